@@ -1,0 +1,11 @@
+//! Weight formats: what each block looks like, how to decode and encode it, and how it is repacked for the device.
+//!
+//! Owns every fact about the bytes of a weight and knows nothing of models, files or kernels.
+
+mod error;
+mod format;
+mod ggml;
+
+pub use error::FormatError;
+pub use format::Format;
+pub use ggml::{ggml_block, ggml_name};

@@ -1,0 +1,310 @@
+//! The intermediate representation: typed operations over `[tokens, width]` values, a weight table and the
+//! map from layers to blocks.
+//!
+//! A [`Block`] describes one distinct kind of layer once; a [`Layer`] says which weights and states fill
+//! its slots. Nothing here knows an architecture by name, a kernel or a file format's container.
+
+use std::ops::Range;
+
+use forge_formats::Format;
+
+use crate::config::ModelConfig;
+
+/// Index into [`Graph::weights`].
+pub type WeightId = usize;
+/// Index into [`Graph::states`].
+pub type StateId = usize;
+/// Index into [`Block::values`].
+pub type ValueId = usize;
+/// Index into [`Block::slots`]: a weight that differs from layer to layer.
+pub type SlotId = usize;
+/// Index into [`Block::state_slots`].
+pub type StateSlotId = usize;
+
+/// A whole model: what is computed, and where its weights lie in the checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Graph {
+    /// Neutral, validated sizes.
+    pub config: ModelConfig,
+    /// Every weight the graph uses, once.
+    pub weights: Vec<Weight>,
+    /// Every KV cache (later: recurrent states).
+    pub states: Vec<State>,
+    /// Token ids to the first residual value.
+    pub embed: Stage,
+    /// One per distinct kind of layer.
+    pub blocks: Vec<Block>,
+    /// What fills the slots of the block of each layer.
+    pub layers: Vec<Layer>,
+    /// Last residual value to logits.
+    pub head: Stage,
+}
+
+/// A block that runs once per token rather than once per layer, with its weights.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stage {
+    /// The operations.
+    pub block: Block,
+    /// What fills `block.slots`.
+    pub weights: Vec<WeightId>,
+}
+
+/// One distinct kind of layer. Values are in static single assignment form; the first
+/// [`Block::inputs`] values are given, `output` is the block's result.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Block {
+    /// Identifier, used for generated names: `layer`, `sliding_layer`, `global_layer`.
+    pub name: String,
+    /// How many of the first values are inputs (the residual stream is value 0).
+    pub inputs: usize,
+    /// Weight slots.
+    pub slots: Vec<Slot>,
+    /// State slots: index i is filled by `Layer::states[i]`.
+    pub state_slots: Vec<StateSpec>,
+    /// All values, inputs first.
+    pub values: Vec<Value>,
+    /// Operations in execution order.
+    pub nodes: Vec<Node>,
+    /// The block's result.
+    pub output: ValueId,
+}
+
+/// A weight slot of a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// The field's name for it: `attn_q`, `attn_norm`, `ffn_down`.
+    pub role: String,
+    /// Output features; 1 for a vector.
+    pub rows: usize,
+    /// Input features, or the vector's length.
+    pub cols: usize,
+}
+
+/// A value `[tokens, width]`, f32 in exact arithmetic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    /// Identifier for generated names.
+    pub name: String,
+    /// Elements per token.
+    pub width: usize,
+}
+
+/// One operation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// What is computed.
+    pub op: Op,
+    /// Operands, in the order the operation's documentation gives.
+    pub inputs: Vec<ValueId>,
+    /// The result; `None` for an operation that only writes state.
+    pub output: Option<ValueId>,
+}
+
+/// The operations, at the level the field speaks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// Row `token` of the table, times `scale`.
+    Embedding {
+        /// `[vocab, hidden]`.
+        table: SlotId,
+        /// 1 for most models; sqrt(hidden) for Gemma.
+        scale: f32,
+    },
+    /// `x / sqrt(mean(x^2) + eps) * gamma`, over the whole width.
+    RmsNorm {
+        /// `[width]`; already `1 + w` where the architecture stores `w`.
+        gamma: SlotId,
+        /// Added to the mean of squares.
+        eps: f32,
+    },
+    /// RMS norm of each head separately; `gamma` `[head_dim]` (or none: V norm of some models).
+    HeadNorm {
+        /// `[head_dim]`.
+        gamma: Option<SlotId>,
+        /// Heads in the value.
+        heads: usize,
+        /// Elements per head.
+        head_dim: usize,
+        /// Added to the mean of squares.
+        eps: f32,
+    },
+    /// `x W^T + b`.
+    Linear {
+        /// `[rows, cols]`.
+        weight: SlotId,
+        /// `[rows]`.
+        bias: Option<SlotId>,
+    },
+    /// Rotary position embedding of each head.
+    Rope {
+        /// Heads in the value.
+        heads: usize,
+        /// Elements per head.
+        head_dim: usize,
+        /// Pairing and frequencies.
+        rope: Rope,
+    },
+    /// Appends keys (input 0) and values (input 1) at the token's position.
+    KvAppend {
+        /// The cache.
+        state: StateSlotId,
+    },
+    /// Causal attention of queries (input 0) over the cache.
+    Attention {
+        /// The cache.
+        state: StateSlotId,
+        /// Query heads.
+        heads: usize,
+        /// Sizes, scale, window, soft-cap.
+        attention: Attention,
+    },
+    /// `activation(gate) * up`, inputs in this order.
+    GatedActivation {
+        /// The gate's non-linearity.
+        activation: Activation,
+    },
+    /// Sum of two values; the first is the residual stream where one is.
+    Add,
+    /// Multiplication by a constant.
+    Scale {
+        /// The factor.
+        factor: f32,
+    },
+    /// `cap * tanh(x / cap)`.
+    SoftCap {
+        /// The bound.
+        cap: f32,
+    },
+}
+
+/// How RoPE pairs elements, and its angles: `angle(i) = position * inv_freq[i]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rope {
+    /// Which elements form a pair.
+    pub pairing: RopePairing,
+    /// Elements of each head that rotate, from the first on; the rest pass through.
+    pub rotary_dim: usize,
+    /// `[rotary_dim / 2]`, all scaling (linear, llama3, YaRN, divisors from a tensor) already in it.
+    pub inv_freq: Vec<f32>,
+    /// Factor on cos and sin (YaRN, longrope); 1 otherwise.
+    pub magnitude: f32,
+}
+
+/// Which elements of a head RoPE rotates together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopePairing {
+    /// `(i, i + rotary_dim / 2)`: Hugging Face order, GPT-NeoX.
+    Halves,
+    /// `(2i, 2i + 1)`: the original order, which Llama GGUFs keep.
+    Interleaved,
+}
+
+/// Parameters of causal attention.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Attention {
+    /// Factor on the scores, `1 / sqrt(head_dim)` unless the model says otherwise.
+    pub scale: f32,
+    /// A token sees itself and the `window - 1` tokens before it.
+    pub window: Option<usize>,
+    /// `cap * tanh(score / cap)` on the scaled scores.
+    pub softcap: Option<f32>,
+}
+
+/// Non-linearity of a gated feed-forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// GELU with the tanh approximation.
+    GeluTanh,
+}
+
+/// A layer: the block it runs and what fills its slots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Index into [`Graph::blocks`].
+    pub block: usize,
+    /// One per slot of the block.
+    pub weights: Vec<WeightId>,
+    /// One per state slot; several layers may share a state.
+    pub states: Vec<StateId>,
+}
+
+/// A state kept between tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// Its sizes.
+    pub spec: StateSpec,
+}
+
+/// Sizes of a KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateSpec {
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Elements per head, of K and of V.
+    pub head_dim: usize,
+    /// Only the last `window` positions are needed.
+    pub window: Option<usize>,
+}
+
+/// One weight of the checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weight {
+    /// The checkpoint's own name, for errors and reports.
+    pub tensor: String,
+    /// The field's name for it, as in [`Slot::role`].
+    pub role: String,
+    /// Layer index, `None` for embedding, head and final norm.
+    pub layer: Option<usize>,
+    /// Output features; 1 for a vector.
+    pub rows: usize,
+    /// Input features, or the vector's length.
+    pub cols: usize,
+    /// Stored format.
+    pub format: Format,
+    /// Where the bytes lie.
+    pub source: Source,
+    /// Added to every element when packed: 1 for norms stored as `w` of `1 + w`, else 0. Vectors only.
+    pub offset: f32,
+}
+
+/// Where a weight's bytes lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Rows one after another in the stored format.
+    Rows(FileRange),
+    /// MLX affine quantisation: three tensors of the same rows.
+    Affine {
+        /// `[rows, cols * bits / 32]` u32.
+        quants: FileRange,
+        /// `[rows, cols / group]`.
+        scales: FileRange,
+        /// `[rows, cols / group]`.
+        biases: FileRange,
+        /// Format of scales and biases: F16, BF16 or F32.
+        scale_format: Format,
+    },
+}
+
+/// Bytes of one of the checkpoint's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileRange {
+    /// Index into the checkpoint's files.
+    pub file: usize,
+    /// Byte range in that file.
+    pub range: Range<u64>,
+}
+
+impl Op {
+    /// The operation's weight slots, in order.
+    pub fn slots(&self) -> Vec<SlotId> {
+        match self {
+            Op::Embedding { table, .. } => vec![*table],
+            Op::RmsNorm { gamma, .. } => vec![*gamma],
+            Op::HeadNorm { gamma, .. } => gamma.iter().copied().collect(),
+            Op::Linear { weight, bias } => [Some(*weight), *bias].into_iter().flatten().collect(),
+            _ => Vec::new(),
+        }
+    }
+}

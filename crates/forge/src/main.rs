@@ -1,0 +1,2 @@
+//! forge.
+fn main() {}
