@@ -21,7 +21,9 @@ pub enum FormatError {
         id: u32,
     },
     /// GGML type 42 is two formats, and the space given to the tensor fits neither or both.
-    #[error("GGML type 42 is Q2_0 or TQ2_0_g128: {elements} weights in {span} bytes do not tell which")]
+    #[error(
+        "GGML type 42 is Q2_0 or TQ2_0_g128: {elements} weights in {span} bytes do not tell which"
+    )]
     AmbiguousGgmlType {
         /// Weights of the tensor.
         elements: u64,
@@ -35,7 +37,9 @@ pub enum FormatError {
         name: String,
     },
     /// A bit width or group size that MLX's affine quantisation does not have.
-    #[error("affine quantisation of {bits} bits in groups of {group} is not supported: bits are 2, 3, 4, 5, 6 or 8 and groups 32, 64 or 128")]
+    #[error(
+        "affine quantisation of {bits} bits in groups of {group} is not supported: bits are 2, 3, 4, 5, 6 or 8 and groups 32, 64 or 128"
+    )]
     UnsupportedAffine {
         /// Bits per weight.
         bits: u32,

@@ -14,11 +14,23 @@ struct GgmlType {
 }
 
 const fn ours(id: u32, name: &'static str, format: Format) -> GgmlType {
-    GgmlType { id, name, elements: format.block_elements() as u32, bytes: format.block_bytes() as u32, format: Some(format) }
+    GgmlType {
+        id,
+        name,
+        elements: format.block_elements() as u32,
+        bytes: format.block_bytes() as u32,
+        format: Some(format),
+    }
 }
 
 const fn other(id: u32, name: &'static str, elements: u32, bytes: u32) -> GgmlType {
-    GgmlType { id, name, elements, bytes, format: None }
+    GgmlType {
+        id,
+        name,
+        elements,
+        bytes,
+        format: None,
+    }
 }
 
 /// Type 42 without the ambiguity is mainline's Q2_0; see [`Format::from_ggml`].
@@ -88,7 +100,10 @@ impl Format {
             return Self::resolve_shared(elements, span);
         }
         let found = find(id).ok_or(FormatError::UnknownGgmlType { id })?;
-        found.format.ok_or(FormatError::UnsupportedGgmlType { id, name: found.name })
+        found.format.ok_or(FormatError::UnsupportedGgmlType {
+            id,
+            name: found.name,
+        })
     }
 
     fn resolve_shared(elements: u64, span: u64) -> Result<Self, FormatError> {
@@ -96,11 +111,16 @@ impl Format {
         const PADDING: u64 = 32;
         let fits = |block: u64, bytes: u64| {
             elements.is_multiple_of(block)
-                && (elements / block).checked_mul(bytes).is_some_and(|size| size <= span && span - size < PADDING)
+                && (elements / block)
+                    .checked_mul(bytes)
+                    .is_some_and(|size| size <= span && span - size < PADDING)
         };
         match (fits(128, 34), fits(64, 18)) {
             (true, false) => Ok(Self::Tq2_0G128),
-            (false, true) => Err(FormatError::UnsupportedGgmlType { id: SHARED_ID, name: "Q2_0" }),
+            (false, true) => Err(FormatError::UnsupportedGgmlType {
+                id: SHARED_ID,
+                name: "Q2_0",
+            }),
             _ => Err(FormatError::AmbiguousGgmlType { elements, span }),
         }
     }
@@ -121,5 +141,7 @@ pub fn ggml_name(id: u32) -> Option<&'static str> {
 
 /// Weights and bytes per block of a GGML type, whether or not Forge reads it; `None` for withdrawn and unknown types.
 pub fn ggml_block(id: u32) -> Option<(u32, u32)> {
-    find(id).filter(|t| t.elements > 0).map(|t| (t.elements, t.bytes))
+    find(id)
+        .filter(|t| t.elements > 0)
+        .map(|t| (t.elements, t.bytes))
 }
