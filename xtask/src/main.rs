@@ -1,2 +1,64 @@
-//! xtask.
-fn main() {}
+//! Development commands of Forge; `cargo xtask help` lists them.
+
+mod cases;
+mod clang;
+mod cross_check;
+mod demo;
+mod forge;
+mod python;
+mod shell;
+mod snapshots;
+mod table;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Development commands of Forge
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Generate a project from the bundled checkpoint, build it and let it tell a story
+    Demo,
+    /// Run all tests
+    Test(test::Options),
+    /// Compare generated projects with reference logits, texts and token ids
+    Cases(cases::Options),
+    /// Check the emitted projects against tests/snapshots, or replace these
+    Snapshots(snapshots::Options),
+    /// Type-check, lint and link emitted projects for macOS
+    CrossCheck(cross_check::Options),
+    /// Check the house rules
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Demo => demo::main()?,
+        Task::Test(options) => return test::main(&options),
+        Task::Cases(options) => return cases::main(&options),
+        Task::Snapshots(options) => snapshots::main(&options)?,
+        Task::CrossCheck(options) => return cross_check::main(&options),
+        Task::Tidy => tidy::main()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

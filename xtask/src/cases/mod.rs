@@ -1,0 +1,260 @@
+//! `cargo xtask cases`: generated projects against the numbers of independent implementations.
+//!
+//! All projects are generated into one folder in turn, with `--force`: what two of them have in common is then
+//! not compiled twice, and the update of an existing project is exercised as well.
+
+pub mod compare;
+mod files;
+mod tokens;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+use safetensors::SafeTensors;
+
+use crate::forge::{Forge, Generated};
+use crate::shell;
+use crate::table::Table;
+use compare::{Agreement, Reference, compare};
+use files::{Case, Checkpoint, Variant};
+
+/// Options of `cargo xtask cases`.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Folder of case folders, or one case folder
+    pub dir: PathBuf,
+    /// Only the case of this name (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub only: Vec<String>,
+    /// Only checkpoints of this format: hf, mlx, F16, Q8_0, ... (repeatable)
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Vec<String>,
+    /// Exit with 0 although some checkpoints are not supported
+    #[arg(long)]
+    pub allow_unsupported: bool,
+}
+
+/// How many rows of the table ended which way.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Totals {
+    /// Within all bounds.
+    pub passed: usize,
+    /// Outside a bound, or an error.
+    pub failed: usize,
+    /// Not supported by Forge.
+    pub unsupported: usize,
+}
+
+/// Runs the cases and prints the table.
+///
+/// # Errors
+/// No cases, or a Forge that does not build.
+pub fn main(options: &Options) -> Result<ExitCode> {
+    let totals = run(options)?;
+    let fine = totals.failed == 0 && (totals.unsupported == 0 || options.allow_unsupported);
+    Ok(if fine {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs the cases, prints the table and counts.
+///
+/// # Errors
+/// No cases, or a Forge that does not build.
+pub fn run(options: &Options) -> Result<Totals> {
+    let mut cases = files::discover(&options.dir)?;
+    cases.retain(|case| options.only.is_empty() || options.only.contains(&case.name));
+    if cases.is_empty() {
+        bail!(
+            "{}: no case called {}",
+            options.dir.display(),
+            options.only.join(", ")
+        );
+    }
+    let forge = Forge::build()?;
+    let mut report = Report::new();
+    for case in &cases {
+        for checkpoint in &case.checkpoints {
+            if options.format.is_empty() || options.format.contains(&checkpoint.label) {
+                run_checkpoint(&forge, case, checkpoint, &mut report)?;
+            }
+        }
+    }
+    println!("\n{}", report.table);
+    for note in &report.notes {
+        println!("{note}");
+    }
+    let Totals {
+        passed,
+        failed,
+        unsupported,
+    } = report.totals;
+    println!("cases: {passed} passed, {failed} failed, {unsupported} unsupported");
+    Ok(report.totals)
+}
+
+struct Report {
+    table: Table,
+    notes: Vec<String>,
+    totals: Totals,
+}
+
+impl Report {
+    fn new() -> Self {
+        let header = [
+            "case", "format", "kv", "bound", "prefill", "decode", "top-1", "greedy", "tokens", "",
+        ];
+        Self {
+            table: Table::new(&header),
+            notes: Vec::new(),
+            totals: Totals::default(),
+        }
+    }
+
+    fn row(&mut self, cells: [String; 9], verdict: &str) {
+        println!("{}  {verdict}", cells.join("  "));
+        self.table
+            .row(cells.into_iter().chain([verdict.to_owned()]));
+        match verdict {
+            "ok" => self.totals.passed += 1,
+            "unsupported" => self.totals.unsupported += 1,
+            _ => self.totals.failed += 1,
+        }
+    }
+}
+
+fn run_checkpoint(
+    forge: &Forge,
+    case: &Case,
+    checkpoint: &Checkpoint,
+    report: &mut Report,
+) -> Result<()> {
+    let reference = files::reference(case, &checkpoint.label)?;
+    for variant in checkpoint.variants() {
+        let name = format!("{} {} --kv {}", case.name, checkpoint.label, variant.kv);
+        let mut cells = [const { String::new() }; 9];
+        cells[0] = case.name.clone();
+        cells[1] = checkpoint.label.clone();
+        cells[2] = variant.kv.to_owned();
+        cells[3] = format!("{:.0e}", variant.bound);
+        match run_variant(forge, case, checkpoint, variant, &reference, &mut cells) {
+            Ok(Verdict::Unsupported(reason)) => {
+                report.notes.push(format!("{name}: unsupported: {reason}"));
+                report.row(cells, "unsupported");
+                break;
+            }
+            Ok(Verdict::Compared(problems)) if problems.is_empty() => report.row(cells, "ok"),
+            Ok(Verdict::Compared(problems)) => {
+                report
+                    .notes
+                    .extend(problems.iter().map(|problem| format!("{name}: {problem}")));
+                report.row(cells, "FAILED");
+            }
+            Err(error) => {
+                report.notes.push(format!("{name}: {error:#}"));
+                report.row(cells, "FAILED");
+            }
+        }
+    }
+    Ok(())
+}
+
+enum Verdict {
+    Unsupported(String),
+    /// With a line for each thing that is wrong.
+    Compared(Vec<String>),
+}
+
+fn run_variant(
+    forge: &Forge,
+    case: &Case,
+    checkpoint: &Checkpoint,
+    variant: Variant,
+    reference: &Reference,
+    cells: &mut [String; 9],
+) -> Result<Verdict> {
+    let project = shell::scratch("cases")?.join("project");
+    let args = ["--kv", variant.kv, "--name", "case", "--force"];
+    match forge.generate(&checkpoint.path, &project, &args)? {
+        Generated::Done => {}
+        Generated::Unsupported(reason) => return Ok(Verdict::Unsupported(reason)),
+    }
+    let program = crate::forge::build_project(&project)?;
+    let mut problems = Vec::new();
+    let mut agreements = Vec::new();
+    for (cell, flags) in [(4, &[][..]), (5, &["--decode"][..])] {
+        let logits = logits(&program, &reference.fed_ids(), flags)?;
+        let agreement = compare(reference, &logits, variant.bound);
+        cells[cell] = format!("{:.1e}", agreement.max_abs);
+        let path = if flags.is_empty() {
+            "prefill"
+        } else {
+            "decode"
+        };
+        problems.extend(describe(path, &agreement, variant.bound));
+        agreements.push(agreement);
+    }
+    let least = |count: fn(&Agreement) -> (usize, usize)| {
+        let worst = agreements.iter().map(count).min_by_key(|(right, _)| *right);
+        worst.map_or_else(String::new, |(right, of)| format!("{right}/{of}"))
+    };
+    cells[6] = least(|a| (a.top1_required - a.top1_wrong, a.top1_required));
+    cells[7] = least(|a| {
+        (
+            a.greedy_wrong.unwrap_or(a.greedy_required),
+            a.greedy_required,
+        )
+    });
+    let tokens = tokens::run(case, &program)?;
+    cells[8] = format!(
+        "{}/{}",
+        tokens.checks - tokens.failures.len(),
+        tokens.checks
+    );
+    problems.extend(
+        tokens
+            .failures
+            .into_iter()
+            .map(|failure| format!("tokenize {failure}")),
+    );
+    Ok(Verdict::Compared(problems))
+}
+
+/// What is wrong with an agreement, in words.
+fn describe(path: &str, agreement: &Agreement, bound: f32) -> Option<String> {
+    if agreement.within(bound) {
+        return None;
+    }
+    let mut text = format!(
+        "{path}: largest difference {:.3e} (bound {bound:.0e}), {} of {} top-1 tokens differ",
+        agreement.max_abs, agreement.top1_wrong, agreement.top1_required
+    );
+    if let Some(step) = agreement.greedy_wrong {
+        text.push_str(&format!(", greedy text differs at token {step}"));
+    }
+    Some(text)
+}
+
+/// Logits of a generated project for `ids`, one row each.
+fn logits(program: &Path, ids: &[u32], flags: &[&str]) -> Result<compare::Logits> {
+    let scratch = tempfile::tempdir()?;
+    let file = scratch.path().join("logits.safetensors");
+    let list = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let mut command = Command::new(program);
+    command
+        .args(["logits", "--ids", &list])
+        .args(flags)
+        .arg("-o")
+        .arg(&file);
+    shell::capture(&mut command)?;
+    let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let tensors = SafeTensors::deserialize(&bytes).context("logits.safetensors")?;
+    let logits = files::logits(&tensors, "logits")?;
+    if logits.rows() != ids.len() {
+        bail!("logits has {} rows for {} tokens", logits.rows(), ids.len());
+    }
+    Ok(logits)
+}

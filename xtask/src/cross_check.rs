@@ -1,0 +1,213 @@
+//! `cargo xtask cross-check`: emitted projects built for macOS.
+//!
+//! On a Mac that is the native build. On Debian x86-64 a compiler with a standard library for
+//! `aarch64-apple-darwin` is set up once under the target directory (`xtask/macos/setup.sh`): everything is
+//! type-checked, linted and linked against stubs of the Apple libraries; nothing can run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use crate::test::Outcome;
+use crate::{shell, snapshots};
+
+const TARGET: &str = "aarch64-apple-darwin";
+
+/// Options of `cargo xtask cross-check`.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// A generated project; the snapshot projects unless given
+    project: Option<PathBuf>,
+}
+
+/// Checks the given project, or those of the snapshots.
+///
+/// # Errors
+/// A project that does not build for macOS.
+pub fn main(options: &Options) -> Result<ExitCode> {
+    let outcome = match &options.project {
+        Some(project) => {
+            let project = project
+                .canonicalize()
+                .with_context(|| format!("cannot open {}", project.display()))?;
+            check(&[project])?
+        }
+        None => snapshots()?,
+    };
+    if let Outcome::Skipped(reason) = outcome {
+        println!("skipped: {reason}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Checks the projects of the snapshots.
+///
+/// # Errors
+/// A project that does not build for macOS.
+pub fn snapshots() -> Result<Outcome> {
+    let projects: Vec<PathBuf> = snapshots::generate()?
+        .into_iter()
+        .map(|(_, project)| project)
+        .collect();
+    check(&projects)
+}
+
+fn check(projects: &[PathBuf]) -> Result<Outcome> {
+    let toolchain = if cfg!(target_os = "macos") {
+        Toolchain::Native
+    } else {
+        match unavailable() {
+            // Continuous integration runs where the packages are: there, their absence is an error.
+            Some(reason) if shell::in_ci() => bail!("{reason}"),
+            Some(reason) => return Ok(Outcome::Skipped(reason)),
+            None => Toolchain::Cross(set_up()?),
+        }
+    };
+    for project in projects {
+        let name = project.file_name().unwrap_or_default().to_string_lossy();
+        toolchain
+            .lint(project)
+            .with_context(|| format!("{name}: lints for {TARGET}"))?;
+        toolchain
+            .link(project)
+            .with_context(|| format!("{name}: build for {TARGET}"))?;
+        println!("{name}: linted and linked for {TARGET}");
+    }
+    println!("cross-check: {} projects", projects.len());
+    Ok(Outcome::Passed)
+}
+
+enum Toolchain {
+    /// This is a Mac.
+    Native,
+    /// Variables that make cargo build for macOS.
+    Cross(Vec<(String, String)>),
+}
+
+impl Toolchain {
+    fn lint(&self, project: &Path) -> Result<()> {
+        let mut command = match self {
+            Self::Native => self.cargo(project, "clippy"),
+            Self::Cross(variables) => {
+                // What `cargo clippy` does, with the driver that belongs to the private compiler.
+                let rustc = variables.iter().find(|(name, _)| name == "RUSTC");
+                let rustc = rustc
+                    .map(|(_, value)| Path::new(value))
+                    .context("RUSTC is not set")?;
+                let mut command = self.cargo(project, "check");
+                command
+                    .env(
+                        "RUSTC_WORKSPACE_WRAPPER",
+                        rustc.with_file_name("clippy-driver"),
+                    )
+                    .env(
+                        "CLIPPY_ARGS",
+                        "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__",
+                    );
+                return shell::run(&mut command);
+            }
+        };
+        shell::run(command.args(["--", "-D", "warnings"]))
+    }
+
+    fn link(&self, project: &Path) -> Result<()> {
+        shell::run(&mut self.cargo(project, "build"))
+    }
+
+    fn cargo(&self, project: &Path, subcommand: &str) -> Command {
+        let mut command = crate::forge::project_cargo(project, subcommand);
+        if let Self::Cross(variables) = self {
+            command
+                .args(["--target", TARGET])
+                .env(
+                    "CARGO_TARGET_DIR",
+                    shell::target_dir().join("projects-macos"),
+                )
+                .envs(variables.iter().map(|(name, value)| (name, value)));
+        }
+        command
+    }
+}
+
+/// Why the cross compiler cannot be had here, in one line.
+fn unavailable() -> Option<String> {
+    if set_up_before() {
+        return None;
+    }
+    let needs = "the macOS build needs Debian 12 on x86-64 with root, rustup, python3 and pip";
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return Some(needs.to_owned());
+    }
+    let root = shell::capture(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+    let tools = ["apt-get", "rustc", "python3"]
+        .iter()
+        .all(|tool| shell::which(tool).is_some());
+    if !root || !tools {
+        return Some(needs.to_owned());
+    }
+    let known = || {
+        shell::capture(Command::new("apt-cache").args(["policy", "rustc-web"])).is_ok_and(
+            |policy| policy.contains("Candidate:") && !policy.contains("Candidate: (none)"),
+        )
+    };
+    if known() {
+        return None;
+    }
+    // A fresh machine has no package lists yet.
+    let updated = shell::run(Command::new("apt-get").args(["update", "-qq"])).is_ok();
+    (!updated || !known())
+        .then(|| "this system has no package rustc-web (Debian 12 has it)".to_owned())
+}
+
+fn prefix() -> PathBuf {
+    shell::target_dir().join("macos")
+}
+
+fn set_up_before() -> bool {
+    prefix().join("env").is_file()
+}
+
+/// The cross compiler's variables; it is set up first where that has not been done.
+fn set_up() -> Result<Vec<(String, String)>> {
+    if !set_up_before() {
+        println!("setting up a compiler for {TARGET} (about a minute, 450 MB)");
+        let script = shell::root().join("xtask/macos/setup.sh");
+        shell::run(Command::new("bash").arg(script).arg(prefix()))?;
+    }
+    let path = prefix().join("env");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.lines().flat_map(assignments).collect())
+}
+
+/// The assignments of a line `export A=b C="d e"`.
+fn assignments(line: &str) -> Vec<(String, String)> {
+    let mut rest = line.strip_prefix("export ").unwrap_or(line).trim();
+    let mut found = Vec::new();
+    while let Some((name, value)) = rest.split_once('=') {
+        let (value, tail) = match value.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+            None => value.split_once(' ').unwrap_or((value, "")),
+        };
+        found.push((name.to_owned(), value.to_owned()));
+        rest = tail.trim_start();
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::assignments;
+
+    #[test]
+    fn assignments_of_the_environment_file() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(
+            assignments("export A=/b/c D=e"),
+            [pair("A", "/b/c"), pair("D", "e")]
+        );
+        assert_eq!(assignments("export A=\"-x -y\""), [pair("A", "-x -y")]);
+    }
+}

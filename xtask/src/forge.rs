@@ -1,0 +1,140 @@
+//! The `forge` command as a user runs it, and the projects it generates.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{clang, shell};
+
+/// A built `forge`.
+#[derive(Debug)]
+pub struct Forge {
+    program: PathBuf,
+}
+
+/// What came of `forge gen`.
+#[derive(Debug)]
+pub enum Generated {
+    /// The project is there.
+    Done,
+    /// Forge says that it does not support the checkpoint yet, and why.
+    Unsupported(String),
+}
+
+impl Forge {
+    /// Builds `forge` with the development profile.
+    ///
+    /// # Errors
+    /// A failed build.
+    pub fn build() -> Result<Self> {
+        Self::with_profile("dev")
+    }
+
+    /// Builds `forge` with the named profile.
+    ///
+    /// # Errors
+    /// A failed build.
+    pub fn with_profile(profile: &str) -> Result<Self> {
+        let mut command = shell::cargo();
+        command.args([
+            "build",
+            "--quiet",
+            "--package",
+            "forge",
+            "--profile",
+            profile,
+        ]);
+        Ok(Self {
+            program: build(&mut command, Warnings::Allow)?,
+        })
+    }
+
+    /// `forge` with `args`.
+    pub fn command(&self) -> Command {
+        Command::new(&self.program)
+    }
+
+    /// `forge gen CHECKPOINT -o PROJECT --quiet ARGS`.
+    ///
+    /// # Errors
+    /// Any failure but an unsupported checkpoint.
+    pub fn generate(&self, checkpoint: &Path, project: &Path, args: &[&str]) -> Result<Generated> {
+        let mut command = self.command();
+        command
+            .arg("gen")
+            .arg(checkpoint)
+            .arg("-o")
+            .arg(project)
+            .arg("--quiet")
+            .args(args);
+        let output = shell::output(&mut command)?;
+        if output.status.success() {
+            return Ok(Generated::Done);
+        }
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        match stderr.trim_end().strip_prefix("error: unsupported: ") {
+            Some(reason) => Ok(Generated::Unsupported(reason.to_owned())),
+            None => bail!("{}: {}", shell::display(&command), stderr.trim_end()),
+        }
+    }
+
+    /// Like [`Forge::generate`], where the checkpoint has to be supported.
+    ///
+    /// # Errors
+    /// Any failure.
+    pub fn must_generate(&self, checkpoint: &Path, project: &Path, args: &[&str]) -> Result<()> {
+        match self.generate(checkpoint, project, args)? {
+            Generated::Done => Ok(()),
+            Generated::Unsupported(reason) => bail!("{}: {reason}", checkpoint.display()),
+        }
+    }
+}
+
+/// What to do about the compiler's warnings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Warnings {
+    Allow,
+    Deny,
+}
+
+/// Builds a generated project for this machine in release mode, with the shared target directory; returns its
+/// executable. A warning is an error: emitted projects compile without any.
+///
+/// # Errors
+/// A failed build or a warning.
+pub fn build_project(project: &Path) -> Result<PathBuf> {
+    clang::ensure()?;
+    build(&mut project_cargo(project, "build"), Warnings::Deny)
+}
+
+/// `cargo SUBCOMMAND --release` for a generated project, with the shared target directory.
+pub fn project_cargo(project: &Path, subcommand: &str) -> Command {
+    let mut command = shell::cargo();
+    command
+        .current_dir(project)
+        .args([subcommand, "--release", "--quiet"])
+        .env("CARGO_TARGET_DIR", shell::projects_target_dir());
+    command
+}
+
+/// Runs a `cargo build` and returns the executable it made.
+fn build(command: &mut Command, warnings: Warnings) -> Result<PathBuf> {
+    command.arg("--message-format=json-render-diagnostics");
+    let output = shell::output(command)?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        bail!("{} failed\n{}", shell::display(command), stderr.trim_end());
+    }
+    if warnings == Warnings::Deny && stderr.lines().any(|line| line.starts_with("warning")) {
+        bail!("{} warns\n{}", shell::display(command), stderr.trim_end());
+    }
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    stdout
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .next_back()
+        .with_context(|| format!("{} made no executable", shell::display(command)))
+}

@@ -1,0 +1,143 @@
+//! `cargo xtask test`: everything that has to hold, step by step, with one table at the end.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::table::Table;
+use crate::{cases, clang, cross_check, demo, python, shell, snapshots, tidy};
+
+/// Options of `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Only this step (repeatable)
+    #[arg(long, value_name = "STEP")]
+    only: Vec<Step>,
+    /// Not this step (repeatable)
+    #[arg(long, value_name = "STEP")]
+    skip: Vec<Step>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// rustfmt
+    Fmt,
+    /// House rules
+    Tidy,
+    /// clippy, warnings denied
+    Clippy,
+    /// Unit and integration tests of the workspace
+    Unit,
+    /// Emitted projects against tests/snapshots
+    Snapshots,
+    /// Generated projects against reference numbers
+    Cases,
+    /// The demo project tells a story
+    Demo,
+    /// The openai Python package against a served project
+    Openai,
+    /// Emitted projects for macOS
+    CrossCheck,
+}
+
+/// How a step ended, when it did not fail.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything it checks holds.
+    Passed,
+    /// It could not run here, and why.
+    Skipped(String),
+}
+
+/// Runs the chosen steps, all of them even when one fails.
+///
+/// # Errors
+/// None but those of the terminal; failures are in the table and the exit code.
+pub fn main(options: &Options) -> Result<ExitCode> {
+    let chosen = |step: &Step| {
+        (options.only.is_empty() || options.only.contains(step)) && !options.skip.contains(step)
+    };
+    let mut table = Table::new(&["step", "seconds", "result"]);
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for step in Step::value_variants().iter().copied().filter(chosen) {
+        let name = step
+            .to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned());
+        println!("\n== {name} ==");
+        let start = Instant::now();
+        let result = match run(step) {
+            Ok(Outcome::Passed) => {
+                passed += 1;
+                "ok".to_owned()
+            }
+            Ok(Outcome::Skipped(reason)) => {
+                skipped += 1;
+                println!("skipped: {reason}");
+                format!("skipped: {reason}")
+            }
+            Err(error) => {
+                failed += 1;
+                println!("error: {error:#}");
+                "FAILED".to_owned()
+            }
+        };
+        table.row([
+            name,
+            format!("{:.1}", start.elapsed().as_secs_f64()),
+            result,
+        ]);
+    }
+    println!("\n{table}\n{passed} passed, {failed} failed, {skipped} skipped");
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn run(step: Step) -> Result<Outcome> {
+    match step {
+        Step::Fmt => shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?,
+        Step::Tidy => tidy::main()?,
+        Step::Clippy => shell::run(shell::cargo().args([
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]))?,
+        Step::Unit => {
+            clang::ensure()?;
+            let nextest = shell::which("cargo-nextest").is_some();
+            let runner: &[&str] = if nextest {
+                &["nextest", "run"]
+            } else {
+                &["test", "--quiet"]
+            };
+            shell::run(shell::cargo().args(runner).arg("--workspace"))?;
+        }
+        Step::Snapshots => snapshots::main(&snapshots::Options { bless: false })?,
+        Step::Cases => {
+            for dir in ["assets", "tests/fixtures/models"] {
+                let totals = cases::run(&cases::Options {
+                    dir: shell::root().join(PathBuf::from(dir)),
+                    only: Vec::new(),
+                    format: Vec::new(),
+                    allow_unsupported: false,
+                })?;
+                if totals.failed + totals.unsupported > 0 {
+                    bail!("{dir}: not every bundled case passes");
+                }
+            }
+        }
+        Step::Demo => demo::main()?,
+        Step::Openai => return python::main(),
+        Step::CrossCheck => return cross_check::snapshots(),
+    }
+    Ok(Outcome::Passed)
+}

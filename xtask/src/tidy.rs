@@ -1,0 +1,178 @@
+//! `cargo xtask tidy`: house rules that no compiler checks.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::shell;
+
+/// A file longer than this says why in its first comment.
+const LONGEST: usize = 600;
+
+/// Checks every tracked or new file of the repository.
+///
+/// # Errors
+/// A broken rule; each is printed with its file.
+pub fn main() -> Result<()> {
+    let listed = shell::capture(Command::new("git").current_dir(shell::root()).args([
+        "ls-files",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]))?;
+    let mut files = Vec::new();
+    for name in listed.lines() {
+        // Binary files and files deleted but not yet committed have no lines to check.
+        if let Ok(text) = fs::read_to_string(shell::root().join(name)) {
+            files.push((name.to_owned(), text));
+        }
+    }
+    let mut problems = Vec::new();
+    for (name, text) in &files {
+        problems.extend(check(name, text));
+    }
+    problems.extend(orphans(&files));
+    for problem in &problems {
+        println!("{problem}");
+    }
+    if !problems.is_empty() {
+        bail!("tidy: {} problems", problems.len());
+    }
+    println!("tidy: {} files", files.len());
+    Ok(())
+}
+
+/// What one file does wrong.
+fn check(name: &str, text: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    let emitted = name.starts_with("tests/snapshots/");
+    let source = name.ends_with(".rs") || name.ends_with(".metal");
+    if name.ends_with(".rs") && !emitted && !first_comment(text).starts_with("//!") {
+        problems.push(format!("{name}: does not open with a //! comment"));
+    }
+    let lines = text.lines().count();
+    if source && !emitted && lines > LONGEST && !says_why(first_comment(text)) {
+        problems.push(format!(
+            "{name}: {lines} lines, and its first comment does not say why it is one file"
+        ));
+    }
+    for (number, line) in text.lines().enumerate() {
+        let number = number + 1;
+        if let Some(path) = machine_path(line) {
+            problems.push(format!("{name}:{number}: a path of one machine: {path}"));
+        }
+        if source && !name.starts_with("xtask/src/tidy.rs") {
+            if let Some(word) = unfinished(line) {
+                problems.push(format!("{name}:{number}: unfinished: {word}"));
+            }
+            if line.contains("[allow(") && !line.contains("reason") && !text_follows(text, number) {
+                problems.push(format!("{name}:{number}: an allow without a reason"));
+            }
+        }
+        if source && line.trim_start().starts_with("#[ignore") {
+            problems.push(format!("{name}:{number}: an ignored test"));
+        }
+    }
+    problems
+}
+
+/// The comment lines that a file opens with.
+fn first_comment(text: &str) -> &str {
+    let length = text
+        .lines()
+        .take_while(|line| {
+            line.starts_with("//") || line.starts_with('*') || line.starts_with("/*")
+        })
+        .map(|line| line.len() + 1)
+        .sum::<usize>();
+    &text[..length.min(text.len())]
+}
+
+fn says_why(comment: &str) -> bool {
+    ["one file", "in one place", "because"]
+        .iter()
+        .any(|words| comment.contains(words))
+}
+
+/// A lint attribute split over lines has its reason on one of the next.
+fn text_follows(text: &str, number: usize) -> bool {
+    text.lines()
+        .skip(number)
+        .take(4)
+        .any(|line| line.trim_start().starts_with("reason"))
+}
+
+/// An absolute path that only exists on the machine of whoever wrote it.
+fn machine_path(line: &str) -> Option<&str> {
+    let roots = ["/work/", "/home/", "/root/", "/Users/", "/farm/"];
+    roots.into_iter().find(|root| {
+        line.match_indices(root).any(|(at, _)| {
+            let before = line[..at].chars().next_back();
+            !before.is_some_and(|c| c.is_alphanumeric() || ".:_-*}>".contains(c))
+        })
+    })
+}
+
+fn unfinished(line: &str) -> Option<&'static str> {
+    ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!("]
+        .into_iter()
+        .find(|word| line.contains(word))
+}
+
+/// Templates that no Rust source, and no other template, names.
+fn orphans(files: &[(String, String)]) -> Vec<String> {
+    let sources: Vec<&String> = files
+        .iter()
+        .filter(|(name, _)| {
+            (name.starts_with("crates/") && name.ends_with(".rs")) || name.starts_with("templates/")
+        })
+        .map(|(_, text)| text)
+        .collect();
+    files
+        .iter()
+        .filter_map(|(name, _)| name.strip_prefix("templates/"))
+        .filter(|name| {
+            let file = Path::new(name)
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy();
+            !sources.iter().any(|text| text.contains(file.as_ref()))
+        })
+        .map(|name| format!("templates/{name}: no source names it"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check, machine_path, orphans};
+
+    #[test]
+    fn machine_paths_are_found_where_they_start() {
+        assert_eq!(machine_path("see /home/someone/x"), Some("/home/"));
+        assert_eq!(machine_path("GET https://example.org/home/page"), None);
+        assert_eq!(machine_path("src/work/x.rs"), None);
+    }
+
+    #[test]
+    fn long_files_need_a_reason() {
+        let body = "fn f() {}\n".repeat(700);
+        assert_eq!(check("a.rs", &format!("//! Things.\n{body}")).len(), 1);
+        assert!(check("a.rs", &format!("//! Things, in one place.\n{body}")).is_empty());
+    }
+
+    #[test]
+    fn templates_have_to_be_named() {
+        let file = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        let files = [
+            file("templates/msl/used.metal", ""),
+            file("templates/msl/orphan.metal", ""),
+            file("crates/x/src/lib.rs", "include_str!(\"used.metal\")"),
+        ];
+        assert_eq!(
+            orphans(&files),
+            ["templates/msl/orphan.metal: no source names it"]
+        );
+    }
+}
