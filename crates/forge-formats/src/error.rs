@@ -3,7 +3,7 @@
 use crate::Format;
 
 /// A format that cannot be read or written, or bytes that do not fit it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
     /// A known GGML type that Forge does not read.
@@ -68,12 +68,38 @@ pub enum FormatError {
         /// Bytes given.
         found: usize,
     },
-    /// The format has no single-tensor form (affine), or nothing writes it.
-    #[error("{format} rows cannot be {action} as one sequence of blocks")]
+    /// Affine rows lie in three tensors and are not a sequence of blocks.
+    #[error("{format} rows lie in three tensors and cannot be {action} as blocks")]
     NotBlocks {
         /// The format.
         format: Format,
         /// "decoded" or "encoded".
         action: &'static str,
+    },
+    /// Nothing writes this format.
+    #[error("quantising to {format} is not supported: q8_0, q4_0, q4_1, q4_k and affine are")]
+    NoEncoder {
+        /// The format.
+        format: Format,
+    },
+    /// A format given where an affine one is needed.
+    #[error("{format} is not an affine format")]
+    NotAffine {
+        /// The format.
+        format: Format,
+    },
+    /// A format given where F32, F16 or BF16 is needed.
+    #[error("{format} is not a float format")]
+    NotFloat {
+        /// The format.
+        format: Format,
+    },
+    /// A weight that is not finite, or too large for the format's scale.
+    #[error("weight {value} cannot be stored as {format}")]
+    Unrepresentable {
+        /// The format.
+        format: Format,
+        /// The weight.
+        value: f32,
     },
 }

@@ -145,3 +145,68 @@ pub fn ggml_block(id: u32) -> Option<(u32, u32)> {
         .filter(|t| t.elements > 0)
         .map(|t| (t.elements, t.bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_round_trip() {
+        for format in Format::all() {
+            let Some(id) = format.ggml_id() else {
+                assert!(matches!(format, Format::Affine { .. }));
+                continue;
+            };
+            let elements = 128 * 1024;
+            let span = format.row_bytes(elements).expect("whole blocks") as u64;
+            assert_eq!(Format::from_ggml(id, elements as u64, span), Ok(format));
+            assert_eq!(
+                ggml_block(id).is_some_and(|(n, _)| n as usize == format.block_elements()),
+                id != 42
+            );
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_type() {
+        for (id, name) in [
+            (4, "Q4_2"),
+            (15, "Q8_K"),
+            (16, "IQ2_XXS"),
+            (21, "IQ3_S"),
+            (34, "TQ1_0"),
+            (40, "NVFP4"),
+        ] {
+            let refusal = FormatError::UnsupportedGgmlType { id, name };
+            assert_eq!(Format::from_ggml(id, 256, 256), Err(refusal));
+            assert_eq!(ggml_name(id), Some(name));
+        }
+        assert_eq!(
+            Format::from_ggml(43, 256, 256),
+            Err(FormatError::UnknownGgmlType { id: 43 })
+        );
+    }
+
+    #[test]
+    fn type_42_is_told_apart_by_size() {
+        let q2_0 = Err(FormatError::UnsupportedGgmlType {
+            id: 42,
+            name: "Q2_0",
+        });
+        // 128 x 256 weights: 8704 bytes or 9216, with or without padding.
+        assert_eq!(Format::from_ggml(42, 32_768, 8_704), Ok(Format::Tq2_0G128));
+        assert_eq!(
+            Format::from_ggml(42, 32_768, 8_704 + 31),
+            Ok(Format::Tq2_0G128)
+        );
+        assert_eq!(Format::from_ggml(42, 32_768, 9_216), q2_0);
+        assert_eq!(Format::from_ggml(42, 64, 32), q2_0);
+        // 128 weights: 34 bytes or 36, either padded to 64.
+        let ambiguous = Err(FormatError::AmbiguousGgmlType {
+            elements: 128,
+            span: 64,
+        });
+        assert_eq!(Format::from_ggml(42, 128, 64), ambiguous);
+        assert!(Format::from_ggml(42, 32_768, 8_000).is_err());
+    }
+}

@@ -2,10 +2,16 @@
 //!
 //! Owns every fact about the bytes of a weight and knows nothing of models, files or kernels.
 
+mod decode;
+mod deviation;
+mod encode;
 mod error;
 mod format;
 mod ggml;
 
+pub use decode::{AffineRow, decode_affine, decode_row};
+pub use deviation::Deviation;
+pub use encode::{EncodedAffine, encode_affine, encode_row};
 pub use error::FormatError;
 pub use format::Format;
 pub use ggml::{ggml_block, ggml_name};

@@ -1,0 +1,108 @@
+//! Decoders against the fixtures of `tests/formats/make_fixtures.py`, to the bit.
+
+use crate::fixtures::{Fixture, affine_fixture};
+use forge_formats::{AffineRow, Format, FormatError, decode_affine, decode_row};
+
+#[test]
+fn block_formats_match_the_gguf_package() {
+    for format in Format::all().filter(|f| !matches!(f, Format::Affine { .. })) {
+        let Fixture { blocks, weights } = Fixture::read(&format!("{format}.bin"));
+        let mut decoded = vec![f32::NAN; weights.len()];
+        decode_row(format, &blocks, &mut decoded).expect("the fixture is whole blocks");
+        assert_same_bits(format, &decoded, &weights);
+    }
+}
+
+#[test]
+fn affine_formats_match_mlx() {
+    for format in Format::all().filter(|f| matches!(f, Format::Affine { .. })) {
+        let fixture = affine_fixture(format);
+        let mut decoded = vec![f32::NAN; fixture.weights.len()];
+        decode_affine(&fixture.row(), &mut decoded).expect("the fixture is whole groups");
+        assert_same_bits(format, &decoded, &fixture.weights);
+    }
+}
+
+fn assert_same_bits(format: Format, decoded: &[f32], expected: &[f32]) {
+    for (i, (d, e)) in decoded.iter().zip(expected).enumerate() {
+        assert!(
+            d.to_bits() == e.to_bits(),
+            "{format}: weight {i} is {d:e}, expected {e:e}"
+        );
+    }
+}
+
+#[test]
+fn rows_decode_one_by_one_as_all_together() {
+    let Fixture { blocks, weights } = Fixture::read("Q4_K.bin");
+    let row_bytes = Format::Q4K.row_bytes(256).expect("256 is one block");
+    for (row, expected) in blocks.chunks(row_bytes).zip(weights.chunks(256)) {
+        let mut decoded = [0.0; 256];
+        decode_row(Format::Q4K, row, &mut decoded).expect("one block");
+        assert_eq!(decoded, expected);
+    }
+}
+
+#[test]
+fn lengths_that_do_not_fit_are_refused() {
+    let mut out = [0.0; 64];
+    assert_eq!(
+        decode_row(Format::Q8_0, &[0; 67], &mut out),
+        Err(FormatError::Length {
+            format: Format::Q8_0,
+            what: "blocks",
+            expected: 68,
+            found: 67
+        })
+    );
+    assert_eq!(
+        decode_row(Format::Q8_0, &[0; 68], &mut out[..63]),
+        Err(FormatError::RowNotBlocks {
+            format: Format::Q8_0,
+            cols: 63,
+            block: 32
+        })
+    );
+    let affine = Format::Affine { bits: 4, group: 64 };
+    assert!(matches!(
+        decode_row(affine, &[0; 36], &mut out),
+        Err(FormatError::NotBlocks { .. })
+    ));
+
+    let row = AffineRow {
+        format: affine,
+        codes: &[0; 32],
+        scales: &[0; 2],
+        biases: &[0; 4],
+        scale_format: Format::F16,
+    };
+    assert_eq!(
+        decode_affine(&row, &mut out),
+        Err(FormatError::Length {
+            format: affine,
+            what: "biases",
+            expected: 2,
+            found: 4
+        })
+    );
+    let row = AffineRow {
+        scale_format: Format::Q8_0,
+        ..row
+    };
+    assert_eq!(
+        decode_affine(&row, &mut out),
+        Err(FormatError::NotFloat {
+            format: Format::Q8_0
+        })
+    );
+    let row = AffineRow {
+        format: Format::Q8_0,
+        ..row
+    };
+    assert_eq!(
+        decode_affine(&row, &mut out),
+        Err(FormatError::NotAffine {
+            format: Format::Q8_0
+        })
+    );
+}

@@ -1,0 +1,150 @@
+//! Quantisers: GGML's to the bit, the searching ones by their error.
+
+use crate::fixtures::{Fixture, affine_encode_fixture};
+use forge_formats::{
+    AffineRow, Deviation, Format, FormatError, decode_affine, decode_row, encode_affine, encode_row,
+};
+
+/// `count` weights, roughly normal with standard deviation 0.02, the same every time.
+fn normal(count: usize) -> Vec<f32> {
+    let mut state = 1u64;
+    let mut uniform = move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    (0..count)
+        .map(|_| (0..12).map(|_| uniform()).sum::<f32>() * 0.02)
+        .collect()
+}
+
+fn encode(format: Format, weights: &[f32]) -> Result<Vec<u8>, FormatError> {
+    let mut out = vec![0xff; format.row_bytes(weights.len()).expect("whole blocks")];
+    encode_row(format, weights, &mut out).map(|()| out)
+}
+
+fn round_trip(format: Format, weights: &[f32]) -> Vec<f32> {
+    let blocks = encode(format, weights).expect("weights are finite and small");
+    let mut decoded = vec![f32::NAN; weights.len()];
+    decode_row(format, &blocks, &mut decoded).expect("whole blocks");
+    decoded
+}
+
+fn affine_round_trip(format: Format, scale_format: Format, weights: &[f32]) -> Vec<f32> {
+    let row = encode_affine(format, scale_format, weights).expect("weights are finite and small");
+    let row = AffineRow {
+        format,
+        codes: &row.codes,
+        scales: &row.scales,
+        biases: &row.biases,
+        scale_format,
+    };
+    let mut decoded = vec![f32::NAN; weights.len()];
+    decode_affine(&row, &mut decoded).expect("whole groups");
+    decoded
+}
+
+fn relative_rms(weights: &[f32], decoded: &[f32]) -> f64 {
+    let mut deviation = Deviation::default();
+    deviation.add(weights, decoded);
+    deviation.relative_rms()
+}
+
+#[test]
+fn ggml_quantisers_match_the_gguf_package() {
+    for format in [Format::Q8_0, Format::Q4_0, Format::Q4_1] {
+        let Fixture { blocks, weights } = Fixture::read(&format!("{format}.encode.bin"));
+        let encoded = encode(format, &weights).expect("weights are finite and small");
+        let size = format.block_bytes();
+        for (i, (ours, theirs)) in encoded.chunks(size).zip(blocks.chunks(size)).enumerate() {
+            assert_eq!(ours, theirs, "{format}, block {i}");
+        }
+    }
+}
+
+#[test]
+fn errors_are_those_of_the_bit_width() {
+    let weights = normal(64 * 256);
+    let error = |format| relative_rms(&weights, &round_trip(format, &weights));
+    let [q8_0, q4_0, q4_1, q4_k] =
+        [Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q4K].map(error);
+    assert!(q8_0 < 0.0055, "Q8_0: {q8_0}");
+    assert!(q4_0 < 0.085, "Q4_0: {q4_0}");
+    assert!(q4_1 < 0.078, "Q4_1: {q4_1}");
+    assert!(q4_k < 0.07, "Q4_K: {q4_k}");
+}
+
+#[test]
+fn floats_round_to_nearest() {
+    let weights = [1.0, -0.1, 65_504.0, 1e-8, 0.0];
+    assert_eq!(round_trip(Format::F32, &weights), weights);
+    assert_eq!(
+        round_trip(Format::F16, &weights),
+        [1.0, -0.099_975_586, 65_504.0, 0.0, 0.0]
+    );
+    assert_eq!(
+        round_trip(Format::BF16, &weights),
+        [1.0, -0.100_097_656, 65_536.0, 1.001_171_8e-8, 0.0]
+    );
+}
+
+#[test]
+fn affine_errors_are_at_most_those_of_mlx() {
+    for format in Format::all().filter(|f| matches!(f, Format::Affine { .. })) {
+        let (theirs, weights) = affine_encode_fixture(format);
+        let ours = relative_rms(&weights, &affine_round_trip(format, Format::F32, &weights));
+        assert!(ours <= f64::from(theirs), "{format}: {ours}, mlx {theirs}");
+        let halves = relative_rms(&weights, &affine_round_trip(format, Format::F16, &weights));
+        assert!(
+            halves <= 1.01 * f64::from(theirs),
+            "{format} with f16 scales: {halves}, mlx {theirs}"
+        );
+    }
+}
+
+#[test]
+fn zeros_constants_and_signs_survive() {
+    for value in [0.0, 0.75, -0.75] {
+        let weights = [value; 256];
+        for format in [Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q4K] {
+            let error = relative_rms(&weights, &round_trip(format, &weights));
+            assert!(error < 2e-3, "{format} of {value}: {error}");
+        }
+        for format in Format::all().filter(|f| matches!(f, Format::Affine { .. })) {
+            let decoded = affine_round_trip(format, Format::F16, &weights);
+            assert_eq!(decoded, weights, "{format} of {value}");
+        }
+    }
+}
+
+#[test]
+fn what_a_format_cannot_hold_is_refused() {
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30, -1e30] {
+        let mut weights = vec![0.5; 256];
+        weights[77] = value;
+        let same = |found: &FormatError| match found {
+            FormatError::Unrepresentable { value: found, .. } => found.to_bits() == value.to_bits(),
+            _ => false,
+        };
+        for format in [
+            Format::F16,
+            Format::Q8_0,
+            Format::Q4_0,
+            Format::Q4_1,
+            Format::Q4K,
+        ] {
+            let error = encode(format, &weights).expect_err("a scale beyond f16");
+            assert!(same(&error), "{format} of {value}: {error}");
+        }
+        let affine = Format::Affine { bits: 4, group: 64 };
+        let error = encode_affine(affine, Format::F16, &weights).expect_err("a scale beyond f16");
+        assert!(same(&error), "{affine} of {value}: {error}");
+    }
+    assert_eq!(
+        encode(Format::Q6K, &[0.0; 256]),
+        Err(FormatError::NoEncoder {
+            format: Format::Q6K
+        })
+    );
+}

@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Writes crates/forge-formats/tests/fixtures: stored weights and what independent decoders make of them.
+
+Needs `pip install gguf==0.19.0 mlx[cpu]==0.32.4`. The fixtures are committed; run this only to add one.
+
+Files, little-endian:
+  <FORMAT>.bin          u32 weights, u32 bytes, blocks, f32 weights     blocks are random, weights from the gguf package
+  <FORMAT>.encode.bin   the same                                        weights are random, blocks from the gguf package
+  affine<B>_g<G>.bin    u32 weights, u32 GGML type id of the scales, codes, scales, biases, f32 weights     from mlx
+  affine<B>_g<G>.encode.bin   f32 relative RMS error of mlx.core.quantize, then the f32 weights it was given
+
+The gguf package has no Q1_0 and no TQ2_0_g128: their decoders are here, from the description of the blocks alone.
+"""
+
+import struct
+from pathlib import Path
+
+import gguf
+import mlx.core as mx
+import numpy as np
+from gguf import GGMLQuantizationType as T
+
+OUT = Path(__file__).resolve().parents[2] / "crates/forge-formats/tests/fixtures"
+
+# name -> (bytes per block, weights per block, offsets of f16 fields, blocks in the fixture)
+BLOCKS = {
+    "F32": (4, 1, [], 64),
+    "F16": (2, 1, [0], 128),
+    "BF16": (2, 1, [], 128),
+    "Q8_0": (34, 32, [0], 8),
+    "Q4_0": (18, 32, [0], 8),
+    "Q4_1": (20, 32, [0, 2], 8),
+    "Q5_0": (22, 32, [0], 8),
+    "Q5_1": (24, 32, [0, 2], 8),
+    "Q2_K": (84, 256, [80, 82], 3),
+    "Q3_K": (110, 256, [108], 3),
+    "Q4_K": (144, 256, [0, 2], 3),
+    "Q5_K": (176, 256, [0, 2], 3),
+    "Q6_K": (210, 256, [208], 3),
+    "IQ4_NL": (18, 32, [0], 8),
+    "MXFP4": (17, 32, [], 8),
+    "Q1_0": (18, 128, [0], 4),
+    "TQ2_0_g128": (34, 128, [32], 4),
+}
+
+
+def decode_q1_0(blocks):
+    d = blocks[:, :2].copy().view(np.float16).astype(np.float32)
+    signs = np.unpackbits(blocks[:, 2:], axis=1, bitorder="little")
+    return np.where(signs == 1, d, -d)
+
+
+def decode_tq2_0_g128(blocks):
+    d = blocks[:, 32:].copy().view(np.float16).astype(np.float32)
+    bits = np.unpackbits(blocks[:, :32], axis=1, bitorder="little").reshape(len(blocks), 128, 2)
+    code = bits[:, :, 0] + 2 * bits[:, :, 1]
+    return np.select([code == 0, code == 2], [-d, d], np.float32(0))
+
+
+OWN = {"Q1_0": decode_q1_0, "TQ2_0_g128": decode_tq2_0_g128}
+
+
+def random_blocks(name, rng):
+    size, _, halves, count = BLOCKS[name]
+    blocks = rng.integers(0, 256, size=(count, size), dtype=np.uint8)
+    if name == "F32":
+        blocks = rng.standard_normal(count).astype(np.float32).view(np.uint8).reshape(count, 4).copy()
+    if name == "BF16":
+        upper = rng.standard_normal(count).astype(np.float32).view(np.uint32) >> 16
+        blocks = upper.astype(np.uint16).view(np.uint8).reshape(count, 2).copy()
+    if name == "MXFP4":
+        blocks[:, 0] = rng.integers(100, 140, size=count)
+        blocks[0, 0], blocks[1, 0], blocks[2, 0] = 0, 1, 2
+    for at in halves:
+        scale = rng.uniform(-0.1, 0.1, size=count).astype(np.float16)
+        # A zero, a subnormal and a large one.
+        scale[:3] = [0.0, 3e-7, -900.0]
+        blocks[:, at : at + 2] = scale.view(np.uint8).reshape(count, 2)
+    return blocks
+
+
+def decode(name, blocks):
+    if name in OWN:
+        return OWN[name](blocks)
+    return gguf.quants.dequantize(blocks, T[name])
+
+
+def write(name, *parts):
+    (OUT / name).write_bytes(b"".join(parts))
+
+
+def block_formats():
+    for seed, name in enumerate(BLOCKS):
+        blocks = random_blocks(name, np.random.default_rng(seed))
+        weights = decode(name, blocks).astype(np.float32).reshape(-1)
+        assert np.isfinite(weights).all() and weights.size == blocks.shape[0] * BLOCKS[name][1]
+        write(f"{name}.bin", struct.pack("<II", weights.size, blocks.size), blocks.tobytes(), weights.tobytes())
+    for seed, name in enumerate(["Q8_0", "Q4_0", "Q4_1"]):
+        rng = np.random.default_rng(100 + seed)
+        weights = rng.standard_normal(8 * 32).astype(np.float32) * np.float32(0.02)
+        # All zero, constant, ties of magnitude, and one outlier.
+        weights[:32], weights[32:64] = 0.0, -0.75
+        weights[64:96] = np.where(np.arange(32) % 3 == 1, -0.5, 0.5)
+        weights[100] = 3.0
+        blocks = gguf.quants.quantize(weights, T[name])
+        write(f"{name}.encode.bin", struct.pack("<II", weights.size, blocks.size), blocks.tobytes(), weights.tobytes())
+
+
+def to_bytes(array):
+    """The bytes of an mlx array; bfloat16 has no numpy counterpart."""
+    return np.array(array.view(mx.uint16) if array.dtype == mx.bfloat16 else array).tobytes()
+
+
+def affine_formats():
+    scale_types = {32: (T.F32, mx.float32), 64: (T.BF16, mx.bfloat16), 128: (T.F16, mx.float16)}
+    for bits in (2, 3, 4, 5, 6, 8):
+        for group in (32, 64, 128):
+            rng = np.random.default_rng(1000 * bits + group)
+            cols = 256
+            name = f"affine{bits}_g{group}"
+            codes = mx.array(rng.integers(0, 2**32, size=(1, cols * bits // 32), dtype=np.uint32))
+            id, dtype = scale_types[group]
+            scales = mx.array(rng.uniform(-0.1, 0.1, size=(1, cols // group)).astype(np.float32)).astype(dtype)
+            biases = mx.array(rng.uniform(-1, 1, size=(1, cols // group)).astype(np.float32)).astype(dtype)
+            f32 = mx.float32
+            weights = mx.dequantize(codes, scales.astype(f32), biases.astype(f32), group_size=group, bits=bits)
+            write(
+                f"{name}.bin",
+                struct.pack("<II", cols, int(id)),
+                *map(to_bytes, (codes, scales, biases, weights)),
+            )
+            plain = mx.array(rng.standard_normal((1, cols)).astype(np.float32) * 0.02)
+            back = mx.dequantize(*mx.quantize(plain, group_size=group, bits=bits), group_size=group, bits=bits)
+            error = mx.sqrt(mx.sum((back - plain) ** 2) / mx.sum(plain**2)).item()
+            write(f"{name}.encode.bin", struct.pack("<f", error), to_bytes(plain))
+
+
+if __name__ == "__main__":
+    mx.set_default_device(mx.cpu)
+    OUT.mkdir(parents=True, exist_ok=True)
+    block_formats()
+    affine_formats()
