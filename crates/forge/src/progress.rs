@@ -1,0 +1,17 @@
+//! The progress bar of packing: on a terminal only, on stderr.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A bar over `bytes` of packed weights; hidden when `quiet` or when stderr is no terminal.
+pub fn packing(bytes: u64, quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(
+        "packing {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+    )
+    .expect("the template is well formed");
+    ProgressBar::new(bytes).with_style(style)
+}
