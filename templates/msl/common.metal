@@ -1,0 +1,222 @@
+// Shared by every kernel family: loads, sums, and the skeleton of a matrix-vector product over packed weights.
+//
+// Packed weights. A row is cut into tiles of 256 columns. In a tile each of the 32 lanes of a simdgroup owns 8 columns
+// of one block: with BLOCK columns a block, L = BLOCK / 8 lanes share it, and lane l owns two runs of four,
+//     (l / L) * BLOCK + j * (BLOCK / 2) + 4 * (l % L) + 0..3,  j = 0, 1,
+// so that a simdgroup reads whole lines of the input and a lane needs one scale for its 8 weights. Up to TILES tiles
+// are stored together, a lane's words next to one another, so that a lane loads up to 16 bytes and neighbouring lanes
+// continue. What is left of a row (fewer than TILES tiles) follows in groups of 4, 2 and 1, then a last partial tile
+// with only its own lanes. Codes, scales and minimums are planes, each from a multiple of 256 bytes.
+//
+// Codes are decoded without conversions: a field masked into the mantissa of a half whose exponent makes the field's
+// lowest bit worth 1 reads as a constant plus the code, and the constant leaves through the sum of the inputs. A word
+// holds pairs: column 2p in its low half, column 2p + 1 in its high half.
+
+constant constexpr uint LANES = 32;
+constant constexpr uint TILE = 256;
+
+constexpr ulong align_plane(ulong bytes) { return (bytes + 255) / 256 * 256; }
+
+inline float bf16_to_float(ushort bits) { return as_type<float>(uint(bits) << 16); }
+
+// A float4 product added to `sum`.
+inline float fma4(float4 a, float4 b, float sum) {
+    return fma(a.x, b.x, fma(a.y, b.y, fma(a.z, b.z, fma(a.w, b.w, sum))));
+}
+
+inline float sum4(float4 v) { return (v.x + v.y) + (v.z + v.w); }
+
+// BYTES bytes at `p`, aligned to the smaller of BYTES and 16, into words.
+template <uint BYTES>
+inline void load_words(device const uchar* p, thread uint* words) {
+    if (BYTES % 16 == 0) {
+        for (uint i = 0; i < BYTES / 16; ++i) {
+            const uint4 v = ((device const uint4*)p)[i];
+            words[4 * i] = v.x;
+            words[4 * i + 1] = v.y;
+            words[4 * i + 2] = v.z;
+            words[4 * i + 3] = v.w;
+        }
+    } else if (BYTES == 8) {
+        const uint2 v = *(device const uint2*)p;
+        words[0] = v.x;
+        words[1] = v.y;
+    } else if (BYTES == 4) {
+        words[0] = *(device const uint*)p;
+    } else if (BYTES == 2) {
+        words[0] = *(device const ushort*)p;
+    } else {
+        words[0] = *p;
+    }
+}
+
+// COUNT halves at `p`, aligned to ALIGN bytes at least.
+template <uint COUNT, uint ALIGN>
+inline void load_halves(device const uchar* p, thread float* values) {
+    if (COUNT % 4 == 0 && ALIGN % 8 == 0) {
+        for (uint i = 0; i < COUNT / 4; ++i) {
+            const half4 v = ((device const half4*)p)[i];
+            values[4 * i] = v.x;
+            values[4 * i + 1] = v.y;
+            values[4 * i + 2] = v.z;
+            values[4 * i + 3] = v.w;
+        }
+    } else if (COUNT % 2 == 0 && ALIGN % 4 == 0) {
+        for (uint i = 0; i < COUNT / 2; ++i) {
+            const half2 v = ((device const half2*)p)[i];
+            values[2 * i] = v.x;
+            values[2 * i + 1] = v.y;
+        }
+    } else {
+        for (uint i = 0; i < COUNT; ++i) {
+            values[i] = ((device const half*)p)[i];
+        }
+    }
+}
+
+// The largest power of two up to 16 that divides a row of `pitch` bytes.
+constexpr uint alignment(uint pitch) {
+    return pitch % 16 == 0 ? 16 : pitch % 8 == 0 ? 8 : pitch % 4 == 0 ? 4 : pitch % 2 == 0 ? 2 : 1;
+}
+
+inline float load_half(device const uchar* plane, uint index) { return ((device const half*)plane)[index]; }
+
+// Two nibbles at bits 4-7 and 20-23, each plus 64.
+inline float2 nibbles_64(uint bits) { return float2(as_type<half2>((bits & 0x00F000F0u) | 0x54005400u)); }
+
+// The 8 nibbles of a lane in a tile times its input, each nibble 64 too large, added to `sum`.
+inline float dot_nibbles(uint word, float4 v0, float4 v1, float sum) {
+    const float4 a = float4(nibbles_64(word << 4), nibbles_64(word));
+    const float4 b = float4(nibbles_64(word >> 4), nibbles_64(word >> 8));
+    return fma4(b, v1, fma4(a, v0, sum));
+}
+
+// The four nibbles of run j of a lane.
+inline float4 nibbles(uint word, uint j) {
+    const uint bits = word >> (8 * j);
+    return float4(bits & 15, bits >> 16 & 15, bits >> 4 & 15, bits >> 20 & 15);
+}
+
+// Row number r of the NR rows that a simdgroup works on, counted from the first of them. SPLIT rows further down lies
+// a second matrix, from which the second half of the rows comes; 0 when there is none.
+template <uint ROWS, uint NR, uint SPLIT>
+inline uint row_step(uint row, uint r) {
+    const uint step = SPLIT == 0 || r < NR / 2 ? r : r - NR / 2 + SPLIT;
+    const bool whole = SPLIT == 0 ? ROWS % NR == 0 : SPLIT % max(NR / 2, 1u) == 0;
+    return whole ? step : min(step, ROWS - 1 - row);
+}
+
+// Start of a row of PITCH bytes in its plane.
+template <uint PITCH>
+inline device const uchar* plane_row(device const uchar* plane, uint row, uint step) {
+    return plane + ulong(row) * PITCH + ulong(step) * PITCH;
+}
+
+// The 8 T columns of the input that a lane owns in T tiles from `tile` on.
+template <uint BLOCK, uint T>
+inline void load_input(device const float* x, uint tile, uint lane, thread float4* v) {
+    constexpr uint L = BLOCK / 8;
+    device const float4* p = (device const float4*)x + tile * (TILE / 4) + lane / L * (2 * L) + lane % L;
+    for (uint t = 0; t < T; ++t) {
+        v[2 * t] = p[t * (TILE / 4)];
+        v[2 * t + 1] = p[t * (TILE / 4) + L];
+    }
+}
+
+// T tiles from `tile` on: F::dot of each row added to acc.
+template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint T>
+inline void gemv_tiles(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
+                       thread float* acc) {
+    float4 v[2 * T];
+    float sums[T];
+    load_input<F::BLOCK, T>(x, tile, lane, v);
+    for (uint t = 0; t < T; ++t) {
+        sums[t] = sum4(v[2 * t]) + sum4(v[2 * t + 1]);
+    }
+    for (uint r = 0; r < NR; ++r) {
+        acc[r] += F::template dot<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, v, sums);
+    }
+}
+
+// acc[r] = sum over this simdgroup's share of the columns of W[row + row_step(r), k] * x[k], the same in every lane.
+// KS simdgroups share the rows; `part` of them is this one.
+template <typename F, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
+inline void gemv_packed(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
+                        thread float* acc) {
+    constexpr uint T = F::TILES;
+    constexpr uint GROUPS = COLS / (TILE * T);
+    constexpr uint LEFT = COLS / TILE % T;
+    constexpr uint LAST = COLS / TILE;
+    for (uint r = 0; r < NR; ++r) {
+        acc[r] = 0.0f;
+    }
+    for (uint i = 0; i < GROUPS / KS; ++i) {
+        gemv_tiles<F, ROWS, COLS, NR, SPLIT, T>(weights, x, row, (i * KS + part) * T, lane, acc);
+    }
+    if (GROUPS % KS != 0 && part < GROUPS % KS) {
+        gemv_tiles<F, ROWS, COLS, NR, SPLIT, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc);
+    }
+    // What is left goes to the first simdgroup that had a group less, if any had.
+    if (COLS % (TILE * T) != 0 && part == GROUPS % KS) {
+        if (LEFT & 4) {
+            gemv_tiles<F, ROWS, COLS, NR, SPLIT, 4>(weights, x, row, GROUPS * T, lane, acc);
+        }
+        if (LEFT & 2) {
+            gemv_tiles<F, ROWS, COLS, NR, SPLIT, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc);
+        }
+        if (LEFT & 1) {
+            gemv_tiles<F, ROWS, COLS, NR, SPLIT, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc);
+        }
+        if (COLS % TILE != 0 && lane < COLS % TILE / 8) {
+            gemv_tiles<F, ROWS, COLS, NR, SPLIT, 1>(weights, x, row, LAST, lane, acc);
+        }
+    }
+    for (uint r = 0; r < NR; ++r) {
+        acc[r] = simd_sum(acc[r]);
+    }
+}
+
+// Where four columns from `col` (a multiple of 4) lie in the packing.
+struct Place {
+    uint tile;  // first tile of the group
+    uint count; // tiles in the group
+    uint t;     // tile within the group
+    uint lane;
+    uint j; // which of the lane's two runs
+};
+
+template <uint COLS, uint BLOCK, uint TILES>
+inline Place find_columns(uint col) {
+    constexpr uint L = BLOCK / 8;
+    constexpr uint WHOLE = COLS / TILE;
+    const uint tile = col / TILE;
+    const uint left = WHOLE - tile / TILES * TILES; // whole tiles from the group's start
+    Place p;
+    if (tile >= WHOLE) {
+        p.tile = WHOLE;
+        p.count = 1;
+    } else if (left >= TILES) {
+        p.tile = tile / TILES * TILES;
+        p.count = TILES;
+    } else {
+        const uint start = tile / TILES * TILES;
+        const uint at = tile - start;
+        // Groups of 4, 2 and 1 cover what is left, the larger first.
+        const uint four = left & 4;
+        const uint two = left & 2;
+        const bool in_four = at < four;
+        const bool in_two = !in_four && at < four + two;
+        p.tile = start + (in_four ? 0 : in_two ? four : four + two);
+        p.count = in_four ? 4 : in_two ? 2 : 1;
+    }
+    p.t = tile - p.tile;
+    const uint quad = col % TILE / 4;
+    p.lane = quad / (2 * L) * L + quad % L;
+    p.j = quad / L % 2;
+    return p;
+}
+
+// The word of a place in a plane of 4 bits a column, `group` being the group's start.
+inline uint load_word(device const uchar* group, Place p) {
+    return ((device const uint*)group)[p.lane * p.count + p.t];
+}

@@ -1,0 +1,60 @@
+// F32 rows as they are, four columns a lane. acc as in gemv_packed.
+template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint T>
+inline void gemv_f32_step(device const uchar* weights, device const float* x, uint row, uint quad, uint lane,
+                          thread float* acc) {
+    float4 v[T];
+    for (uint t = 0; t < T; ++t) {
+        v[t] = ((device const float4*)x)[quad + t * LANES + lane];
+    }
+    for (uint r = 0; r < NR; ++r) {
+        device const float4* w =
+            (device const float4*)plane_row<COLS * 4>(weights, row, row_step<ROWS, NR, SPLIT>(row, r)) + quad + lane;
+        for (uint t = 0; t < T; ++t) {
+            acc[r] = fma4(w[t * LANES], v[t], acc[r]);
+        }
+    }
+}
+
+template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
+inline void gemv_f32(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
+                     thread float* acc) {
+    constexpr uint T = 4;
+    constexpr uint QUADS = COLS / 4;
+    constexpr uint GROUPS = QUADS / (T * LANES);
+    for (uint r = 0; r < NR; ++r) {
+        acc[r] = 0.0f;
+    }
+    if (COLS % 4 != 0) {
+        for (uint k = part * LANES + lane; k < COLS; k += KS * LANES) {
+            for (uint r = 0; r < NR; ++r) {
+                const ulong at = ulong(row + row_step<ROWS, NR, SPLIT>(row, r)) * COLS + k;
+                acc[r] = fma(((device const float*)weights)[at], x[k], acc[r]);
+            }
+        }
+    } else {
+        for (uint i = 0; i < GROUPS / KS; ++i) {
+            gemv_f32_step<ROWS, COLS, NR, SPLIT, T>(weights, x, row, (i * KS + part) * (T * LANES), lane, acc);
+        }
+        if (GROUPS % KS != 0 && part < GROUPS % KS) {
+            gemv_f32_step<ROWS, COLS, NR, SPLIT, T>(weights, x, row, (GROUPS / KS * KS + part) * (T * LANES), lane, acc);
+        }
+        if (part == GROUPS % KS) {
+            for (uint quad = GROUPS * (T * LANES); quad + lane < QUADS; quad += LANES) {
+                gemv_f32_step<ROWS, COLS, NR, SPLIT, 1>(weights, x, row, quad, lane, acc);
+            }
+        }
+    }
+    for (uint r = 0; r < NR; ++r) {
+        acc[r] = simd_sum(acc[r]);
+    }
+}
+
+// Four weights from `col`, a multiple of 4.
+template <uint ROWS, uint COLS>
+inline float4 load4_f32(device const uchar* weights, uint row, uint col) {
+    device const float* w = (device const float*)weights + (ulong(row) * COLS + col);
+    if (COLS % 4 == 0) {
+        return *(device const float4*)w;
+    }
+    return float4(w[0], col + 1 < COLS ? w[1] : 0.0f, col + 2 < COLS ? w[2] : 0.0f, col + 3 < COLS ? w[3] : 0.0f);
+}
