@@ -1,1 +1,22 @@
-//! metal-sim.
+//! The software Metal device: compiles Metal Shading Language with the host's clang++, runs threadgroups on all cores
+//! with true simdgroup semantics, and, in checked mode, reports what a GPU would answer with wrong numbers.
+//!
+//! [`Library`] is a kernel file made into a shared object; [`Device`] runs [`CommandBuffer`]s of dispatches over
+//! [`Buffer`]s, in commit order, asynchronously. It knows Metal's compute model and nothing of models.
+
+mod buffer;
+mod command;
+mod compile;
+mod device;
+mod error;
+mod library;
+pub mod msl;
+mod pool;
+mod shadow;
+
+pub use buffer::{Binding, Buffer};
+pub use command::{CommandBuffer, Submission, Timing};
+pub use compile::{CompileOptions, compile};
+pub use device::Device;
+pub use error::{Error, Report};
+pub use library::{Argument, Kernel, Library};

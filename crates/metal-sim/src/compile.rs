@@ -1,0 +1,212 @@
+//! From MSL text to a shared object, through the rewriting in [`crate::msl`] and the host's clang++.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use crate::error::Error;
+use crate::msl;
+
+/// How kernels are compiled.
+///
+/// The code may use every instruction of this host, as is right where the machine that compiles also runs. For an object
+/// that other machines load, `METAL_SIM_CPU` names the oldest one (`x86-64-v3`, `generic`).
+#[derive(Clone, Debug, Default)]
+pub struct CompileOptions {
+    /// Whether every access is checked as it happens; some ten times slower.
+    pub checked: bool,
+}
+
+/// Headers and runtime sources, by path below the include folder.
+const SOURCES: [(&str, &str); 10] = [
+    ("metal_stdlib", include_str!("../cpp/include/metal_stdlib")),
+    ("msl_atomic.h", include_str!("../cpp/include/msl_atomic.h")),
+    ("msl_math.h", include_str!("../cpp/include/msl_math.h")),
+    ("msl_matrix.h", include_str!("../cpp/include/msl_matrix.h")),
+    ("msl_simd.h", include_str!("../cpp/include/msl_simd.h")),
+    ("msl_types.h", include_str!("../cpp/include/msl_types.h")),
+    ("msl_rt.h", include_str!("../cpp/rt/msl_rt.h")),
+    ("msl_rt.cpp", include_str!("../cpp/rt/msl_rt.cpp")),
+    ("msl_check.h", include_str!("../cpp/rt/msl_check.h")),
+    ("msl_check.cpp", include_str!("../cpp/rt/msl_check.cpp")),
+];
+
+/// MSL's partial headers; each is all of metal_stdlib here.
+const PARTIAL_HEADERS: [&str; 13] = [
+    "metal_atomic",
+    "metal_common",
+    "metal_compute",
+    "metal_geometric",
+    "metal_integer",
+    "metal_limits",
+    "metal_math",
+    "metal_matrix",
+    "metal_relational",
+    "metal_simdgroup",
+    "metal_simdgroup_matrix",
+    "metal_type_traits",
+    "metal_types",
+];
+
+const COMMON: &[&str] = &[
+    "-std=c++17",
+    "-fPIC",
+    "-g1",
+    "-gdwarf-4",
+    "-fsigned-char",
+    "-ffp-contract=on",
+    "-fno-math-errno",
+    "-fno-strict-aliasing",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fvisibility=hidden",
+    "-fvisibility-inlines-hidden",
+];
+
+const KERNEL: &[&str] = &[
+    "-Xclang",
+    "-cl-single-precision-constant",
+    "-Xclang",
+    "-ffloat16-excess-precision=none",
+    "-Wall",
+    "-Wno-unused-function",
+    "-Wno-unused-variable",
+    "-Wno-unused-but-set-variable",
+    "-Wno-unknown-attributes",
+    "-Wno-unused-const-variable",
+    "-Wno-reserved-user-defined-literal",
+    // fibres have small stacks
+    "-Werror=frame-larger-than",
+];
+
+const CHECKED: &[&str] = &["-DMSL_CHECK"];
+
+/// Every access of a kernel becomes a call of ours (`msl_check.cpp`): clang's sanitizers without their runtimes.
+const INSTRUMENTED: &[&str] = &[
+    "-O1",
+    "-fno-vectorize",
+    "-fno-slp-vectorize",
+    "-fsanitize=thread",
+    "-fsanitize=bounds,shift,integer-divide-by-zero,float-cast-overflow,signed-integer-overflow",
+    "-fsanitize-recover=all",
+    "-mllvm",
+    "-tsan-instrument-func-entry-exit=0",
+    "-mllvm",
+    "-tsan-instrument-memintrinsics=1",
+    "-mllvm",
+    "-tsan-instrument-read-before-write=1",
+    "-Wframe-larger-than=32768",
+];
+
+/// The clang++ to use: `METAL_SIM_CXX`, else the first of the names that Linux distributions give it.
+fn compiler() -> Result<OsString, Error> {
+    if let Some(named) = env::var_os("METAL_SIM_CXX") {
+        return Ok(named);
+    }
+    let names: Vec<String> = [19, 20, 21, 22, 18, 17, 16].iter().map(|version| format!("clang++-{version}")).collect();
+    let names = names.into_iter().chain(["clang++".to_owned()]);
+    let mut tried = Vec::new();
+    for name in names {
+        let version = Command::new(&name).arg("-dumpversion").stderr(Stdio::null()).output();
+        if let Ok(version) = version {
+            let text = String::from_utf8_lossy(&version.stdout);
+            let major = text.split('.').next().and_then(|major| major.trim().parse::<u32>().ok());
+            if major.is_some_and(|major| major >= 16) {
+                return Ok(name.into());
+            }
+        }
+        tried.push(name);
+    }
+    Err(Error::CompilerMissing { tried: tried.join(", ") })
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Error> {
+    fs::write(path, text).map_err(|source| Error::Io { path: path.to_owned(), source })
+}
+
+struct Build<'a> {
+    compiler: OsString,
+    folder: &'a Path,
+    file_name: &'a str,
+    options: &'a CompileOptions,
+}
+
+impl Build<'_> {
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.compiler);
+        command.current_dir(self.folder).args(COMMON).arg("-I.");
+        let cpu = env::var("METAL_SIM_CPU").unwrap_or_else(|_| "native".to_owned());
+        command.arg(match (cfg!(target_arch = "x86_64"), cpu.as_str()) {
+            (true, "generic") => "-march=x86-64".to_owned(),
+            (true, cpu) => format!("-march={cpu}"),
+            (false, cpu) => format!("-mcpu={cpu}"),
+        });
+        if self.options.checked {
+            command.args(CHECKED);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn spawn(&self, command: &mut Command) -> Result<std::process::Child, Error> {
+        command.spawn().map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::CompilerMissing { tried: self.compiler.to_string_lossy().into_owned() }
+            }
+            _ => Error::Io { path: (&self.compiler).into(), source },
+        })
+    }
+
+    fn finish(&self, child: std::process::Child) -> Result<(), Error> {
+        let output =
+            child.wait_with_output().map_err(|source| Error::Io { path: (&self.compiler).into(), source })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(Error::Compile {
+            compiler: self.compiler.to_string_lossy().into_owned(),
+            file: self.file_name.to_owned(),
+            messages: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+}
+
+/// Compiles MSL text to a shared object at `out`. `file_name` is the name that messages and reports show.
+///
+/// # Errors
+/// MSL that this device does not handle, a missing clang++ (16 or newer; 19 preferred; `METAL_SIM_CXX` names another), or
+/// what clang++ says, whole.
+pub fn compile(source: &str, file_name: &str, options: &CompileOptions, out: &Path) -> Result<(), Error> {
+    let rewritten = msl::rewrite(source, file_name)?;
+    let folder = tempfile::tempdir().map_err(|source| Error::Io { path: env::temp_dir(), source })?;
+    for (name, text) in SOURCES {
+        write(&folder.path().join(name), text)?;
+    }
+    for name in PARTIAL_HEADERS {
+        write(&folder.path().join(name), "#include <metal_stdlib>\n")?;
+    }
+    write(&folder.path().join("kernels.cpp"), &rewritten.cpp)?;
+
+    let build = Build { compiler: compiler()?, folder: folder.path(), file_name, options };
+    let instrumented: &[&str] = if options.checked { INSTRUMENTED } else { &["-O3", "-Wframe-larger-than=16384"] };
+    let mut objects = vec![("kernels", [KERNEL, instrumented].concat()), ("msl_rt", vec!["-O2"])];
+    if options.checked {
+        objects.push(("msl_check", vec!["-O2"]));
+    }
+    let mut children = Vec::new();
+    for (name, flags) in &objects {
+        let mut command = build.command();
+        command.args(flags).args(["-c", &format!("{name}.cpp"), "-o", &format!("{name}.o")]);
+        children.push(build.spawn(&mut command)?);
+    }
+    // all are waited for, so that none writes into a folder that is gone
+    let results: Vec<_> = children.into_iter().map(|child| build.finish(child)).collect();
+    results.into_iter().collect::<Result<(), _>>()?;
+
+    let linked = folder.path().join("kernels.so");
+    let mut link = build.command();
+    link.args(["-shared", "-Wl,-z,defs", "-o", "kernels.so"]).args(objects.iter().map(|(name, _)| format!("{name}.o"))).arg("-lm");
+    build.finish(build.spawn(&mut link)?)?;
+    fs::copy(&linked, out).map(|_| ()).map_err(|source| Error::Io { path: out.to_owned(), source })
+}

@@ -1,0 +1,118 @@
+//! What the kernels of a model use of MSL, against arithmetic done here.
+
+use metal_sim::{Buffer, CompileOptions, Device, Library};
+
+fn libraries(source: &str, name: &str) -> Vec<Library> {
+    [false]
+        .map(|checked| Library::from_source(source, name, &CompileOptions { checked }).expect("compiles"))
+        .into()
+}
+
+fn floats(device: &Device, label: &str, values: &[f32]) -> Buffer {
+    let buffer = device.buffer(label, values.len() * 4);
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    buffer.write(0, &bytes);
+    buffer
+}
+
+fn read_floats(buffer: &Buffer) -> Vec<f32> {
+    let mut bytes = vec![0; buffer.len()];
+    buffer.read(0, &mut bytes);
+    bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes"))).collect()
+}
+
+fn run(library: &Library, device: &Device, kernel: &str, buffers: &[&Buffer], groups: [u32; 3], threads: [u32; 3]) {
+    let kernel = library.kernel(kernel).expect("is in the file");
+    let bindings: Vec<_> = buffers.iter().map(|buffer| buffer.whole()).collect();
+    let mut commands = device.command_buffer("test");
+    commands.dispatch(&kernel, &bindings, groups, threads);
+    commands.commit().wait().expect("runs clean");
+}
+
+fn assert_close(got: &[f32], want: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), want.len());
+    for (index, (got, want)) in got.iter().zip(want).enumerate() {
+        let difference = (f64::from(*got) - want).abs();
+        assert!(difference <= tolerance, "element {index}: {got} instead of {want}");
+    }
+}
+
+fn noise(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed;
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 8_388_608.0 - 1.0
+        })
+        .collect()
+}
+
+const FEATURES: &str = include_str!("kernels/features.metal");
+
+#[test]
+fn simdgroup_functions() {
+    let device = Device::new(2);
+    for library in libraries(FEATURES, "features.metal") {
+        let input = noise(64, 1);
+        let a = floats(&device, "a", &input);
+        let o = device.buffer("o", 64 * 16 * 4);
+        run(&library, &device, "shuffles", &[&a, &o], [1, 1, 1], [64, 1, 1]);
+        let mut want = Vec::new();
+        for thread in 0..64 {
+            let (base, lane) = (thread / 32 * 32, thread % 32);
+            let v = |lane: usize| f64::from(input[base + lane]);
+            let all = || (0..32).map(v);
+            let sum: f64 = all().sum();
+            want.extend([
+                sum,
+                all().fold(f64::MIN, f64::max),
+                all().fold(f64::MAX, f64::min),
+                (0..=lane).map(v).sum(),
+                (0..lane).map(v).sum(),
+                v(lane ^ 5),
+                if lane + 3 < 32 { v(lane + 3) } else { v(lane) },
+                if lane >= 3 { v(lane - 3) } else { v(lane) },
+                v(7),
+                v(31 - lane),
+                f64::from(u8::from(all().any(|v| v > 0.99))),
+                1.0,
+                f64::from(u8::from(lane == 0)),
+                (lane / 4 * 4..lane / 4 * 4 + 4).map(v).sum(),
+                sum,
+                v((lane + 1) % 32),
+            ]);
+        }
+        assert_close(&read_floats(&o), &want, 1e-5);
+
+        let p = device.buffer("p", 64 * 4);
+        run(&library, &device, "partial", &[&a, &p], [1, 1, 1], [64, 1, 1]);
+        let want: Vec<f64> = (0..64)
+            .map(|thread| {
+                let first = (thread / 32) * 32;
+                if thread % 32 < 10 { (first..first + 10).map(|at| f64::from(input[at])).sum() } else { 0.0 }
+            })
+            .collect();
+        assert_close(&read_floats(&p), &want, 1e-5);
+    }
+}
+
+#[test]
+fn simdgroup_matrix() {
+    let device = Device::new(2);
+    for library in libraries(FEATURES, "features.metal") {
+        let (a, b) = (noise(256, 2), noise(64, 3));
+        let (buffer_a, buffer_b) = (floats(&device, "a", &a), floats(&device, "b", &b));
+        let o = device.buffer("o", 64 * 4);
+        run(&library, &device, "mma_t", &[&buffer_a, &buffer_b, &o], [1, 1, 1], [32, 1, 1]);
+        let mut want = vec![0.0; 64];
+        for row in 0..8 {
+            for column in 0..8 {
+                let sum: f64 = (0..8)
+                    .map(|k| f64::from(a[(row + 8) * 16 + k + 8]) * f64::from(b[column * 8 + k]))
+                    .sum();
+                want[column * 8 + row] = 2.0 * (sum + 1.0);
+            }
+        }
+        assert_close(&read_floats(&o), &want, 1e-4);
+    }
+}
