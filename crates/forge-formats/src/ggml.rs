@@ -24,13 +24,7 @@ const fn ours(id: u32, name: &'static str, format: Format) -> GgmlType {
 }
 
 const fn other(id: u32, name: &'static str, elements: u32, bytes: u32) -> GgmlType {
-    GgmlType {
-        id,
-        name,
-        elements,
-        bytes,
-        format: None,
-    }
+    GgmlType { id, name, elements, bytes, format: None }
 }
 
 /// Type 42 without the ambiguity is mainline's Q2_0; see [`Format::from_ggml`].
@@ -90,37 +84,27 @@ impl Format {
     /// The format that a GGUF tensor of this type id is in.
     ///
     /// `elements` is the number of weights, `span` the bytes from the tensor's start to the next tensor's (or the end
-    /// of the file), padding included. Only type 42 looks at them: mainline GGML's Q2_0 (64 weights in 18 bytes) and
+    /// of the file), padding to `alignment` included. Only type 42 looks at them: mainline GGML's Q2_0 (64 weights in 18 bytes) and
     /// TQ2_0_g128 (128 weights in 34 bytes) share it, and only the space tells which one a file means.
     ///
     /// # Errors
     /// A known type that is not read, by its name; an unknown id; type 42 when the space fits both or neither.
-    pub fn from_ggml(id: u32, elements: u64, span: u64) -> Result<Self, FormatError> {
+    pub fn from_ggml(id: u32, elements: u64, span: u64, alignment: u64) -> Result<Self, FormatError> {
         if id == SHARED_ID {
-            return Self::resolve_shared(elements, span);
+            return Self::resolve_shared(elements, span, alignment);
         }
         let found = find(id).ok_or(FormatError::UnknownGgmlType { id })?;
-        found.format.ok_or(FormatError::UnsupportedGgmlType {
-            id,
-            name: found.name,
-        })
+        found.format.ok_or(FormatError::UnsupportedGgmlType { id, name: found.name })
     }
 
-    fn resolve_shared(elements: u64, span: u64) -> Result<Self, FormatError> {
-        // GGUF pads each tensor to the file's alignment, 32 unless it says otherwise.
-        const PADDING: u64 = 32;
+    fn resolve_shared(elements: u64, span: u64, alignment: u64) -> Result<Self, FormatError> {
         let fits = |block: u64, bytes: u64| {
             elements.is_multiple_of(block)
-                && (elements / block)
-                    .checked_mul(bytes)
-                    .is_some_and(|size| size <= span && span - size < PADDING)
+                && (elements / block).checked_mul(bytes).is_some_and(|size| size <= span && span - size < alignment)
         };
         match (fits(128, 34), fits(64, 18)) {
             (true, false) => Ok(Self::Tq2_0G128),
-            (false, true) => Err(FormatError::UnsupportedGgmlType {
-                id: SHARED_ID,
-                name: "Q2_0",
-            }),
+            (false, true) => Err(FormatError::UnsupportedGgmlType { id: SHARED_ID, name: "Q2_0" }),
             _ => Err(FormatError::AmbiguousGgmlType { elements, span }),
         }
     }
@@ -141,9 +125,7 @@ pub fn ggml_name(id: u32) -> Option<&'static str> {
 
 /// Weights and bytes per block of a GGML type, whether or not Forge reads it; `None` for withdrawn and unknown types.
 pub fn ggml_block(id: u32) -> Option<(u32, u32)> {
-    find(id)
-        .filter(|t| t.elements > 0)
-        .map(|t| (t.elements, t.bytes))
+    find(id).filter(|t| t.elements > 0).map(|t| (t.elements, t.bytes))
 }
 
 #[cfg(test)]
@@ -159,54 +141,32 @@ mod tests {
             };
             let elements = 128 * 1024;
             let span = format.row_bytes(elements).expect("whole blocks") as u64;
-            assert_eq!(Format::from_ggml(id, elements as u64, span), Ok(format));
-            assert_eq!(
-                ggml_block(id).is_some_and(|(n, _)| n as usize == format.block_elements()),
-                id != 42
-            );
+            assert_eq!(Format::from_ggml(id, elements as u64, span, 32), Ok(format));
+            assert_eq!(ggml_block(id).is_some_and(|(n, _)| n as usize == format.block_elements()), id != 42);
         }
     }
 
     #[test]
     fn refusals_name_the_type() {
-        for (id, name) in [
-            (4, "Q4_2"),
-            (15, "Q8_K"),
-            (16, "IQ2_XXS"),
-            (21, "IQ3_S"),
-            (34, "TQ1_0"),
-            (40, "NVFP4"),
-        ] {
+        for (id, name) in [(4, "Q4_2"), (15, "Q8_K"), (16, "IQ2_XXS"), (21, "IQ3_S"), (34, "TQ1_0"), (40, "NVFP4")] {
             let refusal = FormatError::UnsupportedGgmlType { id, name };
-            assert_eq!(Format::from_ggml(id, 256, 256), Err(refusal));
+            assert_eq!(Format::from_ggml(id, 256, 256, 32), Err(refusal));
             assert_eq!(ggml_name(id), Some(name));
         }
-        assert_eq!(
-            Format::from_ggml(43, 256, 256),
-            Err(FormatError::UnknownGgmlType { id: 43 })
-        );
+        assert_eq!(Format::from_ggml(43, 256, 256, 32), Err(FormatError::UnknownGgmlType { id: 43 }));
     }
 
     #[test]
     fn type_42_is_told_apart_by_size() {
-        let q2_0 = Err(FormatError::UnsupportedGgmlType {
-            id: 42,
-            name: "Q2_0",
-        });
+        let q2_0 = Err(FormatError::UnsupportedGgmlType { id: 42, name: "Q2_0" });
         // 128 x 256 weights: 8704 bytes or 9216, with or without padding.
-        assert_eq!(Format::from_ggml(42, 32_768, 8_704), Ok(Format::Tq2_0G128));
-        assert_eq!(
-            Format::from_ggml(42, 32_768, 8_704 + 31),
-            Ok(Format::Tq2_0G128)
-        );
-        assert_eq!(Format::from_ggml(42, 32_768, 9_216), q2_0);
-        assert_eq!(Format::from_ggml(42, 64, 32), q2_0);
+        assert_eq!(Format::from_ggml(42, 32_768, 8_704, 32), Ok(Format::Tq2_0G128));
+        assert_eq!(Format::from_ggml(42, 32_768, 8_704 + 31, 32), Ok(Format::Tq2_0G128));
+        assert_eq!(Format::from_ggml(42, 32_768, 9_216, 32), q2_0);
+        assert_eq!(Format::from_ggml(42, 64, 32, 32), q2_0);
         // 128 weights: 34 bytes or 36, either padded to 64.
-        let ambiguous = Err(FormatError::AmbiguousGgmlType {
-            elements: 128,
-            span: 64,
-        });
-        assert_eq!(Format::from_ggml(42, 128, 64), ambiguous);
-        assert!(Format::from_ggml(42, 32_768, 8_000).is_err());
+        let ambiguous = Err(FormatError::AmbiguousGgmlType { elements: 128, span: 64 });
+        assert_eq!(Format::from_ggml(42, 128, 64, 32), ambiguous);
+        assert!(Format::from_ggml(42, 32_768, 8_000, 32).is_err());
     }
 }

@@ -25,10 +25,7 @@ fn affine_formats_match_mlx() {
 
 fn assert_same_bits(format: Format, decoded: &[f32], expected: &[f32]) {
     for (i, (d, e)) in decoded.iter().zip(expected).enumerate() {
-        assert!(
-            d.to_bits() == e.to_bits(),
-            "{format}: weight {i} is {d:e}, expected {e:e}"
-        );
+        assert!(d.to_bits() == e.to_bits(), "{format}: weight {i} is {d:e}, expected {e:e}");
     }
 }
 
@@ -48,61 +45,23 @@ fn lengths_that_do_not_fit_are_refused() {
     let mut out = [0.0; 64];
     assert_eq!(
         decode_row(Format::Q8_0, &[0; 67], &mut out),
-        Err(FormatError::Length {
-            format: Format::Q8_0,
-            what: "blocks",
-            expected: 68,
-            found: 67
-        })
+        Err(FormatError::Length { format: Format::Q8_0, what: "blocks", expected: 68, found: 67 })
     );
     assert_eq!(
         decode_row(Format::Q8_0, &[0; 68], &mut out[..63]),
-        Err(FormatError::RowNotBlocks {
-            format: Format::Q8_0,
-            cols: 63,
-            block: 32
-        })
+        Err(FormatError::RowNotBlocks { format: Format::Q8_0, cols: 63, block: 32 })
     );
     let affine = Format::Affine { bits: 4, group: 64 };
-    assert!(matches!(
-        decode_row(affine, &[0; 36], &mut out),
-        Err(FormatError::NotBlocks { .. })
-    ));
+    assert!(matches!(decode_row(affine, &[0; 36], &mut out), Err(FormatError::NotBlocks { .. })));
 
-    let row = AffineRow {
-        format: affine,
-        codes: &[0; 32],
-        scales: &[0; 2],
-        biases: &[0; 4],
-        scale_format: Format::F16,
-    };
+    let row =
+        AffineRow { format: affine, codes: &[0; 32], scales: &[0; 2], biases: &[0; 4], scale_format: Format::F16 };
     assert_eq!(
         decode_affine(&row, &mut out),
-        Err(FormatError::Length {
-            format: affine,
-            what: "biases",
-            expected: 2,
-            found: 4
-        })
+        Err(FormatError::Length { format: affine, what: "biases", expected: 2, found: 4 })
     );
-    let row = AffineRow {
-        scale_format: Format::Q8_0,
-        ..row
-    };
-    assert_eq!(
-        decode_affine(&row, &mut out),
-        Err(FormatError::NotFloat {
-            format: Format::Q8_0
-        })
-    );
-    let row = AffineRow {
-        format: Format::Q8_0,
-        ..row
-    };
-    assert_eq!(
-        decode_affine(&row, &mut out),
-        Err(FormatError::NotAffine {
-            format: Format::Q8_0
-        })
-    );
+    let row = AffineRow { scale_format: Format::Q8_0, ..row };
+    assert_eq!(decode_affine(&row, &mut out), Err(FormatError::NotFloat { format: Format::Q8_0 }));
+    let row = AffineRow { format: Format::Q8_0, ..row };
+    assert_eq!(decode_affine(&row, &mut out), Err(FormatError::NotAffine { format: Format::Q8_0 }));
 }

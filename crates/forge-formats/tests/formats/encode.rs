@@ -1,22 +1,16 @@
 //! Quantisers: GGML's to the bit, the searching ones by their error.
 
 use crate::fixtures::{Fixture, affine_encode_fixture};
-use forge_formats::{
-    AffineRow, Deviation, Format, FormatError, decode_affine, decode_row, encode_affine, encode_row,
-};
+use forge_formats::{AffineRow, Deviation, Format, FormatError, decode_affine, decode_row, encode_affine, encode_row};
 
 /// `count` weights, roughly normal with standard deviation 0.02, the same every time.
 fn normal(count: usize) -> Vec<f32> {
     let mut state = 1u64;
     let mut uniform = move || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1 << 24) as f32 - 0.5
     };
-    (0..count)
-        .map(|_| (0..12).map(|_| uniform()).sum::<f32>() * 0.02)
-        .collect()
+    (0..count).map(|_| (0..12).map(|_| uniform()).sum::<f32>() * 0.02).collect()
 }
 
 fn encode(format: Format, weights: &[f32]) -> Result<Vec<u8>, FormatError> {
@@ -33,13 +27,7 @@ fn round_trip(format: Format, weights: &[f32]) -> Vec<f32> {
 
 fn affine_round_trip(format: Format, scale_format: Format, weights: &[f32]) -> Vec<f32> {
     let row = encode_affine(format, scale_format, weights).expect("weights are finite and small");
-    let row = AffineRow {
-        format,
-        codes: &row.codes,
-        scales: &row.scales,
-        biases: &row.biases,
-        scale_format,
-    };
+    let row = AffineRow { format, codes: &row.codes, scales: &row.scales, biases: &row.biases, scale_format };
     let mut decoded = vec![f32::NAN; weights.len()];
     decode_affine(&row, &mut decoded).expect("whole groups");
     decoded
@@ -67,8 +55,7 @@ fn ggml_quantisers_match_the_gguf_package() {
 fn errors_are_those_of_the_bit_width() {
     let weights = normal(64 * 256);
     let error = |format| relative_rms(&weights, &round_trip(format, &weights));
-    let [q8_0, q4_0, q4_1, q4_k] =
-        [Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q4K].map(error);
+    let [q8_0, q4_0, q4_1, q4_k] = [Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q4K].map(error);
     assert!(q8_0 < 0.0055, "Q8_0: {q8_0}");
     assert!(q4_0 < 0.085, "Q4_0: {q4_0}");
     assert!(q4_1 < 0.078, "Q4_1: {q4_1}");
@@ -79,14 +66,8 @@ fn errors_are_those_of_the_bit_width() {
 fn floats_round_to_nearest() {
     let weights = [1.0, -0.1, 65_504.0, 1e-8, 0.0];
     assert_eq!(round_trip(Format::F32, &weights), weights);
-    assert_eq!(
-        round_trip(Format::F16, &weights),
-        [1.0, -0.099_975_586, 65_504.0, 0.0, 0.0]
-    );
-    assert_eq!(
-        round_trip(Format::BF16, &weights),
-        [1.0, -0.100_097_656, 65_536.0, 1.001_171_8e-8, 0.0]
-    );
+    assert_eq!(round_trip(Format::F16, &weights), [1.0, -0.099_975_586, 65_504.0, 0.0, 0.0]);
+    assert_eq!(round_trip(Format::BF16, &weights), [1.0, -0.100_097_656, 65_536.0, 1.001_171_8e-8, 0.0]);
 }
 
 #[test]
@@ -96,10 +77,7 @@ fn affine_errors_are_at_most_those_of_mlx() {
         let ours = relative_rms(&weights, &affine_round_trip(format, Format::F32, &weights));
         assert!(ours <= f64::from(theirs), "{format}: {ours}, mlx {theirs}");
         let halves = relative_rms(&weights, &affine_round_trip(format, Format::F16, &weights));
-        assert!(
-            halves <= 1.01 * f64::from(theirs),
-            "{format} with f16 scales: {halves}, mlx {theirs}"
-        );
+        assert!(halves <= 1.01 * f64::from(theirs), "{format} with f16 scales: {halves}, mlx {theirs}");
     }
 }
 
@@ -127,13 +105,7 @@ fn what_a_format_cannot_hold_is_refused() {
             FormatError::Unrepresentable { value: found, .. } => found.to_bits() == value.to_bits(),
             _ => false,
         };
-        for format in [
-            Format::F16,
-            Format::Q8_0,
-            Format::Q4_0,
-            Format::Q4_1,
-            Format::Q4K,
-        ] {
+        for format in [Format::F16, Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q4K] {
             let error = encode(format, &weights).expect_err("a scale beyond f16");
             assert!(same(&error), "{format} of {value}: {error}");
         }
@@ -141,10 +113,5 @@ fn what_a_format_cannot_hold_is_refused() {
         let error = encode_affine(affine, Format::F16, &weights).expect_err("a scale beyond f16");
         assert!(same(&error), "{affine} of {value}: {error}");
     }
-    assert_eq!(
-        encode(Format::Q6K, &[0.0; 256]),
-        Err(FormatError::NoEncoder {
-            format: Format::Q6K
-        })
-    );
+    assert_eq!(encode(Format::Q6K, &[0.0; 256]), Err(FormatError::NoEncoder { format: Format::Q6K }));
 }

@@ -14,10 +14,7 @@ impl Fixture {
     pub fn read(name: &str) -> Self {
         let mut file = Bytes(read(name));
         let (weights, blocks) = (file.u32(), file.u32());
-        let fixture = Self {
-            blocks: file.take(blocks),
-            weights: file.floats(weights),
-        };
+        let fixture = Self { blocks: file.take(blocks), weights: file.floats(weights) };
         assert!(file.0.is_empty(), "{name} is longer than its counts say");
         fixture
     }
@@ -46,12 +43,10 @@ impl AffineFixture {
 }
 
 pub fn affine_fixture(format: Format) -> AffineFixture {
-    let Format::Affine { bits, group } = format else {
-        panic!("{format} is not affine")
-    };
+    let Format::Affine { bits, group } = format else { panic!("{format} is not affine") };
     let mut file = Bytes(read(&format!("{format}.bin")));
     let (weights, id) = (file.u32(), file.u32());
-    let scale_format = Format::from_ggml(id as u32, 1, 4).expect("scales are floats");
+    let scale_format = Format::from_ggml(id as u32, 1, 4, 1).expect("scales are floats");
     let groups = weights / usize::from(group) * scale_format.block_bytes();
     let fixture = AffineFixture {
         format,
@@ -61,10 +56,7 @@ pub fn affine_fixture(format: Format) -> AffineFixture {
         scale_format,
         weights: file.floats(weights),
     };
-    assert!(
-        file.0.is_empty(),
-        "{format}: the fixture is longer than its counts say"
-    );
+    assert!(file.0.is_empty(), "{format}: the fixture is longer than its counts say");
     fixture
 }
 
@@ -77,9 +69,7 @@ pub fn affine_encode_fixture(format: Format) -> (f32, Vec<f32>) {
 }
 
 fn read(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -96,11 +86,6 @@ impl Bytes {
     }
 
     fn floats(&mut self, count: usize) -> Vec<f32> {
-        self.take(4 * count)
-            .as_chunks()
-            .0
-            .iter()
-            .map(|b| f32::from_le_bytes(*b))
-            .collect()
+        self.take(4 * count).as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
     }
 }
