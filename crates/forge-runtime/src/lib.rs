@@ -1,1 +1,32 @@
-//! forge-runtime.
+//! The model-independent half of a program that Forge generates: GPU layer, weight loading, tokenizer, chat template,
+//! sampler, token loop, command line and HTTP server.
+//!
+//! A generated project holds these files verbatim under `src/runtime/` (this one as `mod.rs`), so everything in here
+//! refers to its neighbours through `super::` and knows nothing of any model. The other half is `src/model.rs`: constants,
+//! buffers and dispatch schedules of one model, behind the [`LanguageModel`] trait.
+//!
+//! From the bottom up:
+//! * [`gpu`]: device, kernels, buffers, command buffers; Metal on macOS, the software Metal device elsewhere.
+//! * [`weights`]: the memory-mapped `weights.safetensors`, checked to be the one the program was generated for.
+//! * [`assets`]: the files embedded in the program.
+//! * [`tokenizer`], [`chat`], [`sampler`], [`philox`]: text to ids and back, prompts from messages, ids from logits.
+//! * [`generation`]: the token loop with stop strings, limits and cancellation.
+//! * [`cli`], [`server`]: what a user touches.
+
+pub mod assets;
+pub mod chat;
+pub mod cli;
+mod error;
+pub mod generation;
+pub mod gpu;
+pub mod language_model;
+pub mod philox;
+pub mod python_json;
+pub mod sampler;
+pub mod server;
+pub mod tokenizer;
+pub mod weights;
+
+pub use assets::Assets;
+pub use error::{Error, Result};
+pub use language_model::{LanguageModel, LoadOptions, LogitRows, ModelInfo};

@@ -1,0 +1,146 @@
+//! What a generated program embeds beside its kernels, and the text side of the model made from it.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::chat::{ChatTemplate, check_messages};
+use super::sampler::Sampling;
+use super::tokenizer::Tokenizer;
+use super::{Error, Result};
+
+/// Files embedded in the program.
+#[derive(Debug, Clone, Copy)]
+pub struct Assets {
+    /// `tokenizer.json`.
+    pub tokenizer: &'static [u8],
+    /// `chat_template.jinja`, if the checkpoint has one.
+    pub chat_template: Option<&'static str>,
+    /// `generation.json`.
+    pub generation: &'static str,
+    /// Folder of the project at build time (`CARGO_MANIFEST_DIR`): the last place where the weights are looked for.
+    pub project: &'static str,
+}
+
+/// `generation.json`: what the checkpoint says about generating with it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct GenerationDefaults {
+    /// Token that begins a sequence, as text.
+    pub bos_token: Option<String>,
+    /// Token that ends a sequence, as text.
+    pub eos_token: Option<String>,
+    /// Id of the token that begins a sequence.
+    pub bos_token_id: Option<u32>,
+    /// Whether the tokenizer puts that token before a text; for information, the tokenizer does so by itself.
+    pub add_bos: bool,
+    /// Ids that end a generation.
+    pub end_token_ids: Vec<u32>,
+    /// Sampling temperature.
+    pub temperature: Option<f32>,
+    /// Tokens kept by top-k.
+    pub top_k: Option<usize>,
+    /// Probability kept by top-p.
+    pub top_p: Option<f32>,
+    /// Relative probability kept by min-p.
+    pub min_p: Option<f32>,
+    /// Repeat penalty.
+    pub repeat_penalty: Option<f32>,
+    /// Whether to sample at all.
+    pub do_sample: Option<bool>,
+    /// Further special tokens, as text, by the names templates use: `unk_token`, `pad_token`.
+    pub special: Map<String, Value>,
+}
+
+/// Sampling parameters that a user gave; the checkpoint's defaults stand in for the others.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SamplingOptions {
+    /// See [`Sampling::temperature`].
+    pub temperature: Option<f32>,
+    /// See [`Sampling::top_k`].
+    pub top_k: Option<usize>,
+    /// See [`Sampling::top_p`].
+    pub top_p: Option<f32>,
+    /// See [`Sampling::min_p`].
+    pub min_p: Option<f32>,
+    /// See [`Sampling::repeat_penalty`].
+    pub repeat_penalty: Option<f32>,
+    /// See [`Sampling::seed`]; a fresh one if not given.
+    pub seed: Option<u64>,
+}
+
+impl GenerationDefaults {
+    /// The parameters to sample with. Without any word on sampling, from user or checkpoint, decoding is greedy.
+    ///
+    /// # Errors
+    /// [`Error::Sampling`] for values out of range.
+    pub fn sampling(&self, options: &SamplingOptions) -> Result<Sampling> {
+        let default_temperature = match (self.do_sample, self.temperature) {
+            (Some(false), _) => 0.0,
+            (_, Some(temperature)) => temperature,
+            (Some(true), None) => 1.0,
+            (None, None) => 0.0,
+        };
+        let none = Sampling::default();
+        let sampling = Sampling {
+            temperature: options.temperature.unwrap_or(default_temperature),
+            top_k: options.top_k.or(self.top_k).unwrap_or(none.top_k),
+            top_p: options.top_p.or(self.top_p).unwrap_or(none.top_p),
+            min_p: options.min_p.or(self.min_p).unwrap_or(none.min_p),
+            repeat_penalty: options.repeat_penalty.or(self.repeat_penalty).unwrap_or(none.repeat_penalty),
+            seed: options.seed.unwrap_or_else(random_seed),
+        };
+        sampling.check()?;
+        Ok(sampling)
+    }
+}
+
+/// Tokenizer, chat template and generation defaults: all that turns a user's words into ids and back.
+pub struct Text {
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The chat template, if the checkpoint has one.
+    pub template: Option<ChatTemplate>,
+    /// What the checkpoint says about generating.
+    pub defaults: GenerationDefaults,
+}
+
+impl Text {
+    /// Reads the embedded files.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`], [`Error::GenerationConfig`] and [`Error::Template`].
+    pub fn load(assets: &Assets) -> Result<Self> {
+        let tokenizer = Tokenizer::from_bytes(assets.tokenizer)?;
+        let defaults: GenerationDefaults = serde_json::from_str(assets.generation).map_err(Error::GenerationConfig)?;
+        let mut tokens = defaults.special.clone();
+        for (name, token) in [("bos_token", &defaults.bos_token), ("eos_token", &defaults.eos_token)] {
+            if let Some(token) = token {
+                tokens.insert(name.into(), Value::String(token.clone()));
+            }
+        }
+        let template = assets.chat_template.map(|source| ChatTemplate::new(source, &tokens)).transpose()?;
+        Ok(Self { tokenizer, template, defaults })
+    }
+
+    /// The prompt text for a chat. The template writes special tokens itself, so its text is tokenized without adding any.
+    ///
+    /// # Errors
+    /// [`Error::NoTemplate`], [`Error::Messages`] and [`Error::Template`].
+    pub fn render_chat(
+        &self,
+        messages: &Value,
+        add_generation_prompt: bool,
+        variables: &Map<String, Value>,
+    ) -> Result<String> {
+        let messages = check_messages(messages)?;
+        let template = self.template.as_ref().ok_or(Error::NoTemplate)?;
+        template.render(&messages, add_generation_prompt, variables)
+    }
+}
+
+/// A seed that differs from run to run.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    // 53 bits, so that it survives a trip through JSON numbers.
+    RandomState::new().hash_one(std::time::SystemTime::now()) >> 11
+}

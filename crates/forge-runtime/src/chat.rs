@@ -1,0 +1,170 @@
+//! Chat templates: the checkpoint's Jinja template, in the dialect that transformers gives it.
+//!
+//! That is Jinja2 with `trim_blocks` and `lstrip_blocks`, loop controls, Python's methods on strings, lists and dicts,
+//! `raise_exception`, `strftime_now`, a `tojson` that writes as `json.dumps(ensure_ascii=False)` does, and `{% generation %}`
+//! blocks, which only training looks at. Rendering has bounded fuel.
+
+use std::fmt::Write as _;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde};
+use minijinja::{Environment, ErrorKind};
+use serde_json::{Map, Value};
+
+use super::python_json::{Style, dumps};
+use super::{Error, Result};
+
+/// Template instructions that one rendering may execute: some seconds of work, and far more than any real prompt needs.
+const FUEL: u64 = 20_000_000;
+
+/// Name of the template in error messages.
+const NAME: &str = "chat_template";
+
+/// A parsed chat template.
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+}
+
+impl ChatTemplate {
+    /// Parses `source`. `tokens` are variables such as `bos_token` and `eos_token`.
+    ///
+    /// # Errors
+    /// [`Error::Template`].
+    pub fn new(source: &str, tokens: &Map<String, Value>) -> Result<Self> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(template_error)?);
+        environment.set_fuel(Some(FUEL));
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_filter("tojson", to_json);
+        environment.add_function("raise_exception", |message: String| -> Result<(), minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment.add_function("strftime_now", strftime_now);
+        for (name, value) in tokens {
+            if !value.is_null() {
+                environment.add_global(name.clone(), minijinja::Value::from(Serde(value)));
+            }
+        }
+        environment.add_template_owned(NAME, without_generation_blocks(source)).map_err(template_error)?;
+        Ok(Self { environment })
+    }
+
+    /// The prompt for `messages`. `extra` holds further variables, `tools` and whatever else the template knows.
+    ///
+    /// # Errors
+    /// [`Error::Template`], with the template's own words if it refused the messages.
+    pub fn render(&self, messages: &[Value], add_generation_prompt: bool, extra: &Map<String, Value>) -> Result<String> {
+        let mut variables = extra.clone();
+        for unset in ["tools", "documents"] {
+            variables.entry(unset).or_insert(Value::Null);
+        }
+        variables.insert("messages".into(), Value::Array(messages.to_vec()));
+        variables.insert("add_generation_prompt".into(), Value::Bool(add_generation_prompt));
+        let template = self.environment.get_template(NAME).map_err(template_error)?;
+        template.render(Serde(&variables)).map_err(template_error)
+    }
+}
+
+/// Checks the messages of a chat and brings their contents into the form that templates expect: a string, or null beside tool
+/// calls. Content parts of type "text" are joined by newlines.
+///
+/// # Errors
+/// [`Error::Messages`] with the place and the reason.
+pub fn check_messages(messages: &Value) -> Result<Vec<Value>> {
+    let refuse = |place: String, reason: &str| Error::Messages { place, reason: reason.into() };
+    let Some(list) = messages.as_array() else {
+        return Err(refuse("messages".into(), "is not a list"));
+    };
+    if list.is_empty() {
+        return Err(refuse("messages".into(), "is empty"));
+    }
+    let mut checked = Vec::with_capacity(list.len());
+    for (index, message) in list.iter().enumerate() {
+        let place = |field: &str| format!("messages[{index}]{field}");
+        let Some(fields) = message.as_object() else {
+            return Err(refuse(place(""), "is not an object"));
+        };
+        let Some(role) = fields.get("role").and_then(Value::as_str) else {
+            return Err(refuse(place(".role"), "is not a string"));
+        };
+        let content = match fields.get("content") {
+            Some(Value::String(text)) => Value::String(text.clone()),
+            Some(Value::Array(parts)) => {
+                let texts = parts.iter().map(text_of_part).collect::<Option<Vec<_>>>();
+                let texts = texts.ok_or_else(|| refuse(place(".content"), "has a part that is not text"))?;
+                Value::String(texts.join("\n"))
+            }
+            None | Some(Value::Null) if role == "assistant" => Value::Null,
+            None | Some(Value::Null) => return Err(refuse(place(".content"), "is missing")),
+            Some(_) => return Err(refuse(place(".content"), "is neither a string nor a list of parts")),
+        };
+        let mut fields = fields.clone();
+        fields.insert("content".into(), content);
+        checked.push(Value::Object(fields));
+    }
+    Ok(checked)
+}
+
+fn text_of_part(part: &Value) -> Option<&str> {
+    match part.get("type").and_then(Value::as_str) {
+        Some("text") => part.get("text").and_then(Value::as_str),
+        _ => None,
+    }
+}
+
+/// `{% generation %}` and `{% endgeneration %}` become an `if` that is always taken, so that their whitespace control stays.
+fn without_generation_blocks(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start);
+        out.push_str(before);
+        let Some(end) = tag.find("%}") else {
+            rest = tag;
+            break;
+        };
+        let (tag, after) = tag.split_at(end + 2);
+        let inner = &tag[2..tag.len() - 2];
+        match inner.trim_matches(|c: char| matches!(c, '-' | '+') || c.is_whitespace()) {
+            word @ ("generation" | "endgeneration") => {
+                let stand_in = if word == "generation" { "if true" } else { "endif" };
+                out.push_str(&tag.replacen(word, stand_in, 1));
+            }
+            _ => out.push_str(tag),
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
+fn to_json(value: &minijinja::Value, options: Kwargs) -> Result<minijinja::Value, minijinja::Error> {
+    let failed = |error: serde_json::Error| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string());
+    let json = serde_json::to_value(value).map_err(failed)?;
+    let style = Style {
+        indent: options.get("indent")?,
+        ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+    };
+    options.assert_all_used()?;
+    Ok(minijinja::Value::from_safe_string(dumps(&json, style)))
+}
+
+fn strftime_now(format: &str) -> Result<String, minijinja::Error> {
+    let mut text = String::new();
+    write!(text, "{}", chrono::Local::now().format(format))
+        .map_err(|_| minijinja::Error::new(ErrorKind::InvalidOperation, format!("bad date format {format:?}")))?;
+    Ok(text)
+}
+
+fn template_error(error: minijinja::Error) -> Error {
+    // What a template says to `raise_exception` is meant for the user as it is.
+    let place = error.line().map(|line| format!(" (line {line})")).unwrap_or_default();
+    let words = match (error.kind(), error.detail()) {
+        (ErrorKind::InvalidOperation, Some(detail)) => detail.to_owned(),
+        (kind, Some(detail)) => format!("{kind}: {detail}"),
+        (kind, None) => kind.to_string(),
+    };
+    Error::Template(words.replace('\n', " ") + &place)
+}

@@ -1,0 +1,61 @@
+//! `logits`: the numbers behind the text, as tensor `logits`, f32 [tokens, vocab], in a safetensors file.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::super::generation::check_prompt;
+use super::super::{Error, LanguageModel, LogitRows, Result};
+use super::{Program, terminal};
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Token ids, separated by commas.
+    #[arg(long, value_name = "ID,ID,...", value_delimiter = ',', required = true)]
+    ids: Vec<u32>,
+    /// Run one token at a time instead of tiles of them.
+    #[arg(long)]
+    decode: bool,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Options) -> Result<()> {
+    let vocab_size = program.info.vocab_size;
+    let mut model = program.model()?;
+    // One more than for a prompt: no token is generated after these.
+    check_prompt(&options.ids, vocab_size, model.context() + 1)?;
+    let mut logits = Vec::new();
+    if options.decode {
+        let mut row = Vec::new();
+        for (position, &token) in options.ids.iter().enumerate() {
+            model.decode(token, position, &mut row)?;
+            logits.extend_from_slice(&row);
+        }
+    } else {
+        model.prefill(&options.ids, 0, LogitRows::All, &mut logits, &mut || true)?;
+    }
+    write_logits(&options.output, options.ids.len(), vocab_size, &logits)?;
+    terminal::note(&format!("wrote logits [{}, {vocab_size}] to {}", options.ids.len(), options.output.display()));
+    Ok(())
+}
+
+fn write_logits(path: &Path, tokens: usize, vocab_size: usize, logits: &[f32]) -> Result<()> {
+    let data: Vec<u8> = logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
+    let entry = json!({ "dtype": "F32", "shape": [tokens, vocab_size], "data_offsets": [0, data.len()] });
+    let mut header = json!({ "logits": entry }).to_string();
+    // The format asks for data on an 8-byte boundary, reached with spaces.
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    let write = || {
+        let mut file = BufWriter::new(File::create(path)?);
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(header.as_bytes())?;
+        file.write_all(&data)?;
+        file.flush()
+    };
+    write().map_err(|source| Error::Io { path: path.to_owned(), source })
+}

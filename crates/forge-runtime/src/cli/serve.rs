@@ -1,0 +1,29 @@
+//! `serve`: the HTTP server.
+
+use std::net::IpAddr;
+
+use clap::Args;
+
+use super::super::{LanguageModel, Result, server};
+use super::{Program, terminal};
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// Port to listen on; 0 takes a free one.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+}
+
+pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Options) -> Result<()> {
+    let text = program.text()?;
+    let address = (options.host, options.port).into();
+    // Taken before the model is loaded, so that a port in use is known at once.
+    let listener = server::bind(address)?;
+    let model = program.model()?;
+    server::run(listener, model, text, |address| {
+        terminal::note(&format!("listening on http://{address}; try http://{address}/v1/models"));
+    })
+}

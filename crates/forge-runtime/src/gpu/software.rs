@@ -1,0 +1,185 @@
+//! The software backend: a thin adapter of `metal-sim`, which runs the same `kernels.metal` on the CPU.
+//!
+//! Environment: `METAL_SIM_THREADS` (default: all cores); `METAL_SIM_CHECKED=1` compiles the kernels from source in checked mode,
+//! in which every fault of a kernel or schedule is an error of the command buffer, with kernel and line.
+
+use std::num::NonZero;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+use super::{Buffer, GpuError, GpuTime, KernelSpec, Limits, Mapped, Slice, Source, plan_views};
+
+/// The software device with every kernel of the model compiled.
+pub struct Gpu {
+    device: metal_sim::Device,
+    kernels: Vec<Kernel>,
+    limits: Limits,
+}
+
+/// A kernel ready to be dispatched.
+#[derive(Clone)]
+pub struct Kernel {
+    kernel: metal_sim::Kernel,
+    threads: u32,
+}
+
+#[derive(Clone)]
+pub(super) struct Storage(metal_sim::Buffer);
+
+impl Storage {
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    pub(super) fn contents(&self) -> *mut u8 {
+        self.0.contents()
+    }
+}
+
+impl Gpu {
+    /// Opens the device, loads or compiles the kernels and looks up each of `specs`.
+    ///
+    /// # Errors
+    /// [`GpuError::Compile`] with the whole of the compiler's messages, [`GpuError::Library`], [`GpuError::NoKernel`] and
+    /// [`GpuError::ThreadLimit`].
+    pub fn open(source: &Source, specs: &'static [KernelSpec]) -> Result<Self, GpuError> {
+        let checked = std::env::var("METAL_SIM_CHECKED").is_ok_and(|value| value == "1");
+        let threads = std::env::var("METAL_SIM_THREADS")
+            .ok()
+            .and_then(|value| value.parse::<usize>().ok())
+            .or_else(|| std::thread::available_parallelism().ok().map(NonZero::get))
+            .unwrap_or(1);
+        let library = match source.compiled {
+            Some(compiled) if !checked => metal_sim::Library::from_bytes(compiled)
+                .map_err(|error| GpuError::Library { reason: error.to_string() })?,
+            _ => metal_sim::Library::from_source(
+                source.metal,
+                "kernels.metal",
+                &metal_sim::CompileOptions { checked },
+            )
+            .map_err(|error| GpuError::Compile { log: error.to_string() })?,
+        };
+        let kernels = specs
+            .iter()
+            .map(|spec| {
+                let kernel = library.kernel(spec.name).ok_or(GpuError::NoKernel { name: spec.name })?;
+                Ok(Kernel { kernel, threads: spec.threads })
+            })
+            .collect::<Result<_, GpuError>>()?;
+        Ok(Self {
+            device: metal_sim::Device::new(threads),
+            kernels,
+            limits: Limits {
+                name: format!("software Metal device ({threads} threads)"),
+                max_buffer_bytes: u64::MAX,
+                working_set_bytes: None,
+            },
+        })
+    }
+
+    /// Name and sizes of the device.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The kernel at `index` of the table given to [`Gpu::open`].
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn kernel(&self, index: usize) -> &Kernel {
+        &self.kernels[index]
+    }
+
+    /// A zero-filled buffer of `bytes` bytes.
+    ///
+    /// # Errors
+    /// [`GpuError::OutOfMemory`].
+    pub fn alloc(&self, label: &str, bytes: u64) -> Result<Buffer, GpuError> {
+        let len = usize::try_from(bytes).map_err(|_| GpuError::OutOfMemory { label: label.into(), bytes })?;
+        Ok(Buffer::new(label, Storage(self.device.buffer(label, len))))
+    }
+
+    /// A mapped file as buffers that kernels may read; `largest` is the length of its largest tensor.
+    ///
+    /// # Errors
+    /// [`GpuError::TensorTooLarge`].
+    pub fn import(&self, label: &str, map: &Arc<Mmap>, largest: u64) -> Result<Mapped, GpuError> {
+        let len = map.len() as u64;
+        let views = plan_views(len, self.limits.max_buffer_bytes, 1, largest)?;
+        let buffers = views.into_iter().map(|view| {
+            let bytes = &map[view.start as usize..view.end as usize];
+            // SAFETY: the view lies inside the mapping, which is read-only and which the buffer keeps alive.
+            let buffer =
+                unsafe { self.device.buffer_no_copy(label, bytes.as_ptr().cast_mut(), bytes.len(), map.clone()) };
+            (view.start, Buffer::new(label, Storage(buffer)))
+        });
+        Ok(Mapped::new(buffers.collect()))
+    }
+
+    /// A new command buffer.
+    pub fn commands(&self, label: &str) -> Commands {
+        Commands { commands: self.device.command_buffer(label), label: label.to_owned() }
+    }
+}
+
+/// A command buffer being filled.
+pub struct Commands {
+    commands: metal_sim::CommandBuffer,
+    label: String,
+}
+
+impl Commands {
+    /// Adds a dispatch of `threadgroups` threadgroups; `args[i]` is `[[buffer(i)]]`.
+    pub fn dispatch(&mut self, kernel: &Kernel, args: &[&Slice], threadgroups: [u32; 3]) {
+        let bindings: Vec<metal_sim::Binding<'_>> = args
+            .iter()
+            .map(|slice| metal_sim::Binding {
+                buffer: &slice.buffer().storage().0,
+                offset: slice.offset() as usize,
+                len: slice.bytes() as usize,
+            })
+            .collect();
+        self.commands.dispatch(&kernel.kernel, &bindings, threadgroups, [kernel.threads, 1, 1]);
+    }
+
+    /// Makes what the dispatches before it wrote visible to those after it.
+    pub fn barrier(&mut self) {
+        self.commands.barrier();
+    }
+
+    /// Hands the command buffer to the device.
+    pub fn commit(self) -> Pending {
+        Pending { submission: self.commands.commit(), label: self.label }
+    }
+}
+
+/// A command buffer that the device has.
+pub struct Pending {
+    submission: metal_sim::Submission,
+    label: String,
+}
+
+impl Pending {
+    /// Waits until it has run.
+    ///
+    /// # Errors
+    /// [`GpuError::CommandBuffer`] with all that the device reported.
+    pub fn wait(self) -> Result<GpuTime, GpuError> {
+        match self.submission.wait() {
+            Ok(timing) => Ok(GpuTime { seconds: timing.seconds }),
+            Err(error) => Err(GpuError::CommandBuffer { label: self.label, reason: error.to_string() }),
+        }
+    }
+}
+
+/// Runs `f`; on macOS it drains the autorelease pool after it.
+pub fn pool<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+/// Nothing here; on macOS it sets what the driver reads from the environment.
+///
+/// # Safety
+/// Call it before the process has a second thread.
+pub unsafe fn prepare_process() {}

@@ -1,0 +1,168 @@
+//! From a request body to a [`Request`] of the token loop: everything that can be wrong is found here, before it is queued.
+
+use serde_json::{Map, Value};
+
+use super::super::ModelInfo;
+use super::super::assets::{SamplingOptions, Text};
+use super::super::generation::{Request, check_prompt};
+use super::answer::Endpoint;
+use super::api_error::ApiError;
+use super::fields::{Fields, wrong_type};
+
+/// Stop strings of one request; OpenAI has 4.
+const MAX_STOPS: usize = 16;
+
+/// Tokens of a completion that names no limit, as in OpenAI's API. A chat goes on to the end of the context.
+const DEFAULT_COMPLETION_TOKENS: usize = 16;
+
+pub(super) struct Prepared {
+    pub(super) request: Request,
+    /// Set if the answer is to be streamed.
+    pub(super) stream: Option<StreamOptions>,
+}
+
+#[derive(Default)]
+pub(super) struct StreamOptions {
+    pub(super) include_usage: bool,
+}
+
+pub(super) fn prepare(
+    body: &[u8],
+    endpoint: Endpoint,
+    text: &Text,
+    info: &ModelInfo,
+    context: usize,
+) -> Result<Prepared, ApiError> {
+    let fields = Fields::parse(body)?;
+    fields.string("model")?;
+    refuse_unsupported(&fields)?;
+    let stream = stream_options(&fields)?;
+    let max_tokens = match endpoint {
+        Endpoint::Chat => match fields.positive("max_completion_tokens")? {
+            Some(limit) => Some(limit),
+            None => fields.positive("max_tokens")?,
+        },
+        Endpoint::Completion => Some(fields.positive("max_tokens")?.unwrap_or(DEFAULT_COMPLETION_TOKENS)),
+    };
+    let options = SamplingOptions {
+        temperature: fields.number("temperature")?,
+        top_k: fields.count("top_k")?,
+        top_p: fields.number("top_p")?,
+        min_p: fields.number("min_p")?,
+        repeat_penalty: match fields.number("repeat_penalty")? {
+            Some(penalty) => Some(penalty),
+            None => fields.number("repetition_penalty")?,
+        },
+        seed: fields.seed("seed")?,
+    };
+    let param = endpoint.prompt_field();
+    let runtime_error = |error| ApiError::from_runtime(&error, param);
+    let sampling = text.defaults.sampling(&options).map_err(runtime_error)?;
+    let stop = stop_strings(&fields)?;
+    let prompt = match endpoint {
+        Endpoint::Chat => chat_prompt(&fields, text, context)?,
+        Endpoint::Completion => completion_prompt(&fields, text, context)?,
+    };
+    check_prompt(&prompt, info.vocab_size, context).map_err(runtime_error)?;
+    let request =
+        Request { prompt, max_tokens, sampling, stop, continues_prompt: matches!(endpoint, Endpoint::Completion) };
+    Ok(Prepared { request, stream })
+}
+
+fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
+    let zero = |value: &Value| value.as_f64() == Some(0.0);
+    let off = |value: &Value| value.as_bool() == Some(false);
+    let empty = |value: &Value| {
+        value.as_object().is_some_and(Map::is_empty) || value.as_str() == Some("") || value.as_array().is_some_and(Vec::is_empty)
+    };
+    let one = |value: &Value| value.as_u64() == Some(1);
+    let plain_text = |value: &Value| value.get("type").and_then(Value::as_str) == Some("text");
+    let unforced = |value: &Value| matches!(value.as_str(), Some("none" | "auto"));
+    fields.refuse_unless("n", one, "only 1 answer to a request is supported")?;
+    fields.refuse_unless("best_of", one, "only 1 is supported")?;
+    fields.refuse_unless("echo", off, "is not supported")?;
+    fields.refuse_unless("suffix", empty, "is not supported")?;
+    fields.refuse_unless("logprobs", |value| off(value) || zero(value), "is not supported")?;
+    fields.refuse_unless("top_logprobs", zero, "is not supported")?;
+    fields.refuse_unless("logit_bias", empty, "is not supported")?;
+    fields.refuse_unless("frequency_penalty", zero, "is not supported; repeat_penalty is")?;
+    fields.refuse_unless("presence_penalty", zero, "is not supported; repeat_penalty is")?;
+    fields.refuse_unless("response_format", plain_text, "only type \"text\" is supported")?;
+    fields.refuse_unless("tool_choice", unforced, "only \"auto\" and \"none\" are supported")
+}
+
+fn stream_options(fields: &Fields) -> Result<Option<StreamOptions>, ApiError> {
+    let stream = fields.boolean("stream")?.unwrap_or(false);
+    let include_usage = match fields.object("stream_options")? {
+        Some(_) if !stream => {
+            return Err(ApiError::invalid("stream_options".to_owned(), "stream_options needs \"stream\": true".into()));
+        }
+        Some(options) => match options.get("include_usage") {
+            None | Some(Value::Null) => false,
+            Some(value) => {
+                value.as_bool().ok_or_else(|| wrong_type("stream_options.include_usage", "true or false"))?
+            }
+        },
+        None => false,
+    };
+    Ok(stream.then_some(StreamOptions { include_usage }))
+}
+
+fn stop_strings(fields: &Fields) -> Result<Vec<String>, ApiError> {
+    let expected = "a string or a list of strings";
+    let stops = match fields.get("stop") {
+        None => Vec::new(),
+        Some(Value::String(stop)) => vec![stop.clone()],
+        Some(Value::Array(list)) => list
+            .iter()
+            .map(|stop| stop.as_str().map(str::to_owned).ok_or_else(|| wrong_type("stop", expected)))
+            .collect::<Result<_, _>>()?,
+        Some(_) => return Err(wrong_type("stop", expected)),
+    };
+    if stops.len() > MAX_STOPS {
+        return Err(ApiError::invalid("stop".to_owned(), format!("stop has {} strings, at most {MAX_STOPS} are allowed", stops.len())));
+    }
+    Ok(stops)
+}
+
+fn chat_prompt(fields: &Fields, text: &Text, context: usize) -> Result<Vec<u32>, ApiError> {
+    let messages = fields.get("messages").ok_or_else(|| wrong_type("messages", "a list of messages"))?;
+    let mut variables = fields.object("chat_template_kwargs")?.cloned().unwrap_or_default();
+    if fields.get("tool_choice").and_then(Value::as_str) != Some("none")
+        && let Some(tools) = fields.get("tools")
+    {
+        if !tools.is_array() {
+            return Err(wrong_type("tools", "a list of tools"));
+        }
+        variables.insert("tools".into(), tools.clone());
+    }
+    let error = |error| ApiError::from_runtime(&error, "messages");
+    let rendered = text.render_chat(messages, true, &variables).map_err(error)?;
+    text.tokenizer.encode_within(&rendered, false, context).map_err(error)
+}
+
+fn completion_prompt(fields: &Fields, text: &Text, context: usize) -> Result<Vec<u32>, ApiError> {
+    let expected = "a string, a list of one string, or a list of token ids";
+    let prompt = fields.get("prompt").ok_or_else(|| wrong_type("prompt", expected))?;
+    let prompt = match prompt {
+        Value::Array(list) => match list.as_slice() {
+            [one @ (Value::String(_) | Value::Array(_))] => one,
+            [Value::String(_) | Value::Array(_), ..] => {
+                return Err(ApiError::invalid("prompt".to_owned(), "only 1 prompt to a request is supported".into()));
+            }
+            _ => prompt,
+        },
+        _ => prompt,
+    };
+    match prompt {
+        Value::String(prompt) => text
+            .tokenizer
+            .encode_within(prompt, true, context)
+            .map_err(|error| ApiError::from_runtime(&error, "prompt")),
+        Value::Array(ids) => ids
+            .iter()
+            .map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| wrong_type("prompt", expected)))
+            .collect(),
+        _ => Err(wrong_type("prompt", expected)),
+    }
+}

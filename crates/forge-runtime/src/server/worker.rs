@@ -1,0 +1,111 @@
+//! The model thread: owns the model, works through the queue, one request after the other.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+
+use super::super::assets::Text;
+use super::super::generation::{Engine, Listener, Request, Summary};
+use super::super::{Error, LanguageModel};
+use super::api_error::ApiError;
+
+/// What the model thread tells of a request.
+pub(super) enum Event {
+    /// The next piece of text.
+    Text(String),
+    /// The end; nothing comes after it.
+    Done(Result<Summary, Error>),
+}
+
+struct Job {
+    request: Request,
+    /// Its other end is dropped when the client goes away.
+    events: UnboundedSender<Event>,
+}
+
+/// The way to the model thread.
+pub(super) struct Worker {
+    queue: Sender<Job>,
+    canceller: Canceller,
+}
+
+/// Ends everything that runs or waits.
+#[derive(Clone)]
+pub(super) struct Canceller(Arc<AtomicBool>);
+
+impl Canceller {
+    pub(super) fn cancel_all(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Worker {
+    /// Starts the thread; it ends when the worker is dropped.
+    pub(super) fn start<M: LanguageModel + 'static>(
+        model: M,
+        text: Arc<Text>,
+        queue: usize,
+    ) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let (sender, receiver) = channel(queue.max(1));
+        let canceller = Canceller(Arc::new(AtomicBool::new(false)));
+        let engine = Engine::new(model, text);
+        let cancelled = canceller.clone();
+        let thread =
+            std::thread::Builder::new().name("model".into()).spawn(move || work(engine, receiver, &cancelled))?;
+        Ok((Self { queue: sender, canceller }, thread))
+    }
+
+    pub(super) fn canceller(&self) -> Canceller {
+        self.canceller.clone()
+    }
+
+    /// Queues a request. Dropping the receiver cancels it.
+    pub(super) fn submit(&self, request: Request) -> Result<UnboundedReceiver<Event>, ApiError> {
+        let (events, receiver) = unbounded_channel();
+        match self.queue.try_send(Job { request, events }) {
+            Ok(()) => Ok(receiver),
+            Err(TrySendError::Full(_)) => Err(ApiError::overloaded()),
+            Err(TrySendError::Closed(_)) => Err(ApiError::internal("the model has stopped".into())),
+        }
+    }
+}
+
+fn work<M: LanguageModel>(mut engine: Engine<M>, mut queue: Receiver<Job>, cancelled: &Canceller) {
+    while let Some(Job { request, events }) = queue.blocking_recv() {
+        let mut listener = Client { events: &events, cancelled };
+        if !listener.keep_going() {
+            continue;
+        }
+        // A fault in one request must not take the server down; the sequence it leaves behind is given up.
+        let result = catch_unwind(AssertUnwindSafe(|| engine.generate(&request, &mut listener)));
+        let result = result.unwrap_or_else(|_| {
+            engine.reset();
+            Err(Error::Usage("the model failed on this request".into()))
+        });
+        // A client that is gone does not hear it.
+        let _ = events.send(Event::Done(result));
+    }
+}
+
+struct Client<'a> {
+    events: &'a UnboundedSender<Event>,
+    cancelled: &'a Canceller,
+}
+
+impl Listener for Client<'_> {
+    fn text(&mut self, text: &str) -> bool {
+        self.events.send(Event::Text(text.to_owned())).is_ok()
+    }
+
+    fn keep_going(&mut self) -> bool {
+        !self.events.is_closed() && !self.cancelled.is_cancelled()
+    }
+}

@@ -1,0 +1,212 @@
+//! `weights.safetensors`: found, mapped, and refused unless it is the file that the program was generated for.
+//!
+//! The container is safetensors: an 8-byte little-endian length `n`, `n` bytes of JSON, then the data that the JSON's
+//! `data_offsets` count from. At start the file's length and the SHA-256 of its first `8 + n` bytes are compared with constants
+//! of the program; [`Weights::verify`] reads all of it and compares with `weights.safetensors.sha256` beside it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::{Error, ModelInfo, Result};
+
+/// Name of the file.
+pub const FILE_NAME: &str = "weights.safetensors";
+
+/// Longest header that is read; the safetensors library's own limit.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Where a tensor lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor {
+    /// First byte, counted from the start of the file.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Element type as the file names it: "U8" for packed blocks, "F32", "F16", "BF16".
+    pub dtype: String,
+    /// Shape; `[bytes]` for packed blocks.
+    pub shape: Vec<u64>,
+}
+
+/// The mapped weights file.
+#[derive(Debug)]
+pub struct Weights {
+    path: PathBuf,
+    map: Arc<Mmap>,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+#[derive(Deserialize)]
+struct HeaderEntry {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: [u64; 2],
+}
+
+impl Weights {
+    /// Maps the file and checks that it is the one `info` was generated with.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::WrongWeights`] and [`Error::MalformedWeights`].
+    pub fn open(path: &Path, info: &ModelInfo) -> Result<Self> {
+        let io = |source| Error::Io { path: path.to_owned(), source };
+        let file = File::open(path).map_err(io)?;
+        let bytes = file.metadata().map_err(io)?.len();
+        let wrong = |what, expected: String, found: String| Error::WrongWeights {
+            path: path.to_owned(),
+            what,
+            expected,
+            found,
+        };
+        if bytes != info.weights_bytes {
+            return Err(wrong("length", format!("{} bytes", info.weights_bytes), format!("{bytes} bytes")));
+        }
+        // SAFETY: the mapping is read-only; a program that truncates the file under us gets a fault, as with any mapped file.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let header = header_bytes(path, &map)?;
+        let digest = hex(&Sha256::digest(&map[..header.end]));
+        if digest != info.weights_header_sha256 {
+            return Err(wrong("header digest", info.weights_header_sha256.to_owned(), digest));
+        }
+        let tensors = parse_header(path, &map[header.start..header.end], header.end as u64, bytes)?;
+        Ok(Self { path: path.to_owned(), map: Arc::new(map), tensors })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The mapping, to be handed to [`Gpu::import`](super::gpu::Gpu::import).
+    pub fn map(&self) -> &Arc<Mmap> {
+        &self.map
+    }
+
+    /// Every tensor by name, padding tensors included.
+    pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
+        &self.tensors
+    }
+
+    /// The tensor `name`.
+    ///
+    /// # Errors
+    /// [`Error::NoTensor`].
+    pub fn tensor(&self, name: &str) -> Result<&Tensor> {
+        self.tensors.get(name).ok_or_else(|| Error::NoTensor { path: self.path.clone(), name: name.to_owned() })
+    }
+
+    /// Bytes of the largest tensor.
+    pub fn largest(&self) -> u64 {
+        self.tensors.values().map(|tensor| tensor.bytes).max().unwrap_or(0)
+    }
+}
+
+/// SHA-256 of a whole file, in lower-case hexadecimal; `progress` is told the bytes read so far.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn file_sha256(path: &Path, mut progress: impl FnMut(u64)) -> Result<String> {
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(io)?;
+    let mut hasher = Sha256::new();
+    let mut chunk = vec![0; 1 << 20];
+    let mut total = 0;
+    loop {
+        let read = file.read(&mut chunk).map_err(io)?;
+        if read == 0 {
+            return Ok(hex(&hasher.finalize()));
+        }
+        hasher.update(&chunk[..read]);
+        total += read as u64;
+        progress(total);
+    }
+}
+
+/// Compares a hash of the whole file with the one recorded beside it in `<file>.sha256` (the format of `sha256sum`), if there is one.
+/// Gives the hash and whether there was one to compare it with.
+///
+/// # Errors
+/// [`Error::WrongWeights`] when they differ, and [`Error::Io`].
+pub fn verify(path: &Path, progress: impl FnMut(u64)) -> Result<(String, bool)> {
+    let found = file_sha256(path, progress)?;
+    let mut record = path.as_os_str().to_owned();
+    record.push(".sha256");
+    let record = PathBuf::from(record);
+    let expected = match std::fs::read_to_string(&record) {
+        Ok(text) => text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((found, false)),
+        Err(source) => return Err(Error::Io { path: record, source }),
+    };
+    if expected == found {
+        Ok((found, true))
+    } else {
+        Err(Error::WrongWeights { path: path.to_owned(), what: "content digest", expected, found })
+    }
+}
+
+/// Finds the weights file: `FORGE_WEIGHTS`, then `--weights`, then beside the executable, then in the project's folder.
+/// A folder stands for the file of the usual name in it.
+///
+/// # Errors
+/// [`Error::NoWeights`] with every path looked at. A path given by hand is taken as it is.
+pub fn locate(option: Option<&Path>, project: &str) -> Result<PathBuf> {
+    let given = std::env::var_os("FORGE_WEIGHTS").map(PathBuf::from).or_else(|| option.map(Path::to_owned));
+    if let Some(path) = given {
+        return Ok(if path.is_dir() { path.join(FILE_NAME) } else { path });
+    }
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(FILE_NAME)));
+    let candidates = beside.into_iter().chain([Path::new(project).join(FILE_NAME)]);
+    let mut looked = Vec::new();
+    for candidate in candidates {
+        if candidate.is_file() {
+            return Ok(candidate);
+        }
+        looked.push(candidate.display().to_string());
+    }
+    Err(Error::NoWeights { looked })
+}
+
+/// The bytes of the JSON header, as a range of the file.
+fn header_bytes(path: &Path, file: &[u8]) -> Result<std::ops::Range<usize>> {
+    let malformed = |reason: String| Error::MalformedWeights { path: path.to_owned(), reason };
+    let Some(word) = file.first_chunk::<8>() else {
+        return Err(malformed(format!("{} bytes are too few for a header", file.len())));
+    };
+    let len = u64::from_le_bytes(*word);
+    if len > MAX_HEADER_BYTES || len > file.len() as u64 - 8 {
+        return Err(malformed(format!("a header of {len} bytes in a file of {}", file.len())));
+    }
+    Ok(8..8 + len as usize)
+}
+
+fn parse_header(path: &Path, json: &[u8], data: u64, file_bytes: u64) -> Result<BTreeMap<String, Tensor>> {
+    let malformed = |reason: String| Error::MalformedWeights { path: path.to_owned(), reason };
+    let header: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(json).map_err(|error| malformed(format!("header: {error}")))?;
+    let mut tensors = BTreeMap::new();
+    for (name, value) in header {
+        if name == "__metadata__" {
+            continue;
+        }
+        let entry: HeaderEntry =
+            serde_json::from_value(value).map_err(|error| malformed(format!("tensor {name:?}: {error}")))?;
+        let [begin, end] = entry.data_offsets;
+        if begin > end || end > file_bytes - data {
+            return Err(malformed(format!("tensor {name:?}: bytes {begin}..{end} are outside the file")));
+        }
+        let tensor = Tensor { offset: data + begin, bytes: end - begin, dtype: entry.dtype, shape: entry.shape };
+        tensors.insert(name, tensor);
+    }
+    Ok(tensors)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
