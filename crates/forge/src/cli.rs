@@ -1,0 +1,124 @@
+//! The command line: arguments, help texts, and how results and errors are shown.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use forge_plan::KvFormat;
+
+use crate::{Error, generate, inspect, interrupt};
+
+/// Turns a model checkpoint into a standalone Rust project that runs it on Apple-silicon GPUs through Metal
+#[derive(Debug, Parser)]
+#[command(name = "forge", version, propagate_version = true)]
+#[command(after_help = "Examples:
+  forge gen model.gguf -o my-model
+  forge inspect model.gguf
+  cd my-model && cargo run --release -- generate \"Once upon a time\"")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Generate a project from a checkpoint
+    Gen(GenArgs),
+    /// Show a checkpoint's configuration, its tensors, what would be generated and the memory it needs
+    Inspect(InspectArgs),
+}
+
+/// Arguments of `forge gen`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  forge gen model.Q8_0.gguf -o my-model
+  forge gen ./Llama-3.2-1B-Instruct -o llama --context 4096
+  forge gen model.gguf -o my-model --force      regenerate; edited files are kept as copies
+
+The folder appears when everything in it is complete. An interrupted or failed run leaves nothing behind.")]
+pub struct GenArgs {
+    /// A GGUF file, or a Hugging Face folder
+    pub checkpoint: PathBuf,
+    /// The folder to create
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Name of the project and its program [default: the folder's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Longest context of the project in tokens [default: what the model was trained for]
+    #[arg(long, value_name = "TOKENS")]
+    pub context: Option<usize>,
+    /// Element type of the KV cache
+    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    pub kv: Kv,
+    /// Regenerate an existing project: replaces what forge wrote and keeps copies of edited files
+    #[arg(long)]
+    pub force: bool,
+    /// Print nothing but warnings and errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Arguments of `forge inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  forge inspect model.Q8_0.gguf
+  forge inspect ./Llama-3.2-1B-Instruct --context 32768")]
+pub struct InspectArgs {
+    /// A GGUF file, or a Hugging Face folder
+    pub checkpoint: PathBuf,
+    /// Context in tokens for the memory table [default: 8192 or what the model was trained for, the smaller]
+    #[arg(long, value_name = "TOKENS")]
+    pub context: Option<usize>,
+    /// Element type of the KV cache
+    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    pub kv: Kv,
+}
+
+/// Element type of the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kv {
+    /// Half precision
+    F16,
+    /// Single precision
+    F32,
+}
+
+impl From<Kv> for KvFormat {
+    fn from(kv: Kv) -> Self {
+        match kv {
+            Kv::F16 => Self::F16,
+            Kv::F32 => Self::F32,
+        }
+    }
+}
+
+/// Parses the command line, runs it, shows the error if there is one.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    interrupt::install();
+    let result = match &cli.command {
+        Command::Gen(args) => generate::run(args),
+        Command::Inspect(args) => inspect::run(args).map(|report| anstream::print!("{report}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            show("error", AnsiColor::Red, &error.to_string());
+            if matches!(error, Error::Interrupted) { ExitCode::from(130) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+/// One line on stderr: `warning: text`, coloured on a terminal.
+pub(crate) fn warn(text: &str) {
+    show("warning", AnsiColor::Yellow, text);
+}
+
+fn show(label: &str, color: AnsiColor, text: &str) {
+    let style = Style::new().bold().fg_color(Some(color.into()));
+    // Messages of other programs may have several lines; ours are one.
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    anstream::eprintln!("{style}{label}{style:#}: {line}");
+}

@@ -1,0 +1,15 @@
+//! The `forge` command as a library: arguments, the order of the stages, and the folder on disk.
+//!
+//! Owns what a user sees: help, progress, reports, errors, and that a project appears whole or not at all.
+//! What a checkpoint means, how it is planned, rendered and packed belongs to the other crates.
+
+pub mod cli;
+mod error;
+pub mod generate;
+pub mod inspect;
+mod interrupt;
+pub mod output;
+mod progress;
+mod units;
+
+pub use error::Error;
