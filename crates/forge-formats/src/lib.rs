@@ -8,6 +8,7 @@ mod encode;
 mod error;
 mod format;
 mod ggml;
+mod layout;
 
 pub use decode::{AffineRow, decode_affine, decode_row};
 pub use deviation::Deviation;
@@ -15,3 +16,4 @@ pub use encode::{EncodedAffine, encode_affine, encode_row};
 pub use error::FormatError;
 pub use format::Format;
 pub use ggml::{ggml_block, ggml_name};
+pub use layout::{Layout, Packer, PlaneRange, SourceRows, packed_len};

@@ -31,24 +31,11 @@ pub fn decode_affine(row: &AffineRow<'_>, out: &mut [f32]) -> Result<(), FormatE
     let (bits, group) = settings(format)?;
     let cols = out.len();
     if !cols.is_multiple_of(group) {
-        return Err(FormatError::RowNotBlocks {
-            format,
-            cols,
-            block: group,
-        });
+        return Err(FormatError::RowNotBlocks { format, cols, block: group });
     }
     let groups = cols / group;
     let check = |what, expected: usize, found: usize| {
-        if expected == found {
-            Ok(())
-        } else {
-            Err(FormatError::Length {
-                format,
-                what,
-                expected,
-                found,
-            })
-        }
+        if expected == found { Ok(()) } else { Err(FormatError::Length { format, what, expected, found }) }
     };
     let group_bytes = group * bits / 8;
     check("codes", groups * group_bytes, row.codes.len())?;
@@ -58,11 +45,7 @@ pub fn decode_affine(row: &AffineRow<'_>, out: &mut [f32]) -> Result<(), FormatE
 
     for (g, out) in out.chunks_exact_mut(group).enumerate() {
         let (mut scale, mut bias) = ([0.0], [0.0]);
-        decode_row(
-            row.scale_format,
-            &row.scales[g * size..][..size],
-            &mut scale,
-        )?;
+        decode_row(row.scale_format, &row.scales[g * size..][..size], &mut scale)?;
         decode_row(row.scale_format, &row.biases[g * size..][..size], &mut bias)?;
         let codes = &row.codes[g * group_bytes..][..group_bytes];
         for (i, o) in out.iter_mut().enumerate() {
@@ -85,15 +68,11 @@ pub(crate) fn settings(format: Format) -> Result<(usize, usize), FormatError> {
 
 /// Bytes of a scale in a float format.
 pub(crate) fn scale_bytes(format: Format) -> Result<usize, FormatError> {
-    if format.is_float() {
-        Ok(format.block_bytes())
-    } else {
-        Err(FormatError::NotFloat { format })
-    }
+    if format.is_float() { Ok(format.block_bytes()) } else { Err(FormatError::NotFloat { format }) }
 }
 
 /// Code `i` of a bit stream; a code of at most 8 bits spans at most two bytes.
-fn code(stream: &[u8], bits: usize, i: usize) -> u8 {
+pub(crate) fn code(stream: &[u8], bits: usize, i: usize) -> u8 {
     let (byte, shift) = (i * bits / 8, i * bits % 8);
     let next = stream.get(byte + 1).copied().unwrap_or(0);
     let window = u16::from_le_bytes([stream[byte], next]) >> shift;

@@ -3,9 +3,7 @@
 use super::f16_at;
 
 /// The 16 levels of IQ4_NL (GGML's `kvalues_iq4nl`).
-const IQ4_NL_LEVELS: [i8; 16] = [
-    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
-];
+const IQ4_NL_LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// Twice the 16 values of E2M1 (OCP Microscaling Formats 1.0, table 5); doubled, they are whole numbers.
 const E2M1_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
@@ -64,17 +62,13 @@ pub(super) fn q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
 /// `block_iq4_nl`: d f16, qs u8[16].
 pub(super) fn iq4_nl(block: &[u8; 18], out: &mut [f32; 32]) {
     let d = f16_at(block, 0);
-    nibbles(&block[2..], |i, q| {
-        out[i] = d * f32::from(IQ4_NL_LEVELS[usize::from(q)])
-    });
+    nibbles(&block[2..], |i, q| out[i] = d * f32::from(IQ4_NL_LEVELS[usize::from(q)]));
 }
 
 /// `block_mxfp4`: e u8 (scale 2^(e - 127)), qs u8[16].
 pub(super) fn mxfp4(block: &[u8; 17], out: &mut [f32; 32]) {
     let half_scale = half_e8m0(block[0]);
-    nibbles(&block[1..], |i, q| {
-        out[i] = half_scale * f32::from(E2M1_DOUBLED[usize::from(q)])
-    });
+    nibbles(&block[1..], |i, q| out[i] = half_scale * f32::from(E2M1_DOUBLED[usize::from(q)]));
 }
 
 /// 2^(e - 128): half of an E8M0 scale, which goes with the doubled values.
@@ -91,11 +85,7 @@ fn half_e8m0(e: u8) -> f32 {
 pub(super) fn q1_0(block: &[u8; 18], out: &mut [f32; 128]) {
     let d = f16_at(block, 0);
     for (i, o) in out.iter_mut().enumerate() {
-        *o = if block[2 + i / 8] >> (i % 8) & 1 == 1 {
-            d
-        } else {
-            -d
-        };
+        *o = if block[2 + i / 8] >> (i % 8) & 1 == 1 { d } else { -d };
     }
 }
 

@@ -3,12 +3,12 @@
 use super::f16_at;
 
 /// The 2-bit code of weight `e` in Q2_K's and Q3_K's `qs`: each run of 32 bytes holds 128 weights, 32 per bit pair.
-fn two_bits(qs: &[u8], e: usize) -> u8 {
+pub(crate) fn two_bits(qs: &[u8], e: usize) -> u8 {
     qs[e / 128 * 32 + e % 32] >> (e / 32 % 4 * 2) & 3
 }
 
 /// The nibble of weight `e` in Q4_K's and Q5_K's `qs`: each run of 32 bytes holds 64 weights, low nibbles first.
-fn nibble(qs: &[u8], e: usize) -> u8 {
+pub(crate) fn nibble(qs: &[u8], e: usize) -> u8 {
     qs[e / 64 * 32 + e % 32] >> (e / 32 % 2 * 4) & 15
 }
 
@@ -18,10 +18,7 @@ pub(crate) fn scale_and_min(scales: &[u8], j: usize) -> (u8, u8) {
     if j < 4 {
         (scales[j] & 63, scales[j + 4] & 63)
     } else {
-        (
-            scales[j + 4] & 15 | scales[j - 4] >> 6 << 4,
-            scales[j + 4] >> 4 | scales[j] >> 6 << 4,
-        )
+        (scales[j + 4] & 15 | scales[j - 4] >> 6 << 4, scales[j + 4] >> 4 | scales[j] >> 6 << 4)
     }
 }
 
@@ -38,15 +35,19 @@ pub(super) fn q2_k(block: &[u8; 84], out: &mut [f32; 256]) {
     }
 }
 
+/// Scale `sub` of Q3_K's 12 bytes, 32 too large: a nibble of bytes 0 to 7, and two bits of bytes 8 to 11.
+pub(crate) fn q3_k_scale(scales: &[u8], sub: usize) -> u8 {
+    let low = scales[sub % 8] >> (sub / 8 * 4) & 15;
+    let high = scales[8 + sub % 4] >> (sub / 4 * 2) & 3;
+    high << 4 | low
+}
+
 /// `block_q3_K`: hmask u8[32], qs u8[64], scales u8[12], d f16.
 pub(super) fn q3_k(block: &[u8; 110], out: &mut [f32; 256]) {
     let (hmask, qs, scales) = (&block[..32], &block[32..96], &block[96..108]);
     let d = f16_at(block, 108);
     for (sub, out) in out.chunks_exact_mut(16).enumerate() {
-        // Scale `sub`: a nibble of bytes 0 to 7, and two bits of bytes 8 to 11.
-        let low = scales[sub % 8] >> (sub / 8 * 4) & 15;
-        let high = scales[8 + sub % 4] >> (sub / 4 * 2) & 3;
-        let scale = d * (f32::from(high << 4 | low) - 32.0);
+        let scale = d * (f32::from(q3_k_scale(scales, sub)) - 32.0);
         for (i, o) in out.iter_mut().enumerate() {
             let e = sub * 16 + i;
             let third = hmask[e % 32] >> (e / 32) & 1;
@@ -82,19 +83,24 @@ pub(super) fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
     }
 }
 
+/// The 6-bit code of weight `e` of a Q6_K block: per 128 weights, 64 bytes of nibbles (low nibbles for the first 64) and
+/// 32 bytes of bit pairs.
+pub(crate) fn six_bits(block: &[u8], e: usize) -> u8 {
+    let (ql, qh) = (&block[..128], &block[128..192]);
+    let (half, quarter, lane) = (e / 128, e / 32 % 4, e % 32);
+    let low = ql[half * 64 + quarter % 2 * 32 + lane] >> (quarter / 2 * 4) & 15;
+    let high = qh[half * 32 + lane] >> (quarter * 2) & 3;
+    high << 4 | low
+}
+
 /// `block_q6_K`: ql u8[128], qh u8[64], scales i8[16], d f16.
 pub(super) fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
-    let (ql, qh, scales) = (&block[..128], &block[128..192], &block[192..208]);
+    let scales = &block[192..208];
     let d = f16_at(block, 208);
     for (sub, out) in out.chunks_exact_mut(16).enumerate() {
         let scale = d * f32::from(scales[sub].cast_signed());
         for (i, o) in out.iter_mut().enumerate() {
-            // Per 128 weights: 64 bytes of nibbles (low nibbles for the first 64) and 32 bytes of bit pairs.
-            let e = sub * 16 + i;
-            let (half, quarter, lane) = (e / 128, e / 32 % 4, e % 32);
-            let low = ql[half * 64 + quarter % 2 * 32 + lane] >> (quarter / 2 * 4) & 15;
-            let high = qh[half * 32 + lane] >> (quarter * 2) & 3;
-            *o = scale * (f32::from(high << 4 | low) - 32.0);
+            *o = scale * (f32::from(six_bits(block, sub * 16 + i)) - 32.0);
         }
     }
 }

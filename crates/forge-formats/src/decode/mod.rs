@@ -8,7 +8,8 @@ mod blocks;
 mod k_quants;
 
 pub use affine::{AffineRow, decode_affine};
-pub(crate) use affine::{scale_bytes, settings as affine_settings};
+pub(crate) use affine::{code as affine_code, scale_bytes, settings as affine_settings};
+pub(crate) use k_quants::{nibble, q3_k_scale, scale_and_min, six_bits, two_bits};
 
 use half::{bf16, f16};
 
@@ -22,15 +23,9 @@ use crate::{Format, FormatError};
 pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) -> Result<(), FormatError> {
     check_row(format, bytes.len(), out.len())?;
     match format {
-        Format::F32 => each_block(bytes, out, |b, [o]: &mut [f32; 1]| {
-            *o = f32::from_le_bytes(*b)
-        }),
-        Format::F16 => each_block(bytes, out, |b, [o]: &mut [f32; 1]| {
-            *o = f16::from_le_bytes(*b).to_f32()
-        }),
-        Format::BF16 => each_block(bytes, out, |b, [o]: &mut [f32; 1]| {
-            *o = bf16::from_le_bytes(*b).to_f32()
-        }),
+        Format::F32 => each_block(bytes, out, |b, [o]: &mut [f32; 1]| *o = f32::from_le_bytes(*b)),
+        Format::F16 => each_block(bytes, out, |b, [o]: &mut [f32; 1]| *o = f16::from_le_bytes(*b).to_f32()),
+        Format::BF16 => each_block(bytes, out, |b, [o]: &mut [f32; 1]| *o = bf16::from_le_bytes(*b).to_f32()),
         Format::Q8_0 => each_block(bytes, out, blocks::q8_0),
         Format::Q4_0 => each_block(bytes, out, blocks::q4_0),
         Format::Q4_1 => each_block(bytes, out, blocks::q4_1),
@@ -46,10 +41,7 @@ pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) -> Result<(), F
         Format::Q1_0 => each_block(bytes, out, blocks::q1_0),
         Format::Tq2_0G128 => each_block(bytes, out, blocks::tq2_0_g128),
         Format::Affine { .. } => {
-            return Err(FormatError::NotBlocks {
-                format,
-                action: "decoded",
-            });
+            return Err(FormatError::NotBlocks { format, action: "decoded" });
         }
     }
     Ok(())
@@ -57,20 +49,12 @@ pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) -> Result<(), F
 
 /// Checks that `found` bytes are exactly a row of `cols` weights.
 pub(crate) fn check_row(format: Format, found: usize, cols: usize) -> Result<(), FormatError> {
-    let expected = format.row_bytes(cols).ok_or(FormatError::RowNotBlocks {
-        format,
-        cols,
-        block: format.block_elements(),
-    })?;
+    let expected =
+        format.row_bytes(cols).ok_or(FormatError::RowNotBlocks { format, cols, block: format.block_elements() })?;
     if matches!(format, Format::Affine { .. }) || expected == found {
         return Ok(());
     }
-    Err(FormatError::Length {
-        format,
-        what: "blocks",
-        expected,
-        found,
-    })
+    Err(FormatError::Length { format, what: "blocks", expected, found })
 }
 
 /// Runs `decode` over blocks of `BYTES` bytes and `WEIGHTS` weights; the caller has checked the lengths.
