@@ -28,14 +28,9 @@ pub fn ensure() -> Result<()> {
     let package = || {
         let known = |name: &String| {
             let policy = shell::capture(Command::new("apt-cache").args(["policy", name]));
-            policy.is_ok_and(|text| {
-                text.contains("Candidate:") && !text.contains("Candidate: (none)")
-            })
+            policy.is_ok_and(|text| text.contains("Candidate:") && !text.contains("Candidate: (none)"))
         };
-        VERSIONS
-            .map(|version| format!("clang-{version}"))
-            .into_iter()
-            .find(known)
+        VERSIONS.map(|version| format!("clang-{version}")).into_iter().find(known)
     };
     let Some(prefix) = privilege() else {
         let package = package().unwrap_or_else(|| "clang".to_owned());
@@ -44,11 +39,7 @@ pub fn ensure() -> Result<()> {
     let as_root = |args: &[&str]| {
         let mut command = Command::new("nice");
         // After sudo, because sudo clears the environment.
-        command
-            .args(prefix)
-            .args(["env", "DEBIAN_FRONTEND=noninteractive"])
-            .arg(&apt)
-            .args(args);
+        command.args(prefix).args(["env", "DEBIAN_FRONTEND=noninteractive"]).arg(&apt).args(args);
         shell::run(&mut command)
     };
     let package = match package() {
@@ -57,22 +48,13 @@ pub fn ensure() -> Result<()> {
             as_root(&["update", "-qq"])?;
             match package() {
                 Some(package) => package,
-                None => bail!(
-                    "this system has no clang {OLDEST} or newer; install one and set METAL_SIM_CXX"
-                ),
+                None => bail!("this system has no clang {OLDEST} or newer; install one and set METAL_SIM_CXX"),
             }
         }
     };
     println!("installing {package}, the C++ compiler of the software Metal device");
     // g++ brings the C++ standard headers that clang looks for.
-    as_root(&[
-        "install",
-        "-y",
-        "-qq",
-        "--no-install-recommends",
-        &package,
-        "g++",
-    ])?;
+    as_root(&["install", "-y", "-qq", "--no-install-recommends", &package, "g++"])?;
     match find() {
         Some(_) => Ok(()),
         None => bail!("{package} is installed, but no clang++ {OLDEST} or newer is on PATH"),

@@ -29,9 +29,7 @@ pub struct Options {
 pub fn main(options: &Options) -> Result<ExitCode> {
     let outcome = match &options.project {
         Some(project) => {
-            let project = project
-                .canonicalize()
-                .with_context(|| format!("cannot open {}", project.display()))?;
+            let project = project.canonicalize().with_context(|| format!("cannot open {}", project.display()))?;
             check(&[project])?
         }
         None => snapshots()?,
@@ -47,10 +45,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
 /// # Errors
 /// A project that does not build for macOS.
 pub fn snapshots() -> Result<Outcome> {
-    let projects: Vec<PathBuf> = snapshots::generate()?
-        .into_iter()
-        .map(|(_, project)| project)
-        .collect();
+    let projects: Vec<PathBuf> = snapshots::generate()?.into_iter().map(|(_, project)| project).collect();
     check(&projects)
 }
 
@@ -67,12 +62,8 @@ fn check(projects: &[PathBuf]) -> Result<Outcome> {
     };
     for project in projects {
         let name = project.file_name().unwrap_or_default().to_string_lossy();
-        toolchain
-            .lint(project)
-            .with_context(|| format!("{name}: lints for {TARGET}"))?;
-        toolchain
-            .link(project)
-            .with_context(|| format!("{name}: build for {TARGET}"))?;
+        toolchain.lint(project).with_context(|| format!("{name}: lints for {TARGET}"))?;
+        toolchain.link(project).with_context(|| format!("{name}: build for {TARGET}"))?;
         println!("{name}: linted and linked for {TARGET}");
     }
     println!("cross-check: {} projects", projects.len());
@@ -93,19 +84,11 @@ impl Toolchain {
             Self::Cross(variables) => {
                 // What `cargo clippy` does, with the driver that belongs to the private compiler.
                 let rustc = variables.iter().find(|(name, _)| name == "RUSTC");
-                let rustc = rustc
-                    .map(|(_, value)| Path::new(value))
-                    .context("RUSTC is not set")?;
+                let rustc = rustc.map(|(_, value)| Path::new(value)).context("RUSTC is not set")?;
                 let mut command = self.cargo(project, "check");
                 command
-                    .env(
-                        "RUSTC_WORKSPACE_WRAPPER",
-                        rustc.with_file_name("clippy-driver"),
-                    )
-                    .env(
-                        "CLIPPY_ARGS",
-                        "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__",
-                    );
+                    .env("RUSTC_WORKSPACE_WRAPPER", rustc.with_file_name("clippy-driver"))
+                    .env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
                 return shell::run(&mut command);
             }
         };
@@ -121,10 +104,7 @@ impl Toolchain {
         if let Self::Cross(variables) = self {
             command
                 .args(["--target", TARGET])
-                .env(
-                    "CARGO_TARGET_DIR",
-                    shell::target_dir().join("projects-macos"),
-                )
+                .env("CARGO_TARGET_DIR", shell::target_dir().join("projects-macos"))
                 .envs(variables.iter().map(|(name, value)| (name, value)));
         }
         command
@@ -141,24 +121,20 @@ fn unavailable() -> Option<String> {
         return Some(needs.to_owned());
     }
     let root = shell::capture(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
-    let tools = ["apt-get", "rustc", "python3"]
-        .iter()
-        .all(|tool| shell::which(tool).is_some());
+    let tools = ["apt-get", "rustc", "python3"].iter().all(|tool| shell::which(tool).is_some());
     if !root || !tools {
         return Some(needs.to_owned());
     }
     let known = || {
-        shell::capture(Command::new("apt-cache").args(["policy", "rustc-web"])).is_ok_and(
-            |policy| policy.contains("Candidate:") && !policy.contains("Candidate: (none)"),
-        )
+        shell::capture(Command::new("apt-cache").args(["policy", "rustc-web"]))
+            .is_ok_and(|policy| policy.contains("Candidate:") && !policy.contains("Candidate: (none)"))
     };
     if known() {
         return None;
     }
     // A fresh machine has no package lists yet.
     let updated = shell::run(Command::new("apt-get").args(["update", "-qq"])).is_ok();
-    (!updated || !known())
-        .then(|| "this system has no package rustc-web (Debian 12 has it)".to_owned())
+    (!updated || !known()).then(|| "this system has no package rustc-web (Debian 12 has it)".to_owned())
 }
 
 fn prefix() -> PathBuf {
@@ -177,8 +153,7 @@ fn set_up() -> Result<Vec<(String, String)>> {
         shell::run(Command::new("bash").arg(script).arg(prefix()))?;
     }
     let path = prefix().join("env");
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(text.lines().flat_map(assignments).collect())
 }
 
@@ -204,10 +179,7 @@ mod tests {
     #[test]
     fn assignments_of_the_environment_file() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(
-            assignments("export A=/b/c D=e"),
-            [pair("A", "/b/c"), pair("D", "e")]
-        );
+        assert_eq!(assignments("export A=/b/c D=e"), [pair("A", "/b/c"), pair("D", "e")]);
         assert_eq!(assignments("export A=\"-x -y\""), [pair("A", "-x -y")]);
     }
 }

@@ -38,17 +38,8 @@ impl Forge {
     /// A failed build.
     pub fn with_profile(profile: &str) -> Result<Self> {
         let mut command = shell::cargo();
-        command.args([
-            "build",
-            "--quiet",
-            "--package",
-            "forge",
-            "--profile",
-            profile,
-        ]);
-        Ok(Self {
-            program: build(&mut command, Warnings::Allow)?,
-        })
+        command.args(["build", "--quiet", "--package", "forge", "--profile", profile]);
+        Ok(Self { program: build(&mut command, Warnings::Allow)? })
     }
 
     /// `forge` with `args`.
@@ -62,13 +53,7 @@ impl Forge {
     /// Any failure but an unsupported checkpoint.
     pub fn generate(&self, checkpoint: &Path, project: &Path, args: &[&str]) -> Result<Generated> {
         let mut command = self.command();
-        command
-            .arg("gen")
-            .arg(checkpoint)
-            .arg("-o")
-            .arg(project)
-            .arg("--quiet")
-            .args(args);
+        command.arg("gen").arg(checkpoint).arg("-o").arg(project).arg("--quiet").args(args);
         let output = shell::output(&mut command)?;
         if output.status.success() {
             return Ok(Generated::Done);

@@ -43,45 +43,20 @@ fn environment() -> Result<PathBuf> {
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(python);
     }
-    println!(
-        "installing {} into {}",
-        PACKAGES.join(", "),
-        folder.display()
-    );
-    shell::capture(
-        Command::new("python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(&folder),
-    )
-    .map_err(|error| first_line(&error))
-    .context("no virtual environment (Debian's package is python3-venv)")?;
-    let mut pip = Command::new(&python);
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-    ])
-    .args(PACKAGES);
-    shell::capture(&mut pip)
+    println!("installing {} into {}", PACKAGES.join(", "), folder.display());
+    shell::capture(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))
         .map_err(|error| first_line(&error))
-        .context("pip")?;
+        .context("no virtual environment (Debian's package is python3-venv)")?;
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES);
+    shell::capture(&mut pip).map_err(|error| first_line(&error)).context("pip")?;
     std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(python)
 }
 
 /// An error without the pages that pip prints.
 fn first_line(error: &anyhow::Error) -> anyhow::Error {
-    anyhow::anyhow!(
-        "{}",
-        error
-            .to_string()
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    )
+    anyhow::anyhow!("{}", error.to_string().lines().next().unwrap_or_default().to_owned())
 }
 
 /// A served project, stopped when dropped.
@@ -129,8 +104,7 @@ fn healthy(address: SocketAddr) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream
-            .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer.starts_with("HTTP/1.1 200"))

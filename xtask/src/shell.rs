@@ -8,9 +8,7 @@ use anyhow::{Context, Result, bail};
 
 /// The repository's root.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lies in the root of the repository")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root of the repository")
 }
 
 /// Where build products go: `CARGO_TARGET_DIR`, else `target/` of the repository.
@@ -53,30 +51,20 @@ pub fn in_ci() -> bool {
 
 /// The first executable called `name` on `PATH`.
 pub fn which(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|dir| dir.join(name))
-        .find(|path| path.is_file())
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
 /// The command line as a person would type it.
 pub fn display(command: &Command) -> String {
     let quote = |part: &OsStr| {
         let part = part.to_string_lossy();
-        if !part.is_empty()
-            && part
-                .chars()
-                .all(|c| c.is_alphanumeric() || "-_./=:,+@%".contains(c))
-        {
+        if !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || "-_./=:,+@%".contains(c)) {
             part.into_owned()
         } else {
             format!("'{}'", part.replace('\'', r"'\''"))
         }
     };
-    std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(quote)
-        .collect::<Vec<_>>()
-        .join(" ")
+    std::iter::once(command.get_program()).chain(command.get_args()).map(quote).collect::<Vec<_>>().join(" ")
 }
 
 /// Runs `command` with the terminal's own output.
@@ -84,10 +72,7 @@ pub fn display(command: &Command) -> String {
 /// # Errors
 /// A program that cannot be started or does not succeed.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("cannot run {}", display(command)))?;
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot run {}", display(command)))?;
     if !status.success() {
         bail!("{} failed ({status})", display(command));
     }
@@ -99,10 +84,7 @@ pub fn run(command: &mut Command) -> Result<()> {
 /// # Errors
 /// A program that cannot be started.
 pub fn output(command: &mut Command) -> Result<Output> {
-    command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run {}", display(command)))
+    command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {}", display(command)))
 }
 
 /// Runs `command` and returns its standard output.
@@ -119,6 +101,5 @@ pub fn capture(command: &mut Command) -> Result<String> {
             String::from_utf8_lossy(&output.stderr).trim_end()
         );
     }
-    String::from_utf8(output.stdout)
-        .with_context(|| format!("{} printed no UTF-8", display(command)))
+    String::from_utf8(output.stdout).with_context(|| format!("{} printed no UTF-8", display(command)))
 }

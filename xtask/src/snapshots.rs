@@ -14,19 +14,10 @@ use crate::forge::Forge;
 use crate::shell;
 
 /// Snapshot cases: a name, and the checkpoint relative to the repository.
-pub const CASES: [(&str, &str); 2] = [
-    ("demo", crate::demo::CHECKPOINT),
-    ("llama", "tests/fixtures/models/llama/hf"),
-];
+pub const CASES: [(&str, &str); 2] = [("demo", crate::demo::CHECKPOINT), ("llama", "tests/fixtures/models/llama/hf")];
 
 /// Files and folders of a project that are not rendered for it.
-const VERBATIM: [&str; 5] = [
-    "src/runtime/",
-    "metal-sim/",
-    "tokenizer.json",
-    "chat_template.jinja",
-    "Cargo.lock",
-];
+const VERBATIM: [&str; 5] = ["src/runtime/", "metal-sim/", "tokenizer.json", "chat_template.jinja", "Cargo.lock"];
 
 /// Options of `cargo xtask snapshots`.
 #[derive(Debug, clap::Args)]
@@ -56,10 +47,7 @@ pub fn main(options: &Options) -> Result<()> {
         for difference in &differences {
             println!("{difference}");
         }
-        bail!(
-            "{} snapshot files differ; look, then `cargo xtask snapshots --bless`",
-            differences.len()
-        );
+        bail!("{} snapshot files differ; look, then `cargo xtask snapshots --bless`", differences.len());
     }
     println!("snapshots: {} projects as checked in", CASES.len());
     Ok(())
@@ -76,14 +64,11 @@ pub fn generate() -> Result<Vec<(&'static str, PathBuf)>> {
         let project = folder.join(name);
         // A project from an older layout may hold files that would be kept: start afresh.
         if project.exists() {
-            fs::remove_dir_all(&project)
-                .with_context(|| format!("cannot remove {}", project.display()))?;
+            fs::remove_dir_all(&project).with_context(|| format!("cannot remove {}", project.display()))?;
         }
         // Relative, so that no path of this machine can reach the output.
         let mut command = forge.command();
-        command
-            .current_dir(shell::root())
-            .args(["gen", checkpoint, "--quiet", "--name", name, "-o"]);
+        command.current_dir(shell::root()).args(["gen", checkpoint, "--quiet", "--name", name, "-o"]);
         shell::run(command.arg(&project))?;
         Ok((name, project))
     };
@@ -101,10 +86,7 @@ fn emitted(project: &Path) -> Result<BTreeMap<String, String>> {
         }
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         if VERBATIM.iter().any(|prefix| name.starts_with(prefix)) {
-            let digest: String = Sha256::digest(&bytes)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+            let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
             verbatim.push_str(&format!("{digest}  {name}\n"));
         } else {
             let text = String::from_utf8(bytes).with_context(|| format!("{name} is no text"))?;
@@ -142,10 +124,7 @@ fn compare(folder: &Path, emitted: &BTreeMap<String, String>) -> Result<Vec<Stri
     if folder.exists() {
         for path in walk(folder)? {
             if !emitted.contains_key(&relative(folder, &path)) {
-                differences.push(format!(
-                    "{}: no longer emitted",
-                    relative(shell::root(), &path)
-                ));
+                differences.push(format!("{}: no longer emitted", relative(shell::root(), &path)));
             }
         }
     }
@@ -160,9 +139,7 @@ fn first_difference(old: &str, new: &str) -> String {
             (None, None) => break,
             (old, new) if old == new => {}
             (old, new) => {
-                let show = |line: Option<&str>| {
-                    line.map_or("end of file".to_owned(), |line| format!("{line:?}"))
-                };
+                let show = |line: Option<&str>| line.map_or("end of file".to_owned(), |line| format!("{line:?}"));
                 return format!("line {number}: {} is now {}", show(old), show(new));
             }
         }
@@ -175,9 +152,7 @@ pub fn walk(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in
-            fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
-        {
+        for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
             let path = entry?.path();
             if path.is_dir() {
                 folders.push(path);
@@ -193,10 +168,7 @@ pub fn walk(folder: &Path) -> Result<Vec<PathBuf>> {
 /// `path` below `folder`, with `/` between its parts.
 pub fn relative(folder: &Path, path: &Path) -> String {
     let path = path.strip_prefix(folder).unwrap_or(path);
-    path.components()
-        .map(|part| part.as_os_str().to_string_lossy())
-        .collect::<Vec<_>>()
-        .join("/")
+    path.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
 #[cfg(test)]
@@ -205,13 +177,7 @@ mod tests {
 
     #[test]
     fn a_difference_names_its_line() {
-        assert_eq!(
-            first_difference("a\nb\n", "a\nc\n"),
-            "line 2: \"b\" is now \"c\""
-        );
-        assert_eq!(
-            first_difference("a\n", "a\nc\n"),
-            "line 2: end of file is now \"c\""
-        );
+        assert_eq!(first_difference("a\nb\n", "a\nc\n"), "line 2: \"b\" is now \"c\"");
+        assert_eq!(first_difference("a\n", "a\nc\n"), "line 2: end of file is now \"c\"");
     }
 }

@@ -11,9 +11,7 @@ pub struct Table {
 impl Table {
     /// A table with these column names.
     pub fn new(header: &[&str]) -> Self {
-        Self {
-            rows: vec![header.iter().map(|cell| (*cell).to_owned()).collect()],
-        }
+        Self { rows: vec![header.iter().map(|cell| (*cell).to_owned()).collect()] }
     }
 
     /// Adds a row; missing cells stay empty.
@@ -26,10 +24,7 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            let cells = self
-                .rows
-                .iter()
-                .filter_map(|row: &Vec<String>| row.get(column));
+            let cells = self.rows.iter().filter_map(|row: &Vec<String>| row.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();

@@ -57,15 +57,11 @@ pub enum Outcome {
 /// # Errors
 /// None but those of the terminal; failures are in the table and the exit code.
 pub fn main(options: &Options) -> Result<ExitCode> {
-    let chosen = |step: &Step| {
-        (options.only.is_empty() || options.only.contains(step)) && !options.skip.contains(step)
-    };
+    let chosen = |step: &Step| (options.only.is_empty() || options.only.contains(step)) && !options.skip.contains(step);
     let mut table = Table::new(&["step", "seconds", "result"]);
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for step in Step::value_variants().iter().copied().filter(chosen) {
-        let name = step
-            .to_possible_value()
-            .map_or_else(String::new, |value| value.get_name().to_owned());
+        let name = step.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
         println!("\n== {name} ==");
         let start = Instant::now();
         let result = match run(step) {
@@ -84,18 +80,10 @@ pub fn main(options: &Options) -> Result<ExitCode> {
                 "FAILED".to_owned()
             }
         };
-        table.row([
-            name,
-            format!("{:.1}", start.elapsed().as_secs_f64()),
-            result,
-        ]);
+        table.row([name, format!("{:.1}", start.elapsed().as_secs_f64()), result]);
     }
     println!("\n{table}\n{passed} passed, {failed} failed, {skipped} skipped");
-    Ok(if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn run(step: Step) -> Result<Outcome> {
@@ -114,11 +102,7 @@ fn run(step: Step) -> Result<Outcome> {
         Step::Unit => {
             clang::ensure()?;
             let nextest = shell::which("cargo-nextest").is_some();
-            let runner: &[&str] = if nextest {
-                &["nextest", "run"]
-            } else {
-                &["test", "--quiet"]
-            };
+            let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test", "--quiet"] };
             shell::run(shell::cargo().args(runner).arg("--workspace"))?;
         }
         Step::Snapshots => snapshots::main(&snapshots::Options { bless: false })?,

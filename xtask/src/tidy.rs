@@ -54,9 +54,7 @@ fn check(name: &str, text: &str) -> Vec<String> {
     }
     let lines = text.lines().count();
     if source && !emitted && lines > LONGEST && !says_why(first_comment(text)) {
-        problems.push(format!(
-            "{name}: {lines} lines, and its first comment does not say why it is one file"
-        ));
+        problems.push(format!("{name}: {lines} lines, and its first comment does not say why it is one file"));
     }
     for (number, line) in text.lines().enumerate() {
         let number = number + 1;
@@ -82,26 +80,19 @@ fn check(name: &str, text: &str) -> Vec<String> {
 fn first_comment(text: &str) -> &str {
     let length = text
         .lines()
-        .take_while(|line| {
-            line.starts_with("//") || line.starts_with('*') || line.starts_with("/*")
-        })
+        .take_while(|line| line.starts_with("//") || line.starts_with('*') || line.starts_with("/*"))
         .map(|line| line.len() + 1)
         .sum::<usize>();
     &text[..length.min(text.len())]
 }
 
 fn says_why(comment: &str) -> bool {
-    ["one file", "in one place", "because"]
-        .iter()
-        .any(|words| comment.contains(words))
+    ["one file", "in one place", "because"].iter().any(|words| comment.contains(words))
 }
 
 /// A lint attribute split over lines has its reason on one of the next.
 fn text_follows(text: &str, number: usize) -> bool {
-    text.lines()
-        .skip(number)
-        .take(4)
-        .any(|line| line.trim_start().starts_with("reason"))
+    text.lines().skip(number).take(4).any(|line| line.trim_start().starts_with("reason"))
 }
 
 /// An absolute path that only exists on the machine of whoever wrote it.
@@ -116,28 +107,21 @@ fn machine_path(line: &str) -> Option<&str> {
 }
 
 fn unfinished(line: &str) -> Option<&'static str> {
-    ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!("]
-        .into_iter()
-        .find(|word| line.contains(word))
+    ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!("].into_iter().find(|word| line.contains(word))
 }
 
 /// Templates that no Rust source, and no other template, names.
 fn orphans(files: &[(String, String)]) -> Vec<String> {
     let sources: Vec<&String> = files
         .iter()
-        .filter(|(name, _)| {
-            (name.starts_with("crates/") && name.ends_with(".rs")) || name.starts_with("templates/")
-        })
+        .filter(|(name, _)| (name.starts_with("crates/") && name.ends_with(".rs")) || name.starts_with("templates/"))
         .map(|(_, text)| text)
         .collect();
     files
         .iter()
         .filter_map(|(name, _)| name.strip_prefix("templates/"))
         .filter(|name| {
-            let file = Path::new(name)
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy();
+            let file = Path::new(name).file_name().unwrap_or_default().to_string_lossy();
             !sources.iter().any(|text| text.contains(file.as_ref()))
         })
         .map(|name| format!("templates/{name}: no source names it"))
@@ -170,9 +154,6 @@ mod tests {
             file("templates/msl/orphan.metal", ""),
             file("crates/x/src/lib.rs", "include_str!(\"used.metal\")"),
         ];
-        assert_eq!(
-            orphans(&files),
-            ["templates/msl/orphan.metal: no source names it"]
-        );
+        assert_eq!(orphans(&files), ["templates/msl/orphan.metal: no source names it"]);
     }
 }

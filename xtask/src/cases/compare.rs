@@ -38,10 +38,7 @@ impl Reference {
     /// The tokens to feed: the prompt and all of the continuation but its last token.
     pub fn fed_ids(&self) -> Vec<u32> {
         let continuation = self.greedy_ids.len().saturating_sub(1);
-        let ids = self
-            .input_ids
-            .iter()
-            .chain(&self.greedy_ids[..continuation]);
+        let ids = self.input_ids.iter().chain(&self.greedy_ids[..continuation]);
         ids.copied().collect()
     }
 }
@@ -72,13 +69,8 @@ impl Agreement {
 /// reference's margin exceeds twice `bound`, greedy tokens up to the first margin below that.
 pub fn compare(reference: &Reference, logits: &Logits, bound: f32) -> Agreement {
     let tokens = reference.input_ids.len();
-    let mut agreement = Agreement {
-        max_abs: 0.0,
-        top1_required: 0,
-        top1_wrong: 0,
-        greedy_required: 0,
-        greedy_wrong: None,
-    };
+    let mut agreement =
+        Agreement { max_abs: 0.0, top1_required: 0, top1_wrong: 0, greedy_required: 0, greedy_wrong: None };
     for position in 0..tokens {
         let (expected, found) = (reference.logits.row(position), logits.row(position));
         for (expected, found) in expected.iter().zip(found) {
@@ -129,10 +121,7 @@ mod tests {
     use super::{Logits, Reference, compare};
 
     fn logits(rows: &[[f32; 3]]) -> Logits {
-        Logits {
-            data: rows.concat(),
-            vocab: 3,
-        }
+        Logits { data: rows.concat(), vocab: 3 }
     }
 
     fn reference() -> Reference {
@@ -151,12 +140,7 @@ mod tests {
 
     #[test]
     fn equal_logits_agree() {
-        let found = logits(&[
-            [0.0, 1.0, 5.0],
-            [0.0, 4.0, 4.01],
-            [3.0, 0.0, 0.0],
-            [0.0, 0.0, 9.0],
-        ]);
+        let found = logits(&[[0.0, 1.0, 5.0], [0.0, 4.0, 4.01], [3.0, 0.0, 0.0], [0.0, 0.0, 9.0]]);
         let agreement = compare(&reference(), &found, 0.02);
         assert_eq!(agreement.max_abs, 0.0);
         assert_eq!((agreement.top1_required, agreement.greedy_required), (1, 2));
@@ -165,12 +149,7 @@ mod tests {
 
     #[test]
     fn a_swap_within_a_small_margin_is_no_error() {
-        let found = logits(&[
-            [0.0, 1.0, 5.0],
-            [0.0, 4.01, 4.0],
-            [3.0, 0.0, 0.0],
-            [0.0, 0.0, 9.0],
-        ]);
+        let found = logits(&[[0.0, 1.0, 5.0], [0.0, 4.01, 4.0], [3.0, 0.0, 0.0], [0.0, 0.0, 9.0]]);
         let agreement = compare(&reference(), &found, 0.02);
         assert_eq!(agreement.top1_wrong, 0);
         // The greedy step there has a large margin of its own, so the swap counts in it.
@@ -179,12 +158,7 @@ mod tests {
 
     #[test]
     fn a_large_difference_and_a_nan_are_errors() {
-        let mut found = logits(&[
-            [0.0, 1.5, 5.0],
-            [0.0, 4.0, 4.01],
-            [3.0, 0.0, 0.0],
-            [0.0, 0.0, 9.0],
-        ]);
+        let mut found = logits(&[[0.0, 1.5, 5.0], [0.0, 4.0, 4.01], [3.0, 0.0, 0.0], [0.0, 0.0, 9.0]]);
         assert!(!compare(&reference(), &found, 0.02).within(0.02));
         found.data[1] = f32::NAN;
         assert!(compare(&reference(), &found, 0.02).max_abs.is_infinite());

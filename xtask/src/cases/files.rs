@@ -47,21 +47,8 @@ pub struct Variant {
 impl Checkpoint {
     /// The KV formats to try.
     pub fn variants(&self) -> Vec<Variant> {
-        let half = Variant {
-            kv: "f16",
-            bound: HALF_BOUND,
-        };
-        if self.exact {
-            vec![
-                Variant {
-                    kv: "f32",
-                    bound: EXACT_BOUND,
-                },
-                half,
-            ]
-        } else {
-            vec![half]
-        }
+        let half = Variant { kv: "f16", bound: HALF_BOUND };
+        if self.exact { vec![Variant { kv: "f32", bound: EXACT_BOUND }, half] } else { vec![half] }
     }
 }
 
@@ -75,9 +62,7 @@ pub fn discover(dir: &Path) -> Result<Vec<Case>> {
     if is_case(dir) {
         folders.push(dir.canonicalize()?);
     } else {
-        for entry in
-            std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?
-        {
+        for entry in std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
             let path = entry?.path();
             if is_case(&path) {
                 folders.push(path);
@@ -86,59 +71,32 @@ pub fn discover(dir: &Path) -> Result<Vec<Case>> {
     }
     folders.sort();
     if folders.is_empty() {
-        bail!(
-            "{}: no case folder (with a reference.safetensors) in it",
-            dir.display()
-        );
+        bail!("{}: no case folder (with a reference.safetensors) in it", dir.display());
     }
     folders.into_iter().map(case).collect()
 }
 
 fn case(path: PathBuf) -> Result<Case> {
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut checkpoints = Vec::new();
     for folder in ["hf", "mlx"] {
         let checkpoint = path.join(folder);
         if checkpoint.join("model.safetensors").is_file() {
             let exact = folder == "hf" && is_exact(&checkpoint)?;
-            checkpoints.push(Checkpoint {
-                label: folder.into(),
-                path: checkpoint,
-                exact,
-            });
+            checkpoints.push(Checkpoint { label: folder.into(), path: checkpoint, exact });
         }
     }
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&path)?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<std::io::Result<_>>()?;
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(&path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
     files.sort();
     for file in files {
-        let name = file
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        if let Some(label) = name
-            .strip_prefix("model.")
-            .and_then(|name| name.strip_suffix(".gguf"))
-        {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(label) = name.strip_prefix("model.").and_then(|name| name.strip_suffix(".gguf")) {
             let exact = matches!(label, "F32" | "BF16");
-            checkpoints.push(Checkpoint {
-                label: label.into(),
-                path: file.clone(),
-                exact,
-            });
+            checkpoints.push(Checkpoint { label: label.into(), path: file.clone(), exact });
         }
     }
-    Ok(Case {
-        name,
-        path,
-        checkpoints,
-    })
+    Ok(Case { name, path, checkpoints })
 }
 
 /// True when a Hugging Face folder says that its weights are f32 or bf16.
@@ -150,12 +108,9 @@ fn is_exact(folder: &Path) -> Result<bool> {
     }
     let path = folder.join("config.json");
     let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let config: Config = serde_json::from_slice(&text)
-        .with_context(|| format!("cannot understand {}", path.display()))?;
-    Ok(matches!(
-        config.dtype.as_deref(),
-        Some("float32" | "bfloat16")
-    ))
+    let config: Config =
+        serde_json::from_slice(&text).with_context(|| format!("cannot understand {}", path.display()))?;
+    Ok(matches!(config.dtype.as_deref(), Some("float32" | "bfloat16")))
 }
 
 /// The expected numbers of `case` for the checkpoint called `label`: its own where the reference has them,
@@ -166,16 +121,11 @@ fn is_exact(folder: &Path) -> Result<bool> {
 pub fn reference(case: &Case, label: &str) -> Result<Reference> {
     let path = case.path.join("reference.safetensors");
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let tensors = SafeTensors::deserialize(&bytes)
-        .with_context(|| format!("{}: not a safetensors file", path.display()))?;
+    let tensors =
+        SafeTensors::deserialize(&bytes).with_context(|| format!("{}: not a safetensors file", path.display()))?;
     let own = format!("{label}.");
-    let prefix = if tensors.tensor(&format!("{own}logits")).is_ok() {
-        &own
-    } else {
-        ""
-    };
-    let logits = logits(&tensors, &format!("{prefix}logits"))
-        .with_context(|| format!("{}", path.display()))?;
+    let prefix = if tensors.tensor(&format!("{own}logits")).is_ok() { &own } else { "" };
+    let logits = logits(&tensors, &format!("{prefix}logits")).with_context(|| format!("{}", path.display()))?;
     let ids = |name: &str| -> Result<Vec<u32>> {
         words(&tensors, name, Dtype::I32).with_context(|| format!("{}", path.display()))
     };
@@ -195,28 +145,16 @@ pub fn reference(case: &Case, label: &str) -> Result<Reference> {
 pub fn logits(tensors: &SafeTensors<'_>, name: &str) -> Result<Logits> {
     let data = words(tensors, name, Dtype::F32)?;
     let shape = tensors.tensor(name)?.shape().to_vec();
-    let [_, vocab] = shape[..] else {
-        bail!("tensor {name}: shape {shape:?} is no matrix")
-    };
-    Ok(Logits {
-        data: data.into_iter().map(f32::from_bits).collect(),
-        vocab,
-    })
+    let [_, vocab] = shape[..] else { bail!("tensor {name}: shape {shape:?} is no matrix") };
+    Ok(Logits { data: data.into_iter().map(f32::from_bits).collect(), vocab })
 }
 
 /// The 32-bit elements of the tensor `name`.
 fn words(tensors: &SafeTensors<'_>, name: &str, dtype: Dtype) -> Result<Vec<u32>> {
-    let tensor = tensors
-        .tensor(name)
-        .with_context(|| format!("tensor {name}"))?;
+    let tensor = tensors.tensor(name).with_context(|| format!("tensor {name}"))?;
     if tensor.dtype() != dtype {
-        bail!(
-            "tensor {name}: {:?} where {dtype:?} is expected",
-            tensor.dtype()
-        );
+        bail!("tensor {name}: {:?} where {dtype:?} is expected", tensor.dtype());
     }
     let words = tensor.data().chunks_exact(4);
-    Ok(words
-        .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
-        .collect())
+    Ok(words.map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect())
 }

@@ -53,11 +53,7 @@ pub struct Totals {
 pub fn main(options: &Options) -> Result<ExitCode> {
     let totals = run(options)?;
     let fine = totals.failed == 0 && (totals.unsupported == 0 || options.allow_unsupported);
-    Ok(if fine {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Runs the cases, prints the table and counts.
@@ -68,11 +64,7 @@ pub fn run(options: &Options) -> Result<Totals> {
     let mut cases = files::discover(&options.dir)?;
     cases.retain(|case| options.only.is_empty() || options.only.contains(&case.name));
     if cases.is_empty() {
-        bail!(
-            "{}: no case called {}",
-            options.dir.display(),
-            options.only.join(", ")
-        );
+        bail!("{}: no case called {}", options.dir.display(), options.only.join(", "));
     }
     let forge = Forge::build()?;
     let mut report = Report::new();
@@ -87,11 +79,7 @@ pub fn run(options: &Options) -> Result<Totals> {
     for note in &report.notes {
         println!("{note}");
     }
-    let Totals {
-        passed,
-        failed,
-        unsupported,
-    } = report.totals;
+    let Totals { passed, failed, unsupported } = report.totals;
     println!("cases: {passed} passed, {failed} failed, {unsupported} unsupported");
     Ok(report.totals)
 }
@@ -104,20 +92,13 @@ struct Report {
 
 impl Report {
     fn new() -> Self {
-        let header = [
-            "case", "format", "kv", "bound", "prefill", "decode", "top-1", "greedy", "tokens", "",
-        ];
-        Self {
-            table: Table::new(&header),
-            notes: Vec::new(),
-            totals: Totals::default(),
-        }
+        let header = ["case", "format", "kv", "bound", "prefill", "decode", "top-1", "greedy", "tokens", ""];
+        Self { table: Table::new(&header), notes: Vec::new(), totals: Totals::default() }
     }
 
     fn row(&mut self, cells: [String; 9], verdict: &str) {
         println!("{}  {verdict}", cells.join("  "));
-        self.table
-            .row(cells.into_iter().chain([verdict.to_owned()]));
+        self.table.row(cells.into_iter().chain([verdict.to_owned()]));
         match verdict {
             "ok" => self.totals.passed += 1,
             "unsupported" => self.totals.unsupported += 1,
@@ -126,12 +107,7 @@ impl Report {
     }
 }
 
-fn run_checkpoint(
-    forge: &Forge,
-    case: &Case,
-    checkpoint: &Checkpoint,
-    report: &mut Report,
-) -> Result<()> {
+fn run_checkpoint(forge: &Forge, case: &Case, checkpoint: &Checkpoint, report: &mut Report) -> Result<()> {
     let reference = files::reference(case, &checkpoint.label)?;
     for variant in checkpoint.variants() {
         let name = format!("{} {} --kv {}", case.name, checkpoint.label, variant.kv);
@@ -148,9 +124,7 @@ fn run_checkpoint(
             }
             Ok(Verdict::Compared(problems)) if problems.is_empty() => report.row(cells, "ok"),
             Ok(Verdict::Compared(problems)) => {
-                report
-                    .notes
-                    .extend(problems.iter().map(|problem| format!("{name}: {problem}")));
+                report.notes.extend(problems.iter().map(|problem| format!("{name}: {problem}")));
                 report.row(cells, "FAILED");
             }
             Err(error) => {
@@ -189,11 +163,7 @@ fn run_variant(
         let logits = logits(&program, &reference.fed_ids(), flags)?;
         let agreement = compare(reference, &logits, variant.bound);
         cells[cell] = format!("{:.1e}", agreement.max_abs);
-        let path = if flags.is_empty() {
-            "prefill"
-        } else {
-            "decode"
-        };
+        let path = if flags.is_empty() { "prefill" } else { "decode" };
         problems.extend(describe(path, &agreement, variant.bound));
         agreements.push(agreement);
     }
@@ -202,24 +172,10 @@ fn run_variant(
         worst.map_or_else(String::new, |(right, of)| format!("{right}/{of}"))
     };
     cells[6] = least(|a| (a.top1_required - a.top1_wrong, a.top1_required));
-    cells[7] = least(|a| {
-        (
-            a.greedy_wrong.unwrap_or(a.greedy_required),
-            a.greedy_required,
-        )
-    });
+    cells[7] = least(|a| (a.greedy_wrong.unwrap_or(a.greedy_required), a.greedy_required));
     let tokens = tokens::run(case, &program)?;
-    cells[8] = format!(
-        "{}/{}",
-        tokens.checks - tokens.failures.len(),
-        tokens.checks
-    );
-    problems.extend(
-        tokens
-            .failures
-            .into_iter()
-            .map(|failure| format!("tokenize {failure}")),
-    );
+    cells[8] = format!("{}/{}", tokens.checks - tokens.failures.len(), tokens.checks);
+    problems.extend(tokens.failures.into_iter().map(|failure| format!("tokenize {failure}")));
     Ok(Verdict::Compared(problems))
 }
 
@@ -244,11 +200,7 @@ fn logits(program: &Path, ids: &[u32], flags: &[&str]) -> Result<compare::Logits
     let file = scratch.path().join("logits.safetensors");
     let list = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let mut command = Command::new(program);
-    command
-        .args(["logits", "--ids", &list])
-        .args(flags)
-        .arg("-o")
-        .arg(&file);
+    command.args(["logits", "--ids", &list]).args(flags).arg("-o").arg(&file);
     shell::capture(&mut command)?;
     let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let tensors = SafeTensors::deserialize(&bytes).context("logits.safetensors")?;

@@ -67,27 +67,14 @@ pub fn run(case: &Case, program: &Path) -> Result<Outcome> {
         return Ok(outcome);
     }
     let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let cases: Cases = serde_json::from_slice(&text)
-        .with_context(|| format!("cannot understand {}", path.display()))?;
-    for Text {
-        text,
-        ids,
-        ids_no_special,
-    } in &cases.strings
-    {
+    let cases: Cases =
+        serde_json::from_slice(&text).with_context(|| format!("cannot understand {}", path.display()))?;
+    for Text { text, ids, ids_no_special } in &cases.strings {
         for (flags, expected) in [(&[][..], ids), (&["--no-special"][..], ids_no_special)] {
-            let found = tokenize(
-                Command::new(program)
-                    .arg("tokenize")
-                    .args(flags)
-                    .args(["--", text]),
-            );
+            let found = tokenize(Command::new(program).arg("tokenize").args(flags).args(["--", text]));
             let equal = matches!(&found, Ok(found) if found.ids == *expected);
             let found = found.map(|found| found.ids);
-            outcome.check(
-                || format!("{flags:?} {text:?}: {found:?}, expected {expected:?}"),
-                equal,
-            );
+            outcome.check(|| format!("{flags:?} {text:?}: {found:?}, expected {expected:?}"), equal);
         }
     }
     let scratch = tempfile::tempdir()?;
@@ -98,25 +85,17 @@ pub fn run(case: &Case, program: &Path) -> Result<Outcome> {
             "add_generation_prompt": chat.add_generation_prompt,
         });
         std::fs::write(&file, request.to_string())?;
-        let found = tokenize(
-            Command::new(program)
-                .args(["tokenize", "--chat"])
-                .arg(&file),
-        );
+        let found = tokenize(Command::new(program).args(["tokenize", "--chat"]).arg(&file));
         let equal = matches!(&found, Ok(found)
             if found.ids == chat.ids && found.rendered.as_ref() == Some(&chat.rendered));
         let found = found.map(|found| (found.rendered, found.ids));
         let expected = (&chat.rendered, &chat.ids);
-        outcome.check(
-            || format!("chat {index}: {found:?}, expected {expected:?}"),
-            equal,
-        );
+        outcome.check(|| format!("chat {index}: {found:?}, expected {expected:?}"), equal);
     }
     Ok(outcome)
 }
 
 fn tokenize(command: &mut Command) -> Result<Tokenized> {
     let text = shell::capture(command)?;
-    serde_json::from_str(&text)
-        .with_context(|| format!("{} printed {text:?}", shell::display(command)))
+    serde_json::from_str(&text).with_context(|| format!("{} printed {text:?}", shell::display(command)))
 }

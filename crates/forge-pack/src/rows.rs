@@ -1,0 +1,107 @@
+//! One job: rows of a weight, converted and written.
+
+use forge_formats::{Layout, Packer, SourceRows, decode_row};
+use forge_frontend::graph::{FileRange, Source, Weight};
+use forge_plan::PackedTensor;
+use forge_plan::pack::PackPart;
+
+use crate::{Job, Output, PackError, Packing};
+
+/// What a worker keeps from job to job.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// The packer of the tensor that the last job belonged to.
+    packer: Option<(usize, Packer)>,
+}
+
+impl Packing<'_> {
+    /// Carries out one job.
+    pub(crate) fn run(&self, job: &Job, output: &Output<'_>, scratch: &mut Scratch) -> Result<(), PackError> {
+        // The file is zero where nothing is written.
+        let PackPart::Weight(id) = job.part else { return Ok(()) };
+        let weight = &self.graph.weights[id];
+        let tensor = &self.plan.tensors[job.tensor];
+        if tensor.is_vector() {
+            self.vector(job, weight, output)
+        } else {
+            self.rows(job, weight, tensor, output, scratch)
+        }
+    }
+
+    /// A vector: f32 elements, with the weight's offset added.
+    fn vector(&self, job: &Job, weight: &Weight, output: &Output<'_>) -> Result<(), PackError> {
+        let mut elements = vec![0.0; weight.cols];
+        let Source::Rows(range) = &weight.source else {
+            return Err(PackError::Mixed {
+                tensor: weight.tensor.clone(),
+                expected: "one vector".into(),
+                found: "parts".into(),
+            });
+        };
+        let bytes = self.slice(weight, range, 1, 0..1)?;
+        decode_row(weight.format, bytes, &mut elements)
+            .map_err(|source| PackError::Format { tensor: weight.tensor.clone(), source })?;
+        let bytes: Vec<u8> = elements.iter().flat_map(|element| (element + weight.offset).to_le_bytes()).collect();
+        output.write(job.tensor, 4 * job.first as u64, &bytes)
+    }
+
+    /// Rows of a matrix in the device layout.
+    fn rows(
+        &self,
+        job: &Job,
+        weight: &Weight,
+        tensor: &PackedTensor,
+        output: &Output<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), PackError> {
+        let found = (weight.format, weight.cols);
+        if found != (tensor.format, tensor.cols) {
+            return Err(PackError::Mixed {
+                tensor: weight.tensor.clone(),
+                expected: format!("rows of {} {}", tensor.cols, tensor.format),
+                found: format!("{} {}", found.1, found.0),
+            });
+        }
+        let slice = |range| self.slice(weight, range, weight.rows, job.rows.clone());
+        let source = match &weight.source {
+            Source::Rows(range) => SourceRows::Blocks(slice(range)?),
+            Source::Affine { quants, scales, biases, .. } => {
+                SourceRows::Affine { codes: slice(quants)?, scales: slice(scales)?, biases: slice(biases)? }
+            }
+        };
+        if scratch.packer.as_ref().is_none_or(|(of, _)| *of != job.tensor) {
+            let layout = Layout::new(tensor.format, tensor.rows, tensor.cols).ok_or_else(|| PackError::Mixed {
+                tensor: weight.tensor.clone(),
+                expected: format!("whole blocks of {}", tensor.format),
+                found: format!("rows of {}", tensor.cols),
+            })?;
+            scratch.packer = Some((job.tensor, Packer::new(layout)));
+        }
+        let (_, packer) = scratch.packer.as_mut().expect("set above");
+        let mut written = Ok(());
+        let packed = packer.pack(job.first + job.rows.start, source, |at, bytes| {
+            if written.is_ok() {
+                written = output.write(job.tensor, at, bytes);
+            }
+        });
+        packed.map_err(|source| PackError::Format { tensor: weight.tensor.clone(), source })?;
+        written
+    }
+
+    /// The bytes of some of a weight's rows; `range` holds all `count` of them.
+    fn slice(
+        &self,
+        weight: &Weight,
+        range: &FileRange,
+        count: usize,
+        rows: std::ops::Range<usize>,
+    ) -> Result<&[u8], PackError> {
+        let bytes = self.source.bytes(range);
+        let row = bytes.len() / count.max(1);
+        if row * count != bytes.len() {
+            let expected = (row + 1) * count;
+            return Err(PackError::Length { tensor: weight.tensor.clone(), expected, found: bytes.len() });
+        }
+        Ok(&bytes[row * rows.start..row * rows.end])
+    }
+}
