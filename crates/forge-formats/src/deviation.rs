@@ -15,11 +15,7 @@ impl Deviation {
     /// # Panics
     /// The slices differ in length.
     pub fn add(&mut self, weights: &[f32], stored: &[f32]) {
-        assert_eq!(
-            weights.len(),
-            stored.len(),
-            "weights and stored weights are compared one by one"
-        );
+        assert_eq!(weights.len(), stored.len(), "weights and stored weights are compared one by one");
         self.count += weights.len() as u64;
         for (&w, &s) in weights.iter().zip(stored) {
             let error = s - w;
@@ -44,20 +40,12 @@ impl Deviation {
 
     /// Root of the mean squared difference; 0 when nothing was added.
     pub fn rms(&self) -> f64 {
-        if self.count == 0 {
-            0.0
-        } else {
-            (self.squared_error / self.count as f64).sqrt()
-        }
+        if self.count == 0 { 0.0 } else { (self.squared_error / self.count as f64).sqrt() }
     }
 
     /// Root mean square of the differences over that of the weights; 0 when there is no difference.
     pub fn relative_rms(&self) -> f64 {
-        if self.squared_error == 0.0 {
-            0.0
-        } else {
-            (self.squared_error / self.squared_weight).sqrt()
-        }
+        if self.squared_error == 0.0 { 0.0 } else { (self.squared_error / self.squared_weight).sqrt() }
     }
 }
 

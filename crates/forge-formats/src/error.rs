@@ -21,9 +21,7 @@ pub enum FormatError {
         id: u32,
     },
     /// GGML type 42 is two formats, and the space given to the tensor fits neither or both.
-    #[error(
-        "GGML type 42 is Q2_0 or TQ2_0_g128: {elements} weights in {span} bytes do not tell which"
-    )]
+    #[error("GGML type 42 is Q2_0 or TQ2_0_g128: {elements} weights in {span} bytes do not tell which")]
     AmbiguousGgmlType {
         /// Weights of the tensor.
         elements: u64,

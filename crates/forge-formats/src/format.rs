@@ -83,11 +83,9 @@ const AFFINE_GROUPS: [u16; 3] = [32, 64, 128];
 impl Format {
     /// Every format: the block formats, then affine in all its bit widths and group sizes.
     pub fn all() -> impl Iterator<Item = Self> {
-        let affine = AFFINE_BITS.into_iter().flat_map(|bits| {
-            AFFINE_GROUPS
-                .into_iter()
-                .map(move |group| Self::Affine { bits, group })
-        });
+        let affine = AFFINE_BITS
+            .into_iter()
+            .flat_map(|bits| AFFINE_GROUPS.into_iter().map(move |group| Self::Affine { bits, group }));
         NAMES.into_iter().map(|(format, _)| format).chain(affine)
     }
 
@@ -108,13 +106,7 @@ impl Format {
     pub const fn block_elements(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q8_0
-            | Self::Q4_0
-            | Self::Q4_1
-            | Self::Q5_0
-            | Self::Q5_1
-            | Self::Iq4Nl
-            | Self::Mxfp4 => 32,
+            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Iq4Nl | Self::Mxfp4 => 32,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
             Self::Q1_0 | Self::Tq2_0G128 => 128,
             Self::Affine { group, .. } => group as usize,
@@ -162,10 +154,7 @@ impl fmt::Display for Format {
         if let Self::Affine { bits, group } = self {
             return f.pad(&format!("affine{bits}_g{group}"));
         }
-        let name = NAMES
-            .iter()
-            .find(|(format, _)| format == self)
-            .map_or("?", |(_, name)| name);
+        let name = NAMES.iter().find(|(format, _)| format == self).map_or("?", |(_, name)| name);
         f.pad(name)
     }
 }
@@ -175,27 +164,16 @@ impl FromStr for Format {
 
     /// Parses a name as `Display` prints it, in any case; `mlx4` is 4-bit affine in groups of 64, as mlx-lm writes it.
     fn from_str(name: &str) -> Result<Self, FormatError> {
-        let unknown = || FormatError::UnknownName {
-            name: name.to_owned(),
-        };
-        if let Some((format, _)) = NAMES
-            .iter()
-            .find(|(_, known)| known.eq_ignore_ascii_case(name))
-        {
+        let unknown = || FormatError::UnknownName { name: name.to_owned() };
+        if let Some((format, _)) = NAMES.iter().find(|(_, known)| known.eq_ignore_ascii_case(name)) {
             return Ok(*format);
         }
         let lower = name.to_ascii_lowercase();
         if let Some(bits) = lower.strip_prefix("mlx") {
             return Self::affine(bits.parse().map_err(|_| unknown())?, 64);
         }
-        let (bits, group) = lower
-            .strip_prefix("affine")
-            .and_then(|rest| rest.split_once("_g"))
-            .ok_or_else(unknown)?;
-        Self::affine(
-            bits.parse().map_err(|_| unknown())?,
-            group.parse().map_err(|_| unknown())?,
-        )
+        let (bits, group) = lower.strip_prefix("affine").and_then(|rest| rest.split_once("_g")).ok_or_else(unknown)?;
+        Self::affine(bits.parse().map_err(|_| unknown())?, group.parse().map_err(|_| unknown())?)
     }
 }
 
@@ -215,20 +193,9 @@ mod tests {
 
     #[test]
     fn unknown_names_are_refused() {
-        assert_eq!(
-            "IQ2_XXS".parse::<Format>(),
-            Err(FormatError::UnknownName {
-                name: "IQ2_XXS".into()
-            })
-        );
-        assert_eq!(
-            "mlx7".parse::<Format>(),
-            Err(FormatError::UnsupportedAffine { bits: 7, group: 64 })
-        );
-        assert_eq!(
-            "affine4_g48".parse::<Format>(),
-            Err(FormatError::UnsupportedAffine { bits: 4, group: 48 })
-        );
+        assert_eq!("IQ2_XXS".parse::<Format>(), Err(FormatError::UnknownName { name: "IQ2_XXS".into() }));
+        assert_eq!("mlx7".parse::<Format>(), Err(FormatError::UnsupportedAffine { bits: 7, group: 64 }));
+        assert_eq!("affine4_g48".parse::<Format>(), Err(FormatError::UnsupportedAffine { bits: 4, group: 48 }));
         assert!("affine_".parse::<Format>().is_err());
     }
 
@@ -237,10 +204,7 @@ mod tests {
         assert_eq!(Format::Q8_0.row_bytes(64), Some(68));
         assert_eq!(Format::Q8_0.row_bytes(172), None);
         assert_eq!(Format::Q4K.row_bytes(512), Some(288));
-        assert_eq!(
-            Format::Affine { bits: 3, group: 32 }.row_bytes(64),
-            Some(32)
-        );
+        assert_eq!(Format::Affine { bits: 3, group: 32 }.row_bytes(64), Some(32));
         assert_eq!(Format::F32.row_bytes(usize::MAX), None);
     }
 }

@@ -3,6 +3,7 @@
 //! Owns the file formats, the validated [`ModelConfig`], one file per architecture family that builds a
 //! [`Graph`], and the import of tokenizer and chat template. Knows nothing of Metal and writes no files.
 
+pub mod checkpoint;
 pub mod config;
 pub mod graph;
 

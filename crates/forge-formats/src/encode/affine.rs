@@ -23,20 +23,12 @@ pub struct EncodedAffine {
 /// # Errors
 /// `format` is not affine, `scale_format` not F32, F16 or BF16, the row not a whole number of groups, or a weight not
 /// finite or beyond the scale format.
-pub fn encode_affine(
-    format: Format,
-    scale_format: Format,
-    weights: &[f32],
-) -> Result<EncodedAffine, FormatError> {
+pub fn encode_affine(format: Format, scale_format: Format, weights: &[f32]) -> Result<EncodedAffine, FormatError> {
     let (bits, group) = affine_settings(format)?;
     let scale_bytes = scale_bytes(scale_format)?;
     let cols = weights.len();
     if !cols.is_multiple_of(group) {
-        return Err(FormatError::RowNotBlocks {
-            format,
-            cols,
-            block: group,
-        });
+        return Err(FormatError::RowNotBlocks { format, cols, block: group });
     }
     check_finite(format, weights)?;
 
@@ -47,29 +39,19 @@ pub fn encode_affine(
         scales: Vec::with_capacity(groups * scale_bytes),
         biases: Vec::with_capacity(groups * scale_bytes),
     };
-    let store = |line: Line| Line {
-        scale: round_to(scale_format, line.scale),
-        offset: round_to(scale_format, line.offset),
-    };
+    let store =
+        |line: Line| Line { scale: round_to(scale_format, line.scale), offset: round_to(scale_format, line.offset) };
     for (g, weights) in weights.chunks_exact(group).enumerate() {
         let low = weights.iter().copied().fold(f32::INFINITY, f32::min);
         let high = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let line = best_line(weights, (low, high), levels, f32::INFINITY, store);
         if !line.scale.is_finite() || !line.offset.is_finite() {
-            return Err(FormatError::Unrepresentable {
-                format,
-                value: if high > -low { high } else { low },
-            });
+            return Err(FormatError::Unrepresentable { format, value: if high > -low { high } else { low } });
         }
         push(scale_format, line.scale, &mut row.scales);
         push(scale_format, line.offset, &mut row.biases);
         for (i, &w) in weights.iter().enumerate() {
-            put_code(
-                &mut row.codes,
-                bits,
-                g * group + i,
-                line.code(w, levels) as u8,
-            );
+            put_code(&mut row.codes, bits, g * group + i, line.code(w, levels) as u8);
         }
     }
     Ok(row)

@@ -45,8 +45,6 @@ pub(super) fn q4_1(weights: &[f32; 32]) -> Option<[u8; 20]> {
     let id = inverse(d);
     out[..2].copy_from_slice(&finite_f16(d)?.to_le_bytes());
     out[2..4].copy_from_slice(&finite_f16(min)?.to_le_bytes());
-    pack_nibbles(&mut out[4..], |i| {
-        (((weights[i] - min) * id + 0.5) as u8).min(15)
-    });
+    pack_nibbles(&mut out[4..], |i| (((weights[i] - min) * id + 0.5) as u8).min(15));
     Some(out)
 }

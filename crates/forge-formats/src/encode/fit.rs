@@ -48,18 +48,11 @@ pub(super) fn best_line(
     max_offset: f32,
     store: impl Fn(Line) -> Line,
 ) -> Line {
-    let mut best = store(Line {
-        scale: (high - low) / levels,
-        offset: low,
-    });
+    let mut best = store(Line { scale: (high - low) / levels, offset: low });
     let mut best_error = best.error(weights, levels);
     for candidate in 0..CANDIDATES {
         let id = (levels - 1.0 + STEP * f32::from(candidate)) * inverse(high - low);
-        let line = store(least_squares(
-            weights,
-            |w| nearest((w - low) * id, levels),
-            max_offset,
-        ));
+        let line = store(least_squares(weights, |w| nearest((w - low) * id, levels), max_offset));
         let error = line.error(weights, levels);
         if error < best_error {
             (best, best_error) = (line, error);
@@ -81,18 +74,12 @@ fn least_squares(weights: &[f32], code: impl Fn(f32) -> f32, max_offset: f32) ->
     }
     let determinant = n * sum_qq - sum_q * sum_q;
     if determinant <= 0.0 {
-        return Line {
-            scale: 0.0,
-            offset: (sum_w / n).min(max_offset),
-        };
+        return Line { scale: 0.0, offset: (sum_w / n).min(max_offset) };
     }
     let scale = (n * sum_qw - sum_q * sum_w) / determinant;
     let offset = (sum_w - scale * sum_q) / n;
     if offset <= max_offset {
         return Line { scale, offset };
     }
-    Line {
-        scale: (sum_qw - max_offset * sum_q) / sum_qq,
-        offset: max_offset,
-    }
+    Line { scale: (sum_qw - max_offset * sum_q) / sum_qq, offset: max_offset }
 }

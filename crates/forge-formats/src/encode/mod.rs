@@ -26,23 +26,16 @@ pub fn encode_row(format: Format, weights: &[f32], out: &mut [u8]) -> Result<(),
     check_finite(format, weights)?;
     match format {
         Format::F32 => each_block(weights, out, |[w]: &[f32; 1]| Some(w.to_le_bytes())),
-        Format::F16 => each_block(weights, out, |[w]: &[f32; 1]| {
-            Some(finite_f16(*w)?.to_le_bytes())
-        }),
+        Format::F16 => each_block(weights, out, |[w]: &[f32; 1]| Some(finite_f16(*w)?.to_le_bytes())),
         Format::BF16 => each_block(weights, out, |[w]: &[f32; 1]| {
-            Some(bf16::from_f32(*w))
-                .filter(|stored| stored.is_finite())
-                .map(bf16::to_le_bytes)
+            Some(bf16::from_f32(*w)).filter(|stored| stored.is_finite()).map(bf16::to_le_bytes)
         }),
         Format::Q8_0 => each_block(weights, out, blocks::q8_0),
         Format::Q4_0 => each_block(weights, out, blocks::q4_0),
         Format::Q4_1 => each_block(weights, out, blocks::q4_1),
         Format::Q4K => each_block(weights, out, q4_k::q4_k),
         Format::Affine { .. } => {
-            return Err(FormatError::NotBlocks {
-                format,
-                action: "encoded",
-            });
+            return Err(FormatError::NotBlocks { format, action: "encoded" });
         }
         _ => return Err(FormatError::NoEncoder { format }),
     }
@@ -72,10 +65,7 @@ fn each_block<const BYTES: usize, const WEIGHTS: usize>(
 
 /// The weight of largest magnitude, the first of equals.
 fn largest(weights: &[f32]) -> f32 {
-    weights.iter().fold(
-        0.0,
-        |max: f32, &w| if w.abs() > max.abs() { w } else { max },
-    )
+    weights.iter().fold(0.0, |max: f32, &w| if w.abs() > max.abs() { w } else { max })
 }
 
 /// `value` as f16, unless it overflows.

@@ -11,10 +11,7 @@ const SCALE_LEVELS: f32 = 63.0;
 /// `block_q4_K`: minimums are subtracted and never negative, so offsets are never positive.
 pub(super) fn q4_k(weights: &[f32; 256]) -> Option<[u8; 144]> {
     let (subs, _) = weights.as_chunks::<32>();
-    let mut lines = [Line {
-        scale: 0.0,
-        offset: 0.0,
-    }; 8];
+    let mut lines = [Line { scale: 0.0, offset: 0.0 }; 8];
     for (line, sub) in lines.iter_mut().zip(subs) {
         let low = sub.iter().copied().fold(0.0, f32::min);
         let high = sub.iter().copied().fold(low, f32::max);
@@ -38,20 +35,13 @@ pub(super) fn q4_k(weights: &[f32; 256]) -> Option<[u8; 144]> {
 }
 
 fn stored_line(d: f32, dmin: f32, scale: u8, min: u8) -> Line {
-    Line {
-        scale: d * f32::from(scale),
-        offset: -(dmin * f32::from(min)),
-    }
+    Line { scale: d * f32::from(scale), offset: -(dmin * f32::from(min)) }
 }
 
 /// The 6-bit scale and minimum of least error among the nearest and their neighbours.
 fn round_scales(sub: &[f32; 32], line: Line, d: f32, dmin: f32) -> (u8, u8) {
     let around = |value: f32, unit: f32| {
-        let nearest = if unit == 0.0 {
-            0.0
-        } else {
-            (value / unit).round()
-        };
+        let nearest = if unit == 0.0 { 0.0 } else { (value / unit).round() };
         [-1.0, 0.0, 1.0].map(|step| (nearest + step).clamp(0.0, SCALE_LEVELS) as u8)
     };
     let (mut best, mut best_error) = ((0, 0), f32::INFINITY);
