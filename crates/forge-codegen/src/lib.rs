@@ -1,1 +1,15 @@
-//! forge-codegen.
+//! Renders a [`Plan`](forge_plan::Plan) into the files of a project.
+//!
+//! Owns the views (one askama template struct per emitted file) and the naming. Decides nothing that the plan has
+//! not decided, and touches no disk.
+
+mod kernels;
+mod manifest;
+mod model;
+mod naming;
+mod project;
+mod readme;
+mod verbatim;
+
+pub use naming::package_name;
+pub use project::{CodegenError, Project, RenderOptions, render};

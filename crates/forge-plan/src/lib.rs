@@ -1,1 +1,22 @@
-//! forge-plan.
+//! From a [`Graph`](forge_frontend::Graph) to a [`Plan`]: which kernels, with which constants, in which
+//! order, over which buffers and packed weights.
+//!
+//! Pure: no I/O and no source text. The passes are build (the frontend) → [`fuse`] → [`kernels`] →
+//! [`schedule`] → [`barriers`] → [`pack`].
+
+pub mod barriers;
+pub mod error;
+pub mod fuse;
+pub mod geometry;
+pub mod kernel;
+mod kernels;
+pub mod pack;
+pub mod plan;
+mod roles;
+mod schedule;
+
+pub use error::PlanError;
+pub use kernel::{Family, Kernel, KernelId};
+pub use kernels::format_name;
+pub use pack::{PackPlan, PackedTensor};
+pub use plan::{KvFormat, Plan, PlanOptions, plan};

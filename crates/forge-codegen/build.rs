@@ -1,0 +1,40 @@
+//! Lists the files that are copied verbatim into every generated project: the runtime and the software device.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+fn main() -> io::Result<()> {
+    let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let crates = here.join("..").canonicalize()?;
+    let mut text = String::new();
+    for (name, folder) in
+        [("RUNTIME", "forge-runtime/src"), ("METAL_SIM", "metal-sim/src"), ("METAL_SIM_CPP", "metal-sim/cpp")]
+    {
+        let root = crates.join(folder);
+        println!("cargo::rerun-if-changed={}", root.display());
+        let mut files = Vec::new();
+        walk(&root, &mut files)?;
+        files.sort();
+        let _ = writeln!(text, "pub static {name}: &[(&str, &[u8])] = &[");
+        for file in files {
+            let relative = file.strip_prefix(&root).unwrap_or(&file).to_string_lossy().replace('\\', "/");
+            let _ = writeln!(text, "    ({relative:?}, include_bytes!({:?})),", file.display().to_string());
+        }
+        text.push_str("];\n");
+    }
+    fs::write(out.join("verbatim.rs"), text)
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            walk(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

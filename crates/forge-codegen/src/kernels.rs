@@ -1,0 +1,580 @@
+//! The view of `kernels.metal`: every constant as finished text.
+
+use std::collections::BTreeSet;
+
+use askama::Template;
+use forge_frontend::graph::{Activation, RopePairing};
+use forge_plan::kernel::{
+    AttentionKernel, Epilogue, Family, GEMM_ROWS, Gemm, Gemv, HeadNorm, Kernel, RopeAppend, Segment,
+};
+use forge_plan::{Plan, format_name};
+
+use crate::naming::{float, wrap};
+
+/// `shaders/kernels.metal`.
+#[derive(Template)]
+#[template(path = "msl/kernels.metal")]
+pub struct KernelsFile<'a> {
+    pub title: String,
+    pub version: &'static str,
+    pub source: &'a str,
+    pub command: &'a str,
+    pub rope_tables: Vec<TableView>,
+    pub families: Vec<&'static str>,
+    pub formats: Vec<String>,
+    pub kernels: Vec<KernelView<'a>>,
+}
+
+/// A table of RoPE frequencies.
+pub struct TableView {
+    pub name: String,
+    pub len: usize,
+    pub lines: Vec<String>,
+}
+
+/// One kernel.
+pub struct KernelView<'a> {
+    pub name: &'a str,
+    pub comment: String,
+    pub threads: u32,
+    pub shared: usize,
+    pub params: Vec<ParamView>,
+    pub builtins: Vec<Builtin>,
+    pub body: Body,
+}
+
+/// A buffer parameter.
+pub struct ParamView {
+    pub declaration: String,
+    pub shape: String,
+}
+
+/// A position parameter.
+pub struct Builtin {
+    pub declaration: &'static str,
+    pub attribute: &'static str,
+}
+
+/// What the kernel does.
+pub enum Body {
+    Embed(EmbedView),
+    RmsNorm(NormView),
+    PostNorm(PostNormView),
+    Rope(RopeView),
+    Attention(AttentionView),
+    Gemv(GemvView),
+    Gemm(GemmView),
+}
+
+pub struct EmbedView {
+    pub function: &'static str,
+    pub format: String,
+    pub vocab: usize,
+    pub hidden: usize,
+    pub partials: String,
+    pub scaled: bool,
+    pub scale: String,
+}
+
+pub struct NormView {
+    pub width: usize,
+    pub eps: String,
+}
+
+pub struct PostNormView {
+    pub width: usize,
+    pub eps: String,
+    pub factor: String,
+    pub scaled: bool,
+    pub result_partials: usize,
+    pub partials: usize,
+}
+
+pub struct RopeView {
+    pub width: usize,
+    pub head_dim: usize,
+    pub slot: String,
+    pub kv: &'static str,
+    pub rotary: usize,
+    pub interleaved: bool,
+    pub table: String,
+    pub magnitude: String,
+    pub parts: Vec<RopePart>,
+}
+
+pub struct RopePart {
+    pub start: usize,
+    pub end: usize,
+    pub heads: usize,
+    pub cache: bool,
+    pub target: &'static str,
+    pub rotates: bool,
+    pub norm: Option<RopeNorm>,
+}
+
+pub struct RopeNorm {
+    pub across: bool,
+    pub count: usize,
+    pub start: usize,
+    pub eps: String,
+    pub gamma: &'static str,
+}
+
+pub struct AttentionView {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub window: usize,
+    pub wrap: usize,
+    pub scale: String,
+    pub softcap: String,
+}
+
+pub struct GemvView {
+    pub nr: usize,
+    pub half_nr: usize,
+    pub ks: usize,
+    pub simdgroups: usize,
+    pub rows_per_group: usize,
+    pub simdgroup_rows: String,
+    pub part: &'static str,
+    pub cols: usize,
+    pub end: usize,
+    pub branches: bool,
+    pub splits_k: bool,
+    pub ends_here: bool,
+    pub normed: bool,
+    pub partials: usize,
+    pub eps: String,
+    pub bias: bool,
+    pub gated: bool,
+    pub sums_offset: String,
+    pub segments: Vec<SegmentView>,
+    pub epilogue: GemvEnd,
+}
+
+pub struct SegmentView {
+    pub format: String,
+    pub weights: &'static str,
+    pub rows: usize,
+    pub nr: usize,
+    pub split: usize,
+    pub acc_offset: String,
+    pub start_group: usize,
+    pub end_group: usize,
+    pub first_row: usize,
+    pub end_row: usize,
+    pub guard: bool,
+}
+
+pub enum GemvEnd {
+    Store { softcap: String },
+    StoreSums { partials: usize, groups: usize },
+    Residual { factor: String, partials: usize, groups: usize },
+    Gated { activation: &'static str },
+}
+
+pub struct GemmView {
+    pub operand: &'static str,
+    pub rows: usize,
+    pub cols: usize,
+    pub end: usize,
+    pub tile_rows: usize,
+    pub branches: bool,
+    pub bias: bool,
+    pub bias_split: usize,
+    pub format: String,
+    pub second_format: String,
+    pub second: &'static str,
+    pub matrix_rows: usize,
+    pub half: usize,
+    pub offset: usize,
+    pub segments: Vec<SegmentView>,
+    pub epilogue: GemmEnd,
+}
+
+pub enum GemmEnd {
+    Store { softcap: String },
+    Residual { factor: String },
+    Gated { activation: &'static str },
+}
+
+const SEGMENT_NAMES: [&str; 3] = ["weights", "weights_1", "weights_2"];
+
+const GROUP: Builtin = Builtin { declaration: "uint group", attribute: "threadgroup_position_in_grid" };
+const GROUP2: Builtin = Builtin { declaration: "uint2 group", attribute: "threadgroup_position_in_grid" };
+const THREAD: Builtin = Builtin { declaration: "uint thread_index", attribute: "thread_index_in_threadgroup" };
+const SIMDGROUP: Builtin = Builtin { declaration: "uint simdgroup", attribute: "simdgroup_index_in_threadgroup" };
+const LANE: Builtin = Builtin { declaration: "uint lane", attribute: "thread_index_in_simdgroup" };
+
+impl<'a> KernelsFile<'a> {
+    /// The view of a plan's kernels.
+    pub fn new(plan: &'a Plan, title: String, source: &'a str, command: &'a str) -> Self {
+        let formats = formats(plan);
+        KernelsFile {
+            title,
+            version: env!("CARGO_PKG_VERSION"),
+            source,
+            command,
+            rope_tables: rope_tables(plan),
+            families: families(plan, &formats),
+            formats,
+            kernels: plan.kernels.iter().map(|kernel| kernel_view(kernel, plan)).collect(),
+        }
+    }
+}
+
+/// Name of a RoPE table.
+fn table_name(plan: &Plan, index: usize) -> String {
+    if plan.rope_tables.len() == 1 { "ROPE_INV_FREQ".into() } else { format!("ROPE_INV_FREQ_{index}") }
+}
+
+fn rope_tables(plan: &Plan) -> Vec<TableView> {
+    plan.rope_tables
+        .iter()
+        .enumerate()
+        .map(|(i, table)| TableView {
+            name: table_name(plan, i),
+            len: table.len(),
+            lines: wrap(table.iter().map(|&f| float(f)), 112),
+        })
+        .collect()
+}
+
+fn segments(family: &Family) -> &[Segment] {
+    match family {
+        Family::Gemv(gemv) => &gemv.segments,
+        Family::Gemm(gemm) => &gemm.segments,
+        _ => &[],
+    }
+}
+
+fn formats(plan: &Plan) -> Vec<String> {
+    let mut names = BTreeSet::new();
+    for kernel in &plan.kernels {
+        names.extend(segments(&kernel.family).iter().map(|s| format_name(s.format)));
+        if let Family::Embed(embed) = &kernel.family {
+            names.insert(format_name(embed.format));
+        }
+    }
+    names.into_iter().collect()
+}
+
+/// Sources of the families in use, in an order in which each finds what it needs.
+fn families(plan: &Plan, formats: &[String]) -> Vec<&'static str> {
+    let uses = |test: fn(&Family) -> bool| plan.kernels.iter().any(|kernel| test(&kernel.family));
+    let mut list = vec![include_str!("../../../templates/msl/common.metal")];
+    for (name, text) in FORMAT_FAMILIES {
+        if formats.iter().any(|format| format == name) {
+            list.push(text);
+        }
+    }
+    list.push(include_str!("../../../templates/msl/activation.metal"));
+    list.push(include_str!("../../../templates/msl/rows.metal"));
+    list.push(include_str!("../../../templates/msl/embed.metal"));
+    list.push(include_str!("../../../templates/msl/norm.metal"));
+    if uses(|f| matches!(f, Family::RopeAppend(_))) {
+        list.push(include_str!("../../../templates/msl/rope.metal"));
+    }
+    if uses(|f| matches!(f, Family::Attention(_))) {
+        list.push(include_str!("../../../templates/msl/attention.metal"));
+    }
+    if uses(|f| matches!(f, Family::Gemm(_))) {
+        list.push(include_str!("../../../templates/msl/gemm.metal"));
+    }
+    list.iter().map(|text| text.trim_end()).collect()
+}
+
+const FORMAT_FAMILIES: [(&str, &str); 6] = [
+    ("f32", include_str!("../../../templates/msl/gemv_f32.metal")),
+    ("f16", include_str!("../../../templates/msl/gemv_f16.metal")),
+    ("bf16", include_str!("../../../templates/msl/gemv_bf16.metal")),
+    ("q8_0", include_str!("../../../templates/msl/gemv_q8_0.metal")),
+    ("q4_0", include_str!("../../../templates/msl/gemv_q4_0.metal")),
+    ("q4_1", include_str!("../../../templates/msl/gemv_q4_1.metal")),
+];
+
+fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
+    let params = kernel
+        .bindings
+        .iter()
+        .map(|b| ParamView {
+            declaration: match (b.constant, b.access.writes()) {
+                (true, _) => format!("constant {}& {}", b.element, b.name),
+                (false, false) => format!("device const {}* {}", b.element, b.name),
+                (false, true) => format!("device {}* {}", b.element, b.name),
+            },
+            shape: b.shape.clone(),
+        })
+        .collect();
+    let (comment, builtins, body) = match &kernel.family {
+        Family::Embed(embed) => {
+            let scaled = embed.next.is_some();
+            let body = Body::Embed(EmbedView {
+                function: if scaled { "embed_scaled_row" } else { "embed_row" },
+                format: format_name(embed.format),
+                vocab: embed.vocab,
+                hidden: embed.hidden,
+                partials: embed.next.map_or_else(String::new, |next| format!(", {}", next.partials)),
+                scaled,
+                scale: float(embed.scale),
+            });
+            let builtins = if scaled { vec![GROUP, THREAD, SIMDGROUP, LANE] } else { vec![GROUP2, THREAD] };
+            ("embedding lookup".to_owned(), builtins, body)
+        }
+        Family::RmsNorm(norm) => {
+            let body = Body::RmsNorm(NormView { width: norm.width, eps: float(norm.eps) });
+            ("RMS norm of each row".to_owned(), vec![GROUP, THREAD, SIMDGROUP, LANE], body)
+        }
+        Family::PostNorm(norm) => {
+            let body = Body::PostNorm(PostNormView {
+                width: norm.width,
+                eps: float(norm.eps),
+                factor: float(norm.factor),
+                scaled: norm.next.is_some(),
+                result_partials: norm.partials.unwrap_or(0),
+                partials: norm.next.map_or(0, |next| next.partials),
+            });
+            let group = if norm.next.is_some() { GROUP } else { GROUP2 };
+            (
+                "norm of a projection, added to the residual stream".to_owned(),
+                vec![group, THREAD, SIMDGROUP, LANE],
+                body,
+            )
+        }
+        Family::RopeAppend(rope) => (
+            format!(
+                "{} query and {} key/value heads of {}: rotate, append to the cache",
+                rope.heads, rope.kv_heads, rope.head_dim
+            ),
+            vec![GROUP2, SIMDGROUP, LANE],
+            Body::Rope(rope_view(rope, plan)),
+        ),
+        Family::Attention(attention) | Family::AttentionReduce(attention) => (
+            format!(
+                "attention of {} heads over {} key/value heads of {}",
+                attention.heads, attention.kv_heads, attention.head_dim
+            ),
+            vec![GROUP2, SIMDGROUP, LANE],
+            Body::Attention(attention_view(attention)),
+        ),
+        Family::Gemv(gemv) => (gemv_comment(gemv), vec![GROUP, SIMDGROUP, LANE], Body::Gemv(gemv_view(gemv))),
+        Family::Gemm(gemm) => (
+            format!("{}, a tile of 64 tokens and 64 rows per threadgroup", shapes(&gemm.segments, gemm.cols)),
+            vec![GROUP2, THREAD, SIMDGROUP],
+            Body::Gemm(gemm_view(gemm)),
+        ),
+    };
+    KernelView {
+        name: &kernel.name,
+        comment,
+        threads: kernel.threads,
+        shared: (kernel.threadgroup_bytes as usize).div_ceil(4),
+        params,
+        builtins,
+        body,
+    }
+}
+
+fn shapes(segments: &[Segment], cols: usize) -> String {
+    let list: Vec<String> =
+        segments.iter().map(|s| format!("[{}, {cols}] {}", s.rows, format_name(s.format))).collect();
+    list.join(" and ")
+}
+
+fn gemv_comment(gemv: &Gemv) -> String {
+    let g = gemv.geometry;
+    let split = if g.split_k > 1 { format!(", {} simdgroups share a row", g.split_k) } else { String::new() };
+    format!(
+        "{}: {} rows per simdgroup, {} simdgroups per threadgroup{split}",
+        shapes(&gemv.segments, gemv.cols),
+        g.rows_per_simdgroup,
+        g.simdgroups
+    )
+}
+
+fn activation(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Silu => "Silu",
+        Activation::GeluTanh => "GeluTanh",
+    }
+}
+
+fn gemv_view(gemv: &Gemv) -> GemvView {
+    let g = gemv.geometry;
+    let gated = matches!(gemv.epilogue, Epilogue::Gated(_));
+    let nr = g.rows_per_simdgroup;
+    let per_simdgroup = if gated { nr / 2 } else { nr };
+    let rows_per_group = per_simdgroup * g.simdgroups / g.split_k;
+    let simdgroup = if g.split_k > 1 { format!("simdgroup / {}", g.split_k) } else { "simdgroup".to_owned() };
+    let groups = gemv.segment_groups();
+    let branches = !gated && gemv.segments.len() > 1;
+    let mut start_group = 0;
+    let segments = gemv.segments.iter().enumerate().map(|(i, s)| {
+        let count = if branches { groups[i] } else { groups.iter().sum() };
+        let one_matrix = gated && gemv.segments.len() == 1;
+        let view = SegmentView {
+            format: format_name(s.format),
+            weights: SEGMENT_NAMES[i],
+            rows: s.rows,
+            nr: if gated && !one_matrix { nr / 2 } else { nr },
+            split: if one_matrix { gemv.rows / 2 } else { 0 },
+            acc_offset: if gated && i > 0 { format!(" + {}", nr / 2) } else { String::new() },
+            start_group,
+            end_group: start_group + count,
+            first_row: s.first_row,
+            end_row: s.first_row + s.rows,
+            guard: (if gated { gemv.rows / 2 } else { s.rows }) % rows_per_group != 0,
+        };
+        if branches {
+            start_group += count;
+        }
+        view
+    });
+    let segments: Vec<SegmentView> = segments.collect();
+    let total_groups = groups.iter().sum();
+    let needs_sums = matches!(gemv.epilogue, Epilogue::Store { partials: Some(_), .. } | Epilogue::Residual { .. });
+    GemvView {
+        nr,
+        half_nr: nr / 2,
+        ks: g.split_k,
+        simdgroups: g.simdgroups,
+        rows_per_group,
+        simdgroup_rows: if per_simdgroup == 1 { simdgroup } else { format!("{simdgroup} * {per_simdgroup}") },
+        part: if g.split_k > 1 { SPLIT_PART[g.split_k.ilog2() as usize] } else { "0" },
+        cols: gemv.cols,
+        end: if gated { gemv.rows / 2 } else { gemv.rows },
+        branches,
+        splits_k: g.split_k > 1,
+        ends_here: !needs_sums,
+        normed: gemv.norm.is_some(),
+        partials: gemv.norm.map_or(0, |norm| norm.partials),
+        eps: gemv.norm.map_or_else(String::new, |norm| float(norm.eps)),
+        bias: gemv.bias,
+        gated,
+        sums_offset: if g.split_k > 1 { format!(" + {}", g.simdgroups * nr) } else { String::new() },
+        segments,
+        epilogue: match gemv.epilogue {
+            Epilogue::Store { partials: Some(partials), .. } => GemvEnd::StoreSums { partials, groups: total_groups },
+            Epilogue::Store { softcap, .. } => GemvEnd::Store { softcap: softcap.map_or_else(String::new, float) },
+            Epilogue::Residual { factor, next } => GemvEnd::Residual {
+                factor: float(factor),
+                partials: next.map_or(0, |next| next.partials),
+                groups: total_groups,
+            },
+            Epilogue::Gated(kind) => GemvEnd::Gated { activation: activation(kind) },
+        },
+    }
+}
+
+/// Which part of a row's columns a simdgroup takes, by the logarithm of how many share it.
+const SPLIT_PART: [&str; 6] =
+    ["0", "simdgroup % 2", "simdgroup % 4", "simdgroup % 8", "simdgroup % 16", "simdgroup % 32"];
+
+fn gemm_view(gemm: &Gemm) -> GemmView {
+    let gated = matches!(gemm.epilogue, Epilogue::Gated(_));
+    let branches = !gated && gemm.segments.len() > 1;
+    let tiles = gemm.segment_tiles();
+    let mut start_group = 0;
+    let mut segments = Vec::new();
+    for (i, s) in gemm.segments.iter().enumerate() {
+        let count = if branches { tiles[i] } else { 0 };
+        segments.push(SegmentView {
+            format: format_name(s.format),
+            weights: SEGMENT_NAMES[i],
+            rows: s.rows,
+            nr: 0,
+            split: 0,
+            acc_offset: String::new(),
+            start_group,
+            end_group: start_group + count,
+            first_row: s.first_row,
+            end_row: s.first_row + s.rows,
+            guard: false,
+        });
+        start_group += count;
+    }
+    // Where gate and up differ in format they are two matrices.
+    let second = if gated { gemm.segments.len() - 1 } else { 0 };
+    GemmView {
+        operand: if gemm.half_tiles { "half" } else { "float" },
+        rows: gemm.rows,
+        cols: gemm.cols,
+        end: if gated { gemm.rows / 2 } else { gemm.rows },
+        tile_rows: if gated { GEMM_ROWS / 2 } else { GEMM_ROWS },
+        branches,
+        bias: gemm.bias,
+        bias_split: if gated { gemm.rows / 2 } else { 0 },
+        format: format_name(gemm.segments[0].format),
+        second_format: format_name(gemm.segments[second].format),
+        second: SEGMENT_NAMES[second],
+        matrix_rows: gemm.segments[0].rows,
+        half: if gated { gemm.rows / 2 } else { 0 },
+        offset: if gated && second == 0 { gemm.rows / 2 } else { 0 },
+        segments,
+        epilogue: match gemm.epilogue {
+            Epilogue::Store { softcap, .. } => GemmEnd::Store { softcap: softcap.map_or_else(String::new, float) },
+            Epilogue::Residual { factor, .. } => GemmEnd::Residual { factor: float(factor) },
+            Epilogue::Gated(kind) => GemmEnd::Gated { activation: activation(kind) },
+        },
+    }
+}
+
+fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
+    let (q, kv) = (rope.heads, rope.kv_heads);
+    let norm = |norm: Option<HeadNorm>, heads: usize, first_head: usize, gamma: &'static str| {
+        norm.map(|norm| RopeNorm {
+            across: norm.across_heads,
+            count: if norm.across_heads { heads * rope.head_dim } else { rope.head_dim },
+            start: first_head * rope.head_dim,
+            eps: float(norm.eps),
+            gamma: if norm.gamma { gamma } else { "" },
+        })
+    };
+    let rotates = rope.rope.is_some();
+    let mut parts = vec![RopePart {
+        start: 0,
+        end: q,
+        heads: q,
+        cache: false,
+        target: "q",
+        rotates,
+        norm: norm(rope.q_norm, q, 0, "q_gamma"),
+    }];
+    if kv > 0 {
+        let cache = |start, target, rotates, norm| RopePart {
+            start,
+            end: start + kv,
+            heads: kv,
+            cache: true,
+            target,
+            rotates,
+            norm,
+        };
+        parts.push(cache(q, "keys", rotates, norm(rope.k_norm, kv, q, "k_gamma")));
+        parts.push(cache(q + kv, "values", false, norm(rope.v_norm, kv, q + kv, "v_gamma")));
+    }
+    RopeView {
+        width: (q + 2 * kv) * rope.head_dim,
+        head_dim: rope.head_dim,
+        slot: rope.wrap.map_or_else(|| "position".to_owned(), |wrap| format!("position % {wrap}")),
+        kv: rope.kv.msl(),
+        rotary: rope.rope.as_ref().map_or(0, |r| r.rotary_dim),
+        interleaved: rope.rope.as_ref().is_some_and(|r| r.pairing == RopePairing::Interleaved),
+        table: rope.table.map_or_else(String::new, |table| table_name(plan, table)),
+        magnitude: float(rope.rope.as_ref().map_or(1.0, |r| r.magnitude)),
+        parts,
+    }
+}
+
+fn attention_view(attention: &AttentionKernel) -> AttentionView {
+    AttentionView {
+        heads: attention.heads,
+        kv_heads: attention.kv_heads,
+        head_dim: attention.head_dim,
+        window: attention.attention.window.unwrap_or(0),
+        wrap: attention.wrap.unwrap_or(0),
+        scale: float(attention.attention.scale),
+        softcap: float(attention.attention.softcap.unwrap_or(0.0)),
+    }
+}

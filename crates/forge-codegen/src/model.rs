@@ -1,0 +1,290 @@
+//! The view of `src/model.rs`.
+
+use askama::Template;
+use forge_plan::plan::{Arg, Choice, Dim, Step};
+use forge_plan::{KvFormat, Plan};
+
+use crate::naming::{constant, grouped, variant, wrap};
+
+/// Most tokens in a tile whose every row gets logits.
+const LOGITS_TILE: usize = 64;
+/// Context that is allocated unless the user asks for another.
+const DEFAULT_CONTEXT: usize = 8192;
+/// Width of emitted lines.
+const LINE: usize = 120;
+
+/// `src/model.rs`.
+#[derive(Template)]
+#[template(path = "project/model.rs")]
+pub struct ModelFile<'a> {
+    pub title: String,
+    pub version: &'static str,
+    pub source: &'a str,
+    pub name: &'a str,
+    pub architecture: String,
+    pub layers: usize,
+    pub hidden: String,
+    pub vocab: String,
+    pub context: String,
+    pub default_context: String,
+    pub prefill_tile: usize,
+    pub logits_tile: usize,
+    pub prefill_layers: usize,
+    pub parameters: String,
+    pub weights_bytes: String,
+    pub weights_header_sha256: String,
+    pub kv_bytes_per_token: String,
+    pub activation_bytes: String,
+    pub kv: &'static str,
+    pub decode_dispatches: usize,
+    pub kernels: Vec<KernelRow<'a>>,
+    pub tables: Vec<TableRow>,
+    pub blocks: Vec<BlockView>,
+    pub block_lines: Vec<String>,
+    pub layer_fields: Vec<FieldView>,
+    pub model_fields: Vec<FieldView>,
+    pub decode_buffers: Vec<BufferView>,
+    pub prefill_buffers: Vec<BufferView>,
+    pub states: Vec<()>,
+    pub state_lines: Vec<String>,
+    pub first_norm: &'a str,
+    pub final_norm: &'a str,
+    pub decode_embed: Vec<StepView>,
+    pub decode_head: Vec<StepView>,
+    pub prefill_embed: Vec<StepView>,
+    pub prefill_head: Vec<StepView>,
+}
+
+pub struct KernelRow<'a> {
+    pub constant: String,
+    pub name: &'a str,
+    pub threads: u32,
+    pub threadgroup_bytes: u32,
+}
+
+pub struct TableRow {
+    pub name: String,
+    pub lines: Vec<String>,
+}
+
+pub struct BlockView {
+    pub name: String,
+    pub variant: String,
+    pub title: String,
+    pub caches: Vec<CacheView>,
+    pub decode: Vec<StepView>,
+    pub prefill: Vec<StepView>,
+}
+
+pub struct CacheView {
+    pub name: String,
+    pub index: String,
+}
+
+pub struct FieldView {
+    pub name: String,
+    pub comment: String,
+}
+
+pub struct BufferView {
+    pub name: String,
+    pub width: usize,
+    pub comment: String,
+}
+
+/// A dispatch as a Rust statement.
+pub struct StepView {
+    pub barrier: bool,
+    pub call: String,
+}
+
+/// What the plan does not know: names and the packed file.
+pub struct Facts<'a> {
+    pub title: String,
+    pub source: &'a str,
+    pub name: &'a str,
+    pub parameters: u64,
+    pub weights_bytes: u64,
+    pub weights_header_sha256: String,
+}
+
+impl<'a> ModelFile<'a> {
+    /// The view of a plan.
+    pub fn new(plan: &'a Plan, facts: Facts<'a>) -> Self {
+        let (prefill_embed, prefill_head) = (steps(plan, &plan.prefill.embed), steps(plan, &plan.prefill.head));
+        let table = |name: String, items: Vec<String>| TableRow { name, lines: wrap(items, LINE - 4) };
+        ModelFile {
+            version: env!("CARGO_PKG_VERSION"),
+            title: facts.title,
+            source: facts.source,
+            name: facts.name,
+            architecture: crate::naming::plain(&plan.config.architecture),
+            layers: plan.layers.len(),
+            hidden: grouped(plan.config.hidden_size as u64),
+            vocab: grouped(plan.config.vocab_size as u64),
+            context: grouped(plan.context as u64),
+            default_context: grouped(plan.context.min(DEFAULT_CONTEXT) as u64),
+            prefill_tile: plan.prefill_tile,
+            logits_tile: LOGITS_TILE.min(plan.prefill_tile),
+            prefill_layers: plan.prefill_layers,
+            parameters: grouped(facts.parameters),
+            weights_bytes: grouped(facts.weights_bytes),
+            weights_header_sha256: facts.weights_header_sha256,
+            kv_bytes_per_token: grouped(kv_bytes_per_token(plan)),
+            activation_bytes: grouped(activation_bytes(plan)),
+            kv: match plan.kv {
+                KvFormat::F16 => "f16",
+                KvFormat::F32 => "f32",
+            },
+            decode_dispatches: decode_dispatches(plan),
+            kernels: plan
+                .kernels
+                .iter()
+                .map(|k| KernelRow {
+                    constant: constant(&k.name),
+                    name: &k.name,
+                    threads: k.threads,
+                    threadgroup_bytes: k.threadgroup_bytes,
+                })
+                .collect(),
+            tables: plan
+                .tables
+                .iter()
+                .map(|t| {
+                    let items = t.kernels.iter().map(|&id| format!("kernel::{}", constant(&plan.kernels[id].name)));
+                    table(t.name.clone(), items.collect())
+                })
+                .collect(),
+            blocks: blocks(plan),
+            block_lines: wrap(
+                plan.layers.iter().map(|layer| format!("Block::{}", variant(&plan.blocks[layer.block]))),
+                LINE - 4,
+            ),
+            layer_fields: fields(&plan.layer_fields),
+            model_fields: fields(&plan.model_fields),
+            decode_buffers: buffers(&plan.decode_buffers),
+            prefill_buffers: buffers(&plan.prefill_buffers),
+            states: vec![(); plan.states.len()],
+            state_lines: wrap(
+                plan.states.iter().map(|s| {
+                    let capacity = s.capacity.map_or_else(|| "CONTEXT".to_owned(), |c| c.to_string());
+                    format!("({}, {capacity})", s.width() * plan.kv.bytes())
+                }),
+                LINE - 12,
+            ),
+            first_norm: &plan.first_norm,
+            final_norm: &plan.final_norm,
+            decode_embed: steps(plan, &plan.decode.embed),
+            decode_head: steps(plan, &plan.decode.head),
+            prefill_embed,
+            prefill_head,
+        }
+    }
+}
+
+/// Bytes of cache that one more token of context costs, windowed caches left out.
+pub fn kv_bytes_per_token(plan: &Plan) -> u64 {
+    let whole = plan.states.iter().filter(|state| state.capacity.is_none());
+    whole.map(|state| 2 * state.width() * plan.kv.bytes()).sum::<usize>() as u64
+}
+
+/// Bytes of activations and of windowed caches.
+pub fn activation_bytes(plan: &Plan) -> u64 {
+    let widths = |buffers: &[forge_plan::plan::BufferPlan]| buffers.iter().map(|b| b.width).sum::<usize>();
+    let rows = widths(&plan.decode_buffers) + widths(&plan.prefill_buffers) * plan.prefill_tile;
+    let windowed: usize =
+        plan.states.iter().filter_map(|s| s.capacity.map(|c| 2 * c * s.width() * plan.kv.bytes())).sum();
+    ((rows + plan.config.vocab_size) * 4 + windowed) as u64
+}
+
+/// Dispatches of one decode step.
+pub fn decode_dispatches(plan: &Plan) -> usize {
+    let layers: usize = plan.layers.iter().map(|layer| plan.decode.blocks[layer.block].len()).sum();
+    plan.decode.embed.len() + layers + plan.decode.head.len()
+}
+
+fn fields(fields: &[forge_plan::plan::Field]) -> Vec<FieldView> {
+    fields.iter().map(|f| FieldView { name: f.name.clone(), comment: f.comment.clone() }).collect()
+}
+
+fn buffers(buffers: &[forge_plan::plan::BufferPlan]) -> Vec<BufferView> {
+    buffers.iter().map(|b| BufferView { name: b.name.clone(), width: b.width, comment: b.comment.clone() }).collect()
+}
+
+fn blocks(plan: &Plan) -> Vec<BlockView> {
+    plan.blocks
+        .iter()
+        .enumerate()
+        .map(|(index, name)| {
+            let layers: Vec<_> = plan.layers.iter().enumerate().filter(|(_, l)| l.block == index).collect();
+            let caches = layers.first().map_or(0, |(_, layer)| layer.states.len());
+            let title =
+                if plan.blocks.len() == 1 { "One layer".into() } else { format!("A {}", name.replace('_', " ")) };
+            BlockView {
+                variant: variant(name),
+                title,
+                caches: (0..caches)
+                    .map(|slot| {
+                        let own = layers.iter().all(|(i, layer)| layer.states[slot] == *i);
+                        CacheView { name: cache_name(slot), index: if own { "i".into() } else { "CACHES[i]".into() } }
+                    })
+                    .collect(),
+                decode: steps(plan, &plan.decode.blocks[index]),
+                prefill: steps(plan, &plan.prefill.blocks[index]),
+                name: name.clone(),
+            }
+        })
+        .collect()
+}
+
+fn cache_name(slot: usize) -> String {
+    if slot == 0 { "cache".into() } else { format!("cache_{slot}") }
+}
+
+fn steps(plan: &Plan, steps: &[Step]) -> Vec<StepView> {
+    steps.iter().map(|step| StepView { barrier: step.barrier, call: call(plan, step) }).collect()
+}
+
+/// The dispatch statement, broken into lines as rustfmt breaks it.
+fn call(plan: &Plan, step: &Step) -> String {
+    let kernel = match step.kernel {
+        Choice::Fixed(id) => format!("k(kernel::{})", constant(&plan.kernels[id].name)),
+        Choice::PerLayer(table) => format!("k({}[i])", plan.tables[table].name),
+    };
+    let args: Vec<String> = step.args.iter().map(argument).collect();
+    let grid: Vec<String> = step.grid.iter().map(dim).collect();
+    let grid = format!("[{}]", grid.join(", "));
+    let one = format!("pass.dispatch({kernel}, &[{}], {grid});", args.join(", "));
+    if one.len() + 8 <= LINE {
+        return one;
+    }
+    let list = format!("&[{}],", args.join(", "));
+    let list = if list.len() + 12 <= LINE {
+        list
+    } else {
+        format!("&[\n                {},\n            ],", args.join(",\n                "))
+    };
+    format!("pass.dispatch(\n            {kernel},\n            {list}\n            {grid},\n        );")
+}
+
+fn argument(arg: &Arg) -> String {
+    match arg {
+        Arg::Layer(name) => format!("&layer.{name}"),
+        Arg::Model(name) => format!("&self.{name}"),
+        Arg::NextGamma => "next_gamma".into(),
+        Arg::Buffer(name) => format!("&b.{name}"),
+        Arg::Keys(slot) => format!("&{}.keys", cache_name(*slot)),
+        Arg::Values(slot) => format!("&{}.values", cache_name(*slot)),
+        Arg::Params => "params".into(),
+        Arg::Tokens => "tokens".into(),
+        Arg::Logits => "logits".into(),
+    }
+}
+
+fn dim(dim: &Dim) -> String {
+    match dim {
+        Dim::Const(n) => n.to_string(),
+        Dim::Rows => "rows".into(),
+        Dim::RowTiles(n) => format!("rows.div_ceil({n})"),
+    }
+}

@@ -1,0 +1,18 @@
+//! Files that go into every project unchanged.
+
+#![allow(missing_docs, reason = "generated tables of file contents")]
+
+include!(concat!(env!("OUT_DIR"), "/verbatim.rs"));
+
+/// The manifest whose dependencies a generated project gets.
+pub const RUNTIME_MANIFEST: &str = include_str!("../../forge-runtime/Cargo.toml");
+/// The manifest of the software device.
+pub const METAL_SIM_MANIFEST: &str = include_str!("../../metal-sim/Cargo.toml");
+/// The workspace's manifest, for what the device's manifest inherits.
+pub const WORKSPACE_MANIFEST: &str = include_str!("../../../Cargo.toml");
+/// Formatting of emitted sources.
+pub const RUSTFMT: &str = include_str!("../../../rustfmt.toml");
+/// Build script of a generated project.
+pub const BUILD_RS: &str = include_str!("../../../templates/project/build.rs");
+/// `src/lib.rs` of a generated project.
+pub const LIB_RS: &str = include_str!("../../../templates/project/lib.rs");

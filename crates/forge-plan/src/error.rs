@@ -1,0 +1,42 @@
+//! What makes a graph impossible to plan.
+
+use forge_formats::Format;
+
+/// Why no plan exists for a graph.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The block's operations do not match any fusion pattern.
+    #[error("block {block}: no kernel for {what}")]
+    Unsupported {
+        /// Block name.
+        block: String,
+        /// The operation and what is unusual about it.
+        what: String,
+    },
+    /// A width that the kernels cannot read in vectors.
+    #[error("{role}: width {cols} is not a multiple of {multiple}")]
+    Width {
+        /// Weight role.
+        role: String,
+        /// Columns found.
+        cols: usize,
+        /// What they must be a multiple of.
+        multiple: usize,
+    },
+    /// A format without kernels.
+    #[error("{tensor}: no kernel family for format {format}")]
+    Format {
+        /// The checkpoint's tensor name.
+        tensor: String,
+        /// Its format.
+        format: Format,
+    },
+    /// More context than the model was trained for.
+    #[error("--context {asked} exceeds the trained context of {trained} tokens")]
+    Context {
+        /// Asked for.
+        asked: usize,
+        /// Trained.
+        trained: usize,
+    },
+}

@@ -1,0 +1,297 @@
+//! Kernels as the plan knows them: a family with its constants, bindings, thread counts.
+
+use forge_formats::Format;
+use forge_frontend::graph::{Activation, Attention, Rope};
+
+/// Index into [`Plan::kernels`](crate::Plan::kernels).
+pub type KernelId = usize;
+
+/// One kernel of `kernels.metal`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kernel {
+    /// The role's name, unique: `qkv_proj`, `down_proj_q6_k`.
+    pub name: String,
+    /// Family and constants.
+    pub family: Family,
+    /// Threads per threadgroup.
+    pub threads: u32,
+    /// Bytes of threadgroup memory; at most 32 768.
+    pub threadgroup_bytes: u32,
+    /// Buffer arguments, index = `[[buffer(i)]]`.
+    pub bindings: Vec<Binding>,
+}
+
+/// One buffer argument of a kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// Parameter name in MSL.
+    pub name: &'static str,
+    /// MSL element type.
+    pub element: &'static str,
+    /// Shape and format, for the comment: `[4096, 4096] q8_0`.
+    pub shape: String,
+    /// Whether the kernel reads and writes it.
+    pub access: Access,
+    /// `constant` reference rather than `device` pointer.
+    pub constant: bool,
+}
+
+/// How a kernel uses a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Only read.
+    Read,
+    /// Only written.
+    Write,
+    /// Read and written.
+    ReadWrite,
+}
+
+impl Access {
+    /// Whether the kernel reads it.
+    pub fn reads(self) -> bool {
+        self != Access::Write
+    }
+    /// Whether the kernel writes it.
+    pub fn writes(self) -> bool {
+        self != Access::Read
+    }
+}
+
+/// Kernel families; each is one `.metal` file under `templates/msl`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Family {
+    /// Token id to residual stream, decode: also `x * gamma` and partial sums of squares.
+    Embed(Embed),
+    /// Matrix times vector with a fused prologue and epilogue.
+    Gemv(Gemv),
+    /// Matrix times a tile of tokens.
+    Gemm(Gemm),
+    /// Head norms, RoPE and KV append, any number of rows.
+    RopeAppend(RopeAppend),
+    /// Causal attention of each row over the cache.
+    Attention(AttentionKernel),
+    /// Merges the partial results of a split attention.
+    AttentionReduce(AttentionKernel),
+    /// RMS norm of each row of a tile.
+    RmsNorm(RmsNorm),
+    /// `x += norm(y)` after a projection with a post-norm.
+    PostNorm(PostNorm),
+}
+
+/// Constants of the embedding kernels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embed {
+    /// Format of the table.
+    pub format: Format,
+    /// Rows of the table.
+    pub vocab: usize,
+    /// Width.
+    pub hidden: usize,
+    /// Factor on the embedding.
+    pub scale: f32,
+    /// Decode: what the next projection needs. `None` in prefill.
+    pub next: Option<NextNorm>,
+}
+
+/// What a residual epilogue prepares for the next projection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextNorm {
+    /// Slots in the partial-sums buffer that the next projection adds up.
+    pub partials: usize,
+}
+
+/// One matrix of a projection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Segment {
+    /// Stored format.
+    pub format: Format,
+    /// Output rows.
+    pub rows: usize,
+    /// First output row in the projection's result.
+    pub first_row: usize,
+}
+
+/// What scales a projection's result: the norm of its input, applied as one scalar.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NormScale {
+    /// Partial sums of squares to add up.
+    pub partials: usize,
+    /// Added to the mean of squares.
+    pub eps: f32,
+}
+
+/// What happens to a projection's result.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Epilogue {
+    /// Stored; `softcap` on logits; `partials` sums of squares for a post-norm.
+    Store {
+        /// `cap * tanh(y / cap)`.
+        softcap: Option<f32>,
+        /// Partial sums of squares of the result, for a post-norm.
+        partials: Option<usize>,
+    },
+    /// Added to the residual stream times `factor`; decode also prepares the next norm.
+    Residual {
+        /// Factor on the projection.
+        factor: f32,
+        /// Decode: what the next projection needs.
+        next: Option<NextNorm>,
+    },
+    /// `activation(gate) * up`: rows are gate rows, then up rows.
+    Gated(Activation),
+}
+
+/// Constants of a matrix-vector kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gemv {
+    /// Matrices over the same input.
+    pub segments: Vec<Segment>,
+    /// Output rows of all segments.
+    pub rows: usize,
+    /// Input width.
+    pub cols: usize,
+    /// Rows a simdgroup, simdgroups a threadgroup, simdgroups a row.
+    pub geometry: crate::geometry::Geometry,
+    /// Norm of the input.
+    pub norm: Option<NormScale>,
+    /// Whether a bias vector `[rows]` is added.
+    pub bias: bool,
+    /// What happens to the result.
+    pub epilogue: Epilogue,
+}
+
+/// Constants of a matrix-matrix kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gemm {
+    /// Matrices over the same input.
+    pub segments: Vec<Segment>,
+    /// Output rows of all segments.
+    pub rows: usize,
+    /// Input width.
+    pub cols: usize,
+    /// Tiles hold half (true) or float operands.
+    pub half_tiles: bool,
+    /// Whether a bias vector `[rows]` is added.
+    pub bias: bool,
+    /// What happens to the result.
+    pub epilogue: Epilogue,
+}
+
+/// Tokens in one tile of a matrix-matrix kernel.
+pub const GEMM_TOKENS: usize = 64;
+/// Weight rows in one tile of a matrix-matrix kernel.
+pub const GEMM_ROWS: usize = 64;
+
+/// A per-head norm: epsilon, and whether it has a gamma.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HeadNorm {
+    /// Added to the mean of squares.
+    pub eps: f32,
+    /// Multiplied by `[head_dim]` weights.
+    pub gamma: bool,
+    /// One norm over all heads together rather than one per head.
+    pub across_heads: bool,
+}
+
+/// Constants of the norm + RoPE + append kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RopeAppend {
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; 0 where the layer reads another layer's cache.
+    pub kv_heads: usize,
+    /// Elements per head.
+    pub head_dim: usize,
+    /// Norm of the queries.
+    pub q_norm: Option<HeadNorm>,
+    /// Norm of the keys.
+    pub k_norm: Option<HeadNorm>,
+    /// Norm of the values.
+    pub v_norm: Option<HeadNorm>,
+    /// Rotation; `None` for layers without positions.
+    pub rope: Option<Rope>,
+    /// Index of the frequency table in [`Plan::rope_tables`](crate::Plan::rope_tables).
+    pub table: Option<usize>,
+    /// Storage of the cache.
+    pub kv: crate::KvFormat,
+    /// Positions that the cache wraps at; `None` for a cache of the whole context.
+    pub wrap: Option<usize>,
+}
+
+/// Constants of the attention kernels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionKernel {
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Elements per head.
+    pub head_dim: usize,
+    /// Width of a row of the query buffer (q, k and v lie together).
+    pub q_stride: usize,
+    /// Scale, window, soft-cap.
+    pub attention: Attention,
+    /// Storage of the cache.
+    pub kv: crate::KvFormat,
+    /// Positions that the cache wraps at.
+    pub wrap: Option<usize>,
+    /// Parts that the context is split into; 1 writes the result directly.
+    pub splits: usize,
+}
+
+/// Constants of the row norm.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RmsNorm {
+    /// Row width.
+    pub width: usize,
+    /// Added to the mean of squares.
+    pub eps: f32,
+}
+
+/// Constants of the post-norm.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PostNorm {
+    /// Row width.
+    pub width: usize,
+    /// Added to the mean of squares.
+    pub eps: f32,
+    /// Factor on the normed value.
+    pub factor: f32,
+    /// Partial sums of squares to add up; `None`: the kernel sums the row itself (prefill).
+    pub partials: Option<usize>,
+    /// Decode: what the next projection needs.
+    pub next: Option<NextNorm>,
+}
+
+impl Gemv {
+    /// Threadgroups of the dispatch: each segment starts at a new one.
+    pub fn threadgroups(&self) -> usize {
+        self.segment_groups().iter().sum()
+    }
+
+    /// Threadgroups of each segment.
+    pub fn segment_groups(&self) -> Vec<usize> {
+        let per_group = self.geometry.rows_per_threadgroup();
+        if matches!(self.epilogue, Epilogue::Gated(_)) {
+            // Each simdgroup takes as many gate rows as up rows.
+            return vec![(self.rows / 2).div_ceil(per_group / 2)];
+        }
+        self.segments.iter().map(|s| s.rows.div_ceil(per_group)).collect()
+    }
+}
+
+impl Gemm {
+    /// Tiles of weight rows of the dispatch: each segment starts at a new one.
+    pub fn row_tiles(&self) -> usize {
+        self.segment_tiles().iter().sum()
+    }
+
+    /// Tiles of weight rows of each segment.
+    pub fn segment_tiles(&self) -> Vec<usize> {
+        if matches!(self.epilogue, Epilogue::Gated(_)) {
+            return vec![(self.rows / 2).div_ceil(GEMM_ROWS / 2)];
+        }
+        self.segments.iter().map(|s| s.rows.div_ceil(GEMM_ROWS)).collect()
+    }
+}

@@ -1,0 +1,250 @@
+//! The kernel table: one entry per distinct family, size and format, named by role.
+
+use forge_formats::Format;
+
+use crate::kernel::{
+    Access, AttentionKernel, Binding, Embed, Epilogue, Family, GEMM_ROWS, GEMM_TOKENS, Gemm, Gemv, Kernel, KernelId,
+    PostNorm, RmsNorm, RopeAppend,
+};
+
+/// Threads of the kernels that work on whole rows.
+const ROW_THREADS: u32 = 256;
+/// Heads (simdgroups) that one threadgroup of the RoPE kernel handles.
+pub const ROPE_HEADS: usize = 4;
+/// Simdgroups of the attention kernel.
+pub const ATTENTION_SIMDGROUPS: usize = 4;
+/// Elements that one threadgroup of the embedding and post-norm kernels handles.
+pub const ROW_ELEMENTS: usize = 1024;
+
+/// Kernels collected so far.
+#[derive(Default)]
+pub struct Kernels {
+    /// In file order.
+    pub list: Vec<Kernel>,
+}
+
+impl Kernels {
+    /// The kernel of this family, added under `role` (or `role` and its formats) where it is new.
+    pub fn add(&mut self, role: &str, family: Family) -> KernelId {
+        if let Some(id) = self.list.iter().position(|k| k.family == family && k.name.starts_with(role)) {
+            return id;
+        }
+        let taken = |name: &str| self.list.iter().any(|k| k.name == name);
+        let mut name = role.to_owned();
+        if taken(&name) {
+            name = format!("{role}_{}", formats(&family).unwrap_or_else(|| "alt".into()));
+        }
+        let stem = name.clone();
+        let mut count = 2;
+        while taken(&name) {
+            name = format!("{stem}_{count}");
+            count += 1;
+        }
+        self.list.push(kernel(name, family));
+        self.list.len() - 1
+    }
+}
+
+/// Formats in a kernel's name, where it has any.
+fn formats(family: &Family) -> Option<String> {
+    let segments = match family {
+        Family::Gemv(gemv) => &gemv.segments,
+        Family::Gemm(gemm) => &gemm.segments,
+        _ => return None,
+    };
+    let mut names: Vec<String> = segments.iter().map(|s| format_name(s.format)).collect();
+    names.dedup();
+    Some(names.join("_"))
+}
+
+/// A format's name in identifiers and comments: `q8_0`.
+pub fn format_name(format: Format) -> String {
+    format.to_string().to_lowercase()
+}
+
+fn binding(name: &'static str, element: &'static str, shape: String, access: Access) -> Binding {
+    Binding { name, element, shape, access, constant: false }
+}
+
+fn params() -> Binding {
+    Binding {
+        name: "step",
+        element: "StepParams",
+        shape: "position and rows of this step".into(),
+        access: Access::Read,
+        constant: true,
+    }
+}
+
+const SEGMENT_NAMES: [&str; 3] = ["weights", "weights_1", "weights_2"];
+
+fn weights(segments: &[crate::kernel::Segment], cols: usize) -> Vec<Binding> {
+    segments
+        .iter()
+        .zip(SEGMENT_NAMES)
+        .map(|(s, name)| {
+            let shape = format!("[{}, {cols}] {}", s.rows, format_name(s.format));
+            binding(name, "uchar", shape, Access::Read)
+        })
+        .collect()
+}
+
+fn kernel(name: String, family: Family) -> Kernel {
+    let (threads, threadgroup_bytes, bindings) = match &family {
+        Family::Embed(embed) => (ROW_THREADS, if embed.next.is_some() { 32 } else { 0 }, embed_bindings(embed)),
+        Family::Gemv(gemv) => gemv_shape(gemv),
+        Family::Gemm(gemm) => (128, (GEMM_TOKENS * GEMM_ROWS * 4) as u32, gemm_bindings(gemm)),
+        Family::RopeAppend(rope) => (32 * ROPE_HEADS as u32, 0, rope_bindings(rope)),
+        Family::Attention(attention) => {
+            let partial = (attention.head_dim + 2) * ATTENTION_SIMDGROUPS * 4;
+            (32 * ATTENTION_SIMDGROUPS as u32, partial as u32, attention_bindings(attention))
+        }
+        Family::AttentionReduce(attention) => (32, 0, attention_bindings(attention)),
+        Family::RmsNorm(norm) => (ROW_THREADS, 32, norm_bindings(norm)),
+        Family::PostNorm(norm) => (ROW_THREADS, 32, post_norm_bindings(norm)),
+    };
+    Kernel { name, family, threads, threadgroup_bytes, bindings }
+}
+
+fn embed_bindings(embed: &Embed) -> Vec<Binding> {
+    let shape = format!("[{}, {}] {}", embed.vocab, embed.hidden, format_name(embed.format));
+    let mut list = vec![
+        binding("table", "uchar", shape, Access::Read),
+        binding("tokens", "uint", "[rows] token ids".into(), Access::Read),
+        binding("x", "float", format!("[rows, {}] f32", embed.hidden), Access::Write),
+    ];
+    list.extend(next_bindings(embed.next, embed.hidden));
+    list
+}
+
+fn next_bindings(next: Option<crate::kernel::NextNorm>, hidden: usize) -> Vec<Binding> {
+    next.map_or_else(Vec::new, |next| {
+        vec![
+            binding("gamma", "float", format!("[{hidden}] f32, the next norm's"), Access::Read),
+            binding("scaled", "float", format!("[{hidden}] f32, x * gamma"), Access::Write),
+            binding("sums", "float", format!("[{}] f32, partial sums of x^2", next.partials), Access::Write),
+        ]
+    })
+}
+
+fn result_bindings(epilogue: &Epilogue, rows: usize, tokens: &str) -> Vec<Binding> {
+    match epilogue {
+        Epilogue::Store { partials, .. } => {
+            let mut list = vec![binding("y", "float", format!("[{tokens}{rows}] f32"), Access::Write)];
+            if let Some(partials) = partials {
+                list.push(binding(
+                    "result_sums",
+                    "float",
+                    format!("[{partials}] f32, partial sums of y^2"),
+                    Access::Write,
+                ));
+            }
+            list
+        }
+        Epilogue::Residual { next, .. } => {
+            let mut list = vec![binding("x", "float", format!("[{tokens}{rows}] f32"), Access::ReadWrite)];
+            list.extend(next_bindings(*next, rows));
+            list
+        }
+        Epilogue::Gated(_) => {
+            vec![binding("y", "float", format!("[{tokens}{}] f32", rows / 2), Access::Write)]
+        }
+    }
+}
+
+fn gemv_shape(gemv: &Gemv) -> (u32, u32, Vec<Binding>) {
+    let mut list = weights(&gemv.segments, gemv.cols);
+    let what = if gemv.norm.is_some() { ", x * gamma" } else { "" };
+    list.push(binding("input", "float", format!("[{}] f32{what}", gemv.cols), Access::Read));
+    if let Some(norm) = gemv.norm {
+        let shape = format!("[{}] f32, partial sums of squares", norm.partials);
+        list.push(binding("input_sums", "float", shape, Access::Read));
+    }
+    if gemv.bias {
+        list.push(binding("bias", "float", format!("[{}] f32", gemv.rows), Access::Read));
+    }
+    list.extend(result_bindings(&gemv.epilogue, gemv.rows, ""));
+    let g = gemv.geometry;
+    let split = if g.split_k > 1 { g.simdgroups * g.rows_per_simdgroup * 4 } else { 0 };
+    let sums = match gemv.epilogue {
+        Epilogue::Store { partials: Some(_), .. } | Epilogue::Residual { next: Some(_), .. } => g.simdgroups * 4,
+        _ => 0,
+    };
+    (32 * g.simdgroups as u32, (split + sums).next_multiple_of(16) as u32, list)
+}
+
+fn gemm_bindings(gemm: &Gemm) -> Vec<Binding> {
+    let mut list = weights(&gemm.segments, gemm.cols);
+    list.push(binding("input", "float", format!("[rows, {}] f32", gemm.cols), Access::Read));
+    if gemm.bias {
+        list.push(binding("bias", "float", format!("[{}] f32", gemm.rows), Access::Read));
+    }
+    list.extend(result_bindings(&gemm.epilogue, gemm.rows, "rows, "));
+    list.push(params());
+    list
+}
+
+fn cache(name: &'static str, kv: crate::KvFormat, kv_heads: usize, head_dim: usize, access: Access) -> Binding {
+    let shape = format!("[positions, {kv_heads}, {head_dim}] {}", kv.msl());
+    binding(name, kv.msl(), shape, access)
+}
+
+fn rope_bindings(rope: &RopeAppend) -> Vec<Binding> {
+    let q_width = rope.heads * rope.head_dim;
+    let width = q_width + 2 * rope.kv_heads * rope.head_dim;
+    let mut list = vec![
+        binding("qkv", "float", format!("[rows, {width}] f32"), Access::Read),
+        binding("q", "float", format!("[rows, {q_width}] f32"), Access::Write),
+    ];
+    if rope.kv_heads > 0 {
+        list.push(cache("keys", rope.kv, rope.kv_heads, rope.head_dim, Access::Write));
+        list.push(cache("values", rope.kv, rope.kv_heads, rope.head_dim, Access::Write));
+    }
+    let norms = [
+        ("q_gamma", rope.q_norm, rope.heads),
+        ("k_gamma", rope.k_norm, rope.kv_heads),
+        ("v_gamma", rope.v_norm, rope.kv_heads),
+    ];
+    for (name, norm, heads) in norms {
+        if let Some(norm) = norm
+            && norm.gamma
+        {
+            let width = if norm.across_heads { heads * rope.head_dim } else { rope.head_dim };
+            list.push(binding(name, "float", format!("[{width}] f32"), Access::Read));
+        }
+    }
+    list.push(params());
+    list
+}
+
+fn attention_bindings(attention: &AttentionKernel) -> Vec<Binding> {
+    let q = format!("[rows, {}] f32", attention.heads * attention.head_dim);
+    let cache = |name| cache(name, attention.kv, attention.kv_heads, attention.head_dim, Access::Read);
+    vec![
+        binding("q", "float", q.clone(), Access::Read),
+        cache("keys"),
+        cache("values"),
+        binding("y", "float", q, Access::Write),
+        params(),
+    ]
+}
+
+fn norm_bindings(norm: &RmsNorm) -> Vec<Binding> {
+    vec![
+        binding("x", "float", format!("[rows, {}] f32", norm.width), Access::Read),
+        binding("gamma", "float", format!("[{}] f32", norm.width), Access::Read),
+        binding("y", "float", format!("[rows, {}] f32", norm.width), Access::Write),
+    ]
+}
+
+fn post_norm_bindings(norm: &PostNorm) -> Vec<Binding> {
+    let mut list = vec![binding("y", "float", format!("[rows, {}] f32", norm.width), Access::Read)];
+    if let Some(partials) = norm.partials {
+        let shape = format!("[{partials}] f32, partial sums of y^2");
+        list.push(binding("result_sums", "float", shape, Access::Read));
+    }
+    list.push(binding("post_gamma", "float", format!("[{}] f32", norm.width), Access::Read));
+    list.push(binding("x", "float", format!("[rows, {}] f32", norm.width), Access::ReadWrite));
+    list.extend(next_bindings(norm.next, norm.width));
+    list
+}

@@ -1,0 +1,230 @@
+//! The plan's own types and the entry point.
+
+use forge_frontend::Graph;
+use forge_frontend::ModelConfig;
+
+use crate::error::PlanError;
+use crate::fuse::fuse;
+use crate::kernel::{Kernel, KernelId};
+use crate::pack::PackPlan;
+use crate::schedule::Scheduler;
+
+/// Storage of keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KvFormat {
+    /// Half precision.
+    #[default]
+    F16,
+    /// Single precision.
+    F32,
+}
+
+impl KvFormat {
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            KvFormat::F16 => 2,
+            KvFormat::F32 => 4,
+        }
+    }
+    /// The MSL type.
+    pub fn msl(self) -> &'static str {
+        match self {
+            KvFormat::F16 => "half",
+            KvFormat::F32 => "float",
+        }
+    }
+}
+
+/// What the user chooses.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PlanOptions {
+    /// Largest context in tokens; the trained length unless given.
+    pub context: Option<usize>,
+    /// Storage of keys and values.
+    pub kv: KvFormat,
+}
+
+/// Everything the emitted project is rendered from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The model's sizes.
+    pub config: ModelConfig,
+    /// Storage of keys and values.
+    pub kv: KvFormat,
+    /// Largest context, tokens.
+    pub context: usize,
+    /// Most tokens in one prefill tile.
+    pub prefill_tile: usize,
+    /// Layers encoded into one command buffer of a prefill tile, so that none runs for long.
+    pub prefill_layers: usize,
+    /// All kernels, in file order.
+    pub kernels: Vec<Kernel>,
+    /// Distinct RoPE frequency tables.
+    pub rope_tables: Vec<Vec<f32>>,
+    /// Activation buffers of the decode path, one row each.
+    pub decode_buffers: Vec<BufferPlan>,
+    /// Activation buffers of the prefill path, `prefill_tile` rows each.
+    pub prefill_buffers: Vec<BufferPlan>,
+    /// Weight fields of a layer.
+    pub layer_fields: Vec<Field>,
+    /// Weight fields outside the layers.
+    pub model_fields: Vec<Field>,
+    /// Per-layer kernel choices, where layers differ in format.
+    pub tables: Vec<KernelTable>,
+    /// Steps of both paths.
+    pub decode: Schedule,
+    /// Steps of both paths.
+    pub prefill: Schedule,
+    /// Caches.
+    pub states: Vec<StatePlan>,
+    /// Block and caches of each layer.
+    pub layers: Vec<LayerPlan>,
+    /// Block names.
+    pub blocks: Vec<String>,
+    /// Field of the norm that every layer starts with.
+    pub first_norm: String,
+    /// Field of the norm before the head.
+    pub final_norm: String,
+    /// The weights file.
+    pub weights: PackPlan,
+}
+
+/// An activation buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BufferPlan {
+    /// Field name.
+    pub name: String,
+    /// f32 elements per row.
+    pub width: usize,
+    /// What it holds.
+    pub comment: String,
+}
+
+/// A packed weight that a layer (or the model) has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// `qkv_proj`.
+    pub name: String,
+    /// Shape and format of the first layer's tensor; all formats where they differ.
+    pub comment: String,
+}
+
+/// A kernel that depends on the layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelTable {
+    /// Constant's name: `DOWN_PROJ`.
+    pub name: String,
+    /// Kernel of each layer (of other blocks' layers: the block's first).
+    pub kernels: Vec<KernelId>,
+}
+
+/// A KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatePlan {
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Elements per head.
+    pub head_dim: usize,
+    /// Positions kept; `None`: the whole context.
+    pub capacity: Option<usize>,
+}
+
+impl StatePlan {
+    /// Elements of K (and of V) per position.
+    pub fn width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+}
+
+/// A layer's block and caches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerPlan {
+    /// Index into [`Plan::blocks`].
+    pub block: usize,
+    /// Index into [`Plan::states`].
+    pub states: Vec<usize>,
+}
+
+/// Steps of one path.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Schedule {
+    /// Before the layers.
+    pub embed: Vec<Step>,
+    /// One list per block.
+    pub blocks: Vec<Vec<Step>>,
+    /// After the layers.
+    pub head: Vec<Step>,
+}
+
+/// One dispatch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Which kernel.
+    pub kernel: Choice,
+    /// Arguments in binding order.
+    pub args: Vec<Arg>,
+    /// Threadgroups.
+    pub grid: [Dim; 3],
+    /// Whether an encoder barrier precedes it.
+    pub barrier: bool,
+}
+
+/// A kernel, fixed or by layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// The same in all layers.
+    Fixed(KernelId),
+    /// Index into [`Plan::tables`].
+    PerLayer(usize),
+}
+
+/// An argument of a dispatch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arg {
+    /// A layer's weight field.
+    Layer(String),
+    /// A weight outside the layers.
+    Model(String),
+    /// The gamma of the norm that follows the block: the next layer's first norm, or the final one.
+    NextGamma,
+    /// An activation buffer.
+    Buffer(String),
+    /// Keys of the layer's state slot.
+    Keys(usize),
+    /// Values of the layer's state slot.
+    Values(usize),
+    /// The step's parameters.
+    Params,
+    /// Token ids.
+    Tokens,
+    /// Logits.
+    Logits,
+}
+
+/// Threadgroups along one axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dim {
+    /// Known at generation.
+    Const(usize),
+    /// Rows of the step.
+    Rows,
+    /// Rows of the step, that many at once.
+    RowTiles(usize),
+}
+
+/// Plans a graph.
+///
+/// # Errors
+/// [`PlanError`] names the block, role or option that has no plan.
+pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan, PlanError> {
+    let trained = graph.config.trained_context;
+    let context = options.context.unwrap_or(trained);
+    if context > trained || context == 0 {
+        return Err(PlanError::Context { asked: context, trained });
+    }
+    let embed = fuse(&graph.embed.block)?;
+    let head = fuse(&graph.head.block)?;
+    let blocks = graph.blocks.iter().map(fuse).collect::<Result<Vec<_>, _>>()?;
+    Scheduler::new(graph, context, options.kv).run(&embed, &blocks, &head)
+}

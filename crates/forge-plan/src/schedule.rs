@@ -1,0 +1,671 @@
+//! Both paths' steps from the fused blocks: kernels with their constants, arguments, grids, and the packed
+//! tensors they read.
+
+use std::collections::BTreeMap;
+
+use forge_formats::Format;
+use forge_frontend::Graph;
+use forge_frontend::graph::{Layer, SlotId, Stage, WeightId};
+
+use crate::error::PlanError;
+use crate::fuse::{AttentionStep, Fused, FusedBlock, Input, Matrix, Norm, Projection, Result as Outcome, RopeStep};
+use crate::geometry::gemv_geometry;
+use crate::kernel::*;
+use crate::kernels::{Kernels, ROPE_HEADS, ROW_ELEMENTS, format_name};
+use crate::pack::{PackPart, PackPlan, PackedTensor};
+use crate::plan::*;
+use crate::{barriers, roles};
+
+/// Most tokens in one prefill tile.
+const PREFILL_TILE: usize = 256;
+/// Weight elements times tokens that one prefill command buffer may multiply: about a quarter of a second
+/// on the slowest GPU, so that the system's watchdog never sees a long one.
+const PREFILL_WORK: usize = 250_000_000_000;
+
+/// Where a block's weights come from: the layers that run it, or a stage.
+enum Owners<'a> {
+    Layers(Vec<(usize, &'a Layer)>),
+    Stage(&'a Stage),
+}
+
+impl Owners<'_> {
+    fn weight(&self, owner: usize, slot: SlotId) -> WeightId {
+        match self {
+            Owners::Layers(layers) => layers[owner].1.weights[slot],
+            Owners::Stage(stage) => stage.weights[slot],
+        }
+    }
+    fn count(&self) -> usize {
+        match self {
+            Owners::Layers(layers) => layers.len(),
+            Owners::Stage(_) => 1,
+        }
+    }
+}
+
+pub(crate) struct Scheduler<'a> {
+    graph: &'a Graph,
+    context: usize,
+    kv: KvFormat,
+    tile: usize,
+    partials: usize,
+    kernels: Kernels,
+    rope_tables: Vec<Vec<f32>>,
+    tables: Vec<KernelTable>,
+    buffers: BTreeMap<&'static str, BTreeMap<String, usize>>,
+    layer_fields: Vec<Field>,
+    model_fields: Vec<Field>,
+    packed: BTreeMap<(Option<usize>, String), PackedTensor>,
+}
+
+impl<'a> Scheduler<'a> {
+    pub(crate) fn new(graph: &'a Graph, context: usize, kv: KvFormat) -> Self {
+        Scheduler {
+            graph,
+            context,
+            kv,
+            tile: PREFILL_TILE.min(context),
+            partials: 0,
+            kernels: Kernels::default(),
+            rope_tables: Vec::new(),
+            tables: Vec::new(),
+            buffers: BTreeMap::new(),
+            layer_fields: Vec::new(),
+            model_fields: Vec::new(),
+            packed: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn run(
+        mut self,
+        embed: &FusedBlock,
+        blocks: &[FusedBlock],
+        head: &FusedBlock,
+    ) -> Result<Plan, PlanError> {
+        let graph = self.graph;
+        let owners: Vec<Owners<'_>> = (0..blocks.len())
+            .map(|block| {
+                let layers = graph.layers.iter().enumerate();
+                Owners::Layers(layers.filter(|(_, layer)| layer.block == block).collect())
+            })
+            .collect();
+        self.partials = self.max_partials(blocks, &owners);
+        let (embed_owner, head_owner) = (Owners::Stage(&graph.embed), Owners::Stage(&graph.head));
+        let mut decode = Schedule::default();
+        let mut prefill = Schedule::default();
+        decode.embed = self.steps(embed, &embed_owner, true)?;
+        prefill.embed = self.steps(embed, &embed_owner, false)?;
+        for (block, owner) in blocks.iter().zip(&owners) {
+            decode.blocks.push(self.steps(block, owner, true)?);
+        }
+        decode.head = self.steps(head, &head_owner, true)?;
+        for (block, owner) in blocks.iter().zip(&owners) {
+            prefill.blocks.push(self.steps(block, owner, false)?);
+        }
+        prefill.head = self.steps(head, &head_owner, false)?;
+        let order: Vec<usize> = graph.layers.iter().map(|layer| layer.block).collect();
+        barriers::place(&mut decode, &order, &self.kernels.list, &self.tables);
+        barriers::place(&mut prefill, &order, &self.kernels.list, &self.tables);
+        let layer_work = self.tile
+            * graph.weights.iter().filter(|w| w.layer.is_some()).map(|w| w.rows * w.cols).sum::<usize>()
+            / graph.layers.len().max(1);
+        let buffers = |path| {
+            self.buffers
+                .get(path)
+                .into_iter()
+                .flatten()
+                .map(|(name, &width)| BufferPlan {
+                    name: name.clone(),
+                    width,
+                    comment: buffer_comment(name).to_owned(),
+                })
+                .collect()
+        };
+        Ok(Plan {
+            config: graph.config.clone(),
+            kv: self.kv,
+            context: self.context,
+            prefill_tile: self.tile,
+            prefill_layers: (PREFILL_WORK / layer_work.max(1)).clamp(1, graph.layers.len().max(1)),
+            decode_buffers: buffers("decode"),
+            prefill_buffers: buffers("prefill"),
+            kernels: self.kernels.list,
+            rope_tables: self.rope_tables,
+            layer_fields: self.layer_fields,
+            model_fields: self.model_fields,
+            tables: self.tables,
+            decode,
+            prefill,
+            states: graph
+                .states
+                .iter()
+                .map(|state| StatePlan {
+                    kv_heads: state.spec.kv_heads,
+                    head_dim: state.spec.head_dim,
+                    capacity: capacity(state.spec.window, self.tile, self.context),
+                })
+                .collect(),
+            layers: graph
+                .layers
+                .iter()
+                .map(|layer| LayerPlan { block: layer.block, states: layer.states.clone() })
+                .collect(),
+            blocks: blocks.iter().map(|block| block.name.clone()).collect(),
+            first_norm: first_norm(graph, blocks)?,
+            final_norm: stage_norm(graph, head)?,
+            weights: PackPlan { fingerprint: String::new(), tensors: self.packed.into_values().collect() },
+        })
+    }
+
+    /// Slots that the largest producer of partial sums fills.
+    fn max_partials(&self, blocks: &[FusedBlock], owners: &[Owners<'_>]) -> usize {
+        let hidden = self.graph.config.hidden_size;
+        let mut most = hidden.div_ceil(ROW_ELEMENTS);
+        for (block, owner) in blocks.iter().zip(owners) {
+            for op in &block.ops {
+                if let Fused::Projection(p) = op
+                    && let Outcome::Residual { post_norm: None, .. } = p.result
+                {
+                    for layer in 0..owner.count() {
+                        let weight = &self.graph.weights[owner.weight(layer, p.matrices[0].weight)];
+                        let geometry = gemv_geometry(weight.format, weight.rows, weight.cols);
+                        most = most.max(weight.rows.div_ceil(geometry.rows_per_threadgroup()));
+                    }
+                }
+            }
+        }
+        most
+    }
+
+    fn steps(&mut self, block: &FusedBlock, owner: &Owners<'_>, decode: bool) -> Result<Vec<Step>, PlanError> {
+        let mut steps = Vec::new();
+        for (index, op) in block.ops.iter().enumerate() {
+            match op {
+                Fused::Embed { table, scale } => steps.push(self.embed(owner, *table, *scale, decode)?),
+                Fused::Projection(projection) => {
+                    let next_gamma = self.next_gamma(block, owner, index)?;
+                    self.projection(block, owner, projection, next_gamma, decode, &mut steps)?;
+                }
+                Fused::RopeAppend(rope) => steps.push(self.rope(owner, rope, decode)),
+                Fused::Attention(attention) => steps.push(self.attention(owner, attention, decode)),
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Declares an activation buffer at least `width` wide.
+    fn buffer(&mut self, decode: bool, name: &str, width: usize) -> Arg {
+        let path = if decode { "decode" } else { "prefill" };
+        let entry = self.buffers.entry(path).or_default().entry(name.to_owned()).or_insert(width);
+        *entry = width.max(*entry);
+        Arg::Buffer(name.to_owned())
+    }
+
+    /// Packs `slots` of every owner under `field` and returns the argument that names it.
+    fn field(
+        &mut self,
+        owner: &Owners<'_>,
+        field: &str,
+        parts: &[Option<SlotId>],
+        lengths: &[usize],
+        vector: bool,
+    ) -> Arg {
+        let mut comments: Vec<String> = Vec::new();
+        for index in 0..owner.count() {
+            let ids: Vec<PackPart> = parts
+                .iter()
+                .zip(lengths)
+                .map(|(slot, &length)| match slot {
+                    Some(slot) => PackPart::Weight(owner.weight(index, *slot)),
+                    None => PackPart::Zeros(length),
+                })
+                .collect();
+            let weight = ids.iter().find_map(|part| match part {
+                PackPart::Weight(id) => Some(&self.graph.weights[*id]),
+                PackPart::Zeros(_) => None,
+            });
+            let Some(weight) = weight else { continue };
+            let (format, rows, cols) = if vector {
+                (Format::F32, 1, lengths.iter().sum())
+            } else {
+                (weight.format, lengths.iter().sum(), weight.cols)
+            };
+            let shape = if vector { format!("[{cols}]") } else { format!("[{rows}, {cols}]") };
+            let comment = format!("{shape} {}", format_name(format));
+            if !comments.contains(&comment) {
+                comments.push(comment);
+            }
+            let (layer, name) = match owner {
+                Owners::Layers(layers) => (Some(layers[index].0), format!("layers.{}.{field}", layers[index].0)),
+                Owners::Stage(_) => (None, field.to_owned()),
+            };
+            self.packed.entry((layer, field.to_owned())).or_insert(PackedTensor {
+                name,
+                format,
+                rows,
+                cols,
+                parts: ids,
+            });
+        }
+        let fields = match owner {
+            Owners::Layers(_) => &mut self.layer_fields,
+            Owners::Stage(_) => &mut self.model_fields,
+        };
+        if !fields.iter().any(|known| known.name == field) {
+            fields.push(Field { name: field.to_owned(), comment: comments.join(" or ") });
+        }
+        match owner {
+            Owners::Layers(_) => Arg::Layer(field.to_owned()),
+            Owners::Stage(_) => Arg::Model(field.to_owned()),
+        }
+    }
+
+    fn vector(&mut self, owner: &Owners<'_>, slot: SlotId) -> Arg {
+        let weight = &self.graph.weights[owner.weight(0, slot)];
+        let (role, length) = (weight.role.clone(), weight.cols);
+        self.field(owner, &role, &[Some(slot)], &[length], true)
+    }
+
+    fn check_format(&self, id: WeightId) -> Result<Format, PlanError> {
+        let weight = &self.graph.weights[id];
+        if !crate::geometry::has_kernels(weight.format) {
+            return Err(PlanError::Format { tensor: weight.tensor.clone(), format: weight.format });
+        }
+        if weight.cols % 4 != 0 {
+            return Err(PlanError::Width { role: weight.role.clone(), cols: weight.cols, multiple: 4 });
+        }
+        Ok(weight.format)
+    }
+
+    /// The gamma of the norm that reads the residual stream after operation `index`.
+    fn next_gamma(&mut self, block: &FusedBlock, owner: &Owners<'_>, index: usize) -> Result<Arg, PlanError> {
+        for op in &block.ops[index + 1..] {
+            if let Fused::Projection(Projection { input: Input::Stream(norm), .. }) = op {
+                return match norm {
+                    Some(norm) => Ok(self.vector(owner, norm.gamma)),
+                    None => Err(PlanError::Unsupported {
+                        block: block.name.clone(),
+                        what: "a projection of the residual stream without a norm".into(),
+                    }),
+                };
+            }
+        }
+        Ok(Arg::NextGamma)
+    }
+
+    fn next(&self, decode: bool) -> Option<NextNorm> {
+        decode.then_some(NextNorm { partials: self.partials })
+    }
+
+    fn next_args(&mut self, decode: bool, next_gamma: Arg, args: &mut Vec<Arg>) {
+        if decode {
+            args.push(next_gamma);
+            args.push(self.buffer(true, "scaled", self.graph.config.hidden_size));
+            args.push(self.buffer(true, "sums", self.partials));
+        }
+    }
+
+    fn embed(&mut self, owner: &Owners<'_>, table: SlotId, scale: f32, decode: bool) -> Result<Step, PlanError> {
+        let id = owner.weight(0, table);
+        let format = self.check_format(id)?;
+        let (vocab, hidden) = (self.graph.weights[id].rows, self.graph.weights[id].cols);
+        let weights = self.field(owner, "token_embd", &[Some(table)], &[vocab], false);
+        let role = if decode { "embed" } else { "embed_tile" };
+        let next = self.next(decode);
+        let kernel = self.kernels.add(role, Family::Embed(Embed { format, vocab, hidden, scale, next }));
+        let mut args = vec![weights, Arg::Tokens, self.buffer(decode, "x", hidden)];
+        self.next_args(decode, Arg::NextGamma, &mut args);
+        let rows = if decode { Dim::Const(1) } else { Dim::Rows };
+        Ok(Step {
+            kernel: Choice::Fixed(kernel),
+            args,
+            grid: [Dim::Const(hidden.div_ceil(ROW_ELEMENTS)), rows, Dim::Const(1)],
+            barrier: false,
+        })
+    }
+
+    /// Runs of matrices that have one format in every layer, so that they can be stacked.
+    fn stack<'m>(&self, owner: &Owners<'_>, matrices: &'m [Matrix]) -> Vec<&'m [Matrix]> {
+        let formats = |m: &Matrix| -> Vec<Format> {
+            (0..owner.count()).map(|i| self.graph.weights[owner.weight(i, m.weight)].format).collect()
+        };
+        matrices.chunk_by(|a, b| formats(a) == formats(b)).collect()
+    }
+
+    fn projection(
+        &mut self,
+        block: &FusedBlock,
+        owner: &Owners<'_>,
+        p: &Projection,
+        next_gamma: Arg,
+        decode: bool,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), PlanError> {
+        let hidden = self.graph.config.hidden_size;
+        let rows: usize = p.matrices.iter().map(|m| m.rows).sum();
+        // Weights, stacked where formats allow.
+        let groups: Vec<Vec<Matrix>> = self.stack(owner, &p.matrices).into_iter().map(<[_]>::to_vec).collect();
+        let mut args = Vec::new();
+        for group in &groups {
+            let roles: Vec<&str> = group.iter().map(|m| self.role(owner, m.weight)).collect();
+            let field = if roles == ["token_embd"] { "token_embd".into() } else { roles::projection(&roles) };
+            let slots: Vec<_> = group.iter().map(|m| Some(m.weight)).collect();
+            let lengths: Vec<_> = group.iter().map(|m| m.rows).collect();
+            args.push(self.field(owner, &field, &slots, &lengths, false));
+        }
+        // The input, through its norm.
+        let mut norm = None;
+        match &p.input {
+            Input::Stream(Some(n)) if decode => {
+                args.push(self.buffer(true, "scaled", hidden));
+                args.push(self.buffer(true, "sums", self.partials));
+                self.vector(owner, n.gamma);
+                norm = Some(NormScale { partials: self.partials, eps: n.eps });
+            }
+            Input::Stream(Some(n)) => {
+                steps.push(self.row_norm(owner, *n));
+                args.push(self.buffer(false, "normed", hidden));
+            }
+            Input::Stream(None) => args.push(self.buffer(decode, "x", hidden)),
+            Input::Buffer(name) => args.push(self.buffer(decode, name, p.cols)),
+        }
+        let bias = p.matrices.iter().any(|m| m.bias.is_some());
+        if bias {
+            let slots: Vec<_> = p.matrices.iter().map(|m| m.bias).collect();
+            let lengths: Vec<_> = p.matrices.iter().map(|m| m.rows).collect();
+            args.push(self.field(owner, &format!("{}_bias", p.name), &slots, &lengths, true));
+        }
+        // The result.
+        let mut post = None;
+        let mut partials = None;
+        let epilogue = match &p.result {
+            Outcome::Store { softcap } => {
+                let logits = p.name == "lm_head";
+                args.push(if logits { Arg::Logits } else { self.buffer(decode, &p.buffer, rows) });
+                Epilogue::Store { softcap: *softcap, partials: None }
+            }
+            Outcome::Gated(activation) => {
+                args.push(self.buffer(decode, &p.buffer, rows / 2));
+                Epilogue::Gated(*activation)
+            }
+            Outcome::Residual { factor, post_norm: None } => {
+                args.push(self.buffer(decode, "x", hidden));
+                self.next_args(decode, next_gamma.clone(), &mut args);
+                Epilogue::Residual { factor: *factor, next: self.next(decode) }
+            }
+            Outcome::Residual { factor, post_norm: Some(n) } => {
+                args.push(self.buffer(decode, "projected", rows));
+                if decode {
+                    partials = Some(self.store_partials(owner, p));
+                    args.push(self.buffer(true, "projected_sums", partials.unwrap_or(0)));
+                }
+                post = Some((*n, *factor));
+                Epilogue::Store { softcap: None, partials }
+            }
+        };
+        if !decode {
+            args.push(Arg::Params);
+        }
+        let mut choices = Vec::new();
+        for layer in 0..owner.count() {
+            let mut segments = Vec::new();
+            let mut first_row = 0;
+            for group in &groups {
+                let format = self.check_format(owner.weight(layer, group[0].weight))?;
+                let rows: usize = group.iter().map(|m| m.rows).sum();
+                segments.push(Segment { format, rows, first_row });
+                first_row += rows;
+            }
+            let widest = segments.iter().max_by_key(|s| s.rows).map(|s| s.format);
+            let family = if decode {
+                let mut geometry = gemv_geometry(widest.unwrap_or(Format::F32), rows, p.cols);
+                if matches!(epilogue, Epilogue::Gated(_)) {
+                    // A simdgroup holds gate rows and their up rows.
+                    geometry.rows_per_simdgroup = geometry.rows_per_simdgroup.next_multiple_of(2);
+                }
+                Family::Gemv(Gemv { geometry, segments, rows, cols: p.cols, norm, bias, epilogue })
+            } else {
+                let half_tiles = false;
+                Family::Gemm(Gemm { segments, rows, cols: p.cols, half_tiles, bias, epilogue })
+            };
+            let role = if decode { p.name.clone() } else { format!("{}_tile", p.name) };
+            choices.push(self.kernels.add(&role, family));
+        }
+        let kernel = self.choose(block, owner, &p.name, decode, &choices);
+        let grid = self.projection_grid(kernel, decode);
+        steps.push(Step { kernel, args, grid, barrier: false });
+        if let Some((norm, factor)) = post {
+            steps.push(self.post_norm(owner, norm, factor, partials, next_gamma));
+        }
+        Ok(())
+    }
+
+    fn role(&self, owner: &Owners<'_>, slot: SlotId) -> &'a str {
+        &self.graph.weights[owner.weight(0, slot)].role
+    }
+
+    /// Partial sums that a stored projection's widest geometry writes.
+    fn store_partials(&self, owner: &Owners<'_>, p: &Projection) -> usize {
+        (0..owner.count())
+            .map(|layer| {
+                let weight = &self.graph.weights[owner.weight(layer, p.matrices[0].weight)];
+                let geometry = gemv_geometry(weight.format, weight.rows, weight.cols);
+                weight.rows.div_ceil(geometry.rows_per_threadgroup())
+            })
+            .max()
+            .unwrap_or(1)
+    }
+
+    /// One kernel for all layers, or a table.
+    fn choose(
+        &mut self,
+        block: &FusedBlock,
+        owner: &Owners<'_>,
+        name: &str,
+        decode: bool,
+        choices: &[KernelId],
+    ) -> Choice {
+        if choices.iter().all(|&id| id == choices[0]) {
+            return Choice::Fixed(choices[0]);
+        }
+        let mut kernels = vec![choices[0]; self.graph.layers.len()];
+        if let Owners::Layers(layers) = owner {
+            for ((layer, _), &id) in layers.iter().zip(choices) {
+                kernels[*layer] = id;
+            }
+        }
+        let block = if self.graph.blocks.len() > 1 { format!("{}_", block.name) } else { String::new() };
+        let path = if decode { "" } else { "_tile" };
+        let name = format!("{block}{name}{path}").to_uppercase();
+        self.tables.push(KernelTable { name, kernels });
+        Choice::PerLayer(self.tables.len() - 1)
+    }
+
+    fn projection_grid(&self, kernel: Choice, decode: bool) -> [Dim; 3] {
+        let id = match kernel {
+            Choice::Fixed(id) => id,
+            Choice::PerLayer(table) => self.tables[table].kernels[0],
+        };
+        match &self.kernels.list[id].family {
+            Family::Gemv(gemv) => [Dim::Const(gemv.threadgroups()), Dim::Const(1), Dim::Const(1)],
+            Family::Gemm(gemm) => [Dim::Const(gemm.row_tiles()), Dim::RowTiles(GEMM_TOKENS), Dim::Const(1)],
+            _ => {
+                debug_assert!(!decode, "projections are matrix kernels");
+                [Dim::Const(1); 3]
+            }
+        }
+    }
+
+    fn row_norm(&mut self, owner: &Owners<'_>, norm: Norm) -> Step {
+        let width = self.graph.config.hidden_size;
+        let gamma = self.vector(owner, norm.gamma);
+        let kernel = self.kernels.add("rms_norm_tile", Family::RmsNorm(RmsNorm { width, eps: norm.eps }));
+        let args = vec![self.buffer(false, "x", width), gamma, self.buffer(false, "normed", width)];
+        Step { kernel: Choice::Fixed(kernel), args, grid: [Dim::Rows, Dim::Const(1), Dim::Const(1)], barrier: false }
+    }
+
+    fn post_norm(
+        &mut self,
+        owner: &Owners<'_>,
+        norm: Norm,
+        factor: f32,
+        partials: Option<usize>,
+        next_gamma: Arg,
+    ) -> Step {
+        let decode = partials.is_some();
+        let width = self.graph.config.hidden_size;
+        let family = PostNorm { width, eps: norm.eps, factor, partials, next: self.next(decode) };
+        let role = if decode { "post_norm" } else { "post_norm_tile" };
+        let kernel = self.kernels.add(role, Family::PostNorm(family));
+        let mut args = vec![self.buffer(decode, "projected", width)];
+        if let Some(partials) = partials {
+            args.push(self.buffer(true, "projected_sums", partials));
+        }
+        args.push(self.vector(owner, norm.gamma));
+        args.push(self.buffer(decode, "x", width));
+        self.next_args(decode, next_gamma, &mut args);
+        let groups = if decode { Dim::Const(width.div_ceil(ROW_ELEMENTS)) } else { Dim::Const(1) };
+        let rows = if decode { Dim::Const(1) } else { Dim::Rows };
+        Step { kernel: Choice::Fixed(kernel), args, grid: [groups, rows, Dim::Const(1)], barrier: false }
+    }
+
+    fn rope(&mut self, owner: &Owners<'_>, step: &RopeStep, decode: bool) -> Step {
+        let table = step.rope.as_ref().map(|rope| {
+            self.rope_tables.iter().position(|t| *t == rope.inv_freq).unwrap_or_else(|| {
+                self.rope_tables.push(rope.inv_freq.clone());
+                self.rope_tables.len() - 1
+            })
+        });
+        let [q_norm, k_norm, v_norm] = step.norms.map(|norm| norm.map(|(kind, _)| kind));
+        let wrap = self.wrap(owner, step.state);
+        let kernel = self.kernels.add(
+            "rope_append",
+            Family::RopeAppend(RopeAppend {
+                heads: step.heads,
+                kv_heads: step.kv_heads,
+                head_dim: step.head_dim,
+                q_norm,
+                k_norm,
+                v_norm,
+                rope: step.rope.clone(),
+                table,
+                kv: self.kv,
+                wrap,
+            }),
+        );
+        let width = (step.heads + 2 * step.kv_heads) * step.head_dim;
+        let mut args =
+            vec![self.buffer(decode, &step.buffer, width), self.buffer(decode, "q", step.heads * step.head_dim)];
+        if step.kv_heads > 0 {
+            args.push(Arg::Keys(step.state));
+            args.push(Arg::Values(step.state));
+        }
+        for (_, gamma) in step.norms.into_iter().flatten() {
+            if let Some(gamma) = gamma {
+                args.push(self.vector(owner, gamma));
+            }
+        }
+        args.push(Arg::Params);
+        let groups = (step.heads + 2 * step.kv_heads).div_ceil(ROPE_HEADS);
+        Step {
+            kernel: Choice::Fixed(kernel),
+            args,
+            grid: [Dim::Const(groups), Dim::Rows, Dim::Const(1)],
+            barrier: false,
+        }
+    }
+
+    fn attention(&mut self, owner: &Owners<'_>, step: &AttentionStep, decode: bool) -> Step {
+        let spec = self.spec(owner, step.state);
+        let kernel = self.kernels.add(
+            "attention",
+            Family::Attention(AttentionKernel {
+                heads: step.heads,
+                kv_heads: spec.kv_heads,
+                head_dim: step.head_dim,
+                q_stride: step.heads * step.head_dim,
+                attention: step.attention,
+                kv: self.kv,
+                wrap: self.wrap(owner, step.state),
+                splits: 1,
+            }),
+        );
+        let width = step.heads * step.head_dim;
+        let args = vec![
+            self.buffer(decode, "q", width),
+            Arg::Keys(step.state),
+            Arg::Values(step.state),
+            self.buffer(decode, "attn", width),
+            Arg::Params,
+        ];
+        Step {
+            kernel: Choice::Fixed(kernel),
+            args,
+            grid: [Dim::Const(step.heads), Dim::Rows, Dim::Const(1)],
+            barrier: false,
+        }
+    }
+
+    fn spec(&self, owner: &Owners<'_>, slot: usize) -> forge_frontend::graph::StateSpec {
+        match owner {
+            Owners::Layers(layers) => self.graph.states[layers[0].1.states[slot]].spec,
+            Owners::Stage(stage) => stage.block.state_slots[slot],
+        }
+    }
+
+    fn wrap(&self, owner: &Owners<'_>, slot: usize) -> Option<usize> {
+        capacity(self.spec(owner, slot).window, self.tile, self.context)
+    }
+}
+
+/// Positions that a windowed cache keeps: the window, and what a tile appends before its first row reads.
+fn capacity(window: Option<usize>, tile: usize, context: usize) -> Option<usize> {
+    window.map(|window| window + tile - 1).filter(|&capacity| capacity < context)
+}
+
+fn buffer_comment(name: &str) -> &'static str {
+    match name {
+        "x" => "the residual stream",
+        "scaled" => "x times the next norm's gamma",
+        "sums" => "partial sums of x^2",
+        "normed" => "the normed residual stream",
+        "qkv" => "queries, keys and values, before RoPE",
+        "q" => "queries after RoPE",
+        "attn" => "attention's result",
+        "act" => "the gated activation",
+        "projected" => "a projection before its norm",
+        "projected_sums" => "partial sums of its squares",
+        _ => "a projection's result",
+    }
+}
+
+/// Role of the norm that a block starts with; the same for all blocks.
+fn first_norm(graph: &Graph, blocks: &[FusedBlock]) -> Result<String, PlanError> {
+    let mut roles = Vec::new();
+    for (fused, block) in blocks.iter().zip(&graph.blocks) {
+        let slot = leading_norm(fused)?;
+        roles.push(block.slots[slot].role.clone());
+    }
+    roles.dedup();
+    match &roles[..] {
+        [role] => Ok(role.clone()),
+        _ => Err(PlanError::Unsupported {
+            block: "layers".into(),
+            what: "blocks that start with different norms".into(),
+        }),
+    }
+}
+
+fn stage_norm(graph: &Graph, head: &FusedBlock) -> Result<String, PlanError> {
+    Ok(graph.head.block.slots[leading_norm(head)?].role.clone())
+}
+
+fn leading_norm(fused: &FusedBlock) -> Result<SlotId, PlanError> {
+    match fused.ops.first() {
+        Some(Fused::Projection(Projection { input: Input::Stream(Some(norm)), .. })) => Ok(norm.gamma),
+        _ => Err(PlanError::Unsupported {
+            block: fused.name.clone(),
+            what: "a block that does not start with a norm".into(),
+        }),
+    }
+}

@@ -1,0 +1,116 @@
+// Prologues and epilogues of the matrix-vector kernels. A simdgroup holds NR results, the same in every lane;
+// result r belongs to output row `first + r` and is written by lane r.
+
+// 1 / rms of the input, from the partial sums of squares that its producer left.
+template <uint PARTIALS, uint WIDTH>
+inline float rms_scale(device const float* sums, float eps, uint lane) {
+    float sum = 0.0f;
+    for (uint i = lane; i < PARTIALS; i += 32) {
+        sum += sums[i];
+    }
+    return precise::rsqrt(simd_sum(sum) / float(WIDTH) + eps);
+}
+
+template <uint NR>
+inline void scale_rows(thread float* acc, float scale) {
+    for (uint r = 0; r < NR; ++r) {
+        acc[r] *= scale;
+    }
+}
+
+template <uint NR>
+inline void add_bias(thread float* acc, device const float* bias, uint first, uint end) {
+    for (uint r = 0; r < NR; ++r) {
+        if (first + r < end) {
+            acc[r] += bias[first + r];
+        }
+    }
+}
+
+template <uint NR>
+inline void softcap_rows(thread float* acc, float cap) {
+    for (uint r = 0; r < NR; ++r) {
+        acc[r] = cap * precise::tanh(acc[r] / cap);
+    }
+}
+
+// Adds up the parts of rows that KS simdgroups share; `shared` holds one part per simdgroup. Part 0 gets the sums.
+template <uint NR, uint KS>
+inline void combine_parts(thread float* acc, threadgroup float* shared, uint simdgroup, uint lane) {
+    for (uint r = 0; r < NR; ++r) {
+        if (lane == r) {
+            shared[simdgroup * NR + r] = acc[r];
+        }
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (simdgroup % KS == 0) {
+        for (uint r = 0; r < NR; ++r) {
+            acc[r] = shared[simdgroup * NR + r];
+            for (uint part = 1; part < KS; ++part) {
+                acc[r] += shared[(simdgroup + part) * NR + r];
+            }
+        }
+    }
+}
+
+// Returns this lane's share of the sum of squares.
+template <uint NR>
+inline float store_rows(device float* y, thread const float* acc, uint first, uint end, uint lane) {
+    float square = 0.0f;
+    for (uint r = 0; r < NR; ++r) {
+        if (lane == r && first + r < end) {
+            y[first + r] = acc[r];
+            square = acc[r] * acc[r];
+        }
+    }
+    return square;
+}
+
+// x += factor * acc, and what the next projection needs: x * gamma and this lane's share of the sum of squares.
+template <uint NR>
+inline float add_rows(device float* x, device const float* gamma, device float* scaled, thread const float* acc,
+                      float factor, uint first, uint end, uint lane) {
+    float square = 0.0f;
+    for (uint r = 0; r < NR; ++r) {
+        if (lane == r && first + r < end) {
+            const float value = x[first + r] + factor * acc[r];
+            x[first + r] = value;
+            scaled[first + r] = value * gamma[first + r];
+            square = value * value;
+        }
+    }
+    return square;
+}
+
+// One partial sum per threadgroup; the first threadgroup clears the slots that this kernel does not fill.
+template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
+inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                              uint lane) {
+    const float sum = simd_sum(square);
+    if (lane == 0) {
+        shared[simdgroup] = sum;
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (simdgroup == 0 && lane == 0) {
+        float total = 0.0f;
+        for (uint i = 0; i < SIMDGROUPS; ++i) {
+            total += shared[i];
+        }
+        sums[group] = total;
+    }
+    if (group == 0) {
+        for (uint i = GROUPS + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
+            sums[i] = 0.0f;
+        }
+    }
+}
+
+// y = activation(gate) * up; the first half of acc are gate rows, the second half up rows.
+template <uint NR, typename A>
+inline void store_gated_rows(device float* y, thread const float* acc, uint first, uint end, uint lane) {
+    for (uint r = 0; r < NR / 2; ++r) {
+        if (lane == r && first + r < end) {
+            y[first + r] = A::apply(acc[r]) * acc[r + NR / 2];
+        }
+    }
+}
