@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::buffer::{Binding, Buffer};
+use crate::counters::DispatchCounters;
 use crate::error::Error;
 use crate::library::Kernel;
 
@@ -13,6 +14,8 @@ use crate::library::Kernel;
 pub struct Timing {
     /// Time that its dispatches took on the device, in seconds.
     pub seconds: f64,
+    /// What each dispatch of a checked library did, in order.
+    pub counters: Vec<DispatchCounters>,
 }
 
 /// A binding that keeps its buffer.
@@ -113,12 +116,7 @@ impl CommandBuffer {
     }
 }
 
-fn validate(
-    kernel: &Kernel,
-    bindings: &[Binding<'_>],
-    threadgroups: [u32; 3],
-    threads: [u32; 3],
-) -> Result<(), Error> {
+fn validate(kernel: &Kernel, bindings: &[Binding<'_>], threadgroups: [u32; 3], threads: [u32; 3]) -> Result<(), Error> {
     let name = || kernel.name().to_owned();
     if bindings.len() > 31 {
         return Err(Error::TooManyBuffers { kernel: name(), index: bindings.len() - 1 });

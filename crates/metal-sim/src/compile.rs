@@ -159,8 +159,7 @@ impl Build<'_> {
     }
 
     fn finish(&self, child: std::process::Child) -> Result<(), Error> {
-        let output =
-            child.wait_with_output().map_err(|source| Error::Io { path: (&self.compiler).into(), source })?;
+        let output = child.wait_with_output().map_err(|source| Error::Io { path: (&self.compiler).into(), source })?;
         if output.status.success() {
             return Ok(());
         }
@@ -206,7 +205,9 @@ pub fn compile(source: &str, file_name: &str, options: &CompileOptions, out: &Pa
 
     let linked = folder.path().join("kernels.so");
     let mut link = build.command();
-    link.args(["-shared", "-Wl,-z,defs", "-o", "kernels.so"]).args(objects.iter().map(|(name, _)| format!("{name}.o"))).arg("-lm");
+    link.args(["-shared", "-Wl,-z,defs", "-o", "kernels.so"])
+        .args(objects.iter().map(|(name, _)| format!("{name}.o")))
+        .arg("-lm");
     build.finish(build.spawn(&mut link)?)?;
     fs::copy(&linked, out).map(|_| ()).map_err(|source| Error::Io { path: out.to_owned(), source })
 }

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::buffer::Buffer;
+use crate::check::{self, Segment};
 use crate::command::{Command, CommandBuffer, Dispatch, Job, Timing};
 use crate::error::{Error, Report};
 use crate::library::Worker;
@@ -83,39 +84,44 @@ struct Runner {
 impl Runner {
     fn run(&mut self, job: &Job) -> Result<Timing, Error> {
         let begin = Instant::now();
-        let mut reports = Vec::new();
+        let (mut reports, mut counters) = (Vec::new(), Vec::new());
+        let mut segment = Segment::default();
         for command in &job.commands {
             match command {
-                Command::Dispatch(dispatch) => reports.extend(self.dispatch(dispatch)?),
-                Command::Barrier => {}
+                Command::Dispatch(dispatch) => match dispatch.kernel.loaded.interface.check {
+                    Some(functions) => {
+                        let worker = self.checked_worker(dispatch)?;
+                        let (new, counted) = check::run(worker, functions, dispatch, &mut segment)?;
+                        reports.extend(new);
+                        counters.push(counted);
+                    }
+                    None => reports.extend(self.unchecked(dispatch)?),
+                },
+                Command::Barrier => segment.barrier(),
             }
         }
         if reports.is_empty() {
-            Ok(Timing { seconds: begin.elapsed().as_secs_f64() })
+            Ok(Timing { seconds: begin.elapsed().as_secs_f64(), counters })
         } else {
             Err(Error::Checked { reports })
         }
     }
 
-    fn dispatch(&mut self, dispatch: &Dispatch) -> Result<Vec<Report>, Error> {
-        let loaded = &dispatch.kernel.loaded;
-        let buffers: Vec<_> =
+    fn unchecked(&mut self, dispatch: &Dispatch) -> Result<Vec<Report>, Error> {
+        let buffers =
             dispatch.bindings.iter().map(|bound| bound.buffer.contents().wrapping_add(bound.offset).cast()).collect();
-        if !loaded.checked {
-            // what a kernel without checks writes is not known in detail
-            for argument in dispatch.kernel.arguments().iter().filter(|argument| argument.writable) {
-                let bound = &dispatch.bindings[argument.index as usize];
-                bound.buffer.mark_written(bound.offset, bound.len);
-            }
-            return self.pool.run(dispatch, buffers);
+        // what a kernel without checks writes is not known in detail
+        for argument in dispatch.kernel.arguments().iter().filter(|argument| argument.writable) {
+            let bound = &dispatch.bindings[argument.index as usize];
+            bound.buffer.mark_written(bound.offset, bound.len);
         }
-        let worker = match &mut self.checked {
+        self.pool.run(dispatch, buffers)
+    }
+
+    fn checked_worker(&mut self, dispatch: &Dispatch) -> Result<&mut Worker, Error> {
+        Ok(match &mut self.checked {
             Some(worker) => worker,
-            none => none.insert(Worker::new(loaded)?),
-        };
-        let groups = dispatch.threadgroups.iter().map(|groups| u64::from(*groups)).product();
-        // SAFETY: the bindings were validated, the buffers live in the dispatch
-        unsafe { worker.run(&dispatch.kernel, &buffers, dispatch.threadgroups, dispatch.threads, 0..groups) };
-        Ok(worker.take_reports(dispatch.kernel.name()))
+            none => none.insert(Worker::new(&dispatch.kernel.loaded)?),
+        })
     }
 }

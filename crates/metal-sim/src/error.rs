@@ -52,7 +52,9 @@ pub enum Error {
     Unbound { kernel: String, index: u32, name: String },
     #[error("kernel {kernel}: buffer({index}) is bound, but at most 31 buffers may be")]
     TooManyBuffers { kernel: String, index: usize },
-    #[error("kernel {kernel}: buffer({index}): bytes {offset}..{end} are outside of buffer {label} of {buffer_len} bytes")]
+    #[error(
+        "kernel {kernel}: buffer({index}): bytes {offset}..{end} are outside of buffer {label} of {buffer_len} bytes"
+    )]
     BindingRange { kernel: String, index: usize, label: String, offset: usize, end: usize, buffer_len: usize },
     #[error("kernel {kernel}: buffer({index}) {name} is written, but buffer {label} is read-only memory")]
     ReadOnly { kernel: String, index: u32, name: String, label: String },

@@ -5,18 +5,22 @@
 //! [`Buffer`]s, in commit order, asynchronously. It knows Metal's compute model and nothing of models.
 
 mod buffer;
+mod check;
 mod command;
 mod compile;
+mod counters;
 mod device;
 mod error;
 mod library;
 pub mod msl;
 mod pool;
 mod shadow;
+mod symbols;
 
 pub use buffer::{Binding, Buffer};
 pub use command::{CommandBuffer, Submission, Timing};
 pub use compile::{CompileOptions, compile};
+pub use counters::{BindingCounters, DispatchCounters};
 pub use device::Device;
 pub use error::{Error, Report};
 pub use library::{Argument, Kernel, Library};

@@ -5,8 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::check::{CheckBegin, CheckEnd};
 use crate::compile::{CompileOptions, compile};
 use crate::error::{Error, Report};
+use crate::symbols::Symbols;
 
 /// Must equal `msl_abi()` of the runtime.
 const ABI: u32 = 1;
@@ -52,11 +54,14 @@ pub(crate) struct Interface {
     worker_free: unsafe extern "C" fn(*mut c_void),
     run: Run,
     take_reports: unsafe extern "C" fn(*mut c_void, *mut *const c_char) -> usize,
+    /// Only of libraries compiled with checks.
+    pub(crate) check: Option<(CheckBegin, CheckEnd)>,
 }
 
 pub(crate) struct Loaded {
     pub(crate) interface: Interface,
-    pub(crate) checked: bool,
+    /// The file's bytes, for the lines in reports; empty without checks.
+    object_bytes: Vec<u8>,
     kernels: Vec<Arc<KernelInfo>>,
     // last: the functions above live in it
     _object: libloading::Library,
@@ -101,6 +106,17 @@ fn arguments(spec: &str) -> Vec<Argument> {
     arguments
 }
 
+impl Loaded {
+    /// Makes the program counters in `reports` lines of the kernel file.
+    pub(crate) fn resolve(&self, reports: &mut [Report]) {
+        if let Some(symbols) = Symbols::new(&self.object_bytes) {
+            for report in reports {
+                report.message = symbols.resolve(&report.message);
+            }
+        }
+    }
+}
+
 impl Library {
     /// Loads a shared object that [`compile`] wrote.
     ///
@@ -113,16 +129,18 @@ impl Library {
         // caller's choice, as with any dynamic library
         let object = unsafe { libloading::Library::new(path) }.map_err(failed)?;
         // SAFETY: the names and types are those of msl_rt.cpp
-        let (abi, checked, kernel, interface) = unsafe {
+        let (abi, kernel, interface) = unsafe {
+            let check_begin = object.get(b"msl_check_begin\0").ok();
+            let check_end = object.get(b"msl_check_end\0").ok();
             (
                 *object.get::<unsafe extern "C" fn() -> u32>(b"msl_abi\0").map_err(failed)?,
-                *object.get::<unsafe extern "C" fn() -> u32>(b"msl_is_checked\0").map_err(failed)?,
                 *object.get::<unsafe extern "C" fn(u32) -> *const KernelRow>(b"msl_kernel\0").map_err(failed)?,
                 Interface {
                     worker_new: *object.get(b"msl_worker_new\0").map_err(failed)?,
                     worker_free: *object.get(b"msl_worker_free\0").map_err(failed)?,
                     run: *object.get(b"msl_run\0").map_err(failed)?,
                     take_reports: *object.get(b"msl_take_reports\0").map_err(failed)?,
+                    check: check_begin.zip(check_end).map(|(begin, end)| (*begin, *end)),
                 },
             )
         };
@@ -144,9 +162,12 @@ impl Library {
                 }));
             }
         }
-        // SAFETY: takes no arguments and reads a constant
-        let checked = unsafe { checked() } != 0;
-        Ok(Self { loaded: Arc::new(Loaded { interface, checked, kernels, _object: object }) })
+        let object_bytes = if interface.check.is_some() {
+            fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?
+        } else {
+            Vec::new()
+        };
+        Ok(Self { loaded: Arc::new(Loaded { interface, object_bytes, kernels, _object: object }) })
     }
 
     /// Loads the bytes of a shared object, such as a program embeds.
@@ -184,7 +205,7 @@ impl Library {
 
     /// Whether it was compiled with checks.
     pub fn is_checked(&self) -> bool {
-        self.loaded.checked
+        self.loaded.interface.check.is_some()
     }
 }
 
@@ -233,6 +254,10 @@ impl Worker {
             return Err(Error::WorkerMemory);
         }
         Ok(Self { pointer, owner: Arc::clone(owner) })
+    }
+
+    pub(crate) fn pointer(&mut self) -> *mut c_void {
+        self.pointer
     }
 
     /// Runs threadgroups `range` of the grid; true if nothing was reported.

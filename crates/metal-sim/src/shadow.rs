@@ -22,6 +22,50 @@ impl Bits {
         }
     }
 
+    /// Bits `begin..end` as a set of their own.
+    pub(crate) fn slice(&self, begin: usize, end: usize) -> Self {
+        let mut words: Vec<_> = (begin..end).step_by(64).map(|at| self.window(at)).collect();
+        if let Some(last) = words.last_mut().filter(|_| (end - begin) % 64 != 0) {
+            *last &= (1 << ((end - begin) % 64)) - 1;
+        }
+        Self { words }
+    }
+
+    /// How many of `begin..end` are in the set.
+    pub(crate) fn count(&self, begin: usize, end: usize) -> u64 {
+        self.slice(begin, end).words.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    /// Calls `run` with the first number and the length of each run below `len`.
+    pub(crate) fn for_each(&self, len: usize, mut run: impl FnMut(usize, usize)) {
+        let mut begin = None;
+        for (word, bits) in self.words.iter().enumerate() {
+            let (first, end) = (word * 64, len.min(word * 64 + 64));
+            match *bits {
+                0 => {
+                    if let Some(begin) = begin.take() {
+                        run(begin, first - begin);
+                    }
+                }
+                u64::MAX => {
+                    begin.get_or_insert(first);
+                }
+                _ => {
+                    for at in first..end {
+                        if bits >> (at - first) & 1 != 0 {
+                            begin.get_or_insert(at);
+                        } else if let Some(begin) = begin.take() {
+                            run(begin, at - begin);
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(begin) = begin {
+            run(begin, len - begin);
+        }
+    }
+
     /// The 64 bits from `at` on; past the end they are 0.
     pub(crate) fn window(&self, at: usize) -> u64 {
         let (word, bit) = (at / 64, at % 64);
@@ -60,5 +104,26 @@ impl Shadow {
             }
             Self::Some(bits) => bits.set(begin, end),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_slices_and_counts_agree() {
+        let mut bits = Bits::new(300);
+        bits.set(3, 5);
+        bits.set(60, 200);
+        bits.set(299, 300);
+        let mut runs = Vec::new();
+        bits.for_each(300, |begin, len| runs.push((begin, len)));
+        assert_eq!(runs, [(3, 2), (60, 140), (299, 1)]);
+        assert_eq!(bits.count(0, 300), 143);
+        assert_eq!(bits.count(4, 61), 2);
+        let mut runs = Vec::new();
+        bits.slice(4, 70).for_each(66, |begin, len| runs.push((begin, len)));
+        assert_eq!(runs, [(0, 1), (56, 10)]);
     }
 }

@@ -1,33 +1,11 @@
 //! What the kernels of a model use of MSL, against arithmetic done here.
 
-use metal_sim::{Buffer, CompileOptions, Device, Library};
+mod common;
 
-fn libraries(source: &str, name: &str) -> Vec<Library> {
-    [false]
-        .map(|checked| Library::from_source(source, name, &CompileOptions { checked }).expect("compiles"))
-        .into()
-}
+use std::sync::LazyLock;
 
-fn floats(device: &Device, label: &str, values: &[f32]) -> Buffer {
-    let buffer = device.buffer(label, values.len() * 4);
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    buffer.write(0, &bytes);
-    buffer
-}
-
-fn read_floats(buffer: &Buffer) -> Vec<f32> {
-    let mut bytes = vec![0; buffer.len()];
-    buffer.read(0, &mut bytes);
-    bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes"))).collect()
-}
-
-fn run(library: &Library, device: &Device, kernel: &str, buffers: &[&Buffer], groups: [u32; 3], threads: [u32; 3]) {
-    let kernel = library.kernel(kernel).expect("is in the file");
-    let bindings: Vec<_> = buffers.iter().map(|buffer| buffer.whole()).collect();
-    let mut commands = device.command_buffer("test");
-    commands.dispatch(&kernel, &bindings, groups, threads);
-    commands.commit().wait().expect("runs clean");
-}
+use common::{floats, libraries, read_floats, run};
+use metal_sim::{Device, Library};
 
 fn assert_close(got: &[f32], want: &[f64], tolerance: f64) {
     assert_eq!(got.len(), want.len());
@@ -47,16 +25,17 @@ fn noise(count: usize, seed: u32) -> Vec<f32> {
         .collect()
 }
 
-const FEATURES: &str = include_str!("kernels/features.metal");
+static LIBRARIES: LazyLock<Vec<Library>> =
+    LazyLock::new(|| libraries(include_str!("kernels/features.metal"), "features.metal"));
 
 #[test]
 fn simdgroup_functions() {
     let device = Device::new(2);
-    for library in libraries(FEATURES, "features.metal") {
+    for library in &*LIBRARIES {
         let input = noise(64, 1);
         let a = floats(&device, "a", &input);
         let o = device.buffer("o", 64 * 16 * 4);
-        run(&library, &device, "shuffles", &[&a, &o], [1, 1, 1], [64, 1, 1]);
+        run(library, &device, "shuffles", &[&a, &o], [1, 1, 1], [64, 1, 1]).expect("runs clean");
         let mut want = Vec::new();
         for thread in 0..64 {
             let (base, lane) = (thread / 32 * 32, thread % 32);
@@ -85,7 +64,7 @@ fn simdgroup_functions() {
         assert_close(&read_floats(&o), &want, 1e-5);
 
         let p = device.buffer("p", 64 * 4);
-        run(&library, &device, "partial", &[&a, &p], [1, 1, 1], [64, 1, 1]);
+        run(library, &device, "partial", &[&a, &p], [1, 1, 1], [64, 1, 1]).expect("runs clean");
         let want: Vec<f64> = (0..64)
             .map(|thread| {
                 let first = (thread / 32) * 32;
@@ -99,17 +78,16 @@ fn simdgroup_functions() {
 #[test]
 fn simdgroup_matrix() {
     let device = Device::new(2);
-    for library in libraries(FEATURES, "features.metal") {
+    for library in &*LIBRARIES {
         let (a, b) = (noise(256, 2), noise(64, 3));
         let (buffer_a, buffer_b) = (floats(&device, "a", &a), floats(&device, "b", &b));
         let o = device.buffer("o", 64 * 4);
-        run(&library, &device, "mma_t", &[&buffer_a, &buffer_b, &o], [1, 1, 1], [32, 1, 1]);
+        run(library, &device, "mma_t", &[&buffer_a, &buffer_b, &o], [1, 1, 1], [32, 1, 1]).expect("runs clean");
         let mut want = vec![0.0; 64];
         for row in 0..8 {
             for column in 0..8 {
-                let sum: f64 = (0..8)
-                    .map(|k| f64::from(a[(row + 8) * 16 + k + 8]) * f64::from(b[column * 8 + k]))
-                    .sum();
+                let sum: f64 =
+                    (0..8).map(|k| f64::from(a[(row + 8) * 16 + k + 8]) * f64::from(b[column * 8 + k])).sum();
                 want[column * 8 + row] = 2.0 * (sum + 1.0);
             }
         }

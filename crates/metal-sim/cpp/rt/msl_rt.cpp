@@ -380,7 +380,13 @@ MSL_EXPORT Worker* msl_worker_new() {
   w->arena = base + ((sizeof(Worker) + 63) & ~size_t(63));
   return w;
 }
+#ifdef MSL_CHECK
+void msl_check_free(Worker* w);
+#endif
 MSL_EXPORT void msl_worker_free(Worker* w) {
+#ifdef MSL_CHECK
+  msl_check_free(w);
+#endif
   free(w->slots);
   free(w->reports);
   munmap(w, REGION);

@@ -26,7 +26,17 @@ impl Parameter {
     /// The type without address space, qualifiers, `*` and `&`.
     pub fn core_type(&self) -> String {
         const DROPPED: [&str; 11] = [
-            "device", "constant", "threadgroup", "thread", "const", "volatile", "*", "&", "__restrict", "restrict", "coherent",
+            "device",
+            "constant",
+            "threadgroup",
+            "thread",
+            "const",
+            "volatile",
+            "*",
+            "&",
+            "__restrict",
+            "restrict",
+            "coherent",
         ];
         self.words.iter().filter(|word| !DROPPED.contains(&word.as_str())).map(String::as_str).collect()
     }
@@ -122,9 +132,8 @@ impl Source<'_> {
         let close = self.matching(open, "(", ")")?;
         let body = (close..self.len()).find(|at| self.at(*at) == "{").unwrap_or(close);
         let attribute = "max_total_threads_per_threadgroup";
-        let max_threads = self
-            .attribute_argument(begin, open, attribute)
-            .or_else(|| self.attribute_argument(close, body, attribute));
+        let max_threads =
+            self.attribute_argument(begin, open, attribute).or_else(|| self.attribute_argument(close, body, attribute));
         Ok(KernelPlace { name: self.at(open - 1).to_owned(), line, open, close, max_threads })
     }
 

@@ -161,7 +161,8 @@ mod tests {
         assert_eq!(line_of("->"), Some((5, 7)));
         assert_eq!(line_of("\"s\\\"t\""), Some((5, 17)));
         let inside = directives(&tokens);
-        let text: Vec<_> = tokens.iter().zip(inside).filter(|(_, inside)| *inside).map(|(token, _)| token.text).collect();
+        let text: Vec<_> =
+            tokens.iter().zip(inside).filter(|(_, inside)| *inside).map(|(token, _)| token.text).collect();
         assert_eq!(text, ["#", "define", "A", "\\", "1"]);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! What the rewriting cannot handle is an error, never silently something else.
 
-mod lex;
 mod kernels;
+mod lex;
 mod rewrite;
 mod threadgroup;
 
@@ -29,7 +29,9 @@ pub struct MslError {
 pub enum MslErrorKind {
     #[error("unmatched {bracket}")]
     Unmatched { bracket: String },
-    #[error("template kernels and [[host_name]] instantiations are not supported; write a plain kernel that calls the template")]
+    #[error(
+        "template kernels and [[host_name]] instantiations are not supported; write a plain kernel that calls the template"
+    )]
     TemplateKernel,
     #[error("a kernel inside a namespace or block is not supported")]
     NestedKernel,
@@ -43,7 +45,9 @@ pub enum MslErrorKind {
     DuplicateBuffer { kernel: String, index: u32 },
     #[error("kernel {kernel}: parameter {parameter} has attribute {attribute}, which is not supported")]
     Attribute { kernel: String, parameter: String, attribute: String },
-    #[error("kernel {kernel}: parameter {parameter} is threadgroup memory sized by the host, which is not supported; declare the array in the kernel")]
+    #[error(
+        "kernel {kernel}: parameter {parameter} is threadgroup memory sized by the host, which is not supported; declare the array in the kernel"
+    )]
     ThreadgroupParameter { kernel: String, parameter: String },
     #[error("threadgroup declaration in a macro is not supported")]
     ThreadgroupInMacro,

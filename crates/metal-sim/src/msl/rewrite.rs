@@ -105,7 +105,8 @@ impl<'a> Source<'a> {
 
 fn is_sync(word: &str) -> bool {
     word == "threadgroup_barrier"
-        || (word != "simdgroup_matrix" && ["simdgroup_", "simd_", "quad_"].iter().any(|prefix| word.starts_with(prefix)))
+        || (word != "simdgroup_matrix"
+            && ["simdgroup_", "simd_", "quad_"].iter().any(|prefix| word.starts_with(prefix)))
 }
 
 /// Which functions reach a barrier or a simd operation, by name.
@@ -114,7 +115,9 @@ fn sync_functions<'a>(bodies: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeSet
     loop {
         let found: Vec<_> = bodies
             .iter()
-            .filter(|(name, words)| !sync.contains(*name) && words.iter().any(|word| is_sync(word) || sync.contains(word)))
+            .filter(|(name, words)| {
+                !sync.contains(*name) && words.iter().any(|word| is_sync(word) || sync.contains(word))
+            })
             .map(|(name, _)| *name)
             .collect();
         if found.is_empty() {

@@ -76,7 +76,8 @@ impl Source<'_> {
                 _ => {}
             }
         }
-        Err(self.error(self.line(at), MslErrorKind::Unmatched { bracket: "threadgroup declaration without ;".to_owned() }))
+        Err(self
+            .error(self.line(at), MslErrorKind::Unmatched { bracket: "threadgroup declaration without ;".to_owned() }))
     }
 
     /// Whether the `threadgroup` at `at` begins a declaration; elsewhere it must be part of a pointer or reference type.
@@ -155,7 +156,8 @@ impl Source<'_> {
             }
             let dimensions = declarator[1..].join(" ");
             let id = first + number;
-            text += &format!("typedef {type_text} {name}__tg {dimensions}; MSL_TGREF({name}__tg, {name}, {id}, {line}); ");
+            text +=
+                &format!("typedef {type_text} {name}__tg {dimensions}; MSL_TGREF({name}__tg, {name}, {id}, {line}); ");
         }
         Ok(text)
     }

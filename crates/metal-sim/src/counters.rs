@@ -1,0 +1,33 @@
+//! What checked runs count.
+
+/// Memory traffic of one `[[buffer(index)]]` in one dispatch, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BindingCounters {
+    /// The buffer's index in the kernel.
+    pub index: u32,
+    /// The parameter's name in the kernel.
+    pub name: String,
+    /// The buffer's label.
+    pub label: String,
+    /// Bytes of all loads.
+    pub bytes_read: u64,
+    /// Bytes of all stores.
+    pub bytes_written: u64,
+    /// Different bytes loaded. Bindings that overlap are counted together.
+    pub unique_bytes_read: u64,
+    /// Different bytes stored.
+    pub unique_bytes_written: u64,
+}
+
+/// What one dispatch did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DispatchCounters {
+    /// The kernel.
+    pub kernel: String,
+    /// Its buffers, by index.
+    pub bindings: Vec<BindingCounters>,
+    /// Threadgroup barriers executed, each counted once for a threadgroup.
+    pub barriers: u64,
+    /// Products of 8x8 matrices, each counted once for a simdgroup.
+    pub matrix_operations: u64,
+}
