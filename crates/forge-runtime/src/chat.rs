@@ -54,7 +54,12 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`Error::Template`], with the template's own words if it refused the messages.
-    pub fn render(&self, messages: &[Value], add_generation_prompt: bool, extra: &Map<String, Value>) -> Result<String> {
+    pub fn render(
+        &self,
+        messages: &[Value],
+        add_generation_prompt: bool,
+        extra: &Map<String, Value>,
+    ) -> Result<String> {
         let mut variables = extra.clone();
         for unset in ["tools", "documents"] {
             variables.entry(unset).or_insert(Value::Null);

@@ -102,7 +102,8 @@ impl<M: LanguageModel> Engine<M> {
         check_prompt(&request.prompt, self.model.info().vocab_size, self.model.context())?;
         // Until the end is reached in good order, nothing is known of the model's state.
         let mut held = std::mem::take(&mut self.held);
-        let reused = if request.prompt.len() > held.len() && request.prompt.starts_with(&held) { held.len() } else { 0 };
+        let reused =
+            if request.prompt.len() > held.len() && request.prompt.starts_with(&held) { held.len() } else { 0 };
         held.truncate(reused);
         let result = self.run(request, listener, &mut held);
         if result.is_ok() {

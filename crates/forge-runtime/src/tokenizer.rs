@@ -36,12 +36,8 @@ impl Tokenizer {
         let mut inner = Inner::from_bytes(json).map_err(tokenizer_error)?;
         inner.with_truncation(None).map_err(tokenizer_error)?;
         inner.with_padding(None);
-        let special = inner
-            .get_added_tokens_decoder()
-            .iter()
-            .filter(|(_, token)| token.special)
-            .map(|(id, _)| *id)
-            .collect();
+        let special =
+            inner.get_added_tokens_decoder().iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
         let decoding = match inner.get_decoder() {
             Some(DecoderWrapper::ByteLevel(_)) => Decoding::ByteLevel(byte_level_alphabet()),
             decoder => Decoding::Other(decoder.is_some_and(has_byte_fallback)),

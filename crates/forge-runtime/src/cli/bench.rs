@@ -38,7 +38,10 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     };
     let mut row = Vec::new();
     let mut decode = |model: &mut M| {
-        tokens[..options.generate].iter().enumerate().try_for_each(|(position, &token)| model.decode(token, position, &mut row))
+        tokens[..options.generate]
+            .iter()
+            .enumerate()
+            .try_for_each(|(position, &token)| model.decode(token, position, &mut row))
     };
     terminal::print("| model | test | tokens/s |\n| --- | --- | ---: |\n")?;
     if options.prompt > 0 {

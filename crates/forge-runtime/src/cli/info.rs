@@ -11,7 +11,10 @@ pub(super) fn run<M: LanguageModel + 'static>(program: &Program<M>) -> Result<()
         ("model".to_owned(), format!("{} ({}), from {}", info.name, info.architecture, info.source)),
         ("parameters".to_owned(), format!("{} ({})", info.parameters, count(info.parameters))),
         ("vocabulary".to_owned(), format!("{} tokens", info.vocab_size)),
-        ("context".to_owned(), format!("{} tokens by default, trained for {}", info.default_context, info.trained_context)),
+        (
+            "context".to_owned(),
+            format!("{} tokens by default, trained for {}", info.default_context, info.trained_context),
+        ),
         ("prefill tile".to_owned(), format!("{} tokens", info.prefill_tile)),
         ("kernels".to_owned(), info.kernels.len().to_string()),
         ("chat template".to_owned(), if text.template.is_some() { "yes" } else { "no" }.to_owned()),

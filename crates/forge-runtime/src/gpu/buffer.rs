@@ -53,7 +53,11 @@ impl Buffer {
         // SAFETY: the range was checked to lie inside the storage, which lives as long as `self`; `bytes` is memory of the
         // caller and cannot overlap it.
         unsafe {
-            std::ptr::copy_nonoverlapping(self.storage.contents().add(offset as usize), bytes.as_mut_ptr(), bytes.len());
+            std::ptr::copy_nonoverlapping(
+                self.storage.contents().add(offset as usize),
+                bytes.as_mut_ptr(),
+                bytes.len(),
+            );
         }
     }
 

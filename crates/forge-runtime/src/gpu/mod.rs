@@ -7,15 +7,15 @@
 //! writing, need [`Commands::barrier`] between them. Command buffers run in the order in which they are committed.
 
 mod buffer;
+mod fault;
 mod mapped;
 #[cfg(target_os = "macos")]
 mod metal;
-#[cfg(target_os = "macos")]
-mod metal_device;
 #[cfg(not(target_os = "macos"))]
 mod software;
 
 pub use buffer::{Buffer, Slice};
+pub use fault::explain_fault;
 pub use mapped::{Mapped, plan_views};
 #[cfg(target_os = "macos")]
 pub use metal::{Commands, Gpu, Kernel, Pending, pool, prepare_process};

@@ -53,12 +53,8 @@ impl Gpu {
         let library = match source.compiled {
             Some(compiled) if !checked => metal_sim::Library::from_bytes(compiled)
                 .map_err(|error| GpuError::Library { reason: error.to_string() })?,
-            _ => metal_sim::Library::from_source(
-                source.metal,
-                "kernels.metal",
-                &metal_sim::CompileOptions { checked },
-            )
-            .map_err(|error| GpuError::Compile { log: error.to_string() })?,
+            _ => metal_sim::Library::from_source(source.metal, "kernels.metal", &metal_sim::CompileOptions { checked })
+                .map_err(|error| GpuError::Compile { log: error.to_string() })?,
         };
         let kernels = specs
             .iter()

@@ -58,10 +58,9 @@ impl ApiError {
     pub(super) fn from_runtime(error: &Error, param: &str) -> Self {
         let message = error.to_string();
         match error {
-            Error::PromptTooLong { .. } => Self {
-                code: Some("context_length_exceeded"),
-                ..Self::invalid(param.to_owned(), message)
-            },
+            Error::PromptTooLong { .. } => {
+                Self { code: Some("context_length_exceeded"), ..Self::invalid(param.to_owned(), message) }
+            }
             Error::Messages { place, .. } => Self::invalid(place.clone(), message),
             Error::Sampling { name, .. } => Self::invalid((*name).to_owned(), message),
             Error::EmptyPrompt

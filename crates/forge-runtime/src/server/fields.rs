@@ -53,7 +53,12 @@ impl Fields {
     }
 
     /// Refuses a feature of the API that this server does not have, unless the field asks for nothing.
-    pub(super) fn refuse_unless(&self, name: &str, neutral: impl Fn(&Value) -> bool, why: &str) -> Result<(), ApiError> {
+    pub(super) fn refuse_unless(
+        &self,
+        name: &str,
+        neutral: impl Fn(&Value) -> bool,
+        why: &str,
+    ) -> Result<(), ApiError> {
         match self.get(name) {
             Some(value) if !neutral(value) => Err(ApiError::invalid(name.to_owned(), format!("{name}: {why}"))),
             _ => Ok(()),

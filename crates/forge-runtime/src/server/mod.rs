@@ -186,10 +186,11 @@ async fn respond(shared: Arc<Shared>, endpoint: Endpoint, body: Body) -> Result<
     let body = read_body(body, shared.limits.body_bytes).await?;
     // Templates and tokenizers take their time on long prompts; other connections go on meanwhile.
     let preparing = shared.clone();
-    let prepared =
-        tokio::task::spawn_blocking(move || request::prepare(&body, endpoint, &preparing.text, preparing.info, preparing.context))
-            .await
-            .map_err(|_| ApiError::internal("the request could not be processed".into()))??;
+    let prepared = tokio::task::spawn_blocking(move || {
+        request::prepare(&body, endpoint, &preparing.text, preparing.info, preparing.context)
+    })
+    .await
+    .map_err(|_| ApiError::internal("the request could not be processed".into()))??;
     let events = shared.worker.submit(prepared.request)?;
     let answer = Answer::new(endpoint, shared.info.name);
     match prepared.stream {

@@ -73,7 +73,9 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
     let zero = |value: &Value| value.as_f64() == Some(0.0);
     let off = |value: &Value| value.as_bool() == Some(false);
     let empty = |value: &Value| {
-        value.as_object().is_some_and(Map::is_empty) || value.as_str() == Some("") || value.as_array().is_some_and(Vec::is_empty)
+        value.as_object().is_some_and(Map::is_empty)
+            || value.as_str() == Some("")
+            || value.as_array().is_some_and(Vec::is_empty)
     };
     let one = |value: &Value| value.as_u64() == Some(1);
     let plain_text = |value: &Value| value.get("type").and_then(Value::as_str) == Some("text");
@@ -120,7 +122,10 @@ fn stop_strings(fields: &Fields) -> Result<Vec<String>, ApiError> {
         Some(_) => return Err(wrong_type("stop", expected)),
     };
     if stops.len() > MAX_STOPS {
-        return Err(ApiError::invalid("stop".to_owned(), format!("stop has {} strings, at most {MAX_STOPS} are allowed", stops.len())));
+        return Err(ApiError::invalid(
+            "stop".to_owned(),
+            format!("stop has {} strings, at most {MAX_STOPS} are allowed", stops.len()),
+        ));
     }
     Ok(stops)
 }

@@ -1,0 +1,109 @@
+//! Command buffers: one concurrent compute encoder each, explicit barriers, and the outcome checked after the wait.
+
+use objc2::rc::Retained;
+use objc2::runtime::ProtocolObject;
+use objc2_foundation::NSString;
+use objc2_metal::{
+    MTLBarrierScope, MTLCommandBuffer, MTLCommandBufferStatus, MTLCommandEncoder, MTLCommandQueue,
+    MTLComputeCommandEncoder, MTLDispatchType, MTLSize,
+};
+
+use super::super::{GpuError, GpuTime, Slice, explain_fault};
+use super::Kernel;
+
+type CommandBuffer = Retained<ProtocolObject<dyn MTLCommandBuffer>>;
+type Encoder = Retained<ProtocolObject<dyn MTLComputeCommandEncoder>>;
+
+/// A command buffer being filled.
+pub struct Commands {
+    /// `None` if Metal gave no command buffer or encoder, and once committed.
+    open: Option<(CommandBuffer, Encoder)>,
+    label: String,
+}
+
+// SAFETY: Metal asks that a command buffer and its encoder are not used by two threads at once, which owning them ensures; they may
+// move between threads.
+unsafe impl Send for Commands {}
+
+impl Commands {
+    pub(super) fn new(queue: &ProtocolObject<dyn MTLCommandQueue>, label: &str) -> Self {
+        let open = queue.commandBuffer().and_then(|commands| {
+            commands.setLabel(Some(&NSString::from_str(label)));
+            let encoder = commands.computeCommandEncoderWithDispatchType(MTLDispatchType::Concurrent)?;
+            Some((commands, encoder))
+        });
+        Self { open, label: label.to_owned() }
+    }
+
+    /// Adds a dispatch of `threadgroups` threadgroups; `args[i]` is `[[buffer(i)]]`.
+    pub fn dispatch(&mut self, kernel: &Kernel, args: &[&Slice], threadgroups: [u32; 3]) {
+        let Some((_, encoder)) = &self.open else { return };
+        encoder.setComputePipelineState(&kernel.pipeline);
+        for (index, slice) in args.iter().enumerate() {
+            let buffer = &slice.buffer().storage().0;
+            // SAFETY: the offset lies inside the buffer (checked when the slice was made), which the command buffer retains.
+            unsafe { encoder.setBuffer_offset_atIndex(Some(buffer), slice.offset() as usize, index) };
+        }
+        let [width, height, depth] = threadgroups.map(|count| count as usize);
+        encoder.dispatchThreadgroups_threadsPerThreadgroup(
+            MTLSize { width, height, depth },
+            MTLSize { width: kernel.threads as usize, height: 1, depth: 1 },
+        );
+    }
+
+    /// Makes what the dispatches before it wrote visible to those after it.
+    pub fn barrier(&mut self) {
+        if let Some((_, encoder)) = &self.open {
+            encoder.memoryBarrierWithScope(MTLBarrierScope::Buffers);
+        }
+    }
+
+    /// Hands the command buffer to the device.
+    pub fn commit(mut self) -> Pending {
+        let commands = self.open.take().map(|(commands, encoder)| {
+            encoder.endEncoding();
+            commands.commit();
+            commands
+        });
+        Pending { commands, label: std::mem::take(&mut self.label) }
+    }
+}
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        // Metal aborts the process over an encoder that is released without having been ended.
+        if let Some((_, encoder)) = &self.open {
+            encoder.endEncoding();
+        }
+    }
+}
+
+/// A command buffer that the device has.
+pub struct Pending {
+    commands: Option<CommandBuffer>,
+    label: String,
+}
+
+// SAFETY: a committed command buffer is only waited for and asked for its outcome, by the one thread that owns this.
+unsafe impl Send for Pending {}
+
+impl Pending {
+    /// Waits until it has run.
+    ///
+    /// # Errors
+    /// [`GpuError::CommandBuffer`] unless it completed: what its kernels wrote is not to be used then.
+    pub fn wait(self) -> Result<GpuTime, GpuError> {
+        let failed = |reason| GpuError::CommandBuffer { label: self.label.clone(), reason };
+        let Some(commands) = &self.commands else {
+            return Err(failed("Metal gave no command buffer for it".to_owned()));
+        };
+        commands.waitUntilCompleted();
+        if commands.status() == MTLCommandBufferStatus::Completed {
+            return Ok(GpuTime { seconds: commands.GPUEndTime() - commands.GPUStartTime() });
+        }
+        Err(failed(match commands.error() {
+            Some(error) => explain_fault(&error.localizedDescription().to_string(), error.code()),
+            None => "it did not complete, and Metal gives no reason".to_owned(),
+        }))
+    }
+}
