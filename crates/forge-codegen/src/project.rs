@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use askama::Template;
-use forge_frontend::Graph;
+use forge_frontend::{Assets, Graph};
 use forge_pack::Header;
 use forge_plan::{PackPlan, Plan};
 
@@ -14,14 +14,23 @@ use crate::naming::{crate_name, plain};
 use crate::readme::ReadmeFile;
 use crate::{manifest, verbatim};
 
-/// A template that could not be rendered.
+/// A file that could not be rendered; no checkpoint should bring this about.
 #[derive(Debug, thiserror::Error)]
-#[error("{file}: {source}")]
-pub struct CodegenError {
-    /// The emitted file.
-    file: &'static str,
-    /// What askama says.
-    source: askama::Error,
+pub enum CodegenError {
+    /// A template failed.
+    #[error("{file}: {source}")]
+    Template {
+        /// The emitted file.
+        file: &'static str,
+        /// What askama says.
+        source: askama::Error,
+    },
+    /// The generation defaults are no JSON.
+    #[error("generation.json: {source}")]
+    Generation {
+        /// What serde says.
+        source: serde_json::Error,
+    },
 }
 
 /// What the user and the checkpoint name.
@@ -33,12 +42,6 @@ pub struct RenderOptions {
     pub source: String,
     /// The command that makes this project again.
     pub command: String,
-    /// `tokenizer.json`.
-    pub tokenizer_json: Vec<u8>,
-    /// The chat template, if the checkpoint has one.
-    pub chat_template: Option<String>,
-    /// `generation.json`.
-    pub generation_json: String,
 }
 
 /// Files by path below the project's folder, and the weights to pack.
@@ -66,7 +69,7 @@ struct MainFile<'a> {
 ///
 /// # Errors
 /// [`CodegenError`] if a template fails, which no input should bring about.
-pub fn render(plan: &Plan, graph: &Graph, options: &RenderOptions) -> Result<Project, CodegenError> {
+pub fn render(plan: &Plan, graph: &Graph, assets: &Assets, options: &RenderOptions) -> Result<Project, CodegenError> {
     let source = plain(&options.source);
     let command = plain(&options.command);
     let header = Header::new(&plan.weights);
@@ -77,7 +80,7 @@ pub fn render(plan: &Plan, graph: &Graph, options: &RenderOptions) -> Result<Pro
         files.insert(PathBuf::from(path), bytes);
     };
     let text = |file: &'static str, rendered: askama::Result<String>| -> Result<Vec<u8>, CodegenError> {
-        let text = rendered.map_err(|source| CodegenError { file, source })?;
+        let text = rendered.map_err(|source| CodegenError::Template { file, source })?;
         Ok((text.trim_end().to_owned() + "\n").into_bytes())
     };
     let library = crate_name(&options.name);
@@ -100,14 +103,17 @@ pub fn render(plan: &Plan, graph: &Graph, options: &RenderOptions) -> Result<Pro
         version: env!("CARGO_PKG_VERSION"),
         source: &source,
         library,
-        chat_template: options.chat_template.is_some(),
+        chat_template: assets.chat_template.is_some(),
     };
     put("src/main.rs", text("main.rs", main.render())?);
     let readme = ReadmeFile::new(plan, &title, &options.name, &source, &command, parameters, header.file_bytes);
     put("README.md", text("README.md", readme.render())?);
-    put("tokenizer.json", options.tokenizer_json.clone());
-    put("generation.json", options.generation_json.clone().into_bytes());
-    if let Some(template) = &options.chat_template {
+    put("tokenizer.json", assets.tokenizer_json.clone());
+    let mut generation =
+        serde_json::to_vec_pretty(&assets.generation).map_err(|source| CodegenError::Generation { source })?;
+    generation.push(b'\n');
+    put("generation.json", generation);
+    if let Some(template) = &assets.chat_template {
         put("chat_template.jinja", template.clone().into_bytes());
     }
     let rendered: Vec<PathBuf> = files.keys().cloned().collect();
