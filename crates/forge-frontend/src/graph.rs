@@ -103,7 +103,7 @@ pub struct Node {
 /// The operations, at the level the field speaks.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
-    /// Row `token` of the table, times `scale`.
+    /// Row `token` of the table, times `scale`. Takes no value: the token id is the stage's own input.
     Embedding {
         /// `[vocab, hidden]`.
         table: SlotId,

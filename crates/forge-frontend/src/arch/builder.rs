@@ -1,0 +1,228 @@
+//! Puts blocks and graphs together: values, slots and weights by role, each added once.
+
+use std::collections::HashMap;
+
+use crate::FrontendError;
+use crate::config::ModelConfig;
+use crate::graph::{
+    Activation, Attention, Block, Graph, Layer, Node, Op, Rope, Slot, SlotId, Stage, State, StateId, StateSlotId,
+    StateSpec, Value, ValueId, Weight, WeightId,
+};
+use crate::source::{Part, Tensors};
+
+/// Builds one [`Block`]. Each method adds one operation and returns its result.
+pub(crate) struct BlockBuilder {
+    block: Block,
+}
+
+impl BlockBuilder {
+    pub fn new(name: &str) -> Self {
+        Self { block: Block { name: name.to_owned(), ..Block::default() } }
+    }
+
+    /// The next input value. Inputs come before everything else.
+    pub fn input(&mut self, name: &str, width: usize) -> ValueId {
+        self.block.inputs += 1;
+        self.value(name, width)
+    }
+
+    /// A state slot.
+    pub fn state(&mut self, spec: StateSpec) -> StateSlotId {
+        self.block.state_slots.push(spec);
+        self.block.state_slots.len() - 1
+    }
+
+    pub fn width(&self, value: ValueId) -> usize {
+        self.block.values[value].width
+    }
+
+    fn value(&mut self, name: &str, width: usize) -> ValueId {
+        self.block.values.push(Value { name: name.to_owned(), width });
+        self.block.values.len() - 1
+    }
+
+    fn slot(&mut self, role: &str, rows: usize, cols: usize) -> SlotId {
+        self.block.slots.push(Slot { role: role.to_owned(), rows, cols });
+        self.block.slots.len() - 1
+    }
+
+    fn node(&mut self, op: Op, inputs: &[ValueId], name: &str, width: usize) -> ValueId {
+        let output = self.value(name, width);
+        self.block.nodes.push(Node { op, inputs: inputs.to_vec(), output: Some(output) });
+        output
+    }
+
+    pub fn embedding(&mut self, name: &str, role: &str, vocab: usize, hidden: usize, scale: f32) -> ValueId {
+        let table = self.slot(role, vocab, hidden);
+        self.node(Op::Embedding { table, scale }, &[], name, hidden)
+    }
+
+    pub fn rms_norm(&mut self, name: &str, role: &str, x: ValueId, eps: f32) -> ValueId {
+        let width = self.width(x);
+        let gamma = self.slot(role, 1, width);
+        self.node(Op::RmsNorm { gamma, eps }, &[x], name, width)
+    }
+
+    /// Norm of each head; `role` none for a norm without weights.
+    pub fn head_norm(&mut self, name: &str, role: Option<&str>, x: ValueId, head_dim: usize, eps: f32) -> ValueId {
+        let width = self.width(x);
+        let gamma = role.map(|role| self.slot(role, 1, head_dim));
+        self.node(Op::HeadNorm { gamma, heads: width / head_dim, head_dim, eps }, &[x], name, width)
+    }
+
+    /// `x W^T`, plus `<role>_bias` where there is one.
+    pub fn linear(&mut self, name: &str, role: &str, x: ValueId, rows: usize, bias: bool) -> ValueId {
+        let weight = self.slot(role, rows, self.width(x));
+        let bias = bias.then(|| self.slot(&format!("{role}_bias"), 1, rows));
+        self.node(Op::Linear { weight, bias }, &[x], name, rows)
+    }
+
+    pub fn rope(&mut self, name: &str, x: ValueId, head_dim: usize, rope: &Rope) -> ValueId {
+        let width = self.width(x);
+        self.node(Op::Rope { heads: width / head_dim, head_dim, rope: rope.clone() }, &[x], name, width)
+    }
+
+    pub fn kv_append(&mut self, state: StateSlotId, k: ValueId, v: ValueId) {
+        self.block.nodes.push(Node { op: Op::KvAppend { state }, inputs: vec![k, v], output: None });
+    }
+
+    pub fn attention(
+        &mut self,
+        name: &str,
+        q: ValueId,
+        state: StateSlotId,
+        heads: usize,
+        attention: Attention,
+    ) -> ValueId {
+        let width = self.width(q);
+        self.node(Op::Attention { state, heads, attention }, &[q], name, width)
+    }
+
+    pub fn gated(&mut self, name: &str, gate: ValueId, up: ValueId, activation: Activation) -> ValueId {
+        let width = self.width(up);
+        self.node(Op::GatedActivation { activation }, &[gate, up], name, width)
+    }
+
+    pub fn add(&mut self, name: &str, residual: ValueId, x: ValueId) -> ValueId {
+        let width = self.width(residual);
+        self.node(Op::Add, &[residual, x], name, width)
+    }
+
+    /// `x * factor`; `x` itself when the factor is 1.
+    pub fn scale(&mut self, name: &str, x: ValueId, factor: f32) -> ValueId {
+        if factor == 1.0 {
+            return x;
+        }
+        let width = self.width(x);
+        self.node(Op::Scale { factor }, &[x], name, width)
+    }
+
+    /// `cap * tanh(x / cap)`; `x` itself without a cap.
+    pub fn soft_cap(&mut self, name: &str, x: ValueId, cap: Option<f32>) -> ValueId {
+        let width = self.width(x);
+        cap.map_or(x, |cap| self.node(Op::SoftCap { cap }, &[x], name, width))
+    }
+
+    pub fn finish(mut self, output: ValueId) -> Block {
+        self.block.output = output;
+        self.block
+    }
+}
+
+/// Builds a [`Graph`] from blocks and the checkpoint's tensors.
+pub(crate) struct GraphBuilder<'a> {
+    tensors: &'a Tensors,
+    /// Roles that are rows of another role's tensor.
+    pub parts: Vec<Part>,
+    /// Added to every norm's weights: 1 where the checkpoint stores `w` of `1 + w`.
+    pub norm_offset: f32,
+    weights: Vec<Weight>,
+    known: HashMap<(String, Option<usize>), WeightId>,
+    states: Vec<State>,
+    blocks: Vec<Block>,
+    layers: Vec<Layer>,
+}
+
+impl<'a> GraphBuilder<'a> {
+    pub fn new(tensors: &'a Tensors) -> Self {
+        Self {
+            tensors,
+            parts: Vec::new(),
+            norm_offset: 0.0,
+            weights: Vec::new(),
+            known: HashMap::new(),
+            states: Vec::new(),
+            blocks: Vec::new(),
+            layers: Vec::new(),
+        }
+    }
+
+    /// A block that is not tied to a layer: the embedding or the head. A tied head's `output` slot is filled by the
+    /// embedding table.
+    pub fn stage(&mut self, block: Block, tied: bool) -> Result<Stage, FrontendError> {
+        let weights = self.fill(&block, None, tied)?;
+        Ok(Stage { block, weights })
+    }
+
+    /// Adds the next layer. Its block is shared with the earlier layers of an equal block.
+    pub fn layer(&mut self, block: Block, states: Vec<StateId>) -> Result<(), FrontendError> {
+        let weights = self.fill(&block, Some(self.layers.len()), false)?;
+        let index = self.blocks.iter().position(|known| *known == block).unwrap_or_else(|| {
+            self.blocks.push(block);
+            self.blocks.len() - 1
+        });
+        self.layers.push(Layer { block: index, weights, states });
+        Ok(())
+    }
+
+    pub fn state(&mut self, spec: StateSpec) -> StateId {
+        self.states.push(State { spec });
+        self.states.len() - 1
+    }
+
+    fn fill(&mut self, block: &Block, layer: Option<usize>, tied: bool) -> Result<Vec<WeightId>, FrontendError> {
+        let norms: Vec<SlotId> = block
+            .nodes
+            .iter()
+            .filter(|node| matches!(node.op, Op::RmsNorm { .. } | Op::HeadNorm { .. }))
+            .flat_map(|node| node.op.slots())
+            .collect();
+        let fill_slot = |(id, slot): (SlotId, &Slot)| {
+            let norm = norms.contains(&id);
+            let role = if tied && slot.role == "output" { "token_embd" } else { &slot.role };
+            let vector = norm || role.ends_with("_bias");
+            self.weight(role, layer, slot, vector, if norm { self.norm_offset } else { 0.0 })
+        };
+        block.slots.iter().enumerate().map(fill_slot).collect()
+    }
+
+    fn weight(
+        &mut self,
+        role: &str,
+        layer: Option<usize>,
+        slot: &Slot,
+        vector: bool,
+        offset: f32,
+    ) -> Result<WeightId, FrontendError> {
+        if let Some(&id) = self.known.get(&(role.to_owned(), layer)) {
+            return Ok(id);
+        }
+        let part = self.parts.iter().find(|part| part.role == role);
+        let weight = self.tensors.weight(role, layer, slot.rows, slot.cols, vector, part)?;
+        self.weights.push(Weight { offset, ..weight });
+        self.known.insert((role.to_owned(), layer), self.weights.len() - 1);
+        Ok(self.weights.len() - 1)
+    }
+
+    pub fn finish(self, config: ModelConfig, embed: Stage, head: Stage) -> Graph {
+        Graph {
+            config,
+            weights: self.weights,
+            states: self.states,
+            embed,
+            blocks: self.blocks,
+            layers: self.layers,
+            head,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The parts that dense decoders share: sizes, attention, gated feed-forward, embedding and head.
+
+use super::builder::{BlockBuilder, GraphBuilder};
+use crate::FrontendError;
+use crate::config::ModelConfig;
+use crate::graph::{Activation, Attention, Block, Rope, StateSpec, ValueId};
+use crate::source::{Dialect, Hparams, Key, Loaded, key};
+
+/// The sizes that every dense decoder has, validated.
+#[derive(Debug, Clone)]
+pub(crate) struct Sizes {
+    pub layers: usize,
+    pub context: usize,
+    pub hidden: usize,
+    pub intermediate: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub vocab: usize,
+    pub eps: f32,
+}
+
+impl Sizes {
+    /// # Errors
+    /// A key is missing or out of range, or a product that must divide does not.
+    pub fn read(loaded: &Loaded) -> Result<Self, FrontendError> {
+        Self::read_with(loaded, loaded.hparams.usize(key::INTERMEDIATE)?)
+    }
+
+    /// As [`Sizes::read`], with the feed-forward width given.
+    pub fn read_with(loaded: &Loaded, intermediate: usize) -> Result<Self, FrontendError> {
+        let h = &loaded.hparams;
+        let hidden = h.usize(key::HIDDEN)?;
+        let heads = h.usize(key::HEADS)?;
+        let kv_heads = h.opt_usize(key::KV_HEADS)?.unwrap_or(heads);
+        h.divides((key::HEADS, heads), (key::KV_HEADS, kv_heads))?;
+        let head_dim = match h.opt_usize(key::HEAD_DIM)? {
+            Some(head_dim) => head_dim,
+            None => {
+                h.divides((key::HIDDEN, hidden), (key::HEADS, heads))?;
+                hidden / heads
+            }
+        };
+        if !head_dim.is_multiple_of(2) {
+            return Err(FrontendError::KeyValue {
+                file: h.file.clone(),
+                key: h.spelling(key::HEAD_DIM),
+                expected: "an even size".to_owned(),
+                found: head_dim.to_string(),
+            });
+        }
+        if let Some(value_dim) = h.opt_usize(key::VALUE_DIM)?
+            && value_dim != head_dim
+        {
+            return Err(h.unsupported(
+                key::VALUE_DIM,
+                format!("keys have {head_dim} elements per head and values must have as many"),
+            ));
+        }
+        let vocab = loaded.tensors.vocab_rows()?;
+        if let Some(stated) = h.opt_usize(key::VOCAB)?
+            && stated != vocab
+        {
+            return Err(
+                h.invalid(key::VOCAB, format!("{vocab}, the rows of {}", loaded.tensors.name("token_embd", None)))
+            );
+        }
+        let eps = h.f32(key::EPS)?;
+        if !(0.0..1.0).contains(&eps) {
+            return Err(h.invalid(key::EPS, "a small positive number"));
+        }
+        Ok(Self {
+            layers: h.usize(key::LAYERS)?,
+            context: h.usize(key::CONTEXT)?,
+            hidden,
+            intermediate,
+            heads,
+            kv_heads,
+            head_dim,
+            vocab,
+            eps,
+        })
+    }
+
+    pub fn config(&self, loaded: &Loaded) -> ModelConfig {
+        ModelConfig {
+            architecture: loaded.architecture.clone(),
+            name: loaded.name.clone(),
+            hidden_size: self.hidden,
+            intermediate_size: self.intermediate,
+            num_layers: self.layers,
+            num_heads: self.heads,
+            num_kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            vocab_size: self.vocab,
+            trained_context: self.context,
+        }
+    }
+
+    /// `1 / sqrt(head_dim)`.
+    pub fn attention_scale(&self) -> f32 {
+        (1.0 / (self.head_dim as f64).sqrt()) as f32
+    }
+
+    pub fn state(&self, window: Option<usize>) -> StateSpec {
+        StateSpec { kv_heads: self.kv_heads, head_dim: self.head_dim, window }
+    }
+}
+
+/// Normalisation of queries and keys.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum QkNorm {
+    None,
+    /// Each head by itself (Qwen3, Gemma 3).
+    Heads,
+    /// All heads together (OLMo 2).
+    Whole,
+}
+
+/// What an attention layer does between its input and its output projection.
+#[derive(Debug, Clone)]
+pub(crate) struct AttentionSpec {
+    pub heads: usize,
+    pub state: StateSpec,
+    pub rope: Option<Rope>,
+    pub attention: Attention,
+    pub qk_norm: QkNorm,
+    pub eps: f32,
+    /// Whether q, k and v have biases.
+    pub qkv_bias: bool,
+    /// Whether the output projection has one.
+    pub output_bias: bool,
+}
+
+/// Attention from its normalised input to the result of the output projection, `hidden` wide.
+pub(crate) fn attention(b: &mut BlockBuilder, input: ValueId, hidden: usize, spec: &AttentionSpec) -> ValueId {
+    let head_dim = spec.state.head_dim;
+    let kv_width = spec.state.kv_heads * head_dim;
+    let mut q = b.linear("q", "attn_q", input, spec.heads * head_dim, spec.qkv_bias);
+    let mut k = b.linear("k", "attn_k", input, kv_width, spec.qkv_bias);
+    let v = b.linear("v", "attn_v", input, kv_width, spec.qkv_bias);
+    match spec.qk_norm {
+        QkNorm::None => {}
+        QkNorm::Heads => {
+            q = b.head_norm("q_normed", Some("attn_q_norm"), q, head_dim, spec.eps);
+            k = b.head_norm("k_normed", Some("attn_k_norm"), k, head_dim, spec.eps);
+        }
+        QkNorm::Whole => {
+            q = b.rms_norm("q_normed", "attn_q_norm", q, spec.eps);
+            k = b.rms_norm("k_normed", "attn_k_norm", k, spec.eps);
+        }
+    }
+    if let Some(rope) = &spec.rope {
+        q = b.rope("q_rope", q, head_dim, rope);
+        k = b.rope("k_rope", k, head_dim, rope);
+    }
+    let state = b.state(spec.state);
+    b.kv_append(state, k, v);
+    let attn = b.attention("attn", q, state, spec.heads, spec.attention);
+    b.linear("attn_out", "attn_output", attn, hidden, spec.output_bias)
+}
+
+/// Gated feed-forward from its normalised input to the result of the down projection, `hidden` wide.
+pub(crate) fn feed_forward(
+    b: &mut BlockBuilder,
+    input: ValueId,
+    hidden: usize,
+    intermediate: usize,
+    activation: Activation,
+    bias: bool,
+) -> ValueId {
+    let gate = b.linear("gate", "ffn_gate", input, intermediate, bias);
+    let up = b.linear("up", "ffn_up", input, intermediate, bias);
+    let ffn = b.gated("ffn", gate, up, activation);
+    b.linear("ffn_out", "ffn_down", ffn, hidden, bias)
+}
+
+/// The embedding stage: row `token` of the table, times `scale`.
+pub(crate) fn embed(sizes: &Sizes, scale: f32) -> Block {
+    let mut b = BlockBuilder::new("embed");
+    let x = b.embedding("x", "token_embd", sizes.vocab, sizes.hidden, scale);
+    b.finish(x)
+}
+
+/// The head: final norm, projection to the vocabulary, a factor and a soft-cap where the model has them.
+pub(crate) fn head(sizes: &Sizes, factor: f32, cap: Option<f32>) -> Block {
+    let mut b = BlockBuilder::new("head");
+    let x = b.input("x", sizes.hidden);
+    let normed = b.rms_norm("normed", "output_norm", x, sizes.eps);
+    let mut logits = b.linear("logits", "output", normed, sizes.vocab, false);
+    logits = b.scale("scaled_logits", logits, factor);
+    logits = b.soft_cap("capped_logits", logits, cap);
+    b.finish(logits)
+}
+
+/// Whether the head uses the embedding table. A GGUF leaves `output` out; a config.json says so, and its
+/// architecture's `default` counts where it does not.
+pub(crate) fn tied(loaded: &Loaded, default: bool) -> Result<bool, FrontendError> {
+    let stored = loaded.tensors.has("output", None);
+    if loaded.hparams.dialect == Dialect::Gguf {
+        return Ok(!stored);
+    }
+    let tied = loaded.hparams.opt_bool(key::TIED)?.unwrap_or(default);
+    if tied && stored {
+        let name = loaded.tensors.name("output", None);
+        loaded.tensors.ignore(|tensor| tensor == name);
+    }
+    Ok(tied)
+}
+
+/// Whether a role has a bias: what config.json says, else whether the first layer's tensor is there.
+pub(crate) fn has_bias(loaded: &Loaded, said_by: Key, role: &str) -> Result<bool, FrontendError> {
+    let said = loaded.hparams.opt_bool(said_by)?;
+    Ok(said.unwrap_or_else(|| loaded.tensors.has(&format!("{role}_bias"), Some(0))))
+}
+
+/// The feed-forward's non-linearity by config.json's name for it; `default` for a GGUF, which has no key for it.
+pub(crate) fn activation(h: &Hparams, key: Key, default: Activation) -> Result<Activation, FrontendError> {
+    match h.opt_str(key)? {
+        None => Ok(default),
+        Some("silu" | "swish") => Ok(Activation::Silu),
+        Some("gelu_pytorch_tanh" | "gelu_new") => Ok(Activation::GeluTanh),
+        Some(_) => Err(h.unsupported(key, "the activations are silu and gelu_pytorch_tanh")),
+    }
+}
+
+/// A pre-norm layer: `x + attention(norm(x))`, then `x + ffn(norm(x))`, each branch times `residual`.
+pub(crate) fn pre_norm_layer(
+    name: &str,
+    sizes: &Sizes,
+    spec: &AttentionSpec,
+    ffn: (Activation, bool),
+    residual: f32,
+) -> Block {
+    let mut b = BlockBuilder::new(name);
+    let x = b.input("x", sizes.hidden);
+    let attn_in = b.rms_norm("attn_in", "attn_norm", x, sizes.eps);
+    let mut attn = attention(&mut b, attn_in, sizes.hidden, spec);
+    attn = b.scale("attn_scaled", attn, residual);
+    let x = b.add("x_attn", x, attn);
+    let ffn_in = b.rms_norm("ffn_in", "ffn_norm", x, sizes.eps);
+    let mut out = feed_forward(&mut b, ffn_in, sizes.hidden, sizes.intermediate, ffn.0, ffn.1);
+    out = b.scale("ffn_scaled", out, residual);
+    let x = b.add("x_ffn", x, out);
+    b.finish(x)
+}
+
+/// Adds a layer with a KV cache of its own.
+pub(crate) fn add_layer(graph: &mut GraphBuilder<'_>, block: Block) -> Result<(), FrontendError> {
+    let states = block.state_slots.iter().map(|&spec| graph.state(spec)).collect();
+    graph.layer(block, states)
+}

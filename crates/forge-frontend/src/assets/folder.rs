@@ -1,0 +1,201 @@
+//! The assets of a Hugging Face folder: tokenizer.json or tokenizer.model, tokenizer_config.json,
+//! generation_config.json and the chat template's own file.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::chat_template::Templates;
+use super::processor::{self, Affixes};
+use super::{Assets, GenerationConfig, SpecialTokens, end_tokens, sentencepiece};
+use crate::FrontendError;
+use crate::source::{read_file, read_json};
+
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const GENERATION: &str = "generation_config.json";
+
+/// Builds the assets of a folder. `config` holds the text model's keys of config.json.
+///
+/// # Errors
+/// No tokenizer, or a file that is not what its name says.
+pub(crate) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<Assets, FrontendError> {
+    let tokenizer_config = read_json(folder, TOKENIZER_CONFIG)?.unwrap_or_default();
+    let special_tokens = read_json(folder, "special_tokens_map.json")?.unwrap_or_default();
+    let generation = read_json(folder, GENERATION)?.unwrap_or_default();
+    let named = |key: &str| {
+        let text = |map: &Map<String, Value>| match map.get(key) {
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(Value::Object(token)) => token.get("content").and_then(Value::as_str).map(str::to_owned),
+            _ => None,
+        };
+        text(&tokenizer_config).or_else(|| text(&special_tokens))
+    };
+
+    let mut tokenizer = Tokenizer::read(folder, &tokenizer_config)?;
+    tokenizer.add_missing_tokens(&tokenizer_config);
+    let with_id = |text: Option<String>| text.and_then(|text| tokenizer.id(&text).map(|id| (text, id)));
+    let id_of = |key: &str| generation.get(key).or_else(|| config.get(key)).and_then(first_id);
+    let bos = with_id(named("bos_token"));
+    let eos = with_id(named("eos_token"));
+    let affixes = affixes(&tokenizer, &tokenizer_config, bos.clone(), eos.clone());
+    if affixes != tokenizer.affixes(&bos, &eos) {
+        tokenizer.json.insert("post_processor".to_owned(), processor::template_processing(&affixes));
+        tokenizer.changed = true;
+    }
+
+    let mut end_ids: BTreeSet<u32> = eos.iter().map(|(_, id)| *id).collect();
+    end_tokens::add_ids(&mut end_ids, config.get("eos_token_id"));
+    end_tokens::add_ids(&mut end_ids, generation.get("eos_token_id"));
+    end_ids.extend(
+        tokenizer.added().filter(|(text, _, special)| *special && end_tokens::ends_turn(text)).map(|(_, id, _)| id),
+    );
+
+    let templates = templates(folder, &tokenizer_config)?;
+    let number = |key: &str| generation.get(key).and_then(Value::as_f64).map(|number| number as f32);
+    Ok(Assets {
+        chat_template: templates.default,
+        other_templates: templates.others,
+        generation: GenerationConfig {
+            bos_token_id: bos.as_ref().map(|(_, id)| *id).or_else(|| id_of("bos_token_id")),
+            bos_token: bos.map(|(text, _)| text).or_else(|| named("bos_token")),
+            eos_token: eos.map(|(text, _)| text).or_else(|| named("eos_token")),
+            add_bos: affixes.bos.is_some(),
+            end_token_ids: end_ids.into_iter().collect(),
+            temperature: number("temperature"),
+            top_k: generation.get("top_k").and_then(Value::as_u64).and_then(|k| u32::try_from(k).ok()),
+            top_p: number("top_p"),
+            min_p: number("min_p"),
+            repeat_penalty: number("repetition_penalty"),
+            do_sample: generation.get("do_sample").and_then(Value::as_bool),
+            special: SpecialTokens { unk_token: named("unk_token"), pad_token: named("pad_token") },
+        },
+        tokenizer_json: tokenizer.into_bytes(),
+    })
+}
+
+/// What is added to every text: what tokenizer_config.json says, else what tokenizer.json does; the Llama and Gemma
+/// classes add BOS where neither says otherwise.
+fn affixes(
+    tokenizer: &Tokenizer,
+    config: &Map<String, Value>,
+    bos: Option<(String, u32)>,
+    eos: Option<(String, u32)>,
+) -> Affixes {
+    let existing = tokenizer.affixes(&bos, &eos);
+    let said = |key: &str| config.get(key).and_then(Value::as_bool);
+    let (add_bos, add_eos) = (said("add_bos_token"), said("add_eos_token"));
+    if add_bos.is_some() || add_eos.is_some() {
+        return Affixes { bos: bos.filter(|_| add_bos == Some(true)), eos: eos.filter(|_| add_eos == Some(true)) };
+    }
+    let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
+    let adds_bos =
+        ["LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer"].iter().any(|known| class.starts_with(known));
+    let silent = tokenizer.json.get("post_processor").is_none_or(Value::is_null);
+    if adds_bos && silent { Affixes { bos, ..existing } } else { existing }
+}
+
+fn templates(folder: &Path, config: &Map<String, Value>) -> Result<Templates, FrontendError> {
+    const FILE: &str = "chat_template.jinja";
+    if let Some(bytes) = read_file(folder, FILE)? {
+        let text = String::from_utf8(bytes).map_err(|_| FrontendError::Tokenizer {
+            file: FILE.to_owned(),
+            key: "the whole file".to_owned(),
+            reason: "expected UTF-8".to_owned(),
+        })?;
+        return Ok(Templates { default: Some(text), others: Vec::new() });
+    }
+    if let Some(value) = config.get("chat_template") {
+        return Ok(Templates::from_json(value));
+    }
+    let file = read_json(folder, "chat_template.json")?.unwrap_or_default();
+    Ok(file.get("chat_template").map(Templates::from_json).unwrap_or_default())
+}
+
+fn first_id(value: &Value) -> Option<u32> {
+    let id = value.as_array().map_or(Some(value), |items| items.first())?;
+    id.as_u64().and_then(|id| u32::try_from(id).ok())
+}
+
+/// A tokenizer.json, and its bytes as long as nothing has changed in it.
+struct Tokenizer {
+    json: Map<String, Value>,
+    bytes: Vec<u8>,
+    changed: bool,
+}
+
+impl Tokenizer {
+    fn read(folder: &Path, config: &Map<String, Value>) -> Result<Self, FrontendError> {
+        if let (Some(json), Some(bytes)) = (read_json(folder, TOKENIZER)?, read_file(folder, TOKENIZER)?) {
+            if !json.get("model").is_some_and(Value::is_object) {
+                return Err(FrontendError::MissingKey { file: TOKENIZER.to_owned(), key: "model".to_owned() });
+            }
+            return Ok(Self { json, bytes, changed: false });
+        }
+        const MODEL: &str = "tokenizer.model";
+        let Some(bytes) = read_file(folder, MODEL)? else {
+            return Err(FrontendError::NotACheckpoint {
+                path: folder.to_owned(),
+                expected: "tokenizer.json or tokenizer.model",
+                found: "neither".to_owned(),
+            });
+        };
+        let json = sentencepiece::tokenizer_json(&bytes, MODEL, config)?;
+        Ok(Self { json, bytes: Vec::new(), changed: true })
+    }
+
+    /// Text, id and whether it is special, of each added token.
+    fn added(&self) -> impl Iterator<Item = (&str, u32, bool)> {
+        let items = self.json.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
+        items.filter_map(|token| {
+            let id = u32::try_from(token.get("id")?.as_u64()?).ok()?;
+            Some((token.get("content")?.as_str()?, id, token.get("special").and_then(Value::as_bool).unwrap_or(false)))
+        })
+    }
+
+    fn id(&self, text: &str) -> Option<u32> {
+        let added = self.added().find(|(known, ..)| *known == text).map(|(_, id, _)| id);
+        added.or_else(|| {
+            let id = self.json.get("model")?.get("vocab")?.get(text)?.as_u64()?;
+            u32::try_from(id).ok()
+        })
+    }
+
+    /// Which of the two tokens the post-processor adds.
+    fn affixes(&self, bos: &Option<(String, u32)>, eos: &Option<(String, u32)>) -> Affixes {
+        let (before, after) = processor::added(self.json.get("post_processor").unwrap_or(&Value::Null));
+        let there =
+            |token: &Option<(String, u32)>, texts: &[String]| token.clone().filter(|(text, _)| texts.contains(text));
+        Affixes { bos: there(bos, &before), eos: there(eos, &after) }
+    }
+
+    /// Adds the tokens that only tokenizer_config.json lists.
+    fn add_missing_tokens(&mut self, config: &Map<String, Value>) {
+        let Some(Value::Object(listed)) = config.get("added_tokens_decoder") else { return };
+        let mut missing: Vec<(u64, Value)> = Vec::new();
+        for (id, token) in listed {
+            let (Ok(id), Some(text)) = (id.parse::<u64>(), token.get("content").and_then(Value::as_str)) else {
+                continue;
+            };
+            if let (false, Value::Object(token)) = (self.added().any(|(known, ..)| known == text), token) {
+                let mut entry = Map::from_iter([("id".to_owned(), Value::from(id))]);
+                entry.extend(token.clone());
+                missing.push((id, Value::Object(entry)));
+            }
+        }
+        if missing.is_empty() {
+            return;
+        }
+        self.changed = true;
+        let added = self.json.entry("added_tokens").or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(added) = added {
+            added.extend(missing.into_iter().map(|(_, token)| token));
+            added.sort_by_key(|token| token.get("id").and_then(Value::as_u64));
+        }
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        if self.changed { super::to_json(&Value::Object(self.json)) } else { self.bytes }
+    }
+}

@@ -1,0 +1,38 @@
+//! What a program around the model needs besides weights: tokenizer, chat template, generation defaults.
+
+mod bpe;
+mod chat_template;
+mod end_tokens;
+mod folder;
+mod generation;
+mod gguf;
+mod pre_tokenizers;
+mod processor;
+mod sentencepiece;
+mod spm;
+mod vocabulary;
+
+pub(crate) use folder::from_folder;
+pub use generation::{GenerationConfig, SpecialTokens};
+pub(crate) use gguf::from_gguf;
+
+/// Tokenizer, chat template and generation defaults of a checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assets {
+    /// A `tokenizer.json` as the `tokenizers` crate reads it; its post-processor adds what the checkpoint's own
+    /// tokenizer adds (BOS, EOS).
+    pub tokenizer_json: Vec<u8>,
+    /// The default chat template (Jinja), where there is one.
+    pub chat_template: Option<String>,
+    /// Names of further chat templates of the checkpoint, which are not used: `tool_use`, `rag`.
+    pub other_templates: Vec<String>,
+    /// Sampling defaults and the tokens that end a generation.
+    pub generation: GenerationConfig,
+}
+
+/// Compact JSON with a final newline.
+fn to_json(value: &serde_json::Value) -> Vec<u8> {
+    let mut bytes = value.to_string().into_bytes();
+    bytes.push(b'\n');
+    bytes
+}

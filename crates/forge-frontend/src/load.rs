@@ -1,0 +1,70 @@
+//! From a path to a [`Checkpoint`].
+
+use std::path::Path;
+
+use crate::FrontendError;
+use crate::arch;
+use crate::assets::{self, Assets};
+use crate::checkpoint::{GgufFile, MappedFile};
+use crate::graph::{FileRange, Graph};
+use crate::source::{load_folder, load_gguf};
+
+/// A checkpoint, read: what is computed, with which bytes, and what a program around it needs.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The computation and its weights.
+    pub graph: Graph,
+    /// Tokenizer, chat template and generation defaults.
+    pub assets: Assets,
+    /// `GGUF v3`, `Hugging Face folder` or `MLX folder`.
+    pub kind: String,
+    /// The mapped files that [`FileRange::file`] indexes.
+    pub files: Vec<MappedFile>,
+    /// What the checkpoint holds and the graph leaves out, with the reason; one line each.
+    pub ignored: Vec<String>,
+}
+
+impl Checkpoint {
+    /// The bytes of a range of one of the files.
+    ///
+    /// # Panics
+    /// A range that is not of this checkpoint's graph.
+    pub fn bytes(&self, range: &FileRange) -> &[u8] {
+        &self.files[range.file].bytes()[range.range.start as usize..range.range.end as usize]
+    }
+
+    /// Names of the files that hold weights, in the order of [`Checkpoint::files`].
+    pub fn file_names(&self) -> Vec<String> {
+        self.files.iter().map(MappedFile::name).collect()
+    }
+}
+
+/// Reads a GGUF file (any part of a split one), a Hugging Face folder or an MLX folder.
+///
+/// # Errors
+/// Anything that keeps the checkpoint from being generated, named by file, key or tensor.
+pub fn load(path: &Path) -> Result<Checkpoint, FrontendError> {
+    let meta = std::fs::metadata(path).map_err(|source| FrontendError::Io { path: path.to_owned(), source })?;
+    let container = if meta.is_dir() { Container::Folder(path) } else { Container::Gguf(GgufFile::open(path)?) };
+    let (mut loaded, kind) = match &container {
+        Container::Gguf(gguf) => (load_gguf(gguf)?, format!("GGUF v{}", gguf.version())),
+        Container::Folder(folder) => {
+            let (loaded, mlx) = load_folder(folder)?;
+            (loaded, if mlx { "MLX folder" } else { "Hugging Face folder" }.to_owned())
+        }
+    };
+    let family = arch::family(loaded.hparams.dialect, &loaded.hparams.file, &loaded.architecture)?;
+    loaded.tensors.roles = family.roles;
+    let graph = arch::build(&loaded, family)?;
+    let assets = match &container {
+        Container::Gguf(gguf) => assets::from_gguf(gguf)?,
+        Container::Folder(folder) => assets::from_folder(folder, &loaded.hparams.values)?,
+    };
+    Ok(Checkpoint { graph, assets, kind, files: loaded.files, ignored: Vec::new() })
+}
+
+/// An opened checkpoint.
+enum Container<'a> {
+    Gguf(GgufFile),
+    Folder(&'a Path),
+}

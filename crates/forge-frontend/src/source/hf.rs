@@ -1,0 +1,149 @@
+//! Hugging Face and MLX folders: config.json and safetensors.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use forge_formats::Format;
+use serde_json::{Map, Value};
+
+use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, brief};
+use crate::FrontendError;
+use crate::checkpoint::{MappedFile, SafetensorsSet};
+use crate::graph::FileRange;
+
+pub(crate) const CONFIG: &str = "config.json";
+
+/// A folder's config.json and tensors. The flag is true for an MLX folder.
+pub(crate) fn load_folder(folder: &Path) -> Result<(Loaded, bool), FrontendError> {
+    let config = read_json(folder, CONFIG)?.ok_or_else(|| FrontendError::NotACheckpoint {
+        path: folder.to_owned(),
+        expected: "a GGUF file, or a folder with config.json and safetensors files",
+        found: "a folder without config.json".to_owned(),
+    })?;
+    let mlx = config.get("quantization").and_then(Value::as_object);
+    refuse_quantization(&config, mlx.is_some())?;
+
+    let (architecture, prefix, values) = text_config(&config)?;
+    let hparams = Hparams { dialect: Dialect::HuggingFace, file: CONFIG.to_owned(), prefix, values };
+    let set = SafetensorsSet::open_dir(folder)?;
+    let files = set.files().to_vec();
+    let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+    for (name, info) in set.tensors() {
+        let range = FileRange { file: info.file, range: info.range.clone() };
+        let stored = match info.dtype.as_str() {
+            "F32" => Stored::Rows(Format::F32, range),
+            "F16" => Stored::Rows(Format::F16, range),
+            "BF16" => Stored::Rows(Format::BF16, range),
+            other => Stored::Foreign(other.to_owned()),
+        };
+        let file = files[info.file].name();
+        entries.insert(name.to_owned(), Entry { shape: info.shape.clone(), stored, file, used: Cell::new(false) });
+    }
+    let (prefix, head_prefix) = prefixes(&entries);
+    let tensors =
+        Tensors { dialect: Dialect::HuggingFace, file: tensors_file(&files), prefix, head_prefix, entries, roles: &[] };
+    let name = model_name(folder, &config);
+    Ok((Loaded { architecture, name, hparams, tensors, files }, mlx.is_some()))
+}
+
+/// A JSON object of the folder; `None` when there is no such file.
+pub(crate) fn read_json(folder: &Path, name: &str) -> Result<Option<Map<String, Value>>, FrontendError> {
+    let Some(bytes) = read_file(folder, name)? else { return Ok(None) };
+    let value: Value =
+        serde_json::from_slice(&bytes).map_err(|source| FrontendError::Json { file: name.to_owned(), source })?;
+    match value {
+        Value::Object(map) => Ok(Some(map)),
+        other => Err(FrontendError::KeyValue {
+            file: name.to_owned(),
+            key: "the whole file".to_owned(),
+            expected: "a JSON object".to_owned(),
+            found: brief(&other),
+        }),
+    }
+}
+
+/// A file of the folder; `None` when there is none.
+pub(crate) fn read_file(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, FrontendError> {
+    let path = folder.join(name);
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FrontendError::Io { path, source }),
+    }
+}
+
+/// The architecture's name and the keys of the text model.
+fn text_config(config: &Map<String, Value>) -> Result<(String, String, Map<String, Value>), FrontendError> {
+    let model_type = |map: &Map<String, Value>| map.get("model_type").and_then(Value::as_str).map(str::to_owned);
+    let missing = || FrontendError::MissingKey { file: CONFIG.to_owned(), key: "model_type".to_owned() };
+    let Some(Value::Object(text)) = config.get("text_config") else {
+        return Ok((model_type(config).ok_or_else(missing)?, String::new(), config.clone()));
+    };
+    let architecture = model_type(text).or_else(|| model_type(config)).ok_or_else(missing)?;
+    let mut values = text.clone();
+    for key in ["tie_word_embeddings", "eos_token_id", "bos_token_id"] {
+        if let (false, Some(value)) = (values.contains_key(key), config.get(key)) {
+            values.insert(key.to_owned(), value.clone());
+        }
+    }
+    Ok((architecture, "text_config.".to_owned(), values))
+}
+
+/// Refuses what is neither plain floats nor MLX's quantisation, by its name.
+fn refuse_quantization(config: &Map<String, Value>, mlx: bool) -> Result<(), FrontendError> {
+    let Some(Value::Object(quantization)) = config.get("quantization_config") else { return Ok(()) };
+    let method = quantization.get("quant_method").and_then(Value::as_str);
+    if mlx && method.is_none() {
+        return Ok(());
+    }
+    Err(FrontendError::UnsupportedFeature {
+        file: CONFIG.to_owned(),
+        key: "quantization_config.quant_method".to_owned(),
+        found: method.map_or_else(|| "nothing".to_owned(), |method| format!("{method:?}")),
+        reason: "weights in F32, F16, BF16, MLX affine quantisation or GGUF formats are read".to_owned(),
+    })
+}
+
+/// What precedes `embed_tokens` and `lm_head` in this folder's tensor names.
+fn prefixes(entries: &BTreeMap<String, Entry>) -> (String, String) {
+    const BODIES: [&str; 6] = [
+        "model.",
+        "language_model.model.",
+        "model.language_model.",
+        "model.language_model.model.",
+        "language_model.",
+        "",
+    ];
+    const HEADS: [&str; 4] = ["", "language_model.", "model.language_model.", "model."];
+    let first = |prefixes: &[&str], stem: &str| {
+        let has = |prefix: &&&str| entries.contains_key(&format!("{prefix}{stem}.weight"));
+        prefixes.iter().find(has).unwrap_or(&prefixes[0]).to_string()
+    };
+    (first(&BODIES, "embed_tokens"), first(&HEADS, "lm_head"))
+}
+
+fn tensors_file(files: &[MappedFile]) -> String {
+    match files {
+        [only] => only.name(),
+        _ => "model.safetensors.index.json".to_owned(),
+    }
+}
+
+/// The last part of `_name_or_path`, else the folder's name; `hf` and `mlx` folders take their parent's.
+fn model_name(folder: &Path, config: &Map<String, Value>) -> String {
+    let stated = config
+        .get("_name_or_path")
+        .and_then(Value::as_str)
+        .and_then(|name| name.rsplit('/').find(|part| !part.is_empty()));
+    if let Some(name) = stated {
+        return name.to_owned();
+    }
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let own = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    match own(&folder) {
+        Some(name) if name == "hf" || name == "mlx" => folder.parent().and_then(own).unwrap_or(name),
+        Some(name) => name,
+        None => "model".to_owned(),
+    }
+}

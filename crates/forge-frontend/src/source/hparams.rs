@@ -1,0 +1,182 @@
+//! Hyper-parameters by neutral key: a GGUF's `llama.block_count` and a config.json's `num_hidden_layers` are one [`Key`].
+
+use serde_json::{Map, Value};
+
+use super::Dialect;
+use crate::FrontendError;
+
+/// A hyper-parameter, as each dialect spells it. An empty spelling: the dialect does not have it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Key {
+    /// After the architecture's prefix: `attention.head_count`.
+    pub gguf: &'static str,
+    /// In config.json, or in its `text_config`.
+    pub hf: &'static str,
+}
+
+impl Key {
+    pub const fn new(gguf: &'static str, hf: &'static str) -> Self {
+        Self { gguf, hf }
+    }
+}
+
+/// The keys that most architectures share.
+pub(crate) mod key {
+    use super::Key;
+
+    pub const LAYERS: Key = Key::new("block_count", "num_hidden_layers");
+    pub const CONTEXT: Key = Key::new("context_length", "max_position_embeddings");
+    pub const HIDDEN: Key = Key::new("embedding_length", "hidden_size");
+    pub const INTERMEDIATE: Key = Key::new("feed_forward_length", "intermediate_size");
+    pub const HEADS: Key = Key::new("attention.head_count", "num_attention_heads");
+    pub const KV_HEADS: Key = Key::new("attention.head_count_kv", "num_key_value_heads");
+    pub const HEAD_DIM: Key = Key::new("attention.key_length", "head_dim");
+    pub const VALUE_DIM: Key = Key::new("attention.value_length", "");
+    pub const EPS: Key = Key::new("attention.layer_norm_rms_epsilon", "rms_norm_eps");
+    pub const VOCAB: Key = Key::new("vocab_size", "vocab_size");
+    pub const WINDOW: Key = Key::new("attention.sliding_window", "sliding_window");
+    pub const ACTIVATION: Key = Key::new("", "hidden_act");
+    pub const ATTENTION_BIAS: Key = Key::new("", "attention_bias");
+    pub const MLP_BIAS: Key = Key::new("", "mlp_bias");
+    pub const TIED: Key = Key::new("", "tie_word_embeddings");
+    pub const LAYER_TYPES: Key = Key::new("", "layer_types");
+}
+
+/// The architecture's own keys of a checkpoint.
+#[derive(Debug)]
+pub(crate) struct Hparams {
+    pub dialect: Dialect,
+    /// File the keys are in, for errors.
+    pub file: String,
+    /// `llama.` for a GGUF, `text_config.` or nothing for a config.json: what errors print before a key.
+    pub prefix: String,
+    /// Values by key without the prefix.
+    pub values: Map<String, Value>,
+}
+
+impl Hparams {
+    /// The key as this file spells it.
+    pub fn spelling(&self, key: Key) -> String {
+        let name = match self.dialect {
+            Dialect::Gguf => key.gguf,
+            Dialect::HuggingFace => key.hf,
+        };
+        format!("{}{name}", self.prefix)
+    }
+
+    /// The value; `None` when absent or null.
+    pub fn get(&self, key: Key) -> Option<&Value> {
+        let name = match self.dialect {
+            Dialect::Gguf => key.gguf,
+            Dialect::HuggingFace => key.hf,
+        };
+        self.values.get(name).filter(|value| !value.is_null())
+    }
+
+    /// The key is there but its value will not do.
+    pub fn invalid(&self, key: Key, expected: impl Into<String>) -> FrontendError {
+        let found = self.get(key).map_or_else(|| "nothing".to_owned(), brief);
+        FrontendError::KeyValue { file: self.file.clone(), key: self.spelling(key), expected: expected.into(), found }
+    }
+
+    /// The key's value asks for something that is not built.
+    pub fn unsupported(&self, key: Key, reason: impl Into<String>) -> FrontendError {
+        let found = self.get(key).map_or_else(|| "nothing".to_owned(), brief);
+        FrontendError::UnsupportedFeature {
+            file: self.file.clone(),
+            key: self.spelling(key),
+            found,
+            reason: reason.into(),
+        }
+    }
+
+    pub fn missing(&self, key: Key) -> FrontendError {
+        FrontendError::MissingKey { file: self.file.clone(), key: self.spelling(key) }
+    }
+
+    /// A size: a positive integer. An array of equal numbers counts as that number.
+    pub fn opt_usize(&self, key: Key) -> Result<Option<usize>, FrontendError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let value = match value.as_array() {
+            Some(items) if items.windows(2).any(|pair| pair[0] != pair[1]) => {
+                return Err(self.unsupported(key, "values that differ from layer to layer"));
+            }
+            Some(items) => items.first().ok_or_else(|| self.invalid(key, "a size"))?,
+            None => value,
+        };
+        self.size(key, value).map(Some)
+    }
+
+    pub fn usize(&self, key: Key) -> Result<usize, FrontendError> {
+        self.opt_usize(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// One size per layer, from an array or from one number for all; zeros are allowed.
+    pub fn per_layer(&self, key: Key, layers: usize) -> Result<Option<Vec<usize>>, FrontendError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Array(items)) if items.len() == layers => items
+                .iter()
+                .map(|item| {
+                    item.as_u64()
+                        .and_then(|n| usize::try_from(n).ok())
+                        .ok_or_else(|| self.invalid(key, "an array of sizes"))
+                })
+                .collect::<Result<_, _>>()
+                .map(Some),
+            Some(Value::Array(_)) => Err(self.invalid(key, format!("an array of {layers} sizes, one per layer"))),
+            Some(value) => Ok(Some(vec![self.size(key, value)?; layers])),
+        }
+    }
+
+    fn size(&self, key: Key, value: &Value) -> Result<usize, FrontendError> {
+        // Beyond 31 bits no size of a model is real, and products of two stay within 64 bits.
+        let size = value.as_u64().filter(|&n| (1..=i32::MAX as u64).contains(&n));
+        size.map(|n| n as usize).ok_or_else(|| self.invalid(key, "a positive size"))
+    }
+
+    /// A finite number.
+    pub fn opt_f32(&self, key: Key) -> Result<Option<f32>, FrontendError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let number = value.as_f64().map(|number| number as f32).filter(|number| number.is_finite());
+        number.map(Some).ok_or_else(|| self.invalid(key, "a number"))
+    }
+
+    pub fn f32(&self, key: Key) -> Result<f32, FrontendError> {
+        self.opt_f32(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    pub fn opt_bool(&self, key: Key) -> Result<Option<bool>, FrontendError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        value.as_bool().map(Some).ok_or_else(|| self.invalid(key, "true or false"))
+    }
+
+    pub fn opt_str(&self, key: Key) -> Result<Option<&str>, FrontendError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        value.as_str().map(Some).ok_or_else(|| self.invalid(key, "a string"))
+    }
+
+    /// Refuses `dividend` when it is no multiple of `divisor`.
+    pub fn divides(&self, dividend: (Key, usize), divisor: (Key, usize)) -> Result<(), FrontendError> {
+        if divisor.1 != 0 && dividend.1.is_multiple_of(divisor.1) {
+            return Ok(());
+        }
+        Err(FrontendError::NotDivisible {
+            file: self.file.clone(),
+            dividend_key: self.spelling(dividend.0),
+            dividend: dividend.1,
+            divisor_key: self.spelling(divisor.0),
+            divisor: divisor.1,
+        })
+    }
+}
+
+/// A value as an error prints it: on one line and not long.
+pub(crate) fn brief(value: &Value) -> String {
+    const LONGEST: usize = 80;
+    let text = value.to_string();
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}

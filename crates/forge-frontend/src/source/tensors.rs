@@ -1,0 +1,270 @@
+//! The checkpoint's tensors by role: one table for GGUF, Hugging Face and MLX names.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use forge_formats::{Format, FormatError};
+
+use super::Dialect;
+use crate::FrontendError;
+use crate::graph::{FileRange, Source, Weight};
+
+/// Where a role's tensor is found: the stem of its name in each dialect.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Role {
+    /// The field's name for it.
+    pub role: &'static str,
+    /// After `blk.N.`.
+    pub gguf: &'static str,
+    /// After `layers.N.`.
+    pub hf: &'static str,
+}
+
+impl Role {
+    pub const fn new(role: &'static str, gguf: &'static str, hf: &'static str) -> Self {
+        Self { role, gguf, hf }
+    }
+}
+
+/// Names that most architectures share; a family lists the ones that differ, which are looked at first.
+const COMMON: &[Role] = &[
+    Role::new("token_embd", "token_embd", "embed_tokens"),
+    Role::new("output_norm", "output_norm", "norm"),
+    Role::new("output", "output", "lm_head"),
+    Role::new("attn_norm", "attn_norm", "input_layernorm"),
+    Role::new("attn_q", "attn_q", "self_attn.q_proj"),
+    Role::new("attn_k", "attn_k", "self_attn.k_proj"),
+    Role::new("attn_v", "attn_v", "self_attn.v_proj"),
+    Role::new("attn_qkv", "attn_qkv", "self_attn.qkv_proj"),
+    Role::new("attn_q_norm", "attn_q_norm", "self_attn.q_norm"),
+    Role::new("attn_k_norm", "attn_k_norm", "self_attn.k_norm"),
+    Role::new("attn_output", "attn_output", "self_attn.o_proj"),
+    Role::new("ffn_norm", "ffn_norm", "post_attention_layernorm"),
+    Role::new("ffn_gate", "ffn_gate", "mlp.gate_proj"),
+    Role::new("ffn_up", "ffn_up", "mlp.up_proj"),
+    Role::new("ffn_gate_up", "ffn_up", "mlp.gate_up_proj"),
+    Role::new("ffn_down", "ffn_down", "mlp.down_proj"),
+];
+
+/// How a tensor is stored.
+#[derive(Debug)]
+pub(crate) enum Stored {
+    /// Rows of one format.
+    Rows(Format, FileRange),
+    /// Three tensors of MLX's affine quantisation.
+    Affine(Format, Source),
+    /// A type that is not read, refused when the tensor is wanted.
+    Refused(FormatError),
+    /// An element type without a name among the formats (FP8, integers).
+    Foreign(String),
+}
+
+/// A tensor of the checkpoint.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// Outermost first: `[rows, cols]` or `[len]`; of the weights, not of their codes.
+    pub shape: Vec<usize>,
+    pub stored: Stored,
+    /// File name, for errors.
+    pub file: String,
+    /// Whether the graph reads it, or knows why it need not.
+    pub used: Cell<bool>,
+}
+
+/// All tensors of the checkpoint.
+#[derive(Debug)]
+pub(crate) struct Tensors {
+    pub dialect: Dialect,
+    /// The main file or the folder's index, for errors about tensors that are in none.
+    pub file: String,
+    /// `model.` and its like: what precedes `embed_tokens` and `layers`. Empty for a GGUF.
+    pub prefix: String,
+    /// What precedes `lm_head`.
+    pub head_prefix: String,
+    pub entries: BTreeMap<String, Entry>,
+    /// The family's own names.
+    pub roles: &'static [Role],
+}
+
+/// A role whose weights are some rows of another role's tensor (fused projections).
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    pub role: &'static str,
+    pub of: &'static str,
+    pub first_row: usize,
+    pub total_rows: usize,
+}
+
+impl Tensors {
+    /// The tensor's name in this checkpoint. `role` may end in `_bias`.
+    pub fn name(&self, role: &str, layer: Option<usize>) -> String {
+        let (stem, suffix) = match role.strip_suffix("_bias") {
+            Some(stem) => (stem, "bias"),
+            None => (role, "weight"),
+        };
+        let found = self.roles.iter().chain(COMMON).find(|known| known.role == stem);
+        let stem = match (found, self.dialect) {
+            (Some(role), Dialect::Gguf) => role.gguf,
+            (Some(role), Dialect::HuggingFace) => role.hf,
+            (None, _) => stem,
+        };
+        match (self.dialect, layer) {
+            (Dialect::Gguf, Some(layer)) => format!("blk.{layer}.{stem}.{suffix}"),
+            (Dialect::Gguf, None) => format!("{stem}.{suffix}"),
+            (Dialect::HuggingFace, Some(layer)) => format!("{}layers.{layer}.{stem}.{suffix}", self.prefix),
+            (Dialect::HuggingFace, None) if stem == "lm_head" => format!("{}lm_head.{suffix}", self.head_prefix),
+            (Dialect::HuggingFace, None) => format!("{}{stem}.{suffix}", self.prefix),
+        }
+    }
+
+    pub fn has(&self, role: &str, layer: Option<usize>) -> bool {
+        self.entries.contains_key(&self.name(role, layer))
+    }
+
+    pub fn find(&self, name: &str) -> Result<&Entry, FrontendError> {
+        let missing = || FrontendError::MissingTensor { file: self.file.clone(), tensor: name.to_owned() };
+        let entry = self.entries.get(name).ok_or_else(missing)?;
+        entry.used.set(true);
+        Ok(entry)
+    }
+
+    /// Rows of the embedding table: the only size that some GGUFs do not state.
+    pub fn vocab_rows(&self) -> Result<usize, FrontendError> {
+        let name = self.name("token_embd", None);
+        let entry = self.find(&name)?;
+        match entry.shape[..] {
+            [rows, _] => Ok(rows),
+            _ => Err(shape_error(entry, &name, vec![0, 0])),
+        }
+    }
+
+    /// The weight of a role. `rows` is 1 and `vector` true for norms and biases.
+    ///
+    /// # Errors
+    /// The tensor is missing, of another shape, or in a format that is not read.
+    pub fn weight(
+        &self,
+        role: &str,
+        layer: Option<usize>,
+        rows: usize,
+        cols: usize,
+        vector: bool,
+        part: Option<&Part>,
+    ) -> Result<Weight, FrontendError> {
+        let name = self.name(part.map_or(role, |part| part.of), layer);
+        let entry = self.find(&name)?;
+        let total_rows = part.map_or(rows, |part| part.total_rows);
+        let expected = if vector { vec![cols] } else { vec![total_rows, cols] };
+        if entry.shape != expected {
+            return Err(shape_error(entry, &name, expected));
+        }
+        let (format, source) = entry.rows(&name, cols, total_rows, part.map_or(0, |part| part.first_row), rows)?;
+        Ok(Weight { tensor: name, role: role.to_owned(), layer, rows, cols, format, source, offset: 0.0 })
+    }
+
+    /// Marks as known every tensor whose name satisfies the predicate.
+    pub fn ignore(&self, known: impl Fn(&str) -> bool) {
+        self.entries.iter().filter(|(name, _)| known(name)).for_each(|(_, entry)| entry.used.set(true));
+    }
+
+    /// The first tensor that nothing has read.
+    pub fn unread(&self) -> Option<(&String, &Entry)> {
+        self.entries.iter().find(|(_, entry)| !entry.used.get())
+    }
+}
+
+fn shape_error(entry: &Entry, name: &str, expected: Vec<usize>) -> FrontendError {
+    FrontendError::TensorShape {
+        file: entry.file.clone(),
+        tensor: name.to_owned(),
+        expected,
+        found: entry.shape.clone(),
+    }
+}
+
+impl Entry {
+    /// Bytes of `rows` rows from `first_row` on, of `total_rows` rows of `cols` weights.
+    fn rows(
+        &self,
+        name: &str,
+        cols: usize,
+        total_rows: usize,
+        first_row: usize,
+        rows: usize,
+    ) -> Result<(Format, Source), FrontendError> {
+        let format_error =
+            |source| FrontendError::TensorFormat { file: self.file.clone(), tensor: name.to_owned(), source };
+        match &self.stored {
+            Stored::Refused(error) => Err(format_error(error.clone())),
+            Stored::Foreign(found) => Err(FrontendError::TensorType {
+                file: self.file.clone(),
+                tensor: name.to_owned(),
+                expected: "F32, F16 or BF16",
+                found: found.clone(),
+            }),
+            Stored::Rows(format, whole) => {
+                let row_bytes = format.row_bytes(cols).ok_or_else(|| {
+                    format_error(FormatError::RowNotBlocks { format: *format, cols, block: format.block_elements() })
+                })?;
+                let range = self.slice(name, whole, row_bytes as u64, total_rows, first_row, rows)?;
+                Ok((*format, Source::Rows(range)))
+            }
+            Stored::Affine(format, source) => {
+                let Source::Affine { quants, scales, biases, scale_format } = source else {
+                    return Err(format_error(FormatError::NotBlocks { format: *format, action: "sliced" }));
+                };
+                let Format::Affine { bits, group } = *format else {
+                    return Err(format_error(FormatError::NotBlocks { format: *format, action: "sliced" }));
+                };
+                let group = usize::from(group);
+                if !cols.is_multiple_of(group) {
+                    return Err(format_error(FormatError::RowNotBlocks { format: *format, cols, block: group }));
+                }
+                let code_bytes = (cols * usize::from(bits) / 8) as u64;
+                let scale_bytes = (cols / group * scale_format.block_bytes()) as u64;
+                let slice = |whole, row_bytes| self.slice(name, whole, row_bytes, total_rows, first_row, rows);
+                let source = Source::Affine {
+                    quants: slice(quants, code_bytes)?,
+                    scales: slice(scales, scale_bytes)?,
+                    biases: slice(biases, scale_bytes)?,
+                    scale_format: *scale_format,
+                };
+                Ok((*format, source))
+            }
+        }
+    }
+
+    fn slice(
+        &self,
+        name: &str,
+        whole: &FileRange,
+        row_bytes: u64,
+        total_rows: usize,
+        first_row: usize,
+        rows: usize,
+    ) -> Result<FileRange, FrontendError> {
+        let expected = row_bytes * total_rows as u64;
+        let found = whole.range.end - whole.range.start;
+        if found != expected {
+            return Err(FrontendError::TensorBytes {
+                file: self.file.clone(),
+                tensor: name.to_owned(),
+                expected,
+                found,
+            });
+        }
+        let start = whole.range.start + row_bytes * first_row as u64;
+        Ok(FileRange { file: whole.file, range: start..start + row_bytes * rows as u64 })
+    }
+}
+
+impl Entry {
+    /// The stored type's name.
+    pub fn stored_name(&self) -> String {
+        match &self.stored {
+            Stored::Rows(format, _) | Stored::Affine(format, _) => format.to_string(),
+            Stored::Refused(error) => error.to_string(),
+            Stored::Foreign(name) => name.clone(),
+        }
+    }
+}
