@@ -1,5 +1,6 @@
 //! Development commands of Forge; `cargo xtask help` lists them.
 
+mod bench;
 mod cases;
 mod clang;
 mod cross_check;
@@ -37,6 +38,11 @@ enum Task {
     Snapshots(snapshots::Options),
     /// Type-check, lint and link emitted projects for macOS
     CrossCheck(cross_check::Options),
+    /// Measure packing, decoding and rebuilding
+    Bench {
+        #[command(subcommand)]
+        bench: Option<bench::Bench>,
+    },
     /// Check the house rules
     Tidy,
 }
@@ -58,6 +64,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Cases(options) => return cases::main(&options),
         Task::Snapshots(options) => snapshots::main(&options)?,
         Task::CrossCheck(options) => return cross_check::main(&options),
+        Task::Bench { bench } => bench::main(bench)?,
         Task::Tidy => tidy::main()?,
     }
     Ok(ExitCode::SUCCESS)

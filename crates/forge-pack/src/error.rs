@@ -1,7 +1,7 @@
 //! What can go wrong while weights are packed.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use forge_formats::FormatError;
 
@@ -60,4 +60,16 @@ pub enum PackError {
     /// The caller's flag was raised.
     #[error("interrupted")]
     Cancelled,
+}
+
+impl PackError {
+    /// The same error about another path: for callers that write to a temporary one.
+    #[must_use]
+    pub fn with_path(self, to: &Path) -> Self {
+        match self {
+            Self::NoSpace { needed, available, .. } => Self::NoSpace { path: to.to_owned(), needed, available },
+            Self::Io { action, source, .. } => Self::Io { action, path: to.to_owned(), source },
+            other => other,
+        }
+    }
 }

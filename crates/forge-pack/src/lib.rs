@@ -37,7 +37,6 @@ pub trait Source: Sync {
     fn bytes(&self, range: &FileRange) -> &[u8];
 }
 
-
 /// What to pack from what.
 #[derive(Clone, Copy)]
 pub struct Packing<'a> {

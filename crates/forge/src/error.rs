@@ -29,14 +29,6 @@ pub enum Error {
     /// The folder cannot be written.
     #[error(transparent)]
     Output(#[from] OutputError),
-    /// A project name that Cargo would refuse.
-    #[error("--name {name:?}: {reason}")]
-    Name {
-        /// The name, given or taken from the folder.
-        name: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
     /// SIGINT or SIGTERM.
     #[error("interrupted")]
     Interrupted,

