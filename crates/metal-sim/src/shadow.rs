@@ -25,8 +25,9 @@ impl Bits {
     /// Bits `begin..end` as a set of their own.
     pub(crate) fn slice(&self, begin: usize, end: usize) -> Self {
         let mut words: Vec<_> = (begin..end).step_by(64).map(|at| self.window(at)).collect();
-        if let Some(last) = words.last_mut().filter(|_| (end - begin) % 64 != 0) {
-            *last &= (1 << ((end - begin) % 64)) - 1;
+        let tail = (end - begin) % 64;
+        if let Some(last) = words.last_mut().filter(|_| tail != 0) {
+            *last &= (1 << tail) - 1;
         }
         Self { words }
     }

@@ -211,12 +211,12 @@ fn rewrite_vector_constructors(source: &Source<'_>, out: &mut [String]) {
         if source.at(at) != "vec" || source.at(at + 1) != "<" {
             continue;
         }
-        if let Ok(end) = source.matching(at + 1, "<", ">") {
-            if source.at(end + 1) == "(" {
-                let begin = if source.at(at.wrapping_sub(1)) == "::" { at - 2 } else { at };
-                out[source.places[begin]].insert_str(0, "::msl::mk<");
-                out[source.places[end]].push('>');
-            }
+        if let Ok(end) = source.matching(at + 1, "<", ">")
+            && source.at(end + 1) == "("
+        {
+            let begin = if source.at(at.wrapping_sub(1)) == "::" { at - 2 } else { at };
+            out[source.places[begin]].insert_str(0, "::msl::mk<");
+            out[source.places[end]].push('>');
         }
     }
 }

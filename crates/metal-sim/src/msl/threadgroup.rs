@@ -91,8 +91,8 @@ impl Source<'_> {
         while at < self.len() {
             if self.is_attribute(at) {
                 let end = self.attribute_end(at)?;
-                for place in self.places[at]..=self.places[end] {
-                    out[place] = blanked(&out[place]);
+                for text in &mut out[self.places[at]..=self.places[end]] {
+                    *text = blanked(text);
                 }
                 at = end + 1;
                 continue;
