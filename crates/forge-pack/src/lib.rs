@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
+use forge_frontend::Checkpoint;
 use forge_frontend::graph::{FileRange, Graph};
 use forge_plan::PackPlan;
 use forge_plan::pack::PackPart;
@@ -35,6 +36,12 @@ const CHUNK: usize = 1 << 20;
 pub trait Source: Sync {
     /// The bytes of a range of one of the checkpoint's files.
     fn bytes(&self, range: &FileRange) -> &[u8];
+}
+
+impl Source for Checkpoint {
+    fn bytes(&self, range: &FileRange) -> &[u8] {
+        Self::bytes(self, range)
+    }
 }
 
 /// What to pack from what.

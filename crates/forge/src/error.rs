@@ -37,7 +37,13 @@ pub enum Error {
 impl From<FrontendError> for Error {
     fn from(error: FrontendError) -> Self {
         use FrontendError as E;
-        let unsupported = matches!(error, E::UnknownArchitecture { .. } | E::UnsupportedFeature { .. } | E::TensorFormat { .. } | E::UnreadTensor { .. });
+        let unsupported = matches!(
+            error,
+            E::UnknownArchitecture { .. }
+                | E::UnsupportedFeature { .. }
+                | E::TensorFormat { .. }
+                | E::UnreadTensor { .. }
+        );
         wrap(unsupported, Self::Frontend(error))
     }
 }

@@ -10,7 +10,7 @@ use forge_pack::{Header, Packing};
 use forge_plan::{Plan, PlanOptions, plan};
 use sha2::{Digest, Sha256};
 
-use crate::cli::{GenArgs, warn};
+use crate::cli::{GenArgs, Kv, warn};
 use crate::output::{PackedWeights, Report, Staging, Target, hex};
 use crate::{Error, inspect, interrupt, progress, units};
 
@@ -32,7 +32,7 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
     let plan = plan(&checkpoint.graph, &PlanOptions { context: args.context, kv: args.kv.into() })?;
     interrupt::check()?;
     let header = Header::new(&plan.weights);
-    let options = RenderOptions { name: project_name(args) };
+    let options = render_options(args);
     let project = render(&plan, &checkpoint.graph, &checkpoint.assets, &options)?;
     let report = write(args, &target, &checkpoint, &plan, &project, &header)?;
     for (file, copy) in &report.edited {
@@ -165,8 +165,18 @@ fn summary(args: &GenArgs, checkpoint: &Checkpoint, plan: &Plan, header: &Header
     text
 }
 
-/// The project's name: as given, else the folder's, made fit for Cargo.
-fn project_name(args: &GenArgs) -> String {
-    let folder = || args.output.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    package_name(&args.name.clone().unwrap_or_else(folder))
+/// What the emitted files say of where they come from: names, no paths, so that they do not depend on the machine.
+fn render_options(args: &GenArgs) -> RenderOptions {
+    let file_name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = package_name(&args.name.clone().unwrap_or_else(|| file_name(&args.output)));
+    // `.` and `..` have a name only once they are resolved.
+    let source = file_name(&args.checkpoint.canonicalize().unwrap_or_else(|_| args.checkpoint.clone()));
+    let mut command = format!("forge gen {source} -o {name}");
+    if let Some(context) = args.context {
+        let _ = write!(command, " --context {context}");
+    }
+    if args.kv == Kv::F32 {
+        command.push_str(" --kv f32");
+    }
+    RenderOptions { name, source, command }
 }

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use forge_frontend::{Checkpoint, Graph};
 use forge_pack::Header;
-use forge_plan::{Plan, PlanOptions, plan};
+use forge_plan::plan::{BufferPlan, StatePlan};
+use forge_plan::{Plan, PlanError, PlanOptions, plan};
 
 use crate::cli::InspectArgs;
 use crate::{Error, interrupt, units};
@@ -24,7 +25,7 @@ pub fn run(args: &InspectArgs) -> Result<String, Error> {
     let trained = plan.context;
     let context = args.context.unwrap_or(trained.min(USUAL_CONTEXT));
     if context == 0 || context > trained {
-        return Err(forge_plan::PlanError::Context { asked: context, trained }.into());
+        return Err(PlanError::Context { asked: context, trained }.into());
     }
     Ok(report(&checkpoint, &plan, context))
 }
@@ -33,36 +34,54 @@ fn report(checkpoint: &Checkpoint, plan: &Plan, context: usize) -> String {
     let graph = &checkpoint.graph;
     let config = &graph.config;
     let mut text = String::new();
-    section(&mut text, &format!("{} ({}, {})", config.name, config.architecture, checkpoint.kind), &[
-        ("parameters", units::parameters(parameters(graph))),
-        ("layers", config.num_layers.to_string()),
-        ("hidden size", config.hidden_size.to_string()),
-        ("feed-forward size", config.intermediate_size.to_string()),
-        ("heads", format!("{} of {}, {} for keys and values", config.num_heads, config.head_dim, config.num_kv_heads)),
-        ("vocabulary", config.vocab_size.to_string()),
-        ("trained context", format!("{} tokens", config.trained_context)),
-        ("chat template", if checkpoint.assets.chat_template.is_some() { "yes" } else { "no" }.to_owned()),
-    ]);
+    section(
+        &mut text,
+        &format!("{} ({}, {})", config.name, config.architecture, checkpoint.kind),
+        &[
+            ("parameters", units::parameters(parameters(graph))),
+            ("layers", config.num_layers.to_string()),
+            ("hidden size", config.hidden_size.to_string()),
+            ("feed-forward size", config.intermediate_size.to_string()),
+            (
+                "heads",
+                format!("{} of {}, {} for keys and values", config.num_heads, config.head_dim, config.num_kv_heads),
+            ),
+            ("vocabulary", config.vocab_size.to_string()),
+            ("trained context", format!("{} tokens", config.trained_context)),
+            ("chat template", if checkpoint.assets.chat_template.is_some() { "yes" } else { "no" }.to_owned()),
+        ],
+    );
     section(&mut text, "Tensors", &formats(checkpoint));
     for line in &checkpoint.ignored {
         let _ = writeln!(text, "  not used: {line}");
     }
     let weights = Header::new(&plan.weights).file_bytes;
     let (dispatches, barriers) = per_token(plan);
-    section(&mut text, "Would be generated", &[
-        ("kernels", plan.kernels.len().to_string()),
-        ("decode", format!("{dispatches} dispatches and {barriers} barriers a token")),
-        ("prefill", format!("tiles of {} tokens", plan.prefill_tile)),
-        ("weights file", units::bytes(weights)),
-    ]);
+    section(
+        &mut text,
+        "Would be generated",
+        &[
+            ("kernels", plan.kernels.len().to_string()),
+            ("decode", format!("{dispatches} dispatches and {barriers} barriers a token")),
+            ("prefill", format!("tiles of {} tokens", plan.prefill_tile)),
+            ("weights file", units::bytes(weights)),
+        ],
+    );
     let kv = kv_bytes(plan, context);
     let activations = activation_bytes(plan);
-    section(&mut text, &format!("Memory at {context} tokens of context"), &[
-        ("weights", units::bytes(weights)),
-        ("KV cache", format!("{} ({}, {} a token)", units::bytes(kv), plan.kv.msl(), units::bytes(kv_bytes(plan, 1)))),
-        ("activations", units::bytes(activations)),
-        ("in all", units::bytes(weights + kv + activations)),
-    ]);
+    section(
+        &mut text,
+        &format!("Memory at {context} tokens of context"),
+        &[
+            ("weights", units::bytes(weights)),
+            (
+                "KV cache",
+                format!("{} ({}, {} a token)", units::bytes(kv), plan.kv.msl(), units::bytes(kv_bytes(plan, 1))),
+            ),
+            ("activations", units::bytes(activations)),
+            ("in all", units::bytes(weights + kv + activations)),
+        ],
+    );
     text
 }
 
@@ -106,7 +125,7 @@ fn per_token(plan: &Plan) -> (usize, usize) {
 
 /// Bytes of all KV caches with room for `context` tokens.
 fn kv_bytes(plan: &Plan, context: usize) -> u64 {
-    let bytes = |state: &forge_plan::plan::StatePlan| {
+    let bytes = |state: &StatePlan| {
         let positions = state.capacity.unwrap_or(context).min(context);
         2 * (state.width() * plan.kv.bytes()) as u64 * positions as u64
     };
@@ -115,6 +134,6 @@ fn kv_bytes(plan: &Plan, context: usize) -> u64 {
 
 /// Bytes of the activation buffers of both paths.
 fn activation_bytes(plan: &Plan) -> u64 {
-    let elements = |buffers: &[forge_plan::plan::BufferPlan]| buffers.iter().map(|buffer| buffer.width as u64).sum::<u64>();
+    let elements = |buffers: &[BufferPlan]| buffers.iter().map(|buffer| buffer.width as u64).sum::<u64>();
     4 * (elements(&plan.decode_buffers) + elements(&plan.prefill_buffers) * plan.prefill_tile as u64)
 }

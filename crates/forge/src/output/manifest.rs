@@ -49,9 +49,7 @@ impl Manifest {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(OutputError::io("read", &path)(error)),
         };
-        serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|source| OutputError::BadManifest { path, source })
+        serde_json::from_slice(&text).map(Some).map_err(|source| OutputError::BadManifest { path, source })
     }
 
     /// The manifest as the text that is written.

@@ -67,11 +67,7 @@ impl Target {
     /// # Errors
     /// A folder that cannot be created.
     pub fn stage(&self) -> Result<Staging<'_>, OutputError> {
-        let base = if self.previous.is_some() {
-            self.path.join(".forge")
-        } else {
-            existing_ancestor(&self.path)
-        };
+        let base = if self.previous.is_some() { self.path.join(".forge") } else { existing_ancestor(&self.path) };
         let holder = tempfile::Builder::new()
             .prefix(".forge-")
             .tempdir_in(&base)

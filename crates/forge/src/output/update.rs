@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::Report;
 use super::error::OutputError;
 use super::manifest::{Manifest, sha256};
-use super::Report;
 
 /// Copies of edited files go to a numbered folder below this one.
 const BACKUP: &str = ".forge/backup";
@@ -26,12 +26,7 @@ impl<'a> Update<'a> {
     }
 
     /// Replaces what `previous` lists by what `next` lists; `moved` are staged files outside that list.
-    pub(super) fn run(
-        mut self,
-        previous: &Manifest,
-        next: &Manifest,
-        moved: &[&str],
-    ) -> Result<Report, OutputError> {
+    pub(super) fn run(mut self, previous: &Manifest, next: &Manifest, moved: &[&str]) -> Result<Report, OutputError> {
         self.apply(previous, next, moved).inspect_err(|_| {
             for (from, to) in self.done.iter().rev() {
                 // Best effort: the first error is the one to report.
@@ -40,12 +35,7 @@ impl<'a> Update<'a> {
         })
     }
 
-    fn apply(
-        &mut self,
-        previous: &Manifest,
-        next: &Manifest,
-        moved: &[&str],
-    ) -> Result<Report, OutputError> {
+    fn apply(&mut self, previous: &Manifest, next: &Manifest, moved: &[&str]) -> Result<Report, OutputError> {
         let mut report = Report::default();
         let backup = self.free_backup();
         for (name, digest) in &next.files {
@@ -116,4 +106,3 @@ impl<'a> Update<'a> {
         Ok(())
     }
 }
-

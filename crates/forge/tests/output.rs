@@ -1,0 +1,187 @@
+//! The folder that `forge gen` makes: whole or not at all, the same for the same input, careful with what a person
+//! changed in it.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use common::{Scratch, assert_error, forge, generate, gguf, hf, names, stderr, tree};
+
+#[track_caller]
+fn must_generate(checkpoint: &Path, output: &Path, args: &[&str]) -> String {
+    let output = generate(checkpoint, output, args);
+    assert!(output.status.success(), "{}", stderr(&output));
+    stderr(&output)
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    let scratch = Scratch::new();
+    for (checkpoint, name) in [(gguf(), "gguf"), (hf(), "hf")] {
+        let (first, second) = (scratch.join(name), scratch.join("deeper/second"));
+        must_generate(&checkpoint, &first, &["--name", "same"]);
+        must_generate(&checkpoint, &second, &["--name", "same"]);
+        assert!(tree(&first) == tree(&second), "two runs on {name} differ");
+        fs::remove_dir_all(scratch.join("deeper")).unwrap();
+    }
+}
+
+#[test]
+fn a_new_folder_has_the_usual_permissions_and_no_scratch_beside_it() {
+    let scratch = Scratch::new();
+    let project = scratch.join("project");
+    let messages = must_generate(&gguf(), &project, &["--quiet"]);
+    assert_eq!(messages, "");
+    assert_eq!(names(scratch.path()), ["project"]);
+    let plain = scratch.join("plain");
+    fs::create_dir(&plain).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&project), mode(&plain));
+}
+
+#[test]
+fn no_path_of_this_machine_is_in_the_output() {
+    let scratch = Scratch::new();
+    let project = scratch.join("project");
+    must_generate(&hf(), &project, &[]);
+    let here = scratch.path().to_str().unwrap().as_bytes();
+    let repository = env!("CARGO_MANIFEST_DIR").as_bytes();
+    for (name, bytes) in tree(&project) {
+        for path in [here, repository] {
+            assert!(!bytes.windows(path.len()).any(|window| window == path), "{}", name.display());
+        }
+    }
+}
+
+#[test]
+fn an_existing_project_is_refused_without_force() {
+    let scratch = Scratch::new();
+    let project = scratch.join("project");
+    must_generate(&gguf(), &project, &[]);
+    let before = tree(&project);
+    assert_error(&generate(&gguf(), &project, &[]), &["already exists", "--force"]);
+    assert!(tree(&project) == before);
+}
+
+#[test]
+fn force_replaces_what_forge_wrote_and_keeps_the_rest() {
+    let scratch = Scratch::new();
+    let project = scratch.join("project");
+    must_generate(&gguf(), &project, &["--name", "same"]);
+    let fresh = tree(&project);
+    fs::write(project.join("src/model.rs"), "// mine\n").unwrap();
+    fs::write(project.join("notes.txt"), "my notes\n").unwrap();
+    fs::remove_file(project.join("src/main.rs")).unwrap();
+    let untouched = fs::metadata(project.join("Cargo.toml")).unwrap().ino();
+
+    let messages = must_generate(&gguf(), &project, &["--name", "same", "--force", "--quiet"]);
+    assert_eq!(messages.lines().count(), 1, "{messages}");
+    assert!(messages.starts_with("warning: ") && messages.contains("src/model.rs"), "{messages}");
+    assert_eq!(fs::read(project.join(".forge/backup/1/src/model.rs")).unwrap(), b"// mine\n");
+    assert_eq!(fs::read(project.join("notes.txt")).unwrap(), b"my notes\n");
+    assert_eq!(fs::metadata(project.join("Cargo.toml")).unwrap().ino(), untouched);
+    fs::remove_dir_all(project.join(".forge/backup")).unwrap();
+    fs::remove_file(project.join("notes.txt")).unwrap();
+    assert!(tree(&project) == fresh, "a forced project differs from a fresh one");
+
+    // A second edit does not overwrite the first copy.
+    for text in ["// one\n", "// two\n"] {
+        fs::write(project.join("src/model.rs"), text).unwrap();
+        must_generate(&gguf(), &project, &["--name", "same", "--force", "--quiet"]);
+    }
+    assert_eq!(fs::read(project.join(".forge/backup/2/src/model.rs")).unwrap(), b"// two\n");
+}
+
+#[test]
+fn force_keeps_the_weights_of_the_same_checkpoint() {
+    let scratch = Scratch::new();
+    let project = scratch.join("project");
+    let weights = || fs::metadata(project.join("weights.safetensors")).unwrap().ino();
+    must_generate(&gguf(), &project, &[]);
+    let first = weights();
+    must_generate(&gguf(), &project, &["--force", "--kv", "f32"]);
+    assert_eq!(weights(), first, "the same weights were packed again");
+
+    // The same sizes and formats, other numbers.
+    let mut bytes = fs::read(gguf()).unwrap();
+    let end = bytes.len();
+    bytes[end - 40..].fill(0x11);
+    let other = scratch.file("other.gguf", &bytes);
+    must_generate(&other, &project, &["--force"]);
+    assert_ne!(weights(), first, "weights of another checkpoint were kept");
+    let other_project = scratch.join("other");
+    must_generate(&other, &other_project, &["--name", "project"]);
+    assert!(
+        fs::read(project.join("weights.safetensors")).unwrap()
+            == fs::read(other_project.join("weights.safetensors")).unwrap()
+    );
+}
+
+#[test]
+fn a_failed_force_leaves_the_project_as_it_was() {
+    let scratch = Scratch::new();
+    let project = scratch.join("project");
+    must_generate(&gguf(), &project, &[]);
+    // A folder where a file has to go, in the middle of the update.
+    fs::remove_file(project.join("src/model.rs")).unwrap();
+    fs::create_dir(project.join("src/model.rs")).unwrap();
+    fs::write(project.join("Cargo.toml"), "# mine\n").unwrap();
+    let before = tree(&project);
+    let output = generate(&gguf(), &project, &["--force"]);
+    assert_error(&output, &["src/model.rs"]);
+    let after = tree(&project);
+    let changed: Vec<_> = after.iter().filter(|file| !before.contains(file)).map(|(name, _)| name).collect();
+    assert!(after == before, "{changed:?}");
+    assert!(!names(&project.join(".forge")).iter().any(|name| name.starts_with(".forge-")));
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo/model.Q8_0.gguf");
+    for milliseconds in [1, 5, 10, 15, 20, 30, 40, 60] {
+        for signal in ["-INT", "-TERM"] {
+            let scratch = Scratch::new();
+            let mut child = forge()
+                .args(["gen", "--quiet", "-o"])
+                .args([scratch.join("project"), demo.clone()])
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            thread::sleep(Duration::from_millis(milliseconds));
+            let kill = std::process::Command::new("kill").args([signal, &child.id().to_string()]).output();
+            assert!(kill.is_ok());
+            let status = child.wait().unwrap();
+            if status.success() {
+                assert_eq!(names(scratch.path()), ["project"]);
+                assert!(scratch.join("project/weights.safetensors").exists());
+            } else {
+                assert_eq!(names(scratch.path()), [""; 0], "after {milliseconds} ms and {signal}: {status}");
+            }
+        }
+    }
+}
+
+#[test]
+fn help_has_examples() {
+    for args in [&["--help"][..], &["gen", "--help"], &["inspect", "--help"]] {
+        let output = forge().args(args).output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("Examples:\n  forge "), "{text}");
+    }
+}
+
+#[test]
+fn inspect_tells_sizes_formats_and_memory() {
+    let output = forge().args(["inspect", "--context", "64"]).arg(gguf()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in ["Q4_0", "Q8_0", "F32", "hidden size", "64", "Memory at 64 tokens", "KV cache", "dispatches"] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    assert!(!text.contains('\u{1b}'), "colour where there is no terminal");
+}
