@@ -50,6 +50,22 @@ inline void load_words(device const uchar* p, thread uint* words) {
     }
 }
 
+// COUNT words at `p`, aligned to ALIGN bytes at least.
+template <uint COUNT, uint ALIGN>
+inline void load_entries(device const uchar* p, thread uint* words) {
+    if (COUNT % 4 == 0 && ALIGN % 16 == 0) {
+        load_words<4 * COUNT>(p, words);
+    } else if (COUNT % 2 == 0 && ALIGN % 8 == 0) {
+        for (uint i = 0; i < COUNT / 2; ++i) {
+            load_words<8>(p + 8 * i, words + 2 * i);
+        }
+    } else {
+        for (uint i = 0; i < COUNT; ++i) {
+            load_words<4>(p + 4 * i, words + i);
+        }
+    }
+}
+
 // COUNT halves at `p`, aligned to ALIGN bytes at least.
 template <uint COUNT, uint ALIGN>
 inline void load_halves(device const uchar* p, thread float* values) {
@@ -81,28 +97,21 @@ constexpr uint alignment(uint pitch) {
 
 inline float load_half(device const uchar* plane, uint index) { return ((device const half*)plane)[index]; }
 
-// Two nibbles at bits 4-7 and 20-23, each plus 64.
-inline float2 nibbles_64(uint bits) { return float2(as_type<half2>((bits & 0x00F000F0u) | 0x54005400u)); }
+// A word moved so that its bit `from` comes to bit `to`.
+inline uint move_bits(uint word, uint from, uint to) { return to >= from ? word << (to - from) : word >> (from - to); }
 
-// The 8 nibbles of a lane in a tile times its input, each nibble 64 too large, added to `sum`.
-inline float dot_nibbles(uint word, float4 v0, float4 v1, float sum) {
-    const float4 a = float4(nibbles_64(word << 4), nibbles_64(word));
-    const float4 b = float4(nibbles_64(word >> 4), nibbles_64(word >> 8));
-    return fma4(b, v1, fma4(a, v0, sum));
-}
+// A constant plus a code, twice: `bits` are the codes' fields in both halves, `exponent` what makes the lowest bit of
+// the fields worth 1. For a field from bit b on, the constant is 2^(10 - b).
+inline float2 offset_codes(uint bits, uint exponent) { return float2(as_type<half2>(bits | exponent)); }
 
-// The four nibbles of run j of a lane.
-inline float4 nibbles(uint word, uint j) {
-    const uint bits = word >> (8 * j);
-    return float4(bits & 15, bits >> 16 & 15, bits >> 4 & 15, bits >> 20 & 15);
-}
+constant constexpr uint EXPONENT_BIT_4 = 0x54005400;
 
 // Row number r of the NR rows that a simdgroup works on, counted from the first of them. SPLIT rows further down lies
 // a second matrix, from which the second half of the rows comes; 0 when there is none.
 template <uint ROWS, uint NR, uint SPLIT>
 inline uint row_step(uint row, uint r) {
     const uint step = SPLIT == 0 || r < NR / 2 ? r : r - NR / 2 + SPLIT;
-    const bool whole = SPLIT == 0 ? ROWS % NR == 0 : SPLIT % max(NR / 2, 1u) == 0;
+    const bool whole = SPLIT == 0 ? ROWS % NR == 0 : SPLIT % ((NR + 1) / 2) == 0;
     return whole ? step : min(step, ROWS - 1 - row);
 }
 
@@ -167,8 +176,17 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
         if (LEFT & 1) {
             gemv_tiles<F, ROWS, COLS, NR, SPLIT, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc);
         }
-        if (COLS % TILE != 0 && lane < COLS % TILE / 8) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, 1>(weights, x, row, LAST, lane, acc);
+        if (COLS % TILE != 0) {
+            // Lanes without columns stand in for lane 0, so that all stay together.
+            const bool owns = lane < COLS % TILE / 8;
+            float last[NR];
+            for (uint r = 0; r < NR; ++r) {
+                last[r] = 0.0f;
+            }
+            gemv_tiles<F, ROWS, COLS, NR, SPLIT, 1>(weights, x, row, LAST, owns ? lane : 0, last);
+            for (uint r = 0; r < NR; ++r) {
+                acc[r] += owns ? last[r] : 0.0f;
+            }
         }
     }
     for (uint r = 0; r < NR; ++r) {
@@ -216,7 +234,48 @@ inline Place find_columns(uint col) {
     return p;
 }
 
-// The word of a place in a plane of 4 bits a column, `group` being the group's start.
-inline uint load_word(device const uchar* group, Place p) {
-    return ((device const uint*)group)[p.lane * p.count + p.t];
+// The lane's bits of T tiles in a plane of 1 bit a column: pair p of tile t at bit 4 t + p of both halves.
+template <uint T>
+inline uint load_1_bit(device const uchar* group, uint lane) {
+    uint word;
+    load_words<T>(group + lane * T, &word);
+    return T == 4 ? word : T == 2 ? (word & 0xFF) | (word & 0xFF00) << 8 : (word & 0xF) | (word & 0xF0) << 12;
+}
+
+// The lane's bits of T tiles in a plane of 2 bits a column: two tiles a word, pair p of tile t at bit 8 (t % 2) + 2 p of
+// both halves.
+template <uint T>
+inline void load_2_bits(device const uchar* group, uint lane, thread uint* words) {
+    load_words<2 * T>(group + lane * (2 * T), words);
+    if (T == 1) {
+        words[0] = (words[0] & 0xFF) | (words[0] & 0xFF00) << 8;
+    }
+}
+
+// The bits of run j in those planes, as numbers.
+inline float4 four_of_1_bit(device const uchar* group, Place p) {
+    uint word;
+    if (p.count == 4) {
+        word = ((device const uint*)group)[p.lane];
+    } else if (p.count == 2) {
+        word = ((device const ushort*)group)[p.lane];
+        word = (word & 0xFF) | (word & 0xFF00) << 8;
+    } else {
+        word = group[p.lane];
+        word = (word & 0xF) | (word & 0xF0) << 12;
+    }
+    word >>= 4 * p.t + 2 * p.j;
+    return float4(word & 1, word >> 16 & 1, word >> 1 & 1, word >> 17 & 1);
+}
+
+inline float4 four_of_2_bits(device const uchar* group, Place p) {
+    uint word;
+    if (p.count == 1) {
+        word = ((device const ushort*)group)[p.lane];
+        word = (word & 0xFF) | (word & 0xFF00) << 8;
+    } else {
+        word = ((device const uint*)group)[(p.lane * p.count + p.t) / 2];
+    }
+    word >>= 8 * (p.t % 2) + 4 * p.j;
+    return float4(word & 3, word >> 16 & 3, word >> 2 & 3, word >> 18 & 3);
 }

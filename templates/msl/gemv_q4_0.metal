@@ -1,22 +1,22 @@
-// Q4_0: a half scale for 32 nibbles, less 8. Planes: codes (4 bytes a lane and tile), scales.
+// Q4_0: a half scale for 32 codes of 4 bits, less 8.
 struct Q4_0 {
     static constexpr constant uint BLOCK = 32;
     static constexpr constant uint TILES = 4;
 
     template <uint ROWS, uint COLS>
-    static constexpr ulong scales() { return align_plane(ulong(ROWS) * (COLS / 2)); }
+    static constexpr ulong scales() { return Codes4::bytes<ROWS, COLS>(); }
 
     template <uint ROWS, uint COLS, uint T>
     static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
                             thread const float4* v, thread const float* sums) {
-        uint q[T];
+        uint q[Codes4::words(T)];
+        Codes4::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
         float d[T];
-        load_words<4 * T>(plane_row<COLS / 2>(weights, row, step) + tile * (TILE / 2) + lane * (4 * T), q);
         load_halves<T, alignment(COLS / 16)>(
             plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 4 * (2 * T), d);
         float sum = 0.0f;
         for (uint t = 0; t < T; ++t) {
-            sum = fma(d[t], dot_nibbles(q[t], v[2 * t], v[2 * t + 1], -72.0f * sums[t]), sum);
+            sum = fma(d[t], Codes4::dot<8, T>(q, t, v[2 * t], v[2 * t + 1], sums[t]), sum);
         }
         return sum;
     }
@@ -32,8 +32,7 @@ inline void gemv_q4_0(device const uchar* weights, device const float* x, uint r
 template <uint ROWS, uint COLS>
 inline float4 load4_q4_0(device const uchar* weights, uint row, uint col) {
     const Place p = find_columns<COLS, Q4_0::BLOCK, Q4_0::TILES>(col);
-    const uint word = load_word(plane_row<COLS / 2>(weights, row, 0) + p.tile * (TILE / 2), p);
-    const float d = load_half(
-        plane_row<COLS / 16>(weights + Q4_0::scales<ROWS, COLS>(), row, 0) + p.tile * 16, p.lane / 4 * p.count + p.t);
-    return d * (nibbles(word, p.j) - 8.0f);
+    const float4 codes = Codes4::four<ROWS, COLS>(weights, row, p);
+    device const uchar* scales = plane_row<COLS / 16>(weights + Q4_0::scales<ROWS, COLS>(), row, 0) + p.tile * 16;
+    return load_half(scales, p.lane / 4 * p.count + p.t) * (codes - 8.0f);
 }

@@ -1,23 +1,22 @@
-// Q4_1: a half scale and a half minimum for 32 nibbles. Planes: codes (4 bytes a lane and tile), pairs of scale and
-// minimum.
+// Q4_1: a half scale and a half minimum for 32 codes of 4 bits.
 struct Q4_1 {
     static constexpr constant uint BLOCK = 32;
     static constexpr constant uint TILES = 4;
 
     template <uint ROWS, uint COLS>
-    static constexpr ulong scales() { return align_plane(ulong(ROWS) * (COLS / 2)); }
+    static constexpr ulong scales() { return Codes4::bytes<ROWS, COLS>(); }
 
     template <uint ROWS, uint COLS, uint T>
     static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
                             thread const float4* v, thread const float* sums) {
-        uint q[T];
+        uint q[Codes4::words(T)];
+        Codes4::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
         float d[2 * T];
-        load_words<4 * T>(plane_row<COLS / 2>(weights, row, step) + tile * (TILE / 2) + lane * (4 * T), q);
         load_halves<2 * T, alignment(COLS / 8)>(
             plane_row<COLS / 8>(weights + scales<ROWS, COLS>(), row, step) + tile * 32 + lane / 4 * (4 * T), d);
         float sum = 0.0f;
         for (uint t = 0; t < T; ++t) {
-            sum = fma(d[2 * t], dot_nibbles(q[t], v[2 * t], v[2 * t + 1], -64.0f * sums[t]), sum);
+            sum = fma(d[2 * t], Codes4::dot<0, T>(q, t, v[2 * t], v[2 * t + 1], sums[t]), sum);
             sum = fma(d[2 * t + 1], sums[t], sum);
         }
         return sum;
@@ -34,8 +33,8 @@ inline void gemv_q4_1(device const uchar* weights, device const float* x, uint r
 template <uint ROWS, uint COLS>
 inline float4 load4_q4_1(device const uchar* weights, uint row, uint col) {
     const Place p = find_columns<COLS, Q4_1::BLOCK, Q4_1::TILES>(col);
-    const uint word = load_word(plane_row<COLS / 2>(weights, row, 0) + p.tile * (TILE / 2), p);
+    const float4 codes = Codes4::four<ROWS, COLS>(weights, row, p);
     device const uchar* scales = plane_row<COLS / 8>(weights + Q4_1::scales<ROWS, COLS>(), row, 0) + p.tile * 32;
     const uint at = p.lane / 4 * p.count + p.t;
-    return load_half(scales, 2 * at) * nibbles(word, p.j) + load_half(scales, 2 * at + 1);
+    return load_half(scales, 2 * at) * codes + load_half(scales, 2 * at + 1);
 }

@@ -1,0 +1,49 @@
+// MLX's affine quantisation: scale * code + bias per GROUP columns. C is CodesN; scales and biases are pairs of halves,
+// or with BF16 of bfloats.
+template <typename C, uint GROUP, bool BF16, uint GROUP_TILES>
+struct Affine {
+    static constexpr constant uint BLOCK = GROUP;
+    static constexpr constant uint TILES = GROUP_TILES;
+
+    static inline float2 scale_and_bias(uint bits) {
+        return BF16 ? float2(as_type<float>(bits << 16), as_type<float>(bits & 0xFFFF0000u))
+                    : float2(as_type<half2>(bits));
+    }
+
+    template <uint ROWS, uint COLS, uint T>
+    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
+                            thread const float4* v, thread const float* sums) {
+        constexpr uint PITCH = COLS / GROUP * 4;
+        uint q[C::words(T)];
+        uint d[T];
+        C::template load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+        load_entries<T, alignment(PITCH)>(plane_row<PITCH>(weights + C::template bytes<ROWS, COLS>(), row, step) +
+                                              tile * (TILE / GROUP * 4) + lane / (GROUP / 8) * (4 * T),
+                                          d);
+        float sum = 0.0f;
+        for (uint t = 0; t < T; ++t) {
+            const float2 scale = scale_and_bias(d[t]);
+            sum = fma(scale.x, C::template dot<0, T>(q, t, v[2 * t], v[2 * t + 1], sums[t]), sum);
+            sum = fma(scale.y, sums[t], sum);
+        }
+        return sum;
+    }
+};
+
+template <typename C, uint GROUP, bool BF16, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
+inline void gemv_affine(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
+                        thread float* acc) {
+    gemv_packed<Affine<C, GROUP, BF16, C::TILES>, ROWS, COLS, NR, KS, SPLIT>(weights, x, row, part, lane, acc);
+}
+
+// Four weights from `col`, a multiple of 4.
+template <typename C, uint GROUP, bool BF16, uint ROWS, uint COLS>
+inline float4 load4_affine(device const uchar* weights, uint row, uint col) {
+    constexpr uint PITCH = COLS / GROUP * 4;
+    const Place p = find_columns<COLS, GROUP, C::TILES>(col);
+    device const uchar* pairs =
+        plane_row<PITCH>(weights + C::template bytes<ROWS, COLS>(), row, 0) + p.tile * (TILE / GROUP * 4);
+    const uint bits = ((device const uint*)pairs)[p.lane / (GROUP / 8) * p.count + p.t];
+    const float2 scale = Affine<C, GROUP, BF16, C::TILES>::scale_and_bias(bits);
+    return scale.x * C::template four<ROWS, COLS>(weights, row, p) + scale.y;
+}

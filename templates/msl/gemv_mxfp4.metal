@@ -1,0 +1,50 @@
+// MXFP4: a power of two (E8M0) for 32 values of 4 bits (E2M1).
+constant float Mxfp4_LEVELS[16] = {
+    0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, 0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f,
+};
+
+struct Mxfp4 {
+    static constexpr constant uint BLOCK = 32;
+    static constexpr constant uint TILES = 4;
+
+    template <uint ROWS, uint COLS>
+    static constexpr ulong scales() { return Codes4::bytes<ROWS, COLS>(); }
+
+    template <uint ROWS, uint COLS, uint T>
+    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
+                            thread const float4* v, thread const float* sums) {
+        uint q[Codes4::words(T)];
+        float d[T];
+        Codes4::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+        device const uchar* e = plane_row<COLS / 32>(weights + scales<ROWS, COLS>(), row, step) + tile * 8 + lane / 4 * T;
+        if (T == 4 && COLS / 32 % 4 == 0) {
+            uint bytes;
+            load_words<4>(e, &bytes);
+            for (uint t = 0; t < T; ++t) {
+                d[t] = as_type<float>((bytes >> (8 * t) & 255) << 23);
+            }
+        } else {
+            for (uint t = 0; t < T; ++t) {
+                d[t] = as_type<float>(uint(e[t]) << 23);
+            }
+        }
+        return dot_levels<T>(Mxfp4_LEVELS, lane, q, d, v);
+    }
+};
+
+template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
+inline void gemv_mxfp4(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
+                      thread float* acc) {
+    gemv_packed<Mxfp4, ROWS, COLS, NR, KS, SPLIT>(weights, x, row, part, lane, acc);
+}
+
+// Four weights from `col`, a multiple of 4.
+template <uint ROWS, uint COLS>
+inline float4 load4_mxfp4(device const uchar* weights, uint row, uint col) {
+    const Place p = find_columns<COLS, Mxfp4::BLOCK, Mxfp4::TILES>(col);
+    const uint4 codes = uint4(Codes4::four<ROWS, COLS>(weights, row, p));
+    const float4 levels =
+        float4(Mxfp4_LEVELS[codes.x], Mxfp4_LEVELS[codes.y], Mxfp4_LEVELS[codes.z], Mxfp4_LEVELS[codes.w]);
+    device const uchar* e = plane_row<COLS / 32>(weights + Mxfp4::scales<ROWS, COLS>(), row, 0) + p.tile * 8;
+    return as_type<float>(uint(e[p.lane / 4 * p.count + p.t]) << 23) * levels;
+}

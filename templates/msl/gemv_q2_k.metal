@@ -1,0 +1,49 @@
+// Q2_K: codes of 2 bits, times a scale, less a minimum: 4 bits each in a byte per 16 columns (scale low), with half
+// factors of both per 256.
+struct Q2_K {
+    static constexpr constant uint BLOCK = 16;
+    static constexpr constant uint TILES = 4;
+
+    template <uint ROWS, uint COLS>
+    static constexpr ulong scales() { return Codes2::bytes<ROWS, COLS>(); }
+
+    template <uint ROWS, uint COLS>
+    static constexpr ulong factors() { return scales<ROWS, COLS>() + align_plane(ulong(ROWS) * (COLS / 16)); }
+
+    template <uint ROWS, uint COLS, uint T>
+    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
+                            thread const float4* v, thread const float* sums) {
+        uint q[Codes2::words(T)];
+        Codes2::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+        uint bytes;
+        float d[2 * T];
+        load_words<T>(
+            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 2 * T, &bytes);
+        load_halves<2 * T, alignment(COLS / 64)>(
+            plane_row<COLS / 64>(weights + factors<ROWS, COLS>(), row, step) + tile * 4, d);
+        float sum = 0.0f;
+        for (uint t = 0; t < T; ++t) {
+            const float part = Codes2::dot<0, T>(q, t, v[2 * t], v[2 * t + 1], sums[t]);
+            sum = fma(d[2 * t] * float(bytes >> (8 * t) & 15), part, sum);
+            sum = fma(-d[2 * t + 1] * float(bytes >> (8 * t + 4) & 15), sums[t], sum);
+        }
+        return sum;
+    }
+};
+
+template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
+inline void gemv_q2_k(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
+                      thread float* acc) {
+    gemv_packed<Q2_K, ROWS, COLS, NR, KS, SPLIT>(weights, x, row, part, lane, acc);
+}
+
+// Four weights from `col`, a multiple of 4.
+template <uint ROWS, uint COLS>
+inline float4 load4_q2_k(device const uchar* weights, uint row, uint col) {
+    const Place p = find_columns<COLS, Q2_K::BLOCK, Q2_K::TILES>(col);
+    const float4 codes = Codes2::four<ROWS, COLS>(weights, row, p);
+    device const uchar* scales = plane_row<COLS / 16>(weights + Q2_K::scales<ROWS, COLS>(), row, 0) + p.tile * 16;
+    device const uchar* d = plane_row<COLS / 64>(weights + Q2_K::factors<ROWS, COLS>(), row, 0) + (p.tile + p.t) * 4;
+    const uint byte = scales[p.lane / 2 * p.count + p.t];
+    return load_half(d, 0) * float(byte & 15) * codes - load_half(d, 1) * float(byte >> 4);
+}

@@ -1,0 +1,38 @@
+// Q5_0: a half scale for 32 codes of 5 bits, less 16.
+struct Q5_0 {
+    static constexpr constant uint BLOCK = 32;
+    static constexpr constant uint TILES = 4;
+
+    template <uint ROWS, uint COLS>
+    static constexpr ulong scales() { return Codes5::bytes<ROWS, COLS>(); }
+
+    template <uint ROWS, uint COLS, uint T>
+    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
+                            thread const float4* v, thread const float* sums) {
+        uint q[Codes5::words(T)];
+        Codes5::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+        float d[T];
+        load_halves<T, alignment(COLS / 16)>(
+            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 4 * (2 * T), d);
+        float sum = 0.0f;
+        for (uint t = 0; t < T; ++t) {
+            sum = fma(d[t], Codes5::dot<16, T>(q, t, v[2 * t], v[2 * t + 1], sums[t]), sum);
+        }
+        return sum;
+    }
+};
+
+template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
+inline void gemv_q5_0(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
+                      thread float* acc) {
+    gemv_packed<Q5_0, ROWS, COLS, NR, KS, SPLIT>(weights, x, row, part, lane, acc);
+}
+
+// Four weights from `col`, a multiple of 4.
+template <uint ROWS, uint COLS>
+inline float4 load4_q5_0(device const uchar* weights, uint row, uint col) {
+    const Place p = find_columns<COLS, Q5_0::BLOCK, Q5_0::TILES>(col);
+    const float4 codes = Codes5::four<ROWS, COLS>(weights, row, p);
+    device const uchar* scales = plane_row<COLS / 16>(weights + Q5_0::scales<ROWS, COLS>(), row, 0) + p.tile * 16;
+    return load_half(scales, p.lane / 4 * p.count + p.t) * (codes - 16.0f);
+}
