@@ -95,7 +95,7 @@ impl Scheme {
         let (tiles, whole) = (self.tiles, cols / TILE);
         let mut tile = 0;
         std::iter::from_fn(move || {
-            let group = match whole - tile {
+            let group = match whole.saturating_sub(tile) {
                 0 if tile * TILE < cols => Group { tile, count: 1, cols: cols - tile * TILE },
                 0 => return None,
                 left => {
