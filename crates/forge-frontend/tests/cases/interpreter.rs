@@ -1,0 +1,197 @@
+//! Runs a graph in f32, the plainest way: the meaning of the operations, against which references are compared.
+
+use forge_formats::{AffineRow, decode_affine, decode_row};
+use forge_frontend::Checkpoint;
+use forge_frontend::graph::{Activation, Attention, Block, Graph, Op, Rope, RopePairing, Source, StateId, WeightId};
+
+/// `[tokens, width]`.
+type Rows = Vec<Vec<f32>>;
+
+/// Keys and values of one state, `[positions, kv_heads * head_dim]` each.
+#[derive(Default)]
+struct Cache {
+    keys: Rows,
+    values: Rows,
+}
+
+/// Decoded weights, `[rows][cols]`.
+struct Weights(Vec<Rows>);
+
+/// Logits of every token, `[tokens, vocab]`.
+pub fn logits(checkpoint: &Checkpoint, tokens: &[u32]) -> Rows {
+    let graph = &checkpoint.graph;
+    let weights = Weights((0..graph.weights.len()).map(|id| decode(checkpoint, id)).collect());
+    let mut caches: Vec<Cache> = graph.states.iter().map(|_| Cache::default()).collect();
+    let mut run = |block: &Block, ids: &[WeightId], states: &[StateId], x: Option<Rows>| {
+        run_block(graph, &weights, &mut caches, block, ids, states, x, tokens)
+    };
+    let mut x = run(&graph.embed.block, &graph.embed.weights, &[], None);
+    for layer in &graph.layers {
+        x = run(&graph.blocks[layer.block], &layer.weights, &layer.states, Some(x));
+    }
+    run(&graph.head.block, &graph.head.weights, &[], Some(x))
+}
+
+fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
+    let weight = &checkpoint.graph.weights[id];
+    let row = |row: usize| {
+        let mut out = vec![0.0; weight.cols];
+        match &weight.source {
+            Source::Rows(range) => {
+                let bytes = checkpoint.bytes(range);
+                let row_bytes = bytes.len() / weight.rows;
+                decode_row(weight.format, &bytes[row * row_bytes..][..row_bytes], &mut out).expect("a row decodes");
+            }
+            Source::Affine { quants, scales, biases, scale_format } => {
+                let part = |range| {
+                    let bytes = checkpoint.bytes(range);
+                    let row_bytes = bytes.len() / weight.rows;
+                    &bytes[row * row_bytes..][..row_bytes]
+                };
+                let (codes, scales, biases) = (part(quants), part(scales), part(biases));
+                let affine = AffineRow { format: weight.format, codes, scales, biases, scale_format: *scale_format };
+                decode_affine(&affine, &mut out).expect("a row decodes");
+            }
+        }
+        out.iter_mut().for_each(|value| *value += weight.offset);
+        out
+    };
+    (0..weight.rows).map(row).collect()
+}
+
+#[expect(clippy::too_many_arguments, reason = "the interpreter's whole state")]
+fn run_block(
+    graph: &Graph,
+    weights: &Weights,
+    caches: &mut [Cache],
+    block: &Block,
+    ids: &[WeightId],
+    states: &[StateId],
+    x: Option<Rows>,
+    tokens: &[u32],
+) -> Rows {
+    let weight = |slot: usize| {
+        let (slot, stored) = (&block.slots[slot], &graph.weights[ids[slot]]);
+        assert_eq!((slot.rows, slot.cols), (stored.rows, stored.cols), "slot {}", slot.role);
+        &weights.0[ids[block.slots.iter().position(|other| std::ptr::eq(other, slot)).expect("own slot")]]
+    };
+    let mut values: Vec<Option<Rows>> = vec![None; block.values.len()];
+    assert_eq!(block.inputs, usize::from(x.is_some()));
+    if let Some(x) = x {
+        values[0] = Some(x);
+    }
+    for node in &block.nodes {
+        let input = |index: usize| values[node.inputs[index]].as_ref().expect("computed before it is used");
+        let result: Rows = match &node.op {
+            Op::Embedding { table, scale } => {
+                let row = |&token: &u32| weight(*table)[token as usize].iter().map(|value| value * scale).collect();
+                tokens.iter().map(row).collect()
+            }
+            Op::RmsNorm { gamma, eps } => map(input(0), |row| rms_norm(row, Some(&weight(*gamma)[0]), *eps)),
+            Op::HeadNorm { gamma, head_dim, eps, .. } => {
+                let gamma = gamma.map(|gamma| &weight(gamma)[0][..]);
+                map(input(0), |row| row.chunks(*head_dim).flat_map(|head| rms_norm(head, gamma, *eps)).collect())
+            }
+            Op::Linear { weight: matrix, bias } => {
+                let bias = bias.map(|bias| &weight(bias)[0]);
+                map(input(0), |row| {
+                    let dot = |(index, line): (usize, &Vec<f32>)| {
+                        line.iter().zip(row).map(|(w, x)| w * x).sum::<f32>() + bias.map_or(0.0, |bias| bias[index])
+                    };
+                    weight(*matrix).iter().enumerate().map(dot).collect()
+                })
+            }
+            Op::Rope { head_dim, rope, .. } => {
+                let rotate = |(position, row): (usize, &Vec<f32>)| {
+                    row.chunks(*head_dim).flat_map(|head| rotated(head, rope, position)).collect()
+                };
+                input(0).iter().enumerate().map(rotate).collect()
+            }
+            Op::KvAppend { state } => {
+                let cache = &mut caches[states[*state]];
+                cache.keys.extend(input(0).iter().cloned());
+                cache.values.extend(input(1).iter().cloned());
+                continue;
+            }
+            Op::Attention { state, heads, attention } => {
+                let spec = block.state_slots[*state];
+                assert_eq!(spec, graph.states[states[*state]].spec);
+                attend(input(0), &caches[states[*state]], *heads, spec.kv_heads, spec.head_dim, attention)
+            }
+            Op::GatedActivation { activation } => zip(input(0), input(1), |gate, up| activate(gate, *activation) * up),
+            Op::Add => zip(input(0), input(1), |a, b| a + b),
+            Op::Scale { factor } => map(input(0), |row| row.iter().map(|value| value * factor).collect()),
+            Op::SoftCap { cap } => map(input(0), |row| row.iter().map(|value| cap * (value / cap).tanh()).collect()),
+        };
+        let output = node.output.expect("an operation with a result");
+        assert!(result.iter().all(|row| row.len() == block.values[output].width), "{}", block.values[output].name);
+        values[output] = Some(result);
+    }
+    values[block.output].take().expect("the output is computed")
+}
+
+fn map(rows: &Rows, f: impl Fn(&Vec<f32>) -> Vec<f32>) -> Rows {
+    rows.iter().map(f).collect()
+}
+
+fn zip(a: &Rows, b: &Rows, f: impl Fn(f32, f32) -> f32) -> Rows {
+    a.iter().zip(b).map(|(a, b)| a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect()).collect()
+}
+
+fn rms_norm(row: &[f32], gamma: Option<&[f32]>, eps: f32) -> Vec<f32> {
+    let mean = row.iter().map(|value| value * value).sum::<f32>() / row.len() as f32;
+    let factor = 1.0 / (mean + eps).sqrt();
+    row.iter().enumerate().map(|(index, value)| value * factor * gamma.map_or(1.0, |gamma| gamma[index])).collect()
+}
+
+fn rotated(head: &[f32], rope: &Rope, position: usize) -> Vec<f32> {
+    let mut out = head.to_vec();
+    let half = rope.rotary_dim / 2;
+    assert_eq!(rope.inv_freq.len(), half);
+    for (index, freq) in rope.inv_freq.iter().enumerate() {
+        let (first, second) = match rope.pairing {
+            RopePairing::Halves => (index, index + half),
+            RopePairing::Interleaved => (2 * index, 2 * index + 1),
+        };
+        let (sin, cos) = (position as f32 * freq).sin_cos();
+        let (sin, cos) = (sin * rope.magnitude, cos * rope.magnitude);
+        out[first] = head[first] * cos - head[second] * sin;
+        out[second] = head[second] * cos + head[first] * sin;
+    }
+    out
+}
+
+fn attend(q: &Rows, cache: &Cache, heads: usize, kv_heads: usize, head_dim: usize, spec: &Attention) -> Rows {
+    let one = |(position, row): (usize, &Vec<f32>)| {
+        let first = spec.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let head = |(head, q): (usize, &[f32])| {
+            let at = head / (heads / kv_heads) * head_dim;
+            let score = |key: &Vec<f32>| {
+                let dot: f32 = key[at..at + head_dim].iter().zip(q).map(|(k, q)| k * q).sum();
+                let score = dot * spec.scale;
+                spec.softcap.map_or(score, |cap| cap * (score / cap).tanh())
+            };
+            let scores: Vec<f32> = cache.keys[first..=position].iter().map(score).collect();
+            let largest = scores.iter().copied().fold(f32::MIN, f32::max);
+            let exps: Vec<f32> = scores.iter().map(|score| (score - largest).exp()).collect();
+            let sum: f32 = exps.iter().sum();
+            let mut out = vec![0.0; head_dim];
+            for (exp, value) in exps.iter().zip(&cache.values[first..=position]) {
+                out.iter_mut().zip(&value[at..]).for_each(|(out, value)| *out += exp / sum * value);
+            }
+            out
+        };
+        row.chunks(head_dim).enumerate().flat_map(head).collect()
+    };
+    q.iter().enumerate().map(one).collect()
+}
+
+fn activate(x: f32, activation: Activation) -> f32 {
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::GeluTanh => {
+            let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+            0.5 * x * (1.0 + inner.tanh())
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The cases under `tests/fixtures` and, where `FORGE_CASES` names a folder of cases, those in it: logits of the graph
+//! against the reference, and the tokenizer against the recorded texts.
+
+mod interpreter;
+mod tokenizer;
+
+use std::path::{Path, PathBuf};
+
+use forge_frontend::checkpoint::SafetensorsSet;
+use forge_frontend::{Checkpoint, load};
+
+/// Checkpoints of a case folder: name and path.
+fn checkpoints(case: &Path) -> Vec<(String, PathBuf)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(case).expect("a case folder").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(kind) = name.strip_prefix("model.").and_then(|rest| rest.strip_suffix(".gguf")) {
+            found.push((kind.to_owned(), entry.path()));
+        } else if (name == "hf" || name == "mlx") && entry.path().join("model.safetensors").exists() {
+            found.push((name, entry.path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Every case folder that is at hand.
+fn cases() -> Vec<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut roots = vec![own.join("tests/fixtures"), own.join("../../tests/fixtures/models")];
+    roots.extend(std::env::var_os("FORGE_CASES").map(PathBuf::from));
+    let folders = roots.iter().flat_map(|root| std::fs::read_dir(root).expect("a folder of cases")).flatten();
+    let mut cases: Vec<PathBuf> =
+        folders.map(|entry| entry.path()).filter(|path| path.join("tokenizer_cases.json").exists()).collect();
+    cases.sort();
+    cases
+}
+
+fn describe(case: &Path, kind: &str) -> String {
+    format!("{} {kind}", case.file_name().expect("a folder").to_string_lossy())
+}
+
+#[test]
+fn logits_match_the_reference() {
+    let mut compared = 0;
+    for case in cases() {
+        let Ok(reference) = SafetensorsSet::open_file(&case.join("reference.safetensors")) else { continue };
+        let floats = |name: &str| {
+            let tensor = reference.tensors().get(name)?;
+            let bytes = reference.data(tensor).chunks_exact(4);
+            Some(bytes.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<f32>>())
+        };
+        let ids = &reference.tensors()["input_ids"];
+        let ids: Vec<u32> =
+            reference.data(ids).chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        for (kind, path) in checkpoints(&case) {
+            let what = describe(&case, &kind);
+            let Some(expected) = floats(&format!("{kind}.logits")).or_else(|| match kind.as_str() {
+                "hf" | "F32" | "mlx" | "Q1_0_g128" | "TQ2_0_g128" => floats("logits"),
+                _ => None,
+            }) else {
+                continue;
+            };
+            let checkpoint = match load(&path) {
+                Ok(checkpoint) => checkpoint,
+                Err(error) if std::env::var_os("FORGE_CASES").is_some() => {
+                    eprintln!("{what}: {error}");
+                    continue;
+                }
+                Err(error) => panic!("{what}: {error}"),
+            };
+            let found: Vec<f32> = interpreter::logits(&checkpoint, &ids).concat();
+            assert_eq!(found.len(), expected.len(), "{what}");
+            let largest = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            eprintln!("{what}: largest difference {largest:.2e}");
+            assert!(largest < 1e-3, "{what}: logits differ by {largest}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 0);
+}
+
+#[test]
+fn tokenizers_reproduce_the_recorded_ids() {
+    let mut compared = 0;
+    for case in cases() {
+        for (kind, path) in checkpoints(&case) {
+            let Ok(Checkpoint { assets, .. }) = load(&path) else { continue };
+            tokenizer::check(&describe(&case, &kind), &assets, &case.join("tokenizer_cases.json"));
+            compared += 1;
+        }
+    }
+    assert!(compared > 0);
+}

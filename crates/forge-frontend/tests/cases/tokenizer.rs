@@ -1,0 +1,29 @@
+//! Compares a tokenizer.json with the texts, ids and decoded texts of a `tokenizer_cases.json`.
+
+use std::path::Path;
+
+use forge_frontend::Assets;
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
+}
+
+/// Every text of the case, with and without special tokens, and back; every rendered chat.
+pub fn check(what: &str, assets: &Assets, cases: &Path) {
+    let tokenizer = Tokenizer::from_bytes(&assets.tokenizer_json).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let cases: Value = serde_json::from_slice(&std::fs::read(cases).expect("cases")).expect("JSON");
+    let encode = |text: &str, special| tokenizer.encode(text, special).expect("encodes").get_ids().to_vec();
+    for string in cases["strings"].as_array().expect("strings") {
+        let text = string["text"].as_str().expect("a text");
+        assert_eq!(encode(text, true), ids(&string["ids"]), "{what}: {text:?} with special tokens");
+        assert_eq!(encode(text, false), ids(&string["ids_no_special"]), "{what}: {text:?} without");
+        let decoded = tokenizer.decode(&ids(&string["ids_no_special"]), false).expect("decodes");
+        assert_eq!(decoded, string["decoded"].as_str().expect("a text"), "{what}: decoding {text:?}");
+    }
+    for chat in cases["chats"].as_array().expect("chats") {
+        let text = chat["rendered"].as_str().expect("a text");
+        assert_eq!(encode(text, false), ids(&chat["ids"]), "{what}: chat {text:?}");
+    }
+}
