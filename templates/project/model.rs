@@ -65,6 +65,7 @@ static KERNELS: [KernelSpec; /*{ kernels.len() }*/] = [
 /*%- for t in tables %*/
 
 /// Kernel of each layer, since formats differ between layers.
+#[rustfmt::skip]
 const /*{ t.name }*/: [usize; LAYERS] = [
 /*%- for line in t.lines %*/
     /*{ line }*/
@@ -82,8 +83,27 @@ enum Block {
 }
 
 /// Kind of each layer.
+#[rustfmt::skip]
 const BLOCKS: [Block; LAYERS] = [
 /*%- for line in block_lines %*/
+    /*{ line }*/
+/*%- endfor %*/
+];
+/*%- endif %*/
+
+/// KV caches: bytes of K (and of V) per position, and the most positions that are kept.
+#[rustfmt::skip]
+const CACHES: [(usize, usize); /*{ states.len() }*/] = [
+/*%- for line in state_lines %*/
+    /*{ line }*/
+/*%- endfor %*/
+];
+/*%- if shared_caches.len() > 0 %*/
+
+/// Index into [`CACHES`] of each layer.
+#[rustfmt::skip]
+const CACHE_OF_LAYER: [usize; LAYERS] = [
+/*%- for line in shared_caches %*/
     /*{ line }*/
 /*%- endfor %*/
 ];
@@ -92,27 +112,32 @@ const BLOCKS: [Block; LAYERS] = [
 /// Packed weights of one layer.
 struct LayerWeights {
 /*%- for f in layer_fields %*/
-    /*{ f.name }*/: Slice, // /*{ f.comment }*/
+    /// /*{ f.comment }*/
+    /*{ f.name }*/: Slice,
 /*%- endfor %*/
 }
 
 /// KV cache of one layer.
 struct Cache {
-    keys: Slice,   // [positions, kv heads, head dim] /*{ kv }*/
-    values: Slice, // the same
+    /// [positions, kv heads, head dim] /*{ kv }*/
+    keys: Slice,
+    /// The same.
+    values: Slice,
 }
 
 /// Activations of the decode path, one row each.
 struct DecodeBuffers {
 /*%- for b in decode_buffers %*/
-    /*{ b.name }*/: Slice, // [/*{ b.width }*/] f32, /*{ b.comment }*/
+    /// [/*{ b.width }*/] f32, /*{ b.comment }*/
+    /*{ b.name }*/: Slice,
 /*%- endfor %*/
 }
 
 /// Activations of the prefill path, [`PREFILL_TILE`] rows each.
 struct PrefillBuffers {
 /*%- for b in prefill_buffers %*/
-    /*{ b.name }*/: Slice, // [rows, /*{ b.width }*/] f32, /*{ b.comment }*/
+    /// [rows, /*{ b.width }*/] f32, /*{ b.comment }*/
+    /*{ b.name }*/: Slice,
 /*%- endfor %*/
 }
 
@@ -121,17 +146,23 @@ pub struct Model {
     gpu: Gpu,
     context: usize,
 /*%- for f in model_fields %*/
-    /*{ f.name }*/: Slice, // /*{ f.comment }*/
+    /// /*{ f.comment }*/
+    /*{ f.name }*/: Slice,
 /*%- endfor %*/
     layers: Vec<LayerWeights>,
-    caches: Vec<Cache>, // one per KV cache
+    caches: Vec<Cache>,
     decode: DecodeBuffers,
     prefill: PrefillBuffers,
-    records: Buffer,             // [RECORDS] StepParams
-    next_record: usize,          // the record that the next step takes
-    tokens: Buffer,              // [PREFILL_TILE] u32
-    logits: Buffer,              // [VOCAB] f32
-    tile_logits: Option<Buffer>, // [LOGITS_TILE, VOCAB] f32, once asked for
+    /// [RECORDS] StepParams, one per step in flight
+    records: Buffer,
+    /// The record that the next step takes.
+    next_record: usize,
+    /// [PREFILL_TILE] u32
+    tokens: Buffer,
+    /// [VOCAB] f32
+    logits: Buffer,
+    /// [LOGITS_TILE, VOCAB] f32, once asked for
+    tile_logits: Option<Buffer>,
 }
 
 impl Model {
@@ -160,14 +191,8 @@ impl Model {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        // Bytes of K (and of V) per position, and the most positions that are kept.
-        let cache_sizes: [(usize, usize); /*{ states.len() }*/] = [
-/*%- for line in state_lines %*/
-            /*{ line }*/
-/*%- endfor %*/
-        ];
-        let mut caches = Vec::with_capacity(cache_sizes.len());
-        for (i, (width, capacity)) in cache_sizes.into_iter().enumerate() {
+        let mut caches = Vec::with_capacity(CACHES.len());
+        for (i, (width, capacity)) in CACHES.into_iter().enumerate() {
             let bytes = (width * capacity.min(context)) as u64;
             let allocate = |what: &str| -> Result<Slice> { Ok(gpu.alloc(&format!("{what} {i}"), bytes)?.whole()) };
             caches.push(Cache { keys: allocate("keys")?, values: allocate("values")? });

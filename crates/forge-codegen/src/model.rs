@@ -47,6 +47,7 @@ pub struct ModelFile<'a> {
     pub prefill_buffers: Vec<BufferView>,
     pub states: Vec<()>,
     pub state_lines: Vec<String>,
+    pub shared_caches: Vec<String>,
     pub first_norm: &'a str,
     pub final_norm: &'a str,
     pub decode_embed: Vec<StepView>,
@@ -170,8 +171,9 @@ impl<'a> ModelFile<'a> {
                     let capacity = s.capacity.map_or_else(|| "CONTEXT".to_owned(), |c| c.to_string());
                     format!("({}, {capacity})", s.width() * plan.kv.bytes())
                 }),
-                LINE - 12,
+                LINE - 4,
             ),
+            shared_caches: shared_caches(plan),
             first_norm: &plan.first_norm,
             final_norm: &plan.final_norm,
             decode_embed: steps(plan, &plan.decode.embed),
@@ -226,7 +228,7 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                 caches: (0..caches)
                     .map(|slot| {
                         let own = layers.iter().all(|(i, layer)| layer.states[slot] == *i);
-                        CacheView { name: cache_name(slot), index: if own { "i".into() } else { "CACHES[i]".into() } }
+                        CacheView { name: cache_name(slot), index: if own { "i".into() } else { "CACHE_OF_LAYER[i]".into() } }
                     })
                     .collect(),
                 decode: steps(plan, &plan.decode.blocks[index]),
@@ -235,6 +237,13 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
             }
         })
         .collect()
+}
+
+/// Caches by layer, where some layers read another layer's.
+fn shared_caches(plan: &Plan) -> Vec<String> {
+    let own = plan.layers.iter().enumerate().all(|(i, layer)| layer.states.iter().all(|&state| state == i));
+    let states = plan.layers.iter().map(|layer| layer.states.first().map_or(0, |&state| state).to_string());
+    if own { Vec::new() } else { wrap(states, LINE - 4) }
 }
 
 fn cache_name(slot: usize) -> String {

@@ -108,6 +108,8 @@ pub struct Field {
     pub name: String,
     /// Shape and format of the first layer's tensor; all formats where they differ.
     pub comment: String,
+    /// Fields are listed in the order of the block's slots.
+    pub order: usize,
 }
 
 /// A kernel that depends on the layer.

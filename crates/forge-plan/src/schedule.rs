@@ -109,6 +109,7 @@ impl<'a> Scheduler<'a> {
         let layer_work = self.tile
             * graph.weights.iter().filter(|w| w.layer.is_some()).map(|w| w.rows * w.cols).sum::<usize>()
             / graph.layers.len().max(1);
+        self.layer_fields.sort_by_key(|field| field.order);
         let buffers = |path| {
             self.buffers
                 .get(path)
@@ -252,7 +253,8 @@ impl<'a> Scheduler<'a> {
             Owners::Stage(_) => &mut self.model_fields,
         };
         if !fields.iter().any(|known| known.name == field) {
-            fields.push(Field { name: field.to_owned(), comment: comments.join(" or ") });
+            let order = parts.iter().flatten().copied().min().unwrap_or(usize::MAX);
+            fields.push(Field { name: field.to_owned(), comment: comments.join(" or "), order });
         }
         match owner {
             Owners::Layers(_) => Arg::Layer(field.to_owned()),
@@ -570,7 +572,7 @@ impl<'a> Scheduler<'a> {
         Step {
             kernel: Choice::Fixed(kernel),
             args,
-            grid: [Dim::Const(groups), Dim::Rows, Dim::Const(1)],
+            grid: [Dim::Const(groups), rows(decode), Dim::Const(1)],
             barrier: false,
         }
     }
@@ -601,7 +603,7 @@ impl<'a> Scheduler<'a> {
         Step {
             kernel: Choice::Fixed(kernel),
             args,
-            grid: [Dim::Const(step.heads), Dim::Rows, Dim::Const(1)],
+            grid: [Dim::Const(step.heads), rows(decode), Dim::Const(1)],
             barrier: false,
         }
     }
@@ -616,6 +618,11 @@ impl<'a> Scheduler<'a> {
     fn wrap(&self, owner: &Owners<'_>, slot: usize) -> Option<usize> {
         capacity(self.spec(owner, slot).window, self.tile, self.context)
     }
+}
+
+/// One threadgroup per row: decode has one.
+fn rows(decode: bool) -> Dim {
+    if decode { Dim::Const(1) } else { Dim::Rows }
 }
 
 /// Positions that a windowed cache keeps: the window, and what a tile appends before its first row reads.
