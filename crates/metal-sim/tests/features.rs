@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::LazyLock;
 
-use common::{floats, libraries, read_floats, run};
+use common::{filled, floats, libraries, read_floats, run};
 use metal_sim::{Device, Library};
 
 fn assert_close(got: &[f32], want: &[f64], tolerance: f64) {
@@ -92,5 +92,83 @@ fn simdgroup_matrix() {
             }
         }
         assert_close(&read_floats(&o), &want, 1e-4);
+    }
+}
+
+#[test]
+fn threadgroup_memory_and_a_grid_of_two_dimensions() {
+    let device = Device::new(2);
+    for library in &*LIBRARIES {
+        let input = noise(16 * 12, 4);
+        let a = floats(&device, "a", &input);
+        let o = device.buffer("o", input.len() * 4);
+        run(library, &device, "tgdims", &[&a, &o], [2, 3, 1], [8, 4, 1]).expect("runs clean");
+        let mut want = vec![0.0; input.len()];
+        for (at, want) in want.iter_mut().enumerate() {
+            let (row, column) = (at / 16 / 4 * 4, at % 16 / 8 * 8);
+            let sum: f64 = (0..32).map(|i| f64::from(input[(row + i / 8) * 16 + column + i % 8])).sum();
+            *want = sum + 31.0 + 32.0;
+        }
+        assert_close(&read_floats(&o), &want, 1e-4);
+    }
+}
+
+#[test]
+fn the_language() {
+    let device = Device::new(2);
+    for library in libraries(include_str!("kernels/language.metal"), "language.metal") {
+        let h = filled(&device, "h", &[0x00, 0x3E]); // 1.5
+        let mut params = Vec::new();
+        params.extend(7u32.to_le_bytes());
+        for value in [0.5f32, 1.0, 2.0, 3.0] {
+            params.extend(value.to_le_bytes());
+        }
+        params.extend([5, 0, 0, 0]);
+        let params = filled(&device, "params", &params);
+        let mut blocks = vec![0u8; 68];
+        blocks[34..36].copy_from_slice(&[0x00, 0xC0]); // -2.0
+        blocks[40..44].copy_from_slice(&[1, 0xFE, 3, 4]);
+        let blocks = filled(&device, "blocks", &blocks);
+        let o = floats(&device, "o", &[0.0; 31]);
+        let counter = filled(&device, "counter", &[0; 4]);
+        let buffers = [&h, &params, &blocks, &o, &counter];
+        let kernel = library.kernel("language").expect("is in the file");
+        assert_eq!(kernel.max_total_threads_per_threadgroup(), Some(32));
+        run(&library, &device, "language", &buffers, [1, 1, 1], [32, 1, 1]).expect("runs clean");
+        let tanh = 0.5f64.tanh();
+        let want = [
+            2.75,
+            7.0,
+            213.0,
+            3.0,
+            1.0 - 20.0 + 300.0 + 4000.0,
+            -2.0,
+            31.0 + 15.0 + 7.0,
+            5.0,
+            3.5,
+            2.5,
+            2.0,
+            6.0 + 8.0,
+            10.0 + 4.0,
+            1.0 + 10.0 + 2.0,
+            1.0f64.exp(),
+            0.5 + 3.0,
+            3.0 + 31.0 + 3.0,
+            2.0 + 2.0,
+            3.0 + 5.0,
+            5.25,
+            32.0,
+            200.0 + 4.0 + 10.0,
+            1.0,
+            2.0,
+            3.0 + 0.5 + 2.0 + 3.0,
+            tanh * 2.0 + 16.0,
+            -1.0 + 1.0 + 3.0 + 2.0 - 1.0 - 1.0,
+            1.0,
+            65504.0 + 1.0,
+            7.0,
+            -3.0 + 15.0 + 48.0,
+        ];
+        assert_close(&read_floats(&o), &want, 1e-5);
     }
 }

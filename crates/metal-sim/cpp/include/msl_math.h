@@ -73,6 +73,10 @@ MSL_AI uint clz(uint x) { return x ? __builtin_clz(x) : 32; } MSL_AI uint ctz(ui
 MSL_AI uint reverse_bits(uint x) { return __builtin_bitreverse32(x); }
 MSL_AI uint extract_bits(uint x, uint o, uint b) { return b == 0 ? 0 : (x >> o) & (b >= 32 ? ~0u : (1u << b) - 1); }
 MSL_AI int extract_bits(int x, uint o, uint b) { return b == 0 ? 0 : (int)((uint)x << (32 - o - b)) >> (32 - b); }
+MSL_AI uint insert_bits(uint base, uint insert, uint o, uint b) {
+  uint mask = b >= 32 ? ~0u : ((1u << b) - 1) << o;
+  return (base & ~mask) | (insert << o & mask);
+}
 MSL_AI uint rotate(uint x, uint n) { n &= 31; return n ? (x << n) | (x >> (32 - n)) : x; }
 MSL_AI uint mulhi(uint a, uint b) { return (uint)(((uint64_t)a * b) >> 32); } MSL_AI int mulhi(int a, int b) { return (int)(((int64_t)a * b) >> 32); }
 MSL_AI int mad24(int a, int b, int c) { return a * b + c; } MSL_AI uint mad24(uint a, uint b, uint c) { return a * b + c; }

@@ -1,8 +1,8 @@
 // MSL scalar and vector types on clang extended vectors.
 #pragma once
 #include <cstdint>
-#include <cmath>
 #include <cfloat>
+#include <climits>
 #include <limits>
 #include <type_traits>
 #include "msl_rt.h"
@@ -88,7 +88,18 @@ using ::uchar; using ::ushort; using ::uint; using ::ulong; using ::half; using 
 using ::int8_t; using ::uint8_t; using ::int16_t; using ::uint16_t; using ::int32_t; using ::uint32_t; using ::int64_t; using ::uint64_t; using ::size_t; using ::ptrdiff_t;
 using ::float2; using ::float3; using ::float4; using ::half2; using ::half3; using ::half4; using ::uint2; using ::uint3; using ::uint4; using ::int2; using ::int3; using ::int4;
 using ::uchar2; using ::uchar4; using ::char2; using ::char4; using ::short2; using ::short4; using ::ushort2; using ::ushort4; using ::ulong2;
-template <class T> using numeric_limits = std::numeric_limits<T>;
+template <class T> struct numeric_limits : std::numeric_limits<T> {};
+template <> struct numeric_limits<half> {
+  static constexpr bool is_specialized = true, is_signed = true, is_integer = false;
+  static constexpr int digits = 11, digits10 = 3, max_exponent = 16, min_exponent = -13;
+  static constexpr half max() { return (half)65504.0f; }
+  static constexpr half lowest() { return (half)-65504.0f; }
+  static constexpr half min() { return (half)6.103515625e-05f; }
+  static constexpr half epsilon() { return (half)9.765625e-04f; }
+  static constexpr half denorm_min() { return (half)5.9604644775390625e-08f; }
+  static constexpr half infinity() { return (half)__builtin_inff(); }
+  static constexpr half quiet_NaN() { return (half)__builtin_nanf(""); }
+};
 template <class T, int N> using vec = msl::ev<T, N>;
 using std::is_same_v; using std::is_same; using std::enable_if_t; using std::conditional_t; using std::enable_if; using std::conditional;
 
