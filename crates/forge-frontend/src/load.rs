@@ -54,13 +54,12 @@ pub fn load(path: &Path) -> Result<Checkpoint, FrontendError> {
         }
     };
     let family = arch::family(loaded.hparams.dialect, &loaded.hparams.file, &loaded.architecture)?;
-    loaded.tensors.roles = family.roles;
-    let graph = arch::build(&loaded, family)?;
+    let graph = arch::build(&mut loaded, family)?;
     let assets = match &container {
         Container::Gguf(gguf) => assets::from_gguf(gguf)?,
         Container::Folder(folder) => assets::from_folder(folder, &loaded.hparams.values)?,
     };
-    Ok(Checkpoint { graph, assets, kind, files: loaded.files, ignored: Vec::new() })
+    Ok(Checkpoint { graph, assets, kind, files: loaded.files, ignored: loaded.notes.into_inner() })
 }
 
 /// An opened checkpoint.

@@ -1,10 +1,14 @@
 //! The parts that dense decoders share: sizes, attention, gated feed-forward, embedding and head.
 
+use serde_json::Value;
+
 use super::builder::{BlockBuilder, GraphBuilder};
 use crate::FrontendError;
 use crate::config::ModelConfig;
 use crate::graph::{Activation, Attention, Block, Rope, StateSpec, ValueId};
 use crate::source::{Dialect, Hparams, Key, Loaded, key};
+
+const WINDOW_PATTERN: Key = Key::new("attention.sliding_window_pattern", "sliding_window_pattern");
 
 /// The sizes that every dense decoder has, validated.
 #[derive(Debug, Clone)]
@@ -221,6 +225,43 @@ pub(crate) fn activation(h: &Hparams, key: Key, default: Activation) -> Result<A
         Some("silu" | "swish") => Ok(Activation::Silu),
         Some("gelu_pytorch_tanh" | "gelu_new") => Ok(Activation::GeluTanh),
         Some(_) => Err(h.unsupported(key, "the activations are silu and gelu_pytorch_tanh")),
+    }
+}
+
+/// Which layers see a window. config.json lists the layers' types; a GGUF has a period or a list of flags; `default`
+/// tells where neither does.
+pub(crate) fn sliding_layers(
+    loaded: &Loaded,
+    layers: usize,
+    default: impl Fn(usize) -> bool,
+) -> Result<Vec<bool>, FrontendError> {
+    let h = &loaded.hparams;
+    let pattern = [key::LAYER_TYPES, WINDOW_PATTERN].into_iter().find(|&key| h.get(key).is_some());
+    let Some(key) = pattern else { return Ok((0..layers).map(default).collect()) };
+    let one_each = || h.invalid(key, format!("an array of {layers}, one per layer"));
+    let kind = |value: &Value| match value {
+        Value::Bool(sliding) => Ok(*sliding),
+        Value::Number(number) => Ok(number.as_u64() != Some(0)),
+        Value::String(name) if name == "sliding_attention" => Ok(true),
+        Value::String(name) if name == "full_attention" => Ok(false),
+        _ => Err(h.unsupported(key, "layers are sliding_attention or full_attention")),
+    };
+    match h.get(key) {
+        Some(Value::Array(kinds)) if kinds.len() == layers => kinds.iter().map(kind).collect(),
+        Some(Value::Number(_)) => {
+            let period = h.usize(key)?;
+            Ok((0..layers).map(|layer| !(layer + 1).is_multiple_of(period)).collect())
+        }
+        _ => Err(one_each()),
+    }
+}
+
+/// Names of the two kinds of layer of a model with windows; of a model with one kind, `layer`.
+pub(crate) fn layer_name(sliding: &[bool], layer: usize) -> &'static str {
+    match (sliding.contains(&true) && sliding.contains(&false), sliding[layer]) {
+        (false, _) => "layer",
+        (true, true) => "sliding_layer",
+        (true, false) => "global_layer",
     }
 }
 

@@ -7,7 +7,15 @@ use crate::FrontendError;
 use crate::graph::{Activation, Attention, Graph, RopePairing};
 use crate::source::{Loaded, RopeLayers, key};
 
-pub(super) const FAMILY: Family = Family { gguf: &["llama"], hf: &["llama", "mistral"], roles: &[], build };
+pub(super) const FAMILY: Family = Family {
+    gguf: &["llama"],
+    hf: &[
+        ("llama", r#"{"rms_norm_eps": 1e-6}"#),
+        ("mistral", r#"{"rms_norm_eps": 1e-6, "sliding_window": 4096, "num_key_value_heads": 8}"#),
+    ],
+    roles: &[],
+    build,
+};
 
 fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
     let h = &loaded.hparams;

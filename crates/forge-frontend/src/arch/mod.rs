@@ -2,7 +2,14 @@
 
 mod builder;
 mod dense;
+mod gemma;
+mod granite;
 mod llama;
+mod olmo2;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod smollm3;
 
 use crate::FrontendError;
 use crate::graph::Graph;
@@ -12,22 +19,34 @@ use crate::source::{Dialect, Loaded, Role};
 pub(crate) struct Family {
     /// Values of `general.architecture`.
     pub gguf: &'static [&'static str],
-    /// Values of `model_type`, of the text model where there are several.
-    pub hf: &'static [&'static str],
+    /// Values of `model_type`, of the text model where there are several, each with what transformers' configuration
+    /// class takes for keys that a config.json leaves out (a JSON object).
+    pub hf: &'static [(&'static str, &'static str)],
     /// Tensor names that differ from the common ones.
     pub roles: &'static [Role],
     pub build: fn(&Loaded) -> Result<Graph, FrontendError>,
 }
 
-const FAMILIES: &[Family] = &[llama::FAMILY];
+const FAMILIES: &[Family] = &[
+    gemma::GEMMA,
+    gemma::GEMMA2,
+    gemma::GEMMA3,
+    granite::FAMILY,
+    llama::FAMILY,
+    olmo2::FAMILY,
+    phi3::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+    smollm3::FAMILY,
+];
 
 /// The names of the supported architectures in a dialect, sorted.
 fn supported(dialect: Dialect) -> Vec<&'static str> {
-    let names = |family: &Family| match dialect {
-        Dialect::Gguf => family.gguf,
-        Dialect::HuggingFace => family.hf,
+    let names = |family: &'static Family| match dialect {
+        Dialect::Gguf => family.gguf.to_vec(),
+        Dialect::HuggingFace => family.hf.iter().map(|(name, _)| *name).collect(),
     };
-    let mut all: Vec<_> = FAMILIES.iter().flat_map(names).copied().collect();
+    let mut all: Vec<_> = FAMILIES.iter().flat_map(names).collect();
     all.sort_unstable();
     all
 }
@@ -39,7 +58,7 @@ fn supported(dialect: Dialect) -> Vec<&'static str> {
 pub(crate) fn family(dialect: Dialect, file: &str, architecture: &str) -> Result<&'static Family, FrontendError> {
     let names = |family: &&Family| match dialect {
         Dialect::Gguf => family.gguf.contains(&architecture),
-        Dialect::HuggingFace => family.hf.contains(&architecture),
+        Dialect::HuggingFace => family.hf.iter().any(|(name, _)| *name == architecture),
     };
     FAMILIES.iter().find(names).ok_or_else(|| FrontendError::UnknownArchitecture {
         file: file.to_owned(),
@@ -49,9 +68,15 @@ pub(crate) fn family(dialect: Dialect, file: &str, architecture: &str) -> Result
 }
 
 /// Builds the graph, and refuses a checkpoint with tensors that it does not read.
-pub(crate) fn build(loaded: &Loaded, family: &Family) -> Result<Graph, FrontendError> {
+pub(crate) fn build(loaded: &mut Loaded, family: &Family) -> Result<Graph, FrontendError> {
+    loaded.tensors.roles = family.roles;
+    if loaded.hparams.dialect == Dialect::HuggingFace {
+        let defaults = family.hf.iter().find(|(name, _)| *name == loaded.architecture).map_or("{}", |(_, json)| json);
+        loaded.hparams.fill_in(defaults);
+    }
     let graph = (family.build)(loaded)?;
     loaded.tensors.ignore(is_without_effect);
+    loaded.ignore_other_towers();
     match loaded.tensors.unread() {
         None => Ok(graph),
         Some((tensor, entry)) => Err(FrontendError::UnreadTensor {

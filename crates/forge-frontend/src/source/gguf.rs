@@ -1,6 +1,6 @@
 //! GGUF files: `<architecture>.*` metadata and tensors under llama.cpp's names.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use serde_json::{Map, Number, Value};
 
@@ -50,7 +50,7 @@ pub(crate) fn load_gguf(gguf: &GgufFile) -> Result<Loaded, FrontendError> {
     };
     let name = text("general.name").filter(|name| !name.trim().is_empty());
     let name = name.unwrap_or_else(|| file.strip_suffix(".gguf").unwrap_or(&file).to_owned());
-    Ok(Loaded { architecture, name, hparams, tensors, files })
+    Ok(Loaded { architecture, name, hparams, tensors, files, notes: RefCell::default() })
 }
 
 /// A metadata value as JSON; `None` for what is no hyper-parameter.

@@ -1,15 +1,15 @@
 //! Hugging Face and MLX folders: config.json and safetensors.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use forge_formats::Format;
 use serde_json::{Map, Value};
 
-use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, brief};
+use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, brief, mlx};
 use crate::FrontendError;
-use crate::checkpoint::{MappedFile, SafetensorsSet};
+use crate::checkpoint::{Dtype, MappedFile, SafetensorsSet, StTensor};
 use crate::graph::FileRange;
 
 pub(crate) const CONFIG: &str = "config.json";
@@ -28,23 +28,38 @@ pub(crate) fn load_folder(folder: &Path) -> Result<(Loaded, bool), FrontendError
     let hparams = Hparams { dialect: Dialect::HuggingFace, file: CONFIG.to_owned(), prefix, values };
     let set = SafetensorsSet::open_dir(folder)?;
     let files = set.files().to_vec();
-    let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
-    for (name, info) in set.tensors() {
-        let range = FileRange { file: info.file, range: info.range.clone() };
-        let stored = match info.dtype.as_str() {
-            "F32" => Stored::Rows(Format::F32, range),
-            "F16" => Stored::Rows(Format::F16, range),
-            "BF16" => Stored::Rows(Format::BF16, range),
-            other => Stored::Foreign(other.to_owned()),
-        };
-        let file = files[info.file].name();
-        entries.insert(name.to_owned(), Entry { shape: info.shape.clone(), stored, file, used: Cell::new(false) });
+    let mut entries = plain_entries(&set, &files);
+    if let Some(quantization) = mlx {
+        mlx::join_affine(&mut entries, &set, quantization)?;
     }
     let (prefix, head_prefix) = prefixes(&entries);
     let tensors =
         Tensors { dialect: Dialect::HuggingFace, file: tensors_file(&files), prefix, head_prefix, entries, roles: &[] };
     let name = model_name(folder, &config);
-    Ok((Loaded { architecture, name, hparams, tensors, files }, mlx.is_some()))
+    Ok((Loaded { architecture, name, hparams, tensors, files, notes: RefCell::default() }, mlx.is_some()))
+}
+
+fn plain_entries(set: &SafetensorsSet, files: &[MappedFile]) -> BTreeMap<String, Entry> {
+    let entry = |(name, tensor): (&String, &StTensor)| {
+        let range = FileRange { file: tensor.file, range: tensor.range.clone() };
+        let stored = match float_format(tensor.dtype) {
+            Some(format) => Stored::Rows(format, range),
+            None => Stored::Foreign(tensor.dtype.as_str().to_owned()),
+        };
+        let file = files[tensor.file].name();
+        (name.clone(), Entry { shape: tensor.shape.clone(), stored, file, used: Cell::new(false) })
+    };
+    set.tensors().iter().map(entry).collect()
+}
+
+/// The format of a float type that is read.
+pub(super) fn float_format(dtype: Dtype) -> Option<Format> {
+    match dtype {
+        Dtype::F32 => Some(Format::F32),
+        Dtype::F16 => Some(Format::F16),
+        Dtype::BF16 => Some(Format::BF16),
+        _ => None,
+    }
 }
 
 /// A JSON object of the folder; `None` when there is no such file.

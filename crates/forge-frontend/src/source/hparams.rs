@@ -55,6 +55,18 @@ pub(crate) struct Hparams {
 }
 
 impl Hparams {
+    /// Adds the keys of a JSON object that are not there. A null that is there stays.
+    ///
+    /// # Panics
+    /// `defaults` is no JSON object.
+    pub fn fill_in(&mut self, defaults: &str) {
+        let defaults: Map<String, Value> =
+            serde_json::from_str(defaults).expect("a family's defaults are a JSON object");
+        for (key, value) in defaults {
+            self.values.entry(key).or_insert(value);
+        }
+    }
+
     /// The key as this file spells it.
     pub fn spelling(&self, key: Key) -> String {
         let name = match self.dialect {
@@ -109,24 +121,6 @@ impl Hparams {
 
     pub fn usize(&self, key: Key) -> Result<usize, FrontendError> {
         self.opt_usize(key)?.ok_or_else(|| self.missing(key))
-    }
-
-    /// One size per layer, from an array or from one number for all; zeros are allowed.
-    pub fn per_layer(&self, key: Key, layers: usize) -> Result<Option<Vec<usize>>, FrontendError> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::Array(items)) if items.len() == layers => items
-                .iter()
-                .map(|item| {
-                    item.as_u64()
-                        .and_then(|n| usize::try_from(n).ok())
-                        .ok_or_else(|| self.invalid(key, "an array of sizes"))
-                })
-                .collect::<Result<_, _>>()
-                .map(Some),
-            Some(Value::Array(_)) => Err(self.invalid(key, format!("an array of {layers} sizes, one per layer"))),
-            Some(value) => Ok(Some(vec![self.size(key, value)?; layers])),
-        }
     }
 
     fn size(&self, key: Key, value: &Value) -> Result<usize, FrontendError> {

@@ -3,6 +3,7 @@
 mod gguf;
 mod hf;
 mod hparams;
+mod mlx;
 mod rope;
 mod tensors;
 
@@ -11,6 +12,8 @@ pub(crate) use hf::{load_folder, read_file, read_json};
 pub(crate) use hparams::{Hparams, Key, brief, key};
 pub(crate) use rope::RopeLayers;
 pub(crate) use tensors::{Entry, Part, Role, Stored, Tensors};
+
+use std::cell::RefCell;
 
 use crate::checkpoint::MappedFile;
 use crate::graph::FileRange;
@@ -32,9 +35,45 @@ pub(crate) struct Loaded {
     pub hparams: Hparams,
     pub tensors: Tensors,
     pub files: Vec<MappedFile>,
+    /// What is left out of the graph and why; one line each.
+    pub notes: RefCell<Vec<String>>,
 }
 
+/// What the tensors of a multimodal model's other parts begin with.
+const OTHER_TOWERS: &[&str] = &[
+    "vision_tower.",
+    "vision_model.",
+    "visual.",
+    "multi_modal_projector.",
+    "audio_tower.",
+    "embed_vision.",
+    "embed_audio.",
+    "mm_projector.",
+];
+
 impl Loaded {
+    pub fn note(&self, line: String) {
+        self.notes.borrow_mut().push(line);
+    }
+
+    /// Passes over the image and audio parts of a multimodal checkpoint, with a note.
+    pub fn ignore_other_towers(&self) {
+        if self.hparams.dialect == Dialect::Gguf {
+            return;
+        }
+        for tower in OTHER_TOWERS {
+            let is_part = |name: &str| name.strip_prefix("model.").unwrap_or(name).starts_with(tower);
+            let count = self.tensors.entries.keys().filter(|name| is_part(name)).count();
+            if count > 0 {
+                self.tensors.ignore(is_part);
+                self.note(format!(
+                    "{count} tensors of {}: the text model alone is generated",
+                    tower.trim_end_matches('.')
+                ));
+            }
+        }
+    }
+
     pub fn bytes(&self, range: &FileRange) -> &[u8] {
         &self.files[range.file].bytes()[range.range.start as usize..range.range.end as usize]
     }

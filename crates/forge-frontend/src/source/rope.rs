@@ -9,6 +9,7 @@ use crate::graph::{Rope, RopePairing};
 use crate::rope::{RopeScaling, Yarn, frequencies, longrope_magnitude, yarn_magnitude};
 use forge_formats::Format;
 
+const DEFAULT_THETA: f32 = 10_000.0;
 const THETA: Key = Key::new("rope.freq_base", "rope_theta");
 const ROTARY_DIM: Key = Key::new("rope.dimension_count", "");
 const PARTIAL: Key = Key::new("", "partial_rotary_factor");
@@ -21,6 +22,9 @@ const ORIGINAL_CONTEXT: Key = Key::new("rope.scaling.original_context_length", "
 const YARN_BETA_FAST: Key = Key::new("rope.scaling.yarn_beta_fast", "");
 const YARN_BETA_SLOW: Key = Key::new("rope.scaling.yarn_beta_slow", "");
 const YARN_LOG_MULTIPLIER: Key = Key::new("rope.scaling.yarn_log_multiplier", "");
+/// Longrope's divisors for texts within the original context, and beyond it.
+const SHORT_FACTORS: &str = "rope_factors_short.weight";
+const LONG_FACTORS: &str = "rope_factors_long.weight";
 const ROPE_PARAMETERS: Key = Key::new("", "rope_parameters");
 const ROPE_SCALING: Key = Key::new("", "rope_scaling");
 
@@ -72,6 +76,42 @@ impl Loaded {
         Ok(Rope { pairing, rotary_dim, inv_freq, magnitude })
     }
 
+    /// The base of the global layers.
+    pub fn rope_theta(&self) -> Result<f32, FrontendError> {
+        let h = &self.hparams;
+        let stated = match h.dialect {
+            Dialect::Gguf => None,
+            Dialect::HuggingFace => {
+                let (name, object) = self.rope_object(RopeLayers::Full)?;
+                Params { loaded: self, name, object }.opt_f32("rope_theta")?
+            }
+        };
+        Ok(stated.or(h.opt_f32(THETA)?).unwrap_or(DEFAULT_THETA))
+    }
+
+    /// The longest text for which longrope's short factors hold; `None` without longrope.
+    pub fn longrope_limit(&self) -> Result<Option<usize>, FrontendError> {
+        match self.hparams.dialect {
+            Dialect::Gguf if !self.tensors.entries.contains_key(LONG_FACTORS) => Ok(None),
+            Dialect::Gguf => self.hparams.usize(ORIGINAL_CONTEXT).map(Some),
+            Dialect::HuggingFace => {
+                let (name, object) = self.rope_object(RopeLayers::All)?;
+                let params = Params { loaded: self, name, object };
+                match params.get("long_factor") {
+                    None => Ok(None),
+                    Some(_) => Ok(Some(self.original_context(&params)? as usize)),
+                }
+            }
+        }
+    }
+
+    fn original_context(&self, params: &Params<'_>) -> Result<f32, FrontendError> {
+        match params.opt_f32("original_max_position_embeddings")? {
+            Some(original) => Ok(original),
+            None => Ok(self.hparams.usize(ORIGINAL_CONTEXT)? as f32),
+        }
+    }
+
     fn check_rotary(&self, key: Key, rotary_dim: usize, head_dim: usize) -> Result<(), FrontendError> {
         // Heads are a few hundred wide; the bound keeps a damaged size from becoming a huge table.
         const WIDEST: usize = 1 << 16;
@@ -87,7 +127,6 @@ impl Loaded {
     }
 
     fn gguf_rope(&self, rotary_dim: usize, layers: RopeLayers) -> Result<(f32, RopeScaling), FrontendError> {
-        const DEFAULT_THETA: f32 = 10_000.0;
         let h = &self.hparams;
         let theta = h.opt_f32(THETA)?.unwrap_or(DEFAULT_THETA);
         if let RopeLayers::Sliding { theta, default } = layers {
@@ -95,6 +134,11 @@ impl Loaded {
         }
         if let Some(divisors) = self.divisors("rope_freqs.weight", rotary_dim / 2)? {
             return Ok((theta, RopeScaling::Divisors { divisors, magnitude: 1.0 }));
+        }
+        if let Some(divisors) = self.divisors(SHORT_FACTORS, rotary_dim / 2)? {
+            self.divisors(LONG_FACTORS, rotary_dim / 2)?;
+            let magnitude = h.opt_f32(ATTN_FACTOR)?.unwrap_or(1.0);
+            return Ok((theta, RopeScaling::Divisors { divisors, magnitude }));
         }
         let factor = || h.f32(SCALING_FACTOR);
         let scaling = match h.opt_str(SCALING_TYPE)? {
@@ -115,11 +159,6 @@ impl Loaded {
                     truncate: true,
                     magnitude: h.opt_f32(ATTN_FACTOR)?.unwrap_or(1.0) * yarn_magnitude(factor, 1.0) * mscale,
                 })
-            }
-            Some("longrope") => {
-                return Err(
-                    h.unsupported(SCALING_TYPE, "longrope needs the tensors rope_factors_short and rope_factors_long")
-                );
             }
             Some(_) => {
                 return Err(h.unsupported(SCALING_TYPE, "the RoPE scalings are none, linear, yarn and rope_freqs"));
@@ -156,7 +195,6 @@ impl Loaded {
     }
 
     fn hf_rope(&self, head_dim: usize, layers: RopeLayers) -> Result<(usize, f32, RopeScaling), FrontendError> {
-        const DEFAULT_THETA: f32 = 10_000.0;
         let h = &self.hparams;
         let (name, object) = self.rope_object(layers)?;
         let params = Params { loaded: self, name, object };
@@ -183,8 +221,10 @@ impl Loaded {
                 high_freq_factor: params.f32("high_freq_factor")?,
                 original_context: params.f32("original_max_position_embeddings")?,
             },
+            "longrope" | "su" | "yarn" if params.get("short_factor").is_some() => {
+                self.hf_longrope(&params, rotary_dim)?
+            }
             "yarn" => RopeScaling::Yarn(self.hf_yarn(&params)?),
-            "longrope" | "su" => self.hf_longrope(&params, rotary_dim)?,
             other => {
                 return Err(FrontendError::UnsupportedFeature {
                     file: h.file.clone(),
@@ -223,13 +263,10 @@ impl Loaded {
 
     fn hf_longrope(&self, params: &Params<'_>, rotary_dim: usize) -> Result<RopeScaling, FrontendError> {
         let context = self.hparams.usize(key::CONTEXT)? as f32;
-        let original = match params.opt_f32("original_max_position_embeddings")? {
-            Some(original) => original,
-            None => self.hparams.usize(ORIGINAL_CONTEXT)? as f32,
-        };
-        let magnitude = match params.opt_f32("attention_factor")? {
-            Some(magnitude) => magnitude,
-            None => longrope_magnitude(context / original, original),
+        let original = self.original_context(params)?;
+        let magnitude = match (params.opt_f32("attention_factor")?, params.opt_f32("factor")?) {
+            (Some(magnitude), _) => magnitude,
+            (None, factor) => longrope_magnitude(factor.unwrap_or(context / original), original),
         };
         let divisors = params.array("short_factor", rotary_dim / 2)?;
         Ok(RopeScaling::Divisors { divisors, magnitude })

@@ -1,0 +1,55 @@
+//! Granite (dense): Llama's layers with factors on embeddings, attention scores, branches and logits.
+
+use super::Family;
+use super::builder::GraphBuilder;
+use super::dense::{self, AttentionSpec, QkNorm, Sizes};
+use crate::FrontendError;
+use crate::graph::{Activation, Attention, Graph, RopePairing};
+use crate::source::{Key, Loaded, RopeLayers, key};
+
+pub(super) const FAMILY: Family = Family {
+    gguf: &["granite"],
+    hf: &[(
+        "granite",
+        r#"{"rms_norm_eps": 1e-6, "embedding_multiplier": 1.0, "attention_multiplier": 1.0, "residual_multiplier": 1.0,
+            "logits_scaling": 1.0}"#,
+    )],
+    roles: &[],
+    build,
+};
+
+fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
+    const EMBEDDING: Key = Key::new("embedding_scale", "embedding_multiplier");
+    const ATTENTION: Key = Key::new("attention.scale", "attention_multiplier");
+    const RESIDUAL: Key = Key::new("residual_scale", "residual_multiplier");
+    const LOGITS: Key = Key::new("logit_scale", "logits_scaling");
+    let h = &loaded.hparams;
+    let sizes = Sizes::read(loaded)?;
+    let activation = dense::activation(h, key::ACTIVATION, Activation::Silu)?;
+    // A GGUF leaves out a factor of 1, and the attention's where it is the usual one.
+    let attention_scale = h.opt_f32(ATTENTION)?.filter(|&scale| scale != 0.0).unwrap_or(sizes.attention_scale());
+    let factor = |key: Key| Ok::<f32, FrontendError>(h.opt_f32(key)?.filter(|&factor| factor != 0.0).unwrap_or(1.0));
+    let spec = AttentionSpec {
+        heads: sizes.heads,
+        state: sizes.state(None),
+        // The converter reorders q and k as it does Llama's.
+        rope: Some(loaded.rope(sizes.head_dim, RopePairing::Interleaved, RopeLayers::All)?),
+        attention: Attention { scale: attention_scale, window: None, softcap: None },
+        qk_norm: QkNorm::None,
+        eps: sizes.eps,
+        qkv_bias: dense::has_bias(loaded, key::ATTENTION_BIAS, "attn_q")?,
+        output_bias: dense::has_bias(loaded, key::ATTENTION_BIAS, "attn_output")?,
+    };
+    let mlp_bias = dense::has_bias(loaded, key::MLP_BIAS, "ffn_gate")?;
+    let residual = factor(RESIDUAL)?;
+    let tied = dense::tied(loaded, false)?;
+
+    let mut graph = GraphBuilder::new(&loaded.tensors);
+    let embed = graph.stage(dense::embed(&sizes, factor(EMBEDDING)?), tied)?;
+    for _ in 0..sizes.layers {
+        let block = dense::pre_norm_layer("layer", &sizes, &spec, (activation, mlp_bias), residual);
+        dense::add_layer(&mut graph, block)?;
+    }
+    let head = graph.stage(dense::head(&sizes, 1.0 / factor(LOGITS)?, None), tied)?;
+    Ok(graph.finish(sizes.config(loaded), embed, head))
+}

@@ -1,0 +1,64 @@
+//! Qwen2 and Qwen2.5: Llama's layers with biases on q, k and v.
+
+use super::Family;
+use super::builder::GraphBuilder;
+use super::dense::{self, AttentionSpec, QkNorm, Sizes};
+use crate::FrontendError;
+use crate::graph::{Activation, Attention, Graph, RopePairing};
+use crate::source::{Key, Loaded, RopeLayers, key};
+
+pub(super) const FAMILY: Family = Family {
+    gguf: &["qwen2"],
+    hf: &[("qwen2", r#"{"rms_norm_eps": 1e-6, "max_position_embeddings": 32768, "max_window_layers": 28}"#)],
+    roles: &[],
+    build,
+};
+
+fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
+    build_qwen(loaded, QkNorm::None, true, false)
+}
+
+/// Qwen2 and Qwen3 alike: windows, where a configuration has them, begin at `max_window_layers`.
+pub(super) fn build_qwen(
+    loaded: &Loaded,
+    qk_norm: QkNorm,
+    qkv_bias: bool,
+    output_bias: bool,
+) -> Result<Graph, FrontendError> {
+    const USE_WINDOW: Key = Key::new("", "use_sliding_window");
+    const MAX_WINDOW_LAYERS: Key = Key::new("", "max_window_layers");
+    let h = &loaded.hparams;
+    let sizes = Sizes::read(loaded)?;
+    let activation = dense::activation(h, key::ACTIVATION, Activation::Silu)?;
+    let window = if h.opt_bool(USE_WINDOW)? == Some(true) { h.opt_usize(key::WINDOW)? } else { None };
+    let first_sliding = match window {
+        Some(_) => h.usize(MAX_WINDOW_LAYERS)?,
+        None => sizes.layers,
+    };
+    let sliding = match window {
+        Some(_) => dense::sliding_layers(loaded, sizes.layers, |layer| layer >= first_sliding)?,
+        None => vec![false; sizes.layers],
+    };
+    let rope = loaded.rope(sizes.head_dim, RopePairing::Halves, RopeLayers::All)?;
+    let tied = dense::tied(loaded, false)?;
+
+    let mut graph = GraphBuilder::new(&loaded.tensors);
+    let embed = graph.stage(dense::embed(&sizes, 1.0), tied)?;
+    for layer in 0..sizes.layers {
+        let window = window.filter(|_| sliding[layer]);
+        let spec = AttentionSpec {
+            heads: sizes.heads,
+            state: sizes.state(window),
+            rope: Some(rope.clone()),
+            attention: Attention { scale: sizes.attention_scale(), window, softcap: None },
+            qk_norm,
+            eps: sizes.eps,
+            qkv_bias,
+            output_bias,
+        };
+        let name = dense::layer_name(&sliding, layer);
+        dense::add_layer(&mut graph, dense::pre_norm_layer(name, &sizes, &spec, (activation, false), 1.0))?;
+    }
+    let head = graph.stage(dense::head(&sizes, 1.0, None), tied)?;
+    Ok(graph.finish(sizes.config(loaded), embed, head))
+}

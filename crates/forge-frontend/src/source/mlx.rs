@@ -1,0 +1,109 @@
+//! MLX's quantisation in a folder: `weight`, `scales` and `biases` of a module are one affine tensor, with bits and group
+//! size from `quantization` in config.json.
+
+use std::collections::BTreeMap;
+
+use forge_formats::Format;
+use serde_json::{Map, Value};
+
+use super::hf::{CONFIG, float_format};
+use super::{Entry, Stored, brief};
+use crate::FrontendError;
+use crate::checkpoint::{Dtype, SafetensorsSet, StTensor};
+use crate::graph::{FileRange, Source};
+
+/// Replaces the three tensors of each quantised module by one entry under the name of its weight.
+///
+/// # Errors
+/// Settings that are not affine quantisation of a known width, or tensors that do not fit together.
+pub(super) fn join_affine(
+    entries: &mut BTreeMap<String, Entry>,
+    set: &SafetensorsSet,
+    quantization: &Map<String, Value>,
+) -> Result<(), FrontendError> {
+    let modules: Vec<String> =
+        entries.keys().filter_map(|name| name.strip_suffix(".scales")).map(str::to_owned).collect();
+    for module in modules {
+        let weight_name = format!("{module}.weight");
+        let Some(codes) = set.tensors().get(&weight_name).filter(|tensor| tensor.dtype == Dtype::U32) else { continue };
+        let format = settings(quantization, &module)?;
+        let Format::Affine { bits, group } = format else { continue };
+        let file = entries[&weight_name].file.clone();
+        let (bits, group) = (usize::from(bits), usize::from(group));
+        let shape_error = |expected: Vec<usize>, tensor: &str, found: &[usize]| FrontendError::TensorShape {
+            file: file.clone(),
+            tensor: tensor.to_owned(),
+            expected,
+            found: found.to_vec(),
+        };
+        let [rows, words] = codes.shape[..] else {
+            return Err(shape_error(vec![0, 0], &weight_name, &codes.shape));
+        };
+        let cols = words * 32 / bits;
+        let part = |suffix: &str| {
+            let name = format!("{module}.{suffix}");
+            let missing = || FrontendError::MissingTensor { file: file.clone(), tensor: name.clone() };
+            let tensor = set.tensors().get(&name).ok_or_else(missing)?;
+            if tensor.shape != [rows, cols / group] {
+                return Err(shape_error(vec![rows, cols / group], &name, &tensor.shape));
+            }
+            let format = float_format(tensor.dtype).ok_or_else(|| FrontendError::TensorType {
+                file: file.clone(),
+                tensor: name.clone(),
+                expected: "F32, F16 or BF16",
+                found: tensor.dtype.as_str().to_owned(),
+            })?;
+            Ok((tensor, format))
+        };
+        let ((scales, scale_format), (biases, bias_format)) = (part("scales")?, part("biases")?);
+        if scale_format != bias_format {
+            return Err(FrontendError::TensorType {
+                file,
+                tensor: format!("{module}.biases"),
+                expected: "the type of the scales",
+                found: bias_format.to_string(),
+            });
+        }
+        let range = |tensor: &StTensor| FileRange { file: tensor.file, range: tensor.range.clone() };
+        let source =
+            Source::Affine { quants: range(codes), scales: range(scales), biases: range(biases), scale_format };
+        entries.remove(&format!("{module}.scales"));
+        entries.remove(&format!("{module}.biases"));
+        if let Some(entry) = entries.get_mut(&weight_name) {
+            entry.shape = vec![rows, cols];
+            entry.stored = Stored::Affine(format, source);
+        }
+    }
+    Ok(())
+}
+
+/// Bits and group size of a module: its own settings where it has some, else those for all.
+fn settings(quantization: &Map<String, Value>, module: &str) -> Result<Format, FrontendError> {
+    let own = quantization.get(module).and_then(Value::as_object);
+    let setting = |key: &str| own.and_then(|own| own.get(key)).or_else(|| quantization.get(key));
+    let prefix = if own.is_some() { format!("quantization.{module}") } else { "quantization".to_owned() };
+    let number = |key: &str| {
+        let value = setting(key);
+        value.and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok()).ok_or_else(|| {
+            FrontendError::KeyValue {
+                file: CONFIG.to_owned(),
+                key: format!("{prefix}.{key}"),
+                expected: "a size".to_owned(),
+                found: value.map_or_else(|| "nothing".to_owned(), brief),
+            }
+        })
+    };
+    let unsupported = |key: &str, found: String, reason: String| FrontendError::UnsupportedFeature {
+        file: CONFIG.to_owned(),
+        key: format!("{prefix}.{key}"),
+        found,
+        reason,
+    };
+    if let Some(mode) = setting("mode")
+        && mode.as_str() != Some("affine")
+    {
+        return Err(unsupported("mode", brief(mode), "of MLX's quantisations affine is read".to_owned()));
+    }
+    let (bits, group) = (number("bits")?, number("group_size")?);
+    Format::affine(bits, group).map_err(|error| unsupported("bits", bits.to_string(), error.to_string()))
+}
