@@ -27,11 +27,24 @@ constant float /*{ table.name }*/[/*{ table.len }*/] = {
 /*{ family }*/
 /*%- endfor %*/
 /*%- for format in formats %*/
+/*%- if let Some(affine) = format.affine %*/
 
-struct Weights_/*{ format }*/ {
+// /*{ affine.bits }*/-bit codes in groups of /*{ affine.group }*/.
+template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
+inline void gemv_/*{ format.name }*/(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
+                            thread float* acc) {
+    gemv_affine<Codes/*{ affine.bits }*/, /*{ affine.group }*/, /*{ affine.bf16 }*/, ROWS, COLS, NR, KS, SPLIT>(weights, x, row, part, lane, acc);
+}
+/*%- endif %*/
+
+struct Weights_/*{ format.name }*/ {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_/*{ format }*/<ROWS, COLS>(weights, row, col);
+/*%- if let Some(affine) = format.affine %*/
+        return load4_affine<Codes/*{ affine.bits }*/, /*{ affine.group }*/, /*{ affine.bf16 }*/, ROWS, COLS>(weights, row, col);
+/*%- else %*/
+        return load4_/*{ format.name }*/<ROWS, COLS>(weights, row, col);
+/*%- endif %*/
     }
 };
 /*%- endfor %*/

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use askama::Template;
+use forge_formats::Format;
 use forge_frontend::graph::{Activation, RopePairing};
 use forge_plan::kernel::{
     AttentionKernel, Epilogue, Family, GEMM_ROWS, Gemm, Gemv, HeadNorm, Kernel, RopeAppend, Segment,
@@ -10,6 +11,12 @@ use forge_plan::kernel::{
 use forge_plan::{Plan, format_name};
 
 use crate::naming::{float, wrap};
+
+macro_rules! msl {
+    ($name:literal) => {
+        include_str!(concat!("../../../templates/msl/", $name, ".metal"))
+    };
+}
 
 /// `shaders/kernels.metal`.
 #[derive(Template)]
@@ -21,8 +28,21 @@ pub struct KernelsFile<'a> {
     pub command: &'a str,
     pub rope_tables: Vec<TableView>,
     pub families: Vec<&'static str>,
-    pub formats: Vec<String>,
+    pub formats: Vec<FormatView>,
     pub kernels: Vec<KernelView<'a>>,
+}
+
+/// A packed format, and the functions named after it.
+pub struct FormatView {
+    pub name: String,
+    pub affine: Option<AffineView>,
+}
+
+/// Parameters of an affine format.
+pub struct AffineView {
+    pub bits: u8,
+    pub group: u16,
+    pub bf16: bool,
 }
 
 /// A table of RoPE frequencies.
@@ -249,49 +269,93 @@ fn segments(family: &Family) -> &[Segment] {
     }
 }
 
-fn formats(plan: &Plan) -> Vec<String> {
-    let mut names = BTreeSet::new();
+/// Name of a packed format in identifiers.
+fn weights_name(format: Format, bf16_scales: bool) -> String {
+    format_name(format) + if bf16_scales { "_bf16" } else { "" }
+}
+
+/// Packed formats in use, by name.
+fn formats(plan: &Plan) -> Vec<FormatView> {
+    let mut formats = BTreeSet::new();
     for kernel in &plan.kernels {
-        names.extend(segments(&kernel.family).iter().map(|s| format_name(s.format)));
+        formats.extend(segments(&kernel.family).iter().map(|s| (s.format, s.bf16_scales)));
         if let Family::Embed(embed) = &kernel.family {
-            names.insert(format_name(embed.format));
+            formats.insert((embed.format, embed.bf16_scales));
         }
     }
-    names.into_iter().collect()
+    let view = |(format, bf16_scales)| FormatView {
+        name: weights_name(format, bf16_scales),
+        affine: match format {
+            Format::Affine { bits, group } => Some(AffineView { bits, group, bf16: bf16_scales }),
+            _ => None,
+        },
+    };
+    formats.into_iter().map(view).collect()
 }
 
 /// Sources of the families in use, in an order in which each finds what it needs.
-fn families(plan: &Plan, formats: &[String]) -> Vec<&'static str> {
+fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
     let uses = |test: fn(&Family) -> bool| plan.kernels.iter().any(|kernel| test(&kernel.family));
-    let mut list = vec![include_str!("../../../templates/msl/common.metal")];
-    for (name, text) in FORMAT_FAMILIES {
-        if formats.iter().any(|format| format == name) {
+    let mut list = vec![msl!("common")];
+    let mut add = |text: &'static str| {
+        if !list.contains(&text) {
             list.push(text);
         }
+    };
+    for format in formats {
+        let name = match &format.affine {
+            Some(affine) => {
+                CODES.iter().filter(|(bits, _)| *bits == affine.bits).for_each(|(_, text)| add(text));
+                "affine"
+            }
+            None => &format.name,
+        };
+        let sources = FORMAT_SOURCES.iter().filter(|(known, _)| *known == name);
+        sources.flat_map(|(_, texts)| texts.iter()).for_each(|text| add(text));
     }
-    list.push(include_str!("../../../templates/msl/activation.metal"));
-    list.push(include_str!("../../../templates/msl/rows.metal"));
-    list.push(include_str!("../../../templates/msl/embed.metal"));
-    list.push(include_str!("../../../templates/msl/norm.metal"));
+    [msl!("activation"), msl!("rows"), msl!("embed"), msl!("norm")].into_iter().for_each(&mut add);
     if uses(|f| matches!(f, Family::RopeAppend(_))) {
-        list.push(include_str!("../../../templates/msl/rope.metal"));
+        add(msl!("rope"));
     }
     if uses(|f| matches!(f, Family::Attention(_))) {
-        list.push(include_str!("../../../templates/msl/attention.metal"));
+        add(msl!("attention"));
     }
     if uses(|f| matches!(f, Family::Gemm(_))) {
-        list.push(include_str!("../../../templates/msl/gemm.metal"));
+        add(msl!("gemm"));
     }
     list.iter().map(|text| text.trim_end()).collect()
 }
 
-const FORMAT_FAMILIES: [(&str, &str); 6] = [
-    ("f32", include_str!("../../../templates/msl/gemv_f32.metal")),
-    ("f16", include_str!("../../../templates/msl/gemv_f16.metal")),
-    ("bf16", include_str!("../../../templates/msl/gemv_bf16.metal")),
-    ("q8_0", include_str!("../../../templates/msl/gemv_q8_0.metal")),
-    ("q4_0", include_str!("../../../templates/msl/gemv_q4_0.metal")),
-    ("q4_1", include_str!("../../../templates/msl/gemv_q4_1.metal")),
+/// Sources that a format needs, by its name (of affine formats: `affine` and the codes).
+const FORMAT_SOURCES: [(&str, &[&str]); 18] = [
+    ("f32", &[msl!("gemv_f32")]),
+    ("f16", &[msl!("gemv_f16")]),
+    ("bf16", &[msl!("gemv_bf16")]),
+    ("q8_0", &[msl!("gemv_q8_0")]),
+    ("q4_0", &[msl!("codes_4"), msl!("gemv_q4_0")]),
+    ("q4_1", &[msl!("codes_4"), msl!("gemv_q4_1")]),
+    ("q5_0", &[msl!("codes_5"), msl!("gemv_q5_0")]),
+    ("q5_1", &[msl!("codes_5"), msl!("gemv_q5_1")]),
+    ("q2_k", &[msl!("codes_2"), msl!("gemv_q2_k")]),
+    ("q3_k", &[msl!("codes_3"), msl!("gemv_q3_k")]),
+    ("q4_k", &[msl!("codes_4"), msl!("k_scales"), msl!("gemv_q4_k")]),
+    ("q5_k", &[msl!("codes_5"), msl!("k_scales"), msl!("gemv_q5_k")]),
+    ("q6_k", &[msl!("codes_6"), msl!("gemv_q6_k")]),
+    ("iq4_nl", &[msl!("codes_4"), msl!("levels"), msl!("gemv_iq4_nl")]),
+    ("mxfp4", &[msl!("codes_4"), msl!("levels"), msl!("gemv_mxfp4")]),
+    ("q1_0", &[msl!("codes_1"), msl!("gemv_q1_0")]),
+    ("tq2_0", &[msl!("codes_2"), msl!("gemv_tq2_0")]),
+    ("affine", &[msl!("gemv_affine")]),
+];
+
+/// Sources of affine codes by their bits.
+const CODES: [(u8, &str); 6] = [
+    (2, msl!("codes_2")),
+    (3, msl!("codes_3")),
+    (4, msl!("codes_4")),
+    (5, msl!("codes_5")),
+    (6, msl!("codes_6")),
+    (8, msl!("codes_8")),
 ];
 
 fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
@@ -312,7 +376,7 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
             let scaled = embed.next.is_some();
             let body = Body::Embed(EmbedView {
                 function: if scaled { "embed_scaled_row" } else { "embed_row" },
-                format: format_name(embed.format),
+                format: weights_name(embed.format, embed.bf16_scales),
                 vocab: embed.vocab,
                 hidden: embed.hidden,
                 partials: embed.next.map_or_else(String::new, |next| format!(", {}", next.partials)),
@@ -414,7 +478,7 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
         let count = if branches { groups[i] } else { groups.iter().sum() };
         let one_matrix = gated && gemv.segments.len() == 1;
         let view = SegmentView {
-            format: format_name(s.format),
+            format: weights_name(s.format, s.bf16_scales),
             weights: SEGMENT_NAMES[i],
             rows: s.rows,
             nr: if gated && !one_matrix { nr / 2 } else { nr },
@@ -480,7 +544,7 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
     for (i, s) in gemm.segments.iter().enumerate() {
         let count = if branches { tiles[i] } else { 0 };
         segments.push(SegmentView {
-            format: format_name(s.format),
+            format: weights_name(s.format, s.bf16_scales),
             weights: SEGMENT_NAMES[i],
             rows: s.rows,
             nr: 0,
@@ -505,8 +569,8 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
         branches,
         bias: gemm.bias,
         bias_split: if gated { gemm.rows / 2 } else { 0 },
-        format: format_name(gemm.segments[0].format),
-        second_format: format_name(gemm.segments[second].format),
+        format: weights_name(gemm.segments[0].format, gemm.segments[0].bf16_scales),
+        second_format: weights_name(gemm.segments[second].format, gemm.segments[second].bf16_scales),
         second: SEGMENT_NAMES[second],
         matrix_rows: gemm.segments[0].rows,
         half: if gated { gemm.rows / 2 } else { 0 },

@@ -228,7 +228,10 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                 caches: (0..caches)
                     .map(|slot| {
                         let own = layers.iter().all(|(i, layer)| layer.states[slot] == *i);
-                        CacheView { name: cache_name(slot), index: if own { "i".into() } else { "CACHE_OF_LAYER[i]".into() } }
+                        CacheView {
+                            name: cache_name(slot),
+                            index: if own { "i".into() } else { "CACHE_OF_LAYER[i]".into() },
+                        }
                     })
                     .collect(),
                 decode: steps(plan, &plan.decode.blocks[index]),

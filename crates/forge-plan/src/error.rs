@@ -23,12 +23,12 @@ pub enum PlanError {
         /// What they must be a multiple of.
         multiple: usize,
     },
-    /// A format without kernels.
-    #[error("{tensor}: no kernel family for format {format}")]
-    Format {
+    /// Affine scales that the kernels do not read.
+    #[error("{tensor}: scales and biases are {format}; F16 and BF16 are supported")]
+    AffineScales {
         /// The checkpoint's tensor name.
         tensor: String,
-        /// Its format.
+        /// Format of the scales.
         format: Format,
     },
     /// More context than the model was trained for.

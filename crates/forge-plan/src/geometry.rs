@@ -24,8 +24,3 @@ impl Geometry {
 pub fn gemv_geometry(_format: Format, _rows: usize, _cols: usize) -> Geometry {
     Geometry { rows_per_simdgroup: 4, simdgroups: 2, split_k: 1 }
 }
-
-/// Whether matrix kernels exist for a format.
-pub fn has_kernels(format: Format) -> bool {
-    matches!(format, Format::F32 | Format::F16 | Format::BF16 | Format::Q8_0 | Format::Q4_0 | Format::Q4_1)
-}

@@ -84,6 +84,8 @@ pub enum Family {
 pub struct Embed {
     /// Format of the table.
     pub format: Format,
+    /// Affine formats: scales and biases are bfloats rather than halves.
+    pub bf16_scales: bool,
     /// Rows of the table.
     pub vocab: usize,
     /// Width.
@@ -110,6 +112,8 @@ pub struct Segment {
     pub rows: usize,
     /// First output row in the projection's result.
     pub first_row: usize,
+    /// Affine formats: scales and biases are bfloats rather than halves.
+    pub bf16_scales: bool,
 }
 
 /// What scales a projection's result: the norm of its input, applied as one scalar.

@@ -57,9 +57,13 @@ fn formats(family: &Family) -> Option<String> {
     Some(names.join("_"))
 }
 
-/// A format's name in identifiers and comments: `q8_0`.
+/// A format's name in identifiers and comments: `q8_0`, `affine4_g64`.
 pub fn format_name(format: Format) -> String {
-    format.to_string().to_lowercase()
+    match format {
+        Format::Tq2_0G128 => "tq2_0".into(),
+        Format::Affine { bits, group } => format!("affine{bits}_g{group}"),
+        other => other.to_string().to_lowercase(),
+    }
 }
 
 fn binding(name: &'static str, element: &'static str, shape: String, access: Access) -> Binding {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use forge_formats::Format;
 use forge_frontend::Graph;
-use forge_frontend::graph::{Layer, SlotId, Stage, WeightId};
+use forge_frontend::graph::{Layer, SlotId, Source, Stage, WeightId};
 
 use crate::error::PlanError;
 use crate::fuse::{AttentionStep, Fused, FusedBlock, Input, Matrix, Norm, Projection, Result as Outcome, RopeStep};
@@ -268,15 +268,20 @@ impl<'a> Scheduler<'a> {
         self.field(owner, &role, &[Some(slot)], &[length], true)
     }
 
-    fn check_format(&self, id: WeightId) -> Result<Format, PlanError> {
+    /// The format of a matrix, and whether its affine scales are bfloats.
+    fn check_format(&self, id: WeightId) -> Result<(Format, bool), PlanError> {
         let weight = &self.graph.weights[id];
-        if !crate::geometry::has_kernels(weight.format) {
-            return Err(PlanError::Format { tensor: weight.tensor.clone(), format: weight.format });
-        }
         if weight.cols % 4 != 0 {
             return Err(PlanError::Width { role: weight.role.clone(), cols: weight.cols, multiple: 4 });
         }
-        Ok(weight.format)
+        let bf16_scales = match weight.source {
+            Source::Affine { scale_format: Format::BF16, .. } => true,
+            Source::Affine { scale_format, .. } if scale_format != Format::F16 => {
+                return Err(PlanError::AffineScales { tensor: weight.tensor.clone(), format: scale_format });
+            }
+            _ => false,
+        };
+        Ok((weight.format, bf16_scales))
     }
 
     /// The gamma of the norm that reads the residual stream after operation `index`.
@@ -309,12 +314,12 @@ impl<'a> Scheduler<'a> {
 
     fn embed(&mut self, owner: &Owners<'_>, table: SlotId, scale: f32, decode: bool) -> Result<Step, PlanError> {
         let id = owner.weight(0, table);
-        let format = self.check_format(id)?;
+        let (format, bf16_scales) = self.check_format(id)?;
         let (vocab, hidden) = (self.graph.weights[id].rows, self.graph.weights[id].cols);
         let weights = self.field(owner, "token_embd", &[Some(table)], &[vocab], false);
         let role = if decode { "embed" } else { "embed_tile" };
         let next = self.next(decode);
-        let kernel = self.kernels.add(role, Family::Embed(Embed { format, vocab, hidden, scale, next }));
+        let kernel = self.kernels.add(role, Family::Embed(Embed { format, bf16_scales, vocab, hidden, scale, next }));
         let mut args = vec![weights, Arg::Tokens, self.buffer(decode, "x", hidden)];
         self.next_args(decode, Arg::NextGamma, &mut args);
         let rows = if decode { Dim::Const(1) } else { Dim::Rows };
@@ -413,9 +418,9 @@ impl<'a> Scheduler<'a> {
             let mut segments = Vec::new();
             let mut first_row = 0;
             for group in &groups {
-                let format = self.check_format(owner.weight(layer, group[0].weight))?;
+                let (format, bf16_scales) = self.check_format(owner.weight(layer, group[0].weight))?;
                 let rows: usize = group.iter().map(|m| m.rows).sum();
-                segments.push(Segment { format, rows, first_row });
+                segments.push(Segment { format, rows, first_row, bf16_scales });
                 first_row += rows;
             }
             let widest = segments.iter().max_by_key(|s| s.rows).map(|s| s.format);
