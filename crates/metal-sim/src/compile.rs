@@ -100,7 +100,10 @@ const INSTRUMENTED: &[&str] = &[
 ];
 
 /// The clang++ to use: `METAL_SIM_CXX`, else the first of the names that Linux distributions give it.
-fn compiler() -> Result<OsString, Error> {
+///
+/// # Errors
+/// Where there is none of version 16 or newer.
+pub fn compiler() -> Result<OsString, Error> {
     if let Some(named) = env::var_os("METAL_SIM_CXX") {
         return Ok(named);
     }
@@ -185,7 +188,7 @@ pub fn compile(source: &str, file_name: &str, options: &CompileOptions, out: &Pa
     for name in PARTIAL_HEADERS {
         write(&folder.path().join(name), "#include <metal_stdlib>\n")?;
     }
-    write(&folder.path().join("kernels.cpp"), &rewritten.cpp)?;
+    write(&folder.path().join("kernels.cpp"), &rewritten.cpp(file_name))?;
 
     let build = Build { compiler: compiler()?, folder: folder.path(), file_name, options };
     let instrumented: &[&str] = if options.checked { INSTRUMENTED } else { &["-O3", "-Wframe-larger-than=16384"] };

@@ -19,7 +19,7 @@ mod symbols;
 
 pub use buffer::{Binding, Buffer};
 pub use command::{CommandBuffer, Submission, Timing};
-pub use compile::{CompileOptions, compile};
+pub use compile::{CompileOptions, compile, compiler};
 pub use counters::{BindingCounters, DispatchCounters};
 pub use device::Device;
 pub use error::{Error, Report};

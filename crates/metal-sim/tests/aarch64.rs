@@ -18,7 +18,7 @@ fn kernels_run_on_aarch64() {
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let rewritten = metal_sim::msl::rewrite(include_str!("kernels/features.metal"), "features.metal").expect("is MSL");
-    std::fs::write(folder.path().join("kernels.cpp"), rewritten.cpp).expect("writes");
+    std::fs::write(folder.path().join("kernels.cpp"), rewritten.cpp("features.metal")).expect("writes");
     let root = env!("CARGO_MANIFEST_DIR");
     let output = Command::new(&compiler)
         .current_dir(folder.path())

@@ -9,10 +9,32 @@ use super::{KernelSource, MslError, MslErrorKind};
 
 /// A file made into C++.
 pub struct Rewritten {
-    /// The C++ text.
-    pub cpp: String,
+    /// The file's text, line by line where it was: without attributes, and with `MSL_TGREF(type, name, id, line)` for
+    /// each threadgroup variable.
+    pub body: String,
     /// Its kernels, in the order of the file.
     pub kernels: Vec<KernelSource>,
+    /// How many threadgroup variables it has.
+    pub threadgroup_variables: usize,
+}
+
+impl Rewritten {
+    /// The whole C++ file: the body, a thunk for each kernel, and the table of kernels. `file` is the name for messages
+    /// and debug information.
+    pub fn cpp(&self, file: &str) -> String {
+        let mut cpp = format!("#include <metal_stdlib>\n#line 1 \"{}\"\n{}", file.escape_default(), self.body);
+        cpp.push_str("\n#line 1 \"thunks\"\n");
+        cpp.extend(self.kernels.iter().map(KernelSource::thunk));
+        cpp.push_str("extern \"C\" {\nextern const msl::KernelDesc msl_kernels[] = {\n");
+        cpp.extend(self.kernels.iter().map(KernelSource::row));
+        cpp.push_str("  {nullptr, nullptr, \"\", 0, 0, 0}};\n");
+        cpp.push_str(&format!(
+            "extern const unsigned msl_kernel_count = {}, msl_tgvar_count = {};\n}}\n",
+            self.kernels.len(),
+            self.threadgroup_variables
+        ));
+        cpp
+    }
 }
 
 /// The significant tokens of a file outside preprocessor directives, by number.
@@ -221,7 +243,7 @@ fn rewrite_vector_constructors(source: &Source<'_>, out: &mut [String]) {
     }
 }
 
-/// Makes MSL text into C++. `file` is the name for messages and debug information.
+/// Makes MSL text into C++. `file` is the name for messages.
 ///
 /// # Errors
 /// What this rewriting does not handle, with file and line.
@@ -247,18 +269,6 @@ pub fn rewrite(text: &str, file: &str) -> Result<Rewritten, MslError> {
         })
         .collect();
     rewrite_vector_constructors(&source, &mut out);
-    let variables = source.rewrite_bodies(&mut out)?;
-
-    let mut cpp = format!("#include <metal_stdlib>\n#line 1 \"{}\"\n", file.escape_default());
-    cpp.extend(out);
-    cpp.push_str("\n#line 1 \"thunks\"\n");
-    cpp.extend(kernels.iter().map(KernelSource::thunk));
-    cpp.push_str("extern \"C\" {\nextern const msl::KernelDesc msl_kernels[] = {\n");
-    cpp.extend(kernels.iter().map(KernelSource::row));
-    cpp.push_str("  {nullptr, nullptr, \"\", 0, 0, 0}};\n");
-    cpp.push_str(&format!(
-        "extern const unsigned msl_kernel_count = {}, msl_tgvar_count = {variables};\n}}\n",
-        kernels.len()
-    ));
-    Ok(Rewritten { cpp, kernels })
+    let threadgroup_variables = source.rewrite_bodies(&mut out)?;
+    Ok(Rewritten { body: out.concat(), kernels, threadgroup_variables })
 }

@@ -17,7 +17,8 @@ inline float last(threadgroup const float* shared, uint n) { return shared[n - 1
 [[max_total_threads_per_threadgroup(N * 8)]]
 kernel void language(device const half* h [[buffer(0)]], constant Params& p [[buffer(1)]], device const uchar* bytes [[buffer(2)]],
                      device float* o [[buffer(3)]], device atomic_uint* counter [[buffer(4)]],
-                     uint3 g [[threadgroup_position_in_grid]], ushort tid [[thread_index_in_threadgroup]], uint n [[threads_per_threadgroup]]) {
+                     uint3 g [[threadgroup_position_in_grid]], uint tid [[thread_index_in_threadgroup]], uint3 size [[threads_per_threadgroup]]) {
+  const uint n = size.x;
   threadgroup float shared[32];
   threadgroup half tile[2][8], single;
   threadgroup_barrier(mem_flags::mem_none);
