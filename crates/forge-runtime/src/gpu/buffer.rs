@@ -72,6 +72,7 @@ impl Buffer {
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.storage.contents().add(offset as usize), bytes.len());
         }
+        self.storage.written(offset, bytes.len());
     }
 
     pub(super) fn storage(&self) -> &Storage {

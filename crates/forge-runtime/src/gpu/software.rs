@@ -35,6 +35,11 @@ impl Storage {
     pub(super) fn contents(&self) -> *mut u8 {
         self.0.contents()
     }
+
+    /// Tells checked mode that the host wrote these bytes.
+    pub(super) fn written(&self, offset: u64, len: usize) {
+        self.0.mark_written(offset as usize, len);
+    }
 }
 
 impl Gpu {
