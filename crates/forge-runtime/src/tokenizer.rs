@@ -10,6 +10,10 @@ use tokenizers::{DecoderWrapper, Tokenizer as Inner};
 
 use super::{Error, Result};
 
+/// Longest run of white space that is tokenized. The regular expressions of byte-level tokenizers try every length of a run, and
+/// their engine gives up in silence after a million steps.
+const MAX_BLANK_RUN: usize = 400_000;
+
 /// The checkpoint's tokenizer.
 pub struct Tokenizer {
     inner: Inner,
@@ -52,6 +56,9 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`].
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        if text.len() > MAX_BLANK_RUN && text.split(|c: char| !c.is_whitespace()).any(|run| run.len() > MAX_BLANK_RUN) {
+            return Err(Error::Tokenizer(format!("a run of more than {MAX_BLANK_RUN} blanks cannot be tokenized")));
+        }
         // A normaliser or regex that gives up in the middle of a hostile text may panic; the caller gets an error instead.
         let encoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.inner.encode_fast(text, special)));
         match encoded {

@@ -1,0 +1,158 @@
+//! What the tests share: real tokenizers as fixtures, and a model that is a hash function.
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use forge_runtime::assets::Text;
+use forge_runtime::{Assets, Error, LanguageModel, LogitRows, ModelInfo, Result};
+
+pub fn fixture(model: &str, file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(model).join(file)
+}
+
+pub fn read(model: &str, file: &str) -> &'static [u8] {
+    let path = fixture(model, file);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).leak()
+}
+
+pub fn assets(model: &str) -> Assets {
+    let utf8 = |file| std::str::from_utf8(read(model, file)).expect("fixtures are UTF-8");
+    Assets {
+        tokenizer: read(model, "tokenizer.json"),
+        chat_template: Some(utf8("chat_template.jinja")),
+        generation: utf8("generation.json"),
+        project: env!("CARGO_MANIFEST_DIR"),
+    }
+}
+
+pub fn text(model: &str) -> Arc<Text> {
+    Arc::new(Text::load(&assets(model)).expect("fixtures load"))
+}
+
+pub const VOCAB: usize = 2048;
+pub const TILE: usize = 8;
+
+pub static INFO: ModelInfo = ModelInfo {
+    name: "hash-model",
+    architecture: "hash",
+    source: "nothing",
+    vocab_size: VOCAB,
+    trained_context: 512,
+    default_context: 256,
+    parameters: 1,
+    weights_bytes: 0,
+    weights_header_sha256: "",
+    kv_bytes_per_token: 1,
+    activation_bytes: 1,
+    prefill_tile: TILE,
+    kernels: &[],
+};
+
+/// Logits are a hash of the tokens so far, so that every token counts. With a script, the tokens after a prompt are the script's.
+#[derive(Default)]
+pub struct HashModel {
+    pub script: Vec<u32>,
+    pub context: usize,
+    /// Time that a token or a tile takes.
+    pub pace: Duration,
+    pub counters: Arc<Counters>,
+    tokens: Vec<u32>,
+    scripted: usize,
+}
+
+#[derive(Default)]
+pub struct Counters {
+    pub tiles: AtomicUsize,
+    pub decoded: AtomicUsize,
+    pub cancelled: AtomicUsize,
+    pub prefilled_tokens: AtomicUsize,
+}
+
+impl HashModel {
+    pub fn new() -> Self {
+        Self { context: 256, ..Self::default() }
+    }
+
+    pub fn scripted(script: &[u32]) -> Self {
+        Self { script: script.to_vec(), ..Self::new() }
+    }
+
+    fn row(&self, logits: &mut Vec<f32>) {
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        for token in &self.tokens {
+            hash = (hash ^ u64::from(*token)).wrapping_mul(0x100_0000_01b3);
+        }
+        let wanted = self.script.get(self.scripted).copied();
+        logits.extend((0..VOCAB as u64).map(|id| {
+            let mixed = (hash ^ id.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+            let noise = (mixed >> 40) as f32 / 16_777_216.0 * 8.0;
+            if wanted == Some(id as u32) { 100.0 } else { noise }
+        }));
+    }
+
+    fn take(&mut self, token: u32, position: usize) -> Result<()> {
+        if position == 0 {
+            self.tokens.clear();
+        }
+        assert_eq!(position, self.tokens.len(), "positions come in order, or start again at 0");
+        if position >= self.context {
+            return Err(Error::PromptTooLong { tokens: position + 1, context: self.context });
+        }
+        assert!((token as usize) < VOCAB);
+        self.tokens.push(token);
+        Ok(())
+    }
+}
+
+impl LanguageModel for HashModel {
+    fn info(&self) -> &'static ModelInfo {
+        &INFO
+    }
+
+    fn context(&self) -> usize {
+        self.context
+    }
+
+    fn prefill(
+        &mut self,
+        tokens: &[u32],
+        position: usize,
+        rows: LogitRows,
+        logits: &mut Vec<f32>,
+        keep_going: &mut dyn FnMut() -> bool,
+    ) -> Result<()> {
+        self.scripted = 0;
+        for (tile, chunk) in tokens.chunks(TILE).enumerate() {
+            if !keep_going() {
+                self.counters.cancelled.fetch_add(1, Ordering::SeqCst);
+                return Err(Error::Cancelled);
+            }
+            std::thread::sleep(self.pace);
+            self.counters.tiles.fetch_add(1, Ordering::SeqCst);
+            for (i, &token) in chunk.iter().enumerate() {
+                self.take(token, position + tile * TILE + i)?;
+                if rows == LogitRows::All {
+                    self.row(logits);
+                }
+            }
+        }
+        self.counters.prefilled_tokens.fetch_add(tokens.len(), Ordering::SeqCst);
+        if rows == LogitRows::Last {
+            self.row(logits);
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, token: u32, position: usize, logits: &mut Vec<f32>) -> Result<()> {
+        std::thread::sleep(self.pace);
+        self.counters.decoded.fetch_add(1, Ordering::SeqCst);
+        self.scripted += 1;
+        self.take(token, position)?;
+        logits.clear();
+        self.row(logits);
+        Ok(())
+    }
+}
