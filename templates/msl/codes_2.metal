@@ -2,12 +2,20 @@
 struct Codes2 {
     // Tiles in a whole group.
     static constexpr constant uint TILES = 4;
+    // The factor that codes are short of.
+    static constexpr constant float UNIT = HALF_UNIT;
 
     static constexpr uint words(uint tiles) { return (tiles + 1) / 2; }
 
     // Bytes of the codes' planes.
     template <uint ROWS, uint COLS>
     static constexpr ulong bytes() { return align_plane(ulong(ROWS) * (COLS / 4)); }
+
+    // Makes the input of tile t fit where its codes are.
+    static inline void place_input(uint t, thread float4* v) {
+        v[0] = scale_high_pair(v[0]);
+        v[1] = scale_high_pair(v[1]);
+    }
 
     // The words of a lane in T tiles from `tile` on.
     template <uint ROWS, uint COLS, uint T>
@@ -16,31 +24,14 @@ struct Codes2 {
         load_2_bits<T>(plane_row<COLS / 4>(weights, row, step) + tile * (TILE / 4), lane, words);
     }
 
-    static inline float2 pair_at_4(uint bits) { return offset_codes(bits & 0x00300030u, EXPONENT_BIT_4); }
-
-    static inline float2 pair_at_6(uint bits) { return offset_codes(bits & 0x00C000C0u, 0x4C004C00u); }
-
-    static inline float2 pair_at_8(uint bits) { return offset_codes(bits & 0x03000300u, 0x44004400u); }
-
-    // The sum of (code - ZERO) * x over a lane's 8 columns of tile t; `sum` is that of x alone.
-    template <uint ZERO, uint T>
-    static inline float dot(thread const uint* words, uint t, float4 v0, float4 v1, float sum) {
-        // Pairs at bits 4, 6 and 8 are read in place: those of the first tile after one shift, of the second after two.
-        const uint word = words[t / 2];
-        float4 a;
-        float4 b;
-        float4 offsets;
-        if (t % 2 == 0) {
-            a = float4(pair_at_4(word << 4), pair_at_6(word << 4));
-            b = float4(pair_at_4(word), pair_at_6(word));
-            offsets = float4(64.0f, 16.0f, 64.0f, 16.0f);
-        } else {
-            a = float4(pair_at_8(word), pair_at_4(word >> 6));
-            b = float4(pair_at_6(word >> 6), pair_at_8(word >> 6));
-            offsets = float4(4.0f, 64.0f, 16.0f, 4.0f);
-        }
-        const float4 pairs = float4(v0.x + v0.y, v0.z + v0.w, v1.x + v1.y, v1.z + v1.w);
-        return fma4(b, v1, fma4(a, v0, -fma4(offsets, pairs, float(ZERO) * sum)));
+    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
+    template <uint HALVES, uint T>
+    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
+        const uint low = words[t / 2] >> (t % 2 * 2);
+        const uint high = low >> 8;
+        const float4 a = float4(small_halves(low & 0x00030003u), small_halves(low & 0x00300030u));
+        const float4 b = float4(small_halves(high & 0x00030003u), small_halves(high & 0x00300030u));
+        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
     }
 
     // The four codes of a run.

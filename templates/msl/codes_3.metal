@@ -2,6 +2,8 @@
 struct Codes3 {
     // Tiles in a whole group.
     static constexpr constant uint TILES = 4;
+    // The factor that codes are short of.
+    static constexpr constant float UNIT = HALF_UNIT;
 
     static constexpr uint words(uint tiles) { return (tiles + 1) / 2 + 1; }
 
@@ -9,32 +11,35 @@ struct Codes3 {
     template <uint ROWS, uint COLS>
     static constexpr ulong bytes() { return align_plane(ulong(ROWS) * (COLS / 4)) + align_plane(ulong(ROWS) * (COLS / 8)); }
 
+    // Makes the input of tile t fit where its codes are.
+    static inline void place_input(uint t, thread float4* v) {
+        v[0] = scale_high_pair(v[0]);
+        v[1] = scale_high_pair(v[1]);
+    }
+
     // The words of a lane in T tiles from `tile` on.
     template <uint ROWS, uint COLS, uint T>
     static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane,
                             thread uint* words) {
         load_2_bits<T>(plane_row<COLS / 4>(weights, row, step) + tile * (TILE / 4), lane, words);
         device const uchar* high = weights + align_plane(ulong(ROWS) * (COLS / 4));
-        words[words_of_2_bits(T)] = load_1_bit<T>(plane_row<COLS / 8>(high, row, step) + tile * (TILE / 8), lane);
+        words[(T + 1) / 2] = load_1_bit<T>(plane_row<COLS / 8>(high, row, step) + tile * (TILE / 8), lane);
     }
 
-    static inline float2 pair(uint low, uint high) {
-        return offset_codes((low & 0x00300030u) | (high & 0x00400040u), EXPONENT_BIT_4);
+    // Pairs p and p + 1 of 2 bits at bits 0 and 4, with their third bits at bits 2 and 6.
+    static inline float4 run(uint low, uint high) {
+        return float4(small_halves((low & 0x00030003u) | (high & 0x00040004u)),
+                      small_halves((low & 0x00300030u) | (high & 0x00400040u)));
     }
 
-    static constexpr uint words_of_2_bits(uint tiles) { return (tiles + 1) / 2; }
-
-    // The sum of (code - ZERO) * x over a lane's 8 columns of tile t; `sum` is that of x alone.
-    template <uint ZERO, uint T>
-    static inline float dot(thread const uint* words, uint t, float4 v0, float4 v1, float sum) {
-        const uint low = words[t / 2];
-        const uint high = words[words_of_2_bits(T)];
-        const uint first = 8 * (t % 2);
-        const float4 a = float4(pair(move_bits(low, first, 4), move_bits(high, 4 * t, 6)),
-                                pair(move_bits(low, first + 2, 4), move_bits(high, 4 * t + 1, 6)));
-        const float4 b = float4(pair(move_bits(low, first + 4, 4), move_bits(high, 4 * t + 2, 6)),
-                                pair(move_bits(low, first + 6, 4), move_bits(high, 4 * t + 3, 6)));
-        return fma4(b, v1, fma4(a, v0, -float(64 + ZERO) * sum));
+    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
+    template <uint HALVES, uint T>
+    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
+        const uint low = words[t / 2] >> (t % 2 * 2);
+        const uint high = words[(T + 1) / 2];
+        const float4 a = run(low, move_bits(high, t, 2));
+        const float4 b = run(low >> 8, high >> (6 + t));
+        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
     }
 
     // The four codes of a run.

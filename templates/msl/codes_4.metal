@@ -2,12 +2,20 @@
 struct Codes4 {
     // Tiles in a whole group.
     static constexpr constant uint TILES = 4;
+    // The factor that codes are short of.
+    static constexpr constant float UNIT = HALF_UNIT;
 
     static constexpr uint words(uint tiles) { return tiles; }
 
     // Bytes of the codes' planes.
     template <uint ROWS, uint COLS>
     static constexpr ulong bytes() { return align_plane(ulong(ROWS) * (COLS / 2)); }
+
+    // Makes the input of tile t fit where its codes are.
+    static inline void place_input(uint t, thread float4* v) {
+        v[0] = scale_high_pair(v[0]);
+        v[1] = scale_high_pair(v[1]);
+    }
 
     // The words of a lane in T tiles from `tile` on.
     template <uint ROWS, uint COLS, uint T>
@@ -16,22 +24,19 @@ struct Codes4 {
         load_words<4 * T>(plane_row<COLS / 2>(weights, row, step) + tile * (TILE / 2) + lane * (4 * T), words);
     }
 
-    static inline float2 pair(uint bits) { return offset_codes(bits & 0x00F000F0u, EXPONENT_BIT_4); }
-
-    // The sum of (code - ZERO) * x over a lane's 8 columns of tile t; `sum` is that of x alone.
-    template <uint ZERO, uint T>
-    static inline float dot(thread const uint* words, uint t, float4 v0, float4 v1, float sum) {
-        const uint word = words[t];
-        const float4 a = float4(pair(word << 4), pair(word));
-        const float4 b = float4(pair(word >> 4), pair(word >> 8));
-        return fma4(b, v1, fma4(a, v0, -float(64 + ZERO) * sum));
+    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
+    template <uint HALVES, uint T>
+    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
+        const uint low = words[t];
+        const uint high = low >> 8;
+        const float4 a = float4(small_halves(low & 0x000F000Fu), small_halves(low & 0x00F000F0u));
+        const float4 b = float4(small_halves(high & 0x000F000Fu), small_halves(high & 0x00F000F0u));
+        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
     }
 
     // The four codes of a run.
     template <uint ROWS, uint COLS>
     static inline float4 four(device const uchar* weights, uint row, Place p) {
-        device const uchar* group = plane_row<COLS / 2>(weights, row, 0) + p.tile * (TILE / 2);
-        const uint bits = ((device const uint*)group)[p.lane * p.count + p.t] >> (8 * p.j);
-        return float4(bits & 15, bits >> 16 & 15, bits >> 4 & 15, bits >> 20 & 15);
+        return four_of_4_bits(plane_row<COLS / 2>(weights, row, 0) + p.tile * (TILE / 2), p);
     }
 };

@@ -2,12 +2,20 @@
 struct Codes6 {
     // Tiles in a whole group.
     static constexpr constant uint TILES = 4;
+    // The factor that codes are short of.
+    static constexpr constant float UNIT = HALF_UNIT;
 
     static constexpr uint words(uint tiles) { return tiles + (tiles + 1) / 2; }
 
     // Bytes of the codes' planes.
     template <uint ROWS, uint COLS>
     static constexpr ulong bytes() { return align_plane(ulong(ROWS) * (COLS / 2)) + align_plane(ulong(ROWS) * (COLS / 4)); }
+
+    // Makes the input of tile t fit where its codes are.
+    static inline void place_input(uint t, thread float4* v) {
+        v[0] = scale_high_pair(v[0]);
+        v[1] = scale_high_pair(v[1]);
+    }
 
     // The words of a lane in T tiles from `tile` on.
     template <uint ROWS, uint COLS, uint T>
@@ -18,29 +26,26 @@ struct Codes6 {
         load_2_bits<T>(plane_row<COLS / 4>(high, row, step) + tile * (TILE / 4), lane, words + T);
     }
 
-    static inline float2 pair(uint low, uint high) {
-        return offset_codes((low & 0x00F000F0u) | (high & 0x03000300u), EXPONENT_BIT_4);
+    // Pairs p and p + 1 of nibbles at bits 0 and 4, with their upper bits at bits 4 and 8.
+    static inline float4 run(uint low, uint high) {
+        return float4(small_halves((low & 0x000F000Fu) | (high & 0x00300030u)),
+                      small_halves((low & 0x00F000F0u) | (high & 0x03000300u)));
     }
 
-    // The sum of (code - ZERO) * x over a lane's 8 columns of tile t; `sum` is that of x alone.
-    template <uint ZERO, uint T>
-    static inline float dot(thread const uint* words, uint t, float4 v0, float4 v1, float sum) {
-        const uint low = words[t];
+    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
+    template <uint HALVES, uint T>
+    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
         const uint high = words[T + t / 2];
-        const uint first = 8 * (t % 2);
-        const float4 a = float4(pair(low << 4, move_bits(high, first, 8)), pair(low, move_bits(high, first + 2, 8)));
-        const float4 b =
-            float4(pair(low >> 4, move_bits(high, first + 4, 8)), pair(low >> 8, move_bits(high, first + 6, 8)));
-        return fma4(b, v1, fma4(a, v0, -float(64 + ZERO) * sum));
+        const float4 a = run(words[t], high << (4 - t % 2 * 2));
+        const float4 b = run(words[t] >> 8, high >> (4 + t % 2 * 2));
+        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
     }
 
     // The four codes of a run.
     template <uint ROWS, uint COLS>
     static inline float4 four(device const uchar* weights, uint row, Place p) {
-        device const uchar* group = plane_row<COLS / 2>(weights, row, 0) + p.tile * (TILE / 2);
         device const uchar* high = weights + align_plane(ulong(ROWS) * (COLS / 2));
-        const uint bits = ((device const uint*)group)[p.lane * p.count + p.t] >> (8 * p.j);
-        return float4(bits & 15, bits >> 16 & 15, bits >> 4 & 15, bits >> 20 & 15) +
+        return four_of_4_bits(plane_row<COLS / 2>(weights, row, 0) + p.tile * (TILE / 2), p) +
                16.0f * four_of_2_bits(plane_row<COLS / 4>(high, row, 0) + p.tile * (TILE / 4), p);
     }
 };

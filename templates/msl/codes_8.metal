@@ -1,13 +1,20 @@
-// Codes of 8 bits, unsigned.
+// Codes of 8 bits.
 struct Codes8 {
     // Tiles in a whole group.
     static constexpr constant uint TILES = 2;
+    // The factor that codes are short of.
+    static constexpr constant float UNIT = HALF_UNIT;
 
     static constexpr uint words(uint tiles) { return 2 * tiles; }
 
     // Bytes of the codes' planes.
     template <uint ROWS, uint COLS>
     static constexpr ulong bytes() { return align_plane(ulong(ROWS) * COLS); }
+
+    // Makes the input of tile t fit where its codes are.
+    static inline void place_input(uint t, thread float4* v) {
+
+    }
 
     // The words of a lane in T tiles from `tile` on.
     template <uint ROWS, uint COLS, uint T>
@@ -16,12 +23,16 @@ struct Codes8 {
         load_words<8 * T>(plane_row<COLS>(weights, row, step) + tile * TILE + lane * (8 * T), words);
     }
 
-    // The sum of (code - ZERO) * x over a lane's 8 columns of tile t; `sum` is that of x alone.
-    template <uint ZERO, uint T>
-    static inline float dot(thread const uint* words, uint t, float4 v0, float4 v1, float sum) {
-        const float4 a = float4(as_type<uchar4>(words[2 * t]));
-        const float4 b = float4(as_type<uchar4>(words[2 * t + 1]));
-        return fma4(b, v1, fma4(a, v0, -float(ZERO) * sum));
+    static inline float4 run(uint word) {
+        const float2 even = small_halves(word & 0x00FF00FFu);
+        const float2 odd = small_halves(word >> 8 & 0x00FF00FFu);
+        return float4(even.x, odd.x, even.y, odd.y);
+    }
+
+    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
+    template <uint HALVES, uint T>
+    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
+        return fma4(run(words[2 * t + 1]), v[1], fma4(run(words[2 * t]), v[0], -0.5f * float(HALVES) * sum));
     }
 
     // The four codes of a run.

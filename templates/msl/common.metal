@@ -8,9 +8,9 @@
 // continue. What is left of a row (fewer than TILES tiles) follows in groups of 4, 2 and 1, then a last partial tile
 // with only its own lanes. Codes, scales and minimums are planes, each from a multiple of 256 bytes.
 //
-// Codes are decoded without conversions: a field masked into the mantissa of a half whose exponent makes the field's
-// lowest bit worth 1 reads as a constant plus the code, and the constant leaves through the sum of the inputs. A word
-// holds pairs: column 2p in its low half, column 2p + 1 in its high half.
+// Codes are decoded without integer conversions: masked into the low bits of a half, they read as subnormals, exactly
+// code * 2^-24 (or 2^-20 from bit 4 on), and a factor puts that right at the end. Word layout: the codes of columns 2p
+// are in bit 4p.. of the low half, those of columns 2p + 1 in the high half, so that one mask takes two.
 
 constant constexpr uint LANES = 32;
 constant constexpr uint TILE = 256;
@@ -100,11 +100,13 @@ inline float load_half(device const uchar* plane, uint index) { return ((device 
 // A word moved so that its bit `from` comes to bit `to`.
 inline uint move_bits(uint word, uint from, uint to) { return to >= from ? word << (to - from) : word >> (from - to); }
 
-// A constant plus a code, twice: `bits` are the codes' fields in both halves, `exponent` what makes the lowest bit of
-// the fields worth 1. For a field from bit b on, the constant is 2^(10 - b).
-inline float2 offset_codes(uint bits, uint exponent) { return float2(as_type<half2>(bits | exponent)); }
+// Two codes at the bottom of halves, times 2^-24.
+inline float2 small_halves(uint bits) { return float2(as_type<half2>(bits)); }
 
-constant constexpr uint EXPONENT_BIT_4 = 0x54005400;
+// What codes at bit 0 and at bit 4 of a half are short of.
+constant constexpr float HALF_UNIT = 16777216.0f;
+
+inline float4 scale_high_pair(float4 v) { return float4(v.x, v.y, 0.0625f * v.z, 0.0625f * v.w); }
 
 // Row number r of the NR rows that a simdgroup works on, counted from the first of them. SPLIT rows further down lies
 // a second matrix, from which the second half of the rows comes; 0 when there is none.
@@ -132,7 +134,7 @@ inline void load_input(device const float* x, uint tile, uint lane, thread float
     }
 }
 
-// T tiles from `tile` on: F::dot of each row added to acc.
+// T tiles from `tile` on: F::dot of each row added to acc, in units of the codes.
 template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint T>
 inline void gemv_tiles(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
                        thread float* acc) {
@@ -140,7 +142,8 @@ inline void gemv_tiles(device const uchar* weights, device const float* x, uint 
     float sums[T];
     load_input<F::BLOCK, T>(x, tile, lane, v);
     for (uint t = 0; t < T; ++t) {
-        sums[t] = sum4(v[2 * t]) + sum4(v[2 * t + 1]);
+        sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
+        F::Codes::place_input(t, v + 2 * t);
     }
     for (uint r = 0; r < NR; ++r) {
         acc[r] += F::template dot<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, v, sums);
@@ -190,7 +193,7 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
         }
     }
     for (uint r = 0; r < NR; ++r) {
-        acc[r] = simd_sum(acc[r]);
+        acc[r] = simd_sum(acc[r]) * F::Codes::UNIT;
     }
 }
 
@@ -234,48 +237,52 @@ inline Place find_columns(uint col) {
     return p;
 }
 
-// The lane's bits of T tiles in a plane of 1 bit a column: pair p of tile t at bit 4 t + p of both halves.
+// Planes of 1 and 2 bits: bit 4p.. of a half holds pair p of several tiles, the first lowest. Fewer tiles than fill a word
+// are stored in less, columns 2p and 2p + 1 side by side.
+inline uint spread_short(uint bits) { return (bits & 0x3333) | (bits & 0xCCCC) << 14; }
+
+inline uint spread_byte(uint bits) {
+    bits = (bits & 0x0F) | (bits & 0xF0) << 4;
+    bits = (bits & 0x0303) | (bits & 0x0C0C) << 2;
+    return (bits & 0x1111) | (bits & 0x2222) << 15;
+}
+
+// The lane's bits of T tiles in a plane of 1 bit a column: tile t at bit 4 p + t.
 template <uint T>
 inline uint load_1_bit(device const uchar* group, uint lane) {
     uint word;
     load_words<T>(group + lane * T, &word);
-    return T == 4 ? word : T == 2 ? (word & 0xFF) | (word & 0xFF00) << 8 : (word & 0xF) | (word & 0xF0) << 12;
+    return T == 4 ? word : T == 2 ? spread_short(word) : spread_byte(word);
 }
 
-// The lane's bits of T tiles in a plane of 2 bits a column: two tiles a word, pair p of tile t at bit 8 (t % 2) + 2 p of
-// both halves.
+// The lane's bits of T tiles in a plane of 2 bits a column: two tiles a word, at bits 4 p and 4 p + 2.
 template <uint T>
 inline void load_2_bits(device const uchar* group, uint lane, thread uint* words) {
     load_words<2 * T>(group + lane * (2 * T), words);
     if (T == 1) {
-        words[0] = (words[0] & 0xFF) | (words[0] & 0xFF00) << 8;
+        words[0] = spread_short(words[0]);
     }
 }
 
-// The bits of run j in those planes, as numbers.
-inline float4 four_of_1_bit(device const uchar* group, Place p) {
-    uint word;
-    if (p.count == 4) {
-        word = ((device const uint*)group)[p.lane];
-    } else if (p.count == 2) {
-        word = ((device const ushort*)group)[p.lane];
-        word = (word & 0xFF) | (word & 0xFF00) << 8;
-    } else {
-        word = group[p.lane];
-        word = (word & 0xF) | (word & 0xF0) << 12;
-    }
-    word >>= 4 * p.t + 2 * p.j;
-    return float4(word & 1, word >> 16 & 1, word >> 1 & 1, word >> 17 & 1);
+// Run j of a word whose codes are `bits` wide, shifted to the tile, as numbers.
+inline float4 four_codes(uint word, uint j, uint mask) {
+    word >>= 8 * j;
+    return float4(word & mask, word >> 16 & mask, word >> 4 & mask, word >> 20 & mask);
+}
+
+inline float4 four_of_4_bits(device const uchar* group, Place p) {
+    return four_codes(((device const uint*)group)[p.lane * p.count + p.t], p.j, 15);
 }
 
 inline float4 four_of_2_bits(device const uchar* group, Place p) {
-    uint word;
-    if (p.count == 1) {
-        word = ((device const ushort*)group)[p.lane];
-        word = (word & 0xFF) | (word & 0xFF00) << 8;
-    } else {
-        word = ((device const uint*)group)[(p.lane * p.count + p.t) / 2];
-    }
-    word >>= 8 * (p.t % 2) + 4 * p.j;
-    return float4(word & 3, word >> 16 & 3, word >> 2 & 3, word >> 18 & 3);
+    const uint word = p.count == 1 ? spread_short(((device const ushort*)group)[p.lane])
+                                   : ((device const uint*)group)[(p.lane * p.count + p.t) / 2];
+    return four_codes(word >> (p.t % 2 * 2), p.j, 3);
+}
+
+inline float4 four_of_1_bit(device const uchar* group, Place p) {
+    const uint word = p.count == 4   ? ((device const uint*)group)[p.lane]
+                      : p.count == 2 ? spread_short(((device const ushort*)group)[p.lane])
+                                     : spread_byte(group[p.lane]);
+    return four_codes(word >> p.t, p.j, 1);
 }

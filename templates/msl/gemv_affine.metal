@@ -2,6 +2,7 @@
 // or with BF16 of bfloats.
 template <typename C, uint GROUP, bool BF16, uint GROUP_TILES>
 struct Affine {
+    typedef C Codes;
     static constexpr constant uint BLOCK = GROUP;
     static constexpr constant uint TILES = GROUP_TILES;
 
@@ -23,7 +24,7 @@ struct Affine {
         float sum = 0.0f;
         for (uint t = 0; t < T; ++t) {
             const float2 scale = scale_and_bias(d[t]);
-            sum = fma(scale.x, C::template dot<0, T>(q, t, v[2 * t], v[2 * t + 1], sums[t]), sum);
+            sum = fma(scale.x, C::template dot<0, T>(q, t, v + 2 * t, sums[t]), sum);
             sum = fma(scale.y, sums[t], sum);
         }
         return sum;

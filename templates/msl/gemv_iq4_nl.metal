@@ -4,6 +4,7 @@ constant float Iq4_nl_LEVELS[16] = {
 };
 
 struct Iq4_nl {
+    typedef LevelCodes Codes;
     static constexpr constant uint BLOCK = 32;
     static constexpr constant uint TILES = 4;
 

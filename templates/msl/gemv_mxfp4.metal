@@ -4,6 +4,7 @@ constant float Mxfp4_LEVELS[16] = {
 };
 
 struct Mxfp4 {
+    typedef LevelCodes Codes;
     static constexpr constant uint BLOCK = 32;
     static constexpr constant uint TILES = 4;
 

@@ -1,11 +1,12 @@
 // Q2_K: codes of 2 bits, times a scale, less a minimum: 4 bits each in a byte per 16 columns (scale low), with half
 // factors of both per 256.
 struct Q2_K {
+    typedef Codes2 Codes;
     static constexpr constant uint BLOCK = 16;
     static constexpr constant uint TILES = 4;
 
     template <uint ROWS, uint COLS>
-    static constexpr ulong scales() { return Codes2::bytes<ROWS, COLS>(); }
+    static constexpr ulong scales() { return Codes::bytes<ROWS, COLS>(); }
 
     template <uint ROWS, uint COLS>
     static constexpr ulong factors() { return scales<ROWS, COLS>() + align_plane(ulong(ROWS) * (COLS / 16)); }
@@ -13,8 +14,8 @@ struct Q2_K {
     template <uint ROWS, uint COLS, uint T>
     static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
                             thread const float4* v, thread const float* sums) {
-        uint q[Codes2::words(T)];
-        Codes2::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+        uint q[Codes::words(T)];
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
         uint bytes;
         float d[2 * T];
         load_words<T>(
@@ -23,7 +24,7 @@ struct Q2_K {
             plane_row<COLS / 64>(weights + factors<ROWS, COLS>(), row, step) + tile * 4, d);
         float sum = 0.0f;
         for (uint t = 0; t < T; ++t) {
-            const float part = Codes2::dot<0, T>(q, t, v[2 * t], v[2 * t + 1], sums[t]);
+            const float part = Codes::dot<0, T>(q, t, v + 2 * t, sums[t]);
             sum = fma(d[2 * t] * float(bytes >> (8 * t) & 15), part, sum);
             sum = fma(-d[2 * t + 1] * float(bytes >> (8 * t + 4) & 15), sums[t], sum);
         }

@@ -1,11 +1,12 @@
 // Q3_K: codes of 3 bits, less 4, times a scale of 6 bits, less 32, per 16 columns (its low 4 bits in one plane, the high
 // 2 in another), times a half factor per 256.
 struct Q3_K {
+    typedef Codes3 Codes;
     static constexpr constant uint BLOCK = 16;
     static constexpr constant uint TILES = 4;
 
     template <uint ROWS, uint COLS>
-    static constexpr ulong low() { return Codes3::bytes<ROWS, COLS>(); }
+    static constexpr ulong low() { return Codes::bytes<ROWS, COLS>(); }
 
     template <uint ROWS, uint COLS>
     static constexpr ulong high() { return low<ROWS, COLS>() + align_plane(ulong(ROWS) * (COLS / 32)); }
@@ -16,8 +17,8 @@ struct Q3_K {
     template <uint ROWS, uint COLS, uint T>
     static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
                             thread const float4* v, thread const float* sums) {
-        uint q[Codes3::words(T)];
-        Codes3::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+        uint q[Codes::words(T)];
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
         uint nibs;
         uint top;
         float d[T];
@@ -38,7 +39,7 @@ struct Q3_K {
         float sum = 0.0f;
         for (uint t = 0; t < T; ++t) {
             const float scale = d[t] * (float((nibs >> (4 * t) & 15) | (top >> (2 * t) & 3) << 4) - 32.0f);
-            sum = fma(scale, Codes3::dot<4, T>(q, t, v[2 * t], v[2 * t + 1], sums[t]), sum);
+            sum = fma(scale, Codes::dot<8, T>(q, t, v + 2 * t, sums[t]), sum);
         }
         return sum;
     }

@@ -1,22 +1,23 @@
 // Q4_0: a half scale for 32 codes of 4 bits, less 8.
 struct Q4_0 {
+    typedef Codes4 Codes;
     static constexpr constant uint BLOCK = 32;
     static constexpr constant uint TILES = 4;
 
     template <uint ROWS, uint COLS>
-    static constexpr ulong scales() { return Codes4::bytes<ROWS, COLS>(); }
+    static constexpr ulong scales() { return Codes::bytes<ROWS, COLS>(); }
 
     template <uint ROWS, uint COLS, uint T>
     static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
                             thread const float4* v, thread const float* sums) {
-        uint q[Codes4::words(T)];
-        Codes4::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+        uint q[Codes::words(T)];
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
         float d[T];
         load_halves<T, alignment(COLS / 16)>(
             plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 4 * (2 * T), d);
         float sum = 0.0f;
         for (uint t = 0; t < T; ++t) {
-            sum = fma(d[t], Codes4::dot<8, T>(q, t, v[2 * t], v[2 * t + 1], sums[t]), sum);
+            sum = fma(d[t], Codes::dot<16, T>(q, t, v + 2 * t, sums[t]), sum);
         }
         return sum;
     }

@@ -1,22 +1,23 @@
 // Q5_1: a half scale and a half minimum for 32 codes of 5 bits.
 struct Q5_1 {
+    typedef Codes5 Codes;
     static constexpr constant uint BLOCK = 32;
     static constexpr constant uint TILES = 4;
 
     template <uint ROWS, uint COLS>
-    static constexpr ulong scales() { return Codes5::bytes<ROWS, COLS>(); }
+    static constexpr ulong scales() { return Codes::bytes<ROWS, COLS>(); }
 
     template <uint ROWS, uint COLS, uint T>
     static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
                             thread const float4* v, thread const float* sums) {
-        uint q[Codes5::words(T)];
-        Codes5::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+        uint q[Codes::words(T)];
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
         float d[2 * T];
         load_halves<2 * T, alignment(COLS / 8)>(
             plane_row<COLS / 8>(weights + scales<ROWS, COLS>(), row, step) + tile * 32 + lane / 4 * (4 * T), d);
         float sum = 0.0f;
         for (uint t = 0; t < T; ++t) {
-            sum = fma(d[2 * t], Codes5::dot<0, T>(q, t, v[2 * t], v[2 * t + 1], sums[t]), sum);
+            sum = fma(d[2 * t], Codes::dot<0, T>(q, t, v + 2 * t, sums[t]), sum);
             sum = fma(d[2 * t + 1], sums[t], sum);
         }
         return sum;

@@ -1,20 +1,21 @@
 // Q5_K: codes of 5 bits, times a scale, less a minimum; see KScales.
 struct Q5_K {
+    typedef Codes5 Codes;
     static constexpr constant uint BLOCK = 32;
     static constexpr constant uint TILES = 4;
 
     template <uint ROWS, uint COLS, uint T>
     static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
                             thread const float4* v, thread const float* sums) {
-        uint q[Codes5::words(T)];
-        Codes5::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+        uint q[Codes::words(T)];
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
         uint bytes;
         uint nibs;
         float d[2 * T];
-        KScales::load<ROWS, COLS, T>(weights + Codes5::bytes<ROWS, COLS>(), row, step, tile, lane, &bytes, &nibs, d);
+        KScales::load<ROWS, COLS, T>(weights + Codes::bytes<ROWS, COLS>(), row, step, tile, lane, &bytes, &nibs, d);
         float sum = 0.0f;
         for (uint t = 0; t < T; ++t) {
-            const float part = Codes5::dot<0, T>(q, t, v[2 * t], v[2 * t + 1], sums[t]);
+            const float part = Codes::dot<0, T>(q, t, v + 2 * t, sums[t]);
             sum = fma(d[2 * t] * KScales::scale(bytes, t), part, sum);
             sum = fma(-d[2 * t + 1] * KScales::minimum(bytes, nibs, t), sums[t], sum);
         }

@@ -1,11 +1,12 @@
 // Q6_K: codes of 6 bits, less 32, times a scale of 8 bits (stored 128 too large) per 16 columns, times a half factor per
 // 256.
 struct Q6_K {
+    typedef Codes6 Codes;
     static constexpr constant uint BLOCK = 16;
     static constexpr constant uint TILES = 4;
 
     template <uint ROWS, uint COLS>
-    static constexpr ulong scales() { return Codes6::bytes<ROWS, COLS>(); }
+    static constexpr ulong scales() { return Codes::bytes<ROWS, COLS>(); }
 
     template <uint ROWS, uint COLS>
     static constexpr ulong factors() { return scales<ROWS, COLS>() + align_plane(ulong(ROWS) * (COLS / 16)); }
@@ -13,8 +14,8 @@ struct Q6_K {
     template <uint ROWS, uint COLS, uint T>
     static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
                             thread const float4* v, thread const float* sums) {
-        uint q[Codes6::words(T)];
-        Codes6::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+        uint q[Codes::words(T)];
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
         uint bytes;
         float d[T];
         load_words<T>(
@@ -24,7 +25,7 @@ struct Q6_K {
         float sum = 0.0f;
         for (uint t = 0; t < T; ++t) {
             const float scale = d[t] * (float(bytes >> (8 * t) & 255) - 128.0f);
-            sum = fma(scale, Codes6::dot<32, T>(q, t, v[2 * t], v[2 * t + 1], sums[t]), sum);
+            sum = fma(scale, Codes::dot<64, T>(q, t, v + 2 * t, sums[t]), sum);
         }
         return sum;
     }

@@ -1,22 +1,23 @@
 // TQ2_0 in blocks of 128: a half scale for codes 0, 1 and 2, less 1.
 struct Tq2_0 {
+    typedef Codes2 Codes;
     static constexpr constant uint BLOCK = 128;
     static constexpr constant uint TILES = 4;
 
     template <uint ROWS, uint COLS>
-    static constexpr ulong scales() { return Codes2::bytes<ROWS, COLS>(); }
+    static constexpr ulong scales() { return Codes::bytes<ROWS, COLS>(); }
 
     template <uint ROWS, uint COLS, uint T>
     static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
                             thread const float4* v, thread const float* sums) {
-        uint q[Codes2::words(T)];
-        Codes2::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+        uint q[Codes::words(T)];
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
         float d[T];
         load_halves<T, alignment(COLS / 64)>(
             plane_row<COLS / 64>(weights + scales<ROWS, COLS>(), row, step) + tile * 4 + lane / 16 * (2 * T), d);
         float sum = 0.0f;
         for (uint t = 0; t < T; ++t) {
-            sum = fma(d[t], Codes2::dot<1, T>(q, t, v[2 * t], v[2 * t + 1], sums[t]), sum);
+            sum = fma(d[t], Codes::dot<2, T>(q, t, v + 2 * t, sums[t]), sum);
         }
         return sum;
     }

@@ -3,8 +3,9 @@
 use super::scheme::Scheme;
 use super::{LANES, TILE};
 
-/// Codes of a row: per group, per lane, the lane's tiles. Below 8 bits, words of up to 32 bits hold the first column of
-/// each pair in their low half and the second in their high half, pairs of all tiles of the word in order.
+/// Codes of a row: per group, per lane, the lane's tiles. 8-bit codes follow in column order. Others lie in words: bit
+/// `4p..` of the low half holds column `2p` of the lane's 8, of the high half column `2p + 1`, the word's tiles side by
+/// side within the nibble. A lane whose tiles fill less than 32 bits puts both columns of a pair next to one another.
 pub(super) fn codes(scheme: &Scheme, cols: usize, codes: &[u8], shift: u32, bits: usize, out: &mut Vec<u8>) {
     let mask = ((1_u32 << bits) - 1) as u8;
     let field = |column: usize| codes[column] >> shift & mask;
@@ -24,9 +25,14 @@ pub(super) fn codes(scheme: &Scheme, cols: usize, codes: &[u8], shift: u32, bits
             for word_tile in (0..group.count).step_by(tiles_per_word) {
                 let mut word = 0_u32;
                 for i in 0..tiles_per_word * 8 {
-                    let (pair, second) = (i / 2, i % 2);
-                    let code = field(column(word_tile + i / 8, i % 8));
-                    word |= u32::from(code) << (second * word_bits / 2 + pair * bits);
+                    let (tile, pair, second) = (i / 8, i % 8 / 2, i % 2);
+                    let code = field(column(word_tile + tile, i % 8));
+                    let place = if word_bits == 32 {
+                        second * 16 + pair * 4
+                    } else {
+                        pair * (word_bits / 4) + second * (word_bits / 8)
+                    };
+                    word |= u32::from(code) << (place + tile * bits);
                 }
                 out.extend_from_slice(&word.to_le_bytes()[..word_bits / 8]);
             }

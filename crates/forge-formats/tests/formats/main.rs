@@ -1,5 +1,6 @@
-//! The reference decoders and quantisers against independent implementations.
+//! The reference decoders and quantisers against independent implementations, and the packed layout against both.
 
 mod decode;
 mod encode;
 mod fixtures;
+mod layout;
