@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::FrontendError;
 use crate::arch;
-use crate::assets::{self, Assets};
+use crate::assets::Assets;
 use crate::checkpoint::{GgufFile, MappedFile};
 use crate::graph::{FileRange, Graph};
 use crate::source::{load_folder, load_gguf};
@@ -56,8 +56,8 @@ pub fn load(path: &Path) -> Result<Checkpoint, FrontendError> {
     let family = arch::family(loaded.hparams.dialect, &loaded.hparams.file, &loaded.architecture)?;
     let graph = arch::build(&mut loaded, family)?;
     let assets = match &container {
-        Container::Gguf(gguf) => assets::from_gguf(gguf)?,
-        Container::Folder(folder) => assets::from_folder(folder, &loaded.hparams.values)?,
+        Container::Gguf(gguf) => Assets::from_gguf(gguf)?,
+        Container::Folder(folder) => Assets::from_folder(folder)?,
     };
     Ok(Checkpoint { graph, assets, kind, files: loaded.files, ignored: loaded.notes.into_inner() })
 }

@@ -73,7 +73,7 @@ fn build(loaded: &Loaded, version: Version) -> Result<Graph, FrontendError> {
     };
     let scale = attention_scale(loaded, version, &sizes)?;
     let softcap = cap(loaded, ATTENTION_CAP)?;
-    let window = if version == Version::One { None } else { h.opt_usize(key::WINDOW)? };
+    let window = if version == Version::One { None } else { h.window()? };
     let sliding = match (version, window) {
         (_, None) => vec![false; sizes.layers],
         (Version::Three, _) => dense::sliding_layers(loaded, sizes.layers, |layer| (layer + 1) % 6 != 0)?,

@@ -21,7 +21,7 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
     let h = &loaded.hparams;
     let sizes = Sizes::read(loaded)?;
     let activation = dense::activation(h, key::ACTIVATION, Activation::Silu)?;
-    let window = h.opt_usize(key::WINDOW)?;
+    let window = h.window()?;
     let spec = AttentionSpec {
         heads: sizes.heads,
         state: sizes.state(window),

@@ -23,7 +23,7 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
     let h = &loaded.hparams;
     let sizes = Sizes::read(loaded)?;
     let activation = dense::activation(h, key::ACTIVATION, Activation::Silu)?;
-    let window = h.opt_usize(key::WINDOW)?;
+    let window = h.window()?;
     let sliding = match window {
         Some(_) => dense::sliding_layers(loaded, sizes.layers, |layer| (layer + 1) % 4 != 0)?,
         None => vec![false; sizes.layers],

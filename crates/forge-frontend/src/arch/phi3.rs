@@ -21,7 +21,7 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
     let h = &loaded.hparams;
     let mut sizes = Sizes::read(loaded)?;
     let activation = dense::activation(h, key::ACTIVATION, Activation::Silu)?;
-    let window = h.opt_usize(key::WINDOW)?;
+    let window = h.window()?;
     let rope = loaded.rope(sizes.head_dim, RopePairing::Halves, RopeLayers::All)?;
     if let Some(original) = loaded.longrope_limit()?
         && original < sizes.context

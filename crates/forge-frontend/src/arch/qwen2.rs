@@ -30,7 +30,7 @@ pub(super) fn build_qwen(
     let h = &loaded.hparams;
     let sizes = Sizes::read(loaded)?;
     let activation = dense::activation(h, key::ACTIVATION, Activation::Silu)?;
-    let window = if h.opt_bool(USE_WINDOW)? == Some(true) { h.opt_usize(key::WINDOW)? } else { None };
+    let window = if h.opt_bool(USE_WINDOW)? == Some(true) { h.window()? } else { None };
     let first_sliding = match window {
         Some(_) => h.usize(MAX_WINDOW_LAYERS)?,
         None => sizes.layers,

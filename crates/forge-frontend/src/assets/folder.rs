@@ -16,11 +16,8 @@ const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION: &str = "generation_config.json";
 
-/// Builds the assets of a folder. `config` holds the text model's keys of config.json.
-///
-/// # Errors
-/// No tokenizer, or a file that is not what its name says.
-pub(crate) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<Assets, FrontendError> {
+/// See [`Assets::from_folder`]. `config` holds the text model's keys of config.json.
+pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<Assets, FrontendError> {
     let tokenizer_config = read_json(folder, TOKENIZER_CONFIG)?.unwrap_or_default();
     let special_tokens = read_json(folder, "special_tokens_map.json")?.unwrap_or_default();
     let generation = read_json(folder, GENERATION)?.unwrap_or_default();

@@ -18,11 +18,8 @@ const TYPES: &str = "tokenizer.ggml.token_type";
 const MERGES: &str = "tokenizer.ggml.merges";
 const TEMPLATE: &str = "tokenizer.chat_template";
 
-/// Builds tokenizer.json, chat template and generation defaults from a GGUF's metadata.
-///
-/// # Errors
-/// A missing key, an unknown tokenizer or pre-tokenizer by its name, or arrays that do not fit together.
-pub(crate) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
+/// See [`Assets::from_gguf`].
+pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
     let reader = Reader { gguf, file: gguf.files()[0].name() };
     let tokens = reader.tokens()?;
     let model = reader.text(MODEL)?.ok_or_else(|| reader.missing(MODEL))?;

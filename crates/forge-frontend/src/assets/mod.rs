@@ -12,9 +12,13 @@ mod sentencepiece;
 mod spm;
 mod vocabulary;
 
-pub(crate) use folder::from_folder;
+use std::path::Path;
+
+use crate::FrontendError;
+use crate::checkpoint::GgufFile;
+use crate::source::text_config;
+
 pub use generation::{GenerationConfig, SpecialTokens};
-pub(crate) use gguf::from_gguf;
 
 /// Tokenizer, chat template and generation defaults of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +32,24 @@ pub struct Assets {
     pub other_templates: Vec<String>,
     /// Sampling defaults and the tokens that end a generation.
     pub generation: GenerationConfig,
+}
+
+impl Assets {
+    /// The assets in a GGUF's metadata; it need not hold a tensor.
+    ///
+    /// # Errors
+    /// A missing key, an unknown tokenizer or pre-tokenizer by its name, or arrays that do not fit together.
+    pub fn from_gguf(gguf: &GgufFile) -> Result<Self, FrontendError> {
+        gguf::from_gguf(gguf)
+    }
+
+    /// The assets of a Hugging Face folder; it need not hold weights.
+    ///
+    /// # Errors
+    /// No config.json or no tokenizer, or a file that is not what its name says.
+    pub fn from_folder(folder: &Path) -> Result<Self, FrontendError> {
+        folder::from_folder(folder, &text_config(folder)?.values)
+    }
 }
 
 /// Compact JSON with a final newline.

@@ -14,17 +14,28 @@ use crate::graph::FileRange;
 
 pub(crate) const CONFIG: &str = "config.json";
 
+/// The text model's part of a config.json.
+#[derive(Debug)]
+pub(crate) struct TextConfig {
+    /// Its `model_type`.
+    pub architecture: String,
+    /// `text_config.` or nothing: what errors print before a key.
+    pub prefix: String,
+    pub values: Map<String, Value>,
+}
+
+/// Reads a folder's config.json.
+pub(crate) fn text_config(folder: &Path) -> Result<TextConfig, FrontendError> {
+    text_part(&config_json(folder)?)
+}
+
 /// A folder's config.json and tensors. The flag is true for an MLX folder.
 pub(crate) fn load_folder(folder: &Path) -> Result<(Loaded, bool), FrontendError> {
-    let config = read_json(folder, CONFIG)?.ok_or_else(|| FrontendError::NotACheckpoint {
-        path: folder.to_owned(),
-        expected: "a GGUF file, or a folder with config.json and safetensors files",
-        found: "a folder without config.json".to_owned(),
-    })?;
+    let config = config_json(folder)?;
     let mlx = config.get("quantization").and_then(Value::as_object);
     refuse_quantization(&config, mlx.is_some())?;
 
-    let (architecture, prefix, values) = text_config(&config)?;
+    let TextConfig { architecture, prefix, values } = text_part(&config)?;
     let hparams = Hparams { dialect: Dialect::HuggingFace, file: CONFIG.to_owned(), prefix, values };
     let set = SafetensorsSet::open_dir(folder)?;
     let files = set.files().to_vec();
@@ -88,12 +99,20 @@ pub(crate) fn read_file(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, Fr
     }
 }
 
-/// The architecture's name and the keys of the text model.
-fn text_config(config: &Map<String, Value>) -> Result<(String, String, Map<String, Value>), FrontendError> {
+fn config_json(folder: &Path) -> Result<Map<String, Value>, FrontendError> {
+    read_json(folder, CONFIG)?.ok_or_else(|| FrontendError::NotACheckpoint {
+        path: folder.to_owned(),
+        expected: "a GGUF file, or a folder with config.json and safetensors files",
+        found: "a folder without config.json".to_owned(),
+    })
+}
+
+fn text_part(config: &Map<String, Value>) -> Result<TextConfig, FrontendError> {
     let model_type = |map: &Map<String, Value>| map.get("model_type").and_then(Value::as_str).map(str::to_owned);
     let missing = || FrontendError::MissingKey { file: CONFIG.to_owned(), key: "model_type".to_owned() };
     let Some(Value::Object(text)) = config.get("text_config") else {
-        return Ok((model_type(config).ok_or_else(missing)?, String::new(), config.clone()));
+        let architecture = model_type(config).ok_or_else(missing)?;
+        return Ok(TextConfig { architecture, prefix: String::new(), values: config.clone() });
     };
     let architecture = model_type(text).or_else(|| model_type(config)).ok_or_else(missing)?;
     let mut values = text.clone();
@@ -102,7 +121,7 @@ fn text_config(config: &Map<String, Value>) -> Result<(String, String, Map<Strin
             values.insert(key.to_owned(), value.clone());
         }
     }
-    Ok((architecture, "text_config.".to_owned(), values))
+    Ok(TextConfig { architecture, prefix: "text_config.".to_owned(), values })
 }
 
 /// Refuses what is neither plain floats nor MLX's quantisation, by its name.

@@ -119,6 +119,14 @@ impl Hparams {
         self.size(key, value).map(Some)
     }
 
+    /// The width of windowed layers; some writers say 0 for none.
+    pub fn window(&self) -> Result<Option<usize>, FrontendError> {
+        match self.get(key::WINDOW) {
+            Some(value) if value.as_u64() == Some(0) => Ok(None),
+            _ => self.opt_usize(key::WINDOW),
+        }
+    }
+
     pub fn usize(&self, key: Key) -> Result<usize, FrontendError> {
         self.opt_usize(key)?.ok_or_else(|| self.missing(key))
     }

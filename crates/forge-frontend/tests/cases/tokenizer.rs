@@ -27,3 +27,21 @@ pub fn check(what: &str, assets: &Assets, cases: &Path) {
         assert_eq!(encode(text, false), ids(&chat["ids"]), "{what}: chat {text:?}");
     }
 }
+
+/// The texts of a `.inp` file against the ids of a `.out` file; what differs.
+pub fn check_vocabulary(name: &str, assets: &Assets, gguf: &Path) -> Vec<String> {
+    let beside = |suffix: &str| std::fs::read_to_string(format!("{}{suffix}", gguf.display()));
+    let (Ok(texts), Ok(expected)) = (beside(".inp"), beside(".out")) else { return Vec::new() };
+    let tokenizer = Tokenizer::from_bytes(&assets.tokenizer_json).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let texts = texts.split("\n__ggml_vocab_test__\n");
+    let mut failures = Vec::new();
+    for (text, line) in texts.zip(expected.lines()) {
+        let expected: Vec<u32> = line.split_whitespace().map(|id| id.parse().expect("an id")).collect();
+        let found = tokenizer.encode(text, false).expect("encodes").get_ids().to_vec();
+        if found != expected {
+            failures.push(format!("{name}: {text:?}: expected {expected:?}, found {found:?}"));
+        }
+    }
+    eprintln!("{name}: {} failures", failures.len());
+    failures
+}

@@ -1,0 +1,135 @@
+"""Writes tiny random checkpoints of the dense architectures, with transformers' logits for them.
+
+usage: tiny_checkpoints.py OUT [--llama-cpp SOURCES] [--only NAME]
+
+Each case becomes OUT/NAME/hf (bfloat16 weights) and OUT/NAME/reference.safetensors: `input_ids` and `logits`, computed
+in float32 on the rounded weights. With llama.cpp's sources at hand its converter also writes OUT/NAME/model.BF16.gguf.
+Needs torch, transformers and safetensors.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import save_file
+
+TOKENS = 24
+VOCAB = 96
+COMMON = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "partial_rotary_factor": 0.75,
+    "short_factor": [1.0, 1.1, 1.25, 1.5, 2.0, 3.0],
+    "long_factor": [1.0, 2.0, 4.0, 8.0, 12.0, 16.0],
+    "original_max_position_embeddings": 64,
+}
+CASES = {
+    "llama-biases-linear": ("Llama", {"attention_bias": True, "mlp_bias": True, "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}}),
+    "llama-yarn": ("Llama", {"rope_parameters": YARN}),
+    "mistral-window": ("Mistral", {"sliding_window": 8, "head_dim": 16}),
+    "qwen2": ("Qwen2", {"tie_word_embeddings": True}),
+    "qwen2-window": ("Qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
+    "gemma": ("Gemma", {"head_dim": 16}),
+    "gemma2": ("Gemma2", {"head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 24, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "num_hidden_layers": 3}),
+    "phi3": ("Phi3", {"sliding_window": 8}),
+    "phi3-longrope": ("Phi3", {"hidden_size": 64, "original_max_position_embeddings": 64, "rope_parameters": LONGROPE}),
+    "smollm3": ("SmolLM3", {"num_hidden_layers": 5}),
+    "olmo2": ("Olmo2", {}),
+    "olmo3": ("Olmo3", {"num_hidden_layers": 5, "sliding_window": 8, "rope_parameters": YARN}),
+    "granite": ("Granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.2, "residual_multiplier": 0.22, "logits_scaling": 8.0}),
+}
+# What GGUFs have no key for: these windows, and a query_pre_attn_scalar other than the head's width.
+NOT_IN_GGUF = {"mistral-window", "qwen2-window", "gemma2"}
+
+
+def tokenizer_json():
+    """A byte-level BPE of three special tokens, some characters and one merge; smaller than the vocabulary."""
+    special = ["<pad>", "<s>", "</s>"]
+    characters = [chr(c) for c in range(33, 33 + 80)] + ["\u0120", "ab"]
+    added = [{"id": i, "content": t, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True} for i, t in enumerate(special)]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "vocab": {t: i for i, t in enumerate(special + characters)}, "merges": [["a", "b"]]}
+    return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None, "pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level, "model": model}
+
+
+def write_hf(case, folder):
+    family, settings = CASES[case]
+    config = getattr(transformers, f"{family}Config")(**{**COMMON, **settings})
+    torch.manual_seed(sum(map(ord, case)))
+    config._attn_implementation = "eager"
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            noise = torch.randn_like(weight)
+            if name.endswith("norm.weight"):
+                weight.add_(noise * 0.2)
+            elif name.endswith("bias"):
+                weight.copy_(noise * 0.5)
+            elif "embed" in name:
+                weight.copy_(noise)
+            else:
+                weight.copy_(noise * 1.5 / weight.shape[-1] ** 0.5)
+            weight.copy_(weight.to(torch.bfloat16).to(torch.float32))
+        ids = torch.randint(3, VOCAB, (1, TOKENS), dtype=torch.int64)
+        logits = model(ids).logits[0]
+    folder.mkdir(parents=True)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer_json(), ensure_ascii=False) + "\n")
+    tokenizer_config = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1) + "\n")
+    tensors = {"input_ids": ids[0].to(torch.int32), "logits": logits.to(torch.float32).contiguous()}
+    save_file(tensors, folder.parent / "reference.safetensors")
+
+
+def write_gguf(sources, folder, out):
+    """llama.cpp's own converter, told that the tokenizer is GPT-2's (it knows tokenizers by hash)."""
+    sys.path[:0] = [str(sources), str(sources / "gguf-py")]
+    import gguf
+    from conversion import ModelBase, ModelType, get_model_architecture, get_model_class
+    from conversion.base import TextModel
+
+    TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
+    hparams = ModelBase.load_hparams(folder, False)
+    model_class = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
+    model_class.set_vocab = TextModel._set_vocab_gpt2
+    with torch.inference_mode():
+        model_class(folder, gguf.LlamaFileType.MOSTLY_BF16, out).write()
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("out", type=Path)
+    arguments.add_argument("--llama-cpp", type=Path)
+    arguments.add_argument("--only")
+    arguments = arguments.parse_args()
+    for case in CASES:
+        if arguments.only not in (None, case):
+            continue
+        root = arguments.out / case
+        shutil.rmtree(root, ignore_errors=True)
+        write_hf(case, root / "hf")
+        if arguments.llama_cpp and case not in NOT_IN_GGUF:
+            write_gguf(arguments.llama_cpp, root / "hf", root / "model.BF16.gguf")
+        print(case)
+
+
+if __name__ == "__main__":
+    main()
