@@ -96,6 +96,23 @@ fn zeros_constants_and_signs_survive() {
     }
 }
 
+/// Scales below f16's, and below f32's normal range, become zero and not NaN.
+#[test]
+fn tiny_weights_decode_to_tiny_weights() {
+    for magnitude in [1e-9f32, 1e-38, 1e-44] {
+        let weights: Vec<f32> = (0..256).map(|i| magnitude * (i % 7 - 3) as f32).collect();
+        let tiny = |decoded: &[f32]| decoded.iter().all(|w| w.abs() <= 1e-7);
+        for format in [Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q4K] {
+            assert!(tiny(&round_trip(format, &weights)), "{format} of {magnitude}");
+        }
+        for format in Format::all().filter(|f| matches!(f, Format::Affine { .. })) {
+            for scale_format in [Format::F32, Format::F16, Format::BF16] {
+                assert!(tiny(&affine_round_trip(format, scale_format, &weights)), "{format} of {magnitude}");
+            }
+        }
+    }
+}
+
 #[test]
 fn what_a_format_cannot_hold_is_refused() {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30, -1e30] {
