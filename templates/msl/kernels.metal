@@ -12,6 +12,16 @@ using namespace metal;
 struct StepParams {
     uint position; // of the first row
     uint rows;     // tokens in this step
+    // The choice of the next token; see the sampling kernels.
+    float inverse_temperature; // 0: greedy
+    float repeat_penalty;
+    uint top_k;     // 0: all
+    uint top_p;     // in units of 2^-24
+    uint min_p;     // in units of 2^-24
+    uint seed_low;
+    uint seed_high;
+    uint draw_low;  // draws so far
+    uint draw_high;
 };
 /*%- for table in rope_tables %*/
 
@@ -61,7 +71,7 @@ kernel void /*{ kernel.name }*/(
 /*%- endfor %*/
 {
 /*%- if kernel.shared > 0 %*/
-    threadgroup float shared[/*{ kernel.shared }*/];
+    threadgroup /*{ kernel.shared_type }*/ shared[/*{ kernel.shared }*/];
 /*%- endif %*/
 /*%- match kernel.body %*/
 /*%- when Body::Embed with (k) %*/
@@ -239,6 +249,13 @@ kernel void /*{ kernel.name }*/(
 /*%- when GemmEnd::Gated with { activation } %*/
     store_gated_tile</*{ k.end }*/, /*{ activation }*/>(y + first_token * /*{ k.end }*/, shared, tokens, first, thread_index);
 /*%- endmatch %*/
+/*%- when Body::SampleBest with (k) %*/
+    best_logit</*{ k.vocab }*/, /*{ k.groups }*/>(logits, seen, best, count, shared, step.repeat_penalty, group, thread_index, simdgroup, lane);
+/*%- when Body::SampleCollect with (k) %*/
+    collect_candidates</*{ k.vocab }*/, /*{ k.groups }*/>(logits, seen, best, count, candidates, step.repeat_penalty,
+        step.inverse_temperature, group, thread_index);
+/*%- when Body::SampleDraw with (k) %*/
+    draw_token</*{ k.groups }*/>(best, count, candidates, seen, next_token, chosen, shared, step, thread_index, simdgroup, lane);
 /*%- endmatch %*/
 }
 /*%- endfor %*/

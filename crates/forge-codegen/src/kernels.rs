@@ -58,6 +58,7 @@ pub struct KernelView<'a> {
     pub comment: String,
     pub threads: u32,
     pub shared: usize,
+    pub shared_type: &'static str,
     pub params: Vec<ParamView>,
     pub builtins: Vec<Builtin>,
     pub body: Body,
@@ -84,6 +85,14 @@ pub enum Body {
     Attention(AttentionView),
     Gemv(GemvView),
     Gemm(GemmView),
+    SampleBest(SampleView),
+    SampleCollect(SampleView),
+    SampleDraw(SampleView),
+}
+
+pub struct SampleView {
+    pub vocab: usize,
+    pub groups: usize,
 }
 
 pub struct EmbedView {
@@ -323,6 +332,7 @@ fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
     if uses(|f| matches!(f, Family::Gemm(_))) {
         add(msl!("gemm"));
     }
+    add(msl!("sample"));
     list.iter().map(|text| text.trim_end()).collect()
 }
 
@@ -331,7 +341,7 @@ const FORMAT_SOURCES: [(&str, &[&str]); 18] = [
     ("f32", &[msl!("gemv_f32")]),
     ("f16", &[msl!("gemv_f16")]),
     ("bf16", &[msl!("gemv_bf16")]),
-    ("q8_0", &[msl!("gemv_q8_0")]),
+    ("q8_0", &[msl!("codes_8"), msl!("gemv_q8_0")]),
     ("q4_0", &[msl!("codes_4"), msl!("gemv_q4_0")]),
     ("q4_1", &[msl!("codes_4"), msl!("gemv_q4_1")]),
     ("q5_0", &[msl!("codes_5"), msl!("gemv_q5_0")]),
@@ -422,6 +432,21 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
             vec![GROUP2, SIMDGROUP, LANE],
             Body::Attention(attention_view(attention)),
         ),
+        Family::SampleBest(s) => (
+            "the highest logit".to_owned(),
+            vec![GROUP, THREAD, SIMDGROUP, LANE],
+            Body::SampleBest(SampleView { vocab: s.vocab, groups: s.groups }),
+        ),
+        Family::SampleCollect(s) => (
+            "tokens that may be drawn".to_owned(),
+            vec![GROUP, THREAD],
+            Body::SampleCollect(SampleView { vocab: s.vocab, groups: s.groups }),
+        ),
+        Family::SampleDraw(s) => (
+            "filters and draw".to_owned(),
+            vec![THREAD, SIMDGROUP, LANE],
+            Body::SampleDraw(SampleView { vocab: s.vocab, groups: s.groups }),
+        ),
         Family::Gemv(gemv) => (gemv_comment(gemv), vec![GROUP, SIMDGROUP, LANE], Body::Gemv(gemv_view(gemv))),
         Family::Gemm(gemm) => (
             format!("{}, a tile of 64 tokens and 64 rows per threadgroup", shapes(&gemm.segments, gemm.cols)),
@@ -434,6 +459,7 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
         comment,
         threads: kernel.threads,
         shared: (kernel.threadgroup_bytes as usize).div_ceil(4),
+        shared_type: if matches!(body, Body::SampleBest(_) | Body::SampleDraw(_)) { "uint" } else { "float" },
         params,
         builtins,
         body,

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use forge_plan::plan::{Arg, Choice, Dim, Step};
-use forge_plan::{KvFormat, Plan};
+use forge_plan::{Family, KvFormat, Plan};
 
 use crate::naming::{constant, grouped, variant, wrap};
 
@@ -52,6 +52,8 @@ pub struct ModelFile<'a> {
     pub final_norm: &'a str,
     pub decode_embed: Vec<StepView>,
     pub decode_head: Vec<StepView>,
+    pub decode_sample: Vec<StepView>,
+    pub sample_groups: usize,
     pub prefill_embed: Vec<StepView>,
     pub prefill_head: Vec<StepView>,
 }
@@ -178,6 +180,8 @@ impl<'a> ModelFile<'a> {
             final_norm: &plan.final_norm,
             decode_embed: steps(plan, &plan.decode.embed),
             decode_head: steps(plan, &plan.decode.head),
+            decode_sample: steps(plan, &plan.decode.sample),
+            sample_groups: sample_groups(plan),
             prefill_embed,
             prefill_head,
         }
@@ -196,13 +200,21 @@ pub fn activation_bytes(plan: &Plan) -> u64 {
     let rows = widths(&plan.decode_buffers) + widths(&plan.prefill_buffers) * plan.prefill_tile;
     let windowed: usize =
         plan.states.iter().filter_map(|s| s.capacity.map(|c| 2 * c * s.width() * plan.kv.bytes())).sum();
-    ((rows + plan.config.vocab_size) * 4 + windowed) as u64
+    ((rows + 4 * plan.config.vocab_size) * 4 + windowed) as u64
 }
 
 /// Dispatches of one decode step.
 pub fn decode_dispatches(plan: &Plan) -> usize {
     let layers: usize = plan.layers.iter().map(|layer| plan.decode.blocks[layer.block].len()).sum();
-    plan.decode.embed.len() + layers + plan.decode.head.len()
+    plan.decode.embed.len() + layers + plan.decode.head.len() + plan.decode.sample.len()
+}
+
+/// Threadgroups that share the vocabulary when a token is chosen.
+fn sample_groups(plan: &Plan) -> usize {
+    plan.kernels
+        .iter()
+        .find_map(|k| if let Family::SampleBest(s) = k.family { Some(s.groups) } else { None })
+        .unwrap_or(1)
 }
 
 fn fields(fields: &[forge_plan::plan::Field]) -> Vec<FieldView> {
@@ -290,6 +302,8 @@ fn argument(arg: &Arg) -> String {
         Arg::Params => "params".into(),
         Arg::Tokens => "tokens".into(),
         Arg::Logits => "logits".into(),
+        Arg::Sampler(name) => format!("&s.{name}"),
+        Arg::Chosen => "chosen".into(),
     }
 }
 

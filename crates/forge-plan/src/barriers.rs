@@ -23,6 +23,7 @@ pub fn place(schedule: &mut Schedule, order: &[usize], kernels: &[Kernel], table
         pending.run(&mut schedule.blocks[block], kernels, tables);
     }
     pending.run(&mut schedule.head, kernels, tables);
+    pending.run(&mut schedule.sample, kernels, tables);
 }
 
 impl Pending {
@@ -39,6 +40,8 @@ impl Pending {
                     Arg::Keys(slot) => format!("keys {slot}"),
                     Arg::Values(slot) => format!("values {slot}"),
                     Arg::Logits => "logits".into(),
+                    Arg::Sampler(name) => format!("sampler {name}"),
+                    Arg::Chosen => "chosen".into(),
                     // The host or an earlier command buffer wrote these.
                     Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params | Arg::Tokens => {
                         continue;

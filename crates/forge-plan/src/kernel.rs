@@ -77,6 +77,21 @@ pub enum Family {
     RmsNorm(RmsNorm),
     /// `x += norm(y)` after a projection with a post-norm.
     PostNorm(PostNorm),
+    /// Choice of the next token, step 1: the best of each share of the vocabulary.
+    SampleBest(Sample),
+    /// Step 2: tokens that may be drawn.
+    SampleCollect(Sample),
+    /// Step 3: filters and draw.
+    SampleDraw(Sample),
+}
+
+/// Constants of the sampling kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// Length of a row of logits.
+    pub vocab: usize,
+    /// Threadgroups that share the vocabulary.
+    pub groups: usize,
 }
 
 /// Constants of the embedding kernels.

@@ -4,7 +4,7 @@ use forge_formats::Format;
 
 use crate::kernel::{
     Access, AttentionKernel, Binding, Embed, Epilogue, Family, GEMM_ROWS, GEMM_TOKENS, Gemm, Gemv, Kernel, KernelId,
-    PostNorm, RmsNorm, RopeAppend,
+    PostNorm, RmsNorm, RopeAppend, Sample,
 };
 
 /// Threads of the kernels that work on whole rows.
@@ -106,6 +106,9 @@ fn kernel(name: String, family: Family) -> Kernel {
         Family::AttentionReduce(attention) => (32, 0, attention_bindings(attention)),
         Family::RmsNorm(norm) => (ROW_THREADS, 32, norm_bindings(norm)),
         Family::PostNorm(norm) => (ROW_THREADS, 32, post_norm_bindings(norm)),
+        Family::SampleBest(sample) => (ROW_THREADS, 64, sample_bindings(sample, 1)),
+        Family::SampleCollect(sample) => (ROW_THREADS, 0, sample_bindings(sample, 2)),
+        Family::SampleDraw(sample) => (ROW_THREADS, 64, sample_bindings(sample, 3)),
     };
     Kernel { name, family, threads, threadgroup_bytes, bindings }
 }
@@ -251,4 +254,33 @@ fn post_norm_bindings(norm: &PostNorm) -> Vec<Binding> {
     list.push(binding("x", "float", format!("[rows, {}] f32", norm.width), Access::ReadWrite));
     list.extend(next_bindings(norm.next, norm.width));
     list
+}
+
+/// Bindings of sampling step 1, 2 or 3.
+fn sample_bindings(sample: &Sample, step: usize) -> Vec<Binding> {
+    let logits = || binding("logits", "float", format!("[{}] f32", sample.vocab), Access::Read);
+    let seen = |access| binding("seen", "uint", format!("[{}] bits, one per token", sample.vocab.div_ceil(32)), access);
+    let best = |access| binding("best", "uint", format!("[{}, 2] key and id", sample.groups), access);
+    let count = |access| binding("count", "atomic_uint", "candidates".into(), access);
+    let candidates = |access| binding("candidates", "Candidate", format!("[{}]", sample.vocab), access);
+    match step {
+        1 => vec![logits(), seen(Access::Read), best(Access::Write), count(Access::Write), params()],
+        2 => vec![
+            logits(),
+            seen(Access::Read),
+            best(Access::Read),
+            count(Access::ReadWrite),
+            candidates(Access::Write),
+            params(),
+        ],
+        _ => vec![
+            best(Access::Read),
+            count(Access::Read),
+            candidates(Access::Read),
+            seen(Access::ReadWrite),
+            binding("next_token", "uint", "what the next step embeds".into(), Access::Write),
+            binding("chosen", "uint", "the same, for the host".into(), Access::Write),
+            params(),
+        ],
+    }
 }

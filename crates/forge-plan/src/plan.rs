@@ -157,6 +157,8 @@ pub struct Schedule {
     pub blocks: Vec<Vec<Step>>,
     /// After the layers.
     pub head: Vec<Step>,
+    /// Decode: the choice of the next token.
+    pub sample: Vec<Step>,
 }
 
 /// One dispatch.
@@ -202,6 +204,10 @@ pub enum Arg {
     Tokens,
     /// Logits.
     Logits,
+    /// A buffer of the sampler.
+    Sampler(&'static str),
+    /// Where the host reads the chosen token.
+    Chosen,
 }
 
 /// Threadgroups along one axis.

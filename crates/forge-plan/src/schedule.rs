@@ -22,6 +22,11 @@ const PREFILL_TILE: usize = 256;
 /// on the slowest GPU, so that the system's watchdog never sees a long one.
 const PREFILL_WORK: usize = 250_000_000_000;
 
+/// Tokens that one threadgroup of the sampler looks at, where the vocabulary is small.
+const SAMPLE_SHARE: usize = 1024;
+/// Most threadgroups that share the vocabulary.
+const SAMPLE_GROUPS: usize = 64;
+
 /// Where a block's weights come from: the layers that run it, or a stage.
 enum Owners<'a> {
     Layers(Vec<(usize, &'a Layer)>),
@@ -99,6 +104,7 @@ impl<'a> Scheduler<'a> {
             decode.blocks.push(self.steps(block, owner, true)?);
         }
         decode.head = self.steps(head, &head_owner, true)?;
+        decode.sample = self.sample();
         for (block, owner) in blocks.iter().zip(&owners) {
             prefill.blocks.push(self.steps(block, owner, false)?);
         }
@@ -611,6 +617,41 @@ impl<'a> Scheduler<'a> {
             grid: [Dim::Const(step.heads), rows(decode), Dim::Const(1)],
             barrier: false,
         }
+    }
+
+    /// The three steps that choose the next token from the logits.
+    fn sample(&mut self) -> Vec<Step> {
+        let vocab = self.graph.config.vocab_size;
+        let sample = Sample { vocab, groups: vocab.div_ceil(SAMPLE_SHARE).min(SAMPLE_GROUPS) };
+        let (seen, best, count, candidates) =
+            (Arg::Sampler("seen"), Arg::Sampler("best"), Arg::Sampler("count"), Arg::Sampler("candidates"));
+        let steps = [
+            (
+                "sample_best",
+                Family::SampleBest(sample),
+                vec![Arg::Logits, seen.clone(), best.clone(), count.clone(), Arg::Params],
+                sample.groups,
+            ),
+            (
+                "sample_collect",
+                Family::SampleCollect(sample),
+                vec![Arg::Logits, seen.clone(), best.clone(), count.clone(), candidates.clone(), Arg::Params],
+                sample.groups,
+            ),
+            (
+                "sample_draw",
+                Family::SampleDraw(sample),
+                vec![best, count, candidates, seen, Arg::Sampler("next_token"), Arg::Chosen, Arg::Params],
+                1,
+            ),
+        ];
+        let step = |(name, family, args, groups)| Step {
+            kernel: Choice::Fixed(self.kernels.add(name, family)),
+            args,
+            grid: [Dim::Const(groups), Dim::Const(1), Dim::Const(1)],
+            barrier: false,
+        };
+        steps.map(step).into()
     }
 
     fn spec(&self, owner: &Owners<'_>, slot: usize) -> forge_frontend::graph::StateSpec {

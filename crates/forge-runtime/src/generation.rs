@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::assets::Text;
-use super::sampler::{Sampler, Sampling};
+use super::sampler::Sampling;
 use super::tokenizer::Detokenizer;
 use super::{Error, LanguageModel, LogitRows, Result};
 
@@ -114,10 +114,7 @@ impl<M: LanguageModel> Engine<M> {
 
     fn run(&mut self, request: &Request, listener: &mut dyn Listener, held: &mut Vec<u32>) -> Result<Summary> {
         let text = self.text.clone();
-        let context = self.model.context();
         let mut output = Output::new(&text, request)?;
-        let mut sampler = Sampler::new(request.sampling.clone());
-        request.prompt.iter().for_each(|token| sampler.observe(*token));
         let reused_tokens = held.len();
         let mut summary = Summary {
             prompt_tokens: request.prompt.len(),
@@ -127,54 +124,67 @@ impl<M: LanguageModel> Engine<M> {
             prompt_time: Duration::ZERO,
             decode_time: Duration::ZERO,
         };
+        let limit = request.max_tokens.unwrap_or(usize::MAX);
         let start = Instant::now();
+        // The last token of the prompt is the first that is decoded.
+        let last = request.prompt.len() - 1;
+        let prompt = &request.prompt[reused_tokens..last];
         self.logits.clear();
-        let prefill = self.model.prefill(
-            &request.prompt[reused_tokens..],
-            reused_tokens,
-            LogitRows::Last,
-            &mut self.logits,
-            &mut || listener.keep_going(),
-        );
-        summary.prompt_time = start.elapsed();
+        let prefill =
+            self.model.prefill(prompt, reused_tokens, LogitRows::None, &mut self.logits, &mut || listener.keep_going());
         match prefill {
-            Err(Error::Cancelled) => {
+            Ok(()) if limit > 0 && listener.keep_going() => {}
+            Ok(()) if limit == 0 => {
+                held.extend_from_slice(prompt);
+                return Ok(summary);
+            }
+            Ok(()) | Err(Error::Cancelled) => {
                 held.clear();
                 summary.finish = Finish::Cancelled;
                 return Ok(summary);
             }
-            other => other?,
+            Err(error) => return Err(error),
         }
         held.extend_from_slice(&request.prompt[reused_tokens..]);
-        let limit = request.max_tokens.unwrap_or(usize::MAX);
-        let start = Instant::now();
-        while summary.completion_tokens < limit {
-            let position = held.len();
-            let token = sampler.sample(&mut self.logits).ok_or(Error::NonFiniteLogits { position })?;
-            sampler.observe(token);
+        let mut first = None;
+        let mut failure = None;
+        let mut hear = |token: u32| {
+            first.get_or_insert_with(Instant::now);
             summary.completion_tokens += 1;
             if text.defaults.end_token_ids.contains(&token) {
                 summary.finish = Finish::Stop;
-                break;
+                return false;
             }
-            match output.push(token, listener)? {
-                Flow::Continue => {}
-                Flow::Stop(finish) => {
+            match output.push(token, listener) {
+                Ok(Flow::Continue) => {}
+                Ok(Flow::Stop(finish)) => {
                     summary.finish = finish;
-                    break;
+                    return false;
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    return false;
                 }
             }
-            if summary.completion_tokens >= limit || position >= context {
-                break;
+            if summary.completion_tokens >= limit {
+                return false;
             }
             if !listener.keep_going() {
                 summary.finish = Finish::Cancelled;
-                break;
+                return false;
             }
-            self.model.decode(token, position, &mut self.logits)?;
             held.push(token);
+            true
+        };
+        let positions =
+            self.model.generate(request.prompt[last], last, &request.sampling, &request.prompt, &mut hear)?;
+        if let Some(error) = failure {
+            return Err(error);
         }
-        summary.decode_time = start.elapsed();
+        held.truncate(positions);
+        let first = first.unwrap_or(start);
+        summary.prompt_time = first - start;
+        summary.decode_time = first.elapsed();
         if let Some(finish) = output.finish(summary.finish, listener)? {
             summary.finish = finish;
         }

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use super::gpu::KernelSpec;
+use super::sampler::{Sampler, Sampling};
 use super::{Error, Result};
 
 /// Constants of one generated model.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct ModelInfo {
     /// Name of the project, and the model's name in HTTP answers.
     pub name: &'static str,
@@ -109,6 +110,35 @@ pub trait LanguageModel: Send {
     /// # Errors
     /// As [`LanguageModel::prefill`].
     fn decode(&mut self, token: u32, position: usize, logits: &mut Vec<f32>) -> Result<()>;
+
+    /// Decodes `token` at `position`, chooses the next token, decodes that, and so on. `listener` gets every chosen token
+    /// and says whether to go on; the context's end stops it too. `observed` are the tokens so far, for the repeat
+    /// penalty. Returns the positions that hold the sequence then: the last chosen token is not decoded.
+    ///
+    /// This one samples on the host after each step; a model on a GPU chooses there and runs a step ahead.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::decode`], and [`Error::NonFiniteLogits`].
+    fn generate(
+        &mut self,
+        token: u32,
+        position: usize,
+        sampling: &Sampling,
+        observed: &[u32],
+        listener: &mut dyn FnMut(u32) -> bool,
+    ) -> Result<usize> {
+        let mut sampler = Sampler::new(sampling);
+        observed.iter().for_each(|&token| sampler.observe(token));
+        let (mut token, mut position, mut logits) = (token, position, Vec::new());
+        loop {
+            self.decode(token, position, &mut logits)?;
+            position += 1;
+            token = sampler.sample(&mut logits).ok_or(Error::NonFiniteLogits { position })?;
+            if !listener(token) || position == self.context() {
+                return Ok(position);
+            }
+        }
+    }
 }
 
 impl<M: LanguageModel + ?Sized> LanguageModel for Box<M> {
@@ -133,5 +163,16 @@ impl<M: LanguageModel + ?Sized> LanguageModel for Box<M> {
 
     fn decode(&mut self, token: u32, position: usize, logits: &mut Vec<f32>) -> Result<()> {
         (**self).decode(token, position, logits)
+    }
+
+    fn generate(
+        &mut self,
+        token: u32,
+        position: usize,
+        sampling: &Sampling,
+        observed: &[u32],
+        listener: &mut dyn FnMut(u32) -> bool,
+    ) -> Result<usize> {
+        (**self).generate(token, position, sampling, observed, listener)
     }
 }

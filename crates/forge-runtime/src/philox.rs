@@ -2,8 +2,8 @@
 //! (2011).
 //!
 //! It has no state: a draw is a function of key and counter, so that a GPU kernel and the host draw the same numbers without
-//! talking to each other. The sampler's draw for step `s` under seed `k` is word 0 of `philox([s & 0xffffffff, s >> 32, 0, 0],
-//! [k & 0xffffffff, k >> 32])`.
+//! talking to each other. The sampler's number for token `t` of draw `d` under seed `k` is word 0 of
+//! `philox([d & 0xffffffff, d >> 32, t, 0], [k & 0xffffffff, k >> 32])`.
 
 /// Four random words for a counter and a key.
 pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
@@ -21,8 +21,10 @@ pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     [c0, c1, c2, c3]
 }
 
-/// The sampler's uniform number in `[0, 1)` for one step: the upper 24 bits of word 0, times 2^-24, which is exact in f32.
-pub fn uniform(seed: u64, step: u64) -> f32 {
-    let [word, ..] = philox([step as u32, (step >> 32) as u32, 0, 0], [seed as u32, (seed >> 32) as u32]);
-    (word >> 8) as f32 * (1.0 / 16_777_216.0)
+/// Standard Gumbel noise of one token in one draw: `-ln(-ln(u))`, where u is the upper 23 bits of word 0 plus a half,
+/// times 2^-23, which is exact in f32 and never 0 or 1.
+pub fn gumbel(seed: u64, draw: u64, token: u32) -> f32 {
+    let [word, ..] = philox([draw as u32, (draw >> 32) as u32, token, 0], [seed as u32, (seed >> 32) as u32]);
+    let uniform = ((word >> 9) as f32 + 0.5) * (1.0 / 8_388_608.0);
+    -(-uniform.ln()).ln()
 }

@@ -1,17 +1,18 @@
 //! From a row of logits to a token.
 //!
 //! The order is that of Hugging Face transformers, because a checkpoint's `generation_config.json` is written for it:
-//! repeat penalty, temperature, top-k, top-p, min-p, draw. (llama.cpp applies the temperature last.) Each filter works on the
-//! probabilities renormalised over what the filters before it left, and always leaves the most probable token.
+//! repeat penalty, temperature, top-k, top-p, min-p, draw. (llama.cpp applies the temperature last.) Each filter works on
+//! the probabilities renormalised over what the filters before it left, and always leaves the most probable token; tokens
+//! equal to the last one kept stay too.
 //!
-//! Everything is deterministic. Tokens are ordered by logit, highest first, equal ones by id, lowest first; so greedy decoding
-//! (temperature 0) takes the lowest id among equals. The draw walks that order until the running sum of probabilities exceeds
-//! the step's uniform number of [`philox`](super::philox), which depends on the seed and the step alone.
+//! The sampling kernels of a generated program do the same on the GPU, and everything that decides is exact in any order:
+//! a token's weight is its probability relative to the best token's in units of 2^-24, rounded down (weight 0 is never
+//! drawn), sums are integers, and the draw is the maximum of log-probability plus Gumbel noise of (seed, draw, token), so
+//! that no running sum depends on the order of its terms. Among equals the lowest id wins; temperature 0 is greedy.
 
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-use super::philox::uniform;
+use super::philox::gumbel;
 use super::{Error, Result};
 
 /// Sampling parameters.
@@ -63,55 +64,107 @@ impl Sampling {
     }
 }
 
+/// [`Sampling`] as the sampling kernels read it, for one step.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StepSampling {
+    /// `1 / temperature`; 0 is greedy.
+    pub inverse_temperature: f32,
+    /// See [`Sampling::repeat_penalty`].
+    pub repeat_penalty: f32,
+    /// See [`Sampling::top_k`].
+    pub top_k: u32,
+    /// [`Sampling::top_p`] in units of 2^-24.
+    pub top_p: u32,
+    /// [`Sampling::min_p`] in units of 2^-24.
+    pub min_p: u32,
+    /// See [`Sampling::seed`].
+    pub seed: u64,
+    /// Draws made before this step.
+    pub draw: u64,
+}
+
+/// Weight of the most probable token: weights are in units of its inverse.
+const ONE: f32 = 16_777_216.0;
+
+impl StepSampling {
+    /// The first step's.
+    pub fn new(sampling: &Sampling) -> Self {
+        Self {
+            inverse_temperature: if sampling.temperature > 0.0 { 1.0 / sampling.temperature } else { 0.0 },
+            repeat_penalty: sampling.repeat_penalty,
+            top_k: u32::try_from(sampling.top_k).unwrap_or(0),
+            top_p: (sampling.top_p * ONE) as u32,
+            min_p: (sampling.min_p * ONE) as u32,
+            seed: sampling.seed,
+            draw: 0,
+        }
+    }
+
+    /// Goes on to the next step.
+    pub fn advance(&mut self) {
+        self.draw += 1;
+    }
+
+    /// The words that follow `position` and `rows` in `StepParams` of `kernels.metal`.
+    pub fn words(&self) -> [u32; 9] {
+        [
+            self.inverse_temperature.to_bits(),
+            self.repeat_penalty.to_bits(),
+            self.top_k,
+            self.top_p,
+            self.min_p,
+            self.seed as u32,
+            (self.seed >> 32) as u32,
+            self.draw as u32,
+            (self.draw >> 32) as u32,
+        ]
+    }
+}
+
 /// Chooses the tokens of one sequence.
 #[derive(Debug)]
 pub struct Sampler {
-    sampling: Sampling,
-    step: u64,
+    step: StepSampling,
     seen: BTreeSet<u32>,
-    ranked: Ranked,
+    candidates: Vec<Candidate>,
+}
+
+/// A token that may be drawn.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    /// Its logit as an integer of the same order.
+    key: u32,
+    id: u32,
+    weight: u32,
 }
 
 impl Sampler {
-    /// A sampler at step 0.
-    pub fn new(sampling: Sampling) -> Self {
-        Self { sampling, step: 0, seen: BTreeSet::new(), ranked: Ranked::default() }
+    /// A sampler at its first draw.
+    pub fn new(sampling: &Sampling) -> Self {
+        Self { step: StepSampling::new(sampling), seen: BTreeSet::new(), candidates: Vec::new() }
     }
 
-    /// Tells the sampler of a token that occurred, for the repeat penalty.
+    /// Tells the sampler of a token that occurred, for the repeat penalty. Tokens that it chose itself it knows.
     pub fn observe(&mut self, token: u32) {
-        if self.sampling.repeat_penalty != 1.0 {
+        if self.step.repeat_penalty != 1.0 {
             self.seen.insert(token);
         }
     }
 
-    /// Chooses the next token from `logits`, `[vocab]` f32; applies the repeat penalty to them in place. `None` if none of them is
-    /// finite. Each call is one step.
+    /// Chooses the next token from `logits`, `[vocab]` f32; applies the repeat penalty to them in place. `None` if none of
+    /// them is finite. Each call is one draw.
     pub fn sample(&mut self, logits: &mut [f32]) -> Option<u32> {
-        let step = self.step;
-        self.step += 1;
         self.penalize(logits);
-        if self.sampling.temperature <= 0.0 {
-            return greedy(logits);
+        let token = if self.step.inverse_temperature == 0.0 { greedy(logits) } else { self.draw(logits) };
+        self.step.advance();
+        if let Some(token) = token {
+            self.observe(token);
         }
-        self.ranked.fill(logits, 1.0 / self.sampling.temperature);
-        let (kept, mass) = self.filter();
-        let target = uniform(self.sampling.seed, step) * mass;
-        let mut sum = 0.0;
-        let mut chosen = None;
-        for rank in 0..kept {
-            let (weight, id) = self.ranked.get(rank)?;
-            chosen = Some(id);
-            sum += weight;
-            if sum > target {
-                break;
-            }
-        }
-        chosen
+        token
     }
 
     fn penalize(&self, logits: &mut [f32]) {
-        let penalty = self.sampling.repeat_penalty;
+        let penalty = self.step.repeat_penalty;
         for &token in &self.seen {
             if let Some(logit) = logits.get_mut(token as usize) {
                 *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
@@ -119,71 +172,49 @@ impl Sampler {
         }
     }
 
-    /// How many of the ranked tokens the filters keep, and the sum of their weights.
-    fn filter(&mut self) -> (usize, f32) {
-        let Sampling { top_k, top_p, min_p, .. } = self.sampling;
-        let all = self.ranked.items.len();
-        let (limit, total) = if top_k > 0 && top_k < all {
-            (top_k, (0..top_k).filter_map(|rank| self.ranked.get(rank)).map(|(weight, _)| weight).sum())
-        } else {
-            (all, self.ranked.total())
-        };
-        if top_p >= 1.0 && min_p <= 0.0 {
-            return (limit, total);
+    fn draw(&mut self, logits: &[f32]) -> Option<u32> {
+        let StepSampling { inverse_temperature, top_k, top_p, min_p, seed, draw, .. } = self.step;
+        let finite = || logits.iter().zip(0_u32..).filter(|(logit, _)| logit.is_finite());
+        let highest = finite().map(|(logit, _)| *logit).reduce(f32::max)?;
+        self.candidates.clear();
+        self.candidates.extend(finite().filter_map(|(&logit, id)| {
+            let weight = (((logit - highest) * inverse_temperature).exp() * ONE) as u32;
+            (weight > 0).then_some(Candidate { key: ordered_bits(logit), id, weight })
+        }));
+        let mut low = 0;
+        if top_k > 0 && (top_k as usize) < self.candidates.len() {
+            low = self.lowest_kept(|_| 1, u64::from(top_k));
         }
-        let mut sum = 0.0;
-        for rank in 0..limit {
-            // The first weight is exp(0) = 1, so that a weight is a probability relative to the highest.
-            let Some((weight, _)) = self.ranked.get(rank) else { break };
-            if rank > 0 && weight < min_p {
-                return (rank, sum);
-            }
-            sum += weight;
-            if sum >= top_p * total {
-                return (rank + 1, sum);
+        if top_p < ONE as u32 {
+            let kept = self.candidates.iter().filter(|c| c.key >= low);
+            let total: u64 = kept.map(|c| u64::from(c.weight)).sum();
+            let wanted = (u128::from(total) * u128::from(top_p)).div_ceil(1 << 24) as u64;
+            low = low.max(self.lowest_kept(|c| u64::from(c.weight), wanted));
+        }
+        let kept = self.candidates.iter().filter(|c| c.key >= low && c.weight >= min_p);
+        kept.map(|c| (ordered_bits((c.weight as f32).ln() + gumbel(seed, draw, c.id)), c.id))
+            .max_by_key(|&(score, id)| (score, u32::MAX - id))
+            .map(|(_, id)| id)
+    }
+
+    /// The highest key such that the candidates from it on measure at least `wanted`; 0 if all together do not.
+    fn lowest_kept(&mut self, measure: impl Fn(&Candidate) -> u64, wanted: u64) -> u32 {
+        self.candidates.sort_unstable_by_key(|c| (u32::MAX - c.key, c.id));
+        let mut sum = 0;
+        for candidate in &self.candidates {
+            sum += measure(candidate);
+            if sum >= wanted {
+                return candidate.key;
             }
         }
-        (limit, sum)
+        0
     }
 }
 
-/// Tokens in order of their logits, sorted no further than somebody asks: a vocabulary is long and its tail rarely wanted.
-#[derive(Debug, Default)]
-struct Ranked {
-    /// (logit over temperature, id); in order up to `sorted`.
-    items: Vec<(f32, u32)>,
-    sorted: usize,
-    max: f32,
-}
-
-impl Ranked {
-    fn fill(&mut self, logits: &[f32], scale: f32) {
-        let finite = logits.iter().zip(0u32..).filter(|(logit, _)| logit.is_finite());
-        self.items.clear();
-        self.items.extend(finite.map(|(logit, id)| (logit * scale, id)));
-        self.sorted = 0;
-        self.max = self.items.iter().map(|(logit, _)| *logit).fold(f32::MIN, f32::max);
-    }
-
-    /// Sum of all weights, in the order in which the items lie.
-    fn total(&self) -> f32 {
-        self.items.iter().map(|(logit, _)| (logit - self.max).exp()).sum()
-    }
-
-    /// Weight, `exp(logit - max)`, and id of the token at `rank`.
-    fn get(&mut self, rank: usize) -> Option<(f32, u32)> {
-        while rank >= self.sorted && self.sorted < self.items.len() {
-            let end = (self.sorted * 8).max(64).min(self.items.len());
-            let rest = &mut self.items[self.sorted..];
-            let chunk = end - self.sorted;
-            if chunk < rest.len() {
-                rest.select_nth_unstable_by(chunk - 1, descending);
-            }
-            rest[..chunk].sort_unstable_by(descending);
-            self.sorted = end;
-        }
-        self.items.get(rank).map(|&(logit, id)| ((logit - self.max).exp(), id))
-    }
+/// Orders as floats do.
+fn ordered_bits(value: f32) -> u32 {
+    let bits = value.to_bits();
+    if bits & 0x8000_0000 == 0 { bits | 0x8000_0000 } else { !bits }
 }
 
 /// The id of the highest finite logit, the lowest among equals.
@@ -195,8 +226,4 @@ pub fn greedy(logits: &[f32]) -> Option<u32> {
         }
     }
     best.map(|(_, id)| id)
-}
-
-fn descending(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
-    b.0.partial_cmp(&a.0).unwrap_or(Ordering::Equal).then(a.1.cmp(&b.1))
 }

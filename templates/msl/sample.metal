@@ -1,0 +1,216 @@
+// The choice of the next token, in three steps: the highest logit, the tokens that may be drawn, the draw. Everything
+// that decides is exact in any order (integers, maxima), so that the result depends on no schedule and the host's
+// sampler, which does the same, chooses the same token.
+//
+// Repeat penalty, temperature, top-k, top-p and min-p in the order of Hugging Face transformers. A token's weight is
+// its probability relative to the best token's in units of 2^-24; tokens of weight 0 are never drawn. The draw adds
+// Gumbel noise to log-probabilities and takes the maximum: noise of seed, step and token alone.
+
+struct Candidate {
+    uint key;    // logit, as an integer of the same order
+    uint id;     // token
+    uint weight; // relative probability
+};
+
+// Philox4x32-10 (Salmon et al., 2011), word 0 of counter (step, token, 0).
+inline uint philox(uint2 step, uint token, uint2 key) {
+    uint4 c = uint4(step.x, step.y, token, 0);
+    for (uint i = 0; i < 10; ++i) {
+        c = uint4(mulhi(0xCD9E8D57u, c.z) ^ c.y ^ key.x, 0xCD9E8D57u * c.z, mulhi(0xD2511F53u, c.x) ^ c.w ^ key.y,
+                  0xD2511F53u * c.x);
+        key += uint2(0x9E3779B9u, 0xBB67AE85u);
+    }
+    return c.x;
+}
+
+// Orders as floats do; larger is more probable.
+inline uint ordered_bits(float value) {
+    const uint bits = as_type<uint>(value);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+inline float from_ordered_bits(uint key) {
+    return as_type<float>(key & 0x80000000u ? key & 0x7FFFFFFFu : ~key);
+}
+
+// The logit after the repeat penalty; `seen` has a bit per token.
+inline float penalized(float logit, uint id, device const uint* seen, float penalty) {
+    if (penalty != 1.0f && (seen[id / 32] >> (id % 32) & 1) != 0) {
+        return logit > 0.0f ? logit / penalty : logit * penalty;
+    }
+    return logit;
+}
+
+// A logit that fast math and the draw can take: neither infinite nor not a number (by its bits).
+inline bool is_finite_logit(float logit) { return (as_type<uint>(logit) & 0x7F800000u) != 0x7F800000u; }
+
+// Highest of the keys of a threadgroup of 8 simdgroups, the lowest id among equals; every thread gets it.
+inline uint2 threadgroup_best(uint2 best, threadgroup uint* shared, uint simdgroup, uint lane) {
+    const uint key = simd_max(best.x);
+    const uint id = simd_min(best.x == key ? best.y : 0xFFFFFFFFu);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (lane == 0) {
+        shared[simdgroup * 2] = key;
+        shared[simdgroup * 2 + 1] = id;
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    best = uint2(0, 0xFFFFFFFFu);
+    for (uint i = 0; i < 8; ++i) {
+        const uint2 other = uint2(shared[i * 2], shared[i * 2 + 1]);
+        if (other.x > best.x || (other.x == best.x && other.y < best.y)) {
+            best = other;
+        }
+    }
+    return best;
+}
+
+// Sum over a threadgroup of 8 simdgroups of numbers below 2^32 each simdgroup's sum stays in; every thread gets it.
+inline ulong threadgroup_total(ulong value, threadgroup uint* shared, uint simdgroup, uint lane) {
+    const uint low = simd_sum(uint(value & 0xFFFFFF));
+    const uint high = simd_sum(uint(value >> 24));
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (lane == 0) {
+        shared[simdgroup * 2] = low;
+        shared[simdgroup * 2 + 1] = high;
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    ulong total = 0;
+    for (uint i = 0; i < 8; ++i) {
+        total += ulong(shared[i * 2]) + (ulong(shared[i * 2 + 1]) << 24);
+    }
+    return total;
+}
+
+// Step 1: best key and id of one threadgroup's share of the vocabulary. The first one empties the list of candidates.
+template <uint VOCAB, uint GROUPS>
+inline void best_logit(device const float* logits, device const uint* seen, device uint* best, device atomic_uint* count,
+                       threadgroup uint* shared, float penalty, uint group, uint thread_index, uint simdgroup,
+                       uint lane) {
+    uint2 own = uint2(0, 0xFFFFFFFFu);
+    for (uint id = group * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
+        const float logit = logits[id];
+        const uint key = is_finite_logit(logit) ? ordered_bits(penalized(logit, id, seen, penalty)) : 0;
+        if (key > own.x) {
+            own = uint2(key, id);
+        }
+    }
+    own = threadgroup_best(own, shared, simdgroup, lane);
+    if (thread_index == 0) {
+        best[group * 2] = own.x;
+        best[group * 2 + 1] = own.y;
+        if (group == 0) {
+            atomic_store_explicit(count, 0u, memory_order_relaxed);
+        }
+    }
+}
+
+// Step 2: every token that may be drawn, with its weight, in no order.
+template <uint VOCAB, uint GROUPS>
+inline void collect_candidates(device const float* logits, device const uint* seen, device const uint* best,
+                               device atomic_uint* count, device Candidate* candidates, float penalty,
+                               float inverse_temperature, uint group, uint thread_index) {
+    if (inverse_temperature == 0.0f) {
+        return; // greedy
+    }
+    uint top = 0;
+    for (uint i = 0; i < GROUPS; ++i) {
+        top = max(top, best[i * 2]);
+    }
+    const float highest = from_ordered_bits(top);
+    for (uint id = group * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
+        if (!is_finite_logit(logits[id])) {
+            continue;
+        }
+        const float logit = penalized(logits[id], id, seen, penalty);
+        const uint weight = uint(precise::exp((logit - highest) * inverse_temperature) * 16777216.0f);
+        if (weight > 0) {
+            const uint at = atomic_fetch_add_explicit(count, 1u, memory_order_relaxed);
+            candidates[at].key = ordered_bits(logit);
+            candidates[at].id = id;
+            candidates[at].weight = weight;
+        }
+    }
+}
+
+// The highest key such that the candidates from it on are at least `wanted` in number, or in weight.
+inline uint lowest_kept(device const Candidate* candidates, uint count, uint low, bool by_weight, ulong wanted,
+                        threadgroup uint* shared, uint thread_index, uint simdgroup, uint lane) {
+    uint high = 0xFFFFFFFFu; // fewer than wanted from here on; all of them from `low` on
+    const uint floor = low;
+    while (high - low > 1) {
+        const uint middle = low + (high - low) / 2;
+        ulong sum = 0;
+        for (uint i = thread_index; i < count; i += 256) {
+            if (candidates[i].key >= middle && candidates[i].key >= floor) {
+                sum += by_weight ? candidates[i].weight : 1;
+            }
+        }
+        if (threadgroup_total(sum, shared, simdgroup, lane) >= wanted) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+// Total weight of the candidates from `low` on.
+inline ulong kept_weight(device const Candidate* candidates, uint count, uint low, threadgroup uint* shared,
+                         uint thread_index, uint simdgroup, uint lane) {
+    ulong sum = 0;
+    for (uint i = thread_index; i < count; i += 256) {
+        if (candidates[i].key >= low) {
+            sum += candidates[i].weight;
+        }
+    }
+    return threadgroup_total(sum, shared, simdgroup, lane);
+}
+
+// Step 3, one threadgroup: filters and draw. The token goes where the next step's embedding reads it and into the
+// record that the host reads.
+template <uint GROUPS>
+inline void draw_token(device const uint* best, device const atomic_uint* counter, device const Candidate* candidates,
+                       device uint* seen, device uint* next_token, device uint* chosen, threadgroup uint* shared,
+                       constant StepParams& step, uint thread_index, uint simdgroup, uint lane) {
+    uint2 own = uint2(0, 0xFFFFFFFFu);
+    if (step.inverse_temperature == 0.0f) {
+        for (uint i = thread_index; i < GROUPS; i += 256) {
+            if (best[i * 2] > own.x || (best[i * 2] == own.x && best[i * 2 + 1] < own.y)) {
+                own = uint2(best[i * 2], best[i * 2 + 1]);
+            }
+        }
+    } else {
+        const uint count = atomic_load_explicit(counter, memory_order_relaxed);
+        uint low = 0;
+        if (step.top_k > 0 && step.top_k < count) {
+            low = lowest_kept(candidates, count, low, false, step.top_k, shared, thread_index, simdgroup, lane);
+        }
+        if (step.top_p < 16777216) {
+            // A share of the total in units of 2^-24, rounded up.
+            const ulong total = kept_weight(candidates, count, low, shared, thread_index, simdgroup, lane);
+            const ulong wanted = (total >> 24) * step.top_p + (((total & 0xFFFFFF) * step.top_p + 0xFFFFFF) >> 24);
+            low = lowest_kept(candidates, count, low, true, wanted, shared, thread_index, simdgroup, lane);
+        }
+        for (uint i = thread_index; i < count; i += 256) {
+            const Candidate c = candidates[i];
+            if (c.key >= low && c.weight >= step.min_p) {
+                const uint random = philox(uint2(step.draw_low, step.draw_high), c.id, uint2(step.seed_low, step.seed_high));
+                const float uniform = (float(random >> 9) + 0.5f) * 1.1920929e-7f;
+                const float noise = -precise::log(-precise::log(uniform));
+                const uint key = ordered_bits(precise::log(float(c.weight)) + noise);
+                if (key > own.x || (key == own.x && c.id < own.y)) {
+                    own = uint2(key, c.id);
+                }
+            }
+        }
+    }
+    own = threadgroup_best(own, shared, simdgroup, lane);
+    if (thread_index == 0) {
+        const uint token = own.y;
+        chosen[0] = token; // 0xFFFFFFFF where no logit is finite
+        if (token != 0xFFFFFFFFu) {
+            next_token[0] = token;
+            seen[token / 32] |= 1u << (token % 32);
+        }
+    }
+}
