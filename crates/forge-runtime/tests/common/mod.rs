@@ -59,8 +59,8 @@ pub struct HashModel {
     /// Time that a token or a tile takes.
     pub pace: Duration,
     pub counters: Arc<Counters>,
-    tokens: Vec<u32>,
-    scripted: usize,
+    pub tokens: Vec<u32>,
+    pub scripted: usize,
 }
 
 #[derive(Default)]
@@ -80,12 +80,13 @@ impl HashModel {
         Self { script: script.to_vec(), ..Self::new() }
     }
 
-    fn row(&self, logits: &mut Vec<f32>) {
+    fn row(&mut self, logits: &mut Vec<f32>) {
         let mut hash = 0xcbf2_9ce4_8422_2325u64;
         for token in &self.tokens {
             hash = (hash ^ u64::from(*token)).wrapping_mul(0x100_0000_01b3);
         }
         let wanted = self.script.get(self.scripted).copied();
+        self.scripted += 1;
         logits.extend((0..VOCAB as u64).map(|id| {
             let mixed = (hash ^ id.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
             let noise = (mixed >> 40) as f32 / 16_777_216.0 * 8.0;
@@ -149,7 +150,6 @@ impl LanguageModel for HashModel {
     fn decode(&mut self, token: u32, position: usize, logits: &mut Vec<f32>) -> Result<()> {
         std::thread::sleep(self.pace);
         self.counters.decoded.fetch_add(1, Ordering::SeqCst);
-        self.scripted += 1;
         self.take(token, position)?;
         logits.clear();
         self.row(logits);
