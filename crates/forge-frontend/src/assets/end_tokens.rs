@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// Control tokens that end a turn in one chat format or another, whatever the metadata says.
+/// Added tokens that end a turn in one chat format or another, whatever the metadata says.
 const END_OF_TURN: &[&str] = &[
     "<|eot_id|>",
     "<|eom_id|>",
@@ -18,7 +18,7 @@ const END_OF_TURN: &[&str] = &[
     "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
 ];
 
-/// Whether a control token of this text ends a turn.
+/// Whether an added token of this text ends a turn.
 pub(super) fn ends_turn(text: &str) -> bool {
     END_OF_TURN.contains(&text)
 }

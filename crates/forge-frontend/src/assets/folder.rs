@@ -31,7 +31,7 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
     };
 
     let mut tokenizer = Tokenizer::read(folder, &tokenizer_config)?;
-    tokenizer.add_missing_tokens(&tokenizer_config);
+    tokenizer.take_over_tokens(&tokenizer_config);
     let with_id = |text: Option<String>| text.and_then(|text| tokenizer.id(&text).map(|id| (text, id)));
     let id_of = |key: &str| generation.get(key).or_else(|| config.get(key)).and_then(first_id);
     let bos = with_id(named("bos_token"));
@@ -45,9 +45,7 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
     let mut end_ids: BTreeSet<u32> = eos.iter().map(|(_, id)| *id).collect();
     end_tokens::add_ids(&mut end_ids, config.get("eos_token_id"));
     end_tokens::add_ids(&mut end_ids, generation.get("eos_token_id"));
-    end_ids.extend(
-        tokenizer.added().filter(|(text, _, special)| *special && end_tokens::ends_turn(text)).map(|(_, id, _)| id),
-    );
+    end_ids.extend(tokenizer.added().filter(|(text, _)| end_tokens::ends_turn(text)).map(|(_, id)| id));
 
     let templates = templates(folder, &tokenizer_config)?;
     let number = |key: &str| generation.get(key).and_then(Value::as_f64).map(|number| number as f32);
@@ -115,6 +113,22 @@ fn first_id(value: &Value) -> Option<u32> {
     id.as_u64().and_then(|id| u32::try_from(id).ok())
 }
 
+/// An entry of `added_tokens` with every field that the format has.
+fn added_token(id: u64, token: &Map<String, Value>) -> Map<String, Value> {
+    let flag = |key: &str, default: bool| Value::from(token.get(key).and_then(Value::as_bool).unwrap_or(default));
+    let special = token.get("special").and_then(Value::as_bool).unwrap_or(false);
+    let fields = [
+        ("id", Value::from(id)),
+        ("content", token.get("content").cloned().unwrap_or_default()),
+        ("single_word", flag("single_word", false)),
+        ("lstrip", flag("lstrip", false)),
+        ("rstrip", flag("rstrip", false)),
+        ("normalized", flag("normalized", !special)),
+        ("special", Value::from(special)),
+    ];
+    fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
 /// A tokenizer.json, and its bytes as long as nothing has changed in it.
 struct Tokenizer {
     json: Map<String, Value>,
@@ -142,17 +156,17 @@ impl Tokenizer {
         Ok(Self { json, bytes: Vec::new(), changed: true })
     }
 
-    /// Text, id and whether it is special, of each added token.
-    fn added(&self) -> impl Iterator<Item = (&str, u32, bool)> {
+    /// Text and id of each added token.
+    fn added(&self) -> impl Iterator<Item = (&str, u32)> {
         let items = self.json.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
         items.filter_map(|token| {
             let id = u32::try_from(token.get("id")?.as_u64()?).ok()?;
-            Some((token.get("content")?.as_str()?, id, token.get("special").and_then(Value::as_bool).unwrap_or(false)))
+            Some((token.get("content")?.as_str()?, id))
         })
     }
 
     fn id(&self, text: &str) -> Option<u32> {
-        let added = self.added().find(|(known, ..)| *known == text).map(|(_, id, _)| id);
+        let added = self.added().find(|(known, _)| *known == text).map(|(_, id)| id);
         added.or_else(|| {
             let id = self.json.get("model")?.get("vocab")?.get(text)?.as_u64()?;
             u32::try_from(id).ok()
@@ -167,28 +181,36 @@ impl Tokenizer {
         Affixes { bos: there(bos, &before), eos: there(eos, &after) }
     }
 
-    /// Adds the tokens that only tokenizer_config.json lists.
-    fn add_missing_tokens(&mut self, config: &Map<String, Value>) {
+    /// Takes over the added tokens of tokenizer_config.json: those that are missing, and flags that differ.
+    fn take_over_tokens(&mut self, config: &Map<String, Value>) {
         let Some(Value::Object(listed)) = config.get("added_tokens_decoder") else { return };
-        let mut missing: Vec<(u64, Value)> = Vec::new();
+        let mut added: Vec<Value> =
+            self.json.get("added_tokens").and_then(Value::as_array).cloned().unwrap_or_default();
         for (id, token) in listed {
-            let (Ok(id), Some(text)) = (id.parse::<u64>(), token.get("content").and_then(Value::as_str)) else {
+            let (Ok(id), Some(token)) = (id.parse::<u64>(), token.as_object()) else { continue };
+            if !token.get("content").is_some_and(Value::is_string) {
                 continue;
-            };
-            if let (false, Value::Object(token)) = (self.added().any(|(known, ..)| known == text), token) {
-                let mut entry = Map::from_iter([("id".to_owned(), Value::from(id))]);
-                entry.extend(token.clone());
-                missing.push((id, Value::Object(entry)));
+            }
+            let entry = added_token(id, token);
+            match added.iter_mut().find(|known| known.get("content") == token.get("content")) {
+                Some(Value::Object(known)) => {
+                    for (key, value) in entry.into_iter().filter(|(key, _)| key != "id") {
+                        if known.get(&key) != Some(&value) {
+                            known.insert(key, value);
+                            self.changed = true;
+                        }
+                    }
+                }
+                Some(_) => {}
+                None => {
+                    added.push(Value::Object(entry));
+                    self.changed = true;
+                }
             }
         }
-        if missing.is_empty() {
-            return;
-        }
-        self.changed = true;
-        let added = self.json.entry("added_tokens").or_insert_with(|| Value::Array(Vec::new()));
-        if let Value::Array(added) = added {
-            added.extend(missing.into_iter().map(|(_, token)| token));
+        if self.changed {
             added.sort_by_key(|token| token.get("id").and_then(Value::as_u64));
+            self.json.insert("added_tokens".to_owned(), Value::Array(added));
         }
     }
 

@@ -56,8 +56,10 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
     for key in ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
         end_tokens.extend(special(key)?);
     }
-    let controls = tokens.iter().enumerate().filter(|(_, token)| token.kind == TokenType::Control);
-    end_tokens.extend(controls.filter(|(_, token)| end_tokens::ends_turn(&token.text)).map(|(id, _)| id as u32));
+    // Some converters mark end-of-turn tokens as user-defined.
+    let added = |token: &Token| matches!(token.kind, TokenType::Control | TokenType::UserDefined);
+    let added = tokens.iter().enumerate().filter(|(_, token)| added(token));
+    end_tokens.extend(added.filter(|(_, token)| end_tokens::ends_turn(&token.text)).map(|(id, _)| id as u32));
 
     let templates = reader.templates()?;
     let text = |key: &str| Ok::<_, FrontendError>(with_text(special(key)?).map(|(text, _)| text));

@@ -27,7 +27,7 @@ fn checkpoints(case: &Path) -> Vec<(String, PathBuf)> {
 /// Every case folder that is at hand.
 fn cases() -> Vec<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut roots = vec![own.join("tests/fixtures"), own.join("../../tests/fixtures/models")];
+    let mut roots = vec![own.join("tests/fixtures/tiny"), own.join("../../tests/fixtures/models")];
     roots.extend(std::env::var_os("FORGE_CASES").map(PathBuf::from));
     let folders = roots.iter().flat_map(|root| std::fs::read_dir(root).expect("a folder of cases")).flatten();
     let mut cases: Vec<PathBuf> =
@@ -96,6 +96,29 @@ fn tokenizers_reproduce_the_recorded_ids() {
         }
     }
     assert!(compared > 0);
+}
+
+/// Folders with tokenizers alone: `vocabulary.gguf`, `hf`, and `sentencepiece` with a tokenizer.model.
+#[test]
+fn tokenizers_come_from_every_source() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers");
+    for case in ["qwen3", "gemma3"].map(|name| root.join(name)) {
+        let gguf = GgufFile::open(&case.join("vocabulary.gguf")).expect("a GGUF");
+        let mut sources = vec![("gguf", Assets::from_gguf(&gguf)), ("hf", Assets::from_folder(&case.join("hf")))];
+        if case.join("sentencepiece").exists() {
+            sources.push(("sentencepiece", Assets::from_folder(&case.join("sentencepiece"))));
+        }
+        let ends: Vec<Vec<u32>> = sources
+            .into_iter()
+            .map(|(kind, assets)| {
+                let assets = assets.unwrap_or_else(|error| panic!("{}: {error}", describe(&case, kind)));
+                tokenizer::check(&describe(&case, kind), &assets, &case.join("tokenizer_cases.json"));
+                assert!(assets.chat_template.is_some());
+                assets.generation.end_token_ids
+            })
+            .collect();
+        assert!(!ends[0].is_empty() && ends.iter().all(|ids| *ids == ends[0]), "{ends:?}");
+    }
 }
 
 /// `FORGE_VOCABULARIES` may name a folder of vocabulary-only GGUFs with `.inp` and `.out` beside them, as llama.cpp's
