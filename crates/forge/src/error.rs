@@ -51,7 +51,7 @@ impl From<FrontendError> for Error {
 impl From<PlanError> for Error {
     fn from(error: PlanError) -> Self {
         use PlanError as E;
-        let unsupported = matches!(error, E::Unsupported { .. } | E::Width { .. } | E::Format { .. });
+        let unsupported = matches!(error, E::Unsupported { .. } | E::Width { .. } | E::AffineScales { .. });
         wrap(unsupported, Self::Plan(error))
     }
 }
