@@ -58,6 +58,8 @@ pub struct HashModel {
     pub context: usize,
     /// Time that a token or a tile takes.
     pub pace: Duration,
+    /// A token on which the model panics.
+    pub panic_on: Option<u32>,
     pub counters: Arc<Counters>,
     pub tokens: Vec<u32>,
     pub scripted: usize,
@@ -103,6 +105,7 @@ impl HashModel {
             return Err(Error::PromptTooLong { tokens: position + 1, context: self.context });
         }
         assert!((token as usize) < VOCAB);
+        assert_ne!(Some(token), self.panic_on, "asked to panic");
         self.tokens.push(token);
         Ok(())
     }

@@ -1,0 +1,152 @@
+//! A server on a port of its own, and a plain HTTP/1.1 client.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use forge_runtime::server::{Limits, bind, run_until};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use crate::common::{HashModel, text};
+
+pub struct Server {
+    address: SocketAddr,
+    stops: Arc<Semaphore>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub fn start(model: HashModel, limits: Limits) -> Self {
+        let listener = bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let stops = Arc::new(Semaphore::new(0));
+        let signal = stops.clone();
+        let thread = std::thread::spawn(move || {
+            let stop = move || {
+                let signal = signal.clone();
+                async move {
+                    if let Ok(permit) = signal.acquire().await {
+                        permit.forget();
+                    }
+                }
+            };
+            run_until(listener, model, text("demo"), limits, |_| {}, stop).expect("serves");
+        });
+        Self { address, stops, thread: Some(thread) }
+    }
+
+    /// One step of stopping.
+    pub fn stop(&self) {
+        self.stops.add_permits(1);
+    }
+
+    pub fn get(&self, path: &str) -> Reply {
+        self.send("GET", path, b"")
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Reply {
+        self.send("POST", path, body.to_string().as_bytes())
+    }
+
+    pub fn send(&self, method: &str, path: &str, body: &[u8]) -> Reply {
+        Reply::read(self.open(method, path, body), |_| true)
+    }
+
+    /// As `post`, but `watch` sees the body so far whenever there is more of it, and leaves by saying no.
+    pub fn stream(&self, path: &str, body: &Value, watch: impl FnMut(&str) -> bool) -> Reply {
+        Reply::read(self.open("POST", path, body.to_string().as_bytes()), watch)
+    }
+
+    /// A connection with a request sent on it.
+    pub fn open(&self, method: &str, path: &str, body: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("sends");
+        // A server that refuses a long body may close before it has read all of it.
+        let _ = stream.write_all(body);
+        stream
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stops.add_permits(2);
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the server panicked");
+        }
+    }
+}
+
+pub struct Reply {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+impl Reply {
+    fn read(stream: TcpStream, mut watch: impl FnMut(&str) -> bool) -> Self {
+        let mut reader = BufReader::new(stream);
+        let mut lines = std::iter::from_fn(|| {
+            let mut line = String::new();
+            reader.read_line(&mut line).expect("reads");
+            Some(line.trim_end().to_owned()).filter(|line| !line.is_empty())
+        });
+        let status =
+            lines.next().expect("a status line").split(' ').nth(1).expect("a status").parse().expect("a number");
+        let headers: Vec<(String, String)> = lines
+            .map(|line| {
+                line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned())).expect("a header")
+            })
+            .collect();
+        let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+        let mut reply = Self { status, headers, body: String::new() };
+        if !chunked {
+            let mut body = Vec::new();
+            reader.read_to_end(&mut body).expect("reads");
+            reply.body = String::from_utf8(body).expect("UTF-8");
+            return reply;
+        }
+        loop {
+            let mut size = String::new();
+            reader.read_line(&mut size).expect("reads");
+            let size = usize::from_str_radix(size.trim(), 16).expect("a chunk size");
+            let mut chunk = vec![0; size + 2];
+            reader.read_exact(&mut chunk).expect("reads");
+            reply.body += std::str::from_utf8(&chunk[..size]).expect("chunks end between characters");
+            if size == 0 || !watch(&reply.body) {
+                return reply;
+            }
+        }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {:.300}", self.body))
+    }
+
+    /// The data of each server-sent event.
+    pub fn events(&self) -> Vec<String> {
+        let events = self.body.split("\n\n").filter(|event| !event.is_empty());
+        events.map(|event| event.strip_prefix("data: ").expect("data").to_owned()).collect()
+    }
+}
+
+/// Waits until `done`, for some seconds at most.
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
