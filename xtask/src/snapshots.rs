@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
@@ -34,6 +35,10 @@ pub struct Options {
 pub fn main(options: &Options) -> Result<()> {
     let mut differences = Vec::new();
     for (name, project) in generate()? {
+        let format = Command::new("cargo").current_dir(&project).args(["fmt", "--all", "--check", "--quiet"]).status();
+        if !format.is_ok_and(|status| status.success()) {
+            differences.push(format!("{name}: the emitted sources are not as rustfmt leaves them"));
+        }
         let emitted = emitted(&project)?;
         let folder = shell::root().join("tests/snapshots").join(name);
         if options.bless {
