@@ -151,13 +151,13 @@ pub fn verify(path: &Path, progress: impl FnMut(u64)) -> Result<(String, bool)> 
     }
 }
 
-/// Finds the weights file: `FORGE_WEIGHTS`, then `--weights`, then beside the executable, then in the project's folder.
+/// Finds the weights file: `--weights`, then `FORGE_WEIGHTS`, then beside the executable, then in the project's folder.
 /// A folder stands for the file of the usual name in it.
 ///
 /// # Errors
 /// [`Error::NoWeights`] with every path looked at. A path given by hand is taken as it is.
 pub fn locate(option: Option<&Path>, project: &str) -> Result<PathBuf> {
-    let given = std::env::var_os("FORGE_WEIGHTS").map(PathBuf::from).or_else(|| option.map(Path::to_owned));
+    let given = option.map(Path::to_owned).or_else(|| std::env::var_os("FORGE_WEIGHTS").map(PathBuf::from));
     if let Some(path) = given {
         return Ok(if path.is_dir() { path.join(FILE_NAME) } else { path });
     }

@@ -1,0 +1,285 @@
+//! The command line, as processes: this file's binary is the program under test when `HASH_MODEL` is set, else the test that
+//! starts it.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Command, ExitCode, Output, Stdio};
+
+use common::{HashModel, INFO, assets};
+use forge_runtime::{ModelInfo, cli, weights::Weights};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+const HEADER: &str = r#"{"x":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}"#;
+
+fn weights() -> Vec<u8> {
+    [&(HEADER.len() as u64).to_le_bytes()[..], HEADER.as_bytes(), b"123456789"].concat()
+}
+
+/// A test, given a folder with the weights in it.
+type Test = fn(&Path);
+
+fn main() -> ExitCode {
+    if std::env::var_os("HASH_MODEL").is_some() {
+        return program();
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    std::fs::write(folder.join("weights.safetensors"), weights()).expect("writes");
+    let tests: [(&str, Test); 12] = [
+        ("generate", generate),
+        ("generate_reads_stdin", generate_reads_stdin),
+        ("sampling_is_repeatable", sampling_is_repeatable),
+        ("tokenize", tokenize),
+        ("logits", logits),
+        ("info_bench_verify", info_bench_verify),
+        ("chat", chat),
+        ("serve", serve),
+        ("errors", errors),
+        ("help", help),
+        ("a_closed_pipe_is_quiet", a_closed_pipe_is_quiet),
+        ("weights_are_looked_for", weights_are_looked_for),
+    ];
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    for (name, test) in tests {
+        if wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str())) {
+            println!("test {name}");
+            test(folder);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn program() -> ExitCode {
+    let file = weights();
+    let header = &file[..8 + HEADER.len()];
+    let digest: String = Sha256::digest(header).iter().map(|byte| format!("{byte:02x}")).collect();
+    let info = ModelInfo { weights_bytes: file.len() as u64, weights_header_sha256: digest.leak(), ..INFO };
+    let info: &'static ModelInfo = Box::leak(Box::new(info));
+    cli::run(info, assets("demo"), move |options| {
+        Weights::open(&options.weights, info)?;
+        let model = HashModel { context: options.context_for(info)?, ..HashModel::new() };
+        let script = std::env::var("SCRIPT").unwrap_or_default();
+        let mut script = common::text("demo").tokenizer.encode(&script, false)?;
+        if !script.is_empty() {
+            script.push(2047);
+        }
+        Ok(HashModel { script, ..model })
+    })
+}
+
+fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.args(args).env("HASH_MODEL", "1").env("FORGE_WEIGHTS", folder).env_remove("SCRIPT");
+    command
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().expect("runs")
+}
+
+fn stdout(output: &Output) -> String {
+    let text = String::from_utf8(output.stdout.clone()).expect("UTF-8");
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+fn generate(folder: &Path) {
+    let output = run(command(folder, &["generate", "Hi"]).env("SCRIPT", "Once upon a time"));
+    assert_eq!(stdout(&output), "Once upon a time\n");
+    let notes = stderr(&output);
+    assert!(notes.contains("tokens/s") && notes.contains("context 256 of 512") && !notes.contains('\x1b'), "{notes}");
+    let output =
+        run(command(folder, &["generate", "--raw", "--max-tokens", "2", "Hi"]).env("SCRIPT", "Once upon a time"));
+    assert!("Once upon a time".starts_with(stdout(&output).trim_end()));
+    let output = run(command(folder, &["generate", "--context", "64", "--", "-5 is a number"]).env("SCRIPT", "yes"));
+    assert_eq!(stdout(&output), "yes\n");
+    assert!(stderr(&output).contains("context 64 of 512"));
+}
+
+fn generate_reads_stdin(folder: &Path) {
+    let mut child = command(folder, &["generate", "-"])
+        .env("SCRIPT", "one line\n")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    child.stdin.take().expect("stdin").write_all("Tell me\n".as_bytes()).expect("writes");
+    assert_eq!(stdout(&child.wait_with_output().expect("ends")), "one line\n");
+}
+
+fn sampling_is_repeatable(folder: &Path) {
+    let text = |seed: &str| {
+        stdout(&run(&mut command(
+            folder,
+            &["generate", "--temperature", "2", "--max-tokens", "20", "--seed", seed, "Hi"],
+        )))
+    };
+    assert_eq!(text("1"), text("1"));
+    assert_ne!(text("1"), text("2"));
+}
+
+fn tokenize(folder: &Path) {
+    let cases: Value = serde_json::from_slice(common::read("demo", "tokenizer_cases.json")).expect("fixture");
+    let json =
+        |args: &[&str]| -> Value { serde_json::from_str(&stdout(&run(&mut command(folder, args)))).expect("JSON") };
+    let case = &cases["strings"][4];
+    let text = case["text"].as_str().expect("text");
+    assert_eq!(json(&["tokenize", text])["ids"], case["ids"]);
+    assert_eq!(json(&["tokenize", "--no-special", text])["ids"], case["ids_no_special"]);
+    let case = &cases["chats"][2];
+    let file = folder.join("messages.json");
+    std::fs::write(&file, case["messages"].to_string()).expect("writes");
+    let answer = json(&["tokenize", "--chat", file.to_str().expect("UTF-8")]);
+    assert_eq!((&answer["ids"], &answer["rendered"]), (&case["ids"], &case["rendered"]));
+    let case = &cases["chats"][3];
+    let answer = json(&["tokenize", "--no-generation-prompt", "--chat", file.to_str().expect("UTF-8")]);
+    assert_eq!(answer["ids"], case["ids"]);
+}
+
+fn logits(folder: &Path) {
+    let [prefill, decode] = ["prefill.safetensors", "decode.safetensors"].map(|name| folder.join(name));
+    let ids = "1,2,3,4,5,6,7,8,9,10";
+    run(&mut command(folder, &["logits", "--ids", ids, "-o", prefill.to_str().expect("UTF-8")]));
+    run(&mut command(folder, &["logits", "--ids", ids, "--decode", "-o", decode.to_str().expect("UTF-8")]));
+    let [prefill, decode] = [prefill, decode].map(|path| std::fs::read(path).expect("was written"));
+    assert_eq!(prefill, decode);
+    let header = u64::from_le_bytes(prefill[..8].try_into().expect("8 bytes")) as usize;
+    let json: Value = serde_json::from_slice(&prefill[8..8 + header]).expect("JSON");
+    assert_eq!(json["logits"]["shape"], serde_json::json!([10, 2048]));
+    assert_eq!((prefill.len() - 8 - header, header % 8), (10 * 2048 * 4, 0));
+}
+
+fn info_bench_verify(folder: &Path) {
+    let text = stdout(&run(&mut command(folder, &["info", "--context", "100"])));
+    for words in [
+        "hash-model (hash)",
+        "2048 tokens",
+        "256 tokens by default, trained for 512",
+        "memory at 100",
+        "temperature 0.7",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let text = stdout(&run(&mut command(folder, &["bench", "--prompt", "32", "--gen", "8", "--repeat", "2"])));
+    assert!(text.contains("| hash-model | prompt 32 |") && text.contains("| hash-model | generate 8 |"), "{text}");
+    let text = stdout(&run(&mut command(folder, &["verify"])));
+    assert!(text.contains("no record to compare with"), "{text}");
+}
+
+fn chat(folder: &Path) {
+    let mut child = command(folder, &["chat", "--system", "Be brief."])
+        .env("SCRIPT", "Hello!")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    child.stdin.take().expect("stdin").write_all(b"Hi\nAnd again\n/new\nHi\n").expect("writes");
+    assert_eq!(stdout(&child.wait_with_output().expect("ends")), "Hello!\nHello!\nHello!\n");
+}
+
+fn serve(folder: &Path) {
+    let mut child = command(folder, &["serve", "--port", "0"]).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut notes = BufReader::new(child.stderr.take().expect("stderr"));
+    let mut line = String::new();
+    while !line.contains("listening on http://") {
+        line.clear();
+        assert_ne!(notes.read_line(&mut line).expect("reads"), 0, "it ended");
+    }
+    let address = line.split("http://").nth(1).expect("an address").split(';').next().expect("an address");
+    let mut stream = std::net::TcpStream::connect(address).expect("connects");
+    stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("sends");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("reads");
+    assert!(reply.starts_with("HTTP/1.1 200") && reply.ends_with("{\"status\":\"ok\"}"), "{reply}");
+    // A port in use is an error before the model is loaded.
+    let port = address.rsplit(':').next().expect("a port");
+    let refused = run(&mut command(folder, &["serve", "--port", port]));
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).starts_with(&format!("error: {address}: ")), "{}", stderr(&refused));
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("runs");
+    assert!(killed.success());
+    assert!(child.wait().expect("ends").success(), "a server that is told to stop has not failed");
+}
+
+fn errors(folder: &Path) {
+    let broken = folder.join("broken.json");
+    std::fs::write(&broken, "{").expect("writes");
+    let broken = broken.to_str().expect("UTF-8");
+    for (args, words) in [
+        (
+            &["generate", "--context", "513", "x"][..],
+            "a context of 513 tokens was asked for; this model has from 1 to 512",
+        ),
+        (&["generate", "--top-p", "2", "x"], "top_p is 2, which is not above 0 and at most 1"),
+        (&["logits", "--ids", "1,5000", "-o", "/dev/null"], "token id 5000 is outside the vocabulary of 2048"),
+        (&["logits", "--ids", "1", "-o", "/no/such/folder/x"], "/no/such/folder/x: No such file or directory"),
+        (&["tokenize", "--chat", "/no/such/file"], "/no/such/file: No such file or directory"),
+        (&["tokenize", "--chat", broken], "broken.json: EOF while parsing"),
+        (&["bench", "--prompt", "600"], "the prompt is 600 tokens long, which does not fit the context of 256 tokens"),
+    ] {
+        let output = run(&mut command(folder, args));
+        let text = stderr(&output);
+        let last = text.lines().last().unwrap_or_default();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
+        assert!(last.starts_with("error: ") && last.contains(words), "{args:?}: {text}");
+    }
+    for args in [
+        &["generate"][..],
+        &["nonsense"],
+        &["logits", "--ids", "x", "-o", "y"],
+        &["generate", "--max-tokens", "many", "x"],
+    ] {
+        assert_eq!(run(&mut command(folder, args)).status.code(), Some(2), "{args:?}");
+    }
+    let long = "story ".repeat(500);
+    let output = run(&mut command(folder, &["generate", &long]));
+    assert!(stderr(&output).contains("does not fit the context of 256 tokens"));
+    // The weights of another program.
+    let other = folder.join("other");
+    std::fs::write(&other, b"not these").expect("writes");
+    let output = run(command(folder, &["generate", "x"]).env("FORGE_WEIGHTS", &other));
+    assert!(stderr(&output).contains("is not the file this program was generated for: its length is 9 bytes"));
+}
+
+fn help(folder: &Path) {
+    let text = stdout(&run(&mut command(folder, &["--help"])));
+    for words in
+        ["Examples:", "generate", "chat", "serve", "logits", "tokenize", "info", "bench", "verify", "hash-model"]
+    {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(stdout(&run(&mut command(folder, &["generate", "--help"]))).contains("--repeat-penalty"));
+}
+
+fn a_closed_pipe_is_quiet(folder: &Path) {
+    let mut child = command(folder, &["generate", "Hi"])
+        .env("SCRIPT", "one two three four five six seven eight nine ten")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("ends");
+    assert!(output.status.success());
+    assert!(!stderr(&output).contains("error"), "{}", stderr(&output));
+}
+
+fn weights_are_looked_for(folder: &Path) {
+    let file = folder.join("weights.safetensors");
+    let output = run(command(folder, &["generate", "--weights", file.to_str().expect("UTF-8"), "x"])
+        .env("FORGE_WEIGHTS", "/no/such/file")
+        .env("SCRIPT", "a"));
+    assert_eq!(stdout(&output), "a\n");
+    let output = run(command(folder, &["generate", "x"]).env_remove("FORGE_WEIGHTS"));
+    let text = stderr(&output);
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights.safetensors");
+    assert!(text.contains("no weights file: looked at ") && text.contains(project.to_str().expect("UTF-8")), "{text}");
+}
