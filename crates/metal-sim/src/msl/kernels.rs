@@ -205,8 +205,14 @@ impl Source<'_> {
                 used.push(index);
                 next_index = index + 1;
             } else if lookup(&POSITIONS, &parameter.attribute).or(lookup(&INDICES, &parameter.attribute)).is_none() {
-                let (parameter, attribute) = (parameter.name.clone(), parameter.attribute.clone());
-                return Err(self.error(place.line, MslErrorKind::Attribute { kernel, parameter, attribute }));
+                let (line, attribute) = (parameter.line, parameter.attribute.clone());
+                let parameter = parameter.name.clone();
+                let kind = if attribute.is_empty() {
+                    MslErrorKind::NoAttribute { kernel, parameter }
+                } else {
+                    MslErrorKind::Attribute { kernel, parameter, attribute }
+                };
+                return Err(self.error(line, kind));
             }
         }
         Ok(KernelSource {

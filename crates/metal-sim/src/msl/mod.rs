@@ -43,6 +43,8 @@ pub enum MslErrorKind {
     BufferIndex { kernel: String, index: String },
     #[error("kernel {kernel}: two parameters have [[buffer({index})]]")]
     DuplicateBuffer { kernel: String, index: u32 },
+    #[error("kernel {kernel}: parameter {parameter} has no attribute that says what it is")]
+    NoAttribute { kernel: String, parameter: String },
     #[error("kernel {kernel}: parameter {parameter} has attribute {attribute}, which is not supported")]
     Attribute { kernel: String, parameter: String, attribute: String },
     #[error(

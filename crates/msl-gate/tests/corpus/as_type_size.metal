@@ -1,0 +1,7 @@
+// expect: 6: as_type: sizes differ
+#include <metal_stdlib>
+using namespace metal;
+kernel void k(device const float* a [[buffer(0)]], device float* o [[buffer(1)]], constant uint& n [[buffer(2)]],
+              uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
+    o[i] = as_type<float>(ushort(1));
+}

@@ -1,0 +1,8 @@
+// expect: 6: between mismatching address spaces
+#include <metal_stdlib>
+using namespace metal;
+kernel void k(device const float* a [[buffer(0)]], device float* o [[buffer(1)]], constant uint& n [[buffer(2)]],
+              uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
+    threadgroup float* p = (threadgroup float*)o;
+    p[i] = 0.0f;
+}

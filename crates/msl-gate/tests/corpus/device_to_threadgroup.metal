@@ -1,0 +1,9 @@
+// expect: 7: cannot initialize a variable of type
+#include <metal_stdlib>
+using namespace metal;
+kernel void k(device const float* a [[buffer(0)]], device float* o [[buffer(1)]], constant uint& n [[buffer(2)]],
+              uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
+    threadgroup float s[32];
+    threadgroup float* p = o;
+    p[0] = s[0];
+}

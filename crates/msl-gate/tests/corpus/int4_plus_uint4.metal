@@ -1,0 +1,9 @@
+// expect: 8: implicit conversions between vector types
+#include <metal_stdlib>
+using namespace metal;
+kernel void k(device const float* a [[buffer(0)]], device float* o [[buffer(1)]], constant uint& n [[buffer(2)]],
+              uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
+    int4 s = int4(1);
+    uint4 u = uint4(2u);
+    o[i] = float((s + u).x);
+}

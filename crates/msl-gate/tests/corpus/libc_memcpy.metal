@@ -1,0 +1,9 @@
+// expect: 7: use of undeclared identifier 'memcpy'
+#include <metal_stdlib>
+using namespace metal;
+kernel void k(device const float* a [[buffer(0)]], device float* o [[buffer(1)]], constant uint& n [[buffer(2)]],
+              uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
+    float x[4];
+    memcpy(x, x, 16);
+    o[i] = x[0];
+}

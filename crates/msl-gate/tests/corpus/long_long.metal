@@ -1,0 +1,8 @@
+// expect: 6: long long does not exist in MSL
+#include <metal_stdlib>
+using namespace metal;
+kernel void k(device const float* a [[buffer(0)]], device float* o [[buffer(1)]], constant uint& n [[buffer(2)]],
+              uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
+    long long d = 1;
+    o[i] = float(d);
+}

@@ -1,0 +1,7 @@
+// expect: 4: unmatched {
+#include <metal_stdlib>
+using namespace metal;
+kernel void k(device float* o [[buffer(0)]], uint i [[thread_position_in_grid]]) {
+    if (i > 0) {
+        o[i] = 0.0f;
+}

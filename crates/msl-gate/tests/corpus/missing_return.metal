@@ -1,0 +1,9 @@
+// expect: 5: non-void function does not return a value
+#include <metal_stdlib>
+using namespace metal;
+float f(float x) {
+}
+kernel void k(device const float* a [[buffer(0)]], device float* o [[buffer(1)]], constant uint& n [[buffer(2)]],
+              uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
+    o[i] = f(1.0f);
+}

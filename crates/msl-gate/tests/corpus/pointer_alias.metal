@@ -1,0 +1,10 @@
+// expect: 8: pointer to row must have an explicit address space
+#include <metal_stdlib>
+using namespace metal;
+using row = float;
+kernel void k(device const float* a [[buffer(0)]], device float* o [[buffer(1)]], constant uint& n [[buffer(2)]],
+              uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
+    float x = 0.0f;
+    row* p = &x;
+    o[i] = p[0];
+}

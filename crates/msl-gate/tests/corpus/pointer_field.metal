@@ -1,0 +1,12 @@
+// expect: 5: pointer to float must have an explicit address space
+#include <metal_stdlib>
+using namespace metal;
+struct S {
+    float* p;
+};
+kernel void k(device const float* a [[buffer(0)]], device float* o [[buffer(1)]], constant uint& n [[buffer(2)]],
+              uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
+    S s;
+    s.p = o;
+    s.p[i] = 0.0f;
+}

@@ -1,0 +1,8 @@
+// expect: 4: pointer to T must have an explicit address space
+#include <metal_stdlib>
+using namespace metal;
+template <typename T> float f(const T* p) { return p[0]; }
+kernel void k(device const float* a [[buffer(0)]], device float* o [[buffer(1)]], constant uint& n [[buffer(2)]],
+              uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
+    o[i] = f(a);
+}

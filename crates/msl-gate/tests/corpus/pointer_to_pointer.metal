@@ -1,0 +1,8 @@
+// expect: 6: pointer to pointer must have an explicit address space
+#include <metal_stdlib>
+using namespace metal;
+kernel void k(device const float* a [[buffer(0)]], device float* o [[buffer(1)]], constant uint& n [[buffer(2)]],
+              uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
+    device float** p = &o;
+    o[i] = p[0][i];
+}

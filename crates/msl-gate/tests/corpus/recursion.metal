@@ -1,0 +1,10 @@
+// expect: 4: f calls itself
+#include <metal_stdlib>
+using namespace metal;
+float f(float x) {
+    return x > 1.0f ? f(x - 1.0f) : x;
+}
+kernel void k(device const float* a [[buffer(0)]], device float* o [[buffer(1)]], constant uint& n [[buffer(2)]],
+              uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
+    o[i] = f(a[i]);
+}

@@ -1,0 +1,10 @@
+// expect: 4: reference to float must have an explicit address space
+#include <metal_stdlib>
+using namespace metal;
+void f(float& p) { p = 0.0f; }
+kernel void k(device const float* a [[buffer(0)]], device float* o [[buffer(1)]], constant uint& n [[buffer(2)]],
+              uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
+    float x;
+    f(x);
+    o[i] = x;
+}

@@ -1,0 +1,9 @@
+// expect: 7: no matching function
+#include <metal_stdlib>
+using namespace metal;
+kernel void k(device const float* a [[buffer(0)]], device float* o [[buffer(1)]], constant uint& n [[buffer(2)]],
+              uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
+    simdgroup_float8x8 m = simdgroup_float8x8(0.0f);
+    simdgroup_store(m, a, 8);
+    o[i] = 0.0f;
+}
