@@ -1,0 +1,243 @@
+// Attention of one new token over the KV cache, [position][kv head][HEAD_DIM], with online softmax. A threadgroup takes
+// HEADS_SHARED query heads of one kv head, which share each read of keys and values, over one part of the context;
+// several parts are put together by attention_combine.
+//
+// In a simdgroup LANES_EACH lanes hold one position, eight elements each, so that it reads 32 / LANES_EACH positions at
+// a time, STEPS times in a row before the softmax moves on. Scores are in powers of two.
+
+constant constexpr float NO_SCORE = -1.0e30f;
+
+constexpr uint lanes_each(uint head_dim) {
+    return head_dim > 128 ? 32 : head_dim > 64 ? 16 : head_dim > 32 ? 8 : head_dim > 16 ? 4 : head_dim > 8 ? 2 : 1;
+}
+
+constexpr uint power_of_two(uint n) { return n > 8 ? 16 : n > 4 ? 8 : n > 2 ? 4 : n; }
+
+inline void load8(device const half* p, thread float4* v) {
+    const uint4 bits = *(device const uint4*)p;
+    v[0] = float4(as_type<half4>(uint2(bits.x, bits.y)));
+    v[1] = float4(as_type<half4>(uint2(bits.z, bits.w)));
+}
+
+inline void load8(device const float* p, thread float4* v) {
+    v[0] = ((device const float4*)p)[0];
+    v[1] = ((device const float4*)p)[1];
+}
+
+// Sums each of COUNT values over the EACH lanes of a position; the lane gets that of head
+// (lane % EACH) / (EACH / COUNT). Lanes swap half of what they hold at each step.
+template <uint COUNT, uint EACH>
+inline float sum_heads(thread float* values, uint lane) {
+    uint width = EACH / 2;
+    for (uint n = COUNT; n > 1; n /= 2) {
+        const bool upper = (lane & width) != 0;
+        for (uint k = 0; k < n / 2; ++k) {
+            const float kept = upper ? values[k + n / 2] : values[k];
+            const float sent = upper ? values[k] : values[k + n / 2];
+            values[k] = kept + simd_shuffle_xor(sent, ushort(width));
+        }
+        width /= 2;
+    }
+    float sum = values[0];
+    for (uint w = EACH / COUNT / 2; w > 0; w /= 2) {
+        sum += simd_shuffle_xor(sum, ushort(w));
+    }
+    return sum;
+}
+
+// Floats of threadgroup memory that attention_part needs.
+constexpr uint attention_shared(uint head_dim, uint heads_shared, uint simdgroups) {
+    return simdgroups * heads_shared * (head_dim + 2);
+}
+
+// Part `part` of `parts` of the positions `first` to `position` (WINDOW positions at most; the cache holds WRAP of them
+// if WRAP is not 0), for heads group * HEADS_SHARED and on. With one part y is [HEADS, HEAD_DIM] and gets the result;
+// else it gets sums [parts][HEADS][HEAD_DIM] and then the highest score and the weight of each, [parts][HEADS][2].
+template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint HEADS_SHARED, uint SIMDGROUPS, uint STEPS, uint WINDOW,
+          uint WRAP, typename T>
+inline void attention_part(device const float* q, device const T* keys, device const T* values, device float* y,
+                           threadgroup float* shared, uint position, float scale, float softcap, uint group, uint part,
+                           uint parts, uint simdgroup, uint lane) {
+    constexpr uint EACH = lanes_each(HEAD_DIM);
+    constexpr uint VECTORS = (HEAD_DIM + 8 * EACH - 1) / (8 * EACH);
+    constexpr uint AT_ONCE = 32 / EACH;
+    constexpr uint COUNT = power_of_two(HEADS_SHARED);
+    constexpr uint STRIDE = KV_HEADS * HEAD_DIM;
+    constexpr float LOG2_E = 1.44269504f;
+    const uint head = group * HEADS_SHARED;
+    const uint kv_offset = head / (HEADS / KV_HEADS) * HEAD_DIM;
+    const uint place = lane / EACH;
+    const uint element = lane % EACH * 8;
+
+    const uint first = WINDOW != 0 && position + 1 > WINDOW ? position + 1 - WINDOW : 0;
+    const uint length = (position - first) / parts + 1;
+    const uint begin = min(first + part * length, position + 1);
+    const uint end = min(begin + length, position + 1);
+
+    float4 query[HEADS_SHARED * VECTORS * 2];
+    float4 acc[HEADS_SHARED * VECTORS * 2];
+    for (uint i = 0; i < HEADS_SHARED * VECTORS; ++i) {
+        const uint e = i % VECTORS * 8 * EACH + element;
+        const float factor = softcap == 0.0f ? scale * LOG2_E : scale;
+        const bool inside = HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM;
+        load8(q + (head + i / VECTORS) * HEAD_DIM + (inside ? e : 0), query + 2 * i);
+        query[2 * i] *= inside ? factor : 0.0f;
+        query[2 * i + 1] *= inside ? factor : 0.0f;
+        acc[2 * i] = 0.0f;
+        acc[2 * i + 1] = 0.0f;
+    }
+    float highest = NO_SCORE;
+    float total = 0.0f;
+    for (uint start = begin + simdgroup * (AT_ONCE * STEPS); start < end; start += SIMDGROUPS * AT_ONCE * STEPS) {
+        float scores[STEPS];
+        float top = NO_SCORE;
+        for (uint i = 0; i < STEPS; ++i) {
+            const uint at = min(start + i * AT_ONCE + place, end - 1);
+            device const T* key = keys + (WRAP != 0 ? at % WRAP : at) * STRIDE + kv_offset;
+            float sums[COUNT];
+            for (uint h = 0; h < COUNT; ++h) {
+                sums[h] = 0.0f;
+            }
+            for (uint n = 0; n < VECTORS; ++n) {
+                const uint e = n * 8 * EACH + element;
+                float4 k[2];
+                load8(key + (HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM ? e : 0), k);
+                for (uint h = 0; h < HEADS_SHARED; ++h) {
+                    const uint v = 2 * (h * VECTORS + n);
+                    sums[h] = fma4(k[0], query[v], fma4(k[1], query[v + 1], sums[h]));
+                }
+            }
+            float score = sum_heads<COUNT, EACH>(sums, lane);
+            if (softcap != 0.0f) {
+                score = softcap * LOG2_E * precise::tanh(score / softcap);
+            }
+            scores[i] = start + i * AT_ONCE + place < end ? score : NO_SCORE;
+            top = max(top, scores[i]);
+        }
+        for (uint w = EACH; w < 32; w *= 2) {
+            top = max(top, simd_shuffle_xor(top, ushort(w)));
+        }
+        top = max(top, highest);
+        const float correction = exp2(highest - top);
+        highest = top;
+        total *= correction;
+        for (uint h = 0; h < HEADS_SHARED; ++h) {
+            const float c = simd_shuffle(correction, ushort(h * (EACH / COUNT)));
+            for (uint n = 0; n < VECTORS * 2; ++n) {
+                acc[h * VECTORS * 2 + n] *= c;
+            }
+        }
+        for (uint i = 0; i < STEPS; ++i) {
+            const uint at = min(start + i * AT_ONCE + place, end - 1);
+            device const T* value = values + (WRAP != 0 ? at % WRAP : at) * STRIDE + kv_offset;
+            const float weight = exp2(scores[i] - highest);
+            total += weight;
+            float weights[HEADS_SHARED];
+            for (uint h = 0; h < HEADS_SHARED; ++h) {
+                weights[h] = simd_shuffle(weight, ushort(place * EACH + h * (EACH / COUNT)));
+            }
+            for (uint n = 0; n < VECTORS; ++n) {
+                const uint e = n * 8 * EACH + element;
+                float4 v[2];
+                load8(value + (HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM ? e : 0), v);
+                for (uint h = 0; h < HEADS_SHARED; ++h) {
+                    acc[2 * (h * VECTORS + n)] += weights[h] * v[0];
+                    acc[2 * (h * VECTORS + n) + 1] += weights[h] * v[1];
+                }
+            }
+        }
+    }
+    for (uint w = EACH; w < 32; w *= 2) {
+        total += simd_shuffle_xor(total, ushort(w));
+        for (uint i = 0; i < HEADS_SHARED * VECTORS * 2; ++i) {
+            acc[i] += simd_shuffle_xor(acc[i], ushort(w));
+        }
+    }
+    threadgroup float* scales = shared + SIMDGROUPS * HEADS_SHARED * HEAD_DIM;
+    for (uint h = 0; h < HEADS_SHARED; ++h) {
+        const uint at = simdgroup * HEADS_SHARED + h;
+        for (uint n = 0; n < VECTORS; ++n) {
+            const uint e = n * 8 * EACH + element;
+            if (place == 0 && (HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM)) {
+                threadgroup float4* own = (threadgroup float4*)(shared + at * HEAD_DIM + e);
+                own[0] = acc[2 * (h * VECTORS + n)];
+                own[1] = acc[2 * (h * VECTORS + n) + 1];
+            }
+        }
+        if (lane == h * (EACH / COUNT)) {
+            scales[2 * at] = highest;
+            scales[2 * at + 1] = total;
+        }
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    for (uint i = simdgroup * 32 + lane; i < HEADS_SHARED * HEAD_DIM / 4; i += SIMDGROUPS * 32) {
+        const uint h = i / (HEAD_DIM / 4);
+        float top = NO_SCORE;
+        for (uint s = 0; s < SIMDGROUPS; ++s) {
+            top = max(top, scales[2 * (s * HEADS_SHARED + h)]);
+        }
+        float4 sum = 0.0f;
+        float weight = 0.0f;
+        for (uint s = 0; s < SIMDGROUPS; ++s) {
+            const uint at = s * HEADS_SHARED + h;
+            const float c = exp2(scales[2 * at] - top);
+            sum += c * *(threadgroup const float4*)(shared + at * HEAD_DIM + i % (HEAD_DIM / 4) * 4);
+            weight += c * scales[2 * at + 1];
+        }
+        if (parts == 1) {
+            ((device float4*)(y + head * HEAD_DIM))[i] = sum / weight;
+        } else {
+            ((device float4*)(y + (part * HEADS + head) * HEAD_DIM))[i] = sum;
+            if (i % (HEAD_DIM / 4) == 0) {
+                device float* scale_of = y + parts * HEADS * HEAD_DIM + (part * HEADS + head + h) * 2;
+                scale_of[0] = top;
+                scale_of[1] = weight;
+            }
+        }
+    }
+}
+
+// Puts the parts of one head together; `shared` holds SIMDGROUPS * HEAD_DIM floats.
+template <uint HEADS, uint HEAD_DIM, uint SIMDGROUPS>
+inline void attention_combine(device const float* sums, device float* y, threadgroup float* shared, uint parts,
+                              uint head, uint simdgroup, uint lane) {
+    constexpr uint VECTORS = (HEAD_DIM / 4 + 31) / 32;
+    device const float2* scales = (device const float2*)(sums + parts * HEADS * HEAD_DIM);
+    float top = NO_SCORE;
+    for (uint part = lane; part < parts; part += 32) {
+        top = max(top, scales[part * HEADS + head].x);
+    }
+    top = simd_max(top);
+    float weight = 0.0f;
+    for (uint part = lane; part < parts; part += 32) {
+        const float2 scale = scales[part * HEADS + head];
+        weight += scale.y * exp2(scale.x - top);
+    }
+    weight = simd_sum(weight);
+    float4 acc[VECTORS];
+    for (uint n = 0; n < VECTORS; ++n) {
+        acc[n] = 0.0f;
+    }
+    for (uint part = simdgroup; part < parts; part += SIMDGROUPS) {
+        const float c = exp2(scales[part * HEADS + head].x - top);
+        device const float4* sum = (device const float4*)(sums + (part * HEADS + head) * HEAD_DIM);
+        for (uint n = 0; n < VECTORS; ++n) {
+            if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {
+                acc[n] += c * sum[lane + n * 32];
+            }
+        }
+    }
+    for (uint n = 0; n < VECTORS; ++n) {
+        if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {
+            ((threadgroup float4*)(shared + simdgroup * HEAD_DIM))[lane + n * 32] = acc[n];
+        }
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    for (uint i = simdgroup * 32 + lane; i < HEAD_DIM; i += SIMDGROUPS * 32) {
+        float sum = 0.0f;
+        for (uint s = 0; s < SIMDGROUPS; ++s) {
+            sum += shared[s * HEAD_DIM + i];
+        }
+        y[head * HEAD_DIM + i] = sum / weight;
+    }
+}
