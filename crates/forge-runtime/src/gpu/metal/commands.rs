@@ -1,6 +1,6 @@
 //! Command buffers: one concurrent compute encoder each, explicit barriers, and the outcome checked after the wait.
 
-use objc2::rc::Retained;
+use objc2::rc::{Retained, autoreleasepool};
 use objc2::runtime::ProtocolObject;
 use objc2_foundation::NSString;
 use objc2_metal::{
@@ -97,13 +97,15 @@ impl Pending {
         let Some(commands) = &self.commands else {
             return Err(failed("Metal gave no command buffer for it".to_owned()));
         };
-        commands.waitUntilCompleted();
-        if commands.status() == MTLCommandBufferStatus::Completed {
-            return Ok(GpuTime { seconds: commands.GPUEndTime() - commands.GPUStartTime() });
-        }
-        Err(failed(match commands.error() {
-            Some(error) => explain_fault(&error.localizedDescription().to_string(), error.code()),
-            None => "it did not complete, and Metal gives no reason".to_owned(),
-        }))
+        autoreleasepool(|_| {
+            commands.waitUntilCompleted();
+            if commands.status() == MTLCommandBufferStatus::Completed {
+                return Ok(GpuTime { seconds: commands.GPUEndTime() - commands.GPUStartTime() });
+            }
+            Err(failed(match commands.error() {
+                Some(error) => explain_fault(&error.localizedDescription().to_string(), error.code()),
+                None => "it did not complete, and Metal gives no reason".to_owned(),
+            }))
+        })
     }
 }
