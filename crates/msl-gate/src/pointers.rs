@@ -1,6 +1,7 @@
 //! Pointers and references without an address space: Apple's compiler rejects each, C++ for OpenCL gives them one.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use crate::text::{Fault, Text};
 
@@ -57,43 +58,68 @@ fn is_vector(word: &str) -> bool {
     word.strip_suffix(['2', '3', '4']).is_some_and(|base| SCALARS[1..13].contains(&base))
 }
 
-/// Types that the file declares: structures, aliases, template parameters; and its class templates.
-fn declared<'a>(text: &Text<'a>) -> (BTreeSet<&'a str>, BTreeSet<&'a str>) {
-    let (mut types, mut templates) = (BTreeSet::new(), BTreeSet::new());
-    for at in 0..text.len() {
-        match text.at(at) {
-            "struct" | "class" | "typename" | "enum" if text.is_identifier(at + 1) => {
-                let name = if matches!(text.at(at + 1), "class" | "struct") { at + 2 } else { at + 1 };
-                if text.before(at) == ">" && text.at(at) == "struct" {
-                    templates.insert(text.at(name));
-                }
-                // `typename T::X` names a member of T, which its own `*` check reads
-                if text.at(name + 1) != "::" {
-                    types.insert(text.at(name));
-                }
-            }
-            "using" if text.is_identifier(at + 1) && text.at(at + 2) == "=" => {
-                types.insert(text.at(at + 1));
-            }
-            "typedef" => {
-                let end = (at..text.len()).find(|end| text.at(*end) == ";").unwrap_or(at);
-                let name = (at..end).rev().find(|name| text.is_identifier(*name));
-                types.extend(name.map(|name| text.at(name)));
-            }
+/// Types that the file declares.
+struct Types<'a> {
+    /// Structures and aliases.
+    names: BTreeSet<&'a str>,
+    /// Class templates.
+    templates: BTreeSet<&'a str>,
+    /// Template parameters, each a type in its template only; elsewhere the name may be a number's.
+    parameters: Vec<(&'a str, Range<usize>)>,
+}
+
+/// The end of the declaration whose template parameters end at `at`.
+fn declaration_end(text: &Text<'_>, at: usize) -> usize {
+    for end in at..text.len() {
+        match text.at(end) {
+            "{" => return text.matching(end, "{", "}"),
+            ";" => return end,
             _ => {}
         }
     }
-    (types, templates)
+    text.len()
 }
 
-struct Types<'a> {
-    types: BTreeSet<&'a str>,
-    templates: BTreeSet<&'a str>,
-}
+impl<'a> Types<'a> {
+    fn new(text: &Text<'a>) -> Self {
+        let mut types = Self { names: BTreeSet::new(), templates: BTreeSet::new(), parameters: Vec::new() };
+        for at in 0..text.len() {
+            let next = text.at(at + 1);
+            match text.at(at) {
+                "template" if next == "<" => {
+                    let end = text.matching(at + 1, "<", ">");
+                    let extent = at..declaration_end(text, end);
+                    let parameters = (at..end).filter(|at| matches!(text.at(*at), "typename" | "class"));
+                    types.parameters.extend(parameters.map(|at| (text.at(at + 1), extent.clone())));
+                }
+                "struct" | "class" | "enum" if text.is_identifier(at + 1) && !matches!(text.before(at), "<" | ",") => {
+                    let name = text.at(if next == "class" { at + 2 } else { at + 1 });
+                    types.names.insert(name);
+                    if text.before(at) == ">" {
+                        types.templates.insert(name);
+                    }
+                }
+                "using" if text.is_identifier(at + 1) && text.at(at + 2) == "=" => {
+                    types.names.insert(next);
+                }
+                "typedef" => {
+                    let end = (at..text.len()).find(|end| text.at(*end) == ";").unwrap_or(at);
+                    let name = (at..end).rev().find(|name| text.is_identifier(*name));
+                    types.names.extend(name.map(|name| text.at(name)));
+                }
+                _ => {}
+            }
+        }
+        types
+    }
 
-impl Types<'_> {
-    fn is_type(&self, word: &str) -> bool {
-        SCALARS.contains(&word) || CLASSES.contains(&word) || is_vector(word) || self.types.contains(word)
+    fn is_type(&self, word: &str, at: usize) -> bool {
+        let is_parameter = || self.parameters.iter().any(|(name, extent)| *name == word && extent.contains(&at));
+        SCALARS.contains(&word)
+            || CLASSES.contains(&word)
+            || is_vector(word)
+            || self.names.contains(word)
+            || is_parameter()
     }
 
     /// The first token of the type that ends at `at`, if one does.
@@ -105,7 +131,7 @@ impl Types<'_> {
             let known = TEMPLATES.contains(&name) || self.templates.contains(name);
             return (known && open > 0).then(|| self.qualified_begin(text, open - 1));
         }
-        if self.is_type(word) {
+        if self.is_type(word, at) {
             return Some(self.qualified_begin(text, at));
         }
         // `typename T::Block`
@@ -136,8 +162,7 @@ fn declares(text: &Text<'_>, at: usize) -> bool {
 
 /// Faults of pointers and references, in declarations, casts, members, parameters and template arguments.
 pub(crate) fn check(text: &Text<'_>) -> Vec<Fault> {
-    let (types, templates) = declared(text);
-    let types = Types { types, templates };
+    let types = Types::new(text);
     let mut found = Vec::new();
     for at in 1..text.len() {
         let mark = text.at(at);

@@ -15,6 +15,11 @@ struct Scale {
 };
 template <typename F, typename T> inline T through(T x) { return F::template apply<T>(x); }
 template <typename F, uint N> inline void fill(threadgroup float* shared, uint tid) { shared[tid] = through<F>(float(N)); }
+// T is a type above, a number here.
+inline uint product(uint M) {
+    constexpr uint T = 2;
+    return T * M + M & T;
+}
 constant float TABLE[2] = {0.5f, 1.5f};
 constant constexpr uint LANES = 32;
 [[max_total_threads_per_threadgroup(LANES * 2)]]
