@@ -5,6 +5,7 @@
 //! [`schedule`] → [`barriers`] → [`pack`].
 
 pub mod barriers;
+pub mod costs;
 pub mod error;
 pub mod fuse;
 pub mod geometry;
