@@ -1,5 +1,5 @@
-// Codes of 1 bits. A single bit among bits 23 to 30 of a float, its exponent, reads as a power of two or as 0; the input of each
-// column is scaled so that all products come to x * 2^-40.
+// Codes of 1 bit, a byte a lane and tile with the 8 columns in order. A single bit among bits 23 to 30 of a float, its
+// exponent, reads as a power of two or as 0; the input of each column is scaled so that all products come to x * 2^-40.
 struct Codes1 {
     // Tiles in a whole group.
     static constexpr constant uint TILES = 4;
@@ -14,15 +14,15 @@ struct Codes1 {
 
     // Makes the input of tile t fit where its codes are.
     static inline void place_input(uint t, thread float4* v) {
-        v[0] *= float4(factor(t), factor(t + 16), factor(t + 4), factor(t + 20));
-        v[1] *= float4(factor(t + 8), factor(t + 24), factor(t + 12), factor(t + 28));
+        v[0] *= float4(factor(8 * t), factor(8 * t + 1), factor(8 * t + 2), factor(8 * t + 3));
+        v[1] *= float4(factor(8 * t + 4), factor(8 * t + 5), factor(8 * t + 6), factor(8 * t + 7));
     }
 
     // The words of a lane in T tiles from `tile` on.
     template <uint ROWS, uint COLS, uint T>
     static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane,
                             thread uint* words) {
-        words[0] = load_1_bit<T>(plane_row<COLS / 8>(weights, row, step) + tile * (TILE / 8), lane);
+        load_words<T>(plane_row<COLS / 8>(weights, row, step) + tile * (TILE / 8) + lane * T, words);
     }
 
     // Where bit k is read: after a shift left by 0, 8, 16 or 24, or right by 1.
@@ -39,14 +39,16 @@ struct Codes1 {
     template <uint HALVES, uint T>
     static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
         const uint w = words[0];
-        const float4 a = float4(bit(w, t), bit(w, t + 16), bit(w, t + 4), bit(w, t + 20));
-        const float4 b = float4(bit(w, t + 8), bit(w, t + 24), bit(w, t + 12), bit(w, t + 28));
+        const float4 a = float4(bit(w, 8 * t), bit(w, 8 * t + 1), bit(w, 8 * t + 2), bit(w, 8 * t + 3));
+        const float4 b = float4(bit(w, 8 * t + 4), bit(w, 8 * t + 5), bit(w, 8 * t + 6), bit(w, 8 * t + 7));
         return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
     }
 
     // The four codes of a run.
     template <uint ROWS, uint COLS>
     static inline float4 four(device const uchar* weights, uint row, Place p) {
-        return four_of_1_bit(plane_row<COLS / 8>(weights, row, 0) + p.tile * (TILE / 8), p);
+        device const uchar* group = plane_row<COLS / 8>(weights, row, 0) + p.tile * (TILE / 8);
+        const uint bits = group[p.lane * p.count + p.t] >> (4 * p.j);
+        return float4(bits & 1, bits >> 1 & 1, bits >> 2 & 1, bits >> 3 & 1);
     }
 };

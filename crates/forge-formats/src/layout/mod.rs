@@ -158,6 +158,7 @@ impl Packer {
                 Plane::Codes { shift, bits } => {
                     write::codes(&self.scheme, cols, &self.parts.codes, shift, bits, out);
                 }
+                Plane::Bits => write::bits(&self.scheme, cols, &self.parts.codes, out),
                 Plane::Blocks { bits } => {
                     let entries = entries.next().expect("one list of entries per plane of blocks");
                     write::blocks(&self.scheme, cols, entries, bits, out);

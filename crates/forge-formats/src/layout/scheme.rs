@@ -18,6 +18,8 @@ pub(super) enum Plane {
         /// Bits: 1, 2, 4 or 8.
         bits: usize,
     },
+    /// Codes of 1 bit, a byte per lane and tile with the lane's columns in order.
+    Bits,
     /// One entry of so many bits per block, within a group of tiles ordered by block in the tile, then tile.
     Blocks {
         /// Bits: 2, 4, 8, 16 or 32; less than 8 only where rows are whole tiles.
@@ -41,7 +43,6 @@ pub(super) struct Scheme {
     pub planes: &'static [Plane],
 }
 
-const CODES_1: Plane = Plane::Codes { shift: 0, bits: 1 };
 const CODES_2: Plane = Plane::Codes { shift: 0, bits: 2 };
 const CODES_4: Plane = Plane::Codes { shift: 0, bits: 4 };
 const CODES_8: Plane = Plane::Codes { shift: 0, bits: 8 };
@@ -66,7 +67,7 @@ impl Scheme {
             Format::Q5_0 => scheme(32, 4, &[CODES_4, FIFTH_BIT, HALF]),
             Format::Q5_1 => scheme(32, 4, &[CODES_4, FIFTH_BIT, TWO_HALVES]),
             Format::Mxfp4 => scheme(32, 4, &[CODES_4, BYTE]),
-            Format::Q1_0 => scheme(128, 4, &[CODES_1, HALF]),
+            Format::Q1_0 => scheme(128, 4, &[Plane::Bits, HALF]),
             Format::Tq2_0G128 => scheme(128, 4, &[CODES_2, HALF]),
             Format::Q2K => scheme(16, 4, &[CODES_2, BYTE, Plane::Supers { bytes: 4 }]),
             Format::Q3K => {
@@ -131,6 +132,7 @@ impl Plane {
         match self {
             Self::Values { bytes } => cols * bytes,
             Self::Codes { bits, .. } => cols * bits / 8,
+            Self::Bits => cols / 8,
             Self::Blocks { bits } => cols / scheme.block * bits / 8,
             Self::Supers { bytes } => cols / TILE * bytes,
         }

@@ -3,45 +3,66 @@
 use super::scheme::Scheme;
 use super::{LANES, TILE};
 
+/// Bits of a word's codes for a lane's 8 columns of one tile, by the bits of the word.
+const PLACES_IN_32: [u32; 8] = [0, 16, 4, 20, 8, 24, 12, 28];
+const PLACES_IN_16: [u32; 8] = [0, 2, 4, 6, 8, 10, 12, 14];
+const PLACES_IN_8: [u32; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+
+/// Calls `put` for every lane of every group with the tiles in the group and, per tile, the codes of the lane's two runs.
+fn each_lane<'a>(
+    scheme: &Scheme,
+    cols: usize,
+    codes: &'a [u8],
+    mut put: impl FnMut(usize, &dyn Fn(usize) -> [&'a [u8]; 2]),
+) {
+    let lanes_per_block = scheme.block / 8;
+    for group in scheme.groups(cols) {
+        for lane in 0..LANES.min(group.cols / 8) {
+            let first = group.tile * TILE + lane / lanes_per_block * scheme.block + lane % lanes_per_block * 4;
+            put(group.count, &|tile| {
+                let run = first + tile * TILE;
+                [&codes[run..run + 4], &codes[run + scheme.block / 2..][..4]]
+            });
+        }
+    }
+}
+
 /// Codes of a row: per group, per lane, the lane's tiles. 8-bit codes follow in column order. Others lie in words: bit
 /// `4p..` of the low half holds column `2p` of the lane's 8, of the high half column `2p + 1`, the word's tiles side by
 /// side within the nibble. A lane whose tiles fill less than 32 bits puts both columns of a pair next to one another.
 pub(super) fn codes(scheme: &Scheme, cols: usize, codes: &[u8], shift: u32, bits: usize, out: &mut Vec<u8>) {
-    let mask = ((1_u32 << bits) - 1) as u8;
-    let field = |column: usize| codes[column] >> shift & mask;
-    let lanes_per_block = scheme.block / 8;
-    for group in scheme.groups(cols) {
-        for lane in 0..LANES.min(group.cols / 8) {
-            let first = lane / lanes_per_block * scheme.block + lane % lanes_per_block * 4;
-            let column = |tile: usize, element: usize| {
-                (group.tile + tile) * TILE + first + element / 4 * (scheme.block / 2) + element % 4
-            };
-            if bits == 8 {
-                // Whole bytes: runs of four are copied as they are, which packing's throughput depends on.
-                for i in (0..group.count * 8).step_by(4) {
-                    let run = column(i / 8, i % 8);
-                    out.extend_from_slice(&codes[run..run + 4]);
-                }
-                continue;
-            }
-            let word_bits = (group.count * 8 * bits).min(32);
-            let tiles_per_word = word_bits / (8 * bits);
-            for word_tile in (0..group.count).step_by(tiles_per_word) {
-                let mut word = 0_u32;
-                for i in 0..tiles_per_word * 8 {
-                    let (tile, pair, second) = (i / 8, i % 8 / 2, i % 2);
-                    let code = field(column(word_tile + tile, i % 8));
-                    let place = if word_bits == 32 {
-                        second * 16 + pair * 4
-                    } else {
-                        pair * (word_bits / 4) + second * (word_bits / 8)
-                    };
-                    word |= u32::from(code) << (place + tile * bits);
-                }
-                out.extend_from_slice(&word.to_le_bytes()[..word_bits / 8]);
-            }
+    let mask = (1_u32 << bits) - 1;
+    each_lane(scheme, cols, codes, |count, runs| {
+        if bits == 8 {
+            (0..count).flat_map(runs).for_each(|run| out.extend_from_slice(run));
+            return;
         }
-    }
+        let word_bits = (count * 8 * bits).min(32);
+        let (tiles, places) = match word_bits {
+            32 => (4 / bits, PLACES_IN_32),
+            16 => (2 / bits, PLACES_IN_16),
+            _ => (1, PLACES_IN_8),
+        };
+        for first in (0..count).step_by(tiles) {
+            let mut word = 0;
+            for tile in 0..tiles {
+                for (code, place) in runs(first + tile).into_iter().flatten().zip(places) {
+                    word |= (u32::from(*code) >> shift & mask) << (place + (tile * bits) as u32);
+                }
+            }
+            out.extend_from_slice(&word.to_le_bytes()[..word_bits / 8]);
+        }
+    });
+}
+
+/// Codes of 1 bit: a byte per lane and tile, the lane's columns from bit 0 up.
+pub(super) fn bits(scheme: &Scheme, cols: usize, codes: &[u8], out: &mut Vec<u8>) {
+    each_lane(scheme, cols, codes, |count, runs| {
+        for tile in 0..count {
+            let columns = runs(tile).into_iter().flatten().zip(PLACES_IN_8);
+            out.push(columns.fold(0, |byte, (code, place)| byte | code << place));
+        }
+    });
 }
 
 /// Entries of a row, one per block in column order: per group by block in the tile, then tile, as a little-endian stream

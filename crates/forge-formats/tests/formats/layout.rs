@@ -178,7 +178,8 @@ fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -
         Format::Q1_0 => {
             let p = place(128, 4);
             let d = low_half(packed.entry(1, 16, 16, row, &p));
-            packed.four(0, 1, row, &p).map(|q| d * (2.0 * q as f32 - 1.0))
+            let byte = packed.plane(0, row)[p.tile * 32 + p.lane * p.count + p.t];
+            [0, 1, 2, 3].map(|i| if byte >> (4 * p.j + i) & 1 == 1 { d } else { -d })
         }
         Format::Tq2_0G128 => {
             let p = place(128, 4);
