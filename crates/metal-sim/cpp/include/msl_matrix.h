@@ -65,7 +65,8 @@ MSL_AI simdgroup_matrix<T, R, C> make_filled_simdgroup_matrix(T v) {
   return simdgroup_matrix<T, R, C>(v);
 }
 template <class T>
-MSL_AI void simdgroup_load(simdgroup_matrix<T, 8, 8>& d, const T* src, ulong stride = 8, ulong2 origin = 0, bool transpose = false, MSL_SITE) {
+MSL_AI void simdgroup_load(simdgroup_matrix<T, 8, 8>& d, const T* src, ulong stride = 8, ulong2 origin = 0,
+                           bool transpose = false, MSL_SITE) {
   msl::matrix_uniform(site);
   unsigned lane = msl::my_lane(), r = msl::matrix_row(lane), c = msl::matrix_column(lane);
   if (transpose) {
@@ -75,7 +76,8 @@ MSL_AI void simdgroup_load(simdgroup_matrix<T, 8, 8>& d, const T* src, ulong str
   }
 }
 template <class T>
-MSL_AI void simdgroup_store(const simdgroup_matrix<T, 8, 8>& s, T* dst, ulong stride = 8, ulong2 origin = 0, bool transpose = false, MSL_SITE) {
+MSL_AI void simdgroup_store(const simdgroup_matrix<T, 8, 8>& s, T* dst, ulong stride = 8, ulong2 origin = 0,
+                            bool transpose = false, MSL_SITE) {
   msl::matrix_uniform(site);
   unsigned lane = msl::my_lane(), r = msl::matrix_row(lane), c = msl::matrix_column(lane);
   if (transpose) {
@@ -85,11 +87,14 @@ MSL_AI void simdgroup_store(const simdgroup_matrix<T, 8, 8>& s, T* dst, ulong st
   }
 }
 template <class D, class A, class B, class C>
-MSL_AI void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, const simdgroup_matrix<A, 8, 8>& a, const simdgroup_matrix<B, 8, 8>& b, const simdgroup_matrix<C, 8, 8>& c, MSL_SITE) {
+MSL_AI void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, const simdgroup_matrix<A, 8, 8>& a,
+                                          const simdgroup_matrix<B, 8, 8>& b, const simdgroup_matrix<C, 8, 8>& c,
+                                          MSL_SITE) {
   d.e = msl::multiplied<D, A, B>(a.e, b.e, __builtin_convertvector(c.e, msl::Pair), site);
 }
 template <class D, class A, class B>
-MSL_AI void simdgroup_multiply(simdgroup_matrix<D, 8, 8>& d, const simdgroup_matrix<A, 8, 8>& a, const simdgroup_matrix<B, 8, 8>& b, MSL_SITE) {
+MSL_AI void simdgroup_multiply(simdgroup_matrix<D, 8, 8>& d, const simdgroup_matrix<A, 8, 8>& a,
+                               const simdgroup_matrix<B, 8, 8>& b, MSL_SITE) {
   d.e = msl::multiplied<D, A, B>(a.e, b.e, msl::Pair(0), site);
 }
 template <class A, class B>

@@ -1,5 +1,5 @@
-// Barriers and simdgroup functions. Each lane publishes its operand in its simdgroup's slots and waits; the last lane to
-// arrive computes all results.
+// Barriers and simdgroup functions. Each lane publishes its operand in its simdgroup's slots and waits; the last lane
+// to arrive computes all results.
 #pragma once
 #include "msl_math.h"
 
@@ -40,16 +40,16 @@ T one() {
   T v{};
   return (T)(v + (typename vt<T>::e)1);
 }
-#define MSL_REDUCE(NAME, IDENTITY, EXPR) \
-  template <class T> \
-  void NAME(Simdgroup* g, uint32_t lanes) { \
+#define MSL_REDUCE(NAME, IDENTITY, EXPR)                               \
+  template <class T>                                                   \
+  void NAME(Simdgroup* g, uint32_t lanes) {                            \
     reduce<T>(g, lanes, IDENTITY, [](T a, T b) { return (T)(EXPR); }); \
   }
 MSL_REDUCE(reduce_sum, T(0), a + b)
 MSL_REDUCE(reduce_product, one<T>(), a* b)
 MSL_REDUCE(reduce_max, any_lane<T>(g, lanes), metal::max(a, b))
 MSL_REDUCE(reduce_min, any_lane<T>(g, lanes), metal::min(a, b))
-MSL_REDUCE(reduce_and, (T) ~T(0), a & b)
+MSL_REDUCE(reduce_and, (T)~T(0), a& b)
 MSL_REDUCE(reduce_or, T(0), a | b)
 MSL_REDUCE(reduce_xor, T(0), a ^ b)
 #undef MSL_REDUCE
@@ -84,8 +84,10 @@ void shuffle(Simdgroup* g, uint32_t lanes) {
     for (int i = 0; i < 32; i++) {
       uint32_t from = g->key[i];
       if (!(lanes >> i & 1)) continue;
-      if (from < 32 && (lanes >> from & 1)) r[i] = slot<T>(g, from);
-      else memset(&r[i], 0xFF, sizeof(T));
+      if (from < 32 && (lanes >> from & 1))
+        r[i] = slot<T>(g, from);
+      else
+        memset(&r[i], 0xFF, sizeof(T));
     }
   }
   for (uint32_t m = lanes; m; m &= m - 1) slot<T>(g, __builtin_ctz(m)) = r[__builtin_ctz(m)];
@@ -125,14 +127,20 @@ MSL_NOINSTR Ballot voted(bool vote, uint64_t site) {
 }  // namespace msl
 
 namespace metal {
-enum class mem_flags { mem_none = 0, mem_device = 1, mem_threadgroup = 2, mem_texture = 4, mem_threadgroup_imageblock = 8 };
+enum class mem_flags {
+  mem_none = 0,
+  mem_device = 1,
+  mem_threadgroup = 2,
+  mem_texture = 4,
+  mem_threadgroup_imageblock = 8
+};
 MSL_AI constexpr mem_flags operator|(mem_flags a, mem_flags b) { return (mem_flags)((int)a | (int)b); }
 MSL_AI void threadgroup_barrier(mem_flags f, MSL_SITE) { msl::barrier_wait(site, (int)f); }
 MSL_AI void simdgroup_barrier(mem_flags f, MSL_SITE) { msl::simd_barrier_wait(site, (int)f); }
 
-#define MSL_REDUCTION(NAME, FN) \
-  template <class T> \
-  MSL_AI T NAME(T v, MSL_SITE) { \
+#define MSL_REDUCTION(NAME, FN)                  \
+  template <class T>                             \
+  MSL_AI T NAME(T v, MSL_SITE) {                 \
     return msl::reduced<T>(v, msl::FN<T>, site); \
   }
 MSL_REDUCTION(simd_sum, reduce_sum)
@@ -154,11 +162,11 @@ MSL_AI T simd_prefix_exclusive_sum(T v, MSL_SITE) {
 }
 
 // FROM: the lane to read, with `lane` this one and `n` the argument.
-#define MSL_SHUFFLE(NAME, FROM) \
-  template <class T> \
-  MSL_AI T NAME(T v, ushort n, MSL_SITE) { \
-    unsigned lane = msl::my_lane(); \
-    (void)lane; \
+#define MSL_SHUFFLE(NAME, FROM)                               \
+  template <class T>                                          \
+  MSL_AI T NAME(T v, ushort n, MSL_SITE) {                    \
+    unsigned lane = msl::my_lane();                           \
+    (void)lane;                                               \
     return msl::exchanged<T>(v, FROM, msl::shuffle<T>, site); \
   }
 MSL_SHUFFLE(simd_shuffle, n)

@@ -1,12 +1,13 @@
-// Checked mode. Kernels are compiled with clang's -fsanitize=thread and parts of -fsanitize=undefined, whose runtimes are
-// not linked: this file is the runtime. Every load and store of a kernel arrives here with its address and size.
+// Checked mode. Kernels are compiled with clang's -fsanitize=thread and parts of -fsanitize=undefined, whose runtimes
+// are not linked: this file is the runtime. Every load and store of a kernel arrives here with its address and size.
 #include "msl_check.h"
 
-#include <cstdio>
-#include <cstdlib>
 #include <dlfcn.h>
 #include <link.h>
 #include <sys/mman.h>
+
+#include <cstdio>
+#include <cstdlib>
 
 namespace msl {
 // Who touched a byte last, and how the barriers stood then.
@@ -23,7 +24,7 @@ struct Cell {
 struct HostRegion {
   uint8_t* lo;
   uint64_t len;
-  uint64_t* written;               // bytes that hold something; null: all do
+  uint64_t* written;                 // bytes that hold something; null: all do
   uint64_t *was_read, *was_written;  // bytes touched by this dispatch
 };
 struct HostBinding {
@@ -79,7 +80,8 @@ static void find_object() {
       nullptr);
 }
 static Cell* map_cells(size_t n) {
-  void* p = mmap(nullptr, (n + 1) * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* p =
+      mmap(nullptr, (n + 1) * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   return p == MAP_FAILED ? nullptr : (Cell*)p;
 }
 
@@ -147,7 +149,8 @@ static Place place(Check* c, const Region& r, uintptr_t a) {
   }
   HostBinding* b = binding_of(c, r, a, 1, true);
   if (!b) b = &c->bindings[r.first_binding];
-  snprintf(p.text, sizeof p.text, "buffer(%u) %s (%s) byte %ld of %lu", b->index, b->name, b->label, (long)(a - r.lo) - (long)b->begin, (unsigned long)(b->end - b->begin));
+  snprintf(p.text, sizeof p.text, "buffer(%u) %s (%s) byte %ld of %lu", b->index, b->name, b->label,
+           (long)(a - r.lo) - (long)b->begin, (unsigned long)(b->end - b->begin));
   return p;
 }
 static __attribute__((noinline)) void out_of_bounds(Worker* w, uintptr_t a, size_t n, bool write, uint32_t pc) {
@@ -161,7 +164,9 @@ static __attribute__((noinline)) void out_of_bounds(Worker* w, uintptr_t a, size
   };
   for (unsigned i = 0; i < c->region_count; i++) near(c->regions[i]);
   for (unsigned i = 0; i < c->tg_count; i++) near(c->tg[i]);
-  report(w, "out-of-bounds %s of %zu bytes at pc+0x%x by thread %u of threadgroup %lu: %s", write ? "write" : "read", n, pc, thread_index(), (unsigned long)c->group, best && distance < FAR ? place(c, *best, a).text : "far from everything bound");
+  report(w, "out-of-bounds %s of %zu bytes at pc+0x%x by thread %u of threadgroup %lu: %s", write ? "write" : "read", n,
+         pc, thread_index(), (unsigned long)c->group,
+         best && distance < FAR ? place(c, *best, a).text : "far from everything bound");
   abort_group(w);
 }
 
@@ -190,9 +195,11 @@ static void race(Worker* w, Region& r, uintptr_t a, bool write, uint32_t pc, con
   uint32_t thread = (other.who - 1) & 1023, group = (other.who - 1) >> 10;
   const char *verb = write ? "write" : "read", *other_verb = other_write ? "write" : "read";
   if (r.host && group != (uint32_t)c->group)
-    report(w, "race on %s: %s at pc+0x%x by thread %u of threadgroup %lu, %s at pc+0x%x by thread %u of threadgroup %u", place(c, r, a).text, verb, pc, thread_index(), (unsigned long)c->group, other_verb, other.pc, thread, group);
+    report(w, "race on %s: %s at pc+0x%x by thread %u of threadgroup %lu, %s at pc+0x%x by thread %u of threadgroup %u",
+           place(c, r, a).text, verb, pc, thread_index(), (unsigned long)c->group, other_verb, other.pc, thread, group);
   else
-    report(w, "race on %s: %s at pc+0x%x by thread %u, %s at pc+0x%x by thread %u, no barrier between", place(c, r, a).text, verb, pc, thread_index(), other_verb, other.pc, thread);
+    report(w, "race on %s: %s at pc+0x%x by thread %u, %s at pc+0x%x by thread %u, no barrier between",
+           place(c, r, a).text, verb, pc, thread_index(), other_verb, other.pc, thread);
 }
 
 // One access inside region r.
@@ -206,14 +213,17 @@ static void touch(Worker* w, Region& r, uintptr_t a, size_t n, bool write, bool 
       if (r.host->written) set_bits(r.host->written, at, n);
     } else {
       set_bits(r.host->was_read, at, n);
-      if (r.host->written && !all_bits(r.host->written, at, n, missing) && once(c, pc, 1)) report(w, "read of memory nobody wrote at pc+0x%x by thread %u of threadgroup %lu: %s", pc, tid, (unsigned long)c->group, place(c, r, r.lo + missing).text);
+      if (r.host->written && !all_bits(r.host->written, at, n, missing) && once(c, pc, 1))
+        report(w, "read of memory nobody wrote at pc+0x%x by thread %u of threadgroup %lu: %s", pc, tid,
+               (unsigned long)c->group, place(c, r, r.lo + missing).text);
     }
   }
   if (!r.cells) return;
   uint32_t low = (uint32_t)(n | (a - r.lo));
   if (low & (r.step - 1)) refine(r, low & 1 ? 1 : 2);
   bool tg = !r.host;
-  uint32_t epoch = tg ? c->epoch_tg : c->epoch_device, simd_epoch = tg ? c->simd_epoch_tg[tid] : c->simd_epoch_device[tid];
+  uint32_t epoch = tg ? c->epoch_tg : c->epoch_device,
+           simd_epoch = tg ? c->simd_epoch_tg[tid] : c->simd_epoch_device[tid];
   uint32_t who = (tg ? tid : (uint32_t)c->group << 10 | tid) + 1;
   auto unordered = [&](const Access& o) {
     if (!o.who || o.who == who) return false;
@@ -223,12 +233,16 @@ static void touch(Worker* w, Region& r, uintptr_t a, size_t n, bool write, bool 
   };
   Cell* cell = r.cells + (a - r.lo) / r.step;
   for (size_t i = 0; i < n; i += r.step, cell++) {
-    if (tg && !write && !cell->written && once(c, pc, 1)) report(w, "read of memory nobody wrote at pc+0x%x by thread %u of threadgroup %lu: %s", pc, tid, (unsigned long)c->group, place(c, r, a + i).text);
+    if (tg && !write && !cell->written && once(c, pc, 1))
+      report(w, "read of memory nobody wrote at pc+0x%x by thread %u of threadgroup %lu: %s", pc, tid,
+             (unsigned long)c->group, place(c, r, a + i).text);
     if (!(atomic && cell->atomic)) {
       if (unordered(cell->write)) race(w, r, a + i, write, pc, cell->write, true);
       if (write && unordered(cell->read)) race(w, r, a + i, write, pc, cell->read, false);
       bool same = cell->read.who == who && cell->read.epoch == epoch && cell->read.simd_epoch == simd_epoch;
-      if (write && same && cell->many_readers && once(c, pc, 6)) report(w, "race on %s: write at pc+0x%x by thread %u while other threads read it, no barrier between", place(c, r, a + i).text, pc, tid);
+      if (write && same && cell->many_readers && once(c, pc, 6))
+        report(w, "race on %s: write at pc+0x%x by thread %u while other threads read it, no barrier between",
+               place(c, r, a + i).text, pc, tid);
     }
     if (write) {
       cell->write = {who, epoch, simd_epoch, pc};
@@ -241,14 +255,18 @@ static void touch(Worker* w, Region& r, uintptr_t a, size_t n, bool write, bool 
   }
 }
 
-static MSL_AI void check_alignment(Worker* w, const Region& r, uintptr_t a, size_t n, bool write, uint32_t pc, size_t align) {
-  if (__builtin_expect((a & (align - 1)) && once(w->check, pc, 7), 0)) report(w, "misaligned %zu-byte %s at pc+0x%x: %s, %lu past a multiple of %zu", n, write ? "write" : "read", pc, place(w->check, r, a).text, (unsigned long)(a & (align - 1)), align);
+static MSL_AI void check_alignment(Worker* w, const Region& r, uintptr_t a, size_t n, bool write, uint32_t pc,
+                                   size_t align) {
+  if (__builtin_expect((a & (align - 1)) && once(w->check, pc, 7), 0))
+    report(w, "misaligned %zu-byte %s at pc+0x%x: %s, %lu past a multiple of %zu", n, write ? "write" : "read", pc,
+           place(w->check, r, a).text, (unsigned long)(a & (align - 1)), align);
 }
 static MSL_AI void access(void* p, size_t n, bool write, bool atomic, uintptr_t return_address, size_t align) {
   Worker* w = worker();
   uintptr_t a = (uintptr_t)p, base = (uintptr_t)w;
   if (__builtin_expect(!object_hi, 0) || n == 0) return;  // an initialiser of the object runs before any worker
-  if (a - base < REGION && (a < (uintptr_t)w->arena || a >= base + STACKS)) return;  // the thread's own memory, the shim's
+  if (a - base < REGION && (a < (uintptr_t)w->arena || a >= base + STACKS))
+    return;  // the thread's own memory, the shim's
   Check* c = w->check;
   uint32_t pc = (uint32_t)(return_address - object_lo - 1);
   for (unsigned i = 0; i < c->tg_count; i++) {
@@ -263,7 +281,8 @@ static MSL_AI void access(void* p, size_t n, bool write, bool atomic, uintptr_t 
     HostBinding* b = binding_of(c, r, a, n, write);
     if (!b) break;
     if (write && !b->writable) {
-      report(w, "write to read-only %s at pc+0x%x by thread %u of threadgroup %lu", place(c, r, a).text, pc, thread_index(), (unsigned long)c->group);
+      report(w, "write to read-only %s at pc+0x%x by thread %u of threadgroup %lu", place(c, r, a).text, pc,
+             thread_index(), (unsigned long)c->group);
       abort_group(w);
     }
     (write ? b->bytes_written : b->bytes_read) += n;
@@ -277,10 +296,11 @@ static MSL_AI void access(void* p, size_t n, bool write, bool atomic, uintptr_t 
 
 using namespace msl;
 #define MSL_EXPORT __attribute__((visibility("default")))
-#define CALLER (uintptr_t) __builtin_return_address(0)
+#define CALLER (uintptr_t)__builtin_return_address(0)
 extern "C" {
 // Before a run: the memory that it may touch. False if there is no memory to track it with.
-MSL_EXPORT bool msl_check_begin(Worker* w, HostRegion* regions, uint32_t region_count, HostBinding* bindings, uint32_t binding_count) {
+MSL_EXPORT bool msl_check_begin(Worker* w, HostRegion* regions, uint32_t region_count, HostBinding* bindings,
+                                uint32_t binding_count) {
   find_object();
   if (!w->check) w->check = (Check*)calloc(1, sizeof(Check));
   Check* c = w->check;
@@ -317,9 +337,9 @@ void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_vptr_read(void**) {}
-#define MSL_ACCESS(n) \
-  void __tsan_read##n(void* p) { access(p, n, false, false, CALLER, n); } \
-  void __tsan_write##n(void* p) { access(p, n, true, false, CALLER, n); } \
+#define MSL_ACCESS(n)                                                               \
+  void __tsan_read##n(void* p) { access(p, n, false, false, CALLER, n); }           \
+  void __tsan_write##n(void* p) { access(p, n, true, false, CALLER, n); }           \
   void __tsan_unaligned_read##n(void* p) { access(p, n, false, false, CALLER, 1); } \
   void __tsan_unaligned_write##n(void* p) { access(p, n, true, false, CALLER, 1); }
 MSL_ACCESS(1)
@@ -342,44 +362,44 @@ void* __tsan_memset(void* d, int v, size_t n) {
   return memset(d, v, n);
 }
 // One thread runs all fibres: plain operations are atomic here.
-#define MSL_ATOMIC(bits, T) \
-  T __tsan_atomic##bits##_load(const volatile T* p, int) { \
-    access((void*)p, sizeof(T), false, true, CALLER, sizeof(T)); \
-    return *p; \
-  } \
-  void __tsan_atomic##bits##_store(volatile T* p, T v, int) { \
-    access((void*)p, sizeof(T), true, true, CALLER, sizeof(T)); \
-    *p = v; \
-  } \
-  T __tsan_atomic##bits##_exchange(volatile T* p, T v, int) { \
-    access((void*)p, sizeof(T), true, true, CALLER, sizeof(T)); \
-    T old = *p; \
-    *p = v; \
-    return old; \
-  } \
-  int __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* expected, T v, int, int) { \
-    access((void*)p, sizeof(T), true, true, CALLER, sizeof(T)); \
-    if (*p == *expected) { \
-      *p = v; \
-      return 1; \
-    } \
-    *expected = *p; \
-    return 0; \
-  } \
+#define MSL_ATOMIC(bits, T)                                                                        \
+  T __tsan_atomic##bits##_load(const volatile T* p, int) {                                         \
+    access((void*)p, sizeof(T), false, true, CALLER, sizeof(T));                                   \
+    return *p;                                                                                     \
+  }                                                                                                \
+  void __tsan_atomic##bits##_store(volatile T* p, T v, int) {                                      \
+    access((void*)p, sizeof(T), true, true, CALLER, sizeof(T));                                    \
+    *p = v;                                                                                        \
+  }                                                                                                \
+  T __tsan_atomic##bits##_exchange(volatile T* p, T v, int) {                                      \
+    access((void*)p, sizeof(T), true, true, CALLER, sizeof(T));                                    \
+    T old = *p;                                                                                    \
+    *p = v;                                                                                        \
+    return old;                                                                                    \
+  }                                                                                                \
+  int __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* expected, T v, int, int) {   \
+    access((void*)p, sizeof(T), true, true, CALLER, sizeof(T));                                    \
+    if (*p == *expected) {                                                                         \
+      *p = v;                                                                                      \
+      return 1;                                                                                    \
+    }                                                                                              \
+    *expected = *p;                                                                                \
+    return 0;                                                                                      \
+  }                                                                                                \
   int __tsan_atomic##bits##_compare_exchange_weak(volatile T* p, T* expected, T v, int a, int b) { \
-    access((void*)p, sizeof(T), true, true, CALLER, sizeof(T)); \
-    if (*p == *expected) { \
-      *p = v; \
-      return 1; \
-    } \
-    *expected = *p; \
-    return 0; \
-  } \
-  T __tsan_atomic##bits##_compare_exchange_val(volatile T* p, T expected, T v, int, int) { \
-    access((void*)p, sizeof(T), true, true, CALLER, sizeof(T)); \
-    T old = *p; \
-    if (old == expected) *p = v; \
-    return old; \
+    access((void*)p, sizeof(T), true, true, CALLER, sizeof(T));                                    \
+    if (*p == *expected) {                                                                         \
+      *p = v;                                                                                      \
+      return 1;                                                                                    \
+    }                                                                                              \
+    *expected = *p;                                                                                \
+    return 0;                                                                                      \
+  }                                                                                                \
+  T __tsan_atomic##bits##_compare_exchange_val(volatile T* p, T expected, T v, int, int) {         \
+    access((void*)p, sizeof(T), true, true, CALLER, sizeof(T));                                    \
+    T old = *p;                                                                                    \
+    if (old == expected) *p = v;                                                                   \
+    return old;                                                                                    \
   }
 MSL_ATOMIC(8, uint8_t)
 MSL_ATOMIC(32, uint32_t)
@@ -390,13 +410,21 @@ static void undefined(const char* what, bool fatal, uintptr_t return_address) {
   if (!object_hi) return;
   Worker* w = worker();
   uint32_t pc = (uint32_t)(return_address - object_lo - 1);
-  if (once(w->check, pc, 8)) report(w, "%s at pc+0x%x by thread %u of threadgroup %lu", what, pc, thread_index(), (unsigned long)w->check->group);
+  if (once(w->check, pc, 8))
+    report(w, "%s at pc+0x%x by thread %u of threadgroup %lu", what, pc, thread_index(),
+           (unsigned long)w->check->group);
   if (fatal) abort_group(w);
 }
-void __ubsan_handle_out_of_bounds(void*, void*) { undefined("index outside of a thread or threadgroup array", true, CALLER); }
+void __ubsan_handle_out_of_bounds(void*, void*) {
+  undefined("index outside of a thread or threadgroup array", true, CALLER);
+}
 void __ubsan_handle_shift_out_of_bounds(void*, void*, void*) { undefined("shift count out of range", false, CALLER); }
-void __ubsan_handle_divrem_overflow(void*, void*, void*) { undefined("integer division by zero or overflow", true, CALLER); }
-void __ubsan_handle_float_cast_overflow(void*, void*) { undefined("float to integer conversion out of range", false, CALLER); }
+void __ubsan_handle_divrem_overflow(void*, void*, void*) {
+  undefined("integer division by zero or overflow", true, CALLER);
+}
+void __ubsan_handle_float_cast_overflow(void*, void*) {
+  undefined("float to integer conversion out of range", false, CALLER);
+}
 void __ubsan_handle_add_overflow(void*, void*, void*) { undefined("signed overflow in +", false, CALLER); }
 void __ubsan_handle_sub_overflow(void*, void*, void*) { undefined("signed overflow in -", false, CALLER); }
 void __ubsan_handle_mul_overflow(void*, void*, void*) { undefined("signed overflow in *", false, CALLER); }

@@ -1,10 +1,11 @@
 // Scheduler of the software Metal device: a worker runs one threadgroup at a time, one fibre per MSL thread.
 #include "msl_rt.h"
 
+#include <sys/mman.h>
+
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
-#include <sys/mman.h>
 
 #include "msl_check.h"
 
@@ -188,7 +189,8 @@ static void resolve(Worker* w, Simdgroup* g) {
     uint32_t at_best = 0;
     for (uint32_t a = lanes; a; a &= a - 1)
       if (g->site[first(a)] == best) at_best |= a & -a;
-    report(w, "lanes of one simdgroup wait at different simd operations, at lines %u and %u: divergent", line(best), line(last));
+    report(w, "lanes of one simdgroup wait at different simd operations, at lines %u and %u: divergent", line(best),
+           line(last));
     lanes = at_best;
     fn = g->fn[first(lanes)];
   }
@@ -218,8 +220,14 @@ static void release_barrier(Worker* w) {
     if (g->barrier_site < site) site = g->barrier_site;
     if (g->barrier_site > other) other = g->barrier_site;
   }
-  if (mixed || other != site) report(w, "threads of one threadgroup wait at different threadgroup_barriers, at line %u and elsewhere: divergent barrier", line(site));
-  if (waiting != w->thread_count) report(w, "threadgroup_barrier at line %u reached by %u of %u threads; the others have returned", line(site), waiting, w->thread_count);
+  if (mixed || other != site)
+    report(w,
+           "threads of one threadgroup wait at different threadgroup_barriers, at line %u and elsewhere: divergent "
+           "barrier",
+           line(site));
+  if (waiting != w->thread_count)
+    report(w, "threadgroup_barrier at line %u reached by %u of %u threads; the others have returned", line(site),
+           waiting, w->thread_count);
   w->barriers++;
   check_barrier(w, flags);
   for (unsigned i = 0; i < w->simdgroup_count; i++) {
@@ -328,7 +336,8 @@ void* tg_alloc(Worker* w, int id, size_t bytes, size_t align, const char* name, 
   }
   w->arena_used = (uint32_t)(at + bytes);
   w->group_bytes += (uint32_t)((bytes + 15) & ~size_t(15));
-  if (w->group_bytes > 32768) report(w, "threadgroup memory is over 32768 bytes: %u with %s, line %d", w->group_bytes, name, line);
+  if (w->group_bytes > 32768)
+    report(w, "threadgroup memory is over 32768 bytes: %u with %s, line %d", w->group_bytes, name, line);
   void* p = w->arena + at;
   memset(p, 0xFF, bytes);  // NaN: a read before the first write shows
   w->slots[id] = {w->generation, p};
@@ -392,7 +401,8 @@ MSL_EXPORT void msl_worker_free(Worker* w) {
   munmap(w, REGION);
 }
 // Runs threadgroups begin..end of a grid of `groups`. Returns the number of reports, repeated ones counted.
-MSL_EXPORT uint64_t msl_run(Worker* w, uint32_t kernel, void* const* buf, const uint32_t* groups, const uint32_t* threads, uint64_t begin, uint64_t end) {
+MSL_EXPORT uint64_t msl_run(Worker* w, uint32_t kernel, void* const* buf, const uint32_t* groups,
+                            const uint32_t* threads, uint64_t begin, uint64_t end) {
   if (w->slot_count < msl_tgvar_count) {
     TgSlot* p = (TgSlot*)realloc(w->slots, msl_tgvar_count * sizeof(TgSlot));
     if (!p) abort();

@@ -75,7 +75,7 @@ struct Worker {
   size_t slot_count;
   char* arena;
   uint32_t arena_used, group_bytes;  // with gaps / as the GPU counts them
-  char* reports;  // NUL-separated
+  char* reports;                     // NUL-separated
   size_t reports_len, reports_cap, report_count;
   uint64_t barriers, matrix_ops;
   Check* check;
