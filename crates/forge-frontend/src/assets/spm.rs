@@ -4,7 +4,7 @@
 //! several score the same. The merges reconstructed here rank every way to join two pieces into a third by that
 //! third's score.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 
@@ -59,8 +59,17 @@ pub(super) fn sentencepiece_bpe(tokens: &[Token], add_space_prefix: bool, affixe
     })
 }
 
-/// Every way to join two pieces of the vocabulary into a third, best score first. Among equal scores the order of
-/// transformers' converter: the longer left part first, else the order of the vocabulary.
+/// Two pieces that join into a third.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Merge<'a> {
+    left: &'a str,
+    right: &'a str,
+    score: f32,
+}
+
+/// Every way to join two pieces of the vocabulary into a third, best score first; equal scores as [`leftmost_first`]
+/// has them, else in the order of transformers' converter: the longer left part first, then the longer right one, then
+/// the vocabulary's order.
 fn merges(tokens: &[Token]) -> Vec<(&str, &str)> {
     let takes_part =
         |token: &&Token| matches!(token.kind, TokenType::Normal | TokenType::UserDefined | TokenType::Unused);
@@ -68,18 +77,126 @@ fn merges(tokens: &[Token]) -> Vec<(&str, &str)> {
     for (id, token) in tokens.iter().enumerate().filter(|(_, token)| takes_part(token)) {
         ids.entry(&token.text).or_insert(id);
     }
-    let mut found: Vec<(&Token, &str, &str)> = Vec::new();
+    let mut found: Vec<Merge<'_>> = Vec::new();
     for token in tokens.iter().filter(takes_part) {
         let cuts = token.text.char_indices().skip(1).map(|(at, _)| token.text.split_at(at));
         let mut pairs: Vec<_> =
             cuts.filter(|(left, right)| ids.contains_key(left) && ids.contains_key(right)).collect();
         pairs.sort_by_key(|(left, right)| (ids[left], ids[right]));
-        found.extend(pairs.into_iter().map(|(left, right)| (token, left, right)));
+        found.extend(pairs.into_iter().map(|(left, right)| Merge { left, right, score: token.score }));
     }
     let chars = |text: &str| text.chars().count();
     found.sort_by(|a, b| {
-        let by_score = b.0.score.total_cmp(&a.0.score);
-        by_score.then_with(|| chars(b.1).cmp(&chars(a.1))).then_with(|| chars(b.2).cmp(&chars(a.2)))
+        let by_score = b.score.total_cmp(&a.score);
+        by_score.then_with(|| chars(b.left).cmp(&chars(a.left))).then_with(|| chars(b.right).cmp(&chars(a.right)))
     });
-    found.into_iter().map(|(_, left, right)| (left, right)).collect()
+    let ties = found.chunk_by(|a, b| a.score.total_cmp(&b.score).is_eq());
+    ties.flat_map(leftmost_first).map(|merge| (merge.left, merge.right)).collect()
+}
+
+/// Orders merges of one score so that BPE, which takes the best rank anywhere, does as SentencePiece, which takes the
+/// leftmost: where two can compete for a piece, that whose right part it is comes before that whose left part it is.
+/// Merges that compete in a circle keep their order; no order is right for those.
+fn leftmost_first<'a>(ties: &[Merge<'a>]) -> Vec<Merge<'a>> {
+    let mut by_left: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, merge) in ties.iter().enumerate() {
+        by_left.entry(merge.left).or_default().push(index);
+    }
+    let followers = |merge: &Merge<'a>| by_left.get(merge.right).map_or(&[][..], Vec::as_slice);
+    let mut waits_for = vec![0_usize; ties.len()];
+    for (index, merge) in ties.iter().enumerate() {
+        followers(merge).iter().filter(|&&other| other != index).for_each(|&other| waits_for[other] += 1);
+    }
+    let mut ready: BTreeSet<usize> = (0..ties.len()).filter(|&index| waits_for[index] == 0).collect();
+    let mut left: BTreeSet<usize> = (0..ties.len()).collect();
+    let mut ordered = Vec::with_capacity(ties.len());
+    while let Some(next) = ready.pop_first().or_else(|| left.first().copied()) {
+        left.remove(&next);
+        ordered.push(ties[next]);
+        for &other in followers(&ties[next]).iter().filter(|other| left.contains(other)) {
+            waits_for[other] -= 1;
+            if waits_for[other] == 0 {
+                ready.insert(other);
+            }
+        }
+    }
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use tokenizers::Tokenizer;
+
+    use super::*;
+
+    /// SentencePiece's own rule: join the neighbours of the best score, the leftmost of equals, until none join.
+    fn reference(tokens: &[Token], text: &str) -> Vec<String> {
+        let mut symbols: Vec<String> = text.chars().map(String::from).collect();
+        loop {
+            let mut best: Option<(usize, f32)> = None;
+            for at in 1..symbols.len() {
+                let joined = format!("{}{}", symbols[at - 1], symbols[at]);
+                let score = tokens.iter().find(|token| token.text == joined).map(|token| token.score);
+                if let Some(score) = score.filter(|&score| best.is_none_or(|(_, known)| score > known)) {
+                    best = Some((at, score));
+                }
+            }
+            let Some((at, _)) = best else { return symbols };
+            let right = symbols.remove(at);
+            symbols[at - 1].push_str(&right);
+        }
+    }
+
+    fn check(tokens: &[Token], texts: impl Iterator<Item = String>) {
+        let json = sentencepiece_bpe(tokens, false, &Affixes::default());
+        let tokenizer = Tokenizer::from_bytes(json.to_string()).expect("a tokenizer");
+        for text in texts {
+            let found = tokenizer.encode(text.as_str(), false).expect("encodes").get_tokens().to_vec();
+            assert_eq!(found, reference(tokens, &text), "{text}");
+        }
+    }
+
+    /// Numbers from a linear congruential generator (Knuth's MMIX constants).
+    fn random(state: &mut u64, below: u64) -> u64 {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 33) % below
+    }
+
+    fn text(state: &mut u64, letters: &str, len: usize) -> String {
+        let letters: Vec<char> = letters.chars().collect();
+        (0..len).map(|_| letters[random(state, letters.len() as u64) as usize]).collect()
+    }
+
+    fn vocabulary(pieces: &[(&str, f32)]) -> Vec<Token> {
+        let token = |&(text, score): &(&str, f32)| Token { text: text.to_owned(), kind: TokenType::Normal, score };
+        pieces.iter().map(token).collect()
+    }
+
+    #[test]
+    fn bpe_joins_as_sentencepiece_does() {
+        let mut state = 7;
+        for _ in 0..50 {
+            let mut pieces: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
+            for _ in 0..30 {
+                let len = 2 + random(&mut state, 4) as usize;
+                let piece = text(&mut state, "abc", len);
+                if !pieces.contains(&piece) {
+                    pieces.push(piece);
+                }
+            }
+            // A piece without parts in the vocabulary can never be joined; scores fall as in trained models.
+            let scored: Vec<(&str, f32)> =
+                pieces.iter().enumerate().map(|(id, text)| (text.as_str(), -(id as f32))).collect();
+            let tokens = vocabulary(&scored);
+            check(&tokens, (0..20).map(|_| text(&mut state, "abc", 24)));
+        }
+    }
+
+    #[test]
+    fn equal_scores_join_from_the_left() {
+        let tokens =
+            vocabulary(&[("c", 0.0), ("b", 0.0), ("a", 0.0), ("d", 0.0), ("cd", -1.0), ("bc", -1.0), ("ab", -1.0)]);
+        let mut state = 3;
+        check(&tokens, (0..200).map(|_| text(&mut state, "abcd", 16)));
+    }
 }

@@ -121,6 +121,20 @@ fn tokenizers_come_from_every_source() {
     }
 }
 
+/// A megabyte of one character, and of a character repeated before another, comes back whole.
+#[test]
+fn long_repetitions_keep_their_text() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers");
+    for name in ["qwen3", "gemma3"] {
+        let gguf = GgufFile::open(&root.join(name).join("vocabulary.gguf")).expect("a GGUF");
+        let assets = Assets::from_gguf(&gguf).expect("assets");
+        for text in ["a", " "].map(|unit| unit.repeat(1_000_000 / unit.len())) {
+            tokenizer::check_round_trip(name, &assets, &text);
+            tokenizer::check_round_trip(name, &assets, &format!("{text}x"));
+        }
+    }
+}
+
 /// `FORGE_VOCABULARIES` may name a folder of vocabulary-only GGUFs with `.inp` and `.out` beside them, as llama.cpp's
 /// sources have.
 #[test]

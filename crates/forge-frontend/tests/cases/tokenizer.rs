@@ -56,3 +56,14 @@ pub fn check_vocabulary(name: &str, assets: &Assets, gguf: &Path) -> Vec<String>
     eprintln!("{name}: {} failures", failures.len());
     failures
 }
+
+/// A text survives encoding and decoding.
+pub fn check_round_trip(name: &str, assets: &Assets, text: &str) {
+    let tokenizer = Tokenizer::from_bytes(&assets.tokenizer_json).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let started = std::time::Instant::now();
+    let ids = tokenizer.encode(text, false).expect("encodes").get_ids().to_vec();
+    let decoded = tokenizer.decode(&ids, false).expect("decodes");
+    let start: String = text.chars().take(3).collect();
+    eprintln!("{name} {start:?}: {} ids in {:.1} s", ids.len(), started.elapsed().as_secs_f32());
+    assert!(decoded == text, "{name}: {start:?}... loses text: {} bytes of {}", decoded.len(), text.len());
+}
