@@ -2,6 +2,7 @@
 
 mod bench;
 mod cases;
+mod check_msl;
 mod clang;
 mod cross_check;
 mod demo;
@@ -36,6 +37,8 @@ enum Task {
     Cases(cases::Options),
     /// Check the emitted projects against tests/snapshots, or replace these
     Snapshots(snapshots::Options),
+    /// Check emitted kernels for what Apple's compiler would reject
+    CheckMsl(check_msl::Options),
     /// Type-check, lint and link emitted projects for macOS
     CrossCheck(cross_check::Options),
     /// Measure packing, decoding and rebuilding
@@ -63,6 +66,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(options) => return test::main(&options),
         Task::Cases(options) => return cases::main(&options),
         Task::Snapshots(options) => snapshots::main(&options)?,
+        Task::CheckMsl(options) => check_msl::main(&options)?,
         Task::CrossCheck(options) => return cross_check::main(&options),
         Task::Bench { bench } => bench::main(bench)?,
         Task::Tidy => tidy::main()?,

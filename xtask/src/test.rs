@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::table::Table;
-use crate::{cases, clang, cross_check, demo, python, shell, snapshots, tidy};
+use crate::{cases, check_msl, clang, cross_check, demo, python, shell, snapshots, tidy};
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -33,6 +33,8 @@ enum Step {
     Unit,
     /// Emitted projects against tests/snapshots
     Snapshots,
+    /// Emitted kernels through the strict MSL gate
+    CheckMsl,
     /// Generated projects against reference numbers
     Cases,
     /// The demo project tells a story
@@ -106,6 +108,7 @@ fn run(step: Step) -> Result<Outcome> {
             shell::run(shell::cargo().args(runner).arg("--workspace"))?;
         }
         Step::Snapshots => snapshots::main(&snapshots::Options { bless: false })?,
+        Step::CheckMsl => check_msl::main(&check_msl::Options::default())?,
         Step::Cases => {
             for dir in ["assets", "tests/fixtures/models"] {
                 let totals = cases::run(&cases::Options {

@@ -38,7 +38,7 @@ enum Command {
 
 The folder appears when everything in it is complete. An interrupted or failed run leaves nothing behind.")]
 pub struct GenArgs {
-    /// A GGUF file, or a Hugging Face folder
+    /// A GGUF file, a Hugging Face folder or an MLX folder
     pub checkpoint: PathBuf,
     /// The folder to create
     #[arg(short, long, value_name = "DIR")]
@@ -66,7 +66,7 @@ pub struct GenArgs {
   forge inspect model.Q8_0.gguf
   forge inspect ./Llama-3.2-1B-Instruct --context 32768")]
 pub struct InspectArgs {
-    /// A GGUF file, or a Hugging Face folder
+    /// A GGUF file, a Hugging Face folder or an MLX folder
     pub checkpoint: PathBuf,
     /// Context in tokens for the memory table [default: 8192 or what the model was trained for, the smaller]
     #[arg(long, value_name = "TOKENS")]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use forge_frontend::{Checkpoint, Graph};
 use forge_pack::Header;
+use forge_plan::costs::{self, PassCost};
 use forge_plan::plan::{BufferPlan, StatePlan};
 use forge_plan::{Plan, PlanError, PlanOptions, plan};
 
@@ -13,6 +14,9 @@ use crate::{Error, interrupt, units};
 
 /// The KV cache of a program is for this many tokens unless it is asked for more.
 const USUAL_CONTEXT: usize = 8192;
+
+/// Memory bandwidth of some Apple chips in GB/s, from Apple's specifications.
+const CHIPS: [(&str, u32); 4] = [("M1", 68), ("M4", 120), ("M4 Pro", 273), ("M4 Max", 546)];
 
 /// Reads the checkpoint, plans it and gives the report.
 ///
@@ -56,13 +60,13 @@ fn report(checkpoint: &Checkpoint, plan: &Plan, context: usize) -> String {
         let _ = writeln!(text, "  not used: {line}");
     }
     let weights = Header::new(&plan.weights).file_bytes;
-    let (dispatches, barriers) = per_token(plan);
+    let token = costs::decode(plan, context - 1);
     section(
         &mut text,
         "Would be generated",
         &[
             ("kernels", plan.kernels.len().to_string()),
-            ("decode", format!("{dispatches} dispatches and {barriers} barriers a token")),
+            ("decode", format!("{} dispatches and {} barriers a token", token.dispatches(), token.barriers())),
             ("prefill", format!("tiles of {} tokens", plan.prefill_tile)),
             ("weights file", units::bytes(weights)),
         ],
@@ -82,7 +86,18 @@ fn report(checkpoint: &Checkpoint, plan: &Plan, context: usize) -> String {
             ("in all", units::bytes(weights + kv + activations)),
         ],
     );
+    section(&mut text, &format!("Decoding with {context} tokens of context, at most"), &roofline(&token));
     text
+}
+
+/// Tokens per second that the memory of some chips allows.
+fn roofline(token: &PassCost) -> Vec<(String, String)> {
+    let mut lines = vec![("bytes a token".to_owned(), units::bytes(token.bytes()))];
+    for (chip, gigabytes) in CHIPS {
+        let rate = f64::from(gigabytes) * 1e9 / token.bytes() as f64;
+        lines.push((format!("{chip}, {gigabytes} GB/s"), format!("{rate:.0} tokens/s")));
+    }
+    lines
 }
 
 /// A title with aligned lines below it.
@@ -114,13 +129,6 @@ fn formats(checkpoint: &Checkpoint) -> Vec<(String, String)> {
         format!("{tensors} tensors, {} parameters, {}", units::parameters(elements), units::bytes(bytes))
     };
     formats.into_iter().map(|(format, counts)| (format.to_string(), line(counts))).collect()
-}
-
-/// Dispatches and barriers of one decoded token.
-fn per_token(plan: &Plan) -> (usize, usize) {
-    let layers = plan.layers.iter().flat_map(|layer| &plan.decode.blocks[layer.block]);
-    let steps = plan.decode.embed.iter().chain(layers).chain(&plan.decode.head);
-    steps.fold((0, 0), |(dispatches, barriers), step| (dispatches + 1, barriers + usize::from(step.barrier)))
 }
 
 /// Bytes of all KV caches with room for `context` tokens.
