@@ -12,9 +12,11 @@ pub mod graph;
 mod load;
 mod rope;
 mod source;
+mod survey;
 
 pub use assets::{Assets, GenerationConfig, SpecialTokens};
 pub use config::ModelConfig;
 pub use error::FrontendError;
 pub use graph::Graph;
 pub use load::{Checkpoint, load};
+pub use survey::{FormatCount, Survey, survey};

@@ -7,7 +7,7 @@ use crate::arch;
 use crate::assets::Assets;
 use crate::checkpoint::{GgufFile, MappedFile};
 use crate::graph::{FileRange, Graph};
-use crate::source::{load_folder, load_gguf};
+use crate::source::{Loaded, load_folder, load_gguf};
 
 /// A checkpoint, read: what is computed, with which bytes, and what a program around it needs.
 #[derive(Debug)]
@@ -44,26 +44,44 @@ impl Checkpoint {
 /// # Errors
 /// Anything that keeps the checkpoint from being generated, named by file, key or tensor.
 pub fn load(path: &Path) -> Result<Checkpoint, FrontendError> {
-    let meta = std::fs::metadata(path).map_err(|source| FrontendError::Io { path: path.to_owned(), source })?;
-    let container = if meta.is_dir() { Container::Folder(path) } else { Container::Gguf(GgufFile::open(path)?) };
-    let (mut loaded, kind) = match &container {
-        Container::Gguf(gguf) => (load_gguf(gguf)?, format!("GGUF v{}", gguf.version())),
-        Container::Folder(folder) => {
-            let (loaded, mlx) = load_folder(folder)?;
-            (loaded, if mlx { "MLX folder" } else { "Hugging Face folder" }.to_owned())
-        }
-    };
+    let container = Container::open(path)?;
+    let (mut loaded, kind) = container.read()?;
     let family = arch::family(loaded.hparams.dialect, &loaded.hparams.file, &loaded.architecture)?;
     let graph = arch::build(&mut loaded, family)?;
-    let assets = match &container {
-        Container::Gguf(gguf) => Assets::from_gguf(gguf)?,
-        Container::Folder(folder) => Assets::from_folder(folder)?,
-    };
+    let assets = container.assets()?;
+    for name in &assets.other_templates {
+        loaded.note(format!("chat template {name:?}: the default one is used"));
+    }
     Ok(Checkpoint { graph, assets, kind, files: loaded.files, ignored: loaded.notes.into_inner() })
 }
 
 /// An opened checkpoint.
-enum Container<'a> {
+pub(crate) enum Container<'a> {
     Gguf(GgufFile),
     Folder(&'a Path),
+}
+
+impl<'a> Container<'a> {
+    pub fn open(path: &'a Path) -> Result<Self, FrontendError> {
+        let meta = std::fs::metadata(path).map_err(|source| FrontendError::Io { path: path.to_owned(), source })?;
+        Ok(if meta.is_dir() { Self::Folder(path) } else { Self::Gguf(GgufFile::open(path)?) })
+    }
+
+    /// Hyper-parameters and tensors, and the kind of checkpoint they are from.
+    pub fn read(&self) -> Result<(Loaded, String), FrontendError> {
+        match self {
+            Self::Gguf(gguf) => Ok((load_gguf(gguf)?, format!("GGUF v{}", gguf.version()))),
+            Self::Folder(folder) => {
+                let (loaded, mlx) = load_folder(folder)?;
+                Ok((loaded, if mlx { "MLX folder" } else { "Hugging Face folder" }.to_owned()))
+            }
+        }
+    }
+
+    pub fn assets(&self) -> Result<Assets, FrontendError> {
+        match self {
+            Self::Gguf(gguf) => Assets::from_gguf(gguf),
+            Self::Folder(folder) => Assets::from_folder(folder),
+        }
+    }
 }

@@ -73,8 +73,13 @@ impl Sizes {
         if !(0.0..1.0).contains(&eps) {
             return Err(h.invalid(key::EPS, "a small positive number"));
         }
+        // Every layer has tensors, so their number bounds what a claim of layers may allocate.
+        let (layers, tensors) = (h.usize(key::LAYERS)?, loaded.tensors.entries.len());
+        if layers > tensors {
+            return Err(h.invalid(key::LAYERS, format!("at most as many layers as tensors, {tensors}")));
+        }
         Ok(Self {
-            layers: h.usize(key::LAYERS)?,
+            layers,
             context: h.usize(key::CONTEXT)?,
             hidden,
             intermediate,

@@ -10,9 +10,8 @@ use super::chat_template::Templates;
 use super::processor::{self, Affixes};
 use super::{Assets, GenerationConfig, SpecialTokens, end_tokens, sentencepiece};
 use crate::FrontendError;
-use crate::source::{read_file, read_json};
+use crate::source::{TOKENIZER, read_file, read_json};
 
-const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION: &str = "generation_config.json";
 

@@ -15,6 +15,30 @@ pub enum CheckpointError {
         /// The system's answer.
         source: io::Error,
     },
+    /// A folder, a pipe or a device where a file should be.
+    #[error("{}: expected a regular file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file that is read whole and larger than any real one.
+    #[error("{}: expected at most {limit} bytes, found {found}", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Most bytes read.
+        limit: u64,
+        /// The file's length.
+        found: u64,
+    },
+    /// A link that leads out of the model folder, to a file that the checkpoint's author has not written.
+    #[error("{}: a link out of the model folder, to {}", path.display(), target.display())]
+    Outside {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
     /// The file does not begin with `GGUF`.
     #[error("{}: not a GGUF file: expected it to begin with \"GGUF\", found \"{}\"", path.display(), found.escape_ascii())]
     NotGguf {

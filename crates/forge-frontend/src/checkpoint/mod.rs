@@ -10,5 +10,6 @@ mod safetensors;
 
 pub use error::CheckpointError;
 pub use file::MappedFile;
+pub(crate) use file::read_in_folder;
 pub use gguf::{GgufFile, GgufTensor, MetaArray, MetaValue};
 pub use safetensors::{Dtype, SafetensorsSet, StTensor};

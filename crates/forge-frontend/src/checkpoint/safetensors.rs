@@ -2,17 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs;
-use std::io::ErrorKind;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::{Component, Path};
 
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::file::first_overlap;
+use super::file::{first_overlap, read_in_folder};
 use super::{CheckpointError, MappedFile};
 
 const SINGLE: &str = "model.safetensors";
@@ -116,16 +114,12 @@ impl SafetensorsSet {
     /// itself.
     pub fn open_dir(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join(INDEX);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let single = folder.join(SINGLE);
-                if !single.exists() {
-                    return Err(CheckpointError::NoWeights { path: folder.to_owned() });
-                }
-                return Self::open_file(&single);
+        let Some(text) = read_in_folder(folder, INDEX, MAX_HEADER)? else {
+            let single = folder.join(SINGLE);
+            if !single.exists() {
+                return Err(CheckpointError::NoWeights { path: folder.to_owned() });
             }
-            Err(source) => return Err(CheckpointError::Io { path, source }),
+            return Self::open_file(&single);
         };
         let index: Index =
             serde_json::from_slice(&text).map_err(|source| CheckpointError::Json { path: path.clone(), source })?;
@@ -203,7 +197,8 @@ fn parse(path: &Path, bytes: &[u8], file: usize) -> Result<Vec<(String, StTensor
         return Err(CheckpointError::HeaderLength { path: path.to_owned(), limit, found });
     }
     let data_start = 8 + found;
-    let header: UniqueMap<Value> = serde_json::from_slice(&bytes[8..data_start as usize])
+    // Raw: as values, a header of nested brackets takes thirty times its own length.
+    let header: UniqueMap<Box<RawValue>> = serde_json::from_slice(&bytes[8..data_start as usize])
         .map_err(|source| CheckpointError::Json { path: path.to_owned(), source })?;
 
     let mut tensors = Vec::new();
@@ -211,7 +206,7 @@ fn parse(path: &Path, bytes: &[u8], file: usize) -> Result<Vec<(String, StTensor
         if name == "__metadata__" {
             continue;
         }
-        let entry: Entry = serde_json::from_value(value).map_err(|source| CheckpointError::Entry {
+        let entry: Entry = serde_json::from_str(value.get()).map_err(|source| CheckpointError::Entry {
             path: path.to_owned(),
             tensor: name.clone(),
             source,

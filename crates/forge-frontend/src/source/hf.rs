@@ -9,10 +9,11 @@ use serde_json::{Map, Value};
 
 use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, brief, mlx};
 use crate::FrontendError;
-use crate::checkpoint::{Dtype, MappedFile, SafetensorsSet, StTensor};
+use crate::checkpoint::{Dtype, MappedFile, SafetensorsSet, StTensor, read_in_folder};
 use crate::graph::FileRange;
 
 pub(crate) const CONFIG: &str = "config.json";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
 /// The text model's part of a config.json.
 #[derive(Debug)]
@@ -73,9 +74,15 @@ pub(super) fn float_format(dtype: Dtype) -> Option<Format> {
     }
 }
 
+/// Most bytes of a JSON file that is not a tokenizer; real ones have a megabyte or two. Parsed, it takes a multiple.
+const LONGEST_JSON: u64 = 16 << 20;
+/// Most bytes of any other file that is read whole; real tokenizers have up to 35 MB.
+const LONGEST_FILE: u64 = 256 << 20;
+
 /// A JSON object of the folder; `None` when there is no such file.
 pub(crate) fn read_json(folder: &Path, name: &str) -> Result<Option<Map<String, Value>>, FrontendError> {
-    let Some(bytes) = read_file(folder, name)? else { return Ok(None) };
+    let limit = if name == TOKENIZER { LONGEST_FILE } else { LONGEST_JSON };
+    let Some(bytes) = read_in_folder(folder, name, limit)? else { return Ok(None) };
     let value: Value =
         serde_json::from_slice(&bytes).map_err(|source| FrontendError::Json { file: name.to_owned(), source })?;
     match value {
@@ -91,12 +98,7 @@ pub(crate) fn read_json(folder: &Path, name: &str) -> Result<Option<Map<String, 
 
 /// A file of the folder; `None` when there is none.
 pub(crate) fn read_file(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, FrontendError> {
-    let path = folder.join(name);
-    match std::fs::read(&path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(FrontendError::Io { path, source }),
-    }
+    Ok(read_in_folder(folder, name, LONGEST_FILE)?)
 }
 
 fn config_json(folder: &Path) -> Result<Map<String, Value>, FrontendError> {

@@ -39,7 +39,8 @@ pub(super) fn join_affine(
         let [rows, words] = codes.shape[..] else {
             return Err(shape_error(vec![0, 0], &weight_name, &codes.shape));
         };
-        let cols = words * 32 / bits;
+        // An empty tensor may claim any width.
+        let cols = words.checked_mul(32).ok_or_else(|| shape_error(vec![rows, 0], &weight_name, &codes.shape))? / bits;
         let part = |suffix: &str| {
             let name = format!("{module}.{suffix}");
             let missing = || FrontendError::MissingTensor { file: file.clone(), tensor: name.clone() };

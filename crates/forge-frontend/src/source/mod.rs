@@ -8,7 +8,7 @@ mod rope;
 mod tensors;
 
 pub(crate) use gguf::load_gguf;
-pub(crate) use hf::{load_folder, read_file, read_json, text_config};
+pub(crate) use hf::{TOKENIZER, load_folder, read_file, read_json, text_config};
 pub(crate) use hparams::{Hparams, Key, brief, key};
 pub(crate) use rope::RopeLayers;
 pub(crate) use tensors::{Entry, Part, Role, Stored, Tensors};

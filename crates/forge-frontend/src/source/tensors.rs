@@ -133,7 +133,7 @@ impl Tensors {
         let name = self.name("token_embd", None);
         let entry = self.find(&name)?;
         match entry.shape[..] {
-            [rows, _] => Ok(rows),
+            [rows, _] if rows > 0 => Ok(rows),
             _ => Err(shape_error(entry, &name, vec![0, 0])),
         }
     }
@@ -263,6 +263,7 @@ impl Entry {
     pub fn stored_name(&self) -> String {
         match &self.stored {
             Stored::Rows(format, _) | Stored::Affine(format, _) => format.to_string(),
+            Stored::Refused(FormatError::UnsupportedGgmlType { name, .. }) => (*name).to_owned(),
             Stored::Refused(error) => error.to_string(),
             Stored::Foreign(name) => name.clone(),
         }

@@ -1,0 +1,202 @@
+//! Checkpoints that are damaged or ask for what is not built: each is refused in one line that names the file, key or
+//! tensor.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use forge_frontend::{load, survey};
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+/// A copy of a fixture's folder that a test may change.
+struct Folder {
+    root: TempDir,
+}
+
+/// A safetensors file: the header's entries and the data.
+struct Weights {
+    header: BTreeMap<String, Value>,
+    data: Vec<u8>,
+}
+
+impl Folder {
+    fn of(case: &str) -> Self {
+        let root = tempfile::tempdir().expect("a folder");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny").join(case).join("hf");
+        for entry in fs::read_dir(source).expect("the fixture").flatten() {
+            fs::copy(entry.path(), root.path().join(entry.file_name())).expect("a copy");
+        }
+        Self { root }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn edit_json(&self, name: &str, edit: impl FnOnce(&mut Map<String, Value>)) {
+        let path = self.path(name);
+        let mut json: Map<String, Value> = serde_json::from_slice(&fs::read(&path).expect("JSON")).expect("an object");
+        edit(&mut json);
+        fs::write(path, Value::Object(json).to_string()).expect("written");
+    }
+
+    fn edit_weights(&self, edit: impl FnOnce(&mut Weights)) {
+        let path = self.path("model.safetensors");
+        let bytes = fs::read(&path).expect("weights");
+        let len = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+        let header = serde_json::from_slice(&bytes[8..8 + len]).expect("a header");
+        let mut weights = Weights { header, data: bytes[8 + len..].to_vec() };
+        edit(&mut weights);
+        let header = serde_json::to_vec(&weights.header).expect("a header");
+        let len = (header.len() as u64).to_le_bytes();
+        fs::write(path, [&len[..], &header, &weights.data].concat()).expect("written");
+    }
+
+    fn refusal(&self) -> String {
+        let message = load(self.root.path()).expect_err("a refusal").to_string();
+        assert!(!message.contains('\n'), "{message}");
+        message
+    }
+}
+
+/// The refusal after one key of config.json is set, or removed with null.
+fn with_key(case: &str, key: &str, value: Value) -> String {
+    let folder = Folder::of(case);
+    folder.edit_json("config.json", |config| {
+        match value {
+            Value::Null => config.remove(key),
+            value => config.insert(key.to_owned(), value),
+        };
+    });
+    folder.refusal()
+}
+
+#[test]
+fn configuration_is_checked() {
+    let cases = [
+        ("model_type", json!("mamba"), "config.json: architecture \"mamba\" is not supported; supported: "),
+        ("model_type", Value::Null, "config.json: key model_type is missing"),
+        ("num_hidden_layers", Value::Null, "config.json: key num_hidden_layers is missing"),
+        ("num_hidden_layers", json!("two"), "config.json: num_hidden_layers: expected a positive size, found \"two\""),
+        ("num_hidden_layers", json!(3), "model.safetensors: tensor model.layers.2.input_layernorm.weight is missing"),
+        (
+            "num_key_value_heads",
+            json!(3),
+            "config.json: num_attention_heads = 4 is not a multiple of num_key_value_heads = 3",
+        ),
+        ("num_attention_heads", json!(6), "config.json: hidden_size = 32 is not a multiple of num_attention_heads = 6"),
+        ("num_attention_heads", json!(0), "config.json: num_attention_heads: expected a positive size, found 0"),
+        ("num_attention_heads", json!(32), "config.json: head_dim: expected an even size, found 1"),
+        (
+            "vocab_size",
+            json!(90),
+            "config.json: vocab_size: expected 88, the rows of model.embed_tokens.weight, found 90",
+        ),
+        (
+            "intermediate_size",
+            json!(48),
+            "tensor model.layers.0.mlp.gate_proj.weight: expected shape [48, 32], found [40, 32]",
+        ),
+        ("hidden_act", json!("relu2"), "config.json: hidden_act = \"relu2\" is not supported: "),
+        ("rms_norm_eps", json!(-1), "config.json: rms_norm_eps: expected a small positive number, found -1"),
+        (
+            "rope_parameters",
+            json!({"rope_type": "dynamic", "factor": 2.0}),
+            "rope_parameters.rope_type = \"dynamic\" is not supported",
+        ),
+        ("rope_parameters", json!({"rope_type": "linear"}), "rope_parameters.factor: expected a number, found nothing"),
+        (
+            "quantization_config",
+            json!({"quant_method": "fp8"}),
+            "quantization_config.quant_method = \"fp8\" is not supported",
+        ),
+        (
+            "quantization_config",
+            json!({"quant_method": "gptq", "bits": 4}),
+            "quantization_config.quant_method = \"gptq\" is not",
+        ),
+    ];
+    for (key, value, expected) in cases {
+        let message = with_key("qwen2", key, value.clone());
+        assert!(message.contains(expected), "{key} = {value}: {message}");
+    }
+}
+
+#[test]
+fn features_that_are_not_built_are_named() {
+    let message = with_key("gemma2", "use_bidirectional_attention", json!(true));
+    assert!(message.starts_with("config.json: use_bidirectional_attention = true is not supported"), "{message}");
+    let message = with_key("olmo3", "layer_types", json!(["full_attention", "chunked_attention", "a", "b"]));
+    assert!(message.contains("layer_types = "), "{message}");
+    let message = with_key("olmo3", "layer_types", json!(["full_attention"]));
+    assert!(message.contains("layer_types: expected an array of 4, one per layer"), "{message}");
+    let message = with_key("smollm3", "use_sliding_window", json!(true));
+    assert!(message.contains("use_sliding_window = true"), "{message}");
+}
+
+#[test]
+fn tensors_are_checked() {
+    let missing = Folder::of("qwen2");
+    missing.edit_weights(|weights| {
+        weights.header.remove("model.layers.1.self_attn.k_proj.bias");
+    });
+    let expected = "model.safetensors: tensor model.layers.1.self_attn.k_proj.bias is missing";
+    assert_eq!(missing.refusal(), expected);
+
+    let extra = Folder::of("llama-yarn");
+    extra.edit_weights(|weights| {
+        let mut entry = weights.header["model.layers.0.input_layernorm.weight"].clone();
+        let (start, len) = (weights.data.len(), 64);
+        weights.data.extend([0; 64]);
+        entry["data_offsets"] = json!([start, start + len]);
+        weights.header.insert("model.layers.0.self_attn.q_proj.bias".to_owned(), entry);
+    });
+    let message = extra.refusal();
+    assert!(
+        message.contains("model.layers.0.self_attn.q_proj.bias is not part of the llama architecture"),
+        "{message}"
+    );
+
+    let eight_bit = Folder::of("qwen2");
+    let names = ["model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"];
+    eight_bit.edit_weights(|weights| {
+        for name in names {
+            let entry = weights.header.get_mut(name).expect("the tensor");
+            let start = entry["data_offsets"][0].as_u64().expect("an offset");
+            entry["dtype"] = json!("F8_E4M3");
+            entry["data_offsets"] = json!([start, start + 40 * 32]);
+        }
+    });
+    let expected = format!("model.safetensors: tensor {}: expected F32, F16 or BF16, found F8_E4M3", names[0]);
+    assert_eq!(eight_bit.refusal(), expected);
+    let survey = survey(eight_bit.root.path()).expect("a survey");
+    assert_eq!(survey.architecture, "qwen2");
+    assert!(survey.formats.iter().any(|count| count.format == "F8_E4M3" && !count.supported && count.tensors == 2));
+    assert_eq!(survey.problems, [format!("F8_E4M3 is not supported: 2 tensors, {} the first", names[0])]);
+}
+
+#[test]
+fn assets_are_checked() {
+    let without = Folder::of("qwen2");
+    fs::remove_file(without.path("tokenizer.json")).expect("removed");
+    assert!(without.refusal().ends_with("expected tokenizer.json or tokenizer.model, found neither"));
+
+    let broken = Folder::of("qwen2");
+    fs::write(broken.path("tokenizer.json"), "{\"model\":").expect("written");
+    assert!(broken.refusal().starts_with("tokenizer.json: not valid JSON: "));
+
+    let damaged = Folder::of("qwen2");
+    fs::remove_file(damaged.path("tokenizer.json")).expect("removed");
+    fs::write(damaged.path("tokenizer.model"), [0x0a, 0xff, 0x01]).expect("written");
+    assert!(damaged.refusal().contains("tokenizer.model: ModelProto: expected a SentencePiece model"));
+}
+
+#[test]
+fn paths_are_checked() {
+    let message = load(Path::new("/nonexistent/model.gguf")).expect_err("a refusal").to_string();
+    assert!(message.starts_with("/nonexistent/model.gguf: "), "{message}");
+    let empty = tempfile::tempdir().expect("a folder");
+    let message = load(empty.path()).expect_err("a refusal").to_string();
+    assert!(message.contains("found a folder without config.json"), "{message}");
+}
