@@ -90,6 +90,7 @@ inline void gemv_q1_0(device const uchar* weights, device const float* x, uint r
                       thread float* acc) {
     if (NR == 32) {
         const float sum = gemv_row_q1_0<ROWS, COLS, KS, SPLIT>(weights, x, row, part, lane);
+        #pragma clang loop unroll(full)
         for (uint r = 0; r < NR; ++r) {
             acc[r] = simd_shuffle(sum, ushort(r));
         }

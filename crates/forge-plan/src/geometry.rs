@@ -1,4 +1,8 @@
 //! Geometry of matrix-vector kernels by format and shape, as data.
+//!
+//! The table holds, per class of formats and class of shapes, the best of 5 to 8 geometries timed by `bench-msl-cuda` on
+//! one H200, whole and on a partition of 40 multiprocessors; where the two disagreed by little, the partition decided,
+//! being nearer to an Apple GPU. `docs/kernels-measured.md` has the figures.
 
 use forge_formats::Format;
 
@@ -20,7 +24,84 @@ impl Geometry {
     }
 }
 
-/// The geometry for one matrix.
-pub fn gemv_geometry(_format: Format, _rows: usize, _cols: usize) -> Geometry {
-    Geometry { rows_per_simdgroup: 4, simdgroups: 2, split_k: 1 }
+/// Rows per simdgroup, simdgroups, split.
+type Entry = (usize, usize, usize);
+
+/// Measured choices for one class of formats.
+struct Row {
+    /// Fewer than 2,048 rows.
+    short: Entry,
+    /// Fewer than 8,192 rows.
+    middle: Entry,
+    /// Fewer than 8,192 rows of 8,192 columns or more.
+    long: Entry,
+    /// Fewer than 32,768 rows.
+    tall: Entry,
+    /// More rows: heads of large vocabularies.
+    head: Entry,
+}
+
+#[rustfmt::skip]
+fn measured(format: Format) -> Row {
+    let row = |short, middle, long, tall, head| Row { short, middle, long, tall, head };
+    match format {
+        //                                short      middle     long       tall       head
+        Format::F32               => row((1, 4, 4), (1, 4, 4), (1, 4, 4), (1, 2, 1), (1, 2, 1)),
+        Format::F16 | Format::BF16 => row((2, 8, 8), (4, 4, 4), (2, 4, 4), (4, 4, 4), (4, 2, 1)),
+        Format::Q8_0              => row((2, 8, 8), (2, 4, 2), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
+        Format::Q4_0              => row((2, 4, 4), (2, 4, 4), (4, 4, 4), (4, 2, 1), (4, 2, 1)),
+        Format::Q4_1              => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (2, 2, 1)),
+        Format::Q5_0 | Format::Q5_1 => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
+        Format::Iq4Nl | Format::Mxfp4 => row((2, 4, 4), (4, 4, 4), (4, 4, 4), (4, 4, 4), (4, 2, 1)),
+        Format::Q4K               => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
+        Format::Q6K               => row((2, 4, 4), (2, 4, 2), (4, 4, 4), (2, 4, 2), (2, 2, 1)),
+        Format::Q2K | Format::Q3K | Format::Q5K => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (2, 4, 2), (4, 2, 1)),
+        Format::Tq2_0G128         => row((2, 4, 4), (8, 4, 4), (4, 4, 4), (8, 4, 4), (8, 2, 1)),
+        Format::Q1_0              => row((2, 4, 4), (4, 4, 2), (4, 4, 4), (4, 4, 2), (32, 2, 1)),
+        Format::Affine { bits: 2 | 3, .. } => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (4, 2, 1)),
+        Format::Affine { bits: 8, .. } => row((2, 8, 8), (4, 4, 4), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
+        Format::Affine { .. }     => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (2, 2, 1)),
+    }
+}
+
+/// Columns that a simdgroup takes in one go; sharing a row among more simdgroups than that leaves some idle.
+fn columns_at_once(format: Format) -> usize {
+    match format {
+        Format::F32 | Format::F16 | Format::BF16 | Format::Q8_0 | Format::Affine { bits: 8, .. } => 512,
+        _ => 1024,
+    }
+}
+
+/// The geometry for one `[rows, cols]` matrix.
+pub fn gemv_geometry(format: Format, rows: usize, cols: usize) -> Geometry {
+    let table = measured(format);
+    let (rows_per_simdgroup, simdgroups, split) = match rows {
+        0..2_048 => table.short,
+        2_048..8_192 if cols >= 8_192 => table.long,
+        2_048..8_192 => table.middle,
+        8_192..32_768 => table.tall,
+        _ => table.head,
+    };
+    let most = (cols / columns_at_once(format)).max(1);
+    let split_k = split.min(1 << most.ilog2());
+    Geometry { rows_per_simdgroup, simdgroups, split_k }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_geometry_is_one_that_kernels_can_have() {
+        for format in Format::all() {
+            for rows in [64, 1024, 4096, 12_288, 151_936] {
+                for cols in [64, 256, 576, 2560, 4096, 12_288] {
+                    let g = gemv_geometry(format, rows, cols);
+                    assert!(g.simdgroups.is_multiple_of(g.split_k), "{format} {rows}x{cols}: {g:?}");
+                    assert!(g.simdgroups <= 8 && g.rows_per_simdgroup <= 32, "{format} {rows}x{cols}: {g:?}");
+                    assert!(g.split_k == 1 || cols / columns_at_once(format) >= g.split_k, "{format}: {g:?}");
+                }
+            }
+        }
+    }
 }
