@@ -94,6 +94,16 @@ pub fn build_project(project: &Path) -> Result<PathBuf> {
     build(&mut project_cargo(project, "build"), Warnings::Deny)
 }
 
+/// Like [`build_project`], for a folder that is generated into again and again: what did not change since the
+/// last time is not compiled again.
+///
+/// # Errors
+/// A failed build or a warning.
+pub fn rebuild_project(project: &Path) -> Result<PathBuf> {
+    clang::ensure()?;
+    build(project_cargo(project, "build").env("CARGO_INCREMENTAL", "1"), Warnings::Deny)
+}
+
 /// `cargo SUBCOMMAND --release` for a generated project, with the shared target directory.
 pub fn project_cargo(project: &Path, subcommand: &str) -> Command {
     let mut command = shell::cargo();

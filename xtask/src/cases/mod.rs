@@ -156,7 +156,7 @@ fn run_variant(
         Generated::Done => {}
         Generated::Unsupported(reason) => return Ok(Verdict::Unsupported(reason)),
     }
-    let program = crate::forge::build_project(&project)?;
+    let program = crate::forge::rebuild_project(&project)?;
     let mut problems = Vec::new();
     let mut agreements = Vec::new();
     for (cell, flags) in [(4, &[][..]), (5, &["--decode"][..])] {
