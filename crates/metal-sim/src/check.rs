@@ -14,7 +14,7 @@ use crate::shadow::{Bits, Shadow};
 /// Poisoned bytes around a binding.
 const RED_ZONE: usize = 4096;
 
-/// Read-only memory with no other binding this near is used where it is.
+/// Memory that is only read, all written, and this far from other bindings is used where it is.
 const LONELY: usize = 1 << 20;
 
 /// As `HostRegion` in msl_check.cpp.
@@ -54,6 +54,7 @@ struct Region {
     /// The copy, with red zones; none where the memory is used in place.
     copy: Vec<u8>,
     data: *mut u8,
+    writable: bool,
     /// Bytes that hold something; none if all do.
     written: Option<Bits>,
     was_read: Bits,
@@ -102,24 +103,29 @@ impl Region {
 }
 
 fn regions(dispatch: &Dispatch) -> (Vec<Region>, Vec<usize>) {
-    let mut order: Vec<_> = dispatch.kernel.arguments().iter().map(|argument| argument.index as usize).collect();
-    order.sort_by_key(|index| {
+    let arguments = dispatch.kernel.arguments();
+    let mut order: Vec<_> = arguments.iter().map(|argument| (argument.index as usize, argument.writable)).collect();
+    order.sort_by_key(|(index, _)| {
         let bound = &dispatch.bindings[*index];
         (bound.buffer.contents() as usize, bound.offset)
     });
     let mut regions: Vec<Region> = Vec::new();
     let mut region_of = vec![0; dispatch.bindings.len()];
-    for index in order {
+    for (index, writable) in order {
         let bound = &dispatch.bindings[index];
         let (begin, end) = (bound.offset, bound.offset + bound.len);
         match regions.last_mut() {
-            Some(last) if last.buffer.is_same(&bound.buffer) && begin < last.end => last.end = last.end.max(end),
+            Some(last) if last.buffer.is_same(&bound.buffer) && begin < last.end => {
+                last.end = last.end.max(end);
+                last.writable |= writable;
+            }
             _ => regions.push(Region {
                 buffer: bound.buffer.clone(),
                 begin,
                 end,
                 copy: Vec::new(),
                 data: std::ptr::null_mut(),
+                writable,
                 written: None,
                 was_read: Bits::default(),
                 was_written: Bits::default(),
@@ -141,7 +147,7 @@ fn regions(dispatch: &Dispatch) -> (Vec<Region>, Vec<usize>) {
         let lonely = ranges.iter().enumerate().all(|(other, (begin, other_len))| {
             other == number || *begin >= at + len + LONELY || begin + other_len + LONELY <= at
         });
-        if region.buffer.is_read_only() && lonely {
+        if !region.writable && region.written.is_none() && lonely {
             region.data = region.source();
         } else {
             region.copy_in();

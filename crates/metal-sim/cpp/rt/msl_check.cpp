@@ -44,6 +44,7 @@ struct Region {
   int line;
   HostRegion* host;
   uint32_t first_binding;
+  HostBinding* only;  // the region's one binding, if it has one
 };
 
 constexpr unsigned MAX_TG = 256;
@@ -101,7 +102,7 @@ void check_tgvar(Worker* w, void* p, size_t bytes, const char* name, int line) {
   }
   Cell* cells = c->arena_cells + ((char*)p - w->arena);
   memset(cells, 0, (bytes / 4 + 1) * sizeof(Cell));
-  c->tg[c->tg_count++] = {(uintptr_t)p, (uintptr_t)p + bytes, cells, 4, name, line, nullptr, 0};
+  c->tg[c->tg_count++] = {(uintptr_t)p, (uintptr_t)p + bytes, cells, 4, name, line, nullptr, 0, nullptr};
 }
 void check_barrier(Worker* w, uint32_t flags) {
   if (flags & 2) w->check->epoch_tg++;
@@ -128,6 +129,7 @@ static bool once(Check* c, uint32_t pc, uint32_t kind) {
 
 // The binding of an access: the first that holds all of it and allows it.
 static HostBinding* binding_of(Check* c, const Region& r, uintptr_t a, size_t n, bool write) {
+  if (r.only) return r.only;
   uint64_t at = a - r.lo;
   HostBinding* best = nullptr;
   for (unsigned i = 0; i < c->binding_count; i++) {
@@ -176,15 +178,28 @@ static void refine(Region& r, uint32_t step) {
     for (size_t k = times; k-- > 0;) r.cells[i * times + k] = r.cells[i];
   r.step = step;
 }
+// The first word of `bits` that n <= 64 bits from `at` on lie in, the bits' mask in it, and in the next word.
+static MSL_AI uint64_t masks(uint64_t at, size_t n, uint64_t& next) {
+  uint64_t all = n == 64 ? ~0ull : (1ull << n) - 1;
+  unsigned shift = at & 63;
+  next = shift ? all >> (64 - shift) : 0;
+  return all << shift;
+}
 static MSL_AI void set_bits(uint64_t* bits, uint64_t at, size_t n) {
-  for (; n; n--, at++) bits[at >> 6] |= 1ull << (at & 63);
+  for (; n; n -= n < 64 ? n : 64, at += 64) {
+    uint64_t next, first = masks(at, n < 64 ? n : 64, next);
+    bits[at >> 6] |= first;
+    if (next) bits[(at >> 6) + 1] |= next;
+  }
 }
 static MSL_AI bool all_bits(const uint64_t* bits, uint64_t at, size_t n, uint64_t& missing) {
-  for (; n; n--, at++)
-    if (!(bits[at >> 6] >> (at & 63) & 1)) {
-      missing = at;
-      return false;
-    }
+  for (; n; n -= n < 64 ? n : 64, at += 64) {
+    uint64_t next, first = masks(at, n < 64 ? n : 64, next);
+    uint64_t holes = first & ~bits[at >> 6], more = next ? next & ~bits[(at >> 6) + 1] : 0;
+    if (!(holes | more)) continue;
+    missing = holes ? (at & ~63ull) + __builtin_ctzll(holes) : (at & ~63ull) + 64 + __builtin_ctzll(more);
+    return false;
+  }
   return true;
 }
 
@@ -309,10 +324,16 @@ MSL_EXPORT bool msl_check_begin(Worker* w, HostRegion* regions, uint32_t region_
   c->region_count = region_count, c->bindings = bindings, c->binding_count = binding_count;
   for (unsigned i = 0; i < region_count; i++) {
     uintptr_t lo = (uintptr_t)regions[i].lo;
-    c->regions[i] = {lo, lo + regions[i].len, nullptr, 4, nullptr, 0, &regions[i], 0};
+    c->regions[i] = {lo, lo + regions[i].len, nullptr, 4, nullptr, 0, &regions[i], 0, nullptr};
     bool writable = false;
-    for (unsigned k = binding_count; k-- > 0;)
-      if (bindings[k].region == i) writable |= bindings[k].writable != 0, c->regions[i].first_binding = k;
+    unsigned count = 0;
+    for (unsigned k = binding_count; k-- > 0;) {
+      if (bindings[k].region != i) continue;
+      writable |= bindings[k].writable != 0;
+      c->regions[i].first_binding = k;
+      count++;
+    }
+    if (count == 1) c->regions[i].only = &bindings[c->regions[i].first_binding];
     if (writable && !(c->regions[i].cells = map_cells(regions[i].len))) return false;
   }
   w->barriers = w->matrix_ops = 0;

@@ -51,6 +51,10 @@ pub enum MslErrorKind {
         "kernel {kernel}: parameter {parameter} is threadgroup memory sized by the host, which is not supported; declare the array in the kernel"
     )]
     ThreadgroupParameter { kernel: String, parameter: String },
+    #[error(
+        "{type_name} in device or threadgroup memory: accesses of 32 bytes cannot be checked; use two of half the size"
+    )]
+    WideMemory { type_name: String },
     #[error("threadgroup declaration in a macro is not supported")]
     ThreadgroupInMacro,
     #[error("threadgroup variable {name} must not have an initialiser")]

@@ -208,6 +208,19 @@ fn refuse_threadgroup_in_macros(source: &Source<'_>) -> Result<(), MslError> {
     Ok(())
 }
 
+/// Checked mode sees accesses of at most 16 bytes.
+fn refuse_wide_memory(source: &Source<'_>) -> Result<(), MslError> {
+    for at in 0..source.len() {
+        let is_wide = matches!(source.at(at), "long3" | "long4" | "ulong3" | "ulong4");
+        let in_memory = matches!(source.at(at + 1), "*" | "&") || source.at(at.wrapping_sub(1)) == "threadgroup";
+        if is_wide && in_memory {
+            let type_name = source.at(at).to_owned();
+            return Err(source.error(source.line(at), MslErrorKind::WideMemory { type_name }));
+        }
+    }
+    Ok(())
+}
+
 /// `1.0h` and `1.0bf` as C++.
 fn half_literal(text: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
@@ -250,6 +263,7 @@ fn rewrite_vector_constructors(source: &Source<'_>, out: &mut [String]) {
 pub fn rewrite(text: &str, file: &str) -> Result<Rewritten, MslError> {
     let source = Source::new(text, file);
     refuse_threadgroup_in_macros(&source)?;
+    refuse_wide_memory(&source)?;
     let found = find(&source)?;
     let sync = sync_functions(&found.bodies);
     let macro_sync = (0..source.tokens.len()).any(|at| source.in_directive[at] && is_sync(source.tokens[at].text));
