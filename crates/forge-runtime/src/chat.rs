@@ -4,7 +4,7 @@
 //! `raise_exception`, `strftime_now`, a `tojson` that writes as `json.dumps(ensure_ascii=False)` does, and `{% generation %}`
 //! blocks, which only training looks at. Rendering has bounded fuel.
 
-use std::fmt::Write as _;
+use std::ffi::CString;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
@@ -156,11 +156,24 @@ fn to_json(value: &minijinja::Value, options: Kwargs) -> Result<minijinja::Value
     Ok(minijinja::Value::from_safe_string(dumps(&json, style)))
 }
 
+/// The local time as C's `strftime` writes it, which is what Python's does.
 fn strftime_now(format: &str) -> Result<String, minijinja::Error> {
-    let mut text = String::new();
-    write!(text, "{}", chrono::Local::now().format(format))
-        .map_err(|_| minijinja::Error::new(ErrorKind::InvalidOperation, format!("bad date format {format:?}")))?;
-    Ok(text)
+    let refuse = || minijinja::Error::new(ErrorKind::InvalidOperation, format!("bad date format {format:?}"));
+    // `strftime` gives 0 both for no room and for no text; with a blank at the end there always is text.
+    let pattern = CString::new(format!("{format} ")).map_err(|_| refuse())?;
+    let mut buffer = vec![0; 256 + 64 * format.len().min(1000)];
+    // SAFETY: `time` and `localtime_r` are given places to write to, of which zeros are valid values; `strftime` writes at
+    // most the buffer's length, from a pattern that ends in NUL.
+    let length = unsafe {
+        let seconds = libc::time(std::ptr::null_mut());
+        let mut parts = std::mem::zeroed();
+        if libc::localtime_r(&raw const seconds, &raw mut parts).is_null() {
+            return Err(refuse());
+        }
+        libc::strftime(buffer.as_mut_ptr().cast(), buffer.len(), pattern.as_ptr(), &raw const parts)
+    };
+    let text = buffer.get(..length.saturating_sub(1)).filter(|_| length > 0).ok_or_else(refuse)?;
+    Ok(String::from_utf8_lossy(text).into_owned())
 }
 
 fn template_error(error: minijinja::Error) -> Error {

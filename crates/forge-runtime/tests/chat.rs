@@ -87,8 +87,11 @@ fn templates_can_refuse() {
 fn dates() {
     let year = render("{{ strftime_now('%Y') }}");
     assert!(year.len() == 4 && year.starts_with("20"), "{year}");
+    let date = render("{{ strftime_now('%d %b %Y, é') }}");
+    assert!(date.len() == 15 && date.ends_with(", é"), "{date}");
+    assert_eq!(render("{{ strftime_now('') }}"), "");
     let messages = json!([{ "role": "user", "content": "x" }]);
-    assert!(render_with("{{ strftime_now('%Q!') }}", &messages, &json!({})).is_err());
+    assert!(render_with("{{ strftime_now('%Y' * 100000) }}", &messages, &json!({})).is_err());
 }
 
 #[test]

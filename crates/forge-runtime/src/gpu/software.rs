@@ -2,8 +2,16 @@
 //!
 //! Environment: `METAL_SIM_THREADS` (default: all cores); `METAL_SIM_CHECKED=1` compiles the kernels from source in checked mode,
 //! in which every fault of a kernel or schedule is an error of the command buffer, with kernel and line.
+//!
+//! In checked mode, for tests that have to see a fault: `METAL_SIM_KERNELS=PATH` takes the kernels from another file, MSL or, if
+//! it ends in `.so`, already compiled with checks; `METAL_SIM_SKIP_BARRIER=LABEL:INDEX` leaves out that barrier, counted from 0, of
+//! every command buffer of that label; `METAL_SIM_REPORTS=PATH` appends `LABEL: REPORT` lines to that file and goes on instead of
+//! failing, and counts the barriers of each command buffer there.
 
+use std::fs::File;
+use std::io::Write;
 use std::num::NonZero;
+use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::Mmap;
@@ -15,6 +23,33 @@ pub struct Gpu {
     device: metal_sim::Device,
     kernels: Vec<Kernel>,
     limits: Limits,
+    mutation: Mutation,
+}
+
+/// What tests of checked mode change; see the environment above.
+#[derive(Default)]
+struct Mutation {
+    /// Label of command buffers, and the barrier to leave out of each.
+    skip: Option<(String, usize)>,
+    /// Where reports go.
+    reports: Option<Arc<File>>,
+}
+
+impl Mutation {
+    fn from_environment() -> Result<Self, GpuError> {
+        let skip = std::env::var("METAL_SIM_SKIP_BARRIER").ok().and_then(|value| {
+            let (label, index) = value.rsplit_once(':')?;
+            Some((label.to_owned(), index.parse().ok()?))
+        });
+        let reports = match std::env::var_os("METAL_SIM_REPORTS") {
+            Some(path) => {
+                let failed = |error| GpuError::Library { reason: format!("{}: {error}", path.display()) };
+                Some(Arc::new(File::options().create(true).append(true).open(&path).map_err(failed)?))
+            }
+            None => None,
+        };
+        Ok(Self { skip, reports })
+    }
 }
 
 /// A kernel ready to be dispatched.
@@ -55,11 +90,23 @@ impl Gpu {
             .and_then(|value| value.parse::<usize>().ok())
             .or_else(|| std::thread::available_parallelism().ok().map(NonZero::get))
             .unwrap_or(1);
-        let library = match source.compiled {
-            Some(compiled) if !checked => metal_sim::Library::from_bytes(compiled)
-                .map_err(|error| GpuError::Library { reason: error.to_string() })?,
-            _ => metal_sim::Library::from_source(source.metal, "kernels.metal", &metal_sim::CompileOptions { checked })
-                .map_err(|error| GpuError::Compile { log: error.to_string() })?,
+        let compile = |text: &str| {
+            metal_sim::Library::from_source(text, "kernels.metal", &metal_sim::CompileOptions { checked })
+                .map_err(|error| GpuError::Compile { log: error.to_string() })
+        };
+        let failed = |reason: String| GpuError::Library { reason };
+        let library = match (source.compiled, std::env::var_os("METAL_SIM_KERNELS").filter(|_| checked)) {
+            (_, Some(path)) if Path::new(&path).extension().is_some_and(|extension| extension == "so") => {
+                metal_sim::Library::load(&path).map_err(|error| failed(error.to_string()))?
+            }
+            (_, Some(path)) => {
+                let text = std::fs::read_to_string(&path);
+                compile(&text.map_err(|error| failed(format!("{}: {error}", path.display())))?)?
+            }
+            (Some(compiled), None) if !checked => {
+                metal_sim::Library::from_bytes(compiled).map_err(|error| failed(error.to_string()))?
+            }
+            _ => compile(source.metal)?,
         };
         let kernels = specs
             .iter()
@@ -76,6 +123,7 @@ impl Gpu {
                 max_buffer_bytes: u64::MAX,
                 working_set_bytes: None,
             },
+            mutation: if checked { Mutation::from_environment()? } else { Mutation::default() },
         })
     }
 
@@ -120,7 +168,14 @@ impl Gpu {
 
     /// A new command buffer.
     pub fn commands(&self, label: &str) -> Commands {
-        Commands { commands: self.device.command_buffer(label), label: label.to_owned() }
+        let Mutation { skip, reports } = &self.mutation;
+        Commands {
+            commands: self.device.command_buffer(label),
+            label: label.to_owned(),
+            barriers: 0,
+            skip: skip.as_ref().filter(|(skipped, _)| skipped == label).map(|(_, index)| *index),
+            reports: reports.clone(),
+        }
     }
 }
 
@@ -128,6 +183,10 @@ impl Gpu {
 pub struct Commands {
     commands: metal_sim::CommandBuffer,
     label: String,
+    /// Barriers so far, and the one to leave out.
+    barriers: usize,
+    skip: Option<usize>,
+    reports: Option<Arc<File>>,
 }
 
 impl Commands {
@@ -146,12 +205,16 @@ impl Commands {
 
     /// Makes what the dispatches before it wrote visible to those after it.
     pub fn barrier(&mut self) {
-        self.commands.barrier();
+        if self.skip != Some(self.barriers) {
+            self.commands.barrier();
+        }
+        self.barriers += 1;
     }
 
     /// Hands the command buffer to the device.
     pub fn commit(self) -> Pending {
-        Pending { submission: self.commands.commit(), label: self.label }
+        let Self { commands, label, barriers, reports, .. } = self;
+        Pending { submission: commands.commit(), label, barriers, reports }
     }
 }
 
@@ -159,6 +222,8 @@ impl Commands {
 pub struct Pending {
     submission: metal_sim::Submission,
     label: String,
+    barriers: usize,
+    reports: Option<Arc<File>>,
 }
 
 impl Pending {
@@ -167,9 +232,26 @@ impl Pending {
     /// # Errors
     /// [`GpuError::CommandBuffer`] with all that the device reported.
     pub fn wait(self) -> Result<GpuTime, GpuError> {
-        match self.submission.wait() {
-            Ok(timing) => Ok(GpuTime { seconds: timing.seconds }),
-            Err(error) => Err(GpuError::CommandBuffer { label: self.label, reason: error.to_string() }),
+        let Self { submission, label, barriers, reports } = self;
+        let result = submission.wait();
+        let Some(mut file) = reports else {
+            return match result {
+                Ok(timing) => Ok(GpuTime { seconds: timing.seconds }),
+                Err(error) => Err(GpuError::CommandBuffer { label, reason: error.to_string() }),
+            };
+        };
+        let mut text = format!("{label}: {barriers} barriers\n");
+        let seconds = match result {
+            Ok(timing) => timing.seconds,
+            Err(metal_sim::Error::Checked { reports }) => {
+                text.extend(reports.iter().map(|report| format!("{label}: {report}\n")));
+                0.0
+            }
+            Err(error) => return Err(GpuError::CommandBuffer { label, reason: error.to_string() }),
+        };
+        match file.write_all(text.as_bytes()) {
+            Ok(()) => Ok(GpuTime { seconds }),
+            Err(error) => Err(GpuError::CommandBuffer { label, reason: error.to_string() }),
         }
     }
 }
