@@ -34,6 +34,12 @@ impl Sizes {
     /// As [`Sizes::read`], with the feed-forward width given.
     pub fn read_with(loaded: &Loaded, intermediate: usize) -> Result<Self, FrontendError> {
         let h = &loaded.hparams;
+        let layers = h.usize(key::LAYERS)?;
+        // Every layer has tensors, so a damaged number is found before anything is made for each layer.
+        let tensors = loaded.tensors.entries.len();
+        if layers > tensors {
+            return Err(h.invalid(key::LAYERS, format!("at most as many as the {tensors} tensors")));
+        }
         let hidden = h.usize(key::HIDDEN)?;
         let heads = h.usize(key::HEADS)?;
         let kv_heads = h.opt_usize(key::KV_HEADS)?.unwrap_or(heads);
