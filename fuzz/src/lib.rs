@@ -1,0 +1,4 @@
+//! What the fuzz targets do with their input. The tests of forge-frontend and forge-runtime include the same modules.
+
+pub mod frontend;
+pub mod template;
