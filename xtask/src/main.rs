@@ -7,6 +7,7 @@ mod clang;
 mod cross_check;
 mod demo;
 mod forge;
+mod mutate;
 mod python;
 mod shell;
 mod snapshots;
@@ -41,6 +42,8 @@ enum Task {
     CheckMsl(check_msl::Options),
     /// Type-check, lint and link emitted projects for macOS
     CrossCheck(cross_check::Options),
+    /// Remove or spoil barriers one at a time and see that checked mode notices each
+    Mutate(mutate::Options),
     /// Measure packing, decoding and rebuilding
     Bench {
         #[command(subcommand)]
@@ -68,6 +71,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Snapshots(options) => snapshots::main(&options)?,
         Task::CheckMsl(options) => check_msl::main(&options)?,
         Task::CrossCheck(options) => return cross_check::main(&options),
+        Task::Mutate(options) => return mutate::main(&options),
         Task::Bench { bench } => bench::main(bench)?,
         Task::Tidy => tidy::main()?,
     }

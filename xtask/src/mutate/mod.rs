@@ -1,0 +1,260 @@
+//! `cargo xtask mutate`: does checked mode notice every missing barrier?
+//!
+//! Each barrier of a case's kernels is removed or given the wrong memory flags, and each barrier of its command
+//! buffers is left out, one at a time. Each of these mutants has to be reported when the program runs in checked mode: a kernel's
+//! barrier by every kernel that reaches it. What is not reported is a blind spot of checked mode or a barrier too many.
+
+mod document;
+mod sites;
+mod workload;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, bail};
+
+use crate::forge::{Forge, build_project};
+use crate::shell;
+use sites::{Change, Site};
+use workload::{ALL, LABELS, Program, Reports};
+
+/// Name, checkpoint relative to the repository, and KV format.
+const CASES: [(&str, &str, &str); 4] = [
+    ("demo", crate::demo::CHECKPOINT, "f16"),
+    ("demo-f32-kv", crate::demo::CHECKPOINT, "f32"),
+    ("llama", "tests/fixtures/models/llama/hf", "f32"),
+    ("llama-q4_0", "tests/fixtures/models/llama/model.Q4_0.gguf", "f16"),
+];
+
+/// Options of `cargo xtask mutate`.
+#[derive(Debug, Default, clap::Args)]
+pub struct Options {
+    /// Only this case (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub case: Vec<String>,
+    /// This checkpoint instead of the cases
+    #[arg(long, value_name = "PATH", conflicts_with = "case")]
+    pub checkpoint: Option<PathBuf>,
+    /// KV format of --checkpoint
+    #[arg(long, value_name = "FORMAT", default_value = "f16")]
+    pub kv: String,
+    /// Only this many mutants of each case, the same ones every time
+    #[arg(long, value_name = "N")]
+    pub sample: Option<usize>,
+    /// Write the tables of docs/verification.md
+    #[arg(long, conflicts_with_all = ["case", "checkpoint", "sample"])]
+    pub write: bool,
+}
+
+/// One thing to leave out or to do wrong.
+#[derive(Debug, Clone)]
+enum Mutant {
+    /// Of a barrier in the kernels, by its number.
+    Kernel(usize, Change),
+    /// An encoder barrier of command buffers with this label.
+    Schedule(&'static str, usize),
+}
+
+/// A mutant, and what was said of it.
+#[derive(Debug)]
+struct Outcome {
+    mutant: Mutant,
+    reports: Reports,
+}
+
+/// A case with all of its outcomes.
+#[derive(Debug)]
+struct Finished {
+    name: String,
+    sites: Vec<Site>,
+    outcomes: Vec<Outcome>,
+}
+
+impl Finished {
+    /// Who ought to have reported the mutant and did not; empty when it was noticed.
+    fn silent(&self, outcome: &Outcome) -> Vec<String> {
+        match &outcome.mutant {
+            Mutant::Kernel(site, _) => {
+                self.sites[*site].kernels.difference(&outcome.reports.kernels()).cloned().collect()
+            }
+            Mutant::Schedule(..) if outcome.reports.lines.is_empty() => vec!["checked mode".to_owned()],
+            Mutant::Schedule(..) => Vec::new(),
+        }
+    }
+
+    fn describe(&self, mutant: &Mutant) -> String {
+        match mutant {
+            Mutant::Kernel(site, change) => {
+                let Site { line, function, barrier, .. } = &self.sites[*site];
+                format!("kernels.metal:{line}: {barrier} of {function}, {}", change.name())
+            }
+            Mutant::Schedule(label, index) => format!("{label} barrier {index} left out"),
+        }
+    }
+}
+
+/// Runs the mutants and prints those that nobody noticed.
+///
+/// # Errors
+/// A project that cannot be generated or built, or whose unchanged kernels are reported.
+pub fn main(options: &Options) -> Result<ExitCode> {
+    let forge = Forge::build()?;
+    let mut cases: Vec<(String, PathBuf, String)> = CASES
+        .iter()
+        .map(|(name, checkpoint, kv)| ((*name).to_owned(), PathBuf::from(checkpoint), (*kv).to_owned()))
+        .filter(|(name, ..)| options.case.is_empty() || options.case.contains(name))
+        .collect();
+    if let Some(checkpoint) = &options.checkpoint {
+        let checkpoint = std::path::absolute(checkpoint)?;
+        cases = vec![("checkpoint".to_owned(), checkpoint, options.kv.clone())];
+    }
+    if cases.is_empty() {
+        bail!("no such case; there are {}", CASES.map(|(name, ..)| name).join(", "));
+    }
+    let mut survivors = 0;
+    let mut finished = Vec::new();
+    for (name, checkpoint, kv) in &cases {
+        let case = run_case(&forge, name, &shell::root().join(checkpoint), kv, options.sample)?;
+        for outcome in &case.outcomes {
+            let silent = case.silent(outcome);
+            if !silent.is_empty() {
+                survivors += 1;
+                println!("{name}: {}: not noticed by {}", case.describe(&outcome.mutant), silent.join(", "));
+            }
+        }
+        println!("{}", document::table(&case));
+        finished.push(case);
+    }
+    if options.write {
+        document::write(&finished)?;
+    }
+    let mutants: usize = finished.iter().map(|case| case.outcomes.len()).sum();
+    println!("mutate: {mutants} mutants, {} noticed, {survivors} not", mutants - survivors);
+    Ok(if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, sample: Option<usize>) -> Result<Finished> {
+    println!("{name}: {} --kv {kv}", checkpoint.display());
+    let scratch = shell::scratch("mutate")?;
+    // One folder for all, as for `cargo xtask cases`: only what differs is compiled again.
+    let project = scratch.join("project");
+    forge.must_generate(checkpoint, &project, &["--name", "mutant", "--kv", kv, "--force"])?;
+    let built = build_project(&project)?;
+    let text = std::fs::read_to_string(project.join("shaders/kernels.metal"))?;
+    let model = std::fs::read_to_string(project.join("src/model.rs"))?;
+    let folder = tempfile::tempdir_in(&scratch)?;
+    let program = Program {
+        path: built,
+        kernels: folder.path().join("unchanged.so"),
+        scratch: folder.path().to_owned(),
+        vocab: constant(&model, "VOCAB")?,
+        context: constant(&model, "CONTEXT")?,
+    };
+    compile(&text, &program.kernels)?;
+    let mut baseline = Reports::default();
+    for workload in ALL.into_iter().filter(|workload| program.fits(*workload)) {
+        let reports = program.run(workload, &program.kernels, None, "unchanged")?;
+        if let Some(line) = reports.lines.first() {
+            bail!("{name}: {workload:?}: the unchanged program is reported: {line}");
+        }
+        for (label, count) in reports.barriers {
+            let most = baseline.barriers.entry(label).or_default();
+            *most = count.max(*most);
+        }
+    }
+    let sites = sites::find(&text);
+    let mut mutants = Vec::new();
+    for (number, site) in sites.iter().enumerate().filter(|(_, site)| !site.kernels.is_empty()) {
+        mutants.extend(site.changes().into_iter().map(|change| Mutant::Kernel(number, change)));
+    }
+    for (label, _) in LABELS {
+        let count = baseline.barriers.get(label).copied().unwrap_or_default();
+        mutants.extend((0..count).map(|index| Mutant::Schedule(label, index)));
+    }
+    if let Some(sample) = sample.filter(|sample| *sample < mutants.len()) {
+        let all = mutants.len();
+        mutants = (0..sample).map(|at| mutants[at * all / sample].clone()).collect();
+    }
+    let outcomes = run_all(&program, &text, &sites, mutants)?;
+    Ok(Finished { name: name.to_owned(), sites, outcomes })
+}
+
+/// The value of `pub const NAME: usize = VALUE;`.
+fn constant(model: &str, name: &str) -> Result<usize> {
+    let start = format!("pub const {name}: usize = ");
+    let value = model.lines().find_map(|line| line.strip_prefix(&start)?.strip_suffix(';')?.parse().ok());
+    value.with_context(|| format!("model.rs has no {name}"))
+}
+
+fn compile(text: &str, out: &Path) -> Result<()> {
+    let options = metal_sim::CompileOptions { checked: true };
+    metal_sim::compile(text, "kernels.metal", &options, out).context("kernels.metal")
+}
+
+/// Runs the mutants on all cores; outcomes are in their order.
+fn run_all(program: &Program, text: &str, sites: &[Site], mutants: Vec<Mutant>) -> Result<Vec<Outcome>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (next, done, mutants) = (&next, &done, &mutants);
+            scope.spawn(move || {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(mutant) = mutants.get(at) else { return };
+                    let result = run_mutant(program, text, sites, mutant, &format!("run-{thread}"));
+                    if result.is_err() {
+                        next.store(mutants.len(), Ordering::Relaxed);
+                    }
+                    done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().zip(mutants).map(|((_, reports), mutant)| Ok(Outcome { mutant, reports: reports? })).collect()
+}
+
+/// Runs the workloads until all who ought to notice have.
+fn run_mutant(program: &Program, text: &str, sites: &[Site], mutant: &Mutant, run: &str) -> Result<Reports> {
+    let mut all = Reports::default();
+    match mutant {
+        Mutant::Kernel(number, change) => {
+            let site = &sites[*number];
+            let kernels = program.scratch.join(format!("{run}.so"));
+            compile(&site.mutant(text, *change), &kernels)?;
+            for workload in ALL.into_iter().filter(|workload| program.fits(*workload)) {
+                all.lines.extend(program.run(workload, &kernels, None, run)?.lines);
+                if site.kernels.is_subset(&all.kernels()) {
+                    break;
+                }
+            }
+        }
+        Mutant::Schedule(label, index) => {
+            let workloads = LABELS.iter().find(|(name, _)| name == label).map_or(&[][..], |(_, workloads)| workloads);
+            for &workload in workloads.iter().filter(|workload| program.fits(**workload)) {
+                let skip = format!("{label}:{index}");
+                all.lines.extend(program.run(workload, &program.kernels, Some(&skip), run)?.lines);
+                if !all.lines.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The kernels on both sides of an encoder barrier, as the reports name them.
+fn between(reports: &Reports) -> BTreeSet<(String, String)> {
+    let kernel = |text: &str| text.split_once('(').and_then(|(_, rest)| Some(rest.split_once(')')?.0.to_owned()));
+    let pair = |line: &String| {
+        let (first, second) = line.split_once("no barrier between ")?.1.split_once(" and ")?;
+        Some((kernel(first)?, kernel(second)?))
+    };
+    reports.lines.iter().filter_map(pair).collect()
+}
