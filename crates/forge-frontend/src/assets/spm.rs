@@ -99,25 +99,38 @@ fn merges(tokens: &[Token]) -> Vec<(&str, &str)> {
 /// Merges that compete in a circle keep their order; no order is right for those.
 fn leftmost_first<'a>(ties: &[Merge<'a>]) -> Vec<Merge<'a>> {
     let mut by_left: HashMap<&str, Vec<usize>> = HashMap::new();
+    // Merges not yet in order by their right part, a piece joined to itself left out: it does not wait for itself. Counted
+    // by piece, as pairs of merges that compete can be as many as the square of the merges.
+    let mut awaited: HashMap<&str, usize> = HashMap::new();
     for (index, merge) in ties.iter().enumerate() {
         by_left.entry(merge.left).or_default().push(index);
+        if merge.left != merge.right {
+            *awaited.entry(merge.right).or_default() += 1;
+        }
     }
-    let followers = |merge: &Merge<'a>| by_left.get(merge.right).map_or(&[][..], Vec::as_slice);
-    let mut waits_for = vec![0_usize; ties.len()];
-    for (index, merge) in ties.iter().enumerate() {
-        followers(merge).iter().filter(|&&other| other != index).for_each(|&other| waits_for[other] += 1);
-    }
-    let mut ready: BTreeSet<usize> = (0..ties.len()).filter(|&index| waits_for[index] == 0).collect();
+    let waits = |awaited: &HashMap<&str, usize>, merge: &Merge<'a>| awaited.get(merge.left).is_some_and(|&n| n > 0);
+    // A piece joined to itself competes with what begins with it, and those wait for it.
+    let mut selves: BTreeSet<&str> = ties.iter().filter(|merge| merge.left == merge.right).map(|m| m.left).collect();
+    let is_ready = |awaited: &HashMap<&str, usize>, selves: &BTreeSet<&str>, merge: &Merge<'a>| {
+        !waits(awaited, merge) && (merge.left == merge.right || !selves.contains(merge.left))
+    };
+    let mut ready: BTreeSet<usize> = (0..ties.len()).filter(|&i| is_ready(&awaited, &selves, &ties[i])).collect();
     let mut left: BTreeSet<usize> = (0..ties.len()).collect();
     let mut ordered = Vec::with_capacity(ties.len());
     while let Some(next) = ready.pop_first().or_else(|| left.first().copied()) {
         left.remove(&next);
-        ordered.push(ties[next]);
-        for &other in followers(&ties[next]).iter().filter(|other| left.contains(other)) {
-            waits_for[other] -= 1;
-            if waits_for[other] == 0 {
-                ready.insert(other);
-            }
+        let merge = ties[next];
+        ordered.push(merge);
+        if merge.left == merge.right {
+            selves.remove(merge.left);
+        } else if let Some(count) = awaited.get_mut(merge.right) {
+            *count -= 1;
+        }
+        // At most twice per piece is anything released: when nothing else is awaited, and when its own doubling is done.
+        if awaited.get(merge.right).is_none_or(|&n| n == 0) {
+            let followers = by_left.get(merge.right).map_or(&[][..], Vec::as_slice);
+            let released = followers.iter().filter(|&&i| left.contains(&i) && is_ready(&awaited, &selves, &ties[i]));
+            ready.extend(released);
         }
     }
     ordered

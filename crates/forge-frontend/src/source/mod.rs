@@ -66,10 +66,8 @@ impl Loaded {
             let count = self.tensors.entries.keys().filter(|name| is_part(name)).count();
             if count > 0 {
                 self.tensors.ignore(is_part);
-                self.note(format!(
-                    "{count} tensors of {}: the text model alone is generated",
-                    tower.trim_end_matches('.')
-                ));
+                let tower = tower.trim_end_matches('.');
+                self.note(format!("{tower} (tensors: {count}): the text model alone is generated"));
             }
         }
     }

@@ -16,7 +16,7 @@ fn checkpoints(case: &Path) -> Vec<(String, PathBuf)> {
         let name = entry.file_name().to_string_lossy().into_owned();
         if let Some(kind) = name.strip_prefix("model.").and_then(|rest| rest.strip_suffix(".gguf")) {
             found.push((kind.to_owned(), entry.path()));
-        } else if (name == "hf" || name == "mlx") && entry.path().join("model.safetensors").exists() {
+        } else if (name == "hf" || name == "mlx") && entry.path().join("config.json").exists() {
             found.push((name, entry.path()));
         }
     }
