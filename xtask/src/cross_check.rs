@@ -62,8 +62,7 @@ fn check(projects: &[PathBuf]) -> Result<Outcome> {
     };
     for project in projects {
         let name = project.file_name().unwrap_or_default().to_string_lossy();
-        toolchain.lint(project).with_context(|| format!("{name}: lints for {TARGET}"))?;
-        toolchain.link(project).with_context(|| format!("{name}: build for {TARGET}"))?;
+        toolchain.build(project).with_context(|| format!("{name}: build for {TARGET}"))?;
         println!("{name}: linted and linked for {TARGET}");
     }
     println!("cross-check: {} projects", projects.len());
@@ -78,37 +77,36 @@ enum Toolchain {
 }
 
 impl Toolchain {
-    fn lint(&self, project: &Path) -> Result<()> {
-        let mut command = match self {
-            Self::Native => self.cargo(project, "clippy"),
-            Self::Cross(variables) => {
-                // What `cargo clippy` does, with the driver that belongs to the private compiler.
-                let rustc = variables.iter().find(|(name, _)| name == "RUSTC");
-                let rustc = rustc.map(|(_, value)| Path::new(value)).context("RUSTC is not set")?;
-                let mut command = self.cargo(project, "check");
-                command
-                    .env("RUSTC_WORKSPACE_WRAPPER", rustc.with_file_name("clippy-driver"))
-                    .env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
-                return shell::run(&mut command);
-            }
+    /// Type-checks, lints and links a project.
+    fn build(&self, project: &Path) -> Result<()> {
+        let Self::Cross(variables) = self else {
+            shell::run(cargo(project, "clippy").args(["--", "-D", "warnings"]))?;
+            return shell::run(&mut cargo(project, "build"));
         };
-        shell::run(command.args(["--", "-D", "warnings"]))
-    }
-
-    fn link(&self, project: &Path) -> Result<()> {
-        shell::run(&mut self.cargo(project, "build"))
-    }
-
-    fn cargo(&self, project: &Path, subcommand: &str) -> Command {
-        let mut command = crate::forge::project_cargo(project, subcommand);
-        if let Self::Cross(variables) = self {
-            command
-                .args(["--target", TARGET])
-                .env("CARGO_TARGET_DIR", shell::target_dir().join("projects-macos"))
-                .envs(variables.iter().map(|(name, value)| (name, value)));
-        }
+        let rustc = variables.iter().find(|(name, _)| name == "RUSTC");
+        let rustc = rustc.map(|(_, value)| Path::new(value)).context("RUSTC is not set")?;
+        let mut command = cargo(project, "build");
         command
+            .args(["--target", TARGET])
+            .env("CARGO_TARGET_DIR", shell::target_dir().join("projects-macos"))
+            .envs(variables.iter().map(|(name, value)| (name, value)))
+            // What `cargo clippy` does, with the driver that belongs to the private compiler; it links as well.
+            .env("RUSTC_WORKSPACE_WRAPPER", rustc.with_file_name("clippy-driver"))
+            .env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
+        shell::run(&mut command)
     }
+}
+
+/// `cargo SUBCOMMAND` for a project that is built but not run: unoptimised, without debug information.
+fn cargo(project: &Path, subcommand: &str) -> Command {
+    let mut command = shell::cargo();
+    command
+        .current_dir(project)
+        .args([subcommand, "--quiet"])
+        .env("CARGO_TARGET_DIR", shell::projects_target_dir())
+        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "0")
+        .env("CARGO_PROFILE_DEV_DEBUG", "0");
+    command
 }
 
 /// Why the cross compiler cannot be had here, in one line.

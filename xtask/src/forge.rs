@@ -105,7 +105,7 @@ pub fn rebuild_project(project: &Path) -> Result<PathBuf> {
 }
 
 /// `cargo SUBCOMMAND --release` for a generated project, with the shared target directory.
-pub fn project_cargo(project: &Path, subcommand: &str) -> Command {
+fn project_cargo(project: &Path, subcommand: &str) -> Command {
     let mut command = shell::cargo();
     command
         .current_dir(project)
