@@ -50,6 +50,14 @@ static SOURCE: Source = Source::new(
     include_bytes!(concat!(env!("OUT_DIR"), "/kernels.compiled")),
 );
 
+/*%- if splits %*/
+
+/// Parts that decode attention splits a context into; the combining kernel counts the same.
+fn attention_parts(positions: usize) -> u32 {
+    if positions <= /*{ unsplit_positions }*/ { 1 } else { positions.div_ceil(/*{ part_positions }*/).min(/*{ max_parts }*/) as u32 }
+}
+/*%- endif %*/
+
 /// Indices into [`KERNELS`].
 mod kernel {
 /*%- for k in kernels %*/
@@ -283,7 +291,7 @@ impl Model {
         let logits = self.logits.whole();
         let pending = pool(|| {
             let mut pass = self.gpu.commands("decode");
-            self.encode_decode(&mut pass, tokens, &logits, &params);
+            self.encode_decode(&mut pass, tokens, &logits, &params/*% if splits %*/, position + 1/*% endif %*/);
             self.encode_sample(&mut pass, &logits, &chosen, &params);
             pass.commit()
         });
@@ -303,41 +311,77 @@ impl Model {
         let k = |index| self.gpu.kernel(index);
         let s = &self.sampler;
 /*%- for step in decode_sample %*/
-        /*% if step.barrier %*/pass.barrier();
-        /*% endif %*//*{ step.call }*/
+/*%- if let Some(positions) = step.opens %*/
+        let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
+        if parts == 1 {
+/*%- endif %*/
+/*%- if step.otherwise %*/
+        } else {
+/*%- endif %*/
+/*%- if step.barrier %*/
+/*{ step.pad }*/pass.barrier();
+/*%- endif %*/
+/*{ step.pad }*//*{ step.call }*/
+/*%- if step.closes %*/
+        }
+/*%- endif %*/
 /*%- endfor %*/
     }
 
-    /// One token to logits: /*{ decode_dispatches }*/ dispatches.
-    fn encode_decode(&self, pass: &mut Commands, tokens: &Slice, logits: &Slice, params: &Slice) {
+    /// One token at the end of `positions` positions to logits.
+    /*{ encode_signature }*/
         let k = |index| self.gpu.kernel(index);
         let b = &self.decode;
         let next_gamma = &self.layers[0]./*{ first_norm }*/;
 /*%- for step in decode_embed %*/
-        /*% if step.barrier %*/pass.barrier();
-        /*% endif %*//*{ step.call }*/
+/*%- if let Some(positions) = step.opens %*/
+        let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
+        if parts == 1 {
+/*%- endif %*/
+/*%- if step.otherwise %*/
+        } else {
+/*%- endif %*/
+/*%- if step.barrier %*/
+/*{ step.pad }*/pass.barrier();
+/*%- endif %*/
+/*{ step.pad }*//*{ step.call }*/
+/*%- if step.closes %*/
+        }
+/*%- endif %*/
 /*%- endfor %*/
         for i in 0..LAYERS {
             let next_gamma = self.layers.get(i + 1).map_or(&self./*{ final_norm }*/, |next| &next./*{ first_norm }*/);
 /*%- if blocks.len() > 1 %*/
             match BLOCKS[i] {
 /*%- for block in blocks %*/
-                Block::/*{ block.variant }*/ => self.decode_/*{ block.name }*/(pass, i, next_gamma, params),
+                Block::/*{ block.variant }*/ => self.decode_/*{ block.name }*/(pass, i, next_gamma, params/*% if splits %*/, positions/*% endif %*/),
 /*%- endfor %*/
             }
 /*%- else %*/
-            self.decode_/*{ blocks[0].name }*/(pass, i, next_gamma, params);
+            self.decode_/*{ blocks[0].name }*/(pass, i, next_gamma, params/*% if splits %*/, positions/*% endif %*/);
 /*%- endif %*/
         }
 /*%- for step in decode_head %*/
-        /*% if step.barrier %*/pass.barrier();
-        /*% endif %*//*{ step.call }*/
+/*%- if let Some(positions) = step.opens %*/
+        let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
+        if parts == 1 {
+/*%- endif %*/
+/*%- if step.otherwise %*/
+        } else {
+/*%- endif %*/
+/*%- if step.barrier %*/
+/*{ step.pad }*/pass.barrier();
+/*%- endif %*/
+/*{ step.pad }*//*{ step.call }*/
+/*%- if step.closes %*/
+        }
+/*%- endif %*/
 /*%- endfor %*/
     }
 /*%- for block in blocks %*/
 
-    /// /*{ block.title }*/, decode: /*{ block.decode.len() }*/ dispatches.
-    fn decode_/*{ block.name }*/(&self, pass: &mut Commands, i: usize, next_gamma: &Slice, params: &Slice) {
+    /// /*{ block.title }*/, decode: /*{ block.decode_dispatches }*/ dispatches/*% if block.split_dispatches > 0 && splits %*/, /*{ block.split_dispatches }*/ where attention splits the context/*% endif %*/.
+    /*{ block.decode_signature }*/
         let k = |index| self.gpu.kernel(index);
         let b = &self.decode;
         let layer = &self.layers[i];
@@ -345,8 +389,20 @@ impl Model {
         let /*{ cache.name }*/ = &self.caches[/*{ cache.index }*/];
 /*%- endfor %*/
 /*%- for step in block.decode %*/
-        /*% if step.barrier %*/pass.barrier();
-        /*% endif %*//*{ step.call }*/
+/*%- if let Some(positions) = step.opens %*/
+        let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
+        if parts == 1 {
+/*%- endif %*/
+/*%- if step.otherwise %*/
+        } else {
+/*%- endif %*/
+/*%- if step.barrier %*/
+/*{ step.pad }*/pass.barrier();
+/*%- endif %*/
+/*{ step.pad }*//*{ step.call }*/
+/*%- if step.closes %*/
+        }
+/*%- endif %*/
 /*%- endfor %*/
     }
 
@@ -359,8 +415,20 @@ impl Model {
         let /*{ cache.name }*/ = &self.caches[/*{ cache.index }*/];
 /*%- endfor %*/
 /*%- for step in block.prefill %*/
-        /*% if step.barrier %*/pass.barrier();
-        /*% endif %*//*{ step.call }*/
+/*%- if let Some(positions) = step.opens %*/
+        let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
+        if parts == 1 {
+/*%- endif %*/
+/*%- if step.otherwise %*/
+        } else {
+/*%- endif %*/
+/*%- if step.barrier %*/
+/*{ step.pad }*/pass.barrier();
+/*%- endif %*/
+/*{ step.pad }*//*{ step.call }*/
+/*%- if step.closes %*/
+        }
+/*%- endif %*/
 /*%- endfor %*/
     }
 /*%- endfor %*/
@@ -412,8 +480,20 @@ impl Model {
         let k = |index| self.gpu.kernel(index);
         let b = &self.prefill;
 /*%- for step in prefill_embed %*/
-        /*% if step.barrier %*/pass.barrier();
-        /*% endif %*//*{ step.call }*/
+/*%- if let Some(positions) = step.opens %*/
+        let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
+        if parts == 1 {
+/*%- endif %*/
+/*%- if step.otherwise %*/
+        } else {
+/*%- endif %*/
+/*%- if step.barrier %*/
+/*{ step.pad }*/pass.barrier();
+/*%- endif %*/
+/*{ step.pad }*//*{ step.call }*/
+/*%- if step.closes %*/
+        }
+/*%- endif %*/
 /*%- endfor %*/
     }
 
@@ -421,8 +501,20 @@ impl Model {
         let k = |index| self.gpu.kernel(index);
         let b = &self.prefill;
 /*%- for step in prefill_head %*/
-        /*% if step.barrier %*/pass.barrier();
-        /*% endif %*//*{ step.call }*/
+/*%- if let Some(positions) = step.opens %*/
+        let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
+        if parts == 1 {
+/*%- endif %*/
+/*%- if step.otherwise %*/
+        } else {
+/*%- endif %*/
+/*%- if step.barrier %*/
+/*{ step.pad }*/pass.barrier();
+/*%- endif %*/
+/*{ step.pad }*//*{ step.call }*/
+/*%- if step.closes %*/
+        }
+/*%- endif %*/
 /*%- endfor %*/
     }
 
@@ -499,7 +591,8 @@ impl LanguageModel for Model {
         self.tokens.write(0, &[token]);
         let pending = pool(|| {
             let mut pass = self.gpu.commands("decode");
-            self.encode_decode(&mut pass, &self.tokens.slice(0, 4), &self.logits.whole(), &params);
+            let (tokens, logits) = (self.tokens.slice(0, 4), self.logits.whole());
+            self.encode_decode(&mut pass, &tokens, &logits, &params/*% if splits %*/, position + 1/*% endif %*/);
             pass.commit()
         });
         pending.wait()?;

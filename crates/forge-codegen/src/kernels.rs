@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use askama::Template;
 use forge_formats::Format;
 use forge_frontend::graph::{Activation, RopePairing};
+use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, decode_geometry};
 use forge_plan::kernel::{
     AttentionKernel, Epilogue, Family, GEMM_ROWS, Gemm, Gemv, HeadNorm, Kernel, RopeAppend, Segment,
 };
@@ -82,7 +83,10 @@ pub enum Body {
     RmsNorm(NormView),
     PostNorm(PostNormView),
     Rope(RopeView),
-    Attention(AttentionView),
+    AttentionTile(AttentionView),
+    AttentionDecode(AttentionView),
+    AttentionPart(AttentionView),
+    AttentionCombine(AttentionView),
     Gemv(GemvView),
     Gemm(GemmView),
     SampleBest(SampleView),
@@ -157,6 +161,13 @@ pub struct AttentionView {
     pub wrap: usize,
     pub scale: String,
     pub softcap: String,
+    pub operand: &'static str,
+    pub keys: usize,
+    pub heads_shared: usize,
+    pub simdgroups: usize,
+    pub steps: usize,
+    pub part_positions: usize,
+    pub max_parts: usize,
 }
 
 pub struct GemvView {
@@ -232,6 +243,7 @@ const SEGMENT_NAMES: [&str; 3] = ["weights", "weights_1", "weights_2"];
 
 const GROUP: Builtin = Builtin { declaration: "uint group", attribute: "threadgroup_position_in_grid" };
 const GROUP2: Builtin = Builtin { declaration: "uint2 group", attribute: "threadgroup_position_in_grid" };
+const GROUPS2: Builtin = Builtin { declaration: "uint2 groups", attribute: "threadgroups_per_grid" };
 const THREAD: Builtin = Builtin { declaration: "uint thread_index", attribute: "thread_index_in_threadgroup" };
 const SIMDGROUP: Builtin = Builtin { declaration: "uint simdgroup", attribute: "simdgroup_index_in_threadgroup" };
 const LANE: Builtin = Builtin { declaration: "uint lane", attribute: "thread_index_in_simdgroup" };
@@ -326,8 +338,11 @@ fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
     if uses(|f| matches!(f, Family::RopeAppend(_))) {
         add(msl!("rope"));
     }
-    if uses(|f| matches!(f, Family::Attention(_))) {
-        add(msl!("attention"));
+    if uses(|f| matches!(f, Family::AttentionDecode(_))) {
+        add(msl!("attention_decode"));
+    }
+    if uses(|f| matches!(f, Family::AttentionTile(_))) {
+        add(msl!("attention_tile"));
     }
     if uses(|f| matches!(f, Family::Gemm(_))) {
         add(msl!("gemm"));
@@ -424,13 +439,28 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
             vec![GROUP2, SIMDGROUP, LANE],
             Body::Rope(rope_view(rope, plan)),
         ),
-        Family::Attention(attention) | Family::AttentionReduce(attention) => (
+        Family::AttentionTile(a) => (
             format!(
-                "attention of {} heads over {} key/value heads of {}",
-                attention.heads, attention.kv_heads, attention.head_dim
+                "attention of {} heads over {} key/value heads of {}: 32 rows of a head",
+                a.heads, a.kv_heads, a.head_dim
             ),
-            vec![GROUP2, SIMDGROUP, LANE],
-            Body::Attention(attention_view(attention)),
+            vec![GROUP2, THREAD, SIMDGROUP, LANE],
+            Body::AttentionTile(attention_view(a)),
+        ),
+        Family::AttentionDecode(a) => (
+            format!("attention of {} heads over {} key/value heads of {}", a.heads, a.kv_heads, a.head_dim),
+            vec![GROUP, SIMDGROUP, LANE],
+            Body::AttentionDecode(attention_view(a)),
+        ),
+        Family::AttentionPart(a) => (
+            format!("attention of {} heads over one part of the context", a.heads),
+            vec![GROUP2, GROUPS2, SIMDGROUP, LANE],
+            Body::AttentionPart(attention_view(a)),
+        ),
+        Family::AttentionCombine(a) => (
+            "puts the parts of the context together".to_owned(),
+            vec![GROUP, SIMDGROUP, LANE],
+            Body::AttentionCombine(attention_view(a)),
         ),
         Family::SampleBest(s) => (
             "the highest logit".to_owned(),
@@ -658,6 +688,7 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
 }
 
 fn attention_view(attention: &AttentionKernel) -> AttentionView {
+    let g = decode_geometry(attention.heads, attention.kv_heads, attention.head_dim);
     AttentionView {
         heads: attention.heads,
         kv_heads: attention.kv_heads,
@@ -666,5 +697,12 @@ fn attention_view(attention: &AttentionKernel) -> AttentionView {
         wrap: attention.wrap.unwrap_or(0),
         scale: float(attention.attention.scale),
         softcap: float(attention.attention.softcap.unwrap_or(0.0)),
+        operand: if attention.operand_bytes() == 2 { "half" } else { "float" },
+        keys: attention.tile_keys(),
+        heads_shared: g.heads_shared,
+        simdgroups: g.simdgroups,
+        steps: g.steps,
+        part_positions: PART_POSITIONS,
+        max_parts: MAX_PARTS,
     }
 }

@@ -1,7 +1,8 @@
 //! The view of `src/model.rs`.
 
 use askama::Template;
-use forge_plan::plan::{Arg, Choice, Dim, Step};
+use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
+use forge_plan::plan::{Arg, Choice, Dim, Step, When};
 use forge_plan::{Family, KvFormat, Plan};
 
 use crate::naming::{constant, grouped, variant, wrap};
@@ -52,6 +53,11 @@ pub struct ModelFile<'a> {
     pub final_norm: &'a str,
     pub decode_embed: Vec<StepView>,
     pub decode_head: Vec<StepView>,
+    pub splits: bool,
+    pub encode_signature: String,
+    pub unsplit_positions: usize,
+    pub part_positions: usize,
+    pub max_parts: usize,
     pub decode_sample: Vec<StepView>,
     pub sample_groups: usize,
     pub prefill_embed: Vec<StepView>,
@@ -76,6 +82,9 @@ pub struct BlockView {
     pub title: String,
     pub caches: Vec<CacheView>,
     pub decode: Vec<StepView>,
+    pub decode_dispatches: usize,
+    pub split_dispatches: usize,
+    pub decode_signature: String,
     pub prefill: Vec<StepView>,
 }
 
@@ -99,6 +108,14 @@ pub struct BufferView {
 pub struct StepView {
     pub barrier: bool,
     pub call: String,
+    /// Opens the branch for a context of one part, of this many positions at most (0: all).
+    pub opens: Option<usize>,
+    /// Goes on to the branch for a split context.
+    pub otherwise: bool,
+    /// Closes the branches.
+    pub closes: bool,
+    /// Indentation.
+    pub pad: &'static str,
 }
 
 /// What the plan does not know: names and the packed file.
@@ -180,6 +197,15 @@ impl<'a> ModelFile<'a> {
             final_norm: &plan.final_norm,
             decode_embed: steps(plan, &plan.decode.embed),
             decode_head: steps(plan, &plan.decode.head),
+            splits: splits(plan),
+            encode_signature: signature(
+                "encode_decode",
+                &["pass: &mut Commands", "tokens: &Slice", "logits: &Slice", "params: &Slice"],
+                splits(plan),
+            ),
+            unsplit_positions: UNSPLIT_POSITIONS,
+            part_positions: PART_POSITIONS,
+            max_parts: MAX_PARTS,
             decode_sample: steps(plan, &plan.decode.sample),
             sample_groups: sample_groups(plan),
             prefill_embed,
@@ -205,7 +231,8 @@ pub fn activation_bytes(plan: &Plan) -> u64 {
 
 /// Dispatches of one decode step.
 pub fn decode_dispatches(plan: &Plan) -> usize {
-    let layers: usize = plan.layers.iter().map(|layer| plan.decode.blocks[layer.block].len()).sum();
+    let steps = |block: usize| plan.decode.blocks[block].iter().filter(|step| step.when != When::Split).count();
+    let layers: usize = plan.layers.iter().map(|layer| steps(layer.block)).sum();
     plan.decode.embed.len() + layers + plan.decode.head.len() + plan.decode.sample.len()
 }
 
@@ -247,6 +274,13 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                     })
                     .collect(),
                 decode: steps(plan, &plan.decode.blocks[index]),
+                decode_dispatches: plan.decode.blocks[index].iter().filter(|s| s.when != When::Split).count(),
+                split_dispatches: plan.decode.blocks[index].iter().filter(|s| s.when != When::OnePart).count(),
+                decode_signature: signature(
+                    &format!("decode_{name}"),
+                    &["pass: &mut Commands", "i: usize", "next_gamma: &Slice", "params: &Slice"],
+                    splits(plan),
+                ),
                 prefill: steps(plan, &plan.prefill.blocks[index]),
                 name: name.clone(),
             }
@@ -266,11 +300,54 @@ fn cache_name(slot: usize) -> String {
 }
 
 fn steps(plan: &Plan, steps: &[Step]) -> Vec<StepView> {
-    steps.iter().map(|step| StepView { barrier: step.barrier, call: call(plan, step) }).collect()
+    let mut views = Vec::new();
+    for (i, step) in steps.iter().enumerate() {
+        let before = i.checked_sub(1).map_or(When::Always, |i| steps[i].when);
+        let after = steps.get(i + 1).map_or(When::Always, |step| step.when);
+        let pad = if step.when == When::Always { "        " } else { "            " };
+        views.push(StepView {
+            barrier: step.barrier,
+            call: call(plan, step, pad),
+            opens: (step.when == When::OnePart).then(|| window(plan, step)),
+            otherwise: step.when == When::Split && before == When::OnePart,
+            closes: step.when == When::Split && after != When::Split,
+            pad,
+        });
+    }
+    views
+}
+
+/// Whether decode attention splits long contexts.
+fn splits(plan: &Plan) -> bool {
+    plan.decode.blocks.iter().flatten().any(|step| step.when == When::Split)
+}
+
+/// A method's head, broken into lines as rustfmt breaks it; with `positions` where attention splits.
+fn signature(name: &str, params: &[&str], splits: bool) -> String {
+    let mut params: Vec<&str> = std::iter::once("&self").chain(params.iter().copied()).collect();
+    if splits {
+        params.push("positions: usize");
+    }
+    let one = format!("fn {name}({}) {{", params.join(", "));
+    if one.len() + 4 <= LINE {
+        return one;
+    }
+    format!("fn {name}(\n        {},\n    ) {{", params.join(",\n        "))
+}
+
+/// Window of an attention step; 0 without one.
+fn window(plan: &Plan, step: &Step) -> usize {
+    match (step.kernel, plan) {
+        (Choice::Fixed(id), plan) => match &plan.kernels[id].family {
+            Family::AttentionDecode(a) => a.attention.window.unwrap_or(0),
+            _ => 0,
+        },
+        _ => 0,
+    }
 }
 
 /// The dispatch statement, broken into lines as rustfmt breaks it.
-fn call(plan: &Plan, step: &Step) -> String {
+fn call(plan: &Plan, step: &Step, pad: &str) -> String {
     let kernel = match step.kernel {
         Choice::Fixed(id) => format!("k(kernel::{})", constant(&plan.kernels[id].name)),
         Choice::PerLayer(table) => format!("k({}[i])", plan.tables[table].name),
@@ -279,16 +356,16 @@ fn call(plan: &Plan, step: &Step) -> String {
     let grid: Vec<String> = step.grid.iter().map(dim).collect();
     let grid = format!("[{}]", grid.join(", "));
     let one = format!("pass.dispatch({kernel}, &[{}], {grid});", args.join(", "));
-    if one.len() + 8 <= LINE {
+    if one.len() + pad.len() <= LINE {
         return one;
     }
     let list = format!("&[{}],", args.join(", "));
-    let list = if list.len() + 12 <= LINE {
+    let list = if list.len() + pad.len() + 4 <= LINE {
         list
     } else {
-        format!("&[\n                {},\n            ],", args.join(",\n                "))
+        format!("&[\n{pad}        {},\n{pad}    ],", args.join(&format!(",\n{pad}        ")))
     };
-    format!("pass.dispatch(\n            {kernel},\n            {list}\n            {grid},\n        );")
+    format!("pass.dispatch(\n{pad}    {kernel},\n{pad}    {list}\n{pad}    {grid},\n{pad});")
 }
 
 fn argument(arg: &Arg) -> String {
@@ -312,5 +389,6 @@ fn dim(dim: &Dim) -> String {
         Dim::Const(n) => n.to_string(),
         Dim::Rows => "rows".into(),
         Dim::RowTiles(n) => format!("rows.div_ceil({n})"),
+        Dim::Parts => "parts".into(),
     }
 }

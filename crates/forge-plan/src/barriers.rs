@@ -6,29 +6,33 @@
 use std::collections::BTreeSet;
 
 use crate::kernel::Kernel;
-use crate::plan::{Arg, Choice, KernelTable, Schedule, Step};
+use crate::plan::{Arg, Choice, KernelTable, Schedule, Step, When};
 
 #[derive(Default, Clone, PartialEq)]
 struct Pending {
+    /// Steps that do not run in this walk.
+    skipped: When,
     read: BTreeSet<String>,
     written: BTreeSet<String>,
 }
 
 /// Sets [`Step::barrier`] in a schedule whose layers run the blocks in `order`.
 pub fn place(schedule: &mut Schedule, order: &[usize], kernels: &[Kernel], tables: &[KernelTable]) {
-    let mut pending = Pending::default();
-    // Nothing is pending when a command buffer starts; what differs between visits of a block is kept.
-    pending.run(&mut schedule.embed, kernels, tables);
-    for &block in order {
-        pending.run(&mut schedule.blocks[block], kernels, tables);
+    for skipped in [When::Split, When::OnePart] {
+        // Nothing is pending when a command buffer starts; what differs between visits of a block is kept.
+        let mut pending = Pending { skipped, ..Pending::default() };
+        pending.run(&mut schedule.embed, kernels, tables);
+        for &block in order {
+            pending.run(&mut schedule.blocks[block], kernels, tables);
+        }
+        pending.run(&mut schedule.head, kernels, tables);
+        pending.run(&mut schedule.sample, kernels, tables);
     }
-    pending.run(&mut schedule.head, kernels, tables);
-    pending.run(&mut schedule.sample, kernels, tables);
 }
 
 impl Pending {
     fn run(&mut self, steps: &mut [Step], kernels: &[Kernel], tables: &[KernelTable]) {
-        for step in steps {
+        for step in steps.iter_mut().filter(|step| step.when == When::Always || step.when != self.skipped) {
             let kernel = match step.kernel {
                 Choice::Fixed(id) => &kernels[id],
                 Choice::PerLayer(table) => &kernels[tables[table].kernels[0]],
@@ -58,7 +62,8 @@ impl Pending {
                 || written.iter().any(|name| self.written.contains(name) || self.read.contains(name));
             if conflict || step.barrier {
                 step.barrier = true;
-                *self = Pending::default();
+                self.read.clear();
+                self.written.clear();
             }
             self.read.extend(read);
             self.written.extend(written);

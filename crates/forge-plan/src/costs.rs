@@ -7,8 +7,9 @@
 
 use forge_formats::Format;
 
+use crate::attention;
 use crate::kernel::{Access, Epilogue, Family, GEMM_ROWS, GEMM_TOKENS, Gemm, Gemv, Kernel, NextNorm, Segment};
-use crate::plan::{Choice, Dim, Plan, Schedule, Step};
+use crate::plan::{Choice, Dim, Plan, Schedule, Step, When};
 
 /// Size of a step: what the kernels learn at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +132,10 @@ fn pass(plan: &Plan, schedule: &Schedule, size: StepSize) -> PassCost {
             Choice::Fixed(id) => id,
             Choice::PerLayer(table) => plan.tables[table].kernels[layer],
         };
+        let split = attention::parts(seen_positions(&plan.kernels[kernel].family, size)) > 1;
+        if step.when == if split { When::OnePart } else { When::Split } {
+            return;
+        }
         let cost = dispatch(&plan.kernels[kernel], &step.grid, size);
         let (weights, input) = projection_traffic(&plan.kernels[kernel].family, &cost);
         let index = kernels.iter().position(|k| k.kernel == kernel).unwrap_or_else(|| {
@@ -216,15 +221,26 @@ pub fn dispatch(kernel: &Kernel, grid: &[Dim; 3], size: StepSize) -> Cost {
         Dim::Const(n) => *n as u64,
         Dim::Rows => size.rows as u64,
         Dim::RowTiles(n) => size.rows.div_ceil(*n) as u64,
+        Dim::Parts => attention::parts(seen_positions(&kernel.family, size)) as u64,
     });
     let threadgroups = groups.product();
     let mut list = Traffics { access: kernel.bindings.iter().map(|b| b.access).collect(), bindings: Vec::new() };
-    let flops = family(&kernel.family, size, &mut list);
+    let flops = family_traffic(&kernel.family, size, &mut list);
     while list.bindings.len() < kernel.bindings.len() {
         // What is left is the step's parameters.
         list.bindings.push(Traffic::default());
     }
     Cost { bindings: list.bindings, flops, threadgroups }
+}
+
+/// Positions that decode attention looks at.
+fn seen_positions(family: &Family, size: StepSize) -> usize {
+    match family {
+        Family::AttentionDecode(a) | Family::AttentionPart(a) | Family::AttentionCombine(a) => {
+            (size.position + 1).min(a.attention.window.unwrap_or(usize::MAX))
+        }
+        _ => size.position + 1,
+    }
 }
 
 /// Traffic of bindings in order, read or written as the kernel declares.
@@ -280,7 +296,7 @@ impl Traffics {
 }
 
 /// Pushes the traffic of a family's bindings; gives its operations.
-fn family(family: &Family, size: StepSize, list: &mut Traffics) -> u64 {
+fn family_traffic(family: &Family, size: StepSize, list: &mut Traffics) -> u64 {
     let rows = size.rows;
     match family {
         Family::Embed(e) => {
@@ -309,17 +325,28 @@ fn family(family: &Family, size: StepSize, list: &mut Traffics) -> u64 {
             }
             0
         }
-        Family::Attention(a) | Family::AttentionReduce(a) => {
+        Family::AttentionTile(a) | Family::AttentionDecode(a) | Family::AttentionPart(a) => {
             let width = a.heads * a.head_dim;
-            let seen = |position: usize| (position + 1).min(a.attention.window.unwrap_or(usize::MAX));
+            let window = a.attention.window.unwrap_or(usize::MAX);
+            let seen = |position: usize| (position + 1).min(window);
             let first = size.position + 1 - seen(size.position);
             let cached = (size.position + rows - first) * a.kv_heads * a.head_dim * a.kv.bytes();
             list.push(rows * width * 4);
             list.push(cached);
             list.push(cached);
-            list.push(rows * width * 4);
+            if matches!(family, Family::AttentionPart(_)) {
+                list.push(attention::parts(seen(size.position)) * a.part_floats() * 4);
+            } else {
+                list.push(rows * width * 4);
+            }
             let pairs: usize = (size.position..size.position + rows).map(seen).sum();
             (4 * pairs * width) as u64
+        }
+        Family::AttentionCombine(a) => {
+            let parts = attention::parts((size.position + 1).min(a.attention.window.unwrap_or(usize::MAX)));
+            list.push(parts * a.part_floats() * 4);
+            list.push(a.heads * a.head_dim * 4);
+            (2 * parts * a.heads * a.head_dim) as u64
         }
         Family::RmsNorm(n) => {
             list.push(rows * n.width * 4);

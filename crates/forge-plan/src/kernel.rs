@@ -3,6 +3,8 @@
 use forge_formats::Format;
 use forge_frontend::graph::{Activation, Attention, Rope};
 
+use crate::attention;
+
 /// Index into [`Plan::kernels`](crate::Plan::kernels).
 pub type KernelId = usize;
 
@@ -69,10 +71,14 @@ pub enum Family {
     Gemm(Gemm),
     /// Head norms, RoPE and KV append, any number of rows.
     RopeAppend(RopeAppend),
-    /// Causal attention of each row over the cache.
-    Attention(AttentionKernel),
-    /// Merges the partial results of a split attention.
-    AttentionReduce(AttentionKernel),
+    /// Causal attention of a tile of tokens over the cache.
+    AttentionTile(AttentionKernel),
+    /// Attention of one token over the whole context.
+    AttentionDecode(AttentionKernel),
+    /// Attention of one token over one part of the context.
+    AttentionPart(AttentionKernel),
+    /// Puts the parts together.
+    AttentionCombine(AttentionKernel),
     /// RMS norm of each row of a tile.
     RmsNorm(RmsNorm),
     /// `x += norm(y)` after a projection with a post-norm.
@@ -247,16 +253,36 @@ pub struct AttentionKernel {
     pub kv_heads: usize,
     /// Elements per head.
     pub head_dim: usize,
-    /// Width of a row of the query buffer (q, k and v lie together).
-    pub q_stride: usize,
     /// Scale, window, soft-cap.
     pub attention: Attention,
     /// Storage of the cache.
     pub kv: crate::KvFormat,
     /// Positions that the cache wraps at.
     pub wrap: Option<usize>,
-    /// Parts that the context is split into; 1 writes the result directly.
-    pub splits: usize,
+}
+
+impl AttentionKernel {
+    /// Floats that one part leaves for all heads: sums, highest score, weight.
+    pub fn part_floats(&self) -> usize {
+        self.heads * (self.head_dim + 2)
+    }
+
+    /// Bytes of an operand of the tiled kernel.
+    pub fn operand_bytes(&self) -> usize {
+        if attention::half_operands(self.head_dim, self.kv) { 2 } else { 4 }
+    }
+
+    /// Keys in one tile of the tiled kernel.
+    pub fn tile_keys(&self) -> usize {
+        attention::tile_keys(self.head_dim, self.operand_bytes() == 2)
+    }
+
+    /// Floats of threadgroup memory of the tiled kernel: the tile of keys or values, scores, probabilities and a
+    /// diagonal matrix per simdgroup.
+    pub fn tile_shared(&self) -> usize {
+        let (keys, bytes) = (self.tile_keys(), self.operand_bytes());
+        keys * self.head_dim * bytes / 4 + 32 * keys + 32 * keys * bytes / 4 + 4 * 64
+    }
 }
 
 /// Constants of the row norm.

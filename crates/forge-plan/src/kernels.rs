@@ -2,6 +2,7 @@
 
 use forge_formats::Format;
 
+use crate::attention;
 use crate::kernel::{
     Access, AttentionKernel, Binding, Embed, Epilogue, Family, GEMM_ROWS, GEMM_TOKENS, Gemm, Gemv, Kernel, KernelId,
     PostNorm, RmsNorm, RopeAppend, Sample,
@@ -11,8 +12,8 @@ use crate::kernel::{
 const ROW_THREADS: u32 = 256;
 /// Heads (simdgroups) that one threadgroup of the RoPE kernel handles.
 pub const ROPE_HEADS: usize = 4;
-/// Simdgroups of the attention kernel.
-pub const ATTENTION_SIMDGROUPS: usize = 4;
+/// Simdgroups of the kernel that puts the parts of a split context together.
+pub const COMBINE_SIMDGROUPS: usize = 4;
 /// Elements that one threadgroup of the embedding and post-norm kernels handles.
 pub const ROW_ELEMENTS: usize = 1024;
 
@@ -99,11 +100,16 @@ fn kernel(name: String, family: Family) -> Kernel {
         Family::Gemv(gemv) => gemv_shape(gemv),
         Family::Gemm(gemm) => (128, (GEMM_TOKENS * GEMM_ROWS * 4) as u32, gemm_bindings(gemm)),
         Family::RopeAppend(rope) => (32 * ROPE_HEADS as u32, 0, rope_bindings(rope)),
-        Family::Attention(attention) => {
-            let partial = (attention.head_dim + 2) * ATTENTION_SIMDGROUPS * 4;
-            (32 * ATTENTION_SIMDGROUPS as u32, partial as u32, attention_bindings(attention))
+        Family::AttentionTile(a) => (128, (a.tile_shared() * 4) as u32, attention_bindings(a, true, false)),
+        Family::AttentionDecode(a) | Family::AttentionPart(a) => {
+            let g = attention::decode_geometry(a.heads, a.kv_heads, a.head_dim);
+            let shared = g.simdgroups * g.heads_shared * (a.head_dim + 2) * 4;
+            let parts = matches!(family, Family::AttentionPart(_));
+            (32 * g.simdgroups as u32, shared as u32, attention_bindings(a, false, parts))
         }
-        Family::AttentionReduce(attention) => (32, 0, attention_bindings(attention)),
+        Family::AttentionCombine(a) => {
+            (32 * COMBINE_SIMDGROUPS as u32, (COMBINE_SIMDGROUPS * a.head_dim * 4) as u32, combine_bindings(a))
+        }
         Family::RmsNorm(norm) => (ROW_THREADS, 32, norm_bindings(norm)),
         Family::PostNorm(norm) => (ROW_THREADS, 32, post_norm_bindings(norm)),
         Family::SampleBest(sample) => (ROW_THREADS, 64, sample_bindings(sample, 1)),
@@ -224,14 +230,30 @@ fn rope_bindings(rope: &RopeAppend) -> Vec<Binding> {
     list
 }
 
-fn attention_bindings(attention: &AttentionKernel) -> Vec<Binding> {
-    let q = format!("[rows, {}] f32", attention.heads * attention.head_dim);
+fn attention_bindings(attention: &AttentionKernel, rows: bool, parts: bool) -> Vec<Binding> {
+    let width = attention.heads * attention.head_dim;
+    let row = format!("[{}{width}] f32", if rows { "rows, " } else { "" });
     let cache = |name| cache(name, attention.kv, attention.kv_heads, attention.head_dim, Access::Read);
+    let result = if parts {
+        format!("[parts, {width}] f32 sums, then [parts, {}, 2] highest score and weight", attention.heads)
+    } else {
+        row.clone()
+    };
     vec![
-        binding("q", "float", q.clone(), Access::Read),
+        binding("q", "float", row, Access::Read),
         cache("keys"),
         cache("values"),
-        binding("y", "float", q, Access::Write),
+        binding("y", "float", result, Access::Write),
+        params(),
+    ]
+}
+
+fn combine_bindings(attention: &AttentionKernel) -> Vec<Binding> {
+    let width = attention.heads * attention.head_dim;
+    let parts = format!("[parts, {width}] f32 sums, then [parts, {}, 2] highest score and weight", attention.heads);
+    vec![
+        binding("parts", "float", parts, Access::Read),
+        binding("y", "float", format!("[{width}] f32"), Access::Write),
         params(),
     ]
 }

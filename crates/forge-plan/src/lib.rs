@@ -4,6 +4,7 @@
 //! Pure: no I/O and no source text. The passes are build (the frontend) → [`fuse`] → [`kernels`] →
 //! [`schedule`] → [`barriers`] → [`pack`].
 
+pub mod attention;
 pub mod barriers;
 pub mod costs;
 pub mod error;

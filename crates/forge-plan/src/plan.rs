@@ -172,6 +172,20 @@ pub struct Step {
     pub grid: [Dim; 3],
     /// Whether an encoder barrier precedes it.
     pub barrier: bool,
+    /// When it runs.
+    pub when: When,
+}
+
+/// When a step runs: decode attention has one step for short contexts and two for long ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum When {
+    /// Always.
+    #[default]
+    Always,
+    /// While the context is one part.
+    OnePart,
+    /// When the context is split.
+    Split,
 }
 
 /// A kernel, fixed or by layer.
@@ -219,6 +233,8 @@ pub enum Dim {
     Rows,
     /// Rows of the step, that many at once.
     RowTiles(usize),
+    /// Parts of the context.
+    Parts,
 }
 
 /// Plans a graph.

@@ -14,7 +14,7 @@ use crate::kernel::*;
 use crate::kernels::{Kernels, ROPE_HEADS, ROW_ELEMENTS, format_name};
 use crate::pack::{PackPart, PackPlan, PackedTensor};
 use crate::plan::*;
-use crate::{barriers, roles};
+use crate::{attention, barriers, roles};
 
 /// Most tokens in one prefill tile.
 const PREFILL_TILE: usize = 256;
@@ -22,6 +22,8 @@ const PREFILL_TILE: usize = 256;
 /// on the slowest GPU, so that the system's watchdog never sees a long one.
 const PREFILL_WORK: usize = 250_000_000_000;
 
+/// Rows of one threadgroup of prefill attention.
+const ATTENTION_ROWS: usize = 32;
 /// Tokens that one threadgroup of the sampler looks at, where the vocabulary is small.
 const SAMPLE_SHARE: usize = 1024;
 /// Most threadgroups that share the vocabulary.
@@ -194,7 +196,7 @@ impl<'a> Scheduler<'a> {
                     self.projection(block, owner, projection, next_gamma, decode, &mut steps)?;
                 }
                 Fused::RopeAppend(rope) => steps.push(self.rope(owner, rope, decode)),
-                Fused::Attention(attention) => steps.push(self.attention(owner, attention, decode)),
+                Fused::Attention(attention) => self.attention(owner, attention, decode, &mut steps),
             }
         }
         Ok(steps)
@@ -334,6 +336,7 @@ impl<'a> Scheduler<'a> {
             args,
             grid: [Dim::Const(hidden.div_ceil(ROW_ELEMENTS)), rows, Dim::Const(1)],
             barrier: false,
+            when: When::Always,
         })
     }
 
@@ -446,7 +449,7 @@ impl<'a> Scheduler<'a> {
         }
         let kernel = self.choose(block, owner, &p.name, decode, &choices);
         let grid = self.projection_grid(kernel, decode);
-        steps.push(Step { kernel, args, grid, barrier: false });
+        steps.push(Step { kernel, args, grid, barrier: false, when: When::Always });
         if let Some((norm, factor)) = post {
             steps.push(self.post_norm(owner, norm, factor, partials, next_gamma));
         }
@@ -514,7 +517,13 @@ impl<'a> Scheduler<'a> {
         let gamma = self.vector(owner, norm.gamma);
         let kernel = self.kernels.add("rms_norm_tile", Family::RmsNorm(RmsNorm { width, eps: norm.eps }));
         let args = vec![self.buffer(false, "x", width), gamma, self.buffer(false, "normed", width)];
-        Step { kernel: Choice::Fixed(kernel), args, grid: [Dim::Rows, Dim::Const(1), Dim::Const(1)], barrier: false }
+        Step {
+            kernel: Choice::Fixed(kernel),
+            args,
+            grid: [Dim::Rows, Dim::Const(1), Dim::Const(1)],
+            barrier: false,
+            when: When::Always,
+        }
     }
 
     fn post_norm(
@@ -539,7 +548,13 @@ impl<'a> Scheduler<'a> {
         self.next_args(decode, next_gamma, &mut args);
         let groups = if decode { Dim::Const(width.div_ceil(ROW_ELEMENTS)) } else { Dim::Const(1) };
         let rows = if decode { Dim::Const(1) } else { Dim::Rows };
-        Step { kernel: Choice::Fixed(kernel), args, grid: [groups, rows, Dim::Const(1)], barrier: false }
+        Step {
+            kernel: Choice::Fixed(kernel),
+            args,
+            grid: [groups, rows, Dim::Const(1)],
+            barrier: false,
+            when: When::Always,
+        }
     }
 
     fn rope(&mut self, owner: &Owners<'_>, step: &RopeStep, decode: bool) -> Step {
@@ -585,37 +600,53 @@ impl<'a> Scheduler<'a> {
             args,
             grid: [Dim::Const(groups), rows(decode), Dim::Const(1)],
             barrier: false,
+            when: When::Always,
         }
     }
 
-    fn attention(&mut self, owner: &Owners<'_>, step: &AttentionStep, decode: bool) -> Step {
+    fn attention(&mut self, owner: &Owners<'_>, step: &AttentionStep, decode: bool, steps: &mut Vec<Step>) {
         let spec = self.spec(owner, step.state);
-        let kernel = self.kernels.add(
-            "attention",
-            Family::Attention(AttentionKernel {
-                heads: step.heads,
-                kv_heads: spec.kv_heads,
-                head_dim: step.head_dim,
-                q_stride: step.heads * step.head_dim,
-                attention: step.attention,
-                kv: self.kv,
-                wrap: self.wrap(owner, step.state),
-                splits: 1,
-            }),
-        );
         let width = step.heads * step.head_dim;
-        let args = vec![
-            self.buffer(decode, "q", width),
-            Arg::Keys(step.state),
-            Arg::Values(step.state),
-            self.buffer(decode, "attn", width),
-            Arg::Params,
-        ];
-        Step {
-            kernel: Choice::Fixed(kernel),
-            args,
-            grid: [Dim::Const(step.heads), rows(decode), Dim::Const(1)],
-            barrier: false,
+        let kernel = AttentionKernel {
+            heads: step.heads,
+            kv_heads: spec.kv_heads,
+            head_dim: step.head_dim,
+            attention: step.attention,
+            kv: self.kv,
+            wrap: self.wrap(owner, step.state),
+        };
+        let mut add = |role: &str, family: Family, result: Arg, grid: [Dim; 3], when: When, this: &mut Self| {
+            let id = this.kernels.add(role, family);
+            let cache = [Arg::Keys(step.state), Arg::Values(step.state)];
+            let q = this.buffer(decode, "q", width);
+            let args = [q].into_iter().chain(cache).chain([result, Arg::Params]).collect();
+            steps.push(Step { kernel: Choice::Fixed(id), args, grid, barrier: false, when });
+        };
+        let one = Dim::Const(1);
+        if !decode {
+            let y = self.buffer(false, "attn", width);
+            let grid = [Dim::RowTiles(ATTENTION_ROWS), Dim::Const(step.heads), one];
+            add("attention_tile", Family::AttentionTile(kernel), y, grid, When::Always, self);
+            return;
+        }
+        let geometry = attention::decode_geometry(step.heads, spec.kv_heads, step.head_dim);
+        let groups = Dim::Const(step.heads / geometry.heads_shared);
+        let y = self.buffer(true, "attn", width);
+        let splits = attention::parts(self.context.min(step.attention.window.unwrap_or(usize::MAX))) > 1;
+        let when = if splits { When::OnePart } else { When::Always };
+        add("attention", Family::AttentionDecode(kernel.clone()), y.clone(), [groups, one, one], when, self);
+        if splits {
+            let parts = self.buffer(true, "attn_parts", attention::MAX_PARTS * kernel.part_floats());
+            let family = Family::AttentionPart(kernel.clone());
+            add("attention_part", family, parts.clone(), [groups, Dim::Parts, one], When::Split, self);
+            let id = self.kernels.add("attention_combine", Family::AttentionCombine(kernel));
+            steps.push(Step {
+                kernel: Choice::Fixed(id),
+                args: vec![parts, y, Arg::Params],
+                grid: [Dim::Const(step.heads), one, one],
+                barrier: false,
+                when: When::Split,
+            });
         }
     }
 
@@ -650,6 +681,7 @@ impl<'a> Scheduler<'a> {
             args,
             grid: [Dim::Const(groups), Dim::Const(1), Dim::Const(1)],
             barrier: false,
+            when: When::Always,
         };
         steps.map(step).into()
     }
@@ -685,6 +717,7 @@ fn buffer_comment(name: &str) -> &'static str {
         "qkv" => "queries, keys and values, before RoPE",
         "q" => "queries after RoPE",
         "attn" => "attention's result",
+        "attn_parts" => "attention's results by part of the context",
         "act" => "the gated activation",
         "projected" => "a projection before its norm",
         "projected_sums" => "partial sums of its squares",
