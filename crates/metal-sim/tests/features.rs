@@ -172,3 +172,61 @@ fn the_language() {
         assert_close(&read_floats(&o), &want, 1e-5);
     }
 }
+
+type Matrix = [[f64; 8]; 8];
+
+fn product(a: &Matrix, b: &Matrix, c: &Matrix) -> Matrix {
+    let mut sum = *c;
+    for row in 0..8 {
+        for column in 0..8 {
+            sum[row][column] += (0..8).map(|k| a[row][k] * b[k][column]).sum::<f64>();
+        }
+    }
+    sum
+}
+
+fn transposed(m: &Matrix) -> Matrix {
+    std::array::from_fn(|row| std::array::from_fn(|column| m[column][row]))
+}
+
+#[test]
+fn products_of_matrices_in_every_order() {
+    let device = Device::new(1);
+    // small whole numbers: every sum is exact in float, and those of x and y in half
+    let numbers: Vec<f32> = (0..192).map(|at| (at * 7 % 5) as f32 - 2.0).collect();
+    let matrix = |at: usize| -> Matrix {
+        std::array::from_fn(|row| std::array::from_fn(|column| f64::from(numbers[at + row * 8 + column])))
+    };
+    let (a, b, c) = (matrix(0), matrix(64), matrix(128));
+    let halves: Vec<u8> = (0..128u32).flat_map(|at| if at % 3 == 0 { [0x00, 0x3C] } else { [0x00, 0xC0] }).collect();
+    let half = |at: usize| -> Matrix {
+        std::array::from_fn(|row| {
+            std::array::from_fn(|column| if (at + row * 8 + column).is_multiple_of(3) { 1.0 } else { -2.0 })
+        })
+    };
+    let (x, y) = (half(0), transposed(&half(64)));
+    let zero = [[0.0; 8]; 8];
+    let mut sums = vec![c];
+    for _ in 0..40 {
+        sums.push(product(&a, &b, &sums[sums.len() - 1]));
+    }
+    let d = product(&a, &b, &zero);
+    let z = product(&x, &y, &[[1.0; 8]; 8]);
+    let elements = (0..32).flat_map(|lane| {
+        let (row, column) = ((lane / 4 & 4) + lane / 2 % 4, (lane / 4 & 2) * 2 + lane % 2 * 2);
+        [z[row][column], z[row][column + 1]]
+    });
+    let mut want: Vec<f64> = Vec::new();
+    for matrix in [product(&a, &b, &c), product(&a, &b, &c), product(&d, &b, &d), sums[21], sums[40]] {
+        want.extend(matrix.as_flattened());
+    }
+    want.extend(elements);
+    want.extend(transposed(&product(&a, &product(&x, &y, &c), &c)).as_flattened());
+    want.extend(d.as_flattened());
+    for library in libraries(include_str!("kernels/matrix.metal"), "matrix.metal") {
+        let o = device.buffer("o", want.len() * 4);
+        let buffers = [&floats(&device, "abc", &numbers), &o, &filled(&device, "h", &halves)];
+        run(&library, &device, "matrices", &buffers, [1, 1, 1], [32, 1, 1]).expect("runs clean");
+        assert_close(&read_floats(&o), &want, 0.0);
+    }
+}

@@ -48,7 +48,7 @@ fn each_wrong_kernel_has_exactly_its_fault() {
 #[test]
 fn right_kernels_pass() {
     let kernels = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../metal-sim/tests/kernels");
-    let device_tests = ["features", "language", "memory"].map(|name| kernels.join(format!("{name}.metal")));
+    let device_tests = ["features", "language", "matrix", "memory"].map(|name| kernels.join(format!("{name}.metal")));
     let mut failures = Vec::new();
     for path in files("good").into_iter().chain(device_tests) {
         let text = fs::read_to_string(&path).expect("can be read");

@@ -159,7 +159,9 @@ MSL_NUMBERS(MSL_ORDER)
   }
 MSL_ABS(char)
 MSL_ABS(short)
-MSL_ABS(int) MSL_ABS(long) MSL_ABS(float) MSL_ABS(half) MSL_ABS(bfloat)
+MSL_ABS(int)
+MSL_ABS(long)
+MSL_ABS(float) MSL_ABS(half) MSL_ABS(bfloat)
 #undef MSL_ABS
 
 #define MSL_BLEND(T)                                                            \

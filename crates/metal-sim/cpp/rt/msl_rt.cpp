@@ -307,6 +307,32 @@ void simd_barrier_wait(uint64_t site, int flags) {
   simd_wait(site, resolve_simd_barrier);
 }
 
+void matrix_products(Simdgroup* g, uint32_t lanes) {
+  typedef float Row __attribute__((ext_vector_type(8)));
+  typedef float Pair __attribute__((ext_vector_type(2)));
+  unsigned count = g->products[first(lanes)], active = 0;
+  uint8_t lane[32], place[32];
+  for (uint32_t m = lanes; m; m &= m - 1, active++) {
+    lane[active] = (uint8_t)first(m);
+    place[active] = (uint8_t)(matrix_row(first(m)) * 8 + matrix_column(first(m)));
+  }
+  for (unsigned n = 0; n < count; n++) {
+    MatrixProduct& p = g->queue[n];
+    alignas(64) float sum[64];
+    for (unsigned i = 0; i < active; i++) *(Pair*)(sum + place[i]) = *(Pair*)p.sum[lane[i]];
+    const Row* b = (const Row*)p.b;
+    for (int i = 0; i < 8; i++) {
+      Row c = ((Row*)sum)[i];
+      for (int k = 0; k < 8; k++) c += p.a[i][k] * b[k];
+      ((Row*)sum)[i] = c;
+    }
+    for (unsigned i = 0; i < active; i++) *(Pair*)p.sum[lane[i]] = *(Pair*)(sum + place[i]);
+  }
+  for (unsigned i = 0; i < active; i++) g->products[lane[i]] = 0;
+  g->products_done++;
+  worker()->matrix_ops += count;
+}
+
 static void fibre_main() {
   Worker* w = worker();
   unsigned me = thread_index();
@@ -357,6 +383,8 @@ static void run_group(Worker* w) {
     g.alive = g.ready = g.fresh = lanes == 32 ? ~0u : (1u << lanes) - 1;
     g.wait_simd = g.wait_barrier = 0;
     g.simd_mixed = g.barrier_mixed = false;
+    memset(g.products, 0, sizeof g.products);
+    g.products_done++;
   }
   run_lane(w, &w->main_sp, &w->sg[0], 0);
   if (w->abort) w->remaining = 0;

@@ -39,6 +39,13 @@ struct KernelDesc {
   unsigned uses_sync;    // may reach a barrier or a simd operation
 };
 
+// One product of 8x8 matrices that its lanes have asked for.
+struct MatrixProduct {
+  alignas(64) float a[8][8], b[8][8];
+  float* sum[32];  // each lane's two elements, to be added to
+};
+constexpr unsigned MATRIX_QUEUE = 16;
+
 struct Simdgroup {
   uint32_t alive, ready, fresh;  // lanes not returned / able to run / able to run and not yet started
   uint32_t wait_simd, wait_barrier;
@@ -52,7 +59,11 @@ struct Simdgroup {
   alignas(64) unsigned char slot[32][32];
   uint32_t key[32];
   alignas(64) unsigned char result[32];
-  alignas(64) float a[8][8], b[8][8], c[8][8];
+  // Products wait here until one result is needed: a switch between lanes costs more than a product.
+  uint8_t products[32];    // asked for, by lane
+  uint32_t products_done;  // batches, from 1
+  uint64_t products_site;  // of the latest
+  MatrixProduct queue[MATRIX_QUEUE];
 };
 
 struct TgSlot {
@@ -102,6 +113,8 @@ MSL_AI Simdgroup* my_simdgroup() { return &worker()->sg[thread_index() >> 5]; }
 void simd_wait(uint64_t site, Resolve fn);
 void barrier_wait(uint64_t site, int flags);
 void simd_barrier_wait(uint64_t site, int flags);
+// Carries out the products that this simdgroup's lanes have asked for.
+void matrix_products(Simdgroup* g, uint32_t lanes);
 void* tg_alloc(Worker* w, int id, size_t bytes, size_t align, const char* name, int line);
 
 #ifdef MSL_CHECK
@@ -120,6 +133,10 @@ MSL_NOINSTR T* tgvar(const char* name, int line) {
   if (__builtin_expect(s.generation != w->generation, 0)) return (T*)tg_alloc(w, ID, sizeof(T), alignof(T), name, line);
   return (T*)s.p;
 }
+
+// The row of a lane's two elements of a matrix, and the column of the first.
+MSL_AI unsigned matrix_row(unsigned lane) { return (lane / 4 & 4) + lane / 2 % 4; }
+MSL_AI unsigned matrix_column(unsigned lane) { return (lane / 4 & 2) * 2 + lane % 2 * 2; }
 
 // Kernel attributes, computed where a thunk asks for them.
 MSL_AI U3 position_in_group(const Worker* w, unsigned tid) {
