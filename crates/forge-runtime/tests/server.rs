@@ -299,26 +299,26 @@ fn a_client_that_leaves_stops_its_prompt() {
 
 #[test]
 fn a_full_queue_refuses() {
-    let model = HashModel { pace: Duration::from_millis(30), ..HashModel::scripted(&[70; 300]) };
+    let model = HashModel { pace: Duration::from_millis(50), ..HashModel::scripted(&[70; 300]) };
     let counters = model.counters.clone();
     let server = Server::start(model, Limits { queue: 1, ..Limits::default() });
-    let body = json!({ "prompt": [1, 2], "max_tokens": 100 }).to_string();
+    let body = json!({ "prompt": [1, 2], "max_tokens": 250 }).to_string();
     let running = server.open("POST", "/v1/completions", body.as_bytes());
     eventually("it runs", || counters.decoded.load(Ordering::SeqCst) > 0);
-    let waiting = server.open("POST", "/v1/completions", body.as_bytes());
-    let mut refused = None;
-    eventually("the queue is full", || {
-        let body = json!({ "prompt": [1, 2], "max_tokens": 1, "stream": true });
-        // A request that finds room is left at once, and with it its place.
-        let reply = server.stream("/v1/completions", &body, |_| false);
-        refused = Some(reply);
-        refused.as_ref().is_some_and(|reply| reply.status == 503)
-    });
-    let refused = refused.expect("a reply");
-    assert_eq!(error(&refused)["type"], "server_error");
-    drop((running, waiting));
-    eventually("there is room again", || {
-        server.post("/v1/completions", &json!({ "prompt": [1, 2], "max_tokens": 1 })).status == 200
+    let body = json!({ "prompt": [1, 2], "max_tokens": 1 });
+    let (sender, replies) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let (sender, server, body) = (sender.clone(), &server, &body);
+            scope.spawn(move || sender.send(server.post("/v1/completions", body)).expect("is heard"));
+        }
+        // One waits in the queue; the others are refused while the first still runs.
+        for _ in 0..3 {
+            let refused = replies.recv().expect("a reply");
+            assert_eq!((refused.status, &error(&refused)["code"]), (503, &json!("queue_full")));
+        }
+        drop(running);
+        assert_eq!(replies.recv().expect("a reply").status, 200);
     });
 }
 
