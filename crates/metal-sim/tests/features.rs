@@ -213,7 +213,7 @@ fn products_of_matrices_in_every_order() {
     let d = product(&a, &b, &zero);
     let z = product(&x, &y, &[[1.0; 8]; 8]);
     let elements = (0..32).flat_map(|lane| {
-        let (row, column) = ((lane / 4 & 4) + lane / 2 % 4, (lane / 4 & 2) * 2 + lane % 2 * 2);
+        let (row, column) = (((lane / 4) & 4) + lane / 2 % 4, ((lane / 4) & 2) * 2 + lane % 2 * 2);
         [z[row][column], z[row][column + 1]]
     });
     let mut want: Vec<f64> = Vec::new();
