@@ -58,10 +58,14 @@ fn check(name: &str, text: &str) -> Vec<String> {
     }
     for (number, line) in text.lines().enumerate() {
         let number = number + 1;
+        // This file has to name what it looks for.
+        if name == "xtask/src/tidy.rs" {
+            break;
+        }
         if let Some(path) = machine_path(line) {
             problems.push(format!("{name}:{number}: a path of one machine: {path}"));
         }
-        if source && !name.starts_with("xtask/src/tidy.rs") {
+        if source {
             if let Some(word) = unfinished(line) {
                 problems.push(format!("{name}:{number}: unfinished: {word}"));
             }
@@ -69,8 +73,8 @@ fn check(name: &str, text: &str) -> Vec<String> {
                 problems.push(format!("{name}:{number}: an allow without a reason"));
             }
         }
-        if source && line.trim_start().starts_with("#[ignore") {
-            problems.push(format!("{name}:{number}: an ignored test"));
+        if source && line.trim_start().starts_with("#[ignore]") {
+            problems.push(format!("{name}:{number}: an ignored test without a reason"));
         }
     }
     problems
@@ -121,8 +125,11 @@ fn orphans(files: &[(String, String)]) -> Vec<String> {
         .iter()
         .filter_map(|(name, _)| name.strip_prefix("templates/"))
         .filter(|name| {
-            let file = Path::new(name).file_name().unwrap_or_default().to_string_lossy();
-            !sources.iter().any(|text| text.contains(file.as_ref()))
+            let path = Path::new(name);
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            // Kernel families are listed without their extension.
+            let stem = format!("\"{}\"", path.file_stem().unwrap_or_default().to_string_lossy());
+            !sources.iter().any(|text| text.contains(file.as_ref()) || text.contains(&stem))
         })
         .map(|name| format!("templates/{name}: no source names it"))
         .collect()
