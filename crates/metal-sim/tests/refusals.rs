@@ -28,6 +28,7 @@ const CASES: &[(&str, &str)] = &[
         "1: kernel k: parameter t has attribute texture, which is not supported",
     ),
     ("kernel void k(uint i) {}\n", "1: kernel k: parameter i has no attribute that says what it is"),
+    ("constant bool X [[function_constant(0)]];\n", "1: attribute [[function_constant]] is not supported"),
     (
         "kernel void k(threadgroup float* s [[threadgroup(0)]]) {}\n",
         "1: kernel k: parameter s is threadgroup memory sized by the host, which is not supported; declare the array in the kernel",

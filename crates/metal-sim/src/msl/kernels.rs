@@ -93,6 +93,12 @@ fn lookup<'a>(table: &[(&str, &'a str)], name: &str) -> Option<&'a str> {
     table.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
 }
 
+/// Whether an attribute means something here, or nothing that changes what a kernel does.
+pub(super) fn is_known_attribute(name: &str) -> bool {
+    const OTHERS: [&str; 4] = ["buffer", "kernel", "max_total_threads_per_threadgroup", "maybe_unused"];
+    OTHERS.contains(&name) || lookup(&POSITIONS, name).or(lookup(&INDICES, name)).is_some()
+}
+
 /// A kernel's place in the significant tokens: `(` and `)` of its parameters.
 pub(super) struct KernelPlace {
     pub name: String,

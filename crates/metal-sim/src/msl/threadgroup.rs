@@ -1,5 +1,6 @@
 //! Bodies: attributes go, `threadgroup T a[N], b;` becomes references into the threadgroup's memory.
 
+use super::kernels::is_known_attribute;
 use super::rewrite::{Source, blanked};
 use super::{MslError, MslErrorKind};
 
@@ -91,6 +92,10 @@ impl Source<'_> {
         while at < self.len() {
             if self.is_attribute(at) {
                 let end = self.attribute_end(at)?;
+                if !is_known_attribute(self.at(at + 2)) {
+                    let attribute = self.at(at + 2).to_owned();
+                    return Err(self.error(self.line(at), MslErrorKind::UnknownAttribute { attribute }));
+                }
                 for text in &mut out[self.places[at]..=self.places[end]] {
                     *text = blanked(text);
                 }
