@@ -47,6 +47,8 @@ pub enum MslErrorKind {
     NoAttribute { kernel: String, parameter: String },
     #[error("kernel {kernel}: parameter {parameter} has attribute {attribute}, which is not supported")]
     Attribute { kernel: String, parameter: String, attribute: String },
+    #[error("attribute [[{attribute}]] is not supported")]
+    UnknownAttribute { attribute: String },
     #[error(
         "kernel {kernel}: parameter {parameter} is threadgroup memory sized by the host, which is not supported; declare the array in the kernel"
     )]
