@@ -131,13 +131,22 @@ kernel void /*{ kernel.name }*/(
 /*%- endif %*/
 /*%- endfor %*/
     }
-/*%- when Body::Attention with (k) %*/
-    const uint head = group.x;
-    const uint row = group.y;
-    const uint offset = (row * /*{ k.heads }*/ + head) * /*{ k.head_dim }*/;
-    attend</*{ k.heads }*/, /*{ k.kv_heads }*/, /*{ k.head_dim }*/, /*{ k.window }*/, /*{ k.wrap }*/>(
-        q + offset, keys, values, y + offset, shared, step.position + row, /*{ k.scale }*/, /*{ k.softcap }*/, head,
+/*%- when Body::AttentionTile with (k) %*/
+    attention_tile</*{ k.heads }*/, /*{ k.kv_heads }*/, /*{ k.head_dim }*/, /*{ k.keys }*/, /*{ k.window }*/, /*{ k.wrap }*/, /*{ k.operand }*/>(
+        q, keys, values, y, shared, step.position, step.rows, /*{ k.scale }*/, /*{ k.softcap }*/, group.x, group.y,
+        thread_index, simdgroup, lane);
+/*%- when Body::AttentionDecode with (k) %*/
+    attention_part</*{ k.heads }*/, /*{ k.kv_heads }*/, /*{ k.head_dim }*/, /*{ k.heads_shared }*/, /*{ k.simdgroups }*/, /*{ k.steps }*/, /*{ k.window }*/, /*{ k.wrap }*/>(
+        q, keys, values, y, shared, step.position, /*{ k.scale }*/, /*{ k.softcap }*/, group, 0, 1, simdgroup, lane);
+/*%- when Body::AttentionPart with (k) %*/
+    attention_part</*{ k.heads }*/, /*{ k.kv_heads }*/, /*{ k.head_dim }*/, /*{ k.heads_shared }*/, /*{ k.simdgroups }*/, /*{ k.steps }*/, /*{ k.window }*/, /*{ k.wrap }*/>(
+        q, keys, values, y, shared, step.position, /*{ k.scale }*/, /*{ k.softcap }*/, group.x, group.y, groups.y,
         simdgroup, lane);
+/*%- when Body::AttentionCombine with (k) %*/
+    // As many parts as the host dispatched.
+    const uint positions = /*% if k.window > 0 %*/min(step.position + 1, /*{ k.window }*/u)/*% else %*/step.position + 1/*% endif %*/;
+    const uint count = min((positions + /*{ k.part_positions - 1 }*/) / /*{ k.part_positions }*/, /*{ k.max_parts }*/u);
+    attention_combine</*{ k.heads }*/, /*{ k.head_dim }*/, /*{ k.simdgroups }*/>(parts, y, shared, count, group, simdgroup, lane);
 /*%- when Body::Gemv with (k) %*/
     float acc[/*{ k.nr }*/] = {};
 /*%- if k.branches %*/
