@@ -97,7 +97,7 @@ fn kernel(kernel: &KernelSource, found: &mut Vec<Fault>) {
     }
 }
 
-/// Faults of the kernels' declarations. What needs a compiler to evaluate is checked in [`crate::compiler`].
+/// Faults of the kernels' declarations. What needs a compiler to evaluate is checked in `compiler`.
 pub(crate) fn check(kernels: &[KernelSource], threads: &[(&str, u32)]) -> Vec<Fault> {
     let mut found = Vec::new();
     for source in kernels {

@@ -1,8 +1,8 @@
 //! The strict static gate for MSL: what Apple's compiler would reject and a C++ compiler would accept is rejected here,
 //! with file and line, on a machine without Metal.
 //!
-//! Three readers see a file: checks on its tokens ([`pointers`], [`words`], [`scope`], [`kernels`]), the rewriting that
-//! the software device does, and clang in its C++ for OpenCL mode ([`compiler`]), where address spaces are part of types.
+//! Three readers see a file: checks on its tokens (`pointers`, `words`, `scope`, `kernels`), the rewriting that
+//! the software device does, and clang in its C++ for OpenCL mode (`compiler`), where address spaces are part of types.
 //! It compiles nothing for use and touches no files of the caller.
 
 mod compiler;
