@@ -45,7 +45,7 @@ pub static INFO: ModelInfo = ModelInfo {
 };
 
 /// The kernels, as text and as `build.rs` compiled them.
-static SOURCE: Source = Source::new(
+pub static SOURCE: Source = Source::new(
     include_str!("../shaders/kernels.metal"),
     include_bytes!(concat!(env!("OUT_DIR"), "/kernels.compiled")),
 );
@@ -332,7 +332,11 @@ impl Model {
     /*{ encode_signature }*/
         let k = |index| self.gpu.kernel(index);
         let b = &self.decode;
+/*%- if let Some(first_norm) = first_norm %*/
         let next_gamma = &self.layers[0]./*{ first_norm }*/;
+/*%- else %*/
+        let next_gamma = &self./*{ final_norm }*/;
+/*%- endif %*/
 /*%- for step in decode_embed %*/
 /*%- if let Some(positions) = step.opens %*/
         let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
@@ -350,7 +354,9 @@ impl Model {
 /*%- endif %*/
 /*%- endfor %*/
         for i in 0..LAYERS {
+/*%- if let Some(first_norm) = first_norm %*/
             let next_gamma = self.layers.get(i + 1).map_or(&self./*{ final_norm }*/, |next| &next./*{ first_norm }*/);
+/*%- endif %*/
 /*%- if blocks.len() > 1 %*/
             match BLOCKS[i] {
 /*%- for block in blocks %*/

@@ -267,6 +267,8 @@ pub struct Weight {
     pub source: Source,
     /// Added to every element when packed: 1 for norms stored as `w` of `1 + w`, else 0. Vectors only.
     pub offset: f32,
+    /// Largest magnitude of a vector's elements, `offset` included; `None` for matrices.
+    pub max_abs: Option<f32>,
 }
 
 /// Where a weight's bytes lie.

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use forge_formats::decode_row;
+
 use crate::FrontendError;
 use crate::arch;
 use crate::assets::Assets;
 use crate::checkpoint::{GgufFile, MappedFile};
-use crate::graph::{FileRange, Graph};
+use crate::graph::{FileRange, Graph, Source};
 use crate::source::{Loaded, load_folder, load_gguf};
 
 /// A checkpoint, read: what is computed, with which bytes, and what a program around it needs.
@@ -47,12 +49,25 @@ pub fn load(path: &Path) -> Result<Checkpoint, FrontendError> {
     let container = Container::open(path)?;
     let (mut loaded, kind) = container.read()?;
     let family = arch::family(loaded.hparams.dialect, &loaded.hparams.file, &loaded.architecture)?;
-    let graph = arch::build(&mut loaded, family)?;
+    let mut graph = arch::build(&mut loaded, family)?;
+    measure_vectors(&mut graph, &loaded.files);
     let assets = container.assets()?;
     for name in &assets.other_templates {
         loaded.note(format!("chat template {name:?}: the default one is used"));
     }
     Ok(Checkpoint { graph, assets, kind, files: loaded.files, ignored: loaded.notes.into_inner() })
+}
+
+/// Sets [`Weight::max_abs`](crate::graph::Weight::max_abs) of every vector.
+fn measure_vectors(graph: &mut Graph, files: &[MappedFile]) {
+    for weight in graph.weights.iter_mut().filter(|weight| weight.rows == 1) {
+        let Source::Rows(FileRange { file, range }) = &weight.source else { continue };
+        let mut values = vec![0.0; weight.cols];
+        let bytes = &files[*file].map[range.start as usize..range.end as usize];
+        if decode_row(weight.format, bytes, &mut values).is_ok() {
+            weight.max_abs = Some(values.iter().fold(0.0, |max, value| f32::max(max, (value + weight.offset).abs())));
+        }
+    }
 }
 
 /// An opened checkpoint.

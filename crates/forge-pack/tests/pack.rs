@@ -73,6 +73,7 @@ impl Model {
             format,
             source: WeightSource::Rows(range),
             offset,
+            max_abs: None,
         });
         self.graph.weights.len() - 1
     }

@@ -82,8 +82,8 @@ pub struct Plan {
     pub layers: Vec<LayerPlan>,
     /// Block names.
     pub blocks: Vec<String>,
-    /// Field of the norm that every layer starts with.
-    pub first_norm: String,
+    /// Field of the norm that every layer starts with, where layers start with one.
+    pub first_norm: Option<String>,
     /// Field of the norm before the head.
     pub final_norm: String,
     /// The weights file.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use forge_formats::Format;
 use forge_frontend::Graph;
-use forge_frontend::graph::{Layer, SlotId, Source, Stage, WeightId};
+use forge_frontend::graph::{Block, Layer, SlotId, Source, Stage, WeightId};
 
 use crate::error::PlanError;
 use crate::fuse::{AttentionStep, Fused, FusedBlock, Input, Matrix, Norm, Projection, Result as Outcome, RopeStep};
@@ -22,6 +22,10 @@ const PREFILL_TILE: usize = 256;
 /// on the slowest GPU, so that the system's watchdog never sees a long one.
 const PREFILL_WORK: usize = 250_000_000_000;
 
+/// Narrowest input of a prefill projection with half operands.
+const HALF_TILE_WIDTH: usize = 256;
+/// Inputs below this are safe in half, whose largest number is 65 504.
+const HALF_TILE_RANGE: f32 = 60_000.0;
 /// Rows of one threadgroup of prefill attention.
 const ATTENTION_ROWS: usize = 32;
 /// Tokens that one threadgroup of the sampler looks at, where the vocabulary is small.
@@ -192,7 +196,7 @@ impl<'a> Scheduler<'a> {
             match op {
                 Fused::Embed { table, scale } => steps.push(self.embed(owner, *table, *scale, decode)?),
                 Fused::Projection(projection) => {
-                    let next_gamma = self.next_gamma(block, owner, index)?;
+                    let next_gamma = self.next_gamma(block, owner, index);
                     self.projection(block, owner, projection, next_gamma, decode, &mut steps)?;
                 }
                 Fused::RopeAppend(rope) => steps.push(self.rope(owner, rope, decode)),
@@ -293,19 +297,14 @@ impl<'a> Scheduler<'a> {
     }
 
     /// The gamma of the norm that reads the residual stream after operation `index`.
-    fn next_gamma(&mut self, block: &FusedBlock, owner: &Owners<'_>, index: usize) -> Result<Arg, PlanError> {
+    fn next_gamma(&mut self, block: &FusedBlock, owner: &Owners<'_>, index: usize) -> Arg {
         for op in &block.ops[index + 1..] {
             if let Fused::Projection(Projection { input: Input::Stream(norm), .. }) = op {
-                return match norm {
-                    Some(norm) => Ok(self.vector(owner, norm.gamma)),
-                    None => Err(PlanError::Unsupported {
-                        block: block.name.clone(),
-                        what: "a projection of the residual stream without a norm".into(),
-                    }),
-                };
+                // A projection of the stream as it is needs no gamma; then only the head reads what is prepared.
+                return norm.map_or(Arg::NextGamma, |norm| self.vector(owner, norm.gamma));
             }
         }
-        Ok(Arg::NextGamma)
+        Arg::NextGamma
     }
 
     fn next(&self, decode: bool) -> Option<NextNorm> {
@@ -441,7 +440,7 @@ impl<'a> Scheduler<'a> {
                 }
                 Family::Gemv(Gemv { geometry, segments, rows, cols: p.cols, norm, bias, epilogue })
             } else {
-                let half_tiles = false;
+                let half_tiles = self.half_tiles(owner, p, layer, &segments);
                 Family::Gemm(Gemm { segments, rows, cols: p.cols, half_tiles, bias, epilogue })
             };
             let role = if decode { p.name.clone() } else { format!("{}_tile", p.name) };
@@ -454,6 +453,17 @@ impl<'a> Scheduler<'a> {
             steps.push(self.post_norm(owner, norm, factor, partials, next_gamma));
         }
         Ok(())
+    }
+
+    /// Whether the tiles of a projection may hold half operands: its weights have no more range than that, its input
+    /// cannot leave the half range (a norm bounds it by sqrt(width) times the largest gamma), and it is wide enough for
+    /// the tiles to matter.
+    fn half_tiles(&self, owner: &Owners<'_>, p: &Projection, layer: usize, segments: &[Segment]) -> bool {
+        let wide_range = |s: &Segment| matches!(s.format, Format::F32 | Format::BF16);
+        let Input::Stream(Some(norm)) = &p.input else { return false };
+        let gamma = self.graph.weights[owner.weight(layer, norm.gamma)].max_abs;
+        let bound = gamma.map_or(f32::INFINITY, |gamma| gamma * (p.cols as f32).sqrt());
+        p.cols >= HALF_TILE_WIDTH && bound < HALF_TILE_RANGE && !segments.iter().any(wide_range)
     }
 
     fn role(&self, owner: &Owners<'_>, slot: SlotId) -> &'a str {
@@ -725,17 +735,14 @@ fn buffer_comment(name: &str) -> &'static str {
     }
 }
 
-/// Role of the norm that a block starts with; the same for all blocks.
-fn first_norm(graph: &Graph, blocks: &[FusedBlock]) -> Result<String, PlanError> {
-    let mut roles = Vec::new();
-    for (fused, block) in blocks.iter().zip(&graph.blocks) {
-        let slot = leading_norm(fused)?;
-        roles.push(block.slots[slot].role.clone());
-    }
+/// Role of the norm that a block starts with; the same for all blocks, or none in any.
+fn first_norm(graph: &Graph, blocks: &[FusedBlock]) -> Result<Option<String>, PlanError> {
+    let role = |(fused, block): (&FusedBlock, &Block)| leading_norm(fused).map(|slot| block.slots[slot].role.clone());
+    let mut roles: Vec<_> = blocks.iter().zip(&graph.blocks).map(role).collect();
     roles.dedup();
-    match &roles[..] {
-        [role] => Ok(role.clone()),
-        _ => Err(PlanError::Unsupported {
+    match <[_; 1]>::try_from(roles) {
+        Ok([role]) => Ok(role),
+        Err(_) => Err(PlanError::Unsupported {
             block: "layers".into(),
             what: "blocks that start with different norms".into(),
         }),
@@ -743,15 +750,14 @@ fn first_norm(graph: &Graph, blocks: &[FusedBlock]) -> Result<String, PlanError>
 }
 
 fn stage_norm(graph: &Graph, head: &FusedBlock) -> Result<String, PlanError> {
-    Ok(graph.head.block.slots[leading_norm(head)?].role.clone())
+    let slot = leading_norm(head)
+        .ok_or_else(|| PlanError::Unsupported { block: head.name.clone(), what: "a head without a norm".into() })?;
+    Ok(graph.head.block.slots[slot].role.clone())
 }
 
-fn leading_norm(fused: &FusedBlock) -> Result<SlotId, PlanError> {
+fn leading_norm(fused: &FusedBlock) -> Option<SlotId> {
     match fused.ops.first() {
-        Some(Fused::Projection(Projection { input: Input::Stream(Some(norm)), .. })) => Ok(norm.gamma),
-        _ => Err(PlanError::Unsupported {
-            block: fused.name.clone(),
-            what: "a block that does not start with a norm".into(),
-        }),
+        Some(Fused::Projection(Projection { input: Input::Stream(Some(norm)), .. })) => Some(norm.gamma),
+        _ => None,
     }
 }

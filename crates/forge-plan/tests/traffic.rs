@@ -92,6 +92,7 @@ fn graph(format: Format, layers: usize) -> Graph {
                     format: if rows == 1 { Format::F32 } else { format },
                     source: Source::Rows(FileRange { file: 0, range: 0..0 }),
                     offset: 0.0,
+                    max_abs: (rows == 1).then_some(1.0),
                 });
                 weights.len() - 1
             })
@@ -152,7 +153,28 @@ fn decode_traffic_stays_near_the_lower_bound() {
 #[test]
 fn a_dense_layer_is_at_most_six_dispatches() {
     let plan = llama(Format::Q4_0);
-    assert!(plan.decode.blocks[0].len() <= 7, "seven where attention splits over the context");
-    let short = costs::decode(&plan, 0);
-    println!("{} dispatches, {} barriers a token", short.dispatches(), short.barriers());
+    let outside = plan.decode.embed.len() + plan.decode.head.len() + plan.decode.sample.len();
+    for (position, most) in [(0, 6), (8191, 7)] {
+        let cost = costs::decode(&plan, position);
+        let layers = (cost.dispatches() as usize - outside) / plan.layers.len();
+        println!("context {}: {} dispatches, {} barriers a token", position + 1, cost.dispatches(), cost.barriers());
+        assert!(layers <= most, "{layers} dispatches a layer at {position}");
+    }
+}
+
+/// Weights that a norm may blow up beyond the half range keep float tiles.
+#[test]
+fn large_activations_keep_float_tiles() {
+    let half_tiles = |gamma: f32| {
+        let mut graph = graph(Format::Q8_0, 1);
+        graph.weights.iter_mut().filter(|w| w.rows == 1).for_each(|w| w.max_abs = Some(gamma));
+        let plan = plan(&graph, &PlanOptions::default()).expect("a dense model has a plan");
+        let tiles = |kernel: &forge_plan::Kernel| match &kernel.family {
+            forge_plan::Family::Gemm(gemm) => Some((kernel.name.clone(), gemm.half_tiles)),
+            _ => None,
+        };
+        plan.kernels.iter().filter_map(tiles).filter(|(_, half)| *half).map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(half_tiles(1.0), ["qkv_proj_tile", "gate_up_proj_tile", "lm_head_tile"]);
+    assert!(half_tiles(1000.0).is_empty(), "64 times 1000 is the end of the half range");
 }
