@@ -89,6 +89,43 @@ const CASES: &[(&str, &[&str])] = &[
     ),
     ("nan_poison_ok", &[]),
     ("atomic_ok", &[]),
+    (
+        "race_no_flags",
+        &[
+            "race on threadgroup s (line 50) byte 508: read at bad.metal:50 by thread 0, write at bad.metal:50 by thread 127, no barrier between",
+        ],
+    ),
+    (
+        "race_device_flags",
+        &[
+            "race on buffer(1) o (output) byte 508 of 512: read at bad.metal:52 by thread 0, write at bad.metal:52 by thread 127, no barrier between",
+        ],
+    ),
+    (
+        "race_read_by_two_simdgroups",
+        &[
+            "race on threadgroup s (line 54) byte 0: write at bad.metal:55 by thread 127, read at bad.metal:54 by thread 30, no barrier between",
+        ],
+    ),
+    (
+        "race_read_by_two_groups",
+        &[
+            "race on buffer(1) o (output) byte 0 of 512: write at bad.metal:58 by thread 127 of threadgroup 1, read at bad.metal:57 by thread 30 of threadgroup 0",
+        ],
+    ),
+    (
+        "race_atomic_with_plain",
+        &[
+            "race on buffer(1) o (output) byte 0 of 512: read at bad.metal:61 by thread 1, write at bad.metal:60 by thread 0, no barrier between",
+            "race on buffer(1) o (output) byte 0 of 512: write at bad.metal:61 by thread 1, write at bad.metal:60 by thread 0, no barrier between",
+        ],
+    ),
+    (
+        "race_plain_with_atomic",
+        &[
+            "race on buffer(1) o (output) byte 0 of 512: read at bad.metal:64 by thread 127, write at bad.metal:63 by thread 30, no barrier between",
+        ],
+    ),
 ];
 
 #[test]
@@ -98,7 +135,7 @@ fn every_fault_is_reported() {
     assert_eq!(library.kernels(), CASES.iter().map(|(kernel, _)| *kernel).collect::<Vec<_>>());
     let input: Vec<f32> = (0..128).map(|at| at as f32).collect();
     for (kernel, want) in CASES {
-        let groups = if matches!(*kernel, "race_groups" | "atomic_ok") { 2 } else { 1 };
+        let groups = if matches!(*kernel, "race_groups" | "race_read_by_two_groups" | "atomic_ok") { 2 } else { 1 };
         let n: u32 = if *kernel == "early_return" { 96 } else { 128 };
         let a = floats(&device, "input", &input);
         let o = floats(&device, "output", &[0.0; 128]);

@@ -10,14 +10,38 @@
 #include <cstdlib>
 
 namespace msl {
-// Who touched a byte last, and how the barriers stood then.
+// One access, and how the barriers stood then.
 struct Access {
   uint32_t who;  // (threadgroup << 10 | thread) + 1, without the threadgroup for threadgroup memory; 0: nobody
-  uint32_t epoch, simd_epoch, pc;
+  uint32_t epoch, simd_epoch, pc : 31, atomic : 1;
+  unsigned thread() const { return (who - 1) & 1023; }
+  unsigned group() const { return (who - 1) >> 10; }
+  bool same_simdgroup(const Access& o) const { return (who - 1) >> 5 == (o.who - 1) >> 5; }
+  // Whether no barrier stands between this earlier access and `now`.
+  bool unordered(const Access& now) const {
+    if (!who || who == now.who) return false;
+    if (group() != now.group()) return true;  // other threadgroups: never ordered within a dispatch
+    return epoch >= now.epoch && !(same_simdgroup(now) && simd_epoch < now.simd_epoch);
+  }
+};
+// Accesses that may share a byte with each other. Two stand for all: whoever has to be ordered after all of them and is
+// not, is not ordered after one of the two. For that `other` is of another simdgroup than `last` wherever there was
+// one.
+struct Sharers {
+  Access last, other;
+  void add(const Access& now) {
+    if (last.who != now.who && !(other.unordered(now) && !other.same_simdgroup(now)) && last.unordered(now))
+      other = last;
+    last = now;
+  }
+  const Access* unordered(const Access& now) const {
+    return last.unordered(now) ? &last : other.unordered(now) ? &other : nullptr;
+  }
 };
 struct Cell {
-  Access write, read;
-  uint8_t many_readers, atomic, written;
+  Access write;
+  Sharers readers, atomic_writes;
+  uint8_t written;
 };
 
 // Memory of one or more overlapping bindings, given by the host. Bits are by byte, from `lo`.
@@ -207,14 +231,14 @@ static void race(Worker* w, Region& r, uintptr_t a, bool write, uint32_t pc, con
   Check* c = w->check;
   uint32_t kind = 2 + (write ? 1 : 0) + (other_write ? 2 : 0);
   if (!once(c, pc, kind)) return;
-  uint32_t thread = (other.who - 1) & 1023, group = (other.who - 1) >> 10;
+  unsigned thread = other.thread(), group = other.group(), other_pc = other.pc;
   const char *verb = write ? "write" : "read", *other_verb = other_write ? "write" : "read";
   if (r.host && group != (uint32_t)c->group)
     report(w, "race on %s: %s at pc+0x%x by thread %u of threadgroup %lu, %s at pc+0x%x by thread %u of threadgroup %u",
-           place(c, r, a).text, verb, pc, thread_index(), (unsigned long)c->group, other_verb, other.pc, thread, group);
+           place(c, r, a).text, verb, pc, thread_index(), (unsigned long)c->group, other_verb, other_pc, thread, group);
   else
     report(w, "race on %s: %s at pc+0x%x by thread %u, %s at pc+0x%x by thread %u, no barrier between",
-           place(c, r, a).text, verb, pc, thread_index(), other_verb, other.pc, thread);
+           place(c, r, a).text, verb, pc, thread_index(), other_verb, other_pc, thread);
 }
 
 // One access inside region r.
@@ -239,34 +263,24 @@ static void touch(Worker* w, Region& r, uintptr_t a, size_t n, bool write, bool 
   bool tg = !r.host;
   uint32_t epoch = tg ? c->epoch_tg : c->epoch_device,
            simd_epoch = tg ? c->simd_epoch_tg[tid] : c->simd_epoch_device[tid];
-  uint32_t who = (tg ? tid : (uint32_t)c->group << 10 | tid) + 1;
-  auto unordered = [&](const Access& o) {
-    if (!o.who || o.who == who) return false;
-    if ((o.who - 1) >> 10 != (who - 1) >> 10) return true;  // other threadgroups: never ordered within a dispatch
-    if (o.epoch < epoch) return false;
-    return !(((o.who - 1) & 1023) >> 5 == tid >> 5 && o.simd_epoch < simd_epoch);
-  };
+  const Access now = {(tg ? tid : (uint32_t)c->group << 10 | tid) + 1, epoch, simd_epoch, pc, atomic};
   Cell* cell = r.cells + (a - r.lo) / r.step;
   for (size_t i = 0; i < n; i += r.step, cell++) {
     if (tg && !write && !cell->written && once(c, pc, 1))
       report(w, "read of memory nobody wrote at pc+0x%x by thread %u of threadgroup %lu: %s", pc, tid,
              (unsigned long)c->group, place(c, r, a + i).text);
-    if (!(atomic && cell->atomic)) {
-      if (unordered(cell->write)) race(w, r, a + i, write, pc, cell->write, true);
-      if (write && unordered(cell->read)) race(w, r, a + i, write, pc, cell->read, false);
-      bool same = cell->read.who == who && cell->read.epoch == epoch && cell->read.simd_epoch == simd_epoch;
-      if (write && same && cell->many_readers && once(c, pc, 6))
-        report(w, "race on %s: write at pc+0x%x by thread %u while other threads read it, no barrier between",
-               place(c, r, a + i).text, pc, tid);
-    }
-    if (write) {
-      cell->write = {who, epoch, simd_epoch, pc};
-      cell->written = 1, cell->atomic = atomic;
-    } else {
-      bool same_time = cell->read.epoch == epoch && cell->read.simd_epoch == simd_epoch;
-      cell->many_readers = unordered(cell->read) || (cell->many_readers && same_time);
-      cell->read = {who, epoch, simd_epoch, pc};
-    }
+    if (cell->write.unordered(now)) race(w, r, a + i, write, pc, cell->write, true);
+    const Access* other = cell->atomic_writes.unordered(now);
+    if (other && !atomic) race(w, r, a + i, write, pc, *other, true);
+    other = write ? cell->readers.unordered(now) : nullptr;
+    if (other && !(atomic && other->atomic)) race(w, r, a + i, write, pc, *other, false);
+    if (!write)
+      cell->readers.add(now);
+    else if (atomic)
+      cell->atomic_writes.add(now);
+    else
+      cell->write = now;
+    cell->written |= write;
   }
 }
 
