@@ -48,7 +48,6 @@ inline bool is_finite_logit(float logit) { return (as_type<uint>(logit) & 0x7F80
 inline uint2 threadgroup_best(uint2 best, threadgroup uint* shared, uint simdgroup, uint lane) {
     const uint key = simd_max(best.x);
     const uint id = simd_min(best.x == key ? best.y : 0xFFFFFFFFu);
-    threadgroup_barrier(mem_flags::mem_threadgroup);
     if (lane == 0) {
         shared[simdgroup * 2] = key;
         shared[simdgroup * 2 + 1] = id;
@@ -204,6 +203,8 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
             }
         }
     }
+    // The filters' sums have been read by all before `shared` is used again.
+    threadgroup_barrier(mem_flags::mem_threadgroup);
     own = threadgroup_best(own, shared, simdgroup, lane);
     if (thread_index == 0) {
         const uint token = own.y;
