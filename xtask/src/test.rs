@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::table::Table;
-use crate::{cases, check_msl, clang, cross_check, demo, python, shell, snapshots, tidy};
+use crate::{cases, check_msl, clang, cross_check, demo, mutate, python, shell, snapshots, tidy};
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -39,6 +39,8 @@ enum Step {
     Cases,
     /// The demo project tells a story
     Demo,
+    /// A sample of missing and wrong barriers, each reported by checked mode
+    Mutate,
     /// The openai Python package against a served project
     Openai,
     /// Emitted projects for macOS
@@ -123,6 +125,12 @@ fn run(step: Step) -> Result<Outcome> {
             }
         }
         Step::Demo => demo::main()?,
+        Step::Mutate => {
+            let options = mutate::Options { case: vec!["demo".to_owned()], sample: Some(10), ..Default::default() };
+            if mutate::main(&options)? != ExitCode::SUCCESS {
+                bail!("checked mode does not notice every mutant");
+            }
+        }
         Step::Openai => return python::main(),
         Step::CrossCheck => return cross_check::snapshots(),
     }

@@ -139,10 +139,15 @@ pub fn main(options: &Options) -> Result<ExitCode> {
 fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, sample: Option<usize>) -> Result<Finished> {
     println!("{name}: {} --kv {kv}", checkpoint.display());
     let scratch = shell::scratch("mutate")?;
-    // One folder for all, as for `cargo xtask cases`: only what differs is compiled again.
-    let project = scratch.join("project");
-    forge.must_generate(checkpoint, &project, &["--name", "mutant", "--kv", kv, "--force"])?;
-    let built = build_project(&project)?;
+    let (project, built) = if checkpoint.ends_with(crate::demo::CHECKPOINT) && kv == "f16" {
+        crate::demo::project()?
+    } else {
+        // One folder for all, as for `cargo xtask cases`: only what differs is compiled again.
+        let project = scratch.join("project");
+        forge.must_generate(checkpoint, &project, &["--name", "mutant", "--kv", kv, "--force"])?;
+        let built = build_project(&project)?;
+        (project, built)
+    };
     let text = std::fs::read_to_string(project.join("shaders/kernels.metal"))?;
     let model = std::fs::read_to_string(project.join("src/model.rs"))?;
     let folder = tempfile::tempdir_in(&scratch)?;
@@ -166,20 +171,27 @@ fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, sample: Opti
         }
     }
     let sites = sites::find(&text);
-    let mut mutants = Vec::new();
+    let mut kernel = Vec::new();
     for (number, site) in sites.iter().enumerate().filter(|(_, site)| !site.kernels.is_empty()) {
-        mutants.extend(site.changes().into_iter().map(|change| Mutant::Kernel(number, change)));
+        kernel.extend(site.changes().into_iter().map(|change| Mutant::Kernel(number, change)));
     }
+    let mut schedule = Vec::new();
     for (label, _) in LABELS {
         let count = baseline.barriers.get(label).copied().unwrap_or_default();
-        mutants.extend((0..count).map(|index| Mutant::Schedule(label, index)));
+        schedule.extend((0..count).map(|index| Mutant::Schedule(label, index)));
     }
-    if let Some(sample) = sample.filter(|sample| *sample < mutants.len()) {
-        let all = mutants.len();
-        mutants = (0..sample).map(|at| mutants[at * all / sample].clone()).collect();
-    }
+    let mutants = match sample {
+        Some(count) => [spread(&kernel, count.div_ceil(2)), spread(&schedule, count / 2)].concat(),
+        None => [kernel, schedule].concat(),
+    };
     let outcomes = run_all(&program, &text, &sites, mutants)?;
     Ok(Finished { name: name.to_owned(), sites, outcomes })
+}
+
+/// `count` of them, far from each other.
+fn spread(mutants: &[Mutant], count: usize) -> Vec<Mutant> {
+    let count = count.min(mutants.len());
+    (0..count).map(|at| mutants[at * mutants.len() / count].clone()).collect()
 }
 
 /// The value of `pub const NAME: usize = VALUE;`.

@@ -21,8 +21,8 @@ pub enum Workload {
 
 /// The runs of a mutant, those first that show most for their time.
 pub const ALL: [Workload; 7] = [
-    Workload::Prefill(7),
     Workload::Sample,
+    Workload::Prefill(7),
     Workload::Decode(7),
     Workload::Prefill(65),
     Workload::Decode(65),
@@ -32,8 +32,8 @@ pub const ALL: [Workload; 7] = [
 
 /// A label of command buffers, and the runs that submit some.
 pub const LABELS: [(&str, &[Workload]); 2] = [
-    ("prefill", &[Workload::Prefill(7), Workload::Prefill(65), Workload::Prefill(1)]),
-    ("decode", &[Workload::Sample, Workload::Decode(7), Workload::Decode(65)]),
+    ("prefill", &[Workload::Prefill(1), Workload::Prefill(7), Workload::Prefill(65)]),
+    ("decode", &[Workload::Decode(1), Workload::Sample, Workload::Decode(65)]),
 ];
 
 /// A generated program that runs its kernels in checked mode.
