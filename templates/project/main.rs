@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use /*{ library }*/::checks::CHECKS;
 use /*{ library }*/::model::{INFO, Model};
 use /*{ library }*/::runtime::assets::Assets;
 use /*{ library }*/::runtime::cli;
@@ -21,5 +22,5 @@ const ASSETS: Assets = Assets {
 };
 
 fn main() -> ExitCode {
-    cli::run(&INFO, ASSETS, Model::load)
+    cli::run(&INFO, &CHECKS, ASSETS, Model::load)
 }

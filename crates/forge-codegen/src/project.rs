@@ -8,6 +8,7 @@ use forge_frontend::{Assets, Graph};
 use forge_pack::Header;
 use forge_plan::{PackPlan, Plan};
 
+use crate::checks::ChecksFile;
 use crate::kernels::KernelsFile;
 use crate::model::{Facts, ModelFile};
 use crate::naming::{crate_name, plain};
@@ -98,6 +99,7 @@ pub fn render(plan: &Plan, graph: &Graph, assets: &Assets, options: &RenderOptio
         weights_header_sha256: header.digest(),
     };
     put("src/model.rs", text("model.rs", ModelFile::new(plan, facts).render())?);
+    put("src/checks.rs", text("checks.rs", ChecksFile::new(plan, &title, &source).render())?);
     let main = MainFile {
         title: &title,
         version: env!("CARGO_PKG_VERSION"),

@@ -115,6 +115,14 @@ pub enum Error {
         /// The position after which a token was to be chosen.
         position: usize,
     },
+    /// Kernels that do not compute what they should.
+    #[error("{failed} of {runs} kernel runs failed")]
+    Verify {
+        /// Runs beyond their bounds, or that the device reported.
+        failed: usize,
+        /// All runs.
+        runs: usize,
+    },
     /// Bad input to a command.
     #[error("{0}")]
     Usage(String),

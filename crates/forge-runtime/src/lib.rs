@@ -11,6 +11,7 @@
 //! * [`assets`]: the files embedded in the program.
 //! * [`tokenizer`], [`chat`], [`sampler`], [`philox`]: text to ids and back, prompts from messages, ids from logits.
 //! * [`generation`]: the token loop with stop strings, limits and cancellation.
+//! * [`verify`]: every kernel against a reference implementation.
 //! * [`cli`], [`server`]: what a user touches.
 
 pub mod assets;
@@ -25,6 +26,7 @@ pub mod python_json;
 pub mod sampler;
 pub mod server;
 pub mod tokenizer;
+pub mod verify;
 pub mod weights;
 
 pub use assets::Assets;

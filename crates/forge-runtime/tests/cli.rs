@@ -8,9 +8,14 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Output, Stdio};
 
 use common::{HashModel, INFO, assets};
+use forge_runtime::gpu::Source;
+use forge_runtime::verify::Checks;
 use forge_runtime::{ModelInfo, cli, weights::Weights};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+/// A program without kernels.
+static CHECKS: Checks = Checks { forge_version: "0", source: &Source::new("", &[]), kernels: &[] };
 
 const HEADER: &str = r#"{"x":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}"#;
 
@@ -58,7 +63,7 @@ fn program() -> ExitCode {
     let digest: String = Sha256::digest(header).iter().map(|byte| format!("{byte:02x}")).collect();
     let info = ModelInfo { weights_bytes: file.len() as u64, weights_header_sha256: digest.leak(), ..INFO };
     let info: &'static ModelInfo = Box::leak(Box::new(info));
-    cli::run(info, assets("demo"), move |options| {
+    cli::run(info, &CHECKS, assets("demo"), move |options| {
         Weights::open(&options.weights, info)?;
         let model = HashModel { context: options.context_for(info)?, ..HashModel::new() };
         let script = std::env::var("SCRIPT").unwrap_or_default();

@@ -21,6 +21,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::assets::{Assets, SamplingOptions, Text};
 use super::gpu::format_bytes;
+use super::verify::Checks;
 use super::{Error, LanguageModel, LoadOptions, ModelInfo, Result, gpu, weights};
 
 #[derive(Debug, Parser)]
@@ -58,7 +59,7 @@ enum Command {
     Info,
     /// Measure tokens per second.
     Bench(bench::Options),
-    /// Check that the weights are whole.
+    /// Check that the weights are whole, and every kernel against a reference on this device.
     Verify,
 }
 
@@ -103,6 +104,7 @@ type Load<M> = Box<dyn FnOnce(&LoadOptions) -> Result<M>>;
 /// What commands work with.
 struct Program<M> {
     info: &'static ModelInfo,
+    checks: &'static Checks,
     assets: Assets,
     global: Global,
     load: Load<M>,
@@ -140,10 +142,12 @@ impl<M: LanguageModel + 'static> Program<M> {
 }
 
 /// Runs the program: reads the command line, loads the model with `load` if the command needs it, and gives the exit code.
+/// `checks` tell `verify` what the kernels are.
 ///
 /// Call it first thing in `main`.
 pub fn run<M: LanguageModel + 'static>(
     info: &'static ModelInfo,
+    checks: &'static Checks,
     assets: Assets,
     load: impl FnOnce(&LoadOptions) -> Result<M> + 'static,
 ) -> ExitCode {
@@ -157,7 +161,7 @@ pub fn run<M: LanguageModel + 'static>(
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let program = Program { info, assets, global: cli.global, load: Box::new(load) };
+    let program = Program { info, checks, assets, global: cli.global, load: Box::new(load) };
     let result = match cli.command {
         Command::Generate(options) => generate::run(program, &options),
         Command::Chat(options) => chat::run(program, &options),

@@ -1,0 +1,95 @@
+//! What a kernel wrote against what it should have written, element by element.
+
+use std::collections::BTreeMap;
+
+use super::table::Role;
+
+/// Half a unit in the last place of 1.0f: the relative error of one rounding.
+pub(super) const ROUNDING: f64 = 1.0 / 16_777_216.0;
+/// The same for binary16.
+pub(super) const HALF_ROUNDING: f64 = 1.0 / 2048.0;
+/// Half the distance between the smallest halves.
+pub(super) const SMALLEST_HALF: f64 = 1.0 / 33_554_432.0;
+/// Standard deviations of accumulated rounding that are allowed for.
+pub(super) const DEVIATIONS: f64 = 6.0;
+/// Below this, numbers may become zero.
+const TINY: f64 = 1e-30;
+
+/// Relative error of a sum of `terms` rounded terms. Rounding errors are independent, so they grow with the square root of
+/// their number (Higham and Mary, "A new approach to probabilistic rounding error analysis", 2019): relative to the sum of
+/// the terms' sizes, and where the terms have random signs, as with the inputs here, relative to the root of the sum of
+/// their squares ("Sharper probabilistic backward error analysis for basic linear algebra kernels with random data",
+/// 2020). A few roundings come on top for each term and for the result.
+pub(super) fn sum_error(terms: usize) -> f64 {
+    DEVIATIONS * ((terms + 16) as f64).sqrt() * ROUNDING
+}
+
+/// Everything that was compared for one run of a kernel.
+#[derive(Debug, Default)]
+pub(super) struct Comparison {
+    /// The element that came closest to its bound, or furthest beyond it.
+    pub worst: Option<Worst>,
+    /// Largest value expected of each argument.
+    largest: BTreeMap<Role, f64>,
+    /// Elements compared.
+    pub elements: usize,
+    /// Elements beyond their bounds.
+    pub failed: usize,
+}
+
+/// One element.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Worst {
+    pub role: Role,
+    pub index: usize,
+    pub found: f64,
+    pub expected: f64,
+    pub error: f64,
+    pub bound: f64,
+    share: f64,
+}
+
+impl Comparison {
+    /// `found` should be within `bound` of `expected`.
+    pub fn number(&mut self, role: Role, index: usize, found: f64, expected: f64, bound: f64) {
+        let bound = bound + TINY;
+        let error = (found - expected).abs();
+        // What is not a number is infinitely wrong.
+        let share = if error.is_nan() { f64::INFINITY } else { error / bound };
+        self.elements += 1;
+        let largest = self.largest.entry(role).or_default();
+        *largest = largest.max(expected.abs());
+        if share > 1.0 {
+            self.failed += 1;
+        }
+        if self.worst.is_none_or(|worst| share > worst.share) {
+            self.worst = Some(Worst { role, index, found, expected, error, bound, share });
+        }
+    }
+
+    /// The worst error relative to the largest value of its argument.
+    pub fn relative(&self) -> f64 {
+        let Some(worst) = self.worst.filter(|worst| worst.error != 0.0) else { return 0.0 };
+        worst.error / self.largest.get(&worst.role).copied().unwrap_or_default()
+    }
+
+    /// `found` should be `expected`.
+    pub fn exact(&mut self, role: Role, index: usize, found: u32, expected: u32) {
+        self.number(role, index, found.into(), expected.into(), 0.0);
+    }
+
+    /// `found` should have been written: outputs are filled with something that is not a number first.
+    pub fn written(&mut self, role: Role, index: usize, found: f32) {
+        if found.is_nan() {
+            self.number(role, index, found.into(), 0.0, 0.0);
+        }
+    }
+}
+
+/// At most `most` of `0..count`, evenly spread, the first and the last among them.
+pub(super) fn spread(count: usize, most: usize) -> Vec<usize> {
+    if count <= most {
+        return (0..count).collect();
+    }
+    (0..most).map(|i| i * (count - 1) / (most - 1)).collect()
+}
