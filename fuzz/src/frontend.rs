@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use forge_frontend::checkpoint::{GgufFile, SafetensorsSet};
@@ -17,7 +16,8 @@ use forge_runtime::tokenizer::Tokenizer;
 pub const SEPARATOR: u8 = 0;
 
 /// Texts that every tokenizer is tried on: words, blanks, digits, other scripts, bytes that few vocabularies have.
-const TEXTS: [&str; 4] = ["Hello world, it's 2024!", "  \n\t  ", "été 你好 🙂 e\u{301}", "<s></s><|im_end|>aaaaaaaaaaaaaaaa"];
+const TEXTS: [&str; 4] =
+    ["Hello world, it's 2024!", "  \n\t  ", "été 你好 🙂 e\u{301}", "<s></s><|im_end|>aaaaaaaaaaaaaaaa"];
 
 /// A GGUF file: the container, the graph and the tokenizer in it.
 pub fn gguf(data: &[u8]) -> bool {
@@ -80,7 +80,8 @@ pub fn tokenizer(data: &[u8]) -> bool {
         b'J' => {
             let mut parts = rest.splitn(4, |&byte| byte == SEPARATOR);
             write("tokenizer/config.json", br#"{"model_type": "llama", "eos_token_id": [1, 2]}"#);
-            for name in ["tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "tokenizer.json"] {
+            for name in ["tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "tokenizer.json"]
+            {
                 write(&format!("tokenizer/{name}"), parts.next().unwrap_or_default());
             }
             Assets::from_folder(&folder().join("tokenizer")).ok()
@@ -121,21 +122,27 @@ fn ranges(graph: &Graph) -> impl Iterator<Item = &FileRange> {
     })
 }
 
-/// A folder of this process, in memory where the system has such a place.
-fn folder() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let memory = Path::new("/dev/shm");
-        let root = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        root.join(format!("forge-hostile-{}-{number}", std::process::id()))
-    })
+/// A folder of this thread, which goes away with it.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
-/// Removes what the functions here have written.
-pub fn clean_up() {
-    let _ = fs::remove_dir_all(folder());
+/// In memory where the system has such a place.
+fn folder() -> PathBuf {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static FOLDER: Scratch = {
+            let memory = Path::new("/dev/shm");
+            let root = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            Scratch(root.join(format!("forge-hostile-{}-{number}", std::process::id())))
+        };
+    }
+    FOLDER.with(|folder| folder.0.clone())
 }
 
 fn write(name: &str, data: &[u8]) -> PathBuf {

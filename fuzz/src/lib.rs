@@ -1,4 +1,5 @@
 //! What the fuzz targets do with their input. The tests of forge-frontend and forge-runtime include the same modules.
 
+pub mod bounded;
 pub mod frontend;
 pub mod template;

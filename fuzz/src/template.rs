@@ -6,8 +6,10 @@ use serde_json::{Map, Value, json};
 /// Renders the template for a chat with every form of message; whether it gave a text.
 pub fn render(data: &[u8]) -> bool {
     let source = String::from_utf8_lossy(data);
-    let tokens: Map<String, Value> =
-        [("bos_token", "<s>"), ("eos_token", "</s>")].map(|(name, text)| (name.to_owned(), text.into())).into_iter().collect();
+    let tokens: Map<String, Value> = [("bos_token", "<s>"), ("eos_token", "</s>")]
+        .map(|(name, text)| (name.to_owned(), text.into()))
+        .into_iter()
+        .collect();
     let Ok(template) = ChatTemplate::new(&source, &tokens) else { return false };
     let messages = json!([
         { "role": "system", "content": "Be brief." },

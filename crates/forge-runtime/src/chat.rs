@@ -2,9 +2,15 @@
 //!
 //! That is Jinja2 with `trim_blocks` and `lstrip_blocks`, loop controls, Python's methods on strings, lists and dicts,
 //! `raise_exception`, `strftime_now`, a `tojson` that writes as `json.dumps(ensure_ascii=False)` does, and `{% generation %}`
-//! blocks, which only training looks at. Rendering has bounded fuel.
+//! blocks, which only training looks at. A template comes with a checkpoint that a stranger may have made: rendering has
+//! bounded fuel, time and depth.
 
 use std::ffi::CString;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
@@ -14,15 +20,36 @@ use serde_json::{Map, Value};
 use super::python_json::{Style, dumps};
 use super::{Error, Result};
 
-/// Template instructions that one rendering may execute: some seconds of work, and far more than any real prompt needs.
-const FUEL: u64 = 20_000_000;
+/// Template instructions that one rendering may execute. Real templates need some hundred per message and tool.
+const FUEL: u64 = 4_000_000;
+
+/// Longest time for one rendering: a single instruction may repeat a string a hundred million times.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// Stack for rendering, of which only what is used takes memory. Values that nest as deep as [`FUEL`] lets them are written,
+/// compared and dropped by recursion.
+const STACK_BYTES: usize = 2 << 30;
+
+/// Most bytes of a prompt; no context holds as much.
+const LONGEST_PROMPT: usize = 64 << 20;
+
+/// Longest template that is parsed; real ones have up to 30 KB.
+const LONGEST_SOURCE: usize = 1 << 20;
+
+/// Most spaces per level that `tojson` indents by.
+const WIDEST_INDENT: usize = 64;
+
+/// Deepest value that `tojson` writes, somewhat beyond what Python's does.
+const DEEPEST_JSON: usize = 1000;
 
 /// Name of the template in error messages.
 const NAME: &str = "chat_template";
 
 /// A parsed chat template.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    environment: Arc<Environment<'static>>,
+    /// A rendering took too long and may still be at it: there is no second one.
+    overdue: AtomicBool,
 }
 
 impl ChatTemplate {
@@ -31,6 +58,9 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Template`].
     pub fn new(source: &str, tokens: &Map<String, Value>) -> Result<Self> {
+        if source.len() > LONGEST_SOURCE {
+            return Err(Error::Template(format!("is longer than {LONGEST_SOURCE} bytes")));
+        }
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(template_error)?);
@@ -47,7 +77,7 @@ impl ChatTemplate {
             }
         }
         environment.add_template_owned(NAME, without_generation_blocks(source)).map_err(template_error)?;
-        Ok(Self { environment })
+        Ok(Self { environment: Arc::new(environment), overdue: AtomicBool::new(false) })
     }
 
     /// The prompt for `messages`. `extra` holds further variables, `tools` and whatever else the template knows.
@@ -66,8 +96,53 @@ impl ChatTemplate {
         }
         variables.insert("messages".into(), Value::Array(messages.to_vec()));
         variables.insert("add_generation_prompt".into(), Value::Bool(add_generation_prompt));
-        let template = self.environment.get_template(NAME).map_err(template_error)?;
-        template.render(Serde(&variables)).map_err(template_error)
+        self.render_apart(variables)
+    }
+
+    /// Renders on a thread of its own, for the sake of its stack and of the time.
+    fn render_apart(&self, variables: Map<String, Value>) -> Result<String> {
+        let too_long = || Error::Template(format!("rendering took longer than {} seconds", LONGEST.as_secs()));
+        if self.overdue.load(Ordering::Relaxed) {
+            return Err(too_long());
+        }
+        let (sender, receiver) = mpsc::channel();
+        let environment = Arc::clone(&self.environment);
+        let work = move || {
+            let mut prompt = Prompt(Vec::new());
+            let template = environment.get_template(NAME);
+            let rendered = template.and_then(|template| template.render_captured_to(Serde(&variables), &mut prompt));
+            // Only text is written to it.
+            let rendered = rendered.map(|_| String::from_utf8_lossy(&prompt.0).into_owned()).map_err(template_error);
+            // Where it took too long, nobody waits for it.
+            let _ = sender.send(rendered);
+        };
+        let spawned = thread::Builder::new().name("chat template".into()).stack_size(STACK_BYTES).spawn(work);
+        spawned.map_err(|error| Error::Template(format!("no thread to render it on: {error}")))?;
+        match receiver.recv_timeout(LONGEST) {
+            Ok(rendered) => rendered,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                self.overdue.store(true, Ordering::Relaxed);
+                Err(too_long())
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(Error::Template("could not be rendered".into())),
+        }
+    }
+}
+
+/// A prompt that refuses to grow beyond [`LONGEST_PROMPT`].
+struct Prompt(Vec<u8>);
+
+impl io::Write for Prompt {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > LONGEST_PROMPT {
+            return Err(io::Error::other(format!("the prompt is longer than {LONGEST_PROMPT} bytes")));
+        }
+        self.0.extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -147,13 +222,32 @@ fn without_generation_blocks(source: &str) -> String {
 fn to_json(value: &minijinja::Value, options: Kwargs) -> Result<minijinja::Value, minijinja::Error> {
     let failed = |error: serde_json::Error| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string());
     let json = serde_json::to_value(value).map_err(failed)?;
+    let indent: Option<usize> = options.get("indent")?;
+    if indent.is_some_and(|spaces| spaces > WIDEST_INDENT) {
+        let words = format!("tojson indents by at most {WIDEST_INDENT} spaces");
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, words));
+    }
     let style = Style {
-        indent: options.get("indent")?,
+        indent,
         ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
     };
     options.assert_all_used()?;
+    if !nests_within(&json, DEEPEST_JSON) {
+        let words = format!("tojson writes at most {DEEPEST_JSON} levels");
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, words));
+    }
     Ok(minijinja::Value::from_safe_string(dumps(&json, style)))
+}
+
+/// Whether arrays and objects nest at most `levels` deep.
+fn nests_within(value: &Value, levels: usize) -> bool {
+    let inner = |value: &Value| levels > 0 && nests_within(value, levels - 1);
+    match value {
+        Value::Array(items) => items.iter().all(inner),
+        Value::Object(entries) => entries.values().all(inner),
+        _ => true,
+    }
 }
 
 /// The local time as C's `strftime` writes it, which is what Python's does.

@@ -1,7 +1,7 @@
 //! The assets of a Hugging Face folder: tokenizer.json or tokenizer.model, tokenizer_config.json,
 //! generation_config.json and the chat template's own file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -185,13 +185,18 @@ impl Tokenizer {
         let Some(Value::Object(listed)) = config.get("added_tokens_decoder") else { return };
         let mut added: Vec<Value> =
             self.json.get("added_tokens").and_then(Value::as_array).cloned().unwrap_or_default();
+        let content = |token: &Value| token.get("content").and_then(Value::as_str).map(str::to_owned);
+        let mut places: HashMap<String, usize> = HashMap::new();
+        for (place, token) in added.iter().enumerate() {
+            if let Some(text) = content(token) {
+                places.entry(text).or_insert(place);
+            }
+        }
         for (id, token) in listed {
             let (Ok(id), Some(token)) = (id.parse::<u64>(), token.as_object()) else { continue };
-            if !token.get("content").is_some_and(Value::is_string) {
-                continue;
-            }
+            let Some(text) = token.get("content").and_then(Value::as_str) else { continue };
             let entry = added_token(id, token);
-            match added.iter_mut().find(|known| known.get("content") == token.get("content")) {
+            match places.get(text).and_then(|&place| added.get_mut(place)) {
                 Some(Value::Object(known)) => {
                     for (key, value) in entry.into_iter().filter(|(key, _)| key != "id") {
                         if known.get(&key) != Some(&value) {
@@ -202,6 +207,7 @@ impl Tokenizer {
                 }
                 Some(_) => {}
                 None => {
+                    places.insert(text.to_owned(), added.len());
                     added.push(Value::Object(entry));
                     self.changed = true;
                 }

@@ -48,7 +48,7 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
         Some(pre) => bpe::byte_level_bpe(&tokens, &reader.merges()?, &pre, &affixes),
         None => {
             let add_space = reader.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-            spm::sentencepiece_bpe(&tokens, add_space, &affixes)
+            spm::sentencepiece_bpe(&tokens, add_space, &affixes).map_err(|reason| reader.error(TOKENS, reason))?
         }
     };
 

@@ -46,7 +46,7 @@ pub(super) fn tokenizer_json(
         ));
     }
     let add_space = config.get("add_prefix_space").and_then(Value::as_bool).unwrap_or(add_dummy_prefix);
-    match spm::sentencepiece_bpe(&tokens, add_space, &Affixes::default()) {
+    match spm::sentencepiece_bpe(&tokens, add_space, &Affixes::default()).map_err(|reason| error("pieces", &reason))? {
         Value::Object(json) => Ok(json),
         _ => Err(damaged()),
     }

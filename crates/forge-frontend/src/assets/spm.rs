@@ -13,9 +13,19 @@ use super::vocabulary::{Token, TokenType, added_tokens, vocab_object};
 
 /// What SentencePiece writes for a space.
 const SPACE: &str = "\u{2581}";
+/// Longest piece that merges make, in bytes: SentencePiece's trainer allows 512 characters. Longer ones are user-defined and
+/// found in a text before merges.
+const LONGEST_PIECE: usize = 2048;
+/// Bytes of merges per byte of the vocabulary; real vocabularies have less than 10.
+const MERGE_BYTES: usize = 64;
+/// Bytes of merges that the smallest vocabulary may have.
+const LEAST_MERGE_BYTES: usize = 1 << 20;
 
 /// The tokenizer.json of a SentencePiece BPE vocabulary. `add_space_prefix`: a text begins with a space of its own.
-pub(super) fn sentencepiece_bpe(tokens: &[Token], add_space_prefix: bool, affixes: &Affixes) -> Value {
+///
+/// # Errors
+/// What is wrong with the vocabulary.
+pub(super) fn sentencepiece_bpe(tokens: &[Token], add_space_prefix: bool, affixes: &Affixes) -> Result<Value, String> {
     let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
     let normalizer = if add_space_prefix {
         json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SPACE}, replace]})
@@ -35,7 +45,7 @@ pub(super) fn sentencepiece_bpe(tokens: &[Token], add_space_prefix: bool, affixe
     let unknown = unknown.or_else(|| tokens.iter().find(|token| token.text == "<unk>"));
     let is_added =
         |token: &Token| matches!(token.kind, TokenType::Control | TokenType::UserDefined | TokenType::Unknown);
-    json!({
+    Ok(json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
@@ -54,9 +64,9 @@ pub(super) fn sentencepiece_bpe(tokens: &[Token], add_space_prefix: bool, affixe
             "byte_fallback": byte_fallback,
             "ignore_merges": false,
             "vocab": vocab_object(tokens),
-            "merges": merges(tokens),
+            "merges": merges(tokens)?,
         },
-    })
+    }))
 }
 
 /// Two pieces that join into a third.
@@ -70,9 +80,16 @@ struct Merge<'a> {
 /// Every way to join two pieces of the vocabulary into a third, best score first; equal scores as [`leftmost_first`]
 /// has them, else in the order of transformers' converter: the longer left part first, then the longer right one, then
 /// the vocabulary's order.
-fn merges(tokens: &[Token]) -> Vec<(&str, &str)> {
-    let takes_part =
-        |token: &&Token| matches!(token.kind, TokenType::Normal | TokenType::UserDefined | TokenType::Unused);
+///
+/// # Errors
+/// Pieces that can be joined in so many ways that the vocabulary is none of SentencePiece's making.
+fn merges(tokens: &[Token]) -> Result<Vec<(&str, &str)>, String> {
+    let takes_part = |token: &&Token| {
+        matches!(token.kind, TokenType::Normal | TokenType::UserDefined | TokenType::Unused)
+            && token.text.len() <= LONGEST_PIECE
+    };
+    let most = LEAST_MERGE_BYTES + MERGE_BYTES * tokens.iter().map(|token| token.text.len()).sum::<usize>();
+    let mut bytes = 0;
     let mut ids: HashMap<&str, usize> = HashMap::with_capacity(tokens.len());
     for (id, token) in tokens.iter().enumerate().filter(|(_, token)| takes_part(token)) {
         ids.entry(&token.text).or_insert(id);
@@ -83,6 +100,10 @@ fn merges(tokens: &[Token]) -> Vec<(&str, &str)> {
         let mut pairs: Vec<_> =
             cuts.filter(|(left, right)| ids.contains_key(left) && ids.contains_key(right)).collect();
         pairs.sort_by_key(|(left, right)| (ids[left], ids[right]));
+        bytes += token.text.len() * pairs.len();
+        if bytes > most {
+            return Err(format!("expected merges of at most {most} bytes in all, found more"));
+        }
         found.extend(pairs.into_iter().map(|(left, right)| Merge { left, right, score: token.score }));
     }
     let chars = |text: &str| text.chars().count();
@@ -91,7 +112,7 @@ fn merges(tokens: &[Token]) -> Vec<(&str, &str)> {
         by_score.then_with(|| chars(b.left).cmp(&chars(a.left))).then_with(|| chars(b.right).cmp(&chars(a.right)))
     });
     let ties = found.chunk_by(|a, b| a.score.total_cmp(&b.score).is_eq());
-    ties.flat_map(leftmost_first).map(|merge| (merge.left, merge.right)).collect()
+    Ok(ties.flat_map(leftmost_first).map(|merge| (merge.left, merge.right)).collect())
 }
 
 /// Orders merges of one score so that BPE, which takes the best rank anywhere, does as SentencePiece, which takes the
@@ -161,7 +182,7 @@ mod tests {
     }
 
     fn check(tokens: &[Token], texts: impl Iterator<Item = String>) {
-        let json = sentencepiece_bpe(tokens, false, &Affixes::default());
+        let json = sentencepiece_bpe(tokens, false, &Affixes::default()).expect("a vocabulary");
         let tokenizer = Tokenizer::from_bytes(json.to_string()).expect("a tokenizer");
         for text in texts {
             let found = tokenizer.encode(text.as_str(), false).expect("encodes").get_tokens().to_vec();
