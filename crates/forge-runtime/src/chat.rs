@@ -200,11 +200,12 @@ fn without_generation_blocks(source: &str) -> String {
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
         out.push_str(before);
-        let Some(end) = tag.find("%}") else {
+        // The end is looked for behind the beginning: in `{%}` they share a character.
+        let Some(end) = tag[2..].find("%}") else {
             rest = tag;
             break;
         };
-        let (tag, after) = tag.split_at(end + 2);
+        let (tag, after) = tag.split_at(2 + end + 2);
         let inner = &tag[2..tag.len() - 2];
         match inner.trim_matches(|c: char| matches!(c, '-' | '+') || c.is_whitespace()) {
             word @ ("generation" | "endgeneration") => {

@@ -25,6 +25,13 @@ fn render(source: &str) -> Result<String, String> {
     template.render(&[json!({ "role": "user", "content": "x" })], true, &Map::new()).map_err(|error| error.to_string())
 }
 
+#[test]
+fn a_tag_that_ends_in_its_own_beginning() {
+    assert!(render("{%}").is_err());
+    assert!(render("{%}{% generation %}x").is_err());
+    assert_eq!(render("{% generation %}%}{% endgeneration %}").expect("renders"), "%}");
+}
+
 /// A loop that does `work` to `ns.x`, which begins as an empty list, as often as the fuel allows.
 fn repeatedly(work: &str, end: &str) -> String {
     format!(
