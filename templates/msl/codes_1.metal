@@ -1,5 +1,6 @@
 // Codes of 1 bit, a byte a lane and tile with the 8 columns in order. A single bit among bits 23 to 30 of a float, its
-// exponent, reads as a power of two or as 0; the input of each column is scaled so that all products come to x * 2^-40.
+// exponent, reads as a power of two or as 0; the input of each column is scaled so that all products come to 2 x * 2^-40.
+// So the codes count as 0 and 2.
 struct Codes1 {
     // Tiles in a whole group.
     static constexpr constant uint TILES = 4;
@@ -29,8 +30,8 @@ struct Codes1 {
     static constexpr uint place(uint k) { return k == 31 ? 30 : k < 7 ? k + 24 : k < 15 ? k + 16 : k < 23 ? k + 8 : k; }
 
     static inline float factor(uint k) {
-        // 2^(87 - e) with e = 2^(place - 23), the exponent that the bit makes.
-        return as_type<float>((214u - (1u << (place(k) - 23))) << 23);
+        // 2^(88 - e) with e = 2^(place - 23), the exponent that the bit makes.
+        return as_type<float>((215u - (1u << (place(k) - 23))) << 23);
     }
 
     static inline float bit(uint word, uint k) { return as_type<float>(move_bits(word, k, place(k)) & 1u << place(k)); }
@@ -49,6 +50,6 @@ struct Codes1 {
     static inline float4 four(device const uchar* weights, uint row, Place p) {
         device const uchar* group = plane_row<COLS / 8>(weights, row, 0) + p.tile * (TILE / 8);
         const uint bits = group[p.lane * p.count + p.t] >> (4 * p.j);
-        return float4(bits & 1, bits >> 1 & 1, bits >> 2 & 1, bits >> 3 & 1);
+        return 2.0f * float4(bits & 1, bits >> 1 & 1, bits >> 2 & 1, bits >> 3 & 1);
     }
 };

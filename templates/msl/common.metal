@@ -145,6 +145,7 @@ inline void gemv_tiles(device const uchar* weights, device const float* x, uint 
         sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
         F::Codes::place_input(t, v + 2 * t);
     }
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         acc[r] += F::template dot<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, v, sums);
     }
@@ -192,6 +193,7 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
             }
         }
     }
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         acc[r] = simd_sum(acc[r]) * F::Codes::UNIT;
     }

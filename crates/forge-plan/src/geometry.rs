@@ -57,7 +57,7 @@ fn measured(format: Format) -> Row {
         Format::Q6K               => row((2, 4, 4), (2, 4, 2), (4, 4, 4), (2, 4, 2), (2, 2, 1)),
         Format::Q2K | Format::Q3K | Format::Q5K => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (2, 4, 2), (4, 2, 1)),
         Format::Tq2_0G128         => row((2, 4, 4), (8, 4, 4), (4, 4, 4), (8, 4, 4), (8, 2, 1)),
-        Format::Q1_0              => row((2, 4, 4), (4, 4, 2), (4, 4, 4), (4, 4, 2), (32, 2, 1)),
+        Format::Q1_0              => row((4, 4, 4), (8, 4, 4), (8, 4, 4), (8, 4, 4), (8, 2, 1)),
         Format::Affine { bits: 2 | 3, .. } => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (4, 2, 1)),
         Format::Affine { bits: 8, .. } => row((2, 8, 8), (4, 4, 4), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
         Format::Affine { .. }     => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (2, 2, 1)),
@@ -98,7 +98,7 @@ mod tests {
                 for cols in [64, 256, 576, 2560, 4096, 12_288] {
                     let g = gemv_geometry(format, rows, cols);
                     assert!(g.simdgroups.is_multiple_of(g.split_k), "{format} {rows}x{cols}: {g:?}");
-                    assert!(g.simdgroups <= 8 && g.rows_per_simdgroup <= 32, "{format} {rows}x{cols}: {g:?}");
+                    assert!(g.simdgroups <= 8 && g.rows_per_simdgroup <= 8, "{format} {rows}x{cols}: {g:?}");
                     assert!(g.split_k == 1 || cols / columns_at_once(format) >= g.split_k, "{format}: {g:?}");
                 }
             }
