@@ -179,6 +179,16 @@ fn links_and_pipes() {
     load(&snapshot).expect("a checkpoint");
 }
 
+#[test]
+fn names_are_fit_for_a_terminal() {
+    let folder = whole_folder();
+    let name = r#"{"_name_or_path": "]0;owned
+x", "#;
+    folder.write("config.json", frontend::LLAMA_CONFIG.replacen('{', name, 1).as_bytes());
+    let name = load(folder.path()).expect("a checkpoint").graph.config.name;
+    assert_eq!(name, " ]0;owned   x");
+}
+
 fn folder_file(folder: &Folder, name: &str) -> PathBuf {
     folder.path().join(name)
 }

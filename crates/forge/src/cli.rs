@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use forge_plan::KvFormat;
 
-use crate::{Error, generate, inspect, interrupt};
+use crate::{Error, check, generate, inspect, interrupt};
 
 /// Turns a model checkpoint into a standalone Rust project that runs it on Apple-silicon GPUs through Metal
 #[derive(Debug, Parser)]
@@ -15,6 +15,7 @@ use crate::{Error, generate, inspect, interrupt};
 #[command(after_help = "Examples:
   forge gen model.gguf -o my-model
   forge inspect model.gguf
+  forge check my-model
   cd my-model && cargo run --release -- generate \"Once upon a time\"")]
 pub struct Cli {
     #[command(subcommand)]
@@ -27,6 +28,8 @@ enum Command {
     Gen(GenArgs),
     /// Show a checkpoint's configuration, its tensors, what would be generated and the memory it needs
     Inspect(InspectArgs),
+    /// Check a project's kernels: statically, in checked mode, and each against a reference
+    Check(CheckArgs),
 }
 
 /// Arguments of `forge gen`.
@@ -76,6 +79,28 @@ pub struct InspectArgs {
     pub kv: Kv,
 }
 
+/// Arguments of `forge check`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  forge check my-model
+  forge check model.Q4_K_M.gguf
+
+A checkpoint is generated from into a temporary folder. Building needs cargo, and off macOS clang++; CARGO_TARGET_DIR
+keeps what was built for the next time. The exit code is 0 when every check passed.")]
+pub struct CheckArgs {
+    /// A generated project, a GGUF file, or a Hugging Face folder
+    pub path: PathBuf,
+    /// For a checkpoint: longest context of the project in tokens [default: what the model was trained for]
+    #[arg(long, value_name = "TOKENS")]
+    pub context: Option<usize>,
+    /// For a checkpoint: element type of the KV cache
+    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    pub kv: Kv,
+    /// Run the whole of a large model in checked mode too
+    #[arg(long)]
+    pub full: bool,
+}
+
 /// Element type of the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kv {
@@ -100,6 +125,7 @@ pub fn main() -> ExitCode {
     interrupt::install();
     let result = match &cli.command {
         Command::Gen(args) => generate::run(args),
+        Command::Check(args) => check::run(args),
         Command::Inspect(args) => inspect::run(args).map(|report| anstream::print!("{report}")),
     };
     match result {
@@ -120,5 +146,7 @@ fn show(label: &str, color: AnsiColor, text: &str) {
     let style = Style::new().bold().fg_color(Some(color.into()));
     // Messages of other programs may have several lines; ours are one.
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // A tensor may be called anything, escape sequences of the terminal included.
+    let line = line.replace(|c: char| c.is_control(), "\u{fffd}");
     anstream::eprintln!("{style}{label}{style:#}: {line}");
 }

@@ -100,7 +100,7 @@ impl Sizes {
     pub fn config(&self, loaded: &Loaded) -> ModelConfig {
         ModelConfig {
             architecture: loaded.architecture.clone(),
-            name: loaded.name.clone(),
+            name: printable(&loaded.name),
             hidden_size: self.hidden,
             intermediate_size: self.intermediate,
             num_layers: self.layers,
@@ -120,6 +120,12 @@ impl Sizes {
     pub fn state(&self, window: Option<usize>) -> StateSpec {
         StateSpec { kv_heads: self.kv_heads, head_dim: self.head_dim, window }
     }
+}
+
+/// A name as it may be shown on a terminal: on one line, without escape sequences, not endless.
+fn printable(name: &str) -> String {
+    const LONGEST: usize = 200;
+    name.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
 }
 
 /// Normalisation of queries and keys.
