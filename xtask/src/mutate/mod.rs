@@ -197,7 +197,8 @@ fn spread(mutants: &[Mutant], count: usize) -> Vec<Mutant> {
 /// The value of `pub const NAME: usize = VALUE;`.
 fn constant(model: &str, name: &str) -> Result<usize> {
     let start = format!("pub const {name}: usize = ");
-    let value = model.lines().find_map(|line| line.strip_prefix(&start)?.strip_suffix(';')?.parse().ok());
+    let digits = |line: &str| Some(line.strip_prefix(&start)?.strip_suffix(';')?.replace('_', ""));
+    let value = model.lines().find_map(|line| digits(line)?.parse().ok());
     value.with_context(|| format!("model.rs has no {name}"))
 }
 
@@ -222,7 +223,11 @@ fn run_all(program: &Program, text: &str, sites: &[Site], mutants: Vec<Mutant>) 
                     if result.is_err() {
                         next.store(mutants.len(), Ordering::Relaxed);
                     }
-                    done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, result));
+                    let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    done.push((at, result));
+                    if done.len() % 10 == 0 {
+                        println!("{} of {} mutants", done.len(), mutants.len());
+                    }
                 }
             });
         }
