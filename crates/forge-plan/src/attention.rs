@@ -25,7 +25,7 @@ pub fn decode_geometry(heads: usize, kv_heads: usize, head_dim: usize) -> Decode
     // Lanes that hold one position; a lane sums at least one head.
     let lanes = head_dim.div_ceil(8).next_power_of_two().min(32);
     let group = heads / kv_heads.max(1);
-    let heads_shared = (1..=group.min(lanes).min(8)).rev().find(|n| group % n == 0).unwrap_or(1);
+    let heads_shared = (1..=group.min(lanes).min(8)).rev().find(|&n| group.is_multiple_of(n)).unwrap_or(1);
     DecodeGeometry { heads_shared, simdgroups: 4, steps: 2 }
 }
 

@@ -283,7 +283,7 @@ impl<'a> Scheduler<'a> {
     /// The format of a matrix, and whether its affine scales are bfloats.
     fn check_format(&self, id: WeightId) -> Result<(Format, bool), PlanError> {
         let weight = &self.graph.weights[id];
-        if weight.cols % 4 != 0 {
+        if !weight.cols.is_multiple_of(4) {
             return Err(PlanError::Width { role: weight.role.clone(), cols: weight.cols, multiple: 4 });
         }
         let bf16_scales = match weight.source {

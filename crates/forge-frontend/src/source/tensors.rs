@@ -159,7 +159,17 @@ impl Tensors {
             return Err(shape_error(entry, &name, expected));
         }
         let (format, source) = entry.rows(&name, cols, total_rows, part.map_or(0, |part| part.first_row), rows)?;
-        Ok(Weight { tensor: name, role: role.to_owned(), layer, rows, cols, format, source, offset: 0.0, max_abs: None })
+        Ok(Weight {
+            tensor: name,
+            role: role.to_owned(),
+            layer,
+            rows,
+            cols,
+            format,
+            source,
+            offset: 0.0,
+            max_abs: None,
+        })
     }
 
     /// Marks as known every tensor whose name satisfies the predicate.
