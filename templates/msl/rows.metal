@@ -13,6 +13,7 @@ inline float rms_scale(device const float* sums, float eps, uint lane) {
 
 template <uint NR>
 inline void scale_rows(thread float* acc, float scale) {
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         acc[r] *= scale;
     }
@@ -20,6 +21,7 @@ inline void scale_rows(thread float* acc, float scale) {
 
 template <uint NR>
 inline void add_bias(thread float* acc, device const float* bias, uint first, uint end) {
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (first + r < end) {
             acc[r] += bias[first + r];
@@ -29,6 +31,7 @@ inline void add_bias(thread float* acc, device const float* bias, uint first, ui
 
 template <uint NR>
 inline void softcap_rows(thread float* acc, float cap) {
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         acc[r] = cap * precise::tanh(acc[r] / cap);
     }
@@ -37,6 +40,7 @@ inline void softcap_rows(thread float* acc, float cap) {
 // Adds up the parts of rows that KS simdgroups share; `shared` holds one part per simdgroup. Part 0 gets the sums.
 template <uint NR, uint KS>
 inline void combine_parts(thread float* acc, threadgroup float* shared, uint simdgroup, uint lane) {
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r) {
             shared[simdgroup * NR + r] = acc[r];
@@ -44,6 +48,7 @@ inline void combine_parts(thread float* acc, threadgroup float* shared, uint sim
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     if (simdgroup % KS == 0) {
+        #pragma clang loop unroll(full)
         for (uint r = 0; r < NR; ++r) {
             acc[r] = shared[simdgroup * NR + r];
             for (uint part = 1; part < KS; ++part) {
@@ -57,6 +62,7 @@ inline void combine_parts(thread float* acc, threadgroup float* shared, uint sim
 template <uint NR>
 inline float store_rows(device float* y, thread const float* acc, uint first, uint end, uint lane) {
     float square = 0.0f;
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
             y[first + r] = acc[r];
@@ -71,6 +77,7 @@ template <uint NR>
 inline float add_rows(device float* x, device const float* gamma, device float* scaled, thread const float* acc,
                       float factor, uint first, uint end, uint lane) {
     float square = 0.0f;
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
             const float value = x[first + r] + factor * acc[r];
@@ -108,6 +115,7 @@ inline void store_partial_sum(device float* sums, threadgroup float* shared, flo
 // y = activation(gate) * up; the first half of acc are gate rows, the second half up rows.
 template <uint NR, typename A>
 inline void store_gated_rows(device float* y, thread const float* acc, uint first, uint end, uint lane) {
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR / 2; ++r) {
         if (lane == r && first + r < end) {
             y[first + r] = A::apply(acc[r]) * acc[r + NR / 2];

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Writes specs of bench-msl-cuda for the matrix-vector and attention kernels of templates/msl, with forge-plan's geometry.
+
+  specs.py OUT     run from the repository's root; build.py then takes --src templates/msl
+"""
+import json
+import math
+import os
+import re
+import sys
+
+SHAPES = [(4096, 4096), (12288, 4096), (4096, 12288), (1024, 4096), (151936, 2560)]
+# format: (its line in geometry.rs, sources besides common.metal, function, template arguments before the sizes)
+CODES = {"q8_0": 8, "q4_0": 4, "q4_1": 4, "q5_0": 5, "q5_1": 5, "q2_k": 2, "q3_k": 3, "q4_k": 4, "q5_k": 5, "q6_k": 6,
+         "iq4_nl": 4, "mxfp4": 4, "q1_0": 1, "tq2_0": 2}
+NAMES = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0", "q4_1": "Q4_1", "q5_0": "Q5_0",
+         "q5_1": "Q5_1", "q2_k": "Q2K", "q3_k": "Q3K", "q4_k": "Q4K", "q5_k": "Q5K", "q6_k": "Q6K", "iq4_nl": "Iq4Nl",
+         "mxfp4": "Mxfp4", "q1_0": "Q1_0", "tq2_0": "Tq2_0G128"}
+FORMATS = {f: ("Format::" + name, ["codes_%d" % CODES.get(f, 0)] * (f in CODES) + ["levels"] * (f in ("iq4_nl", "mxfp4")) +
+               ["k_scales"] * (f in ("q4_k", "q5_k")) + ["gemv_" + f], "gemv_" + f, "") for f, name in NAMES.items()}
+for bits in (2, 3, 4, 5, 6, 8):
+    line = "Format::Affine { bits: 2 | 3, .. }" if bits < 4 else "Format::Affine { bits: 8, .. }" if bits == 8 else "Format::Affine { .. }"
+    FORMATS["affine%d_64" % bits] = (line, ["codes_%d" % bits, "gemv_affine"], "gemv_affine", "Codes%d, 64, true, " % bits)
+
+WRAPPER = """
+kernel void bench_gemv(device const uchar* weights [[buffer(0)]], device const float* x [[buffer(1)]],
+                       device float* y [[buffer(2)]], uint group [[threadgroup_position_in_grid]],
+                       uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
+    const uint row = (group * (B_NSG / B_KS) + simdgroup / B_KS) * B_NR;
+    float acc[B_NR];
+#if B_KS > 1
+    threadgroup float shared[B_NSG * B_NR];
+    if (row < B_ROWS) GEMV<ARGUMENTS B_ROWS, B_COLS, B_NR, B_KS, 0>(weights, x, row, simdgroup % B_KS, lane, acc);
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < B_NR; ++r) if (lane == r) shared[simdgroup * B_NR + r] = acc[r];
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (simdgroup % B_KS == 0 && lane < B_NR && row + lane < B_ROWS) {
+        float sum = 0.0f;
+        for (uint p = 0; p < B_KS; ++p) sum += shared[(simdgroup + p) * B_NR + lane];
+        y[row + lane] = sum;
+    }
+#else
+    if (row >= B_ROWS) return;
+    GEMV<ARGUMENTS B_ROWS, B_COLS, B_NR, B_KS, 0>(weights, x, row, 0, lane, acc);
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < B_NR; ++r) if (lane == r && row + r < B_ROWS) y[row + r] = acc[r];
+#endif
+}
+"""
+ATTENTION = """
+kernel void attention_parts(device const float* q [[buffer(0)]], device const half* k [[buffer(1)]],
+                            device const half* v [[buffer(2)]], device float* y [[buffer(3)]],
+                            constant uint& position [[buffer(4)]], uint2 g [[threadgroup_position_in_grid]],
+                            uint2 n [[threadgroups_per_grid]], uint simdgroup [[simdgroup_index_in_threadgroup]],
+                            uint lane [[thread_index_in_simdgroup]]) {
+    threadgroup float shared[attention_shared(128, 4, 8)];
+    attention_part<32, 8, 128, 4, 8, 4, 0, 0>(q, k, v, y, shared, position, 0.08838834764f, 0.0f, g.x, g.y, n.y, simdgroup, lane);
+}
+kernel void attention_sum(device const float* p [[buffer(0)]], device float* y [[buffer(1)]],
+                          constant uint& parts [[buffer(2)]], uint g [[threadgroup_position_in_grid]],
+                          uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
+    threadgroup float shared[4 * 128];
+    attention_combine<32, 128, 4>(p, y, shared, parts, g, simdgroup, lane);
+}
+"""
+
+
+def table():
+    text = open("crates/forge-plan/src/geometry.rs").read()
+    out = {}
+    for names, row in re.findall(r"(Format::[^=]*?)=> row\((.*?)\),\n", text):
+        choices = [tuple(map(int, e)) for e in re.findall(r"\((\d+), (\d+), (\d+)\)", row)]
+        for name in [names] if "{" in names else names.split("|"):
+            out[name.strip()] = choices
+    return out
+
+
+def geometry(choices, columns_at_once, rows, cols):
+    short, middle, long, tall, head = choices
+    nr, nsg, split = (short if rows < 2048 else (long if cols >= 8192 else middle) if rows < 8192 else
+                      tall if rows < 32768 else head)
+    return nr, nsg, min(split, 1 << int(math.log2(max(1, cols // columns_at_once))))
+
+
+def main():
+    out, choices = sys.argv[1], table()
+    os.makedirs(out, exist_ok=True)
+    for f, (line, files, function, arguments) in FORMATS.items():
+        kernels = []
+        for rows, cols in SHAPES:
+            wide = f in ("f32", "f16", "bf16", "q8_0", "affine8_64")
+            nr, nsg, ks = geometry(choices[line], 512 if wide else 1024, rows, cols)
+            kernels.append({
+                "id": "forge/%s r%d sg%d ks%d" % (f, nr, nsg, ks), "op": "gemv", "format": "forge_" + f,
+                "when": "rows == %d and cols == %d" % (rows, cols),
+                "defines": {"B_ROWS": str(rows), "B_COLS": str(cols), "B_NR": str(nr), "B_NSG": str(nsg), "B_KS": str(ks)},
+                "launches": [{"kernel": "bench_gemv", "args": ["w", "x", "y"],
+                              "grid": ["ceil(rows, %d)" % (nr * nsg // ks), 1, 1], "tg": [32 * nsg, 1, 1]}]})
+        source = [{"file": name + ".metal"} for name in ["common"] + files]
+        source.append({"text": WRAPPER.replace("GEMV", function).replace("ARGUMENTS ", arguments)})
+        json.dump({"source": source, "kernels": kernels}, open(os.path.join(out, f + ".json"), "w"), indent=0)
+    kernels = [{
+        "id": "forge/attention", "op": "attn", "kv": "f16", "x": "f32", "y": "f32", "layout": "seq_kvh_hd",
+        "when": "seq == %d" % seq,
+        "launches": [{"kernel": "attention_parts", "args": ["q", "k", "v", "tmp0:%d" % (parts * 32 * 130 * 4), "u32:seq-1"],
+                      "grid": [8, parts, 1], "tg": [256, 1, 1]},
+                     {"kernel": "attention_sum", "args": ["tmp0", "y", "u32:%d" % parts], "grid": [32, 1, 1], "tg": [128, 1, 1]}],
+    } for seq, parts in ((1024, 16), (8192, 32))]
+    source = [{"file": "common.metal"}, {"file": "attention_decode.metal"}, {"text": ATTENTION}]
+    json.dump({"source": source, "kernels": kernels}, open(os.path.join(out, "attention.json"), "w"), indent=0)
+
+
+main()
