@@ -1,5 +1,8 @@
 //! Everything that ends a run of `forge`.
 
+use std::io;
+use std::path::{Path, PathBuf};
+
 use forge_codegen::CodegenError;
 use forge_frontend::FrontendError;
 use forge_pack::PackError;
@@ -29,9 +32,57 @@ pub enum Error {
     /// The folder cannot be written.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// A file or program that cannot be opened.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The static gate could not run.
+    #[error(transparent)]
+    Gate(#[from] msl_gate::Error),
+    /// No cargo.
+    #[error("{cargo} cannot be run ({source}): a check builds the project; install Rust, https://rustup.rs")]
+    Cargo {
+        /// The program tried.
+        cargo: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A project that cannot be built.
+    #[error("{project} does not build: {reason}")]
+    Build {
+        /// The project's folder.
+        project: PathBuf,
+        /// What the build says.
+        reason: String,
+    },
+    /// The project's `verify` came to no table.
+    #[error("{project}: its verify command failed: {reason}")]
+    Verify {
+        /// The project's folder.
+        project: PathBuf,
+        /// What it says.
+        reason: String,
+    },
+    /// Checks that did not pass.
+    #[error("{failed} of 3 checks failed")]
+    Checks {
+        /// How many of static gate, run and comparison.
+        failed: usize,
+    },
     /// SIGINT or SIGTERM.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl Error {
+    /// For `map_err` on work with a file.
+    pub(crate) fn io(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
 }
 
 impl From<FrontendError> for Error {

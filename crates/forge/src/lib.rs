@@ -3,6 +3,7 @@
 //! Owns what a user sees: help, progress, reports, errors, and that a project appears whole or not at all.
 //! What a checkpoint means, how it is planned, rendered and packed belongs to the other crates.
 
+pub mod check;
 pub mod cli;
 mod error;
 pub mod generate;
