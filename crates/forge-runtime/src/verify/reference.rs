@@ -155,9 +155,8 @@ fn project(projection: &Projection, run: &Run<'_>, out: &mut Comparison) {
                 bias.get(row).map_or(result, |&bias| result.plus(bias.into()))
             }));
         }
-        for token in 0..run.case.rows {
+        for (token, &result) in results[0].iter().enumerate() {
             let at = token * outputs + row;
-            let result = results[0][token];
             let expected = match projection.epilogue {
                 Epilogue::Store { softcap } => result.softcap(softcap),
                 Epilogue::Residual { factor } => result.times(factor.into(), 0.0).plus(stream[at].into()),
