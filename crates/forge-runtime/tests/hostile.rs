@@ -76,7 +76,7 @@ fn endless_templates_end_soon() {
     ] {
         let start = Instant::now();
         assert!(render(source).is_err(), "{source}");
-        assert!(start.elapsed() < Duration::from_secs(8), "{source}: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(60), "{source}: {:?}", start.elapsed());
     }
 }
 
