@@ -7,7 +7,9 @@ pub const UNSPLIT_POSITIONS: usize = 256;
 /// Positions of one part of a split context.
 pub const PART_POSITIONS: usize = 64;
 /// Most parts of a split context.
-pub const MAX_PARTS: usize = 64;
+pub const MAX_PARTS: usize = 32;
+/// Threadgroup memory that decode attention may take, so that a core holds more than one threadgroup.
+const MAX_SHARED_BYTES: usize = 24 * 1024;
 
 /// How decode attention spreads over threadgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,13 +22,21 @@ pub struct DecodeGeometry {
     pub steps: usize,
 }
 
-/// The geometry for a model's heads.
+/// The geometry for a model's heads: eight simdgroups of four steps were the fastest of seven on the bench, at 1,024 and
+/// at 8,192 positions (`docs/kernels-measured.md`).
 pub fn decode_geometry(heads: usize, kv_heads: usize, head_dim: usize) -> DecodeGeometry {
     // Lanes that hold one position; a lane sums at least one head.
     let lanes = head_dim.div_ceil(8).next_power_of_two().min(32);
     let group = heads / kv_heads.max(1);
-    let heads_shared = (1..=group.min(lanes).min(8)).rev().find(|&n| group.is_multiple_of(n)).unwrap_or(1);
-    DecodeGeometry { heads_shared, simdgroups: 4, steps: 2 }
+    let divisor = |most: usize| (1..=group.min(lanes).min(most)).rev().find(|&n| group.is_multiple_of(n)).unwrap_or(1);
+    // Each head costs a lane 16 registers, or 32 above 256 elements; groups of 5 and 7 have no smaller share than all.
+    let heads_shared = match divisor(if head_dim > 256 { 2 } else { 4 }) {
+        1 if head_dim <= 256 => divisor(7),
+        shared => shared,
+    };
+    let shared_bytes = |simdgroups: usize| simdgroups * heads_shared * (head_dim + 2) * 4;
+    let simdgroups = [8, 4, 2].into_iter().find(|&n| shared_bytes(n) <= MAX_SHARED_BYTES).unwrap_or(1);
+    DecodeGeometry { heads_shared, simdgroups, steps: 4 }
 }
 
 /// Parts that decode attention splits `positions` into.
@@ -43,4 +53,25 @@ pub fn tile_keys(head_dim: usize, half_operands: bool) -> usize {
 /// enough for it to matter.
 pub fn half_operands(head_dim: usize, kv: KvFormat) -> bool {
     kv == KvFormat::F16 && head_dim >= 64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decode_geometry_fits_threadgroup_memory() {
+        for head_dim in [8, 16, 64, 96, 128, 256, 512] {
+            for group in 1..=16 {
+                let g = decode_geometry(group * 2, 2, head_dim);
+                assert!(group.is_multiple_of(g.heads_shared), "{group} {head_dim}: {g:?}");
+                assert!(
+                    g.simdgroups * g.heads_shared * (head_dim + 2) * 4 <= MAX_SHARED_BYTES,
+                    "{group} {head_dim}: {g:?}"
+                );
+            }
+        }
+        let llama = decode_geometry(32, 8, 128);
+        assert_eq!(llama, DecodeGeometry { heads_shared: 4, simdgroups: 8, steps: 4 });
+    }
 }
