@@ -1,4 +1,5 @@
-//! The view of `kernels.metal`: every constant as finished text.
+//! The view of `kernels.metal`: every constant as finished text. One file although it is long: it is the view structs of
+//! one template, and each function fills one of them.
 
 use std::collections::BTreeSet;
 
