@@ -249,7 +249,7 @@ impl Model {
         let seen = words("seen tokens", VOCAB.div_ceil(32))?;
         let sampler = SamplerBuffers {
             seen: seen.whole(),
-            best: words("best logits", 2 * /*{ sample_groups }*/)?.whole(),
+            best: words("best logits", /*{ sample_words }*/)?.whole(),
             count: words("candidate count", 1)?.whole(),
             candidates: words("candidates", 3 * VOCAB)?.whole(),
             next_token: words("next token", 1)?.whole(),

@@ -2,7 +2,7 @@
 # usage: setup.sh PREFIX
 # On Debian 12 x86-64, puts a compiler with std and clippy for aarch64-apple-darwin, a linker set-up and link-time
 # stubs of the Apple libraries into PREFIX, and writes PREFIX/env. Needs root for apt-get, rustup's toolchain
-# (cargo, rust-lld, rust-objcopy), python3 and pip.
+# (cargo, rust-lld), python3 and pip.
 set -euo pipefail
 prefix=$(mkdir -p "$1" && cd "$1" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,8 +20,6 @@ for package in rustc-web_*.deb rust-web-clippy_*.deb libstd-rust-web-*.deb; do d
 dpkg-deb --fsys-tarfile rust-web-src_*.deb |
     tar -x -C "$prefix" --wildcards './usr/lib/rustlib/src/*' './usr/src/rustc-*/library'
 sysroot=$prefix/usr
-mkdir -p "$sysroot/lib/rustlib/x86_64-unknown-linux-gnu/bin"
-ln -sf "$rustup_bin/rust-objcopy" "$sysroot/lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-objcopy"
 for tool in rustc clippy-driver; do
     printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' \
         "$sysroot/lib/x86_64-linux-gnu" "$sysroot/bin/$tool" >"$prefix/$tool"

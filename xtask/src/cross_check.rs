@@ -105,7 +105,8 @@ fn cargo(project: &Path, subcommand: &str) -> Command {
         .args([subcommand, "--quiet"])
         .env("CARGO_TARGET_DIR", shell::projects_target_dir())
         .env("CARGO_PROFILE_DEV_OPT_LEVEL", "0")
-        .env("CARGO_PROFILE_DEV_DEBUG", "0");
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
+        .env("CARGO_PROFILE_DEV_STRIP", "false");
     command
 }
 

@@ -60,6 +60,8 @@ pub struct ModelFile<'a> {
     pub max_parts: usize,
     pub decode_sample: Vec<StepView>,
     pub sample_groups: usize,
+    /// Words of the buffer for their best keys and ids.
+    pub sample_words: usize,
     pub prefill_embed: Vec<StepView>,
     pub prefill_head: Vec<StepView>,
 }
@@ -208,6 +210,7 @@ impl<'a> ModelFile<'a> {
             max_parts: MAX_PARTS,
             decode_sample: steps(plan, &plan.decode.sample),
             sample_groups: sample_groups(plan),
+            sample_words: 2 * sample_groups(plan),
             prefill_embed,
             prefill_head,
         }

@@ -74,25 +74,27 @@ struct Finished {
 }
 
 impl Finished {
-    /// Who ought to have reported the mutant and did not; empty when it was noticed.
     fn silent(&self, outcome: &Outcome) -> Vec<String> {
-        match &outcome.mutant {
-            Mutant::Kernel(site, _) => {
-                self.sites[*site].kernels.difference(&outcome.reports.kernels()).cloned().collect()
-            }
-            Mutant::Schedule(..) if outcome.reports.lines.is_empty() => vec!["checked mode".to_owned()],
-            Mutant::Schedule(..) => Vec::new(),
-        }
+        silent(&self.sites, &outcome.mutant, &outcome.reports)
     }
+}
 
-    fn describe(&self, mutant: &Mutant) -> String {
-        match mutant {
-            Mutant::Kernel(site, change) => {
-                let Site { line, function, barrier, .. } = &self.sites[*site];
-                format!("kernels.metal:{line}: {barrier} of {function}, {}", change.name())
-            }
-            Mutant::Schedule(label, index) => format!("{label} barrier {index} left out"),
+/// Who ought to have reported the mutant and did not; empty when it was noticed.
+fn silent(sites: &[Site], mutant: &Mutant, reports: &Reports) -> Vec<String> {
+    match mutant {
+        Mutant::Kernel(site, _) => sites[*site].kernels.difference(&reports.kernels()).cloned().collect(),
+        Mutant::Schedule(..) if reports.lines.is_empty() => vec!["checked mode".to_owned()],
+        Mutant::Schedule(..) => Vec::new(),
+    }
+}
+
+fn describe(sites: &[Site], mutant: &Mutant) -> String {
+    match mutant {
+        Mutant::Kernel(site, change) => {
+            let Site { line, function, barrier, .. } = &sites[*site];
+            format!("kernels.metal:{line}: {barrier} of {function}, {}", change.name())
         }
+        Mutant::Schedule(label, index) => format!("{label} barrier {index} left out"),
     }
 }
 
@@ -118,13 +120,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
     let mut finished = Vec::new();
     for (name, checkpoint, kv) in &cases {
         let case = run_case(&forge, name, &shell::root().join(checkpoint), kv, options.sample)?;
-        for outcome in &case.outcomes {
-            let silent = case.silent(outcome);
-            if !silent.is_empty() {
-                survivors += 1;
-                println!("{name}: {}: not noticed by {}", case.describe(&outcome.mutant), silent.join(", "));
-            }
-        }
+        survivors += case.outcomes.iter().filter(|outcome| !case.silent(outcome).is_empty()).count();
         println!("{}", document::table(&case));
         finished.push(case);
     }
@@ -222,6 +218,12 @@ fn run_all(program: &Program, text: &str, sites: &[Site], mutants: Vec<Mutant>) 
                     let result = run_mutant(program, text, sites, mutant, &format!("run-{thread}"));
                     if result.is_err() {
                         next.store(mutants.len(), Ordering::Relaxed);
+                    }
+                    if let Ok(reports) = &result {
+                        let silent = silent(sites, mutant, reports);
+                        if !silent.is_empty() {
+                            println!("{}: not noticed by {}", describe(sites, mutant), silent.join(", "));
+                        }
                     }
                     let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     done.push((at, result));

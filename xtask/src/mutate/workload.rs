@@ -22,10 +22,10 @@ pub enum Workload {
 /// The runs of a mutant, those first that show most for their time.
 pub const ALL: [Workload; 7] = [
     Workload::Sample,
-    Workload::Prefill(7),
-    Workload::Decode(7),
     Workload::Prefill(65),
     Workload::Decode(65),
+    Workload::Prefill(7),
+    Workload::Decode(7),
     Workload::Prefill(1),
     Workload::Decode(1),
 ];
