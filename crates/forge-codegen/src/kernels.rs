@@ -1,4 +1,4 @@
-//! The view of `kernels.metal`: every constant as finished text. One file although it is long: it is the view structs of
+//! The view of `kernels.metal`: every constant as finished text. Long, but one file because it is the view structs of
 //! one template, and each function fills one of them.
 
 use std::collections::BTreeSet;

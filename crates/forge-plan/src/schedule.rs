@@ -1,5 +1,5 @@
 //! Both paths' steps from the fused blocks: kernels with their constants, arguments, grids, and the packed
-//! tensors they read. One file although it is long: every step is a method of the one `Scheduler`, which collects what
+//! tensors they read. It is one file because every step is a method of the one `Scheduler`, which collects what
 //! they share.
 
 use std::collections::BTreeMap;
