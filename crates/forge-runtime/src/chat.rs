@@ -279,5 +279,6 @@ fn template_error(error: minijinja::Error) -> Error {
         (kind, Some(detail)) => format!("{kind}: {detail}"),
         (kind, None) => kind.to_string(),
     };
-    Error::Template(words.replace('\n', " ") + &place)
+    let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+    Error::Template((words + &cause).replace('\n', " ") + &place)
 }
