@@ -1,18 +1,9 @@
-//! Hostile chat templates: a bounded, deterministic run of the fuzz target, and the attacks that a mutation would not find by
-//! chance.
-
-#[path = "../../../fuzz/src/bounded.rs"]
-mod bounded;
-#[path = "../../../fuzz/src/template.rs"]
-mod template;
+//! Hostile chat templates: the attacks that a mutation would not find by chance.
 
 use std::time::{Duration, Instant};
 
 use forge_runtime::chat::ChatTemplate;
 use serde_json::{Map, json};
-
-#[global_allocator]
-static ALLOCATOR: bounded::Counting = bounded::Counting;
 
 fn render(source: &str) -> Result<String, String> {
     let template = ChatTemplate::new(source, &Map::new()).map_err(|error| error.to_string())?;
