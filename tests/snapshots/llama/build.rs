@@ -27,8 +27,13 @@ mod metal {
 
     pub fn compile(out: &Path) {
         let air = out.with_extension("air");
-        let compiled = run(Command::new("xcrun").args(["-sdk", "macosx", "metal"]).args(FLAGS).arg("-c").arg(super::KERNELS).arg("-o").arg(&air))
-            && run(Command::new("xcrun").args(["-sdk", "macosx", "metal"]).args(&FLAGS[1..]).arg(&air).arg("-o").arg(out));
+        let metal = || {
+            let mut command = Command::new("xcrun");
+            command.args(["-sdk", "macosx", "metal"]);
+            command
+        };
+        let compiled = run(metal().args(FLAGS).arg("-c").arg(super::KERNELS).arg("-o").arg(&air))
+            && run(metal().args(&FLAGS[1..]).arg(&air).arg("-o").arg(out));
         if !compiled {
             // An empty file: the program compiles the source at start.
             fs::write(out, []).expect("OUT_DIR is writable");

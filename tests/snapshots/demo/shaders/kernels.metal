@@ -177,6 +177,7 @@ inline void gemv_tiles(device const uchar* weights, device const float* x, uint 
         sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
         F::Codes::place_input(t, v + 2 * t);
     }
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         acc[r] += F::template dot<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, v, sums);
     }
@@ -224,6 +225,7 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
             }
         }
     }
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         acc[r] = simd_sum(acc[r]) * F::Codes::UNIT;
     }
@@ -433,6 +435,7 @@ inline float rms_scale(device const float* sums, float eps, uint lane) {
 
 template <uint NR>
 inline void scale_rows(thread float* acc, float scale) {
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         acc[r] *= scale;
     }
@@ -440,6 +443,7 @@ inline void scale_rows(thread float* acc, float scale) {
 
 template <uint NR>
 inline void add_bias(thread float* acc, device const float* bias, uint first, uint end) {
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (first + r < end) {
             acc[r] += bias[first + r];
@@ -449,6 +453,7 @@ inline void add_bias(thread float* acc, device const float* bias, uint first, ui
 
 template <uint NR>
 inline void softcap_rows(thread float* acc, float cap) {
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         acc[r] = cap * precise::tanh(acc[r] / cap);
     }
@@ -457,6 +462,7 @@ inline void softcap_rows(thread float* acc, float cap) {
 // Adds up the parts of rows that KS simdgroups share; `shared` holds one part per simdgroup. Part 0 gets the sums.
 template <uint NR, uint KS>
 inline void combine_parts(thread float* acc, threadgroup float* shared, uint simdgroup, uint lane) {
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r) {
             shared[simdgroup * NR + r] = acc[r];
@@ -464,6 +470,7 @@ inline void combine_parts(thread float* acc, threadgroup float* shared, uint sim
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     if (simdgroup % KS == 0) {
+        #pragma clang loop unroll(full)
         for (uint r = 0; r < NR; ++r) {
             acc[r] = shared[simdgroup * NR + r];
             for (uint part = 1; part < KS; ++part) {
@@ -477,6 +484,7 @@ inline void combine_parts(thread float* acc, threadgroup float* shared, uint sim
 template <uint NR>
 inline float store_rows(device float* y, thread const float* acc, uint first, uint end, uint lane) {
     float square = 0.0f;
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
             y[first + r] = acc[r];
@@ -491,6 +499,7 @@ template <uint NR>
 inline float add_rows(device float* x, device const float* gamma, device float* scaled, thread const float* acc,
                       float factor, uint first, uint end, uint lane) {
     float square = 0.0f;
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
             const float value = x[first + r] + factor * acc[r];
@@ -528,6 +537,7 @@ inline void store_partial_sum(device float* sums, threadgroup float* shared, flo
 // y = activation(gate) * up; the first half of acc are gate rows, the second half up rows.
 template <uint NR, typename A>
 inline void store_gated_rows(device float* y, thread const float* acc, uint first, uint end, uint lane) {
+    #pragma clang loop unroll(full)
     for (uint r = 0; r < NR / 2; ++r) {
         if (lane == r && first + r < end) {
             y[first + r] = A::apply(acc[r]) * acc[r + NR / 2];
@@ -689,84 +699,387 @@ inline void copy_head(device const float* source, device T* target, N norm, uint
     }
 }
 
-// Causal attention of one row and head over the KV cache, with online softmax: no row of scores in memory.
-// Four simdgroups take turns at 32 keys each, one key a lane; partial results meet in threadgroup memory.
+// Attention of one new token over the KV cache, [position][kv head][HEAD_DIM], with online softmax. A threadgroup takes
+// HEADS_SHARED query heads of one kv head, which share each read of keys and values, over one part of the context;
+// several parts are put together by attention_combine.
+//
+// In a simdgroup LANES_EACH lanes hold one position, eight elements each, so that it reads 32 / LANES_EACH positions at
+// a time, STEPS times in a row before the softmax moves on. Scores are in powers of two.
 
-template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint WINDOW, uint WRAP, typename T>
-inline void attend(device const float* q, device const T* keys, device const T* values, device float* y,
-                   threadgroup float* shared, uint position, float scale, float softcap, uint head, uint simdgroup,
-                   uint lane) {
-    constexpr uint PER_LANE = (HEAD_DIM + 31) / 32;
-    constexpr uint STRIDE = KV_HEADS * HEAD_DIM;
-    const uint kv_head = head / (HEADS / KV_HEADS);
-    const uint first = WINDOW != 0 && position + 1 > WINDOW ? position + 1 - WINDOW : 0;
-    float acc[PER_LANE];
-    for (uint i = 0; i < PER_LANE; ++i) {
-        acc[i] = 0.0f;
+constant constexpr float NO_SCORE = -1.0e30f;
+
+constexpr uint lanes_each(uint head_dim) {
+    return head_dim > 128 ? 32 : head_dim > 64 ? 16 : head_dim > 32 ? 8 : head_dim > 16 ? 4 : head_dim > 8 ? 2 : 1;
+}
+
+constexpr uint power_of_two(uint n) { return n > 8 ? 16 : n > 4 ? 8 : n > 2 ? 4 : n; }
+
+inline void load8(device const half* p, thread float4* v) {
+    const uint4 bits = *(device const uint4*)p;
+    v[0] = float4(as_type<half4>(uint2(bits.x, bits.y)));
+    v[1] = float4(as_type<half4>(uint2(bits.z, bits.w)));
+}
+
+inline void load8(device const float* p, thread float4* v) {
+    v[0] = ((device const float4*)p)[0];
+    v[1] = ((device const float4*)p)[1];
+}
+
+// Sums each of COUNT values over the EACH lanes of a position; the lane gets that of head
+// (lane % EACH) / (EACH / COUNT). Lanes swap half of what they hold at each step.
+template <uint COUNT, uint EACH>
+inline float sum_heads(thread float* values, uint lane) {
+    uint width = EACH / 2;
+    for (uint n = COUNT; n > 1; n /= 2) {
+        const bool upper = (lane & width) != 0;
+        for (uint k = 0; k < n / 2; ++k) {
+            const float kept = upper ? values[k + n / 2] : values[k];
+            const float sent = upper ? values[k] : values[k + n / 2];
+            values[k] = kept + simd_shuffle_xor(sent, ushort(width));
+        }
+        width /= 2;
     }
-    float highest = -1.0e30f;
+    float sum = values[0];
+    for (uint w = EACH / COUNT / 2; w > 0; w /= 2) {
+        sum += simd_shuffle_xor(sum, ushort(w));
+    }
+    return sum;
+}
+
+// Floats of threadgroup memory that attention_part needs.
+constexpr uint attention_shared(uint head_dim, uint heads_shared, uint simdgroups) {
+    return simdgroups * heads_shared * (head_dim + 2);
+}
+
+// Part `part` of `parts` of the positions `first` to `position` (WINDOW positions at most; the cache holds WRAP of them
+// if WRAP is not 0), for heads group * HEADS_SHARED and on. With one part y is [HEADS, HEAD_DIM] and gets the result;
+// else it gets sums [parts][HEADS][HEAD_DIM] and then the highest score and the weight of each, [parts][HEADS][2].
+template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint HEADS_SHARED, uint SIMDGROUPS, uint STEPS, uint WINDOW,
+          uint WRAP, typename T>
+inline void attention_part(device const float* q, device const T* keys, device const T* values, device float* y,
+                           threadgroup float* shared, uint position, float scale, float softcap, uint group, uint part,
+                           uint parts, uint simdgroup, uint lane) {
+    constexpr uint EACH = lanes_each(HEAD_DIM);
+    constexpr uint VECTORS = (HEAD_DIM + 8 * EACH - 1) / (8 * EACH);
+    constexpr uint AT_ONCE = 32 / EACH;
+    constexpr uint COUNT = power_of_two(HEADS_SHARED);
+    constexpr uint STRIDE = KV_HEADS * HEAD_DIM;
+    constexpr float LOG2_E = 1.44269504f;
+    const uint head = group * HEADS_SHARED;
+    const uint kv_offset = head / (HEADS / KV_HEADS) * HEAD_DIM;
+    const uint place = lane / EACH;
+    const uint element = lane % EACH * 8;
+
+    const uint first = WINDOW != 0 && position + 1 > WINDOW ? position + 1 - WINDOW : 0;
+    const uint length = (position - first) / parts + 1;
+    const uint begin = min(first + part * length, position + 1);
+    const uint end = min(begin + length, position + 1);
+
+    float4 query[HEADS_SHARED * VECTORS * 2];
+    float4 acc[HEADS_SHARED * VECTORS * 2];
+    for (uint i = 0; i < HEADS_SHARED * VECTORS; ++i) {
+        const uint e = i % VECTORS * 8 * EACH + element;
+        const float factor = softcap == 0.0f ? scale * LOG2_E : scale;
+        const bool inside = HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM;
+        load8(q + (head + i / VECTORS) * HEAD_DIM + (inside ? e : 0), query + 2 * i);
+        query[2 * i] *= inside ? factor : 0.0f;
+        query[2 * i + 1] *= inside ? factor : 0.0f;
+        acc[2 * i] = 0.0f;
+        acc[2 * i + 1] = 0.0f;
+    }
+    float highest = NO_SCORE;
     float total = 0.0f;
-    for (uint start = first + simdgroup * 32; start <= position; start += 128) {
-        const uint key = start + lane;
-        float score = -1.0e30f;
-        if (key <= position) {
-            device const T* k = keys + (WRAP != 0 ? key % WRAP : key) * STRIDE + kv_head * HEAD_DIM;
-            float sum = 0.0f;
-            for (uint i = 0; i < HEAD_DIM; ++i) {
-                sum += q[i] * float(k[i]);
+    for (uint start = begin + simdgroup * (AT_ONCE * STEPS); start < end; start += SIMDGROUPS * AT_ONCE * STEPS) {
+        float scores[STEPS];
+        float top = NO_SCORE;
+        for (uint i = 0; i < STEPS; ++i) {
+            const uint at = min(start + i * AT_ONCE + place, end - 1);
+            device const T* key = keys + (WRAP != 0 ? at % WRAP : at) * STRIDE + kv_offset;
+            float sums[COUNT];
+            for (uint h = 0; h < COUNT; ++h) {
+                sums[h] = 0.0f;
             }
-            score = sum * scale;
+            for (uint n = 0; n < VECTORS; ++n) {
+                const uint e = n * 8 * EACH + element;
+                float4 k[2];
+                load8(key + (HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM ? e : 0), k);
+                for (uint h = 0; h < HEADS_SHARED; ++h) {
+                    const uint v = 2 * (h * VECTORS + n);
+                    sums[h] = fma4(k[0], query[v], fma4(k[1], query[v + 1], sums[h]));
+                }
+            }
+            float score = sum_heads<COUNT, EACH>(sums, lane);
             if (softcap != 0.0f) {
-                score = softcap * precise::tanh(score / softcap);
+                score = softcap * LOG2_E * precise::tanh(score / softcap);
+            }
+            scores[i] = start + i * AT_ONCE + place < end ? score : NO_SCORE;
+            top = max(top, scores[i]);
+        }
+        for (uint w = EACH; w < 32; w *= 2) {
+            top = max(top, simd_shuffle_xor(top, ushort(w)));
+        }
+        top = max(top, highest);
+        const float correction = exp2(highest - top);
+        highest = top;
+        total *= correction;
+        for (uint h = 0; h < HEADS_SHARED; ++h) {
+            const float c = simd_shuffle(correction, ushort(h * (EACH / COUNT)));
+            for (uint n = 0; n < VECTORS * 2; ++n) {
+                acc[h * VECTORS * 2 + n] *= c;
             }
         }
-        const float new_highest = max(highest, simd_max(score));
-        const float correction = precise::exp(highest - new_highest);
-        const float weight = key <= position ? precise::exp(score - new_highest) : 0.0f;
-        highest = new_highest;
-        total = total * correction + simd_sum(weight);
-        for (uint i = 0; i < PER_LANE; ++i) {
-            acc[i] *= correction;
-        }
-        const uint count = min(32u, position + 1 - start);
-        for (uint j = 0; j < count; ++j) {
-            const float p = simd_broadcast(weight, ushort(j));
-            const uint slot = WRAP != 0 ? (start + j) % WRAP : start + j;
-            device const T* v = values + slot * STRIDE + kv_head * HEAD_DIM;
-            for (uint i = 0; i < PER_LANE; ++i) {
-                const uint element = lane + i * 32;
-                if (HEAD_DIM % 32 == 0 || element < HEAD_DIM) {
-                    acc[i] += p * float(v[element]);
+        for (uint i = 0; i < STEPS; ++i) {
+            const uint at = min(start + i * AT_ONCE + place, end - 1);
+            device const T* value = values + (WRAP != 0 ? at % WRAP : at) * STRIDE + kv_offset;
+            const float weight = exp2(scores[i] - highest);
+            total += weight;
+            float weights[HEADS_SHARED];
+            for (uint h = 0; h < HEADS_SHARED; ++h) {
+                weights[h] = simd_shuffle(weight, ushort(place * EACH + h * (EACH / COUNT)));
+            }
+            for (uint n = 0; n < VECTORS; ++n) {
+                const uint e = n * 8 * EACH + element;
+                float4 v[2];
+                load8(value + (HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM ? e : 0), v);
+                for (uint h = 0; h < HEADS_SHARED; ++h) {
+                    acc[2 * (h * VECTORS + n)] += weights[h] * v[0];
+                    acc[2 * (h * VECTORS + n) + 1] += weights[h] * v[1];
                 }
             }
         }
     }
-    threadgroup float* own = shared + simdgroup * (HEAD_DIM + 2);
-    for (uint i = 0; i < PER_LANE; ++i) {
-        const uint element = lane + i * 32;
-        if (element < HEAD_DIM) {
-            own[element] = acc[i];
+    for (uint w = EACH; w < 32; w *= 2) {
+        total += simd_shuffle_xor(total, ushort(w));
+        for (uint i = 0; i < HEADS_SHARED * VECTORS * 2; ++i) {
+            acc[i] += simd_shuffle_xor(acc[i], ushort(w));
         }
     }
-    if (lane == 0) {
-        own[HEAD_DIM] = highest;
-        own[HEAD_DIM + 1] = total;
+    threadgroup float* scales = shared + SIMDGROUPS * HEADS_SHARED * HEAD_DIM;
+    for (uint h = 0; h < HEADS_SHARED; ++h) {
+        const uint at = simdgroup * HEADS_SHARED + h;
+        for (uint n = 0; n < VECTORS; ++n) {
+            const uint e = n * 8 * EACH + element;
+            if (place == 0 && (HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM)) {
+                threadgroup float4* own = (threadgroup float4*)(shared + at * HEAD_DIM + e);
+                own[0] = acc[2 * (h * VECTORS + n)];
+                own[1] = acc[2 * (h * VECTORS + n) + 1];
+            }
+        }
+        if (lane == h * (EACH / COUNT)) {
+            scales[2 * at] = highest;
+            scales[2 * at + 1] = total;
+        }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (uint element = simdgroup * 32 + lane; element < HEAD_DIM; element += 128) {
-        float top = shared[HEAD_DIM];
-        for (uint part = 1; part < 4; ++part) {
-            top = max(top, shared[part * (HEAD_DIM + 2) + HEAD_DIM]);
+    for (uint i = simdgroup * 32 + lane; i < HEADS_SHARED * HEAD_DIM / 4; i += SIMDGROUPS * 32) {
+        const uint h = i / (HEAD_DIM / 4);
+        float top = NO_SCORE;
+        for (uint s = 0; s < SIMDGROUPS; ++s) {
+            top = max(top, scales[2 * (s * HEADS_SHARED + h)]);
         }
-        float sum = 0.0f;
+        float4 sum = 0.0f;
         float weight = 0.0f;
-        for (uint part = 0; part < 4; ++part) {
-            threadgroup const float* other = shared + part * (HEAD_DIM + 2);
-            const float correction = precise::exp(other[HEAD_DIM] - top);
-            sum += other[element] * correction;
-            weight += other[HEAD_DIM + 1] * correction;
+        for (uint s = 0; s < SIMDGROUPS; ++s) {
+            const uint at = s * HEADS_SHARED + h;
+            const float c = exp2(scales[2 * at] - top);
+            sum += c * *(threadgroup const float4*)(shared + at * HEAD_DIM + i % (HEAD_DIM / 4) * 4);
+            weight += c * scales[2 * at + 1];
         }
-        y[element] = sum / weight;
+        if (parts == 1) {
+            ((device float4*)(y + head * HEAD_DIM))[i] = sum / weight;
+        } else {
+            ((device float4*)(y + (part * HEADS + head) * HEAD_DIM))[i] = sum;
+            if (i % (HEAD_DIM / 4) == 0) {
+                device float* scale_of = y + parts * HEADS * HEAD_DIM + (part * HEADS + head + h) * 2;
+                scale_of[0] = top;
+                scale_of[1] = weight;
+            }
+        }
+    }
+}
+
+// Puts the parts of one head together; `shared` holds SIMDGROUPS * HEAD_DIM floats.
+template <uint HEADS, uint HEAD_DIM, uint SIMDGROUPS>
+inline void attention_combine(device const float* sums, device float* y, threadgroup float* shared, uint parts,
+                              uint head, uint simdgroup, uint lane) {
+    constexpr uint VECTORS = (HEAD_DIM / 4 + 31) / 32;
+    device const float2* scales = (device const float2*)(sums + parts * HEADS * HEAD_DIM);
+    float top = NO_SCORE;
+    for (uint part = lane; part < parts; part += 32) {
+        top = max(top, scales[part * HEADS + head].x);
+    }
+    top = simd_max(top);
+    float weight = 0.0f;
+    for (uint part = lane; part < parts; part += 32) {
+        const float2 scale = scales[part * HEADS + head];
+        weight += scale.y * exp2(scale.x - top);
+    }
+    weight = simd_sum(weight);
+    float4 acc[VECTORS];
+    for (uint n = 0; n < VECTORS; ++n) {
+        acc[n] = 0.0f;
+    }
+    for (uint part = simdgroup; part < parts; part += SIMDGROUPS) {
+        const float c = exp2(scales[part * HEADS + head].x - top);
+        device const float4* sum = (device const float4*)(sums + (part * HEADS + head) * HEAD_DIM);
+        for (uint n = 0; n < VECTORS; ++n) {
+            if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {
+                acc[n] += c * sum[lane + n * 32];
+            }
+        }
+    }
+    for (uint n = 0; n < VECTORS; ++n) {
+        if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {
+            ((threadgroup float4*)(shared + simdgroup * HEAD_DIM))[lane + n * 32] = acc[n];
+        }
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    for (uint i = simdgroup * 32 + lane; i < HEAD_DIM; i += SIMDGROUPS * 32) {
+        float sum = 0.0f;
+        for (uint s = 0; s < SIMDGROUPS; ++s) {
+            sum += shared[s * HEAD_DIM + i];
+        }
+        y[head * HEAD_DIM + i] = sum / weight;
+    }
+}
+
+// Causal attention of a tile of tokens over the KV cache, with online softmax. A threadgroup of four simdgroups takes
+// 32 rows of one head, eight rows a simdgroup, and walks the keys KEYS at a time: scores = Q K^T, softmax, sums += P V,
+// all in 8x8 matrices of operand type O (half or float) with float sums.
+
+// Floats of threadgroup memory: the tile of keys or values, scores, probabilities, a diagonal matrix.
+constexpr uint attention_tile_shared(uint head_dim, uint keys, uint operand_bytes) {
+    return keys * head_dim * operand_bytes / 4 + 32 * keys + 32 * keys * operand_bytes / 4 + 4 * 64;
+}
+
+// KEYS rows of the cache from position `start` on, zeros from `end` on, as operands.
+template <uint STRIDE, uint HEAD_DIM, uint KEYS, uint WRAP, typename O, typename T>
+inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint start, uint end, uint thread_index) {
+    for (uint i = thread_index; i < KEYS * HEAD_DIM / 4; i += 128) {
+        const uint key = start + i / (HEAD_DIM / 4);
+        const uint element = i % (HEAD_DIM / 4) * 4;
+        for (uint e = 0; e < 4; ++e) {
+            const uint slot = WRAP != 0 ? key % WRAP : key;
+            tile[i * 4 + e] = key < end ? O(cache[slot * STRIDE + element + e]) : O(0.0f);
+        }
+    }
+}
+
+template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint KEYS, uint WINDOW, uint WRAP, typename O, typename T>
+inline void attention_tile(device const float* q, device const T* keys, device const T* values, device float* y,
+                           threadgroup float* shared, uint position, uint rows, float scale, float softcap, uint block,
+                           uint head, uint thread_index, uint simdgroup, uint lane) {
+    constexpr uint PARTS = HEAD_DIM / 8;
+    constexpr uint STRIDE = KV_HEADS * HEAD_DIM;
+    threadgroup O* tile = (threadgroup O*)shared;
+    threadgroup float* scores = shared + KEYS * HEAD_DIM * sizeof(O) / 4 + simdgroup * 8 * KEYS;
+    threadgroup O* weights =
+        (threadgroup O*)(shared + KEYS * HEAD_DIM * sizeof(O) / 4 + 32 * KEYS) + simdgroup * 8 * KEYS;
+    threadgroup float* square =
+        shared + KEYS * HEAD_DIM * sizeof(O) / 4 + 32 * KEYS + 32 * KEYS * sizeof(O) / 4 + simdgroup * 64;
+    const uint kv_offset = head / (HEADS / KV_HEADS) * HEAD_DIM;
+    const uint first_row = block * 32 + simdgroup * 8;
+
+    // Eight rows of queries as matrices, through one 8x8 square of threadgroup memory.
+    simdgroup_matrix<O, 8, 8> queries[PARTS];
+    for (uint part = 0; part < PARTS; ++part) {
+        for (uint i = lane; i < 64; i += 32) {
+            const uint row = first_row + i / 8;
+            weights[i] = row < rows ? O(q[(row * HEADS + head) * HEAD_DIM + part * 8 + i % 8]) : O(0.0f);
+        }
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+        simdgroup_load(queries[part], weights, 8);
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+    }
+    simdgroup_matrix<float, 8, 8> sums[PARTS];
+    for (uint part = 0; part < PARTS; ++part) {
+        sums[part] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+    }
+    // Four lanes share a row of scores.
+    const uint row = lane / 4;
+    const uint own = position + first_row + row; // the row's position
+    float highest = -1.0e30f;
+    float total = 0.0f;
+    square[lane] = 0.0f;
+    square[lane + 32] = 0.0f;
+
+    const uint first_position = position + block * 32;
+    const uint begin = WINDOW != 0 && first_position + 1 > WINDOW ? first_position + 1 - WINDOW : 0;
+    const uint end = position + min(rows, block * 32 + 32);
+    for (uint start = begin; start < end; start += KEYS) {
+        load_cache_tile<STRIDE, HEAD_DIM, KEYS, WRAP>(keys + kv_offset, tile, start, end, thread_index);
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        for (uint j = 0; j < KEYS / 8; ++j) {
+            simdgroup_matrix<float, 8, 8> score = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+            for (uint part = 0; part < PARTS; ++part) {
+                simdgroup_matrix<O, 8, 8> key;
+                simdgroup_load(key, tile + j * 8 * HEAD_DIM + part * 8, HEAD_DIM, ulong2(0, 0), true);
+                simdgroup_multiply_accumulate(score, queries[part], key, score);
+            }
+            simdgroup_store(score, scores + j * 8, KEYS);
+        }
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+        float values_of_lane[KEYS / 4];
+        float top = highest;
+        for (uint j = 0; j < KEYS / 4; ++j) {
+            const uint column = lane % 4 + j * 4;
+            const uint key = start + column;
+            float score = scores[row * KEYS + column] * scale;
+            if (softcap != 0.0f) {
+                score = softcap * precise::tanh(score / softcap);
+            }
+            const bool seen = key <= own && key < end && (WINDOW == 0 || key + WINDOW > own);
+            values_of_lane[j] = seen ? score : -1.0e30f;
+            top = max(top, values_of_lane[j]);
+        }
+        top = max(top, simd_shuffle_xor(top, ushort(1)));
+        top = max(top, simd_shuffle_xor(top, ushort(2)));
+        const float correction = precise::exp(highest - top);
+        highest = top;
+        float sum = 0.0f;
+        for (uint j = 0; j < KEYS / 4; ++j) {
+            const float weight = values_of_lane[j] > -1.0e29f ? precise::exp(values_of_lane[j] - top) : 0.0f;
+            weights[row * KEYS + lane % 4 + j * 4] = O(weight);
+            sum += weight;
+        }
+        sum += simd_shuffle_xor(sum, ushort(1));
+        sum += simd_shuffle_xor(sum, ushort(2));
+        total = total * correction + sum;
+        if (lane % 4 == 0) {
+            square[row * 9] = correction;
+        }
+        // All are done with the keys: the values take their place.
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        load_cache_tile<STRIDE, HEAD_DIM, KEYS, WRAP>(values + kv_offset, tile, start, end, thread_index);
+        simdgroup_matrix<float, 8, 8> diagonal;
+        simdgroup_load(diagonal, square, 8);
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        for (uint part = 0; part < PARTS; ++part) {
+            simdgroup_matrix<float, 8, 8> scaled;
+            simdgroup_multiply(scaled, diagonal, sums[part]);
+            sums[part] = scaled;
+        }
+        for (uint j = 0; j < KEYS / 8; ++j) {
+            simdgroup_matrix<O, 8, 8> weight;
+            simdgroup_load(weight, weights + j * 8, KEYS);
+            for (uint part = 0; part < PARTS; ++part) {
+                simdgroup_matrix<O, 8, 8> value;
+                simdgroup_load(value, tile + j * 8 * HEAD_DIM + part * 8, HEAD_DIM);
+                simdgroup_multiply_accumulate(sums[part], weight, value, sums[part]);
+            }
+        }
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+    }
+    // Out through the square again.
+    for (uint part = 0; part < PARTS; ++part) {
+        simdgroup_store(sums[part], square, 8);
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+        if (first_row + row < rows) {
+            for (uint i = lane % 4; i < 8; i += 4) {
+                y[((first_row + row) * HEADS + head) * HEAD_DIM + part * 8 + i] = square[row * 8 + i] / total;
+            }
+        }
+        simdgroup_barrier(mem_flags::mem_threadgroup);
     }
 }
 
@@ -947,7 +1260,6 @@ inline bool is_finite_logit(float logit) { return (as_type<uint>(logit) & 0x7F80
 inline uint2 threadgroup_best(uint2 best, threadgroup uint* shared, uint simdgroup, uint lane) {
     const uint key = simd_max(best.x);
     const uint id = simd_min(best.x == key ? best.y : 0xFFFFFFFFu);
-    threadgroup_barrier(mem_flags::mem_threadgroup);
     if (lane == 0) {
         shared[simdgroup * 2] = key;
         shared[simdgroup * 2 + 1] = id;
@@ -1103,6 +1415,8 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
             }
         }
     }
+    // The filters' sums have been read by all before `shared` is used again.
+    threadgroup_barrier(mem_flags::mem_threadgroup);
     own = threadgroup_best(own, shared, simdgroup, lane);
     if (thread_index == 0) {
         const uint token = own.y;
@@ -1129,14 +1443,14 @@ kernel void embed(
     device float* x [[buffer(2)]], // [rows, 256] f32
     device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
     device float* scaled [[buffer(4)]], // [256] f32, x * gamma
-    device float* sums [[buffer(5)]], // [32] f32, partial sums of x^2
+    device float* sums [[buffer(5)]], // [16] f32, partial sums of x^2
     uint group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[8];
-    embed_scaled_row<Weights_q8_0, 2048, 256, 32>(
+    embed_scaled_row<Weights_q8_0, 2048, 256, 16>(
         table, tokens, x, gamma, scaled, sums, shared, 1.0f, group, thread_index, simdgroup, lane);
 }
 
@@ -1153,24 +1467,24 @@ kernel void embed_tile(
         table, tokens, x, 1.0f, group, thread_index);
 }
 
-// [512, 256] q8_0: 4 rows per simdgroup, 2 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(64)]]
+// [512, 256] q8_0: 2 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj(
     device const uchar* weights [[buffer(0)]], // [512, 256] q8_0
     device const float* input [[buffer(1)]], // [256] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [32] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [16] f32, partial sums of squares
     device float* y [[buffer(3)]], // [512] f32
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    float acc[4] = {};
-    const uint first = group * 8 + simdgroup * 4;
+    float acc[2] = {};
+    const uint first = group * 16 + simdgroup * 2;
     const uint end = 512;
-    gemv_q8_0<512, 256, 4, 1, 0>(
+    gemv_q8_0<512, 256, 2, 1, 0>(
         weights, input, first, 0, lane, acc);
-    scale_rows<4>(acc, rms_scale<32, 256>(input_sums, 1e-5f, lane));
-    store_rows<4>(y, acc, first, end, lane);
+    scale_rows<2>(acc, rms_scale<16, 256>(input_sums, 1e-5f, lane));
+    store_rows<2>(y, acc, first, end, lane);
 }
 
 // 8 query and 4 key/value heads of 32: rotate, append to the cache
@@ -1209,114 +1523,146 @@ kernel void rope_append(
 }
 
 // attention of 8 heads over 4 key/value heads of 32
-[[max_total_threads_per_threadgroup(128)]]
+[[max_total_threads_per_threadgroup(256)]]
 kernel void attention(
-    device const float* q [[buffer(0)]], // [rows, 256] f32
+    device const float* q [[buffer(0)]], // [256] f32
     device const half* keys [[buffer(1)]], // [positions, 4, 32] half
     device const half* values [[buffer(2)]], // [positions, 4, 32] half
-    device float* y [[buffer(3)]], // [rows, 256] f32
+    device float* y [[buffer(3)]], // [256] f32
     constant StepParams& step [[buffer(4)]], // position and rows of this step
-    uint2 group [[threadgroup_position_in_grid]],
+    uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[136];
-    const uint head = group.x;
-    const uint row = group.y;
-    const uint offset = (row * 8 + head) * 32;
-    attend<8, 4, 32, 0, 0>(
-        q + offset, keys, values, y + offset, shared, step.position + row, 0.17677669f, 0.0f, head,
+    threadgroup float shared[544];
+    attention_part<8, 4, 32, 2, 8, 4, 0, 0>(
+        q, keys, values, y, shared, step.position, 0.17677669f, 0.0f, group, 0, 1, simdgroup, lane);
+}
+
+// attention of 8 heads over one part of the context
+[[max_total_threads_per_threadgroup(256)]]
+kernel void attention_part(
+    device const float* q [[buffer(0)]], // [256] f32
+    device const half* keys [[buffer(1)]], // [positions, 4, 32] half
+    device const half* values [[buffer(2)]], // [positions, 4, 32] half
+    device float* y [[buffer(3)]], // [parts, 256] f32 sums, then [parts, 8, 2] highest score and weight
+    constant StepParams& step [[buffer(4)]], // position and rows of this step
+    uint2 group [[threadgroup_position_in_grid]],
+    uint2 groups [[threadgroups_per_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[544];
+    attention_part<8, 4, 32, 2, 8, 4, 0, 0>(
+        q, keys, values, y, shared, step.position, 0.17677669f, 0.0f, group.x, group.y, groups.y,
         simdgroup, lane);
 }
 
-// [256, 256] q8_0: 4 rows per simdgroup, 2 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(64)]]
+// puts the parts of the context together
+[[max_total_threads_per_threadgroup(128)]]
+kernel void attention_combine(
+    device const float* parts [[buffer(0)]], // [parts, 256] f32 sums, then [parts, 8, 2] highest score and weight
+    device float* y [[buffer(1)]], // [256] f32
+    constant StepParams& step [[buffer(2)]], // position and rows of this step
+    uint group [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[128];
+    // As many parts as the host dispatched.
+    const uint positions = step.position + 1;
+    const uint count = min((positions + 63) / 64, 32u);
+    attention_combine<8, 32, 8>(parts, y, shared, count, group, simdgroup, lane);
+}
+
+// [256, 256] q8_0: 2 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj(
     device const uchar* weights [[buffer(0)]], // [256, 256] q8_0
     device const float* input [[buffer(1)]], // [256] f32
     device float* x [[buffer(2)]], // [256] f32
     device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
     device float* scaled [[buffer(4)]], // [256] f32, x * gamma
-    device float* sums [[buffer(5)]], // [32] f32, partial sums of x^2
+    device float* sums [[buffer(5)]], // [16] f32, partial sums of x^2
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[4];
-    float acc[4] = {};
-    const uint first = group * 8 + simdgroup * 4;
+    threadgroup float shared[8];
+    float acc[2] = {};
+    const uint first = group * 16 + simdgroup * 2;
     const uint end = 256;
-    gemv_q8_0<256, 256, 4, 1, 0>(
+    gemv_q8_0<256, 256, 2, 1, 0>(
         weights, input, first, 0, lane, acc);
     const float square =
-        add_rows<4>(x, gamma, scaled, acc, 1.0f, first, end, lane);
-    store_partial_sum<2, 32, 32>(
+        add_rows<2>(x, gamma, scaled, acc, 1.0f, first, end, lane);
+    store_partial_sum<8, 16, 16>(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [1536, 256] q8_0: 4 rows per simdgroup, 2 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(64)]]
+// [1536, 256] q8_0: 2 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj(
     device const uchar* weights [[buffer(0)]], // [1536, 256] q8_0
     device const float* input [[buffer(1)]], // [256] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [32] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [16] f32, partial sums of squares
     device float* y [[buffer(3)]], // [768] f32
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    float acc[4] = {};
-    const uint first = group * 4 + simdgroup * 2;
+    float acc[2] = {};
+    const uint first = group * 8 + simdgroup;
     const uint end = 768;
-    gemv_q8_0<1536, 256, 4, 1, 768>(
+    gemv_q8_0<1536, 256, 2, 1, 768>(
         weights, input, first, 0, lane, acc);
-    scale_rows<4>(acc, rms_scale<32, 256>(input_sums, 1e-5f, lane));
-    store_gated_rows<4, Silu>(y, acc, first, end, lane);
+    scale_rows<2>(acc, rms_scale<16, 256>(input_sums, 1e-5f, lane));
+    store_gated_rows<2, Silu>(y, acc, first, end, lane);
 }
 
-// [256, 768] q8_0: 4 rows per simdgroup, 2 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(64)]]
+// [256, 768] q8_0: 2 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj(
     device const uchar* weights [[buffer(0)]], // [256, 768] q8_0
     device const float* input [[buffer(1)]], // [768] f32
     device float* x [[buffer(2)]], // [256] f32
     device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
     device float* scaled [[buffer(4)]], // [256] f32, x * gamma
-    device float* sums [[buffer(5)]], // [32] f32, partial sums of x^2
+    device float* sums [[buffer(5)]], // [16] f32, partial sums of x^2
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[4];
-    float acc[4] = {};
-    const uint first = group * 8 + simdgroup * 4;
+    threadgroup float shared[8];
+    float acc[2] = {};
+    const uint first = group * 16 + simdgroup * 2;
     const uint end = 256;
-    gemv_q8_0<256, 768, 4, 1, 0>(
+    gemv_q8_0<256, 768, 2, 1, 0>(
         weights, input, first, 0, lane, acc);
     const float square =
-        add_rows<4>(x, gamma, scaled, acc, 1.0f, first, end, lane);
-    store_partial_sum<2, 32, 32>(
+        add_rows<2>(x, gamma, scaled, acc, 1.0f, first, end, lane);
+    store_partial_sum<8, 16, 16>(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [2048, 256] q8_0: 4 rows per simdgroup, 2 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(64)]]
+// [2048, 256] q8_0: 2 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head(
     device const uchar* weights [[buffer(0)]], // [2048, 256] q8_0
     device const float* input [[buffer(1)]], // [256] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [32] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [16] f32, partial sums of squares
     device float* y [[buffer(3)]], // [2048] f32
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    float acc[4] = {};
-    const uint first = group * 8 + simdgroup * 4;
+    float acc[2] = {};
+    const uint first = group * 8 + simdgroup * 2;
     const uint end = 2048;
-    gemv_q8_0<2048, 256, 4, 1, 0>(
+    gemv_q8_0<2048, 256, 2, 1, 0>(
         weights, input, first, 0, lane, acc);
-    scale_rows<4>(acc, rms_scale<32, 256>(input_sums, 1e-5f, lane));
-    store_rows<4>(y, acc, first, end, lane);
+    scale_rows<2>(acc, rms_scale<16, 256>(input_sums, 1e-5f, lane));
+    store_rows<2>(y, acc, first, end, lane);
 }
 
 // the highest logit
@@ -1402,9 +1748,28 @@ kernel void qkv_proj_tile(
     device const float* tile_input = input + first_token * 256;
     const uint first = group.x * 64;
     const uint end = 512;
-    gemm_tile<Weights_q8_0, Weights_q8_0, float, 512, 256, 0, 0>(
+    gemm_tile<Weights_q8_0, Weights_q8_0, half, 512, 256, 0, 0>(
         weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
     store_tile<512>(y + first_token * 512, shared, tokens, first, end, thread_index);
+}
+
+// attention of 8 heads over 4 key/value heads of 32: 32 rows of a head
+[[max_total_threads_per_threadgroup(128)]]
+kernel void attention_tile(
+    device const float* q [[buffer(0)]], // [rows, 256] f32
+    device const half* keys [[buffer(1)]], // [positions, 4, 32] half
+    device const half* values [[buffer(2)]], // [positions, 4, 32] half
+    device float* y [[buffer(3)]], // [rows, 256] f32
+    constant StepParams& step [[buffer(4)]], // position and rows of this step
+    uint2 group [[threadgroup_position_in_grid]],
+    uint thread_index [[thread_index_in_threadgroup]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[3328];
+    attention_tile<8, 4, 32, 32, 0, 0, float>(
+        q, keys, values, y, shared, step.position, step.rows, 0.17677669f, 0.0f, group.x, group.y,
+        thread_index, simdgroup, lane);
 }
 
 // [256, 256] q8_0, a tile of 64 tokens and 64 rows per threadgroup
@@ -1446,7 +1811,7 @@ kernel void gate_up_proj_tile(
     device const float* tile_input = input + first_token * 256;
     const uint first = group.x * 32;
     const uint end = 768;
-    gemm_tile<Weights_q8_0, Weights_q8_0, float, 1536, 256, 768, 768>(
+    gemm_tile<Weights_q8_0, Weights_q8_0, half, 1536, 256, 768, 768>(
         weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
     store_gated_tile<768, Silu>(y + first_token * 768, shared, tokens, first, thread_index);
 }
@@ -1490,7 +1855,7 @@ kernel void lm_head_tile(
     device const float* tile_input = input + first_token * 256;
     const uint first = group.x * 64;
     const uint end = 2048;
-    gemm_tile<Weights_q8_0, Weights_q8_0, float, 2048, 256, 0, 0>(
+    gemm_tile<Weights_q8_0, Weights_q8_0, half, 2048, 256, 0, 0>(
         weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
     store_tile<2048>(y + first_token * 2048, shared, tokens, first, end, thread_index);
 }

@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use demo::checks::CHECKS;
 use demo::model::{INFO, Model};
 use demo::runtime::assets::Assets;
 use demo::runtime::cli;
@@ -17,5 +18,5 @@ const ASSETS: Assets = Assets {
 };
 
 fn main() -> ExitCode {
-    cli::run(&INFO, ASSETS, Model::load)
+    cli::run(&INFO, &CHECKS, ASSETS, Model::load)
 }

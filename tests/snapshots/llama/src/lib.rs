@@ -1,4 +1,5 @@
-//! The model as a library: [`model`] is generated for it, [`runtime`] is the same in every project.
+//! The model as a library: [`model`] and [`checks`] are generated for it, [`runtime`] is the same in every project.
 
+pub mod checks;
 pub mod model;
 pub mod runtime;

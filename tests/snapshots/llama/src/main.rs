@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use llama::checks::CHECKS;
 use llama::model::{INFO, Model};
 use llama::runtime::assets::Assets;
 use llama::runtime::cli;
@@ -17,5 +18,5 @@ const ASSETS: Assets = Assets {
 };
 
 fn main() -> ExitCode {
-    cli::run(&INFO, ASSETS, Model::load)
+    cli::run(&INFO, &CHECKS, ASSETS, Model::load)
 }
