@@ -8,6 +8,11 @@ use /*{ library }*/::checks::CHECKS;
 use /*{ library }*/::model::{INFO, Model};
 use /*{ library }*/::runtime::assets::Assets;
 use /*{ library }*/::runtime::cli;
+use /*{ library }*/::runtime::memory::Allocator;
+
+/// The system's; bounds what the checkpoint's chat template may take.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 /// Embedded in the program, so that only the weights travel beside it.
 const ASSETS: Assets = Assets {

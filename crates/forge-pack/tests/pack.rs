@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use forge_formats::{Format, Layout, Packer, SourceRows};
 use forge_frontend::ModelConfig;
@@ -142,11 +142,27 @@ fn the_file_is_safetensors_with_aligned_tensors_in_device_layout() {
     assert!(qk.data() == expected, "stacked rows differ from the same rows packed at once");
 }
 
+/// Bytes whose first reader raises a flag, as an interrupt in the middle of packing does.
+struct Interrupting<'a>(&'a Bytes, &'a AtomicBool);
+
+impl Source for Interrupting<'_> {
+    fn bytes(&self, range: &FileRange) -> &[u8] {
+        self.1.store(true, Ordering::Relaxed);
+        self.0.bytes(range)
+    }
+}
+
 #[test]
 fn a_raised_flag_ends_packing() {
     let folder = tempfile::tempdir().unwrap();
-    let result = model().pack(&folder.path().join("w"), &AtomicBool::new(true), |_| {});
+    let model = model();
+    let cancel = AtomicBool::new(false);
+    let source = Interrupting(&model.bytes, &cancel);
+    let packing = Packing { plan: &model.plan, graph: &model.graph, source: &source, cancel: &cancel };
+    let mut seen = 0;
+    let result = packing.pack(&folder.path().join("w"), |bytes| seen = bytes);
     assert!(matches!(result, Err(PackError::Cancelled)), "{result:?}");
+    assert!(seen < Header::new(&model.plan).file_bytes, "all was packed");
 }
 
 #[test]

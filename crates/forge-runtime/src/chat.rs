@@ -3,20 +3,21 @@
 //! That is Jinja2 with `trim_blocks` and `lstrip_blocks`, loop controls, Python's methods on strings, lists and dicts,
 //! `raise_exception`, `strftime_now`, a `tojson` that writes as `json.dumps(ensure_ascii=False)` does, and `{% generation %}`
 //! blocks, which only training looks at. A template comes with a checkpoint that a stranger may have made: rendering has
-//! bounded fuel, time and depth.
+//! bounded fuel, time, memory and depth.
 
 use std::ffi::CString;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
 use minijinja::{Environment, ErrorKind};
 use serde_json::{Map, Value};
 
+use super::memory::bounded;
 use super::python_json::{Style, dumps};
 use super::{Error, Result};
 
@@ -25,6 +26,12 @@ const FUEL: u64 = 4_000_000;
 
 /// Longest time for one rendering: a single instruction may repeat a string a hundred million times.
 const LONGEST: Duration = Duration::from_secs(20);
+
+/// Most memory of one rendering, the prompt and all that leads to it; values that share their parts count once.
+const MOST_MEMORY: usize = 512 << 20;
+
+/// How often a rendering that takes long is looked at.
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// Stack for rendering, of which only what is used takes memory. Values that nest as deep as [`FUEL`] lets them are written,
 /// compared and dropped by recursion.
@@ -48,8 +55,8 @@ const NAME: &str = "chat_template";
 /// A parsed chat template.
 pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
-    /// A rendering took too long and may still be at it: there is no second one.
-    overdue: AtomicBool,
+    /// A rendering took too long, or too much memory, and was left where it is: there is no second one.
+    given_up: &'static AtomicBool,
 }
 
 impl ChatTemplate {
@@ -77,7 +84,7 @@ impl ChatTemplate {
             }
         }
         environment.add_template_owned(NAME, without_generation_blocks(source)).map_err(template_error)?;
-        Ok(Self { environment: Arc::new(environment), overdue: AtomicBool::new(false) })
+        Ok(Self { environment: Arc::new(environment), given_up: Box::leak(Box::new(AtomicBool::new(false))) })
     }
 
     /// The prompt for `messages`. `extra` holds further variables, `tools` and whatever else the template knows.
@@ -99,32 +106,47 @@ impl ChatTemplate {
         self.render_apart(variables)
     }
 
-    /// Renders on a thread of its own, for the sake of its stack and of the time.
+    /// Renders on a thread of its own, for the sake of its stack, of the time and of the memory.
     fn render_apart(&self, variables: Map<String, Value>) -> Result<String> {
-        let too_long = || Error::Template(format!("rendering took longer than {} seconds", LONGEST.as_secs()));
-        if self.overdue.load(Ordering::Relaxed) {
-            return Err(too_long());
+        let refusal = || {
+            let (seconds, mebibytes) = (LONGEST.as_secs(), MOST_MEMORY >> 20);
+            Error::Template(format!("rendering took longer than {seconds} seconds or more than {mebibytes} MiB"))
+        };
+        let given_up = self.given_up;
+        if given_up.load(Ordering::Relaxed) {
+            return Err(refusal());
         }
         let (sender, receiver) = mpsc::channel();
         let environment = Arc::clone(&self.environment);
         let work = move || {
             let mut prompt = Prompt(Vec::new());
-            let template = environment.get_template(NAME);
-            let rendered = template.and_then(|template| template.render_captured_to(Serde(&variables), &mut prompt));
+            let rendered = bounded(MOST_MEMORY, given_up, || {
+                let template = environment.get_template(NAME)?;
+                template.render_captured_to(Serde(&variables), &mut prompt).map(drop)
+            });
             // Only text is written to it.
-            let rendered = rendered.map(|_| String::from_utf8_lossy(&prompt.0).into_owned()).map_err(template_error);
+            let rendered = rendered.map(|()| String::from_utf8_lossy(&prompt.0).into_owned()).map_err(template_error);
             // Where it took too long, nobody waits for it.
             let _ = sender.send(rendered);
         };
         let spawned = thread::Builder::new().name("chat template".into()).stack_size(STACK_BYTES).spawn(work);
         spawned.map_err(|error| Error::Template(format!("no thread to render it on: {error}")))?;
-        match receiver.recv_timeout(LONGEST) {
-            Ok(rendered) => rendered,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                self.overdue.store(true, Ordering::Relaxed);
-                Err(too_long())
+        let start = Instant::now();
+        loop {
+            match receiver.recv_timeout(GLANCE) {
+                Ok(rendered) => return rendered,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    if start.elapsed() > LONGEST {
+                        given_up.store(true, Ordering::Relaxed);
+                    }
+                    if given_up.load(Ordering::Relaxed) {
+                        return Err(refusal());
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(Error::Template("could not be rendered".into()));
+                }
             }
-            Err(mpsc::RecvTimeoutError::Disconnected) => Err(Error::Template("could not be rendered".into())),
         }
     }
 }

@@ -10,6 +10,7 @@
 //! * [`weights`]: the memory-mapped `weights.safetensors`, checked to be the one the program was generated for.
 //! * [`assets`]: the files embedded in the program.
 //! * [`tokenizer`], [`chat`], [`sampler`], [`philox`]: text to ids and back, prompts from messages, ids from logits.
+//! * [`memory`]: a bound for what a stranger's template takes.
 //! * [`generation`]: the token loop with stop strings, limits and cancellation.
 //! * [`verify`]: every kernel against a reference implementation.
 //! * [`cli`], [`server`]: what a user touches.
@@ -21,6 +22,7 @@ mod error;
 pub mod generation;
 pub mod gpu;
 pub mod language_model;
+pub mod memory;
 pub mod philox;
 pub mod python_json;
 pub mod sampler;

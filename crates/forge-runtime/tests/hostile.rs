@@ -1,9 +1,26 @@
-//! Hostile chat templates: the attacks that a mutation would not find by chance.
+//! Hostile chat templates: a bounded, deterministic run of the fuzz target, and the attacks that a mutation would not find by
+//! chance.
+
+#[path = "../../../fuzz/src/bounded.rs"]
+#[allow(dead_code, reason = "rendering is bounded by the program's own allocator")]
+mod bounded;
+#[path = "../../../fuzz/src/template.rs"]
+mod template;
 
 use std::time::{Duration, Instant};
 
 use forge_runtime::chat::ChatTemplate;
+use forge_runtime::memory::Allocator;
 use serde_json::{Map, json};
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
+#[test]
+fn mutated_templates() {
+    let (seeds, mutations) = bounded::run("template", 8000, template::render);
+    assert!(seeds >= 8 && mutations >= 250, "{seeds} seeds and {mutations} mutations were accepted");
+}
 
 fn render(source: &str) -> Result<String, String> {
     let template = ChatTemplate::new(source, &Map::new()).map_err(|error| error.to_string())?;
@@ -58,9 +75,26 @@ fn endless_templates_end_soon() {
         "{% macro f(n) %}{% if n < 60 %}{{ f(n + 1) }}{{ f(n + 1) }}{% endif %}{% endmacro %}{{ f(0) }}",
         "{% for a in [1] recursive %}{{ loop([a]) }}{% endfor %}",
         "{{ range(10 ** 18) }}",
+        "{% set ns = namespace(x='ab') %}{% for i in range(255) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{{ '%1099511627775d' | format(1) }}",
+        "{{ messages[0].content | indent(width=1099511627775) }}{{ '\n' | indent(1099511627775, true) }}",
     ] {
         let start = Instant::now();
         assert!(render(source).is_err(), "{source}");
         assert!(start.elapsed() < Duration::from_secs(60), "{source}: {:?}", start.elapsed());
     }
+}
+
+/// A few instructions that each take long: only the clock stops those, and there is no second try.
+#[test]
+fn slow_templates_are_given_up() {
+    let source = "{% for a in range(99999) %}{% for b in range(99999) %}{% if messages[0].content * 9000000 == 'y' %}{% endif %}{% endfor %}{% endfor %}";
+    let template = ChatTemplate::new(source, &Map::new()).expect("parses");
+    let render = || template.render(&[json!({ "role": "user", "content": "x" })], true, &Map::new());
+    let start = Instant::now();
+    let error = render().expect_err("too slow").to_string();
+    assert!(error.contains("took longer than"), "{error}");
+    let first = start.elapsed();
+    assert!(render().expect_err("refused at once").to_string().contains("took longer than"));
+    assert!(start.elapsed() - first < Duration::from_secs(1));
 }

@@ -8,6 +8,11 @@ use demo::checks::CHECKS;
 use demo::model::{INFO, Model};
 use demo::runtime::assets::Assets;
 use demo::runtime::cli;
+use demo::runtime::memory::Allocator;
+
+/// The system's; bounds what the checkpoint's chat template may take.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 /// Embedded in the program, so that only the weights travel beside it.
 const ASSETS: Assets = Assets {

@@ -8,6 +8,11 @@ use llama::checks::CHECKS;
 use llama::model::{INFO, Model};
 use llama::runtime::assets::Assets;
 use llama::runtime::cli;
+use llama::runtime::memory::Allocator;
+
+/// The system's; bounds what the checkpoint's chat template may take.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 /// Embedded in the program, so that only the weights travel beside it.
 const ASSETS: Assets = Assets {
