@@ -5,8 +5,8 @@ use std::ops::Range;
 use forge_plan::PackPlan;
 use forge_plan::pack::PackPart;
 
-/// About how many bytes of the weights file one job makes.
-const JOB_BYTES: usize = 4 << 20;
+/// About how many bytes of the weights file one job makes: what stays in a core's cache between packing and writing.
+const JOB_BYTES: usize = 512 << 10;
 
 /// Some rows of one part of a packed tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]

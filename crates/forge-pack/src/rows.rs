@@ -75,7 +75,13 @@ impl Packing<'_> {
                 expected: format!("whole blocks of {}", tensor.format),
                 found: format!("rows of {}", tensor.cols),
             })?;
-            scratch.packer = Some((job.tensor, Packer::new(layout)));
+            match &mut scratch.packer {
+                Some((of, packer)) => {
+                    *of = job.tensor;
+                    packer.turn_to(layout);
+                }
+                none => *none = Some((job.tensor, Packer::new(layout))),
+            }
         }
         let (_, packer) = scratch.packer.as_mut().expect("set above");
         let mut written = Ok(());

@@ -106,8 +106,13 @@ impl Packer {
     /// A packer for this matrix.
     pub fn new(layout: Layout) -> Self {
         let scheme = Scheme::of(layout.format);
-        let output = layout.planes.iter().map(|_| Vec::new()).collect();
-        Self { layout, scheme, parts: RowParts::default(), output }
+        Self { layout, scheme, parts: RowParts::default(), output: Vec::new() }
+    }
+
+    /// Turns to another matrix, with the memory that it has: fresh memory costs as much as packing does.
+    pub fn turn_to(&mut self, layout: Layout) {
+        self.scheme = Scheme::of(layout.format);
+        self.layout = layout;
     }
 
     /// Packs whole rows that start at row `first` of the matrix and hands each plane's bytes to `write` with their
@@ -130,6 +135,7 @@ impl Packer {
             "rows {first}.. +{rows} of {}",
             self.layout.rows
         );
+        self.output.resize_with(self.layout.planes.len().max(self.output.len()), Vec::new);
         for (plane, out) in self.layout.planes.iter().zip(&mut self.output) {
             out.clear();
             out.reserve(plane.row_bytes * rows);

@@ -59,7 +59,8 @@ impl RowParts {
             Format::Q8_0 => {
                 self.entries[0].push(half_bits(block, 0));
                 // 128 more than the signed weight, so that it decodes as an unsigned field.
-                self.codes.extend(block[2..].iter().map(|b| b ^ 0x80));
+                let quants: &[u8; 32] = block[2..].try_into().expect("a block of Q8_0");
+                self.codes.extend_from_slice(&quants.map(|b| b ^ 0x80));
             }
             Format::Q4_0 | Format::Iq4Nl => {
                 self.entries[0].push(half_bits(block, 0));

@@ -31,12 +31,18 @@ fn each_lane<'a>(
 /// `4p..` of the low half holds column `2p` of the lane's 8, of the high half column `2p + 1`, the word's tiles side by
 /// side within the nibble. A lane whose tiles fill less than 32 bits puts both columns of a pair next to one another.
 pub(super) fn codes(scheme: &Scheme, cols: usize, codes: &[u8], shift: u32, bits: usize, out: &mut Vec<u8>) {
+    if bits == 8 {
+        return match scheme.block {
+            32 => bytes::<32>(scheme, cols, codes, out),
+            64 => bytes::<64>(scheme, cols, codes, out),
+            block => {
+                assert_eq!(block, 128, "formats of 8 bits");
+                bytes::<128>(scheme, cols, codes, out);
+            }
+        };
+    }
     let mask = (1_u32 << bits) - 1;
     each_lane(scheme, cols, codes, |count, runs| {
-        if bits == 8 {
-            (0..count).flat_map(runs).for_each(|run| out.extend_from_slice(run));
-            return;
-        }
         let word_bits = (count * 8 * bits).min(32);
         let (tiles, places) = match word_bits {
             32 => (4 / bits, PLACES_IN_32),
@@ -53,6 +59,26 @@ pub(super) fn codes(scheme: &Scheme, cols: usize, codes: &[u8], shift: u32, bits
             out.extend_from_slice(&word.to_le_bytes()[..word_bits / 8]);
         }
     });
+}
+
+/// Codes of 8 bits. They are most of the bytes of the models that have them, so this goes through a row in order and puts
+/// each run of four where it belongs.
+fn bytes<const BLOCK: usize>(scheme: &Scheme, cols: usize, codes: &[u8], out: &mut Vec<u8>) {
+    for group in scheme.groups(cols) {
+        let start = out.len();
+        out.resize(start + group.count * group.cols, 0);
+        let (lanes, _) = out[start..].as_chunks_mut::<8>();
+        for tile in 0..group.count {
+            let (blocks, _) = codes[(group.tile + tile) * TILE..][..group.cols].as_chunks::<BLOCK>();
+            for (block, lanes) in blocks.iter().zip(lanes.chunks_exact_mut(BLOCK / 8 * group.count)) {
+                for lane in 0..BLOCK / 8 {
+                    let to = &mut lanes[lane * group.count + tile];
+                    to[..4].copy_from_slice(&block[lane * 4..][..4]);
+                    to[4..].copy_from_slice(&block[BLOCK / 2 + lane * 4..][..4]);
+                }
+            }
+        }
+    }
 }
 
 /// Codes of 1 bit: a byte per lane and tile, the lane's columns from bit 0 up.
