@@ -75,6 +75,15 @@ impl Forge {
             Generated::Unsupported(reason) => bail!("{}: {reason}", checkpoint.display()),
         }
     }
+
+    /// `forge check PROJECT`, with its table on the terminal.
+    ///
+    /// # Errors
+    /// A check that fails.
+    pub fn must_check(&self, project: &Path) -> Result<()> {
+        clang::ensure()?;
+        shell::run(self.command().arg("check").arg(project).env("CARGO_TARGET_DIR", shell::projects_target_dir()))
+    }
 }
 
 /// What to do about the compiler's warnings.

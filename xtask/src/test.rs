@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
+use crate::forge::Forge;
 use crate::table::Table;
 use crate::{cases, check_msl, clang, cross_check, demo, mutate, python, shell, snapshots, tidy};
 
@@ -39,6 +40,8 @@ enum Step {
     Cases,
     /// The demo project tells a story
     Demo,
+    /// `forge check` of the demo project: every kernel against its reference, in checked mode
+    Check,
     /// A sample of missing and wrong barriers, each reported by checked mode
     Mutate,
     /// The openai Python package against a served project
@@ -125,6 +128,7 @@ fn run(step: Step) -> Result<Outcome> {
             }
         }
         Step::Demo => demo::main()?,
+        Step::Check => Forge::build()?.must_check(&demo::project()?.0)?,
         Step::Mutate => {
             let options = mutate::Options { case: vec!["demo".to_owned()], sample: Some(10), ..Default::default() };
             if mutate::main(&options)? != ExitCode::SUCCESS {

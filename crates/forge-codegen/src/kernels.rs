@@ -461,7 +461,8 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
         Family::AttentionCombine(a) => (
             "puts the parts of the context together".to_owned(),
             vec![GROUP, SIMDGROUP, LANE],
-            Body::AttentionCombine(attention_view(a)),
+            // Its threads are as many as it needs, whatever the parts had.
+            Body::AttentionCombine(AttentionView { simdgroups: kernel.threads as usize / 32, ..attention_view(a) }),
         ),
         Family::SampleBest(s) => (
             "the highest logit".to_owned(),

@@ -2,6 +2,7 @@
 
 use askama::Template;
 use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
+use forge_plan::memory;
 use forge_plan::plan::{Arg, Choice, Dim, Step, When};
 use forge_plan::{Family, KvFormat, Plan};
 
@@ -152,8 +153,8 @@ impl<'a> ModelFile<'a> {
             parameters: grouped(facts.parameters),
             weights_bytes: grouped(facts.weights_bytes),
             weights_header_sha256: facts.weights_header_sha256,
-            kv_bytes_per_token: grouped(kv_bytes_per_token(plan)),
-            activation_bytes: grouped(activation_bytes(plan)),
+            kv_bytes_per_token: grouped(memory::kv_bytes_per_token(plan)),
+            activation_bytes: grouped(memory::activation_bytes(plan) + memory::windowed_bytes(plan)),
             kv: match plan.kv {
                 KvFormat::F16 => "f16",
                 KvFormat::F32 => "f32",
@@ -215,21 +216,6 @@ impl<'a> ModelFile<'a> {
             prefill_head,
         }
     }
-}
-
-/// Bytes of cache that one more token of context costs, windowed caches left out.
-pub fn kv_bytes_per_token(plan: &Plan) -> u64 {
-    let whole = plan.states.iter().filter(|state| state.capacity.is_none());
-    whole.map(|state| 2 * state.width() * plan.kv.bytes()).sum::<usize>() as u64
-}
-
-/// Bytes of activations and of windowed caches.
-pub fn activation_bytes(plan: &Plan) -> u64 {
-    let widths = |buffers: &[forge_plan::plan::BufferPlan]| buffers.iter().map(|b| b.width).sum::<usize>();
-    let rows = widths(&plan.decode_buffers) + widths(&plan.prefill_buffers) * plan.prefill_tile;
-    let windowed: usize =
-        plan.states.iter().filter_map(|s| s.capacity.map(|c| 2 * c * s.width() * plan.kv.bytes())).sum();
-    ((rows + 4 * plan.config.vocab_size) * 4 + windowed) as u64
 }
 
 /// Dispatches of one decode step.

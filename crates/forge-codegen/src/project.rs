@@ -74,7 +74,7 @@ pub fn render(plan: &Plan, graph: &Graph, assets: &Assets, options: &RenderOptio
     let source = plain(&options.source);
     let command = plain(&options.command);
     let header = Header::new(&plan.weights);
-    let parameters = graph.weights.iter().map(|w| (w.rows * w.cols) as u64).sum();
+    let parameters = graph.parameters();
     let title = plain(&plan.config.name);
     let mut files = BTreeMap::new();
     let mut put = |path: &str, bytes: Vec<u8>| {

@@ -3,7 +3,9 @@
 use askama::Template;
 use forge_plan::Plan;
 
-use crate::model::{activation_bytes, decode_dispatches, kv_bytes_per_token};
+use forge_plan::memory;
+
+use crate::model::decode_dispatches;
 use crate::naming::crate_name;
 
 /// `README.md`.
@@ -74,11 +76,11 @@ impl<'a> ReadmeFile<'a> {
             memory: contexts
                 .into_iter()
                 .map(|context| {
-                    let cache = kv_bytes_per_token(plan) * context as u64;
+                    let cache = memory::kv_bytes(plan, context);
                     MemoryRow {
                         context,
                         cache: bytes(cache),
-                        total: bytes(cache + weights_bytes + activation_bytes(plan)),
+                        total: bytes(cache + weights_bytes + memory::activation_bytes(plan)),
                     }
                 })
                 .collect(),

@@ -40,6 +40,13 @@ pub struct Graph {
     pub head: Stage,
 }
 
+impl Graph {
+    /// Elements of all weights, each once.
+    pub fn parameters(&self) -> u64 {
+        self.weights.iter().map(|weight| weight.rows as u64 * weight.cols as u64).sum()
+    }
+}
+
 /// A block that runs once per token rather than once per layer, with its weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stage {

@@ -47,6 +47,10 @@ impl Cost {
     pub fn read(&self) -> u64 {
         self.bindings.iter().map(|b| b.read).sum()
     }
+    /// Bytes read, each time that a thread loads them; see [`Traffic::requested`].
+    pub fn requested(&self) -> u64 {
+        self.bindings.iter().map(|b| b.requested).sum()
+    }
     /// Bytes written, each once.
     pub fn written(&self) -> u64 {
         self.bindings.iter().map(|b| b.written).sum()
@@ -68,11 +72,13 @@ pub struct KernelTotal {
     pub weights: u64,
     /// Input bytes of projections, each time they are loaded.
     pub requested_input: u64,
+    /// Bytes read, each time that a thread loads them; see [`Traffic::requested`].
+    pub requested: u64,
     /// Bytes written.
     pub written: u64,
     /// See [`Cost::flops`].
     pub flops: u64,
-    /// Threadgroups of one dispatch.
+    /// Threadgroups of the first dispatch.
     pub threadgroups: u64,
 }
 
@@ -90,6 +96,10 @@ impl PassCost {
     /// Bytes read and written.
     pub fn bytes(&self) -> u64 {
         self.kernels.iter().map(|k| k.read + k.written).sum()
+    }
+    /// Bytes read, each time that a thread loads them, and bytes written.
+    pub fn requested_bytes(&self) -> u64 {
+        self.kernels.iter().map(|k| k.requested + k.written).sum()
     }
     /// Dispatches.
     pub fn dispatches(&self) -> u64 {
@@ -116,36 +126,72 @@ impl PassCost {
 
 /// A decode step with `position` tokens before it.
 pub fn decode(plan: &Plan, position: usize) -> PassCost {
-    pass(plan, &plan.decode, StepSize { rows: 1, position })
+    let size = StepSize { rows: 1, position };
+    pass(plan, &dispatches(plan, &plan.decode, size), lower_bound(plan, &plan.decode, size))
 }
 
 /// A tile of `rows` tokens after `position` others, without logits.
 pub fn prefill(plan: &Plan, rows: usize, position: usize) -> PassCost {
-    let schedule = Schedule { head: Vec::new(), ..plan.prefill.clone() };
-    pass(plan, &schedule, StepSize { rows, position })
+    prompt(plan, rows, position)
 }
 
-fn pass(plan: &Plan, schedule: &Schedule, size: StepSize) -> PassCost {
-    let mut kernels: Vec<KernelTotal> = Vec::new();
+/// `tokens` tokens after `position` others, in tiles, without logits.
+pub fn prompt(plan: &Plan, tokens: usize, position: usize) -> PassCost {
+    let schedule = Schedule { head: Vec::new(), ..plan.prefill.clone() };
+    let mut list = Vec::new();
+    for first in (0..tokens).step_by(plan.prefill_tile) {
+        let size = StepSize { rows: plan.prefill_tile.min(tokens - first), position: position + first };
+        list.extend(dispatches(plan, &schedule, size));
+    }
+    pass(plan, &list, lower_bound(plan, &schedule, StepSize { rows: tokens, position }))
+}
+
+/// One dispatch of a pass, as it is encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Index into [`Plan::kernels`].
+    pub kernel: usize,
+    /// Whether a barrier precedes it.
+    pub barrier: bool,
+    /// What it costs.
+    pub cost: Cost,
+}
+
+/// All dispatches of a schedule for a step of this size, in order.
+pub fn dispatches(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<Encoded> {
+    let mut list = Vec::new();
     let mut add = |step: &Step, layer: usize| {
         let kernel = match step.kernel {
             Choice::Fixed(id) => id,
             Choice::PerLayer(table) => plan.tables[table].kernels[layer],
         };
         let split = attention::parts(seen_positions(&plan.kernels[kernel].family, size)) > 1;
-        if step.when == if split { When::OnePart } else { When::Split } {
-            return;
+        if step.when != if split { When::OnePart } else { When::Split } {
+            let cost = dispatch(&plan.kernels[kernel], &step.grid, size);
+            list.push(Encoded { kernel, barrier: step.barrier, cost });
         }
-        let cost = dispatch(&plan.kernels[kernel], &step.grid, size);
-        let (weights, input) = projection_traffic(&plan.kernels[kernel].family, &cost);
-        let index = kernels.iter().position(|k| k.kernel == kernel).unwrap_or_else(|| {
+    };
+    schedule.embed.iter().for_each(|step| add(step, 0));
+    for (index, layer) in plan.layers.iter().enumerate() {
+        schedule.blocks[layer.block].iter().for_each(|step| add(step, index));
+    }
+    schedule.head.iter().chain(&schedule.sample).for_each(|step| add(step, 0));
+    list
+}
+
+fn pass(plan: &Plan, dispatches: &[Encoded], lower_bound: u64) -> PassCost {
+    let mut kernels: Vec<KernelTotal> = Vec::new();
+    for Encoded { kernel, barrier, cost } in dispatches {
+        let (weights, input) = projection_traffic(&plan.kernels[*kernel].family, cost);
+        let index = kernels.iter().position(|k| k.kernel == *kernel).unwrap_or_else(|| {
             kernels.push(KernelTotal {
-                kernel,
+                kernel: *kernel,
                 dispatches: 0,
                 barriers: 0,
                 read: 0,
                 weights: 0,
                 requested_input: 0,
+                requested: 0,
                 written: 0,
                 flops: 0,
                 threadgroups: cost.threadgroups,
@@ -154,20 +200,16 @@ fn pass(plan: &Plan, schedule: &Schedule, size: StepSize) -> PassCost {
         });
         let total = &mut kernels[index];
         total.dispatches += 1;
-        total.barriers += u64::from(step.barrier);
+        total.barriers += u64::from(*barrier);
         total.read += cost.read();
         total.weights += weights;
         total.requested_input += input;
+        total.requested += cost.requested();
         total.written += cost.written();
         total.flops += cost.flops;
-    };
-    schedule.embed.iter().for_each(|step| add(step, 0));
-    for (index, layer) in plan.layers.iter().enumerate() {
-        schedule.blocks[layer.block].iter().for_each(|step| add(step, index));
     }
-    schedule.head.iter().chain(&schedule.sample).for_each(|step| add(step, 0));
     kernels.sort_by_key(|k| k.kernel);
-    PassCost { kernels, lower_bound: lower_bound(plan, schedule, size) }
+    PassCost { kernels, lower_bound }
 }
 
 /// Weight bytes of a projection, and its input's requested bytes where it is a matrix-vector product.
@@ -204,7 +246,7 @@ fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
         for &state in &layer.states {
             let state = &plan.states[state];
             let row = 2 * state.width() * plan.kv.bytes();
-            let window = state.capacity.map_or(usize::MAX, |capacity| capacity + 1 - plan.prefill_tile);
+            let window = state.window.unwrap_or(usize::MAX);
             let read = (size.position + size.rows).min(window.saturating_add(size.rows - 1));
             bytes += ((read + size.rows) * row) as u64;
         }

@@ -12,6 +12,7 @@ pub mod fuse;
 pub mod geometry;
 pub mod kernel;
 mod kernels;
+pub mod memory;
 pub mod pack;
 pub mod plan;
 mod roles;

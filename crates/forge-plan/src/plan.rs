@@ -128,6 +128,8 @@ pub struct StatePlan {
     pub kv_heads: usize,
     /// Elements per head.
     pub head_dim: usize,
+    /// Positions that a token looks at, itself included; `None`: all.
+    pub window: Option<usize>,
     /// Positions kept; `None`: the whole context.
     pub capacity: Option<usize>,
 }

@@ -156,6 +156,7 @@ impl<'a> Scheduler<'a> {
                 .map(|state| StatePlan {
                     kv_heads: state.spec.kv_heads,
                     head_dim: state.spec.head_dim,
+                    window: state.spec.window,
                     capacity: capacity(state.spec.window, self.tile, self.context),
                 })
                 .collect(),

@@ -67,7 +67,11 @@ pub struct GenArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   forge inspect model.Q8_0.gguf
-  forge inspect ./Llama-3.2-1B-Instruct --context 32768")]
+  forge inspect ./Llama-3.2-1B-Instruct --context 32768
+  forge inspect model.gguf --plan --prompt 2000 --bandwidth 273
+
+--plan accounts for every kernel: dispatches, barriers, threadgroups, threadgroup memory (shared), bytes and floating-point
+operations, for a token at the end of --context and for a prompt.")]
 pub struct InspectArgs {
     /// A GGUF file, a Hugging Face folder or an MLX folder
     pub checkpoint: PathBuf,
@@ -77,6 +81,29 @@ pub struct InspectArgs {
     /// Element type of the KV cache
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     pub kv: Kv,
+    /// Account for every kernel of a decode step and of a prompt
+    #[arg(long)]
+    pub plan: bool,
+    /// With --plan: tokens of the prompt [default: 512, or the context if that is smaller]
+    #[arg(long, value_name = "TOKENS", requires = "plan", value_parser = at_least_one)]
+    pub prompt: Option<usize>,
+    /// Memory bandwidth in GB/s to predict decoding for [default: a table of Apple chips]
+    #[arg(long, value_name = "GB/S", value_parser = bandwidth)]
+    pub bandwidth: Option<f64>,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("expected a number from 1 up".to_owned()),
+    }
+}
+
+fn bandwidth(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(gigabytes) if gigabytes.is_finite() && gigabytes > 0.0 => Ok(gigabytes),
+        _ => Err("expected a number above 0".to_owned()),
+    }
 }
 
 /// Arguments of `forge check`.

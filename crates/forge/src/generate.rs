@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cli::{GenArgs, Kv, warn};
 use crate::output::{PackedWeights, Report, Staging, Target, hex};
-use crate::{Error, inspect, interrupt, progress, units};
+use crate::{Error, interrupt, progress, units};
 
 /// Name of the packed weights in a project.
 const WEIGHTS: &str = "weights.safetensors";
@@ -153,7 +153,7 @@ fn summary(args: &GenArgs, checkpoint: &Checkpoint, plan: &Plan, header: &Header
     let _ = writeln!(
         text,
         "  {} parameters in {}, context {} tokens, {} kernels",
-        units::parameters(inspect::parameters(&checkpoint.graph)),
+        units::parameters(checkpoint.graph.parameters()),
         units::bytes(header.file_bytes),
         plan.context,
         plan.kernels.len()

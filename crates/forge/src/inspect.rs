@@ -3,20 +3,18 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use forge_frontend::{Checkpoint, Graph};
+use forge_frontend::Checkpoint;
 use forge_pack::Header;
-use forge_plan::costs::{self, PassCost};
-use forge_plan::plan::{BufferPlan, StatePlan};
+use forge_plan::costs;
 use forge_plan::{Plan, PlanError, PlanOptions, plan};
 
 use crate::cli::InspectArgs;
-use crate::{Error, interrupt, units};
+use crate::{Error, interrupt, plan_report, units};
 
 /// The KV cache of a program is for this many tokens unless it is asked for more.
 const USUAL_CONTEXT: usize = 8192;
-
-/// Memory bandwidth of some Apple chips in GB/s, from Apple's specifications.
-const CHIPS: [(&str, u32); 4] = [("M1", 68), ("M4", 120), ("M4 Pro", 273), ("M4 Max", 546)];
+/// Tokens of the prompt that `--plan` shows unless told.
+const USUAL_PROMPT: usize = 512;
 
 /// Reads the checkpoint, plans it and gives the report.
 ///
@@ -31,10 +29,14 @@ pub fn run(args: &InspectArgs) -> Result<String, Error> {
     if context == 0 || context > trained {
         return Err(PlanError::Context { asked: context, trained }.into());
     }
-    Ok(report(&checkpoint, &plan, context))
+    let mut text = report(&checkpoint, &plan, context, args);
+    if args.plan {
+        text.push_str(&plan_report::report(&plan, context, args.prompt.unwrap_or(USUAL_PROMPT).min(context)));
+    }
+    Ok(text)
 }
 
-fn report(checkpoint: &Checkpoint, plan: &Plan, context: usize) -> String {
+fn report(checkpoint: &Checkpoint, plan: &Plan, context: usize, args: &InspectArgs) -> String {
     let graph = &checkpoint.graph;
     let config = &graph.config;
     let mut text = String::new();
@@ -42,7 +44,7 @@ fn report(checkpoint: &Checkpoint, plan: &Plan, context: usize) -> String {
         &mut text,
         &format!("{} ({}, {})", config.name, config.architecture, checkpoint.kind),
         &[
-            ("parameters", units::parameters(parameters(graph))),
+            ("parameters", units::parameters(graph.parameters())),
             ("layers", config.num_layers.to_string()),
             ("hidden size", config.hidden_size.to_string()),
             ("feed-forward size", config.intermediate_size.to_string()),
@@ -71,33 +73,11 @@ fn report(checkpoint: &Checkpoint, plan: &Plan, context: usize) -> String {
             ("weights file", units::bytes(weights)),
         ],
     );
-    let kv = kv_bytes(plan, context);
-    let activations = activation_bytes(plan);
-    section(
-        &mut text,
-        &format!("Memory at {context} tokens of context"),
-        &[
-            ("weights", units::bytes(weights)),
-            (
-                "KV cache",
-                format!("{} ({}, {} a token)", units::bytes(kv), plan.kv.msl(), units::bytes(kv_bytes(plan, 1))),
-            ),
-            ("activations", units::bytes(activations)),
-            ("in all", units::bytes(weights + kv + activations)),
-        ],
-    );
-    section(&mut text, &format!("Decoding with {context} tokens of context, at most"), &roofline(&token));
+    let title = format!("Memory at {context} tokens of context");
+    section(&mut text, &title, &plan_report::memory(plan, weights, context));
+    let title = format!("Decoding with {context} tokens of context, at most");
+    section(&mut text, &title, &plan_report::roofline(&token, args.bandwidth, args.plan));
     text
-}
-
-/// Tokens per second that the memory of some chips allows.
-fn roofline(token: &PassCost) -> Vec<(String, String)> {
-    let mut lines = vec![("bytes a token".to_owned(), units::bytes(token.bytes()))];
-    for (chip, gigabytes) in CHIPS {
-        let rate = f64::from(gigabytes) * 1e9 / token.bytes() as f64;
-        lines.push((format!("{chip}, {gigabytes} GB/s"), format!("{rate:.0} tokens/s")));
-    }
-    lines
 }
 
 /// A title with aligned lines below it.
@@ -109,11 +89,6 @@ fn section<N: AsRef<str>>(text: &mut String, title: &str, lines: &[(N, String)])
     for (name, value) in lines {
         let _ = writeln!(text, "  {:width$}  {value}", name.as_ref());
     }
-}
-
-/// Weights as numbers, each once.
-pub(crate) fn parameters(graph: &Graph) -> u64 {
-    graph.weights.iter().map(|weight| weight.rows as u64 * weight.cols as u64).sum()
 }
 
 /// One line per weight format: how many tensors, parameters and bytes.
@@ -129,19 +104,4 @@ fn formats(checkpoint: &Checkpoint) -> Vec<(String, String)> {
         format!("{tensors} tensors, {} parameters, {}", units::parameters(elements), units::bytes(bytes))
     };
     formats.into_iter().map(|(format, counts)| (format.to_string(), line(counts))).collect()
-}
-
-/// Bytes of all KV caches with room for `context` tokens.
-fn kv_bytes(plan: &Plan, context: usize) -> u64 {
-    let bytes = |state: &StatePlan| {
-        let positions = state.capacity.unwrap_or(context).min(context);
-        2 * (state.width() * plan.kv.bytes()) as u64 * positions as u64
-    };
-    plan.states.iter().map(bytes).sum()
-}
-
-/// Bytes of the activation buffers of both paths.
-fn activation_bytes(plan: &Plan) -> u64 {
-    let elements = |buffers: &[BufferPlan]| buffers.iter().map(|buffer| buffer.width as u64).sum::<u64>();
-    4 * (elements(&plan.decode_buffers) + elements(&plan.prefill_buffers) * plan.prefill_tile as u64)
 }

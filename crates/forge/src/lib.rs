@@ -10,6 +10,7 @@ pub mod generate;
 pub mod inspect;
 mod interrupt;
 pub mod output;
+mod plan_report;
 mod progress;
 mod units;
 

@@ -10,6 +10,11 @@ pub fn parameters(count: u64) -> String {
     scaled(count as f64, 1000.0, &["", "K", "M", "B", "T"]).trim_end().to_owned()
 }
 
+/// `1.5 G`, `340 M`, `12`: counts of operations.
+pub fn count(count: u64) -> String {
+    scaled(count as f64, 1000.0, &["", "K", "M", "G", "T", "P"]).trim_end().to_owned()
+}
+
 fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
     let mut unit = 0;
     // The limit lies where one decimal would round up to the next unit.
@@ -23,7 +28,7 @@ fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, parameters};
+    use super::{bytes, count, parameters};
 
     #[test]
     fn units_change_at_their_step() {
@@ -34,5 +39,6 @@ mod tests {
         assert_eq!(bytes(u64::MAX), "16777216 TiB");
         assert_eq!(parameters(5_246_208), "5.2 M");
         assert_eq!(parameters(999), "999");
+        assert_eq!(count(15_000_000_000), "15.0 G");
     }
 }

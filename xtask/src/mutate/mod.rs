@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 use crate::forge::{Forge, build_project};
 use crate::shell;
 use sites::{Change, Site};
-use workload::{ALL, LABELS, Program, Reports};
+use workload::{ALL, LABELS, Program, Reports, order};
 
 /// Name, checkpoint relative to the repository, and KV format.
 const CASES: [(&str, &str, &str); 4] = [
@@ -247,7 +247,7 @@ fn run_mutant(program: &Program, text: &str, sites: &[Site], mutant: &Mutant, ru
             let site = &sites[*number];
             let kernels = program.scratch.join(format!("{run}.so"));
             compile(&site.mutant(text, *change), &kernels)?;
-            for workload in ALL.into_iter().filter(|workload| program.fits(*workload)) {
+            for workload in order(&site.kernels).into_iter().filter(|workload| program.fits(*workload)) {
                 all.lines.extend(program.run(workload, &kernels, None, run)?.lines);
                 if site.kernels.is_subset(&all.kernels()) {
                     break;

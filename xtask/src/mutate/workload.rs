@@ -19,8 +19,14 @@ pub enum Workload {
     Sample,
 }
 
+/// Decoding up to a context that attention splits into parts: more than 256 positions.
+const SPLIT: Workload = Workload::Decode(258);
+
+/// The kernels that only a split context has.
+const SPLIT_KERNELS: [&str; 2] = ["attention_part", "attention_combine"];
+
 /// The runs of a mutant, those first that show most for their time.
-pub const ALL: [Workload; 7] = [
+pub const ALL: [Workload; 8] = [
     Workload::Sample,
     Workload::Prefill(65),
     Workload::Decode(65),
@@ -28,12 +34,22 @@ pub const ALL: [Workload; 7] = [
     Workload::Decode(7),
     Workload::Prefill(1),
     Workload::Decode(1),
+    SPLIT,
 ];
+
+/// [`ALL`] for a change that these kernels see.
+pub fn order(kernels: &BTreeSet<String>) -> Vec<Workload> {
+    let mut order = ALL.to_vec();
+    if kernels.iter().all(|kernel| SPLIT_KERNELS.iter().any(|split| kernel.starts_with(split))) {
+        order.rotate_right(1);
+    }
+    order
+}
 
 /// A label of command buffers, and the runs that submit some.
 pub const LABELS: [(&str, &[Workload]); 2] = [
     ("prefill", &[Workload::Prefill(1), Workload::Prefill(7), Workload::Prefill(65)]),
-    ("decode", &[Workload::Decode(1), Workload::Sample, Workload::Decode(65)]),
+    ("decode", &[Workload::Decode(1), Workload::Sample, Workload::Decode(65), SPLIT]),
 ];
 
 /// A generated program that runs its kernels in checked mode.

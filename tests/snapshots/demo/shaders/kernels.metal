@@ -1572,7 +1572,7 @@ kernel void attention_combine(
     // As many parts as the host dispatched.
     const uint positions = step.position + 1;
     const uint count = min((positions + 63) / 64, 32u);
-    attention_combine<8, 32, 8>(parts, y, shared, count, group, simdgroup, lane);
+    attention_combine<8, 32, 4>(parts, y, shared, count, group, simdgroup, lane);
 }
 
 // [256, 256] q8_0: 2 rows per simdgroup, 8 simdgroups per threadgroup

@@ -1,0 +1,144 @@
+//! `forge inspect --plan`: what each kernel reads, writes and computes, against what no program can avoid.
+
+use std::fmt::Write as _;
+
+use forge_plan::costs::{self, KernelTotal, PassCost};
+use forge_plan::{Plan, memory};
+
+use crate::units;
+
+/// Chips of [`CHIPS`] that stand for the others in a short list.
+const SOME_CHIPS: [&str; 5] = ["M1", "M2 Max", "M4", "M4 Pro", "M5 Max, 40 cores"];
+
+/// Peak memory bandwidth of Apple chips in GB/s, as Apple's announcements give them; chips of one name with two memory
+/// systems have two rows.
+const CHIPS: [(&str, u32); 22] = [
+    ("M1", 68),
+    ("M1 Pro", 200),
+    ("M1 Max", 400),
+    ("M1 Ultra", 800),
+    ("M2", 100),
+    ("M2 Pro", 200),
+    ("M2 Max", 400),
+    ("M2 Ultra", 800),
+    ("M3", 100),
+    ("M3 Pro", 150),
+    ("M3 Max, 30 cores", 300),
+    ("M3 Max, 40 cores", 400),
+    ("M3 Ultra", 819),
+    ("M4", 120),
+    ("M4 Pro", 273),
+    ("M4 Max, 32 cores", 410),
+    ("M4 Max, 40 cores", 546),
+    ("M5", 153),
+    ("M5 Pro", 307),
+    ("M5 Max, 32 cores", 460),
+    ("M5 Max, 40 cores", 614),
+    ("M5 Ultra (unconfirmed)", 1200),
+];
+
+/// The tables for a decode step at the end of `context` tokens and for a prompt of `prompt`.
+pub(crate) fn report(plan: &Plan, context: usize, prompt: usize) -> String {
+    let mut text = String::new();
+    let token = costs::decode(plan, context - 1);
+    pass(&mut text, plan, &format!("Decode, one token after {} others", context - 1), &token);
+    let tiles = prompt.div_ceil(plan.prefill_tile);
+    let tiles = format!("{tiles} tile{} of up to {}", if tiles == 1 { "" } else { "s" }, plan.prefill_tile);
+    let title = format!("Prompt of {prompt} tokens in {tiles}, before its logits");
+    pass(&mut text, plan, &title, &costs::prompt(plan, prompt, 0));
+    text.push_str(
+        "\nread: different bytes read, per dispatch. loaded: every load of every thread, for the inputs of projections; else as read.\n\
+         Lower bound: the weights as stored, the cache read and appended to, and the logits, each once.\n",
+    );
+    text
+}
+
+fn pass(text: &mut String, plan: &Plan, title: &str, cost: &PassCost) {
+    let bold = anstyle::Style::new().bold();
+    let _ = writeln!(text, "\n{bold}{title}{bold:#}");
+    let header =
+        ["kernel", "dispatches", "barriers", "groups", "threads", "shared", "read", "loaded", "written", "FLOP"];
+    let mut rows = vec![header.map(str::to_owned)];
+    rows.extend(cost.kernels.iter().map(|total| row(plan, total)));
+    let sum = |of: fn(&KernelTotal) -> u64| cost.kernels.iter().map(of).sum::<u64>();
+    rows.push([
+        "in all".to_owned(),
+        cost.dispatches().to_string(),
+        cost.barriers().to_string(),
+        String::new(),
+        String::new(),
+        String::new(),
+        units::bytes(sum(|k| k.read)),
+        units::bytes(sum(|k| k.requested)),
+        units::bytes(sum(|k| k.written)),
+        units::count(cost.flops()),
+    ]);
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    for row in &rows {
+        let _ = write!(text, "  {:1$}", row[0], widths[0]);
+        for (cell, width) in row.iter().zip(&widths).skip(1) {
+            let _ = write!(text, "  {cell:>width$}");
+        }
+        text.push('\n');
+    }
+    let of_bound = |bytes: u64| format!("{:.4} of the lower bound", bytes as f64 / cost.lower_bound as f64);
+    let _ = writeln!(
+        text,
+        "  {} read and written, {}; loads and stores {}, {}; lower bound {}",
+        units::bytes(cost.bytes()),
+        of_bound(cost.bytes()),
+        units::bytes(cost.requested_bytes()),
+        of_bound(cost.requested_bytes()),
+        units::bytes(cost.lower_bound),
+    );
+}
+
+fn row(plan: &Plan, total: &KernelTotal) -> [String; 10] {
+    let kernel = &plan.kernels[total.kernel];
+    [
+        kernel.name.clone(),
+        total.dispatches.to_string(),
+        total.barriers.to_string(),
+        total.threadgroups.to_string(),
+        kernel.threads.to_string(),
+        if kernel.threadgroup_bytes == 0 { "-".to_owned() } else { units::bytes(kernel.threadgroup_bytes.into()) },
+        units::bytes(total.read),
+        units::bytes(total.requested),
+        units::bytes(total.written),
+        if total.flops == 0 { "-".to_owned() } else { units::count(total.flops) },
+    ]
+}
+
+/// Tokens per second that memory allows: of one bandwidth in GB/s, of every chip, or of some.
+pub(crate) fn roofline(token: &PassCost, bandwidth: Option<f64>, every: bool) -> Vec<(String, String)> {
+    let mut lines = vec![("bytes a token".to_owned(), units::bytes(token.bytes()))];
+    let rate = |gigabytes: f64| {
+        let rate = gigabytes * 1e9 / token.bytes() as f64;
+        format!("{rate:.0$} tokens/s", usize::from(rate < 100.0))
+    };
+    match bandwidth {
+        Some(gigabytes) => lines.push((format!("{gigabytes} GB/s"), rate(gigabytes))),
+        None => {
+            let chips = CHIPS.iter().filter(|(chip, _)| every || SOME_CHIPS.contains(chip));
+            lines.extend(chips.map(|&(chip, gigabytes)| (format!("{chip}, {gigabytes} GB/s"), rate(gigabytes.into()))));
+        }
+    }
+    lines
+}
+
+/// Lines of memory at a context.
+pub(crate) fn memory(plan: &Plan, weights: u64, context: usize) -> [(&'static str, String); 4] {
+    let (kv, activations) = (memory::kv_bytes(plan, context), memory::activation_bytes(plan));
+    let per_token = units::bytes(memory::kv_bytes_per_token(plan));
+    let windowed = match memory::windowed_bytes(plan) {
+        0 => String::new(),
+        bytes => format!(" and {} of windows", units::bytes(bytes)),
+    };
+    [
+        ("weights", units::bytes(weights)),
+        ("KV cache", format!("{} ({}, {per_token} a token{windowed})", units::bytes(kv), plan.kv.msl())),
+        ("activations", units::bytes(activations)),
+        ("in all", units::bytes(weights + kv + activations)),
+    ]
+}
