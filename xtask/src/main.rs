@@ -4,6 +4,7 @@ mod bench;
 mod cases;
 mod check_msl;
 mod clang;
+mod counters;
 mod cross_check;
 mod demo;
 mod forge;
@@ -42,6 +43,8 @@ enum Task {
     CheckMsl(check_msl::Options),
     /// Type-check, lint and link emitted projects for macOS
     CrossCheck(cross_check::Options),
+    /// Hold the bytes that the software device counts against those that the plan says
+    Counters,
     /// Remove or spoil barriers one at a time and see that checked mode notices each
     Mutate(mutate::Options),
     /// Measure packing, decoding and rebuilding
@@ -71,6 +74,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Snapshots(options) => snapshots::main(&options)?,
         Task::CheckMsl(options) => check_msl::main(&options)?,
         Task::CrossCheck(options) => return cross_check::main(&options),
+        Task::Counters => counters::main()?,
         Task::Mutate(options) => return mutate::main(&options),
         Task::Bench { bench } => bench::main(bench)?,
         Task::Tidy => tidy::main()?,

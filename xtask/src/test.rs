@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use crate::forge::Forge;
 use crate::table::Table;
-use crate::{cases, check_msl, clang, cross_check, demo, mutate, python, shell, snapshots, tidy};
+use crate::{cases, check_msl, clang, counters, cross_check, demo, mutate, python, shell, snapshots, tidy};
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -42,6 +42,8 @@ enum Step {
     Demo,
     /// `forge check` of the demo project: every kernel against its reference, in checked mode
     Check,
+    /// The bytes that the software device counts against those that the plan says
+    Counters,
     /// A sample of missing and wrong barriers, each reported by checked mode
     Mutate,
     /// The openai Python package against a served project
@@ -129,6 +131,7 @@ fn run(step: Step) -> Result<Outcome> {
         }
         Step::Demo => demo::main()?,
         Step::Check => Forge::build()?.must_check(&demo::project()?.0)?,
+        Step::Counters => counters::main()?,
         Step::Mutate => {
             let options = mutate::Options { case: vec!["demo".to_owned()], sample: Some(10), ..Default::default() };
             if mutate::main(&options)? != ExitCode::SUCCESS {

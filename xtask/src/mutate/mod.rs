@@ -17,14 +17,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result, bail};
 
 use crate::forge::{Forge, build_project};
-use crate::shell;
+use crate::{demo, shell};
 use sites::{Change, Site};
 use workload::{ALL, LABELS, Program, Reports, order};
 
 /// Name, checkpoint relative to the repository, and KV format.
 const CASES: [(&str, &str, &str); 4] = [
-    ("demo", crate::demo::CHECKPOINT, "f16"),
-    ("demo-f32-kv", crate::demo::CHECKPOINT, "f32"),
+    ("demo", demo::CHECKPOINT, "f16"),
+    ("demo-f32-kv", demo::CHECKPOINT, "f32"),
     ("llama", "tests/fixtures/models/llama/hf", "f32"),
     ("llama-q4_0", "tests/fixtures/models/llama/model.Q4_0.gguf", "f16"),
 ];
@@ -135,8 +135,8 @@ pub fn main(options: &Options) -> Result<ExitCode> {
 fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, sample: Option<usize>) -> Result<Finished> {
     println!("{name}: {} --kv {kv}", checkpoint.display());
     let scratch = shell::scratch("mutate")?;
-    let (project, built) = if checkpoint.ends_with(crate::demo::CHECKPOINT) && kv == "f16" {
-        crate::demo::project()?
+    let (project, built) = if checkpoint.ends_with(demo::CHECKPOINT) && kv == "f16" {
+        demo::project()?
     } else {
         // One folder for all, as for `cargo xtask cases`: only what differs is compiled again.
         let project = scratch.join("project");
@@ -151,8 +151,8 @@ fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, sample: Opti
         path: built,
         kernels: folder.path().join("unchanged.so"),
         scratch: folder.path().to_owned(),
-        vocab: constant(&model, "VOCAB")?,
-        context: constant(&model, "CONTEXT")?,
+        vocab: demo::constant(&model, "VOCAB")?,
+        context: demo::constant(&model, "CONTEXT")?,
     };
     compile(&text, &program.kernels)?;
     let mut baseline = Reports::default();
@@ -188,14 +188,6 @@ fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, sample: Opti
 fn spread(mutants: &[Mutant], count: usize) -> Vec<Mutant> {
     let count = count.min(mutants.len());
     (0..count).map(|at| mutants[at * mutants.len() / count].clone()).collect()
-}
-
-/// The value of `pub const NAME: usize = VALUE;`.
-fn constant(model: &str, name: &str) -> Result<usize> {
-    let start = format!("pub const {name}: usize = ");
-    let digits = |line: &str| Some(line.strip_prefix(&start)?.strip_suffix(';')?.replace('_', ""));
-    let value = model.lines().find_map(|line| digits(line)?.parse().ok());
-    value.with_context(|| format!("model.rs has no {name}"))
 }
 
 fn compile(text: &str, out: &Path) -> Result<()> {

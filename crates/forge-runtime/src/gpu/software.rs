@@ -6,7 +6,8 @@
 //! In checked mode, for tests that have to see a fault: `METAL_SIM_KERNELS=PATH` takes the kernels from another file, MSL or, if
 //! it ends in `.so`, already compiled with checks; `METAL_SIM_SKIP_BARRIER=LABEL:INDEX` leaves out that barrier, counted from 0, of
 //! every command buffer of that label; `METAL_SIM_REPORTS=PATH` appends `LABEL: REPORT` lines to that file and goes on instead of
-//! failing, and counts the barriers of each command buffer there.
+//! failing, and counts the barriers of each command buffer there. `METAL_SIM_COUNTERS=PATH` appends a line of JSON for each command
+//! buffer: what each of its dispatches read, wrote and executed, as the device counted it.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::Mmap;
+use serde_json::{Value, json};
 
 use super::{Buffer, GpuError, GpuTime, KernelSpec, Limits, Mapped, Slice, Source, plan_views};
 
@@ -33,6 +35,8 @@ struct Mutation {
     skip: Option<(String, usize)>,
     /// Where reports go.
     reports: Option<Arc<File>>,
+    /// Where counters go.
+    counters: Option<Arc<File>>,
 }
 
 impl Mutation {
@@ -41,14 +45,12 @@ impl Mutation {
             let (label, index) = value.rsplit_once(':')?;
             Some((label.to_owned(), index.parse().ok()?))
         });
-        let reports = match std::env::var_os("METAL_SIM_REPORTS") {
-            Some(path) => {
-                let failed = |error| GpuError::Library { reason: format!("{}: {error}", path.display()) };
-                Some(Arc::new(File::options().create(true).append(true).open(&path).map_err(failed)?))
-            }
-            None => None,
+        let append = |variable: &str| -> Result<Option<Arc<File>>, GpuError> {
+            let Some(path) = std::env::var_os(variable) else { return Ok(None) };
+            let failed = |error| GpuError::Library { reason: format!("{}: {error}", path.display()) };
+            Ok(Some(Arc::new(File::options().create(true).append(true).open(&path).map_err(failed)?)))
         };
-        Ok(Self { skip, reports })
+        Ok(Self { skip, reports: append("METAL_SIM_REPORTS")?, counters: append("METAL_SIM_COUNTERS")? })
     }
 }
 
@@ -168,13 +170,14 @@ impl Gpu {
 
     /// A new command buffer.
     pub fn commands(&self, label: &str) -> Commands {
-        let Mutation { skip, reports } = &self.mutation;
+        let Mutation { skip, reports, counters } = &self.mutation;
         Commands {
             commands: self.device.command_buffer(label),
             label: label.to_owned(),
             barriers: 0,
             skip: skip.as_ref().filter(|(skipped, _)| skipped == label).map(|(_, index)| *index),
             reports: reports.clone(),
+            counters: counters.clone(),
         }
     }
 }
@@ -187,6 +190,7 @@ pub struct Commands {
     barriers: usize,
     skip: Option<usize>,
     reports: Option<Arc<File>>,
+    counters: Option<Arc<File>>,
 }
 
 impl Commands {
@@ -213,8 +217,8 @@ impl Commands {
 
     /// Hands the command buffer to the device.
     pub fn commit(self) -> Pending {
-        let Self { commands, label, barriers, reports, .. } = self;
-        Pending { submission: commands.commit(), label, barriers, reports }
+        let Self { commands, label, barriers, reports, counters, .. } = self;
+        Pending { submission: commands.commit(), label, barriers, reports, counters }
     }
 }
 
@@ -224,6 +228,7 @@ pub struct Pending {
     label: String,
     barriers: usize,
     reports: Option<Arc<File>>,
+    counters: Option<Arc<File>>,
 }
 
 impl Pending {
@@ -232,13 +237,15 @@ impl Pending {
     /// # Errors
     /// [`GpuError::CommandBuffer`] with all that the device reported.
     pub fn wait(self) -> Result<GpuTime, GpuError> {
-        let Self { submission, label, barriers, reports } = self;
+        let Self { submission, label, barriers, reports, counters } = self;
         let result = submission.wait();
-        let Some(mut file) = reports else {
-            return match result {
-                Ok(timing) => Ok(GpuTime { seconds: timing.seconds }),
-                Err(error) => Err(GpuError::CommandBuffer { label, reason: error.to_string() }),
-            };
+        let failed = |reason: String| GpuError::CommandBuffer { label: label.clone(), reason };
+        let append = |mut file: &File, text: String| file.write_all(text.as_bytes()).map_err(|e| failed(e.to_string()));
+        if let (Some(file), Ok(timing)) = (&counters, &result) {
+            append(file, counted(&label, &timing.counters))?;
+        }
+        let Some(file) = reports else {
+            return result.map(|timing| GpuTime { seconds: timing.seconds }).map_err(|error| failed(error.to_string()));
         };
         let mut text = format!("{label}: {barriers} barriers\n");
         let seconds = match result {
@@ -247,13 +254,35 @@ impl Pending {
                 text.extend(reports.iter().map(|report| format!("{label}: {report}\n")));
                 0.0
             }
-            Err(error) => return Err(GpuError::CommandBuffer { label, reason: error.to_string() }),
+            Err(error) => return Err(failed(error.to_string())),
         };
-        match file.write_all(text.as_bytes()) {
-            Ok(()) => Ok(GpuTime { seconds }),
-            Err(error) => Err(GpuError::CommandBuffer { label, reason: error.to_string() }),
-        }
+        append(&file, text)?;
+        Ok(GpuTime { seconds })
     }
+}
+
+/// The counters of a command buffer as a line of JSON.
+fn counted(label: &str, dispatches: &[metal_sim::DispatchCounters]) -> String {
+    let binding = |b: &metal_sim::BindingCounters| {
+        json!({
+            "name": b.name,
+            "bytes_read": b.bytes_read,
+            "unique_bytes_read": b.unique_bytes_read,
+            "bytes_written": b.bytes_written,
+            "unique_bytes_written": b.unique_bytes_written,
+        })
+    };
+    let dispatch = |d: &metal_sim::DispatchCounters| {
+        let bindings: Vec<Value> = d.bindings.iter().map(binding).collect();
+        json!({
+            "kernel": d.kernel,
+            "barriers": d.barriers,
+            "matrix_operations": d.matrix_operations,
+            "bindings": bindings,
+        })
+    };
+    let dispatches: Vec<Value> = dispatches.iter().map(dispatch).collect();
+    format!("{}\n", json!({ "label": label, "dispatches": dispatches }))
 }
 
 /// Runs `f`; on macOS it drains the autorelease pool after it.

@@ -1,0 +1,138 @@
+//! `cargo xtask counters`: does the software device count what the plan says that a program reads and writes?
+//!
+//! `forge inspect --plan`, the documentation's figures and the roofline all rest on `forge_plan::costs`. Here the demo
+//! project runs in checked mode, which counts every byte that a kernel touches, and each dispatch is held against its cost:
+//! which kernel, different bytes read and written through each of its buffers, and for the inputs of projections every load.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use forge_plan::costs::{Encoded, StepSize, dispatches};
+use forge_plan::plan::Schedule;
+use forge_plan::{Family, KvFormat, Plan, PlanOptions};
+use serde::Deserialize;
+
+use crate::{demo, shell};
+
+/// A run of the program, and how many tokens it is of.
+#[derive(Debug, Clone, Copy)]
+enum Run {
+    /// `logits`, in tiles.
+    Prefill(usize),
+    /// `logits --decode`.
+    Decode(usize),
+}
+
+/// Ragged tiles and whole ones; attention splits the context beyond 256 positions.
+const RUNS: [Run; 5] = [Run::Prefill(1), Run::Prefill(7), Run::Prefill(65), Run::Decode(2), Run::Decode(258)];
+
+#[derive(Debug, Deserialize)]
+struct CommandBuffer {
+    dispatches: Vec<Counted>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Counted {
+    kernel: String,
+    bindings: Vec<CountedBinding>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CountedBinding {
+    name: String,
+    bytes_read: u64,
+    unique_bytes_read: u64,
+    unique_bytes_written: u64,
+}
+
+/// Runs the demo project and compares.
+///
+/// # Errors
+/// A dispatch that is not as planned.
+pub fn main() -> Result<()> {
+    let (project, program) = demo::project()?;
+    let checkpoint = forge_frontend::load(&shell::root().join(demo::CHECKPOINT))?;
+    let options = PlanOptions { context: None, kv: KvFormat::F16 };
+    let plan = forge_plan::plan(&checkpoint.graph, &options)?;
+    let model = std::fs::read_to_string(project.join("src/model.rs"))?;
+    let tile = demo::constant(&model, "LOGITS_TILE")?;
+    let mut compared = 0;
+    for run in RUNS {
+        let counted = counted(&project, &program, run, plan.config.vocab_size)?;
+        let planned = planned(&plan, run, tile);
+        if counted.len() != planned.len() {
+            bail!("{run:?}: {} dispatches counted, {} planned", counted.len(), planned.len());
+        }
+        for (at, (counted, planned)) in counted.iter().zip(&planned).enumerate() {
+            compare(&plan, counted, planned).with_context(|| format!("{run:?}, dispatch {at}"))?;
+        }
+        compared += counted.len();
+    }
+    println!("counters: {compared} dispatches read and write what the plan says");
+    Ok(())
+}
+
+/// What the device counted.
+fn counted(project: &Path, program: &Path, run: Run, vocab: usize) -> Result<Vec<Counted>> {
+    let folder = tempfile::tempdir_in(shell::scratch("counters")?)?;
+    let (counters, logits): (PathBuf, PathBuf) = (folder.path().join("counters"), folder.path().join("logits"));
+    let (Run::Prefill(tokens) | Run::Decode(tokens)) = run;
+    let ids: Vec<String> = (0..tokens).map(|at| ((at * 37 + 11) % vocab).to_string()).collect();
+    let mut command = Command::new(program);
+    command.env("METAL_SIM_CHECKED", "1").env("METAL_SIM_COUNTERS", &counters);
+    command.args(["logits", "--ids", &ids.join(",")]).arg("--weights").arg(project).arg("-o").arg(logits);
+    if matches!(run, Run::Decode(_)) {
+        command.arg("--decode");
+    }
+    shell::capture(&mut command)?;
+    let mut list = Vec::new();
+    for line in std::fs::read_to_string(&counters)?.lines() {
+        list.extend(serde_json::from_str::<CommandBuffer>(line)?.dispatches);
+    }
+    Ok(list)
+}
+
+/// What the plan says of the same run.
+fn planned(plan: &Plan, run: Run, tile: usize) -> Vec<Encoded> {
+    match run {
+        Run::Prefill(tokens) => (0..tokens)
+            .step_by(tile)
+            .flat_map(|position| {
+                dispatches(plan, &plan.prefill, StepSize { rows: tile.min(tokens - position), position })
+            })
+            .collect(),
+        Run::Decode(tokens) => {
+            // Without the choice of a token.
+            let schedule = Schedule { sample: Vec::new(), ..plan.decode.clone() };
+            (0..tokens).flat_map(|position| dispatches(plan, &schedule, StepSize { rows: 1, position })).collect()
+        }
+    }
+}
+
+fn compare(plan: &Plan, counted: &Counted, planned: &Encoded) -> Result<()> {
+    let kernel = &plan.kernels[planned.kernel];
+    if counted.kernel != kernel.name {
+        bail!("{} ran, planned was {}", counted.kernel, kernel.name);
+    }
+    if counted.bindings.len() != planned.cost.bindings.len() {
+        bail!("{}: {} buffers, planned were {}", kernel.name, counted.bindings.len(), planned.cost.bindings.len());
+    }
+    for (binding, (counted, traffic)) in counted.bindings.iter().zip(&planned.cost.bindings).enumerate() {
+        if kernel.bindings[binding].constant {
+            continue; // the step's parameters, or the token ids: a few bytes that every thread reads
+        }
+        let projection = matches!(kernel.family, Family::Gemv(_) | Family::Gemm(_)) && counted.name == "input";
+        let pairs = [
+            ("different bytes read", counted.unique_bytes_read, traffic.read),
+            ("different bytes written", counted.unique_bytes_written, traffic.written),
+            ("bytes loaded", counted.bytes_read, if projection { traffic.requested } else { counted.bytes_read }),
+        ];
+        for (what, counted_bytes, planned_bytes) in pairs {
+            if counted_bytes != planned_bytes {
+                bail!("{}, {}: {what}: {counted_bytes} counted, {planned_bytes} planned", kernel.name, counted.name);
+            }
+        }
+    }
+    Ok(())
+}
