@@ -60,13 +60,23 @@ fn first_line(error: &anyhow::Error) -> anyhow::Error {
 }
 
 /// A served project, stopped when dropped.
-struct Server {
+#[derive(Debug)]
+pub struct Server {
     child: Child,
     address: SocketAddr,
 }
 
 impl Server {
-    fn start(program: &Path) -> Result<Self> {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Starts the program and waits until it answers.
+    ///
+    /// # Errors
+    /// It ends, or takes too long.
+    pub fn start(program: &Path) -> Result<Self> {
         // The listener is closed before the server binds the port it was given.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut command = Command::new(program);

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Subcommand, ValueEnum};
 
 use crate::forge::{Forge, build_project};
+use crate::python::Server;
 use crate::{demo, shell};
 
 /// Bytes of the synthetic checkpoint.
@@ -27,6 +28,8 @@ pub enum Bench {
     Decode,
     /// Seconds to build a second project with a shared target directory
     Rebuild,
+    /// Resident memory of a program that has loaded 1 GiB of weights and waits for its first request
+    Startup,
 }
 
 /// Runs one benchmark, or all.
@@ -40,6 +43,7 @@ pub fn main(bench: Option<Bench>) -> Result<()> {
             Bench::Pack => pack()?,
             Bench::Decode => decode()?,
             Bench::Rebuild => rebuild()?,
+            Bench::Startup => startup()?,
         }
     }
     Ok(())
@@ -54,9 +58,7 @@ fn pack() -> Result<()> {
     let (checkpoint, copy, project) =
         (folder.join("synthetic.gguf"), folder.join("copy.gguf"), folder.join("synthetic"));
     let forge = Forge::with_profile("release")?;
-    if fs::metadata(&checkpoint).map_or(0, |file| file.len()) < CHECKPOINT_BYTES {
-        gguf::write(&checkpoint, CHECKPOINT_BYTES)?;
-    }
+    synthetic(&checkpoint)?;
     let bytes = fs::metadata(&checkpoint)?.len();
     // Once for both, so that neither reads from a colder cache; the best of three, as other work disturbs both.
     fs::read(&checkpoint)?;
@@ -87,6 +89,14 @@ fn pack() -> Result<()> {
     );
     let mib = memory >> 20;
     println!("pack: peak memory beyond the maps {mib} MiB (under 300): {}", verdict(mib < 300));
+    Ok(())
+}
+
+/// Writes the synthetic checkpoint, unless it is there.
+fn synthetic(checkpoint: &Path) -> Result<()> {
+    if fs::metadata(checkpoint).map_or(0, |file| file.len()) < CHECKPOINT_BYTES {
+        gguf::write(checkpoint, CHECKPOINT_BYTES)?;
+    }
     Ok(())
 }
 
@@ -192,5 +202,29 @@ fn rebuild() -> Result<()> {
     build_project(&project)?;
     let seconds = start.elapsed().as_secs_f64();
     println!("rebuild: a second project builds in {seconds:.1} s (under 30): {}", verdict(seconds < 30.0));
+    Ok(())
+}
+
+fn startup() -> Result<()> {
+    let folder = shell::scratch("bench")?;
+    let (checkpoint, project) = (folder.join("synthetic.gguf"), folder.join("startup"));
+    synthetic(&checkpoint)?;
+    Forge::with_profile("release")?.must_generate(&checkpoint, &project, &["--force"])?;
+    let program = build_project(&project)?;
+    let weights = fs::metadata(project.join("weights.safetensors"))?.len();
+    let server = Server::start(&program)?;
+    let status = fs::read_to_string(format!("/proc/{}/status", server.id()))?;
+    drop(server);
+    remove(&project)?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let resident = line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024;
+    let share = resident as f64 / weights as f64;
+    println!(
+        "startup: {} MiB resident with {} MiB of weights loaded: {:.1}% of them (under 5): {}",
+        resident >> 20,
+        weights >> 20,
+        100.0 * share,
+        verdict(share < 0.05)
+    );
     Ok(())
 }
