@@ -28,14 +28,18 @@ pub fn main(options: &Options) -> Result<()> {
     }
     let (mut faults, mut kernels) = (0, 0);
     for path in &paths {
-        let (file, threads) = if path.is_dir() {
-            (path.join("shaders/kernels.metal"), dispatched(&path.join("src/model.rs"))?)
+        let read = |file: &Path| fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
+        let (file, model) = if path.is_dir() {
+            (path.join("shaders/kernels.metal"), read(&path.join("src/model.rs"))?)
         } else {
-            (path.clone(), Vec::new())
+            (path.clone(), String::new())
         };
-        let source = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let threads = msl_gate::dispatched_threads(&model);
+        if path.is_dir() && threads.is_empty() {
+            bail!("{}: no table of kernels in model.rs", path.display());
+        }
+        let source = read(&file)?;
         let name = snapshots::relative(shell::root(), &file);
-        let threads: Vec<(&str, u32)> = threads.iter().map(|(name, count)| (name.as_str(), *count)).collect();
         let found = msl_gate::check(&source, &name, &GateOptions { threads: &threads, ..GateOptions::default() })?;
         for fault in &found {
             println!("{fault}");
@@ -48,20 +52,4 @@ pub fn main(options: &Options) -> Result<()> {
     }
     println!("check-msl: {} files, {kernels} kernels", paths.len());
     Ok(())
-}
-
-/// Threads per threadgroup of each kernel, from the table in `model.rs`.
-fn dispatched(model: &Path) -> Result<Vec<(String, u32)>> {
-    let text = fs::read_to_string(model).with_context(|| format!("cannot read {}", model.display()))?;
-    let field = |line: &str, name: &str| {
-        let value = line.split_once(name)?.1;
-        Some(value.split([',', '}']).next()?.trim().trim_matches('"').to_owned())
-    };
-    let specs = text.lines().filter(|line| line.contains("KernelSpec {"));
-    let found: Vec<(String, u32)> =
-        specs.filter_map(|line| Some((field(line, "name:")?, field(line, "threads:")?.parse().ok()?))).collect();
-    if found.is_empty() {
-        bail!("{}: no table of kernels", model.display());
-    }
-    Ok(found)
 }

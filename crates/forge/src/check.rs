@@ -96,18 +96,11 @@ fn gate(project: &Path) -> Result<Verdict, Error> {
         fs::read_to_string(&path).map_err(Error::io(&path))
     };
     let (source, model) = (read("shaders/kernels.metal")?, read("src/model.rs")?);
-    let threads: Vec<(&str, u32)> = model.lines().filter_map(dispatched).collect();
+    let threads = msl_gate::dispatched_threads(&model);
     let options = GateOptions { threads: &threads, ..GateOptions::default() };
     let faults = msl_gate::check(&source, "shaders/kernels.metal", &options)?;
     let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
     Ok(if lines.is_empty() { Verdict::Passed } else { Verdict::Failed(lines.join("\n")) })
-}
-
-/// A kernel's name and threads per threadgroup, from its line in the table of `model.rs`.
-fn dispatched(line: &str) -> Option<(&str, u32)> {
-    let fields = line.trim().strip_prefix("KernelSpec { name: \"")?;
-    let (name, rest) = fields.split_once("\", threads: ")?;
-    Some((name, rest.split(',').next()?.parse().ok()?))
 }
 
 /// Builds the project; the program's path.

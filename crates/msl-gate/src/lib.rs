@@ -34,6 +34,17 @@ impl Default for GateOptions<'_> {
     }
 }
 
+/// Threads per threadgroup of each kernel, from the table in a generated project's `model.rs`: lines that begin with
+/// `KernelSpec { name: "NAME", threads: N,`.
+pub fn dispatched_threads(model: &str) -> Vec<(&str, u32)> {
+    let spec = |line| {
+        let fields = str::trim(line).strip_prefix("KernelSpec { name: \"")?;
+        let (name, rest) = fields.split_once("\", threads: ")?;
+        Some((name, rest.split(',').next()?.parse().ok()?))
+    };
+    model.lines().filter_map(spec).collect()
+}
+
 /// One fault of a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Diagnostic {
