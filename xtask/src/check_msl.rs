@@ -25,6 +25,7 @@ pub fn main(options: &Options) -> Result<()> {
     if paths.is_empty() {
         let snapshots = shell::root().join("tests/snapshots");
         paths.extend(snapshots::CASES.map(|(name, _)| snapshots.join(name)));
+        paths.push(shell::root().join("crates/forge-runtime/src/profile/copy.metal"));
     }
     let (mut faults, mut kernels) = (0, 0);
     for path in &paths {

@@ -6,11 +6,12 @@ use askama::Template;
 use forge_formats::Format;
 use forge_frontend::graph::{Activation, RopePairing};
 use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
+use forge_plan::formula::{Formula, Linear};
 use forge_plan::kernel::{Access, AttentionKernel, Embed, Epilogue, Family, RopeAppend, Segment};
 use forge_plan::plan::{Arg, Choice, Dim, Step};
 use forge_plan::{KernelId, KvFormat, Plan};
 
-use crate::naming::{variant, wrap};
+use crate::naming::{grouped, variant, wrap};
 
 /// Numbers of rows that prefill kernels are tried with: less than a tile of anything, ragged, whole, one more.
 const ROWS: [usize; 4] = [1, 7, 64, 65];
@@ -24,6 +25,14 @@ pub struct ChecksFile<'a> {
     pub source: &'a str,
     pub tables: Vec<TableView>,
     pub checks: Vec<CheckView<'a>>,
+    pub costs: Vec<CostView<'a>>,
+}
+
+/// What a kernel moves and computes, as text.
+pub struct CostView<'a> {
+    pub name: &'a str,
+    pub bytes: String,
+    pub flops: String,
 }
 
 /// A table of RoPE frequencies.
@@ -68,6 +77,7 @@ impl<'a> ChecksFile<'a> {
             source,
             tables: plan.rope_tables.iter().enumerate().map(|(i, table)| rope_table(i, table)).collect(),
             checks: checks.collect(),
+            costs: (0..plan.kernels.len()).filter_map(|id| Some(cost(plan, id, &place(plan, id)?))).collect(),
         }
     }
 }
@@ -142,6 +152,13 @@ fn check<'a>(plan: &'a Plan, id: KernelId, place: &Place<'a>) -> CheckView<'a> {
             })
             .collect(),
     }
+}
+
+fn cost<'a>(plan: &'a Plan, id: KernelId, place: &Place<'a>) -> CostView<'a> {
+    let kernel = &plan.kernels[id];
+    let Formula { bytes, flops } = Formula::of(kernel, &place.step.grid);
+    let text = |l: Linear| [l.fixed, l.per_row, l.per_tile, l.per_position, l.per_part].map(grouped).join(", ");
+    CostView { name: &kernel.name, bytes: text(bytes), flops: text(flops) }
 }
 
 fn dim(dim: &Dim) -> String {

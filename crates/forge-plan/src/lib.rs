@@ -8,6 +8,7 @@ pub mod attention;
 pub mod barriers;
 pub mod costs;
 pub mod error;
+pub mod formula;
 pub mod fuse;
 pub mod geometry;
 pub mod kernel;

@@ -3,7 +3,10 @@
 use forge_formats::Format;
 use forge_frontend::graph::*;
 use forge_frontend::{Graph, ModelConfig};
-use forge_plan::{Plan, PlanOptions, costs, plan};
+use forge_plan::costs::StepSize;
+use forge_plan::formula::{Formula, Linear};
+use forge_plan::plan::{Choice, Dim};
+use forge_plan::{Plan, PlanOptions, attention, costs, plan};
 
 const HIDDEN: usize = 4096;
 const FFN: usize = 14_336;
@@ -143,6 +146,59 @@ fn decode_traffic_stays_near_the_lower_bound() {
         let input = costs::decode(&plan, 0).input_per_weight_byte();
         println!("{format}: {input:.2} requested input bytes per weight byte");
         assert!(input <= 3.0, "{format}: {input}");
+    }
+}
+
+/// Programs evaluate formulas; they give what the plan counts, at sizes that the coefficients were not taken from.
+#[test]
+fn formulas_are_exact() {
+    let plan = llama(Format::Q4_0);
+    let (mut prefill, mut decode) = (0, 0);
+    for (schedule, rows) in [(&plan.decode, &[1][..]), (&plan.prefill, &[1, 3, 64, 200][..])] {
+        let stages = [&schedule.embed, &schedule.head, &schedule.sample];
+        for step in stages.into_iter().chain(&schedule.blocks).flatten() {
+            let Choice::Fixed(id) = step.kernel else { panic!("one format has no tables") };
+            let windows: &[Option<usize>] = match plan.kernels[id].family {
+                forge_plan::Family::Embed(_) | forge_plan::Family::Gemv(_) | forge_plan::Family::Gemm(_) => &[None],
+                _ => &[None, Some(1), Some(100), Some(1024)],
+            };
+            for &window in windows {
+                let mut kernel = plan.kernels[id].clone();
+                set_window(&mut kernel.family, window);
+                let formula = Formula::of(&kernel, &step.grid);
+                for &rows in rows {
+                    for position in [0, 1, 7, 99, 100, 255, 256, 1023, 1024, 5000] {
+                        let size = StepSize { rows, position };
+                        let cost = costs::dispatch(&kernel, &step.grid, size);
+                        let seen = |position: usize| (position + 1).min(window.unwrap_or(usize::MAX));
+                        let parts = attention::parts(seen(position));
+                        let tiles = step.grid.iter().find_map(|dim| match dim {
+                            Dim::RowTiles(tile) => Some(rows.div_ceil(*tile)),
+                            _ => None,
+                        });
+                        let pairs = (position..position + rows).map(seen).sum();
+                        let value = |l: Linear, positions: usize| {
+                            let rows = [(l.per_row, rows), (l.per_tile, tiles.unwrap_or(0))];
+                            let variable = rows.into_iter().chain([(l.per_position, positions), (l.per_part, parts)]);
+                            l.fixed + variable.map(|(factor, count)| factor * count as u64).sum::<u64>()
+                        };
+                        let bytes = value(formula.bytes, rows - 1 + seen(position));
+                        let name = &kernel.name;
+                        assert_eq!(bytes, cost.read() + cost.written(), "{name}, window {window:?}: {size:?}");
+                        assert_eq!(value(formula.flops, pairs), cost.flops, "{name}, window {window:?}: {size:?}");
+                        if rows > 1 { prefill += 1 } else { decode += 1 }
+                    }
+                }
+            }
+        }
+    }
+    assert!(prefill > 300 && decode > 300, "{prefill} and {decode} comparisons");
+}
+
+fn set_window(family: &mut forge_plan::Family, window: Option<usize>) {
+    use forge_plan::Family as F;
+    if let F::AttentionTile(a) | F::AttentionDecode(a) | F::AttentionPart(a) | F::AttentionCombine(a) = family {
+        a.attention.window = window;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::gpu::KernelSpec;
+use super::gpu::{Gpu, KernelSpec};
 use super::sampler::{Sampler, Sampling};
 use super::{Error, Result};
 
@@ -90,6 +90,11 @@ pub trait LanguageModel: Send {
     /// Tokens that the KV cache holds.
     fn context(&self) -> usize;
 
+    /// The device it runs on; `None` for a model without kernels.
+    fn gpu(&self) -> Option<&Gpu> {
+        None
+    }
+
     /// Runs `tokens` at positions `position..position + tokens.len()` and appends the wanted logits rows, `[vocab]` f32 each,
     /// to `logits`. `keep_going` is asked once per tile of at most [`ModelInfo::prefill_tile`] tokens.
     ///
@@ -148,6 +153,10 @@ impl<M: LanguageModel + ?Sized> LanguageModel for Box<M> {
 
     fn context(&self) -> usize {
         (**self).context()
+    }
+
+    fn gpu(&self) -> Option<&Gpu> {
+        (**self).gpu()
     }
 
     fn prefill(

@@ -13,6 +13,7 @@
 //! * [`memory`]: a bound for what a stranger's template takes.
 //! * [`generation`]: the token loop with stop strings, limits and cancellation.
 //! * [`verify`]: every kernel against a reference implementation.
+//! * [`profile`]: GPU time and bytes of each kernel.
 //! * [`cli`], [`server`]: what a user touches.
 
 pub mod assets;
@@ -24,6 +25,7 @@ pub mod gpu;
 pub mod language_model;
 pub mod memory;
 pub mod philox;
+pub mod profile;
 pub mod python_json;
 pub mod sampler;
 pub mod server;

@@ -15,7 +15,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// A program without kernels.
-static CHECKS: Checks = Checks { forge_version: "0", source: &Source::new("", &[]), kernels: &[] };
+static CHECKS: Checks = Checks { forge_version: "0", source: &Source::new("", &[]), kernels: &[], costs: &[] };
 
 const HEADER: &str = r#"{"x":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}"#;
 
@@ -229,6 +229,11 @@ fn errors(folder: &Path) {
         (&["tokenize", "--chat", "/no/such/file"], "/no/such/file: No such file or directory"),
         (&["tokenize", "--chat", broken], "broken.json: EOF while parsing"),
         (&["bench", "--prompt", "600"], "the prompt is 600 tokens long, which does not fit the context of 256 tokens"),
+        (
+            &["profile", "--prompt", "300"],
+            "the prompt is 300 tokens long, which does not fit the context of 256 tokens",
+        ),
+        (&["profile"], "this model has no kernels"),
     ] {
         let output = run(&mut command(folder, args));
         let text = stderr(&output);
@@ -239,6 +244,7 @@ fn errors(folder: &Path) {
     for args in [
         &["generate"][..],
         &["nonsense"],
+        &["profile", "--bandwidth", "0"],
         &["logits", "--ids", "x", "-o", "y"],
         &["generate", "--max-tokens", "many", "x"],
     ] {
@@ -256,12 +262,23 @@ fn errors(folder: &Path) {
 
 fn help(folder: &Path) {
     let text = stdout(&run(&mut command(folder, &["--help"])));
-    for words in
-        ["Examples:", "generate", "chat", "serve", "logits", "tokenize", "info", "bench", "verify", "hash-model"]
-    {
+    for words in [
+        "Examples:",
+        "generate",
+        "chat",
+        "serve",
+        "logits",
+        "tokenize",
+        "info",
+        "bench",
+        "profile",
+        "verify",
+        "hash-model",
+    ] {
         assert!(text.contains(words), "{words}: {text}");
     }
     assert!(stdout(&run(&mut command(folder, &["generate", "--help"]))).contains("--repeat-penalty"));
+    assert!(stdout(&run(&mut command(folder, &["profile", "--help"]))).contains("profile --context 4096"));
 }
 
 fn a_closed_pipe_is_quiet(folder: &Path) {

@@ -134,7 +134,7 @@ fn broken_kernels_are_errors() {
     let broken =
         Source::new("#include <metal_stdlib>\nkernel void scale(device float* x [[buffer(0)]]) { x[0] = y; }", &[]);
     match Gpu::open(&broken, &SPECS) {
-        Err(GpuError::Compile { log }) => assert!(log.contains('y') && log.contains('2'), "{log}"),
+        Err(GpuError::Compile { log, .. }) => assert!(log.contains('y') && log.contains('2'), "{log}"),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it compiles"),
     }

@@ -228,7 +228,12 @@ fn failing(metal: &'static str) -> Vec<(&'static str, String)> {
     let folder = tempfile::tempdir().expect("a folder");
     let (path, info) = weights_file(folder.path());
     let weights = Weights::open(&path, info).expect("the weights");
-    let checks = Checks { forge_version: "0", source: Box::leak(Box::new(Source::new(metal, &[]))), kernels: &CHECKS };
+    let checks = Checks {
+        forge_version: "0",
+        source: Box::leak(Box::new(Source::new(metal, &[]))),
+        kernels: &CHECKS,
+        costs: &[],
+    };
     let verifier = Verifier::new(&checks, info, &weights).expect("a device");
     let mut failing = Vec::new();
     for check in verifier.checks() {

@@ -8,6 +8,7 @@ mod chat;
 mod generate;
 mod info;
 mod logits;
+mod profile;
 mod serve;
 mod terminal;
 mod tokenize;
@@ -59,6 +60,8 @@ enum Command {
     Info,
     /// Measure tokens per second.
     Bench(bench::Options),
+    /// Measure GPU time and bytes of each kernel.
+    Profile(profile::Options),
     /// Check that the weights are whole, and every kernel against a reference on this device.
     Verify,
 }
@@ -170,6 +173,7 @@ pub fn run<M: LanguageModel + 'static>(
         Command::Tokenize(options) => tokenize::run(&program, &options),
         Command::Info => info::run(&program),
         Command::Bench(options) => bench::run(program, &options),
+        Command::Profile(options) => profile::run(program, &options),
         Command::Verify => verify::run(&program),
     };
     match result {
@@ -193,7 +197,7 @@ fn parse(info: &ModelInfo) -> Result<Cli, clap::Error> {
     let examples = format!(
         "Examples:\n  {name} generate \"Once upon a time\"\n  {name} generate --raw --temperature 0 --max-tokens 50 \"Once upon\"\n  \
          echo \"Tell me a story.\" | {name} generate -\n  {name} chat --system \"Be brief.\"\n  {name} serve --port 8080\n  \
-         {name} bench --prompt 512 --gen 64"
+         {name} bench --prompt 512 --gen 64\n  {name} profile --context 4096 --trace trace.json"
     );
     let command = Cli::command().name(name).about(about).after_help(examples);
     Cli::from_arg_matches(&command.try_get_matches()?)

@@ -31,6 +31,14 @@ pub(super) fn ask(text: &str) {
     let _ = write!(err, "{}", paint("1", text)).and_then(|()| err.flush());
 }
 
+/// What is being done, in place of what was said before; on terminals only. Nothing to say clears the line.
+pub(super) fn progress(text: &str) {
+    let mut err = std::io::stderr().lock();
+    if err.is_terminal() {
+        let _ = write!(err, "\r\x1b[K{text}").and_then(|()| err.flush());
+    }
+}
+
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

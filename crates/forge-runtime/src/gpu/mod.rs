@@ -11,6 +11,7 @@ mod fault;
 mod mapped;
 #[cfg(target_os = "macos")]
 mod metal;
+mod recording;
 #[cfg(not(target_os = "macos"))]
 mod software;
 
@@ -19,13 +20,18 @@ pub use fault::explain_fault;
 pub use mapped::{Mapped, plan_views};
 #[cfg(target_os = "macos")]
 pub use metal::{Commands, Gpu, Kernel, Pending, pool, prepare_process};
+pub use recording::{Dispatch, Recorder};
 #[cfg(not(target_os = "macos"))]
 pub use software::{Commands, Gpu, Kernel, Pending, pool, prepare_process};
 
 #[cfg(target_os = "macos")]
 use metal::Storage;
+use recording::Page;
 #[cfg(not(target_os = "macos"))]
 use software::Storage;
+
+/// Whether the device is the software one, whose times say nothing about a GPU.
+pub const SOFTWARE: bool = cfg!(not(target_os = "macos"));
 
 /// Threads of a simdgroup; the kernels are written for it.
 pub const SIMD_WIDTH: usize = 32;
@@ -41,19 +47,27 @@ pub struct KernelSpec {
     pub threadgroup_bytes: u32,
 }
 
-/// The kernels of a model.
+/// Kernels to be compiled.
 #[derive(Debug, Clone, Copy)]
 pub struct Source {
-    /// The text of `kernels.metal`.
+    /// The file's name, for messages.
+    pub file: &'static str,
+    /// Its text.
     pub metal: &'static str,
     /// What `build.rs` made of it: a metallib on macOS, a shared object for the software device elsewhere.
     pub compiled: Option<&'static [u8]>,
 }
 
 impl Source {
-    /// Takes an empty `compiled` for "was not compiled at build time", which lets `build.rs` always write the file.
+    /// The model's `kernels.metal`. Takes an empty `compiled` for "was not compiled at build time", which lets `build.rs`
+    /// always write the file.
     pub const fn new(metal: &'static str, compiled: &'static [u8]) -> Self {
-        Self { metal, compiled: if compiled.is_empty() { None } else { Some(compiled) } }
+        Self { file: "kernels.metal", metal, compiled: if compiled.is_empty() { None } else { Some(compiled) } }
+    }
+
+    /// A file that is compiled when it is needed.
+    pub const fn text(file: &'static str, metal: &'static str) -> Self {
+        Self { file, metal, compiled: None }
     }
 }
 
@@ -105,8 +119,10 @@ pub enum GpuError {
         reason: &'static str,
     },
     /// The kernels do not compile; the compiler's messages follow in full.
-    #[error("kernels.metal does not compile:\n{log}")]
+    #[error("{file} does not compile:\n{log}")]
     Compile {
+        /// The file.
+        file: &'static str,
         /// Everything the compiler said.
         log: String,
     },

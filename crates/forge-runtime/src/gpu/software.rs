@@ -18,14 +18,16 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use serde_json::{Value, json};
 
-use super::{Buffer, GpuError, GpuTime, KernelSpec, Limits, Mapped, Slice, Source, plan_views};
+use super::{Buffer, GpuError, GpuTime, KernelSpec, Limits, Mapped, Page, Recorder, Slice, Source, plan_views};
 
 /// The software device with every kernel of the model compiled.
 pub struct Gpu {
     device: metal_sim::Device,
     kernels: Vec<Kernel>,
     limits: Limits,
+    checked: bool,
     mutation: Mutation,
+    recorder: Recorder,
 }
 
 /// What tests of checked mode change; see the environment above.
@@ -58,7 +60,15 @@ impl Mutation {
 #[derive(Clone)]
 pub struct Kernel {
     kernel: metal_sim::Kernel,
+    name: &'static str,
     threads: u32,
+}
+
+impl Kernel {
+    /// Name of the kernel function.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
 }
 
 #[derive(Clone)]
@@ -92,10 +102,7 @@ impl Gpu {
             .and_then(|value| value.parse::<usize>().ok())
             .or_else(|| std::thread::available_parallelism().ok().map(NonZero::get))
             .unwrap_or(1);
-        let compile = |text: &str| {
-            metal_sim::Library::from_source(text, "kernels.metal", &metal_sim::CompileOptions { checked })
-                .map_err(|error| GpuError::Compile { log: error.to_string() })
-        };
+        let compile = |text: &str| compile(text, source.file, checked);
         let failed = |reason: String| GpuError::Library { reason };
         let library = match (source.compiled, std::env::var_os("METAL_SIM_KERNELS").filter(|_| checked)) {
             (_, Some(path)) if Path::new(&path).extension().is_some_and(|extension| extension == "so") => {
@@ -110,23 +117,31 @@ impl Gpu {
             }
             _ => compile(source.metal)?,
         };
-        let kernels = specs
-            .iter()
-            .map(|spec| {
-                let kernel = library.kernel(spec.name).ok_or(GpuError::NoKernel { name: spec.name })?;
-                Ok(Kernel { kernel, threads: spec.threads })
-            })
-            .collect::<Result<_, GpuError>>()?;
         Ok(Self {
             device: metal_sim::Device::new(threads),
-            kernels,
+            kernels: find(&library, specs)?,
             limits: Limits {
                 name: format!("software Metal device ({threads} threads)"),
                 max_buffer_bytes: u64::MAX,
                 working_set_bytes: None,
             },
+            checked,
             mutation: if checked { Mutation::from_environment()? } else { Mutation::default() },
+            recorder: Recorder::default(),
         })
+    }
+
+    /// Compiles more kernels for this device, each of `specs`.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub fn compile(&self, source: &Source, specs: &'static [KernelSpec]) -> Result<Vec<Kernel>, GpuError> {
+        find(&compile(source.metal, source.file, self.checked)?, specs)
+    }
+
+    /// Keeps what command buffers hold, once started.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// Name and sizes of the device.
@@ -178,8 +193,22 @@ impl Gpu {
             skip: skip.as_ref().filter(|(skipped, _)| skipped == label).map(|(_, index)| *index),
             reports: reports.clone(),
             counters: counters.clone(),
+            page: self.recorder.page(),
         }
     }
+}
+
+fn compile(text: &str, file: &'static str, checked: bool) -> Result<metal_sim::Library, GpuError> {
+    metal_sim::Library::from_source(text, file, &metal_sim::CompileOptions { checked })
+        .map_err(|error| GpuError::Compile { file, log: error.to_string() })
+}
+
+fn find(library: &metal_sim::Library, specs: &'static [KernelSpec]) -> Result<Vec<Kernel>, GpuError> {
+    let find = |spec: &'static KernelSpec| {
+        let kernel = library.kernel(spec.name).ok_or(GpuError::NoKernel { name: spec.name })?;
+        Ok(Kernel { kernel, name: spec.name, threads: spec.threads })
+    };
+    specs.iter().map(find).collect()
 }
 
 /// A command buffer being filled.
@@ -191,11 +220,15 @@ pub struct Commands {
     skip: Option<usize>,
     reports: Option<Arc<File>>,
     counters: Option<Arc<File>>,
+    page: Option<Page>,
 }
 
 impl Commands {
     /// Adds a dispatch of `threadgroups` threadgroups; `args[i]` is `[[buffer(i)]]`.
     pub fn dispatch(&mut self, kernel: &Kernel, args: &[&Slice], threadgroups: [u32; 3]) {
+        if let Some(page) = &mut self.page {
+            page.dispatch(kernel, args, threadgroups);
+        }
         let bindings: Vec<metal_sim::Binding<'_>> = args
             .iter()
             .map(|slice| metal_sim::Binding {
@@ -209,6 +242,9 @@ impl Commands {
 
     /// Makes what the dispatches before it wrote visible to those after it.
     pub fn barrier(&mut self) {
+        if let Some(page) = &mut self.page {
+            page.barrier();
+        }
         if self.skip != Some(self.barriers) {
             self.commands.barrier();
         }
@@ -217,7 +253,10 @@ impl Commands {
 
     /// Hands the command buffer to the device.
     pub fn commit(self) -> Pending {
-        let Self { commands, label, barriers, reports, counters, .. } = self;
+        let Self { commands, label, barriers, reports, counters, page, .. } = self;
+        if let Some(page) = page {
+            page.commit();
+        }
         Pending { submission: commands.commit(), label, barriers, reports, counters }
     }
 }

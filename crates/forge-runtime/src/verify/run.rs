@@ -217,7 +217,7 @@ impl Operation {
     }
 
     /// How the context is cut, for the kernels of a split one.
-    pub(super) fn split(&self) -> Option<Split> {
+    pub fn split(&self) -> Option<Split> {
         match self {
             Self::Attention(attention) => attention.split,
             Self::AttentionCombine { split, .. } => Some(*split),

@@ -1,9 +1,10 @@
 //! What a generated project says of its kernels, as data: `src/checks.rs` holds the table.
 
 use super::super::gpu::Source;
+use super::super::profile::Cost;
 pub use super::packed::Format;
 
-/// Every kernel of a project, for `verify`.
+/// Every kernel of a project, for `verify`, `profile` and `tune`.
 #[derive(Debug)]
 pub struct Checks {
     /// Version of Forge that generated the project.
@@ -12,6 +13,8 @@ pub struct Checks {
     pub source: &'static Source,
     /// One entry per kernel.
     pub kernels: &'static [KernelCheck],
+    /// What each kernel moves and computes, in the same order.
+    pub costs: &'static [Cost],
 }
 
 /// One kernel, how the schedule dispatches it, and what it computes.

@@ -499,6 +499,10 @@ impl LanguageModel for Model {
         self.context
     }
 
+    fn gpu(&self) -> Option<&Gpu> {
+        Some(&self.gpu)
+    }
+
     fn prefill(
         &mut self,
         tokens: &[u32],

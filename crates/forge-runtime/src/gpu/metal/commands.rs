@@ -8,7 +8,7 @@ use objc2_metal::{
     MTLComputeCommandEncoder, MTLDispatchType, MTLSize,
 };
 
-use super::super::{GpuError, GpuTime, Slice, explain_fault};
+use super::super::{GpuError, GpuTime, Page, Slice, explain_fault};
 use super::Kernel;
 
 type CommandBuffer = Retained<ProtocolObject<dyn MTLCommandBuffer>>;
@@ -19,6 +19,7 @@ pub struct Commands {
     /// `None` if Metal gave no command buffer or encoder, and once committed.
     open: Option<(CommandBuffer, Encoder)>,
     label: String,
+    page: Option<Page>,
 }
 
 // SAFETY: Metal asks that a command buffer and its encoder are not used by two threads at once, which owning them ensures; they may
@@ -26,17 +27,20 @@ pub struct Commands {
 unsafe impl Send for Commands {}
 
 impl Commands {
-    pub(super) fn new(queue: &ProtocolObject<dyn MTLCommandQueue>, label: &str) -> Self {
+    pub(super) fn new(queue: &ProtocolObject<dyn MTLCommandQueue>, label: &str, page: Option<Page>) -> Self {
         let open = queue.commandBuffer().and_then(|commands| {
             commands.setLabel(Some(&NSString::from_str(label)));
             let encoder = commands.computeCommandEncoderWithDispatchType(MTLDispatchType::Concurrent)?;
             Some((commands, encoder))
         });
-        Self { open, label: label.to_owned() }
+        Self { open, label: label.to_owned(), page }
     }
 
     /// Adds a dispatch of `threadgroups` threadgroups; `args[i]` is `[[buffer(i)]]`.
     pub fn dispatch(&mut self, kernel: &Kernel, args: &[&Slice], threadgroups: [u32; 3]) {
+        if let Some(page) = &mut self.page {
+            page.dispatch(kernel, args, threadgroups);
+        }
         let Some((_, encoder)) = &self.open else { return };
         encoder.setComputePipelineState(&kernel.pipeline);
         for (index, slice) in args.iter().enumerate() {
@@ -53,6 +57,9 @@ impl Commands {
 
     /// Makes what the dispatches before it wrote visible to those after it.
     pub fn barrier(&mut self) {
+        if let Some(page) = &mut self.page {
+            page.barrier();
+        }
         if let Some((_, encoder)) = &self.open {
             encoder.memoryBarrierWithScope(MTLBarrierScope::Buffers);
         }
@@ -65,6 +72,9 @@ impl Commands {
             commands.commit();
             commands
         });
+        if let Some(page) = self.page.take() {
+            page.commit();
+        }
         Pending { commands, label: std::mem::take(&mut self.label) }
     }
 }

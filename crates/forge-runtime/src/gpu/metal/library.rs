@@ -30,12 +30,12 @@ pub(super) fn pipelines(
             return Ok(pipelines);
         }
     }
-    let library = compile(device, source.metal)?;
+    let library = compile(device, source)?;
     build(device, &library, specs)
 }
 
 /// Compiles the text. Warnings alone are no failure: what counts is whether a library came back.
-fn compile(device: &ProtocolObject<dyn MTLDevice>, text: &str) -> Result<Library, GpuError> {
+fn compile(device: &ProtocolObject<dyn MTLDevice>, source: &Source) -> Result<Library, GpuError> {
     let options = MTLCompileOptions::new();
     // Unset, the version would follow the SDK that this program was linked with. 3.0 is macOS 13's.
     options.setLanguageVersion(MTLLanguageVersion::Version3_0);
@@ -47,8 +47,8 @@ fn compile(device: &ProtocolObject<dyn MTLDevice>, text: &str) -> Result<Library
         options.setFastMathEnabled(true);
     }
     device
-        .newLibraryWithSource_options_error(&NSString::from_str(text), Some(&options))
-        .map_err(|error| GpuError::Compile { log: words(&error) })
+        .newLibraryWithSource_options_error(&NSString::from_str(source.metal), Some(&options))
+        .map_err(|error| GpuError::Compile { file: source.file, log: words(&error) })
 }
 
 fn build(

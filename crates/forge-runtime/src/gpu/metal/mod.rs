@@ -21,7 +21,7 @@ use objc2_metal::{
     MTLResource, MTLResourceOptions,
 };
 
-use super::{Buffer, GpuError, KernelSpec, Limits, Mapped, SIMD_WIDTH, Source, plan_views};
+use super::{Buffer, GpuError, KernelSpec, Limits, Mapped, Recorder, SIMD_WIDTH, Source, plan_views};
 pub use commands::{Commands, Pending};
 use residency::Residency;
 
@@ -36,13 +36,22 @@ pub struct Gpu {
     kernels: Vec<Kernel>,
     residency: Option<Residency>,
     limits: Limits,
+    recorder: Recorder,
 }
 
 /// A kernel ready to be dispatched.
 #[derive(Clone)]
 pub struct Kernel {
     pipeline: Retained<ProtocolObject<dyn MTLComputePipelineState>>,
+    name: &'static str,
     threads: u32,
+}
+
+impl Kernel {
+    /// Name of the kernel function.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
 }
 
 #[derive(Clone)]
@@ -87,18 +96,24 @@ impl Gpu {
                 max_buffer_bytes: device.maxBufferLength() as u64,
                 working_set_bytes: Some(device.recommendedMaxWorkingSetSize()).filter(|bytes| *bytes > 0),
             };
-            let kernels = library::pipelines(&device, source, specs)?
-                .into_iter()
-                .zip(specs)
-                .map(|(pipeline, spec)| {
-                    check_pipeline(&device, &limits.name, &pipeline, spec)?;
-                    Ok(Kernel { pipeline, threads: spec.threads })
-                })
-                .collect::<Result<_, GpuError>>()?;
+            let kernels = kernels(&device, &limits.name, source, specs)?;
             let queue = device.newCommandQueue().ok_or(GpuError::NoDevice)?;
             let residency = Residency::new(&device, &queue);
-            Ok(Self { device, queue, kernels, residency, limits })
+            Ok(Self { device, queue, kernels, residency, limits, recorder: Recorder::default() })
         })
+    }
+
+    /// Compiles more kernels for this device, each of `specs`.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub fn compile(&self, source: &Source, specs: &'static [KernelSpec]) -> Result<Vec<Kernel>, GpuError> {
+        autoreleasepool(|_| kernels(&self.device, &self.limits.name, source, specs))
+    }
+
+    /// Keeps what command buffers hold, once started.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// Name and sizes of the device.
@@ -150,7 +165,7 @@ impl Gpu {
         if let Some(residency) = &self.residency {
             residency.keep_warm();
         }
-        Commands::new(&self.queue, label)
+        Commands::new(&self.queue, label, self.recorder.page())
     }
 
     /// A buffer over `len` bytes of the mapping from `start` on, both on page boundaries. `None` if the device makes no such
@@ -198,6 +213,23 @@ impl Gpu {
             residency.add(&storage.0);
         }
     }
+}
+
+/// A pipeline for each of `specs`, checked.
+fn kernels(
+    device: &ProtocolObject<dyn MTLDevice>,
+    device_name: &str,
+    source: &Source,
+    specs: &'static [KernelSpec],
+) -> Result<Vec<Kernel>, GpuError> {
+    library::pipelines(device, source, specs)?
+        .into_iter()
+        .zip(specs)
+        .map(|(pipeline, spec)| {
+            check_pipeline(device, device_name, &pipeline, spec)?;
+            Ok(Kernel { pipeline, name: spec.name, threads: spec.threads })
+        })
+        .collect()
 }
 
 fn check_pipeline(

@@ -1,0 +1,134 @@
+//! `profile`: GPU time, bytes and share of the memory's bandwidth by kernel, as a table and as a trace.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::super::gpu::SOFTWARE;
+use super::super::profile::{Pass, Role, Size, measure_bandwidth, profile, record_decode, record_prefill, trace};
+use super::super::{Error, LanguageModel, Result};
+use super::{Program, terminal};
+
+/// Tokens of the prompt where none are asked for.
+const PROMPT: usize = 512;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  profile                                    a token at the end of the default context, and a prompt
+  profile --context 4096 --prompt 0          a token after 4095 others, no prompt
+  profile --bandwidth 273 --trace out.json   against 273 GB/s; a trace for chrome://tracing or ui.perfetto.dev")]
+pub(super) struct Options {
+    /// Tokens of the prompt; 0 leaves this part out [default: 512 or what the context holds].
+    #[arg(long, value_name = "N")]
+    prompt: Option<usize>,
+    /// The memory's bandwidth [default: measured by copying].
+    #[arg(long, value_name = "GB/S", value_parser = positive)]
+    bandwidth: Option<f64>,
+    /// Write a Chrome trace to this file.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if value > 0.0 && f64::is_finite(value) => Ok(value),
+        _ => Err("not a number above 0".to_owned()),
+    }
+}
+
+pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Options) -> Result<()> {
+    let checks = program.checks;
+    let info = program.info;
+    let mut model = program.model()?;
+    let context = model.context();
+    let prompt = options.prompt.unwrap_or(PROMPT.min(context));
+    if prompt > context {
+        return Err(Error::PromptTooLong { tokens: prompt, context });
+    }
+    let device = gpu(&model)?.limits().name.clone();
+    terminal::progress("measuring the memory's bandwidth");
+    let bandwidth = match options.bandwidth {
+        Some(given) => given * 1e9,
+        None => measure_bandwidth(gpu(&model)?)?,
+    };
+    terminal::progress("");
+    let source = if options.bandwidth.is_some() { "as given" } else { "by copying" };
+    terminal::print(&format!("device     {device}\nbandwidth  {:.1} GB/s, {source}\n", bandwidth / 1e9))?;
+    if SOFTWARE {
+        terminal::print("These are times of the software device: they say nothing about a GPU.\n")?;
+    }
+    let mut prompt_passes = Vec::new();
+    let tokens: Vec<u32> = (0..prompt).map(|index| (index.wrapping_mul(7919) % info.vocab_size) as u32).collect();
+    for (index, tile) in tokens.chunks(info.prefill_tile.max(1)).enumerate() {
+        let position = index * info.prefill_tile;
+        let buffers = record_prefill(&mut model, tile, position)?;
+        let size = Size { rows: tile.len(), position };
+        let mut progress = |kernel: &str| terminal::progress(&format!("prompt, tokens from {position}: {kernel}"));
+        prompt_passes.push(profile(gpu(&model)?, checks, &buffers, size, &mut progress)?);
+    }
+    let size = Size { rows: 1, position: context - 1 };
+    let buffers = record_decode(&mut model, size.position)?;
+    let mut progress = |kernel: &str| terminal::progress(&format!("decode: {kernel}"));
+    let decode_passes = [profile(gpu(&model)?, checks, &buffers, size, &mut progress)?];
+    terminal::progress("");
+    terminal::print(&table(&format!("decode, one token in a context of {context}"), &decode_passes, bandwidth))?;
+    if prompt > 0 {
+        terminal::print(&table(&format!("prompt of {prompt} tokens"), &prompt_passes, bandwidth))?;
+    }
+    let Some(path) = &options.trace else { return Ok(()) };
+    let timelines = [("decode", &decode_passes[..]), ("prompt", &prompt_passes[..])];
+    let text = format!("{}\n", trace(&device, &timelines));
+    std::fs::write(path, text).map_err(|source| Error::Io { path: path.clone(), source })?;
+    terminal::note(&format!("wrote {}", path.display()));
+    Ok(())
+}
+
+/// The device of a model that has kernels.
+pub(super) fn gpu<M: LanguageModel>(model: &M) -> Result<&super::super::gpu::Gpu> {
+    model.gpu().ok_or_else(|| Error::Usage("this model has no kernels".to_owned()))
+}
+
+/// One line per kernel over all passes, and the sums.
+fn table(title: &str, passes: &[Pass], bandwidth: f64) -> String {
+    let mut roles: Vec<Role> = Vec::new();
+    for role in passes.iter().flat_map(|pass| &pass.roles) {
+        match roles.iter_mut().find(|known| known.kernel == role.kernel) {
+            Some(known) => {
+                known.dispatches += role.dispatches;
+                known.seconds += role.seconds;
+                known.bytes += role.bytes;
+                known.flops += role.flops;
+            }
+            None => roles.push(role.clone()),
+        }
+    }
+    let sum = Role {
+        kernel: "sum",
+        dispatches: roles.iter().map(|role| role.dispatches).sum(),
+        seconds: roles.iter().map(|role| role.seconds).sum(),
+        bytes: roles.iter().map(|role| role.bytes).sum(),
+        flops: roles.iter().map(|role| role.flops).sum(),
+    };
+    let whole = Role { kernel: "whole", seconds: passes.iter().map(|pass| pass.seconds).sum(), ..sum.clone() };
+    let width = roles.iter().map(|role| role.kernel.len()).max().unwrap_or(0).max("kernel".len());
+    let mut text = format!(
+        "\n{title}\n{:width$}  {:>10}  {:>9}  {:>9}  {:>6}  {:>10}  {:>8}  {:>8}  {:>9}\n",
+        "kernel", "dispatches", "us each", "ms", "share", "MB", "GB/s", "roofline", "GFLOP/s"
+    );
+    for role in roles.iter().chain([&sum, &whole]) {
+        let rate = role.bytes as f64 / role.seconds.max(1e-9);
+        text += &format!(
+            "{:width$}  {:>10}  {:>9.2}  {:>9.3}  {:>5.1}%  {:>10.3}  {:>8.1}  {:>7.1}%  {:>9.1}\n",
+            role.kernel,
+            role.dispatches,
+            role.seconds * 1e6 / role.dispatches.max(1) as f64,
+            role.seconds * 1e3,
+            100.0 * role.seconds / sum.seconds.max(1e-9),
+            role.bytes as f64 / 1e6,
+            rate / 1e9,
+            100.0 * rate / bandwidth,
+            role.flops as f64 / role.seconds.max(1e-9) / 1e9
+        );
+    }
+    text + "sum: kernels by themselves; whole: the schedule as it runs, where they may overlap\n"
+}

@@ -1,0 +1,75 @@
+//! What command buffers hold, kept on request: `profile` and `tune` run parts of a schedule again.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Kernel, Slice};
+
+/// One dispatch of a command buffer.
+#[derive(Clone)]
+pub struct Dispatch {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// `arguments[i]` is `[[buffer(i)]]`.
+    pub arguments: Vec<Slice>,
+    /// Threadgroups.
+    pub threadgroups: [u32; 3],
+    /// Whether a barrier precedes it.
+    pub barrier: bool,
+}
+
+/// Keeps the dispatches of a [`Gpu`](super::Gpu)'s command buffers while it is on. Clones share what is kept.
+#[derive(Clone, Default)]
+pub struct Recorder {
+    /// Dispatches by command buffer; `None` while off.
+    kept: Arc<Mutex<Option<Vec<Vec<Dispatch>>>>>,
+}
+
+impl Recorder {
+    /// Keeps what is committed from now on.
+    pub fn start(&self) {
+        *self.lock() = Some(Vec::new());
+    }
+
+    /// Gives what was committed since the start, command buffer by command buffer.
+    pub fn stop(&self) -> Vec<Vec<Dispatch>> {
+        self.lock().take().unwrap_or_default()
+    }
+
+    /// For a new command buffer; `None` while off.
+    pub(super) fn page(&self) -> Option<Page> {
+        self.lock().is_some().then(|| Page { recorder: self.clone(), dispatches: Vec::new(), barrier: false })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Vec<Dispatch>>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is kept of one command buffer.
+pub(super) struct Page {
+    recorder: Recorder,
+    dispatches: Vec<Dispatch>,
+    /// A barrier came after the last dispatch.
+    barrier: bool,
+}
+
+impl Page {
+    pub(super) fn dispatch(&mut self, kernel: &Kernel, arguments: &[&Slice], threadgroups: [u32; 3]) {
+        self.dispatches.push(Dispatch {
+            kernel: kernel.clone(),
+            arguments: arguments.iter().map(|slice| (*slice).clone()).collect(),
+            threadgroups,
+            barrier: std::mem::take(&mut self.barrier),
+        });
+    }
+
+    pub(super) fn barrier(&mut self) {
+        self.barrier = true;
+    }
+
+    pub(super) fn commit(self) {
+        if let Some(kept) = self.recorder.lock().as_mut() {
+            kept.push(self.dispatches);
+        }
+    }
+}

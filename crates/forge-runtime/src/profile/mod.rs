@@ -1,0 +1,217 @@
+//! Where the GPU's time goes: each kernel's share of a decode step and of a prompt, next to the bytes it moves.
+//!
+//! Apple GPUs report no dependable times of single dispatches, so whole command buffers are timed. The model runs once
+//! while its dispatches are recorded; then all dispatches of one kernel (its role in every layer, with every layer's
+//! weights, so that no cache holds them) run again by themselves, with the barriers that the schedule has between them.
+//! They write over the model's activations, which hold nothing of value here.
+
+mod bandwidth;
+mod trace;
+
+pub use bandwidth::measure_bandwidth;
+pub use trace::trace;
+
+use super::gpu::{Dispatch, Gpu, pool};
+use super::sampler::Sampling;
+use super::verify::{Checks, Dim, KernelCheck, Operation};
+use super::{LanguageModel, LogitRows, Result};
+
+/// Seconds that a timed command buffer should at least take: what a command buffer costs by itself is little then.
+const LONG_ENOUGH: f64 = 0.005;
+/// Most dispatches of a command buffer.
+const MOST_DISPATCHES: usize = 4096;
+/// Seconds to spend on the runs of one kernel, and how many those are at most.
+const BUDGET: f64 = 0.25;
+const RUNS: usize = 9;
+
+/// Bytes that one dispatch reads and writes, each once, and its multiplications and additions: fixed, per row of the
+/// step, per tile of rows, per position of the cache that is read (of operations: per pair of a row and a position it
+/// sees), per part of a split context.
+#[derive(Debug, Clone, Copy)]
+pub struct Cost {
+    /// Bytes.
+    pub bytes: [u64; 5],
+    /// Operations.
+    pub flops: [u64; 5],
+}
+
+/// Size of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Tokens in the step.
+    pub rows: usize,
+    /// Position of the first of them.
+    pub position: usize,
+}
+
+impl Cost {
+    /// Bytes and operations of one dispatch of a kernel at a size.
+    pub fn at(&self, size: Size, check: &KernelCheck) -> (u64, u64) {
+        let split = check.operation.split();
+        let window = match check.operation {
+            Operation::Attention(attention) => attention.window,
+            _ => split.and_then(|split| split.window),
+        };
+        let tiles = check.grid.iter().find_map(|dim| match dim {
+            Dim::RowTiles(rows) => Some(size.rows.div_ceil(*rows)),
+            _ => None,
+        });
+        let seen = |position: usize| (position + 1).min(window.unwrap_or(usize::MAX));
+        let parts = split.map_or(1, |split| split.parts(size.position));
+        let pairs: usize = (size.position..size.position + size.rows).map(seen).sum();
+        let sum = |[fixed, row, tile, position, part]: [u64; 5], positions: usize| {
+            let rows = row * size.rows as u64 + tile * tiles.unwrap_or(0) as u64;
+            fixed + rows + position * positions as u64 + part * parts as u64
+        };
+        (sum(self.bytes, size.rows - 1 + seen(size.position)), sum(self.flops, pairs))
+    }
+}
+
+/// All dispatches of one kernel in a pass.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Role {
+    /// The kernel's name.
+    pub kernel: &'static str,
+    /// Dispatches.
+    pub dispatches: usize,
+    /// Seconds of all of them.
+    pub seconds: f64,
+    /// Bytes that all of them read and write.
+    pub bytes: u64,
+    /// Operations of all of them.
+    pub flops: u64,
+}
+
+/// One decode step, or one tile of a prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pass {
+    /// Its size.
+    pub size: Size,
+    /// Seconds of its command buffers, as the schedule has them.
+    pub seconds: f64,
+    /// Its kernels, in the order in which they first run.
+    pub roles: Vec<Role>,
+    /// Index into `roles` of each dispatch, in order.
+    pub order: Vec<usize>,
+}
+
+/// The dispatches of a decode step after `position` tokens, the choice of the next token included. Command buffer by
+/// command buffer.
+///
+/// # Errors
+/// As [`LanguageModel::generate`].
+pub fn record_decode<M: LanguageModel>(model: &mut M, position: usize) -> Result<Vec<Vec<Dispatch>>> {
+    let Some(recorder) = model.gpu().map(|gpu| gpu.recorder().clone()) else { return Ok(Vec::new()) };
+    recorder.start();
+    let end = model.context();
+    let result = model.generate(0, position, &Sampling::default(), &[], &mut |_| false);
+    let mut buffers = recorder.stop();
+    // A step ahead is on its way before the first token is known, unless the context ends.
+    if position + 1 < end {
+        buffers.truncate(buffers.len() / 2);
+    }
+    result.map(|_| buffers)
+}
+
+/// The dispatches of a tile of a prompt.
+///
+/// # Errors
+/// As [`LanguageModel::prefill`].
+pub fn record_prefill<M: LanguageModel>(model: &mut M, tokens: &[u32], position: usize) -> Result<Vec<Vec<Dispatch>>> {
+    let Some(recorder) = model.gpu().map(|gpu| gpu.recorder().clone()) else { return Ok(Vec::new()) };
+    recorder.start();
+    let result = model.prefill(tokens, position, LogitRows::None, &mut Vec::new(), &mut || true);
+    let buffers = recorder.stop();
+    result.map(|()| buffers)
+}
+
+/// Times the dispatches of `buffers`, whole and by kernel; `progress` is told each kernel's name before its turn.
+///
+/// # Errors
+/// What the device reports.
+pub fn profile(
+    gpu: &Gpu,
+    checks: &Checks,
+    buffers: &[Vec<Dispatch>],
+    size: Size,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Pass> {
+    let mut roles: Vec<Role> = Vec::new();
+    let mut order = Vec::new();
+    for dispatch in buffers.iter().flatten() {
+        let kernel = dispatch.kernel.name();
+        let index = roles.iter().position(|role| role.kernel == kernel).unwrap_or_else(|| {
+            roles.push(Role { kernel, dispatches: 0, seconds: 0.0, bytes: 0, flops: 0 });
+            roles.len() - 1
+        });
+        let (bytes, flops) = cost(gpu, checks, kernel, size);
+        let role = &mut roles[index];
+        role.dispatches += 1;
+        role.bytes += bytes;
+        role.flops += flops;
+        order.push(index);
+    }
+    let all: Vec<Vec<&Dispatch>> = buffers.iter().map(|buffer| buffer.iter().collect()).collect();
+    progress("the whole step");
+    let seconds = time(gpu, &all)?;
+    for role in &mut roles {
+        progress(role.kernel);
+        let own = |buffer: &Vec<Dispatch>| -> Vec<Dispatch> {
+            let own = buffer.iter().filter(|dispatch| dispatch.kernel.name() == role.kernel);
+            // Alone they follow one another over the same activations.
+            own.map(|dispatch| Dispatch { barrier: true, ..dispatch.clone() }).collect()
+        };
+        let own: Vec<Vec<Dispatch>> = buffers.iter().map(own).filter(|buffer| !buffer.is_empty()).collect();
+        role.seconds = time(gpu, &own.iter().map(|buffer| buffer.iter().collect()).collect::<Vec<_>>())?;
+    }
+    Ok(Pass { size, seconds, roles, order })
+}
+
+/// Bytes and operations of one dispatch of the kernel of this name.
+fn cost(gpu: &Gpu, checks: &Checks, name: &str, size: Size) -> (u64, u64) {
+    let entries = checks.kernels.iter().zip(checks.costs);
+    let mut entries = entries.filter(|(check, _)| gpu.kernel(check.kernel).name() == name);
+    entries.next().map_or((0, 0), |(check, cost)| cost.at(size, check))
+}
+
+/// Median seconds of one run of all `buffers`, each a command buffer: in several runs, and where those would be short as
+/// often in a row as makes them long enough.
+///
+/// # Errors
+/// What the device reports.
+pub fn time(gpu: &Gpu, buffers: &[Vec<&Dispatch>]) -> Result<f64> {
+    // The first run is slower: nothing is resident.
+    run(gpu, buffers, 1)?;
+    let first = run(gpu, buffers, 1)?.max(1e-7);
+    let dispatches = buffers.iter().map(Vec::len).sum::<usize>().max(1);
+    let most = (MOST_DISPATCHES / dispatches).max(1) as f64;
+    let times = if buffers.len() == 1 { (LONG_ENOUGH / first).ceil().clamp(1.0, most) as usize } else { 1 };
+    let runs = (BUDGET / (first * times as f64)) as usize;
+    let mut seconds = vec![first];
+    for _ in 0..runs.min(RUNS) {
+        seconds.push(run(gpu, buffers, times)? / times as f64);
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds[seconds.len() / 2])
+}
+
+fn run(gpu: &Gpu, buffers: &[Vec<&Dispatch>], times: usize) -> Result<f64> {
+    let mut seconds = 0.0;
+    for buffer in buffers {
+        let pending = pool(|| {
+            let mut commands = gpu.commands("profile");
+            for time in 0..times {
+                for (index, dispatch) in buffer.iter().enumerate() {
+                    if dispatch.barrier || (index == 0 && time > 0) {
+                        commands.barrier();
+                    }
+                    let arguments: Vec<_> = dispatch.arguments.iter().collect();
+                    commands.dispatch(&dispatch.kernel, &arguments, dispatch.threadgroups);
+                }
+            }
+            commands.commit()
+        });
+        seconds += pending.wait()?.seconds;
+    }
+    Ok(seconds)
+}
