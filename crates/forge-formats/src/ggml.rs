@@ -2,56 +2,32 @@
 
 use crate::{Format, FormatError};
 
-/// One row of GGML's type table (`enum ggml_type` and its traits).
-struct GgmlType {
+/// A type of GGML's table (`enum ggml_type` and its traits) that Forge does not read.
+struct OtherType {
     id: u32,
     name: &'static str,
     /// Weights per block; 0 when the type was withdrawn and its size does not matter.
     elements: u32,
     /// Bytes per block.
     bytes: u32,
-    format: Option<Format>,
 }
 
-const fn ours(id: u32, name: &'static str, format: Format) -> GgmlType {
-    GgmlType {
-        id,
-        name,
-        elements: format.block_elements() as u32,
-        bytes: format.block_bytes() as u32,
-        format: Some(format),
-    }
+const fn other(id: u32, name: &'static str, elements: u32, bytes: u32) -> OtherType {
+    OtherType { id, name, elements, bytes }
 }
 
-const fn other(id: u32, name: &'static str, elements: u32, bytes: u32) -> GgmlType {
-    GgmlType { id, name, elements, bytes, format: None }
-}
+/// The type id that mainline's Q2_0 and TQ2_0_g128 share; see [`Format::from_ggml`].
+pub(crate) const SHARED_ID: u32 = 42;
 
-/// Type 42 without the ambiguity is mainline's Q2_0; see [`Format::from_ggml`].
-const SHARED_ID: u32 = 42;
-
-const TYPES: &[GgmlType] = &[
-    ours(0, "F32", Format::F32),
-    ours(1, "F16", Format::F16),
-    ours(2, "Q4_0", Format::Q4_0),
-    ours(3, "Q4_1", Format::Q4_1),
+const OTHERS: &[OtherType] = &[
     other(4, "Q4_2", 0, 0),
     other(5, "Q4_3", 0, 0),
-    ours(6, "Q5_0", Format::Q5_0),
-    ours(7, "Q5_1", Format::Q5_1),
-    ours(8, "Q8_0", Format::Q8_0),
     other(9, "Q8_1", 32, 36),
-    ours(10, "Q2_K", Format::Q2K),
-    ours(11, "Q3_K", Format::Q3K),
-    ours(12, "Q4_K", Format::Q4K),
-    ours(13, "Q5_K", Format::Q5K),
-    ours(14, "Q6_K", Format::Q6K),
     other(15, "Q8_K", 256, 292),
     other(16, "IQ2_XXS", 256, 66),
     other(17, "IQ2_XS", 256, 74),
     other(18, "IQ3_XXS", 256, 98),
     other(19, "IQ1_S", 256, 50),
-    ours(20, "IQ4_NL", Format::Iq4Nl),
     other(21, "IQ3_S", 256, 110),
     other(22, "IQ2_S", 256, 82),
     other(23, "IQ4_XS", 256, 136),
@@ -61,7 +37,6 @@ const TYPES: &[GgmlType] = &[
     other(27, "I64", 1, 8),
     other(28, "F64", 1, 8),
     other(29, "IQ1_M", 256, 56),
-    ours(30, "BF16", Format::BF16),
     other(31, "Q4_0_4_4", 0, 0),
     other(32, "Q4_0_4_8", 0, 0),
     other(33, "Q4_0_8_8", 0, 0),
@@ -70,14 +45,12 @@ const TYPES: &[GgmlType] = &[
     other(36, "IQ4_NL_4_4", 0, 0),
     other(37, "IQ4_NL_4_8", 0, 0),
     other(38, "IQ4_NL_8_8", 0, 0),
-    ours(39, "MXFP4", Format::Mxfp4),
     other(40, "NVFP4", 64, 36),
-    ours(41, "Q1_0", Format::Q1_0),
     other(SHARED_ID, "Q2_0", 64, 18),
 ];
 
-fn find(id: u32) -> Option<&'static GgmlType> {
-    TYPES.iter().find(|t| t.id == id)
+fn find(id: u32) -> Option<&'static OtherType> {
+    OTHERS.iter().find(|t| t.id == id)
 }
 
 impl Format {
@@ -93,8 +66,11 @@ impl Format {
         if id == SHARED_ID {
             return Self::resolve_shared(elements, span, alignment);
         }
+        if let Some(known) = Self::with_ggml_id(id) {
+            return Ok(known.format);
+        }
         let found = find(id).ok_or(FormatError::UnknownGgmlType { id })?;
-        found.format.ok_or(FormatError::UnsupportedGgmlType { id, name: found.name })
+        Err(FormatError::UnsupportedGgmlType { id, name: found.name })
     }
 
     fn resolve_shared(elements: u64, span: u64, alignment: u64) -> Result<Self, FormatError> {
@@ -111,21 +87,21 @@ impl Format {
 
     /// The type id that GGUF files use for this format; `None` for affine, which GGUF does not have.
     pub fn ggml_id(self) -> Option<u32> {
-        if self == Self::Tq2_0G128 {
-            return Some(SHARED_ID);
-        }
-        TYPES.iter().find(|t| t.format == Some(self)).map(|t| t.id)
+        self.block().map(|known| known.ggml_id)
     }
 }
 
 /// GGML's name of a type id, for those that it has (type 42 is named as mainline names it).
 pub fn ggml_name(id: u32) -> Option<&'static str> {
-    find(id).map(|t| t.name)
+    find(id).map(|t| t.name).or_else(|| Format::with_ggml_id(id).map(|known| known.name))
 }
 
 /// Weights and bytes per block of a GGML type, whether or not Forge reads it; `None` for withdrawn and unknown types.
 pub fn ggml_block(id: u32) -> Option<(u32, u32)> {
-    find(id).filter(|t| t.elements > 0).map(|t| (t.elements, t.bytes))
+    match find(id) {
+        Some(other) => (other.elements > 0).then_some((other.elements, other.bytes)),
+        None => Format::with_ggml_id(id).map(|known| (known.elements as u32, known.bytes as u32)),
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ mod decode;
 mod deviation;
 mod encode;
 mod error;
-mod format;
+mod formats;
 mod ggml;
 mod layout;
 
@@ -14,6 +14,6 @@ pub use decode::{AffineRow, decode_affine, decode_row};
 pub use deviation::Deviation;
 pub use encode::{EncodedAffine, encode_affine, encode_row};
 pub use error::FormatError;
-pub use format::Format;
+pub use formats::Format;
 pub use ggml::{ggml_block, ggml_name};
 pub use layout::{Layout, Packer, PlaneRange, SourceRows, packed_len};

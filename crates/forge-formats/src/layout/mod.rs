@@ -15,8 +15,8 @@ mod scheme;
 mod write;
 
 use crate::{Format, FormatError};
-use parts::RowParts;
-use scheme::{Plane, Scheme};
+pub(crate) use parts::RowParts;
+pub(crate) use scheme::{Plane, Scheme};
 
 /// Columns of a tile.
 const TILE: usize = 256;

@@ -5,7 +5,7 @@ use crate::Format;
 
 /// A plane of a packed matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Plane {
+pub(crate) enum Plane {
     /// Plain values, row by row, as stored.
     Values {
         /// Bytes of a value.
@@ -34,7 +34,7 @@ pub(super) enum Plane {
 
 /// How a format is packed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Scheme {
+pub(crate) struct Scheme {
     /// Columns that share an entry of [`Plane::Blocks`]; sets which lanes own them.
     pub block: usize,
     /// Tiles in a whole group.
@@ -43,51 +43,35 @@ pub(super) struct Scheme {
     pub planes: &'static [Plane],
 }
 
-const CODES_2: Plane = Plane::Codes { shift: 0, bits: 2 };
-const CODES_4: Plane = Plane::Codes { shift: 0, bits: 4 };
-const CODES_8: Plane = Plane::Codes { shift: 0, bits: 8 };
-const THIRD_BIT: Plane = Plane::Codes { shift: 2, bits: 1 };
-const FIFTH_BIT: Plane = Plane::Codes { shift: 4, bits: 1 };
-const TOP_2_OF_6: Plane = Plane::Codes { shift: 4, bits: 2 };
-const BYTE: Plane = Plane::Blocks { bits: 8 };
-const NIBBLE: Plane = Plane::Blocks { bits: 4 };
-const HALF: Plane = Plane::Blocks { bits: 16 };
-const TWO_HALVES: Plane = Plane::Blocks { bits: 32 };
+impl Plane {
+    pub(crate) const CODES_2: Self = Self::Codes { shift: 0, bits: 2 };
+    pub(crate) const CODES_4: Self = Self::Codes { shift: 0, bits: 4 };
+    pub(crate) const CODES_8: Self = Self::Codes { shift: 0, bits: 8 };
+    pub(crate) const THIRD_BIT: Self = Self::Codes { shift: 2, bits: 1 };
+    pub(crate) const FIFTH_BIT: Self = Self::Codes { shift: 4, bits: 1 };
+    pub(crate) const TOP_2_OF_6: Self = Self::Codes { shift: 4, bits: 2 };
+    pub(crate) const BYTE: Self = Self::Blocks { bits: 8 };
+    pub(crate) const NIBBLE: Self = Self::Blocks { bits: 4 };
+    pub(crate) const HALF: Self = Self::Blocks { bits: 16 };
+    pub(crate) const TWO_HALVES: Self = Self::Blocks { bits: 32 };
+}
 
 impl Scheme {
     /// The scheme of a format.
     pub fn of(format: Format) -> Self {
-        let scheme = |block, tiles, planes| Self { block, tiles, planes };
         match format {
-            Format::F32 => scheme(8, 1, &[Plane::Values { bytes: 4 }]),
-            Format::F16 | Format::BF16 => scheme(8, 1, &[Plane::Values { bytes: 2 }]),
-            Format::Q8_0 => scheme(32, 2, &[CODES_8, HALF]),
-            Format::Q4_0 | Format::Iq4Nl => scheme(32, 4, &[CODES_4, HALF]),
-            Format::Q4_1 => scheme(32, 4, &[CODES_4, TWO_HALVES]),
-            Format::Q5_0 => scheme(32, 4, &[CODES_4, FIFTH_BIT, HALF]),
-            Format::Q5_1 => scheme(32, 4, &[CODES_4, FIFTH_BIT, TWO_HALVES]),
-            Format::Mxfp4 => scheme(32, 4, &[CODES_4, BYTE]),
-            Format::Q1_0 => scheme(128, 4, &[Plane::Bits, HALF]),
-            Format::Tq2_0G128 => scheme(128, 4, &[CODES_2, HALF]),
-            Format::Q2K => scheme(16, 4, &[CODES_2, BYTE, Plane::Supers { bytes: 4 }]),
-            Format::Q3K => {
-                const HIGH: Plane = Plane::Blocks { bits: 2 };
-                scheme(16, 4, &[CODES_2, THIRD_BIT, NIBBLE, HIGH, Plane::Supers { bytes: 2 }])
-            }
-            Format::Q4K => scheme(32, 4, &[CODES_4, BYTE, NIBBLE, Plane::Supers { bytes: 4 }]),
-            Format::Q5K => scheme(32, 4, &[CODES_4, FIFTH_BIT, BYTE, NIBBLE, Plane::Supers { bytes: 4 }]),
-            Format::Q6K => scheme(16, 4, &[CODES_4, TOP_2_OF_6, BYTE, Plane::Supers { bytes: 2 }]),
             Format::Affine { bits, group } => {
                 let planes: &'static [Plane] = match bits {
-                    2 => &[CODES_2, TWO_HALVES],
-                    3 => &[CODES_2, THIRD_BIT, TWO_HALVES],
-                    4 => &[CODES_4, TWO_HALVES],
-                    5 => &[CODES_4, FIFTH_BIT, TWO_HALVES],
-                    6 => &[CODES_4, TOP_2_OF_6, TWO_HALVES],
-                    _ => &[CODES_8, TWO_HALVES],
+                    2 => &[Plane::CODES_2, Plane::TWO_HALVES],
+                    3 => &[Plane::CODES_2, Plane::THIRD_BIT, Plane::TWO_HALVES],
+                    4 => &[Plane::CODES_4, Plane::TWO_HALVES],
+                    5 => &[Plane::CODES_4, Plane::FIFTH_BIT, Plane::TWO_HALVES],
+                    6 => &[Plane::CODES_4, Plane::TOP_2_OF_6, Plane::TWO_HALVES],
+                    _ => &[Plane::CODES_8, Plane::TWO_HALVES],
                 };
-                scheme(usize::from(group), if bits == 8 { 2 } else { 4 }, planes)
+                Self { block: usize::from(group), tiles: if bits == 8 { 2 } else { 4 }, planes }
             }
+            _ => format.block().expect("every format but affine lies in blocks").scheme,
         }
     }
 
@@ -117,7 +101,7 @@ impl Scheme {
 
 /// Tiles whose codes lie together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Group {
+pub(crate) struct Group {
     /// First tile.
     pub tile: usize,
     /// Number of tiles.

@@ -1,9 +1,29 @@
-//! The names and sizes of the weight formats.
+//! The weight formats: one file each with all that is particular to it.
+
+mod floats;
+mod iq4_nl;
+mod mxfp4;
+mod q1_0;
+mod q2_k;
+mod q3_k;
+mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
+mod q8_0;
+mod tq2_0_g128;
 
 use std::fmt;
 use std::str::FromStr;
 
+use half::f16;
+
 use crate::FormatError;
+use crate::ggml::SHARED_ID;
+use crate::layout::{RowParts, Scheme};
 
 /// How the weights of a matrix are stored in a checkpoint.
 ///
@@ -54,26 +74,47 @@ pub enum Format {
     },
 }
 
-/// Every format but affine, with its name.
-const NAMES: [(Format, &str); 17] = [
-    (Format::F32, "F32"),
-    (Format::F16, "F16"),
-    (Format::BF16, "BF16"),
-    (Format::Q8_0, "Q8_0"),
-    (Format::Q4_0, "Q4_0"),
-    (Format::Q4_1, "Q4_1"),
-    (Format::Q5_0, "Q5_0"),
-    (Format::Q5_1, "Q5_1"),
-    (Format::Q2K, "Q2_K"),
-    (Format::Q3K, "Q3_K"),
-    (Format::Q4K, "Q4_K"),
-    (Format::Q5K, "Q5_K"),
-    (Format::Q6K, "Q6_K"),
-    (Format::Iq4Nl, "IQ4_NL"),
-    (Format::Mxfp4, "MXFP4"),
-    (Format::Q1_0, "Q1_0"),
-    (Format::Tq2_0G128, "TQ2_0_g128"),
+/// Every format but affine.
+const BLOCK_FORMATS: [&BlockFormat; 17] = [
+    &floats::F32,
+    &floats::F16,
+    &floats::BF16,
+    &q8_0::Q8_0,
+    &q4_0::Q4_0,
+    &q4_1::Q4_1,
+    &q5_0::Q5_0,
+    &q5_1::Q5_1,
+    &q2_k::Q2_K,
+    &q3_k::Q3_K,
+    &q4_k::Q4_K,
+    &q5_k::Q5_K,
+    &q6_k::Q6_K,
+    &iq4_nl::IQ4_NL,
+    &mxfp4::MXFP4,
+    &q1_0::Q1_0,
+    &tq2_0_g128::TQ2_0_G128,
 ];
+
+/// What there is to know about a format that lies in blocks: one constant per format, in a file of its own.
+#[derive(Debug)]
+pub(crate) struct BlockFormat {
+    pub format: Format,
+    /// GGML's name for it.
+    pub name: &'static str,
+    /// GGML's type id.
+    pub ggml_id: u32,
+    /// Weights per block.
+    pub elements: usize,
+    /// Bytes per block.
+    pub bytes: usize,
+    /// Its planes on the device.
+    pub scheme: Scheme,
+    /// Decodes a row: whole blocks, to as many f32 as they hold. Arithmetic is f32, in the order that GGML's own reference
+    /// uses, so that results agree to the bit.
+    pub decode: fn(&[u8], &mut [f32]),
+    /// Takes a row apart into codes, entries and super-blocks, for the planes.
+    pub take_apart: fn(&[u8], &mut RowParts),
+}
 
 /// Bits per code that MLX's affine quantisation has.
 const AFFINE_BITS: [u8; 6] = [2, 3, 4, 5, 6, 8];
@@ -86,7 +127,7 @@ impl Format {
         let affine = AFFINE_BITS
             .into_iter()
             .flat_map(|bits| AFFINE_GROUPS.into_iter().map(move |group| Self::Affine { bits, group }));
-        NAMES.into_iter().map(|(format, _)| format).chain(affine)
+        BLOCK_FORMATS.into_iter().map(|known| known.format).chain(affine)
     }
 
     /// The affine format of these settings.
@@ -102,41 +143,34 @@ impl Format {
         }
     }
 
+    /// The format's facts; `None` for affine.
+    pub(crate) fn block(self) -> Option<&'static BlockFormat> {
+        BLOCK_FORMATS.into_iter().find(|known| known.format == self)
+    }
+
+    /// The format of this GGML type id; type 42 has two (see [`Format::from_ggml`]).
+    pub(crate) fn with_ggml_id(id: u32) -> Option<&'static BlockFormat> {
+        BLOCK_FORMATS.into_iter().find(|known| known.ggml_id == id)
+    }
+
     /// Weights per block; 1 for the float formats, the group size for affine.
-    pub const fn block_elements(self) -> usize {
+    pub fn block_elements(self) -> usize {
         match self {
-            Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Iq4Nl | Self::Mxfp4 => 32,
-            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
-            Self::Q1_0 | Self::Tq2_0G128 => 128,
-            Self::Affine { group, .. } => group as usize,
+            Self::Affine { group, .. } => group.into(),
+            _ => self.block().map_or(1, |known| known.elements),
         }
     }
 
     /// Bytes per block; for affine those of a group's codes with a 16-bit scale and bias.
-    pub const fn block_bytes(self) -> usize {
+    pub fn block_bytes(self) -> usize {
         match self {
-            Self::F32 => 4,
-            Self::F16 | Self::BF16 => 2,
-            Self::Q8_0 => 2 + 32,
-            Self::Q4_0 | Self::Iq4Nl => 2 + 16,
-            Self::Q4_1 => 2 + 2 + 16,
-            Self::Q5_0 => 2 + 4 + 16,
-            Self::Q5_1 => 2 + 2 + 4 + 16,
-            Self::Q2K => 16 + 64 + 2 + 2,
-            Self::Q3K => 32 + 64 + 12 + 2,
-            Self::Q4K => 2 + 2 + 12 + 128,
-            Self::Q5K => 2 + 2 + 12 + 32 + 128,
-            Self::Q6K => 128 + 64 + 16 + 2,
-            Self::Mxfp4 => 1 + 16,
-            Self::Q1_0 => 2 + 16,
-            Self::Tq2_0G128 => 32 + 2,
-            Self::Affine { bits, group } => group as usize * bits as usize / 8 + 4,
+            Self::Affine { bits, group } => usize::from(group) * usize::from(bits) / 8 + 4,
+            _ => self.block().map_or(0, |known| known.bytes),
         }
     }
 
     /// Bytes of a row of `cols` weights; `None` when that is not a whole number of blocks (or beyond `usize`).
-    pub const fn row_bytes(self, cols: usize) -> Option<usize> {
+    pub fn row_bytes(self, cols: usize) -> Option<usize> {
         if !cols.is_multiple_of(self.block_elements()) {
             return None;
         }
@@ -154,8 +188,7 @@ impl fmt::Display for Format {
         if let Self::Affine { bits, group } = self {
             return f.pad(&format!("affine{bits}_g{group}"));
         }
-        let name = NAMES.iter().find(|(format, _)| format == self).map_or("?", |(_, name)| name);
-        f.pad(name)
+        f.pad(self.block().map_or("?", |known| known.name))
     }
 }
 
@@ -165,8 +198,8 @@ impl FromStr for Format {
     /// Parses a name as `Display` prints it, in any case; `mlx4` is 4-bit affine in groups of 64, as mlx-lm writes it.
     fn from_str(name: &str) -> Result<Self, FormatError> {
         let unknown = || FormatError::UnknownName { name: name.to_owned() };
-        if let Some((format, _)) = NAMES.iter().find(|(_, known)| known.eq_ignore_ascii_case(name)) {
-            return Ok(*format);
+        if let Some(known) = BLOCK_FORMATS.into_iter().find(|known| known.name.eq_ignore_ascii_case(name)) {
+            return Ok(known.format);
         }
         let lower = name.to_ascii_lowercase();
         if let Some(bits) = lower.strip_prefix("mlx") {
@@ -174,6 +207,67 @@ impl FromStr for Format {
         }
         let (bits, group) = lower.strip_prefix("affine").and_then(|rest| rest.split_once("_g")).ok_or_else(unknown)?;
         Self::affine(bits.parse().map_err(|_| unknown())?, group.parse().map_err(|_| unknown())?)
+    }
+}
+
+/// Runs `decode` over blocks of `BYTES` bytes and `WEIGHTS` weights; the caller has checked the lengths.
+fn each_block<const BYTES: usize, const WEIGHTS: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    decode: impl Fn(&[u8; BYTES], &mut [f32; WEIGHTS]),
+) {
+    let (blocks, _) = bytes.as_chunks::<BYTES>();
+    let (outs, _) = out.as_chunks_mut::<WEIGHTS>();
+    for (block, out) in blocks.iter().zip(outs) {
+        decode(block, out);
+    }
+}
+
+/// The f16 at byte `at` of a block.
+fn f16_at(block: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+}
+
+/// The bits of the 16-bit value at byte `at`.
+pub(crate) fn half_bits(block: &[u8], at: usize) -> u32 {
+    u32::from(u16::from_le_bytes([block[at], block[at + 1]]))
+}
+
+/// The bits of the scale at byte `at`, below those of the minimum after it.
+fn two_halves(block: &[u8], at: usize) -> u32 {
+    half_bits(block, at) | half_bits(block, at + 2) << 16
+}
+
+/// Calls `put(i, code)` for the 32 nibbles of 16 bytes: low nibbles are weights 0 to 15, high ones 16 to 31.
+fn nibbles(bytes: &[u8], mut put: impl FnMut(usize, u8)) {
+    for (i, byte) in bytes.iter().enumerate() {
+        put(i, byte & 15);
+        put(i + 16, byte >> 4);
+    }
+}
+
+/// The fifth bits of a Q5 block: bit `i` belongs to weight `i`.
+fn fifth_bits(block: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
+}
+
+/// The 2-bit code of weight `e` in Q2_K's and Q3_K's `qs`: each run of 32 bytes holds 128 weights, 32 per bit pair.
+fn two_bits(qs: &[u8], e: usize) -> u8 {
+    qs[e / 128 * 32 + e % 32] >> (e / 32 % 4 * 2) & 3
+}
+
+/// The nibble of weight `e` in Q4_K's and Q5_K's `qs`: each run of 32 bytes holds 64 weights, low nibbles first.
+fn nibble(qs: &[u8], e: usize) -> u8 {
+    qs[e / 64 * 32 + e % 32] >> (e / 32 % 2 * 4) & 15
+}
+
+/// Scale and minimum of sub-block `j` from the 12 bytes of Q4_K and Q5_K: 6 bits each, the last four of either kind
+/// split into a nibble of bytes 8 to 11 and the top two bits of an earlier byte.
+pub(crate) fn scale_and_min(scales: &[u8], j: usize) -> (u8, u8) {
+    if j < 4 {
+        (scales[j] & 63, scales[j + 4] & 63)
+    } else {
+        (scales[j + 4] & 15 | scales[j - 4] >> 6 << 4, scales[j + 4] >> 4 | scales[j] >> 6 << 4)
     }
 }
 

@@ -1,0 +1,44 @@
+//! F32, F16 and BF16: plain values, one a block, packed as they are.
+
+use half::{bf16, f16};
+
+use super::{BlockFormat, each_block};
+use crate::Format;
+use crate::layout::{Plane, Scheme};
+
+const fn scheme(planes: &'static [Plane]) -> Scheme {
+    Scheme { block: 8, tiles: 1, planes }
+}
+
+pub(super) const F32: BlockFormat = BlockFormat {
+    format: Format::F32,
+    name: "F32",
+    ggml_id: 0,
+    elements: 1,
+    bytes: 4,
+    scheme: scheme(&[Plane::Values { bytes: 4 }]),
+    decode: |row, out| each_block(row, out, |b, [o]: &mut [f32; 1]| *o = f32::from_le_bytes(*b)),
+    take_apart: |_, _| {},
+};
+
+pub(super) const F16: BlockFormat = BlockFormat {
+    format: Format::F16,
+    name: "F16",
+    ggml_id: 1,
+    elements: 1,
+    bytes: 2,
+    scheme: scheme(&[Plane::Values { bytes: 2 }]),
+    decode: |row, out| each_block(row, out, |b, [o]: &mut [f32; 1]| *o = f16::from_le_bytes(*b).to_f32()),
+    take_apart: |_, _| {},
+};
+
+pub(super) const BF16: BlockFormat = BlockFormat {
+    format: Format::BF16,
+    name: "BF16",
+    ggml_id: 30,
+    elements: 1,
+    bytes: 2,
+    scheme: scheme(&[Plane::Values { bytes: 2 }]),
+    decode: |row, out| each_block(row, out, |b, [o]: &mut [f32; 1]| *o = bf16::from_le_bytes(*b).to_f32()),
+    take_apart: |_, _| {},
+};
