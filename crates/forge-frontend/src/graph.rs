@@ -268,21 +268,31 @@ pub struct Weight {
     pub rows: usize,
     /// Input features, or the vector's length.
     pub cols: usize,
-    /// Stored format.
+    /// Format: that of the checkpoint, or for [`Source::Quantize`] the one to convert to.
     pub format: Format,
     /// Where the bytes lie.
     pub source: Source,
     /// Added to every element when packed: 1 for norms stored as `w` of `1 + w`, else 0. Vectors only.
     pub offset: f32,
-    /// Largest magnitude of a vector's elements, `offset` included; `None` for matrices.
+    /// Multiplied with every element, `offset` included, when packed; 1 but for a factor on the logits, which is folded
+    /// into the final norm. Vectors only.
+    pub factor: f32,
+    /// Largest magnitude of a vector's elements, `offset` and `factor` included; `None` for matrices.
     pub max_abs: Option<f32>,
 }
 
 /// Where a weight's bytes lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// Rows one after another in the stored format.
+    /// Rows one after another in the weight's format.
     Rows(FileRange),
+    /// Rows of floats, to be quantised to the weight's format when packed.
+    Quantize {
+        /// `[rows, cols]` of `from`.
+        rows: FileRange,
+        /// Format of the checkpoint: F32, F16 or BF16.
+        from: Format,
+    },
     /// MLX affine quantisation: three tensors of the same rows.
     Affine {
         /// `[rows, cols * bits / 32]` u32.

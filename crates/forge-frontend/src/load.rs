@@ -65,7 +65,8 @@ fn measure_vectors(graph: &mut Graph, files: &[MappedFile]) {
         let mut values = vec![0.0; weight.cols];
         let bytes = &files[*file].map[range.start as usize..range.end as usize];
         if decode_row(weight.format, bytes, &mut values).is_ok() {
-            weight.max_abs = Some(values.iter().fold(0.0, |max, value| f32::max(max, (value + weight.offset).abs())));
+            let packed = values.iter().map(|value| ((value + weight.offset) * weight.factor).abs());
+            weight.max_abs = Some(packed.fold(0.0, f32::max));
         }
     }
 }

@@ -6,8 +6,10 @@
 mod error;
 mod header;
 mod jobs;
+mod quantize;
 mod rows;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -17,8 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
+use forge_formats::Deviation;
 use forge_frontend::Checkpoint;
-use forge_frontend::graph::{FileRange, Graph};
+use forge_frontend::graph::{FileRange, Graph, WeightId};
 use forge_plan::PackPlan;
 use forge_plan::pack::PackPart;
 use sha2::{Digest, Sha256};
@@ -58,7 +61,7 @@ pub struct Packing<'a> {
 }
 
 /// A file that was packed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Packed {
     /// Length of the file.
     pub bytes: u64,
@@ -66,6 +69,8 @@ pub struct Packed {
     pub header_sha256: String,
     /// SHA-256, in hex, of the whole file.
     pub sha256: String,
+    /// How far each weight that was quantised on the way is from the checkpoint's.
+    pub deviations: BTreeMap<WeightId, Deviation>,
 }
 
 impl Packing<'_> {
@@ -89,7 +94,7 @@ impl Packing<'_> {
         let queue = Mutex::new(jobs.iter().enumerate());
         let stop = AtomicBool::new(false);
         let (queue, stop, output) = (&queue, &stop, &output);
-        let sha256 = thread::scope(|scope| {
+        let (sha256, found) = thread::scope(|scope| {
             let (done, finished) = channel();
             for _ in 0..WORKERS {
                 let done = done.clone();
@@ -118,7 +123,14 @@ impl Packing<'_> {
             stop.store(true, Ordering::Relaxed);
             digest
         })?;
-        Ok(Packed { bytes: header.file_bytes, header_sha256: header.digest(), sha256 })
+        // In file order, so that sums do not depend on which worker was first.
+        let mut deviations: BTreeMap<WeightId, Deviation> = BTreeMap::new();
+        for (job, deviation) in jobs.iter().zip(found) {
+            if let (PackPart::Weight(id), Some(deviation)) = (job.part, deviation) {
+                deviations.entry(id).or_default().merge(&deviation);
+            }
+        }
+        Ok(Packed { bytes: header.file_bytes, header_sha256: header.digest(), sha256, deviations })
     }
 
     /// Rows of a part; its elements where it belongs to a vector.
@@ -162,20 +174,25 @@ fn ends(jobs: &[Job], header: &Header) -> Vec<u64> {
     (0..jobs.len()).map(end).collect()
 }
 
-/// Follows the workers: reports progress and digests the file as its tensors are completed.
+/// What a worker reports of a job.
+type Finished = (usize, Result<Option<Deviation>, PackError>);
+
+/// Follows the workers: reports progress and digests the file as its tensors are completed. Returns the digest and each
+/// job's deviation.
 fn follow(
     output: &Output<'_>,
     ends: &[u64],
-    finished: &Receiver<(usize, Result<(), PackError>)>,
+    finished: &Receiver<Finished>,
     progress: &mut dyn FnMut(u64),
-) -> Result<String, PackError> {
+) -> Result<(String, Vec<Option<Deviation>>), PackError> {
+    let mut deviations = vec![None; ends.len()];
     let mut complete = vec![false; ends.len()];
     let mut next = 0;
     let mut hasher = Sha256::new();
     let mut hashed = 0;
     let mut chunk = vec![0; CHUNK];
     for (index, result) in finished {
-        result?;
+        deviations[index] = result?;
         complete[index] = true;
         while complete.get(next) == Some(&true) {
             while hashed < ends[next] {
@@ -192,7 +209,7 @@ fn follow(
     if ends.is_empty() {
         hasher.update(&output.header.bytes);
     }
-    Ok(header::hex(&hasher.finalize()))
+    Ok((header::hex(&hasher.finalize()), deviations))
 }
 
 /// Free space before work: a full disk is better found now than after an hour.

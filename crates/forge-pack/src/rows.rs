@@ -1,10 +1,11 @@
 //! One job: rows of a weight, converted and written.
 
-use forge_formats::{Layout, Packer, SourceRows, decode_row};
+use forge_formats::{Deviation, Layout, Packer, SourceRows, decode_row};
 use forge_frontend::graph::{FileRange, Source, Weight};
 use forge_plan::PackedTensor;
 use forge_plan::pack::PackPart;
 
+use crate::quantize::Encoder;
 use crate::{Job, Output, PackError, Packing};
 
 /// What a worker keeps from job to job.
@@ -12,23 +13,30 @@ use crate::{Job, Output, PackError, Packing};
 pub(crate) struct Scratch {
     /// The packer of the tensor that the last job belonged to.
     packer: Option<(usize, Packer)>,
+    /// Quantised rows.
+    encoder: Encoder,
 }
 
 impl Packing<'_> {
-    /// Carries out one job.
-    pub(crate) fn run(&self, job: &Job, output: &Output<'_>, scratch: &mut Scratch) -> Result<(), PackError> {
+    /// Carries out one job; returns how far quantised rows are from the checkpoint's.
+    pub(crate) fn run(
+        &self,
+        job: &Job,
+        output: &Output<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<Option<Deviation>, PackError> {
         // The file is zero where nothing is written.
-        let PackPart::Weight(id) = job.part else { return Ok(()) };
+        let PackPart::Weight(id) = job.part else { return Ok(None) };
         let weight = &self.graph.weights[id];
         let tensor = &self.plan.tensors[job.tensor];
         if tensor.is_vector() {
-            self.vector(job, weight, output)
+            self.vector(job, weight, output).map(|()| None)
         } else {
             self.rows(job, weight, tensor, output, scratch)
         }
     }
 
-    /// A vector: f32 elements, with the weight's offset added.
+    /// A vector: f32 elements, with the weight's offset and factor.
     fn vector(&self, job: &Job, weight: &Weight, output: &Output<'_>) -> Result<(), PackError> {
         let mut elements = vec![0.0; weight.cols];
         let Source::Rows(range) = &weight.source else {
@@ -41,7 +49,8 @@ impl Packing<'_> {
         let bytes = self.slice(weight, range, 1, 0..1)?;
         decode_row(weight.format, bytes, &mut elements)
             .map_err(|source| PackError::Format { tensor: weight.tensor.clone(), source })?;
-        let bytes: Vec<u8> = elements.iter().flat_map(|element| (element + weight.offset).to_le_bytes()).collect();
+        let bytes: Vec<u8> =
+            elements.iter().flat_map(|element| ((element + weight.offset) * weight.factor).to_le_bytes()).collect();
         output.write(job.tensor, 4 * job.first as u64, &bytes)
     }
 
@@ -53,7 +62,7 @@ impl Packing<'_> {
         tensor: &PackedTensor,
         output: &Output<'_>,
         scratch: &mut Scratch,
-    ) -> Result<(), PackError> {
+    ) -> Result<Option<Deviation>, PackError> {
         let found = (weight.format, weight.cols);
         if found != (tensor.format, tensor.cols) {
             return Err(PackError::Mixed {
@@ -62,36 +71,44 @@ impl Packing<'_> {
                 found: format!("{} {}", found.1, found.0),
             });
         }
+        let format_error = |source| PackError::Format { tensor: weight.tensor.clone(), source };
         let slice = |range| self.slice(weight, range, weight.rows, job.rows.clone());
+        let Scratch { packer, encoder } = scratch;
+        let mut deviation = None;
         let source = match &weight.source {
             Source::Rows(range) => SourceRows::Blocks(slice(range)?),
+            Source::Quantize { rows, from } => {
+                let found = encoder.encode(weight.format, weight.cols, *from, slice(rows)?);
+                deviation = Some(found.map_err(format_error)?);
+                encoder.rows()
+            }
             Source::Affine { quants, scales, biases, .. } => {
                 SourceRows::Affine { codes: slice(quants)?, scales: slice(scales)?, biases: slice(biases)? }
             }
         };
-        if scratch.packer.as_ref().is_none_or(|(of, _)| *of != job.tensor) {
+        if packer.as_ref().is_none_or(|(of, _)| *of != job.tensor) {
             let layout = Layout::new(tensor.format, tensor.rows, tensor.cols).ok_or_else(|| PackError::Mixed {
                 tensor: weight.tensor.clone(),
                 expected: format!("whole blocks of {}", tensor.format),
                 found: format!("rows of {}", tensor.cols),
             })?;
-            match &mut scratch.packer {
+            match packer.as_mut() {
                 Some((of, packer)) => {
                     *of = job.tensor;
                     packer.turn_to(layout);
                 }
-                none => *none = Some((job.tensor, Packer::new(layout))),
+                None => *packer = Some((job.tensor, Packer::new(layout))),
             }
         }
-        let (_, packer) = scratch.packer.as_mut().expect("set above");
+        let (_, packer) = packer.as_mut().expect("set above");
         let mut written = Ok(());
         let packed = packer.pack(job.first + job.rows.start, source, |at, bytes| {
             if written.is_ok() {
                 written = output.write(job.tensor, at, bytes);
             }
         });
-        packed.map_err(|source| PackError::Format { tensor: weight.tensor.clone(), source })?;
-        written
+        packed.map_err(format_error)?;
+        written.map(|()| deviation)
     }
 
     /// The bytes of some of a weight's rows; `range` holds all `count` of them.

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use forge_formats::{Format, Layout, Packer, SourceRows};
+use forge_formats::{AffineRow, Deviation, EncodedAffine, Format, Layout, Packer, SourceRows};
+use forge_formats::{decode_affine, decode_row, encode_affine, encode_row};
 use forge_frontend::ModelConfig;
 use forge_frontend::graph::{Block, FileRange, Graph, Source as WeightSource, Stage, Weight};
 use forge_pack::{Header, PackError, Packed, Packing, Source};
@@ -73,6 +74,7 @@ impl Model {
             format,
             source: WeightSource::Rows(range),
             offset,
+            factor: 1.0,
             max_abs: None,
         });
         self.graph.weights.len() - 1
@@ -140,6 +142,80 @@ fn the_file_is_safetensors_with_aligned_tensors_in_device_layout() {
     Packer::new(layout).pack(0, SourceRows::Blocks(&model.bytes.0[..bytes]), &mut put).unwrap();
     assert_eq!((qk.dtype(), qk.shape()), (Dtype::U8, &[expected.len()][..]));
     assert!(qk.data() == expected, "stacked rows differ from the same rows packed at once");
+}
+
+/// A float matrix of many jobs and the encoder's own rows, packed at once.
+#[test]
+fn quantized_rows_are_those_of_the_encoder() {
+    const ROWS: usize = 1500;
+    const COLS: usize = 1280;
+    for format in [Format::Q8_0, Format::Q4_0, Format::Q4K, Format::Affine { bits: 4, group: 64 }] {
+        for from in [Format::F32, Format::F16, Format::BF16] {
+            let weights: Vec<f32> = (0..ROWS * COLS).map(|i| ((i * 7919 % 2003) as f32 - 1001.0) / 4096.0).collect();
+            let mut stored = vec![0; ROWS * from.row_bytes(COLS).unwrap()];
+            encode_row(from, &weights, &mut stored).unwrap();
+            let mut model = Model::new();
+            let id = model.weight("w", from, ROWS, COLS, 0.0);
+            model.bytes.0.clone_from(&stored);
+            let weight = &mut model.graph.weights[id];
+            let WeightSource::Rows(rows) = weight.source.clone() else { unreachable!() };
+            weight.source = WeightSource::Quantize { rows, from };
+            weight.format = format;
+            model.tensor("w", format, ROWS, COLS, &[PackPart::Weight(id)]);
+
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("weights.safetensors");
+            let packed = model.pack(&path, &AtomicBool::new(false), |_| {}).unwrap();
+            let again = model.pack(&folder.path().join("again"), &AtomicBool::new(false), |_| {}).unwrap();
+            assert_eq!(packed, again, "packing twice");
+
+            let layout = Layout::new(format, ROWS, COLS).unwrap();
+            let mut expected = vec![0; layout.len() as usize];
+            let mut deviation = Deviation::default();
+            let mut packer = Packer::new(layout);
+            let (mut row, mut back) = (vec![0.0; COLS], vec![0.0; COLS]);
+            for (index, bytes) in stored.chunks(stored.len() / ROWS).enumerate() {
+                decode_row(from, bytes, &mut row).unwrap();
+                let put = |at: u64, bytes: &[u8]| expected[at as usize..][..bytes.len()].copy_from_slice(bytes);
+                if matches!(format, Format::Affine { .. }) {
+                    let EncodedAffine { codes, scales, biases } = encode_affine(format, Format::F16, &row).unwrap();
+                    let (codes, scales, biases) = (&codes[..], &scales[..], &biases[..]);
+                    let parts = AffineRow { format, codes, scales, biases, scale_format: Format::F16 };
+                    decode_affine(&parts, &mut back).unwrap();
+                    packer.pack(index, SourceRows::Affine { codes, scales, biases }, put).unwrap();
+                } else {
+                    let mut blocks = vec![0; format.row_bytes(COLS).unwrap()];
+                    encode_row(format, &row, &mut blocks).unwrap();
+                    decode_row(format, &blocks, &mut back).unwrap();
+                    packer.pack(index, SourceRows::Blocks(&blocks), put).unwrap();
+                }
+                deviation.add(&row, &back);
+            }
+            let file = fs::read(&path).unwrap();
+            let tensors = SafeTensors::deserialize(&file).unwrap();
+            assert!(tensors.tensor("w").unwrap().data() == expected, "{from} to {format}");
+            let found = &packed.deviations[&id];
+            assert_eq!(found.max_abs(), deviation.max_abs(), "{from} to {format}");
+            let relative = found.relative_rms() / deviation.relative_rms();
+            assert!((relative - 1.0).abs() < 1e-9, "{from} to {format}: {relative}");
+            assert!(packed.deviations.len() == 1 && found.relative_rms() > 1e-4);
+        }
+    }
+}
+
+#[test]
+fn a_weight_that_cannot_be_quantized_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = Model::new();
+    let id = model.weight("blk.0.up", Format::F32, 2, 32, 0.0);
+    model.bytes.0[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let weight = &mut model.graph.weights[id];
+    let WeightSource::Rows(rows) = weight.source.clone() else { unreachable!() };
+    weight.source = WeightSource::Quantize { rows, from: Format::F32 };
+    weight.format = Format::Q8_0;
+    model.tensor("up", Format::Q8_0, 2, 32, &[PackPart::Weight(id)]);
+    let error = model.pack(&folder.path().join("w"), &AtomicBool::new(false), |_| {}).unwrap_err();
+    assert_eq!(error.to_string(), "tensor blk.0.up: weight NaN cannot be stored as Q8_0");
 }
 
 /// Bytes whose first reader raises a flag, as an interrupt in the middle of packing does.

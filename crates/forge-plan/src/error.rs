@@ -39,4 +39,15 @@ pub enum PlanError {
         /// Trained.
         trained: usize,
     },
+    /// No matrix that `--quantize` could convert.
+    #[error(
+        "--quantize {target}: no F32, F16 or BF16 matrix whose width blocks of {} divide; the matrices are {formats}",
+        target.block_elements()
+    )]
+    NothingToQuantize {
+        /// The format asked for.
+        target: Format,
+        /// The formats of the checkpoint's matrices, separated by commas.
+        formats: String,
+    },
 }

@@ -1,7 +1,8 @@
 //! From a [`Graph`](forge_frontend::Graph) to a [`Plan`]: which kernels, with which constants, in which
 //! order, over which buffers and packed weights.
 //!
-//! Pure: no I/O and no source text. The passes are build (the frontend) → [`fuse`] → [`kernels`] →
+//! Pure: no I/O and no source text. The passes are build (the frontend) → [`quantize`](mod@quantize) where asked for →
+//! [`fuse`] → [`kernels`] →
 //! [`schedule`] → [`barriers`] → [`pack`].
 
 pub mod attention;
@@ -16,6 +17,7 @@ mod kernels;
 pub mod memory;
 pub mod pack;
 pub mod plan;
+pub mod quantize;
 mod roles;
 mod schedule;
 
@@ -24,3 +26,4 @@ pub use kernel::{Family, Kernel, KernelId};
 pub use kernels::format_name;
 pub use pack::{PackPlan, PackedTensor};
 pub use plan::{KvFormat, Plan, PlanOptions, plan};
+pub use quantize::quantize;

@@ -91,6 +91,7 @@ fn graph(format: Format, layers: usize) -> Graph {
                     format: if rows == 1 { Format::F32 } else { format },
                     source: Source::Rows(FileRange { file: 0, range: 0..0 }),
                     offset: 0.0,
+                    factor: 1.0,
                     max_abs: (rows == 1).then_some(1.0),
                 });
                 weights.len() - 1

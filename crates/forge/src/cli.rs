@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use forge_formats::Format;
 use forge_plan::KvFormat;
 
 use crate::{Error, check, generate, inspect, interrupt};
@@ -37,6 +38,7 @@ enum Command {
 #[command(after_help = "Examples:
   forge gen model.Q8_0.gguf -o my-model
   forge gen ./Llama-3.2-1B-Instruct -o llama --context 4096
+  forge gen ./Llama-3.2-1B-Instruct -o llama --quantize q4_k
   forge gen model.gguf -o my-model --force      regenerate; edited files are kept as copies
 
 The folder appears when everything in it is complete. An interrupted or failed run leaves nothing behind.")]
@@ -55,6 +57,10 @@ pub struct GenArgs {
     /// Element type of the KV cache
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     pub kv: Kv,
+    /// Quantise F32, F16 and BF16 matrices to this format and report each one's error; vectors, matrices that are
+    /// quantised already and those whose rows are no whole number of blocks stay as they are
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub quantize: Option<Quantize>,
     /// Regenerate an existing project: replaces what forge wrote and keeps copies of edited files
     #[arg(long)]
     pub force: bool,
@@ -142,6 +148,34 @@ impl From<Kv> for KvFormat {
         match kv {
             Kv::F16 => Self::F16,
             Kv::F32 => Self::F32,
+        }
+    }
+}
+
+/// A format to quantise to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Quantize {
+    /// 8.5 bits a weight: blocks of 32
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 4.5 bits a weight: blocks of 32
+    #[value(name = "q4_0")]
+    Q4_0,
+    /// 4.5 bits a weight: blocks of 256, the smallest error of these at this size
+    #[value(name = "q4_k")]
+    Q4K,
+    /// 4.5 bits a weight: MLX's affine quantisation in groups of 64
+    #[value(name = "mlx4")]
+    Mlx4,
+}
+
+impl From<Quantize> for Format {
+    fn from(quantize: Quantize) -> Self {
+        match quantize {
+            Quantize::Q8_0 => Self::Q8_0,
+            Quantize::Q4_0 => Self::Q4_0,
+            Quantize::Q4K => Self::Q4K,
+            Quantize::Mlx4 => Self::Affine { bits: 4, group: 64 },
         }
     }
 }

@@ -4,20 +4,26 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use clap::ValueEnum;
 use forge_codegen::{Project, RenderOptions, package_name, render};
+use forge_formats::Format;
 use forge_frontend::Checkpoint;
-use forge_pack::{Header, Packing};
+use forge_frontend::graph::WeightId;
+use forge_pack::{Header, Packed, Packing};
+use forge_plan::quantize::Kept;
 use forge_plan::{Plan, PlanOptions, plan};
 use sha2::{Digest, Sha256};
 
 use crate::cli::{GenArgs, Kv, warn};
 use crate::output::{PackedWeights, Report, Staging, Target, hex};
-use crate::{Error, interrupt, progress, units};
+use crate::{Error, interrupt, progress, quantize, units};
 
 /// Name of the packed weights in a project.
 const WEIGHTS: &str = "weights.safetensors";
 /// Name of the file with the digest of the whole of [`WEIGHTS`], as `sha256sum` writes it.
 const DIGEST: &str = "weights.safetensors.sha256";
+/// Name of the report on what quantising cost, where there was any.
+const QUANTIZATION: &str = "quantization.txt";
 /// Bytes of each sample that identifies a source tensor.
 const SAMPLE: usize = 16 * 1024;
 
@@ -27,14 +33,18 @@ const SAMPLE: usize = 16 * 1024;
 /// Anything wrong with the checkpoint, the options or the target; then the target is as it was.
 pub fn run(args: &GenArgs) -> Result<(), Error> {
     let target = Target::open(&args.output, args.force)?;
-    let checkpoint = forge_frontend::load(&args.checkpoint)?;
+    let mut checkpoint = forge_frontend::load(&args.checkpoint)?;
     interrupt::check()?;
+    let kept = match args.quantize {
+        Some(format) => forge_plan::quantize(&mut checkpoint.graph, format.into())?,
+        None => Vec::new(),
+    };
     let plan = plan(&checkpoint.graph, &PlanOptions { context: args.context, kv: args.kv.into() })?;
     interrupt::check()?;
     let header = Header::new(&plan.weights);
     let options = render_options(args);
     let project = render(&plan, &checkpoint.graph, &checkpoint.assets, &options)?;
-    let report = write(args, &target, &checkpoint, &plan, &project, &header)?;
+    let (report, quantization) = write(args, &target, &checkpoint, &plan, &project, &header, &kept)?;
     for (file, copy) in &report.edited {
         warn(&format!(
             "{}: was edited by hand and is replaced; your version is {}",
@@ -43,12 +53,15 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
         ));
     }
     if !args.quiet {
+        if let Some(table) = quantization {
+            anstream::println!("{table}");
+        }
         anstream::print!("{}", summary(args, &checkpoint, &plan, &header));
     }
     Ok(())
 }
 
-/// Stages everything and puts it in place.
+/// Stages everything and puts it in place. Returns also the report on quantisation, where there is one.
 fn write(
     args: &GenArgs,
     target: &Target,
@@ -56,7 +69,8 @@ fn write(
     plan: &Plan,
     project: &Project,
     header: &Header,
-) -> Result<Report, Error> {
+    kept: &[(WeightId, Kept)],
+) -> Result<(Report, Option<String>), Error> {
     let mut staging = target.stage()?;
     for (path, bytes) in &project.files {
         staging.write(path, bytes)?;
@@ -67,45 +81,56 @@ fn write(
         header: header.digest(),
         source: fingerprint(checkpoint, plan),
     };
-    match kept_digest(target, checkpoint, &wanted) {
-        Some(digest) => {
-            staging.write(Path::new(DIGEST), digest.as_bytes())?;
-            staging.weights(wanted, true);
-        }
+    let earlier = packed_earlier(target, checkpoint, &wanted, args.quantize.is_some());
+    let reused = earlier.is_some();
+    let (digest, report) = match earlier {
+        Some(earlier) => earlier,
         None => {
-            let digest = pack(args, &staging, checkpoint, plan, header)?;
-            staging.write(Path::new(DIGEST), format!("{digest}  {WEIGHTS}\n").as_bytes())?;
-            staging.weights(wanted, false);
+            let packed = pack(args, &staging, checkpoint, plan, header)?;
+            let format = args.quantize.map(Format::from);
+            let report = format.map(|to| quantize::report(&checkpoint.graph, to, &packed.deviations, kept));
+            (format!("{}  {WEIGHTS}\n", packed.sha256), report)
         }
+    };
+    staging.write(Path::new(DIGEST), digest.as_bytes())?;
+    if let Some(report) = &report {
+        staging.write(Path::new(QUANTIZATION), report.as_bytes())?;
     }
+    staging.weights(wanted, reused);
     interrupt::check()?;
-    Ok(staging.commit()?)
+    Ok((staging.commit()?, report))
 }
 
-/// Packs the weights into the staging folder; returns the digest of the file.
+/// Packs the weights into the staging folder.
 fn pack(
     args: &GenArgs,
     staging: &Staging<'_>,
     checkpoint: &Checkpoint,
     plan: &Plan,
     header: &Header,
-) -> Result<String, Error> {
+) -> Result<Packed, Error> {
     let packing =
         Packing { plan: &plan.weights, graph: &checkpoint.graph, source: checkpoint, cancel: interrupt::flag() };
     let bar = progress::packing(header.file_bytes, args.quiet);
     let result = packing.pack(&staging.path().join(WEIGHTS), |bytes| bar.set_position(bytes));
     bar.finish_and_clear();
     match result {
-        Ok(packed) => Ok(packed.sha256),
+        Ok(packed) => Ok(packed),
         Err(forge_pack::PackError::Cancelled) => Err(Error::Interrupted),
         // The message speaks of the place the user asked for.
         Err(error) => Err(Error::Pack(error.with_path(&args.output.join(WEIGHTS)))),
     }
 }
 
-/// The recorded digest of the weights file in the target, when that file is what would be packed now: the same
-/// header, the same source tensors as far as samples tell, and no file of the checkpoint changed since.
-fn kept_digest(target: &Target, checkpoint: &Checkpoint, wanted: &PackedWeights) -> Option<String> {
+/// What the target records of its weights file, when that file is what would be packed now: the same header, the same
+/// source tensors as far as samples tell, and no file of the checkpoint changed since. The digest, and the report on
+/// quantisation where the file is `quantized`.
+fn packed_earlier(
+    target: &Target,
+    checkpoint: &Checkpoint,
+    wanted: &PackedWeights,
+    quantized: bool,
+) -> Option<(String, Option<String>)> {
     if target.previous()?.weights.as_ref()? != wanted {
         return None;
     }
@@ -116,10 +141,12 @@ fn kept_digest(target: &Target, checkpoint: &Checkpoint, wanted: &PackedWeights)
     if packed.len() != wanted.bytes || !checkpoint.files.iter().all(|file| older(&file.path)) {
         return None;
     }
-    fs::read_to_string(target.path().join(DIGEST)).ok()
+    let report = if quantized { Some(fs::read_to_string(target.path().join(QUANTIZATION)).ok()?) } else { None };
+    Some((fs::read_to_string(target.path().join(DIGEST)).ok()?, report))
 }
 
-/// SHA-256, in hex, of the size, the beginning, the middle and the end of every source tensor that is packed.
+/// SHA-256, in hex, of the size, the beginning, the middle and the end of every source tensor that is packed, and of
+/// what it is converted to: several formats have the same size.
 fn fingerprint(checkpoint: &Checkpoint, plan: &Plan) -> String {
     use forge_frontend::graph::Source;
     use forge_plan::pack::PackPart;
@@ -129,6 +156,11 @@ fn fingerprint(checkpoint: &Checkpoint, plan: &Plan) -> String {
         let weight = &checkpoint.graph.weights[*id];
         let ranges = match &weight.source {
             Source::Rows(range) => vec![range],
+            Source::Quantize { rows, from } => {
+                // Another version may quantise otherwise.
+                hasher.update(format!("{from} {} {}", weight.format, env!("CARGO_PKG_VERSION")));
+                vec![rows]
+            }
             Source::Affine { quants, scales, biases, .. } => vec![quants, scales, biases],
         };
         hasher.update(weight.offset.to_le_bytes());
@@ -177,6 +209,9 @@ fn render_options(args: &GenArgs) -> RenderOptions {
     }
     if args.kv == Kv::F32 {
         command.push_str(" --kv f32");
+    }
+    if let Some(format) = args.quantize.and_then(|format| format.to_possible_value()) {
+        let _ = write!(command, " --quantize {}", format.get_name());
     }
     RenderOptions { name, source, command }
 }

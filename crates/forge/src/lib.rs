@@ -12,6 +12,7 @@ mod interrupt;
 pub mod output;
 mod plan_report;
 mod progress;
+mod quantize;
 mod units;
 
 pub use error::Error;

@@ -36,20 +36,54 @@ pub struct Checkpoint {
 }
 
 /// A way to generate from a checkpoint, and how close its logits have to be.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Variant {
+    /// Argument of `--quantize`.
+    pub quantize: Option<String>,
     /// Argument of `--kv`.
     pub kv: &'static str,
     /// Largest absolute difference of a logit.
     pub bound: f32,
 }
 
-impl Checkpoint {
-    /// The KV formats to try.
-    pub fn variants(&self) -> Vec<Variant> {
-        let half = Variant { kv: "f16", bound: HALF_BOUND };
-        if self.exact { vec![Variant { kv: "f32", bound: EXACT_BOUND }, half] } else { vec![half] }
+impl Variant {
+    /// The ways to try with a checkpoint of a case. A folder of exact weights is also quantised to those of the
+    /// formats that the case has a reference for.
+    ///
+    /// # Errors
+    /// An unreadable reference.
+    pub fn all(case: &Case, checkpoint: &Checkpoint, quantize: &[String]) -> Result<Vec<Self>> {
+        let half = Self { quantize: None, kv: "f16", bound: HALF_BOUND };
+        if !checkpoint.exact {
+            return Ok(vec![half]);
+        }
+        let mut all = vec![Self { kv: "f32", bound: EXACT_BOUND, ..half.clone() }, half.clone()];
+        for format in quantize.iter().filter(|_| checkpoint.label == "hf") {
+            if has_own_reference(case, &label(format))? {
+                all.push(Self { quantize: Some(format.clone()), ..half.clone() });
+            }
+        }
+        Ok(all)
     }
+
+    /// The label whose reference is to be met.
+    pub fn reference(&self, checkpoint: &Checkpoint) -> String {
+        self.quantize.as_deref().map_or_else(|| checkpoint.label.clone(), label)
+    }
+}
+
+/// The label of a format as GGUF files have it.
+fn label(format: &str) -> String {
+    format.to_ascii_uppercase()
+}
+
+/// Whether the case's reference has numbers of its own for the label.
+fn has_own_reference(case: &Case, label: &str) -> Result<bool> {
+    let path = case.path.join("reference.safetensors");
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let tensors =
+        SafeTensors::deserialize(&bytes).with_context(|| format!("{}: not a safetensors file", path.display()))?;
+    Ok(tensors.tensor(&format!("{label}.logits")).is_ok())
 }
 
 /// All case folders in `dir`, or `dir` itself when it is one, by name.
@@ -129,11 +163,15 @@ pub fn reference(case: &Case, label: &str) -> Result<Reference> {
     let ids = |name: &str| -> Result<Vec<u32>> {
         words(&tensors, name, Dtype::I32).with_context(|| format!("{}", path.display()))
     };
-    let margin = words(&tensors, &format!("{prefix}greedy_margin"), Dtype::F32)?;
+    // A reference may be of the prompt alone.
+    let (greedy_ids, margin) = match format!("{prefix}greedy_ids") {
+        name if tensors.tensor(&name).is_err() => (Vec::new(), Vec::new()),
+        name => (ids(&name)?, words(&tensors, &format!("{prefix}greedy_margin"), Dtype::F32)?),
+    };
     Ok(Reference {
         input_ids: ids("input_ids")?,
         logits,
-        greedy_ids: ids(&format!("{prefix}greedy_ids"))?,
+        greedy_ids,
         greedy_margin: margin.into_iter().map(f32::from_bits).collect(),
     })
 }

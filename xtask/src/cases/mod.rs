@@ -20,7 +20,7 @@ use compare::{Agreement, Reference, compare};
 use files::{Case, Checkpoint, Variant};
 
 /// Options of `cargo xtask cases`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct Options {
     /// Folder of case folders, or one case folder
     pub dir: PathBuf,
@@ -30,6 +30,13 @@ pub struct Options {
     /// Only checkpoints of this format: hf, mlx, F16, Q8_0, ... (repeatable)
     #[arg(long, value_name = "FORMAT")]
     pub format: Vec<String>,
+    /// Only this element type of the KV cache: f16 or f32
+    #[arg(long, value_name = "TYPE")]
+    pub kv: Option<String>,
+    /// Also let `forge gen` quantise Hugging Face folders to this format (repeatable), against the reference for the
+    /// GGUF file of that format
+    #[arg(long, value_name = "FORMAT")]
+    pub quantize: Vec<String>,
     /// Exit with 0 although some checkpoints are not supported
     #[arg(long)]
     pub allow_unsupported: bool,
@@ -71,7 +78,9 @@ pub fn run(options: &Options) -> Result<Totals> {
     for case in &cases {
         for checkpoint in &case.checkpoints {
             if options.format.is_empty() || options.format.contains(&checkpoint.label) {
-                run_checkpoint(&forge, case, checkpoint, &mut report)?;
+                let jobs = Variant::all(case, checkpoint, &options.quantize)?;
+                let chosen = |variant: &Variant| options.kv.as_ref().is_none_or(|kv| kv == variant.kv);
+                run_checkpoint(&forge, case, checkpoint, jobs.into_iter().filter(chosen), &mut report)?;
             }
         }
     }
@@ -107,16 +116,26 @@ impl Report {
     }
 }
 
-fn run_checkpoint(forge: &Forge, case: &Case, checkpoint: &Checkpoint, report: &mut Report) -> Result<()> {
-    let reference = files::reference(case, &checkpoint.label)?;
-    for variant in checkpoint.variants() {
-        let name = format!("{} {} --kv {}", case.name, checkpoint.label, variant.kv);
+fn run_checkpoint(
+    forge: &Forge,
+    case: &Case,
+    checkpoint: &Checkpoint,
+    variants: impl Iterator<Item = Variant>,
+    report: &mut Report,
+) -> Result<()> {
+    for variant in variants {
+        let label = match &variant.quantize {
+            Some(format) => format!("{} to {format}", checkpoint.label),
+            None => checkpoint.label.clone(),
+        };
+        let reference = files::reference(case, &variant.reference(checkpoint))?;
+        let name = format!("{} {label} --kv {}", case.name, variant.kv);
         let mut cells = [const { String::new() }; 9];
         cells[0] = case.name.clone();
-        cells[1] = checkpoint.label.clone();
+        cells[1] = label;
         cells[2] = variant.kv.to_owned();
         cells[3] = format!("{:.0e}", variant.bound);
-        match run_variant(forge, case, checkpoint, variant, &reference, &mut cells) {
+        match run_variant(forge, case, checkpoint, &variant, &reference, &mut cells) {
             Ok(Verdict::Unsupported(reason)) => {
                 report.notes.push(format!("{name}: unsupported: {reason}"));
                 report.row(cells, "unsupported");
@@ -146,12 +165,15 @@ fn run_variant(
     forge: &Forge,
     case: &Case,
     checkpoint: &Checkpoint,
-    variant: Variant,
+    variant: &Variant,
     reference: &Reference,
     cells: &mut [String; 9],
 ) -> Result<Verdict> {
     let project = shell::scratch("cases")?.join("project");
-    let args = ["--kv", variant.kv, "--name", "case", "--force"];
+    let mut args = vec!["--kv", variant.kv, "--name", "case", "--force"];
+    if let Some(format) = &variant.quantize {
+        args.extend(["--quantize", format]);
+    }
     match forge.generate(&checkpoint.path, &project, &args)? {
         Generated::Done => {}
         Generated::Unsupported(reason) => return Ok(Verdict::Unsupported(reason)),

@@ -214,6 +214,13 @@ impl<'a> GraphBuilder<'a> {
         Ok(self.weights.len() - 1)
     }
 
+    /// Multiplies a vector outside the layers, as it is packed.
+    pub fn scale_vector(&mut self, role: &str, factor: f32) {
+        if let Some(&id) = self.known.get(&(role.to_owned(), None)) {
+            self.weights[id].factor *= factor;
+        }
+    }
+
     pub fn finish(self, config: ModelConfig, embed: Stage, head: Stage) -> Graph {
         Graph {
             config,

@@ -203,13 +203,12 @@ pub(crate) fn embed(sizes: &Sizes, scale: f32) -> Block {
     b.finish(x)
 }
 
-/// The head: final norm, projection to the vocabulary, a factor and a soft-cap where the model has them.
-pub(crate) fn head(sizes: &Sizes, factor: f32, cap: Option<f32>) -> Block {
+/// The head: final norm, projection to the vocabulary, a soft-cap where the model has one.
+pub(crate) fn head(sizes: &Sizes, cap: Option<f32>) -> Block {
     let mut b = BlockBuilder::new("head");
     let x = b.input("x", sizes.hidden);
     let normed = b.rms_norm("normed", "output_norm", x, sizes.eps);
     let mut logits = b.linear("logits", "output", normed, sizes.vocab, false);
-    logits = b.scale("scaled_logits", logits, factor);
     logits = b.soft_cap("capped_logits", logits, cap);
     b.finish(logits)
 }

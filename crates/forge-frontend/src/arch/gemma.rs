@@ -116,7 +116,7 @@ fn build(loaded: &Loaded, version: Version) -> Result<Graph, FrontendError> {
         };
         dense::add_layer(&mut graph, block)?;
     }
-    let head = graph.stage(dense::head(&sizes, 1.0, cap(loaded, FINAL_CAP)?), tied)?;
+    let head = graph.stage(dense::head(&sizes, cap(loaded, FINAL_CAP)?), tied)?;
     Ok(graph.finish(sizes.config(loaded), embed, head))
 }
 

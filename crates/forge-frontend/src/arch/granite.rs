@@ -50,6 +50,8 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
         let block = dense::pre_norm_layer("layer", &sizes, &spec, (activation, mlp_bias), residual);
         dense::add_layer(&mut graph, block)?;
     }
-    let head = graph.stage(dense::head(&sizes, 1.0 / factor(LOGITS)?, None), tied)?;
+    let head = graph.stage(dense::head(&sizes, None), tied)?;
+    // A factor on the logits is one on the vector that they are projected from.
+    graph.scale_vector("output_norm", 1.0 / factor(LOGITS)?);
     Ok(graph.finish(sizes.config(loaded), embed, head))
 }

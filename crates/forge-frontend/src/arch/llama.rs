@@ -42,6 +42,6 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
         let block = dense::pre_norm_layer("layer", &sizes, &spec, (activation, mlp_bias), 1.0);
         dense::add_layer(&mut graph, block)?;
     }
-    let head = graph.stage(dense::head(&sizes, 1.0, None), tied)?;
+    let head = graph.stage(dense::head(&sizes, None), tied)?;
     Ok(graph.finish(sizes.config(loaded), embed, head))
 }

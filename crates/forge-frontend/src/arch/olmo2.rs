@@ -53,7 +53,7 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
         };
         dense::add_layer(&mut graph, post_norm_layer(dense::layer_name(&sliding, layer), &sizes, &spec, activation))?;
     }
-    let head = graph.stage(dense::head(&sizes, 1.0, None), tied)?;
+    let head = graph.stage(dense::head(&sizes, None), tied)?;
     Ok(graph.finish(sizes.config(loaded), embed, head))
 }
 

@@ -59,6 +59,6 @@ pub(super) fn build_qwen(
         let name = dense::layer_name(&sliding, layer);
         dense::add_layer(&mut graph, dense::pre_norm_layer(name, &sizes, &spec, (activation, false), 1.0))?;
     }
-    let head = graph.stage(dense::head(&sizes, 1.0, None), tied)?;
+    let head = graph.stage(dense::head(&sizes, None), tied)?;
     Ok(graph.finish(sizes.config(loaded), embed, head))
 }

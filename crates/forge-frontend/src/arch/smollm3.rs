@@ -53,7 +53,7 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
         let name = if rotates { "rope_layer" } else { "no_rope_layer" };
         dense::add_layer(&mut graph, dense::pre_norm_layer(name, &sizes, &spec, (activation, mlp_bias), 1.0))?;
     }
-    let head = graph.stage(dense::head(&sizes, 1.0, None), tied)?;
+    let head = graph.stage(dense::head(&sizes, None), tied)?;
     Ok(graph.finish(sizes.config(loaded), embed, head))
 }
 

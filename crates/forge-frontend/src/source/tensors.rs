@@ -168,6 +168,7 @@ impl Tensors {
             format,
             source,
             offset: 0.0,
+            factor: 1.0,
             max_abs: None,
         })
     }

@@ -52,8 +52,9 @@ fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
                 let affine = AffineRow { format: weight.format, codes, scales, biases, scale_format: *scale_format };
                 decode_affine(&affine, &mut out).expect("a row decodes");
             }
+            Source::Quantize { .. } => unreachable!("a loaded checkpoint quantises nothing"),
         }
-        out.iter_mut().for_each(|value| *value += weight.offset);
+        out.iter_mut().for_each(|value| *value = (*value + weight.offset) * weight.factor);
         out
     };
     (0..weight.rows).map(row).collect()

@@ -1,0 +1,172 @@
+//! `forge gen --quantize`: the same project as from a checkpoint that was quantised before, and a report on what it cost.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{Scratch, assert_fails, generate, gguf, hf, stderr, tree};
+use forge_formats::{Format, decode_row, encode_row};
+use forge_frontend::checkpoint::{GgufFile, GgufTensor};
+
+/// The GGUF fixture with its matrices as F32, or quantised after that. With `narrow` its feed-forward has 128 units
+/// instead of 160, so that every width is a multiple of 64.
+fn rewritten(scratch: &Scratch, name: &str, matrices: Format, narrow: bool) -> PathBuf {
+    let source = gguf();
+    let file = GgufFile::open(&source).unwrap();
+    let mut head = fs::read(&source).unwrap();
+    let find = |head: &[u8], name: &str| {
+        let wanted = [&(name.len() as u64).to_le_bytes()[..], name.as_bytes()].concat();
+        head.windows(wanted.len()).position(|window| window == wanted).unwrap()
+    };
+    // What precedes the tensor table is kept.
+    head.truncate(file.tensors().iter().map(|tensor| find(&head, &tensor.name)).min().unwrap());
+    if narrow {
+        let key = "llama.feed_forward_length";
+        let value = find(&head, key) + 8 + key.len() + 4;
+        assert_eq!(head[value..value + 4], 160_u32.to_le_bytes());
+        head[value..value + 4].copy_from_slice(&128_u32.to_le_bytes());
+    }
+    let mut data = Vec::new();
+    for tensor in file.tensors() {
+        let (dims, kind, bytes) = match tensor.dims[..] {
+            [cols, rows] => {
+                let keep = |size: u64| if narrow && size == 160 { 128 } else { size as usize };
+                let (cols, rows) = (keep(cols), keep(rows));
+                let id = match matrices {
+                    Format::F32 => 0,
+                    Format::Q4_0 => 2,
+                    _ => 8,
+                };
+                (vec![cols as u64, rows as u64], id, converted(&file, tensor, matrices, rows, cols))
+            }
+            _ => (tensor.dims.clone(), tensor.ggml_type, file.data(tensor).to_vec()),
+        };
+        head.extend((tensor.name.len() as u64).to_le_bytes());
+        head.extend(tensor.name.as_bytes());
+        head.extend((dims.len() as u32).to_le_bytes());
+        dims.iter().for_each(|size| head.extend(size.to_le_bytes()));
+        head.extend(kind.to_le_bytes());
+        head.extend((data.len() as u64).to_le_bytes());
+        data.extend(bytes);
+        data.resize(data.len().next_multiple_of(32), 0);
+    }
+    head.resize(head.len().next_multiple_of(32), 0);
+    head.extend(data);
+    fs::create_dir_all(scratch.join(name)).unwrap();
+    scratch.file(&format!("{name}/model.gguf"), &head)
+}
+
+/// The first rows and columns of a matrix in another format.
+fn converted(file: &GgufFile, tensor: &GgufTensor, to: Format, rows: usize, cols: usize) -> Vec<u8> {
+    let format = tensor.format.clone().unwrap();
+    let mut row = vec![0.0; tensor.dims[0] as usize];
+    let mut out = vec![0; to.row_bytes(cols).unwrap()];
+    let stored = file.data(tensor).chunks(format.row_bytes(row.len()).unwrap()).take(rows);
+    stored
+        .flat_map(|bytes| {
+            decode_row(format, bytes, &mut row).unwrap();
+            encode_row(to, &row[..cols], &mut out).unwrap();
+            out.clone()
+        })
+        .collect()
+}
+
+#[track_caller]
+fn must_generate(checkpoint: &Path, output: &Path, args: &[&str]) -> String {
+    let output = generate(checkpoint, output, args);
+    assert!(output.status.success(), "{}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The files of a project, without the command in their headers and what only a quantised one has.
+fn comparable(project: &Path, option: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = tree(project);
+    files.retain(|(name, _)| !name.starts_with(".forge") && name != Path::new("quantization.txt"));
+    for (name, bytes) in &mut files {
+        if name != Path::new("weights.safetensors")
+            && let Ok(text) = std::str::from_utf8(bytes)
+        {
+            *bytes = text.replace(option, "").into_bytes();
+        }
+    }
+    files
+}
+
+#[test]
+fn a_quantized_project_is_that_of_the_quantized_checkpoint() {
+    let scratch = Scratch::new();
+    let floats = rewritten(&scratch, "F32", Format::F32, false);
+    for (format, option) in [(Format::Q8_0, " --quantize q8_0"), (Format::Q4_0, " --quantize q4_0")] {
+        let (ours, theirs) = (scratch.join(&format!("ours-{format}")), scratch.join(&format!("theirs-{format}")));
+        let args: Vec<&str> = ["--name", "same"].into_iter().chain(option.split_whitespace()).collect();
+        must_generate(&floats, &ours, &args);
+        must_generate(&rewritten(&scratch, &format.to_string(), format, false), &theirs, &["--name", "same"]);
+        assert!(fs::read_to_string(ours.join("README.md")).unwrap().contains(option));
+        let (ours, theirs) = (comparable(&ours, option), comparable(&theirs, option));
+        assert_eq!(ours.len(), theirs.len());
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            assert!(ours == theirs, "{format}: {} and {} differ", ours.0.display(), theirs.0.display());
+        }
+    }
+}
+
+#[test]
+fn the_report_names_every_matrix_and_its_error() {
+    let scratch = Scratch::new();
+    let project = scratch.join("project");
+    let printed = must_generate(&hf(), &project, &["--quantize", "mlx4"]);
+    let report = fs::read_to_string(project.join("quantization.txt")).unwrap();
+    assert!(printed.starts_with(&report), "{printed}\n{report}");
+    assert_eq!(report.lines().filter(|line| line.contains(".mlp.gate_proj.weight")).count(), 3);
+    let down: Vec<&str> = report.lines().filter(|line| line.contains(".mlp.down_proj.weight")).collect();
+    assert_eq!(down.len(), 3);
+    let reason = "stays: rows of 160 weights are no whole number of blocks of 64";
+    assert!(down.iter().all(|line| line.contains("BF16  BF16") && line.ends_with(reason)), "{down:?}");
+    assert!(report.contains("\n20 matrices quantised to affine4_g64, 3 stay as they are: relative RMS error "));
+    assert!(!report.contains("norm"), "vectors are not quantised");
+    assert!(must_generate(&hf(), &project, &["--quantize", "q8_0", "--quiet", "--force"]).is_empty());
+    let report = fs::read_to_string(project.join("quantization.txt")).unwrap();
+    let error =
+        |line: &str| -> f64 { line.split_whitespace().rev().nth(1).unwrap().trim_end_matches('%').parse().unwrap() };
+    let errors: Vec<f64> = report.lines().filter(|line| line.contains(" Q8_0 ")).map(error).collect();
+    assert_eq!(errors.len(), 23);
+    assert!(errors.iter().all(|error| (0.1..1.0).contains(error)), "{errors:?}");
+    // Without quantising there is no report, and an old one does not stay.
+    must_generate(&hf(), &project, &["--force"]);
+    assert!(!project.join("quantization.txt").exists());
+}
+
+#[test]
+fn force_tells_formats_of_equal_size_apart() {
+    let scratch = Scratch::new();
+    let floats = rewritten(&scratch, "F32", Format::F32, true);
+    let project = scratch.join("project");
+    let read = |name: &str| fs::read_to_string(project.join(name)).unwrap();
+    let header = || -> String {
+        let manifest: serde_json::Value = serde_json::from_str(&read(".forge/manifest.json")).unwrap();
+        manifest["weights"]["header"].to_string()
+    };
+    let weights = || fs::read(project.join("weights.safetensors")).unwrap();
+    must_generate(&floats, &project, &["--quantize", "q4_0"]);
+    let (first, first_header, report) = (weights(), header(), read("quantization.txt"));
+    must_generate(&floats, &project, &["--quantize", "mlx4", "--force"]);
+    assert_eq!(header(), first_header, "the formats are not of the same size");
+    assert!(weights() != first, "weights of another format were kept");
+    assert!(read("quantization.txt") != report);
+
+    // The same again: weights and report are kept.
+    must_generate(&floats, &project, &["--quantize", "q4_0", "--force"]);
+    assert!(weights() == first && read("quantization.txt") == report);
+    let modified = || fs::metadata(project.join("weights.safetensors")).unwrap().modified().unwrap();
+    let before = modified();
+    let printed = must_generate(&floats, &project, &["--quantize", "q4_0", "--force"]);
+    assert_eq!(modified(), before);
+    assert!(printed.starts_with(&report) && read("quantization.txt") == report);
+}
+
+#[test]
+fn what_cannot_be_quantized_is_refused() {
+    assert_fails(&gguf(), &["--quantize", "q8_0"], &["--quantize Q8_0: no F32, F16 or BF16 matrix", "Q4_0, Q8_0"]);
+    assert_fails(&hf(), &["--quantize", "q4_k"], &["--quantize Q4_K", "blocks of 256", "BF16"]);
+}
