@@ -40,6 +40,7 @@ LONGROPE = {
     "long_factor": [1.0, 4.0, 16.0],
     "original_max_position_embeddings": 64,
 }
+GEMMA4 = {"head_dim": 16, "global_head_dim": 32, "sliding_window": 8, "vocab_size": 86, "vocab_size_per_layer_input": 86, "hidden_size_per_layer_input": 8}
 CASES = {
     "llama-biases-linear": ("Llama", {"attention_bias": True, "mlp_bias": True, "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}}),
     "llama-yarn": ("Llama", {"rope_parameters": YARN}),
@@ -48,6 +49,8 @@ CASES = {
     "qwen2-window": ("Qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
     "gemma": ("Gemma", {"head_dim": 16}),
     "gemma2": ("Gemma2", {"head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 24, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "num_hidden_layers": 3}),
+    "gemma4": ("Gemma4Text", {**GEMMA4, "num_hidden_layers": 6, "layer_types": ["sliding_attention", "full_attention"] * 3, "num_kv_shared_layers": 2, "use_double_wide_mlp": True, "final_logit_softcapping": 3.0}),
+    "gemma4-keys-as-values": ("Gemma4Text", {**GEMMA4, "num_hidden_layers": 3, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"], "hidden_size_per_layer_input": 0, "attention_k_eq_v": True, "num_global_key_value_heads": 1}),
     "phi3": ("Phi3", {"sliding_window": 8}),
     "phi3-longrope": ("Phi3", {"original_max_position_embeddings": 64, "rope_parameters": LONGROPE}),
     "smollm3": ("SmolLM3", {"num_hidden_layers": 4}),
@@ -74,7 +77,7 @@ def write_hf(case, folder):
     config = getattr(transformers, f"{family}Config")(**{**COMMON, **settings})
     torch.manual_seed(sum(map(ord, case)))
     config._attn_implementation = "eager"
-    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    model = getattr(transformers, f"{family.removesuffix('Text')}ForCausalLM")(config).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn_like(weight)
@@ -87,7 +90,10 @@ def write_hf(case, folder):
             else:
                 weight.copy_(noise * 1.5 / weight.shape[-1] ** 0.5)
             weight.copy_(weight.to(torch.bfloat16).to(torch.float32))
-        ids = torch.randint(3, VOCAB, (1, TOKENS), dtype=torch.int64)
+        for name, scalar in model.named_buffers():
+            if name.endswith("layer_scalar"):
+                scalar.copy_((torch.rand_like(scalar) + 0.5).to(torch.bfloat16).to(torch.float32))
+        ids = torch.randint(3, config.vocab_size, (1, TOKENS), dtype=torch.int64)
         logits = model(ids).logits[0]
     folder.mkdir(parents=True)
     model.to(torch.bfloat16).save_pretrained(folder)

@@ -62,7 +62,7 @@ pub struct Stage {
 pub struct Block {
     /// Identifier, used for generated names: `layer`, `sliding_layer`, `global_layer`.
     pub name: String,
-    /// How many of the first values are inputs (the residual stream is value 0).
+    /// How many of the first values are inputs (the residual stream is value 0, a layer's own input value 1).
     pub inputs: usize,
     /// Weight slots.
     pub slots: Vec<Slot>,
@@ -74,6 +74,9 @@ pub struct Block {
     pub nodes: Vec<Node>,
     /// The block's result.
     pub output: ValueId,
+    /// A second result of the embedding stage, `[tokens, layers * width]`: each layer's block gets its own `width` elements
+    /// as its second input.
+    pub layer_inputs: Option<ValueId>,
 }
 
 /// A weight slot of a block.
@@ -176,6 +179,11 @@ pub enum Op {
     Scale {
         /// The factor.
         factor: f32,
+    },
+    /// Multiplication by a number of the checkpoint.
+    ScaleBy {
+        /// `[1]`.
+        scale: SlotId,
     },
     /// `cap * tanh(x / cap)`.
     SoftCap {
@@ -322,6 +330,7 @@ impl Op {
             Op::Embedding { table, .. } => vec![*table],
             Op::RmsNorm { gamma, .. } => vec![*gamma],
             Op::HeadNorm { gamma, .. } => gamma.iter().copied().collect(),
+            Op::ScaleBy { scale } => vec![*scale],
             Op::Linear { weight, bias } => [Some(*weight), *bias].into_iter().flatten().collect(),
             _ => Vec::new(),
         }

@@ -19,6 +19,11 @@ pub(crate) enum RopeScaling {
     },
     /// YaRN (Peng et al. 2023).
     Yarn(Yarn),
+    /// Gemma 4: the first pairs turn, divided by the factor, the others stand still.
+    Proportional {
+        pairs: usize,
+        factor: f32,
+    },
     /// Each frequency divided by its own number: GGUF's `rope_freqs`, longrope's factors.
     Divisors {
         divisors: Vec<f32>,
@@ -45,6 +50,10 @@ pub(crate) fn frequencies(theta: f32, dim: usize, scaling: &RopeScaling) -> (Vec
     match scaling {
         RopeScaling::None => (base, 1.0),
         RopeScaling::Linear { factor } => (base.into_iter().map(|freq| freq / factor).collect(), 1.0),
+        RopeScaling::Proportional { pairs, factor } => {
+            let turn = |(i, freq): (usize, f32)| if i < *pairs { freq / factor } else { 0.0 };
+            (base.into_iter().enumerate().map(turn).collect(), 1.0)
+        }
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
             let low_wavelength = original_context / low_freq_factor;
             let high_wavelength = original_context / high_freq_factor;

@@ -117,6 +117,18 @@ impl BlockBuilder {
         self.node(Op::Scale { factor }, &[x], name, width)
     }
 
+    /// `x` times the number in the checkpoint's `role`.
+    pub fn scale_by(&mut self, name: &str, role: &str, x: ValueId) -> ValueId {
+        let scale = self.slot(role, 1, 1);
+        let width = self.width(x);
+        self.node(Op::ScaleBy { scale }, &[x], name, width)
+    }
+
+    /// Makes `value` the layers' own inputs, a part for each.
+    pub fn layer_inputs(&mut self, value: ValueId) {
+        self.block.layer_inputs = Some(value);
+    }
+
     /// `cap * tanh(x / cap)`; `x` itself without a cap.
     pub fn soft_cap(&mut self, name: &str, x: ValueId, cap: Option<f32>) -> ValueId {
         let width = self.width(x);
@@ -164,13 +176,25 @@ impl<'a> GraphBuilder<'a> {
         Ok(Stage { block, weights })
     }
 
-    /// Adds the next layer. Its block is shared with the earlier layers of an equal block.
-    pub fn layer(&mut self, block: Block, states: Vec<StateId>) -> Result<(), FrontendError> {
+    /// Adds the next layer. Its block is shared with the earlier layers of an equal block; one that differs under the same
+    /// name gets a number.
+    pub fn layer(&mut self, mut block: Block, states: Vec<StateId>) -> Result<(), FrontendError> {
         let weights = self.fill(&block, Some(self.layers.len()), false)?;
-        let index = self.blocks.iter().position(|known| *known == block).unwrap_or_else(|| {
-            self.blocks.push(block);
-            self.blocks.len() - 1
-        });
+        let stem = block.name.clone();
+        let mut count = 1;
+        let index = loop {
+            match self.blocks.iter().position(|known| known.name == block.name) {
+                None => {
+                    self.blocks.push(block);
+                    break self.blocks.len() - 1;
+                }
+                Some(index) if self.blocks[index] == block => break index,
+                Some(_) => {
+                    count += 1;
+                    block.name = format!("{stem}_{count}");
+                }
+            }
+        };
         self.layers.push(Layer { block: index, weights, states });
         Ok(())
     }
@@ -190,7 +214,7 @@ impl<'a> GraphBuilder<'a> {
         let fill_slot = |(id, slot): (SlotId, &Slot)| {
             let norm = norms.contains(&id);
             let role = if tied && slot.role == "output" { "token_embd" } else { &slot.role };
-            let vector = norm || role.ends_with("_bias");
+            let vector = norm || slot.rows == 1 && slot.cols == 1 || role.ends_with("_bias");
             self.weight(role, layer, slot, vector, if norm { self.norm_offset } else { 0.0 })
         };
         block.slots.iter().enumerate().map(fill_slot).collect()

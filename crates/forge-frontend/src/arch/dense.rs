@@ -28,21 +28,19 @@ impl Sizes {
     /// # Errors
     /// A key is missing or out of range, or a product that must divide does not.
     pub fn read(loaded: &Loaded) -> Result<Self, FrontendError> {
-        Self::read_with(loaded, loaded.hparams.usize(key::INTERMEDIATE)?)
+        Self::read_with(loaded, loaded.hparams.usize(key::INTERMEDIATE)?, None)
     }
 
-    /// As [`Sizes::read`], with the feed-forward width given.
-    pub fn read_with(loaded: &Loaded, intermediate: usize) -> Result<Self, FrontendError> {
+    /// As [`Sizes::read`], with the feed-forward width given, and the key/value heads where they are.
+    pub fn read_with(loaded: &Loaded, intermediate: usize, kv_heads: Option<usize>) -> Result<Self, FrontendError> {
         let h = &loaded.hparams;
-        let layers = h.usize(key::LAYERS)?;
-        // Every layer has tensors, so a damaged number is found before anything is made for each layer.
-        let tensors = loaded.tensors.entries.len();
-        if layers > tensors {
-            return Err(h.invalid(key::LAYERS, format!("at most as many as the {tensors} tensors")));
-        }
+        let layers = layer_count(loaded)?;
         let hidden = h.usize(key::HIDDEN)?;
         let heads = h.usize(key::HEADS)?;
-        let kv_heads = h.opt_usize(key::KV_HEADS)?.unwrap_or(heads);
+        let kv_heads = match kv_heads {
+            Some(kv_heads) => kv_heads,
+            None => h.opt_usize(key::KV_HEADS)?.unwrap_or(heads),
+        };
         h.divides((key::HEADS, heads), (key::KV_HEADS, kv_heads))?;
         let head_dim = match h.opt_usize(key::HEAD_DIM)? {
             Some(head_dim) => head_dim,
@@ -78,11 +76,6 @@ impl Sizes {
         let eps = h.f32(key::EPS)?;
         if !(0.0..1.0).contains(&eps) {
             return Err(h.invalid(key::EPS, "a small positive number"));
-        }
-        // Every layer has tensors, so their number bounds what a claim of layers may allocate.
-        let (layers, tensors) = (h.usize(key::LAYERS)?, loaded.tensors.entries.len());
-        if layers > tensors {
-            return Err(h.invalid(key::LAYERS, format!("at most as many layers as tensors, {tensors}")));
         }
         Ok(Self {
             layers,
@@ -120,6 +113,15 @@ impl Sizes {
     pub fn state(&self, window: Option<usize>) -> StateSpec {
         StateSpec { kv_heads: self.kv_heads, head_dim: self.head_dim, window }
     }
+}
+
+/// The number of layers. Every layer has tensors, so a damaged number is found before anything is made for each layer.
+pub(crate) fn layer_count(loaded: &Loaded) -> Result<usize, FrontendError> {
+    let (layers, tensors) = (loaded.hparams.usize(key::LAYERS)?, loaded.tensors.entries.len());
+    if layers > tensors {
+        return Err(loaded.hparams.invalid(key::LAYERS, format!("at most as many as the {tensors} tensors")));
+    }
+    Ok(layers)
 }
 
 /// A name as it may be shown on a terminal: on one line, without escape sequences, not endless.

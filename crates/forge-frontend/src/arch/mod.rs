@@ -3,6 +3,7 @@
 mod builder;
 mod dense;
 mod gemma;
+mod gemma4;
 mod granite;
 mod llama;
 mod olmo2;
@@ -31,6 +32,7 @@ const FAMILIES: &[Family] = &[
     gemma::GEMMA,
     gemma::GEMMA2,
     gemma::GEMMA3,
+    gemma4::FAMILY,
     granite::FAMILY,
     llama::FAMILY,
     olmo2::FAMILY,

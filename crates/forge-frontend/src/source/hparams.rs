@@ -119,6 +119,17 @@ impl Hparams {
         self.size(key, value).map(Some)
     }
 
+    /// A size of each layer, from an array or one number for all; empty when absent.
+    pub fn layer_sizes(&self, key: Key, layers: usize) -> Result<Vec<usize>, FrontendError> {
+        match self.get(key) {
+            Some(Value::Array(items)) if items.len() == layers => {
+                items.iter().map(|item| self.size(key, item)).collect()
+            }
+            Some(Value::Array(_)) => Err(self.invalid(key, format!("an array of {layers}, one per layer"))),
+            _ => Ok(self.opt_usize(key)?.map_or_else(Vec::new, |size| vec![size; layers])),
+        }
+    }
+
     /// The width of windowed layers; some writers say 0 for none.
     pub fn window(&self) -> Result<Option<usize>, FrontendError> {
         match self.get(key::WINDOW) {

@@ -12,6 +12,8 @@ use forge_formats::Format;
 const DEFAULT_THETA: f32 = 10_000.0;
 const THETA: Key = Key::new("rope.freq_base", "rope_theta");
 const ROTARY_DIM: Key = Key::new("rope.dimension_count", "");
+/// That of windowed layers, where they have their own.
+const SLIDING_ROTARY_DIM: Key = Key::new("rope.dimension_count_swa", "");
 const PARTIAL: Key = Key::new("", "partial_rotary_factor");
 const SCALING_TYPE: Key = Key::new("rope.scaling.type", "");
 const SCALING_FACTOR: Key = Key::new("rope.scaling.factor", "");
@@ -59,7 +61,11 @@ impl Loaded {
     pub fn rope(&self, head_dim: usize, in_gguf: RopePairing, layers: RopeLayers) -> Result<Rope, FrontendError> {
         let (pairing, rotary_dim, theta, scaling) = match self.hparams.dialect {
             Dialect::Gguf => {
-                let rotary_dim = self.hparams.opt_usize(ROTARY_DIM)?.unwrap_or(head_dim);
+                let sliding = match layers {
+                    RopeLayers::Sliding { .. } => self.hparams.opt_usize(SLIDING_ROTARY_DIM)?,
+                    _ => None,
+                };
+                let rotary_dim = sliding.or(self.hparams.opt_usize(ROTARY_DIM)?).unwrap_or(head_dim);
                 self.check_rotary(ROTARY_DIM, rotary_dim, head_dim)?;
                 let (theta, scaling) = self.gguf_rope(rotary_dim, layers)?;
                 (in_gguf, rotary_dim, theta, scaling)
@@ -209,10 +215,18 @@ impl Loaded {
             Some(factor) => factor,
             None => h.opt_f32(PARTIAL)?.unwrap_or(1.0),
         };
-        let rotary_dim = (f64::from(partial) * head_dim as f64) as usize;
-        self.check_rotary(PARTIAL, rotary_dim, head_dim)?;
         let kind = params.opt_str("rope_type")?.or(params.opt_str("type")?).unwrap_or("default");
+        let mut rotary_dim = (f64::from(partial) * head_dim as f64) as usize;
+        if kind == "proportional" {
+            // Pairs span the whole head; the share says how many of them turn.
+            rotary_dim = head_dim;
+        }
+        self.check_rotary(PARTIAL, rotary_dim, head_dim)?;
         let scaling = match kind {
+            "proportional" => RopeScaling::Proportional {
+                pairs: (f64::from(partial) * head_dim as f64 / 2.0) as usize,
+                factor: params.opt_f32("factor")?.unwrap_or(1.0),
+            },
             "default" => RopeScaling::None,
             "linear" => RopeScaling::Linear { factor: params.f32("factor")? },
             "llama3" => RopeScaling::Llama3 {
@@ -230,7 +244,7 @@ impl Loaded {
                     file: h.file.clone(),
                     key: format!("{}{}.rope_type", h.prefix, params.name),
                     found: format!("{other:?}"),
-                    reason: "the RoPE scalings are default, linear, llama3, yarn and longrope".to_owned(),
+                    reason: "the RoPE scalings are default, linear, llama3, yarn, longrope and proportional".to_owned(),
                 });
             }
         };

@@ -18,11 +18,18 @@ pub(crate) struct Role {
     pub gguf: &'static str,
     /// After `layers.N.`.
     pub hf: &'static str,
+    /// Whether `.weight` or `.bias` follows in a folder; it does in every GGUF.
+    suffixed: bool,
 }
 
 impl Role {
     pub const fn new(role: &'static str, gguf: &'static str, hf: &'static str) -> Self {
-        Self { role, gguf, hf }
+        Self { role, gguf, hf, suffixed: true }
+    }
+
+    /// A tensor whose whole name in a folder is `hf`.
+    pub const fn bare(role: &'static str, gguf: &'static str, hf: &'static str) -> Self {
+        Self { role, gguf, hf, suffixed: false }
     }
 }
 
@@ -109,6 +116,9 @@ impl Tensors {
             (None, _) => stem,
         };
         match (self.dialect, layer) {
+            (Dialect::HuggingFace, Some(layer)) if found.is_some_and(|role| !role.suffixed) => {
+                format!("{}layers.{layer}.{stem}", self.prefix)
+            }
             (Dialect::Gguf, Some(layer)) => format!("blk.{layer}.{stem}.{suffix}"),
             (Dialect::Gguf, None) => format!("{stem}.{suffix}"),
             (Dialect::HuggingFace, Some(layer)) => format!("{}layers.{layer}.{stem}.{suffix}", self.prefix),
@@ -130,7 +140,12 @@ impl Tensors {
 
     /// Rows of the embedding table: the only size that some GGUFs do not state.
     pub fn vocab_rows(&self) -> Result<usize, FrontendError> {
-        let name = self.name("token_embd", None);
+        self.rows("token_embd")
+    }
+
+    /// Rows of a table outside the layers.
+    pub fn rows(&self, role: &str) -> Result<usize, FrontendError> {
+        let name = self.name(role, None);
         let entry = self.find(&name)?;
         match entry.shape[..] {
             [rows, _] if rows > 0 => Ok(rows),

@@ -22,14 +22,18 @@ pub fn logits(checkpoint: &Checkpoint, tokens: &[u32]) -> Rows {
     let graph = &checkpoint.graph;
     let weights = Weights((0..graph.weights.len()).map(|id| decode(checkpoint, id)).collect());
     let mut caches: Vec<Cache> = graph.states.iter().map(|_| Cache::default()).collect();
-    let mut run = |block: &Block, ids: &[WeightId], states: &[StateId], x: Option<Rows>| {
-        run_block(graph, &weights, &mut caches, block, ids, states, x, tokens)
+    let mut run = |block: &Block, ids: &[WeightId], states: &[StateId], inputs: Vec<Rows>| {
+        run_block(graph, &weights, &mut caches, block, ids, states, inputs, tokens)
     };
-    let mut x = run(&graph.embed.block, &graph.embed.weights, &[], None);
-    for layer in &graph.layers {
-        x = run(&graph.blocks[layer.block], &layer.weights, &layer.states, Some(x));
+    let (mut x, layer_inputs) = run(&graph.embed.block, &graph.embed.weights, &[], Vec::new());
+    for (index, layer) in graph.layers.iter().enumerate() {
+        let own = layer_inputs.as_ref().map(|rows| {
+            map(rows, |row| row.chunks(row.len() / graph.layers.len()).nth(index).expect("a part of its own").to_vec())
+        });
+        let inputs = [x].into_iter().chain(own).collect();
+        x = run(&graph.blocks[layer.block], &layer.weights, &layer.states, inputs).0;
     }
-    run(&graph.head.block, &graph.head.weights, &[], Some(x))
+    run(&graph.head.block, &graph.head.weights, &[], vec![x]).0
 }
 
 fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
@@ -68,18 +72,18 @@ fn run_block(
     block: &Block,
     ids: &[WeightId],
     states: &[StateId],
-    x: Option<Rows>,
+    inputs: Vec<Rows>,
     tokens: &[u32],
-) -> Rows {
+) -> (Rows, Option<Rows>) {
     let weight = |slot: usize| {
         let (slot, stored) = (&block.slots[slot], &graph.weights[ids[slot]]);
         assert_eq!((slot.rows, slot.cols), (stored.rows, stored.cols), "slot {}", slot.role);
         &weights.0[ids[block.slots.iter().position(|other| std::ptr::eq(other, slot)).expect("own slot")]]
     };
     let mut values: Vec<Option<Rows>> = vec![None; block.values.len()];
-    assert_eq!(block.inputs, usize::from(x.is_some()));
-    if let Some(x) = x {
-        values[0] = Some(x);
+    assert_eq!(block.inputs, inputs.len());
+    for (value, input) in values.iter_mut().zip(inputs) {
+        *value = Some(input);
     }
     for node in &block.nodes {
         let input = |index: usize| values[node.inputs[index]].as_ref().expect("computed before it is used");
@@ -122,13 +126,18 @@ fn run_block(
             Op::GatedActivation { activation } => zip(input(0), input(1), |gate, up| activate(gate, *activation) * up),
             Op::Add => zip(input(0), input(1), |a, b| a + b),
             Op::Scale { factor } => map(input(0), |row| row.iter().map(|value| value * factor).collect()),
+            Op::ScaleBy { scale } => {
+                let factor = weight(*scale)[0][0];
+                map(input(0), |row| row.iter().map(|value| value * factor).collect())
+            }
             Op::SoftCap { cap } => map(input(0), |row| row.iter().map(|value| cap * (value / cap).tanh()).collect()),
         };
         let output = node.output.expect("an operation with a result");
         assert!(result.iter().all(|row| row.len() == block.values[output].width), "{}", block.values[output].name);
         values[output] = Some(result);
     }
-    values[block.output].take().expect("the output is computed")
+    let layer_inputs = block.layer_inputs.and_then(|value| values[value].take());
+    (values[block.output].take().expect("the output is computed"), layer_inputs)
 }
 
 fn map(rows: &Rows, f: impl Fn(&Vec<f32>) -> Vec<f32>) -> Rows {
