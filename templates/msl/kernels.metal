@@ -86,12 +86,19 @@ kernel void /*{ kernel.name }*/(
 /*%- when Body::PostNorm with (k) %*/
 /*%- if k.scaled %*/
     post_norm_scaled_row</*{ k.width }*/, /*{ k.result_partials }*/, /*{ k.partials }*/>(
-        y, result_sums, post_gamma, x, gamma, scaled, sums, shared, /*{ k.eps }*/, /*{ k.factor }*/, group,
+        y, result_sums, post_gamma, x, gamma, scaled, sums, shared, /*{ k.eps }*/, /*{ k.factor }*/, /*{ k.scale }*/, group,
         thread_index, simdgroup, lane);
 /*%- else %*/
-    post_norm_row</*{ k.width }*/>(y, post_gamma, x, shared, /*{ k.eps }*/, /*{ k.factor }*/, group.y, thread_index,
-        simdgroup, lane);
+    post_norm_row</*{ k.width }*/>(y, post_gamma, x, shared, /*{ k.eps }*/, /*{ k.factor }*/, /*{ k.scale }*/, group.y,
+        thread_index, simdgroup, lane);
 /*%- endif %*/
+/*%- when Body::LayerInputs with (k) %*/
+    const uint layer = group.x * 4 + simdgroup;
+    if (layer < /*{ k.layers }*/) {
+        layer_inputs_row<Weights_/*{ k.format }*/, /*{ k.vocab }*/, /*{ k.layers }*/, /*{ k.width }*/>(
+            table, tokens, projected, gamma, y, /*{ k.eps }*/, /*{ k.scale }*/, /*{ k.factor }*/, layer, group.y,
+            step.rows, lane);
+    }
 /*%- when Body::Rope with (k) %*/
     const uint head = group.x * 4 + simdgroup;
     const uint row = group.y;
@@ -111,7 +118,7 @@ kernel void /*{ kernel.name }*/(
         const float scale = elements_rms_scale</*{ norm.count }*/>(
             qkv + row * /*{ k.width }*/ + /*{ norm.start }*/, /*{ norm.eps }*/, lane);
 /*%- else %*/
-        const float scale = elements_rms_scale</*{ norm.count }*/>(source, /*{ norm.eps }*/, lane);
+        const float scale = elements_rms_scale</*{ norm.count }*/>(/*{ part.source }*/, /*{ norm.eps }*/, lane);
 /*%- endif %*/
 /*%- if norm.across %*/
         const NormedByGamma norm = {scale, /*{ norm.gamma }*/ + (head - /*{ part.start }*/) * /*{ k.head_dim }*/};
@@ -125,9 +132,9 @@ kernel void /*{ kernel.name }*/(
 /*%- endmatch %*/
 /*%- if part.rotates %*/
         rotate_head</*{ k.head_dim }*/, /*{ k.rotary }*/, /*{ k.interleaved }*/>(
-            source, target, norm, /*{ k.table }*/, float(position), /*{ k.magnitude }*/, lane);
+            /*{ part.source }*/, target, norm, /*{ k.table }*/, float(position), /*{ k.magnitude }*/, lane);
 /*%- else %*/
-        copy_head</*{ k.head_dim }*/>(source, target, norm, lane);
+        copy_head</*{ k.head_dim }*/>(/*{ part.source }*/, target, norm, lane);
 /*%- endif %*/
 /*%- endfor %*/
     }
@@ -221,6 +228,8 @@ kernel void /*{ kernel.name }*/(
         sums, shared/*{ k.sums_offset }*/, square, group, simdgroup, lane);
 /*%- when GemvEnd::Gated with { activation } %*/
     store_gated_rows</*{ k.nr }*/, /*{ activation }*/>(y, acc, first, end, lane);
+/*%- when GemvEnd::GatedBy with { activation } %*/
+    store_gated_by_rows</*{ k.nr }*/, /*{ activation }*/>(y, multiplier, acc, first, end, lane);
 /*%- endmatch %*/
 /*%- when Body::Gemm with (k) %*/
     const uint first_token = group.y * 64;
@@ -257,6 +266,9 @@ kernel void /*{ kernel.name }*/(
     add_tile</*{ k.rows }*/>(x + first_token * /*{ k.rows }*/, shared, /*{ factor }*/, tokens, first, thread_index);
 /*%- when GemmEnd::Gated with { activation } %*/
     store_gated_tile</*{ k.end }*/, /*{ activation }*/>(y + first_token * /*{ k.end }*/, shared, tokens, first, thread_index);
+/*%- when GemmEnd::GatedBy with { activation } %*/
+    store_gated_by_tile</*{ k.end }*/, /*{ activation }*/>(
+        y + first_token * /*{ k.end }*/, multiplier + first_token * /*{ k.end }*/, shared, tokens, first, thread_index);
 /*%- endmatch %*/
 /*%- when Body::SampleBest with (k) %*/
     best_logit</*{ k.vocab }*/, /*{ k.groups }*/>(logits, seen, best, count, shared, step.repeat_penalty, group, thread_index, simdgroup, lane);

@@ -59,6 +59,15 @@ fn attention_parts(positions: usize) -> u32 {
 }
 /*%- endif %*/
 
+/*%- if let Some(width) = layer_input %*/
+
+/// The part of layer `i` in a buffer [layers, rows, /*{ width }*/] f32.
+fn layer_part(all: &Slice, i: usize, rows: u32) -> Slice {
+    let bytes = u64::from(rows) * /*{ width * 4 }*/;
+    all.slice(i as u64 * bytes, bytes)
+}
+/*%- endif %*/
+
 /// Indices into [`KERNELS`].
 mod kernel {
 /*%- for k in kernels %*/
@@ -219,9 +228,16 @@ impl Model {
         let layers = (0..LAYERS)
             .map(|i| {
                 let tensor = |name: &str| tensor(&format!("layers.{i}.{name}"));
+/*%- if optional_fields %*/
+                // What only some kinds of layers have; those without never bind it.
+                let own = |name: &str| {
+                    let there = weights.tensors().contains_key(&format!("layers.{i}.{name}"));
+                    if there { tensor(name) } else { Ok(mapped.slice(0, 0)) }
+                };
+/*%- endif %*/
                 Ok(LayerWeights {
 /*%- for f in layer_fields %*/
-                    /*{ f.name }*/: tensor("/*{ f.name }*/")?,
+                    /*{ f.name }*/: /*% if f.optional %*/own/*% else %*/tensor/*% endif %*/("/*{ f.name }*/")?,
 /*%- endfor %*/
                 })
             })
@@ -452,7 +468,7 @@ impl Model {
                 let mut commands = self.gpu.commands("prefill");
                 let pass = &mut commands;
                 if first == 0 {
-                    self.encode_prefill_embed(pass, rows, token_ids);
+                    self.encode_prefill_embed(pass, rows, token_ids/*% if prefill_embed_params %*/, params/*% endif %*/);
                 }
                 for i in first..LAYERS.min(first + PREFILL_LAYERS) {
 /*%- if blocks.len() > 1 %*/
@@ -483,7 +499,7 @@ impl Model {
         Ok(())
     }
 
-    fn encode_prefill_embed(&self, pass: &mut Commands, rows: u32, tokens: &Slice) {
+    fn encode_prefill_embed(&self, pass: &mut Commands, rows: u32, tokens: &Slice/*% if prefill_embed_params %*/, params: &Slice/*% endif %*/) {
         let k = |index| self.gpu.kernel(index);
         let b = &self.prefill;
 /*%- for step in prefill_embed %*/

@@ -186,7 +186,7 @@ fn data(plan: &Plan, family: &Family, name: &str, arg: &Arg, layer: Option<usize
         }
         Arg::Keys(_) | Arg::Values(_) => format!("Data::Cache({})", words(family, name)),
         Arg::Params => "Data::Params".into(),
-        Arg::Buffer(_) | Arg::Tokens | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => {
+        Arg::Buffer(_) | Arg::LayerPart { .. } | Arg::Tokens | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => {
             format!("Data::Words({})", words(family, name))
         }
     }
@@ -200,6 +200,10 @@ fn words(family: &Family, name: &str) -> usize {
             "tokens" => 1,
             "sums" => next(embed.next),
             _ => embed.hidden,
+        },
+        Family::LayerInputs(inputs) => match name {
+            "tokens" => 1,
+            _ => inputs.layers * inputs.width,
         },
         Family::Gemv(gemv) => match (name, gemv.epilogue) {
             ("input", _) => gemv.cols,
@@ -215,7 +219,7 @@ fn words(family: &Family, name: &str) -> usize {
             _ => gemm.rows,
         },
         Family::RopeAppend(rope) => match name {
-            "qkv" => (rope.heads + 2 * rope.kv_heads) * rope.head_dim,
+            "qkv" => rope.width(),
             "q" => rope.heads * rope.head_dim,
             _ => rope.kv_heads * rope.head_dim,
         },
@@ -254,6 +258,13 @@ fn operation(family: &Family) -> String {
         Family::Embed(Embed { format, bf16_scales, vocab, hidden, scale, .. }) => {
             let table = matrix(*format, *bf16_scales, *vocab, *hidden);
             format!("Operation::Embed {{ table: {table}, scale: {scale:?} }}")
+        }
+        Family::LayerInputs(i) => {
+            let table = matrix(i.format, i.bf16_scales, i.vocab, i.layers * i.width);
+            format!(
+                "Operation::LayerInputs {{ table: {table}, layers: {}, eps: {:?}, scale: {:?}, factor: {:?} }}",
+                i.layers, i.eps, i.scale, i.factor
+            )
         }
         Family::Gemv(g) => project(&g.segments, g.cols, g.norm.map(|norm| norm.eps), false, g.epilogue),
         Family::Gemm(g) => project(&g.segments, g.cols, None, g.half_tiles, g.epilogue),
@@ -310,14 +321,21 @@ fn project(segments: &[Segment], cols: usize, norm_eps: Option<f32>, half: bool,
     let epilogue = match epilogue {
         Epilogue::Store { softcap, .. } => format!("Store {{ softcap: {softcap:?} }}"),
         Epilogue::Residual { factor, .. } => format!("Residual {{ factor: {factor:?} }}"),
-        Epilogue::Gated(Activation::Silu) => "Gated(Activation::Silu)".into(),
-        Epilogue::Gated(Activation::GeluTanh) => "Gated(Activation::GeluTanh)".into(),
+        Epilogue::Gated(kind) => format!("Gated({})", activation(kind)),
+        Epilogue::GatedBy(kind) => format!("GatedBy({})", activation(kind)),
     };
     format!(
         "Operation::Project(Projection {{\n            matrices: &[{}],\n            norm_eps: {norm_eps:?},\n            \
          half_operands: {half},\n            epilogue: Epilogue::{epilogue},\n        }})",
         matrices.join(", ")
     )
+}
+
+fn activation(kind: Activation) -> &'static str {
+    match kind {
+        Activation::Silu => "Activation::Silu",
+        Activation::GeluTanh => "Activation::GeluTanh",
+    }
 }
 
 fn cache(kv: KvFormat) -> &'static str {
@@ -340,12 +358,13 @@ fn rope_append(rope: &RopeAppend) -> String {
     let inv_freq = rope.table.map_or_else(|| "&[]".into(), |table| format!("&{}", table_name(table)));
     let interleaved = rope.rope.as_ref().is_some_and(|rope| rope.pairing == RopePairing::Interleaved);
     format!(
-        "Operation::RopeAppend(RopeAppend {{\n            heads: {}, kv_heads: {}, head_dim: {},\n            \
+        "Operation::RopeAppend(RopeAppend {{\n            heads: {}, kv_heads: {}, head_dim: {}, keys_as_values: {},\n            \
          norms: [{}],\n            inv_freq: {inv_freq}, interleaved: {interleaved}, magnitude: {:?},\n            \
          cache: {}, wrap: {:?},\n        }})",
         rope.heads,
         rope.kv_heads,
         rope.head_dim,
+        rope.keys_as_values,
         norms.join(", "),
         rope.rope.as_ref().map_or(1.0, |rope| rope.magnitude),
         cache(rope.kv),

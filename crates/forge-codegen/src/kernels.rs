@@ -83,6 +83,7 @@ pub enum Body {
     Embed(EmbedView),
     RmsNorm(NormView),
     PostNorm(PostNormView),
+    LayerInputs(LayerInputsView),
     Rope(RopeView),
     AttentionTile(AttentionView),
     AttentionDecode(AttentionView),
@@ -119,9 +120,20 @@ pub struct PostNormView {
     pub width: usize,
     pub eps: String,
     pub factor: String,
+    pub scale: &'static str,
     pub scaled: bool,
     pub result_partials: usize,
     pub partials: usize,
+}
+
+pub struct LayerInputsView {
+    pub format: String,
+    pub vocab: usize,
+    pub layers: usize,
+    pub width: usize,
+    pub eps: String,
+    pub scale: String,
+    pub factor: String,
 }
 
 pub struct RopeView {
@@ -142,6 +154,7 @@ pub struct RopePart {
     pub heads: usize,
     pub cache: bool,
     pub target: &'static str,
+    pub source: String,
     pub rotates: bool,
     pub norm: Option<RopeNorm>,
 }
@@ -213,6 +226,7 @@ pub enum GemvEnd {
     StoreSums { partials: usize, groups: usize },
     Residual { factor: String, partials: usize, groups: usize },
     Gated { activation: &'static str },
+    GatedBy { activation: &'static str },
 }
 
 pub struct GemmView {
@@ -238,6 +252,7 @@ pub enum GemmEnd {
     Store { softcap: String },
     Residual { factor: String },
     Gated { activation: &'static str },
+    GatedBy { activation: &'static str },
 }
 
 const SEGMENT_NAMES: [&str; 3] = ["weights", "weights_1", "weights_2"];
@@ -301,8 +316,10 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
     let mut formats = BTreeSet::new();
     for kernel in &plan.kernels {
         formats.extend(segments(&kernel.family).iter().map(|s| (s.format, s.bf16_scales)));
-        if let Family::Embed(embed) = &kernel.family {
-            formats.insert((embed.format, embed.bf16_scales));
+        match &kernel.family {
+            Family::Embed(embed) => _ = formats.insert((embed.format, embed.bf16_scales)),
+            Family::LayerInputs(inputs) => _ = formats.insert((inputs.format, inputs.bf16_scales)),
+            _ => {}
         }
     }
     let view = |(format, bf16_scales)| FormatView {
@@ -338,6 +355,9 @@ fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
     [msl!("activation"), msl!("rows"), msl!("embed"), msl!("norm")].into_iter().for_each(&mut add);
     if uses(|f| matches!(f, Family::RopeAppend(_))) {
         add(msl!("rope"));
+    }
+    if uses(|f| matches!(f, Family::LayerInputs(_))) {
+        add(msl!("layer_inputs"));
     }
     if uses(|f| matches!(f, Family::AttentionDecode(_))) {
         add(msl!("attention_decode"));
@@ -421,6 +441,7 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
                 width: norm.width,
                 eps: float(norm.eps),
                 factor: float(norm.factor),
+                scale: if norm.scaled { "scale[0]" } else { "1.0f" },
                 scaled: norm.next.is_some(),
                 result_partials: norm.partials.unwrap_or(0),
                 partials: norm.next.map_or(0, |next| next.partials),
@@ -432,6 +453,19 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
                 body,
             )
         }
+        Family::LayerInputs(inputs) => (
+            format!("the inputs of {} layers, {} elements each", inputs.layers, inputs.width),
+            vec![GROUP2, SIMDGROUP, LANE],
+            Body::LayerInputs(LayerInputsView {
+                format: weights_name(inputs.format, inputs.bf16_scales),
+                vocab: inputs.vocab,
+                layers: inputs.layers,
+                width: inputs.width,
+                eps: float(inputs.eps),
+                scale: float(inputs.scale),
+                factor: float(inputs.factor),
+            }),
+        ),
         Family::RopeAppend(rope) => (
             format!(
                 "{} query and {} key/value heads of {}: rotate, append to the cache",
@@ -585,6 +619,7 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
                 groups: total_groups,
             },
             Epilogue::Gated(kind) => GemvEnd::Gated { activation: activation(kind) },
+            Epilogue::GatedBy(kind) => GemvEnd::GatedBy { activation: activation(kind) },
         },
     }
 }
@@ -638,6 +673,7 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
             Epilogue::Store { softcap, .. } => GemmEnd::Store { softcap: softcap.map_or_else(String::new, float) },
             Epilogue::Residual { factor, .. } => GemmEnd::Residual { factor: float(factor) },
             Epilogue::Gated(kind) => GemmEnd::Gated { activation: activation(kind) },
+            Epilogue::GatedBy(kind) => GemmEnd::GatedBy { activation: activation(kind) },
         },
     }
 }
@@ -660,6 +696,7 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
         heads: q,
         cache: false,
         target: "q",
+        source: "source".into(),
         rotates,
         norm: norm(rope.q_norm, q, 0, "q_gamma"),
     }];
@@ -670,14 +707,20 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
             heads: kv,
             cache: true,
             target,
+            source: "source".into(),
             rotates,
             norm,
         };
         parts.push(cache(q, "keys", rotates, norm(rope.k_norm, kv, q, "k_gamma")));
-        parts.push(cache(q + kv, "values", false, norm(rope.v_norm, kv, q + kv, "v_gamma")));
+        let values = cache(q + kv, "values", false, norm(rope.v_norm, kv, q + kv, "v_gamma"));
+        let source = match rope.keys_as_values {
+            true => format!("source - {}", kv * rope.head_dim),
+            false => values.source.clone(),
+        };
+        parts.push(RopePart { source, ..values });
     }
     RopeView {
-        width: (q + 2 * kv) * rope.head_dim,
+        width: rope.width(),
         head_dim: rope.head_dim,
         slot: rope.wrap.map_or_else(|| "position".to_owned(), |wrap| format!("position % {wrap}")),
         kv: rope.kv.msl(),

@@ -44,6 +44,8 @@ pub struct ModelFile<'a> {
     pub blocks: Vec<BlockView>,
     pub block_lines: Vec<String>,
     pub layer_fields: Vec<FieldView>,
+    /// Whether some of those are only in some of the layers.
+    pub optional_fields: bool,
     pub model_fields: Vec<FieldView>,
     pub decode_buffers: Vec<BufferView>,
     pub prefill_buffers: Vec<BufferView>,
@@ -64,6 +66,10 @@ pub struct ModelFile<'a> {
     /// Words of the buffer for their best keys and ids.
     pub sample_words: usize,
     pub prefill_embed: Vec<StepView>,
+    /// Whether a step of those takes the step's parameters.
+    pub prefill_embed_params: bool,
+    /// Elements of a layer's part of the layers' own inputs; none where layers have none.
+    pub layer_input: Option<usize>,
     pub prefill_head: Vec<StepView>,
 }
 
@@ -99,6 +105,8 @@ pub struct CacheView {
 pub struct FieldView {
     pub name: String,
     pub comment: String,
+    /// Whether only some of the layers have it.
+    pub optional: bool,
 }
 
 pub struct BufferView {
@@ -134,7 +142,7 @@ pub struct Facts<'a> {
 impl<'a> ModelFile<'a> {
     /// The view of a plan.
     pub fn new(plan: &'a Plan, facts: Facts<'a>) -> Self {
-        let (prefill_embed, prefill_head) = (steps(plan, &plan.prefill.embed), steps(plan, &plan.prefill.head));
+        let (prefill_embed, prefill_head) = (steps(plan, &plan.prefill.embed, "rows"), steps(plan, &plan.prefill.head, "rows"));
         let table = |name: String, items: Vec<String>| TableRow { name, lines: wrap(items, LINE - 4) };
         ModelFile {
             version: env!("CARGO_PKG_VERSION"),
@@ -184,6 +192,7 @@ impl<'a> ModelFile<'a> {
                 LINE - 4,
             ),
             layer_fields: fields(&plan.layer_fields),
+            optional_fields: plan.layer_fields.iter().any(|field| field.optional),
             model_fields: fields(&plan.model_fields),
             decode_buffers: buffers(&plan.decode_buffers),
             prefill_buffers: buffers(&plan.prefill_buffers),
@@ -198,8 +207,8 @@ impl<'a> ModelFile<'a> {
             shared_caches: shared_caches(plan),
             first_norm: plan.first_norm.as_deref(),
             final_norm: &plan.final_norm,
-            decode_embed: steps(plan, &plan.decode.embed),
-            decode_head: steps(plan, &plan.decode.head),
+            decode_embed: steps(plan, &plan.decode.embed, "1"),
+            decode_head: steps(plan, &plan.decode.head, "1"),
             splits: splits(plan),
             encode_signature: signature(
                 "encode_decode",
@@ -209,10 +218,12 @@ impl<'a> ModelFile<'a> {
             unsplit_positions: UNSPLIT_POSITIONS,
             part_positions: PART_POSITIONS,
             max_parts: MAX_PARTS,
-            decode_sample: steps(plan, &plan.decode.sample),
+            decode_sample: steps(plan, &plan.decode.sample, "1"),
             sample_groups: sample_groups(plan),
             sample_words: 2 * sample_groups(plan),
             prefill_embed,
+            prefill_embed_params: plan.prefill.embed.iter().any(|step| step.args.contains(&Arg::Params)),
+            layer_input: layer_input(plan),
             prefill_head,
         }
     }
@@ -234,7 +245,18 @@ fn sample_groups(plan: &Plan) -> usize {
 }
 
 fn fields(fields: &[forge_plan::plan::Field]) -> Vec<FieldView> {
-    fields.iter().map(|f| FieldView { name: f.name.clone(), comment: f.comment.clone() }).collect()
+    let view = |f: &forge_plan::plan::Field| FieldView {
+        name: f.name.clone(),
+        comment: f.comment.clone(),
+        optional: f.optional,
+    };
+    fields.iter().map(view).collect()
+}
+
+/// Elements of a layer's part of the layers' own inputs.
+fn layer_input(plan: &Plan) -> Option<usize> {
+    let mut args = plan.decode.blocks.iter().flatten().flat_map(|step| &step.args);
+    args.find_map(|arg| if let Arg::LayerPart { width, .. } = arg { Some(*width) } else { None })
 }
 
 fn buffers(buffers: &[forge_plan::plan::BufferPlan]) -> Vec<BufferView> {
@@ -262,7 +284,7 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                         }
                     })
                     .collect(),
-                decode: steps(plan, &plan.decode.blocks[index]),
+                decode: steps(plan, &plan.decode.blocks[index], "1"),
                 decode_dispatches: plan.decode.blocks[index].iter().filter(|s| s.when != When::Split).count(),
                 split_dispatches: plan.decode.blocks[index].iter().filter(|s| s.when != When::OnePart).count(),
                 decode_signature: signature(
@@ -270,7 +292,7 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                     &["pass: &mut Commands", "i: usize", "next_gamma: &Slice", "params: &Slice"],
                     splits(plan),
                 ),
-                prefill: steps(plan, &plan.prefill.blocks[index]),
+                prefill: steps(plan, &plan.prefill.blocks[index], "rows"),
                 name: name.clone(),
             }
         })
@@ -288,7 +310,8 @@ fn cache_name(slot: usize) -> String {
     if slot == 0 { "cache".into() } else { format!("cache_{slot}") }
 }
 
-fn steps(plan: &Plan, steps: &[Step]) -> Vec<StepView> {
+/// The statements of steps over `rows` rows.
+fn steps(plan: &Plan, steps: &[Step], rows: &str) -> Vec<StepView> {
     let mut views = Vec::new();
     for (i, step) in steps.iter().enumerate() {
         let before = i.checked_sub(1).map_or(When::Always, |i| steps[i].when);
@@ -296,7 +319,7 @@ fn steps(plan: &Plan, steps: &[Step]) -> Vec<StepView> {
         let pad = if step.when == When::Always { "        " } else { "            " };
         views.push(StepView {
             barrier: step.barrier,
-            call: call(plan, step, pad),
+            call: call(plan, step, pad, rows),
             opens: (step.when == When::OnePart).then(|| window(plan, step)),
             otherwise: step.when == When::Split && before == When::OnePart,
             closes: step.when == When::Split && after != When::Split,
@@ -336,12 +359,12 @@ fn window(plan: &Plan, step: &Step) -> usize {
 }
 
 /// The dispatch statement, broken into lines as rustfmt breaks it.
-fn call(plan: &Plan, step: &Step, pad: &str) -> String {
+fn call(plan: &Plan, step: &Step, pad: &str, rows: &str) -> String {
     let kernel = match step.kernel {
         Choice::Fixed(id) => format!("k(kernel::{})", constant(&plan.kernels[id].name)),
         Choice::PerLayer(table) => format!("k({}[i])", plan.tables[table].name),
     };
-    let args: Vec<String> = step.args.iter().map(argument).collect();
+    let args: Vec<String> = step.args.iter().map(|arg| argument(arg, rows)).collect();
     let grid: Vec<String> = step.grid.iter().map(dim).collect();
     let grid = format!("[{}]", grid.join(", "));
     let one = format!("pass.dispatch({kernel}, &[{}], {grid});", args.join(", "));
@@ -357,12 +380,13 @@ fn call(plan: &Plan, step: &Step, pad: &str) -> String {
     format!("pass.dispatch(\n{pad}    {kernel},\n{pad}    {list}\n{pad}    {grid},\n{pad});")
 }
 
-fn argument(arg: &Arg) -> String {
+fn argument(arg: &Arg, rows: &str) -> String {
     match arg {
         Arg::Layer(name) => format!("&layer.{name}"),
         Arg::Model(name) => format!("&self.{name}"),
         Arg::NextGamma => "next_gamma".into(),
         Arg::Buffer(name) => format!("&b.{name}"),
+        Arg::LayerPart { buffer, .. } => format!("&layer_part(&b.{buffer}, i, {rows})"),
         Arg::Keys(slot) => format!("&{}.keys", cache_name(*slot)),
         Arg::Values(slot) => format!("&{}.values", cache_name(*slot)),
         Arg::Params => "params".into(),

@@ -46,7 +46,11 @@ pub fn parts(positions: usize) -> usize {
 
 /// Keys in one tile of prefill attention, as many as leave room for two threadgroups in threadgroup memory.
 pub fn tile_keys(head_dim: usize, half_operands: bool) -> usize {
-    if head_dim * if half_operands { 2 } else { 4 } <= 512 { 32 } else { 16 }
+    match head_dim * if half_operands { 2 } else { 4 } {
+        0..=512 => 32,
+        513..=1024 => 16,
+        _ => 8,
+    }
 }
 
 /// Whether prefill attention may hold queries, keys and probabilities as half: the cache does, and heads are long

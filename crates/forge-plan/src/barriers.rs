@@ -40,7 +40,7 @@ impl Pending {
             let (mut read, mut written) = (Vec::new(), Vec::new());
             for (arg, binding) in step.args.iter().zip(&kernel.bindings) {
                 let name = match arg {
-                    Arg::Buffer(name) => name.clone(),
+                    Arg::Buffer(name) | Arg::LayerPart { buffer: name, .. } => name.clone(),
                     Arg::Keys(slot) => format!("keys {slot}"),
                     Arg::Values(slot) => format!("values {slot}"),
                     Arg::Logits => "logits".into(),

@@ -9,7 +9,7 @@ use forge_formats::Format;
 
 use crate::attention;
 use crate::kernel::{Access, Epilogue, Family, GEMM_ROWS, GEMM_TOKENS, Gemm, Gemv, Kernel, NextNorm, Segment};
-use crate::plan::{Choice, Dim, Plan, Schedule, Step, When};
+use crate::plan::{Arg, Choice, Dim, Plan, Schedule, Step, When};
 
 /// Size of a step: what the kernels learn at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,6 +230,12 @@ fn stored(format: Format, rows: usize, cols: usize) -> u64 {
 fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
     let has_head = !schedule.head.is_empty();
     let mut bytes = 0;
+    let tables = schedule.embed.iter().filter_map(|step| match (step.args.first(), step.kernel) {
+        (Some(Arg::Model(name)), Choice::Fixed(id)) => Some((name.as_str(), &plan.kernels[id].family)),
+        _ => None,
+    });
+    let looked_up: Vec<&str> =
+        tables.filter(|(_, family)| matches!(family, Family::LayerInputs(_))).map(|(name, _)| name).collect();
     for tensor in &plan.weights.tensors {
         let in_layer = tensor.name.starts_with("layers.");
         bytes += match tensor.name.as_str() {
@@ -238,6 +244,8 @@ fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
                 let tied = !plan.model_fields.iter().any(|field| field.name == "lm_head");
                 if tied && has_head { stored(tensor.format, tensor.rows, tensor.cols) } else { row * size.rows as u64 }
             }
+            // Read by rows, as the embedding is.
+            name if looked_up.contains(&name) => stored(tensor.format, 1, tensor.cols) * size.rows as u64,
             _ if in_layer || has_head => stored(tensor.format, tensor.rows, tensor.cols),
             _ => 0,
         };
@@ -333,6 +341,10 @@ impl Traffics {
                 self.next(*next, rows);
             }
             Epilogue::Gated(_) => self.push(tokens * rows / 2 * 4),
+            Epilogue::GatedBy(_) => {
+                self.push(tokens * rows * 4);
+                self.push(tokens * rows * 4);
+            }
         }
     }
 }
@@ -348,11 +360,20 @@ fn family_traffic(family: &Family, size: StepSize, list: &mut Traffics) -> u64 {
             list.next(e.next, e.hidden);
             0
         }
+        Family::LayerInputs(inputs) => {
+            let all = inputs.layers * inputs.width;
+            list.push(stored(inputs.format, 1, all) as usize * rows);
+            list.push(rows * 4);
+            list.push(rows * all * 4);
+            list.push(inputs.width * 4);
+            list.push(rows * all * 4);
+            0
+        }
         Family::Gemv(gemv) => gemv_traffic(gemv, list),
         Family::Gemm(gemm) => gemm_traffic(gemm, rows, list),
         Family::RopeAppend(r) => {
             let (q, kv) = (r.heads * r.head_dim, r.kv_heads * r.head_dim);
-            list.push(rows * (q + 2 * kv) * 4);
+            list.push(rows * r.width() * 4);
             list.push(rows * q * 4);
             if r.kv_heads > 0 {
                 list.push(rows * kv * r.kv.bytes());
@@ -402,6 +423,9 @@ fn family_traffic(family: &Family, size: StepSize, list: &mut Traffics) -> u64 {
                 list.push(partials * 4);
             }
             list.push(n.width * 4);
+            if n.scaled {
+                list.push(4);
+            }
             list.push(rows * n.width * 4);
             list.next(n.next, n.width);
             0

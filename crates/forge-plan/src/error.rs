@@ -3,7 +3,7 @@
 use forge_formats::Format;
 
 /// Why no plan exists for a graph.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum PlanError {
     /// The block's operations do not match any fusion pattern.
     #[error("block {block}: no kernel for {what}")]

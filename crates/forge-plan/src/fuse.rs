@@ -45,6 +45,8 @@ pub enum Fused {
     RopeAppend(RopeStep),
     /// Attention over the cache.
     Attention(AttentionStep),
+    /// A projection of the embedding to every layer's own input.
+    LayerInputs(LayerInputsStep),
 }
 
 /// One matrix of a projection.
@@ -81,9 +83,32 @@ pub enum Result {
         factor: f32,
         /// Norm of the projection before it is added.
         post_norm: Option<Norm>,
+        /// `[1]`: factor on the sum; only with a post-norm.
+        scale: Option<SlotId>,
     },
     /// `activation(first) * second`.
     Gated(Activation),
+    /// `activation(y)` times the layer's own input.
+    GatedByInput(Activation),
+}
+
+/// `factor * (norm(projected) + scale * table[token])`, each layer's part with a norm of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerInputsStep {
+    /// `[vocab, layers * width]`.
+    pub table: SlotId,
+    /// Factor on the table.
+    pub scale: f32,
+    /// Buffer with the projection.
+    pub projected: String,
+    /// Norm of each layer's part, `[width]`.
+    pub norm: Norm,
+    /// Layers.
+    pub layers: usize,
+    /// Elements of a layer's part.
+    pub width: usize,
+    /// Factor on the sum.
+    pub factor: f32,
 }
 
 /// Matrices over one input, with the norm before and the operation after.
@@ -114,6 +139,8 @@ pub struct RopeStep {
     pub kv_heads: usize,
     /// Elements per head.
     pub head_dim: usize,
+    /// Values are the keys before their norm and rotation; the buffer has none of their own.
+    pub keys_as_values: bool,
     /// Norms of q, k, v with their gamma.
     pub norms: [Option<(HeadNorm, Option<SlotId>)>; 3],
     /// Rotation.
@@ -152,6 +179,11 @@ struct Fuser<'a> {
     buffers: HashMap<ValueId, (String, usize)>,
 }
 
+/// Buffer of the layers' own inputs.
+pub const LAYER_INPUTS: &str = "layer_inputs";
+/// The block's input that is the layer's own.
+const LAYER_INPUT: ValueId = 1;
+
 type Chain = (ValueId, Option<(HeadNorm, Option<SlotId>)>, Option<Rope>);
 
 impl Fuser<'_> {
@@ -159,13 +191,14 @@ impl Fuser<'_> {
         let mut ops = Vec::new();
         let mut stream = 0;
         let mut normed: HashMap<ValueId, Norm> = HashMap::new();
+        let mut layer_inputs = self.block.layer_inputs.map(|value| self.layer_inputs(value)).transpose()?;
         for index in 0..self.block.nodes.len() {
             if self.done[index] {
                 continue;
             }
             let node = &self.block.nodes[index];
             match &node.op {
-                Op::Embedding { table, scale } => {
+                Op::Embedding { table, scale } if node.output == Some(stream) => {
                     ops.push(Fused::Embed { table: *table, scale: *scale });
                 }
                 Op::RmsNorm { gamma, eps } if node.inputs[0] == stream => {
@@ -182,6 +215,9 @@ impl Fuser<'_> {
                     let (projection, new_stream) = self.projection(index, source, stream)?;
                     stream = new_stream.unwrap_or(stream);
                     ops.push(Fused::Projection(projection));
+                    if let Some((_, step)) = layer_inputs.take_if(|(projected, _)| node.output == Some(*projected)) {
+                        ops.push(Fused::LayerInputs(step));
+                    }
                 }
                 Op::RmsNorm { .. } | Op::HeadNorm { .. } | Op::Rope { .. } | Op::KvAppend { .. } => continue,
                 Op::Attention { state, heads, attention } => {
@@ -217,6 +253,50 @@ impl Fuser<'_> {
 
     fn producer(&self, value: ValueId) -> Option<usize> {
         self.block.nodes.iter().position(|node| node.output == Some(value))
+    }
+
+    /// Walks back from the layers' own inputs to the projection they come from: its value, and what is done to it.
+    fn layer_inputs(&mut self, result: ValueId) -> std::result::Result<(ValueId, LayerInputsStep), PlanError> {
+        let block = self.block;
+        let unsupported = self.unsupported("layers' own inputs that are not a projection, normed, and a table's row");
+        let mut node_of = |value: ValueId| {
+            let index = self.producer(value).ok_or_else(|| unsupported.clone())?;
+            self.done[index] = true;
+            Ok::<_, PlanError>(&block.nodes[index])
+        };
+        let mut factor = 1.0;
+        let mut node = node_of(result)?;
+        if let Op::Scale { factor: by } = node.op {
+            factor = by;
+            node = node_of(node.inputs[0])?;
+        }
+        let (Op::Add, &[normed, looked_up]) = (&node.op, &node.inputs[..]) else { return Err(unsupported) };
+        let Op::Embedding { table, scale } = node_of(looked_up)?.op else { return Err(unsupported) };
+        let norm_node = node_of(normed)?;
+        let Op::HeadNorm { gamma: Some(gamma), heads, head_dim, mut eps } = norm_node.op else {
+            return Err(unsupported);
+        };
+        let mut projected = norm_node.inputs[0];
+        let producer = self.producer(projected).ok_or_else(|| unsupported.clone())?;
+        if let Op::Scale { factor: by } = block.nodes[producer].op {
+            // The norm of a multiple is the norm with another epsilon.
+            eps /= by * by;
+            self.done[producer] = true;
+            projected = block.nodes[producer].inputs[0];
+        }
+        let source = self.producer(projected).map(|index| &block.nodes[index].op);
+        let Some(Op::Linear { weight, .. }) = source else { return Err(unsupported) };
+        let name = roles::projection(&[block.slots[*weight].role.as_str()]);
+        let step = LayerInputsStep {
+            table,
+            scale,
+            projected: roles::result(&name),
+            norm: Norm { gamma, eps },
+            layers: heads,
+            width: head_dim,
+            factor,
+        };
+        Ok((projected, step))
     }
 
     /// The only node that reads `value`; `None` where several do or the block returns it.
@@ -270,6 +350,16 @@ impl Fuser<'_> {
             self.buffers.insert(self.output(&block.nodes[a])?, ("act".into(), 0));
             return Ok((projection, None));
         }
+        if let ([Some(user)], &[value]) = (&users[..], &outputs[..])
+            && let Op::GatedActivation { activation } = block.nodes[*user].op
+            && block.inputs > LAYER_INPUT
+            && block.nodes[*user].inputs == [value, LAYER_INPUT]
+        {
+            self.done[*user] = true;
+            projection.result = Result::GatedByInput(activation);
+            self.buffers.insert(self.output(&block.nodes[*user])?, (projection.buffer.clone(), 0));
+            return Ok((projection, None));
+        }
         if let [value] = outputs[..] {
             if let Some((nodes, result, sum)) = self.residual(value, stream) {
                 for node in nodes {
@@ -307,7 +397,17 @@ impl Fuser<'_> {
                 }
                 Op::Scale { factor: by } => factor *= by,
                 Op::Add if node.inputs.contains(&stream) => {
-                    return Some((nodes, Result::Residual { factor, post_norm }, node.output?));
+                    let mut sum = node.output?;
+                    let mut scale = None;
+                    if let Some(user) = self.only_user(sum)
+                        && let Op::ScaleBy { scale: by } = self.block.nodes[user].op
+                        && post_norm.is_some()
+                    {
+                        nodes.push(user);
+                        scale = Some(by);
+                        sum = self.block.nodes[user].output?;
+                    }
+                    return Some((nodes, Result::Residual { factor, post_norm, scale }, sum));
                 }
                 _ => return None,
             }
@@ -362,13 +462,16 @@ impl Fuser<'_> {
             .position(|node| matches!(node.op, Op::KvAppend { state: appended } if appended == state));
         let mut norms = [q_norm, None, None];
         let mut kv_heads = 0;
+        let mut keys_as_values = false;
         if let Some(append) = append {
             self.done[append] = true;
             let inputs = self.block.nodes[append].inputs.clone();
             let (k, k_norm, k_rope) = self.chain(inputs[0])?;
             let (v, v_norm, v_rope) = self.chain(inputs[1])?;
             let (q_rows, kv_rows) = (heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-            let expected = [(buffer.clone(), q_rows), (buffer.clone(), q_rows + kv_rows)];
+            keys_as_values = k == v;
+            let v_row = if keys_as_values { q_rows } else { q_rows + kv_rows };
+            let expected = [(buffer.clone(), q_rows), (buffer.clone(), v_row)];
             if [&self.buffers[&k], &self.buffers[&v]] != [&expected[0], &expected[1]] {
                 return Err(self.unsupported("keys and values apart from the queries"));
             }
@@ -378,7 +481,7 @@ impl Fuser<'_> {
             norms = [norms[0], k_norm, v_norm];
             kv_heads = spec.kv_heads;
         }
-        let step = RopeStep { buffer, heads, kv_heads, head_dim: spec.head_dim, norms, rope, state };
+        let step = RopeStep { buffer, heads, kv_heads, head_dim: spec.head_dim, keys_as_values, norms, rope, state };
         Ok((step, spec.head_dim))
     }
 }

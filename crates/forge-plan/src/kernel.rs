@@ -79,6 +79,8 @@ pub enum Family {
     AttentionPart(AttentionKernel),
     /// Puts the parts together.
     AttentionCombine(AttentionKernel),
+    /// Every layer's own input, from a projection of the embedding and a table, any number of rows.
+    LayerInputs(LayerInputs),
     /// RMS norm of each row of a tile.
     RmsNorm(RmsNorm),
     /// `x += norm(y)` after a projection with a post-norm.
@@ -115,6 +117,27 @@ pub struct Embed {
     pub scale: f32,
     /// Decode: what the next projection needs. `None` in prefill.
     pub next: Option<NextNorm>,
+}
+
+/// Constants of the kernel of the layers' own inputs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerInputs {
+    /// Format of the table.
+    pub format: Format,
+    /// Affine formats: scales and biases are bfloats rather than halves.
+    pub bf16_scales: bool,
+    /// Rows of the table.
+    pub vocab: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Elements of a layer's input; the table and the projection have `layers * width` columns.
+    pub width: usize,
+    /// Added to the mean of squares of a layer's part of the projection.
+    pub eps: f32,
+    /// Factor on the table.
+    pub scale: f32,
+    /// Factor on the sum.
+    pub factor: f32,
 }
 
 /// What a residual epilogue prepares for the next projection.
@@ -165,6 +188,8 @@ pub enum Epilogue {
     },
     /// `activation(gate) * up`: rows are gate rows, then up rows.
     Gated(Activation),
+    /// `activation(y) * multiplier`, which another buffer holds.
+    GatedBy(Activation),
 }
 
 /// Constants of a matrix-vector kernel.
@@ -228,6 +253,8 @@ pub struct RopeAppend {
     pub kv_heads: usize,
     /// Elements per head.
     pub head_dim: usize,
+    /// Values are the keys before their norm and rotation.
+    pub keys_as_values: bool,
     /// Norm of the queries.
     pub q_norm: Option<HeadNorm>,
     /// Norm of the keys.
@@ -259,6 +286,13 @@ pub struct AttentionKernel {
     pub kv: crate::KvFormat,
     /// Positions that the cache wraps at.
     pub wrap: Option<usize>,
+}
+
+impl RopeAppend {
+    /// Elements of a row before rotation.
+    pub fn width(&self) -> usize {
+        (self.heads + if self.keys_as_values { 1 } else { 2 } * self.kv_heads) * self.head_dim
+    }
 }
 
 impl AttentionKernel {
@@ -303,6 +337,8 @@ pub struct PostNorm {
     pub eps: f32,
     /// Factor on the normed value.
     pub factor: f32,
+    /// Whether a number of the checkpoint multiplies the sum.
+    pub scaled: bool,
     /// Partial sums of squares to add up; `None`: the kernel sums the row itself (prefill).
     pub partials: Option<usize>,
     /// Decode: what the next projection needs.

@@ -5,7 +5,7 @@ use forge_formats::Format;
 use crate::attention;
 use crate::kernel::{
     Access, AttentionKernel, Binding, Embed, Epilogue, Family, GEMM_ROWS, GEMM_TOKENS, Gemm, Gemv, Kernel, KernelId,
-    PostNorm, RmsNorm, RopeAppend, Sample,
+    LayerInputs, PostNorm, RmsNorm, RopeAppend, Sample,
 };
 
 /// Threads of the kernels that work on whole rows.
@@ -33,7 +33,13 @@ impl Kernels {
         let taken = |name: &str| self.list.iter().any(|k| k.name == name);
         let mut name = role.to_owned();
         if taken(&name) {
-            name = format!("{role}_{}", formats(&family).unwrap_or_else(|| "alt".into()));
+            let mut namesakes = self.list.iter().filter(|k| k.name.starts_with(role)).map(|k| formats(&k.family));
+            let own = formats(&family);
+            name = match (&own, shape(&family)) {
+                (Some(_), Some(shape)) if namesakes.any(|formats| formats == own) => format!("{role}_{shape}"),
+                (Some(formats), _) => format!("{role}_{formats}"),
+                (None, _) => format!("{role}_alt"),
+            };
         }
         let stem = name.clone();
         let mut count = 2;
@@ -56,6 +62,15 @@ fn formats(family: &Family) -> Option<String> {
     let mut names: Vec<String> = segments.iter().map(|s| format_name(s.format)).collect();
     names.dedup();
     Some(names.join("_"))
+}
+
+/// Rows and columns in a kernel's name, where it has any.
+fn shape(family: &Family) -> Option<String> {
+    match family {
+        Family::Gemv(gemv) => Some(format!("{}x{}", gemv.rows, gemv.cols)),
+        Family::Gemm(gemm) => Some(format!("{}x{}", gemm.rows, gemm.cols)),
+        _ => None,
+    }
 }
 
 /// A format's name in identifiers and comments: `q8_0`, `affine4_g64`.
@@ -110,6 +125,7 @@ fn kernel(name: String, family: Family) -> Kernel {
         Family::AttentionCombine(a) => {
             (32 * COMBINE_SIMDGROUPS as u32, (COMBINE_SIMDGROUPS * a.head_dim * 4) as u32, combine_bindings(a))
         }
+        Family::LayerInputs(inputs) => (32 * ROPE_HEADS as u32, 0, layer_inputs_bindings(inputs)),
         Family::RmsNorm(norm) => (ROW_THREADS, 32, norm_bindings(norm)),
         Family::PostNorm(norm) => (ROW_THREADS, 32, post_norm_bindings(norm)),
         Family::SampleBest(sample) => (ROW_THREADS, 64, sample_bindings(sample, 1)),
@@ -128,6 +144,19 @@ fn embed_bindings(embed: &Embed) -> Vec<Binding> {
     ];
     list.extend(next_bindings(embed.next, embed.hidden));
     list
+}
+
+fn layer_inputs_bindings(inputs: &LayerInputs) -> Vec<Binding> {
+    let all = inputs.layers * inputs.width;
+    let shape = format!("[{}, {all}] {}", inputs.vocab, format_name(inputs.format));
+    vec![
+        binding("table", "uchar", shape, Access::Read),
+        binding("tokens", "uint", "[rows] token ids".into(), Access::Read),
+        binding("projected", "float", format!("[rows, {all}] f32"), Access::Read),
+        binding("gamma", "float", format!("[{}] f32", inputs.width), Access::Read),
+        binding("y", "float", format!("[{}, rows, {}] f32", inputs.layers, inputs.width), Access::Write),
+        params(),
+    ]
 }
 
 fn next_bindings(next: Option<crate::kernel::NextNorm>, hidden: usize) -> Vec<Binding> {
@@ -161,6 +190,10 @@ fn result_bindings(epilogue: &Epilogue, rows: usize, tokens: &str) -> Vec<Bindin
         }
         Epilogue::Gated(_) => {
             vec![binding("y", "float", format!("[{tokens}{}] f32", rows / 2), Access::Write)]
+        }
+        Epilogue::GatedBy(_) => {
+            let shape = format!("[{tokens}{rows}] f32");
+            vec![binding("multiplier", "float", shape.clone(), Access::Read), binding("y", "float", shape, Access::Write)]
         }
     }
 }
@@ -204,9 +237,8 @@ fn cache(name: &'static str, kv: crate::KvFormat, kv_heads: usize, head_dim: usi
 
 fn rope_bindings(rope: &RopeAppend) -> Vec<Binding> {
     let q_width = rope.heads * rope.head_dim;
-    let width = q_width + 2 * rope.kv_heads * rope.head_dim;
     let mut list = vec![
-        binding("qkv", "float", format!("[rows, {width}] f32"), Access::Read),
+        binding("qkv", "float", format!("[rows, {}] f32", rope.width()), Access::Read),
         binding("q", "float", format!("[rows, {q_width}] f32"), Access::Write),
     ];
     if rope.kv_heads > 0 {
@@ -273,6 +305,9 @@ fn post_norm_bindings(norm: &PostNorm) -> Vec<Binding> {
         list.push(binding("result_sums", "float", shape, Access::Read));
     }
     list.push(binding("post_gamma", "float", format!("[{}] f32", norm.width), Access::Read));
+    if norm.scaled {
+        list.push(binding("scale", "float", "[1] f32, the layer's".into(), Access::Read));
+    }
     list.push(binding("x", "float", format!("[rows, {}] f32", norm.width), Access::ReadWrite));
     list.extend(next_bindings(norm.next, norm.width));
     list

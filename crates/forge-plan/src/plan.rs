@@ -110,6 +110,8 @@ pub struct Field {
     pub comment: String,
     /// Fields are listed in the order of the block's slots.
     pub order: usize,
+    /// Whether only some of the layers have it.
+    pub optional: bool,
 }
 
 /// A kernel that depends on the layer.
@@ -210,6 +212,13 @@ pub enum Arg {
     NextGamma,
     /// An activation buffer.
     Buffer(String),
+    /// The layer's own part of a buffer `[layers, rows, width]`.
+    LayerPart {
+        /// The buffer.
+        buffer: String,
+        /// f32 elements per row and layer.
+        width: usize,
+    },
     /// Keys of the layer's state slot.
     Keys(usize),
     /// Values of the layer's state slot.

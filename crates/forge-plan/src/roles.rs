@@ -21,5 +21,9 @@ pub fn projection(roles: &[&str]) -> String {
 
 /// Name of the buffer that a projection's stored result lies in: `qkv_proj` fills `qkv`.
 pub fn result(projection: &str) -> String {
-    projection.strip_suffix("_proj").unwrap_or(projection).to_owned()
+    match projection {
+        // Queries without keys and values of their own lie where others have all three.
+        "q_proj" | "qk_proj" => "qkv".into(),
+        other => other.strip_suffix("_proj").unwrap_or(other).to_owned(),
+    }
 }

@@ -9,7 +9,10 @@ use forge_frontend::Graph;
 use forge_frontend::graph::{Block, Layer, SlotId, Source, Stage, WeightId};
 
 use crate::error::PlanError;
-use crate::fuse::{AttentionStep, Fused, FusedBlock, Input, Matrix, Norm, Projection, Result as Outcome, RopeStep};
+use crate::fuse::{
+    AttentionStep, Fused, FusedBlock, Input, LAYER_INPUTS, LayerInputsStep, Matrix, Norm, Projection, Result as Outcome,
+    RopeStep,
+};
 use crate::geometry::gemv_geometry;
 use crate::kernel::*;
 use crate::kernels::{Kernels, ROPE_HEADS, ROW_ELEMENTS, format_name};
@@ -123,6 +126,10 @@ impl<'a> Scheduler<'a> {
             * graph.weights.iter().filter(|w| w.layer.is_some()).map(|w| w.rows * w.cols).sum::<usize>()
             / graph.layers.len().max(1);
         self.layer_fields.sort_by_key(|field| field.order);
+        for field in &mut self.layer_fields {
+            let has = |layer| self.packed.contains_key(&(Some(layer), field.name.clone()));
+            field.optional = !(0..graph.layers.len()).all(has);
+        }
         let buffers = |path| {
             self.buffers
                 .get(path)
@@ -203,6 +210,7 @@ impl<'a> Scheduler<'a> {
                 }
                 Fused::RopeAppend(rope) => steps.push(self.rope(owner, rope, decode)),
                 Fused::Attention(attention) => self.attention(owner, attention, decode, &mut steps),
+                Fused::LayerInputs(inputs) => steps.push(self.layer_inputs(owner, inputs, decode)?),
             }
         }
         Ok(steps)
@@ -268,7 +276,7 @@ impl<'a> Scheduler<'a> {
         };
         if !fields.iter().any(|known| known.name == field) {
             let order = parts.iter().flatten().copied().min().unwrap_or(usize::MAX);
-            fields.push(Field { name: field.to_owned(), comment: comments.join(" or "), order });
+            fields.push(Field { name: field.to_owned(), comment: comments.join(" or "), order, optional: false });
         }
         match owner {
             Owners::Layers(_) => Arg::Layer(field.to_owned()),
@@ -341,6 +349,48 @@ impl<'a> Scheduler<'a> {
         })
     }
 
+    fn layer_inputs(
+        &mut self,
+        owner: &Owners<'_>,
+        step: &LayerInputsStep,
+        decode: bool,
+    ) -> Result<Step, PlanError> {
+        let id = owner.weight(0, step.table);
+        let (format, bf16_scales) = self.check_format(id)?;
+        let (vocab, all) = (self.graph.weights[id].rows, step.layers * step.width);
+        if !step.width.is_multiple_of(4) {
+            let role = self.graph.weights[id].role.clone();
+            return Err(PlanError::Width { role, cols: step.width, multiple: 4 });
+        }
+        let family = Family::LayerInputs(LayerInputs {
+            format,
+            bf16_scales,
+            vocab,
+            layers: step.layers,
+            width: step.width,
+            eps: step.norm.eps,
+            scale: step.scale,
+            factor: step.factor,
+        });
+        let kernel = self.kernels.add(LAYER_INPUTS, family);
+        let role = self.role(owner, step.table);
+        let args = vec![
+            self.field(owner, role, &[Some(step.table)], &[vocab], false),
+            Arg::Tokens,
+            self.buffer(decode, &step.projected, all),
+            self.vector(owner, step.norm.gamma),
+            self.buffer(decode, LAYER_INPUTS, all),
+            Arg::Params,
+        ];
+        Ok(Step {
+            kernel: Choice::Fixed(kernel),
+            args,
+            grid: [Dim::Const(step.layers.div_ceil(ROPE_HEADS)), rows(decode), Dim::Const(1)],
+            barrier: false,
+            when: When::Always,
+        })
+    }
+
     /// Runs of matrices that have one format in every layer, so that they can be stacked.
     fn stack<'m>(&self, owner: &Owners<'_>, matrices: &'m [Matrix]) -> Vec<&'m [Matrix]> {
         let formats = |m: &Matrix| -> Vec<Format> {
@@ -405,18 +455,23 @@ impl<'a> Scheduler<'a> {
                 args.push(self.buffer(decode, &p.buffer, rows / 2));
                 Epilogue::Gated(*activation)
             }
-            Outcome::Residual { factor, post_norm: None } => {
+            Outcome::GatedByInput(activation) => {
+                args.push(Arg::LayerPart { buffer: LAYER_INPUTS.into(), width: rows });
+                args.push(self.buffer(decode, &p.buffer, rows));
+                Epilogue::GatedBy(*activation)
+            }
+            Outcome::Residual { factor, post_norm: None, .. } => {
                 args.push(self.buffer(decode, "x", hidden));
                 self.next_args(decode, next_gamma.clone(), &mut args);
                 Epilogue::Residual { factor: *factor, next: self.next(decode) }
             }
-            Outcome::Residual { factor, post_norm: Some(n) } => {
+            Outcome::Residual { factor, post_norm: Some(n), scale } => {
                 args.push(self.buffer(decode, "projected", rows));
                 if decode {
                     partials = Some(self.store_partials(owner, p));
                     args.push(self.buffer(true, "projected_sums", partials.unwrap_or(0)));
                 }
-                post = Some((*n, *factor));
+                post = Some((*n, *factor, *scale));
                 Epilogue::Store { softcap: None, partials }
             }
         };
@@ -451,8 +506,8 @@ impl<'a> Scheduler<'a> {
         let kernel = self.choose(block, owner, &p.name, decode, &choices);
         let grid = self.projection_grid(kernel, decode);
         steps.push(Step { kernel, args, grid, barrier: false, when: When::Always });
-        if let Some((norm, factor)) = post {
-            steps.push(self.post_norm(owner, norm, factor, partials, next_gamma));
+        if let Some((norm, factor, scale)) = post {
+            steps.push(self.post_norm(owner, (norm, factor, scale), partials, next_gamma));
         }
         Ok(())
     }
@@ -541,14 +596,14 @@ impl<'a> Scheduler<'a> {
     fn post_norm(
         &mut self,
         owner: &Owners<'_>,
-        norm: Norm,
-        factor: f32,
+        (norm, factor, scale): (Norm, f32, Option<SlotId>),
         partials: Option<usize>,
         next_gamma: Arg,
     ) -> Step {
         let decode = partials.is_some();
         let width = self.graph.config.hidden_size;
-        let family = PostNorm { width, eps: norm.eps, factor, partials, next: self.next(decode) };
+        let scaled = scale.is_some();
+        let family = PostNorm { width, eps: norm.eps, factor, scaled, partials, next: self.next(decode) };
         let role = if decode { "post_norm" } else { "post_norm_tile" };
         let kernel = self.kernels.add(role, Family::PostNorm(family));
         let mut args = vec![self.buffer(decode, "projected", width)];
@@ -556,6 +611,7 @@ impl<'a> Scheduler<'a> {
             args.push(self.buffer(true, "projected_sums", partials));
         }
         args.push(self.vector(owner, norm.gamma));
+        args.extend(scale.map(|scale| self.vector(owner, scale)));
         args.push(self.buffer(decode, "x", width));
         self.next_args(decode, next_gamma, &mut args);
         let groups = if decode { Dim::Const(width.div_ceil(ROW_ELEMENTS)) } else { Dim::Const(1) };
@@ -578,22 +634,21 @@ impl<'a> Scheduler<'a> {
         });
         let [q_norm, k_norm, v_norm] = step.norms.map(|norm| norm.map(|(kind, _)| kind));
         let wrap = self.wrap(owner, step.state);
-        let kernel = self.kernels.add(
-            "rope_append",
-            Family::RopeAppend(RopeAppend {
-                heads: step.heads,
-                kv_heads: step.kv_heads,
-                head_dim: step.head_dim,
-                q_norm,
-                k_norm,
-                v_norm,
-                rope: step.rope.clone(),
-                table,
-                kv: self.kv,
-                wrap,
-            }),
-        );
-        let width = (step.heads + 2 * step.kv_heads) * step.head_dim;
+        let family = RopeAppend {
+            heads: step.heads,
+            kv_heads: step.kv_heads,
+            head_dim: step.head_dim,
+            keys_as_values: step.keys_as_values,
+            q_norm,
+            k_norm,
+            v_norm,
+            rope: step.rope.clone(),
+            table,
+            kv: self.kv,
+            wrap,
+        };
+        let width = family.width();
+        let kernel = self.kernels.add("rope_append", Family::RopeAppend(family));
         let mut args =
             vec![self.buffer(decode, &step.buffer, width), self.buffer(decode, "q", step.heads * step.head_dim)];
         if step.kv_heads > 0 {
@@ -731,6 +786,9 @@ fn buffer_comment(name: &str) -> &'static str {
         "attn" => "attention's result",
         "attn_parts" => "attention's results by part of the context",
         "act" => "the gated activation",
+        "layer_inputs" => "every layer's own input",
+        "per_layer_model" => "the embedding projected to the layers' own inputs",
+        "per_layer_gate" => "a layer's own input, gated",
         "projected" => "a projection before its norm",
         "projected_sums" => "partial sums of its squares",
         _ => "a projection's result",

@@ -182,6 +182,7 @@ static CHECKS: [KernelCheck; 4] = [
         rows: &[1, 7],
         grid: [Dim::Rows, Dim::Const(1), Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
+            keys_as_values: false,
             heads: 2,
             kv_heads: 1,
             head_dim: 8,

@@ -131,9 +131,11 @@ fn cases(operation: &Operation, rows: usize, context: usize) -> Vec<Case> {
         Operation::SampleBest(v) | Operation::SampleCollect(v) | Operation::SampleDraw(v) => {
             Draw::all(v).into_iter().map(|draw| Case { draw: Some(draw), ..at(0, None) }).collect()
         }
-        Operation::Embed { .. } | Operation::Project(_) | Operation::RmsNorm { .. } | Operation::PostNorm { .. } => {
-            vec![at(0, None)]
-        }
+        Operation::Embed { .. }
+        | Operation::LayerInputs { .. }
+        | Operation::Project(_)
+        | Operation::RmsNorm { .. }
+        | Operation::PostNorm { .. } => vec![at(0, None)],
     }
 }
 
@@ -156,7 +158,7 @@ impl Operation {
     /// Sizes, for the report: `[4096, 4096] q8_0`.
     pub fn describe(&self) -> String {
         match self {
-            Self::Embed { table, .. } => table.describe(),
+            Self::Embed { table, .. } | Self::LayerInputs { table, .. } => table.describe(),
             Self::Project(projection) => {
                 let matrices: Vec<String> = projection.matrices.iter().map(Matrix::describe).collect();
                 matrices.join(" + ")

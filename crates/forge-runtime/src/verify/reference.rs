@@ -49,6 +49,9 @@ impl Approximate {
 pub(super) fn check(operation: &Operation, run: &Run<'_>, out: &mut Comparison) {
     match operation {
         Operation::Embed { table, scale } => embed(table, (*scale).into(), run, out),
+        Operation::LayerInputs { table, layers, eps, scale, factor } => {
+            layer_inputs(table, *layers, [*eps, *scale, *factor].map(f64::from), run, out);
+        }
         Operation::Project(projection) => project(projection, run, out),
         Operation::RopeAppend(rope) => rope_append(rope, run, out),
         Operation::Attention(attention) => attend(attention, run, out),
@@ -79,6 +82,28 @@ fn embed(table: &Matrix, scale: f64, run: &Run<'_>, out: &mut Comparison) {
         }
     }
     next_norm(run, out);
+}
+
+fn layer_inputs(table: &Matrix, layers: usize, [eps, scale, factor]: [f64; 3], run: &Run<'_>, out: &mut Comparison) {
+    let packed = run.matrix(Role::Table, table);
+    let (tokens, projected) = (run.words_given(Role::Tokens), run.given(Role::Projected));
+    let (gamma, found) = (run.given(Role::Gamma), run.left(Role::Y));
+    let width = table.cols / layers;
+    let mut row = vec![Weight::default(); table.cols];
+    for (token, values) in projected.chunks_exact(table.cols).enumerate() {
+        packed.row(tokens[token] as usize, &mut row);
+        for (layer, (part, looked_up)) in values.chunks_exact(width).zip(row.chunks_exact(width)).enumerate() {
+            let norm = rms_scale(part, eps);
+            for (i, ((&value, &gamma), weight)) in part.iter().zip(&gamma).zip(looked_up).enumerate() {
+                let at = (layer * tokens.len() + token) * width + i;
+                let value = Approximate { value: f64::from(value) * f64::from(gamma), bound: 0.0 };
+                let mut sum = value.times(norm, sum_error(width) + FEW).plus(scale * weight.value);
+                sum.bound += FEW * (scale * weight.magnitude).abs();
+                let expected = sum.times(factor, FEW);
+                out.number(Role::Y, at, found[at].into(), expected.value, expected.bound);
+            }
+        }
+    }
 }
 
 /// What a producer of the residual stream leaves for the next projection; judged by the stream it left itself.
@@ -130,6 +155,7 @@ fn project(projection: &Projection, run: &Run<'_>, out: &mut Comparison) {
     let residual = matches!(projection.epilogue, Epilogue::Residual { .. });
     let role = if residual { Role::X } else { Role::Y };
     let stream = if residual { run.given(Role::X) } else { Vec::new() };
+    let multiplier = if run.has(Role::Multiplier) { run.given(Role::Multiplier) } else { Vec::new() };
     let found = run.left(role);
     for (i, &value) in found.iter().enumerate() {
         out.written(role, i, value);
@@ -161,6 +187,9 @@ fn project(projection: &Projection, run: &Run<'_>, out: &mut Comparison) {
                 Epilogue::Store { softcap } => result.softcap(softcap),
                 Epilogue::Residual { factor } => result.times(factor.into(), 0.0).plus(stream[at].into()),
                 Epilogue::Gated(activation) => gate(activation, result, results[1][token]),
+                Epilogue::GatedBy(activation) => {
+                    gate(activation, result, Approximate { value: multiplier[at].into(), bound: 0.0 })
+                }
             };
             out.number(role, at, found[at].into(), expected.value, expected.bound);
         }
@@ -217,6 +246,7 @@ fn rms_norm(width: usize, eps: f64, run: &Run<'_>, out: &mut Comparison) {
 fn post_norm(width: usize, eps: f64, factor: f64, run: &Run<'_>, out: &mut Comparison) {
     let (y, x) = (run.given(Role::Y), run.given(Role::X));
     let (gamma, found) = (run.given(Role::PostGamma), run.left(Role::X));
+    let layer_scale = if run.has(Role::Scale) { run.given(Role::Scale)[0].into() } else { 1.0 };
     for (row, values) in y.chunks_exact(width).enumerate() {
         let scale = if run.has(Role::ResultSums) {
             let sum: f64 = run.given(Role::ResultSums).iter().map(|&sum| f64::from(sum)).sum();
@@ -227,7 +257,8 @@ fn post_norm(width: usize, eps: f64, factor: f64, run: &Run<'_>, out: &mut Compa
         for (i, (&value, &gamma)) in values.iter().zip(&gamma).enumerate() {
             let at = row * width + i;
             let normed = Approximate { value: f64::from(value) * f64::from(gamma), bound: 0.0 };
-            let expected = normed.times(scale * factor, sum_error(width) + FEW).plus(x[at].into());
+            let sum = normed.times(scale * factor, sum_error(width) + FEW).plus(x[at].into());
+            let expected = sum.times(layer_scale, 0.0);
             out.number(Role::X, at, found[at].into(), expected.value, expected.bound);
         }
     }
@@ -246,7 +277,7 @@ struct Part {
 
 fn rope_append(rope: &RopeAppend, run: &Run<'_>, out: &mut Comparison) {
     let (q, kv, dim) = (rope.heads, rope.kv_heads, rope.head_dim);
-    let width = (q + 2 * kv) * dim;
+    let width = (q + if rope.keys_as_values { kv } else { 2 * kv }) * dim;
     let rotates = !rope.inv_freq.is_empty();
     let [q_norm, k_norm, v_norm] = rope.norms;
     let part =
@@ -254,7 +285,8 @@ fn rope_append(rope: &RopeAppend, run: &Run<'_>, out: &mut Comparison) {
     let mut parts = vec![part(0, q, q_norm, Role::QGamma, rotates, Role::Q)];
     if kv > 0 {
         parts.push(part(q, kv, k_norm, Role::KGamma, rotates, Role::Keys));
-        parts.push(part(q + kv, kv, v_norm, Role::VGamma, false, Role::Values));
+        let values = if rope.keys_as_values { q } else { q + kv };
+        parts.push(part(values, kv, v_norm, Role::VGamma, false, Role::Values));
     }
     let input = run.given(Role::Qkv);
     for part in parts {

@@ -185,7 +185,7 @@ fn contents(check: &KernelCheck, argument: &Argument, name: &str, case: &Case) -
                 return bytes_of((0..count).map(|_| POISON));
             }
             let (low, high) = match (argument.role, check.operation) {
-                (Role::Tokens, Operation::Embed { table, .. }) => {
+                (Role::Tokens, Operation::Embed { table, .. } | Operation::LayerInputs { table, .. }) => {
                     let ends = [table.rows - 1, 0].into_iter();
                     let ids = ends.chain(std::iter::repeat_with(|| random.below(table.rows)));
                     return bytes_of(ids.take(count).map(|id| id as u32));

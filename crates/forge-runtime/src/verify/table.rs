@@ -123,6 +123,12 @@ pub enum Role {
     Sums,
     /// Gamma of a post-norm.
     PostGamma,
+    /// Factor on the residual stream after a post-norm.
+    Scale,
+    /// What an activated projection is multiplied by.
+    Multiplier,
+    /// The embedding projected to all layers' own inputs.
+    Projected,
     /// Queries, keys and values of a row.
     Qkv,
     /// Queries.
@@ -178,6 +184,20 @@ pub enum Operation {
         /// Factor.
         scale: f32,
     },
+    /// Every layer's own input, `[layers, rows, width]`: `factor * (norm(projected) + scale * table[token])`, each layer's
+    /// part with a norm of its own.
+    LayerInputs {
+        /// `[vocab, layers * width]`.
+        table: Matrix,
+        /// Layers.
+        layers: usize,
+        /// Added to the mean of squares.
+        eps: f32,
+        /// Factor on the table.
+        scale: f32,
+        /// Factor on the sum.
+        factor: f32,
+    },
     /// Matrices over one input.
     Project(Projection),
     /// Head norms, rotation, and the append to the cache.
@@ -200,7 +220,7 @@ pub enum Operation {
         /// Added to the mean of squares.
         eps: f32,
     },
-    /// `x += factor * norm(y)`.
+    /// `x = (x + factor * norm(y)) * scale`, the scale being an argument or 1.
     PostNorm {
         /// Elements of a row.
         width: usize,
@@ -254,6 +274,8 @@ pub enum Epilogue {
     },
     /// `activation(gate) * up`; gate rows come first.
     Gated(Activation),
+    /// `activation(y)` times the argument `multiplier`.
+    GatedBy(Activation),
 }
 
 /// A non-linearity.
@@ -302,6 +324,8 @@ pub struct RopeAppend {
     pub kv_heads: usize,
     /// Elements of a head.
     pub head_dim: usize,
+    /// Values are the keys before their norm and rotation.
+    pub keys_as_values: bool,
     /// Norms of queries, keys and values.
     pub norms: [Option<HeadNorm>; 3],
     /// Rotations per position of each pair, `[rotary_dim / 2]`; none where heads do not rotate.

@@ -1,0 +1,17 @@
+// Every layer's own input: one simdgroup per layer and row adds the normed part of the embedding's projection and the
+// layer's part of the token's row of a table.
+
+// y[layer, row] = factor * (projected / rms * gamma + scale * table[token]), WIDTH elements each.
+template <typename W, uint VOCAB, uint LAYERS, uint WIDTH>
+inline void layer_inputs_row(device const uchar* table, device const uint* tokens, device const float* projected,
+                             device const float* gamma, device float* y, float eps, float scale, float factor,
+                             uint layer, uint row, uint rows, uint lane) {
+    device const float* source = projected + (row * LAYERS + layer) * WIDTH;
+    device float* target = y + (layer * rows + row) * WIDTH;
+    const float normed = elements_rms_scale<WIDTH>(source, eps, lane);
+    for (uint i = lane * 4; i < WIDTH; i += 128) {
+        const float4 looked_up = W::template load4<VOCAB, LAYERS * WIDTH>(table, tokens[row], layer * WIDTH + i);
+        const float4 value = *(device const float4*)(source + i) * normed * *(device const float4*)(gamma + i);
+        *(device float4*)(target + i) = factor * (value + scale * looked_up);
+    }
+}
