@@ -377,11 +377,11 @@ impl Model {
 /*%- if blocks.len() > 1 %*/
             match BLOCKS[i] {
 /*%- for block in blocks %*/
-                Block::/*{ block.variant }*/ => self.decode_/*{ block.name }*/(pass, i, next_gamma, params/*% if splits %*/, positions/*% endif %*/),
+                Block::/*{ block.variant }*/ => self.decode_/*{ block.name }*/(pass, i, next_gamma, params/*% if block.splits %*/, positions/*% endif %*/),
 /*%- endfor %*/
             }
 /*%- else %*/
-            self.decode_/*{ blocks[0].name }*/(pass, i, next_gamma, params/*% if splits %*/, positions/*% endif %*/);
+            self.decode_/*{ blocks[0].name }*/(pass, i, next_gamma, params/*% if blocks[0].splits %*/, positions/*% endif %*/);
 /*%- endif %*/
         }
 /*%- for step in decode_head %*/
@@ -403,7 +403,7 @@ impl Model {
     }
 /*%- for block in blocks %*/
 
-    /// /*{ block.title }*/, decode: /*{ block.decode_dispatches }*/ dispatches/*% if block.split_dispatches > 0 && splits %*/, /*{ block.split_dispatches }*/ where attention splits the context/*% endif %*/.
+    /// /*{ block.title }*/, decode: /*{ block.decode_dispatches }*/ dispatches/*% if block.splits %*/, /*{ block.split_dispatches }*/ where attention splits the context/*% endif %*/.
     /*{ block.decode_signature }*/
         let k = |index| self.gpu.kernel(index);
         let b = &self.decode;

@@ -92,6 +92,8 @@ pub struct BlockView {
     pub caches: Vec<CacheView>,
     pub decode: Vec<StepView>,
     pub decode_dispatches: usize,
+    /// Whether its attention splits long contexts.
+    pub splits: bool,
     pub split_dispatches: usize,
     pub decode_signature: String,
     pub prefill: Vec<StepView>,
@@ -286,11 +288,12 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                     .collect(),
                 decode: steps(plan, &plan.decode.blocks[index], "1"),
                 decode_dispatches: plan.decode.blocks[index].iter().filter(|s| s.when != When::Split).count(),
+                splits: block_splits(plan, index),
                 split_dispatches: plan.decode.blocks[index].iter().filter(|s| s.when != When::OnePart).count(),
                 decode_signature: signature(
                     &format!("decode_{name}"),
                     &["pass: &mut Commands", "i: usize", "next_gamma: &Slice", "params: &Slice"],
-                    splits(plan),
+                    block_splits(plan, index),
                 ),
                 prefill: steps(plan, &plan.prefill.blocks[index], "rows"),
                 name: name.clone(),
@@ -331,7 +334,11 @@ fn steps(plan: &Plan, steps: &[Step], rows: &str) -> Vec<StepView> {
 
 /// Whether decode attention splits long contexts.
 fn splits(plan: &Plan) -> bool {
-    plan.decode.blocks.iter().flatten().any(|step| step.when == When::Split)
+    (0..plan.decode.blocks.len()).any(|block| block_splits(plan, block))
+}
+
+fn block_splits(plan: &Plan, block: usize) -> bool {
+    plan.decode.blocks[block].iter().any(|step| step.when == When::Split)
 }
 
 /// A method's head, broken into lines as rustfmt breaks it; with `positions` where attention splits.
