@@ -112,19 +112,6 @@ inline void add_tile(device float* x, threadgroup const float* result, float fac
     }
 }
 
-// y = activation(result) * multiplier.
-template <uint WIDTH, typename A>
-inline void store_gated_by_tile(device float* y, device const float* multiplier, threadgroup const float* result,
-                                uint tokens, uint first_row, uint thread_index) {
-    const uint row = first_row + thread_index % 64;
-    for (uint token = thread_index / 64; token < tokens; token += 2) {
-        if (row < WIDTH) {
-            const uint at = token * WIDTH + row;
-            y[at] = A::apply(result[token * 64 + thread_index % 64]) * multiplier[at];
-        }
-    }
-}
-
 // y = activation(gate) * up; gate rows are columns 0..31 of the tile, up rows 32..63.
 template <uint WIDTH, typename A>
 inline void store_gated_tile(device float* y, threadgroup const float* result, uint tokens, uint first_row,

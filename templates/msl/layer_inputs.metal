@@ -15,3 +15,30 @@ inline void layer_inputs_row(device const uchar* table, device const uint* token
         *(device float4*)(target + i) = factor * (value + scale * looked_up);
     }
 }
+
+// Epilogues of projections that the layer's own input multiplies.
+
+// y = activation(acc) * multiplier.
+template <uint NR, typename A>
+inline void store_gated_by_rows(device float* y, device const float* multiplier, thread const float* acc, uint first,
+                                uint end, uint lane) {
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < NR; ++r) {
+        if (lane == r && first + r < end) {
+            y[first + r] = A::apply(acc[r]) * multiplier[first + r];
+        }
+    }
+}
+
+// y = activation(result) * multiplier.
+template <uint WIDTH, typename A>
+inline void store_gated_by_tile(device float* y, device const float* multiplier, threadgroup const float* result,
+                                uint tokens, uint first_row, uint thread_index) {
+    const uint row = first_row + thread_index % 64;
+    for (uint token = thread_index / 64; token < tokens; token += 2) {
+        if (row < WIDTH) {
+            const uint at = token * WIDTH + row;
+            y[at] = A::apply(result[token * 64 + thread_index % 64]) * multiplier[at];
+        }
+    }
+}

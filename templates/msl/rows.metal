@@ -112,18 +112,6 @@ inline void store_partial_sum(device float* sums, threadgroup float* shared, flo
     }
 }
 
-// y = activation(acc) * multiplier.
-template <uint NR, typename A>
-inline void store_gated_by_rows(device float* y, device const float* multiplier, thread const float* acc, uint first,
-                                uint end, uint lane) {
-    #pragma clang loop unroll(full)
-    for (uint r = 0; r < NR; ++r) {
-        if (lane == r && first + r < end) {
-            y[first + r] = A::apply(acc[r]) * multiplier[first + r];
-        }
-    }
-}
-
 // y = activation(gate) * up; the first half of acc are gate rows, the second half up rows.
 template <uint NR, typename A>
 inline void store_gated_rows(device float* y, thread const float* acc, uint first, uint end, uint lane) {

@@ -198,7 +198,7 @@ impl Fuser<'_> {
             }
             let node = &self.block.nodes[index];
             match &node.op {
-                Op::Embedding { table, scale } if node.output == Some(stream) => {
+                Op::Embedding { table, scale } => {
                     ops.push(Fused::Embed { table: *table, scale: *scale });
                 }
                 Op::RmsNorm { gamma, eps } if node.inputs[0] == stream => {

@@ -193,7 +193,10 @@ fn result_bindings(epilogue: &Epilogue, rows: usize, tokens: &str) -> Vec<Bindin
         }
         Epilogue::GatedBy(_) => {
             let shape = format!("[{tokens}{rows}] f32");
-            vec![binding("multiplier", "float", shape.clone(), Access::Read), binding("y", "float", shape, Access::Write)]
+            vec![
+                binding("multiplier", "float", shape.clone(), Access::Read),
+                binding("y", "float", shape, Access::Write),
+            ]
         }
     }
 }

@@ -10,8 +10,8 @@ use forge_frontend::graph::{Block, Layer, SlotId, Source, Stage, WeightId};
 
 use crate::error::PlanError;
 use crate::fuse::{
-    AttentionStep, Fused, FusedBlock, Input, LAYER_INPUTS, LayerInputsStep, Matrix, Norm, Projection, Result as Outcome,
-    RopeStep,
+    AttentionStep, Fused, FusedBlock, Input, LAYER_INPUTS, LayerInputsStep, Matrix, Norm, Projection,
+    Result as Outcome, RopeStep,
 };
 use crate::geometry::gemv_geometry;
 use crate::kernel::*;
@@ -349,12 +349,7 @@ impl<'a> Scheduler<'a> {
         })
     }
 
-    fn layer_inputs(
-        &mut self,
-        owner: &Owners<'_>,
-        step: &LayerInputsStep,
-        decode: bool,
-    ) -> Result<Step, PlanError> {
+    fn layer_inputs(&mut self, owner: &Owners<'_>, step: &LayerInputsStep, decode: bool) -> Result<Step, PlanError> {
         let id = owner.weight(0, step.table);
         let (format, bf16_scales) = self.check_format(id)?;
         let (vocab, all) = (self.graph.weights[id].rows, step.layers * step.width);

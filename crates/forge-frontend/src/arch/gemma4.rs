@@ -231,8 +231,7 @@ fn embed(loaded: &Loaded, common: &Common) -> Result<Block, FrontendError> {
             return Err(loaded.hparams.invalid(TABLE_ROWS, format!("at least the vocabulary's {}", sizes.vocab)));
         }
         let all = sizes.layers * width;
-        let looked_up =
-            b.embedding("per_layer_embedding", "per_layer_token_embd", rows, all, (width as f32).sqrt());
+        let looked_up = b.embedding("per_layer_embedding", "per_layer_token_embd", rows, all, (width as f32).sqrt());
         let projected = b.linear("per_layer_projected", "per_layer_model_proj", x, all, false);
         let projected = b.scale("per_layer_scaled", projected, 1.0 / (sizes.hidden as f32).sqrt());
         let normed = b.head_norm("per_layer_normed", Some("per_layer_proj_norm"), projected, width, sizes.eps);

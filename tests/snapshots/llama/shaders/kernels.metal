@@ -600,10 +600,11 @@ inline void rms_norm_row(device const float* x, device const float* gamma, devic
     }
 }
 
-// x += factor * y / rms(y) * gamma, one row a threadgroup.
+// x = (x + factor * y / rms(y) * gamma) * layer_scale, one row a threadgroup.
 template <uint WIDTH>
 inline void post_norm_row(device const float* y, device const float* gamma, device float* x, threadgroup float* shared,
-                          float eps, float factor, uint row, uint thread_index, uint simdgroup, uint lane) {
+                          float eps, float factor, float layer_scale, uint row, uint thread_index, uint simdgroup,
+                          uint lane) {
     device const float* source = y + row * WIDTH;
     float square = 0.0f;
     for (uint i = thread_index * 4; i < WIDTH; i += 1024) {
@@ -612,8 +613,9 @@ inline void post_norm_row(device const float* y, device const float* gamma, devi
     }
     const float scale = factor * precise::rsqrt(threadgroup_sum(square, shared, simdgroup, lane) / float(WIDTH) + eps);
     for (uint i = thread_index * 4; i < WIDTH; i += 1024) {
-        *(device float4*)(x + row * WIDTH + i) +=
-            *(device const float4*)(source + i) * scale * *(device const float4*)(gamma + i);
+        device float4* target = (device float4*)(x + row * WIDTH + i);
+        const float4 normed = *(device const float4*)(source + i) * scale * *(device const float4*)(gamma + i);
+        *target = (*target + normed) * layer_scale;
     }
 }
 
@@ -622,14 +624,14 @@ inline void post_norm_row(device const float* y, device const float* gamma, devi
 template <uint WIDTH, uint RESULT_PARTIALS, uint PARTIALS>
 inline void post_norm_scaled_row(device const float* y, device const float* result_sums, device const float* gamma,
                                  device float* x, device const float* next_gamma, device float* scaled,
-                                 device float* sums, threadgroup float* shared, float eps, float factor, uint group,
-                                 uint thread_index, uint simdgroup, uint lane) {
+                                 device float* sums, threadgroup float* shared, float eps, float factor,
+                                 float layer_scale, uint group, uint thread_index, uint simdgroup, uint lane) {
     const float scale = factor * rms_scale<RESULT_PARTIALS, WIDTH>(result_sums, eps, lane);
     const uint i = group * 1024 + thread_index * 4;
     float square = 0.0f;
     if (i < WIDTH) {
-        const float4 value = *(device const float4*)(x + i) +
-                             *(device const float4*)(y + i) * scale * *(device const float4*)(gamma + i);
+        const float4 normed = *(device const float4*)(y + i) * scale * *(device const float4*)(gamma + i);
+        const float4 value = (*(device const float4*)(x + i) + normed) * layer_scale;
         *(device float4*)(x + i) = value;
         *(device float4*)(scaled + i) = value * *(device const float4*)(next_gamma + i);
         square = dot(value, value);

@@ -98,7 +98,7 @@ static KERNELS: [KernelCheck; 19] = [
         rows: &[1, 7, 64, 65],
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
-            heads: 4, kv_heads: 2, head_dim: 16,
+            heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false,
             norms: [None, None, None],
             inv_freq: &INV_FREQ_0, interleaved: false, magnitude: 1.0,
             cache: CacheType::F16, wrap: None,
