@@ -103,7 +103,7 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
     }
     ignore_shared(loaded, &layers);
     let cap = h.opt_f32(FINAL_CAP)?.filter(|&cap| cap != 0.0);
-    let head = graph.stage(dense::head(sizes, 1.0, cap), tied)?;
+    let head = graph.stage(dense::head(sizes, cap), tied)?;
     Ok(graph.finish(sizes.config(loaded), embed, head))
 }
 
