@@ -1,4 +1,5 @@
-//! Lists the files that are copied verbatim into every generated project: the runtime and the software device.
+//! Lists the files that are copied verbatim into every generated project (the runtime and the software device), and the
+//! Metal sources, by name.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,23 @@ fn main() -> io::Result<()> {
         }
         text.push_str("];\n");
     }
-    fs::write(out.join("verbatim.rs"), text)
+    fs::write(out.join("verbatim.rs"), text)?;
+    fs::write(out.join("msl.rs"), metal_sources(&here.join("../../templates/msl").canonicalize()?)?)
+}
+
+/// A table of all `.metal` files of a folder.
+fn metal_sources(folder: &Path) -> io::Result<String> {
+    println!("cargo::rerun-if-changed={}", folder.display());
+    let mut files = Vec::new();
+    walk(folder, &mut files)?;
+    files.sort();
+    let mut text = String::from("static MSL: &[(&str, &str)] = &[\n");
+    for file in files {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let _ = writeln!(text, "    ({name:?}, include_str!({:?})),", file.display().to_string());
+    }
+    text.push_str("];\n");
+    Ok(text)
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {

@@ -1,3 +1,4 @@
+// needs: codes_4, levels
 // MXFP4: a power of two (E8M0) for 32 values of 4 bits (E2M1).
 constant float Mxfp4_LEVELS[16] = {
     0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, 0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f,

@@ -1,3 +1,4 @@
+// needs: codes_1
 // Q1_0: a half scale for 128 signs; 1 is +scale, 0 is -scale.
 struct Q1_0 {
     typedef Codes1 Codes;

@@ -1,3 +1,4 @@
+// needs: codes_2
 // Q2_K: codes of 2 bits, times a scale, less a minimum: 4 bits each in a byte per 16 columns (scale low), with half
 // factors of both per 256.
 struct Q2_K {

@@ -1,3 +1,4 @@
+// needs: codes_3
 // Q3_K: codes of 3 bits, less 4, times a scale of 6 bits, less 32, per 16 columns (its low 4 bits in one plane, the high
 // 2 in another), times a half factor per 256.
 struct Q3_K {

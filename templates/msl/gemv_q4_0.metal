@@ -1,3 +1,4 @@
+// needs: codes_4
 // Q4_0: a half scale for 32 codes of 4 bits, less 8.
 struct Q4_0 {
     typedef Codes4 Codes;

@@ -1,3 +1,4 @@
+// needs: codes_4
 // Q4_1: a half scale and a half minimum for 32 codes of 4 bits.
 struct Q4_1 {
     typedef Codes4 Codes;

@@ -1,3 +1,4 @@
+// needs: codes_4, k_scales
 // Q4_K: codes of 4 bits, times a scale, less a minimum; see KScales.
 struct Q4_K {
     typedef Codes4 Codes;

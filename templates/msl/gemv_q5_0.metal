@@ -1,3 +1,4 @@
+// needs: codes_5
 // Q5_0: a half scale for 32 codes of 5 bits, less 16.
 struct Q5_0 {
     typedef Codes5 Codes;

@@ -1,3 +1,4 @@
+// needs: codes_5
 // Q5_1: a half scale and a half minimum for 32 codes of 5 bits.
 struct Q5_1 {
     typedef Codes5 Codes;

@@ -1,3 +1,4 @@
+// needs: codes_5, k_scales
 // Q5_K: codes of 5 bits, times a scale, less a minimum; see KScales.
 struct Q5_K {
     typedef Codes5 Codes;

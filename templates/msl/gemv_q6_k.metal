@@ -1,3 +1,4 @@
+// needs: codes_6
 // Q6_K: codes of 6 bits, less 32, times a scale of 8 bits (stored 128 too large) per 16 columns, times a half factor per
 // 256.
 struct Q6_K {

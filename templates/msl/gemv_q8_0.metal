@@ -1,3 +1,4 @@
+// needs: codes_8
 // Q8_0: a half scale for 32 codes of 8 bits, less 128 (the stored bytes are signed; packing adds 128).
 struct Q8_0 {
     typedef Codes8 Codes;

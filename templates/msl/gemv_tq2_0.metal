@@ -1,3 +1,4 @@
+// needs: codes_2
 // TQ2_0 in blocks of 128: a half scale for codes 0, 1 and 2, less 1.
 struct Tq2_0 {
     typedef Codes2 Codes;

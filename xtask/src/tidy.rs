@@ -127,9 +127,13 @@ fn orphans(files: &[(String, String)]) -> Vec<String> {
         .filter(|name| {
             let path = Path::new(name);
             let file = path.file_name().unwrap_or_default().to_string_lossy();
-            // Kernel families are listed without their extension.
-            let stem = format!("\"{}\"", path.file_stem().unwrap_or_default().to_string_lossy());
-            !sources.iter().any(|text| text.contains(file.as_ref()) || text.contains(&stem))
+            // Kernel families are listed without their extension, those of formats are found by the format's name.
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            let quoted = format!("\"{stem}\"");
+            let needed = |text: &str| text.lines().any(|line| line.starts_with("// needs: ") && line.contains(&*stem));
+            !stem.starts_with("gemv_")
+                && !stem.starts_with("codes_")
+                && !sources.iter().any(|text| text.contains(file.as_ref()) || text.contains(&quoted) || needed(text))
         })
         .map(|name| format!("templates/{name}: no source names it"))
         .collect()

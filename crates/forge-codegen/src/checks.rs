@@ -294,24 +294,9 @@ fn vocabulary(sample: &forge_plan::kernel::Sample) -> String {
 
 fn matrix(format: Format, bf16_scales: bool, rows: usize, cols: usize) -> String {
     let format = match format {
-        Format::F32 => "F32".to_owned(),
-        Format::F16 => "F16".into(),
-        Format::BF16 => "BF16".into(),
-        Format::Q8_0 => "Q8_0".into(),
-        Format::Q4_0 => "Q4_0".into(),
-        Format::Q4_1 => "Q4_1".into(),
-        Format::Q5_0 => "Q5_0".into(),
-        Format::Q5_1 => "Q5_1".into(),
-        Format::Q2K => "Q2K".into(),
-        Format::Q3K => "Q3K".into(),
-        Format::Q4K => "Q4K".into(),
-        Format::Q5K => "Q5K".into(),
-        Format::Q6K => "Q6K".into(),
-        Format::Iq4Nl => "Iq4Nl".into(),
-        Format::Mxfp4 => "Mxfp4".into(),
-        Format::Q1_0 => "Q1_0".into(),
-        Format::Tq2_0G128 => "Tq2_0".into(),
         Format::Affine { bits, group } => format!("Affine {{ bits: {bits}, group: {group}, bf16: {bf16_scales} }}"),
+        // The runtime's formats are called as these.
+        other => format!("{other:?}"),
     };
     format!("Matrix {{ format: Format::{format}, rows: {rows}, cols: {cols} }}")
 }

@@ -13,6 +13,7 @@ use forge_plan::kernel::{
 use forge_plan::{Plan, format_name};
 
 use crate::naming::{float, wrap};
+use crate::sources;
 
 macro_rules! msl {
     ($name:literal) => {
@@ -342,15 +343,13 @@ fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
         }
     };
     for format in formats {
-        let name = match &format.affine {
+        match &format.affine {
             Some(affine) => {
-                CODES.iter().filter(|(bits, _)| *bits == affine.bits).for_each(|(_, text)| add(text));
-                "affine"
+                sources::named(&format!("codes_{}", affine.bits)).into_iter().for_each(&mut add);
+                sources::of_format("affine").into_iter().for_each(&mut add);
             }
-            None => &format.name,
-        };
-        let sources = FORMAT_SOURCES.iter().filter(|(known, _)| *known == name);
-        sources.flat_map(|(_, texts)| texts.iter()).for_each(|text| add(text));
+            None => sources::of_format(&format.name).into_iter().for_each(&mut add),
+        }
     }
     [msl!("activation"), msl!("rows"), msl!("embed"), msl!("norm")].into_iter().for_each(&mut add);
     if uses(|f| matches!(f, Family::RopeAppend(_))) {
@@ -371,38 +370,6 @@ fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
     add(msl!("sample"));
     list.iter().map(|text| text.trim_end()).collect()
 }
-
-/// Sources that a format needs, by its name (of affine formats: `affine` and the codes).
-const FORMAT_SOURCES: [(&str, &[&str]); 18] = [
-    ("f32", &[msl!("gemv_f32")]),
-    ("f16", &[msl!("gemv_f16")]),
-    ("bf16", &[msl!("gemv_bf16")]),
-    ("q8_0", &[msl!("codes_8"), msl!("gemv_q8_0")]),
-    ("q4_0", &[msl!("codes_4"), msl!("gemv_q4_0")]),
-    ("q4_1", &[msl!("codes_4"), msl!("gemv_q4_1")]),
-    ("q5_0", &[msl!("codes_5"), msl!("gemv_q5_0")]),
-    ("q5_1", &[msl!("codes_5"), msl!("gemv_q5_1")]),
-    ("q2_k", &[msl!("codes_2"), msl!("gemv_q2_k")]),
-    ("q3_k", &[msl!("codes_3"), msl!("gemv_q3_k")]),
-    ("q4_k", &[msl!("codes_4"), msl!("k_scales"), msl!("gemv_q4_k")]),
-    ("q5_k", &[msl!("codes_5"), msl!("k_scales"), msl!("gemv_q5_k")]),
-    ("q6_k", &[msl!("codes_6"), msl!("gemv_q6_k")]),
-    ("iq4_nl", &[msl!("codes_4"), msl!("levels"), msl!("gemv_iq4_nl")]),
-    ("mxfp4", &[msl!("codes_4"), msl!("levels"), msl!("gemv_mxfp4")]),
-    ("q1_0", &[msl!("codes_1"), msl!("gemv_q1_0")]),
-    ("tq2_0", &[msl!("codes_2"), msl!("gemv_tq2_0")]),
-    ("affine", &[msl!("gemv_affine")]),
-];
-
-/// Sources of affine codes by their bits.
-const CODES: [(u8, &str); 6] = [
-    (2, msl!("codes_2")),
-    (3, msl!("codes_3")),
-    (4, msl!("codes_4")),
-    (5, msl!("codes_5")),
-    (6, msl!("codes_6")),
-    (8, msl!("codes_8")),
-];
 
 fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
     let params = kernel

@@ -10,6 +10,7 @@ mod model;
 mod naming;
 mod project;
 mod readme;
+mod sources;
 mod verbatim;
 
 pub use naming::package_name;

@@ -51,8 +51,6 @@ fn measured(format: Format) -> Row {
         Format::Q8_0              => row((2, 8, 8), (2, 4, 2), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
         Format::Q4_0              => row((2, 4, 4), (2, 4, 4), (4, 4, 4), (4, 2, 1), (4, 2, 1)),
         Format::Q4_1              => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (2, 2, 1)),
-        Format::Q5_0 | Format::Q5_1 => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
-        Format::Iq4Nl | Format::Mxfp4 => row((2, 4, 4), (4, 4, 4), (4, 4, 4), (4, 4, 4), (4, 2, 1)),
         Format::Q4K               => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
         Format::Q6K               => row((2, 4, 4), (2, 4, 2), (4, 4, 4), (2, 4, 2), (2, 2, 1)),
         Format::Q2K | Format::Q3K | Format::Q5K => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (2, 4, 2), (4, 2, 1)),
@@ -61,6 +59,11 @@ fn measured(format: Format) -> Row {
         Format::Affine { bits: 2 | 3, .. } => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (4, 2, 1)),
         Format::Affine { bits: 8, .. } => row((2, 8, 8), (4, 4, 4), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
         Format::Affine { .. }     => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (2, 2, 1)),
+        // Formats without a row of their own have that of their width: IQ4_NL and MXFP4, Q5_0 and Q5_1.
+        other => match 8 * other.block_bytes() / other.block_elements() {
+            0..5                  => row((2, 4, 4), (4, 4, 4), (4, 4, 4), (4, 4, 4), (4, 2, 1)),
+            _                     => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
+        },
     }
 }
 

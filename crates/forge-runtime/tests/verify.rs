@@ -45,7 +45,7 @@ fn packed_format(format: Stored) -> Format {
         Stored::Iq4Nl => Format::Iq4Nl,
         Stored::Mxfp4 => Format::Mxfp4,
         Stored::Q1_0 => Format::Q1_0,
-        Stored::Tq2_0G128 => Format::Tq2_0,
+        Stored::Tq2_0G128 => Format::Tq2_0G128,
         Stored::Affine { bits, group } => Format::Affine { bits: bits.into(), group: group.into(), bf16: false },
     }
 }

@@ -45,7 +45,7 @@ pub enum Format {
     /// Signs; half scale per 128.
     Q1_0,
     /// 2-bit codes less 1; half scale per 128.
-    Tq2_0,
+    Tq2_0G128,
     /// Codes with a scale and a bias per group.
     Affine {
         /// Bits per code.
@@ -195,7 +195,7 @@ impl Packed<'_> {
                 let value = scale_sign * planes.half(&at);
                 Weight { value, magnitude: 2.0 * value.abs() }
             }
-            Format::Tq2_0 => {
+            Format::Tq2_0G128 => {
                 let at = Column::new(self.cols, col, 128, 4);
                 let code = planes.codes(&at, 2);
                 Weight::offset(planes.half(&at), code, 1)

@@ -1,0 +1,60 @@
+//! The Metal sources of weight formats: `templates/msl/gemv_<format>.metal`, after the files that its first line names.
+
+include!(concat!(env!("OUT_DIR"), "/msl.rs"));
+
+/// How a source begins that needs others before it: their names follow, with commas.
+const NEEDS: &str = "// needs: ";
+
+/// The source named `gemv_<format>` and those that it needs, each after what it needs itself, without the lines that say
+/// so. Empty for a format that has none.
+pub(crate) fn of_format(format: &str) -> Vec<&'static str> {
+    let mut list = Vec::new();
+    collect(&format!("gemv_{format}"), &mut list);
+    list
+}
+
+/// The source of this name.
+pub(crate) fn named(name: &str) -> Option<&'static str> {
+    MSL.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+fn collect(name: &str, list: &mut Vec<&'static str>) {
+    let Some(text) = named(name) else { return };
+    let own = match text.strip_prefix(NEEDS).and_then(|rest| rest.split_once('\n')) {
+        Some((needed, own)) => {
+            needed.split(", ").for_each(|needed| collect(needed, list));
+            own
+        }
+        None => text,
+    };
+    if !list.contains(&own) {
+        list.push(own);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forge_formats::Format;
+    use forge_plan::format_name;
+
+    use super::*;
+
+    #[test]
+    fn every_format_has_a_source_and_every_source_what_it_needs() {
+        for format in Format::all() {
+            let name = match format {
+                Format::Affine { .. } => "affine".to_owned(),
+                other => format_name(other),
+            };
+            let sources = of_format(&name);
+            assert!(sources.last().is_some_and(|text| text.contains("gemv_")), "{format}");
+            assert!(sources.iter().all(|text| !text.contains(NEEDS)), "{format}");
+        }
+        for (name, text) in MSL {
+            let needed = text.strip_prefix(NEEDS).and_then(|rest| rest.split_once('\n'));
+            for needed in needed.iter().flat_map(|(needed, _)| needed.split(", ")) {
+                assert!(named(needed).is_some(), "{name} needs {needed}");
+            }
+        }
+    }
+}
