@@ -134,67 +134,80 @@ inline void load_input(device const float* x, uint tile, uint lane, thread float
     }
 }
 
-// T tiles from `tile` on: F::dot of each row added to acc, in units of the codes.
-template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint T>
+// Whether there is a token `n`: of TOKENS that a kernel has room for, `tokens` are there.
+template <uint TOKENS>
+inline bool has_token(uint n, uint tokens) {
+    return TOKENS == 1 || n < tokens;
+}
+
+// T tiles from `tile` on: F::dot of each row with each token added to acc, in units of the codes. The weights are the
+// same for every token, so that they are loaded and decoded once.
+template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
 inline void gemv_tiles(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
-                       thread float* acc) {
-    float4 v[2 * T];
-    float sums[T];
-    load_input<F::BLOCK, T>(x, tile, lane, v);
-    for (uint t = 0; t < T; ++t) {
-        sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
-        F::Codes::place_input(t, v + 2 * t);
-    }
+                       thread float* acc, uint tokens) {
     #pragma clang loop unroll(full)
-    for (uint r = 0; r < NR; ++r) {
-        acc[r] += F::template dot<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, v, sums);
+    for (uint n = 0; n < TOKENS; ++n) {
+        if (has_token<TOKENS>(n, tokens)) {
+            float4 v[2 * T];
+            float sums[T];
+            load_input<F::BLOCK, T>(x + n * COLS, tile, lane, v);
+            for (uint t = 0; t < T; ++t) {
+                sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
+                F::Codes::place_input(t, v + 2 * t);
+            }
+            #pragma clang loop unroll(full)
+            for (uint r = 0; r < NR; ++r) {
+                const uint step = row_step<ROWS, NR, SPLIT>(row, r);
+                acc[n * NR + r] += F::template dot<ROWS, COLS, T>(weights, row, step, tile, lane, v, sums);
+            }
+        }
     }
 }
 
-// acc[r] = sum over this simdgroup's share of the columns of W[row + row_step(r), k] * x[k], the same in every lane.
-// KS simdgroups share the rows; `part` of them is this one.
-template <typename F, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
+// acc[n * NR + r] = sum over this simdgroup's share of the columns of W[row + row_step(r), k] * x[n, k] for the tokens
+// that are there, 0 for the others, the same in every lane. KS simdgroups share the rows; `part` of them is this one.
+template <typename F, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
 inline void gemv_packed(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
-                        thread float* acc) {
+                        thread float* acc, uint tokens) {
     constexpr uint T = F::TILES;
     constexpr uint GROUPS = COLS / (TILE * T);
     constexpr uint LEFT = COLS / TILE % T;
     constexpr uint LAST = COLS / TILE;
-    for (uint r = 0; r < NR; ++r) {
+    for (uint r = 0; r < NR * TOKENS; ++r) {
         acc[r] = 0.0f;
     }
     for (uint i = 0; i < GROUPS / KS; ++i) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, T>(weights, x, row, (i * KS + part) * T, lane, acc);
+        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * T, lane, acc, tokens);
     }
     if (GROUPS % KS != 0 && part < GROUPS % KS) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc);
+        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc, tokens);
     }
     // What is left goes to the first simdgroup that had a group less, if any had.
     if (COLS % (TILE * T) != 0 && part == GROUPS % KS) {
         if (LEFT & 4) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, 4>(weights, x, row, GROUPS * T, lane, acc);
+            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 4>(weights, x, row, GROUPS * T, lane, acc, tokens);
         }
         if (LEFT & 2) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc);
+            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc, tokens);
         }
         if (LEFT & 1) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc);
+            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc, tokens);
         }
         if (COLS % TILE != 0) {
             // Lanes without columns stand in for lane 0, so that all stay together.
             const bool owns = lane < COLS % TILE / 8;
-            float last[NR];
-            for (uint r = 0; r < NR; ++r) {
+            float last[NR * TOKENS];
+            for (uint r = 0; r < NR * TOKENS; ++r) {
                 last[r] = 0.0f;
             }
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, 1>(weights, x, row, LAST, owns ? lane : 0, last);
-            for (uint r = 0; r < NR; ++r) {
+            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, LAST, owns ? lane : 0, last, tokens);
+            for (uint r = 0; r < NR * TOKENS; ++r) {
                 acc[r] += owns ? last[r] : 0.0f;
             }
         }
     }
     #pragma clang loop unroll(full)
-    for (uint r = 0; r < NR; ++r) {
+    for (uint r = 0; r < NR * TOKENS; ++r) {
         acc[r] = simd_sum(acc[r]) * F::Codes::UNIT;
     }
 }

@@ -31,10 +31,12 @@ struct Affine {
     }
 };
 
-template <typename C, uint GROUP, bool BF16, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
+template <typename C, uint GROUP, bool BF16, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT,
+          uint TOKENS = 1>
 inline void gemv_affine(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
-                        thread float* acc) {
-    gemv_packed<Affine<C, GROUP, BF16, C::TILES>, ROWS, COLS, NR, KS, SPLIT>(weights, x, row, part, lane, acc);
+                        thread float* acc, uint tokens = 1) {
+    gemv_packed<Affine<C, GROUP, BF16, C::TILES>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc,
+                                                                                        tokens);
 }
 
 // Four weights from `col`, a multiple of 4.

@@ -1,64 +1,83 @@
 // F16 rows as they are, eight columns a lane where rows are whole 16-byte words, else four. acc as in gemv_packed.
 inline float4 f16_to_float4(uint2 bits) { return float4(as_type<half4>(bits)); }
 
-template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint T>
+template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
 inline void gemv_f16_step(device const uchar* weights, device const float* x, uint row, uint word, uint lane,
-                          thread float* acc) {
-    float4 v[2 * T];
-    for (uint t = 0; t < T; ++t) {
-        v[2 * t] = ((device const float4*)x)[2 * (word + t * LANES + lane)];
-        v[2 * t + 1] = ((device const float4*)x)[2 * (word + t * LANES + lane) + 1];
-    }
-    for (uint r = 0; r < NR; ++r) {
-        device const uint4* w =
-            (device const uint4*)plane_row<COLS * 2>(weights, row, row_step<ROWS, NR, SPLIT>(row, r)) + word + lane;
-        for (uint t = 0; t < T; ++t) {
-            const uint4 bits = w[t * LANES];
-            acc[r] = fma4(f16_to_float4(uint2(bits.x, bits.y)), v[2 * t], acc[r]);
-            acc[r] = fma4(f16_to_float4(uint2(bits.z, bits.w)), v[2 * t + 1], acc[r]);
+                          thread float* acc, uint tokens) {
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < TOKENS; ++n) {
+        if (has_token<TOKENS>(n, tokens)) {
+            device const float4* input = (device const float4*)(x + n * COLS) + 2 * (word + lane);
+            float4 v[2 * T];
+            for (uint t = 0; t < T; ++t) {
+                v[2 * t] = input[2 * t * LANES];
+                v[2 * t + 1] = input[2 * t * LANES + 1];
+            }
+            for (uint r = 0; r < NR; ++r) {
+                const uint step = row_step<ROWS, NR, SPLIT>(row, r);
+                device const uint4* w = (device const uint4*)plane_row<COLS * 2>(weights, row, step) + word + lane;
+                for (uint t = 0; t < T; ++t) {
+                    const uint4 bits = w[t * LANES];
+                    float sum = fma4(f16_to_float4(uint2(bits.x, bits.y)), v[2 * t], acc[n * NR + r]);
+                    acc[n * NR + r] = fma4(f16_to_float4(uint2(bits.z, bits.w)), v[2 * t + 1], sum);
+                }
+            }
         }
     }
 }
 
-template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
+template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_f16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
-                     thread float* acc) {
+                     thread float* acc, uint tokens = 1) {
     constexpr uint T = 2;
     constexpr uint WORDS = COLS / 8;
     constexpr uint GROUPS = WORDS / (T * LANES);
-    for (uint r = 0; r < NR; ++r) {
+    for (uint r = 0; r < NR * TOKENS; ++r) {
         acc[r] = 0.0f;
     }
     if (COLS % 8 == 0) {
         for (uint i = 0; i < GROUPS / KS; ++i) {
-            gemv_f16_step<ROWS, COLS, NR, SPLIT, T>(weights, x, row, (i * KS + part) * (T * LANES), lane, acc);
+            gemv_f16_step<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * (T * LANES),
+                                                           lane, acc, tokens);
         }
         if (GROUPS % KS != 0 && part < GROUPS % KS) {
-            gemv_f16_step<ROWS, COLS, NR, SPLIT, T>(weights, x, row, (GROUPS / KS * KS + part) * (T * LANES), lane, acc);
+            gemv_f16_step<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * (T * LANES),
+                                                           lane, acc, tokens);
         }
         if (part == GROUPS % KS) {
             for (uint word = GROUPS * (T * LANES); word + lane < WORDS; word += LANES) {
-                gemv_f16_step<ROWS, COLS, NR, SPLIT, 1>(weights, x, row, word, lane, acc);
+                gemv_f16_step<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, word, lane, acc, tokens);
             }
         }
     } else if (COLS % 4 == 0) {
         for (uint quad = part * LANES + lane; quad < COLS / 4; quad += KS * LANES) {
-            const float4 v = ((device const float4*)x)[quad];
             for (uint r = 0; r < NR; ++r) {
-                device const uint2* w =
-                    (device const uint2*)plane_row<COLS * 2>(weights, row, row_step<ROWS, NR, SPLIT>(row, r));
-                acc[r] = fma4(f16_to_float4(w[quad]), v, acc[r]);
+                const uint step = row_step<ROWS, NR, SPLIT>(row, r);
+                const float4 w = f16_to_float4(((device const uint2*)plane_row<COLS * 2>(weights, row, step))[quad]);
+                #pragma clang loop unroll(full)
+                for (uint n = 0; n < TOKENS; ++n) {
+                    if (has_token<TOKENS>(n, tokens)) {
+                        acc[n * NR + r] = fma4(w, ((device const float4*)(x + n * COLS))[quad], acc[n * NR + r]);
+                    }
+                }
             }
         }
     } else {
         for (uint k = part * LANES + lane; k < COLS; k += KS * LANES) {
             for (uint r = 0; r < NR; ++r) {
                 const ulong at = ulong(row + row_step<ROWS, NR, SPLIT>(row, r)) * COLS + k;
-                acc[r] = fma(float(((device const half*)weights)[at]), x[k], acc[r]);
+                const float w = float(((device const half*)weights)[at]);
+                #pragma clang loop unroll(full)
+                for (uint n = 0; n < TOKENS; ++n) {
+                    if (has_token<TOKENS>(n, tokens)) {
+                        acc[n * NR + r] = fma(w, x[n * COLS + k], acc[n * NR + r]);
+                    }
+                }
             }
         }
     }
-    for (uint r = 0; r < NR; ++r) {
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < NR * TOKENS; ++r) {
         acc[r] = simd_sum(acc[r]);
     }
 }

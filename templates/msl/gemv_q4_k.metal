@@ -24,10 +24,10 @@ struct Q4_K {
     }
 };
 
-template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
+template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q4_k(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
-                      thread float* acc) {
-    gemv_packed<Q4_K, ROWS, COLS, NR, KS, SPLIT>(weights, x, row, part, lane, acc);
+                      thread float* acc, uint tokens = 1) {
+    gemv_packed<Q4_K, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.

@@ -40,10 +40,11 @@ constant float /*{ table.name }*/[/*{ table.len }*/] = {
 /*%- if let Some(affine) = format.affine %*/
 
 // /*{ affine.bits }*/-bit codes in groups of /*{ affine.group }*/.
-template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
+template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_/*{ format.name }*/(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
-                            thread float* acc) {
-    gemv_affine<Codes/*{ affine.bits }*/, /*{ affine.group }*/, /*{ affine.bf16 }*/, ROWS, COLS, NR, KS, SPLIT>(weights, x, row, part, lane, acc);
+                            thread float* acc, uint tokens = 1) {
+    gemv_affine<Codes/*{ affine.bits }*/, /*{ affine.group }*/, /*{ affine.bf16 }*/, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+        weights, x, row, part, lane, acc, tokens);
 }
 /*%- endif %*/
 
@@ -155,7 +156,7 @@ kernel void /*{ kernel.name }*/(
     const uint count = min((positions + /*{ k.part_positions - 1 }*/) / /*{ k.part_positions }*/, /*{ k.max_parts }*/u);
     attention_combine</*{ k.heads }*/, /*{ k.head_dim }*/, /*{ k.simdgroups }*/>(parts, y, shared, count, group, simdgroup, lane);
 /*%- when Body::Gemv with (k) %*/
-    float acc[/*{ k.nr }*/] = {};
+    float acc[/*{ k.results }*/] = {};
 /*%- if k.branches %*/
     uint first = 0;
     uint end = 0;
@@ -166,12 +167,12 @@ kernel void /*{ kernel.name }*/(
         end = /*{ s.end_row }*/;
 /*%- if s.guard %*/
         if (row < /*{ s.rows }*/) {
-            gemv_/*{ s.format }*/</*{ s.rows }*/, /*{ k.cols }*/, /*{ k.nr }*/, /*{ k.ks }*/, 0>(
-                /*{ s.weights }*/, input, row, /*{ k.part }*/, lane, acc);
+            gemv_/*{ s.format }*/</*{ s.rows }*/, /*{ k.cols }*/, /*{ k.nr }*/, /*{ k.ks }*/, 0/*{ k.tokens_constant }*/>(
+                /*{ s.weights }*/, input, row, /*{ k.part }*/, lane, acc/*{ k.tokens }*/);
         }
 /*%- else %*/
-        gemv_/*{ s.format }*/</*{ s.rows }*/, /*{ k.cols }*/, /*{ k.nr }*/, /*{ k.ks }*/, 0>(
-            /*{ s.weights }*/, input, row, /*{ k.part }*/, lane, acc);
+        gemv_/*{ s.format }*/</*{ s.rows }*/, /*{ k.cols }*/, /*{ k.nr }*/, /*{ k.ks }*/, 0/*{ k.tokens_constant }*/>(
+            /*{ s.weights }*/, input, row, /*{ k.part }*/, lane, acc/*{ k.tokens }*/);
 /*%- endif %*/
 /*%- endfor %*/
     }
@@ -179,19 +180,22 @@ kernel void /*{ kernel.name }*/(
     const uint first = group * /*{ k.rows_per_group }*/ + /*{ k.simdgroup_rows }*/;
     const uint end = /*{ k.end }*/;
 /*%- for s in k.segments %*/
-/*%- if s.guard %*/
+/*%- if k.signed_sums %*/
+    gemv_/*{ s.format }*/_sums</*{ s.rows }*/, /*{ k.cols }*/, /*{ s.nr }*/, /*{ k.ks }*/, /*{ s.split }*/, /*{ k.simdgroups }*/>(
+        /*{ s.weights }*/, input, shared/*{ k.table_offset }*/, first, /*{ k.part }*/, simdgroup, lane, acc);
+/*%- else if s.guard %*/
     if (first < end) {
-        gemv_/*{ s.format }*/</*{ s.rows }*/, /*{ k.cols }*/, /*{ s.nr }*/, /*{ k.ks }*/, /*{ s.split }*/>(
-            /*{ s.weights }*/, input, first, /*{ k.part }*/, lane, acc/*{ s.acc_offset }*/);
+        gemv_/*{ s.format }*/</*{ s.rows }*/, /*{ k.cols }*/, /*{ s.nr }*/, /*{ k.ks }*/, /*{ s.split }*//*{ k.tokens_constant }*/>(
+            /*{ s.weights }*/, input, first, /*{ k.part }*/, lane, acc/*{ s.acc_offset }*//*{ k.tokens }*/);
     }
 /*%- else %*/
-    gemv_/*{ s.format }*/</*{ s.rows }*/, /*{ k.cols }*/, /*{ s.nr }*/, /*{ k.ks }*/, /*{ s.split }*/>(
-        /*{ s.weights }*/, input, first, /*{ k.part }*/, lane, acc/*{ s.acc_offset }*/);
+    gemv_/*{ s.format }*/</*{ s.rows }*/, /*{ k.cols }*/, /*{ s.nr }*/, /*{ k.ks }*/, /*{ s.split }*//*{ k.tokens_constant }*/>(
+        /*{ s.weights }*/, input, first, /*{ k.part }*/, lane, acc/*{ s.acc_offset }*//*{ k.tokens }*/);
 /*%- endif %*/
 /*%- endfor %*/
 /*%- endif %*/
 /*%- if k.splits_k %*/
-    combine_parts</*{ k.nr }*/, /*{ k.ks }*/>(acc, shared, simdgroup, lane);
+    combine_parts</*{ k.results }*/, /*{ k.ks }*/>(acc, shared, simdgroup, lane);
 /*%- if k.ends_here %*/
     if (simdgroup % /*{ k.ks }*/ != 0) {
         return;
@@ -200,6 +204,41 @@ kernel void /*{ kernel.name }*/(
     const bool owner = simdgroup % /*{ k.ks }*/ == 0;
 /*%- endif %*/
 /*%- endif %*/
+/*%- if k.many %*/
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < /*{ k.many_tokens }*/; ++n) {
+        if (n < step.rows) {
+/*%- if k.gated %*/
+            thread float* gate = acc + n * /*{ k.token_results }*/;
+            thread float* up = gate + /*{ k.up_offset }*/;
+/*%- if k.bias %*/
+            add_bias</*{ k.half_nr }*/>(gate, bias, first, end);
+            add_bias</*{ k.half_nr }*/>(up, bias + /*{ k.end }*/, first, end);
+/*%- endif %*/
+/*%- else %*/
+            thread float* sums = acc + n * /*{ k.nr }*/;
+/*%- if k.bias %*/
+            add_bias</*{ k.nr }*/>(sums, bias, first, end);
+/*%- endif %*/
+/*%- endif %*/
+/*%- match k.epilogue %*/
+/*%- when GemvEnd::Store with { softcap } %*/
+/*%- if !softcap.is_empty() %*/
+            softcap_rows</*{ k.nr }*/>(sums, /*{ softcap }*/);
+/*%- endif %*/
+            store_rows</*{ k.nr }*/>(y + n * /*{ k.rows }*/, sums, first, end, lane);
+/*%- when GemvEnd::Accumulate with { factor } %*/
+            accumulate_rows</*{ k.nr }*/>(x + n * /*{ k.rows }*/, sums, /*{ factor }*/, first, end, lane);
+/*%- when GemvEnd::Gated with { activation } %*/
+            store_gated_rows</*{ k.half_nr }*/, /*{ activation }*/>(y + n * /*{ k.end }*/, gate, up, first, end, lane);
+/*%- when GemvEnd::GatedBy with { activation } %*/
+            store_gated_by_rows</*{ k.nr }*/, /*{ activation }*/>(
+                y + n * /*{ k.rows }*/, multiplier + n * /*{ k.rows }*/, sums, first, end, lane);
+/*%- when _ %*/
+/*%- endmatch %*/
+        }
+    }
+/*%- else %*/
 /*%- if k.normed %*/
     scale_rows</*{ k.nr }*/>(acc, rms_scale</*{ k.partials }*/, /*{ k.cols }*/>(input_sums, /*{ k.eps }*/, lane));
 /*%- endif %*/
@@ -227,10 +266,12 @@ kernel void /*{ kernel.name }*/(
     store_partial_sum</*{ k.simdgroups }*/, /*{ groups }*/, /*{ partials }*/>(
         sums, shared/*{ k.sums_offset }*/, square, group, simdgroup, lane);
 /*%- when GemvEnd::Gated with { activation } %*/
-    store_gated_rows</*{ k.nr }*/, /*{ activation }*/>(y, acc, first, end, lane);
+    store_gated_rows</*{ k.half_nr }*/, /*{ activation }*/>(y, acc, acc + /*{ k.half_nr }*/, first, end, lane);
 /*%- when GemvEnd::GatedBy with { activation } %*/
     store_gated_by_rows</*{ k.nr }*/, /*{ activation }*/>(y, multiplier, acc, first, end, lane);
+/*%- when _ %*/
 /*%- endmatch %*/
+/*%- endif %*/
 /*%- when Body::Gemm with (k) %*/
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step.rows - first_token);

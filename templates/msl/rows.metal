@@ -1,5 +1,5 @@
-// Prologues and epilogues of the matrix-vector kernels. A simdgroup holds NR results, the same in every lane;
-// result r belongs to output row `first + r` and is written by lane r.
+// Prologues and epilogues of the matrix-vector kernels. A simdgroup holds NR results (of each token), the same in every
+// lane; result r belongs to output row `first + r` and is written by lane r.
 
 // 1 / rms of the input, from the partial sums of squares that its producer left.
 template <uint PARTIALS, uint WIDTH>
@@ -112,13 +112,25 @@ inline void store_partial_sum(device float* sums, threadgroup float* shared, flo
     }
 }
 
-// y = activation(gate) * up; the first half of acc are gate rows, the second half up rows.
-template <uint NR, typename A>
-inline void store_gated_rows(device float* y, thread const float* acc, uint first, uint end, uint lane) {
+// x += factor * acc.
+template <uint NR>
+inline void accumulate_rows(device float* x, thread const float* acc, float factor, uint first, uint end, uint lane) {
     #pragma clang loop unroll(full)
-    for (uint r = 0; r < NR / 2; ++r) {
+    for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
-            y[first + r] = A::apply(acc[r]) * acc[r + NR / 2];
+            x[first + r] += factor * acc[r];
+        }
+    }
+}
+
+// y = activation(gate) * up, NR rows of each.
+template <uint NR, typename A>
+inline void store_gated_rows(device float* y, thread const float* gate, thread const float* up, uint first, uint end,
+                             uint lane) {
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < NR; ++r) {
+        if (lane == r && first + r < end) {
+            y[first + r] = A::apply(gate[r]) * up[r];
         }
     }
 }

@@ -21,6 +21,8 @@ pub const CONTEXT: usize = /*{ context }*/;
 pub const PREFILL_TILE: usize = /*{ prefill_tile }*/;
 /// Most tokens in one tile when every token's logits are wanted.
 const LOGITS_TILE: usize = /*{ logits_tile }*/;
+/// Most tokens in a tile that runs on matrix-vector kernels, which read the weights once for all of them.
+const FEW_TOKENS: u32 = /*{ few_tokens }*/;
 /// Layers in one command buffer of a prefill, so that none keeps the GPU busy for long.
 const PREFILL_LAYERS: usize = /*{ prefill_layers }*/;
 /// Records in the ring of step parameters; more than steps can be in flight.
@@ -67,6 +69,11 @@ fn layer_part(all: &Slice, i: usize, rows: u32) -> Slice {
     all.slice(i as u64 * bytes, bytes)
 }
 /*%- endif %*/
+
+/// Of a projection's two kernels, or of their grids, the one for a tile of `rows` tokens.
+fn by_rows<T>(rows: u32, few: T, tile: T) -> T {
+    if rows <= FEW_TOKENS { few } else { tile }
+}
 
 /// Indices into [`KERNELS`].
 mod kernel {

@@ -7,7 +7,7 @@ use forge_formats::Format;
 use forge_frontend::graph::{Activation, RopePairing};
 use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
 use forge_plan::formula::{Formula, Linear};
-use forge_plan::kernel::{Access, AttentionKernel, Embed, Epilogue, Family, RopeAppend, Segment};
+use forge_plan::kernel::{Access, AttentionKernel, Embed, Epilogue, FEW_TOKENS, Family, RopeAppend, Segment};
 use forge_plan::plan::{Arg, Choice, Dim, Step};
 use forge_plan::{KernelId, KvFormat, Plan};
 
@@ -15,6 +15,8 @@ use crate::naming::{grouped, variant, wrap};
 
 /// Numbers of rows that prefill kernels are tried with: less than a tile of anything, ragged, whole, one more.
 const ROWS: [usize; 4] = [1, 7, 64, 65];
+/// The same for kernels of short tiles.
+const FEW_ROWS: [usize; 4] = [1, 2, 7, FEW_TOKENS];
 
 /// `src/checks.rs`.
 #[derive(Template)]
@@ -63,6 +65,7 @@ pub struct ArgumentView {
 /// A step that runs a kernel, and where.
 struct Place<'a> {
     step: &'a Step,
+    grid: &'a [Dim; 3],
     layer: Option<usize>,
     prefill: bool,
 }
@@ -95,29 +98,37 @@ fn table_name(index: usize) -> String {
 }
 
 /// Where the schedules run a kernel.
-fn place(plan: &Plan, id: KernelId) -> Option<Place<'_>> {
-    let mut found: Option<Place<'_>> = None;
+fn place<'a>(plan: &'a Plan, id: KernelId) -> Option<Place<'a>> {
+    let mut found: Option<Place<'a>> = None;
     for (schedule, prefill) in [(&plan.decode, false), (&plan.prefill, true)] {
-        let mut add = |step, layer| {
-            let place = found.get_or_insert(Place { step, layer, prefill });
+        let mut add = |(step, grid), layer| {
+            let place = found.get_or_insert(Place { step, grid, layer, prefill });
             // A kernel of both paths is dispatched as prefill does it, which takes any number of rows.
             if prefill && !place.prefill {
-                *place = Place { step, layer, prefill };
+                *place = Place { step, grid, layer, prefill };
             }
         };
-        let fixed = |step: &&Step| step.kernel == Choice::Fixed(id);
+        // A step's kernel, and the one it has for few tokens.
+        let variants = |step: &'a Step| {
+            let few = step.few.as_ref().map(|few| (step, few.kernel, &few.grid));
+            std::iter::once((step, step.kernel, &step.grid)).chain(few)
+        };
         let stages = [&schedule.embed, &schedule.head, &schedule.sample];
-        stages.into_iter().flatten().filter(fixed).for_each(|step| add(step, None));
+        for (step, kernel, grid) in stages.into_iter().flatten().flat_map(variants) {
+            if kernel == Choice::Fixed(id) {
+                add((step, grid), None);
+            }
+        }
         for (block, steps) in schedule.blocks.iter().enumerate() {
-            for step in steps {
-                let runs = |layer: usize| match step.kernel {
+            for (step, kernel, grid) in steps.iter().flat_map(variants) {
+                let runs = |layer: usize| match kernel {
                     Choice::Fixed(kernel) => kernel == id,
                     Choice::PerLayer(table) => plan.tables[table].kernels[layer] == id,
                 };
                 let layers: Vec<usize> =
                     (0..plan.layers.len()).filter(|&i| plan.layers[i].block == block && runs(i)).collect();
                 if let Some(&layer) = layers.get(layers.len() / 2) {
-                    add(step, Some(layer));
+                    add((step, grid), Some(layer));
                 }
             }
         }
@@ -128,7 +139,8 @@ fn place(plan: &Plan, id: KernelId) -> Option<Place<'_>> {
 fn check<'a>(plan: &'a Plan, id: KernelId, place: &Place<'a>) -> CheckView<'a> {
     let kernel = &plan.kernels[id];
     let rows: Vec<String> = if place.prefill {
-        ROWS.into_iter().filter(|&rows| rows <= plan.prefill_tile).map(|rows| rows.to_string()).collect()
+        let rows = if matches!(&kernel.family, Family::Gemv(_)) { FEW_ROWS } else { ROWS };
+        rows.into_iter().filter(|&rows| rows <= plan.prefill_tile).map(|rows| rows.to_string()).collect()
     } else {
         vec!["1".into()]
     };
@@ -138,7 +150,7 @@ fn check<'a>(plan: &'a Plan, id: KernelId, place: &Place<'a>) -> CheckView<'a> {
         kernel: id,
         layer: place.layer.map_or_else(|| "None".into(), |layer| format!("Some({layer})")),
         rows: rows.join(", "),
-        grid: place.step.grid.iter().map(dim).collect::<Vec<_>>().join(", "),
+        grid: place.grid.iter().map(dim).collect::<Vec<_>>().join(", "),
         operation: operation(&kernel.family),
         arguments: arguments
             .map(|(binding, arg)| ArgumentView {

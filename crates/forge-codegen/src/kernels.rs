@@ -188,6 +188,20 @@ pub struct AttentionView {
 pub struct GemvView {
     pub nr: usize,
     pub half_nr: usize,
+    /// Room for several tokens.
+    pub many: bool,
+    pub many_tokens: usize,
+    /// The same as a template argument and as an argument, with their commas.
+    pub tokens_constant: String,
+    pub tokens: &'static str,
+    /// Results of a simdgroup: rows times tokens.
+    pub results: usize,
+    /// Gate rows of one token to those of the next, and to its own up rows.
+    pub token_results: usize,
+    pub up_offset: usize,
+    pub rows: usize,
+    pub signed_sums: bool,
+    pub table_offset: String,
     pub ks: usize,
     pub simdgroups: usize,
     pub rows_per_group: usize,
@@ -225,6 +239,7 @@ pub struct SegmentView {
 pub enum GemvEnd {
     Store { softcap: String },
     StoreSums { partials: usize, groups: usize },
+    Accumulate { factor: String },
     Residual { factor: String, partials: usize, groups: usize },
     Gated { activation: &'static str },
     GatedBy { activation: &'static str },
@@ -352,6 +367,9 @@ fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
         }
     }
     [msl!("activation"), msl!("rows"), msl!("embed"), msl!("norm")].into_iter().for_each(&mut add);
+    if uses(|f| matches!(f, Family::Gemv(gemv) if gemv.signed_sums())) {
+        add(msl!("gemv_q1_0_sums"));
+    }
     if uses(|f| matches!(f, Family::RopeAppend(_))) {
         add(msl!("rope"));
     }
@@ -508,8 +526,9 @@ fn shapes(segments: &[Segment], cols: usize) -> String {
 fn gemv_comment(gemv: &Gemv) -> String {
     let g = gemv.geometry;
     let split = if g.split_k > 1 { format!(", {} simdgroups share a row", g.split_k) } else { String::new() };
+    let tokens = if gemv.tokens > 1 { format!(" for up to {} tokens", gemv.tokens) } else { String::new() };
     format!(
-        "{}: {} rows per simdgroup, {} simdgroups per threadgroup{split}",
+        "{}{tokens}: {} rows per simdgroup, {} simdgroups per threadgroup{split}",
         shapes(&gemv.segments, gemv.cols),
         g.rows_per_simdgroup,
         g.simdgroups
@@ -542,7 +561,7 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
             rows: s.rows,
             nr: if gated && !one_matrix { nr / 2 } else { nr },
             split: if one_matrix { gemv.rows / 2 } else { 0 },
-            acc_offset: if gated && i > 0 { format!(" + {}", nr / 2) } else { String::new() },
+            acc_offset: if gated && i > 0 { format!(" + {}", gemv.tokens * nr / 2) } else { String::new() },
             start_group,
             end_group: start_group + count,
             first_row: s.first_row,
@@ -556,10 +575,27 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
     });
     let segments: Vec<SegmentView> = segments.collect();
     let total_groups = groups.iter().sum();
-    let needs_sums = matches!(gemv.epilogue, Epilogue::Store { partials: Some(_), .. } | Epilogue::Residual { .. });
+    let needs_sums =
+        matches!(gemv.epilogue, Epilogue::Store { partials: Some(_), .. } | Epilogue::Residual { next: Some(_), .. });
+    let many = gemv.tokens > 1;
+    let results = nr * gemv.tokens;
+    // Gate and up rows of one matrix lie together by token; of two matrices, all gate rows come first.
+    let (token_results, up_offset) = if gemv.segments.len() == 1 { (nr, nr / 2) } else { (nr / 2, results / 2) };
+    let sums = if needs_sums { g.simdgroups } else { 0 };
+    let table = ((if g.split_k > 1 { g.simdgroups * results } else { 0 }) + sums).next_multiple_of(4);
     GemvView {
         nr,
         half_nr: nr / 2,
+        many,
+        many_tokens: gemv.tokens,
+        tokens_constant: if many { format!(", {}", gemv.tokens) } else { String::new() },
+        tokens: if many { ", step.rows" } else { "" },
+        results,
+        token_results,
+        up_offset,
+        rows: gemv.rows,
+        signed_sums: gemv.signed_sums(),
+        table_offset: if table > 0 { format!(" + {table}") } else { String::new() },
         ks: g.split_k,
         simdgroups: g.simdgroups,
         rows_per_group,
@@ -580,11 +616,10 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
         epilogue: match gemv.epilogue {
             Epilogue::Store { partials: Some(partials), .. } => GemvEnd::StoreSums { partials, groups: total_groups },
             Epilogue::Store { softcap, .. } => GemvEnd::Store { softcap: softcap.map_or_else(String::new, float) },
-            Epilogue::Residual { factor, next } => GemvEnd::Residual {
-                factor: float(factor),
-                partials: next.map_or(0, |next| next.partials),
-                groups: total_groups,
-            },
+            Epilogue::Residual { factor, next: None } => GemvEnd::Accumulate { factor: float(factor) },
+            Epilogue::Residual { factor, next: Some(next) } => {
+                GemvEnd::Residual { factor: float(factor), partials: next.partials, groups: total_groups }
+            }
             Epilogue::Gated(kind) => GemvEnd::Gated { activation: activation(kind) },
             Epilogue::GatedBy(kind) => GemvEnd::GatedBy { activation: activation(kind) },
         },

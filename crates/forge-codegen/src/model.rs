@@ -2,6 +2,7 @@
 
 use askama::Template;
 use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
+use forge_plan::kernel::FEW_TOKENS;
 use forge_plan::memory;
 use forge_plan::plan::{Arg, Choice, Dim, Step, When};
 use forge_plan::{Family, KvFormat, Plan};
@@ -31,6 +32,7 @@ pub struct ModelFile<'a> {
     pub default_context: String,
     pub prefill_tile: usize,
     pub logits_tile: usize,
+    pub few_tokens: usize,
     pub prefill_layers: usize,
     pub parameters: String,
     pub weights_bytes: String,
@@ -160,6 +162,7 @@ impl<'a> ModelFile<'a> {
             default_context: grouped(plan.context.min(DEFAULT_CONTEXT) as u64),
             prefill_tile: plan.prefill_tile,
             logits_tile: LOGITS_TILE.min(plan.prefill_tile),
+            few_tokens: FEW_TOKENS,
             prefill_layers: plan.prefill_layers,
             parameters: grouped(facts.parameters),
             weights_bytes: grouped(facts.weights_bytes),
@@ -368,13 +371,19 @@ fn window(plan: &Plan, step: &Step) -> usize {
 
 /// The dispatch statement, broken into lines as rustfmt breaks it.
 fn call(plan: &Plan, step: &Step, pad: &str, rows: &str) -> String {
-    let kernel = match step.kernel {
-        Choice::Fixed(id) => format!("k(kernel::{})", constant(&plan.kernels[id].name)),
-        Choice::PerLayer(table) => format!("k({}[i])", plan.tables[table].name),
+    let kernel = |choice: Choice| match choice {
+        Choice::Fixed(id) => format!("kernel::{}", constant(&plan.kernels[id].name)),
+        Choice::PerLayer(table) => format!("{}[i]", plan.tables[table].name),
+    };
+    let grid = |grid: &[Dim; 3]| format!("[{}]", grid.iter().map(dim).collect::<Vec<_>>().join(", "));
+    let (kernel, grid) = match step.few {
+        None => (format!("k({})", kernel(step.kernel)), grid(&step.grid)),
+        Some(few) => (
+            format!("k(by_rows(rows, {}, {}))", kernel(few.kernel), kernel(step.kernel)),
+            format!("by_rows(rows, {}, {})", grid(&few.grid), grid(&step.grid)),
+        ),
     };
     let args: Vec<String> = step.args.iter().map(|arg| argument(arg, rows)).collect();
-    let grid: Vec<String> = step.grid.iter().map(dim).collect();
-    let grid = format!("[{}]", grid.join(", "));
     let one = format!("pass.dispatch({kernel}, &[{}], {grid});", args.join(", "));
     if one.len() + pad.len() <= LINE {
         return one;

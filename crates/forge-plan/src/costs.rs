@@ -8,7 +8,9 @@
 use forge_formats::Format;
 
 use crate::attention;
-use crate::kernel::{Access, Epilogue, Family, GEMM_ROWS, GEMM_TOKENS, Gemm, Gemv, Kernel, NextNorm, Segment};
+use crate::kernel::{
+    Access, Epilogue, FEW_TOKENS, Family, GEMM_ROWS, GEMM_TOKENS, Gemm, Gemv, Kernel, NextNorm, Segment,
+};
 use crate::plan::{Arg, Choice, Dim, Plan, Schedule, Step, When};
 
 /// Size of a step: what the kernels learn at run time.
@@ -161,13 +163,15 @@ pub struct Encoded {
 pub fn dispatches(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<Encoded> {
     let mut list = Vec::new();
     let mut add = |step: &Step, layer: usize| {
-        let kernel = match step.kernel {
+        let few = step.few.filter(|_| size.rows <= FEW_TOKENS);
+        let (choice, grid) = few.map_or((step.kernel, step.grid), |few| (few.kernel, few.grid));
+        let kernel = match choice {
             Choice::Fixed(id) => id,
             Choice::PerLayer(table) => plan.tables[table].kernels[layer],
         };
         let split = attention::parts(seen_positions(&plan.kernels[kernel].family, size)) > 1;
         if step.when != if split { When::OnePart } else { When::Split } {
-            let cost = dispatch(&plan.kernels[kernel], &step.grid, size);
+            let cost = dispatch(&plan.kernels[kernel], &grid, size);
             list.push(Encoded { kernel, barrier: step.barrier, cost });
         }
     };
@@ -369,7 +373,7 @@ fn family_traffic(family: &Family, size: StepSize, list: &mut Traffics) -> u64 {
             list.push(rows * all * 4);
             0
         }
-        Family::Gemv(gemv) => gemv_traffic(gemv, list),
+        Family::Gemv(gemv) => gemv_traffic(gemv, rows, list),
         Family::Gemm(gemm) => gemm_traffic(gemm, rows, list),
         Family::RopeAppend(r) => {
             let (q, kv) = (r.heads * r.head_dim, r.kv_heads * r.head_dim);
@@ -451,19 +455,21 @@ fn family_traffic(family: &Family, size: StepSize, list: &mut Traffics) -> u64 {
     }
 }
 
-fn gemv_traffic(gemv: &Gemv, list: &mut Traffics) -> u64 {
+fn gemv_traffic(gemv: &Gemv, tokens: usize, list: &mut Traffics) -> u64 {
     list.weights(&gemv.segments, gemv.cols);
     let g = gemv.geometry;
-    let teams = gemv.threadgroups() * g.simdgroups / g.split_k;
-    list.requested(gemv.cols * 4, teams * gemv.cols * 4);
+    // Simdgroups that share rows read the input once together; where its sums are kept, so does a threadgroup.
+    let teams = if gemv.signed_sums() { 1 } else { g.simdgroups / g.split_k };
+    let input = tokens * gemv.cols * 4;
+    list.requested(input, gemv.threadgroups() * teams * input);
     if let Some(norm) = gemv.norm {
         list.push(norm.partials * 4);
     }
     if gemv.bias {
         list.push(gemv.rows * 4);
     }
-    list.result(&gemv.epilogue, gemv.rows, 1);
-    2 * (gemv.rows * gemv.cols) as u64
+    list.result(&gemv.epilogue, gemv.rows, tokens);
+    2 * (gemv.rows * gemv.cols * tokens) as u64
 }
 
 fn gemm_traffic(gemm: &Gemm, rows: usize, list: &mut Traffics) -> u64 {

@@ -18,11 +18,23 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// The same for a kernel that multiplies several tokens at once.
+    pub fn for_few_tokens(self) -> Self {
+        Geometry { rows_per_simdgroup: self.rows_per_simdgroup.min(FEW_TOKENS_ROWS), ..self }
+    }
+
     /// Output rows that one threadgroup computes.
     pub fn rows_per_threadgroup(self) -> usize {
         self.rows_per_simdgroup * self.simdgroups / self.split_k
     }
 }
+
+/// Fewest rows of a Q1_0 matrix whose kernel keeps sums of its input in threadgroup memory: with fewer, too few rows
+/// share the work of putting them there.
+pub const SIGNED_SUMS_ROWS: usize = 8_192;
+
+/// Most rows that a simdgroup of a kernel for several tokens computes: it holds a sum for each row and token.
+const FEW_TOKENS_ROWS: usize = 4;
 
 /// Rows per simdgroup, simdgroups, split.
 type Entry = (usize, usize, usize);
@@ -55,7 +67,7 @@ fn measured(format: Format) -> Row {
         Format::Q6K               => row((2, 4, 4), (2, 4, 2), (4, 4, 4), (2, 4, 2), (2, 2, 1)),
         Format::Q2K | Format::Q3K | Format::Q5K => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (2, 4, 2), (4, 2, 1)),
         Format::Tq2_0G128         => row((2, 4, 4), (8, 4, 4), (4, 4, 4), (8, 4, 4), (8, 2, 1)),
-        Format::Q1_0              => row((4, 4, 4), (8, 4, 4), (8, 4, 4), (8, 4, 4), (8, 2, 1)),
+        Format::Q1_0              => row((4, 4, 4), (8, 4, 4), (8, 4, 4), (4, 8, 1), (8, 8, 1)),
         Format::Affine { bits: 2 | 3, .. } => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (4, 2, 1)),
         Format::Affine { bits: 8, .. } => row((2, 8, 8), (4, 4, 4), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
         Format::Affine { .. }     => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (2, 2, 1)),

@@ -3,7 +3,7 @@
 use forge_formats::Format;
 use forge_frontend::graph::{Activation, Attention, Rope};
 
-use crate::attention;
+use crate::{attention, geometry};
 
 /// Index into [`Plan::kernels`](crate::Plan::kernels).
 pub type KernelId = usize;
@@ -202,13 +202,15 @@ pub struct Gemv {
     /// Input width.
     pub cols: usize,
     /// Rows a simdgroup, simdgroups a threadgroup, simdgroups a row.
-    pub geometry: crate::geometry::Geometry,
+    pub geometry: geometry::Geometry,
     /// Norm of the input.
     pub norm: Option<NormScale>,
     /// Whether a bias vector `[rows]` is added.
     pub bias: bool,
     /// What happens to the result.
     pub epilogue: Epilogue,
+    /// Most tokens in one step: 1 in decode, [`FEW_TOKENS`] in the kernels of short prefill tiles.
+    pub tokens: usize,
 }
 
 /// Constants of a matrix-matrix kernel.
@@ -228,6 +230,8 @@ pub struct Gemm {
     pub epilogue: Epilogue,
 }
 
+/// Prefill tiles of up to that many tokens run on matrix-vector kernels, which read the weights once for all of them.
+pub const FEW_TOKENS: usize = 8;
 /// Tokens in one tile of a matrix-matrix kernel.
 pub const GEMM_TOKENS: usize = 64;
 /// Weight rows in one tile of a matrix-matrix kernel.
@@ -346,6 +350,13 @@ pub struct PostNorm {
 }
 
 impl Gemv {
+    /// Whether the kernel keeps all signed sums of four inputs in threadgroup memory and looks weights up four at a time
+    /// (`gemv_q1_0_sums`).
+    pub fn signed_sums(&self) -> bool {
+        let one_matrix = matches!(self.segments.as_slice(), [only] if only.format == Format::Q1_0);
+        one_matrix && self.tokens == 1 && self.rows >= geometry::SIGNED_SUMS_ROWS
+    }
+
     /// Threadgroups of the dispatch: each segment starts at a new one.
     pub fn threadgroups(&self) -> usize {
         self.segment_groups().iter().sum()

@@ -201,10 +201,14 @@ fn result_bindings(epilogue: &Epilogue, rows: usize, tokens: &str) -> Vec<Bindin
     }
 }
 
+/// The table of `gemv_q1_0_sums`: 16 sums for each of 32 lanes' two runs of four columns in four tiles.
+const SIGNED_SUMS_BYTES: usize = 4 * 2 * 16 * 32 * 4;
+
 fn gemv_shape(gemv: &Gemv) -> (u32, u32, Vec<Binding>) {
     let mut list = weights(&gemv.segments, gemv.cols);
     let what = if gemv.norm.is_some() { ", x * gamma" } else { "" };
-    list.push(binding("input", "float", format!("[{}] f32{what}", gemv.cols), Access::Read));
+    let tokens = if gemv.tokens > 1 { "rows, " } else { "" };
+    list.push(binding("input", "float", format!("[{tokens}{}] f32{what}", gemv.cols), Access::Read));
     if let Some(norm) = gemv.norm {
         let shape = format!("[{}] f32, partial sums of squares", norm.partials);
         list.push(binding("input_sums", "float", shape, Access::Read));
@@ -212,14 +216,18 @@ fn gemv_shape(gemv: &Gemv) -> (u32, u32, Vec<Binding>) {
     if gemv.bias {
         list.push(binding("bias", "float", format!("[{}] f32", gemv.rows), Access::Read));
     }
-    list.extend(result_bindings(&gemv.epilogue, gemv.rows, ""));
+    list.extend(result_bindings(&gemv.epilogue, gemv.rows, tokens));
+    if gemv.tokens > 1 {
+        list.push(params());
+    }
     let g = gemv.geometry;
-    let split = if g.split_k > 1 { g.simdgroups * g.rows_per_simdgroup * 4 } else { 0 };
+    let split = if g.split_k > 1 { g.simdgroups * g.rows_per_simdgroup * gemv.tokens * 4 } else { 0 };
     let sums = match gemv.epilogue {
         Epilogue::Store { partials: Some(_), .. } | Epilogue::Residual { next: Some(_), .. } => g.simdgroups * 4,
         _ => 0,
     };
-    (32 * g.simdgroups as u32, (split + sums).next_multiple_of(16) as u32, list)
+    let table = if gemv.signed_sums() { SIGNED_SUMS_BYTES } else { 0 };
+    (32 * g.simdgroups as u32, ((split + sums).next_multiple_of(16) + table) as u32, list)
 }
 
 fn gemm_bindings(gemm: &Gemm) -> Vec<Binding> {

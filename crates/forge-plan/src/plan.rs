@@ -178,6 +178,17 @@ pub struct Step {
     pub barrier: bool,
     /// When it runs.
     pub when: When,
+    /// Prefill: what runs instead when the tile has few tokens, with the same arguments.
+    pub few: Option<Few>,
+}
+
+/// The variant of a step for up to [`FEW_TOKENS`](crate::kernel::FEW_TOKENS) tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Few {
+    /// Which kernel.
+    pub kernel: Choice,
+    /// Threadgroups.
+    pub grid: [Dim; 3],
 }
 
 /// When a step runs: decode attention has one step for short contexts and two for long ones.

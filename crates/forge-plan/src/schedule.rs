@@ -13,7 +13,7 @@ use crate::fuse::{
     AttentionStep, Fused, FusedBlock, Input, LAYER_INPUTS, LayerInputsStep, Matrix, Norm, Projection,
     Result as Outcome, RopeStep,
 };
-use crate::geometry::gemv_geometry;
+use crate::geometry::{Geometry, gemv_geometry};
 use crate::kernel::*;
 use crate::kernels::{Kernels, ROPE_HEADS, ROW_ELEMENTS, format_name};
 use crate::pack::{PackPart, PackPlan, PackedTensor};
@@ -346,6 +346,7 @@ impl<'a> Scheduler<'a> {
             grid: [Dim::Const(hidden.div_ceil(ROW_ELEMENTS)), rows, Dim::Const(1)],
             barrier: false,
             when: When::Always,
+            few: None,
         })
     }
 
@@ -383,6 +384,7 @@ impl<'a> Scheduler<'a> {
             grid: [Dim::Const(step.layers.div_ceil(ROPE_HEADS)), rows(decode), Dim::Const(1)],
             barrier: false,
             when: When::Always,
+            few: None,
         })
     }
 
@@ -473,7 +475,12 @@ impl<'a> Scheduler<'a> {
         if !decode {
             args.push(Arg::Params);
         }
-        let mut choices = Vec::new();
+        let mut geometry = self.geometry(owner, p);
+        if matches!(epilogue, Epilogue::Gated(_)) {
+            // A simdgroup holds gate rows and their up rows.
+            geometry.rows_per_simdgroup = geometry.rows_per_simdgroup.next_multiple_of(2);
+        }
+        let (mut choices, mut few) = (Vec::new(), Vec::new());
         for layer in 0..owner.count() {
             let mut segments = Vec::new();
             let mut first_row = 0;
@@ -483,28 +490,44 @@ impl<'a> Scheduler<'a> {
                 segments.push(Segment { format, rows, first_row, bf16_scales });
                 first_row += rows;
             }
-            let widest = segments.iter().max_by_key(|s| s.rows).map(|s| s.format);
-            let family = if decode {
-                let mut geometry = gemv_geometry(widest.unwrap_or(Format::F32), rows, p.cols);
-                if matches!(epilogue, Epilogue::Gated(_)) {
-                    // A simdgroup holds gate rows and their up rows.
-                    geometry.rows_per_simdgroup = geometry.rows_per_simdgroup.next_multiple_of(2);
-                }
-                Family::Gemv(Gemv { geometry, segments, rows, cols: p.cols, norm, bias, epilogue })
-            } else {
-                let half_tiles = self.half_tiles(owner, p, layer, &segments);
-                Family::Gemm(Gemm { segments, rows, cols: p.cols, half_tiles, bias, epilogue })
+            let gemv = |segments: Vec<Segment>, geometry, tokens| {
+                Family::Gemv(Gemv { segments, rows, cols: p.cols, geometry, norm, bias, epilogue, tokens })
             };
-            let role = if decode { p.name.clone() } else { format!("{}_tile", p.name) };
-            choices.push(self.kernels.add(&role, family));
+            if decode {
+                choices.push(self.kernels.add(&p.name, gemv(segments, geometry, 1)));
+                continue;
+            }
+            let half_tiles = self.half_tiles(owner, p, layer, &segments);
+            let gemm = Gemm { segments: segments.clone(), rows, cols: p.cols, half_tiles, bias, epilogue };
+            choices.push(self.kernels.add(&format!("{}_tile", p.name), Family::Gemm(gemm)));
+            let family = gemv(segments, geometry.for_few_tokens(), FEW_TOKENS);
+            few.push(self.kernels.add(&format!("{}_few", p.name), family));
         }
-        let kernel = self.choose(block, owner, &p.name, decode, &choices);
-        let grid = self.projection_grid(kernel, decode);
-        steps.push(Step { kernel, args, grid, barrier: false, when: When::Always });
+        let path = if decode { "" } else { "_tile" };
+        let kernel = self.choose(block, owner, &format!("{}{path}", p.name), &choices);
+        let grid = self.projection_grid(kernel);
+        let few = (!decode).then(|| {
+            let kernel = self.choose(block, owner, &format!("{}_few", p.name), &few);
+            Few { kernel, grid: self.projection_grid(kernel) }
+        });
+        steps.push(Step { kernel, args, grid, barrier: false, when: When::Always, few });
         if let Some((norm, factor, scale)) = post {
             steps.push(self.post_norm(owner, (norm, factor, scale), partials, next_gamma));
         }
         Ok(())
+    }
+
+    /// The geometry of a projection's matrix-vector kernels. Layers share a grid, so they share it also where their
+    /// formats differ: it is that of the format that most of them have, and every kernel works with every geometry.
+    fn geometry(&self, owner: &Owners<'_>, p: &Projection) -> Geometry {
+        let format = |layer: usize| {
+            let widest = p.matrices.iter().max_by_key(|m| m.rows);
+            widest.map_or(Format::F32, |m| self.graph.weights[owner.weight(layer, m.weight)].format)
+        };
+        let formats: Vec<Format> = (0..owner.count()).map(format).collect();
+        let count = |format: &Format| formats.iter().filter(|other| *other == format).count();
+        let most = formats.iter().rev().max_by_key(|format| count(format)).copied().unwrap_or(Format::F32);
+        gemv_geometry(most, p.matrices.iter().map(|m| m.rows).sum(), p.cols)
     }
 
     /// Whether the tiles of a projection may hold half operands: its weights have no more range than that, its input
@@ -535,14 +558,7 @@ impl<'a> Scheduler<'a> {
     }
 
     /// One kernel for all layers, or a table.
-    fn choose(
-        &mut self,
-        block: &FusedBlock,
-        owner: &Owners<'_>,
-        name: &str,
-        decode: bool,
-        choices: &[KernelId],
-    ) -> Choice {
+    fn choose(&mut self, block: &FusedBlock, owner: &Owners<'_>, name: &str, choices: &[KernelId]) -> Choice {
         if choices.iter().all(|&id| id == choices[0]) {
             return Choice::Fixed(choices[0]);
         }
@@ -553,24 +569,20 @@ impl<'a> Scheduler<'a> {
             }
         }
         let block = if self.graph.blocks.len() > 1 { format!("{}_", block.name) } else { String::new() };
-        let path = if decode { "" } else { "_tile" };
-        let name = format!("{block}{name}{path}").to_uppercase();
+        let name = format!("{block}{name}").to_uppercase();
         self.tables.push(KernelTable { name, kernels });
         Choice::PerLayer(self.tables.len() - 1)
     }
 
-    fn projection_grid(&self, kernel: Choice, decode: bool) -> [Dim; 3] {
+    fn projection_grid(&self, kernel: Choice) -> [Dim; 3] {
         let id = match kernel {
             Choice::Fixed(id) => id,
             Choice::PerLayer(table) => self.tables[table].kernels[0],
         };
         match &self.kernels.list[id].family {
-            Family::Gemv(gemv) => [Dim::Const(gemv.threadgroups()), Dim::Const(1), Dim::Const(1)],
             Family::Gemm(gemm) => [Dim::Const(gemm.row_tiles()), Dim::RowTiles(GEMM_TOKENS), Dim::Const(1)],
-            _ => {
-                debug_assert!(!decode, "projections are matrix kernels");
-                [Dim::Const(1); 3]
-            }
+            Family::Gemv(gemv) => [Dim::Const(gemv.threadgroups()), Dim::Const(1), Dim::Const(1)],
+            _ => [Dim::Const(1); 3],
         }
     }
 
@@ -585,6 +597,7 @@ impl<'a> Scheduler<'a> {
             grid: [Dim::Rows, Dim::Const(1), Dim::Const(1)],
             barrier: false,
             when: When::Always,
+            few: None,
         }
     }
 
@@ -617,6 +630,7 @@ impl<'a> Scheduler<'a> {
             grid: [groups, rows, Dim::Const(1)],
             barrier: false,
             when: When::Always,
+            few: None,
         }
     }
 
@@ -663,6 +677,7 @@ impl<'a> Scheduler<'a> {
             grid: [Dim::Const(groups), rows(decode), Dim::Const(1)],
             barrier: false,
             when: When::Always,
+            few: None,
         }
     }
 
@@ -682,7 +697,7 @@ impl<'a> Scheduler<'a> {
             let cache = [Arg::Keys(step.state), Arg::Values(step.state)];
             let q = this.buffer(decode, "q", width);
             let args = [q].into_iter().chain(cache).chain([result, Arg::Params]).collect();
-            steps.push(Step { kernel: Choice::Fixed(id), args, grid, barrier: false, when });
+            steps.push(Step { kernel: Choice::Fixed(id), args, grid, barrier: false, when, few: None });
         };
         let one = Dim::Const(1);
         if !decode {
@@ -708,6 +723,7 @@ impl<'a> Scheduler<'a> {
                 grid: [Dim::Const(step.heads), one, one],
                 barrier: false,
                 when: When::Split,
+                few: None,
             });
         }
     }
@@ -744,6 +760,7 @@ impl<'a> Scheduler<'a> {
             grid: [Dim::Const(groups), Dim::Const(1), Dim::Const(1)],
             barrier: false,
             when: When::Always,
+            few: None,
         };
         steps.map(step).into()
     }

@@ -45,7 +45,7 @@ static INV_FREQ_0: [f32; 16] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 21] = [
+static KERNELS: [KernelCheck; 26] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -327,9 +327,28 @@ static KERNELS: [KernelCheck; 21] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // attention_tile
+    // qkv_proj_few
     KernelCheck {
         kernel: 16,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q8_0, rows: 512, cols: 256 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::write(Role::Y, Data::Words(512)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // attention_tile
+    KernelCheck {
+        kernel: 17,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         grid: [Dim::RowTiles(32), Dim::Const(8), Dim::Const(1)],
@@ -349,7 +368,7 @@ static KERNELS: [KernelCheck; 21] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 17,
+        kernel: 18,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
@@ -366,9 +385,28 @@ static KERNELS: [KernelCheck; 21] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
+    // o_proj_few
+    KernelCheck {
+        kernel: 19,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 256 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.o_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 18,
+        kernel: 20,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         grid: [Dim::Const(24), Dim::RowTiles(64), Dim::Const(1)],
@@ -385,9 +423,28 @@ static KERNELS: [KernelCheck; 21] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
+    // gate_up_proj_few
+    KernelCheck {
+        kernel: 21,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        grid: [Dim::Const(96), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q8_0, rows: 1536, cols: 256 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::write(Role::Y, Data::Words(768)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
     // down_proj_tile
     KernelCheck {
-        kernel: 19,
+        kernel: 22,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
@@ -404,9 +461,28 @@ static KERNELS: [KernelCheck; 21] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
+    // down_proj_few
+    KernelCheck {
+        kernel: 23,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 768 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.down_proj")),
+            Argument::read(Role::Input, Data::Words(768)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
     // lm_head_tile
     KernelCheck {
-        kernel: 20,
+        kernel: 24,
         layer: None,
         rows: &[1, 7, 64, 65],
         grid: [Dim::Const(32), Dim::RowTiles(64), Dim::Const(1)],
@@ -414,6 +490,25 @@ static KERNELS: [KernelCheck; 21] = [
             matrices: &[Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }],
             norm_eps: None,
             half_operands: true,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("token_embd")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::write(Role::Y, Data::Words(2048)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // lm_head_few
+    KernelCheck {
+        kernel: 25,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        grid: [Dim::Const(256), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }],
+            norm_eps: None,
+            half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[

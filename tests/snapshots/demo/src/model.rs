@@ -21,6 +21,8 @@ pub const CONTEXT: usize = 512;
 pub const PREFILL_TILE: usize = 256;
 /// Most tokens in one tile when every token's logits are wanted.
 const LOGITS_TILE: usize = 64;
+/// Most tokens in a tile that runs on matrix-vector kernels, which read the weights once for all of them.
+const FEW_TOKENS: u32 = 8;
 /// Layers in one command buffer of a prefill, so that none keeps the GPU busy for long.
 const PREFILL_LAYERS: usize = 6;
 /// Records in the ring of step parameters; more than steps can be in flight.
@@ -56,6 +58,11 @@ fn attention_parts(positions: usize) -> u32 {
     if positions <= 256 { 1 } else { positions.div_ceil(64).min(32) as u32 }
 }
 
+/// Of a projection's two kernels, or of their grids, the one for a tile of `rows` tokens.
+fn by_rows<T>(rows: u32, few: T, tile: T) -> T {
+    if rows <= FEW_TOKENS { few } else { tile }
+}
+
 /// Indices into [`KERNELS`].
 mod kernel {
     pub const EMBED: usize = 0;
@@ -74,15 +81,20 @@ mod kernel {
     pub const SAMPLE_DRAW: usize = 13;
     pub const RMS_NORM_TILE: usize = 14;
     pub const QKV_PROJ_TILE: usize = 15;
-    pub const ATTENTION_TILE: usize = 16;
-    pub const O_PROJ_TILE: usize = 17;
-    pub const GATE_UP_PROJ_TILE: usize = 18;
-    pub const DOWN_PROJ_TILE: usize = 19;
-    pub const LM_HEAD_TILE: usize = 20;
+    pub const QKV_PROJ_FEW: usize = 16;
+    pub const ATTENTION_TILE: usize = 17;
+    pub const O_PROJ_TILE: usize = 18;
+    pub const O_PROJ_FEW: usize = 19;
+    pub const GATE_UP_PROJ_TILE: usize = 20;
+    pub const GATE_UP_PROJ_FEW: usize = 21;
+    pub const DOWN_PROJ_TILE: usize = 22;
+    pub const DOWN_PROJ_FEW: usize = 23;
+    pub const LM_HEAD_TILE: usize = 24;
+    pub const LM_HEAD_FEW: usize = 25;
 }
 
 /// Names, threads per threadgroup and threadgroup memory of the kernels.
-static KERNELS: [KernelSpec; 21] = [
+static KERNELS: [KernelSpec; 26] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj", threads: 256, threadgroup_bytes: 0 },
@@ -99,11 +111,16 @@ static KERNELS: [KernelSpec; 21] = [
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "rms_norm_tile", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "qkv_proj_tile", threads: 128, threadgroup_bytes: 16384 },
+    KernelSpec { name: "qkv_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 13312 },
     KernelSpec { name: "o_proj_tile", threads: 128, threadgroup_bytes: 16384 },
+    KernelSpec { name: "o_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "gate_up_proj_tile", threads: 128, threadgroup_bytes: 16384 },
+    KernelSpec { name: "gate_up_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "down_proj_tile", threads: 128, threadgroup_bytes: 16384 },
+    KernelSpec { name: "down_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head_tile", threads: 128, threadgroup_bytes: 16384 },
+    KernelSpec { name: "lm_head_few", threads: 128, threadgroup_bytes: 0 },
 ];
 
 /// KV caches: bytes of K (and of V) per position, and the most positions that are kept.
@@ -422,9 +439,9 @@ impl Model {
         pass.dispatch(k(kernel::RMS_NORM_TILE), &[&b.x, &layer.attn_norm, &b.normed], [rows, 1, 1]);
         pass.barrier();
         pass.dispatch(
-            k(kernel::QKV_PROJ_TILE),
+            k(by_rows(rows, kernel::QKV_PROJ_FEW, kernel::QKV_PROJ_TILE)),
             &[&layer.qkv_proj, &b.normed, &b.qkv, params],
-            [8, rows.div_ceil(64), 1],
+            by_rows(rows, [32, 1, 1], [8, rows.div_ceil(64), 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [4, rows, 1]);
@@ -435,17 +452,25 @@ impl Model {
             [rows.div_ceil(32), 8, 1],
         );
         pass.barrier();
-        pass.dispatch(k(kernel::O_PROJ_TILE), &[&layer.o_proj, &b.attn, &b.x, params], [4, rows.div_ceil(64), 1]);
+        pass.dispatch(
+            k(by_rows(rows, kernel::O_PROJ_FEW, kernel::O_PROJ_TILE)),
+            &[&layer.o_proj, &b.attn, &b.x, params],
+            by_rows(rows, [16, 1, 1], [4, rows.div_ceil(64), 1]),
+        );
         pass.barrier();
         pass.dispatch(k(kernel::RMS_NORM_TILE), &[&b.x, &layer.ffn_norm, &b.normed], [rows, 1, 1]);
         pass.barrier();
         pass.dispatch(
-            k(kernel::GATE_UP_PROJ_TILE),
+            k(by_rows(rows, kernel::GATE_UP_PROJ_FEW, kernel::GATE_UP_PROJ_TILE)),
             &[&layer.gate_up_proj, &b.normed, &b.act, params],
-            [24, rows.div_ceil(64), 1],
+            by_rows(rows, [96, 1, 1], [24, rows.div_ceil(64), 1]),
         );
         pass.barrier();
-        pass.dispatch(k(kernel::DOWN_PROJ_TILE), &[&layer.down_proj, &b.act, &b.x, params], [4, rows.div_ceil(64), 1]);
+        pass.dispatch(
+            k(by_rows(rows, kernel::DOWN_PROJ_FEW, kernel::DOWN_PROJ_TILE)),
+            &[&layer.down_proj, &b.act, &b.x, params],
+            by_rows(rows, [16, 1, 1], [4, rows.div_ceil(64), 1]),
+        );
     }
 
     /// A tile of tokens through all layers, in command buffers of [`PREFILL_LAYERS`] layers; with `logits`, every
@@ -496,9 +521,9 @@ impl Model {
         pass.dispatch(k(kernel::RMS_NORM_TILE), &[&b.x, &self.output_norm, &b.normed], [rows, 1, 1]);
         pass.barrier();
         pass.dispatch(
-            k(kernel::LM_HEAD_TILE),
+            k(by_rows(rows, kernel::LM_HEAD_FEW, kernel::LM_HEAD_TILE)),
             &[&self.token_embd, &b.normed, logits, params],
-            [32, rows.div_ceil(64), 1],
+            by_rows(rows, [256, 1, 1], [32, rows.div_ceil(64), 1]),
         );
     }
 

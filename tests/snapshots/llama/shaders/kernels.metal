@@ -165,67 +165,80 @@ inline void load_input(device const float* x, uint tile, uint lane, thread float
     }
 }
 
-// T tiles from `tile` on: F::dot of each row added to acc, in units of the codes.
-template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint T>
+// Whether there is a token `n`: of TOKENS that a kernel has room for, `tokens` are there.
+template <uint TOKENS>
+inline bool has_token(uint n, uint tokens) {
+    return TOKENS == 1 || n < tokens;
+}
+
+// T tiles from `tile` on: F::dot of each row with each token added to acc, in units of the codes. The weights are the
+// same for every token, so that they are loaded and decoded once.
+template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
 inline void gemv_tiles(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
-                       thread float* acc) {
-    float4 v[2 * T];
-    float sums[T];
-    load_input<F::BLOCK, T>(x, tile, lane, v);
-    for (uint t = 0; t < T; ++t) {
-        sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
-        F::Codes::place_input(t, v + 2 * t);
-    }
+                       thread float* acc, uint tokens) {
     #pragma clang loop unroll(full)
-    for (uint r = 0; r < NR; ++r) {
-        acc[r] += F::template dot<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, v, sums);
+    for (uint n = 0; n < TOKENS; ++n) {
+        if (has_token<TOKENS>(n, tokens)) {
+            float4 v[2 * T];
+            float sums[T];
+            load_input<F::BLOCK, T>(x + n * COLS, tile, lane, v);
+            for (uint t = 0; t < T; ++t) {
+                sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
+                F::Codes::place_input(t, v + 2 * t);
+            }
+            #pragma clang loop unroll(full)
+            for (uint r = 0; r < NR; ++r) {
+                const uint step = row_step<ROWS, NR, SPLIT>(row, r);
+                acc[n * NR + r] += F::template dot<ROWS, COLS, T>(weights, row, step, tile, lane, v, sums);
+            }
+        }
     }
 }
 
-// acc[r] = sum over this simdgroup's share of the columns of W[row + row_step(r), k] * x[k], the same in every lane.
-// KS simdgroups share the rows; `part` of them is this one.
-template <typename F, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
+// acc[n * NR + r] = sum over this simdgroup's share of the columns of W[row + row_step(r), k] * x[n, k] for the tokens
+// that are there, 0 for the others, the same in every lane. KS simdgroups share the rows; `part` of them is this one.
+template <typename F, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
 inline void gemv_packed(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
-                        thread float* acc) {
+                        thread float* acc, uint tokens) {
     constexpr uint T = F::TILES;
     constexpr uint GROUPS = COLS / (TILE * T);
     constexpr uint LEFT = COLS / TILE % T;
     constexpr uint LAST = COLS / TILE;
-    for (uint r = 0; r < NR; ++r) {
+    for (uint r = 0; r < NR * TOKENS; ++r) {
         acc[r] = 0.0f;
     }
     for (uint i = 0; i < GROUPS / KS; ++i) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, T>(weights, x, row, (i * KS + part) * T, lane, acc);
+        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * T, lane, acc, tokens);
     }
     if (GROUPS % KS != 0 && part < GROUPS % KS) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc);
+        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc, tokens);
     }
     // What is left goes to the first simdgroup that had a group less, if any had.
     if (COLS % (TILE * T) != 0 && part == GROUPS % KS) {
         if (LEFT & 4) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, 4>(weights, x, row, GROUPS * T, lane, acc);
+            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 4>(weights, x, row, GROUPS * T, lane, acc, tokens);
         }
         if (LEFT & 2) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc);
+            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc, tokens);
         }
         if (LEFT & 1) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc);
+            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc, tokens);
         }
         if (COLS % TILE != 0) {
             // Lanes without columns stand in for lane 0, so that all stay together.
             const bool owns = lane < COLS % TILE / 8;
-            float last[NR];
-            for (uint r = 0; r < NR; ++r) {
+            float last[NR * TOKENS];
+            for (uint r = 0; r < NR * TOKENS; ++r) {
                 last[r] = 0.0f;
             }
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, 1>(weights, x, row, LAST, owns ? lane : 0, last);
-            for (uint r = 0; r < NR; ++r) {
+            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, LAST, owns ? lane : 0, last, tokens);
+            for (uint r = 0; r < NR * TOKENS; ++r) {
                 acc[r] += owns ? last[r] : 0.0f;
             }
         }
     }
     #pragma clang loop unroll(full)
-    for (uint r = 0; r < NR; ++r) {
+    for (uint r = 0; r < NR * TOKENS; ++r) {
         acc[r] = simd_sum(acc[r]) * F::Codes::UNIT;
     }
 }
@@ -323,64 +336,83 @@ inline float4 four_of_1_bit(device const uchar* group, Place p) {
 // BF16 rows as they are, eight columns a lane where rows are whole 16-byte words, else four. acc as in gemv_packed.
 inline float4 bf16_to_float4(uint2 bits) { return as_type<float4>(uint4(bits.x << 16, bits.x & 0xFFFF0000u, bits.y << 16, bits.y & 0xFFFF0000u)); }
 
-template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint T>
+template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
 inline void gemv_bf16_step(device const uchar* weights, device const float* x, uint row, uint word, uint lane,
-                          thread float* acc) {
-    float4 v[2 * T];
-    for (uint t = 0; t < T; ++t) {
-        v[2 * t] = ((device const float4*)x)[2 * (word + t * LANES + lane)];
-        v[2 * t + 1] = ((device const float4*)x)[2 * (word + t * LANES + lane) + 1];
-    }
-    for (uint r = 0; r < NR; ++r) {
-        device const uint4* w =
-            (device const uint4*)plane_row<COLS * 2>(weights, row, row_step<ROWS, NR, SPLIT>(row, r)) + word + lane;
-        for (uint t = 0; t < T; ++t) {
-            const uint4 bits = w[t * LANES];
-            acc[r] = fma4(bf16_to_float4(uint2(bits.x, bits.y)), v[2 * t], acc[r]);
-            acc[r] = fma4(bf16_to_float4(uint2(bits.z, bits.w)), v[2 * t + 1], acc[r]);
+                          thread float* acc, uint tokens) {
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < TOKENS; ++n) {
+        if (has_token<TOKENS>(n, tokens)) {
+            device const float4* input = (device const float4*)(x + n * COLS) + 2 * (word + lane);
+            float4 v[2 * T];
+            for (uint t = 0; t < T; ++t) {
+                v[2 * t] = input[2 * t * LANES];
+                v[2 * t + 1] = input[2 * t * LANES + 1];
+            }
+            for (uint r = 0; r < NR; ++r) {
+                const uint step = row_step<ROWS, NR, SPLIT>(row, r);
+                device const uint4* w = (device const uint4*)plane_row<COLS * 2>(weights, row, step) + word + lane;
+                for (uint t = 0; t < T; ++t) {
+                    const uint4 bits = w[t * LANES];
+                    float sum = fma4(bf16_to_float4(uint2(bits.x, bits.y)), v[2 * t], acc[n * NR + r]);
+                    acc[n * NR + r] = fma4(bf16_to_float4(uint2(bits.z, bits.w)), v[2 * t + 1], sum);
+                }
+            }
         }
     }
 }
 
-template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
+template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
-                     thread float* acc) {
+                     thread float* acc, uint tokens = 1) {
     constexpr uint T = 2;
     constexpr uint WORDS = COLS / 8;
     constexpr uint GROUPS = WORDS / (T * LANES);
-    for (uint r = 0; r < NR; ++r) {
+    for (uint r = 0; r < NR * TOKENS; ++r) {
         acc[r] = 0.0f;
     }
     if (COLS % 8 == 0) {
         for (uint i = 0; i < GROUPS / KS; ++i) {
-            gemv_bf16_step<ROWS, COLS, NR, SPLIT, T>(weights, x, row, (i * KS + part) * (T * LANES), lane, acc);
+            gemv_bf16_step<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * (T * LANES),
+                                                           lane, acc, tokens);
         }
         if (GROUPS % KS != 0 && part < GROUPS % KS) {
-            gemv_bf16_step<ROWS, COLS, NR, SPLIT, T>(weights, x, row, (GROUPS / KS * KS + part) * (T * LANES), lane, acc);
+            gemv_bf16_step<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * (T * LANES),
+                                                           lane, acc, tokens);
         }
         if (part == GROUPS % KS) {
             for (uint word = GROUPS * (T * LANES); word + lane < WORDS; word += LANES) {
-                gemv_bf16_step<ROWS, COLS, NR, SPLIT, 1>(weights, x, row, word, lane, acc);
+                gemv_bf16_step<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, word, lane, acc, tokens);
             }
         }
     } else if (COLS % 4 == 0) {
         for (uint quad = part * LANES + lane; quad < COLS / 4; quad += KS * LANES) {
-            const float4 v = ((device const float4*)x)[quad];
             for (uint r = 0; r < NR; ++r) {
-                device const uint2* w =
-                    (device const uint2*)plane_row<COLS * 2>(weights, row, row_step<ROWS, NR, SPLIT>(row, r));
-                acc[r] = fma4(bf16_to_float4(w[quad]), v, acc[r]);
+                const uint step = row_step<ROWS, NR, SPLIT>(row, r);
+                const float4 w = bf16_to_float4(((device const uint2*)plane_row<COLS * 2>(weights, row, step))[quad]);
+                #pragma clang loop unroll(full)
+                for (uint n = 0; n < TOKENS; ++n) {
+                    if (has_token<TOKENS>(n, tokens)) {
+                        acc[n * NR + r] = fma4(w, ((device const float4*)(x + n * COLS))[quad], acc[n * NR + r]);
+                    }
+                }
             }
         }
     } else {
         for (uint k = part * LANES + lane; k < COLS; k += KS * LANES) {
             for (uint r = 0; r < NR; ++r) {
                 const ulong at = ulong(row + row_step<ROWS, NR, SPLIT>(row, r)) * COLS + k;
-                acc[r] = fma(bf16_to_float(((device const ushort*)weights)[at]), x[k], acc[r]);
+                const float w = bf16_to_float(((device const ushort*)weights)[at]);
+                #pragma clang loop unroll(full)
+                for (uint n = 0; n < TOKENS; ++n) {
+                    if (has_token<TOKENS>(n, tokens)) {
+                        acc[n * NR + r] = fma(w, x[n * COLS + k], acc[n * NR + r]);
+                    }
+                }
             }
         }
     }
-    for (uint r = 0; r < NR; ++r) {
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < NR * TOKENS; ++r) {
         acc[r] = simd_sum(acc[r]);
     }
 }
@@ -413,8 +445,8 @@ struct GeluTanh {
     }
 };
 
-// Prologues and epilogues of the matrix-vector kernels. A simdgroup holds NR results, the same in every lane;
-// result r belongs to output row `first + r` and is written by lane r.
+// Prologues and epilogues of the matrix-vector kernels. A simdgroup holds NR results (of each token), the same in every
+// lane; result r belongs to output row `first + r` and is written by lane r.
 
 // 1 / rms of the input, from the partial sums of squares that its producer left.
 template <uint PARTIALS, uint WIDTH>
@@ -527,13 +559,25 @@ inline void store_partial_sum(device float* sums, threadgroup float* shared, flo
     }
 }
 
-// y = activation(gate) * up; the first half of acc are gate rows, the second half up rows.
-template <uint NR, typename A>
-inline void store_gated_rows(device float* y, thread const float* acc, uint first, uint end, uint lane) {
+// x += factor * acc.
+template <uint NR>
+inline void accumulate_rows(device float* x, thread const float* acc, float factor, uint first, uint end, uint lane) {
     #pragma clang loop unroll(full)
-    for (uint r = 0; r < NR / 2; ++r) {
+    for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
-            y[first + r] = A::apply(acc[r]) * acc[r + NR / 2];
+            x[first + r] += factor * acc[r];
+        }
+    }
+}
+
+// y = activation(gate) * up, NR rows of each.
+template <uint NR, typename A>
+inline void store_gated_rows(device float* y, thread const float* gate, thread const float* up, uint first, uint end,
+                             uint lane) {
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < NR; ++r) {
+        if (lane == r && first + r < end) {
+            y[first + r] = A::apply(gate[r]) * up[r];
         }
     }
 }
@@ -1576,7 +1620,7 @@ kernel void gate_up_proj(
     gemv_bf16<320, 64, 2, 1, 160>(
         weights, input, first, 0, lane, acc);
     scale_rows<2>(acc, rms_scale<4, 64>(input_sums, 1e-5f, lane));
-    store_gated_rows<2, Silu>(y, acc, first, end, lane);
+    store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
 // [64, 160] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -1712,6 +1756,31 @@ kernel void qkv_proj_tile(
     store_tile<128>(y + first_token * 128, shared, tokens, first, end, thread_index);
 }
 
+// [128, 64] bf16 for up to 8 tokens: 2 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void qkv_proj_few(
+    device const uchar* weights [[buffer(0)]], // [128, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 64] f32
+    device float* y [[buffer(2)]], // [rows, 128] f32
+    constant StepParams& step [[buffer(3)]], // position and rows of this step
+    uint group [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    float acc[16] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 128;
+    gemv_bf16<128, 64, 2, 1, 0, 8>(
+        weights, input, first, 0, lane, acc, step.rows);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 8; ++n) {
+        if (n < step.rows) {
+            thread float* sums = acc + n * 2;
+            store_rows<2>(y + n * 128, sums, first, end, lane);
+        }
+    }
+}
+
 // attention of 4 heads over 2 key/value heads of 16: 32 rows of a head
 [[max_total_threads_per_threadgroup(128)]]
 kernel void attention_tile(
@@ -1753,6 +1822,31 @@ kernel void o_proj_tile(
     add_tile<64>(x + first_token * 64, shared, 1.0f, tokens, first, thread_index);
 }
 
+// [64, 64] bf16 for up to 8 tokens: 2 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void o_proj_few(
+    device const uchar* weights [[buffer(0)]], // [64, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 64] f32
+    device float* x [[buffer(2)]], // [rows, 64] f32
+    constant StepParams& step [[buffer(3)]], // position and rows of this step
+    uint group [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    float acc[16] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 64;
+    gemv_bf16<64, 64, 2, 1, 0, 8>(
+        weights, input, first, 0, lane, acc, step.rows);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 8; ++n) {
+        if (n < step.rows) {
+            thread float* sums = acc + n * 2;
+            accumulate_rows<2>(x + n * 64, sums, 1.0f, first, end, lane);
+        }
+    }
+}
+
 // [320, 64] bf16, a tile of 64 tokens and 64 rows per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_tile(
@@ -1773,6 +1867,32 @@ kernel void gate_up_proj_tile(
     gemm_tile<Weights_bf16, Weights_bf16, float, 320, 64, 160, 160>(
         weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
     store_gated_tile<160, Silu>(y + first_token * 160, shared, tokens, first, thread_index);
+}
+
+// [320, 64] bf16 for up to 8 tokens: 2 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void gate_up_proj_few(
+    device const uchar* weights [[buffer(0)]], // [320, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 64] f32
+    device float* y [[buffer(2)]], // [rows, 160] f32
+    constant StepParams& step [[buffer(3)]], // position and rows of this step
+    uint group [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    float acc[16] = {};
+    const uint first = group * 8 + simdgroup;
+    const uint end = 160;
+    gemv_bf16<320, 64, 2, 1, 160, 8>(
+        weights, input, first, 0, lane, acc, step.rows);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 8; ++n) {
+        if (n < step.rows) {
+            thread float* gate = acc + n * 2;
+            thread float* up = gate + 1;
+            store_gated_rows<1, Silu>(y + n * 160, gate, up, first, end, lane);
+        }
+    }
 }
 
 // [64, 160] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -1797,6 +1917,31 @@ kernel void down_proj_tile(
     add_tile<64>(x + first_token * 64, shared, 1.0f, tokens, first, thread_index);
 }
 
+// [64, 160] bf16 for up to 8 tokens: 2 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void down_proj_few(
+    device const uchar* weights [[buffer(0)]], // [64, 160] bf16
+    device const float* input [[buffer(1)]], // [rows, 160] f32
+    device float* x [[buffer(2)]], // [rows, 64] f32
+    constant StepParams& step [[buffer(3)]], // position and rows of this step
+    uint group [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    float acc[16] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 64;
+    gemv_bf16<64, 160, 2, 1, 0, 8>(
+        weights, input, first, 0, lane, acc, step.rows);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 8; ++n) {
+        if (n < step.rows) {
+            thread float* sums = acc + n * 2;
+            accumulate_rows<2>(x + n * 64, sums, 1.0f, first, end, lane);
+        }
+    }
+}
+
 // [512, 64] bf16, a tile of 64 tokens and 64 rows per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_tile(
@@ -1817,4 +1962,29 @@ kernel void lm_head_tile(
     gemm_tile<Weights_bf16, Weights_bf16, float, 512, 64, 0, 0>(
         weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
     store_tile<512>(y + first_token * 512, shared, tokens, first, end, thread_index);
+}
+
+// [512, 64] bf16 for up to 8 tokens: 2 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void lm_head_few(
+    device const uchar* weights [[buffer(0)]], // [512, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 64] f32
+    device float* y [[buffer(2)]], // [rows, 512] f32
+    constant StepParams& step [[buffer(3)]], // position and rows of this step
+    uint group [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    float acc[16] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 512;
+    gemv_bf16<512, 64, 2, 1, 0, 8>(
+        weights, input, first, 0, lane, acc, step.rows);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 8; ++n) {
+        if (n < step.rows) {
+            thread float* sums = acc + n * 2;
+            store_rows<2>(y + n * 512, sums, first, end, lane);
+        }
+    }
 }

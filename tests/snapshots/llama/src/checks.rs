@@ -42,7 +42,7 @@ static INV_FREQ_0: [f32; 8] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 19] = [
+static KERNELS: [KernelCheck; 24] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -291,9 +291,28 @@ static KERNELS: [KernelCheck; 19] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // attention_tile
+    // qkv_proj_few
     KernelCheck {
         kernel: 14,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 64 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // attention_tile
+    KernelCheck {
+        kernel: 15,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
@@ -313,7 +332,7 @@ static KERNELS: [KernelCheck; 19] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 15,
+        kernel: 16,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
@@ -330,9 +349,28 @@ static KERNELS: [KernelCheck; 19] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
+    // o_proj_few
+    KernelCheck {
+        kernel: 17,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 64 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::update(Role::X, Data::Words(64)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 16,
+        kernel: 18,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         grid: [Dim::Const(5), Dim::RowTiles(64), Dim::Const(1)],
@@ -349,9 +387,28 @@ static KERNELS: [KernelCheck; 19] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
+    // gate_up_proj_few
+    KernelCheck {
+        kernel: 19,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        grid: [Dim::Const(20), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 320, cols: 64 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::write(Role::Y, Data::Words(160)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
     // down_proj_tile
     KernelCheck {
-        kernel: 17,
+        kernel: 20,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
@@ -368,12 +425,50 @@ static KERNELS: [KernelCheck; 19] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
+    // down_proj_few
+    KernelCheck {
+        kernel: 21,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 160 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
+            Argument::read(Role::Input, Data::Words(160)),
+            Argument::update(Role::X, Data::Words(64)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
     // lm_head_tile
     KernelCheck {
-        kernel: 18,
+        kernel: 22,
         layer: None,
         rows: &[1, 7, 64, 65],
         grid: [Dim::Const(8), Dim::RowTiles(64), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 512, cols: 64 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("lm_head")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::write(Role::Y, Data::Words(512)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // lm_head_few
+    KernelCheck {
+        kernel: 23,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 512, cols: 64 }],
             norm_eps: None,
