@@ -188,7 +188,10 @@ pub fn logits(tensors: &SafeTensors<'_>, name: &str) -> Result<Logits> {
 }
 
 /// The 32-bit elements of the tensor `name`.
-fn words(tensors: &SafeTensors<'_>, name: &str, dtype: Dtype) -> Result<Vec<u32>> {
+///
+/// # Errors
+/// A missing tensor or one of another type.
+pub fn words(tensors: &SafeTensors<'_>, name: &str, dtype: Dtype) -> Result<Vec<u32>> {
     let tensor = tensors.tensor(name).with_context(|| format!("tensor {name}"))?;
     if tensor.dtype() != dtype {
         bail!("tensor {name}: {:?} where {dtype:?} is expected", tensor.dtype());

@@ -5,6 +5,7 @@
 
 pub mod compare;
 mod files;
+mod long;
 mod tokens;
 
 use std::path::{Path, PathBuf};
@@ -101,11 +102,11 @@ struct Report {
 
 impl Report {
     fn new() -> Self {
-        let header = ["case", "format", "kv", "bound", "prefill", "decode", "top-1", "greedy", "tokens", ""];
+        let header = ["case", "format", "kv", "bound", "prefill", "decode", "top-1", "greedy", "long", "tokens", ""];
         Self { table: Table::new(&header), notes: Vec::new(), totals: Totals::default() }
     }
 
-    fn row(&mut self, cells: [String; 9], verdict: &str) {
+    fn row(&mut self, cells: [String; 10], verdict: &str) {
         println!("{}  {verdict}", cells.join("  "));
         self.table.row(cells.into_iter().chain([verdict.to_owned()]));
         match verdict {
@@ -130,7 +131,7 @@ fn run_checkpoint(
         };
         let reference = files::reference(case, &variant.reference(checkpoint))?;
         let name = format!("{} {label} --kv {}", case.name, variant.kv);
-        let mut cells = [const { String::new() }; 9];
+        let mut cells = [const { String::new() }; 10];
         cells[0] = case.name.clone();
         cells[1] = label;
         cells[2] = variant.kv.to_owned();
@@ -167,7 +168,7 @@ fn run_variant(
     checkpoint: &Checkpoint,
     variant: &Variant,
     reference: &Reference,
-    cells: &mut [String; 9],
+    cells: &mut [String; 10],
 ) -> Result<Verdict> {
     let project = shell::scratch("cases")?.join("project");
     let mut args = vec!["--kv", variant.kv, "--name", "case", "--force"];
@@ -195,8 +196,13 @@ fn run_variant(
     };
     cells[6] = least(|a| (a.top1_required - a.top1_wrong, a.top1_required));
     cells[7] = least(|a| (a.greedy_wrong.unwrap_or(a.greedy_required), a.greedy_required));
+    if checkpoint.exact && variant.quantize.is_none() {
+        let long = long::run(case, variant.bound, |ids, flags| logits(&program, ids, flags))?;
+        cells[8] = format!("{}/{}", long.checks - long.failures.len(), long.checks);
+        problems.extend(long.failures);
+    }
     let tokens = tokens::run(case, &program)?;
-    cells[8] = format!("{}/{}", tokens.checks - tokens.failures.len(), tokens.checks);
+    cells[9] = format!("{}/{}", tokens.checks - tokens.failures.len(), tokens.checks);
     problems.extend(tokens.failures.into_iter().map(|failure| format!("tokenize {failure}")));
     Ok(Verdict::Compared(problems))
 }
@@ -216,7 +222,7 @@ fn describe(path: &str, agreement: &Agreement, bound: f32) -> Option<String> {
     Some(text)
 }
 
-/// Logits of a generated project for `ids`, one row each.
+/// Logits of a generated project for `ids`, one row each; with `--last` one row.
 fn logits(program: &Path, ids: &[u32], flags: &[&str]) -> Result<compare::Logits> {
     let scratch = tempfile::tempdir()?;
     let file = scratch.path().join("logits.safetensors");
@@ -227,7 +233,8 @@ fn logits(program: &Path, ids: &[u32], flags: &[&str]) -> Result<compare::Logits
     let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let tensors = SafeTensors::deserialize(&bytes).context("logits.safetensors")?;
     let logits = files::logits(&tensors, "logits")?;
-    if logits.rows() != ids.len() {
+    let rows = if flags.contains(&"--last") { 1 } else { ids.len() };
+    if logits.rows() != rows {
         bail!("logits has {} rows for {} tokens", logits.rows(), ids.len());
     }
     Ok(logits)

@@ -19,6 +19,9 @@ pub(super) struct Options {
     /// Run one token at a time instead of tiles of them.
     #[arg(long)]
     decode: bool,
+    /// Only the logits after the last token, computed as generation does: tiles, then one token.
+    #[arg(long, conflicts_with = "decode")]
+    last: bool,
     /// The file to write.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -37,16 +40,18 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
             logits.extend_from_slice(&row);
         }
     } else {
-        model.prefill(&options.ids, 0, LogitRows::All, &mut logits, &mut || true)?;
+        let rows = if options.last { LogitRows::Last } else { LogitRows::All };
+        model.prefill(&options.ids, 0, rows, &mut logits, &mut || true)?;
     }
-    write_logits(&options.output, options.ids.len(), vocab_size, &logits)?;
-    terminal::note(&format!("wrote logits [{}, {vocab_size}] to {}", options.ids.len(), options.output.display()));
+    let rows = logits.len() / vocab_size;
+    write_logits(&options.output, rows, vocab_size, &logits)?;
+    terminal::note(&format!("wrote logits [{rows}, {vocab_size}] to {}", options.output.display()));
     Ok(())
 }
 
-fn write_logits(path: &Path, tokens: usize, vocab_size: usize, logits: &[f32]) -> Result<()> {
+fn write_logits(path: &Path, rows: usize, vocab_size: usize, logits: &[f32]) -> Result<()> {
     let data: Vec<u8> = logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
-    let entry = json!({ "dtype": "F32", "shape": [tokens, vocab_size], "data_offsets": [0, data.len()] });
+    let entry = json!({ "dtype": "F32", "shape": [rows, vocab_size], "data_offsets": [0, data.len()] });
     let mut header = json!({ "logits": entry }).to_string();
     // The format asks for data on an 8-byte boundary, reached with spaces.
     header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
