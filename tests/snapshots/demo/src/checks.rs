@@ -13,28 +13,33 @@ pub static CHECKS: Checks = Checks { forge_version: "0.1.0", source: &SOURCE, ke
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 21] = [
+static COSTS: [Cost; 26] = [
     Cost { bytes: [2_112, 1_300, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 1_300, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
-    Cost { bytes: [142_400, 0, 0, 0, 0], flops: [262_144, 0, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [139_328, 3_072, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // qkv_proj
     Cost { bytes: [0, 3_584, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 2_048, 0, 512, 0], flops: [0, 0, 0, 1_024, 0] }, // attention
     Cost { bytes: [0, 1_024, 0, 512, 1_088], flops: [0, 0, 0, 1_024, 0] }, // attention_part
     Cost { bytes: [1_024, 0, 0, 0, 1_088], flops: [0, 0, 0, 0, 512] }, // attention_combine
-    Cost { bytes: [74_816, 0, 0, 0, 0], flops: [131_072, 0, 0, 0, 0] }, // o_proj
-    Cost { bytes: [421_952, 0, 0, 0, 0], flops: [786_432, 0, 0, 0, 0] }, // gate_up_proj
-    Cost { bytes: [216_128, 0, 0, 0, 0], flops: [393_216, 0, 0, 0, 0] }, // down_proj
-    Cost { bytes: [566_336, 0, 0, 0, 0], flops: [1_048_576, 0, 0, 0, 0] }, // lm_head
+    Cost { bytes: [71_744, 3_072, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // o_proj
+    Cost { bytes: [417_856, 4_096, 0, 0, 0], flops: [0, 786_432, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [211_008, 5_120, 0, 0, 0], flops: [0, 393_216, 0, 0, 0] }, // down_proj
+    Cost { bytes: [557_120, 9_216, 0, 0, 0], flops: [0, 1_048_576, 0, 0, 0] }, // lm_head
     Cost { bytes: [8_212, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
     Cost { bytes: [32, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
     Cost { bytes: [1_024, 2_048, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rms_norm_tile
     Cost { bytes: [139_264, 3_072, 0, 0, 0], flops: [0, 0, 16_777_216, 0, 0] }, // qkv_proj_tile
+    Cost { bytes: [139_264, 3_072, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 2_048, 0, 512, 0], flops: [0, 0, 0, 1_024, 0] }, // attention_tile
     Cost { bytes: [69_632, 3_072, 0, 0, 0], flops: [0, 0, 8_388_608, 0, 0] }, // o_proj_tile
+    Cost { bytes: [69_632, 3_072, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [417_792, 4_096, 0, 0, 0], flops: [0, 0, 50_331_648, 0, 0] }, // gate_up_proj_tile
+    Cost { bytes: [417_792, 4_096, 0, 0, 0], flops: [0, 786_432, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [208_896, 5_120, 0, 0, 0], flops: [0, 0, 25_165_824, 0, 0] }, // down_proj_tile
+    Cost { bytes: [208_896, 5_120, 0, 0, 0], flops: [0, 393_216, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [557_056, 9_216, 0, 0, 0], flops: [0, 0, 67_108_864, 0, 0] }, // lm_head_tile
+    Cost { bytes: [557_056, 9_216, 0, 0, 0], flops: [0, 1_048_576, 0, 0, 0] }, // lm_head_few
 ];
 
 /// Rotations per position of each pair of elements.

@@ -13,26 +13,31 @@ pub static CHECKS: Checks = Checks { forge_version: "0.1.0", source: &SOURCE, ke
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 19] = [
+static COSTS: [Cost; 24] = [
     Cost { bytes: [528, 388, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 388, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
-    Cost { bytes: [17_168, 0, 0, 0, 0], flops: [16_384, 0, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [16_400, 768, 0, 0, 0], flops: [0, 16_384, 0, 0, 0] }, // qkv_proj
     Cost { bytes: [0, 896, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention
-    Cost { bytes: [9_488, 0, 0, 0, 0], flops: [8_192, 0, 0, 0, 0] }, // o_proj
-    Cost { bytes: [41_872, 0, 0, 0, 0], flops: [40_960, 0, 0, 0, 0] }, // gate_up_proj
-    Cost { bytes: [22_160, 0, 0, 0, 0], flops: [20_480, 0, 0, 0, 0] }, // down_proj
-    Cost { bytes: [67_856, 0, 0, 0, 0], flops: [65_536, 0, 0, 0, 0] }, // lm_head
+    Cost { bytes: [8_720, 768, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj
+    Cost { bytes: [40_976, 896, 0, 0, 0], flops: [0, 40_960, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [21_008, 1_152, 0, 0, 0], flops: [0, 20_480, 0, 0, 0] }, // down_proj
+    Cost { bytes: [65_552, 2_304, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // lm_head
     Cost { bytes: [2_060, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
     Cost { bytes: [24, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
     Cost { bytes: [256, 512, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rms_norm_tile
     Cost { bytes: [16_384, 768, 0, 0, 0], flops: [0, 0, 1_048_576, 0, 0] }, // qkv_proj_tile
+    Cost { bytes: [16_384, 768, 0, 0, 0], flops: [0, 16_384, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention_tile
     Cost { bytes: [8_192, 768, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // o_proj_tile
+    Cost { bytes: [8_192, 768, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [40_960, 896, 0, 0, 0], flops: [0, 0, 2_621_440, 0, 0] }, // gate_up_proj_tile
+    Cost { bytes: [40_960, 896, 0, 0, 0], flops: [0, 40_960, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [20_480, 1_152, 0, 0, 0], flops: [0, 0, 1_310_720, 0, 0] }, // down_proj_tile
+    Cost { bytes: [20_480, 1_152, 0, 0, 0], flops: [0, 20_480, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [65_536, 2_304, 0, 0, 0], flops: [0, 0, 4_194_304, 0, 0] }, // lm_head_tile
+    Cost { bytes: [65_536, 2_304, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // lm_head_few
 ];
 
 /// Rotations per position of each pair of elements.
