@@ -47,10 +47,13 @@ CASES = {
     "mistral-window": ("Mistral", {"sliding_window": 8, "head_dim": 16}),
     "qwen2": ("Qwen2", {"tie_word_embeddings": True}),
     "qwen2-window": ("Qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
+    "qwen2-window-long": ("Qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1, "max_position_embeddings": 1024}),
     "gemma": ("Gemma", {"head_dim": 16}),
     "gemma2": ("Gemma2", {"head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 24, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "num_hidden_layers": 3}),
     "gemma4": ("Gemma4Text", {**GEMMA4, "num_hidden_layers": 6, "layer_types": ["sliding_attention", "full_attention"] * 3, "num_kv_shared_layers": 2, "use_double_wide_mlp": True, "final_logit_softcapping": 3.0}),
     "gemma4-keys-as-values": ("Gemma4Text", {**GEMMA4, "num_hidden_layers": 3, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"], "hidden_size_per_layer_input": 0, "attention_k_eq_v": True, "num_global_key_value_heads": 1}),
+    "gemma3": ("Gemma3Text", {"head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 16, "num_hidden_layers": 7}),
+    "qwen3": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
     "phi3": ("Phi3", {"sliding_window": 8}),
     "phi3-longrope": ("Phi3", {"original_max_position_embeddings": 64, "rope_parameters": LONGROPE}),
     "smollm3": ("SmolLM3", {"num_hidden_layers": 4}),
@@ -59,7 +62,10 @@ CASES = {
     "granite": ("Granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.2, "residual_multiplier": 0.22, "logits_scaling": 8.0}),
 }
 # What GGUFs have no key for: these windows, and a query_pre_attn_scalar other than the head's width.
-NOT_IN_GGUF = {"mistral-window", "qwen2-window", "gemma2"}
+NOT_IN_GGUF = {"mistral-window", "qwen2-window", "qwen2-window-long", "gemma2"}
+# Longer than the cache of a windowed layer (the window and a prefill tile of 256), twice, so that it wraps in the middle of
+# a tile; and longer than one part of decode attention.
+LONG = {"qwen2-window-long": 560}
 
 
 def tokenizer_json():
@@ -93,7 +99,7 @@ def write_hf(case, folder):
         for name, scalar in model.named_buffers():
             if name.endswith("layer_scalar"):
                 scalar.copy_((torch.rand_like(scalar) + 0.5).to(torch.bfloat16).to(torch.float32))
-        ids = torch.randint(3, config.vocab_size, (1, TOKENS), dtype=torch.int64)
+        ids = torch.randint(3, config.vocab_size, (1, LONG.get(case, TOKENS)), dtype=torch.int64)
         logits = model(ids).logits[0]
     folder.mkdir(parents=True)
     model.to(torch.bfloat16).save_pretrained(folder)

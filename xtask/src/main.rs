@@ -9,7 +9,9 @@ mod cross_check;
 mod demo;
 mod forge;
 mod mutate;
+mod pypi;
 mod python;
+mod real_models;
 mod shell;
 mod snapshots;
 mod table;
@@ -52,6 +54,8 @@ enum Task {
         #[command(subcommand)]
         bench: Option<bench::Bench>,
     },
+    /// Compare trained models with transformers (downloads them and PyTorch; takes minutes)
+    RealModels(real_models::Options),
     /// Check the house rules
     Tidy,
 }
@@ -77,6 +81,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Counters => counters::main()?,
         Task::Mutate(options) => return mutate::main(&options),
         Task::Bench { bench } => bench::main(bench)?,
+        Task::RealModels(options) => return real_models::main(&options),
         Task::Tidy => tidy::main()?,
     }
     Ok(ExitCode::SUCCESS)

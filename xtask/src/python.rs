@@ -21,7 +21,7 @@ const START: Duration = Duration::from_secs(60);
 /// # Errors
 /// A failed check; under CI also packages that cannot be installed.
 pub fn main() -> Result<Outcome> {
-    let python = match environment() {
+    let python = match environment("python", &PACKAGES) {
         Ok(python) => python,
         Err(error) if !shell::in_ci() => return Ok(Outcome::Skipped(format!("{error:#}"))),
         Err(error) => return Err(error),
@@ -34,21 +34,24 @@ pub fn main() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// A virtual environment with the packages, made when missing; returns its Python.
-fn environment() -> Result<PathBuf> {
-    let folder = shell::target_dir().join("python");
+/// A virtual environment with the packages, `name` in the target directory, made when missing; returns its Python.
+///
+/// # Errors
+/// No `venv` module, or packages that cannot be installed.
+pub fn environment(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let folder = shell::target_dir().join(name);
     let python = folder.join("bin/python");
     let stamp = folder.join("packages.txt");
-    let wanted = PACKAGES.join("\n");
+    let wanted = packages.join("\n");
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(python);
     }
-    println!("installing {} into {}", PACKAGES.join(", "), folder.display());
+    println!("installing {} into {}", packages.join(", "), folder.display());
     shell::capture(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))
         .map_err(|error| first_line(&error))
         .context("no virtual environment (Debian's package is python3-venv)")?;
     let mut pip = Command::new(&python);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages);
     shell::capture(&mut pip).map_err(|error| first_line(&error)).context("pip")?;
     std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(python)

@@ -188,11 +188,7 @@ impl<'a> Scheduler<'a> {
                 if let Fused::Projection(p) = op
                     && let Outcome::Residual { post_norm: None, .. } = p.result
                 {
-                    for layer in 0..owner.count() {
-                        let weight = &self.graph.weights[owner.weight(layer, p.matrices[0].weight)];
-                        let geometry = gemv_geometry(weight.format, weight.rows, weight.cols);
-                        most = most.max(weight.rows.div_ceil(geometry.rows_per_threadgroup()));
-                    }
+                    most = most.max(self.partials(owner, p));
                 }
             }
         }
@@ -465,7 +461,7 @@ impl<'a> Scheduler<'a> {
             Outcome::Residual { factor, post_norm: Some(n), scale } => {
                 args.push(self.buffer(decode, "projected", rows));
                 if decode {
-                    partials = Some(self.store_partials(owner, p));
+                    partials = Some(self.partials(owner, p));
                     args.push(self.buffer(true, "projected_sums", partials.unwrap_or(0)));
                 }
                 post = Some((*n, *factor, *scale));
@@ -545,16 +541,9 @@ impl<'a> Scheduler<'a> {
         &self.graph.weights[owner.weight(0, slot)].role
     }
 
-    /// Partial sums that a stored projection's widest geometry writes.
-    fn store_partials(&self, owner: &Owners<'_>, p: &Projection) -> usize {
-        (0..owner.count())
-            .map(|layer| {
-                let weight = &self.graph.weights[owner.weight(layer, p.matrices[0].weight)];
-                let geometry = gemv_geometry(weight.format, weight.rows, weight.cols);
-                weight.rows.div_ceil(geometry.rows_per_threadgroup())
-            })
-            .max()
-            .unwrap_or(1)
+    /// Partial sums that a projection of one matrix writes: one a threadgroup.
+    fn partials(&self, owner: &Owners<'_>, p: &Projection) -> usize {
+        p.matrices[0].rows.div_ceil(self.geometry(owner, p).rows_per_threadgroup())
     }
 
     /// One kernel for all layers, or a table.

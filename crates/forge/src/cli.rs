@@ -187,7 +187,10 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Gen(args) => generate::run(args),
         Command::Check(args) => check::run(args),
-        Command::Inspect(args) => inspect::run(args).map(|report| anstream::print!("{report}")),
+        Command::Inspect(args) => inspect::run(args).and_then(|inspection| {
+            anstream::print!("{}", inspection.text);
+            inspection.problem.map_or(Ok(()), Err)
+        }),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

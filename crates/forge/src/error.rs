@@ -93,6 +93,7 @@ impl From<FrontendError> for Error {
             E::UnknownArchitecture { .. }
                 | E::UnsupportedFeature { .. }
                 | E::TensorFormat { .. }
+                | E::TensorType { .. }
                 | E::UnreadTensor { .. }
         );
         wrap(unsupported, Self::Frontend(error))

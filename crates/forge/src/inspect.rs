@@ -1,9 +1,10 @@
-//! `forge inspect`: a checkpoint in numbers, what would be generated from it, and the memory that needs.
+//! `forge inspect`: a checkpoint in numbers, what would be generated from it, and the memory that needs; where nothing can
+//! be, what keeps it from that.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use forge_frontend::Checkpoint;
+use forge_frontend::{Checkpoint, Survey, survey};
 use forge_pack::Header;
 use forge_plan::costs;
 use forge_plan::{Plan, PlanError, PlanOptions, plan};
@@ -16,11 +17,57 @@ const USUAL_CONTEXT: usize = 8192;
 /// Tokens of the prompt that `--plan` shows unless told.
 const USUAL_PROMPT: usize = 512;
 
-/// Reads the checkpoint, plans it and gives the report.
+/// What there is to tell of a checkpoint.
+#[derive(Debug)]
+pub struct Inspection {
+    /// The report.
+    pub text: String,
+    /// Why nothing can be generated, where that is so.
+    pub problem: Option<Error>,
+}
+
+/// Reads the checkpoint, plans it and gives the report. One that is a checkpoint but cannot be generated from gets a report
+/// on what it is and everything that stands against it.
 ///
 /// # Errors
-/// A checkpoint that cannot be read or planned.
-pub fn run(args: &InspectArgs) -> Result<String, Error> {
+/// Files that cannot be read as a checkpoint, or a context that the model does not have.
+pub fn run(args: &InspectArgs) -> Result<Inspection, Error> {
+    let obstacle = match supported(args) {
+        Ok(text) => return Ok(Inspection { text, problem: None }),
+        Err(Error::Unsupported(obstacle)) => obstacle,
+        Err(error) => return Err(error),
+    };
+    let text = survey(&args.checkpoint).map_or_else(|_| String::new(), |survey| obstacles(&survey, &obstacle));
+    Ok(Inspection { text, problem: Some(Error::Unsupported(obstacle)) })
+}
+
+/// The report on a checkpoint that is not supported.
+fn obstacles(survey: &Survey, obstacle: &Error) -> String {
+    let mut text = String::new();
+    let name = format!("{} ({}, {})", survey.name, survey.architecture, survey.kind);
+    let formats: Vec<(String, String)> = survey
+        .formats
+        .iter()
+        .map(|count| {
+            let note = if count.supported { "" } else { ", not supported" };
+            (plain(&count.format), format!("{} tensors{note}", count.tensors))
+        })
+        .collect();
+    section::<&str>(&mut text, &plain(&name), &[]);
+    section(&mut text, "Tensors", &formats);
+    // A plan comes after what a survey looks at.
+    let reasons = if survey.problems.is_empty() { vec![obstacle.to_string()] } else { survey.problems.clone() };
+    let reasons: Vec<(&str, String)> = reasons.iter().map(|reason| ("-", plain(reason))).collect();
+    section(&mut text, "Nothing can be generated", &reasons);
+    text
+}
+
+/// A text from a checkpoint without what a terminal would act on.
+fn plain(text: &str) -> String {
+    text.replace(|c: char| c.is_control(), "\u{fffd}")
+}
+
+fn supported(args: &InspectArgs) -> Result<String, Error> {
     let checkpoint = forge_frontend::load(&args.checkpoint)?;
     interrupt::check()?;
     let plan = plan(&checkpoint.graph, &PlanOptions { context: None, kv: args.kv.into() })?;

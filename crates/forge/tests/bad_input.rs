@@ -139,6 +139,38 @@ fn unknown_architecture() {
 }
 
 #[test]
+fn inspect_names_everything_that_is_not_supported() {
+    let scratch = Scratch::new();
+    let mut bytes = fs::read(gguf()).unwrap();
+    let value = after(&bytes, "general.architecture") + 4 + 8;
+    bytes[value..value + 5].copy_from_slice(b"klama");
+    for tensor in ["token_embd.weight", "blk.0.attn_q.weight"] {
+        let kind = after(&bytes, tensor) + 4 + 16;
+        bytes[kind..kind + 4].copy_from_slice(&40_u32.to_le_bytes());
+    }
+    let output = forge().arg("inspect").arg(scratch.file("odd.gguf", &bytes)).output().unwrap();
+    assert_error(&output, &["error: unsupported: odd.gguf: architecture \"klama\" is not supported"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "  NVFP4  2 tensors, not supported",
+        "  Q8_0   1 tensors",
+        "Nothing can be generated",
+        "  -  odd.gguf: architecture \"klama\" is not supported; supported: ",
+        "  -  NVFP4 is not supported: 2 tensors, blk.0.attn_q.weight the first",
+    ] {
+        assert!(text.lines().any(|found| found.starts_with(line)), "{line:?} is not in\n{text}");
+    }
+
+    // What is refused before there are tensors to tell of.
+    let folder = scratch.hf();
+    edit_config(&folder, |config| {
+        config.insert("quantization_config".into(), json!({ "quant_method": "gptq", "bits": 4 }));
+    });
+    let output = forge().arg("inspect").arg(&folder).output().unwrap();
+    assert_error(&output, &["error: unsupported: ", "quantization_config.quant_method = \"gptq\""]);
+}
+
+#[test]
 fn unknown_tensor_type() {
     let scratch = Scratch::new();
     let mut bytes = fs::read(gguf()).unwrap();

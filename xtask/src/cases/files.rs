@@ -153,8 +153,16 @@ fn is_exact(folder: &Path) -> Result<bool> {
 /// # Errors
 /// A reference that is unreadable or lacks a tensor.
 pub fn reference(case: &Case, label: &str) -> Result<Reference> {
-    let path = case.path.join("reference.safetensors");
-    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    read_reference(&case.path.join("reference.safetensors"), label)
+}
+
+/// The expected numbers in a reference file for the checkpoint called `label`: its own where the file has them, else
+/// those of the unquantised weights.
+///
+/// # Errors
+/// A file that is unreadable or lacks a tensor.
+pub fn read_reference(path: &Path, label: &str) -> Result<Reference> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let tensors =
         SafeTensors::deserialize(&bytes).with_context(|| format!("{}: not a safetensors file", path.display()))?;
     let own = format!("{label}.");

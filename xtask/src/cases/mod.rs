@@ -18,6 +18,7 @@ use crate::forge::{Forge, Generated};
 use crate::shell;
 use crate::table::Table;
 use compare::{Agreement, Reference, compare};
+pub use files::read_reference;
 use files::{Case, Checkpoint, Variant};
 
 /// Options of `cargo xtask cases`.
@@ -223,7 +224,10 @@ fn describe(path: &str, agreement: &Agreement, bound: f32) -> Option<String> {
 }
 
 /// Logits of a generated project for `ids`, one row each; with `--last` one row.
-fn logits(program: &Path, ids: &[u32], flags: &[&str]) -> Result<compare::Logits> {
+///
+/// # Errors
+/// A program that fails, or gives something else.
+pub fn logits(program: &Path, ids: &[u32], flags: &[&str]) -> Result<compare::Logits> {
     let scratch = tempfile::tempdir()?;
     let file = scratch.path().join("logits.safetensors");
     let list = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");

@@ -57,7 +57,7 @@ fn logits_match_the_reference() {
         for (kind, path) in checkpoints(&case) {
             let what = describe(&case, &kind);
             let Some(expected) = floats(&format!("{kind}.logits")).or_else(|| match kind.as_str() {
-                "hf" | "F32" | "BF16" | "mlx" | "Q1_0_g128" | "TQ2_0_g128" => floats("logits"),
+                "hf" | "F32" | "BF16" | "MIXED" | "mlx" | "Q1_0_g128" | "TQ2_0_g128" => floats("logits"),
                 _ => None,
             }) else {
                 continue;
