@@ -56,6 +56,7 @@ CASES = {
     "qwen3": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
     "phi3": ("Phi3", {"sliding_window": 8}),
     "phi3-longrope": ("Phi3", {"original_max_position_embeddings": 64, "rope_parameters": LONGROPE}),
+    "phi3-longrope-long": ("Phi3", {"original_max_position_embeddings": 16, "rope_parameters": {**LONGROPE, "original_max_position_embeddings": 16}}),
     "smollm3": ("SmolLM3", {"num_hidden_layers": 4}),
     "olmo2": ("Olmo2", {}),
     "olmo3": ("Olmo3", {"num_hidden_layers": 4, "sliding_window": 8, "rope_parameters": YARN}),

@@ -47,6 +47,18 @@ impl Graph {
     }
 }
 
+impl Graph {
+    /// The context that a model is built for unless another is asked for, in tokens: the trained one, or the longest for
+    /// which the frequencies of short texts hold.
+    pub fn default_context(&self) -> usize {
+        let ropes = self.blocks.iter().flat_map(|block| &block.nodes).filter_map(|node| match &node.op {
+            Op::Rope { rope, .. } => rope.long.as_ref(),
+            _ => None,
+        });
+        ropes.map(|long| long.above).fold(self.config.trained_context, usize::min)
+    }
+}
+
 /// A block that runs once per token rather than once per layer, with its weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stage {
@@ -203,6 +215,25 @@ pub struct Rope {
     pub inv_freq: Vec<f32>,
     /// Factor on cos and sin (YaRN, longrope); 1 otherwise.
     pub magnitude: f32,
+    /// Other frequencies for long texts.
+    pub long: Option<LongRope>,
+}
+
+/// Longrope's frequencies for long texts: transformers uses them for all positions of a text that is longer, llama.cpp for
+/// all texts in a context that is longer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LongRope {
+    /// Longest text, in tokens, for which [`Rope::inv_freq`] holds.
+    pub above: usize,
+    /// In place of [`Rope::inv_freq`].
+    pub inv_freq: Vec<f32>,
+}
+
+impl Rope {
+    /// The frequencies for texts, or a context, of `tokens`.
+    pub fn frequencies(&self, tokens: usize) -> &[f32] {
+        self.long.as_ref().filter(|long| tokens > long.above).map_or(&self.inv_freq, |long| &long.inv_freq)
+    }
 }
 
 /// Which elements of a head RoPE rotates together.

@@ -39,7 +39,7 @@ impl KvFormat {
 /// What the user chooses.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PlanOptions {
-    /// Largest context in tokens; the trained length unless given.
+    /// Largest context in tokens; the graph's default unless given.
     pub context: Option<usize>,
     /// Storage of keys and values.
     pub kv: KvFormat,
@@ -265,7 +265,7 @@ pub enum Dim {
 /// [`PlanError`] names the block, role or option that has no plan.
 pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan, PlanError> {
     let trained = graph.config.trained_context;
-    let context = options.context.unwrap_or(trained);
+    let context = options.context.unwrap_or(graph.default_context());
     if context > trained || context == 0 {
         return Err(PlanError::Context { asked: context, trained });
     }

@@ -625,8 +625,9 @@ impl<'a> Scheduler<'a> {
 
     fn rope(&mut self, owner: &Owners<'_>, step: &RopeStep, decode: bool) -> Step {
         let table = step.rope.as_ref().map(|rope| {
-            self.rope_tables.iter().position(|t| *t == rope.inv_freq).unwrap_or_else(|| {
-                self.rope_tables.push(rope.inv_freq.clone());
+            let inv_freq = rope.frequencies(self.context);
+            self.rope_tables.iter().position(|t| t == inv_freq).unwrap_or_else(|| {
+                self.rope_tables.push(inv_freq.to_vec());
                 self.rope_tables.len() - 1
             })
         });

@@ -56,8 +56,13 @@ fn layer_block() -> Block {
     let q = b.linear("attn_q", normed, HEADS * HEAD_DIM, HIDDEN);
     let k = b.linear("attn_k", normed, KV_HEADS * HEAD_DIM, HIDDEN);
     let v = b.linear("attn_v", normed, KV_HEADS * HEAD_DIM, HIDDEN);
-    let rope =
-        Rope { pairing: RopePairing::Halves, rotary_dim: HEAD_DIM, inv_freq: vec![1.0; HEAD_DIM / 2], magnitude: 1.0 };
+    let rope = Rope {
+        pairing: RopePairing::Halves,
+        rotary_dim: HEAD_DIM,
+        inv_freq: vec![1.0; HEAD_DIM / 2],
+        magnitude: 1.0,
+        long: None,
+    };
     let q = b.node(Op::Rope { heads: HEADS, head_dim: HEAD_DIM, rope: rope.clone() }, &[q], HEADS * HEAD_DIM);
     let k = b.node(Op::Rope { heads: KV_HEADS, head_dim: HEAD_DIM, rope }, &[k], KV_HEADS * HEAD_DIM);
     b.block.nodes.push(Node { op: Op::KvAppend { state: 0 }, inputs: vec![k, v], output: None });

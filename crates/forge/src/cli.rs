@@ -51,7 +51,8 @@ pub struct GenArgs {
     /// Name of the project and its program [default: the folder's name]
     #[arg(long)]
     pub name: Option<String>,
-    /// Longest context of the project in tokens [default: what the model was trained for]
+    /// Longest context of the project in tokens [default: what the model was trained for; with longrope, what its
+    /// factors for short texts hold for]
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,
     /// Element type of the KV cache
@@ -123,7 +124,8 @@ keeps what was built for the next time. The exit code is 0 when every check pass
 pub struct CheckArgs {
     /// A generated project, a GGUF file, or a Hugging Face folder
     pub path: PathBuf,
-    /// For a checkpoint: longest context of the project in tokens [default: what the model was trained for]
+    /// For a checkpoint: longest context of the project in tokens [default: what the model was trained for; with longrope, what its
+    /// factors for short texts hold for]
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,
     /// For a checkpoint: element type of the KV cache

@@ -19,18 +19,16 @@ pub(super) const FAMILY: Family = Family {
 
 fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
     let h = &loaded.hparams;
-    let mut sizes = Sizes::read(loaded)?;
+    let sizes = Sizes::read(loaded)?;
     let activation = dense::activation(h, key::ACTIVATION, Activation::Silu)?;
     let window = h.window()?;
     let rope = loaded.rope(sizes.head_dim, RopePairing::Halves, RopeLayers::All)?;
-    if let Some(original) = loaded.longrope_limit()?
-        && original < sizes.context
-    {
+    if let Some(long) = &rope.long {
         loaded.note(format!(
-            "longrope's factors for long texts: the context is {original} tokens, for which the short ones hold, not {}",
-            sizes.context
+            "longrope's factors for long texts, unless --context asks for more than {} tokens (up to {}): all texts then use \
+             them",
+            long.above, sizes.context
         ));
-        sizes.context = original;
     }
     let spec = AttentionSpec {
         heads: sizes.heads,

@@ -11,6 +11,7 @@ const END_OF_TURN: &[&str] = &[
     "<|im_end|>",
     "<end_of_turn>",
     "<turn|>",
+    "<|tool_response>",
     "<|end|>",
     "<|endoftext|>",
     "<|end_of_text|>",

@@ -24,7 +24,7 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
     let tokens = reader.tokens()?;
     let model = reader.text(MODEL)?.ok_or_else(|| reader.missing(MODEL))?;
     let pre = match model {
-        "llama" => None,
+        "llama" | "gemma4" => None,
         "gpt2" => {
             let name = reader.text(PRE)?.ok_or_else(|| reader.missing(PRE))?;
             let known = pre_tokenizer(name)
@@ -32,9 +32,8 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
             Some(known)
         }
         other => {
-            return Err(
-                reader.error(MODEL, format!("the tokenizer {other:?} is not supported; supported: gpt2, llama"))
-            );
+            return Err(reader
+                .error(MODEL, format!("the tokenizer {other:?} is not supported; supported: gemma4, gpt2, llama")));
         }
     };
     let special = |key: &str| reader.token_id(key, tokens.len());
@@ -46,6 +45,10 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
     let affixes = Affixes { bos: with_text(bos).filter(|_| add_bos), eos: with_text(eos).filter(|_| add_eos) };
     let tokenizer = match pre {
         Some(pre) => bpe::byte_level_bpe(&tokens, &reader.merges()?, &pre, &affixes),
+        None if model == "gemma4" => {
+            let add_space = reader.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(false);
+            spm::with_merges(&tokens, &reader.merges()?, add_space, &affixes)
+        }
         None => {
             let add_space = reader.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
             spm::sentencepiece_bpe(&tokens, add_space, &affixes).map_err(|reason| reader.error(TOKENS, reason))?

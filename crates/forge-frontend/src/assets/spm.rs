@@ -1,6 +1,6 @@
-//! SentencePiece BPE (GGUF's `llama` tokenizers, `tokenizer.model` files) as a tokenizer.json.
+//! SentencePiece BPE (GGUF's `llama` and `gemma4` tokenizers, `tokenizer.model` files) as a tokenizer.json.
 //!
-//! SentencePiece has no list of merges: it joins the neighbours whose joined piece scores highest, the leftmost where
+//! Gemma 4's GGUFs list their merges. SentencePiece has no such list: it joins the neighbours whose joined piece scores highest, the leftmost where
 //! several score the same. The merges reconstructed here rank every way to join two pieces into a third by that
 //! third's score.
 
@@ -26,6 +26,16 @@ const LEAST_MERGE_BYTES: usize = 1 << 20;
 /// # Errors
 /// What is wrong with the vocabulary.
 pub(super) fn sentencepiece_bpe(tokens: &[Token], add_space_prefix: bool, affixes: &Affixes) -> Result<Value, String> {
+    Ok(with_merges(tokens, &merges(tokens)?, add_space_prefix, affixes))
+}
+
+/// The same where the merges are known, in order of priority.
+pub(super) fn with_merges(
+    tokens: &[Token],
+    merges: &[(&str, &str)],
+    add_space_prefix: bool,
+    affixes: &Affixes,
+) -> Value {
     let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
     let normalizer = if add_space_prefix {
         json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SPACE}, replace]})
@@ -45,7 +55,7 @@ pub(super) fn sentencepiece_bpe(tokens: &[Token], add_space_prefix: bool, affixe
     let unknown = unknown.or_else(|| tokens.iter().find(|token| token.text == "<unk>"));
     let is_added =
         |token: &Token| matches!(token.kind, TokenType::Control | TokenType::UserDefined | TokenType::Unknown);
-    Ok(json!({
+    json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
@@ -64,9 +74,9 @@ pub(super) fn sentencepiece_bpe(tokens: &[Token], add_space_prefix: bool, affixe
             "byte_fallback": byte_fallback,
             "ignore_merges": false,
             "vocab": vocab_object(tokens),
-            "merges": merges(tokens)?,
+            "merges": merges,
         },
-    }))
+    })
 }
 
 /// Two pieces that join into a third.

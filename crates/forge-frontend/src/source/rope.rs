@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{Dialect, Key, Loaded, Stored, hparams::key};
 use crate::FrontendError;
-use crate::graph::{Rope, RopePairing};
+use crate::graph::{LongRope, Rope, RopePairing};
 use crate::rope::{RopeScaling, Yarn, frequencies, longrope_magnitude, yarn_magnitude};
 use forge_formats::Format;
 
@@ -79,7 +79,11 @@ impl Loaded {
             return Err(self.hparams.invalid(THETA, "a positive number"));
         }
         let (inv_freq, magnitude) = frequencies(theta, rotary_dim, &scaling);
-        Ok(Rope { pairing, rotary_dim, inv_freq, magnitude })
+        let long = self.long_factors(rotary_dim, layers)?.map(|(above, divisors)| LongRope {
+            above,
+            inv_freq: frequencies(theta, rotary_dim, &RopeScaling::Divisors { divisors, magnitude }).0,
+        });
+        Ok(Rope { pairing, rotary_dim, inv_freq, magnitude, long })
     }
 
     /// The base of the global layers.
@@ -95,20 +99,27 @@ impl Loaded {
         Ok(stated.or(h.opt_f32(THETA)?).unwrap_or(DEFAULT_THETA))
     }
 
-    /// The longest text for which longrope's short factors hold; `None` without longrope.
-    pub fn longrope_limit(&self) -> Result<Option<usize>, FrontendError> {
-        match self.hparams.dialect {
-            Dialect::Gguf if !self.tensors.entries.contains_key(LONG_FACTORS) => Ok(None),
-            Dialect::Gguf => self.hparams.usize(ORIGINAL_CONTEXT).map(Some),
+    /// The longest text for which longrope's short factors hold, and the long ones; `None` without longrope, or where no
+    /// text is longer.
+    fn long_factors(&self, rotary_dim: usize, layers: RopeLayers) -> Result<Option<(usize, Vec<f32>)>, FrontendError> {
+        let found = match self.hparams.dialect {
+            Dialect::Gguf => match self.divisors(LONG_FACTORS, rotary_dim / 2)? {
+                None => None,
+                Some(divisors) => Some((self.hparams.usize(ORIGINAL_CONTEXT)?, divisors)),
+            },
             Dialect::HuggingFace => {
-                let (name, object) = self.rope_object(RopeLayers::All)?;
+                let (name, object) = self.rope_object(layers)?;
                 let params = Params { loaded: self, name, object };
                 match params.get("long_factor") {
-                    None => Ok(None),
-                    Some(_) => Ok(Some(self.original_context(&params)? as usize)),
+                    None => None,
+                    Some(_) => {
+                        Some((self.original_context(&params)? as usize, params.array("long_factor", rotary_dim / 2)?))
+                    }
                 }
             }
-        }
+        };
+        let context = self.hparams.usize(key::CONTEXT)?;
+        Ok(found.filter(|(above, _)| *above > 0 && *above < context))
     }
 
     fn original_context(&self, params: &Params<'_>) -> Result<f32, FrontendError> {
@@ -142,7 +153,6 @@ impl Loaded {
             return Ok((theta, RopeScaling::Divisors { divisors, magnitude: 1.0 }));
         }
         if let Some(divisors) = self.divisors(SHORT_FACTORS, rotary_dim / 2)? {
-            self.divisors(LONG_FACTORS, rotary_dim / 2)?;
             let magnitude = h.opt_f32(ATTN_FACTOR)?.unwrap_or(1.0);
             return Ok((theta, RopeScaling::Divisors { divisors, magnitude }));
         }

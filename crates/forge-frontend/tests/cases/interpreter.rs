@@ -108,7 +108,7 @@ fn run_block(
             }
             Op::Rope { head_dim, rope, .. } => {
                 let rotate = |(position, row): (usize, &Vec<f32>)| {
-                    row.chunks(*head_dim).flat_map(|head| rotated(head, rope, position)).collect()
+                    row.chunks(*head_dim).flat_map(|head| rotated(head, rope, position, tokens.len())).collect()
                 };
                 input(0).iter().enumerate().map(rotate).collect()
             }
@@ -154,11 +154,12 @@ fn rms_norm(row: &[f32], gamma: Option<&[f32]>, eps: f32) -> Vec<f32> {
     row.iter().enumerate().map(|(index, value)| value * factor * gamma.map_or(1.0, |gamma| gamma[index])).collect()
 }
 
-fn rotated(head: &[f32], rope: &Rope, position: usize) -> Vec<f32> {
+fn rotated(head: &[f32], rope: &Rope, position: usize, tokens: usize) -> Vec<f32> {
     let mut out = head.to_vec();
     let half = rope.rotary_dim / 2;
-    assert_eq!(rope.inv_freq.len(), half);
-    for (index, freq) in rope.inv_freq.iter().enumerate() {
+    let inv_freq = rope.frequencies(tokens);
+    assert_eq!(inv_freq.len(), half);
+    for (index, freq) in inv_freq.iter().enumerate() {
         let (first, second) = match rope.pairing {
             RopePairing::Halves => (index, index + half),
             RopePairing::Interleaved => (2 * index, 2 * index + 1),
