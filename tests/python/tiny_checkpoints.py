@@ -62,6 +62,8 @@ CASES = {
     "olmo3": ("Olmo3", {"num_hidden_layers": 4, "sliding_window": 8, "rope_parameters": YARN}),
     "granite": ("Granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.2, "residual_multiplier": 0.22, "logits_scaling": 8.0}),
 }
+# Contexts that projects are built for, where the default would not do.
+CONTEXTS = {"phi3-longrope-long": 128}
 # What GGUFs have no key for: these windows, and a query_pre_attn_scalar other than the head's width.
 NOT_IN_GGUF = {"mistral-window", "qwen2-window", "qwen2-window-long", "gemma2"}
 # Longer than the cache of a windowed layer (the window and a prefill tile of 256), twice, so that it wraps in the middle of
@@ -110,6 +112,8 @@ def write_hf(case, folder):
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1) + "\n")
     tensors = {"input_ids": ids[0].to(torch.int32), "logits": logits.to(torch.float32).contiguous()}
     save_file(tensors, folder.parent / "reference.safetensors")
+    if case in CONTEXTS:
+        (folder.parent / "case.json").write_text(json.dumps({"context": CONTEXTS[case]}) + "\n")
 
 
 def write_gguf(sources, folder, out):

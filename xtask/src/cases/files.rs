@@ -35,6 +35,17 @@ pub struct Checkpoint {
     pub exact: bool,
 }
 
+/// The context that the case asks its projects to be built for: `context` in its `case.json`.
+///
+/// # Errors
+/// A file that is no JSON.
+pub fn context(case: &Case) -> Result<Option<String>> {
+    let path = case.path.join("case.json");
+    let Ok(bytes) = std::fs::read(&path) else { return Ok(None) };
+    let json: serde_json::Value = serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?;
+    Ok(json["context"].as_u64().map(|context| context.to_string()))
+}
+
 /// A way to generate from a checkpoint, and how close its logits have to be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Variant {

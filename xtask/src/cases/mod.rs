@@ -176,6 +176,10 @@ fn run_variant(
     if let Some(format) = &variant.quantize {
         args.extend(["--quantize", format]);
     }
+    let context = files::context(case)?;
+    if let Some(context) = &context {
+        args.extend(["--context", context]);
+    }
     match forge.generate(&checkpoint.path, &project, &args)? {
         Generated::Done => {}
         Generated::Unsupported(reason) => return Ok(Verdict::Unsupported(reason)),

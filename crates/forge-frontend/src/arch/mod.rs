@@ -42,6 +42,31 @@ const FAMILIES: &[Family] = &[
     smollm3::FAMILY,
 ];
 
+/// Architectures that people have and that are not built, by their names in either dialect, with the reason.
+const NOT_BUILT: &[(&[&str], &str)] = &[
+    (
+        &["stablelm", "stablelm_epoch"],
+        "its LayerNorms subtract a mean, and a decode step folds a norm into the next projection as one factor, which only \
+         an RMS norm is",
+    ),
+    (&["gemma3n", "gemma3n_text"], "its alternating updates (AltUp) and learned augmented residuals are not built"),
+    (
+        &[
+            "qwen2moe",
+            "qwen2_moe",
+            "qwen3moe",
+            "qwen3_moe",
+            "mixtral",
+            "gpt-oss",
+            "gpt_oss",
+            "phimoe",
+            "olmoe",
+            "granitemoe",
+        ],
+        "mixtures of experts are not built",
+    ),
+];
+
 /// The names of the supported architectures in a dialect, sorted.
 fn supported(dialect: Dialect) -> Vec<&'static str> {
     let names = |family: &'static Family| match dialect {
@@ -62,6 +87,18 @@ pub(crate) fn family(dialect: Dialect, file: &str, architecture: &str) -> Result
         Dialect::Gguf => family.gguf.contains(&architecture),
         Dialect::HuggingFace => family.hf.iter().any(|(name, _)| *name == architecture),
     };
+    if let Some((_, reason)) = NOT_BUILT.iter().find(|(names, _)| names.contains(&architecture)) {
+        return Err(FrontendError::UnsupportedFeature {
+            file: file.to_owned(),
+            key: match dialect {
+                Dialect::Gguf => "general.architecture",
+                Dialect::HuggingFace => "model_type",
+            }
+            .to_owned(),
+            found: format!("{architecture:?}"),
+            reason: (*reason).to_owned(),
+        });
+    }
     FAMILIES.iter().find(names).ok_or_else(|| FrontendError::UnknownArchitecture {
         file: file.to_owned(),
         found: architecture.to_owned(),

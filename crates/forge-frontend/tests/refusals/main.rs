@@ -76,6 +76,11 @@ fn with_key(case: &str, key: &str, value: Value) -> String {
 fn configuration_is_checked() {
     let cases = [
         ("model_type", json!("mamba"), "config.json: architecture \"mamba\" is not supported; supported: "),
+        (
+            "model_type",
+            json!("stablelm"),
+            "config.json: model_type = \"stablelm\" is not supported: its LayerNorms subtract",
+        ),
         ("model_type", Value::Null, "config.json: key model_type is missing"),
         ("num_hidden_layers", Value::Null, "config.json: key num_hidden_layers is missing"),
         ("num_hidden_layers", json!("two"), "config.json: num_hidden_layers: expected a positive size, found \"two\""),
