@@ -78,6 +78,8 @@ impl ChatTemplate {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_function("strftime_now", strftime_now);
+        // None is not, in Python.
+        environment.add_test("iterable", |value: &minijinja::Value| !value.is_none() && value.try_iter().is_ok());
         for (name, value) in tokens {
             if !value.is_null() {
                 environment.add_global(name.clone(), minijinja::Value::from(Serde(value)));

@@ -38,6 +38,10 @@ fn python_methods_and_literals() {
         "TrueTrueTrue"
     );
     assert_eq!(render("{{ bos_token }}{{ pad_token }}{{ eos_token is defined }}"), "<s>False");
+    assert_eq!(
+        render("{{ tools is iterable }}{{ 'a' is iterable }}{{ messages is iterable }}{{ 1 is iterable }}"),
+        "FalseTrueTrueFalse"
+    );
     assert_eq!(render("{{ {'b': [1, 'x']} }}"), "{'b': [1, 'x']}");
 }
 
