@@ -167,8 +167,14 @@ impl Tokenizer {
     fn id(&self, text: &str) -> Option<u32> {
         let added = self.added().find(|(known, _)| *known == text).map(|(_, id)| id);
         added.or_else(|| {
-            let id = self.json.get("model")?.get("vocab")?.get(text)?.as_u64()?;
-            u32::try_from(id).ok()
+            match self.json.get("model")?.get("vocab")? {
+                // A unigram model lists its pieces with their scores.
+                Value::Array(pieces) => {
+                    let id = pieces.iter().position(|piece| piece.get(0).and_then(Value::as_str) == Some(text))?;
+                    u32::try_from(id).ok()
+                }
+                vocab => u32::try_from(vocab.get(text)?.as_u64()?).ok(),
+            }
         })
     }
 

@@ -121,6 +121,42 @@ fn tokenizers_come_from_every_source() {
     }
 }
 
+/// A folder with a unigram model: its tokens are found, and the text comes back.
+#[test]
+fn unigram_models_of_folders_are_taken_as_they_are() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pieces: Vec<(&str, f64)> = vec![
+        ("<unk>", 0.0),
+        ("<s>", 0.0),
+        ("</s>", 0.0),
+        ("\u{2581}", -3.0),
+        ("a", -3.0),
+        ("b", -3.5),
+        ("\u{2581}ab", -4.0),
+    ];
+    let metaspace =
+        serde_json::json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true});
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": metaspace, "post_processor": null, "decoder": metaspace,
+        "model": {"type": "Unigram", "unk_id": 0, "vocab": pieces, "byte_fallback": false},
+    });
+    let config = r#"{"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true}"#;
+    for (name, text) in [
+        ("tokenizer.json", tokenizer.to_string()),
+        ("tokenizer_config.json", config.to_owned()),
+        ("config.json", r#"{"model_type": "llama"}"#.to_owned()),
+    ] {
+        std::fs::write(folder.path().join(name), text).expect("written");
+    }
+    let assets = Assets::from_folder(folder.path()).expect("assets");
+    assert_eq!(assets.generation.end_token_ids, [2]);
+    let tokenizer = tokenizers::Tokenizer::from_bytes(&assets.tokenizer_json).expect("a tokenizer");
+    let encoded = tokenizer.encode("ab ba", true).expect("encodes");
+    assert_eq!(encoded.get_ids(), [1, 6, 3, 5, 4]);
+    assert_eq!(tokenizer.decode(&encoded.get_ids()[1..], false).expect("decodes"), "ab ba");
+}
+
 /// A megabyte of one character, and of a character repeated before another, comes back whole.
 #[test]
 fn long_repetitions_keep_their_text() {
