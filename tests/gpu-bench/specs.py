@@ -28,6 +28,13 @@ kernel void bench_gemv(device const uchar* weights [[buffer(0)]], device const f
                        uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
     const uint row = (group * (B_NSG / B_KS) + simdgroup / B_KS) * B_NR;
     float acc[B_NR];
+#if B_SIGNED_SUMS
+    threadgroup float table[SIGNED_SUMS];
+    gemv_q1_0_sums<B_ROWS, B_COLS, B_NR, B_KS, 0, B_NSG>(weights, x, table, row, simdgroup % B_KS, simdgroup, lane, acc);
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < B_NR; ++r) if (lane == r && row + r < B_ROWS) y[row + r] = acc[r];
+    return;
+#endif
 #if B_KS > 1
     threadgroup float shared[B_NSG * B_NR];
     if (row < B_ROWS) GEMV<ARGUMENTS B_ROWS, B_COLS, B_NR, B_KS, 0>(weights, x, row, simdgroup % B_KS, lane, acc);
@@ -72,6 +79,11 @@ def table():
         choices = [tuple(map(int, e)) for e in re.findall(r"\((\d+), (\d+), (\d+)\)", row)]
         for name in [names] if "{" in names else names.split("|"):
             out[name.strip()] = choices
+    # Formats without a row of their own have that of their width.
+    for width, names in (("0\\.\\.5", ("Iq4Nl", "Mxfp4")), ("_", ("Q5_0", "Q5_1"))):
+        row = re.search(r"\n\s+%s\s+=> row\((.*?)\),\n" % width, text).group(1)
+        for name in names:
+            out.setdefault("Format::" + name, [tuple(map(int, e)) for e in re.findall(r"\((\d+), (\d+), (\d+)\)", row)])
     return out
 
 
@@ -90,14 +102,17 @@ def main():
         for rows, cols in SHAPES:
             wide = f in ("f32", "f16", "bf16", "q8_0", "affine8_64")
             nr, nsg, ks = geometry(choices[line], 512 if wide else 1024, rows, cols)
+            signed_sums = f == "q1_0" and rows >= 8192
             kernels.append({
                 "id": "forge/%s r%d sg%d ks%d" % (f, nr, nsg, ks), "op": "gemv", "format": "forge_" + f,
                 "when": "rows == %d and cols == %d" % (rows, cols),
-                "defines": {"B_ROWS": str(rows), "B_COLS": str(cols), "B_NR": str(nr), "B_NSG": str(nsg), "B_KS": str(ks)},
+                "defines": {"B_ROWS": str(rows), "B_COLS": str(cols), "B_NR": str(nr), "B_NSG": str(nsg), "B_KS": str(ks),
+                            "B_SIGNED_SUMS": str(int(signed_sums))},
                 "launches": [{"kernel": "bench_gemv", "args": ["w", "x", "y"],
                               "grid": ["ceil(rows, %d)" % (nr * nsg // ks), 1, 1], "tg": [32 * nsg, 1, 1]}]})
-        source = [{"file": name + ".metal"} for name in ["common"] + files]
-        source.append({"text": WRAPPER.replace("GEMV", function).replace("ARGUMENTS ", arguments)})
+        source = [{"file": name + ".metal"} for name in ["common"] + files + ["gemv_q1_0_sums"] * (f == "q1_0")]
+        source.append({"text": (WRAPPER if f == "q1_0" else re.sub(r"#if B_SIGNED_SUMS.*?#endif\n", "", WRAPPER, flags=re.S))
+                       .replace("GEMV", function).replace("ARGUMENTS ", arguments)})
         json.dump({"source": source, "kernels": kernels}, open(os.path.join(out, f + ".json"), "w"), indent=0)
     kernels = [{
         "id": "forge/attention", "op": "attn", "kv": "f16", "x": "f32", "y": "f32", "layout": "seq_kvh_hd",

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures, not tests. Each line says what was measured and what is asked of it.
 
 mod gguf;
+mod gpu;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 
 use crate::forge::{Forge, build_project};
 use crate::python::Server;
@@ -17,8 +18,8 @@ use crate::{demo, pypi, shell};
 /// Bytes of the synthetic checkpoint.
 const CHECKPOINT_BYTES: u64 = 1 << 30;
 
-/// What to measure; everything unless given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand, ValueEnum)]
+/// What to measure; everything that this machine can unless given.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Bench {
     /// Throughput and memory of `forge gen` on 1 GiB of Q8_0, next to `cp`
     Pack,
@@ -28,6 +29,14 @@ pub enum Bench {
     Rebuild,
     /// Resident memory of a program that has loaded 1 GiB of weights and waits for its first request
     Startup,
+    /// Specs of the emitted decode kernels for bench-msl-cuda, which times them on an NVIDIA GPU
+    Gpu {
+        /// The checkpoint; a synthetic Q8_0 Llama unless given
+        #[arg(long)]
+        checkpoint: Option<PathBuf>,
+        /// The folder to write
+        out: PathBuf,
+    },
 }
 
 /// Runs one benchmark, or all.
@@ -35,13 +44,20 @@ pub enum Bench {
 /// # Errors
 /// A step that fails; a figure that misses its mark is printed as such and is no error.
 pub fn main(bench: Option<Bench>) -> Result<()> {
-    let chosen = bench.map_or_else(|| Bench::value_variants().to_vec(), |bench| vec![bench]);
+    let chosen =
+        bench.map_or_else(|| vec![Bench::Pack, Bench::Decode, Bench::Rebuild, Bench::Startup], |bench| vec![bench]);
     for bench in chosen {
         match bench {
             Bench::Pack => pack()?,
             Bench::Decode => decode()?,
             Bench::Rebuild => rebuild()?,
             Bench::Startup => startup()?,
+            Bench::Gpu { checkpoint: Some(checkpoint), out } => gpu::write(&checkpoint, &out)?,
+            Bench::Gpu { checkpoint: None, out } => {
+                let checkpoint = shell::scratch("bench")?.join("gpu.gguf");
+                gguf::write(&checkpoint, 64 << 20)?;
+                gpu::write(&checkpoint, &out)?;
+            }
         }
     }
     Ok(())

@@ -1,0 +1,199 @@
+//! Emitted kernels on the software device, checked: what no small checkpoint reaches, and what matrix-matrix kernels
+//! read and do.
+
+#[path = "../../forge-plan/tests/common/mod.rs"]
+mod common;
+
+use std::path::Path;
+
+use common::Sizes;
+use forge_codegen::{RenderOptions, render};
+use forge_formats::{Format, Layout, Packer, SourceRows, decode_row};
+use forge_frontend::{Assets, GenerationConfig};
+use forge_plan::costs::{StepSize, dispatch};
+use forge_plan::plan::{Choice, Step};
+use forge_plan::{Family, Kernel, Plan, PlanOptions, plan};
+use metal_sim::{Binding, Buffer, CompileOptions, Device, DispatchCounters, Library};
+
+/// A plan and its `kernels.metal`.
+fn emitted(sizes: Sizes, format: Format) -> (Plan, String) {
+    let graph = common::llama(sizes, format);
+    let plan = plan(&graph, &PlanOptions::default()).expect("a dense model has a plan");
+    let assets = Assets {
+        tokenizer_json: b"{}".to_vec(),
+        chat_template: None,
+        other_templates: Vec::new(),
+        generation: GenerationConfig::default(),
+    };
+    let options = RenderOptions { name: "model".into(), source: "model.gguf".into(), command: "forge gen".into() };
+    let project = render(&plan, &graph, &assets, &options).expect("templates render");
+    let text = &project.files[Path::new("shaders/kernels.metal")];
+    (plan, String::from_utf8(text.clone()).expect("UTF-8"))
+}
+
+/// The file without kernels other than `name`, which would only take time to compile.
+fn only(text: &str, name: &str) -> String {
+    const HEAD: &str = "[[max_total_threads_per_threadgroup";
+    let (shared, kernels) = text.split_at(text.find(HEAD).expect("has kernels"));
+    let kernel = kernels.split(HEAD).find(|kernel| kernel.contains(&format!("kernel void {name}(")));
+    format!("{shared}{HEAD}{}", kernel.expect("is emitted"))
+}
+
+/// A kernel, and where it is dispatched.
+fn planned<'a>(plan: &'a Plan, name: &str) -> (&'a Kernel, &'a Step) {
+    let schedules = [&plan.decode, &plan.prefill];
+    let mut steps = schedules.into_iter().flat_map(|s| s.blocks.iter().flatten().chain(&s.head));
+    let id = plan.kernels.iter().position(|kernel| kernel.name == name).expect("is planned");
+    (&plan.kernels[id], steps.find(|step| step.kernel == Choice::Fixed(id)).expect("is scheduled"))
+}
+
+/// Numbers between -1 and 1.
+fn noise(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / 8_388_608.0 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// Random blocks of a format that starts each with a half scale, as stored and packed.
+fn blocks(format: Format, rows: usize, cols: usize) -> (Vec<u8>, Vec<u8>) {
+    let len = rows * format.row_bytes(cols).expect("whole blocks");
+    let mut stored: Vec<u8> = noise(len, 3).iter().map(|v| (v * 128.0 + 128.0) as u8).collect();
+    for block in stored.chunks_exact_mut(format.block_bytes()) {
+        // A half between 1/64 and 1/32.
+        block[1] = 0x24;
+    }
+    let layout = Layout::new(format, rows, cols).expect("whole blocks");
+    let mut packed = vec![0; layout.len() as usize];
+    Packer::new(layout)
+        .pack(0, SourceRows::Blocks(&stored), |at, bytes| packed[at as usize..][..bytes.len()].copy_from_slice(bytes))
+        .expect("whole rows");
+    (stored, packed)
+}
+
+/// The kernel, compiled for checked mode.
+fn compile(text: &str, kernel: &Kernel) -> Library {
+    let library = Library::from_source(&only(text, &kernel.name), "kernels.metal", &CompileOptions { checked: true });
+    library.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Runs one dispatch over bindings with these contents; the one called `y` comes back.
+fn run(library: &Library, kernel: &Kernel, data: &[Vec<u8>], groups: [usize; 2]) -> (Vec<f32>, DispatchCounters) {
+    let device = Device::new(0);
+    let fill = |(binding, data): (&forge_plan::kernel::Binding, &Vec<u8>)| {
+        let buffer = device.buffer(binding.name, data.len());
+        if binding.access.reads() {
+            buffer.write(0, data);
+        }
+        buffer
+    };
+    let buffers: Vec<Buffer> = kernel.bindings.iter().zip(data).map(fill).collect();
+    let bindings: Vec<Binding<'_>> = buffers.iter().map(Buffer::whole).collect();
+    let mut commands = device.command_buffer("test");
+    let function = library.kernel(&kernel.name).expect("is in the file");
+    let groups = [groups[0] as u32, groups[1] as u32, 1];
+    commands.dispatch(&function, &bindings, groups, [kernel.threads, 1, 1]);
+    let timing = commands.commit().wait().unwrap_or_else(|error| panic!("{error}"));
+    let y = kernel.bindings.iter().position(|binding| binding.name == "y").expect("has a result");
+    let mut result = vec![0; buffers[y].len()];
+    buffers[y].read(0, &mut result);
+    let floats = result.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    (floats.collect(), timing.counters.into_iter().next().expect("one dispatch"))
+}
+
+/// W x in double precision.
+fn product(format: Format, stored: &[u8], cols: usize, x: &[f32]) -> Vec<f64> {
+    let mut row = vec![0.0; cols];
+    stored
+        .chunks_exact(format.row_bytes(cols).expect("whole blocks"))
+        .map(|stored| {
+            decode_row(format, stored, &mut row).expect("whole blocks");
+            row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum()
+        })
+        .collect()
+}
+
+fn assert_close(found: &[f32], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len());
+    let size = expected.iter().fold(0.0, |most: f64, v| most.max(v.abs()));
+    for (row, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let difference = (f64::from(*found) - expected).abs();
+        assert!(difference <= 1e-5 * size, "row {row}: {found} instead of {expected}");
+    }
+}
+
+/// Many rows of Q1_0: sums in threadgroup memory, over groups of 4, 2 and 1 tiles and a partial one, and with simdgroups
+/// that have no rows.
+#[test]
+fn signed_sums() {
+    let sizes =
+        Sizes { hidden: 1920, ffn: 4224, heads: 15, kv_heads: 15, head_dim: 128, vocab: 8200, layers: 1, context: 512 };
+    let (plan, text) = emitted(sizes, Format::Q1_0);
+    for name in ["lm_head", "gate_up_proj"] {
+        let (kernel, step) = planned(&plan, name);
+        let Family::Gemv(gemv) = &kernel.family else { panic!("{name} is a matrix-vector kernel") };
+        assert!(gemv.signed_sums(), "{name}");
+        let (stored, packed) = blocks(Format::Q1_0, gemv.rows, gemv.cols);
+        let x = noise(gemv.cols, 5);
+        let norm = gemv.norm.expect("a norm");
+        let mut sums = vec![0.0; norm.partials];
+        sums[0] = x.iter().map(|x| x * x).sum();
+        let scale = 1.0 / (f64::from(sums[0]) / gemv.cols as f64 + f64::from(norm.eps)).sqrt();
+        let y: Vec<f64> = product(Format::Q1_0, &stored, gemv.cols, &x).iter().map(|y| y * scale).collect();
+        let expected = if name == "lm_head" {
+            y
+        } else {
+            let (gate, up) = y.split_at(gemv.rows / 2);
+            gate.iter().zip(up).map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up).collect()
+        };
+        let cost = dispatch(kernel, &step.grid, StepSize { rows: 1, position: 0 });
+        let data = [packed, bytes(&x), bytes(&sums), vec![0; expected.len() * 4]];
+        let (found, counters) = run(&compile(&text, kernel), kernel, &data, [gemv.threadgroups(), 1]);
+        assert_close(&found, &expected);
+        assert_eq!(counters.bindings[0].unique_bytes_read, cost.bindings[0].read, "{name}: weights");
+        assert_eq!(counters.bindings[1].bytes_read, cost.bindings[1].requested, "{name}: input");
+    }
+}
+
+/// What a matrix-matrix kernel does for each product of two numbers, as the software device counts it; the figures are
+/// in docs/performance.md.
+#[test]
+fn every_weight_is_read_once_per_tile_of_64_tokens() {
+    let sizes =
+        Sizes { hidden: 256, ffn: 512, heads: 4, kv_heads: 2, head_dim: 64, vocab: 256, layers: 1, context: 512 };
+    println!("format, tokens: bytes of weights a weight and tile; of input; barriers; 8x8 products a product");
+    // Four weights at a time: their codes (where they have 4 bits, half of the word read) and their block's scale.
+    for (format, weight_bytes) in [(Format::F16, 2.0), (Format::Q8_0, 1.5), (Format::Q4_0, 1.5)] {
+        let (plan, text) = emitted(sizes, format);
+        let (kernel, _) = planned(&plan, "qkv_proj_tile");
+        let Family::Gemm(gemm) = &kernel.family else { panic!("a matrix-matrix kernel") };
+        let library = compile(&text, kernel);
+        let weights = gemm.rows * gemm.cols;
+        let packed = match format {
+            Format::F16 => vec![0x24; weights * 2],
+            _ => blocks(format, gemm.rows, gemm.cols).1,
+        };
+        for (tokens, tiles) in [(1_usize, 1_usize), (64, 1), (65, 2), (128, 2)] {
+            let params = [0_u32, tokens as u32].iter().flat_map(|v| v.to_le_bytes()).chain([0; 248]).collect();
+            let data = [packed.clone(), bytes(&noise(tokens * gemm.cols, 7)), vec![0; tokens * gemm.rows * 4], params];
+            let (_, counters) = run(&library, kernel, &data, [gemm.row_tiles(), tiles]);
+            let read = counters.bindings[0].bytes_read as f64 / (weights * tiles) as f64;
+            assert!((read - weight_bytes).abs() < 1e-9, "{format}, {tokens} tokens: {read} bytes a weight and tile");
+            // An 8x8 product is 512 products: none is done twice.
+            let products = (tiles * 64 * weights) as u64;
+            assert_eq!(counters.matrix_operations * 512, products, "{format}, {tokens} tokens");
+            println!(
+                "{format}, {tokens}: {read}; {}; 1/{}; 1/{}",
+                counters.bindings[1].bytes_read as f64 / (weights * tiles) as f64,
+                products / counters.barriers,
+                products / counters.matrix_operations
+            );
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! A dense pre-norm graph of any sizes, without a checkpoint.
+
+use forge_formats::Format;
+use forge_frontend::graph::*;
+use forge_frontend::{Graph, ModelConfig};
+
+/// The sizes of a model.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    pub hidden: usize,
+    pub ffn: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub vocab: usize,
+    pub layers: usize,
+    pub context: usize,
+}
+
+struct Builder {
+    sizes: Sizes,
+    block: Block,
+}
+
+impl Builder {
+    fn new(sizes: Sizes, name: &str) -> Self {
+        let x = Value { name: "x".into(), width: sizes.hidden };
+        Builder { sizes, block: Block { name: name.into(), inputs: 1, values: vec![x], ..Block::default() } }
+    }
+
+    fn slot(&mut self, role: &str, rows: usize, cols: usize) -> SlotId {
+        self.block.slots.push(Slot { role: role.into(), rows, cols });
+        self.block.slots.len() - 1
+    }
+
+    fn node(&mut self, op: Op, inputs: &[ValueId], width: usize) -> ValueId {
+        self.block.values.push(Value { name: format!("v{}", self.block.values.len()), width });
+        let output = self.block.values.len() - 1;
+        self.block.nodes.push(Node { op, inputs: inputs.to_vec(), output: Some(output) });
+        self.block.output = output;
+        output
+    }
+
+    fn linear(&mut self, role: &str, input: ValueId, rows: usize, cols: usize) -> ValueId {
+        let weight = self.slot(role, rows, cols);
+        self.node(Op::Linear { weight, bias: None }, &[input], rows)
+    }
+
+    fn norm(&mut self, role: &str, input: ValueId) -> ValueId {
+        let hidden = self.sizes.hidden;
+        let gamma = self.slot(role, 1, hidden);
+        self.node(Op::RmsNorm { gamma, eps: 1e-5 }, &[input], hidden)
+    }
+}
+
+fn layer_block(sizes: Sizes) -> Block {
+    let Sizes { hidden, ffn, heads, kv_heads, head_dim, .. } = sizes;
+    let mut b = Builder::new(sizes, "layer");
+    b.block.state_slots.push(StateSpec { kv_heads, head_dim, window: None });
+    let normed = b.norm("attn_norm", 0);
+    let q = b.linear("attn_q", normed, heads * head_dim, hidden);
+    let k = b.linear("attn_k", normed, kv_heads * head_dim, hidden);
+    let v = b.linear("attn_v", normed, kv_heads * head_dim, hidden);
+    let rope =
+        Rope { pairing: RopePairing::Halves, rotary_dim: head_dim, inv_freq: vec![1.0; head_dim / 2], magnitude: 1.0, long: None };
+    let q = b.node(Op::Rope { heads: heads, head_dim, rope: rope.clone() }, &[q], heads * head_dim);
+    let k = b.node(Op::Rope { heads: kv_heads, head_dim, rope }, &[k], kv_heads * head_dim);
+    b.block.nodes.push(Node { op: Op::KvAppend { state: 0 }, inputs: vec![k, v], output: None });
+    let attention = Attention { scale: 0.088_388_35, window: None, softcap: None };
+    let y = b.node(Op::Attention { state: 0, heads: heads, attention }, &[q], heads * head_dim);
+    let y = b.linear("attn_output", y, hidden, heads * head_dim);
+    let x = b.node(Op::Add, &[0, y], hidden);
+    let normed = b.norm("ffn_norm", x);
+    let gate = b.linear("ffn_gate", normed, ffn, hidden);
+    let up = b.linear("ffn_up", normed, ffn, hidden);
+    let act = b.node(Op::GatedActivation { activation: Activation::Silu }, &[gate, up], ffn);
+    let down = b.linear("ffn_down", act, hidden, ffn);
+    b.node(Op::Add, &[x, down], hidden);
+    b.block
+}
+
+/// A Llama of these sizes whose matrices are all of one format.
+pub fn llama(sizes: Sizes, format: Format) -> Graph {
+    let Sizes { hidden, vocab, .. } = sizes;
+    let mut weights = Vec::new();
+    let mut fill = |block: &Block, layer: Option<usize>| -> Vec<WeightId> {
+        block
+            .slots
+            .iter()
+            .map(|slot| {
+                let (rows, cols) = (slot.rows, slot.cols);
+                weights.push(Weight {
+                    tensor: slot.role.clone(),
+                    role: slot.role.clone(),
+                    layer,
+                    rows,
+                    cols,
+                    format: if rows == 1 { Format::F32 } else { format },
+                    source: Source::Rows(FileRange { file: 0, range: 0..0 }),
+                    offset: 0.0,
+                    factor: 1.0,
+                    max_abs: (rows == 1).then_some(1.0),
+                });
+                weights.len() - 1
+            })
+            .collect()
+    };
+    let mut embed = Builder::new(sizes, "embed");
+    let table = embed.slot("token_embd", vocab, hidden);
+    embed.node(Op::Embedding { table, scale: 1.0 }, &[], hidden);
+    let mut head = Builder::new(sizes, "head");
+    let normed = head.norm("output_norm", 0);
+    head.linear("output", normed, vocab, hidden);
+    let block = layer_block(sizes);
+    let embed = Stage { weights: fill(&embed.block, None), block: embed.block };
+    let list = (0..sizes.layers).map(|i| Layer { block: 0, weights: fill(&block, Some(i)), states: vec![i] }).collect();
+    let head = Stage { weights: fill(&head.block, None), block: head.block };
+    Graph {
+        config: ModelConfig {
+            architecture: "llama".into(),
+            name: "llama-3-8b".into(),
+            hidden_size: hidden,
+            intermediate_size: sizes.ffn,
+            num_layers: sizes.layers,
+            num_heads: sizes.heads,
+            num_kv_heads: sizes.kv_heads,
+            head_dim: sizes.head_dim,
+            vocab_size: vocab,
+            trained_context: sizes.context,
+        },
+        weights,
+        states: (0..sizes.layers).map(|_| State { spec: block.state_slots[0] }).collect(),
+        embed,
+        blocks: vec![block],
+        layers: list,
+        head,
+    }
+}
