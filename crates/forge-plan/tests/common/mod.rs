@@ -61,8 +61,13 @@ fn layer_block(sizes: Sizes) -> Block {
     let q = b.linear("attn_q", normed, heads * head_dim, hidden);
     let k = b.linear("attn_k", normed, kv_heads * head_dim, hidden);
     let v = b.linear("attn_v", normed, kv_heads * head_dim, hidden);
-    let rope =
-        Rope { pairing: RopePairing::Halves, rotary_dim: head_dim, inv_freq: vec![1.0; head_dim / 2], magnitude: 1.0, long: None };
+    let rope = Rope {
+        pairing: RopePairing::Halves,
+        rotary_dim: head_dim,
+        inv_freq: vec![1.0; head_dim / 2],
+        magnitude: 1.0,
+        long: None,
+    };
     let q = b.node(Op::Rope { heads: heads, head_dim, rope: rope.clone() }, &[q], heads * head_dim);
     let k = b.node(Op::Rope { heads: kv_heads, head_dim, rope }, &[k], kv_heads * head_dim);
     b.block.nodes.push(Node { op: Op::KvAppend { state: 0 }, inputs: vec![k, v], output: None });
