@@ -22,9 +22,8 @@ use sites::{Change, Site};
 use workload::{ALL, LABELS, Program, Reports, order};
 
 /// Name, checkpoint relative to the repository, and KV format.
-const CASES: [(&str, &str, &str); 4] = [
+const CASES: [(&str, &str, &str); 3] = [
     ("demo", demo::CHECKPOINT, "f16"),
-    ("demo-f32-kv", demo::CHECKPOINT, "f32"),
     ("llama", "tests/fixtures/models/llama/hf", "f32"),
     ("llama-q4_0", "tests/fixtures/models/llama/model.Q4_0.gguf", "f16"),
 ];

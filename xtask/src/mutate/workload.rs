@@ -17,10 +17,12 @@ pub enum Workload {
     Decode(usize),
     /// A few sampled tokens, every filter on.
     Sample,
+    /// A prompt whose last token, which is a decode step, looks at a context that attention splits into parts.
+    Split,
 }
 
-/// Decoding up to a context that attention splits into parts: more than 256 positions.
-const SPLIT: Workload = Workload::Decode(258);
+/// Tokens of [`Workload::Split`]: attention splits a context beyond 256 positions.
+const SPLIT_TOKENS: usize = 258;
 
 /// The kernels that only a split context has.
 const SPLIT_KERNELS: [&str; 2] = ["attention_part", "attention_combine"];
@@ -34,7 +36,7 @@ pub const ALL: [Workload; 8] = [
     Workload::Decode(7),
     Workload::Prefill(1),
     Workload::Decode(1),
-    SPLIT,
+    Workload::Split,
 ];
 
 /// [`ALL`] for a change that these kernels see.
@@ -49,7 +51,7 @@ pub fn order(kernels: &BTreeSet<String>) -> Vec<Workload> {
 /// A label of command buffers, and the runs that submit some.
 pub const LABELS: [(&str, &[Workload]); 2] = [
     ("prefill", &[Workload::Prefill(1), Workload::Prefill(7), Workload::Prefill(65)]),
-    ("decode", &[Workload::Decode(1), Workload::Sample, Workload::Decode(65), SPLIT]),
+    ("decode", &[Workload::Decode(1), Workload::Sample, Workload::Decode(65), Workload::Split]),
 ];
 
 /// A generated program that runs its kernels in checked mode.
@@ -122,8 +124,11 @@ impl Program {
                 "4",
                 "a b",
             ]),
+            Workload::Split => {
+                command.args(["bench", "--gen", "0", "--repeat", "1", "--prompt"]).arg(SPLIT_TOKENS.to_string())
+            }
         };
-        if workload != Workload::Sample {
+        if !matches!(workload, Workload::Sample | Workload::Split) {
             command.arg("-o").arg(self.scratch.join(format!("{run}.safetensors")));
         }
         let output = shell::output(&mut command)?;
@@ -151,6 +156,7 @@ impl Program {
         match workload {
             Workload::Prefill(tokens) | Workload::Decode(tokens) => tokens <= self.context,
             Workload::Sample => true,
+            Workload::Split => SPLIT_TOKENS <= self.context,
         }
     }
 }
