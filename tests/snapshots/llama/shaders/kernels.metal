@@ -172,7 +172,7 @@ inline bool has_token(uint n, uint tokens) {
 }
 
 // T tiles from `tile` on: F::dot of each row with each token added to acc, in units of the codes. The weights are the
-// same for every token, so that they are loaded and decoded once.
+// same for every token: the first brings them from memory, the others find them in the core's cache.
 template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
 inline void gemv_tiles(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
                        thread float* acc, uint tokens) {
