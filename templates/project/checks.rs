@@ -6,9 +6,11 @@
 use super::model::SOURCE;
 use super::runtime::profile::Cost;
 use super::runtime::verify::*;
+use super::tuning::TUNING;
 
 /// Every kernel.
-pub static CHECKS: Checks = Checks { forge_version: "/*{ version }*/", source: &SOURCE, kernels: &KERNELS, costs: &COSTS };
+pub static CHECKS: Checks =
+    Checks { forge_version: "/*{ version }*/", source: &SOURCE, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
 
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.

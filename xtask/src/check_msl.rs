@@ -28,25 +28,34 @@ pub fn main(options: &Options) -> Result<()> {
         paths.push(shell::root().join("crates/forge-runtime/src/profile/copy.metal"));
     }
     let (mut faults, mut kernels) = (0, 0);
-    for path in &paths {
-        let read = |file: &Path| fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
-        let (file, model) = if path.is_dir() {
-            (path.join("shaders/kernels.metal"), read(&path.join("src/model.rs"))?)
-        } else {
-            (path.clone(), String::new())
-        };
-        let threads = msl_gate::dispatched_threads(&model);
-        if path.is_dir() && threads.is_empty() {
-            bail!("{}: no table of kernels in model.rs", path.display());
-        }
-        let source = read(&file)?;
-        let name = snapshots::relative(shell::root(), &file);
-        let found = msl_gate::check(&source, &name, &GateOptions { threads: &threads, ..GateOptions::default() })?;
+    let mut check = |source: &str, name: &str, tables: &str| -> Result<()> {
+        let threads = msl_gate::dispatched_threads(tables);
+        let found = msl_gate::check(source, name, &GateOptions { threads: &threads, ..GateOptions::default() })?;
         for fault in &found {
             println!("{fault}");
         }
         faults += found.len();
         kernels += threads.len();
+        Ok(())
+    };
+    for path in &paths {
+        let read = |file: &Path| fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
+        let name = |file: &Path| snapshots::relative(shell::root(), file);
+        if !path.is_dir() {
+            check(&read(path)?, &name(path), "")?;
+            continue;
+        }
+        let (file, tuning) = (path.join("shaders/kernels.metal"), path.join("shaders/tuning.metal"));
+        let (source, model, variants) =
+            (read(&file)?, read(&path.join("src/model.rs"))?, read(&path.join("src/tuning.rs"))?);
+        for (table, in_file) in [(&model, "model.rs"), (&variants, "tuning.rs")] {
+            if msl_gate::dispatched_threads(table).is_empty() {
+                bail!("{}: no table of kernels in {in_file}", path.display());
+            }
+        }
+        check(&source, &name(&file), &model)?;
+        // The variants call what kernels.metal has, and are compiled after it.
+        check(&(source + &read(&tuning)?), &format!("{} after kernels.metal", name(&tuning)), &variants)?;
     }
     if faults > 0 {
         bail!("check-msl: {faults} faults");

@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use forge_plan::costs::{Encoded, StepSize, dispatches};
 use forge_plan::plan::Schedule;
-use forge_plan::{Family, KvFormat, Plan, PlanOptions};
+use forge_plan::{Family, Plan, PlanOptions};
 use serde::Deserialize;
 
 use crate::{demo, shell};
@@ -53,7 +53,7 @@ struct CountedBinding {
 pub fn main() -> Result<()> {
     let (project, program) = demo::project()?;
     let checkpoint = forge_frontend::load(&shell::root().join(demo::CHECKPOINT))?;
-    let options = PlanOptions { context: None, kv: KvFormat::F16 };
+    let options = PlanOptions::default();
     let plan = forge_plan::plan(&checkpoint.graph, &options)?;
     let model = std::fs::read_to_string(project.join("src/model.rs"))?;
     let tile = demo::constant(&model, "LOGITS_TILE")?;

@@ -17,6 +17,7 @@ mod snapshots;
 mod table;
 mod test;
 mod tidy;
+mod tune;
 
 use std::process::ExitCode;
 

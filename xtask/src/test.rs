@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::forge::Forge;
 use crate::table::Table;
-use crate::{cases, check_msl, clang, counters, cross_check, demo, mutate, python, shell, snapshots, tidy};
+use crate::{cases, check_msl, clang, counters, cross_check, demo, mutate, python, shell, snapshots, tidy, tune};
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -43,6 +43,8 @@ enum Step {
     Check,
     /// The bytes that the software device counts against those that the plan says
     Counters,
+    /// `profile` and `tune` of the demo project, and a project with the geometries of a tuning file
+    Tune,
     /// A sample of missing and wrong barriers, each reported by checked mode
     Mutate,
     /// The openai Python package against a served project
@@ -137,6 +139,7 @@ fn run(step: Step) -> Result<Outcome> {
         Step::Demo => demo::main()?,
         Step::Check => Forge::build()?.must_check(&demo::project()?.0)?,
         Step::Counters => counters::main()?,
+        Step::Tune => tune::main()?,
         Step::Mutate => {
             let options = mutate::Options { case: vec!["demo".to_owned()], sample: Some(10), ..Default::default() };
             if mutate::main(&options)? != ExitCode::SUCCESS {

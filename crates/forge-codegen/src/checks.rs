@@ -168,7 +168,7 @@ fn check<'a>(plan: &'a Plan, id: KernelId, place: &Place<'a>) -> CheckView<'a> {
 
 fn cost<'a>(plan: &'a Plan, id: KernelId, place: &Place<'a>) -> CostView<'a> {
     let kernel = &plan.kernels[id];
-    let Formula { bytes, flops } = Formula::of(kernel, &place.step.grid);
+    let Formula { bytes, flops } = Formula::of(kernel, place.grid);
     let text = |l: Linear| [l.fixed, l.per_row, l.per_tile, l.per_position, l.per_part].map(grouped).join(", ");
     CostView { name: &kernel.name, bytes: text(bytes), flops: text(flops) }
 }

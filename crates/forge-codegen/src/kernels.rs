@@ -29,6 +29,8 @@ pub struct KernelsFile<'a> {
     pub version: &'static str,
     pub source: &'a str,
     pub command: &'a str,
+    /// The file holds variants for `tune`, which need what `kernels.metal` has.
+    pub variants: bool,
     pub rope_tables: Vec<TableView>,
     pub families: Vec<&'static str>,
     pub formats: Vec<FormatView>,
@@ -289,10 +291,32 @@ impl<'a> KernelsFile<'a> {
             version: env!("CARGO_PKG_VERSION"),
             source,
             command,
+            variants: false,
             rope_tables: rope_tables(plan),
             families: families(plan, &formats),
             formats,
             kernels: plan.kernels.iter().map(|kernel| kernel_view(kernel, plan)).collect(),
+        }
+    }
+
+    /// `shaders/tuning.metal`: kernels that go with a plan's own.
+    pub fn variants(
+        plan: &Plan,
+        kernels: impl Iterator<Item = &'a Kernel>,
+        title: String,
+        source: &'a str,
+        command: &'a str,
+    ) -> Self {
+        KernelsFile {
+            title,
+            version: env!("CARGO_PKG_VERSION"),
+            source,
+            command,
+            variants: true,
+            rope_tables: Vec::new(),
+            families: Vec::new(),
+            formats: Vec::new(),
+            kernels: kernels.map(|kernel| kernel_view(kernel, plan)).collect(),
         }
     }
 }

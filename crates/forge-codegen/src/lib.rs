@@ -11,6 +11,7 @@ mod naming;
 mod project;
 mod readme;
 mod sources;
+mod tuning;
 mod verbatim;
 
 pub use naming::package_name;

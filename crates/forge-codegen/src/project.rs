@@ -13,6 +13,7 @@ use crate::kernels::KernelsFile;
 use crate::model::{Facts, ModelFile};
 use crate::naming::{crate_name, plain};
 use crate::readme::ReadmeFile;
+use crate::tuning::{TuningFile, variant_kernels};
 use crate::{manifest, verbatim};
 
 /// A file that could not be rendered; no checkpoint should bring this about.
@@ -90,6 +91,10 @@ pub fn render(plan: &Plan, graph: &Graph, assets: &Assets, options: &RenderOptio
     put("metal-sim/Cargo.toml", manifest::metal_sim().into_bytes());
     let kernels = KernelsFile::new(plan, title.clone(), &source, &command);
     put("shaders/kernels.metal", text("kernels.metal", kernels.render())?);
+    let shapes = forge_plan::tuning::tuning(plan);
+    let variants = KernelsFile::variants(plan, variant_kernels(&shapes), title.clone(), &source, &command);
+    put("shaders/tuning.metal", text("tuning.metal", variants.render())?);
+    put("src/tuning.rs", text("tuning.rs", TuningFile::new(plan, &shapes, &title, &source).render())?);
     let facts = Facts {
         title: title.clone(),
         source: &source,

@@ -4,6 +4,8 @@
 //! one H200, whole and on a partition of 40 multiprocessors; where the two disagreed by little, the partition decided,
 //! being nearer to an Apple GPU. `docs/kernels-measured.md` has the figures.
 
+use std::collections::BTreeMap;
+
 use forge_formats::Format;
 
 /// How a matrix is spread over simdgroups and threadgroups.
@@ -35,6 +37,87 @@ pub const SIGNED_SUMS_ROWS: usize = 8_192;
 
 /// Most rows that a simdgroup of a kernel for several tokens computes: it holds a sum for each row and token.
 const FEW_TOKENS_ROWS: usize = 4;
+
+/// What a geometry is chosen by: the matrix of a product, or stacked matrices with the format of the tallest; where layers
+/// differ in format, that of the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shape {
+    /// Stored format.
+    pub format: Format,
+    /// Output rows.
+    pub rows: usize,
+    /// Input width.
+    pub cols: usize,
+}
+
+/// Choices that go before the table's, as `tune` of a generated project finds them.
+pub type Geometries = BTreeMap<Shape, Geometry>;
+
+/// Most rows of a simdgroup, and most simdgroups of a threadgroup.
+const MOST: usize = 8;
+
+/// Why a shape cannot have a geometry; the field is one of [`Geometry`], with the split as `split`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {found} is not {expected}")]
+pub struct GeometryError {
+    /// The number that is wrong.
+    pub field: &'static str,
+    /// What it is.
+    pub found: usize,
+    /// What it may be, as words.
+    pub expected: &'static str,
+}
+
+impl Geometry {
+    /// Whether kernels of this shape can have it.
+    ///
+    /// # Errors
+    /// The first number that is out of its range.
+    pub fn check(self, shape: Shape) -> Result<(), GeometryError> {
+        let power = |n: usize| n.is_power_of_two() && n <= MOST;
+        let error = |field, found, expected| Err(GeometryError { field, found, expected });
+        if !power(self.rows_per_simdgroup) {
+            return error("rows_per_simdgroup", self.rows_per_simdgroup, "1, 2, 4 or 8");
+        }
+        if !power(self.simdgroups) {
+            return error("simdgroups", self.simdgroups, "1, 2, 4 or 8");
+        }
+        if !power(self.split_k) || !self.simdgroups.is_multiple_of(self.split_k) {
+            return error("split", self.split_k, "a divisor of simdgroups");
+        }
+        if self.split_k > most_split(shape) {
+            return error("split", self.split_k, "small enough to leave each simdgroup columns");
+        }
+        Ok(())
+    }
+}
+
+/// Up to three geometries to try besides the chosen one: the other way to split rows, and more and fewer rows per
+/// simdgroup. Gated products need even numbers of rows.
+pub fn candidates(shape: Shape, chosen: Geometry, gated: bool) -> Vec<Geometry> {
+    let Geometry { rows_per_simdgroup: rows, simdgroups, split_k } = chosen;
+    let split = if split_k > 1 {
+        Geometry { rows_per_simdgroup: rows, simdgroups: 2, split_k: 1 }
+    } else {
+        let split_k = 4.min(most_split(shape));
+        Geometry { rows_per_simdgroup: rows, simdgroups: if simdgroups == 4 { 8 } else { 4 }, split_k }
+    };
+    let all = [
+        split,
+        Geometry { rows_per_simdgroup: rows * 2, ..chosen },
+        Geometry { rows_per_simdgroup: rows / 2, ..chosen },
+        Geometry { rows_per_simdgroup: rows * 2, ..split },
+    ];
+    let fits = |g: &Geometry| g.check(shape).is_ok() && !(gated && g.rows_per_simdgroup % 2 == 1) && *g != chosen;
+    let mut list: Vec<Geometry> = Vec::new();
+    for geometry in all.into_iter().filter(fits) {
+        if !list.contains(&geometry) {
+            list.push(geometry);
+        }
+    }
+    list.truncate(3);
+    list
+}
 
 /// Rows per simdgroup, simdgroups, split.
 type Entry = (usize, usize, usize);
@@ -87,6 +170,11 @@ fn columns_at_once(format: Format) -> usize {
     }
 }
 
+/// Most simdgroups that can share a row and each have columns.
+fn most_split(shape: Shape) -> usize {
+    1 << (shape.cols / columns_at_once(shape.format)).max(1).ilog2()
+}
+
 /// The geometry for one `[rows, cols]` matrix.
 pub fn gemv_geometry(format: Format, rows: usize, cols: usize) -> Geometry {
     let table = measured(format);
@@ -97,8 +185,7 @@ pub fn gemv_geometry(format: Format, rows: usize, cols: usize) -> Geometry {
         8_192..32_768 => table.tall,
         _ => table.head,
     };
-    let most = (cols / columns_at_once(format)).max(1);
-    let split_k = split.min(1 << most.ilog2());
+    let split_k = split.min(most_split(Shape { format, rows, cols }));
     Geometry { rows_per_simdgroup, simdgroups, split_k }
 }
 
@@ -115,8 +202,33 @@ mod tests {
                     assert!(g.simdgroups.is_multiple_of(g.split_k), "{format} {rows}x{cols}: {g:?}");
                     assert!(g.simdgroups <= 8 && g.rows_per_simdgroup <= 8, "{format} {rows}x{cols}: {g:?}");
                     assert!(g.split_k == 1 || cols / columns_at_once(format) >= g.split_k, "{format}: {g:?}");
+                    let shape = Shape { format, rows, cols };
+                    assert_eq!(g.check(shape), Ok(()), "{format} {rows}x{cols}");
+                    for gated in [false, true] {
+                        let even = Geometry { rows_per_simdgroup: g.rows_per_simdgroup.next_multiple_of(2), ..g };
+                        let chosen = if gated { even } else { g };
+                        let others = candidates(shape, chosen, gated);
+                        assert!((2..=3).contains(&others.len()), "{format} {rows}x{cols}: {others:?}");
+                        for other in &others {
+                            assert_eq!(other.check(shape), Ok(()), "{format} {rows}x{cols}");
+                            assert!(*other != chosen && !(gated && other.rows_per_simdgroup == 1), "{other:?}");
+                        }
+                    }
                 }
             }
         }
+    }
+
+    #[test]
+    fn wrong_geometries_are_named() {
+        let shape = Shape { format: Format::Q8_0, rows: 512, cols: 1024 };
+        let check = |rows_per_simdgroup, simdgroups, split_k| {
+            Geometry { rows_per_simdgroup, simdgroups, split_k }.check(shape).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(2, 4, 2), Ok(()));
+        assert_eq!(check(3, 4, 1), Err("rows_per_simdgroup: 3 is not 1, 2, 4 or 8".into()));
+        assert_eq!(check(2, 16, 1), Err("simdgroups: 16 is not 1, 2, 4 or 8".into()));
+        assert_eq!(check(2, 2, 4), Err("split: 4 is not a divisor of simdgroups".into()));
+        assert_eq!(check(2, 4, 4), Err("split: 4 is not small enough to leave each simdgroup columns".into()));
     }
 }

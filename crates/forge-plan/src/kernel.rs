@@ -201,6 +201,8 @@ pub struct Gemv {
     pub rows: usize,
     /// Input width.
     pub cols: usize,
+    /// What the geometry is chosen by: the same for all layers, also where their formats differ.
+    pub shape: geometry::Shape,
     /// Rows a simdgroup, simdgroups a threadgroup, simdgroups a row.
     pub geometry: geometry::Geometry,
     /// Norm of the input.

@@ -109,7 +109,8 @@ fn weights(segments: &[crate::kernel::Segment], cols: usize) -> Vec<Binding> {
         .collect()
 }
 
-fn kernel(name: String, family: Family) -> Kernel {
+/// A kernel with its threads, memory and bindings.
+pub(crate) fn kernel(name: String, family: Family) -> Kernel {
     let (threads, threadgroup_bytes, bindings) = match &family {
         Family::Embed(embed) => (ROW_THREADS, if embed.next.is_some() { 32 } else { 0 }, embed_bindings(embed)),
         Family::Gemv(gemv) => gemv_shape(gemv),

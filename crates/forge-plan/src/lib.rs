@@ -20,6 +20,7 @@ pub mod plan;
 pub mod quantize;
 mod roles;
 mod schedule;
+pub mod tuning;
 
 pub use error::PlanError;
 pub use kernel::{Family, Kernel, KernelId};

@@ -5,6 +5,7 @@ use forge_frontend::ModelConfig;
 
 use crate::error::PlanError;
 use crate::fuse::fuse;
+use crate::geometry::Geometries;
 use crate::kernel::{Kernel, KernelId};
 use crate::pack::PackPlan;
 use crate::schedule::Scheduler;
@@ -37,12 +38,14 @@ impl KvFormat {
 }
 
 /// What the user chooses.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct PlanOptions {
     /// Largest context in tokens; the graph's default unless given.
     pub context: Option<usize>,
     /// Storage of keys and values.
     pub kv: KvFormat,
+    /// Geometries of matrix-vector products that go before the table's.
+    pub geometries: Geometries,
 }
 
 /// Everything the emitted project is rendered from.
@@ -272,5 +275,5 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan, PlanError> {
     let embed = fuse(&graph.embed.block)?;
     let head = fuse(&graph.head.block)?;
     let blocks = graph.blocks.iter().map(fuse).collect::<Result<Vec<_>, _>>()?;
-    Scheduler::new(graph, context, options.kv).run(&embed, &blocks, &head)
+    Scheduler::new(graph, context, options).run(&embed, &blocks, &head)
 }

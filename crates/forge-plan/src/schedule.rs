@@ -13,7 +13,7 @@ use crate::fuse::{
     AttentionStep, Fused, FusedBlock, Input, LAYER_INPUTS, LayerInputsStep, Matrix, Norm, Projection,
     Result as Outcome, RopeStep,
 };
-use crate::geometry::{Geometry, gemv_geometry};
+use crate::geometry::{Geometries, Geometry, Shape, gemv_geometry};
 use crate::kernel::*;
 use crate::kernels::{Kernels, ROPE_HEADS, ROW_ELEMENTS, format_name};
 use crate::pack::{PackPart, PackPlan, PackedTensor};
@@ -62,6 +62,7 @@ pub(crate) struct Scheduler<'a> {
     graph: &'a Graph,
     context: usize,
     kv: KvFormat,
+    geometries: &'a Geometries,
     tile: usize,
     partials: usize,
     kernels: Kernels,
@@ -74,11 +75,12 @@ pub(crate) struct Scheduler<'a> {
 }
 
 impl<'a> Scheduler<'a> {
-    pub(crate) fn new(graph: &'a Graph, context: usize, kv: KvFormat) -> Self {
+    pub(crate) fn new(graph: &'a Graph, context: usize, options: &'a PlanOptions) -> Self {
         Scheduler {
             graph,
             context,
-            kv,
+            kv: options.kv,
+            geometries: &options.geometries,
             tile: PREFILL_TILE.min(context),
             partials: 0,
             kernels: Kernels::default(),
@@ -471,7 +473,7 @@ impl<'a> Scheduler<'a> {
         if !decode {
             args.push(Arg::Params);
         }
-        let mut geometry = self.geometry(owner, p);
+        let (shape, mut geometry) = self.geometry(owner, p);
         if matches!(epilogue, Epilogue::Gated(_)) {
             // A simdgroup holds gate rows and their up rows.
             geometry.rows_per_simdgroup = geometry.rows_per_simdgroup.next_multiple_of(2);
@@ -487,7 +489,7 @@ impl<'a> Scheduler<'a> {
                 first_row += rows;
             }
             let gemv = |segments: Vec<Segment>, geometry, tokens| {
-                Family::Gemv(Gemv { segments, rows, cols: p.cols, geometry, norm, bias, epilogue, tokens })
+                Family::Gemv(Gemv { segments, rows, cols: p.cols, shape, geometry, norm, bias, epilogue, tokens })
             };
             if decode {
                 choices.push(self.kernels.add(&p.name, gemv(segments, geometry, 1)));
@@ -513,9 +515,9 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    /// The geometry of a projection's matrix-vector kernels. Layers share a grid, so they share it also where their
+    /// The geometry of a projection's matrix-vector kernels, and what it is chosen by. Layers share a grid, so they share it also where their
     /// formats differ: it is that of the format that most of them have, and every kernel works with every geometry.
-    fn geometry(&self, owner: &Owners<'_>, p: &Projection) -> Geometry {
+    fn geometry(&self, owner: &Owners<'_>, p: &Projection) -> (Shape, Geometry) {
         let format = |layer: usize| {
             let widest = p.matrices.iter().max_by_key(|m| m.rows);
             widest.map_or(Format::F32, |m| self.graph.weights[owner.weight(layer, m.weight)].format)
@@ -523,7 +525,9 @@ impl<'a> Scheduler<'a> {
         let formats: Vec<Format> = (0..owner.count()).map(format).collect();
         let count = |format: &Format| formats.iter().filter(|other| *other == format).count();
         let most = formats.iter().rev().max_by_key(|format| count(format)).copied().unwrap_or(Format::F32);
-        gemv_geometry(most, p.matrices.iter().map(|m| m.rows).sum(), p.cols)
+        let shape = Shape { format: most, rows: p.matrices.iter().map(|m| m.rows).sum(), cols: p.cols };
+        let asked = self.geometries.get(&shape).copied();
+        (shape, asked.unwrap_or_else(|| gemv_geometry(shape.format, shape.rows, shape.cols)))
     }
 
     /// Whether the tiles of a projection may hold half operands: its weights have no more range than that, its input
@@ -543,7 +547,7 @@ impl<'a> Scheduler<'a> {
 
     /// Partial sums that a projection of one matrix writes: one a threadgroup.
     fn partials(&self, owner: &Owners<'_>, p: &Projection) -> usize {
-        p.matrices[0].rows.div_ceil(self.geometry(owner, p).rows_per_threadgroup())
+        p.matrices[0].rows.div_ceil(self.geometry(owner, p).1.rows_per_threadgroup())
     }
 
     /// One kernel for all layers, or a table.

@@ -1,4 +1,5 @@
-//! Decode traffic of a Llama-3-8B-shaped plan against the lower bound, for the formats that the documentation quotes.
+//! Decode traffic of a Llama-3-8B-shaped plan against the lower bound, for the formats that the documentation quotes;
+//! formulas of costs; what there is to tune.
 
 mod common;
 
@@ -6,7 +7,9 @@ use common::Sizes;
 use forge_formats::Format;
 use forge_plan::costs::StepSize;
 use forge_plan::formula::{Formula, Linear};
+use forge_plan::geometry::Shape;
 use forge_plan::plan::{Choice, Dim};
+use forge_plan::tuning::tuning;
 use forge_plan::{Plan, PlanOptions, attention, costs, plan};
 
 const SIZES: Sizes = Sizes {
@@ -143,4 +146,28 @@ fn layers_of_different_formats_share_a_grid() {
         tables += 1;
     }
     assert_eq!(tables, 3, "decode, tiles, few tokens");
+}
+
+/// Layers of two formats share a grid, hence a geometry: they are tuned together, and one entry is for both.
+#[test]
+fn layers_of_two_formats_are_tuned_together() {
+    let mut graph = common::llama(Sizes { layers: 3, ..SIZES }, Format::Q4_0);
+    let down = graph.weights.iter_mut().find(|w| w.layer == Some(1) && w.role == "ffn_down").expect("a weight");
+    down.format = Format::Q8_0;
+    let planned = plan(&graph, &PlanOptions::default()).expect("a dense model has a plan");
+    let shapes = tuning(&planned);
+    let both = shapes.iter().find(|tuning| tuning.kernels.len() == 2).expect("a shape with two kernels");
+    assert_eq!(both.shape, Shape { format: Format::Q4_0, rows: SIZES.hidden, cols: SIZES.ffn });
+    assert!((2..=3).contains(&both.variants.len()));
+    assert!(both.variants.iter().all(|variant| variant.kernels.len() == 2));
+    let geometry = both.variants[0].geometry;
+    let options = PlanOptions { geometries: [(both.shape, geometry)].into(), ..PlanOptions::default() };
+    let planned = plan(&graph, &options).expect("a dense model has a plan");
+    let after = tuning(&planned);
+    let after = after.iter().find(|tuning| tuning.shape == both.shape).expect("the same shape");
+    assert_eq!((after.chosen, after.kernels.len()), (geometry, 2));
+    for &id in &after.kernels {
+        let forge_plan::Family::Gemv(gemv) = &planned.kernels[id].family else { panic!("a matrix-vector product") };
+        assert_eq!(gemv.geometry, geometry, "{}", planned.kernels[id].name);
+    }
 }

@@ -13,7 +13,7 @@
 //! * [`memory`]: a bound for what a stranger's template takes.
 //! * [`generation`]: the token loop with stop strings, limits and cancellation.
 //! * [`verify`]: every kernel against a reference implementation.
-//! * [`profile`]: GPU time and bytes of each kernel.
+//! * [`profile`]: GPU time and bytes of each kernel; [`tune`]: which of a few geometries is the fastest.
 //! * [`cli`], [`server`]: what a user touches.
 
 pub mod assets;
@@ -30,6 +30,7 @@ pub mod python_json;
 pub mod sampler;
 pub mod server;
 pub mod tokenizer;
+pub mod tune;
 pub mod verify;
 pub mod weights;
 

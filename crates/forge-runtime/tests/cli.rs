@@ -15,7 +15,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// A program without kernels.
-static CHECKS: Checks = Checks { forge_version: "0", source: &Source::new("", &[]), kernels: &[], costs: &[] };
+static CHECKS: Checks =
+    Checks { forge_version: "0", source: &Source::new("", &[]), kernels: &[], costs: &[], tuning: &common::NO_TUNING };
 
 const HEADER: &str = r#"{"x":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}"#;
 
@@ -234,6 +235,7 @@ fn errors(folder: &Path) {
             "the prompt is 300 tokens long, which does not fit the context of 256 tokens",
         ),
         (&["profile"], "this model has no kernels"),
+        (&["tune"], "this model has no matrix-vector kernels"),
     ] {
         let output = run(&mut command(folder, args));
         let text = stderr(&output);

@@ -1,6 +1,8 @@
 //! Recording dispatches, timing them by kernel, what they cost, and the trace, with two small kernels on the software
 //! device.
 
+mod common;
+
 use forge_runtime::gpu::{Buffer, Dispatch, Gpu, KernelSpec, Source};
 use forge_runtime::profile::{Cost, Pass, Role, Size, measure_bandwidth, profile, trace};
 use forge_runtime::verify::*;
@@ -32,7 +34,8 @@ const fn check(kernel: usize) -> KernelCheck {
 static KERNELS: [KernelCheck; 2] = [check(1), check(0)];
 static COSTS: [Cost; 2] =
     [Cost { bytes: [1, 0, 0, 0, 0], flops: [0; 5] }, Cost { bytes: [100, 10, 0, 1, 0], flops: [0, 0, 0, 7, 0] }];
-static CHECKS: Checks = Checks { forge_version: "0", source: &SOURCE, kernels: &KERNELS, costs: &COSTS };
+static CHECKS: Checks =
+    Checks { forge_version: "0", source: &SOURCE, kernels: &KERNELS, costs: &COSTS, tuning: &common::NO_TUNING };
 
 fn device() -> (Gpu, Buffer) {
     let gpu = Gpu::open(&SOURCE, &SPECS).unwrap_or_else(|error| panic!("{error}"));

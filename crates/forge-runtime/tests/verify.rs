@@ -3,15 +3,11 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-
 use forge_formats::{AffineRow, Format as Stored, Layout, Packer, SourceRows, decode_affine, decode_row};
-use forge_runtime::ModelInfo;
-use forge_runtime::gpu::{KernelSpec, Source};
+use forge_runtime::gpu::{Gpu, KernelSpec, Source};
 use forge_runtime::verify::packed::{Packed, Weight};
 use forge_runtime::verify::*;
 use forge_runtime::weights::Weights;
-use sha2::{Digest, Sha256};
 
 /// xorshift64: bytes without a pattern.
 struct Bytes(u64);
@@ -123,6 +119,12 @@ fn packed_weights_decode_as_their_formats_do() {
 /// Plain kernels of one thread each: what the references say, in MSL.
 const KERNELS: &str = include_str!("fixtures/plain_kernels.metal");
 
+const fn spec(name: &'static str) -> KernelSpec {
+    KernelSpec { name, threads: 1, threadgroup_bytes: 0 }
+}
+
+static KERNEL_TABLE: [KernelSpec; 4] = [spec("rms_norm"), spec("gate_up"), spec("attention"), spec("rope_append")];
+
 const GAMMA: Argument = Argument::read(Role::Gamma, Data::Tensor("gamma"));
 
 static CHECKS: [KernelCheck; 4] = [
@@ -203,39 +205,20 @@ static CHECKS: [KernelCheck; 4] = [
     },
 ];
 
-/// A weights file with a gamma of 32 and a matrix of 8 rows of 32, and a description of the program it belongs to.
-fn weights_file(folder: &Path) -> (PathBuf, &'static ModelInfo) {
-    let mut header = br#"{"gamma":{"dtype":"F32","shape":[32],"data_offsets":[0,128]},"matrix":{"dtype":"F32","shape":[8,32],"data_offsets":[128,1152]}}"#.to_vec();
-    header.resize(header.len().next_multiple_of(256) - 8, b' ');
-    let mut bytes = [&(header.len() as u64).to_le_bytes()[..], &header].concat();
-    let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    bytes.extend((0..288).flat_map(|i| ((i as f32 * 0.37).sin()).to_le_bytes()));
-    let path = folder.join("weights.safetensors");
-    std::fs::write(&path, &bytes).expect("writes");
-    let spec = |name| KernelSpec { name, threads: 1, threadgroup_bytes: 0 };
-    let kernels = ["rms_norm", "gate_up", "attention", "rope_append"].map(spec);
-    let info = ModelInfo {
-        weights_bytes: bytes.len() as u64,
-        weights_header_sha256: digest.leak(),
-        kernels: Box::leak(Box::new(kernels)),
-        trained_context: 512,
-        ..common::INFO
-    };
-    (path, Box::leak(Box::new(info)))
-}
-
 /// Names of the kernels that fail, with what is said of them.
 fn failing(metal: &'static str) -> Vec<(&'static str, String)> {
     let folder = tempfile::tempdir().expect("a folder");
-    let (path, info) = weights_file(folder.path());
+    let (path, info) = common::weights_file(folder.path(), &KERNEL_TABLE);
     let weights = Weights::open(&path, info).expect("the weights");
     let checks = Checks {
         forge_version: "0",
         source: Box::leak(Box::new(Source::new(metal, &[]))),
         kernels: &CHECKS,
         costs: &[],
+        tuning: &common::NO_TUNING,
     };
-    let verifier = Verifier::new(&checks, info, &weights).expect("a device");
+    let gpu = Gpu::open(checks.source, info.kernels).expect("a device");
+    let verifier = Verifier::new(&gpu, &checks, info, &weights).expect("memory");
     let mut failing = Vec::new();
     for check in verifier.checks() {
         let faults = verifier.run(check).filter_map(|outcome| outcome.fault);

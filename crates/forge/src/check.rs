@@ -53,6 +53,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Error> {
         context: args.context,
         kv: args.kv,
         quantize: None,
+        tuning: None,
         force: false,
         quiet: true,
     })?;
@@ -96,10 +97,17 @@ fn gate(project: &Path) -> Result<Verdict, Error> {
         let path = project.join(name);
         fs::read_to_string(&path).map_err(Error::io(&path))
     };
-    let (source, model) = (read("shaders/kernels.metal")?, read("src/model.rs")?);
-    let threads = msl_gate::dispatched_threads(&model);
-    let options = GateOptions { threads: &threads, ..GateOptions::default() };
-    let faults = msl_gate::check(&source, "shaders/kernels.metal", &options)?;
+    let (mut source, mut tables) = (read("shaders/kernels.metal")?, read("src/model.rs")?);
+    let check = |source: &str, file: &str, tables: &str| {
+        let threads = msl_gate::dispatched_threads(tables);
+        msl_gate::check(source, file, &GateOptions { threads: &threads, ..GateOptions::default() })
+    };
+    let mut faults = check(&source, "shaders/kernels.metal", &tables)?;
+    if faults.is_empty() && project.join("shaders/tuning.metal").is_file() {
+        source += &read("shaders/tuning.metal")?;
+        tables += &read("src/tuning.rs")?;
+        faults = check(&source, "shaders/tuning.metal after kernels.metal", &tables)?;
+    }
     let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
     Ok(if lines.is_empty() { Verdict::Passed } else { Verdict::Failed(lines.join("\n")) })
 }

@@ -40,6 +40,7 @@ enum Command {
   forge gen ./Llama-3.2-1B-Instruct -o llama --context 4096
   forge gen ./Llama-3.2-1B-Instruct -o llama --quantize q4_k
   forge gen model.gguf -o my-model --force      regenerate; edited files are kept as copies
+  forge gen model.gguf -o my-model --force --tuning tuning.json
 
 The folder appears when everything in it is complete. An interrupted or failed run leaves nothing behind.")]
 pub struct GenArgs {
@@ -62,6 +63,9 @@ pub struct GenArgs {
     /// quantised already and those whose rows are no whole number of blocks stay as they are
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub quantize: Option<Quantize>,
+    /// Geometries of kernels, from the generated program's tune command
+    #[arg(long, value_name = "FILE")]
+    pub tuning: Option<PathBuf>,
     /// Regenerate an existing project: replaces what forge wrote and keeps copies of edited files
     #[arg(long)]
     pub force: bool,

@@ -32,6 +32,14 @@ pub enum Error {
     /// The folder cannot be written.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// A tuning file that cannot be used.
+    #[error("{path}: {reason}")]
+    Tuning {
+        /// The file.
+        path: PathBuf,
+        /// The key, and what is wrong with it.
+        reason: String,
+    },
     /// A file or program that cannot be opened.
     #[error("{path}: {source}")]
     Io {

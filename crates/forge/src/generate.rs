@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cli::{GenArgs, Kv, warn};
 use crate::output::{PackedWeights, Report, Staging, Target, hex};
+use crate::tuning::Tuning;
 use crate::{Error, interrupt, progress, quantize, units};
 
 /// Name of the packed weights in a project.
@@ -39,7 +40,12 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
         Some(format) => forge_plan::quantize(&mut checkpoint.graph, format.into())?,
         None => Vec::new(),
     };
-    let plan = plan(&checkpoint.graph, &PlanOptions { context: args.context, kv: args.kv.into() })?;
+    let tuning = args.tuning.as_deref().map(Tuning::read).transpose()?.unwrap_or_default();
+    let options = PlanOptions { context: args.context, kv: args.kv.into(), geometries: tuning.geometries() };
+    let plan = plan(&checkpoint.graph, &options)?;
+    if let Some(path) = &args.tuning {
+        tuning.check(path, &plan)?;
+    }
     interrupt::check()?;
     let header = Header::new(&plan.weights);
     let options = render_options(args);
@@ -212,6 +218,9 @@ fn render_options(args: &GenArgs) -> RenderOptions {
     }
     if let Some(format) = args.quantize.and_then(|format| format.to_possible_value()) {
         let _ = write!(command, " --quantize {}", format.get_name());
+    }
+    if let Some(tuning) = &args.tuning {
+        let _ = write!(command, " --tuning {}", file_name(tuning));
     }
     RenderOptions { name, source, command }
 }

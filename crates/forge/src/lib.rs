@@ -13,6 +13,7 @@ pub mod output;
 mod plan_report;
 mod progress;
 mod quantize;
+mod tuning;
 mod units;
 
 pub use error::Error;

@@ -329,3 +329,39 @@ fn a_full_disk() {
         drop(disk);
     }
 }
+
+#[test]
+fn tuning_files() {
+    let scratch = Scratch::new();
+    let entry = |format: &str, rows: u64, cols: u64, geometry: [u64; 3]| {
+        let [rows_per_simdgroup, simdgroups, split] = geometry;
+        let geometry = json!({ "rows_per_simdgroup": rows_per_simdgroup, "simdgroups": simdgroups, "split": split });
+        json!({ "format": format, "rows": rows, "cols": cols, "geometry": geometry })
+    };
+    let file = |version: u64, entries: &[Value]| {
+        let text = json!({ "forge_tuning": version, "geometries": entries }).to_string();
+        scratch.file("tuning.json", text.as_bytes())
+    };
+    let good = entry("BF16", 64, 64, [2, 4, 1]);
+    for (version, entries, words) in [
+        (2, &[][..], "forge_tuning: 2 is not 1"),
+        (1, &[good.clone(), entry("Q9_9", 64, 64, [2, 4, 1])], "geometries[1].format: unknown"),
+        (
+            1,
+            &[entry("BF16", 64, 65, [2, 4, 1])],
+            "geometries[0]: this model has no matrix-vector product of BF16 [64, 65]",
+        ),
+        (1, &[entry("BF16", 64, 64, [2, 3, 1])], "geometries[0].geometry.simdgroups: 3 is not 1, 2, 4 or 8"),
+        (1, &[entry("BF16", 320, 64, [1, 4, 1])], "geometries[0].geometry.rows_per_simdgroup: 1 is odd"),
+        (1, &[good.clone(), good.clone()], "geometries[1]: BF16 [64, 64] for the second time"),
+    ] {
+        let path = file(version, entries);
+        assert_fails(&hf(), &["--tuning", path.to_str().unwrap()], &["tuning.json: ", words]);
+    }
+    assert_fails(&hf(), &["--tuning", "no-such.json"], &["no-such.json: "]);
+    let output = generate(&hf(), &scratch.join("tuned"), &["--quiet", "--tuning", file(1, &[good]).to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let kernels = fs::read_to_string(scratch.join("tuned/shaders/kernels.metal")).unwrap();
+    assert!(kernels.contains("// [64, 64] bf16: 2 rows per simdgroup, 4 simdgroups per threadgroup\n"));
+    assert!(kernels.contains("-o tuned --tuning tuning.json\n"), "the command is part of the file");
+}

@@ -34,7 +34,7 @@ impl Default for GateOptions<'_> {
     }
 }
 
-/// Threads per threadgroup of each kernel, from the table in a generated project's `model.rs`: lines that begin with
+/// Threads per threadgroup of each kernel, from the table in a generated project's `model.rs` or `tuning.rs`: lines that begin with
 /// `KernelSpec { name: "NAME", threads: N,`.
 pub fn dispatched_threads(model: &str) -> Vec<(&str, u32)> {
     let spec = |line| {

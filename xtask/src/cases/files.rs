@@ -51,6 +51,8 @@ pub fn context(case: &Case) -> Result<Option<String>> {
 pub struct Variant {
     /// Argument of `--quantize`.
     pub quantize: Option<String>,
+    /// Argument of `--tuning`.
+    pub tuning: Option<String>,
     /// Argument of `--kv`.
     pub kv: &'static str,
     /// Largest absolute difference of a logit.
@@ -64,7 +66,7 @@ impl Variant {
     /// # Errors
     /// An unreadable reference.
     pub fn all(case: &Case, checkpoint: &Checkpoint, quantize: &[String]) -> Result<Vec<Self>> {
-        let half = Self { quantize: None, kv: "f16", bound: HALF_BOUND };
+        let half = Self { quantize: None, tuning: None, kv: "f16", bound: HALF_BOUND };
         if !checkpoint.exact {
             return Ok(vec![half]);
         }

@@ -39,6 +39,9 @@ pub struct Options {
     /// GGUF file of that format
     #[arg(long, value_name = "FORMAT")]
     pub quantize: Vec<String>,
+    /// Generate with the geometries of this file
+    #[arg(long, value_name = "FILE")]
+    pub tuning: Option<String>,
     /// Exit with 0 although some checkpoints are not supported
     #[arg(long)]
     pub allow_unsupported: bool,
@@ -82,7 +85,8 @@ pub fn run(options: &Options) -> Result<Totals> {
             if options.format.is_empty() || options.format.contains(&checkpoint.label) {
                 let jobs = Variant::all(case, checkpoint, &options.quantize)?;
                 let chosen = |variant: &Variant| options.kv.as_ref().is_none_or(|kv| kv == variant.kv);
-                run_checkpoint(&forge, case, checkpoint, jobs.into_iter().filter(chosen), &mut report)?;
+                let jobs = jobs.into_iter().filter(chosen).map(|job| Variant { tuning: options.tuning.clone(), ..job });
+                run_checkpoint(&forge, case, checkpoint, jobs, &mut report)?;
             }
         }
     }
@@ -179,6 +183,9 @@ fn run_variant(
     let context = files::context(case)?;
     if let Some(context) = &context {
         args.extend(["--context", context]);
+    }
+    if let Some(file) = &variant.tuning {
+        args.extend(["--tuning", file]);
     }
     match forge.generate(&checkpoint.path, &project, &args)? {
         Generated::Done => {}

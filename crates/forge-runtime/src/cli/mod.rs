@@ -12,6 +12,7 @@ mod profile;
 mod serve;
 mod terminal;
 mod tokenize;
+mod tune;
 mod verify;
 
 use std::path::PathBuf;
@@ -62,6 +63,8 @@ enum Command {
     Bench(bench::Options),
     /// Measure GPU time and bytes of each kernel.
     Profile(profile::Options),
+    /// Find the fastest geometry of each matrix-vector kernel on this device.
+    Tune(tune::Options),
     /// Check that the weights are whole, and every kernel against a reference on this device.
     Verify,
 }
@@ -174,6 +177,7 @@ pub fn run<M: LanguageModel + 'static>(
         Command::Info => info::run(&program),
         Command::Bench(options) => bench::run(program, &options),
         Command::Profile(options) => profile::run(program, &options),
+        Command::Tune(options) => tune::run(program, &options),
         Command::Verify => verify::run(&program),
     };
     match result {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
+use super::super::gpu::Gpu;
 use super::super::verify::Verifier;
 use super::super::weights::{Weights, verify};
 use super::super::{Error, LanguageModel, Result};
@@ -24,7 +25,8 @@ pub(super) fn run<M: LanguageModel + 'static>(program: &Program<M>) -> Result<()
 /// The report on all kernels, fit to paste into an issue.
 fn kernels<M>(program: &Program<M>, weights: &Weights) -> Result<()> {
     let (info, checks) = (program.info, program.checks);
-    let verifier = Verifier::new(checks, info, weights)?;
+    let gpu = Gpu::open(checks.source, info.kernels)?;
+    let verifier = Verifier::new(&gpu, checks, info, weights)?;
     let kernels: String =
         Sha256::digest(checks.source.metal).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     terminal::print(&format!(

@@ -12,7 +12,7 @@ mod run;
 mod sampling;
 mod table;
 
-use super::gpu::{Gpu, Mapped};
+use super::gpu::{Gpu, Kernel, Mapped};
 use super::weights::Weights;
 use super::{ModelInfo, Result};
 use compare::Comparison;
@@ -25,7 +25,7 @@ pub struct Verifier<'a> {
     checks: &'a Checks,
     info: &'static ModelInfo,
     weights: &'a Weights,
-    gpu: Gpu,
+    gpu: &'a Gpu,
     mapped: Mapped,
 }
 
@@ -45,12 +45,11 @@ pub struct Outcome {
 }
 
 impl<'a> Verifier<'a> {
-    /// Opens the device and maps the weights.
+    /// Maps the weights for a device that was opened with the model's kernels.
     ///
     /// # Errors
-    /// What [`Gpu::open`] and [`Gpu::import`] report.
-    pub fn new(checks: &'a Checks, info: &'static ModelInfo, weights: &'a Weights) -> Result<Self> {
-        let gpu = Gpu::open(checks.source, info.kernels)?;
+    /// What [`Gpu::import`] reports.
+    pub fn new(gpu: &'a Gpu, checks: &'a Checks, info: &'static ModelInfo, weights: &'a Weights) -> Result<Self> {
         let mapped = gpu.import("weights", weights.map(), weights.largest())?;
         Ok(Self { checks, info, weights, gpu, mapped })
     }
@@ -72,15 +71,20 @@ impl<'a> Verifier<'a> {
 
     /// Runs one check for each of its numbers of rows.
     pub fn run(&self, check: &KernelCheck) -> impl Iterator<Item = Outcome> {
-        check.rows.iter().map(|&rows| self.run_rows(check, rows))
+        self.run_kernel(check, self.gpu.kernel(check.kernel))
     }
 
-    fn run_rows(&self, check: &KernelCheck, rows: usize) -> Outcome {
-        let bench = Bench { gpu: &self.gpu, weights: self.weights, mapped: &self.mapped };
+    /// Runs one check with a kernel in place of its own.
+    pub fn run_kernel(&self, check: &KernelCheck, kernel: &Kernel) -> impl Iterator<Item = Outcome> {
+        check.rows.iter().map(|&rows| self.run_rows(check, kernel, rows))
+    }
+
+    fn run_rows(&self, check: &KernelCheck, kernel: &Kernel, rows: usize) -> Outcome {
+        let bench = Bench { gpu: self.gpu, weights: self.weights, mapped: &self.mapped };
         let mut comparison = Comparison::default();
         let mut fault = None;
         for case in cases(&check.operation, rows, self.info.trained_context) {
-            match Run::new(&bench, check, self.name(check), &case) {
+            match Run::new(&bench, check, kernel, &case) {
                 Ok(run) => reference::check(&check.operation, &run, &mut comparison),
                 Err(error) => {
                     fault = Some(error.to_string());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::Result;
-use super::super::gpu::{Buffer, Gpu, Mapped, Slice, pool};
+use super::super::gpu::{Buffer, Gpu, Kernel, Mapped, Slice, pool};
 use super::super::sampler::StepSampling;
 use super::super::weights::Weights;
 use super::packed::{Format, Packed, half};
@@ -46,11 +46,12 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Runs `check` as `case` says.
+    /// Runs `check` with `kernel` as `case` says.
     ///
     /// # Errors
     /// A tensor that is missing, no memory, or what the device reports.
-    pub fn new(bench: &Bench<'a>, check: &KernelCheck, name: &str, case: &'a Case) -> Result<Self> {
+    pub fn new(bench: &Bench<'a>, check: &KernelCheck, kernel: &Kernel, case: &'a Case) -> Result<Self> {
+        let name = kernel.name();
         let mut before = BTreeMap::new();
         let mut buffers: BTreeMap<Role, Buffer> = BTreeMap::new();
         let mut slices: Vec<Slice> = Vec::new();
@@ -76,7 +77,7 @@ impl<'a> Run<'a> {
         let pending = pool(|| {
             let mut commands = bench.gpu.commands(name);
             let arguments: Vec<&Slice> = slices.iter().collect();
-            commands.dispatch(bench.gpu.kernel(check.kernel), &arguments, grid.map(|count| count as u32));
+            commands.dispatch(kernel, &arguments, grid.map(|count| count as u32));
             commands.commit()
         });
         pending.wait()?;

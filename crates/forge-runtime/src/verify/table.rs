@@ -2,6 +2,7 @@
 
 use super::super::gpu::Source;
 use super::super::profile::Cost;
+use super::super::tune::Tuning;
 pub use super::packed::Format;
 
 /// Every kernel of a project, for `verify`, `profile` and `tune`.
@@ -15,6 +16,8 @@ pub struct Checks {
     pub kernels: &'static [KernelCheck],
     /// What each kernel moves and computes, in the same order.
     pub costs: &'static [Cost],
+    /// Other geometries of the matrix-vector kernels.
+    pub tuning: &'static Tuning,
 }
 
 /// One kernel, how the schedule dispatches it, and what it computes.

@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use forge_runtime::assets::Text;
+use forge_runtime::gpu::{KernelSpec, Source};
+use forge_runtime::tune::Tuning;
 use forge_runtime::{Assets, Error, LanguageModel, LogitRows, ModelInfo, Result};
+use sha2::{Digest, Sha256};
 
 pub fn fixture(model: &str, file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(model).join(file)
@@ -32,6 +35,9 @@ pub fn text(model: &str) -> Arc<Text> {
     Arc::new(Text::load(&assets(model)).expect("fixtures load"))
 }
 
+/// Nothing to tune.
+pub static NO_TUNING: Tuning = Tuning { source: &Source::text("tuning.metal", ""), kernels: &[], shapes: &[] };
+
 pub const VOCAB: usize = 2048;
 pub const TILE: usize = 8;
 
@@ -50,6 +56,25 @@ pub static INFO: ModelInfo = ModelInfo {
     prefill_tile: TILE,
     kernels: &[],
 };
+
+/// A weights file with a gamma of 32 and a matrix of 8 rows of 32, and a description of the program it belongs to.
+pub fn weights_file(folder: &Path, kernels: &'static [KernelSpec]) -> (PathBuf, &'static ModelInfo) {
+    let mut header = br#"{"gamma":{"dtype":"F32","shape":[32],"data_offsets":[0,128]},"matrix":{"dtype":"F32","shape":[8,32],"data_offsets":[128,1152]}}"#.to_vec();
+    header.resize(header.len().next_multiple_of(256) - 8, b' ');
+    let mut bytes = [&(header.len() as u64).to_le_bytes()[..], &header].concat();
+    let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.extend((0..288).flat_map(|i| ((i as f32 * 0.37).sin()).to_le_bytes()));
+    let path = folder.join("weights.safetensors");
+    std::fs::write(&path, &bytes).expect("writes");
+    let info = ModelInfo {
+        weights_bytes: bytes.len() as u64,
+        weights_header_sha256: digest.leak(),
+        kernels,
+        trained_context: 512,
+        ..INFO
+    };
+    (path, Box::leak(Box::new(info)))
+}
 
 /// Logits are a hash of the tokens so far, so that every token counts. With a script, the tokens after a prompt are the script's.
 #[derive(Default)]
