@@ -185,3 +185,33 @@ fn inspect_tells_sizes_formats_and_memory() {
     }
     assert!(!text.contains('\u{1b}'), "colour where there is no terminal");
 }
+
+#[test]
+fn inspect_accounts_for_every_kernel() {
+    let args = ["inspect", "--context", "64", "--plan", "--prompt", "40", "--bandwidth", "100"];
+    let output = forge().args(args).arg(gguf()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (_, plan) = text.split_once("Decode, one token after 63 others").expect("the table of a token");
+    let (decode, prompt) = plan.split_once("Prompt of 40 tokens in 1 tile").expect("the table of a prompt");
+    for (table, kernel) in [(decode, "down_proj "), (prompt, "down_proj_tile ")] {
+        let row = |name: &str| {
+            let row =
+                table.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_else(|| panic!("{table}"));
+            row.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        // One dispatch for each of the three layers, each behind a barrier.
+        assert_eq!(row(kernel)[1..3], ["3", "3"], "{table}");
+        let sum: u64 = table
+            .lines()
+            .skip(2)
+            .take_while(|line| !line.trim_start().starts_with("in all"))
+            .map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap())
+            .sum();
+        assert_eq!(row("in all")[2], sum.to_string(), "{table}");
+        assert!(table.contains("of the lower bound"), "{table}");
+    }
+    assert!(text.contains("100 GB/s") && !text.contains("M1, 68 GB/s"), "{text}");
+    let refused = forge().args(["inspect", "--prompt", "40"]).arg(gguf()).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+}
