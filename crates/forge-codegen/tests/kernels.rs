@@ -167,7 +167,9 @@ fn signed_sums() {
 fn every_weight_is_read_once_per_tile_of_64_tokens() {
     let sizes =
         Sizes { hidden: 256, ffn: 512, heads: 4, kv_heads: 2, head_dim: 64, vocab: 256, layers: 1, context: 512 };
-    println!("format, tokens: bytes of weights a weight and tile; of input; barriers; 8x8 products a product");
+    println!(
+        "format, tokens: bytes of weights a weight and tile; of input; barriers; 8x8 products a product; threadgroup bytes read and written a product"
+    );
     // Four weights at a time: their codes (where they have 4 bits, half of the word read) and their block's scale.
     for (format, weight_bytes) in [(Format::F16, 2.0), (Format::Q8_0, 1.5), (Format::Q4_0, 1.5)] {
         let (plan, text) = emitted(sizes, format);
@@ -188,11 +190,18 @@ fn every_weight_is_read_once_per_tile_of_64_tokens() {
             // An 8x8 product is 512 products: none is done twice.
             let products = (tiles * 64 * weights) as u64;
             assert_eq!(counters.matrix_operations * 512, products, "{format}, {tokens} tokens");
+            let shared = [counters.threadgroup_bytes_read, counters.threadgroup_bytes_written];
+            let shared = shared.map(|bytes| bytes as f64 / products as f64);
+            if tokens % 64 == 0 {
+                assert_eq!(shared, [0.140625, 0.078125], "{format}, {tokens} tokens: threadgroup bytes");
+            }
             println!(
-                "{format}, {tokens}: {read}; {}; 1/{}; 1/{}",
+                "{format}, {tokens}: {read}; {}; 1/{}; 1/{}; {}; {}",
                 counters.bindings[1].bytes_read as f64 / (weights * tiles) as f64,
                 products / counters.barriers,
-                products / counters.matrix_operations
+                products / counters.matrix_operations,
+                shared[0],
+                shared[1]
             );
         }
     }

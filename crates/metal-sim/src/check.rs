@@ -43,8 +43,18 @@ struct HostBinding {
     used: u32,
 }
 
+/// `Counters` of `msl_rt.h`.
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct HostCounters {
+    barriers: u64,
+    matrix_operations: u64,
+    threadgroup_bytes_read: u64,
+    threadgroup_bytes_written: u64,
+}
+
 pub(crate) type CheckBegin = unsafe extern "C" fn(*mut c_void, *mut c_void, u32, *mut c_void, u32) -> bool;
-pub(crate) type CheckEnd = unsafe extern "C" fn(*mut c_void, *mut u64, *mut u64);
+pub(crate) type CheckEnd = unsafe extern "C" fn(*mut c_void, *mut HostCounters);
 
 /// Overlapping bindings of one buffer, in memory of their own during the dispatch.
 struct Region {
@@ -309,11 +319,11 @@ pub(crate) fn run(
         return Err(Error::WorkerMemory);
     }
     let groups = dispatch.threadgroups.iter().map(|groups| u64::from(*groups)).product();
-    let (mut barriers, mut matrix_operations) = (0, 0);
+    let mut counted = HostCounters::default();
     // SAFETY: every binding points to memory of its length, which checked mode does not leave
     unsafe {
         worker.run(&dispatch.kernel, &pointers, dispatch.threadgroups, dispatch.threads, 0..groups);
-        end(worker.pointer(), &raw mut barriers, &raw mut matrix_operations);
+        end(worker.pointer(), &raw mut counted);
     }
     let name = dispatch.kernel.name();
     let mut reports = worker.take_reports(name);
@@ -341,6 +351,14 @@ pub(crate) fn run(
         region.copy_out();
     }
     reports.extend(segment.add(name, regions));
-    let counters = DispatchCounters { kernel: name.to_owned(), bindings, barriers, matrix_operations };
+    let HostCounters { barriers, matrix_operations, threadgroup_bytes_read, threadgroup_bytes_written } = counted;
+    let counters = DispatchCounters {
+        kernel: name.to_owned(),
+        bindings,
+        barriers,
+        matrix_operations,
+        threadgroup_bytes_read,
+        threadgroup_bytes_written,
+    };
     Ok((reports, counters))
 }

@@ -30,4 +30,8 @@ pub struct DispatchCounters {
     pub barriers: u64,
     /// Products of 8x8 matrices, each counted once for a simdgroup.
     pub matrix_operations: u64,
+    /// Bytes of all loads from threadgroup memory.
+    pub threadgroup_bytes_read: u64,
+    /// Bytes of all stores to threadgroup memory.
+    pub threadgroup_bytes_written: u64,
 }

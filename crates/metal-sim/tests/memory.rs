@@ -5,7 +5,7 @@ mod common;
 use std::sync::{Arc, LazyLock};
 
 use common::{floats, library, read_floats, reports, run};
-use metal_sim::{Binding, BindingCounters, Buffer, Device, Error, Library};
+use metal_sim::{Binding, BindingCounters, Buffer, Device, DispatchCounters, Error, Library};
 
 static CHECKED: LazyLock<Library> =
     LazyLock::new(|| library(include_str!("kernels/memory.metal"), "memory.metal", true));
@@ -168,6 +168,11 @@ fn counters_of_a_dispatch() {
     let timing = run(library, &device, "barriers", &[&x], [1, 1, 1], [64, 1, 1]).expect("runs clean");
     assert_eq!((timing.counters[0].barriers, timing.counters[0].matrix_operations), (3, 6));
     assert_eq!(read_floats(&x), [25.0; 64]);
+
+    let timing = run(library, &device, "shares", &[&x], [1, 1, 1], [64, 1, 1]).expect("runs clean");
+    let shared = |c: &DispatchCounters| (c.threadgroup_bytes_read, c.threadgroup_bytes_written);
+    assert_eq!(shared(&timing.counters[0]), (512, 256));
+    assert_eq!(read_floats(&x), [50.0; 64]);
 }
 
 #[test]

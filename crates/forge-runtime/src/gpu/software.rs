@@ -317,6 +317,8 @@ fn counted(label: &str, dispatches: &[metal_sim::DispatchCounters]) -> String {
             "kernel": d.kernel,
             "barriers": d.barriers,
             "matrix_operations": d.matrix_operations,
+            "threadgroup_bytes_read": d.threadgroup_bytes_read,
+            "threadgroup_bytes_written": d.threadgroup_bytes_written,
             "bindings": bindings,
         })
     };

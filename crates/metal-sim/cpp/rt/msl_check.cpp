@@ -301,6 +301,7 @@ static MSL_AI void access(void* p, size_t n, bool write, bool atomic, uintptr_t 
   for (unsigned i = 0; i < c->tg_count; i++) {
     Region& r = c->tg[i];
     if (a < r.lo || a + n > r.hi) continue;
+    (write ? w->counters.threadgroup_bytes_written : w->counters.threadgroup_bytes_read) += n;
     check_alignment(w, r, a, n, write, pc, align);
     return touch(w, r, a, n, write, atomic, pc);
   }
@@ -350,15 +351,15 @@ MSL_EXPORT bool msl_check_begin(Worker* w, HostRegion* regions, uint32_t region_
     if (count == 1) c->regions[i].only = &bindings[c->regions[i].first_binding];
     if (writable && !(c->regions[i].cells = map_cells(regions[i].len))) return false;
   }
-  w->barriers = w->matrix_ops = 0;
+  w->counters = {};
   return true;
 }
-MSL_EXPORT void msl_check_end(Worker* w, uint64_t* barriers, uint64_t* matrix_ops) {
+MSL_EXPORT void msl_check_end(Worker* w, Counters* counters) {
   Check* c = w->check;
   for (unsigned i = 0; i < c->region_count; i++)
     if (c->regions[i].cells) munmap(c->regions[i].cells, (c->regions[i].hi - c->regions[i].lo + 1) * sizeof(Cell));
   c->region_count = 0;
-  *barriers = w->barriers, *matrix_ops = w->matrix_ops;
+  *counters = w->counters;
 }
 MSL_EXPORT void msl_check_free(Worker* w) {
   if (!w->check) return;

@@ -228,7 +228,7 @@ static void release_barrier(Worker* w) {
   if (waiting != w->thread_count)
     report(w, "threadgroup_barrier at line %u reached by %u of %u threads; the others have returned", line(site),
            waiting, w->thread_count);
-  w->barriers++;
+  w->counters.barriers++;
   check_barrier(w, flags);
   for (unsigned i = 0; i < w->simdgroup_count; i++) {
     Simdgroup* g = &w->sg[i];
@@ -330,7 +330,7 @@ void matrix_products(Simdgroup* g, uint32_t lanes) {
   }
   for (unsigned i = 0; i < active; i++) g->products[lane[i]] = 0;
   g->products_done++;
-  worker()->matrix_ops += count;
+  worker()->counters.matrix_ops += count;
 }
 
 static void fibre_main() {

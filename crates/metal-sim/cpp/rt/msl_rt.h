@@ -73,6 +73,12 @@ struct TgSlot {
 
 struct Check;
 
+// What a run did; as the host has it.
+struct Counters {
+  uint64_t barriers, matrix_ops;
+  uint64_t threadgroup_bytes_read, threadgroup_bytes_written;
+};
+
 struct Worker {
   void* sp[MAX_THREADS];  // of suspended fibres
   void* main_sp;
@@ -88,7 +94,7 @@ struct Worker {
   uint32_t arena_used, group_bytes;  // with gaps / as the GPU counts them
   char* reports;                     // NUL-separated
   size_t reports_len, reports_cap, report_count;
-  uint64_t barriers, matrix_ops;
+  Counters counters;
   Check* check;
   Simdgroup sg[MAX_SIMDGROUPS];
 };

@@ -28,3 +28,11 @@ kernel void barriers(device float* x [[buffer(0)]], uint i [[thread_position_in_
   }
   x[i] = c.thread_elements()[0];
 }
+
+// 64 threads: each stores 4 bytes to threadgroup memory and loads 8.
+kernel void shares(device float* x [[buffer(0)]], uint i [[thread_index_in_threadgroup]]) {
+  threadgroup float t[64];
+  t[i] = x[i];
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  x[i] = t[63 - i] + t[i];
+}
