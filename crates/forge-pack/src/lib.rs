@@ -18,6 +18,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+use std::time::Duration;
 
 use forge_formats::Deviation;
 use forge_frontend::Checkpoint;
@@ -32,6 +33,8 @@ use jobs::{Job, jobs};
 
 /// Threads that convert and write.
 const WORKERS: usize = 2;
+/// How often what was written is sent on to the disk.
+const SYNC_INTERVAL: Duration = Duration::from_millis(20);
 /// Bytes read back at a time to digest the file.
 const CHUNK: usize = 1 << 20;
 
@@ -119,9 +122,19 @@ impl Packing<'_> {
                 });
             }
             drop(done);
+            // The disk works while the processors do, rather than after them.
+            let syncing = scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    thread::sleep(SYNC_INTERVAL);
+                    output.file.sync_data().map_err(io_error("write", output.path))?;
+                }
+                Ok(())
+            });
             let digest = follow(output, &ends, &finished, &mut progress);
             stop.store(true, Ordering::Relaxed);
-            digest
+            let synced = syncing.join().expect("syncing does not panic");
+            let digest = digest?;
+            synced.map(|()| digest)
         })?;
         // In file order, so that sums do not depend on which worker was first.
         let mut deviations: BTreeMap<WeightId, Deviation> = BTreeMap::new();
