@@ -13,6 +13,7 @@ use forge_plan::plan::Schedule;
 use forge_plan::{Family, Plan, PlanOptions};
 use serde::Deserialize;
 
+use crate::forge::constant;
 use crate::{demo, shell};
 
 /// A run of the program, and how many tokens it is of.
@@ -56,7 +57,7 @@ pub fn main() -> Result<()> {
     let options = PlanOptions::default();
     let plan = forge_plan::plan(&checkpoint.graph, &options)?;
     let model = std::fs::read_to_string(project.join("src/model.rs"))?;
-    let tile = demo::constant(&model, "LOGITS_TILE")?;
+    let tile = constant(&model, "LOGITS_TILE")?;
     let mut compared = 0;
     for run in RUNS {
         let counted = counted(&project, &program, run, plan.config.vocab_size)?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::forge::{Forge, build_project};
 use crate::shell;
@@ -38,16 +38,4 @@ pub fn project() -> Result<(PathBuf, PathBuf)> {
     println!("Building it (the first time takes some minutes) ...");
     let program = build_project(&project)?;
     Ok((project, program))
-}
-
-/// The value of `pub const NAME: usize = VALUE;` in an emitted `model.rs`.
-///
-/// # Errors
-/// It has none.
-pub fn constant(model: &str, name: &str) -> Result<usize> {
-    let start = format!("const {name}: usize = ");
-    let digits =
-        |line: &str| Some(line.trim_start_matches("pub ").strip_prefix(&start)?.strip_suffix(';')?.replace('_', ""));
-    let value = model.lines().find_map(|line| digits(line)?.parse().ok());
-    value.with_context(|| format!("model.rs has no {name}"))
 }

@@ -86,6 +86,18 @@ impl Forge {
     }
 }
 
+/// The value of `pub const NAME: usize = VALUE;` in an emitted `model.rs`.
+///
+/// # Errors
+/// It has none.
+pub fn constant(model: &str, name: &str) -> Result<usize> {
+    let start = format!("const {name}: usize = ");
+    let digits =
+        |line: &str| Some(line.trim_start_matches("pub ").strip_prefix(&start)?.strip_suffix(';')?.replace('_', ""));
+    let value = model.lines().find_map(|line| digits(line)?.parse().ok());
+    value.with_context(|| format!("model.rs has no {name}"))
+}
+
 /// What to do about the compiler's warnings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Warnings {

@@ -45,9 +45,7 @@ impl Graph {
     pub fn parameters(&self) -> u64 {
         self.weights.iter().map(|weight| weight.rows as u64 * weight.cols as u64).sum()
     }
-}
 
-impl Graph {
     /// The context that a model is built for unless another is asked for, in tokens: the trained one, or the longest for
     /// which the frequencies of short texts hold.
     pub fn default_context(&self) -> usize {

@@ -124,14 +124,17 @@ impl Packing<'_> {
             drop(done);
             // The disk works while the processors do, rather than after them.
             let syncing = scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    thread::sleep(SYNC_INTERVAL);
+                loop {
+                    thread::park_timeout(SYNC_INTERVAL);
+                    if stop.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
                     output.file.sync_data().map_err(io_error("write", output.path))?;
                 }
-                Ok(())
             });
             let digest = follow(output, &ends, &finished, &mut progress);
             stop.store(true, Ordering::Relaxed);
+            syncing.thread().unpark();
             let synced = syncing.join().expect("syncing does not panic");
             let digest = digest?;
             synced.map(|()| digest)

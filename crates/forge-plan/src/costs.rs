@@ -132,11 +132,6 @@ pub fn decode(plan: &Plan, position: usize) -> PassCost {
     pass(plan, &dispatches(plan, &plan.decode, size), lower_bound(plan, &plan.decode, size))
 }
 
-/// A tile of `rows` tokens after `position` others, without logits.
-pub fn prefill(plan: &Plan, rows: usize, position: usize) -> PassCost {
-    prompt(plan, rows, position)
-}
-
 /// `tokens` tokens after `position` others, in tiles, without logits.
 pub fn prompt(plan: &Plan, tokens: usize, position: usize) -> PassCost {
     let schedule = Schedule { head: Vec::new(), ..plan.prefill.clone() };

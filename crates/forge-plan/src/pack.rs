@@ -6,8 +6,6 @@ use forge_frontend::graph::WeightId;
 /// Everything `weights.safetensors` will hold, in file order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PackPlan {
-    /// What tells checkpoints of equal shapes apart; goes into the file's metadata. Empty until the caller sets it.
-    pub fingerprint: String,
     /// Packed tensors.
     pub tensors: Vec<PackedTensor>,
 }

@@ -185,6 +185,13 @@ pub struct Step {
     pub few: Option<Few>,
 }
 
+impl Step {
+    /// A step that always runs, in one way, without a barrier yet.
+    pub(crate) fn new(kernel: Choice, args: Vec<Arg>, grid: [Dim; 3]) -> Self {
+        Self { kernel, args, grid, barrier: false, when: When::Always, few: None }
+    }
+}
+
 /// The variant of a step for up to [`FEW_TOKENS`](crate::kernel::FEW_TOKENS) tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Few {

@@ -177,7 +177,7 @@ impl<'a> Scheduler<'a> {
             blocks: blocks.iter().map(|block| block.name.clone()).collect(),
             first_norm: first_norm(graph, blocks)?,
             final_norm: stage_norm(graph, head)?,
-            weights: PackPlan { fingerprint: String::new(), tensors: self.packed.into_values().collect() },
+            weights: PackPlan { tensors: self.packed.into_values().collect() },
         })
     }
 
@@ -337,15 +337,11 @@ impl<'a> Scheduler<'a> {
         let kernel = self.kernels.add(role, Family::Embed(Embed { format, bf16_scales, vocab, hidden, scale, next }));
         let mut args = vec![weights, Arg::Tokens, self.buffer(decode, "x", hidden)];
         self.next_args(decode, Arg::NextGamma, &mut args);
-        let rows = if decode { Dim::Const(1) } else { Dim::Rows };
-        Ok(Step {
-            kernel: Choice::Fixed(kernel),
+        Ok(Step::new(
+            Choice::Fixed(kernel),
             args,
-            grid: [Dim::Const(hidden.div_ceil(ROW_ELEMENTS)), rows, Dim::Const(1)],
-            barrier: false,
-            when: When::Always,
-            few: None,
-        })
+            [Dim::Const(hidden.div_ceil(ROW_ELEMENTS)), rows(decode), Dim::Const(1)],
+        ))
     }
 
     fn layer_inputs(&mut self, owner: &Owners<'_>, step: &LayerInputsStep, decode: bool) -> Result<Step, PlanError> {
@@ -376,14 +372,11 @@ impl<'a> Scheduler<'a> {
             self.buffer(decode, LAYER_INPUTS, all),
             Arg::Params,
         ];
-        Ok(Step {
-            kernel: Choice::Fixed(kernel),
+        Ok(Step::new(
+            Choice::Fixed(kernel),
             args,
-            grid: [Dim::Const(step.layers.div_ceil(ROPE_HEADS)), rows(decode), Dim::Const(1)],
-            barrier: false,
-            when: When::Always,
-            few: None,
-        })
+            [Dim::Const(step.layers.div_ceil(ROPE_HEADS)), rows(decode), Dim::Const(1)],
+        ))
     }
 
     /// Runs of matrices that have one format in every layer, so that they can be stacked.
@@ -508,7 +501,7 @@ impl<'a> Scheduler<'a> {
             let kernel = self.choose(block, owner, &format!("{}_few", p.name), &few);
             Few { kernel, grid: self.projection_grid(kernel) }
         });
-        steps.push(Step { kernel, args, grid, barrier: false, when: When::Always, few });
+        steps.push(Step { few, ..Step::new(kernel, args, grid) });
         if let Some((norm, factor, scale)) = post {
             steps.push(self.post_norm(owner, (norm, factor, scale), partials, next_gamma));
         }
@@ -584,14 +577,7 @@ impl<'a> Scheduler<'a> {
         let gamma = self.vector(owner, norm.gamma);
         let kernel = self.kernels.add("rms_norm_tile", Family::RmsNorm(RmsNorm { width, eps: norm.eps }));
         let args = vec![self.buffer(false, "x", width), gamma, self.buffer(false, "normed", width)];
-        Step {
-            kernel: Choice::Fixed(kernel),
-            args,
-            grid: [Dim::Rows, Dim::Const(1), Dim::Const(1)],
-            barrier: false,
-            when: When::Always,
-            few: None,
-        }
+        Step::new(Choice::Fixed(kernel), args, [Dim::Rows, Dim::Const(1), Dim::Const(1)])
     }
 
     fn post_norm(
@@ -616,15 +602,7 @@ impl<'a> Scheduler<'a> {
         args.push(self.buffer(decode, "x", width));
         self.next_args(decode, next_gamma, &mut args);
         let groups = if decode { Dim::Const(width.div_ceil(ROW_ELEMENTS)) } else { Dim::Const(1) };
-        let rows = if decode { Dim::Const(1) } else { Dim::Rows };
-        Step {
-            kernel: Choice::Fixed(kernel),
-            args,
-            grid: [groups, rows, Dim::Const(1)],
-            barrier: false,
-            when: When::Always,
-            few: None,
-        }
+        Step::new(Choice::Fixed(kernel), args, [groups, rows(decode), Dim::Const(1)])
     }
 
     fn rope(&mut self, owner: &Owners<'_>, step: &RopeStep, decode: bool) -> Step {
@@ -665,14 +643,7 @@ impl<'a> Scheduler<'a> {
         }
         args.push(Arg::Params);
         let groups = (step.heads + 2 * step.kv_heads).div_ceil(ROPE_HEADS);
-        Step {
-            kernel: Choice::Fixed(kernel),
-            args,
-            grid: [Dim::Const(groups), rows(decode), Dim::Const(1)],
-            barrier: false,
-            when: When::Always,
-            few: None,
-        }
+        Step::new(Choice::Fixed(kernel), args, [Dim::Const(groups), rows(decode), Dim::Const(1)])
     }
 
     fn attention(&mut self, owner: &Owners<'_>, step: &AttentionStep, decode: bool, steps: &mut Vec<Step>) {
@@ -691,7 +662,7 @@ impl<'a> Scheduler<'a> {
             let cache = [Arg::Keys(step.state), Arg::Values(step.state)];
             let q = this.buffer(decode, "q", width);
             let args = [q].into_iter().chain(cache).chain([result, Arg::Params]).collect();
-            steps.push(Step { kernel: Choice::Fixed(id), args, grid, barrier: false, when, few: None });
+            steps.push(Step { when, ..Step::new(Choice::Fixed(id), args, grid) });
         };
         let one = Dim::Const(1);
         if !decode {
@@ -711,14 +682,8 @@ impl<'a> Scheduler<'a> {
             let family = Family::AttentionPart(kernel.clone());
             add("attention_part", family, parts.clone(), [groups, Dim::Parts, one], When::Split, self);
             let id = self.kernels.add("attention_combine", Family::AttentionCombine(kernel));
-            steps.push(Step {
-                kernel: Choice::Fixed(id),
-                args: vec![parts, y, Arg::Params],
-                grid: [Dim::Const(step.heads), one, one],
-                barrier: false,
-                when: When::Split,
-                few: None,
-            });
+            let grid = [Dim::Const(step.heads), one, one];
+            steps.push(Step { when: When::Split, ..Step::new(Choice::Fixed(id), vec![parts, y, Arg::Params], grid) });
         }
     }
 
@@ -748,13 +713,12 @@ impl<'a> Scheduler<'a> {
                 1,
             ),
         ];
-        let step = |(name, family, args, groups)| Step {
-            kernel: Choice::Fixed(self.kernels.add(name, family)),
-            args,
-            grid: [Dim::Const(groups), Dim::Const(1), Dim::Const(1)],
-            barrier: false,
-            when: When::Always,
-            few: None,
+        let step = |(name, family, args, groups)| {
+            Step::new(
+                Choice::Fixed(self.kernels.add(name, family)),
+                args,
+                [Dim::Const(groups), Dim::Const(1), Dim::Const(1)],
+            )
         };
         steps.map(step).into()
     }

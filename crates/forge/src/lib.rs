@@ -13,6 +13,7 @@ pub mod output;
 mod plan_report;
 mod progress;
 mod quantize;
+mod table;
 mod tuning;
 mod units;
 

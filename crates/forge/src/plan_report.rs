@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use forge_plan::costs::{self, KernelTotal, PassCost};
 use forge_plan::{Plan, memory};
 
-use crate::units;
+use crate::{table, units};
 
 /// Chips of [`CHIPS`] that stand for the others in a short list.
 const SOME_CHIPS: [&str; 5] = ["M1", "M2 Max", "M4", "M4 Pro", "M5 Max, 40 cores"];
@@ -73,14 +73,8 @@ fn pass(text: &mut String, plan: &Plan, title: &str, cost: &PassCost) {
         units::bytes(sum(|k| k.written)),
         units::count(cost.flops()),
     ]);
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
-    for row in &rows {
-        let _ = write!(text, "  {:1$}", row[0], widths[0]);
-        for (cell, width) in row.iter().zip(&widths).skip(1) {
-            let _ = write!(text, "  {cell:>width$}");
-        }
-        text.push('\n');
+    for line in table::aligned(&rows, 1) {
+        let _ = writeln!(text, "  {line}");
     }
     let of_bound = |bytes: u64| format!("{:.4} of the lower bound", bytes as f64 / cost.lower_bound as f64);
     let _ = writeln!(

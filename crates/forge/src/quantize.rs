@@ -8,11 +8,7 @@ use forge_frontend::Graph;
 use forge_frontend::graph::{Source, WeightId};
 use forge_plan::quantize::Kept;
 
-/// One line of the table.
-struct Line {
-    cells: [String; 6],
-    note: Option<String>,
-}
+use crate::table;
 
 /// The table, one line a matrix, with totals below it. `kept` are the matrices that were not converted to `to`.
 pub fn report(
@@ -21,10 +17,8 @@ pub fn report(
     deviations: &BTreeMap<WeightId, Deviation>,
     kept: &[(WeightId, Kept)],
 ) -> String {
-    let mut lines = vec![Line {
-        cells: ["tensor", "shape", "from", "to", "relative RMS error", "max abs error"].map(str::to_owned),
-        note: None,
-    }];
+    let mut rows = vec![["tensor", "shape", "from", "to", "relative RMS error", "max abs error"].map(str::to_owned)];
+    let mut notes = vec![None];
     let (mut total, mut worst) = (Deviation::default(), None::<(f64, &str)>);
     for (id, weight) in graph.weights.iter().enumerate() {
         let kept = kept.iter().find(|(kept, _)| *kept == id).map(|(_, reason)| reason);
@@ -41,10 +35,15 @@ pub fn report(
             }
         }
         let shape = format!("[{}, {}]", weight.rows, weight.cols);
-        let cells = [weight.tensor.clone(), shape, from.to_string(), weight.format.to_string(), relative, largest];
-        lines.push(Line { cells, note: kept.map(|reason| format!("stays: {reason}")) });
+        let to = weight.format.to_string();
+        rows.push([weight.tensor.clone(), shape, from.to_string(), to, relative, largest]);
+        notes.push(kept);
     }
-    let mut text = table(&lines);
+    let mut text = String::new();
+    for (line, note) in table::aligned(&rows, 4).into_iter().zip(notes) {
+        let note = note.map_or_else(String::new, |reason| format!("  stays: {reason}"));
+        let _ = writeln!(text, "{line}{note}");
+    }
     let [relative, largest] = measures(&total);
     let (converted, kept) = (deviations.len(), kept.len());
     let _ = write!(text, "\n{converted} matrices quantised to {to}");
@@ -60,26 +59,4 @@ pub fn report(
 
 fn measures(deviation: &Deviation) -> [String; 2] {
     [format!("{:.3}%", 100.0 * deviation.relative_rms()), format!("{:.3e}", deviation.max_abs())]
-}
-
-/// Lines with their cells below one another, figures to the right.
-fn table(lines: &[Line]) -> String {
-    let width = |column: usize| lines.iter().map(|line| line.cells[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
-    let mut text = String::new();
-    for Line { cells, note } in lines {
-        let mut line = String::new();
-        for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
-            let gap = if column == 0 { "" } else { "  " };
-            let _ = if column < 4 { write!(line, "{gap}{cell:width$}") } else { write!(line, "{gap}{cell:>width$}") };
-        }
-        if let Some(note) = note {
-            line.truncate(line.trim_end().len());
-            line.push_str("  ");
-            line.push_str(note);
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
 
-use crate::forge::{Forge, build_project};
+use crate::forge::{Forge, build_project, constant};
 use crate::{demo, shell};
 use sites::{Change, Site};
 use workload::{ALL, LABELS, Program, Reports, order};
@@ -150,8 +150,8 @@ fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, sample: Opti
         path: built,
         kernels: folder.path().join("unchanged.so"),
         scratch: folder.path().to_owned(),
-        vocab: demo::constant(&model, "VOCAB")?,
-        context: demo::constant(&model, "CONTEXT")?,
+        vocab: constant(&model, "VOCAB")?,
+        context: constant(&model, "CONTEXT")?,
     };
     compile(&text, &program.kernels)?;
     let mut baseline = Reports::default();

@@ -261,6 +261,18 @@ fn nibble(qs: &[u8], e: usize) -> u8 {
     qs[e / 64 * 32 + e % 32] >> (e / 32 % 2 * 4) & 15
 }
 
+/// Decodes a block of Q4_K or Q5_K: d f16, dmin f16, scales u8[12], and codes, each `scale * code - minimum`.
+fn scaled_with_minimums(block: &[u8], out: &mut [f32; 256], code: impl Fn(usize) -> u8) {
+    let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
+    for (sub, out) in out.chunks_exact_mut(32).enumerate() {
+        let (scale, min) = scale_and_min(&block[4..16], sub);
+        let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
+        for (i, o) in out.iter_mut().enumerate() {
+            *o = scale * f32::from(code(sub * 32 + i)) - min;
+        }
+    }
+}
+
 /// Scale and minimum of sub-block `j` from the 12 bytes of Q4_K and Q5_K: 6 bits each, the last four of either kind
 /// split into a nibble of bytes 8 to 11 and the top two bits of an earlier byte.
 pub(crate) fn scale_and_min(scales: &[u8], j: usize) -> (u8, u8) {

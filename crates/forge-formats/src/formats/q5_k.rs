@@ -1,6 +1,6 @@
 //! `block_q5_K`: d f16, dmin f16, scales u8[12], qh u8[32], qs u8[128].
 
-use super::{BlockFormat, each_block, f16_at, nibble, scale_and_min};
+use super::{BlockFormat, each_block, nibble, scaled_with_minimums};
 use crate::Format;
 use crate::layout::{Plane, RowParts, Scheme};
 
@@ -26,15 +26,7 @@ fn code(block: &[u8], e: usize) -> u8 {
 }
 
 fn decode(block: &[u8; 176], out: &mut [f32; 256]) {
-    let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
-    let scales = &block[4..16];
-    for (sub, out) in out.chunks_exact_mut(32).enumerate() {
-        let (scale, min) = scale_and_min(scales, sub);
-        let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
-        for (i, o) in out.iter_mut().enumerate() {
-            *o = scale * f32::from(code(block, sub * 32 + i)) - min;
-        }
-    }
+    scaled_with_minimums(block, out, |e| code(block, e));
 }
 
 fn take_apart(block: &[u8], parts: &mut RowParts) {

@@ -26,22 +26,26 @@ pub struct Gpu {
     kernels: Vec<Kernel>,
     limits: Limits,
     checked: bool,
-    mutation: Mutation,
+    asked: Asked,
     recorder: Recorder,
 }
 
-/// What tests of checked mode change; see the environment above.
+/// What tests ask of checked mode; see the environment above.
 #[derive(Default)]
-struct Mutation {
+struct Asked {
     /// Label of command buffers, and the barrier to leave out of each.
     skip: Option<(String, usize)>,
-    /// Where reports go.
+    outputs: Outputs,
+}
+
+/// Files for what the device has to say.
+#[derive(Clone, Default)]
+struct Outputs {
     reports: Option<Arc<File>>,
-    /// Where counters go.
     counters: Option<Arc<File>>,
 }
 
-impl Mutation {
+impl Asked {
     fn from_environment() -> Result<Self, GpuError> {
         let skip = std::env::var("METAL_SIM_SKIP_BARRIER").ok().and_then(|value| {
             let (label, index) = value.rsplit_once(':')?;
@@ -52,7 +56,8 @@ impl Mutation {
             let failed = |error| GpuError::Library { reason: format!("{}: {error}", path.display()) };
             Ok(Some(Arc::new(File::options().create(true).append(true).open(&path).map_err(failed)?)))
         };
-        Ok(Self { skip, reports: append("METAL_SIM_REPORTS")?, counters: append("METAL_SIM_COUNTERS")? })
+        let outputs = Outputs { reports: append("METAL_SIM_REPORTS")?, counters: append("METAL_SIM_COUNTERS")? };
+        Ok(Self { skip, outputs })
     }
 }
 
@@ -126,7 +131,7 @@ impl Gpu {
                 working_set_bytes: None,
             },
             checked,
-            mutation: if checked { Mutation::from_environment()? } else { Mutation::default() },
+            asked: if checked { Asked::from_environment()? } else { Asked::default() },
             recorder: Recorder::default(),
         })
     }
@@ -185,14 +190,13 @@ impl Gpu {
 
     /// A new command buffer.
     pub fn commands(&self, label: &str) -> Commands {
-        let Mutation { skip, reports, counters } = &self.mutation;
+        let Asked { skip, outputs } = &self.asked;
         Commands {
             commands: self.device.command_buffer(label),
             label: label.to_owned(),
             barriers: 0,
             skip: skip.as_ref().filter(|(skipped, _)| skipped == label).map(|(_, index)| *index),
-            reports: reports.clone(),
-            counters: counters.clone(),
+            outputs: outputs.clone(),
             page: self.recorder.page(),
         }
     }
@@ -218,8 +222,7 @@ pub struct Commands {
     /// Barriers so far, and the one to leave out.
     barriers: usize,
     skip: Option<usize>,
-    reports: Option<Arc<File>>,
-    counters: Option<Arc<File>>,
+    outputs: Outputs,
     page: Option<Page>,
 }
 
@@ -253,11 +256,11 @@ impl Commands {
 
     /// Hands the command buffer to the device.
     pub fn commit(self) -> Pending {
-        let Self { commands, label, barriers, reports, counters, page, .. } = self;
+        let Self { commands, label, barriers, outputs, page, .. } = self;
         if let Some(page) = page {
             page.commit();
         }
-        Pending { submission: commands.commit(), label, barriers, reports, counters }
+        Pending { submission: commands.commit(), label, barriers, outputs }
     }
 }
 
@@ -266,8 +269,7 @@ pub struct Pending {
     submission: metal_sim::Submission,
     label: String,
     barriers: usize,
-    reports: Option<Arc<File>>,
-    counters: Option<Arc<File>>,
+    outputs: Outputs,
 }
 
 impl Pending {
@@ -276,14 +278,14 @@ impl Pending {
     /// # Errors
     /// [`GpuError::CommandBuffer`] with all that the device reported.
     pub fn wait(self) -> Result<GpuTime, GpuError> {
-        let Self { submission, label, barriers, reports, counters } = self;
+        let Self { submission, label, barriers, outputs } = self;
         let result = submission.wait();
         let failed = |reason: String| GpuError::CommandBuffer { label: label.clone(), reason };
         let append = |mut file: &File, text: String| file.write_all(text.as_bytes()).map_err(|e| failed(e.to_string()));
-        if let (Some(file), Ok(timing)) = (&counters, &result) {
+        if let (Some(file), Ok(timing)) = (&outputs.counters, &result) {
             append(file, counted(&label, &timing.counters))?;
         }
-        let Some(file) = reports else {
+        let Some(file) = outputs.reports else {
             return result.map(|timing| GpuTime { seconds: timing.seconds }).map_err(|error| failed(error.to_string()));
         };
         let mut text = format!("{label}: {barriers} barriers\n");
