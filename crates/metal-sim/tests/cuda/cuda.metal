@@ -16,7 +16,7 @@ kernel void simdgroups(device const float* a [[buffer(0)]], device float* o [[bu
   r[7] = simd_shuffle_up(v, 3);
   r[8] = simd_broadcast(v, 7);
   r[9] = simd_shuffle(v, ushort(31 - lane));
-  r[10] = simd_any(v > 0.9f) ? 1.0f : 0.0f;
+  r[10] = simd_any(v > 0.99f) ? 1.0f : 0.0f;
   r[11] = simd_all(v > -100.0f) ? 1.0f : 0.0f;
   r[12] = simd_is_first() ? 1.0f : 0.0f;
   r[13] = quad_sum(v);
