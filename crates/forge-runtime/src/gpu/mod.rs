@@ -30,9 +30,6 @@ use recording::Page;
 #[cfg(not(target_os = "macos"))]
 use software::Storage;
 
-/// Whether the device is the software one, whose times say nothing about a GPU.
-pub const SOFTWARE: bool = cfg!(not(target_os = "macos"));
-
 /// Threads of a simdgroup; the kernels are written for it.
 pub const SIMD_WIDTH: usize = 32;
 

@@ -1,6 +1,7 @@
 //! The software backend: a thin adapter of `metal-sim`, which runs the same `kernels.metal` on the CPU.
 //!
-//! Environment: `METAL_SIM_THREADS` (default: all cores); `METAL_SIM_CHECKED=1` compiles the kernels from source in checked mode,
+//! Environment: `METAL_SIM_THREADS` (default: all cores); `METAL_SIM_DEVICE=cuda` takes an NVIDIA GPU instead of the cores,
+//! in programs built with the feature `cuda`, and leaves barriers out as below without checks; `METAL_SIM_CHECKED=1` compiles the kernels from source in checked mode,
 //! in which every fault of a kernel or schedule is an error of the command buffer, with kernel and line.
 //!
 //! In checked mode, for tests that have to see a fault: `METAL_SIM_KERNELS=PATH` takes the kernels from another file, MSL or, if
@@ -107,7 +108,9 @@ impl Gpu {
             .and_then(|value| value.parse::<usize>().ok())
             .or_else(|| std::thread::available_parallelism().ok().map(NonZero::get))
             .unwrap_or(1);
-        let compile = |text: &str| compile(text, source.file, checked);
+        let device = metal_sim::Device::from_environment(threads);
+        let device = device.map_err(|error| GpuError::Library { reason: error.to_string() })?;
+        let compile = |text: &str| compile(&device, text, source.file, checked);
         let failed = |reason: String| GpuError::Library { reason };
         let library = match (source.compiled, std::env::var_os("METAL_SIM_KERNELS").filter(|_| checked)) {
             (_, Some(path)) if Path::new(&path).extension().is_some_and(|extension| extension == "so") => {
@@ -117,22 +120,22 @@ impl Gpu {
                 let text = std::fs::read_to_string(&path);
                 compile(&text.map_err(|error| failed(format!("{}: {error}", path.display())))?)?
             }
-            (Some(compiled), None) if !checked => {
+            (Some(compiled), None) if !checked && !device.is_gpu() => {
                 metal_sim::Library::from_bytes(compiled).map_err(|error| failed(error.to_string()))?
             }
             _ => compile(source.metal)?,
         };
         Ok(Self {
-            device: metal_sim::Device::new(threads),
             kernels: find(&library, specs)?,
             limits: Limits {
-                name: format!("software Metal device ({threads} threads)"),
+                name: device.name().to_owned(),
                 max_buffer_bytes: u64::MAX,
-                working_set_bytes: None,
+                working_set_bytes: device.memory(),
             },
             checked,
-            asked: if checked { Asked::from_environment()? } else { Asked::default() },
+            asked: if checked || device.is_gpu() { Asked::from_environment()? } else { Asked::default() },
             recorder: Recorder::default(),
+            device,
         })
     }
 
@@ -141,12 +144,17 @@ impl Gpu {
     /// # Errors
     /// As [`Gpu::open`].
     pub fn compile(&self, source: &Source, specs: &'static [KernelSpec]) -> Result<Vec<Kernel>, GpuError> {
-        find(&compile(source.metal, source.file, self.checked)?, specs)
+        find(&compile(&self.device, source.metal, source.file, self.checked)?, specs)
     }
 
     /// Keeps what command buffers hold, once started.
     pub fn recorder(&self) -> &Recorder {
         &self.recorder
+    }
+
+    /// Whether its times say nothing about a GPU.
+    pub fn is_software(&self) -> bool {
+        !self.device.is_gpu()
     }
 
     /// Name and sizes of the device.
@@ -202,8 +210,14 @@ impl Gpu {
     }
 }
 
-fn compile(text: &str, file: &'static str, checked: bool) -> Result<metal_sim::Library, GpuError> {
-    metal_sim::Library::from_source(text, file, &metal_sim::CompileOptions { checked })
+fn compile(
+    device: &metal_sim::Device,
+    text: &str,
+    file: &'static str,
+    checked: bool,
+) -> Result<metal_sim::Library, GpuError> {
+    device
+        .compile(text, file, &metal_sim::CompileOptions { checked })
         .map_err(|error| GpuError::Compile { file, log: error.to_string() })
 }
 
