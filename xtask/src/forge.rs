@@ -115,6 +115,16 @@ pub fn build_project(project: &Path) -> Result<PathBuf> {
     build(&mut project_cargo(project, "build"), Warnings::Deny)
 }
 
+/// Like [`rebuild_project`], with the feature that lets an NVIDIA GPU be the device.
+///
+/// # Errors
+/// A failed build or a warning.
+pub fn build_for_nvidia(project: &Path) -> Result<PathBuf> {
+    clang::ensure()?;
+    let mut command = project_cargo(project, "build");
+    build(command.args(["--features", "cuda"]).env("CARGO_INCREMENTAL", "1"), Warnings::Deny)
+}
+
 /// Like [`build_project`], for a folder that is generated into again and again: what did not change since the
 /// last time is not compiled again.
 ///
@@ -133,6 +143,14 @@ fn project_cargo(project: &Path, subcommand: &str) -> Command {
         .args([subcommand, "--release", "--quiet"])
         .env("CARGO_TARGET_DIR", shell::projects_target_dir());
     command
+}
+
+/// Runs a `cargo` command that builds and returns the executable it made.
+///
+/// # Errors
+/// A failed build.
+pub fn executable(command: &mut Command) -> Result<PathBuf> {
+    build(command, Warnings::Allow)
 }
 
 /// Runs a `cargo build` and returns the executable it made.

@@ -4,8 +4,9 @@
 // `transposed` is set it holds that of the transpose. The right operand must be transposed: one that was loaded so, as
 // weights are, costs nothing, another a movmatrix. `transposed` is a constant after inlining.
 //
-// Products of halves or of bfloats are exact and their sums float. A product of floats is three of tf32, about 21 bits of
-// mantissa. Half of the instruction's rows are unused. This is not the order of lanes of an Apple GPU, so that
+// Products of halves or of bfloats are exact and their sums float. A product of floats is three of tf32, to about 23 bits.
+// The unit cuts sums off instead of rounding them, so it sums eight products only, and an ordinary addition adds those to
+// what is there. Half of the instruction's rows are unused. This is not the order of lanes of an Apple GPU, so that
 // `thread_elements` is refused by the rewriting.
 #pragma once
 #include "msl_cuda_simd.h"
@@ -36,21 +37,21 @@ inline void transpose(T* e) {
     memcpy(e, v, 8);
   }
 }
-// d = a b + c; what is undefined only reaches the rows that nobody reads.
+// d = a b; what is undefined only reaches the rows that nobody reads.
 #define MSL_MMA(NAME, TYPE)                                                                                        \
-  inline void NAME(float* d, const void* a, const void* b, const float* c) {                                       \
+  inline void NAME(float* d, const void* a, const void* b) {                                       \
     float x, y, u, v;                                                                                              \
     unsigned left, right, unused;                                                                                  \
     memcpy(&left, a, 4);                                                                                           \
     memcpy(&right, b, 4);                                                                                          \
     asm("mma.sync.aligned.m16n8k8.row.col.f32." TYPE "." TYPE ".f32 {%0,%1,%2,%3},{%4,%5},{%6},{%7,%8,%9,%10};"     \
         : "=f"(d[0]), "=f"(d[1]), "=f"(x), "=f"(y)                                                                 \
-        : "r"(left), "r"(unused), "r"(right), "f"(c[0]), "f"(c[1]), "f"(u), "f"(v));                               \
+        : "r"(left), "r"(unused), "r"(right), "f"(0.0f), "f"(0.0f), "f"(u), "f"(v));                               \
   }
 MSL_MMA(multiply_f16, "f16")
 MSL_MMA(multiply_bf16, "bf16")
 #undef MSL_MMA
-// k is permuted alike in a and b, so that a lane's two elements are its two k.
+// d = a b + c. k is permuted alike in a and b, so that a lane's two elements are its two k.
 inline void multiply_tf32(float* d, const float* a, const float* b, const float* c) {
   float x, y, u, v;
   unsigned s, t;
@@ -59,8 +60,12 @@ inline void multiply_tf32(float* d, const float* a, const float* b, const float*
       : "r"(__float_as_uint(a[0])), "r"(s), "r"(__float_as_uint(a[1])), "r"(t), "r"(__float_as_uint(b[0])),
         "r"(__float_as_uint(b[1])), "f"(c[0]), "f"(c[1]), "f"(u), "f"(v));
 }
-// The bits of a float that tf32 keeps.
-inline float upper(float v) { return __uint_as_float(__float_as_uint(v) & 0xffffe000u); }
+// The nearest number that tf32 has.
+inline float nearest_tf32(float v) {
+  unsigned r;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(v));
+  return __uint_as_float(r);
+}
 }  // namespace msl
 
 namespace metal {
@@ -117,21 +122,25 @@ inline void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, simdgrou
   const float sum[2] = {(float)c.e[0], (float)c.e[1]};
   float product[2];
   if constexpr (is_same_v<A, half> && is_same_v<B, half>) {
-    msl::multiply_f16(product, a.e, b.e, sum);
+    msl::multiply_f16(product, a.e, b.e);
   } else if constexpr (is_same_v<A, bfloat> && is_same_v<B, bfloat>) {
-    msl::multiply_bf16(product, a.e, b.e, sum);
+    msl::multiply_bf16(product, a.e, b.e);
   } else {
     const float left[2] = {(float)a.e[0], (float)a.e[1]}, right[2] = {(float)b.e[0], (float)b.e[1]};
-    const float upper_left[2] = {msl::upper(left[0]), msl::upper(left[1])};
-    const float upper_right[2] = {msl::upper(right[0]), msl::upper(right[1])};
-    const float lower_left[2] = {left[0] - upper_left[0], left[1] - upper_left[1]};
-    const float lower_right[2] = {right[0] - upper_right[0], right[1] - upper_right[1]};
-    msl::multiply_tf32(product, lower_left, upper_right, sum);
-    msl::multiply_tf32(product, upper_left, lower_right, product);
-    msl::multiply_tf32(product, upper_left, upper_right, product);
+    float high_left[2], high_right[2], low_left[2], low_right[2];
+    for (int i = 0; i < 2; ++i) {
+      high_left[i] = msl::nearest_tf32(left[i]);
+      high_right[i] = msl::nearest_tf32(right[i]);
+      low_left[i] = msl::nearest_tf32(left[i] - high_left[i]);
+      low_right[i] = msl::nearest_tf32(right[i] - high_right[i]);
+    }
+    const float zero[2] = {0.0f, 0.0f};
+    msl::multiply_tf32(product, low_left, high_right, zero);
+    msl::multiply_tf32(product, high_left, low_right, product);
+    msl::multiply_tf32(product, high_left, high_right, product);
   }
-  d.e[0] = D(product[0]);
-  d.e[1] = D(product[1]);
+  d.e[0] = D(sum[0] + product[0]);
+  d.e[1] = D(sum[1] + product[1]);
   d.transposed = false;
 }
 template <class D, class A, class B>
