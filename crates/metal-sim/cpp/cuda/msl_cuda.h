@@ -3,12 +3,12 @@
 //
 // The rewritten kernels are put into namespace metal, so that float4, half and max are these and not CUDA's.
 #pragma once
-#include "msl_cuda_types.h"
 #include "msl_cuda_math.h"
-#include "msl_cuda_simd.h"
 #include "msl_cuda_matrix.h"
+#include "msl_cuda_simd.h"
+#include "msl_cuda_types.h"
 
-// Dispatch attributes, by their names in MSL. Only x is used for the size of a grid beyond three dimensions' limits.
+// Dispatch attributes, by their names in MSL.
 namespace msl {
 inline metal::uint3 thread_position_in_threadgroup() { return metal::uint3(threadIdx.x, threadIdx.y, threadIdx.z); }
 inline metal::uint3 threadgroup_position_in_grid() { return metal::uint3(blockIdx.x, blockIdx.y, blockIdx.z); }

@@ -26,94 +26,94 @@
 
 namespace metal {
 // One or two arguments, computed in float, for float, half, bfloat and their vectors.
-#define MSL_UNARY(NAME, EXPR)                         \
-  inline float NAME(float x) { return EXPR; }         \
-  inline half NAME(half h) {                          \
-    float x = (float)h;                               \
-    return half(EXPR);                                \
-  }                                                   \
-  inline bfloat NAME(bfloat h) {                      \
-    float x = (float)h;                               \
-    return bfloat(EXPR);                              \
-  }                                                   \
-  template <class T, int N>                           \
-  inline vec<T, N> NAME(const vec<T, N>& v) {         \
-    vec<T, N> r;                                      \
-    for (int i = 0; i < N; ++i) r[i] = NAME(v[i]);    \
-    return r;                                         \
+#define MSL_UNARY(NAME, EXPR)                      \
+  inline float NAME(float x) { return EXPR; }      \
+  inline half NAME(half h) {                       \
+    float x = (float)h;                            \
+    return half(EXPR);                             \
+  }                                                \
+  inline bfloat NAME(bfloat h) {                   \
+    float x = (float)h;                            \
+    return bfloat(EXPR);                           \
+  }                                                \
+  template <class T, int N>                        \
+  inline vec<T, N> NAME(const vec<T, N>& v) {      \
+    vec<T, N> r;                                   \
+    for (int i = 0; i < N; ++i) r[i] = NAME(v[i]); \
+    return r;                                      \
   }
-#define MSL_BINARY(NAME, EXPR)                                     \
-  inline float NAME(float x, float y) { return EXPR; }             \
-  inline half NAME(half a, half b) {                               \
-    float x = (float)a, y = (float)b;                              \
-    return half(EXPR);                                             \
-  }                                                                \
-  inline bfloat NAME(bfloat a, bfloat b) {                         \
-    float x = (float)a, y = (float)b;                              \
-    return bfloat(EXPR);                                           \
-  }                                                                \
-  template <class T, int N>                                        \
-  inline vec<T, N> NAME(const vec<T, N>& a, const vec<T, N>& b) {  \
-    vec<T, N> r;                                                   \
-    for (int i = 0; i < N; ++i) r[i] = NAME(a[i], b[i]);           \
-    return r;                                                      \
+#define MSL_BINARY(NAME, EXPR)                                    \
+  inline float NAME(float x, float y) { return EXPR; }            \
+  inline half NAME(half a, half b) {                              \
+    float x = (float)a, y = (float)b;                             \
+    return half(EXPR);                                            \
+  }                                                               \
+  inline bfloat NAME(bfloat a, bfloat b) {                        \
+    float x = (float)a, y = (float)b;                             \
+    return bfloat(EXPR);                                          \
+  }                                                               \
+  template <class T, int N>                                       \
+  inline vec<T, N> NAME(const vec<T, N>& a, const vec<T, N>& b) { \
+    vec<T, N> r;                                                  \
+    for (int i = 0; i < N; ++i) r[i] = NAME(a[i], b[i]);          \
+    return r;                                                     \
   }
-#define MSL_SHARED_MATH                                                   \
-  MSL_UNARY(tan, ::tanf(x))                                               \
-  MSL_UNARY(sinh, ::sinhf(x))                                             \
-  MSL_UNARY(cosh, ::coshf(x))                                             \
-  MSL_UNARY(tanh, ::tanhf(x))                                             \
-  MSL_UNARY(asin, ::asinf(x))                                             \
-  MSL_UNARY(acos, ::acosf(x))                                             \
-  MSL_UNARY(atan, ::atanf(x))                                             \
-  MSL_UNARY(asinh, ::asinhf(x))                                           \
-  MSL_UNARY(acosh, ::acoshf(x))                                           \
-  MSL_UNARY(atanh, ::atanhf(x))                                           \
-  MSL_UNARY(sqrt, ::sqrtf(x))                                             \
-  MSL_UNARY(rsqrt, ::rsqrtf(x))                                           \
-  MSL_UNARY(floor, ::floorf(x))                                           \
-  MSL_UNARY(ceil, ::ceilf(x))                                             \
-  MSL_UNARY(trunc, ::truncf(x))                                           \
-  MSL_UNARY(rint, ::rintf(x))                                             \
-  MSL_UNARY(round, ::roundf(x))                                           \
-  MSL_UNARY(fabs, ::fabsf(x))                                             \
-  MSL_UNARY(fract, ::fminf(x - ::floorf(x), 0x1.fffffep-1f))              \
-  MSL_UNARY(sign, x > 0 ? 1.0f : x < 0 ? -1.0f : x == 0 ? x : 0.0f)       \
-  MSL_UNARY(saturate, ::fminf(::fmaxf(x, 0.0f), 1.0f))                    \
-  MSL_BINARY(fmin, ::fminf(x, y))                                         \
-  MSL_BINARY(fmax, ::fmaxf(x, y))                                         \
-  MSL_BINARY(fmod, ::fmodf(x, y))                                         \
-  MSL_BINARY(fdim, ::fdimf(x, y))                                         \
-  MSL_BINARY(atan2, ::atan2f(x, y))                                       \
-  MSL_BINARY(copysign, ::copysignf(x, y))                                 \
+#define MSL_SHARED_MATH                                             \
+  MSL_UNARY(tan, ::tanf(x))                                         \
+  MSL_UNARY(sinh, ::sinhf(x))                                       \
+  MSL_UNARY(cosh, ::coshf(x))                                       \
+  MSL_UNARY(tanh, ::tanhf(x))                                       \
+  MSL_UNARY(asin, ::asinf(x))                                       \
+  MSL_UNARY(acos, ::acosf(x))                                       \
+  MSL_UNARY(atan, ::atanf(x))                                       \
+  MSL_UNARY(asinh, ::asinhf(x))                                     \
+  MSL_UNARY(acosh, ::acoshf(x))                                     \
+  MSL_UNARY(atanh, ::atanhf(x))                                     \
+  MSL_UNARY(sqrt, ::sqrtf(x))                                       \
+  MSL_UNARY(rsqrt, ::rsqrtf(x))                                     \
+  MSL_UNARY(floor, ::floorf(x))                                     \
+  MSL_UNARY(ceil, ::ceilf(x))                                       \
+  MSL_UNARY(trunc, ::truncf(x))                                     \
+  MSL_UNARY(rint, ::rintf(x))                                       \
+  MSL_UNARY(round, ::roundf(x))                                     \
+  MSL_UNARY(fabs, ::fabsf(x))                                       \
+  MSL_UNARY(fract, ::fminf(x - ::floorf(x), 0x1.fffffep-1f))        \
+  MSL_UNARY(sign, x > 0 ? 1.0f : x < 0 ? -1.0f : x == 0 ? x : 0.0f) \
+  MSL_UNARY(saturate, ::fminf(::fmaxf(x, 0.0f), 1.0f))              \
+  MSL_BINARY(fmin, ::fminf(x, y))                                   \
+  MSL_BINARY(fmax, ::fmaxf(x, y))                                   \
+  MSL_BINARY(fmod, ::fmodf(x, y))                                   \
+  MSL_BINARY(fdim, ::fdimf(x, y))                                   \
+  MSL_BINARY(atan2, ::atan2f(x, y))                                 \
+  MSL_BINARY(copysign, ::copysignf(x, y))                           \
   MSL_BINARY(step, y < x ? 0.0f : 1.0f)
-#define MSL_PRECISE_MATH             \
-  MSL_SHARED_MATH                    \
-  MSL_UNARY(exp, ::expf(x))          \
-  MSL_UNARY(exp2, ::exp2f(x))        \
-  MSL_UNARY(exp10, ::exp10f(x))      \
-  MSL_UNARY(log, ::logf(x))          \
-  MSL_UNARY(log2, ::log2f(x))        \
-  MSL_UNARY(log10, ::log10f(x))      \
-  MSL_UNARY(sin, ::sinf(x))          \
-  MSL_UNARY(cos, ::cosf(x))          \
-  MSL_UNARY(sinpi, ::sinpif(x))      \
-  MSL_UNARY(cospi, ::cospif(x))      \
-  MSL_BINARY(pow, ::powf(x, y))      \
+#define MSL_PRECISE_MATH        \
+  MSL_SHARED_MATH               \
+  MSL_UNARY(exp, ::expf(x))     \
+  MSL_UNARY(exp2, ::exp2f(x))   \
+  MSL_UNARY(exp10, ::exp10f(x)) \
+  MSL_UNARY(log, ::logf(x))     \
+  MSL_UNARY(log2, ::log2f(x))   \
+  MSL_UNARY(log10, ::log10f(x)) \
+  MSL_UNARY(sin, ::sinf(x))     \
+  MSL_UNARY(cos, ::cosf(x))     \
+  MSL_UNARY(sinpi, ::sinpif(x)) \
+  MSL_UNARY(cospi, ::cospif(x)) \
+  MSL_BINARY(pow, ::powf(x, y)) \
   MSL_BINARY(powr, ::powf(x, y))
-#define MSL_FAST_MATH                \
-  MSL_SHARED_MATH                    \
-  MSL_UNARY(exp, ::__expf(x))        \
-  MSL_UNARY(exp2, ::exp2f(x))        \
-  MSL_UNARY(exp10, ::__exp10f(x))    \
-  MSL_UNARY(log, ::__logf(x))        \
-  MSL_UNARY(log2, ::__log2f(x))      \
-  MSL_UNARY(log10, ::__log10f(x))    \
-  MSL_UNARY(sin, ::__sinf(x))        \
-  MSL_UNARY(cos, ::__cosf(x))        \
-  MSL_UNARY(sinpi, ::sinpif(x))      \
-  MSL_UNARY(cospi, ::cospif(x))      \
-  MSL_BINARY(pow, ::__powf(x, y))    \
+#define MSL_FAST_MATH             \
+  MSL_SHARED_MATH                 \
+  MSL_UNARY(exp, ::__expf(x))     \
+  MSL_UNARY(exp2, ::exp2f(x))     \
+  MSL_UNARY(exp10, ::__exp10f(x)) \
+  MSL_UNARY(log, ::__logf(x))     \
+  MSL_UNARY(log2, ::__log2f(x))   \
+  MSL_UNARY(log10, ::__log10f(x)) \
+  MSL_UNARY(sin, ::__sinf(x))     \
+  MSL_UNARY(cos, ::__cosf(x))     \
+  MSL_UNARY(sinpi, ::sinpif(x))   \
+  MSL_UNARY(cospi, ::cospif(x))   \
+  MSL_BINARY(pow, ::__powf(x, y)) \
   MSL_BINARY(powr, ::__powf(x, y))
 MSL_PRECISE_MATH
 
@@ -152,16 +152,16 @@ template <class T, class = enable_if_t<is_number<T>::value>>
 inline T clamp(T x, T a, T b) {
   return min(max(x, a), b);
 }
-#define MSL_VECTOR_ORDER(NAME)                                     \
-  template <class T, int N>                                        \
-  inline vec<T, N> NAME(const vec<T, N>& a, const vec<T, N>& b) {  \
-    vec<T, N> r;                                                   \
-    for (int i = 0; i < N; ++i) r[i] = NAME(a[i], b[i]);           \
-    return r;                                                      \
-  }                                                                \
-  template <class T, int N>                                        \
-  inline vec<T, N> NAME(const vec<T, N>& a, T b) {                 \
-    return NAME(a, vec<T, N>(b));                                  \
+#define MSL_VECTOR_ORDER(NAME)                                    \
+  template <class T, int N>                                       \
+  inline vec<T, N> NAME(const vec<T, N>& a, const vec<T, N>& b) { \
+    vec<T, N> r;                                                  \
+    for (int i = 0; i < N; ++i) r[i] = NAME(a[i], b[i]);          \
+    return r;                                                     \
+  }                                                               \
+  template <class T, int N>                                       \
+  inline vec<T, N> NAME(const vec<T, N>& a, T b) {                \
+    return NAME(a, vec<T, N>(b));                                 \
   }
 MSL_VECTOR_ORDER(min)
 MSL_VECTOR_ORDER(max)

@@ -4,10 +4,10 @@
 // `transposed` is set it holds that of the transpose. The right operand must be transposed: one that was loaded so, as
 // weights are, costs nothing, another a movmatrix. `transposed` is a constant after inlining.
 //
-// Products of halves or of bfloats are exact and their sums float. A product of floats is three of tf32, to about 23 bits.
-// The unit cuts sums off instead of rounding them, so it sums eight products only, and an ordinary addition adds those to
-// what is there. Half of the instruction's rows are unused. This is not the order of lanes of an Apple GPU, so that
-// `thread_elements` is refused by the rewriting.
+// Products of halves or of bfloats are exact and their sums float. A product of floats is three of tf32, to about 23
+// bits. The unit cuts sums off instead of rounding them, so it sums eight products only, and an ordinary addition adds
+// those to what is there. Half of the instruction's rows are unused. This is not the order of lanes of an Apple GPU, so
+// that `thread_elements` is refused by the rewriting.
 #pragma once
 #include "msl_cuda_simd.h"
 
@@ -38,15 +38,15 @@ inline void transpose(T* e) {
   }
 }
 // d = a b; what is undefined only reaches the rows that nobody reads.
-#define MSL_MMA(NAME, TYPE)                                                                                        \
-  inline void NAME(float* d, const void* a, const void* b) {                                       \
-    float x, y, u, v;                                                                                              \
-    unsigned left, right, unused;                                                                                  \
-    memcpy(&left, a, 4);                                                                                           \
-    memcpy(&right, b, 4);                                                                                          \
-    asm("mma.sync.aligned.m16n8k8.row.col.f32." TYPE "." TYPE ".f32 {%0,%1,%2,%3},{%4,%5},{%6},{%7,%8,%9,%10};"     \
-        : "=f"(d[0]), "=f"(d[1]), "=f"(x), "=f"(y)                                                                 \
-        : "r"(left), "r"(unused), "r"(right), "f"(0.0f), "f"(0.0f), "f"(u), "f"(v));                               \
+#define MSL_MMA(NAME, TYPE)                                                                                     \
+  inline void NAME(float* d, const void* a, const void* b) {                                                    \
+    float x, y, u, v;                                                                                           \
+    unsigned left, right, unused;                                                                               \
+    memcpy(&left, a, 4);                                                                                        \
+    memcpy(&right, b, 4);                                                                                       \
+    asm("mma.sync.aligned.m16n8k8.row.col.f32." TYPE "." TYPE ".f32 {%0,%1,%2,%3},{%4,%5},{%6},{%7,%8,%9,%10};" \
+        : "=f"(d[0]), "=f"(d[1]), "=f"(x), "=f"(y)                                                              \
+        : "r"(left), "r"(unused), "r"(right), "f"(0.0f), "f"(0.0f), "f"(u), "f"(v));                            \
   }
 MSL_MMA(multiply_f16, "f16")
 MSL_MMA(multiply_bf16, "bf16")

@@ -1,5 +1,5 @@
-// Barriers, simdgroup functions and atomics on warps. All lanes of a simdgroup must be there: unlike in MSL an operation
-// in divergent code is undefined.
+// Barriers, simdgroup functions and atomics on warps. All lanes of a simdgroup must be there: unlike in MSL an
+// operation in divergent code is undefined.
 #pragma once
 #include "msl_cuda_math.h"
 
@@ -41,14 +41,14 @@ inline T shuffle_xor(const T& v, unsigned mask) {
 
 namespace metal {
 // A butterfly: every lane has the same result.
-#define MSL_REDUCTION(NAME, EXPR)                             \
-  template <class T>                                          \
-  inline T NAME(T a) {                                        \
-    for (unsigned o = 16; o > 0; o >>= 1) {                   \
-      const T b = msl::shuffle_xor(a, o);                     \
-      a = T(EXPR);                                            \
-    }                                                         \
-    return a;                                                 \
+#define MSL_REDUCTION(NAME, EXPR)           \
+  template <class T>                        \
+  inline T NAME(T a) {                      \
+    for (unsigned o = 16; o > 0; o >>= 1) { \
+      const T b = msl::shuffle_xor(a, o);   \
+      a = T(EXPR);                          \
+    }                                       \
+    return a;                               \
   }
 MSL_REDUCTION(simd_sum, a + b)
 MSL_REDUCTION(simd_product, a* b)
@@ -58,14 +58,14 @@ MSL_REDUCTION(simd_and, a& b)
 MSL_REDUCTION(simd_or, a | b)
 MSL_REDUCTION(simd_xor, a ^ b)
 #undef MSL_REDUCTION
-#define MSL_QUAD(NAME, EXPR)                                  \
-  template <class T>                                          \
-  inline T NAME(T a) {                                        \
-    for (unsigned o = 1; o < 4; o <<= 1) {                    \
-      const T b = msl::shuffle_xor(a, o);                     \
-      a = T(EXPR);                                            \
-    }                                                         \
-    return a;                                                 \
+#define MSL_QUAD(NAME, EXPR)               \
+  template <class T>                       \
+  inline T NAME(T a) {                     \
+    for (unsigned o = 1; o < 4; o <<= 1) { \
+      const T b = msl::shuffle_xor(a, o);  \
+      a = T(EXPR);                         \
+    }                                      \
+    return a;                              \
   }
 MSL_QUAD(quad_sum, a + b)
 MSL_QUAD(quad_max, max(a, b))
@@ -73,11 +73,11 @@ MSL_QUAD(quad_min, min(a, b))
 #undef MSL_QUAD
 
 // FROM: the lane to read, with `lane` this one and `n` the argument.
-#define MSL_SHUFFLE(NAME, FROM)                \
-  template <class T>                           \
-  inline T NAME(const T& v, ushort n) {        \
+#define MSL_SHUFFLE(NAME, FROM)                   \
+  template <class T>                              \
+  inline T NAME(const T& v, ushort n) {           \
     [[maybe_unused]] unsigned lane = msl::lane(); \
-    return msl::shuffle(v, FROM);              \
+    return msl::shuffle(v, FROM);                 \
   }
 MSL_SHUFFLE(simd_shuffle, n)
 MSL_SHUFFLE(simd_broadcast, n)
@@ -181,8 +181,8 @@ inline T atomic_exchange_explicit(volatile atomic<T>* p, msl::same<T> x, memory_
   return msl::update(p, [x](T) { return x; });
 }
 template <class T>
-inline bool atomic_compare_exchange_weak_explicit(volatile atomic<T>* p, T* expected, msl::same<T> desired, memory_order,
-                                                  memory_order) {
+inline bool atomic_compare_exchange_weak_explicit(volatile atomic<T>* p, T* expected, msl::same<T> desired,
+                                                  memory_order, memory_order) {
   const unsigned wanted = as_type<unsigned>(*expected);
   const unsigned found = atomicCAS((unsigned*)msl::plain(p), wanted, as_type<unsigned>(T(desired)));
   *expected = as_type<T>(found);
@@ -192,7 +192,9 @@ inline bool atomic_compare_exchange_weak_explicit(volatile atomic<T>* p, T* expe
 inline uint atomic_fetch_add_explicit(volatile atomic_uint* p, uint x, memory_order) {
   return atomicAdd(msl::plain(p), x);
 }
-inline int atomic_fetch_add_explicit(volatile atomic_int* p, int x, memory_order) { return atomicAdd(msl::plain(p), x); }
+inline int atomic_fetch_add_explicit(volatile atomic_int* p, int x, memory_order) {
+  return atomicAdd(msl::plain(p), x);
+}
 inline float atomic_fetch_add_explicit(volatile atomic_float* p, float x, memory_order) {
   return atomicAdd(msl::plain(p), x);
 }

@@ -84,14 +84,14 @@ template <class T>
 struct is_plain {
   static constexpr bool value = false;
 };
-#define MSL_PLAIN(T)                     \
-  template <>                            \
-  struct is_plain<T> {                   \
-    static constexpr bool value = true;  \
-  };                                     \
-  template <>                            \
-  struct is_number<T> {                  \
-    static constexpr bool value = true;  \
+#define MSL_PLAIN(T)                    \
+  template <>                           \
+  struct is_plain<T> {                  \
+    static constexpr bool value = true; \
+  };                                    \
+  template <>                           \
+  struct is_number<T> {                 \
+    static constexpr bool value = true; \
   };
 MSL_PLAIN(bool)
 MSL_PLAIN(char)
@@ -151,15 +151,15 @@ template <class T>
 struct is_short_float {
   static constexpr bool value = is_same_v<T, half> || is_same_v<T, bfloat>;
 };
-#define MSL_SHORT_ARITHMETIC(op)                                           \
-  template <class T, class = enable_if_t<is_short_float<T>::value>>        \
-  inline T operator op(T a, T b) {                                         \
-    return T((float)a op(float) b);                                        \
-  }                                                                        \
+#define MSL_SHORT_ARITHMETIC(op)                                             \
+  template <class T, class = enable_if_t<is_short_float<T>::value>>          \
+  inline T operator op(T a, T b) {                                           \
+    return T((float)a op(float) b);                                          \
+  }                                                                          \
   template <class T, class U, class = enable_if_t<is_short_float<T>::value>> \
-  inline T& operator op##=(T& a, U b) {                                    \
-    a = T((float)a op(float) b);                                           \
-    return a;                                                              \
+  inline T& operator op##=(T & a, U b) {                                     \
+    a = T((float)a op(float) b);                                             \
+    return a;                                                                \
   }
 MSL_SHORT_ARITHMETIC(+)
 MSL_SHORT_ARITHMETIC(-)
@@ -212,69 +212,69 @@ struct swizzled {
     int from = 0;
     ((v[I] = w[from++]), ...);
   }
-#define MSL_ASSIGN(op)                                   \
-  template <class W>                                     \
-  void operator op##=(W w) {                             \
-    *this = v.template swizzle<I...>() op w;             \
+#define MSL_ASSIGN(op)                       \
+  template <class W>                         \
+  void operator op##=(W w) {                 \
+    *this = v.template swizzle<I...>() op w; \
   }
   MSL_ASSIGN(+) MSL_ASSIGN(-) MSL_ASSIGN(*) MSL_ASSIGN(/) MSL_ASSIGN(&) MSL_ASSIGN(|) MSL_ASSIGN(^)
 #undef MSL_ASSIGN
 };
 
-#define MSL_VEC_MEMBERS(V, N)                                                             \
-  V() = default;                                                                          \
-  template <class A, class B, class... R>                                                 \
-  V(A a, B b, R... r) {                                                                   \
+#define MSL_VEC_MEMBERS(V, N)                                                              \
+  V() = default;                                                                           \
+  template <class A, class B, class... R>                                                  \
+  V(A a, B b, R... r) {                                                                    \
     static_assert(components<A>::n + components<B>::n + (components<R>::n + ... + 0) == N, \
-                  "vector constructor: wrong number of components");                      \
-    int i = put(put(0, a), b);                                                            \
-    ((i = put(i, r)), ...);                                                               \
-  }                                                                                       \
-  template <class A>                                                                      \
-  int put(int i, const A& a) {                                                            \
-    if constexpr (components<A>::n == 1) {                                                \
-      (*this)[i] = T(a);                                                                  \
-    } else {                                                                              \
-      for (int k = 0; k < components<A>::n; ++k) (*this)[i + k] = T(a[k]);                \
-    }                                                                                     \
-    return i + components<A>::n;                                                          \
-  }                                                                                       \
-  T& operator[](int i) { return (&x)[i]; }                                                \
-  const T& operator[](int i) const { return (&x)[i]; }                                    \
-  template <int... I>                                                                     \
-  vec<T, sizeof...(I)> swizzle() const {                                                  \
-    return vec<T, sizeof...(I)>((*this)[I]...);                                           \
+                  "vector constructor: wrong number of components");                       \
+    int i = put(put(0, a), b);                                                             \
+    ((i = put(i, r)), ...);                                                                \
+  }                                                                                        \
+  template <class A>                                                                       \
+  int put(int i, const A& a) {                                                             \
+    if constexpr (components<A>::n == 1) {                                                 \
+      (*this)[i] = T(a);                                                                   \
+    } else {                                                                               \
+      for (int k = 0; k < components<A>::n; ++k) (*this)[i + k] = T(a[k]);                 \
+    }                                                                                      \
+    return i + components<A>::n;                                                           \
+  }                                                                                        \
+  T& operator[](int i) { return (&x)[i]; }                                                 \
+  const T& operator[](int i) const { return (&x)[i]; }                                     \
+  template <int... I>                                                                      \
+  vec<T, sizeof...(I)> swizzle() const {                                                   \
+    return vec<T, sizeof...(I)>((*this)[I]...);                                            \
   }
 
-#define MSL_VEC(N, ALIGNMENT, ...)                                                        \
-  template <class T>                                                                      \
-  struct alignas(ALIGNMENT * sizeof(T)) vec<T, N> {                                       \
-    T __VA_ARGS__;                                                                        \
-    MSL_VEC_MEMBERS(vec, N)                                                               \
-    template <class U, class = enable_if_t<is_number<U>::value>>                          \
-    vec(U s) {                                                                            \
-      for (int i = 0; i < N; ++i) (*this)[i] = T(s);                                      \
-    }                                                                                     \
-    template <class U, class = enable_if_t<!is_same_v<T, U>>>                             \
-    explicit vec(const vec<U, N>& v) {                                                    \
-      put(0, v);                                                                          \
-    }                                                                                     \
-    template <class U, class = enable_if_t<!is_same_v<T, U>>>                             \
-    explicit vec(const packed_vec<U, N>& v) {                                             \
-      put(0, v);                                                                          \
-    }                                                                                     \
-    vec(const packed_vec<T, N>& v) { put(0, v); }                                         \
-    template <int... I>                                                                   \
-    swizzled<T, N, I...> swizzle_of() {                                                   \
-      return swizzled<T, N, I...>{*this};                                                 \
-    }                                                                                     \
-  };                                                                                      \
-  /* aligned to one component */                                                          \
-  template <class T>                                                                      \
-  struct packed_vec<T, N> {                                                               \
-    T __VA_ARGS__;                                                                        \
-    MSL_VEC_MEMBERS(packed_vec, N)                                                        \
-    packed_vec(const vec<T, N>& v) { put(0, v); }                                         \
+#define MSL_VEC(N, ALIGNMENT, ...)                               \
+  template <class T>                                             \
+  struct alignas(ALIGNMENT * sizeof(T)) vec<T, N> {              \
+    T __VA_ARGS__;                                               \
+    MSL_VEC_MEMBERS(vec, N)                                      \
+    template <class U, class = enable_if_t<is_number<U>::value>> \
+    vec(U s) {                                                   \
+      for (int i = 0; i < N; ++i) (*this)[i] = T(s);             \
+    }                                                            \
+    template <class U, class = enable_if_t<!is_same_v<T, U>>>    \
+    explicit vec(const vec<U, N>& v) {                           \
+      put(0, v);                                                 \
+    }                                                            \
+    template <class U, class = enable_if_t<!is_same_v<T, U>>>    \
+    explicit vec(const packed_vec<U, N>& v) {                    \
+      put(0, v);                                                 \
+    }                                                            \
+    vec(const packed_vec<T, N>& v) { put(0, v); }                \
+    template <int... I>                                          \
+    swizzled<T, N, I...> swizzle_of() {                          \
+      return swizzled<T, N, I...>{*this};                        \
+    }                                                            \
+  };                                                             \
+  /* aligned to one component */                                 \
+  template <class T>                                             \
+  struct packed_vec<T, N> {                                      \
+    T __VA_ARGS__;                                               \
+    MSL_VEC_MEMBERS(packed_vec, N)                               \
+    packed_vec(const vec<T, N>& v) { put(0, v); }                \
   };
 MSL_VEC(2, 2, x, y)
 MSL_VEC(3, 4, x, y, z)
@@ -282,10 +282,10 @@ MSL_VEC(4, 4, x, y, z, w)
 #undef MSL_VEC
 #undef MSL_VEC_MEMBERS
 
-#define MSL_NAMES(T)                     \
-  typedef vec<T, 2> T##2;                \
-  typedef vec<T, 3> T##3;                \
-  typedef vec<T, 4> T##4;                \
+#define MSL_NAMES(T)                      \
+  typedef vec<T, 2> T##2;                 \
+  typedef vec<T, 3> T##3;                 \
+  typedef vec<T, 4> T##4;                 \
   typedef packed_vec<T, 2> packed_##T##2; \
   typedef packed_vec<T, 3> packed_##T##3; \
   typedef packed_vec<T, 4> packed_##T##4;
@@ -303,25 +303,25 @@ MSL_NAMES(half)
 MSL_NAMES(bfloat)
 #undef MSL_NAMES
 
-#define MSL_VECTOR_OPERATOR(op)                                                            \
-  template <class T, int N>                                                                \
-  inline vec<T, N> operator op(const vec<T, N>& a, const vec<T, N>& b) {                   \
-    vec<T, N> r;                                                                           \
-    for (int i = 0; i < N; ++i) r[i] = T(a[i] op b[i]);                                    \
-    return r;                                                                              \
-  }                                                                                        \
-  template <class T, int N, class U, class = enable_if_t<is_number<U>::value>>             \
-  inline vec<T, N> operator op(const vec<T, N>& a, U b) {                                  \
-    return a op vec<T, N>(b);                                                              \
-  }                                                                                        \
-  template <class T, int N, class U, class = enable_if_t<is_number<U>::value>>             \
-  inline vec<T, N> operator op(U a, const vec<T, N>& b) {                                  \
-    return vec<T, N>(a) op b;                                                              \
-  }                                                                                        \
-  template <class T, int N, class U>                                                       \
-  inline vec<T, N>& operator op##=(vec<T, N>& a, const U& b) {                             \
-    a = a op b;                                                                            \
-    return a;                                                                              \
+#define MSL_VECTOR_OPERATOR(op)                                                \
+  template <class T, int N>                                                    \
+  inline vec<T, N> operator op(const vec<T, N>& a, const vec<T, N>& b) {       \
+    vec<T, N> r;                                                               \
+    for (int i = 0; i < N; ++i) r[i] = T(a[i] op b[i]);                        \
+    return r;                                                                  \
+  }                                                                            \
+  template <class T, int N, class U, class = enable_if_t<is_number<U>::value>> \
+  inline vec<T, N> operator op(const vec<T, N>& a, U b) {                      \
+    return a op vec<T, N>(b);                                                  \
+  }                                                                            \
+  template <class T, int N, class U, class = enable_if_t<is_number<U>::value>> \
+  inline vec<T, N> operator op(U a, const vec<T, N>& b) {                      \
+    return vec<T, N>(a) op b;                                                  \
+  }                                                                            \
+  template <class T, int N, class U>                                           \
+  inline vec<T, N>& operator op##=(vec<T, N>& a, const U & b) {                \
+    a = a op b;                                                                \
+    return a;                                                                  \
   }
 MSL_VECTOR_OPERATOR(+)
 MSL_VECTOR_OPERATOR(-)
@@ -391,12 +391,12 @@ struct numeric_limits<half> {
   static half infinity() { return as_type<half>((ushort)0x7c00); }
   static half quiet_NaN() { return as_type<half>((ushort)0x7e00); }
 };
-#define MSL_INTEGER_LIMITS(T, LOWEST, MOST)         \
-  template <>                                       \
-  struct numeric_limits<T> {                        \
-    static constexpr T max() { return MOST; }       \
-    static constexpr T min() { return LOWEST; }     \
-    static constexpr T lowest() { return min(); }   \
+#define MSL_INTEGER_LIMITS(T, LOWEST, MOST)       \
+  template <>                                     \
+  struct numeric_limits<T> {                      \
+    static constexpr T max() { return MOST; }     \
+    static constexpr T min() { return LOWEST; }   \
+    static constexpr T lowest() { return min(); } \
   };
 MSL_INTEGER_LIMITS(char, CHAR_MIN, CHAR_MAX)
 MSL_INTEGER_LIMITS(uchar, 0, UCHAR_MAX)

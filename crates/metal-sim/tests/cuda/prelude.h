@@ -1,5 +1,5 @@
-// What NVRTC has built in and the headers in cpp/cuda use, for clang's CUDA front end without the CUDA toolkit: enough to
-// compile, not to link.
+// What NVRTC has built in and the headers in cpp/cuda use, for clang's CUDA front end without the CUDA toolkit: enough
+// to compile, not to link.
 #pragma once
 #define __device__ __attribute__((device))
 #define __global__  // the pragma below makes entries device functions, which may not be global too
@@ -34,14 +34,16 @@ unsigned __float_as_uint(float x);
 float __uint_as_float(unsigned x);
 unsigned __byte_perm(unsigned x, unsigned y, unsigned s);
 #define UNARY(f) float f(float x);
-UNARY(expf) UNARY(exp2f) UNARY(exp10f) UNARY(logf) UNARY(log2f) UNARY(log10f) UNARY(sinf) UNARY(cosf) UNARY(tanf)
-UNARY(sinhf) UNARY(coshf) UNARY(tanhf) UNARY(asinf) UNARY(acosf) UNARY(atanf) UNARY(asinhf) UNARY(acoshf)
-UNARY(atanhf) UNARY(sinpif) UNARY(cospif) UNARY(sqrtf) UNARY(rsqrtf) UNARY(floorf) UNARY(ceilf) UNARY(truncf)
-UNARY(rintf) UNARY(roundf) UNARY(fabsf)
-UNARY(__expf) UNARY(__exp10f) UNARY(__logf) UNARY(__log2f) UNARY(__log10f) UNARY(__sinf) UNARY(__cosf)
+UNARY(expf)
+UNARY(exp2f) UNARY(exp10f) UNARY(logf) UNARY(log2f) UNARY(log10f) UNARY(sinf) UNARY(cosf) UNARY(tanf) UNARY(sinhf)
+    UNARY(coshf) UNARY(tanhf) UNARY(asinf) UNARY(acosf) UNARY(atanf) UNARY(asinhf) UNARY(acoshf) UNARY(atanhf)
+        UNARY(sinpif) UNARY(cospif) UNARY(sqrtf) UNARY(rsqrtf) UNARY(floorf) UNARY(ceilf) UNARY(truncf) UNARY(rintf)
+            UNARY(roundf) UNARY(fabsf) UNARY(__expf) UNARY(__exp10f) UNARY(__logf) UNARY(__log2f) UNARY(__log10f)
+                UNARY(__sinf) UNARY(__cosf)
 #undef UNARY
 #define BINARY(f) float f(float x, float y);
-BINARY(powf) BINARY(__powf) BINARY(fminf) BINARY(fmaxf) BINARY(fmodf) BINARY(fdimf) BINARY(atan2f) BINARY(copysignf)
+                    BINARY(powf) BINARY(__powf) BINARY(fminf) BINARY(fmaxf) BINARY(fmodf) BINARY(fdimf) BINARY(atan2f)
+                        BINARY(copysignf)
 #undef BINARY
-float fmaf(float x, float y, float z);
+                            float fmaf(float x, float y, float z);
 float ldexpf(float x, int e);
