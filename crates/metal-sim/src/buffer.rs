@@ -32,6 +32,10 @@ unsafe impl Sync for Inner {}
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        #[cfg(feature = "cuda")]
+        if let Some(mirror) = &self.mirror {
+            mirror.release(self.contents);
+        }
         if let Memory::Owned { block, layout } = self.memory {
             // SAFETY: allocated with this layout in `Buffer::zeroed`
             unsafe { dealloc(block, layout) }

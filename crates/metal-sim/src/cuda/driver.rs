@@ -74,6 +74,8 @@ library! {
         fill = "cuMemsetD8Async"(u64, c_uchar, usize, Handle);
         upload = "cuMemcpyHtoDAsync_v2"(u64, *const c_void, usize, Handle);
         download = "cuMemcpyDtoH_v2"(*mut c_void, u64, usize);
+        pin = "cuMemHostRegister_v2"(*mut c_void, usize, c_uint);
+        unpin = "cuMemHostUnregister"(*mut c_void);
         stream_create = "cuStreamCreate"(*mut Handle, c_uint);
         stream_destroy = "cuStreamDestroy_v2"(Handle);
         stream_wait = "cuStreamSynchronize"(Handle);

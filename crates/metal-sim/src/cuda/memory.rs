@@ -8,6 +8,10 @@ use super::Gpu;
 use super::ranges::Ranges;
 use crate::error::Error;
 
+/// Bytes of buffers whose memory is pinned when the host first reads them: copies of fewer are as fast without, and more
+/// would take much of the machine's memory.
+const PINNED: Range<usize> = 16 << 10..256 << 20;
+
 /// Which bytes are newer on one side.
 #[derive(Default)]
 struct Newer {
@@ -34,6 +38,8 @@ struct State {
     /// The GPU's address; 0 until it is needed there.
     address: u64,
     newer: Newer,
+    /// Whether the host's memory has been offered to the driver, and the driver took it.
+    pinned: Option<bool>,
 }
 
 /// The GPU's side of a buffer.
@@ -50,7 +56,7 @@ impl Mirror {
         if filled {
             newer.host_wrote(0..len);
         }
-        Self { gpu: Arc::clone(gpu), len, state: Mutex::new(State { address: 0, newer }) }
+        Self { gpu: Arc::clone(gpu), len, state: Mutex::new(State { address: 0, newer, pinned: None }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -107,10 +113,22 @@ impl Mirror {
         if ranges.is_empty() || self.gpu.enter().is_err() {
             return;
         }
+        if state.pinned.is_none() && PINNED.contains(&self.len) {
+            // SAFETY: the memory is the buffer's, which unpins it before it is freed
+            state.pinned = Some(unsafe { (self.gpu.driver.pin)(host.cast(), self.len, 0) } == 0);
+        }
         for range in ranges {
             let from = state.address + range.start as u64;
             // SAFETY: the range is inside the buffer on both sides
             unsafe { (self.gpu.driver.download)(host.wrapping_add(range.start).cast(), from, range.len()) };
+        }
+    }
+
+    /// Undoes what [`Mirror::pull`] may have done to the host's memory, which is about to be freed.
+    pub(crate) fn release(&self, host: *mut u8) {
+        if self.state().pinned.take() == Some(true) && self.gpu.enter().is_ok() {
+            // SAFETY: the memory was pinned
+            unsafe { (self.gpu.driver.unpin)(host.cast()) };
         }
     }
 }
