@@ -100,20 +100,19 @@ fn run(step: Step) -> Result<Outcome> {
     match step {
         Step::Fmt => shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?,
         Step::Tidy => tidy::main()?,
-        Step::Clippy => shell::run(shell::cargo().args([
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ]))?,
+        Step::Clippy => {
+            // the second is what a feature that is off adds
+            for packages in [&["--workspace"][..], &["--package", "metal-sim", "--features", "cuda"]] {
+                let clippy = ["clippy", "--quiet", "--all-targets"];
+                shell::run(shell::cargo().args(clippy).args(packages).args(["--", "-D", "warnings"]))?;
+            }
+        }
         Step::Unit => {
             clang::ensure()?;
             let nextest = shell::which("cargo-nextest").is_some();
             let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test", "--quiet"] };
             shell::run(shell::cargo().args(runner).arg("--workspace"))?;
+            shell::run(shell::cargo().args(runner).args(["--package", "metal-sim", "--features", "cuda", "--lib"]))?;
         }
         Step::Snapshots => snapshots::main(&snapshots::Options { bless: false })?,
         Step::CheckMsl => check_msl::main(&check_msl::Options::default())?,
