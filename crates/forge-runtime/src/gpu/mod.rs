@@ -115,6 +115,12 @@ pub enum GpuError {
         /// What it lacks.
         reason: &'static str,
     },
+    /// The device that was asked for cannot be opened.
+    #[error("the device cannot be opened: {reason}")]
+    Device {
+        /// What it said.
+        reason: String,
+    },
     /// The kernels do not compile; the compiler's messages follow in full.
     #[error("{file} does not compile:\n{log}")]
     Compile {

@@ -1,8 +1,9 @@
 //! The software backend: a thin adapter of `metal-sim`, which runs the same `kernels.metal` on the CPU.
 //!
-//! Environment: `METAL_SIM_THREADS` (default: all cores); `METAL_SIM_DEVICE=cuda` takes an NVIDIA GPU instead of the cores,
-//! in programs built with the feature `cuda`, and leaves barriers out as below without checks; `METAL_SIM_CHECKED=1` compiles the kernels from source in checked mode,
-//! in which every fault of a kernel or schedule is an error of the command buffer, with kernel and line.
+//! Environment: `METAL_SIM_THREADS` (default: all cores); `METAL_SIM_CHECKED=1` compiles the kernels from source in checked mode,
+//! in which every fault of a kernel or schedule is an error of the command buffer, with kernel and line; `METAL_SIM_DEVICE=cuda`, in
+//! programs built with the feature `cuda`, takes an NVIDIA GPU instead of the cores, which has no checks but leaves barriers out as
+//! below.
 //!
 //! In checked mode, for tests that have to see a fault: `METAL_SIM_KERNELS=PATH` takes the kernels from another file, MSL or, if
 //! it ends in `.so`, already compiled with checks; `METAL_SIM_SKIP_BARRIER=LABEL:INDEX` leaves out that barrier, counted from 0, of
@@ -47,18 +48,21 @@ struct Outputs {
 }
 
 impl Asked {
+    /// What a GPU can do of it.
+    fn skip() -> Option<(String, usize)> {
+        let value = std::env::var("METAL_SIM_SKIP_BARRIER").ok()?;
+        let (label, index) = value.rsplit_once(':')?;
+        Some((label.to_owned(), index.parse().ok()?))
+    }
+
     fn from_environment() -> Result<Self, GpuError> {
-        let skip = std::env::var("METAL_SIM_SKIP_BARRIER").ok().and_then(|value| {
-            let (label, index) = value.rsplit_once(':')?;
-            Some((label.to_owned(), index.parse().ok()?))
-        });
         let append = |variable: &str| -> Result<Option<Arc<File>>, GpuError> {
             let Some(path) = std::env::var_os(variable) else { return Ok(None) };
             let failed = |error| GpuError::Library { reason: format!("{}: {error}", path.display()) };
             Ok(Some(Arc::new(File::options().create(true).append(true).open(&path).map_err(failed)?)))
         };
         let outputs = Outputs { reports: append("METAL_SIM_REPORTS")?, counters: append("METAL_SIM_COUNTERS")? };
-        Ok(Self { skip, outputs })
+        Ok(Self { skip: Self::skip(), outputs })
     }
 }
 
@@ -99,8 +103,8 @@ impl Gpu {
     /// Opens the device, loads or compiles the kernels and looks up each of `specs`.
     ///
     /// # Errors
-    /// [`GpuError::Compile`] with the whole of the compiler's messages, [`GpuError::Library`], [`GpuError::NoKernel`] and
-    /// [`GpuError::ThreadLimit`].
+    /// [`GpuError::Device`], [`GpuError::Compile`] with the whole of the compiler's messages, [`GpuError::Library`],
+    /// [`GpuError::NoKernel`] and [`GpuError::ThreadLimit`].
     pub fn open(source: &Source, specs: &'static [KernelSpec]) -> Result<Self, GpuError> {
         let checked = std::env::var("METAL_SIM_CHECKED").is_ok_and(|value| value == "1");
         let threads = std::env::var("METAL_SIM_THREADS")
@@ -109,7 +113,7 @@ impl Gpu {
             .or_else(|| std::thread::available_parallelism().ok().map(NonZero::get))
             .unwrap_or(1);
         let device = metal_sim::Device::from_environment(threads);
-        let device = device.map_err(|error| GpuError::Library { reason: error.to_string() })?;
+        let device = device.map_err(|error| GpuError::Device { reason: error.to_string() })?;
         let compile = |text: &str| compile(&device, text, source.file, checked);
         let failed = |reason: String| GpuError::Library { reason };
         let library = match (source.compiled, std::env::var_os("METAL_SIM_KERNELS").filter(|_| checked)) {
@@ -133,7 +137,11 @@ impl Gpu {
                 working_set_bytes: device.memory(),
             },
             checked,
-            asked: if checked || device.is_gpu() { Asked::from_environment()? } else { Asked::default() },
+            asked: if checked {
+                Asked::from_environment()?
+            } else {
+                Asked { skip: device.is_gpu().then(Asked::skip).flatten(), ..Asked::default() }
+            },
             recorder: Recorder::default(),
             device,
         })
