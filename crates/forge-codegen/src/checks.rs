@@ -73,14 +73,18 @@ struct Place<'a> {
 impl<'a> ChecksFile<'a> {
     /// The view of a plan's kernels.
     pub fn new(plan: &'a Plan, title: &'a str, source: &'a str) -> Self {
-        let checks = (0..plan.kernels.len()).filter_map(|id| Some(check(plan, id, &place(plan, id)?)));
+        // Costs and checks go by the kernel's index, so that none may be left out.
+        let places = (0..plan.kernels.len()).map(|id| {
+            let name = &plan.kernels[id].name;
+            (id, place(plan, id).unwrap_or_else(|| panic!("{name} is in no schedule")))
+        });
         ChecksFile {
             title,
             version: env!("CARGO_PKG_VERSION"),
             source,
             tables: plan.rope_tables.iter().enumerate().map(|(i, table)| rope_table(i, table)).collect(),
-            checks: checks.collect(),
-            costs: (0..plan.kernels.len()).filter_map(|id| Some(cost(plan, id, &place(plan, id)?))).collect(),
+            checks: places.clone().map(|(id, place)| check(plan, id, &place)).collect(),
+            costs: places.map(|(id, place)| cost(plan, id, &place)).collect(),
         }
     }
 }

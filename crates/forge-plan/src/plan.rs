@@ -168,6 +168,13 @@ pub struct Schedule {
     pub sample: Vec<Step>,
 }
 
+impl Schedule {
+    /// Every step, each block's once.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.embed.iter().chain(self.blocks.iter().flatten()).chain(&self.head).chain(&self.sample)
+    }
+}
+
 /// One dispatch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -189,6 +196,16 @@ impl Step {
     /// A step that always runs, in one way, without a barrier yet.
     pub(crate) fn new(kernel: Choice, args: Vec<Arg>, grid: [Dim; 3]) -> Self {
         Self { kernel, args, grid, barrier: false, when: When::Always, few: None }
+    }
+
+    /// Every kernel that it may run.
+    pub fn kernels<'a>(&self, tables: &'a [KernelTable]) -> impl Iterator<Item = KernelId> + use<'a> {
+        let of = |choice: Choice| match choice {
+            Choice::Fixed(id) => vec![id],
+            Choice::PerLayer(table) => tables[table].kernels.clone(),
+        };
+        let few = self.few.map_or_else(Vec::new, |few| of(few.kernel));
+        of(self.kernel).into_iter().chain(few)
     }
 }
 

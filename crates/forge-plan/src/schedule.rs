@@ -121,6 +121,12 @@ impl<'a> Scheduler<'a> {
             prefill.blocks.push(self.steps(block, owner, false)?);
         }
         prefill.head = self.steps(head, &head_owner, false)?;
+        for step in [&decode, &prefill].into_iter().flat_map(Schedule::steps) {
+            for id in step.kernels(&self.tables) {
+                let kernel = &self.kernels.list[id];
+                assert_eq!(step.args.len(), kernel.bindings.len(), "arguments of {}: {:?}", kernel.name, step.args);
+            }
+        }
         let order: Vec<usize> = graph.layers.iter().map(|layer| layer.block).collect();
         barriers::place(&mut decode, &order, &self.kernels.list, &self.tables);
         barriers::place(&mut prefill, &order, &self.kernels.list, &self.tables);

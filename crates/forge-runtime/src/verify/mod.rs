@@ -93,19 +93,7 @@ impl<'a> Verifier<'a> {
             }
         }
         let worst = comparison.worst;
-        let fault = fault.or_else(|| {
-            let worst = worst.filter(|_| comparison.failed > 0)?;
-            Some(format!(
-                "{} of {} elements are beyond their bounds; worst: {:?}[{}] is {}, expected {} within {:.1e}",
-                comparison.failed,
-                comparison.elements,
-                worst.role,
-                worst.index,
-                worst.found,
-                worst.expected,
-                worst.bound
-            ))
-        });
+        let fault = fault.or_else(|| comparison.fault());
         Outcome {
             rows,
             error: worst.map_or(0.0, |worst| worst.error),
