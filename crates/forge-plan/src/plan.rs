@@ -1,14 +1,10 @@
-//! The plan's own types and the entry point.
+//! What a plan is made of: types alone.
 
-use forge_frontend::Graph;
 use forge_frontend::ModelConfig;
 
-use crate::error::PlanError;
-use crate::fuse::fuse;
 use crate::geometry::Geometries;
 use crate::kernel::{Kernel, KernelId};
 use crate::pack::PackPlan;
-use crate::schedule::Scheduler;
 
 /// Storage of keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -284,20 +280,4 @@ pub enum Dim {
     RowTiles(usize),
     /// Parts of the context.
     Parts,
-}
-
-/// Plans a graph.
-///
-/// # Errors
-/// [`PlanError`] names the block, role or option that has no plan.
-pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan, PlanError> {
-    let trained = graph.config.trained_context;
-    let context = options.context.unwrap_or(graph.default_context());
-    if context > trained || context == 0 {
-        return Err(PlanError::Context { asked: context, trained });
-    }
-    let embed = fuse(&graph.embed.block)?;
-    let head = fuse(&graph.head.block)?;
-    let blocks = graph.blocks.iter().map(fuse).collect::<Result<Vec<_>, _>>()?;
-    Scheduler::new(graph, context, options).run(&embed, &blocks, &head)
 }
