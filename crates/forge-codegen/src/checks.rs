@@ -3,15 +3,16 @@
 //! A kernel that several layers run is checked with one layer's weights, from the middle of those that run it.
 
 use askama::Template;
-use forge_formats::Format;
-use forge_frontend::graph::{Activation, RopePairing};
+use forge_frontend::graph::RopePairing;
 use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
 use forge_plan::formula::{Formula, Linear};
-use forge_plan::kernel::{Access, AttentionKernel, Embed, Epilogue, FEW_TOKENS, Family, RopeAppend, Segment};
+use forge_plan::kernel::{AttentionKernel, Embed, Epilogue, FEW_TOKENS, Family};
 use forge_plan::plan::{Arg, Choice, Dim, Step};
-use forge_plan::{KernelId, KvFormat, Plan};
+use forge_plan::{KernelId, Plan};
+use forge_spec::{Attention, Cost, Data, Operation, Projection, Split, Vocabulary};
 
-use crate::naming::{grouped, variant, wrap};
+use crate::literal::{Literal, table_name};
+use crate::naming::{variant, wrap};
 
 /// Numbers of rows that prefill kernels are tried with: less than a tile of anything, ragged, whole, one more.
 const ROWS: [usize; 4] = [1, 7, 64, 65];
@@ -30,11 +31,10 @@ pub struct ChecksFile<'a> {
     pub costs: Vec<CostView<'a>>,
 }
 
-/// What a kernel moves and computes, as text.
+/// What a kernel moves and computes.
 pub struct CostView<'a> {
     pub name: &'a str,
-    pub bytes: String,
-    pub flops: String,
+    pub cost: String,
 }
 
 /// A table of RoPE frequencies.
@@ -97,10 +97,6 @@ fn rope_table(index: usize, table: &[f32]) -> TableView {
     }
 }
 
-fn table_name(index: usize) -> String {
-    format!("INV_FREQ_{index}")
-}
-
 /// Where the schedules run a kernel.
 fn place<'a>(plan: &'a Plan, id: KernelId) -> Option<Place<'a>> {
     let mut found: Option<Place<'a>> = None;
@@ -154,14 +150,14 @@ fn check<'a>(plan: &'a Plan, id: KernelId, place: &Place<'a>) -> CheckView<'a> {
         kernel: id,
         layer: place.layer.map_or_else(|| "None".into(), |layer| format!("Some({layer})")),
         rows: rows.join(", "),
-        grid: place.grid.iter().map(dim).collect::<Vec<_>>().join(", "),
-        operation: operation(&kernel.family),
+        grid: place.grid.literal(&plan.rope_tables),
+        operation: operation(&kernel.family, &plan.rope_tables).literal(&plan.rope_tables),
         arguments: arguments
             .map(|(binding, arg)| ArgumentView {
                 access: match binding.access {
-                    Access::Read => "read",
-                    Access::Write => "write",
-                    Access::ReadWrite => "update",
+                    forge_plan::kernel::Access::Read => "read",
+                    forge_plan::kernel::Access::Write => "write",
+                    forge_plan::kernel::Access::ReadWrite => "update",
                 },
                 role: variant(binding.name),
                 data: data(plan, &kernel.family, binding.name, arg, place.layer),
@@ -173,39 +169,32 @@ fn check<'a>(plan: &'a Plan, id: KernelId, place: &Place<'a>) -> CheckView<'a> {
 fn cost<'a>(plan: &'a Plan, id: KernelId, place: &Place<'a>) -> CostView<'a> {
     let kernel = &plan.kernels[id];
     let Formula { bytes, flops } = Formula::of(kernel, place.grid);
-    let text = |l: Linear| [l.fixed, l.per_row, l.per_tile, l.per_position, l.per_part].map(grouped).join(", ");
-    CostView { name: &kernel.name, bytes: text(bytes), flops: text(flops) }
-}
-
-fn dim(dim: &Dim) -> String {
-    match dim {
-        Dim::Const(count) => format!("Dim::Const({count})"),
-        Dim::Rows => "Dim::Rows".into(),
-        Dim::RowTiles(rows) => format!("Dim::RowTiles({rows})"),
-        Dim::Parts => "Dim::Parts".into(),
-    }
+    let terms = |l: Linear| [l.fixed, l.per_row, l.per_tile, l.per_position, l.per_part];
+    CostView { name: &kernel.name, cost: Cost { bytes: terms(bytes), flops: terms(flops) }.literal(&plan.rope_tables) }
 }
 
 /// Where an argument comes from, or how large it is.
 fn data(plan: &Plan, family: &Family, name: &str, arg: &Arg, layer: Option<usize>) -> String {
-    let tensor = |name: &str| format!("Data::Tensor(\"{name}\")");
-    let of_layer = |layer: usize, name: &str| tensor(&format!("layers.{layer}.{name}"));
-    match arg {
-        Arg::Layer(field) => of_layer(layer.unwrap_or(0), field),
-        Arg::Model(field) => tensor(field),
+    let of_layer = |layer: usize, name: &str| format!("layers.{layer}.{name}");
+    let tensor = match arg {
+        Arg::Layer(field) => Some(of_layer(layer.unwrap_or(0), field)),
+        Arg::Model(field) => Some(field.clone()),
         Arg::NextGamma => {
             let next = layer.map_or(0, |layer| layer + 1);
-            match &plan.first_norm {
+            Some(match &plan.first_norm {
                 Some(norm) if next < plan.layers.len() => of_layer(next, norm),
-                _ => tensor(&plan.final_norm),
-            }
+                _ => plan.final_norm.clone(),
+            })
         }
-        Arg::Keys(_) | Arg::Values(_) => format!("Data::Cache({})", words(family, name)),
-        Arg::Params => "Data::Params".into(),
-        Arg::Buffer(_) | Arg::LayerPart { .. } | Arg::Tokens | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => {
-            format!("Data::Words({})", words(family, name))
-        }
-    }
+        _ => None,
+    };
+    let data = match (arg, &tensor) {
+        (_, Some(tensor)) => Data::Tensor(tensor),
+        (Arg::Keys(_) | Arg::Values(_), _) => Data::Cache(words(family, name)),
+        (Arg::Params, _) => Data::Params,
+        _ => Data::Words(words(family, name)),
+    };
+    data.literal(&plan.rope_tables)
 }
 
 /// Elements per row of the argument `name`, or per position of a cache.
@@ -215,7 +204,7 @@ fn words(family: &Family, name: &str) -> usize {
         Family::Embed(embed) => match name {
             "tokens" => 1,
             "sums" => next(embed.next),
-            _ => embed.hidden,
+            _ => embed.table.cols,
         },
         Family::LayerInputs(inputs) => match name {
             "tokens" => 1,
@@ -268,132 +257,80 @@ fn words(family: &Family, name: &str) -> usize {
     }
 }
 
-/// What a kernel computes, as an `Operation` of the runtime.
-fn operation(family: &Family) -> String {
+/// What a kernel computes.
+fn operation<'a>(family: &'a Family, tables: &'a [Vec<f32>]) -> Operation<'a> {
     match family {
-        Family::Embed(Embed { format, bf16_scales, vocab, hidden, scale, .. }) => {
-            let table = matrix(*format, *bf16_scales, *vocab, *hidden);
-            format!("Operation::Embed {{ table: {table}, scale: {scale:?} }}")
-        }
+        Family::Embed(Embed { table, scale, .. }) => Operation::Embed { table: *table, scale: *scale },
         Family::LayerInputs(i) => {
-            let table = matrix(i.format, i.bf16_scales, i.vocab, i.layers * i.width);
-            format!(
-                "Operation::LayerInputs {{ table: {table}, layers: {}, eps: {:?}, scale: {:?}, factor: {:?} }}",
-                i.layers, i.eps, i.scale, i.factor
-            )
+            Operation::LayerInputs { table: i.table, layers: i.layers, eps: i.eps, scale: i.scale, factor: i.factor }
         }
-        Family::Gemv(g) => project(&g.segments, g.cols, g.norm.map(|norm| norm.eps), false, g.epilogue),
-        Family::Gemm(g) => project(&g.segments, g.cols, None, g.half_tiles, g.epilogue),
-        Family::RopeAppend(rope) => rope_append(rope),
-        Family::AttentionTile(a) => attention(a, a.operand_bytes() == 2, false),
-        Family::AttentionDecode(a) => attention(a, false, false),
-        Family::AttentionPart(a) => attention(a, false, true),
-        Family::AttentionCombine(a) => format!(
-            "Operation::AttentionCombine {{ heads: {}, head_dim: {}, split: {} }}",
-            a.heads,
-            a.head_dim,
-            split(a)
-        ),
-        Family::RmsNorm(norm) => format!("Operation::RmsNorm {{ width: {}, eps: {:?} }}", norm.width, norm.eps),
-        Family::PostNorm(norm) => {
-            format!("Operation::PostNorm {{ width: {}, eps: {:?}, factor: {:?} }}", norm.width, norm.eps, norm.factor)
+        Family::Gemv(g) => Operation::Project(Projection {
+            matrices: &g.matrices,
+            norm_eps: g.norm.map(|norm| norm.eps),
+            half_operands: false,
+            epilogue: epilogue(g.epilogue),
+        }),
+        Family::Gemm(g) => Operation::Project(Projection {
+            matrices: &g.matrices,
+            norm_eps: None,
+            half_operands: g.half_tiles,
+            epilogue: epilogue(g.epilogue),
+        }),
+        Family::RopeAppend(r) => Operation::RopeAppend(forge_spec::RopeAppend {
+            heads: r.heads,
+            kv_heads: r.kv_heads,
+            head_dim: r.head_dim,
+            keys_as_values: r.keys_as_values,
+            norms: [r.q_norm, r.k_norm, r.v_norm].map(|norm| norm.map(|norm| norm.norm)),
+            inv_freq: r.table.map_or(&[], |table| tables[table].as_slice()),
+            interleaved: r.rope.as_ref().is_some_and(|rope| rope.pairing == RopePairing::Interleaved),
+            magnitude: r.rope.as_ref().map_or(1.0, |rope| rope.magnitude),
+            cache: r.kv,
+            wrap: r.wrap,
+        }),
+        Family::AttentionTile(a) => attention(a, a.operand_bytes() == 2, None),
+        Family::AttentionDecode(a) => attention(a, false, None),
+        Family::AttentionPart(a) => attention(a, false, Some(split(a))),
+        Family::AttentionCombine(a) => {
+            Operation::AttentionCombine { heads: a.heads, head_dim: a.head_dim, split: split(a) }
         }
-        Family::SampleBest(s) => format!("Operation::SampleBest({})", vocabulary(s)),
-        Family::SampleCollect(s) => format!("Operation::SampleCollect({})", vocabulary(s)),
-        Family::SampleDraw(s) => format!("Operation::SampleDraw({})", vocabulary(s)),
+        Family::RmsNorm(norm) => Operation::RmsNorm { width: norm.width, eps: norm.eps },
+        Family::PostNorm(norm) => Operation::PostNorm { width: norm.width, eps: norm.eps, factor: norm.factor },
+        Family::SampleBest(s) => Operation::SampleBest(vocabulary(s)),
+        Family::SampleCollect(s) => Operation::SampleCollect(vocabulary(s)),
+        Family::SampleDraw(s) => Operation::SampleDraw(vocabulary(s)),
     }
 }
 
-fn vocabulary(sample: &forge_plan::kernel::Sample) -> String {
-    format!("Vocabulary {{ tokens: {}, groups: {} }}", sample.vocab, sample.groups)
+fn vocabulary(sample: &forge_plan::kernel::Sample) -> Vocabulary {
+    Vocabulary { tokens: sample.vocab, groups: sample.groups }
 }
 
-fn matrix(format: Format, bf16_scales: bool, rows: usize, cols: usize) -> String {
-    let format = match format {
-        Format::Affine { bits, group } => format!("Affine {{ bits: {bits}, group: {group}, bf16: {bf16_scales} }}"),
-        // The runtime's formats are called as these.
-        other => format!("{other:?}"),
-    };
-    format!("Matrix {{ format: Format::{format}, rows: {rows}, cols: {cols} }}")
-}
-
-fn project(segments: &[Segment], cols: usize, norm_eps: Option<f32>, half: bool, epilogue: Epilogue) -> String {
-    let matrices: Vec<String> = segments.iter().map(|s| matrix(s.format, s.bf16_scales, s.rows, cols)).collect();
-    let epilogue = match epilogue {
-        Epilogue::Store { softcap, .. } => format!("Store {{ softcap: {softcap:?} }}"),
-        Epilogue::Residual { factor, .. } => format!("Residual {{ factor: {factor:?} }}"),
-        Epilogue::Gated(kind) => format!("Gated({})", activation(kind)),
-        Epilogue::GatedBy(kind) => format!("GatedBy({})", activation(kind)),
-    };
-    format!(
-        "Operation::Project(Projection {{\n            matrices: &[{}],\n            norm_eps: {norm_eps:?},\n            \
-         half_operands: {half},\n            epilogue: Epilogue::{epilogue},\n        }})",
-        matrices.join(", ")
-    )
-}
-
-fn activation(kind: Activation) -> &'static str {
-    match kind {
-        Activation::Silu => "Activation::Silu",
-        Activation::GeluTanh => "Activation::GeluTanh",
+fn epilogue(epilogue: Epilogue) -> forge_spec::Epilogue {
+    match epilogue {
+        Epilogue::Store { softcap, .. } => forge_spec::Epilogue::Store { softcap },
+        Epilogue::Residual { factor, .. } => forge_spec::Epilogue::Residual { factor },
+        Epilogue::Gated(activation) => forge_spec::Epilogue::Gated(activation),
+        Epilogue::GatedBy(activation) => forge_spec::Epilogue::GatedBy(activation),
     }
 }
 
-fn cache(kv: KvFormat) -> &'static str {
-    match kv {
-        KvFormat::F16 => "CacheType::F16",
-        KvFormat::F32 => "CacheType::F32",
-    }
-}
-
-fn rope_append(rope: &RopeAppend) -> String {
-    let norms: Vec<String> = [rope.q_norm, rope.k_norm, rope.v_norm]
-        .into_iter()
-        .map(|norm| {
-            norm.map_or_else(
-                || "None".into(),
-                |n| format!("Some(HeadNorm {{ eps: {:?}, across_heads: {} }})", n.eps, n.across_heads),
-            )
-        })
-        .collect();
-    let inv_freq = rope.table.map_or_else(|| "&[]".into(), |table| format!("&{}", table_name(table)));
-    let interleaved = rope.rope.as_ref().is_some_and(|rope| rope.pairing == RopePairing::Interleaved);
-    format!(
-        "Operation::RopeAppend(RopeAppend {{\n            heads: {}, kv_heads: {}, head_dim: {}, keys_as_values: {},\n            \
-         norms: [{}],\n            inv_freq: {inv_freq}, interleaved: {interleaved}, magnitude: {:?},\n            \
-         cache: {}, wrap: {:?},\n        }})",
-        rope.heads,
-        rope.kv_heads,
-        rope.head_dim,
-        rope.keys_as_values,
-        norms.join(", "),
-        rope.rope.as_ref().map_or(1.0, |rope| rope.magnitude),
-        cache(rope.kv),
-        rope.wrap
-    )
-}
-
-fn attention(a: &AttentionKernel, half: bool, splits: bool) -> String {
-    let split = if splits { format!("Some({})", split(a)) } else { "None".into() };
-    format!(
-        "Operation::Attention(Attention {{\n            heads: {}, kv_heads: {}, head_dim: {},\n            \
-         scale: {:?}, softcap: {:?}, window: {:?},\n            cache: {}, wrap: {:?},\n            \
-         half_operands: {half}, split: {split},\n        }})",
-        a.heads,
-        a.kv_heads,
-        a.head_dim,
-        a.attention.scale,
-        a.attention.softcap,
-        a.attention.window,
-        cache(a.kv),
-        a.wrap
-    )
+fn attention(a: &AttentionKernel, half_operands: bool, split: Option<Split>) -> Operation<'static> {
+    Operation::Attention(Attention {
+        heads: a.heads,
+        kv_heads: a.kv_heads,
+        head_dim: a.head_dim,
+        scale: a.attention.scale,
+        softcap: a.attention.softcap,
+        window: a.attention.window,
+        cache: a.kv,
+        wrap: a.wrap,
+        half_operands,
+        split,
+    })
 }
 
 /// How a long context is cut into parts.
-fn split(a: &AttentionKernel) -> String {
-    format!(
-        "Split {{ above: {UNSPLIT_POSITIONS}, positions: {PART_POSITIONS}, most: {MAX_PARTS}, window: {:?} }}",
-        a.attention.window
-    )
+fn split(a: &AttentionKernel) -> Split {
+    Split { above: UNSPLIT_POSITIONS, positions: PART_POSITIONS, most: MAX_PARTS, window: a.attention.window }
 }

@@ -4,13 +4,11 @@
 use std::collections::BTreeSet;
 
 use askama::Template;
-use forge_formats::Format;
-use forge_frontend::graph::{Activation, RopePairing};
+use forge_frontend::graph::RopePairing;
 use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, decode_geometry};
-use forge_plan::kernel::{
-    AttentionKernel, Epilogue, Family, GEMM_ROWS, Gemm, Gemv, HeadNorm, Kernel, RopeAppend, Segment,
-};
-use forge_plan::{Plan, format_name};
+use forge_plan::kernel::{AttentionKernel, Epilogue, Family, GEMM_ROWS, Gemm, Gemv, HeadNorm, Kernel, RopeAppend};
+use forge_plan::{Plan, describe, format_name, stored};
+use forge_spec::{Activation, CacheType, Format, Matrix};
 
 use crate::naming::{float, wrap};
 use crate::sources;
@@ -45,8 +43,8 @@ pub struct FormatView {
 
 /// Parameters of an affine format.
 pub struct AffineView {
-    pub bits: u8,
-    pub group: u16,
+    pub bits: usize,
+    pub group: usize,
     pub bf16: bool,
 }
 
@@ -338,34 +336,39 @@ fn rope_tables(plan: &Plan) -> Vec<TableView> {
         .collect()
 }
 
-fn segments(family: &Family) -> &[Segment] {
+/// Matrices that a kernel reads.
+fn matrices(family: &Family) -> &[Matrix] {
     match family {
-        Family::Gemv(gemv) => &gemv.segments,
-        Family::Gemm(gemm) => &gemm.segments,
+        Family::Gemv(gemv) => &gemv.matrices,
+        Family::Gemm(gemm) => &gemm.matrices,
+        Family::Embed(embed) => std::slice::from_ref(&embed.table),
+        Family::LayerInputs(inputs) => std::slice::from_ref(&inputs.table),
         _ => &[],
     }
 }
 
 /// Name of a packed format in identifiers.
-fn weights_name(format: Format, bf16_scales: bool) -> String {
-    format_name(format) + if bf16_scales { "_bf16" } else { "" }
+fn weights_name(format: Format) -> String {
+    let bf16 = matches!(format, Format::Affine { bf16: true, .. });
+    format_name(stored(format)) + if bf16 { "_bf16" } else { "" }
+}
+
+/// The type of a cache's elements.
+fn cache_type(cache: CacheType) -> &'static str {
+    match cache {
+        CacheType::F16 => "half",
+        CacheType::F32 => "float",
+    }
 }
 
 /// Packed formats in use, by name.
 fn formats(plan: &Plan) -> Vec<FormatView> {
-    let mut formats = BTreeSet::new();
-    for kernel in &plan.kernels {
-        formats.extend(segments(&kernel.family).iter().map(|s| (s.format, s.bf16_scales)));
-        match &kernel.family {
-            Family::Embed(embed) => _ = formats.insert((embed.format, embed.bf16_scales)),
-            Family::LayerInputs(inputs) => _ = formats.insert((inputs.format, inputs.bf16_scales)),
-            _ => {}
-        }
-    }
-    let view = |(format, bf16_scales)| FormatView {
-        name: weights_name(format, bf16_scales),
+    let formats: BTreeSet<Format> =
+        plan.kernels.iter().flat_map(|kernel| matrices(&kernel.family)).map(|matrix| matrix.format).collect();
+    let view = |format| FormatView {
+        name: weights_name(format),
         affine: match format {
-            Format::Affine { bits, group } => Some(AffineView { bits, group, bf16: bf16_scales }),
+            Format::Affine { bits, group, bf16 } => Some(AffineView { bits, group, bf16 }),
             _ => None,
         },
     };
@@ -431,9 +434,9 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
             let scaled = embed.next.is_some();
             let body = Body::Embed(EmbedView {
                 function: if scaled { "embed_scaled_row" } else { "embed_row" },
-                format: weights_name(embed.format, embed.bf16_scales),
-                vocab: embed.vocab,
-                hidden: embed.hidden,
+                format: weights_name(embed.table.format),
+                vocab: embed.table.rows,
+                hidden: embed.table.cols,
                 partials: embed.next.map_or_else(String::new, |next| format!(", {}", next.partials)),
                 scaled,
                 scale: float(embed.scale),
@@ -466,8 +469,8 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
             format!("the inputs of {} layers, {} elements each", inputs.layers, inputs.width),
             vec![GROUP2, SIMDGROUP, LANE],
             Body::LayerInputs(LayerInputsView {
-                format: weights_name(inputs.format, inputs.bf16_scales),
-                vocab: inputs.vocab,
+                format: weights_name(inputs.table.format),
+                vocab: inputs.table.rows,
                 layers: inputs.layers,
                 width: inputs.width,
                 eps: float(inputs.eps),
@@ -524,7 +527,7 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
         ),
         Family::Gemv(gemv) => (gemv_comment(gemv), vec![GROUP, SIMDGROUP, LANE], Body::Gemv(gemv_view(gemv))),
         Family::Gemm(gemm) => (
-            format!("{}, a tile of 64 tokens and 64 rows per threadgroup", shapes(&gemm.segments, gemm.cols)),
+            format!("{}, a tile of 64 tokens and 64 rows per threadgroup", shapes(&gemm.matrices)),
             vec![GROUP2, THREAD, SIMDGROUP],
             Body::Gemm(gemm_view(gemm)),
         ),
@@ -541,10 +544,8 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
     }
 }
 
-fn shapes(segments: &[Segment], cols: usize) -> String {
-    let list: Vec<String> =
-        segments.iter().map(|s| format!("[{}, {cols}] {}", s.rows, format_name(s.format))).collect();
-    list.join(" and ")
+fn shapes(matrices: &[Matrix]) -> String {
+    matrices.iter().map(describe).collect::<Vec<_>>().join(" and ")
 }
 
 fn gemv_comment(gemv: &Gemv) -> String {
@@ -553,7 +554,7 @@ fn gemv_comment(gemv: &Gemv) -> String {
     let tokens = if gemv.tokens > 1 { format!(" for up to {} tokens", gemv.tokens) } else { String::new() };
     format!(
         "{}{tokens}: {} rows per simdgroup, {} simdgroups per threadgroup{split}",
-        shapes(&gemv.segments, gemv.cols),
+        shapes(&gemv.matrices),
         g.rows_per_simdgroup,
         g.simdgroups
     )
@@ -574,13 +575,13 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
     let rows_per_group = per_simdgroup * g.simdgroups / g.split_k;
     let simdgroup = if g.split_k > 1 { format!("simdgroup / {}", g.split_k) } else { "simdgroup".to_owned() };
     let groups = gemv.segment_groups();
-    let branches = !gated && gemv.segments.len() > 1;
-    let mut start_group = 0;
-    let segments = gemv.segments.iter().enumerate().map(|(i, s)| {
+    let branches = !gated && gemv.matrices.len() > 1;
+    let (mut start_group, mut first_row) = (0, 0);
+    let segments = gemv.matrices.iter().enumerate().map(|(i, s)| {
         let count = if branches { groups[i] } else { groups.iter().sum() };
-        let one_matrix = gated && gemv.segments.len() == 1;
+        let one_matrix = gated && gemv.matrices.len() == 1;
         let view = SegmentView {
-            format: weights_name(s.format, s.bf16_scales),
+            format: weights_name(s.format),
             weights: SEGMENT_NAMES[i],
             rows: s.rows,
             nr: if gated && !one_matrix { nr / 2 } else { nr },
@@ -588,10 +589,11 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
             acc_offset: if gated && i > 0 { format!(" + {}", gemv.tokens * nr / 2) } else { String::new() },
             start_group,
             end_group: start_group + count,
-            first_row: s.first_row,
-            end_row: s.first_row + s.rows,
+            first_row,
+            end_row: first_row + s.rows,
             guard: (if gated { gemv.rows / 2 } else { s.rows }) % rows_per_group != 0,
         };
+        first_row += s.rows;
         if branches {
             start_group += count;
         }
@@ -604,7 +606,7 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
     let many = gemv.tokens > 1;
     let results = nr * gemv.tokens;
     // Gate and up rows of one matrix lie together by token; of two matrices, all gate rows come first.
-    let (token_results, up_offset) = if gemv.segments.len() == 1 { (nr, nr / 2) } else { (nr / 2, results / 2) };
+    let (token_results, up_offset) = if gemv.matrices.len() == 1 { (nr, nr / 2) } else { (nr / 2, results / 2) };
     let sums = if needs_sums { g.simdgroups } else { 0 };
     let table = ((if g.split_k > 1 { g.simdgroups * results } else { 0 }) + sums).next_multiple_of(4);
     GemvView {
@@ -656,14 +658,14 @@ const SPLIT_PART: [&str; 6] =
 
 fn gemm_view(gemm: &Gemm) -> GemmView {
     let gated = matches!(gemm.epilogue, Epilogue::Gated(_));
-    let branches = !gated && gemm.segments.len() > 1;
+    let branches = !gated && gemm.matrices.len() > 1;
     let tiles = gemm.segment_tiles();
-    let mut start_group = 0;
+    let (mut start_group, mut first_row) = (0, 0);
     let mut segments = Vec::new();
-    for (i, s) in gemm.segments.iter().enumerate() {
+    for (i, s) in gemm.matrices.iter().enumerate() {
         let count = if branches { tiles[i] } else { 0 };
         segments.push(SegmentView {
-            format: weights_name(s.format, s.bf16_scales),
+            format: weights_name(s.format),
             weights: SEGMENT_NAMES[i],
             rows: s.rows,
             nr: 0,
@@ -671,14 +673,15 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
             acc_offset: String::new(),
             start_group,
             end_group: start_group + count,
-            first_row: s.first_row,
-            end_row: s.first_row + s.rows,
+            first_row,
+            end_row: first_row + s.rows,
             guard: false,
         });
+        first_row += s.rows;
         start_group += count;
     }
     // Where gate and up differ in format they are two matrices.
-    let second = if gated { gemm.segments.len() - 1 } else { 0 };
+    let second = if gated { gemm.matrices.len() - 1 } else { 0 };
     GemmView {
         operand: if gemm.half_tiles { "half" } else { "float" },
         rows: gemm.rows,
@@ -688,10 +691,10 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
         branches,
         bias: gemm.bias,
         bias_split: if gated { gemm.rows / 2 } else { 0 },
-        format: weights_name(gemm.segments[0].format, gemm.segments[0].bf16_scales),
-        second_format: weights_name(gemm.segments[second].format, gemm.segments[second].bf16_scales),
+        format: weights_name(gemm.matrices[0].format),
+        second_format: weights_name(gemm.matrices[second].format),
         second: SEGMENT_NAMES[second],
-        matrix_rows: gemm.segments[0].rows,
+        matrix_rows: gemm.matrices[0].rows,
         half: if gated { gemm.rows / 2 } else { 0 },
         offset: if gated && second == 0 { gemm.rows / 2 } else { 0 },
         segments,
@@ -708,10 +711,10 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
     let (q, kv) = (rope.heads, rope.kv_heads);
     let norm = |norm: Option<HeadNorm>, heads: usize, first_head: usize, gamma: &'static str| {
         norm.map(|norm| RopeNorm {
-            across: norm.across_heads,
-            count: if norm.across_heads { heads * rope.head_dim } else { rope.head_dim },
+            across: norm.norm.across_heads,
+            count: if norm.norm.across_heads { heads * rope.head_dim } else { rope.head_dim },
             start: first_head * rope.head_dim,
-            eps: float(norm.eps),
+            eps: float(norm.norm.eps),
             gamma: if norm.gamma { gamma } else { "" },
         })
     };
@@ -749,7 +752,7 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
         width: rope.width(),
         head_dim: rope.head_dim,
         slot: rope.wrap.map_or_else(|| "position".to_owned(), |wrap| format!("position % {wrap}")),
-        kv: rope.kv.msl(),
+        kv: cache_type(rope.kv),
         rotary: rope.rope.as_ref().map_or(0, |r| r.rotary_dim),
         interleaved: rope.rope.as_ref().is_some_and(|r| r.pairing == RopePairing::Interleaved),
         table: rope.table.map_or_else(String::new, |table| table_name(plan, table)),

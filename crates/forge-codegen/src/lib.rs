@@ -5,6 +5,7 @@
 
 mod checks;
 mod kernels;
+mod literal;
 mod manifest;
 mod model;
 mod naming;

@@ -5,7 +5,7 @@ use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
 use forge_plan::kernel::FEW_TOKENS;
 use forge_plan::memory;
 use forge_plan::plan::{Arg, Choice, Dim, Step, When};
-use forge_plan::{Family, KvFormat, Plan};
+use forge_plan::{CacheType, Family, Plan};
 
 use crate::naming::{constant, grouped, variant, wrap};
 
@@ -170,8 +170,8 @@ impl<'a> ModelFile<'a> {
             kv_bytes_per_token: grouped(memory::kv_bytes_per_token(plan)),
             activation_bytes: grouped(memory::activation_bytes(plan) + memory::windowed_bytes(plan)),
             kv: match plan.kv {
-                KvFormat::F16 => "f16",
-                KvFormat::F32 => "f32",
+                CacheType::F16 => "f16",
+                CacheType::F32 => "f32",
             },
             decode_dispatches: decode_dispatches(plan),
             kernels: plan

@@ -9,8 +9,9 @@ use forge_formats::Format;
 
 use crate::attention;
 use crate::kernel::{
-    Access, Epilogue, FEW_TOKENS, Family, GEMM_ROWS, GEMM_TOKENS, Gemm, Gemv, Kernel, NextNorm, Segment,
+    Access, Epilogue, FEW_TOKENS, Family, GEMM_ROWS, GEMM_TOKENS, Gemm, Gemv, Kernel, Matrix, NextNorm,
 };
+use crate::packed::stored_bytes;
 use crate::plan::{Arg, Choice, Dim, Plan, Schedule, Step, When};
 
 /// Size of a step: what the kernels learn at run time.
@@ -215,8 +216,8 @@ fn pass(plan: &Plan, dispatches: &[Encoded], lower_bound: u64) -> PassCost {
 fn projection_traffic(family: &Family, cost: &Cost) -> (u64, u64) {
     let read = |range: std::ops::Range<usize>| cost.bindings[range].iter().map(|b| b.read).sum();
     match family {
-        Family::Gemv(gemv) => (read(0..gemv.segments.len()), cost.bindings[gemv.segments.len()].requested),
-        Family::Gemm(gemm) => (read(0..gemm.segments.len()), 0),
+        Family::Gemv(gemv) => (read(0..gemv.matrices.len()), cost.bindings[gemv.matrices.len()].requested),
+        Family::Gemm(gemm) => (read(0..gemm.matrices.len()), 0),
         _ => (0, 0),
     }
 }
@@ -312,10 +313,9 @@ impl Traffics {
         });
     }
 
-    fn weights(&mut self, segments: &[Segment], cols: usize) {
-        for s in segments {
-            // Plane padding is never read.
-            self.push(stored(s.format, s.rows, cols) as usize);
+    fn weights(&mut self, matrices: &[Matrix]) {
+        for matrix in matrices {
+            self.push(stored_bytes(matrix, matrix.rows) as usize);
         }
     }
 
@@ -353,15 +353,15 @@ fn family_traffic(family: &Family, size: StepSize, list: &mut Traffics) -> u64 {
     let rows = size.rows;
     match family {
         Family::Embed(e) => {
-            list.push(stored(e.format, 1, e.hidden) as usize * rows);
+            list.push(stored_bytes(&e.table, rows) as usize);
             list.push(rows * 4);
-            list.push(rows * e.hidden * 4);
-            list.next(e.next, e.hidden);
+            list.push(rows * e.table.cols * 4);
+            list.next(e.next, e.table.cols);
             0
         }
         Family::LayerInputs(inputs) => {
             let all = inputs.layers * inputs.width;
-            list.push(stored(inputs.format, 1, all) as usize * rows);
+            list.push(stored_bytes(&inputs.table, rows) as usize);
             list.push(rows * 4);
             list.push(rows * all * 4);
             list.push(inputs.width * 4);
@@ -382,7 +382,7 @@ fn family_traffic(family: &Family, size: StepSize, list: &mut Traffics) -> u64 {
                 if let Some(norm) = norm
                     && norm.gamma
                 {
-                    list.push(if norm.across_heads { width } else { r.head_dim } * 4);
+                    list.push(if norm.norm.across_heads { width } else { r.head_dim } * 4);
                 }
             }
             0
@@ -451,7 +451,7 @@ fn family_traffic(family: &Family, size: StepSize, list: &mut Traffics) -> u64 {
 }
 
 fn gemv_traffic(gemv: &Gemv, tokens: usize, list: &mut Traffics) -> u64 {
-    list.weights(&gemv.segments, gemv.cols);
+    list.weights(&gemv.matrices);
     let g = gemv.geometry;
     // Simdgroups that share rows read the input once together; where its sums are kept, so does a threadgroup.
     let teams = if gemv.signed_sums() { 1 } else { g.simdgroups / g.split_k };
@@ -468,7 +468,7 @@ fn gemv_traffic(gemv: &Gemv, tokens: usize, list: &mut Traffics) -> u64 {
 }
 
 fn gemm_traffic(gemm: &Gemm, rows: usize, list: &mut Traffics) -> u64 {
-    list.weights(&gemm.segments, gemm.cols);
+    list.weights(&gemm.matrices);
     list.requested(rows * gemm.cols * 4, gemm.row_tiles() * rows * gemm.cols * 4);
     if gemm.bias {
         list.push(gemm.rows * 4);

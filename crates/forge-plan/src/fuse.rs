@@ -431,11 +431,13 @@ impl Fuser<'_> {
                     rope = Some(by.clone());
                 }
                 Op::HeadNorm { gamma, eps, .. } if norm.is_none() => {
-                    let kind = HeadNorm { eps: *eps, gamma: gamma.is_some(), across_heads: false };
+                    let norm_of = forge_spec::HeadNorm { eps: *eps, across_heads: false };
+                    let kind = HeadNorm { norm: norm_of, gamma: gamma.is_some() };
                     norm = Some((kind, *gamma));
                 }
                 Op::RmsNorm { gamma, eps } if norm.is_none() => {
-                    let kind = HeadNorm { eps: *eps, gamma: true, across_heads: true };
+                    let norm_of = forge_spec::HeadNorm { eps: *eps, across_heads: true };
+                    let kind = HeadNorm { norm: norm_of, gamma: true };
                     norm = Some((kind, Some(*gamma)));
                 }
                 other => return Err(self.unsupported(&format!("{other:?} before attention"))),

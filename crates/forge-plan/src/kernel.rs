@@ -1,7 +1,7 @@
 //! Kernels as the plan knows them: a family with its constants, bindings, thread counts.
 
-use forge_formats::Format;
 use forge_frontend::graph::{Activation, Attention, Rope};
+pub use forge_spec::{Format, Matrix};
 
 use crate::{attention, geometry};
 
@@ -105,14 +105,8 @@ pub struct Sample {
 /// Constants of the embedding kernels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embed {
-    /// Format of the table.
-    pub format: Format,
-    /// Affine formats: scales and biases are bfloats rather than halves.
-    pub bf16_scales: bool,
-    /// Rows of the table.
-    pub vocab: usize,
-    /// Width.
-    pub hidden: usize,
+    /// `[vocab, hidden]`.
+    pub table: Matrix,
     /// Factor on the embedding.
     pub scale: f32,
     /// Decode: what the next projection needs. `None` in prefill.
@@ -122,12 +116,8 @@ pub struct Embed {
 /// Constants of the kernel of the layers' own inputs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerInputs {
-    /// Format of the table.
-    pub format: Format,
-    /// Affine formats: scales and biases are bfloats rather than halves.
-    pub bf16_scales: bool,
-    /// Rows of the table.
-    pub vocab: usize,
+    /// `[vocab, layers * width]`.
+    pub table: Matrix,
     /// Layers.
     pub layers: usize,
     /// Elements of a layer's input; the table and the projection have `layers * width` columns.
@@ -145,19 +135,6 @@ pub struct LayerInputs {
 pub struct NextNorm {
     /// Slots in the partial-sums buffer that the next projection adds up.
     pub partials: usize,
-}
-
-/// One matrix of a projection.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Segment {
-    /// Stored format.
-    pub format: Format,
-    /// Output rows.
-    pub rows: usize,
-    /// First output row in the projection's result.
-    pub first_row: usize,
-    /// Affine formats: scales and biases are bfloats rather than halves.
-    pub bf16_scales: bool,
 }
 
 /// What scales a projection's result: the norm of its input, applied as one scalar.
@@ -195,9 +172,9 @@ pub enum Epilogue {
 /// Constants of a matrix-vector kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gemv {
-    /// Matrices over the same input.
-    pub segments: Vec<Segment>,
-    /// Output rows of all segments.
+    /// Matrices over the same input, in the order of their output rows.
+    pub matrices: Vec<Matrix>,
+    /// Output rows of all matrices.
     pub rows: usize,
     /// Input width.
     pub cols: usize,
@@ -218,9 +195,9 @@ pub struct Gemv {
 /// Constants of a matrix-matrix kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gemm {
-    /// Matrices over the same input.
-    pub segments: Vec<Segment>,
-    /// Output rows of all segments.
+    /// Matrices over the same input, in the order of their output rows.
+    pub matrices: Vec<Matrix>,
+    /// Output rows of all matrices.
     pub rows: usize,
     /// Input width.
     pub cols: usize,
@@ -239,15 +216,13 @@ pub const GEMM_TOKENS: usize = 64;
 /// Weight rows in one tile of a matrix-matrix kernel.
 pub const GEMM_ROWS: usize = 64;
 
-/// A per-head norm: epsilon, and whether it has a gamma.
+/// A norm of heads, and whether it has weights.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HeadNorm {
-    /// Added to the mean of squares.
-    pub eps: f32,
+    /// Epsilon, and which elements it is over.
+    pub norm: forge_spec::HeadNorm,
     /// Multiplied by `[head_dim]` weights.
     pub gamma: bool,
-    /// One norm over all heads together rather than one per head.
-    pub across_heads: bool,
 }
 
 /// Constants of the norm + RoPE + append kernel.
@@ -272,7 +247,7 @@ pub struct RopeAppend {
     /// Index of the frequency table in [`Plan::rope_tables`](crate::Plan::rope_tables).
     pub table: Option<usize>,
     /// Storage of the cache.
-    pub kv: crate::KvFormat,
+    pub kv: crate::CacheType,
     /// Positions that the cache wraps at; `None` for a cache of the whole context.
     pub wrap: Option<usize>,
 }
@@ -289,7 +264,7 @@ pub struct AttentionKernel {
     /// Scale, window, soft-cap.
     pub attention: Attention,
     /// Storage of the cache.
-    pub kv: crate::KvFormat,
+    pub kv: crate::CacheType,
     /// Positions that the cache wraps at.
     pub wrap: Option<usize>,
 }
@@ -355,37 +330,37 @@ impl Gemv {
     /// Whether the kernel keeps all signed sums of four inputs in threadgroup memory and looks weights up four at a time
     /// (`gemv_q1_0_sums`).
     pub fn signed_sums(&self) -> bool {
-        let one_matrix = matches!(self.segments.as_slice(), [only] if only.format == Format::Q1_0);
+        let one_matrix = matches!(self.matrices.as_slice(), [only] if only.format == Format::Q1_0);
         one_matrix && self.tokens == 1 && self.rows >= geometry::SIGNED_SUMS_ROWS
     }
 
-    /// Threadgroups of the dispatch: each segment starts at a new one.
+    /// Threadgroups of the dispatch: each matrix starts at a new one.
     pub fn threadgroups(&self) -> usize {
         self.segment_groups().iter().sum()
     }
 
-    /// Threadgroups of each segment.
+    /// Threadgroups of each matrix.
     pub fn segment_groups(&self) -> Vec<usize> {
         let per_group = self.geometry.rows_per_threadgroup();
         if matches!(self.epilogue, Epilogue::Gated(_)) {
             // Each simdgroup takes as many gate rows as up rows.
             return vec![(self.rows / 2).div_ceil(per_group / 2)];
         }
-        self.segments.iter().map(|s| s.rows.div_ceil(per_group)).collect()
+        self.matrices.iter().map(|s| s.rows.div_ceil(per_group)).collect()
     }
 }
 
 impl Gemm {
-    /// Tiles of weight rows of the dispatch: each segment starts at a new one.
+    /// Tiles of weight rows of the dispatch: each matrix starts at a new one.
     pub fn row_tiles(&self) -> usize {
         self.segment_tiles().iter().sum()
     }
 
-    /// Tiles of weight rows of each segment.
+    /// Tiles of weight rows of each matrix.
     pub fn segment_tiles(&self) -> Vec<usize> {
         if matches!(self.epilogue, Epilogue::Gated(_)) {
             return vec![(self.rows / 2).div_ceil(GEMM_ROWS / 2)];
         }
-        self.segments.iter().map(|s| s.rows.div_ceil(GEMM_ROWS)).collect()
+        self.matrices.iter().map(|s| s.rows.div_ceil(GEMM_ROWS)).collect()
     }
 }

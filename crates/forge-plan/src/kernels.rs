@@ -5,8 +5,10 @@ use forge_formats::Format;
 use crate::attention;
 use crate::kernel::{
     Access, AttentionKernel, Binding, Embed, Epilogue, Family, GEMM_ROWS, GEMM_TOKENS, Gemm, Gemv, Kernel, KernelId,
-    LayerInputs, PostNorm, RmsNorm, RopeAppend, Sample,
+    LayerInputs, Matrix, PostNorm, RmsNorm, RopeAppend, Sample,
 };
+use crate::packed::{describe, stored};
+use crate::plan::CacheType;
 
 /// Threads of the kernels that work on whole rows.
 const ROW_THREADS: u32 = 256;
@@ -54,12 +56,12 @@ impl Kernels {
 
 /// Formats in a kernel's name, where it has any.
 fn formats(family: &Family) -> Option<String> {
-    let segments = match family {
-        Family::Gemv(gemv) => &gemv.segments,
-        Family::Gemm(gemm) => &gemm.segments,
+    let matrices = match family {
+        Family::Gemv(gemv) => &gemv.matrices,
+        Family::Gemm(gemm) => &gemm.matrices,
         _ => return None,
     };
-    let mut names: Vec<String> = segments.iter().map(|s| format_name(s.format)).collect();
+    let mut names: Vec<String> = matrices.iter().map(|matrix| format_name(stored(matrix.format))).collect();
     names.dedup();
     Some(names.join("_"))
 }
@@ -96,17 +98,19 @@ fn params() -> Binding {
     }
 }
 
-const SEGMENT_NAMES: [&str; 3] = ["weights", "weights_1", "weights_2"];
+const MATRIX_NAMES: [&str; 3] = ["weights", "weights_1", "weights_2"];
 
-fn weights(segments: &[crate::kernel::Segment], cols: usize) -> Vec<Binding> {
-    segments
-        .iter()
-        .zip(SEGMENT_NAMES)
-        .map(|(s, name)| {
-            let shape = format!("[{}, {cols}] {}", s.rows, format_name(s.format));
-            binding(name, "uchar", shape, Access::Read)
-        })
-        .collect()
+fn weights(matrices: &[Matrix]) -> Vec<Binding> {
+    let named = matrices.iter().zip(MATRIX_NAMES);
+    named.map(|(matrix, name)| binding(name, "uchar", describe(matrix), Access::Read)).collect()
+}
+
+/// The MSL type of a cache's elements.
+fn cache_element(cache: CacheType) -> &'static str {
+    match cache {
+        CacheType::F16 => "half",
+        CacheType::F32 => "float",
+    }
 }
 
 /// A kernel with its threads, memory and bindings.
@@ -137,21 +141,19 @@ pub(crate) fn kernel(name: String, family: Family) -> Kernel {
 }
 
 fn embed_bindings(embed: &Embed) -> Vec<Binding> {
-    let shape = format!("[{}, {}] {}", embed.vocab, embed.hidden, format_name(embed.format));
     let mut list = vec![
-        binding("table", "uchar", shape, Access::Read),
+        binding("table", "uchar", describe(&embed.table), Access::Read),
         binding("tokens", "uint", "[rows] token ids".into(), Access::Read),
-        binding("x", "float", format!("[rows, {}] f32", embed.hidden), Access::Write),
+        binding("x", "float", format!("[rows, {}] f32", embed.table.cols), Access::Write),
     ];
-    list.extend(next_bindings(embed.next, embed.hidden));
+    list.extend(next_bindings(embed.next, embed.table.cols));
     list
 }
 
 fn layer_inputs_bindings(inputs: &LayerInputs) -> Vec<Binding> {
     let all = inputs.layers * inputs.width;
-    let shape = format!("[{}, {all}] {}", inputs.vocab, format_name(inputs.format));
     vec![
-        binding("table", "uchar", shape, Access::Read),
+        binding("table", "uchar", describe(&inputs.table), Access::Read),
         binding("tokens", "uint", "[rows] token ids".into(), Access::Read),
         binding("projected", "float", format!("[rows, {all}] f32"), Access::Read),
         binding("gamma", "float", format!("[{}] f32", inputs.width), Access::Read),
@@ -206,7 +208,7 @@ fn result_bindings(epilogue: &Epilogue, rows: usize, tokens: &str) -> Vec<Bindin
 const SIGNED_SUMS_BYTES: usize = 4 * 2 * 16 * 32 * 4;
 
 fn gemv_shape(gemv: &Gemv) -> (u32, u32, Vec<Binding>) {
-    let mut list = weights(&gemv.segments, gemv.cols);
+    let mut list = weights(&gemv.matrices);
     let what = if gemv.norm.is_some() { ", x * gamma" } else { "" };
     let tokens = if gemv.tokens > 1 { "rows, " } else { "" };
     list.push(binding("input", "float", format!("[{tokens}{}] f32{what}", gemv.cols), Access::Read));
@@ -232,7 +234,7 @@ fn gemv_shape(gemv: &Gemv) -> (u32, u32, Vec<Binding>) {
 }
 
 fn gemm_bindings(gemm: &Gemm) -> Vec<Binding> {
-    let mut list = weights(&gemm.segments, gemm.cols);
+    let mut list = weights(&gemm.matrices);
     list.push(binding("input", "float", format!("[rows, {}] f32", gemm.cols), Access::Read));
     if gemm.bias {
         list.push(binding("bias", "float", format!("[{}] f32", gemm.rows), Access::Read));
@@ -242,9 +244,9 @@ fn gemm_bindings(gemm: &Gemm) -> Vec<Binding> {
     list
 }
 
-fn cache(name: &'static str, kv: crate::KvFormat, kv_heads: usize, head_dim: usize, access: Access) -> Binding {
-    let shape = format!("[positions, {kv_heads}, {head_dim}] {}", kv.msl());
-    binding(name, kv.msl(), shape, access)
+fn cache(name: &'static str, kv: CacheType, kv_heads: usize, head_dim: usize, access: Access) -> Binding {
+    let element = cache_element(kv);
+    binding(name, element, format!("[positions, {kv_heads}, {head_dim}] {element}"), access)
 }
 
 fn rope_bindings(rope: &RopeAppend) -> Vec<Binding> {
@@ -266,7 +268,7 @@ fn rope_bindings(rope: &RopeAppend) -> Vec<Binding> {
         if let Some(norm) = norm
             && norm.gamma
         {
-            let width = if norm.across_heads { heads * rope.head_dim } else { rope.head_dim };
+            let width = if norm.norm.across_heads { heads * rope.head_dim } else { rope.head_dim };
             list.push(binding(name, "float", format!("[{width}] f32"), Access::Read));
         }
     }

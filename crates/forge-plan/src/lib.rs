@@ -16,6 +16,7 @@ pub mod kernel;
 mod kernels;
 pub mod memory;
 pub mod pack;
+mod packed;
 pub mod plan;
 pub mod quantize;
 mod roles;
@@ -26,7 +27,8 @@ pub use error::PlanError;
 pub use kernel::{Family, Kernel, KernelId};
 pub use kernels::format_name;
 pub use pack::{PackPlan, PackedTensor};
-pub use plan::{KvFormat, Plan, PlanOptions};
+pub use packed::{describe, stored};
+pub use plan::{CacheType, Plan, PlanOptions};
 pub use quantize::quantize;
 
 use forge_frontend::Graph;

@@ -1,37 +1,11 @@
 //! What a plan is made of: types alone.
 
 use forge_frontend::ModelConfig;
+pub use forge_spec::{CacheType, Dim};
 
 use crate::geometry::Geometries;
 use crate::kernel::{Kernel, KernelId};
 use crate::pack::PackPlan;
-
-/// Storage of keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum KvFormat {
-    /// Half precision.
-    #[default]
-    F16,
-    /// Single precision.
-    F32,
-}
-
-impl KvFormat {
-    /// Bytes of one element.
-    pub fn bytes(self) -> usize {
-        match self {
-            KvFormat::F16 => 2,
-            KvFormat::F32 => 4,
-        }
-    }
-    /// The MSL type.
-    pub fn msl(self) -> &'static str {
-        match self {
-            KvFormat::F16 => "half",
-            KvFormat::F32 => "float",
-        }
-    }
-}
 
 /// What the user chooses.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +13,7 @@ pub struct PlanOptions {
     /// Largest context in tokens; the graph's default unless given.
     pub context: Option<usize>,
     /// Storage of keys and values.
-    pub kv: KvFormat,
+    pub kv: CacheType,
     /// Geometries of matrix-vector products that go before the table's.
     pub geometries: Geometries,
 }
@@ -50,7 +24,7 @@ pub struct Plan {
     /// The model's sizes.
     pub config: ModelConfig,
     /// Storage of keys and values.
-    pub kv: KvFormat,
+    pub kv: CacheType,
     /// Largest context, tokens.
     pub context: usize,
     /// Most tokens in one prefill tile.
@@ -267,17 +241,4 @@ pub enum Arg {
     Sampler(&'static str),
     /// Where the host reads the chosen token.
     Chosen,
-}
-
-/// Threadgroups along one axis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dim {
-    /// Known at generation.
-    Const(usize),
-    /// Rows of the step.
-    Rows,
-    /// Rows of the step, that many at once.
-    RowTiles(usize),
-    /// Parts of the context.
-    Parts,
 }

@@ -14,9 +14,13 @@ use crate::fuse::{
     Result as Outcome, RopeStep,
 };
 use crate::geometry::{Geometries, Geometry, Shape, gemv_geometry};
-use crate::kernel::*;
+use crate::kernel::{
+    self, AttentionKernel, Embed, Epilogue, FEW_TOKENS, Family, GEMM_TOKENS, Gemm, Gemv, KernelId, LayerInputs,
+    NextNorm, NormScale, PostNorm, RmsNorm, RopeAppend, Sample,
+};
 use crate::kernels::{Kernels, ROPE_HEADS, ROW_ELEMENTS, format_name};
 use crate::pack::{PackPart, PackPlan, PackedTensor};
+use crate::packed::packed;
 use crate::plan::*;
 use crate::{attention, barriers, roles};
 
@@ -61,7 +65,7 @@ impl Owners<'_> {
 pub(crate) struct Scheduler<'a> {
     graph: &'a Graph,
     context: usize,
-    kv: KvFormat,
+    kv: CacheType,
     geometries: &'a Geometries,
     tile: usize,
     partials: usize,
@@ -294,8 +298,8 @@ impl<'a> Scheduler<'a> {
         self.field(owner, &role, &[Some(slot)], &[length], true)
     }
 
-    /// The format of a matrix, and whether its affine scales are bfloats.
-    fn check_format(&self, id: WeightId) -> Result<(Format, bool), PlanError> {
+    /// `rows` rows of matrix `id`, packed.
+    fn matrix(&self, id: WeightId, rows: usize) -> Result<kernel::Matrix, PlanError> {
         let weight = &self.graph.weights[id];
         if !weight.cols.is_multiple_of(4) {
             return Err(PlanError::Width { role: weight.role.clone(), cols: weight.cols, multiple: 4 });
@@ -307,7 +311,7 @@ impl<'a> Scheduler<'a> {
             }
             _ => false,
         };
-        Ok((weight.format, bf16_scales))
+        Ok(kernel::Matrix { format: packed(weight.format, bf16_scales), rows, cols: weight.cols })
     }
 
     /// The gamma of the norm that reads the residual stream after operation `index`.
@@ -335,12 +339,12 @@ impl<'a> Scheduler<'a> {
 
     fn embed(&mut self, owner: &Owners<'_>, table: SlotId, scale: f32, decode: bool) -> Result<Step, PlanError> {
         let id = owner.weight(0, table);
-        let (format, bf16_scales) = self.check_format(id)?;
-        let (vocab, hidden) = (self.graph.weights[id].rows, self.graph.weights[id].cols);
+        let table_matrix = self.matrix(id, self.graph.weights[id].rows)?;
+        let (vocab, hidden) = (table_matrix.rows, table_matrix.cols);
         let weights = self.field(owner, "token_embd", &[Some(table)], &[vocab], false);
         let role = if decode { "embed" } else { "embed_tile" };
         let next = self.next(decode);
-        let kernel = self.kernels.add(role, Family::Embed(Embed { format, bf16_scales, vocab, hidden, scale, next }));
+        let kernel = self.kernels.add(role, Family::Embed(Embed { table: table_matrix, scale, next }));
         let mut args = vec![weights, Arg::Tokens, self.buffer(decode, "x", hidden)];
         self.next_args(decode, Arg::NextGamma, &mut args);
         Ok(Step::new(
@@ -352,16 +356,14 @@ impl<'a> Scheduler<'a> {
 
     fn layer_inputs(&mut self, owner: &Owners<'_>, step: &LayerInputsStep, decode: bool) -> Result<Step, PlanError> {
         let id = owner.weight(0, step.table);
-        let (format, bf16_scales) = self.check_format(id)?;
-        let (vocab, all) = (self.graph.weights[id].rows, step.layers * step.width);
+        let table = self.matrix(id, self.graph.weights[id].rows)?;
+        let (vocab, all) = (table.rows, step.layers * step.width);
         if !step.width.is_multiple_of(4) {
             let role = self.graph.weights[id].role.clone();
             return Err(PlanError::Width { role, cols: step.width, multiple: 4 });
         }
         let family = Family::LayerInputs(LayerInputs {
-            format,
-            bf16_scales,
-            vocab,
+            table,
             layers: step.layers,
             width: step.width,
             eps: step.norm.eps,
@@ -479,25 +481,22 @@ impl<'a> Scheduler<'a> {
         }
         let (mut choices, mut few) = (Vec::new(), Vec::new());
         for layer in 0..owner.count() {
-            let mut segments = Vec::new();
-            let mut first_row = 0;
+            let mut matrices = Vec::new();
             for group in &groups {
-                let (format, bf16_scales) = self.check_format(owner.weight(layer, group[0].weight))?;
-                let rows: usize = group.iter().map(|m| m.rows).sum();
-                segments.push(Segment { format, rows, first_row, bf16_scales });
-                first_row += rows;
+                let rows = group.iter().map(|m| m.rows).sum();
+                matrices.push(self.matrix(owner.weight(layer, group[0].weight), rows)?);
             }
-            let gemv = |segments: Vec<Segment>, geometry, tokens| {
-                Family::Gemv(Gemv { segments, rows, cols: p.cols, shape, geometry, norm, bias, epilogue, tokens })
+            let gemv = |matrices: Vec<kernel::Matrix>, geometry, tokens| {
+                Family::Gemv(Gemv { matrices, rows, cols: p.cols, shape, geometry, norm, bias, epilogue, tokens })
             };
             if decode {
-                choices.push(self.kernels.add(&p.name, gemv(segments, geometry, 1)));
+                choices.push(self.kernels.add(&p.name, gemv(matrices, geometry, 1)));
                 continue;
             }
-            let half_tiles = self.half_tiles(owner, p, layer, &segments);
-            let gemm = Gemm { segments: segments.clone(), rows, cols: p.cols, half_tiles, bias, epilogue };
+            let half_tiles = self.half_tiles(owner, p, layer, &matrices);
+            let gemm = Gemm { matrices: matrices.clone(), rows, cols: p.cols, half_tiles, bias, epilogue };
             choices.push(self.kernels.add(&format!("{}_tile", p.name), Family::Gemm(gemm)));
-            let family = gemv(segments, geometry.for_few_tokens(), FEW_TOKENS);
+            let family = gemv(matrices, geometry.for_few_tokens(), FEW_TOKENS);
             few.push(self.kernels.add(&format!("{}_few", p.name), family));
         }
         let path = if decode { "" } else { "_tile" };
@@ -532,12 +531,12 @@ impl<'a> Scheduler<'a> {
     /// Whether the tiles of a projection may hold half operands: its weights have no more range than that, its input
     /// cannot leave the half range (a norm bounds it by sqrt(width) times the largest gamma), and it is wide enough for
     /// the tiles to matter.
-    fn half_tiles(&self, owner: &Owners<'_>, p: &Projection, layer: usize, segments: &[Segment]) -> bool {
-        let wide_range = |s: &Segment| matches!(s.format, Format::F32 | Format::BF16);
+    fn half_tiles(&self, owner: &Owners<'_>, p: &Projection, layer: usize, matrices: &[kernel::Matrix]) -> bool {
+        let wide_range = |m: &kernel::Matrix| matches!(m.format, kernel::Format::F32 | kernel::Format::BF16);
         let Input::Stream(Some(norm)) = &p.input else { return false };
         let gamma = self.graph.weights[owner.weight(layer, norm.gamma)].max_abs;
         let bound = gamma.map_or(f32::INFINITY, |gamma| gamma * (p.cols as f32).sqrt());
-        p.cols >= HALF_TILE_WIDTH && bound < HALF_TILE_RANGE && !segments.iter().any(wide_range)
+        p.cols >= HALF_TILE_WIDTH && bound < HALF_TILE_RANGE && !matrices.iter().any(wide_range)
     }
 
     fn role(&self, owner: &Owners<'_>, slot: SlotId) -> &'a str {

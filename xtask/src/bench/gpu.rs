@@ -37,11 +37,12 @@ pub fn write(checkpoint: &Path, out: &Path) -> Result<()> {
     let mut shapes = Vec::new();
     for kernel in &plan.kernels {
         let Family::Gemv(gemv) = &kernel.family else { continue };
-        let [segment] = gemv.segments.as_slice() else {
+        let [matrix] = gemv.matrices.as_slice() else {
             println!("{}: left out, its matrices have different formats", kernel.name);
             continue;
         };
-        cases.entry(format_name(segment.format)).or_default().push(case(kernel, gemv, segment.format));
+        let format = forge_plan::stored(matrix.format);
+        cases.entry(format_name(format)).or_default().push(case(kernel, gemv, format));
         shapes.push(format!("{}x{}", gemv.rows, gemv.cols));
     }
     // An input norm of 1: the sum of squares is bound to zeros, so 1 / sqrt(0 + 1).

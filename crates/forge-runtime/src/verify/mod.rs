@@ -146,7 +146,7 @@ fn positions(rows: usize, wrap: Option<usize>, split: Option<Split>, context: us
     positions
 }
 
-impl Operation {
+impl Operation<'_> {
     /// Sizes, for the report: `[4096, 4096] q8_0`.
     pub fn describe(&self) -> String {
         match self {
