@@ -43,7 +43,7 @@ static KERNELS: [KernelCheck; /*{ checks.len() }*/] = [
         operation: /*{ c.operation }*/,
         arguments: &[
 /*%- for a in c.arguments %*/
-            Argument::/*{ a.access }*/(Role::/*{ a.role }*/, /*{ a.data }*/),
+            /*{ a }*/,
 /*%- endfor %*/
         ],
     },

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 
 use askama::Template;
 use forge_frontend::graph::RopePairing;
-use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, decode_geometry};
-use forge_plan::kernel::{AttentionKernel, Epilogue, Family, GEMM_ROWS, Gemm, Gemv, HeadNorm, Kernel, RopeAppend};
-use forge_plan::{Plan, describe, format_name, stored};
-use forge_spec::{Activation, CacheType, Format, Matrix};
+use forge_plan::attention::{MAX_PARTS, PART_POSITIONS};
+use forge_plan::families::{Attend, AttentionTile, Epilogue, Family, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend};
+use forge_plan::{Kernel, Plan, describe};
+use forge_spec::{Activation, Format, Matrix};
 
-use crate::naming::{float, wrap};
+use crate::bindings::{cache_type, comment, declaration};
+use crate::naming::{float, packed_name, wrap};
 use crate::sources;
 
 macro_rules! msl {
@@ -336,37 +337,12 @@ fn rope_tables(plan: &Plan) -> Vec<TableView> {
         .collect()
 }
 
-/// Matrices that a kernel reads.
-fn matrices(family: &Family) -> &[Matrix] {
-    match family {
-        Family::Gemv(gemv) => &gemv.matrices,
-        Family::Gemm(gemm) => &gemm.matrices,
-        Family::Embed(embed) => std::slice::from_ref(&embed.table),
-        Family::LayerInputs(inputs) => std::slice::from_ref(&inputs.table),
-        _ => &[],
-    }
-}
-
-/// Name of a packed format in identifiers.
-fn weights_name(format: Format) -> String {
-    let bf16 = matches!(format, Format::Affine { bf16: true, .. });
-    format_name(stored(format)) + if bf16 { "_bf16" } else { "" }
-}
-
-/// The type of a cache's elements.
-fn cache_type(cache: CacheType) -> &'static str {
-    match cache {
-        CacheType::F16 => "half",
-        CacheType::F32 => "float",
-    }
-}
-
 /// Packed formats in use, by name.
 fn formats(plan: &Plan) -> Vec<FormatView> {
     let formats: BTreeSet<Format> =
-        plan.kernels.iter().flat_map(|kernel| matrices(&kernel.family)).map(|matrix| matrix.format).collect();
+        plan.kernels.iter().flat_map(|kernel| kernel.family.matrices()).map(|matrix| matrix.format).collect();
     let view = |format| FormatView {
-        name: weights_name(format),
+        name: packed_name(format),
         affine: match format {
             Format::Affine { bits, group, bf16 } => Some(AffineView { bits, group, bf16 }),
             _ => None,
@@ -417,24 +393,14 @@ fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
 }
 
 fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
-    let params = kernel
-        .bindings
-        .iter()
-        .map(|b| ParamView {
-            declaration: match (b.constant, b.access.writes()) {
-                (true, _) => format!("constant {}& {}", b.element, b.name),
-                (false, false) => format!("device const {}* {}", b.element, b.name),
-                (false, true) => format!("device {}* {}", b.element, b.name),
-            },
-            shape: b.shape.clone(),
-        })
-        .collect();
-    let (comment, builtins, body) = match &kernel.family {
+    let params = kernel.bindings.iter();
+    let params = params.map(|b| ParamView { declaration: declaration(b), shape: comment(b, kernel) }).collect();
+    let (title, builtins, body) = match &kernel.family {
         Family::Embed(embed) => {
             let scaled = embed.next.is_some();
             let body = Body::Embed(EmbedView {
                 function: if scaled { "embed_scaled_row" } else { "embed_row" },
-                format: weights_name(embed.table.format),
+                format: packed_name(embed.table.format),
                 vocab: embed.table.rows,
                 hidden: embed.table.cols,
                 partials: embed.next.map_or_else(String::new, |next| format!(", {}", next.partials)),
@@ -469,7 +435,7 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
             format!("the inputs of {} layers, {} elements each", inputs.layers, inputs.width),
             vec![GROUP2, SIMDGROUP, LANE],
             Body::LayerInputs(LayerInputsView {
-                format: weights_name(inputs.table.format),
+                format: packed_name(inputs.table.format),
                 vocab: inputs.table.rows,
                 layers: inputs.layers,
                 width: inputs.width,
@@ -508,22 +474,22 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
             "puts the parts of the context together".to_owned(),
             vec![GROUP, SIMDGROUP, LANE],
             // Its threads are as many as it needs, whatever the parts had.
-            Body::AttentionCombine(AttentionView { simdgroups: kernel.threads as usize / 32, ..attention_view(a) }),
+            Body::AttentionCombine(AttentionView { simdgroups: a.simdgroups(), ..attention_view(a) }),
         ),
         Family::SampleBest(s) => (
             "the highest logit".to_owned(),
             vec![GROUP, THREAD, SIMDGROUP, LANE],
-            Body::SampleBest(SampleView { vocab: s.vocab, groups: s.groups }),
+            Body::SampleBest(SampleView { vocab: s.0.vocab, groups: s.0.groups }),
         ),
         Family::SampleCollect(s) => (
             "tokens that may be drawn".to_owned(),
             vec![GROUP, THREAD],
-            Body::SampleCollect(SampleView { vocab: s.vocab, groups: s.groups }),
+            Body::SampleCollect(SampleView { vocab: s.0.vocab, groups: s.0.groups }),
         ),
         Family::SampleDraw(s) => (
             "filters and draw".to_owned(),
             vec![THREAD, SIMDGROUP, LANE],
-            Body::SampleDraw(SampleView { vocab: s.vocab, groups: s.groups }),
+            Body::SampleDraw(SampleView { vocab: s.0.vocab, groups: s.0.groups }),
         ),
         Family::Gemv(gemv) => (gemv_comment(gemv), vec![GROUP, SIMDGROUP, LANE], Body::Gemv(gemv_view(gemv))),
         Family::Gemm(gemm) => (
@@ -534,9 +500,9 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
     };
     KernelView {
         name: &kernel.name,
-        comment,
-        threads: kernel.threads,
-        shared: (kernel.threadgroup_bytes as usize).div_ceil(4),
+        comment: title,
+        threads: kernel.launch.threads,
+        shared: (kernel.launch.threadgroup_bytes as usize).div_ceil(4),
         shared_type: if matches!(body, Body::SampleBest(_) | Body::SampleDraw(_)) { "uint" } else { "float" },
         params,
         builtins,
@@ -574,14 +540,14 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
     let per_simdgroup = if gated { nr / 2 } else { nr };
     let rows_per_group = per_simdgroup * g.simdgroups / g.split_k;
     let simdgroup = if g.split_k > 1 { format!("simdgroup / {}", g.split_k) } else { "simdgroup".to_owned() };
-    let groups = gemv.segment_groups();
+    let groups = gemv.matrix_groups();
     let branches = !gated && gemv.matrices.len() > 1;
     let (mut start_group, mut first_row) = (0, 0);
     let segments = gemv.matrices.iter().enumerate().map(|(i, s)| {
         let count = if branches { groups[i] } else { groups.iter().sum() };
         let one_matrix = gated && gemv.matrices.len() == 1;
         let view = SegmentView {
-            format: weights_name(s.format),
+            format: packed_name(s.format),
             weights: SEGMENT_NAMES[i],
             rows: s.rows,
             nr: if gated && !one_matrix { nr / 2 } else { nr },
@@ -659,13 +625,13 @@ const SPLIT_PART: [&str; 6] =
 fn gemm_view(gemm: &Gemm) -> GemmView {
     let gated = matches!(gemm.epilogue, Epilogue::Gated(_));
     let branches = !gated && gemm.matrices.len() > 1;
-    let tiles = gemm.segment_tiles();
+    let tiles = gemm.matrix_tiles();
     let (mut start_group, mut first_row) = (0, 0);
     let mut segments = Vec::new();
     for (i, s) in gemm.matrices.iter().enumerate() {
         let count = if branches { tiles[i] } else { 0 };
         segments.push(SegmentView {
-            format: weights_name(s.format),
+            format: packed_name(s.format),
             weights: SEGMENT_NAMES[i],
             rows: s.rows,
             nr: 0,
@@ -691,8 +657,8 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
         branches,
         bias: gemm.bias,
         bias_split: if gated { gemm.rows / 2 } else { 0 },
-        format: weights_name(gemm.matrices[0].format),
-        second_format: weights_name(gemm.matrices[second].format),
+        format: packed_name(gemm.matrices[0].format),
+        second_format: packed_name(gemm.matrices[second].format),
         second: SEGMENT_NAMES[second],
         matrix_rows: gemm.matrices[0].rows,
         half: if gated { gemm.rows / 2 } else { 0 },
@@ -761,8 +727,9 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
     }
 }
 
-fn attention_view(attention: &AttentionKernel) -> AttentionView {
-    let g = decode_geometry(attention.heads, attention.kv_heads, attention.head_dim);
+fn attention_view(attention: &Attend) -> AttentionView {
+    let g = attention.geometry();
+    let tile = AttentionTile(attention.clone());
     AttentionView {
         heads: attention.heads,
         kv_heads: attention.kv_heads,
@@ -771,8 +738,8 @@ fn attention_view(attention: &AttentionKernel) -> AttentionView {
         wrap: attention.wrap.unwrap_or(0),
         scale: float(attention.attention.scale),
         softcap: float(attention.attention.softcap.unwrap_or(0.0)),
-        operand: if attention.operand_bytes() == 2 { "half" } else { "float" },
-        keys: attention.tile_keys(),
+        operand: if tile.half_operands() { "half" } else { "float" },
+        keys: tile.keys(),
         heads_shared: g.heads_shared,
         simdgroups: g.simdgroups,
         steps: g.steps,

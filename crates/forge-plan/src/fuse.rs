@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use forge_frontend::graph::{Activation, Attention, Block, Node, Op, Rope, SlotId, StateSlotId, ValueId};
 
 use crate::PlanError;
-use crate::kernel::HeadNorm;
+use crate::families::HeadNorm;
 use crate::roles;
 
 /// A block as fused steps.

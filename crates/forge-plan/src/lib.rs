@@ -7,13 +7,14 @@
 
 pub mod attention;
 pub mod barriers;
+pub mod binding;
 pub mod costs;
 pub mod error;
-pub mod formula;
+pub mod families;
 pub mod fuse;
 pub mod geometry;
 pub mod kernel;
-mod kernels;
+pub mod linear;
 pub mod memory;
 pub mod pack;
 mod packed;
@@ -24,10 +25,10 @@ mod schedule;
 pub mod tuning;
 
 pub use error::PlanError;
-pub use kernel::{Family, Kernel, KernelId};
-pub use kernels::format_name;
+pub use families::Family;
+pub use kernel::{Kernel, KernelId};
 pub use pack::{PackPlan, PackedTensor};
-pub use packed::{describe, stored};
+pub use packed::{describe, format_name, stored};
 pub use plan::{CacheType, Plan, PlanOptions};
 pub use quantize::quantize;
 

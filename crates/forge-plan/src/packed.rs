@@ -3,8 +3,6 @@
 use forge_formats::Format as Stored;
 use forge_spec::{Format, Matrix};
 
-use crate::format_name;
-
 macro_rules! same {
     ($($format:ident),*) => {
         /// How a matrix stored in `format` is packed; `bf16` scales and biases are told apart for affine formats alone.
@@ -26,12 +24,16 @@ macro_rules! same {
 }
 same!(F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2K, Q3K, Q4K, Q5K, Q6K, Iq4Nl, Mxfp4, Q1_0, Tq2_0G128);
 
-/// Bytes of `rows` rows of a matrix as stored; what packing pads is never read.
-pub(crate) fn stored_bytes(matrix: &Matrix, rows: usize) -> u64 {
-    (stored(matrix.format).row_bytes(matrix.cols).unwrap_or(0) * rows) as u64
-}
-
 /// `[4096, 4096] q8_0`.
 pub fn describe(matrix: &Matrix) -> String {
     format!("[{}, {}] {}", matrix.rows, matrix.cols, format_name(stored(matrix.format)))
+}
+
+/// A format's name in identifiers and comments: `q8_0`, `affine4_g64`.
+pub fn format_name(format: Stored) -> String {
+    match format {
+        Stored::Tq2_0G128 => "tq2_0".into(),
+        Stored::Affine { bits, group } => format!("affine{bits}_g{group}"),
+        other => other.to_string().to_lowercase(),
+    }
 }

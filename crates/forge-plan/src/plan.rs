@@ -152,20 +152,18 @@ pub struct Step {
     pub kernel: Choice,
     /// Arguments in binding order.
     pub args: Vec<Arg>,
-    /// Threadgroups.
-    pub grid: [Dim; 3],
     /// Whether an encoder barrier precedes it.
     pub barrier: bool,
     /// When it runs.
     pub when: When,
-    /// Prefill: what runs instead when the tile has few tokens, with the same arguments.
-    pub few: Option<Few>,
+    /// Prefill: the kernel that runs instead when the tile has few tokens, with the same arguments.
+    pub few: Option<Choice>,
 }
 
 impl Step {
     /// A step that always runs, in one way, without a barrier yet.
-    pub(crate) fn new(kernel: Choice, args: Vec<Arg>, grid: [Dim; 3]) -> Self {
-        Self { kernel, args, grid, barrier: false, when: When::Always, few: None }
+    pub(crate) fn new(kernel: Choice, args: Vec<Arg>) -> Self {
+        Self { kernel, args, barrier: false, when: When::Always, few: None }
     }
 
     /// Every kernel that it may run.
@@ -174,18 +172,9 @@ impl Step {
             Choice::Fixed(id) => vec![id],
             Choice::PerLayer(table) => tables[table].kernels.clone(),
         };
-        let few = self.few.map_or_else(Vec::new, |few| of(few.kernel));
+        let few = self.few.map_or_else(Vec::new, of);
         of(self.kernel).into_iter().chain(few)
     }
-}
-
-/// The variant of a step for up to [`FEW_TOKENS`](crate::kernel::FEW_TOKENS) tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Few {
-    /// Which kernel.
-    pub kernel: Choice,
-    /// Threadgroups.
-    pub grid: [Dim; 3],
 }
 
 /// When a step runs: decode attention has one step for short contexts and two for long ones.

@@ -95,8 +95,12 @@ fn row(plan: &Plan, total: &KernelTotal) -> [String; 10] {
         total.dispatches.to_string(),
         total.barriers.to_string(),
         total.threadgroups.to_string(),
-        kernel.threads.to_string(),
-        if kernel.threadgroup_bytes == 0 { "-".to_owned() } else { units::bytes(kernel.threadgroup_bytes.into()) },
+        kernel.launch.threads.to_string(),
+        if kernel.launch.threadgroup_bytes == 0 {
+            "-".to_owned()
+        } else {
+            units::bytes(kernel.launch.threadgroup_bytes.into())
+        },
         units::bytes(total.read),
         units::bytes(total.requested),
         units::bytes(total.written),
