@@ -10,6 +10,7 @@ mod literal;
 mod manifest;
 mod model;
 mod naming;
+mod places;
 mod project;
 mod readme;
 mod sources;
