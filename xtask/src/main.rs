@@ -8,6 +8,7 @@ mod counters;
 mod cross_check;
 mod demo;
 mod forge;
+mod library;
 mod mutate;
 mod pypi;
 mod python;

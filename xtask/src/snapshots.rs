@@ -18,7 +18,7 @@ use crate::shell;
 pub const CASES: [(&str, &str); 2] = [("demo", crate::demo::CHECKPOINT), ("llama", "tests/fixtures/models/llama/hf")];
 
 /// Files and folders of a project that are not rendered for it.
-const VERBATIM: [&str; 5] = ["src/runtime/", "metal-sim/", "tokenizer.json", "chat_template.jinja", "Cargo.lock"];
+const VERBATIM: [&str; 5] = ["runtime/", "metal-sim/", "tokenizer.json", "chat_template.jinja", "Cargo.lock"];
 
 /// Options of `cargo xtask snapshots`.
 #[derive(Debug, clap::Args)]
