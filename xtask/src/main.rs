@@ -13,6 +13,7 @@ mod mutate;
 mod pypi;
 mod python;
 mod real_models;
+mod shared;
 mod shell;
 mod snapshots;
 mod table;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::forge::Forge;
-use crate::shell;
+use crate::{shared, shell};
 
 /// Snapshot cases: a name, and the checkpoint relative to the repository.
 pub const CASES: [(&str, &str); 2] = [("demo", crate::demo::CHECKPOINT), ("llama", "tests/fixtures/models/llama/hf")];
@@ -75,6 +75,7 @@ pub fn generate() -> Result<Vec<(&'static str, PathBuf)>> {
         let mut command = forge.command();
         command.current_dir(shell::root()).args(["gen", checkpoint, "--quiet", "--name", name, "-o"]);
         shell::run(command.arg(&project))?;
+        shared::align(&project)?;
         Ok((name, project))
     };
     CASES.into_iter().map(generate).collect()
