@@ -4,6 +4,7 @@
 //! not decided, and touches no disk.
 
 mod bindings;
+mod calls;
 mod checks;
 mod kernels;
 mod literal;

@@ -7,6 +7,7 @@
 pub mod attention;
 pub mod barriers;
 pub mod binding;
+pub mod call;
 pub mod costs;
 pub mod error;
 pub mod families;
