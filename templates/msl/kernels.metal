@@ -194,12 +194,17 @@ kernel void /*{ kernel.name }*/(
             store_rows</*{ k.nr }*/>(y + n * /*{ k.rows }*/, sums, first, end, lane);
 /*%- when GemvEnd::Accumulate with { factor } %*/
             accumulate_rows</*{ k.nr }*/>(x + n * /*{ k.rows }*/, sums, /*{ factor }*/, first, end, lane);
+/*%- when GemvEnd::Activated with { activation } %*/
+            store_activated_rows</*{ k.nr }*/, /*{ activation }*/>(y + n * /*{ k.rows }*/, sums, first, end, lane);
 /*%- when GemvEnd::Gated with { activation } %*/
             store_gated_rows</*{ k.half_nr }*/, /*{ activation }*/>(y + n * /*{ k.end }*/, gate, up, first, end, lane);
 /*%- when GemvEnd::GatedBy with { activation } %*/
             store_gated_by_rows</*{ k.nr }*/, /*{ activation }*/>(
                 y + n * /*{ k.rows }*/, multiplier + n * /*{ k.rows }*/, sums, first, end, lane);
-/*%- when _ %*/
+/*%- when GemvEnd::StoreSums with { partials, groups } %*/
+            #error "/*{ partials }*/ partial sums of /*{ groups }*/ threadgroups are of one row"
+/*%- when GemvEnd::Residual with { factor, partials, groups } %*/
+            #error "/*{ partials }*/ partial sums of /*{ groups }*/ threadgroups, factor /*{ factor }*/, are of one row"
 /*%- endmatch %*/
         }
     }
@@ -230,11 +235,14 @@ kernel void /*{ kernel.name }*/(
         /*% if k.splits_k %*/!owner ? 0.0f : /*% endif %*/add_rows</*{ k.nr }*/>(x, gamma, scaled, acc, /*{ factor }*/, first, end, lane);
     store_partial_sum</*{ k.simdgroups }*/, /*{ groups }*/, /*{ partials }*/>(
         sums, shared/*{ k.sums_offset }*/, square, group, simdgroup, lane);
+/*%- when GemvEnd::Accumulate with { factor } %*/
+    accumulate_rows</*{ k.nr }*/>(x, acc, /*{ factor }*/, first, end, lane);
+/*%- when GemvEnd::Activated with { activation } %*/
+    store_activated_rows</*{ k.nr }*/, /*{ activation }*/>(y, acc, first, end, lane);
 /*%- when GemvEnd::Gated with { activation } %*/
     store_gated_rows</*{ k.half_nr }*/, /*{ activation }*/>(y, acc, acc + /*{ k.half_nr }*/, first, end, lane);
 /*%- when GemvEnd::GatedBy with { activation } %*/
     store_gated_by_rows</*{ k.nr }*/, /*{ activation }*/>(y, multiplier, acc, first, end, lane);
-/*%- when _ %*/
 /*%- endmatch %*/
 /*%- endif %*/
 /*%- when Body::Gemm with (k) %*/
@@ -270,6 +278,9 @@ kernel void /*{ kernel.name }*/(
     store_tile</*{ k.rows }*/>(y + first_token * /*{ k.rows }*/, shared, tokens, first, end, thread_index);
 /*%- when GemmEnd::Residual with { factor } %*/
     add_tile</*{ k.rows }*/>(x + first_token * /*{ k.rows }*/, shared, /*{ factor }*/, tokens, first, thread_index);
+/*%- when GemmEnd::Activated with { activation } %*/
+    store_activated_tile</*{ k.rows }*/, /*{ activation }*/>(
+        y + first_token * /*{ k.rows }*/, shared, tokens, first, thread_index);
 /*%- when GemmEnd::Gated with { activation } %*/
     store_gated_tile</*{ k.end }*/, /*{ activation }*/>(y + first_token * /*{ k.end }*/, shared, tokens, first, thread_index);
 /*%- when GemmEnd::GatedBy with { activation } %*/

@@ -342,25 +342,29 @@ impl Model {
     /*{ encode_signature }*/
         let k = |index| self.gpu.kernel(index);
         let b = &self.decode;
+/*%- if next_gamma %*/
 /*%- if let Some(first_norm) = first_norm %*/
         let next_gamma = &self.layers[0]./*{ first_norm }*/;
 /*%- else %*/
         let next_gamma = &self./*{ final_norm }*/;
 /*%- endif %*/
+/*%- endif %*/
 /*%- let steps = &decode_embed %*/
 /*%- include "project/steps.rs" %*/
         for i in 0..LAYERS {
+/*%- if next_gamma %*/
 /*%- if let Some(first_norm) = first_norm %*/
             let next_gamma = self.layers.get(i + 1).map_or(&self./*{ final_norm }*/, |next| &next./*{ first_norm }*/);
+/*%- endif %*/
 /*%- endif %*/
 /*%- if blocks.len() > 1 %*/
             match BLOCKS[i] {
 /*%- for block in blocks %*/
-                Block::/*{ block.variant }*/ => self.decode_/*{ block.name }*/(pass, i, next_gamma, params/*% if block.splits %*/, positions/*% endif %*/),
+                Block::/*{ block.variant }*/ => self.decode_/*{ block.name }*/(pass, i, /*% if next_gamma %*/next_gamma, /*% endif %*/params/*% if block.splits %*/, positions/*% endif %*/),
 /*%- endfor %*/
             }
 /*%- else %*/
-            self.decode_/*{ blocks[0].name }*/(pass, i, next_gamma, params/*% if blocks[0].splits %*/, positions/*% endif %*/);
+            self.decode_/*{ blocks[0].name }*/(pass, i, /*% if next_gamma %*/next_gamma, /*% endif %*/params/*% if blocks[0].splits %*/, positions/*% endif %*/);
 /*%- endif %*/
         }
 /*%- let steps = &decode_head %*/

@@ -95,6 +95,7 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         | Role::Y
         | Role::X
         | Role::Gamma
+        | Role::Beta
         | Role::PostGamma
         | Role::Multiplier
         | Role::Projected

@@ -176,6 +176,7 @@ pub enum GemvEnd {
     StoreSums { partials: usize, groups: usize },
     Accumulate { factor: String },
     Residual { factor: String, partials: usize, groups: usize },
+    Activated { activation: &'static str },
     Gated { activation: &'static str },
     GatedBy { activation: &'static str },
 }
@@ -202,6 +203,7 @@ pub struct GemmView {
 pub enum GemmEnd {
     Store { softcap: String },
     Residual { factor: String },
+    Activated { activation: &'static str },
     Gated { activation: &'static str },
     GatedBy { activation: &'static str },
 }
@@ -279,11 +281,13 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
 }
 
 /// Sources of families, each after those that it needs. The first of them every file has.
-const FAMILIES: [&str; 11] = [
+const FAMILIES: [&str; 13] = [
     "activation",
     "rows",
     "embed",
     "norm",
+    "layer_norm",
+    "activated",
     "gemv_q1_0_sums",
     "rope",
     "layer_inputs",
@@ -350,6 +354,7 @@ fn activation(activation: Activation) -> &'static str {
     match activation {
         Activation::Silu => "Silu",
         Activation::GeluTanh => "GeluTanh",
+        Activation::ReluSquared => "ReluSquared",
     }
 }
 
@@ -432,6 +437,7 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
             Epilogue::Residual { factor, next: Some(next) } => {
                 GemvEnd::Residual { factor: float(factor), partials: next.partials, groups: total_groups }
             }
+            Epilogue::Activated(kind) => GemvEnd::Activated { activation: activation(kind) },
             Epilogue::Gated(kind) => GemvEnd::Gated { activation: activation(kind) },
             Epilogue::GatedBy(kind) => GemvEnd::GatedBy { activation: activation(kind) },
         },
@@ -487,6 +493,7 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
         epilogue: match gemm.epilogue {
             Epilogue::Store { softcap, .. } => GemmEnd::Store { softcap: softcap.map_or_else(String::new, float) },
             Epilogue::Residual { factor, .. } => GemmEnd::Residual { factor: float(factor) },
+            Epilogue::Activated(kind) => GemmEnd::Activated { activation: activation(kind) },
             Epilogue::Gated(kind) => GemmEnd::Gated { activation: activation(kind) },
             Epilogue::GatedBy(kind) => GemmEnd::GatedBy { activation: activation(kind) },
         },

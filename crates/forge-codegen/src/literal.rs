@@ -91,7 +91,7 @@ macro_rules! choice {
     };
 }
 
-choice!(Activation { Silu, GeluTanh });
+choice!(Activation { Silu, GeluTanh, ReluSquared });
 choice!(CacheType { F16, F32 });
 choice!(Dim { Const(count), Rows, RowTiles(rows), Parts });
 choice!(Data<'_> { Tensor(name), Words(count), Cache(width), Params });
@@ -99,10 +99,12 @@ choice!(Format {
     F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2K, Q3K, Q4K, Q5K, Q6K, Iq4Nl, Mxfp4, Q1_0, Tq2_0G128,
     Affine { bits, group, bf16 }
 });
-choice!(Epilogue { Store { softcap }, Residual { factor }, Gated(activation), GatedBy(activation) });
+choice!(Epilogue {
+    Store { softcap }, Residual { factor }, Activated(activation), Gated(activation), GatedBy(activation)
+});
 choice!(Operation<'_> {
     Embed { table, scale }, LayerInputs { table, layers, eps, scale, factor }, Project(projection), RopeAppend(rope),
-    Attention(attention), AttentionCombine { heads, head_dim, split }, RmsNorm { width, eps },
+    Attention(attention), AttentionCombine { heads, head_dim, split }, RmsNorm { width, eps }, LayerNorm { width, eps },
     PostNorm { width, eps, factor }, SampleBest(vocabulary), SampleCollect(vocabulary), SampleDraw(vocabulary)
 });
 record!(Matrix { format, rows, cols });

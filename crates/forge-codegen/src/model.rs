@@ -55,6 +55,8 @@ pub struct ModelFile<'a> {
     pub states: Vec<()>,
     pub state_lines: Vec<String>,
     pub shared_caches: Vec<String>,
+    /// Whether a step of a decoded token prepares the norm that follows its block.
+    pub next_gamma: bool,
     pub first_norm: Option<&'a str>,
     pub final_norm: &'a str,
     pub decode_embed: Vec<StepView>,
@@ -212,6 +214,7 @@ impl<'a> ModelFile<'a> {
                 LINE - 4,
             ),
             shared_caches: shared_caches(plan),
+            next_gamma: prepares_next(plan),
             first_norm: plan.first_norm.map(|field| plan.layer_fields[field].name.as_str()),
             final_norm: &plan.model_fields[plan.final_norm].name,
             decode_embed: steps(plan, &plan.decode.embed, "1"),
@@ -245,6 +248,11 @@ pub fn decode_dispatches(plan: &Plan) -> usize {
     let steps = |block: usize| plan.decode.blocks[block].iter().filter(|step| step.when != When::Split).count();
     let layers: usize = plan.layers.iter().map(|layer| steps(layer.block)).sum();
     plan.decode.embed.len() + layers + plan.decode.head.len() + plan.decode.sample.len()
+}
+
+/// Whether a step of a decoded token prepares the norm that follows its block.
+fn prepares_next(plan: &Plan) -> bool {
+    plan.decode.steps().any(|step| step.args.values().any(|arg| *arg == Arg::NextGamma))
 }
 
 /// Threadgroups that share the vocabulary when a token is chosen.
@@ -310,11 +318,11 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                 decode_dispatches: plan.decode.blocks[index].iter().filter(|s| s.when != When::Split).count(),
                 splits: block_splits(plan, index),
                 split_dispatches: plan.decode.blocks[index].iter().filter(|s| s.when != When::OnePart).count(),
-                decode_signature: signature(
-                    &format!("decode_{name}"),
-                    &["pass: &mut Commands", "i: usize", "next_gamma: &Slice", "params: &Slice"],
-                    block_splits(plan, index),
-                ),
+                decode_signature: {
+                    let next = prepares_next(plan).then_some("next_gamma: &Slice");
+                    let params = ["pass: &mut Commands", "i: usize"].into_iter().chain(next).chain(["params: &Slice"]);
+                    signature(&format!("decode_{name}"), &params.collect::<Vec<_>>(), block_splits(plan, index))
+                },
                 prefill: steps(plan, &plan.prefill.blocks[index], "rows"),
                 name: name.clone(),
             }

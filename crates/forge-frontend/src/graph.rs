@@ -138,6 +138,15 @@ pub enum Op {
         /// Added to the mean of squares.
         eps: f32,
     },
+    /// `(x - mean) / sqrt(variance + eps) * gamma + beta`, over the whole width.
+    LayerNorm {
+        /// `[width]`.
+        gamma: SlotId,
+        /// `[width]`.
+        beta: Option<SlotId>,
+        /// Added to the variance.
+        eps: f32,
+    },
     /// RMS norm of each head separately; `gamma` `[head_dim]` (or none: V norm of some models).
     HeadNorm {
         /// `[head_dim]`.
@@ -182,6 +191,11 @@ pub enum Op {
     /// `activation(gate) * up`, inputs in this order.
     GatedActivation {
         /// The gate's non-linearity.
+        activation: Activation,
+    },
+    /// `activation(x)`: a feed-forward without a gate.
+    Activation {
+        /// The non-linearity.
         activation: Activation,
     },
     /// Sum of two values; the first is the residual stream where one is.
@@ -352,8 +366,16 @@ impl Op {
             Op::RmsNorm { gamma, .. } => vec![*gamma],
             Op::HeadNorm { gamma, .. } => gamma.iter().copied().collect(),
             Op::ScaleBy { scale } => vec![*scale],
+            Op::LayerNorm { gamma, beta, .. } => [Some(*gamma), *beta].into_iter().flatten().collect(),
             Op::Linear { weight, bias } => [Some(*weight), *bias].into_iter().flatten().collect(),
-            _ => Vec::new(),
+            Op::Rope { .. }
+            | Op::KvAppend { .. }
+            | Op::Attention { .. }
+            | Op::GatedActivation { .. }
+            | Op::Activation { .. }
+            | Op::Add
+            | Op::Scale { .. }
+            | Op::SoftCap { .. } => Vec::new(),
         }
     }
 }

@@ -69,7 +69,11 @@ impl KernelFamily for Gemm {
     }
 
     fn sources(&self) -> &'static [&'static str] {
-        &["activation", "gemm"]
+        if matches!(self.epilogue, Epilogue::Activated(_)) {
+            &["activation", "activated", "gemm"]
+        } else {
+            &["activation", "gemm"]
+        }
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {

@@ -106,7 +106,12 @@ impl KernelFamily for Gemv {
     }
 
     fn sources(&self) -> &'static [&'static str] {
-        if self.signed_sums() { &["activation", "rows", "gemv_q1_0_sums"] } else { &["activation", "rows"] }
+        match (self.signed_sums(), self.epilogue) {
+            (true, Epilogue::Activated(_)) => &["activation", "rows", "activated", "gemv_q1_0_sums"],
+            (true, _) => &["activation", "rows", "gemv_q1_0_sums"],
+            (false, Epilogue::Activated(_)) => &["activation", "rows", "activated"],
+            (false, _) => &["activation", "rows"],
+        }
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {

@@ -18,7 +18,7 @@ pub use embed::Embed;
 pub use gemm::{GEMM_ROWS, GEMM_TOKENS, Gemm};
 pub use gemv::{FEW_TOKENS, Gemv};
 pub use layer_inputs::LayerInputs;
-pub use norm::{PostNorm, RmsNorm};
+pub use norm::{LayerNorm, PostNorm, RmsNorm};
 pub use projection::{Epilogue, NextNorm, NormScale};
 pub use rope_append::{HeadNorm, RopeAppend};
 pub use sample::{Sample, SampleBest, SampleCollect, SampleDraw};
@@ -152,6 +152,8 @@ families!(
     LayerInputs,
     /// RMS norm of each row of a tile.
     RmsNorm,
+    /// Norm of each row less its mean.
+    LayerNorm,
     /// `x += norm(y)` after a projection with a post-norm.
     PostNorm,
     /// Choice of the next token, step 1: the best of each share of the vocabulary.

@@ -48,6 +48,53 @@ impl KernelFamily for RmsNorm {
     }
 }
 
+/// Constants of the row norm that subtracts the mean.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerNorm {
+    /// Row width.
+    pub width: usize,
+    /// Added to the variance.
+    pub eps: f32,
+    /// Whether a vector is added.
+    pub beta: bool,
+}
+
+impl KernelFamily for LayerNorm {
+    fn bindings(&self) -> Vec<Binding> {
+        let vector = |role| Binding::read(role, Element::F32, Extent::Fixed(vec![self.width]));
+        let mut list = vec![Binding::read(Role::X, Element::F32, Extent::Rows(vec![self.width])), vector(Role::Gamma)];
+        list.extend(self.beta.then(|| vector(Role::Beta)));
+        list.push(Binding::write(Role::Y, Element::F32, Extent::Rows(vec![self.width])));
+        list
+    }
+
+    fn launch(&self) -> Launch {
+        Launch { threads: ROW_THREADS, threadgroup_bytes: 64, grid: [Dim::Rows, ONE, ONE] }
+    }
+
+    fn title(&self) -> String {
+        "norm of each row less its mean".to_owned()
+    }
+
+    fn call(&self) -> Option<Call> {
+        let bound = self.bindings().into_iter().map(|binding| Value::Bound(binding.role));
+        let rest = [Value::Shared, Value::Float(self.eps)];
+        Some(Call {
+            function: if self.beta { "layer_norm_biased_row" } else { "layer_norm_row" },
+            constants: vec![Constant::Size(self.width)],
+            arguments: bound.chain(rest).chain(ROW_POSITIONS).collect(),
+        })
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["norm", "layer_norm"]
+    }
+
+    fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
+        Operation::LayerNorm { width: self.width, eps: self.eps }
+    }
+}
+
 /// Constants of the post-norm.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PostNorm {

@@ -42,6 +42,8 @@ pub enum Epilogue {
         /// Decode: what the next projection needs.
         next: Option<NextNorm>,
     },
+    /// `activation(y)`.
+    Activated(Activation),
     /// `activation(gate) * up`: rows are gate rows, then up rows.
     Gated(Activation),
     /// `activation(y) * multiplier`, which another buffer holds.
@@ -54,6 +56,7 @@ impl Epilogue {
         match self {
             Self::Store { softcap, .. } => forge_spec::Epilogue::Store { softcap },
             Self::Residual { factor, .. } => forge_spec::Epilogue::Residual { factor },
+            Self::Activated(activation) => forge_spec::Epilogue::Activated(activation),
             Self::Gated(activation) => forge_spec::Epilogue::Gated(activation),
             Self::GatedBy(activation) => forge_spec::Epilogue::GatedBy(activation),
         }
@@ -69,7 +72,7 @@ impl Epilogue {
         match self {
             Self::Store { partials, .. } => partials.unwrap_or(0),
             Self::Residual { next, .. } => next.map_or(0, |next| next.partials),
-            Self::Gated(_) | Self::GatedBy(_) => 0,
+            Self::Activated(_) | Self::Gated(_) | Self::GatedBy(_) => 0,
         }
     }
 
@@ -84,6 +87,7 @@ impl Epilogue {
             }
             Self::Store { partials: None, .. }
             | Self::Residual { next: None, .. }
+            | Self::Activated(_)
             | Self::Gated(_)
             | Self::GatedBy(_) => self,
         }
@@ -119,6 +123,7 @@ pub(super) fn result_bindings(epilogue: Epilogue, rows: usize) -> Vec<Binding> {
             let x = Binding::update(Role::X, Element::F32, row(rows));
             std::iter::once(x).chain(next_bindings(next, rows)).collect()
         }
+        Epilogue::Activated(_) => vec![Binding::write(Role::Y, Element::F32, row(rows))],
         Epilogue::Gated(_) => vec![Binding::write(Role::Y, Element::F32, row(rows / 2))],
         Epilogue::GatedBy(_) => vec![
             Binding::read(Role::Multiplier, Element::F32, row(rows)),

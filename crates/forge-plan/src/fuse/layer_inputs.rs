@@ -2,7 +2,7 @@
 
 use forge_frontend::graph::{Op, ValueId};
 
-use super::{Fuser, LayerInputsStep, Norm};
+use super::{Fuser, LayerInputsStep, Norm, NormKind};
 use crate::PlanError;
 
 impl Fuser<'_> {
@@ -37,7 +37,14 @@ impl Fuser<'_> {
         }
         let source = self.producer(projected).map(|index| &block.nodes[index].op);
         let Some(Op::Linear { .. }) = source else { return Err(unsupported) };
-        let step = LayerInputsStep { table, scale, norm: Norm { gamma, eps }, layers: heads, width: head_dim, factor };
+        let step = LayerInputsStep {
+            table,
+            scale,
+            norm: Norm { gamma, eps, kind: NormKind::Rms },
+            layers: heads,
+            width: head_dim,
+            factor,
+        };
         Ok((projected, step))
     }
 }

@@ -17,7 +17,8 @@ use crate::PlanError;
 use crate::families::HeadNorm;
 use crate::plan::Place;
 
-/// A block as fused steps.
+/// A block as fused steps. A block whose branches stand side by side has the projections of both before either adds to the
+/// residual stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FusedBlock {
     /// The block's name.
@@ -27,6 +28,14 @@ pub struct FusedBlock {
 }
 
 impl FusedBlock {
+    /// Every norm of whole rows before a projection.
+    pub fn norms(&self) -> impl Iterator<Item = Norm> {
+        self.ops.iter().filter_map(|op| match op {
+            Fused::Projection(Projection { input: Input::Stream(norm), .. }) => *norm,
+            _ => None,
+        })
+    }
+
     /// The norm that the block starts with, where it starts with one.
     pub fn leading_norm(&self) -> Option<SlotId> {
         match self.ops.first() {
@@ -36,13 +45,27 @@ impl FusedBlock {
     }
 }
 
-/// A norm's weights and epsilon.
+/// A norm of whole rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Norm {
     /// `[width]`.
     pub gamma: SlotId,
-    /// Added to the mean of squares.
+    /// Added to the mean of squares, or to the variance.
     pub eps: f32,
+    /// What is normed.
+    pub kind: NormKind,
+}
+
+/// What a norm takes of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// The row as it is: then the norm is one factor.
+    Rms,
+    /// The row less its mean.
+    Layer {
+        /// `[width]`, added to the result.
+        beta: Option<SlotId>,
+    },
 }
 
 /// Which norm reads the residual stream next.
@@ -115,6 +138,8 @@ pub enum Outcome {
         /// What is to be prepared.
         next: Next,
     },
+    /// `activation(y)`.
+    Activated(Activation),
     /// `activation(first) * second`.
     Gated(Activation),
     /// `activation(y)` times the layer's own input.
@@ -215,7 +240,12 @@ impl Fuser<'_> {
                     ops.push(Fused::Embed { table: *table, scale: *scale });
                 }
                 Op::RmsNorm { gamma, eps } if node.inputs[0] == stream => {
-                    normed.insert(self.output(node)?, (stream, Norm { gamma: *gamma, eps: *eps }));
+                    let norm = Norm { gamma: *gamma, eps: *eps, kind: NormKind::Rms };
+                    normed.insert(self.output(node)?, (stream, norm));
+                }
+                Op::LayerNorm { gamma, beta, eps } if node.inputs[0] == stream => {
+                    let norm = Norm { gamma: *gamma, eps: *eps, kind: NormKind::Layer { beta: *beta } };
+                    normed.insert(self.output(node)?, (stream, norm));
                 }
                 Op::Linear { .. } => {
                     let input = node.inputs[0];
@@ -242,6 +272,8 @@ impl Fuser<'_> {
                 // Whoever reads their results takes them along.
                 Op::RmsNorm { .. } | Op::HeadNorm { .. } | Op::Rope { .. } | Op::KvAppend { .. } => continue,
                 other @ (Op::GatedActivation { .. }
+                | Op::Activation { .. }
+                | Op::LayerNorm { .. }
                 | Op::Add
                 | Op::Scale { .. }
                 | Op::ScaleBy { .. }

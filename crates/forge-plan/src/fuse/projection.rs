@@ -1,4 +1,5 @@
-//! Matrices over one input become one step: `Linear.. -> GatedActivation`, `Linear -> GatedActivation(layer input)`,
+//! Matrices over one input become one step: `Linear.. -> GatedActivation`, `Linear -> Activation`,
+//! `Linear -> GatedActivation(layer input)`,
 //! `Linear -> .. -> Add(stream)`, `Linear -> [SoftCap]` as the block's result, or `Linear..` for a later step.
 
 use forge_frontend::graph::{Op, ValueId};
@@ -22,11 +23,13 @@ impl Fuser<'_> {
     ) -> Result<(Projection, Option<ValueId>), PlanError> {
         let block = self.block;
         let source = block.nodes[first].inputs[0];
+        let activation = self.activation_of(first);
         let mut matrices = Vec::new();
         let mut outputs = Vec::new();
         for (index, node) in block.nodes.iter().enumerate().skip(first) {
             if let Op::Linear { weight, bias } = node.op
                 && node.inputs[0] == source
+                && self.activation_of(index) == activation
             {
                 self.done[index] = true;
                 matrices.push(Matrix { weight, bias, rows: block.slots[weight].rows });
@@ -48,6 +51,13 @@ impl Fuser<'_> {
         Ok((Projection { input, matrices, cols, outcome }, sum))
     }
 
+    /// The activation that alone reads the result of node `linear`: matrices over one input that stand side by side, as
+    /// attention's and the feed-forward's may, are one projection only where their results go the same way.
+    fn activation_of(&self, linear: usize) -> Option<usize> {
+        let user = self.only_user(self.block.nodes[linear].output?)?;
+        matches!(self.block.nodes[user].op, Op::GatedActivation { .. } | Op::Activation { .. }).then_some(user)
+    }
+
     /// What happens to the results of one projection, and the new residual stream.
     fn outcome(
         &mut self,
@@ -65,6 +75,13 @@ impl Fuser<'_> {
             self.done[a] = true;
             self.buffers.insert(self.output(&block.nodes[a])?, (Place::Gated, 0));
             return Ok((Outcome::Gated(activation), None));
+        }
+        if let [Some(user)] = users[..]
+            && let Op::Activation { activation } = block.nodes[user].op
+        {
+            self.done[user] = true;
+            self.buffers.insert(self.output(&block.nodes[user])?, (Place::Gated, 0));
+            return Ok((Outcome::Activated(activation), None));
         }
         if let ([Some(user)], &[value]) = (&users[..], outputs)
             && let Op::GatedActivation { activation } = block.nodes[*user].op

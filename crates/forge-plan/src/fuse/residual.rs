@@ -3,7 +3,7 @@
 
 use forge_frontend::graph::{Op, ValueId};
 
-use super::{Fused, Fuser, Input, Next, Norm, Outcome};
+use super::{Fused, Fuser, Input, Next, Norm, NormKind, Outcome};
 
 /// Tells each step that writes the residual stream which norm of the block reads it next. One that is read as it is needs
 /// no gamma: then what is prepared is for the block that follows.
@@ -31,7 +31,7 @@ impl Fuser<'_> {
             nodes.push(user);
             match node.op {
                 Op::RmsNorm { gamma, eps } if post_norm.is_none() => {
-                    post_norm = Some(Norm { gamma, eps });
+                    post_norm = Some(Norm { gamma, eps, kind: NormKind::Rms });
                 }
                 Op::Scale { factor: by } => factor *= by,
                 Op::Add if node.inputs.contains(&stream) => {

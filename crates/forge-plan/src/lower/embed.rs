@@ -19,7 +19,7 @@ impl Lowering<'_> {
         rows: Rows,
     ) -> Result<Step, PlanError> {
         let (weights, table) = self.table(owner, table, roles::EMBEDDING)?;
-        let name = if rows == Rows::One { "embed" } else { "embed_tile" };
+        let name = if self.fused_norms && rows != Rows::One { "embed_tile" } else { "embed" };
         let kernel = self.kernels.add(name, Embed { table, scale, next: self.next(rows) });
         let x = self.buffer(rows, Place::Stream, table.cols);
         Ok(Step::new(Choice::Fixed(kernel))

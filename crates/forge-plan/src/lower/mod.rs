@@ -13,7 +13,7 @@ use forge_frontend::Graph;
 use forge_frontend::graph::Layer;
 
 use crate::families::{NextNorm, ROW_ELEMENTS, Rows};
-use crate::fuse::{Fused, FusedBlock, Outcome};
+use crate::fuse::{Fused, FusedBlock, Norm, NormKind, Outcome};
 use crate::kernel::Kernels;
 use crate::pack::PackPlan;
 use crate::plan::{
@@ -35,6 +35,12 @@ pub(crate) struct FusedGraph {
     pub head: FusedBlock,
 }
 
+impl FusedGraph {
+    fn norms(&self) -> impl Iterator<Item = Norm> {
+        [&self.embed, &self.head].into_iter().chain(&self.blocks).flat_map(FusedBlock::norms)
+    }
+}
+
 /// What lowering collects.
 pub(crate) struct Lowering<'a> {
     graph: &'a Graph,
@@ -43,6 +49,9 @@ pub(crate) struct Lowering<'a> {
     tile: usize,
     /// Slots of the residual stream's partial sums.
     partials: usize,
+    /// Whether one row's steps leave the next norm's input. An RMS norm is one factor on the projection that reads it; one
+    /// that subtracts a mean is not, and then every norm is a dispatch of its own.
+    fused_norms: bool,
     kernels: Kernels,
     rope_tables: Vec<Vec<f32>>,
     tables: Vec<KernelTable>,
@@ -64,6 +73,7 @@ pub(crate) fn lower(
         context,
         tile: PREFILL_TILE.min(context),
         partials: 0,
+        fused_norms: fused.norms().all(|norm| norm.kind == NormKind::Rms),
         kernels: Kernels::default(),
         rope_tables: Vec::new(),
         tables: Vec::new(),
@@ -177,9 +187,14 @@ impl<'a> Lowering<'a> {
         Arg::Buffer(place)
     }
 
-    /// One row leaves the next norm's input; tiles have a norm of their own.
+    /// Whether steps over `rows` leave the next norm's input; where not, norms are dispatches of their own.
+    fn fuses_norms(&self, rows: Rows) -> bool {
+        rows == Rows::One && self.fused_norms
+    }
+
+    /// What they leave.
     fn next(&self, rows: Rows) -> Option<NextNorm> {
-        (rows == Rows::One).then_some(NextNorm { partials: self.partials })
+        self.fuses_norms(rows).then_some(NextNorm { partials: self.partials })
     }
 
     fn spec(&self, owner: &Owners<'_>, slot: usize) -> forge_frontend::graph::StateSpec {

@@ -6,8 +6,8 @@ use forge_spec::Role;
 use super::Lowering;
 use super::weights::Owners;
 use crate::PlanError;
-use crate::families::{PostNorm, RmsNorm, Rows};
-use crate::fuse::{FusedBlock, Next, Norm};
+use crate::families::{LayerNorm, PostNorm, RmsNorm, Rows};
+use crate::fuse::{FusedBlock, Next, Norm, NormKind};
 use crate::plan::{Arg, Choice, FieldId, Place, Step};
 
 /// A norm of a projection before it is added to the residual stream.
@@ -25,7 +25,7 @@ pub(super) struct PostNormStep {
 impl Lowering<'_> {
     /// What a step that writes the residual stream of one row leaves for norm `next`.
     pub(super) fn next_args(&mut self, owner: &Owners<'_>, next: Next, rows: Rows) -> Vec<(Role, Arg)> {
-        if rows != Rows::One {
+        if !self.fuses_norms(rows) {
             return Vec::new();
         }
         let gamma = match next {
@@ -37,14 +37,23 @@ impl Lowering<'_> {
         vec![(Role::Gamma, gamma), (Role::Scaled, scaled), (Role::Sums, sums)]
     }
 
-    /// The norm of a tile's rows.
-    pub(super) fn row_norm(&mut self, owner: &Owners<'_>, norm: Norm) -> Step {
-        let width = self.graph.config.hidden_size;
-        let kernel = self.kernels.add("rms_norm_tile", RmsNorm { width, eps: norm.eps });
+    /// The norm of rows as a step of its own.
+    pub(super) fn row_norm(&mut self, owner: &Owners<'_>, norm: Norm, rows: Rows) -> Step {
+        let (width, eps) = (self.graph.config.hidden_size, norm.eps);
+        let (kernel, beta) = match norm.kind {
+            NormKind::Rms => {
+                let name = if self.fused_norms { "rms_norm_tile" } else { "rms_norm" };
+                (self.kernels.add(name, RmsNorm { width, eps }), None)
+            }
+            NormKind::Layer { beta } => {
+                (self.kernels.add("layer_norm", LayerNorm { width, eps, beta: beta.is_some() }), beta)
+            }
+        };
         Step::new(Choice::Fixed(kernel))
-            .bind(Role::X, self.buffer(Rows::Any, Place::Stream, width))
+            .bind(Role::X, self.buffer(rows, Place::Stream, width))
             .bind(Role::Gamma, self.vector(owner, norm.gamma))
-            .bind(Role::Y, self.buffer(Rows::Any, Place::Normed, width))
+            .bind_all(beta.map(|beta| (Role::Beta, self.vector(owner, beta))))
+            .bind(Role::Y, self.buffer(rows, Place::Normed, width))
     }
 
     pub(super) fn post_norm(&mut self, owner: &Owners<'_>, step: &PostNormStep, rows: Rows) -> Step {
@@ -52,7 +61,7 @@ impl Lowering<'_> {
         let width = self.graph.config.hidden_size;
         let family =
             PostNorm { width, eps: norm.eps, factor, scaled: scale.is_some(), partials, next: self.next(rows) };
-        let name = if rows == Rows::One { "post_norm" } else { "post_norm_tile" };
+        let name = if self.fused_norms && rows != Rows::One { "post_norm_tile" } else { "post_norm" };
         let kernel = self.kernels.add(name, family);
         let sums = partials.map(|count| (Role::ResultSums, self.buffer(rows, Place::ProjectedSums, count)));
         Step::new(Choice::Fixed(kernel))

@@ -119,7 +119,7 @@ impl Lowering<'_> {
     ) -> (Vec<(Role, Arg)>, Option<NormScale>) {
         let hidden = self.graph.config.hidden_size;
         match p.input {
-            Input::Stream(Some(norm)) if rows == Rows::One => {
+            Input::Stream(Some(norm)) if self.fuses_norms(rows) => {
                 let partials = self.partials;
                 let scaled = self.buffer(rows, Place::Scaled, hidden);
                 let sums = self.buffer(rows, Place::Sums, partials);
@@ -129,7 +129,11 @@ impl Lowering<'_> {
                 (vec![(Role::Input, scaled), (Role::InputSums, sums)], Some(scale))
             }
             Input::Stream(Some(norm)) => {
-                steps.push(self.row_norm(owner, norm));
+                // A norm that stands side by side with another projection of it has been computed.
+                let step = self.row_norm(owner, norm, rows);
+                if !is_normed(steps, &step) {
+                    steps.push(step);
+                }
                 (vec![(Role::Input, self.buffer(rows, Place::Normed, hidden))], None)
             }
             Input::Stream(None) => (vec![(Role::Input, self.buffer(rows, Place::Stream, hidden))], None),
@@ -153,6 +157,10 @@ impl Lowering<'_> {
             Outcome::Logits { softcap } => {
                 (vec![(Role::Y, Arg::Logits)], Epilogue::Store { softcap, partials: None }, None)
             }
+            Outcome::Activated(activation) => {
+                let y = self.buffer(rows, Place::Gated, total);
+                (vec![(Role::Y, y)], Epilogue::Activated(activation), None)
+            }
             Outcome::Gated(activation) => {
                 let y = self.buffer(rows, Place::Gated, total / 2);
                 (vec![(Role::Y, y)], Epilogue::Gated(activation), None)
@@ -169,7 +177,7 @@ impl Lowering<'_> {
             }
             Outcome::Residual { factor, post_norm: Some(norm), scale, next } => {
                 let mut args = vec![(Role::Y, self.buffer(rows, Place::Projected, total))];
-                let partials = (rows == Rows::One).then(|| self.projection_partials(owner, p));
+                let partials = self.fuses_norms(rows).then(|| self.projection_partials(owner, p));
                 args.extend(partials.map(|count| (Role::ResultSums, self.buffer(rows, Place::ProjectedSums, count))));
                 let post = PostNormStep { norm, factor, scale, partials, next };
                 (args, Epilogue::Store { softcap: None, partials }, Some(post))
@@ -224,4 +232,18 @@ impl Lowering<'_> {
         self.tables.push(KernelTable { name: format!("{block}{name}").to_uppercase(), kernels });
         Choice::PerLayer(self.tables.len() - 1)
     }
+}
+
+/// Whether the buffer of the normed stream holds the result of `norm`: it was computed by one of `steps`, and since then
+/// neither the stream nor that buffer was written.
+fn is_normed(steps: &[Step], norm: &Step) -> bool {
+    let writes = |step: &Step| {
+        let places = [Place::Stream, Place::Normed].map(Arg::Buffer);
+        [Role::X, Role::Y].iter().any(|role| step.args.get(role).is_some_and(|arg| places.contains(arg)))
+    };
+    steps
+        .iter()
+        .rev()
+        .find(|step| writes(step))
+        .is_some_and(|last| last.args == norm.args && last.kernel == norm.kernel)
 }

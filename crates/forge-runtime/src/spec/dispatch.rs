@@ -83,6 +83,8 @@ pub enum Role {
     X,
     /// Gamma of a norm.
     Gamma,
+    /// Added by a norm.
+    Beta,
     /// The residual stream times the next norm's gamma.
     Scaled,
     /// Partial sums of the residual stream's squares.
@@ -145,6 +147,7 @@ impl Role {
             Self::ResultSums => "result_sums",
             Self::X => "x",
             Self::Gamma => "gamma",
+            Self::Beta => "beta",
             Self::Scaled => "scaled",
             Self::Sums => "sums",
             Self::PostGamma => "post_gamma",

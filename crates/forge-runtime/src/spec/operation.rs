@@ -59,6 +59,13 @@ pub enum Operation<'a> {
         /// Added to the mean of squares.
         eps: f32,
     },
+    /// `(x - mean) / sqrt(variance + eps) * gamma`, plus the argument `beta` where there is one, of each row.
+    LayerNorm {
+        /// Elements of a row.
+        width: usize,
+        /// Added to the variance.
+        eps: f32,
+    },
     /// `x = (x + factor * norm(y)) * scale`, the scale being an argument or 1.
     PostNorm {
         /// Elements of a row.
@@ -111,6 +118,8 @@ pub enum Epilogue {
         /// Factor.
         factor: f32,
     },
+    /// `activation(y)`.
+    Activated(Activation),
     /// `activation(gate) * up`; gate rows come first.
     Gated(Activation),
     /// `activation(y)` times the argument `multiplier`.
@@ -124,6 +133,8 @@ pub enum Activation {
     Silu,
     /// GELU with the tanh approximation.
     GeluTanh,
+    /// `max(x, 0)^2`.
+    ReluSquared,
 }
 
 /// Element type of the KV cache.

@@ -127,6 +127,7 @@ fn cases(operation: &Operation, rows: usize, context: usize) -> Vec<Case> {
         | Operation::LayerInputs { .. }
         | Operation::Project(_)
         | Operation::RmsNorm { .. }
+        | Operation::LayerNorm { .. }
         | Operation::PostNorm { .. } => vec![at(0, None)],
     }
 }
@@ -163,7 +164,9 @@ impl Operation<'_> {
             Self::AttentionCombine { heads, head_dim, split } => {
                 format!("{heads} heads of {head_dim}, {} parts", split.most)
             }
-            Self::RmsNorm { width, .. } | Self::PostNorm { width, .. } => format!("[{width}]"),
+            Self::RmsNorm { width, .. } | Self::LayerNorm { width, .. } | Self::PostNorm { width, .. } => {
+                format!("[{width}]")
+            }
             Self::SampleBest(v) | Self::SampleCollect(v) | Self::SampleDraw(v) => format!("[{}]", v.tokens),
         }
     }
