@@ -79,7 +79,7 @@ impl Answer {
                 Event::Done(Err(error)) => return Err(ApiError::from_runtime(&error, self.endpoint.prompt_field())),
             }
         }
-        Err(ApiError::internal("the server is stopping".into()))
+        Err(ApiError::stopping())
     }
 
     /// Answers with an event for each piece of text as it comes.

@@ -82,6 +82,8 @@ fn work<M: LanguageModel>(mut engine: Engine<M>, mut queue: Receiver<Job>, cance
     while let Some(Job { request, events }) = queue.blocking_recv() {
         let mut listener = Client { events: &events, cancelled };
         if !listener.keep_going() {
+            // Cancelled before its turn; a client that is gone does not hear it.
+            let _ = events.send(Event::Done(Err(Error::Cancelled)));
             continue;
         }
         // A fault in one request must not take the server down; the sequence it leaves behind is given up.
