@@ -27,6 +27,11 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     // Taken before the model is loaded, so that a port in use is known at once.
     let listener = server::bind(address)?;
     let model = program.model()?;
+    if text.template.is_some() {
+        let calls = server::tools::CallForm::of(&text)
+            .map_or("in no known form, left in the text".into(), |form| form.describe());
+        terminal::note(&format!("tool calls: {calls}"));
+    }
     let origins = server::Origins::default().with(options.cors.iter().cloned());
     server::run(listener, model, text, server::Options { origins, ..Default::default() }, |address| {
         terminal::note(&format!("listening on http://{address}; try http://{address}/v1/models"));

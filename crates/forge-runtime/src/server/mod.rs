@@ -13,6 +13,7 @@ mod connections;
 mod cors;
 mod fields;
 mod request;
+pub mod tools;
 mod worker;
 
 use std::future::Future;
@@ -38,6 +39,7 @@ use answer::{Answer, Endpoint};
 use api_error::ApiError;
 use connections::Stage;
 pub use cors::{Origin, Origins};
+use tools::CallForm;
 use worker::Worker;
 
 /// Limits of the server.
@@ -84,6 +86,9 @@ struct Shared {
     text: Arc<Text>,
     context: usize,
     worker: Worker,
+    /// How the model writes tool calls, if that is known, and the special tokens among their tags.
+    calls: Option<CallForm>,
+    call_tags: Arc<[(u32, String)]>,
     limits: Limits,
     stages: watch::Receiver<Stage>,
     started: u64,
@@ -131,9 +136,12 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
     let context = model.context();
     let (worker, model_thread) = Worker::start(model, text.clone(), limits.queue).map_err(io)?;
     let canceller = worker.canceller();
+    let calls = CallForm::of(&text);
+    let call_tags = calls.iter().flat_map(|form| form.special_tags(&text)).collect();
     let (stage, stages) = watch::channel(Stage::Serving);
     let started = answer::unix_time();
-    let shared = Arc::new(Shared { info, text, context, worker, limits, stages: stages.clone(), started });
+    let shared =
+        Arc::new(Shared { info, text, context, worker, calls, call_tags, limits, stages: stages.clone(), started });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(io)?;
     runtime.block_on(async move {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(io)?;
@@ -222,12 +230,15 @@ async fn respond(shared: Arc<Shared>, endpoint: Endpoint, body: Body) -> Result<
     // Templates and tokenizers take their time on long prompts; other connections go on meanwhile.
     let preparing = shared.clone();
     let prepared = tokio::task::spawn_blocking(move || {
-        request::prepare(&body, endpoint, &preparing.text, preparing.info, preparing.context)
+        let Shared { text, calls, info, context, .. } = &*preparing;
+        request::prepare(&body, endpoint, text, calls.as_ref(), info, *context)
     })
     .await
     .map_err(|_| ApiError::internal("the request could not be processed".into()))??;
-    let events = shared.worker.submit(prepared.request)?;
-    let answer = Answer::new(endpoint, shared.info.name);
+    let reads_calls = prepared.reading.as_ref().is_some_and(|reading| reading.form.is_some());
+    let shown = if reads_calls { shared.call_tags.clone() } else { Arc::default() };
+    let events = shared.worker.submit(prepared.request, shown)?;
+    let answer = Answer::new(endpoint, shared.info.name, prepared.reading);
     match prepared.stream {
         Some(options) => Ok(answer.stream(events, options.include_usage)),
         None => answer.whole(events).await,
