@@ -69,7 +69,7 @@ fn read_cut(form: &CallForm, text: &str) -> Vec<Part> {
         let mut pieces = Vec::new();
         let mut start = 0;
         for (number, &at) in (0..).zip(&places) {
-            if philox([number, seed, 0, 0], [1, 1])[0] % 4 == 0 {
+            if philox([number, seed, 0, 0], [1, 1])[0].is_multiple_of(4) {
                 pieces.push(&text[start..at]);
                 start = at;
             }
