@@ -95,6 +95,9 @@ const STANDARD: &[&str] = &[
     "usize",
 ];
 
+/// What the program imports by this name, so that it cannot be the name of what it is imported from.
+const IMPORTED: &str = "cli";
+
 /// Files that Windows reserves, some with a digit at their end.
 const DEVICES: &[&str] = &["aux", "con", "nul", "prn"];
 /// See [`DEVICES`].
@@ -164,6 +167,8 @@ fn taken(name: &str) -> Option<&'static str> {
         Some("Cargo keeps a folder of the name beside its programs")
     } else if STANDARD.contains(&name) {
         Some("the name is one of the standard library's")
+    } else if name == IMPORTED {
+        Some("the project has a module of the name")
     } else if DEVICES.contains(&name) || NUMBERED_DEVICES.iter().any(numbered) {
         Some("the name is a device's on Windows")
     } else if dependencies().iter().any(|package| crate_name(package) == crate_name(name)) {

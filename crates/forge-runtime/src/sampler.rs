@@ -23,7 +23,7 @@ pub struct Sampling {
     pub temperature: f32,
     /// Keep this many tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keep the fewest tokens whose probabilities reach this sum; 1 keeps all, 0 the most probable.
+    /// Keep the fewest tokens whose probabilities reach this sum; 1 keeps all.
     pub top_p: f32,
     /// Keep tokens at least this many times as probable as the most probable one; 0 keeps all.
     pub min_p: f32,
@@ -47,7 +47,7 @@ impl Sampling {
     pub fn check(&self) -> Result<()> {
         let checks = [
             ("temperature", self.temperature, (0.0..=100.0).contains(&self.temperature), "from 0 to 100"),
-            ("top_p", self.top_p, (0.0..=1.0).contains(&self.top_p), "from 0 to 1"),
+            ("top_p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0 and at most 1"),
             ("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "from 0 to 1"),
             ("repeat_penalty", self.repeat_penalty, PENALTIES.contains(&self.repeat_penalty), "from 0.01 to 100"),
         ];
@@ -84,6 +84,9 @@ pub struct StepSampling {
 
 /// Weight of the most probable token: weights are in units of its inverse.
 const ONE: f32 = 16_777_216.0;
+
+/// The smallest [`Sampling::top_p`] that means something: every positive one below it is this.
+pub const LEAST_TOP_P: f32 = 1.0 / ONE;
 
 /// Highest inverse of a temperature. Times a difference of logits it is still a finite number, and beside it nothing but equals of
 /// the highest logit has a weight.

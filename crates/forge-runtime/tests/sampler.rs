@@ -130,6 +130,7 @@ fn senseless_parameters_are_refused() {
         at(f32::NAN),
         at(100.5),
         at(f32::INFINITY),
+        Sampling { top_p: 0.0, ..at(1.0) },
         Sampling { top_p: -0.1, ..at(1.0) },
         Sampling { top_p: 1.5, ..at(1.0) },
         Sampling { top_p: f32::NAN, ..at(1.0) },

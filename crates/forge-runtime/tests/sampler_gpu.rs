@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use forge_runtime::gpu::{Buffer, Gpu, KernelSpec, Source, pool};
 use forge_runtime::philox::philox;
-use forge_runtime::sampler::{Sampler, Sampling, StepSampling};
+use forge_runtime::sampler::{LEAST_TOP_P, Sampler, Sampling, StepSampling};
 
 const FAMILY: &str = include_str!("../../../templates/msl/sample.metal");
 
@@ -133,12 +133,12 @@ fn rows() -> Vec<Vec<f32>> {
 fn settings() -> Vec<Sampling> {
     let base = Sampling { temperature: 1.0, seed: 0x0123_4567_89AB_CDEF, ..Sampling::default() };
     let temperatures = [0.0, f32::from_bits(1), f32::MIN_POSITIVE, 1e-30, 1e-3, 1.0, 2.0, 100.0];
-    let top_ps = [0.0, f32::from_bits(1), 1e-30, 5e-8, 5.9604645e-8, 1e-3, 0.999_999_94, 1.0];
+    let top_ps = [f32::from_bits(1), f32::MIN_POSITIVE, 1e-30, 5e-8, 5.9604645e-8, 1e-3, 0.999_999_94, 1.0];
     let min_ps = [0.0, 1e-30, 5.9604645e-8, 0.5, 0.999_999_94, 1.0];
     let penalties = [0.01, 0.5, 1.0, 1.3, 100.0];
     let mut settings = Vec::new();
     settings.extend(temperatures.map(|temperature| Sampling { temperature, ..base.clone() }));
-    settings.extend(temperatures.map(|temperature| Sampling { temperature, top_p: 0.0, ..base.clone() }));
+    settings.extend(temperatures.map(|temperature| Sampling { temperature, top_p: LEAST_TOP_P, ..base.clone() }));
     settings.extend(top_ps.map(|top_p| Sampling { top_p, ..base.clone() }));
     settings.extend(top_ps.map(|top_p| Sampling { top_p, top_k: 3, min_p: 0.01, ..base.clone() }));
     settings.extend([0, 1, 2, VOCAB - 1, VOCAB, usize::MAX].map(|top_k| Sampling { top_k, ..base.clone() }));
@@ -176,7 +176,7 @@ fn the_narrowest_filters_take_the_most_probable_token() {
     let base = Sampling { temperature: 1.0, seed: 3, ..Sampling::default() };
     let narrow = [
         Sampling { temperature: f32::MIN_POSITIVE, ..base.clone() },
-        Sampling { top_p: 0.0, ..base.clone() },
+        Sampling { top_p: LEAST_TOP_P, temperature: 100.0, ..base.clone() },
         Sampling { top_p: 1e-12, temperature: 100.0, ..base.clone() },
         Sampling { top_k: 1, temperature: 100.0, ..base.clone() },
         Sampling { min_p: 1.0, ..base },

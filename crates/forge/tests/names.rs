@@ -23,7 +23,7 @@ const KEYWORDS: &str = "as async await break const continue crate dyn else enum 
 /// Names that `cargo new` refuses or warns of, primitive types, modules of a project, and tools.
 const RESERVED: &str = "build deps examples incremental core std alloc proc_macro proc-macro test bin src target debug release \
     package doc main lib runtime model checks tuning shaders con prn aux nul com0 com1 com9 lpt1 lpt9 CON Nul u8 str bool \
-    f32 char usize clippy rustfmt miri rustdoc diagnostic cargo rustc c m pthread System objc metal a";
+    f32 char usize cli assets memory clippy rustfmt miri rustdoc diagnostic cargo rustc c m pthread System objc metal a";
 
 /// What else people type.
 const ODD: &[&str] = &[
@@ -65,6 +65,12 @@ fn manifests() -> Vec<(String, String, String)> {
         let project = render(&plan, &checkpoint.graph, &checkpoint.assets, &options).unwrap();
         let manifest = String::from_utf8(project.files[Path::new("Cargo.toml")].clone()).unwrap();
         assert!(manifest.contains(&format!("name = \"{name}\"")), "{text:?}: {manifest}");
+        // What the program imports would stand for what it is imported from.
+        let main = String::from_utf8(project.files[Path::new("src/main.rs")].clone()).unwrap();
+        let library = name.replace('-', "_");
+        let imports = main.lines().filter_map(|line| line.strip_prefix(&format!("use {library}::"))?.strip_suffix(';'));
+        let imports: Vec<&str> = imports.map(|path| path.rsplit("::").next().unwrap()).collect();
+        assert!(imports.len() >= 5 && !imports.contains(&library.as_str()), "{text:?}: {imports:?}");
         manifests.push((text, name, manifest));
     }
     manifests

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::philox::philox;
-use super::super::sampler::{Sampling, StepSampling};
+use super::super::sampler::{LEAST_TOP_P, Sampling, StepSampling};
 use super::compare::{Comparison, ROUNDING};
 use super::random::Random;
 use super::run::Run;
@@ -47,7 +47,7 @@ impl Draw {
             Sampling { top_p: 0.9, repeat_penalty: 1.1, ..base.clone() },
             Sampling { min_p: 0.05, temperature: 1.4, ..base.clone() },
             Sampling { top_k: 100, top_p: 0.8, min_p: 0.01, ..base.clone() },
-            Sampling { top_p: 0.0, repeat_penalty: 0.01, ..base.clone() },
+            Sampling { top_p: LEAST_TOP_P, repeat_penalty: 0.01, ..base.clone() },
             Sampling { temperature: f32::MIN_POSITIVE, repeat_penalty: 100.0, ..base.clone() },
             Sampling { temperature: 100.0, top_k: 1, ..base.clone() },
             Sampling { temperature: 100.0, min_p: 1.0, ..base },
