@@ -33,7 +33,7 @@ fn form(template: &str) -> Option<CallForm> {
 
 fn tagged(open: &str, close: &str) -> CallForm {
     let list = |tag: &str| Some(tag.to_owned()).filter(|tag| !tag.is_empty()).into_iter().collect();
-    CallForm { open: list(open), close: list(close), bare: false, xml: false }
+    CallForm { open: list(open), close: list(close), ..CallForm::default() }
 }
 
 /// Templates of trained models.
@@ -45,8 +45,8 @@ fn forms_of_real_templates() {
     }
     assert_eq!(named("qwen3-coder.jinja"), Some(CallForm { xml: true, ..tagged("<tool_call>", "</tool_call>") }));
     assert_eq!(named("mistral-nemo.jinja"), Some(tagged("[TOOL_CALLS]", "")));
-    // Calls in a form of its own, and none.
-    assert_eq!(named("gemma4.jinja"), None);
+    assert_eq!(named("gemma4.jinja"), Some(CallForm { pairs: true, ..tagged("<|tool_call>", "<tool_call|>") }));
+    // No calls.
     assert_eq!(named("phi3.5.jinja"), None);
 }
 
@@ -282,6 +282,17 @@ fn xml_arguments_are_json() {
     let answer = "<tool_call>\n<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n<parameter=days>\n2\n</parameter>\n</function>\n</tool_call>";
     let called = choice(&answering(&template(xml), answer, USUAL), &json!({}));
     assert_call(&called["message"]["tool_calls"][0], "{\"city\":\"Oslo\",\"days\":2}");
+}
+
+#[test]
+fn pairs_between_special_tokens() {
+    // The quote is a special token, and so would the tags be.
+    let pairs = "<|call>call:{{ f.name }}{{ '{' }}{% for k, v in f.arguments | items %}{{ k }}:<|\"|>{{ v }}<|\"|>{% endfor %}{{ '}' }}<call|>";
+    let answer = "<|call>call:get_weather{city:<|\"|>Oslo<|\"|>}<call|>";
+    let called = choice(&answering(&template(pairs), answer, ["<|call>", "<call|>"]), &json!({}));
+    assert_call(&called["message"]["tool_calls"][0], "{\"city\":\"Oslo\"}");
+    let called = choice(&answering(&template(pairs), answer, ["<|\\\"|>", "<call|>"]), &json!({}));
+    assert_call(&called["message"]["tool_calls"][0], "{\"city\":\"Oslo\"}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 fn form(open: &[&str], close: &[&str], bare: bool, xml: bool) -> CallForm {
     let list = |tags: &[&str]| tags.iter().map(|tag| (*tag).to_owned()).collect();
-    CallForm { open: list(open), close: list(close), bare, xml }
+    CallForm { open: list(open), close: list(close), bare, xml, ..CallForm::default() }
 }
 
 fn hermes() -> CallForm {
@@ -23,6 +23,10 @@ fn mistral() -> CallForm {
 
 fn llama() -> CallForm {
     form(&["<|python_tag|>"], &[], true, false)
+}
+
+fn gemma() -> CallForm {
+    CallForm { pairs: true, ..form(&["<|tool_call>"], &["<tool_call|>"], false, false) }
 }
 
 fn tools() -> Vec<Tool> {
@@ -314,6 +318,37 @@ fn xml_values_are_what_the_schema_says() {
 }
 
 #[test]
+fn calls_in_pairs() {
+    let read = |text: &str| read_cut(&gemma(), text);
+    for (written, arguments) in [
+        ("{}", "{}"),
+        ("{city:<|\"|>Oslo<|\"|>,days:3}", r#"{"city":"Oslo","days":3}"#),
+        ("{a:true,b:None,c:null,d:-1.5,e:[],f:{}}", r#"{"a":true,"b":null,"c":null,"d":-1.5,"e":[],"f":{}}"#),
+        (
+            "{a:[1,<|\"|>x,]}<|\"|>,{<|\"|>k<|\"|>:[[2]]}], b:{c:word}}",
+            r#"{"a":[1,"x,]}",{"k":[[2]]}],"b":{"c":"word"}}"#,
+        ),
+        ("{q:<|\"|>a \"quote\" <tool_call|> and\nü<|\"|>}", r#"{"q":"a \"quote\" <tool_call|> and\nü"}"#),
+    ] {
+        let text = format!("Now. <|tool_call>call:weather{written}<tool_call|><|tool_call>call:now{{}}<tool_call|>");
+        assert_eq!(read(&text), [content("Now."), call("weather", arguments), call("now", "{}")]);
+    }
+    let deep = "[".repeat(1000);
+    for malformed in [
+        "weather",
+        "call:",
+        "call:weather",
+        "call:weather{",
+        "call:weather{city}",
+        "call:weather{a:1 b:}",
+        "call:weather{a:[1}",
+    ] {
+        assert_eq!(read(&format!("<|tool_call>{malformed}<tool_call|>")), [content(malformed)]);
+    }
+    assert_eq!(read(&format!("<|tool_call>call:now{{a:{deep}")), [content(&format!("call:now{{a:{deep}"))]);
+}
+
+#[test]
 fn reasoning_is_apart_and_holds_no_calls() {
     let read = |text: &str| read_cut(&hermes(), text);
     let reasoning = |text: &str| Part::Reasoning(text.into());
@@ -340,7 +375,12 @@ fn reasoning_is_apart_and_holds_no_calls() {
 /// Texts made of what calls are made of: nothing panics, nothing hangs, cuts change nothing, and tags never come out.
 #[test]
 fn any_text_reads_the_same_wherever_it_is_cut() {
-    const WORDS: [&str; 28] = [
+    const WORDS: [&str; 33] = [
+        "<|tool_call>",
+        "<tool_call|>",
+        "<|\"|>",
+        "call:now{",
+        "a:",
         "<tool_call>",
         "</tool_call>",
         "[TOOL_CALLS]",
@@ -373,7 +413,7 @@ fn any_text_reads_the_same_wherever_it_is_cut() {
     for seed in 0..600 {
         let text: String =
             (0..seed % 12 + 1).map(|i| WORDS[philox([i, seed, 0, 0], [2, 2])[0] as usize % WORDS.len()]).collect();
-        for form in [hermes(), coder(), mistral(), llama()] {
+        for form in [hermes(), coder(), mistral(), llama(), gemma()] {
             read_cut(&form, &text);
         }
     }

@@ -11,6 +11,13 @@ const PARAMETER: &str = "<parameter=";
 const END_OF_PARAMETER: &str = "</parameter>";
 const END_OF_FUNCTION: &str = "</function>";
 
+/// How a call in pairs begins, and what strings in it stand between.
+pub(super) const CALL: &str = "call:";
+pub(super) const QUOTE: &str = "<|\"|>";
+
+/// Deepest value in a call in pairs; JSON's reader has a limit of its own.
+const DEEPEST: usize = 100;
+
 /// What a text begins with.
 #[derive(Debug, PartialEq)]
 pub(super) enum Begun {
@@ -257,5 +264,91 @@ fn collect_types<'a>(schema: &'a Value, types: &mut Vec<&'a str>) {
     }
     for several in ["anyOf", "oneOf"] {
         schema[several].as_array().into_iter().flatten().for_each(|schema| collect_types(schema, types));
+    }
+}
+
+/// Reads a call in pairs, `call:name{key:<|"|>text<|"|>,other:[1,true]}`.
+pub(super) fn pairs(text: &str) -> Begun {
+    let Some(rest) = text.strip_prefix(CALL) else {
+        return if CALL.starts_with(text) { Begun::Open } else { Begun::Other };
+    };
+    let Some(end) = rest.find(|c: char| !(c.is_alphanumeric() || "_-.".contains(c))) else { return Begun::Open };
+    let (name, rest) = rest.split_at(end);
+    if name.is_empty() || !rest.starts_with('{') {
+        return Begun::Other;
+    }
+    match pair_value(rest, DEEPEST) {
+        Ok((arguments, after)) => {
+            Begun::Call { name: name.to_owned(), arguments: arguments.to_string(), bytes: text.len() - after.len() }
+        }
+        Err(begun) => begun,
+    }
+}
+
+/// A value and what follows.
+fn pair_value(text: &str, depth: usize) -> Result<(Value, &str), Begun> {
+    let deeper = depth.checked_sub(1).ok_or(Begun::Other)?;
+    if let Some(after) = text.strip_prefix(QUOTE) {
+        let (string, after) = after.split_once(QUOTE).ok_or(Begun::Open)?;
+        return Ok((Value::String(string.to_owned()), after));
+    }
+    if QUOTE.starts_with(text) {
+        return Err(Begun::Open);
+    }
+    if let Some(mut rest) = text.strip_prefix('{') {
+        let mut entries = Map::new();
+        while let Some(entry) = next_item(&mut rest, '}', entries.is_empty())? {
+            let (key, after) = match entry.strip_prefix(QUOTE) {
+                Some(quoted) => quoted.split_once(QUOTE).ok_or(Begun::Open)?,
+                None if QUOTE.starts_with(entry) => return Err(Begun::Open),
+                None => entry.split_at(entry.find([':', ',', '{', '}', '[', ']']).ok_or(Begun::Open)?),
+            };
+            let after = match after.strip_prefix(':') {
+                Some(after) => after.trim_start(),
+                None if after.is_empty() => return Err(Begun::Open),
+                None => return Err(Begun::Other),
+            };
+            let (value, after) = pair_value(after, deeper)?;
+            entries.insert(key.trim().to_owned(), value);
+            rest = after;
+        }
+        return Ok((Value::Object(entries), rest));
+    }
+    if let Some(mut rest) = text.strip_prefix('[') {
+        let mut items = Vec::new();
+        while let Some(item) = next_item(&mut rest, ']', items.is_empty())? {
+            let (value, after) = pair_value(item, deeper)?;
+            items.push(value);
+            rest = after;
+        }
+        return Ok((Value::Array(items), rest));
+    }
+    let (bare, after) = text.split_at(text.find([',', '}', ']']).ok_or(Begun::Open)?);
+    let value = match bare.trim() {
+        "" => return Err(Begun::Other),
+        "None" => Value::Null,
+        word => match serde_json::from_str(word) {
+            Ok(value) => value,
+            // A string that the quotes were left out of.
+            Err(_) if !word.contains([':', '{', '[']) => word.into(),
+            Err(_) => return Err(Begun::Other),
+        },
+    };
+    Ok((value, after))
+}
+
+/// The text from the next item of a list on, or `None` past the end of it, where `rest` is what follows.
+fn next_item<'a>(rest: &mut &'a str, close: char, first: bool) -> Result<Option<&'a str>, Begun> {
+    let text = rest.trim_start();
+    if let Some(after) = text.strip_prefix(close) {
+        *rest = after;
+        return Ok(None);
+    }
+    let item = if first { Some(text) } else { text.strip_prefix(',').map(str::trim_start) };
+    match item {
+        _ if text.is_empty() => Err(Begun::Open),
+        Some("") => Err(Begun::Open),
+        Some(item) => Ok(Some(item)),
+        None => Err(Begun::Other),
     }
 }

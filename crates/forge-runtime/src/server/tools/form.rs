@@ -3,12 +3,13 @@
 //!
 //! Known are calls as JSON objects with `name` and `arguments` or `parameters`, each between tags (Hermes, Qwen 2.5 and 3), as a
 //! list after a tag (Mistral, Granite 3), or with nothing around them (Llama 3); calls as XML (Qwen3-Coder); and a name and JSON
-//! arguments after a tag (Mistral from 2025 on). Tags are the template's own. A template that writes no calls at all leaves the
+//! arguments after a tag (Mistral from 2025 on); a name and pairs between tags (Gemma 4). Tags are the template's own. A template that writes no calls at all leaves the
 //! tags that its instructions, or else the vocabulary, have.
 
 use serde_json::{Map, Value, json};
 
 use super::super::super::assets::Text;
+use super::call::{self, Begun};
 
 /// Name of the function in the probing call, and of another that is only offered; neither occurs in a template.
 const CALLED: &str = "forge_probe_call";
@@ -37,8 +38,10 @@ pub struct CallForm {
     pub close: Vec<String>,
     /// An answer that begins with a JSON object, or a list of such, may itself be calls.
     pub bare: bool,
-    /// [`FUNCTION`] begins a call also without a tag before it.
+    /// `<function=` begins a call also without a tag before it.
     pub xml: bool,
+    /// Calls are names and pairs, `call:name{key:value}`, strings between `<|"|>`.
+    pub pairs: bool,
 }
 
 impl CallForm {
@@ -77,7 +80,7 @@ impl CallForm {
 
     fn tagged(open: Option<&str>, close: Option<&str>) -> Self {
         let list = |tag: Option<&str>| tag.map(str::to_owned).into_iter().collect();
-        Self { open: list(open), close: list(close), bare: open.is_none(), xml: false }
+        Self { open: list(open), close: list(close), bare: open.is_none(), ..Self::default() }
     }
 
     fn with_python_tag(mut self, text: &Text) -> Self {
@@ -90,6 +93,7 @@ impl CallForm {
     /// Ids of special tokens that are tags of the form, with their text: the detokenizer leaves special tokens out.
     pub fn special_tags(&self, text: &Text) -> Vec<(u32, String)> {
         let tags = self.open.iter().chain(&self.close).map(String::as_str).chain(["[CALL_ID]", "[ARGS]"]);
+        let tags = tags.chain(self.pairs.then_some(call::QUOTE));
         let special = |tag: &str| text.tokenizer.id(tag).filter(|id| text.tokenizer.is_special(*id));
         tags.filter_map(|tag| Some((special(tag)?, tag.to_owned()))).collect()
     }
@@ -98,6 +102,7 @@ impl CallForm {
     pub fn describe(&self) -> String {
         match (self.open.first(), self.close.first()) {
             _ if self.bare => "JSON".into(),
+            (Some(open), _) if self.pairs => format!("names and pairs after {open}"),
             (Some(open), _) if self.xml => format!("XML after {open}"),
             (Some(open), Some(close)) => format!("JSON between {open} and {close}"),
             (Some(open), None) => format!("JSON after {open}"),
@@ -142,6 +147,11 @@ fn shown_form(called: &str, plain: &str) -> Option<CallForm> {
     if let Some(open) = open_tag(before).filter(|open| before.ends_with(open) && open.starts_with('[')) {
         let arguments = ["[ARGS]", "[CALL_ID]", "{"].iter().any(|next| after.starts_with(next));
         return arguments.then(|| CallForm::tagged(Some(open), None));
+    }
+    if let Some(open) = before.strip_suffix(call::CALL).and_then(open_tag) {
+        let Begun::Call { bytes, .. } = call::pairs(&called[at - call::CALL.len()..]) else { return None };
+        let close = close_tag(&called[at - call::CALL.len() + bytes..]);
+        return Some(CallForm { pairs: true, ..CallForm::tagged(Some(open), close) });
     }
     // The innermost object around the name that has all a call has.
     let (start, length) = before.rmatch_indices('{').take(3).find_map(|(start, _)| {

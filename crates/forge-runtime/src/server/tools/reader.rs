@@ -174,6 +174,7 @@ impl Reader {
         let after_bracket = || self.tags.iter().any(|tag| tag.kind == TagKind::Open && tag.text.starts_with('['));
         let begun = match text.chars().next() {
             None => Begun::Open,
+            Some(_) if self.form.as_ref().is_some_and(|form| form.pairs) => call::pairs(text),
             Some('{') => call::json(text, scan),
             Some('<') => call::xml(text, &self.tools),
             Some(_) if !in_list && after_bracket() => call::named(text, scan),
@@ -226,6 +227,7 @@ impl Reader {
                 self.enter(another(false));
             }
             b'{' => self.state = another(false),
+            b'c' if self.form.as_ref().is_some_and(|form| form.pairs) => self.state = another(false),
             b'<' if self.held.starts_with(FUNCTION) => self.state = another(false),
             _ if !end && self.tags.iter().any(|tag| is_begun(&self.held, &tag.text)) => return false,
             _ if !end && is_begun(&self.held, FUNCTION) => return false,
