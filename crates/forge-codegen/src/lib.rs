@@ -18,5 +18,5 @@ mod sources;
 mod tuning;
 mod verbatim;
 
-pub use naming::package_name;
+pub use naming::{PackageName, package_name};
 pub use project::{CodegenError, Project, RenderOptions, render};
