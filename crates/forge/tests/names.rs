@@ -104,9 +104,13 @@ fn cargo_takes_a_project_of_any_name() {
         if members.insert(name.clone()) {
             let project = folder.join("projects").join(name);
             write_sources(&project, &library);
-            // Dependencies, the same in all, come below.
+            // Dependencies, and the features that turn on theirs, are the same in all and come below.
             let (own, _) = manifest.split_once("[dependencies]").expect("a table of dependencies");
-            fs::write(project.join("Cargo.toml"), own.replace("[workspace]\n", "")).unwrap();
+            let (head, rest) = own.split_once("[features]").expect("a table of features");
+            let (_, targets) = rest.split_once("[lib]").expect("a library");
+            let own = format!("{head}[lib]{targets}").replace("[workspace]\n", "");
+            let own = own.replace("required-features = [\"cli\"]\n", "");
+            fs::write(project.join("Cargo.toml"), own).unwrap();
         }
     }
     fs::write(folder.join("Cargo.toml"), "[workspace]\nmembers = [\"projects/*\"]\nresolver = \"3\"\n").unwrap();
@@ -122,9 +126,14 @@ fn cargo_takes_a_project_of_any_name() {
     write_sources(&project, "llama");
     let (_, name, manifest) = manifests.iter().find(|(text, ..)| text == "serde").unwrap();
     assert_eq!(name, "model-serde");
-    let device = Path::new(env!("CARGO_MANIFEST_DIR")).join("../metal-sim").canonicalize().unwrap();
-    fs::write(project.join("Cargo.toml"), manifest.replace("path = \"metal-sim\"", &format!("path = {device:?}")))
-        .unwrap();
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
+    let mut whole = manifest.clone();
+    for (copied, original) in [("metal-sim", "metal-sim"), ("runtime", "forge-runtime")] {
+        let path = crates.join(original);
+        assert!(whole.contains(&format!("path = \"{copied}\"")), "{whole}");
+        whole = whole.replace(&format!("path = \"{copied}\""), &format!("path = {path:?}"));
+    }
+    fs::write(project.join("Cargo.toml"), whole).unwrap();
     fs::write(project.join("Cargo.lock"), fs::read_to_string(lock_file()).unwrap()).unwrap();
     let host = String::from_utf8(Command::new("rustc").arg("-vV").output().unwrap().stdout).unwrap();
     let host = host.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
