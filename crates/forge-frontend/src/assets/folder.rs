@@ -31,7 +31,8 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
     };
 
     let mut tokenizer = Tokenizer::read(folder, &tokenizer_config)?;
-    tokenizer.take_over_tokens(folder, &tokenizer_config, &special_tokens)?;
+    let vocab_size = config.get("vocab_size").and_then(Value::as_u64).unwrap_or(0);
+    tokenizer.take_over_tokens(folder, &tokenizer_config, &special_tokens, vocab_size)?;
     let with_id = |text: Option<String>| text.and_then(|text| tokenizer.id(&text).map(|id| (text, id)));
     let id_of = |key: &str| generation.get(key).or_else(|| config.get(key)).and_then(first_id);
     let bos = with_id(named("bos_token"));

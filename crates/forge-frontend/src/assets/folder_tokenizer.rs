@@ -1,7 +1,7 @@
 //! The tokenizer of a Hugging Face folder: tokenizer.json, or one made from tokenizer.model, with the tokens that other files
 //! of the folder list.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -103,6 +103,15 @@ impl Tokenizer {
         added.or_else(|| self.vocabulary_id(text))
     }
 
+    fn vocabulary_len(&self) -> u64 {
+        let len = match self.json.get("model").and_then(|model| model.get("vocab")) {
+            Some(Value::Array(pieces)) => pieces.len(),
+            Some(Value::Object(vocab)) => vocab.len(),
+            _ => 0,
+        };
+        len as u64
+    }
+
     fn vocabulary_id(&self, text: &str) -> Option<u32> {
         match self.json.get("model")?.get("vocab")? {
             // A unigram model lists its pieces with their scores.
@@ -124,7 +133,8 @@ impl Tokenizer {
 
     /// Takes over the added tokens that other files list, as transformers does: those of tokenizer_config.json, with flags
     /// that differ; where it has no such list, those of added_tokens.json that are missing; and special tokens that are
-    /// named but only in the vocabulary. They have the ids that their files say.
+    /// named without being added tokens. They have the ids that their files say; a special token that is nowhere else
+    /// has the next one, if the model's `vocab_size` has room for it.
     ///
     /// # Errors
     /// An added_tokens.json that is not a JSON object.
@@ -133,6 +143,7 @@ impl Tokenizer {
         folder: &Path,
         config: &Map<String, Value>,
         special_tokens: &Map<String, Value>,
+        vocab_size: u64,
     ) -> Result<(), FrontendError> {
         let special = special_texts(config, special_tokens);
         let mut added =
@@ -145,17 +156,19 @@ impl Tokenizer {
         } else {
             for (text, id) in read_json(folder, "added_tokens.json")?.unwrap_or_default() {
                 let Some(id) = id.as_u64() else { continue };
-                let is_special = special.contains_key(&text);
+                let is_special = special.iter().any(|(known, _)| *known == text);
                 let token = [("content", Value::from(text)), ("special", Value::from(is_special))];
                 let token = token.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
                 added.insert(added_token(id, &token));
             }
         }
-        for (text, token) in &special {
-            if !added.places.contains_key(text)
-                && let Some(id) = self.vocabulary_id(text)
-            {
-                added.insert(added_token(id.into(), token));
+        for (text, token) in special {
+            if added.places.contains_key(&text) {
+                continue;
+            }
+            let next = || Some(self.vocabulary_len().max(added.end())).filter(|id| *id < vocab_size);
+            if let Some(id) = self.vocabulary_id(&text).map(u64::from).or_else(next) {
+                added.insert(added_token(id, &token));
             }
         }
         let Added { mut tokens, fresh, changed, .. } = added;
@@ -226,6 +239,11 @@ impl Added {
         Self { tokens, places, fresh: HashSet::new(), changed: false }
     }
 
+    /// The id after the last.
+    fn end(&self) -> u64 {
+        self.tokens.iter().filter_map(|token| token.get("id")?.as_u64()).max().map_or(0, |last| last.saturating_add(1))
+    }
+
     /// Adds a token whose text is not there yet.
     fn insert(&mut self, token: Map<String, Value>) {
         let Some(text) = token.get("content").and_then(Value::as_str).map(str::to_owned) else { return };
@@ -257,25 +275,27 @@ fn text_of(token: &Value) -> Option<&str> {
     token.get("content").and_then(Value::as_str)
 }
 
-/// The special tokens that the two files name, as text and flags.
+/// The special tokens that the two files name, as text and flags; one that both name has special_tokens_map.json's first.
 fn special_texts(
     config: &Map<String, Value>,
     special_tokens: &Map<String, Value>,
-) -> BTreeMap<String, Map<String, Value>> {
-    let named = |map| NAMED.iter().filter_map(move |key| Map::get(map, *key));
-    let listed = |map| LISTS.iter().filter_map(move |key| Map::get(map, *key)?.as_array()).flatten();
-    let all = [special_tokens, config].into_iter().flat_map(|map| named(map).chain(listed(map)));
-    all.filter_map(|token| {
-        let (text, mut flags) = match token {
-            Value::String(text) => (text.clone(), Map::new()),
-            Value::Object(token) => (token.get("content")?.as_str()?.to_owned(), token.clone()),
-            _ => return None,
-        };
-        flags.insert("content".to_owned(), Value::from(text.clone()));
-        flags.insert("special".to_owned(), Value::from(true));
-        Some((text, flags))
-    })
-    .collect()
+) -> Vec<(String, Map<String, Value>)> {
+    let files = [special_tokens, config];
+    let named = NAMED.iter().flat_map(|key| files.iter().filter_map(move |map| map.get(*key)));
+    let listed = LISTS.iter().flat_map(|key| files.iter().filter_map(move |map| map.get(*key)?.as_array())).flatten();
+    named
+        .chain(listed)
+        .filter_map(|token| {
+            let (text, mut flags) = match token {
+                Value::String(text) => (text.clone(), Map::new()),
+                Value::Object(token) => (token.get("content")?.as_str()?.to_owned(), token.clone()),
+                _ => return None,
+            };
+            flags.insert("content".to_owned(), Value::from(text.clone()));
+            flags.insert("special".to_owned(), Value::from(true));
+            Some((text, flags))
+        })
+        .collect()
 }
 
 /// Whether a normalizer puts something before a text.

@@ -121,7 +121,9 @@ impl NormalizerSpec {
 
     /// `first_only`: only a text begins with a space of its own, not what follows an added token.
     fn surroundings(&self, user_defined: &[(String, u32)], first_only: bool) -> Surroundings {
+        // A piece's own spaces are not its prefix.
         let strip = match (self.remove_extra_whitespaces, self.add_dummy_prefix) {
+            _ if !self.escape_whitespaces => 0,
             (true, _) => ALL_SPACES,
             (false, add) => usize::from(add),
         };
@@ -167,10 +169,9 @@ impl NormalizerSpec {
 fn isolated(user_defined: &[(String, u32)]) -> Value {
     let mut texts: Vec<&str> = user_defined.iter().map(|(text, _)| text.as_str()).collect();
     texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
-    let literal = |text: &&str| {
-        let escaped = |c: char| [c.is_ascii_punctuation().then_some('\\'), Some(c)];
-        text.chars().flat_map(escaped).flatten().collect::<String>()
-    };
+    // Of ASCII's other characters some mean something only where they are escaped.
+    let escaped = |c: char| [r"\.+*?()|[]{}^$#&-~".contains(c).then_some('\\'), Some(c)];
+    let literal = |text: &&str| text.chars().flat_map(escaped).flatten().collect::<String>();
     let any = texts.iter().map(literal).collect::<Vec<_>>().join("|");
     json!({"type": "Split", "pattern": {"Regex": any}, "behavior": "Isolated", "invert": false})
 }

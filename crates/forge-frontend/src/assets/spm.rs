@@ -102,7 +102,8 @@ pub(super) fn with_merges(
             "end_of_word_suffix": null,
             "fuse_unk": true,
             "byte_fallback": byte_fallback,
-            // A user-defined piece that was cut out is a token, whether or not merges lead to it.
+            // A user-defined piece that was cut out is a token, whether or not merges lead to it. So is the written name of a
+            // byte piece between two of them, which SentencePiece would spell; no text is known to have that.
             "ignore_merges": surroundings.user_defined_apart,
             "vocab": vocab_object(tokens),
             "merges": merges,
