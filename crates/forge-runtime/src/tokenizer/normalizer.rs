@@ -11,6 +11,8 @@ use tokenizers::{NormalizedString, Normalizer, NormalizerWrapper};
 
 /// What SentencePiece writes for a space.
 const SPACE: char = '\u{2581}';
+/// Longest string of a character map, in bytes: each place of a text is compared with strings of every length there is.
+const LONGEST: usize = 256;
 
 /// The normalizer of a `tokenizer.json`.
 pub(super) enum Normalization {
@@ -24,7 +26,7 @@ impl<'de> Deserialize<'de> for Normalization {
         let json = serde_json::Value::deserialize(deserializer)?;
         if json.get("type").is_some_and(|kind| kind == "SentencePiece") {
             let mut normalizer = SentencePiece::deserialize(json).map_err(D::Error::custom)?;
-            normalizer.index();
+            normalizer.index().map_err(D::Error::custom)?;
             return Ok(Self::SentencePiece(normalizer));
         }
         NormalizerWrapper::deserialize(json).map(Self::Other).map_err(D::Error::custom)
@@ -63,11 +65,14 @@ fn replace(normalized: &mut NormalizedString, text: &str) {
 pub(super) struct SentencePiece {
     /// What each string of the character map becomes.
     map: HashMap<String, String>,
-    /// Characters of the longest string of the map that begins with a character.
+    /// By the first character: bytes of the map's strings, longest first, each length once.
     #[serde(skip)]
-    longest: HashMap<char, usize>,
-    /// Strings that are left as they are, longest first.
+    lengths: HashMap<char, Vec<usize>>,
+    /// Strings that are left as they are.
     user_defined: Vec<String>,
+    /// The same by their first character, longest first.
+    #[serde(skip)]
+    kept: HashMap<char, Vec<String>>,
     /// A text begins with a space of its own.
     add_dummy_prefix: bool,
     /// Only where nothing is before it, not after each added token.
@@ -81,15 +86,30 @@ pub(super) struct SentencePiece {
 }
 
 impl SentencePiece {
-    /// To be called once before [`Self::normalize`].
-    fn index(&mut self) {
+    /// To be called once before [`Self::normalize`]; an error for a map that is none of SentencePiece's making.
+    fn index(&mut self) -> Result<(), String> {
         for from in self.map.keys() {
+            if from.len() > LONGEST {
+                return Err(format!(
+                    "expected strings of at most {LONGEST} bytes in the map, found one of {}",
+                    from.len()
+                ));
+            }
             if let Some(first) = from.chars().next() {
-                let longest = self.longest.entry(first).or_default();
-                *longest = (*longest).max(from.chars().count());
+                self.lengths.entry(first).or_default().push(from.len());
             }
         }
-        self.user_defined.sort_by_key(|text| std::cmp::Reverse(text.len()));
+        for lengths in self.lengths.values_mut() {
+            lengths.sort_unstable_by(|a, b| b.cmp(a));
+            lengths.dedup();
+        }
+        for text in self.user_defined.drain(..) {
+            if let Some(first) = text.chars().next() {
+                self.kept.entry(first).or_default().push(text);
+            }
+        }
+        self.kept.values_mut().for_each(|texts| texts.sort_by_key(|text| std::cmp::Reverse(text.len())));
+        Ok(())
     }
 
     /// `Normalizer::Normalize` of SentencePiece's normalizer.cc. `begins`: nothing comes before the text.
@@ -134,15 +154,59 @@ impl SentencePiece {
         normalized
     }
 
-    /// What the beginning of a text, which is not empty, becomes, and the bytes of that beginning.
+    /// What the beginning of a text becomes, and the bytes of that beginning; the text is not empty.
     fn next<'a>(&'a self, text: &'a str) -> (&'a str, usize) {
-        if let Some(kept) = self.user_defined.iter().find(|kept| text.starts_with(kept.as_str())) {
+        let Some(first) = text.chars().next() else { return (text, 0) };
+        let mut kept = self.kept.get(&first).into_iter().flatten();
+        if let Some(kept) = kept.find(|kept| text.starts_with(kept.as_str())) {
             return (&text[..kept.len()], kept.len());
         }
-        let first = text.chars().next().map_or(0, char::len_utf8);
-        let longest = text.chars().next().and_then(|c| self.longest.get(&c)).copied().unwrap_or(0);
-        let ends = text.char_indices().map(|(at, c)| at + c.len_utf8()).take(longest).collect::<Vec<_>>();
-        let found = ends.iter().rev().find_map(|end| Some((self.map.get(&text[..*end])?.as_str(), *end)));
-        found.unwrap_or((&text[..first], first))
+        let mut lengths = self.lengths.get(&first).into_iter().flatten();
+        let found = lengths.find_map(|&length| Some((self.map.get(text.get(..length)?)?.as_str(), length)));
+        found.unwrap_or((&text[..first.len_utf8()], first.len_utf8()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normalization(map: &str, kept: &str) -> serde_json::Result<Normalization> {
+        serde_json::from_str(&format!(
+            r#"{{"type": "SentencePiece", "map": {map}, "user_defined": {kept}, "add_dummy_prefix": true,
+                "prefix_first_only": false, "remove_extra_whitespaces": true, "escape_whitespaces": true,
+                "treat_whitespace_as_suffix": false}}"#
+        ))
+    }
+
+    fn normalized(normalization: &Normalization, text: &str) -> String {
+        let mut normalized = NormalizedString::from(text);
+        normalization.normalize(&mut normalized).expect("normalizes");
+        normalized.get().to_owned()
+    }
+
+    #[test]
+    fn the_longest_match_wins_and_kept_strings_stay() {
+        let normalization =
+            normalization(r#"{"a": "x", "ab": "y", "c": "", "d": "long", "\t": "  "}"#, r#"["ba", "b", "a  a"]"#);
+        let normalization = normalization.expect("a normalizer");
+        for (text, expected) in [
+            ("ab a ac", "▁y▁x▁x"),
+            ("abab", "▁yy"),
+            ("bab", "▁bab"),
+            (" 	 dd 	", "▁longlong"),
+            ("a  a", "▁a▁▁a"),
+            ("ccc", ""),
+            ("", ""),
+            (" 	 ", ""),
+        ] {
+            assert_eq!(normalized(&normalization, text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn maps_without_end_are_refused() {
+        let refused = normalization(&format!(r#"{{"{}": ""}}"#, "a".repeat(LONGEST + 1)), "[]");
+        assert!(refused.is_err_and(|error| error.to_string().contains("at most 256 bytes")));
     }
 }
