@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::chat_template::Templates;
 use super::pre_tokenizers::pre_tokenizer;
 use super::processor::Affixes;
+use super::spm::Surroundings;
 use super::vocabulary::{Token, TokenType};
 use super::{Assets, GenerationConfig, SpecialTokens, bpe, end_tokens, spm};
 use crate::FrontendError;
@@ -40,20 +43,27 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
     let bos = special("tokenizer.ggml.bos_token_id")?;
     let eos = special("tokenizer.ggml.eos_token_id")?;
     let with_text = |id: Option<u32>| id.map(|id| (tokens[id as usize].text.clone(), id));
-    let add_bos = reader.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(pre.is_none_or(|pre| pre.add_bos));
+    let said = reader.flag("tokenizer.ggml.add_bos_token")?;
+    // llama.cpp overrules the key for Gemma 4, whose first GGUFs had it wrong.
+    let add_bos = model == "gemma4" || said.unwrap_or(pre.is_none_or(|pre| pre.add_bos));
     let add_eos = reader.flag("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
     let affixes = Affixes { bos: with_text(bos).filter(|_| add_bos), eos: with_text(eos).filter(|_| add_eos) };
-    let tokenizer = match pre {
+    let mut tokenizer = match pre {
         Some(pre) => bpe::byte_level_bpe(&tokens, &reader.merges()?, &pre, &affixes),
         None if model == "gemma4" => {
             let add_space = reader.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(false);
-            spm::with_merges(&tokens, &reader.merges()?, add_space, &affixes)
+            spm::with_merges(&tokens, &reader.merges()?, Surroundings::of_llama_cpp(add_space), &affixes)
         }
         None => {
             let add_space = reader.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-            spm::sentencepiece_bpe(&tokens, add_space, &affixes).map_err(|reason| reader.error(TOKENS, reason))?
+            spm::sentencepiece_bpe(&tokens, Surroundings::of_llama_cpp(add_space), &affixes)
+                .map_err(|reason| reader.error(TOKENS, reason))?
         }
     };
+
+    if reader.role_tokens_strip(model)? {
+        strip_after_role_tokens(&mut tokenizer);
+    }
 
     let mut end_tokens: BTreeSet<u32> = eos.into_iter().collect();
     for key in ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
@@ -88,6 +98,20 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
             },
         },
     })
+}
+
+/// Added tokens of Phi-3 that keep the white space after them.
+const KEEP_SPACE: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
+
+/// Marks the added tokens that drop the white space after them, as Phi-3's tokenizer.json does and llama.cpp
+/// (llama-vocab.cpp, "Handle per token attributes").
+fn strip_after_role_tokens(tokenizer: &mut Value) {
+    for token in tokenizer.get_mut("added_tokens").and_then(Value::as_array_mut).into_iter().flatten() {
+        let keeps = token.get("content").and_then(Value::as_str).is_some_and(|text| KEEP_SPACE.contains(&text));
+        if let Value::Object(token) = token {
+            token.insert("rstrip".to_owned(), Value::from(!keeps));
+        }
+    }
 }
 
 /// Typed access to the metadata.
@@ -199,6 +223,14 @@ impl<'a> Reader<'a> {
                 .ok_or_else(|| self.error(MERGES, format!("item {index}: expected two pieces, found {merge:?}")))
         };
         self.strings(MERGES)?.into_iter().enumerate().map(pair).collect()
+    }
+
+    /// Whether tokens drop the white space after them. No key says so: llama.cpp goes by the model's name, which the
+    /// publisher chose; the Phi-3 architecture with a SentencePiece vocabulary is Phi-3 or 3.5 by any name.
+    fn role_tokens_strip(&self, model: &str) -> Result<bool, FrontendError> {
+        let name = self.text("general.name")?.unwrap_or_default().to_ascii_lowercase();
+        let architecture = self.text("general.architecture")?;
+        Ok(name.contains("phi-3") || name.contains("phi3") || (architecture == Some("phi3") && model == "llama"))
     }
 
     fn templates(&self) -> Result<Templates, FrontendError> {

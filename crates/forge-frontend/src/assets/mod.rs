@@ -1,9 +1,11 @@
 //! What a program around the model needs besides weights: tokenizer, chat template, generation defaults.
 
 mod bpe;
+mod charsmap;
 mod chat_template;
 mod end_tokens;
 mod folder;
+mod folder_tokenizer;
 mod generation;
 mod gguf;
 mod pre_tokenizers;

@@ -1,6 +1,8 @@
 //! The cases under `tests/fixtures` and, where `FORGE_CASES` names a folder of cases, those in it: logits of the graph
 //! against the reference, and the tokenizer against the recorded texts.
 
+mod configurations;
+mod import;
 mod interpreter;
 mod tokenizer;
 
