@@ -13,6 +13,7 @@ mod load;
 mod rope;
 mod source;
 mod survey;
+mod warning;
 
 pub use assets::{Assets, GenerationConfig, SpecialTokens};
 pub use config::ModelConfig;
@@ -20,3 +21,4 @@ pub use error::FrontendError;
 pub use graph::Graph;
 pub use load::{Checkpoint, load};
 pub use survey::{FormatCount, Survey, survey};
+pub use warning::Warning;

@@ -5,11 +5,16 @@ use std::path::Path;
 use forge_formats::decode_row;
 
 use crate::FrontendError;
+use crate::Warning;
 use crate::arch;
-use crate::assets::Assets;
+use crate::assets::{Assets, unknown_ids};
 use crate::checkpoint::{GgufFile, MappedFile};
 use crate::graph::{FileRange, Graph, Source};
-use crate::source::{Loaded, load_folder, load_gguf};
+use crate::source::{Loaded, duplicate_keys, load_folder, load_gguf};
+
+/// The small files of a folder of which every key may count.
+const JSON_FILES: [&str; 4] =
+    ["config.json", "generation_config.json", "special_tokens_map.json", "tokenizer_config.json"];
 
 /// A checkpoint, read: what is computed, with which bytes, and what a program around it needs.
 #[derive(Debug)]
@@ -22,8 +27,8 @@ pub struct Checkpoint {
     pub kind: String,
     /// The mapped files that [`FileRange::file`] indexes.
     pub files: Vec<MappedFile>,
-    /// What the checkpoint holds and the graph leaves out, with the reason; one line each.
-    pub ignored: Vec<String>,
+    /// What its owner should know.
+    pub warnings: Vec<Warning>,
 }
 
 impl Checkpoint {
@@ -48,14 +53,13 @@ impl Checkpoint {
 pub fn load(path: &Path) -> Result<Checkpoint, FrontendError> {
     let container = Container::open(path)?;
     let (mut loaded, kind) = container.read()?;
-    let family = arch::family(loaded.hparams.dialect, &loaded.hparams.file, &loaded.architecture)?;
+    let family = arch::family(&loaded.hparams, &loaded.architecture)?;
     let mut graph = arch::build(&mut loaded, family)?;
     measure_vectors(&mut graph, &loaded.files);
-    let assets = container.assets()?;
-    for name in &assets.other_templates {
-        loaded.note(format!("chat template {name:?}: the default one is used"));
-    }
-    Ok(Checkpoint { graph, assets, kind, files: loaded.files, ignored: loaded.notes.into_inner() })
+    let mut assets = container.assets()?;
+    let mut warnings = loaded.warnings.into_inner();
+    warnings.extend(container.warnings(&mut assets, Some(graph.config.vocab_size)));
+    Ok(Checkpoint { graph, assets, kind, files: loaded.files, warnings })
 }
 
 /// Sets [`Weight::max_abs`](crate::graph::Weight::max_abs) of every vector.
@@ -99,5 +103,40 @@ impl<'a> Container<'a> {
             Self::Gguf(gguf) => Assets::from_gguf(gguf),
             Self::Folder(folder) => Assets::from_folder(folder),
         }
+    }
+
+    /// What there is to know of the files beside the weights. Ids that a vocabulary of this size lacks are taken out of the
+    /// assets.
+    pub fn warnings(&self, assets: &mut Assets, vocab_size: Option<usize>) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        let (template_file, ids_file) = match self {
+            Self::Gguf(gguf) => {
+                let file = gguf.files()[0].name();
+                for (key, found) in unknown_ids(gguf) {
+                    warnings.push(Warning::TokenId { file: file.clone(), key: key.to_owned(), found });
+                }
+                (file.clone(), file)
+            }
+            Self::Folder(folder) => {
+                for file in JSON_FILES {
+                    let keys = duplicate_keys(folder, file).into_iter();
+                    warnings.extend(keys.map(|key| Warning::DuplicateKey { file: file.to_owned(), key }));
+                }
+                ("tokenizer_config.json".to_owned(), "generation_config.json".to_owned())
+            }
+        };
+        for name in &assets.other_templates {
+            warnings.push(Warning::OtherTemplate { file: template_file.clone(), name: name.clone() });
+        }
+        let mut check = |key: &str, id: u32| {
+            let known = vocab_size.is_none_or(|size| (id as usize) < size);
+            if !known {
+                warnings.push(Warning::TokenId { file: ids_file.clone(), key: key.to_owned(), found: id });
+            }
+            known
+        };
+        assets.generation.end_token_ids.retain(|&id| check("eos_token_id", id));
+        assets.generation.bos_token_id = assets.generation.bos_token_id.filter(|&id| check("bos_token_id", id));
+        warnings
     }
 }

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::cli::{GenArgs, Kv, warn};
 use crate::output::{PackedWeights, Report, Staging, Target, hex};
 use crate::tuning::Tuning;
-use crate::{Error, interrupt, progress, quantize, units};
+use crate::{Error, interrupt, progress, quantize, units, warnings};
 
 /// Name of the packed weights in a project.
 const WEIGHTS: &str = "weights.safetensors";
@@ -35,6 +35,7 @@ const SAMPLE: usize = 16 * 1024;
 pub fn run(args: &GenArgs) -> Result<(), Error> {
     let target = Target::open(&args.output, args.force)?;
     let mut checkpoint = forge_frontend::load(&args.checkpoint)?;
+    warnings(&checkpoint.warnings).iter().for_each(|line| warn(line));
     interrupt::check()?;
     let kept = match args.quantize {
         Some(format) => forge_plan::quantize(&mut checkpoint.graph, format.into())?,
@@ -196,9 +197,6 @@ fn summary(args: &GenArgs, checkpoint: &Checkpoint, plan: &Plan, header: &Header
         plan.context,
         plan.kernels.len()
     );
-    for line in &checkpoint.ignored {
-        let _ = writeln!(text, "  not used: {line}");
-    }
     let _ = writeln!(text, "\n  cd {folder}\n  cargo run --release -- generate \"Once upon a time\"");
     text
 }

@@ -16,5 +16,8 @@ mod quantize;
 mod table;
 mod tuning;
 mod units;
+mod warnings;
+
+use warnings::warnings;
 
 pub use error::Error;

@@ -6,7 +6,7 @@ use super::builder::{BlockBuilder, GraphBuilder};
 use crate::FrontendError;
 use crate::config::ModelConfig;
 use crate::graph::{Activation, Attention, Block, Rope, StateSpec, ValueId};
-use crate::source::{Dialect, Hparams, Key, Loaded, key};
+use crate::source::{Dialect, Hparams, Key, Loaded, integer, key};
 
 const WINDOW_PATTERN: Key = Key::new("attention.sliding_window_pattern", "sliding_window_pattern");
 
@@ -259,7 +259,7 @@ pub(crate) fn sliding_layers(
     let one_each = || h.invalid(key, format!("an array of {layers}, one per layer"));
     let kind = |value: &Value| match value {
         Value::Bool(sliding) => Ok(*sliding),
-        Value::Number(number) => Ok(number.as_u64() != Some(0)),
+        Value::Number(_) => Ok(integer(value) != Some(0)),
         Value::String(name) if name == "sliding_attention" => Ok(true),
         Value::String(name) if name == "full_attention" => Ok(false),
         _ => Err(h.unsupported(key, "layers are sliding_attention or full_attention")),

@@ -8,8 +8,9 @@ use super::Family;
 use super::builder::{BlockBuilder, GraphBuilder};
 use super::dense::{self, Sizes};
 use crate::FrontendError;
+use crate::Warning;
 use crate::graph::{Activation, Attention, Block, Graph, Rope, RopePairing, StateId, ValueId};
-use crate::source::{Dialect, Hparams, Key, Loaded, Role, RopeLayers, key};
+use crate::source::{Dialect, Hparams, Key, Loaded, Role, RopeLayers, integer, key};
 
 const DEFAULTS: &str = r#"{"vocab_size": 262144, "hidden_size": 2304, "intermediate_size": 9216,
     "num_hidden_layers": 30, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
@@ -108,11 +109,7 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
 }
 
 fn refuse(h: &Hparams) -> Result<(), FrontendError> {
-    const EXPERTS: Key = Key::new("expert_count", "enable_moe_block");
     const BIDIRECTIONAL: Key = Key::new("", "use_bidirectional_attention");
-    if h.get(EXPERTS).is_some_and(|value| value.as_bool() == Some(true) || value.as_u64().is_some_and(|n| n > 0)) {
-        return Err(h.unsupported(EXPERTS, "mixtures of experts are not built"));
-    }
     // "vision" lets image tokens see each other; a text has none.
     match h.opt_str(BIDIRECTIONAL)? {
         None | Some("vision") => Ok(()),
@@ -123,7 +120,7 @@ fn refuse(h: &Hparams) -> Result<(), FrontendError> {
 /// A size that may be 0 for none.
 fn size_or_none(h: &Hparams, key: Key) -> Result<Option<usize>, FrontendError> {
     match h.get(key) {
-        Some(value) if value.as_u64() == Some(0) => Ok(None),
+        Some(value) if integer(value) == Some(0) => Ok(None),
         _ => h.opt_usize(key),
     }
 }
@@ -175,8 +172,9 @@ fn layer_sizes(
             if let Some(overrides) = h.get(PER_LAYER_CONFIG) {
                 // Where it is there, it says all that differs from the common keys.
                 (head_dim, kv_heads) = (h.usize(SLIDING_HEAD_DIM)?, kv_heads_of(h)?);
-                for (name, value) in layer_overrides(h, overrides, index)? {
-                    let size = value.as_u64().filter(|&n| (1..=i32::MAX as u64).contains(&n));
+                let stated = layer_overrides(h, overrides, index)?.into_iter().filter(|(_, value)| !value.is_null());
+                for (name, value) in stated {
+                    let size = integer(&value).filter(|n| (1..=i64::from(i32::MAX)).contains(n));
                     let size = size.ok_or_else(|| h.invalid(PER_LAYER_CONFIG, "sizes"))? as usize;
                     match name.as_str() {
                         "head_dim" => head_dim = size,
@@ -304,19 +302,20 @@ fn attention(
     b.linear("attn_out", "attn_output", attn, hidden, common.bias)
 }
 
-/// Passes over the keys' and values' weights of layers that read other layers' caches, with a note.
+/// Passes over the keys' and values' weights of layers that read other layers' caches, with a warning.
 fn ignore_shared(loaded: &Loaded, layers: &[LayerSizes]) {
-    let mut count = 0;
+    let (mut first, mut count) = (None, 0);
     for (index, _) in layers.iter().enumerate().filter(|(index, layer)| layer.cache_of != *index) {
         for role in ["attn_k", "attn_v", "attn_k_norm", "attn_v_norm"] {
             if loaded.tensors.has(role, Some(index)) {
                 let name = loaded.tensors.name(role, Some(index));
                 loaded.tensors.ignore(|tensor| tensor == name);
+                first.get_or_insert(name);
                 count += 1;
             }
         }
     }
-    if count > 0 {
-        loaded.note(format!("keys and values of layers that read other layers' caches (tensors: {count})"));
+    if let Some(first) = first {
+        loaded.warn(Warning::SharedCache { file: loaded.tensors.file.clone(), first, tensors: count });
     }
 }

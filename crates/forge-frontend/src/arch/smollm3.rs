@@ -7,7 +7,7 @@ use super::builder::GraphBuilder;
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
 use crate::FrontendError;
 use crate::graph::{Activation, Attention, Graph, RopePairing};
-use crate::source::{Key, Loaded, RopeLayers, key};
+use crate::source::{Key, Loaded, RopeLayers, integer, key};
 
 pub(super) const FAMILY: Family = Family {
     gguf: &["smollm3"],
@@ -61,7 +61,7 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
 fn rotating_layers(loaded: &Loaded, layers: usize) -> Result<Vec<bool>, FrontendError> {
     const INTERVAL: Key = Key::new("", "no_rope_layer_interval");
     let h = &loaded.hparams;
-    let flag = |value: &Value| value.as_u64().or(value.as_bool().map(u64::from)).map(|flag| flag != 0);
+    let flag = |value: &Value| integer(value).or(value.as_bool().map(i64::from)).map(|flag| flag != 0);
     match h.get(ROPE_LAYERS) {
         Some(Value::Array(flags)) if flags.len() == layers => {
             flags.iter().map(|value| flag(value).ok_or_else(|| h.invalid(ROPE_LAYERS, "an array of 0 and 1"))).collect()

@@ -10,7 +10,7 @@ use super::chat_template::Templates;
 use super::processor::{self, Affixes};
 use super::{Assets, GenerationConfig, SpecialTokens, end_tokens, sentencepiece};
 use crate::FrontendError;
-use crate::source::{TOKENIZER, read_file, read_json};
+use crate::source::{TOKENIZER, brief, read_file, read_json, unsigned};
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION: &str = "generation_config.json";
@@ -47,7 +47,17 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
     end_ids.extend(tokenizer.added().filter(|(text, _)| end_tokens::ends_turn(text)).map(|(_, id)| id));
 
     let templates = templates(folder, &tokenizer_config)?;
-    let number = |key: &str| generation.get(key).and_then(Value::as_f64).map(|number| number as f32);
+    let stated = |key: &str| generation.get(key).filter(|value| !value.is_null());
+    let wrong = |key: &str, expected: &str| FrontendError::KeyValue {
+        file: GENERATION.to_owned(),
+        key: key.to_owned(),
+        expected: expected.to_owned(),
+        found: stated(key).map_or_else(|| "nothing".to_owned(), brief),
+    };
+    let number = |key: &str| {
+        let number = |value: &Value| value.as_f64().map(|number| number as f32).ok_or_else(|| wrong(key, "a number"));
+        stated(key).map(number).transpose()
+    };
     Ok(Assets {
         chat_template: templates.default,
         other_templates: templates.others,
@@ -57,11 +67,11 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
             eos_token: eos.map(|(text, _)| text).or_else(|| named("eos_token")),
             add_bos: affixes.bos.is_some(),
             end_token_ids: end_ids.into_iter().collect(),
-            temperature: number("temperature"),
-            top_k: generation.get("top_k").and_then(Value::as_u64).and_then(|k| u32::try_from(k).ok()),
-            top_p: number("top_p"),
-            min_p: number("min_p"),
-            repeat_penalty: number("repetition_penalty"),
+            temperature: number("temperature")?,
+            top_k: generation.get("top_k").and_then(unsigned),
+            top_p: number("top_p")?,
+            min_p: number("min_p")?,
+            repeat_penalty: number("repetition_penalty")?,
             do_sample: generation.get("do_sample").and_then(Value::as_bool),
             special: SpecialTokens { unk_token: named("unk_token"), pad_token: named("pad_token") },
         },
@@ -109,7 +119,7 @@ fn templates(folder: &Path, config: &Map<String, Value>) -> Result<Templates, Fr
 
 fn first_id(value: &Value) -> Option<u32> {
     let id = value.as_array().map_or(Some(value), |items| items.first())?;
-    id.as_u64().and_then(|id| u32::try_from(id).ok())
+    unsigned(id)
 }
 
 /// An entry of `added_tokens` with every field that the format has.
@@ -138,8 +148,10 @@ struct Tokenizer {
 impl Tokenizer {
     fn read(folder: &Path, config: &Map<String, Value>) -> Result<Self, FrontendError> {
         if let (Some(json), Some(bytes)) = (read_json(folder, TOKENIZER)?, read_file(folder, TOKENIZER)?) {
-            if !json.get("model").is_some_and(Value::is_object) {
-                return Err(FrontendError::MissingKey { file: TOKENIZER.to_owned(), key: "model".to_owned() });
+            // What is embedded has to be a tokenizer, wherever a link may have led.
+            let vocab = json.get("model").and_then(|model| model.get("vocab"));
+            if !vocab.is_some_and(|vocab| vocab.is_object() || vocab.is_array()) {
+                return Err(FrontendError::MissingKey { file: TOKENIZER.to_owned(), key: "model.vocab".to_owned() });
             }
             return Ok(Self { json, bytes, changed: false });
         }

@@ -16,6 +16,8 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const SCORES: &str = "tokenizer.ggml.scores";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const MERGES: &str = "tokenizer.ggml.merges";
+const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
+const PADDING: &str = "tokenizer.ggml.padding_token_id";
 const TEMPLATE: &str = "tokenizer.chat_template";
 
 /// See [`Assets::from_gguf`].
@@ -65,7 +67,11 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
     end_tokens.extend(added.filter(|(_, token)| end_tokens::ends_turn(&token.text)).map(|(id, _)| id as u32));
 
     let templates = reader.templates()?;
-    let text = |key: &str| Ok::<_, FrontendError>(with_text(special(key)?).map(|(text, _)| text));
+    // No text becomes these: llama.cpp passes over ids that the vocabulary lacks.
+    let text = |key: &str| {
+        let token = reader.id(key)?.and_then(|id| tokens.get(id as usize));
+        Ok::<_, FrontendError>(token.map(|token| token.text.clone()))
+    };
     Ok(Assets {
         tokenizer_json: super::to_json(&tokenizer),
         chat_template: templates.default,
@@ -82,12 +88,17 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
             min_p: reader.number("general.sampling.min_p")?,
             repeat_penalty: reader.number("general.sampling.penalty_repeat")?,
             do_sample: None,
-            special: SpecialTokens {
-                unk_token: text("tokenizer.ggml.unknown_token_id")?,
-                pad_token: text("tokenizer.ggml.padding_token_id")?,
-            },
+            special: SpecialTokens { unk_token: text(UNKNOWN)?, pad_token: text(PADDING)? },
         },
     })
+}
+
+/// Keys of ids that the vocabulary does not have, with those ids, where they are passed over.
+pub(crate) fn unknown_ids(gguf: &GgufFile) -> Vec<(&'static str, u32)> {
+    let reader = Reader { gguf, file: String::new() };
+    let vocab = gguf.metadata(TOKENS).and_then(MetaValue::as_array).map_or(0, MetaArray::len);
+    let id = |key| reader.id(key).ok().flatten().filter(|&id| id as usize >= vocab).map(|id| (key, id));
+    [UNKNOWN, PADDING].into_iter().filter_map(id).collect()
 }
 
 /// Typed access to the metadata.
@@ -136,10 +147,21 @@ impl<'a> Reader<'a> {
         self.typed(key, "a 32-bit integer", |value| value.as_u64().and_then(|number| u32::try_from(number).ok()))
     }
 
-    /// The id of a special token. An id beyond the vocabulary is an error, but for the all-ones that mean none.
+    /// An integer of any width, -1 (also as all ones) for none.
+    fn id(&self, key: &str) -> Result<Option<u32>, FrontendError> {
+        let none = |value: &&MetaValue| {
+            value.as_i64() == Some(-1) || [u64::from(u32::MAX), u64::MAX].map(Some).contains(&value.as_u64())
+        };
+        if self.gguf.metadata(key).as_ref().is_some_and(none) {
+            return Ok(None);
+        }
+        self.integer(key)
+    }
+
+    /// The id of a special token. An id beyond the vocabulary is an error.
     fn token_id(&self, key: &str, vocab: usize) -> Result<Option<u32>, FrontendError> {
-        match self.integer(key)? {
-            None | Some(u32::MAX) => Ok(None),
+        match self.id(key)? {
+            None => Ok(None),
             Some(id) if (id as usize) < vocab => Ok(Some(id)),
             Some(id) => Err(self.error(key, format!("expected an id below {vocab}, found {id}"))),
         }
@@ -175,19 +197,12 @@ impl<'a> Reader<'a> {
 
     fn tokens(&self) -> Result<Vec<Token>, FrontendError> {
         let texts = self.strings(TOKENS)?;
-        let scores = self.parallel(SCORES, texts.len(), |array| match array {
-            MetaArray::F32(items) => Some(items.clone()),
-            _ => None,
-        })?;
-        let kinds = self.parallel(TYPES, texts.len(), |array| match array {
-            MetaArray::I32(items) => Some(items.clone()),
-            MetaArray::U32(items) => Some(items.iter().map(|&kind| kind as i32).collect()),
-            _ => None,
-        })?;
+        let scores = self.parallel(SCORES, texts.len(), MetaArray::as_f64s)?;
+        let kinds = self.parallel(TYPES, texts.len(), MetaArray::as_i64s)?;
         let token = |(id, text): (usize, &str)| Token {
             text: text.to_owned(),
-            kind: kinds.as_ref().map_or(TokenType::Normal, |kinds| TokenType::from_id(kinds[id].into())),
-            score: scores.as_ref().map_or(0.0, |scores| scores[id]),
+            kind: kinds.as_ref().map_or(TokenType::Normal, |kinds| TokenType::from_id(kinds[id])),
+            score: scores.as_ref().map_or(0.0, |scores| scores[id] as f32),
         };
         Ok(texts.into_iter().enumerate().map(token).collect())
     }

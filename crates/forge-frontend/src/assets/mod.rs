@@ -18,6 +18,8 @@ use crate::FrontendError;
 use crate::checkpoint::GgufFile;
 use crate::source::text_config;
 
+pub(crate) use gguf::unknown_ids;
+
 pub use generation::{GenerationConfig, SpecialTokens};
 
 /// Tokenizer, chat template and generation defaults of a checkpoint.

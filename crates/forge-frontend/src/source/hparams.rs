@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Dialect;
+use super::{Dialect, integer};
 use crate::FrontendError;
 
 /// A hyper-parameter, as each dialect spells it. An empty spelling: the dialect does not have it.
@@ -106,9 +106,9 @@ impl Hparams {
         FrontendError::MissingKey { file: self.file.clone(), key: self.spelling(key) }
     }
 
-    /// A size: a positive integer. An array of equal numbers counts as that number.
+    /// A size: a positive integer, or none for -1. An array of equal numbers counts as that number.
     pub fn opt_usize(&self, key: Key) -> Result<Option<usize>, FrontendError> {
-        let Some(value) = self.get(key) else { return Ok(None) };
+        let Some(value) = self.get(key).filter(|value| !self.is_none(value)) else { return Ok(None) };
         let value = match value.as_array() {
             Some(items) if items.windows(2).any(|pair| pair[0] != pair[1]) => {
                 return Err(self.unsupported(key, "values that differ from layer to layer"));
@@ -133,18 +133,25 @@ impl Hparams {
     /// The width of windowed layers; some writers say 0 for none.
     pub fn window(&self) -> Result<Option<usize>, FrontendError> {
         match self.get(key::WINDOW) {
-            Some(value) if value.as_u64() == Some(0) => Ok(None),
+            Some(value) if integer(value) == Some(0) => Ok(None),
             _ => self.opt_usize(key::WINDOW),
         }
     }
 
     pub fn usize(&self, key: Key) -> Result<usize, FrontendError> {
-        self.opt_usize(key)?.ok_or_else(|| self.missing(key))
+        let absent = || if self.get(key).is_some() { self.invalid(key, "a positive size") } else { self.missing(key) };
+        self.opt_usize(key)?.ok_or_else(absent)
+    }
+
+    /// Whether a number means that there is none: -1, which a GGUF may hold as an unsigned one.
+    fn is_none(&self, value: &Value) -> bool {
+        let all_ones = |number: u64| number == u64::from(u32::MAX) || number == u64::MAX;
+        integer(value) == Some(-1) || self.dialect == Dialect::Gguf && value.as_u64().is_some_and(all_ones)
     }
 
     fn size(&self, key: Key, value: &Value) -> Result<usize, FrontendError> {
         // Beyond 31 bits no size of a model is real, and products of two stay within 64 bits.
-        let size = value.as_u64().filter(|&n| (1..=i32::MAX as u64).contains(&n));
+        let size = integer(value).filter(|n| (1..=i64::from(i32::MAX)).contains(n));
         size.map(|n| n as usize).ok_or_else(|| self.invalid(key, "a positive size"))
     }
 

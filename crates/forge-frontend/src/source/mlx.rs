@@ -7,7 +7,7 @@ use forge_formats::Format;
 use serde_json::{Map, Value};
 
 use super::hf::{CONFIG, float_format};
-use super::{Entry, Stored, brief};
+use super::{Entry, Stored, brief, unsigned};
 use crate::FrontendError;
 use crate::checkpoint::{Dtype, SafetensorsSet, StTensor};
 use crate::graph::{FileRange, Source};
@@ -37,7 +37,13 @@ pub(super) fn join_affine(
             found: found.to_vec(),
         };
         let [rows, words] = codes.shape[..] else {
-            return Err(shape_error(vec![0, 0], &weight_name, &codes.shape));
+            // A stack of matrices: refused by its name where it is wanted, after the architecture has been looked at.
+            if let Some(entry) = entries.get_mut(&weight_name) {
+                entry.stored = Stored::Foreign(format!("a stack of {format} matrices"));
+            }
+            entries.remove(&format!("{module}.scales"));
+            entries.remove(&format!("{module}.biases"));
+            continue;
         };
         // An empty tensor may claim any width.
         let cols = words.checked_mul(32).ok_or_else(|| shape_error(vec![rows, 0], &weight_name, &codes.shape))? / bits;
@@ -79,19 +85,20 @@ pub(super) fn join_affine(
 }
 
 /// Bits and group size of a module: its own settings where it has some, else those for all.
-fn settings(quantization: &Map<String, Value>, module: &str) -> Result<Format, FrontendError> {
+fn settings<'a>(quantization: &'a Map<String, Value>, module: &str) -> Result<Format, FrontendError> {
     let own = quantization.get(module).and_then(Value::as_object);
-    let setting = |key: &str| own.and_then(|own| own.get(key)).or_else(|| quantization.get(key));
+    let setting = |key: &str| -> Option<&'a Value> {
+        let stated = |map: &'a Map<String, Value>| map.get(key).filter(|value| !value.is_null());
+        own.and_then(stated).or_else(|| stated(quantization))
+    };
     let prefix = if own.is_some() { format!("quantization.{module}") } else { "quantization".to_owned() };
     let number = |key: &str| {
         let value = setting(key);
-        value.and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok()).ok_or_else(|| {
-            FrontendError::KeyValue {
-                file: CONFIG.to_owned(),
-                key: format!("{prefix}.{key}"),
-                expected: "a size".to_owned(),
-                found: value.map_or_else(|| "nothing".to_owned(), brief),
-            }
+        value.and_then(unsigned).ok_or_else(|| FrontendError::KeyValue {
+            file: CONFIG.to_owned(),
+            key: format!("{prefix}.{key}"),
+            expected: "a size".to_owned(),
+            found: value.map_or_else(|| "nothing".to_owned(), brief),
         })
     };
     let unsupported = |key: &str, found: String, reason: String| FrontendError::UnsupportedFeature {

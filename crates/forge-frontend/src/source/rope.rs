@@ -280,7 +280,7 @@ impl Loaded {
             original_context,
             beta_fast: params.opt_f32("beta_fast")?.unwrap_or(32.0),
             beta_slow: params.opt_f32("beta_slow")?.unwrap_or(1.0),
-            truncate: params.get("truncate").and_then(Value::as_bool).unwrap_or(true),
+            truncate: params.opt_bool("truncate")?.unwrap_or(true),
             magnitude,
         })
     }
@@ -348,6 +348,11 @@ impl Params<'_> {
 
     fn f32(&self, key: &str) -> Result<f32, FrontendError> {
         self.opt_f32(key)?.ok_or_else(|| self.invalid(key, "a number"))
+    }
+
+    fn opt_bool(&self, key: &str) -> Result<Option<bool>, FrontendError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        value.as_bool().map(Some).ok_or_else(|| self.invalid(key, "true or false"))
     }
 
     fn opt_str(&self, key: &str) -> Result<Option<&str>, FrontendError> {

@@ -85,7 +85,7 @@ fn an_index_must_be_true() {
     let duplicate = open(r#"{"weight_map":{"w":"a.safetensors","codes":"c.safetensors"}}"#);
     assert!(matches!(duplicate, CheckpointError::DuplicateTensor { .. }));
     let no_file = open(r#"{"weight_map":{"w":"d.safetensors"}}"#);
-    assert!(matches!(no_file, CheckpointError::Io { .. }));
+    assert!(matches!(no_file, CheckpointError::ShardMissing { .. }), "{no_file}");
     let twice = open(r#"{"weight_map":{"w":"a.safetensors","w":"a.safetensors"}}"#);
     assert!(matches!(twice, CheckpointError::Json { .. }));
     assert!(matches!(open(r#"{"weights":{}}"#), CheckpointError::Json { .. }));
