@@ -14,9 +14,9 @@ mod smollm3;
 
 use serde_json::Value;
 
-use crate::FrontendError;
 use crate::graph::Graph;
 use crate::source::{Dialect, Hparams, Key, Loaded, Role, integer};
+use crate::{FrontendError, Refusal};
 
 /// A family of architectures that one builder covers.
 pub(crate) struct Family {
@@ -83,7 +83,7 @@ const NO_MIXTURES: &str = "mixtures of experts are not built";
 fn refuse_experts(h: &Hparams) -> Result<(), FrontendError> {
     let counts = |value: &Value| value.as_bool() == Some(true) || integer(value).is_some_and(|count| count > 0);
     match EXPERTS.into_iter().find(|&key| h.get(key).is_some_and(counts)) {
-        Some(key) => Err(h.unsupported(key, NO_MIXTURES)),
+        Some(key) => Err(h.unsupported(Refusal::Experts, key, NO_MIXTURES)),
         None => Ok(()),
     }
 }
@@ -111,6 +111,7 @@ pub(crate) fn family(h: &Hparams, architecture: &str) -> Result<&'static Family,
     };
     if let Some((_, reason)) = NOT_BUILT.iter().find(|(names, _)| names.contains(&architecture)) {
         return Err(FrontendError::UnsupportedFeature {
+            refusal: Refusal::NotBuilt,
             file: file.clone(),
             key: match dialect {
                 Dialect::Gguf => "general.architecture",

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use super::chat_template::Templates;
 use super::processor::{self, Affixes};
 use super::{Assets, GenerationConfig, SpecialTokens, end_tokens, sentencepiece};
-use crate::FrontendError;
 use crate::source::{TOKENIZER, brief, read_file, read_json, unsigned};
+use crate::{FrontendError, Refusal};
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION: &str = "generation_config.json";
@@ -49,6 +49,7 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
     let templates = templates(folder, &tokenizer_config)?;
     let stated = |key: &str| generation.get(key).filter(|value| !value.is_null());
     let wrong = |key: &str, expected: &str| FrontendError::KeyValue {
+        refusal: Refusal::SamplingNumber,
         file: GENERATION.to_owned(),
         key: key.to_owned(),
         expected: expected.to_owned(),
@@ -104,6 +105,7 @@ fn templates(folder: &Path, config: &Map<String, Value>) -> Result<Templates, Fr
     const FILE: &str = "chat_template.jinja";
     if let Some(bytes) = read_file(folder, FILE)? {
         let text = String::from_utf8(bytes).map_err(|_| FrontendError::Tokenizer {
+            refusal: Refusal::TemplateText,
             file: FILE.to_owned(),
             key: "the whole file".to_owned(),
             reason: "expected UTF-8".to_owned(),
@@ -151,13 +153,18 @@ impl Tokenizer {
             // What is embedded has to be a tokenizer, wherever a link may have led.
             let vocab = json.get("model").and_then(|model| model.get("vocab"));
             if !vocab.is_some_and(|vocab| vocab.is_object() || vocab.is_array()) {
-                return Err(FrontendError::MissingKey { file: TOKENIZER.to_owned(), key: "model.vocab".to_owned() });
+                return Err(FrontendError::MissingKey {
+                    refusal: Refusal::NoVocabulary,
+                    file: TOKENIZER.to_owned(),
+                    key: "model.vocab".to_owned(),
+                });
             }
             return Ok(Self { json, bytes, changed: false });
         }
         const MODEL: &str = "tokenizer.model";
         let Some(bytes) = read_file(folder, MODEL)? else {
             return Err(FrontendError::NotACheckpoint {
+                refusal: Refusal::NoTokenizer,
                 path: folder.to_owned(),
                 expected: "tokenizer.json or tokenizer.model",
                 found: "neither".to_owned(),

@@ -7,8 +7,8 @@ use super::pre_tokenizers::pre_tokenizer;
 use super::processor::Affixes;
 use super::vocabulary::{Token, TokenType};
 use super::{Assets, GenerationConfig, SpecialTokens, bpe, end_tokens, spm};
-use crate::FrontendError;
 use crate::checkpoint::{GgufFile, MetaArray, MetaValue};
+use crate::{FrontendError, Refusal};
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
@@ -24,18 +24,22 @@ const TEMPLATE: &str = "tokenizer.chat_template";
 pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
     let reader = Reader { gguf, file: gguf.files()[0].name() };
     let tokens = reader.tokens()?;
-    let model = reader.text(MODEL)?.ok_or_else(|| reader.missing(MODEL))?;
+    let model = reader.text(MODEL)?.ok_or_else(|| reader.missing(Refusal::NoTokenizerName, MODEL))?;
     let pre = match model {
         "llama" | "gemma4" => None,
         "gpt2" => {
-            let name = reader.text(PRE)?.ok_or_else(|| reader.missing(PRE))?;
-            let known = pre_tokenizer(name)
-                .ok_or_else(|| reader.error(PRE, format!("the pre-tokenizer {name:?} is not supported")))?;
+            let name = reader.text(PRE)?.ok_or_else(|| reader.missing(Refusal::NoPreTokenizer, PRE))?;
+            let known = pre_tokenizer(name).ok_or_else(|| {
+                reader.error(Refusal::PreTokenizer, PRE, format!("the pre-tokenizer {name:?} is not supported"))
+            })?;
             Some(known)
         }
         other => {
-            return Err(reader
-                .error(MODEL, format!("the tokenizer {other:?} is not supported; supported: gemma4, gpt2, llama")));
+            return Err(reader.error(
+                Refusal::TokenizerName,
+                MODEL,
+                format!("the tokenizer {other:?} is not supported; supported: gemma4, gpt2, llama"),
+            ));
         }
     };
     let special = |key: &str| reader.token_id(key, tokens.len());
@@ -53,7 +57,8 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
         }
         None => {
             let add_space = reader.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-            spm::sentencepiece_bpe(&tokens, add_space, &affixes).map_err(|reason| reader.error(TOKENS, reason))?
+            spm::sentencepiece_bpe(&tokens, add_space, &affixes)
+                .map_err(|reason| reader.error(Refusal::Pieces, TOKENS, reason))?
         }
     };
 
@@ -108,17 +113,17 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn error(&self, key: &str, reason: String) -> FrontendError {
-        FrontendError::Tokenizer { file: self.file.clone(), key: key.to_owned(), reason }
+    fn error(&self, refusal: Refusal, key: &str, reason: String) -> FrontendError {
+        FrontendError::Tokenizer { refusal, file: self.file.clone(), key: key.to_owned(), reason }
     }
 
-    fn missing(&self, key: &str) -> FrontendError {
-        FrontendError::MissingKey { file: self.file.clone(), key: key.to_owned() }
+    fn missing(&self, refusal: Refusal, key: &str) -> FrontendError {
+        FrontendError::MissingKey { refusal, file: self.file.clone(), key: key.to_owned() }
     }
 
-    fn wrong(&self, key: &str, expected: &str) -> FrontendError {
+    fn wrong(&self, refusal: Refusal, key: &str, expected: &str) -> FrontendError {
         let found = self.gguf.metadata(key).map_or("nothing", MetaValue::type_name);
-        self.error(key, format!("expected {expected}, found {found}"))
+        self.error(refusal, key, format!("expected {expected}, found {found}"))
     }
 
     fn typed<T>(
@@ -128,7 +133,7 @@ impl<'a> Reader<'a> {
         read: impl Fn(&'a MetaValue) -> Option<T>,
     ) -> Result<Option<T>, FrontendError> {
         let Some(value) = self.gguf.metadata(key) else { return Ok(None) };
-        read(value).map(Some).ok_or_else(|| self.wrong(key, expected))
+        read(value).map(Some).ok_or_else(|| self.wrong(Refusal::TokenizerValue, key, expected))
     }
 
     fn text(&self, key: &str) -> Result<Option<&'a str>, FrontendError> {
@@ -163,19 +168,22 @@ impl<'a> Reader<'a> {
         match self.id(key)? {
             None => Ok(None),
             Some(id) if (id as usize) < vocab => Ok(Some(id)),
-            Some(id) => Err(self.error(key, format!("expected an id below {vocab}, found {id}"))),
+            Some(id) => {
+                Err(self.error(Refusal::SpecialToken, key, format!("expected an id below {vocab}, found {id}")))
+            }
         }
     }
 
     fn strings(&self, key: &str) -> Result<Vec<&'a str>, FrontendError> {
         let items = match self.gguf.metadata(key) {
-            None => return Err(self.missing(key)),
+            None => return Err(self.missing(Refusal::NoStrings, key)),
             Some(MetaValue::Array(MetaArray::Strings(items))) => items,
-            Some(_) => return Err(self.wrong(key, "an array of strings")),
+            Some(_) => return Err(self.wrong(Refusal::Strings, key, "an array of strings")),
         };
         let text = |(index, item): (usize, &'a Vec<u8>)| {
-            std::str::from_utf8(item)
-                .map_err(|_| self.error(key, format!("item {index} is not UTF-8: \"{}\"", item.escape_ascii())))
+            std::str::from_utf8(item).map_err(|_| {
+                self.error(Refusal::StringText, key, format!("item {index} is not UTF-8: \"{}\"", item.escape_ascii()))
+            })
         };
         items.iter().enumerate().map(text).collect()
     }
@@ -188,9 +196,14 @@ impl<'a> Reader<'a> {
         read: impl Fn(&MetaArray) -> Option<Vec<T>>,
     ) -> Result<Option<Vec<T>>, FrontendError> {
         let Some(value) = self.gguf.metadata(key) else { return Ok(None) };
-        let items = value.as_array().and_then(read).ok_or_else(|| self.wrong(key, "an array of numbers"))?;
+        let items =
+            value.as_array().and_then(read).ok_or_else(|| self.wrong(Refusal::Numbers, key, "an array of numbers"))?;
         if items.len() != vocab {
-            return Err(self.error(key, format!("expected {vocab} items, as many as tokens, found {}", items.len())));
+            return Err(self.error(
+                Refusal::NumberCount,
+                key,
+                format!("expected {vocab} items, as many as tokens, found {}", items.len()),
+            ));
         }
         Ok(Some(items))
     }
@@ -209,9 +222,9 @@ impl<'a> Reader<'a> {
 
     fn merges(&self) -> Result<Vec<(&'a str, &'a str)>, FrontendError> {
         let pair = |(index, merge): (usize, &'a str)| {
-            merge
-                .split_once(' ')
-                .ok_or_else(|| self.error(MERGES, format!("item {index}: expected two pieces, found {merge:?}")))
+            merge.split_once(' ').ok_or_else(|| {
+                self.error(Refusal::Merge, MERGES, format!("item {index}: expected two pieces, found {merge:?}"))
+            })
         };
         self.strings(MERGES)?.into_iter().enumerate().map(pair).collect()
     }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::processor::Affixes;
 use super::spm;
 use super::vocabulary::{Token, TokenType};
-use crate::FrontendError;
+use crate::{FrontendError, Refusal};
 
 /// `TrainerSpec.ModelType.BPE`.
 const BPE: u64 = 2;
@@ -19,12 +19,14 @@ pub(super) fn tokenizer_json(
     file: &str,
     config: &Map<String, Value>,
 ) -> Result<Map<String, Value>, FrontendError> {
-    let error = |key: &str, reason: &str| FrontendError::Tokenizer {
+    let error = |refusal: Refusal, key: &str, reason: &str| FrontendError::Tokenizer {
+        refusal,
         file: file.to_owned(),
         key: key.to_owned(),
         reason: reason.to_owned(),
     };
-    let damaged = || error("ModelProto", "expected a SentencePiece model, found damaged protobuf data");
+    let damaged =
+        || error(Refusal::SentencePiece, "ModelProto", "expected a SentencePiece model, found damaged protobuf data");
     let mut tokens = Vec::new();
     // Absent fields have the proto's defaults: a unigram model that adds a space prefix.
     let (mut model_type, mut add_dummy_prefix) = (1, true);
@@ -41,12 +43,15 @@ pub(super) fn tokenizer_json(
     }
     if model_type != BPE {
         return Err(error(
+            Refusal::SentencePieceKind,
             "trainer_spec.model_type",
             "only BPE models are converted; a tokenizer.json beside it would be used as it is",
         ));
     }
     let add_space = config.get("add_prefix_space").and_then(Value::as_bool).unwrap_or(add_dummy_prefix);
-    match spm::sentencepiece_bpe(&tokens, add_space, &Affixes::default()).map_err(|reason| error("pieces", &reason))? {
+    match spm::sentencepiece_bpe(&tokens, add_space, &Affixes::default())
+        .map_err(|reason| error(Refusal::SentencePiecePieces, "pieces", &reason))?
+    {
         Value::Object(json) => Ok(json),
         _ => Err(damaged()),
     }

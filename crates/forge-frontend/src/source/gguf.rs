@@ -5,9 +5,9 @@ use std::cell::{Cell, RefCell};
 use serde_json::{Map, Value};
 
 use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, json::float};
-use crate::FrontendError;
 use crate::checkpoint::{GgufFile, MetaArray, MetaValue};
 use crate::graph::FileRange;
+use crate::{FrontendError, Refusal};
 
 /// Longest array that counts as a hyper-parameter: one value per layer, with room.
 const LONGEST_ARRAY: usize = 4096;
@@ -18,8 +18,11 @@ pub(crate) fn load_gguf(gguf: &GgufFile) -> Result<Loaded, FrontendError> {
     let file = files[0].name();
     let text = |key: &str| gguf.metadata(key).and_then(MetaValue::as_str).map(str::to_owned);
     let key = "general.architecture";
-    let architecture =
-        text(key).ok_or_else(|| FrontendError::MissingKey { file: file.clone(), key: key.to_owned() })?;
+    let architecture = text(key).ok_or_else(|| FrontendError::MissingKey {
+        refusal: Refusal::NoArchitecture,
+        file: file.clone(),
+        key: key.to_owned(),
+    })?;
 
     let prefix = format!("{architecture}.");
     let keys = gguf.entries().iter().filter_map(|(key, value)| Some((key.strip_prefix(&prefix)?, json(value)?)));

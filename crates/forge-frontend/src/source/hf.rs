@@ -8,9 +8,9 @@ use forge_formats::Format;
 use serde_json::{Map, Value};
 
 use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, brief, json, mlx, without_mark};
-use crate::FrontendError;
 use crate::checkpoint::{Dtype, MappedFile, SafetensorsSet, StTensor, read_in_folder};
 use crate::graph::FileRange;
+use crate::{FrontendError, Refusal};
 
 pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
@@ -95,6 +95,7 @@ pub(crate) fn read_json(folder: &Path, name: &str) -> Result<Option<Map<String, 
     match value {
         Value::Object(map) => Ok(Some(map)),
         other => Err(FrontendError::KeyValue {
+            refusal: Refusal::NotAnObject,
             file: name.to_owned(),
             key: "the whole file".to_owned(),
             expected: "a JSON object".to_owned(),
@@ -118,6 +119,7 @@ pub(crate) fn read_file(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, Fr
 
 fn config_json(folder: &Path) -> Result<Map<String, Value>, FrontendError> {
     read_json(folder, CONFIG)?.ok_or_else(|| FrontendError::NotACheckpoint {
+        refusal: Refusal::NoConfig,
         path: folder.to_owned(),
         expected: "a GGUF file, or a folder with config.json and safetensors files",
         found: format!("a folder without config.json{}", beside(folder)),
@@ -143,7 +145,11 @@ fn beside(folder: &Path) -> String {
 
 fn text_part(config: &Map<String, Value>) -> Result<TextConfig, FrontendError> {
     let model_type = |map: &Map<String, Value>| map.get("model_type").and_then(Value::as_str).map(str::to_owned);
-    let missing = || FrontendError::MissingKey { file: CONFIG.to_owned(), key: "model_type".to_owned() };
+    let missing = || FrontendError::MissingKey {
+        refusal: Refusal::NoModelType,
+        file: CONFIG.to_owned(),
+        key: "model_type".to_owned(),
+    };
     let Some(Value::Object(text)) = config.get("text_config") else {
         let architecture = model_type(config).ok_or_else(missing)?;
         return Ok(TextConfig { architecture, prefix: String::new(), values: config.clone() });
@@ -166,6 +172,7 @@ fn refuse_quantization(config: &Map<String, Value>, mlx: bool) -> Result<(), Fro
         return Ok(());
     }
     Err(FrontendError::UnsupportedFeature {
+        refusal: Refusal::QuantizationMethod,
         file: CONFIG.to_owned(),
         key: "quantization_config.quant_method".to_owned(),
         found: method.map_or_else(|| "nothing".to_owned(), |method| format!("{method:?}")),

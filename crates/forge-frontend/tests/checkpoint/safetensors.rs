@@ -7,7 +7,7 @@ use crate::build::{Folder, Victim};
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-fn file(header: &str, data: &[u8]) -> Vec<u8> {
+pub(crate) fn file(header: &str, data: &[u8]) -> Vec<u8> {
     let mut out = (header.len() as u64).to_le_bytes().to_vec();
     out.extend(header.as_bytes());
     out.extend(data);
