@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use forge_formats::decode_row;
+use serde_json::Value;
 
 use crate::FrontendError;
 use crate::Warning;
@@ -10,7 +11,7 @@ use crate::arch;
 use crate::assets::{Assets, unknown_ids};
 use crate::checkpoint::{GgufFile, MappedFile};
 use crate::graph::{FileRange, Graph, Source};
-use crate::source::{Loaded, duplicate_keys, load_folder, load_gguf};
+use crate::source::{Loaded, duplicate_keys, load_folder, load_gguf, read_json, text_config, unsigned};
 
 /// The small files of a folder of which every key may count.
 const JSON_FILES: [&str; 4] =
@@ -109,34 +110,53 @@ impl<'a> Container<'a> {
     /// assets.
     pub fn warnings(&self, assets: &mut Assets, vocab_size: Option<usize>) -> Vec<Warning> {
         let mut warnings = Vec::new();
-        let (template_file, ids_file) = match self {
+        let template_file = match self {
             Self::Gguf(gguf) => {
                 let file = gguf.files()[0].name();
                 for (key, found) in unknown_ids(gguf) {
                     warnings.push(Warning::TokenId { file: file.clone(), key: key.to_owned(), found });
                 }
-                (file.clone(), file)
+                file
             }
             Self::Folder(folder) => {
                 for file in JSON_FILES {
                     let keys = duplicate_keys(folder, file).into_iter();
                     warnings.extend(keys.map(|key| Warning::DuplicateKey { file: file.to_owned(), key }));
                 }
-                ("tokenizer_config.json".to_owned(), "generation_config.json".to_owned())
+                "tokenizer_config.json".to_owned()
             }
         };
         for name in &assets.other_templates {
             warnings.push(Warning::OtherTemplate { file: template_file.clone(), name: name.clone() });
         }
-        let mut check = |key: &str, id: u32| {
+        let mut check = |key: &'static str, id: u32| {
             let known = vocab_size.is_none_or(|size| (id as usize) < size);
             if !known {
-                warnings.push(Warning::TokenId { file: ids_file.clone(), key: key.to_owned(), found: id });
+                let (file, key) = self.place_of_id(key, id);
+                warnings.push(Warning::TokenId { file, key, found: id });
             }
             known
         };
         assets.generation.end_token_ids.retain(|&id| check("eos_token_id", id));
         assets.generation.bos_token_id = assets.generation.bos_token_id.filter(|&id| check("bos_token_id", id));
         warnings
+    }
+    /// The file and the key that say an id: that of the special token, else the list of the tokens.
+    fn place_of_id(&self, key: &str, id: u32) -> (String, String) {
+        let folder = match self {
+            Self::Gguf(gguf) => return (gguf.files()[0].name(), "tokenizer.ggml.tokens".to_owned()),
+            Self::Folder(folder) => folder,
+        };
+        let says = |value: &Value| match value {
+            Value::Array(items) => items.iter().any(|item| unsigned(item) == Some(id)),
+            value => unsigned(value) == Some(id),
+        };
+        let text = text_config(folder).ok().map(|config| (format!("{}{key}", config.prefix), config.values));
+        let generation = read_json(folder, "generation_config.json").ok().flatten();
+        match (generation.as_ref().and_then(|values| values.get(key)), text) {
+            (Some(value), _) if says(value) => ("generation_config.json".to_owned(), key.to_owned()),
+            (_, Some((spelling, values))) if values.get(key).is_some_and(says) => ("config.json".to_owned(), spelling),
+            _ => ("tokenizer.json".to_owned(), "added_tokens".to_owned()),
+        }
     }
 }

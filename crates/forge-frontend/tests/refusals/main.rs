@@ -4,6 +4,7 @@
 #[path = "../checkpoint/build.rs"]
 #[expect(dead_code, reason = "shared with the tests of the containers")]
 mod build;
+mod tolerance;
 mod walk;
 
 use std::collections::BTreeMap;
