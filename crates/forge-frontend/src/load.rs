@@ -5,13 +5,12 @@ use std::path::Path;
 use forge_formats::decode_row;
 use serde_json::Value;
 
-use crate::FrontendError;
-use crate::Warning;
 use crate::arch;
 use crate::assets::{Assets, unknown_ids};
 use crate::checkpoint::{GgufFile, MappedFile};
 use crate::graph::{FileRange, Graph, Source};
 use crate::source::{Loaded, duplicate_keys, load_folder, load_gguf, read_json, text_config, unsigned};
+use crate::{FrontendError, Refusal, Warning};
 
 /// The small files of a folder of which every key may count.
 const JSON_FILES: [&str; 4] =
@@ -58,6 +57,7 @@ pub fn load(path: &Path) -> Result<Checkpoint, FrontendError> {
     let mut graph = arch::build(&mut loaded, family)?;
     measure_vectors(&mut graph, &loaded.files);
     let mut assets = container.assets()?;
+    container.check_first_token(&assets, graph.config.vocab_size)?;
     let mut warnings = loaded.warnings.into_inner();
     warnings.extend(container.warnings(&mut assets, Some(graph.config.vocab_size)));
     Ok(Checkpoint { graph, assets, kind, files: loaded.files, warnings })
@@ -85,7 +85,19 @@ pub(crate) enum Container<'a> {
 impl<'a> Container<'a> {
     pub fn open(path: &'a Path) -> Result<Self, FrontendError> {
         let meta = std::fs::metadata(path).map_err(|source| FrontendError::Io { path: path.to_owned(), source })?;
-        Ok(if meta.is_dir() { Self::Folder(path) } else { Self::Gguf(GgufFile::open(path)?) })
+        if meta.is_dir() {
+            return Ok(Self::Folder(path));
+        }
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        match extension.filter(|extension| ["safetensors", "json"].contains(extension)) {
+            Some(extension) => Err(FrontendError::NotACheckpoint {
+                refusal: Refusal::SingleFile,
+                path: path.to_owned(),
+                expected: "a GGUF file, or a folder with config.json and safetensors files",
+                found: format!("a {extension} file (give its folder)"),
+            }),
+            None => Ok(Self::Gguf(GgufFile::open(path)?)),
+        }
     }
 
     /// Hyper-parameters and tensors, and the kind of checkpoint they are from.
@@ -103,6 +115,24 @@ impl<'a> Container<'a> {
         match self {
             Self::Gguf(gguf) => Assets::from_gguf(gguf),
             Self::Folder(folder) => Assets::from_folder(folder),
+        }
+    }
+
+    /// Refuses a token that the tokenizer puts before every text and that the embedding has no row for.
+    fn check_first_token(&self, assets: &Assets, vocab_size: usize) -> Result<(), FrontendError> {
+        const KEY: &str = "bos_token_id";
+        match assets.generation.bos_token_id.filter(|_| assets.generation.add_bos) {
+            Some(id) if id as usize >= vocab_size => {
+                let (file, key) = self.place_of_id(KEY, id);
+                Err(FrontendError::KeyValue {
+                    refusal: Refusal::FirstToken,
+                    file,
+                    key,
+                    expected: format!("an id below {vocab_size} for the token that begins a text"),
+                    found: id.to_string(),
+                })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -22,6 +22,8 @@ macro_rules! refusals {
 }
 
 refusals! {
+    /// One file of a folder in place of the folder.
+    SingleFile,
     /// A folder without config.json.
     NoConfig,
     /// A JSON file that holds something else than an object.
@@ -166,6 +168,8 @@ refusals! {
     TemplateText,
     /// A tokenizer.json without a model's vocabulary.
     NoVocabulary,
+    /// A token that begins every text, and that the embedding has no row for.
+    FirstToken,
     /// A folder without a tokenizer.
     NoTokenizer,
     /// A GGUF without its tokenizer's name.

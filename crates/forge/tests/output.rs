@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Scratch, assert_error, forge, generate, gguf, hf, names, stderr, tree};
+use forge::Error;
 
 #[track_caller]
 fn must_generate(checkpoint: &Path, output: &Path, args: &[&str]) -> String {
@@ -145,16 +146,21 @@ fn an_interrupted_run_leaves_nothing() {
     for milliseconds in [1, 5, 10, 15, 20, 30, 40, 60] {
         for signal in ["-INT", "-TERM"] {
             let scratch = Scratch::new();
-            let mut child = forge()
+            let child = forge()
                 .args(["gen", "--quiet", "-o"])
                 .args([scratch.join("project"), demo.clone()])
-                .stderr(std::process::Stdio::null())
+                .stderr(std::process::Stdio::piped())
                 .spawn()
                 .unwrap();
             thread::sleep(Duration::from_millis(milliseconds));
             let kill = std::process::Command::new("kill").args([signal, &child.id().to_string()]).output();
             assert!(kill.is_ok());
-            let status = child.wait().unwrap();
+            let output = child.wait_with_output().unwrap();
+            let status = output.status;
+            // A signal before there is a handler ends the program as it ends any.
+            if let Some(code) = status.code().filter(|code| *code != 0) {
+                assert_eq!((code, stderr(&output)), (130, format!("error: {}\n", Error::Interrupted)));
+            }
             if status.success() {
                 assert_eq!(names(scratch.path()), ["project"]);
                 assert!(scratch.join("project/weights.safetensors").exists());

@@ -112,7 +112,7 @@ pub struct SafetensorsSet {
 
 impl SafetensorsSet {
     /// Maps the safetensors files of a folder: `model.safetensors`, which counts before all others as it does for transformers,
-    /// else those that `model.safetensors.index.json` lists, else every `model*.safetensors` as mlx-lm reads them.
+    /// else those that `model.safetensors.index.json` lists, else every `model*.safetensors` (or `weight*.safetensors`) as mlx-lm reads them.
     ///
     /// # Errors
     /// There are none, a shard is missing, an index leads out of the folder or promises what its files do not hold, or a file

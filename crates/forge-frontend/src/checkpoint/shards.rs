@@ -6,15 +6,18 @@ use std::path::Path;
 use super::CheckpointError;
 use super::file::names;
 
-/// What the names of weights begin with; mlx-lm reads every `model*.safetensors`.
-const STEM: &str = "model";
+/// What the names of weights begin with: mlx-lm reads every `model*.safetensors`, and where there is none what early
+/// converters wrote.
+const STEMS: [&str; 2] = ["model", "weight"];
 const EXTENSION: &str = ".safetensors";
 
-/// The names of all `model*.safetensors` of a folder, sorted.
+/// The names of all `model*.safetensors` of a folder, else of all `weight*.safetensors`, sorted.
 pub(super) fn list(folder: &Path) -> Result<Vec<String>, CheckpointError> {
-    let mut names = names(folder)?;
-    names.retain(|name| name.starts_with(STEM) && name.ends_with(EXTENSION));
-    Ok(names)
+    let names = names(folder)?;
+    let begin = |stem: &str| -> Vec<String> {
+        names.iter().filter(|name| name.starts_with(stem) && name.ends_with(EXTENSION)).cloned().collect()
+    };
+    Ok(STEMS.into_iter().map(begin).find(|found| !found.is_empty()).unwrap_or_default())
 }
 
 /// The files to read of a folder without an index: all of [`list`], as mlx-lm has it.

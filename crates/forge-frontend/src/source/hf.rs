@@ -157,7 +157,7 @@ fn text_part(config: &Map<String, Value>) -> Result<TextConfig, FrontendError> {
     let architecture = model_type(text).or_else(|| model_type(config)).ok_or_else(missing)?;
     let mut values = text.clone();
     for key in ["tie_word_embeddings", "eos_token_id", "bos_token_id"] {
-        if let (false, Some(value)) = (values.contains_key(key), config.get(key)) {
+        if let (true, Some(value)) = (values.get(key).is_none_or(Value::is_null), config.get(key)) {
             values.insert(key.to_owned(), value.clone());
         }
     }

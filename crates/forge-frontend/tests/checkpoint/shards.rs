@@ -42,6 +42,7 @@ fn shards_without_an_index() {
         &[("model-1-of-2.safetensors", "a"), ("model-2-of-2.safetensors", "b")],
         &[("model.fp16-00001-of-00001.safetensors", "a")],
         &[("model.00.safetensors", "a"), ("model.01.safetensors", "b")],
+        &[("weights.00.safetensors", "a"), ("weights.01.safetensors", "b")],
         &[("model-00001-of-00001.safetensors", "a"), ("model-extra.safetensors", "b")],
     ] {
         // What lies beside them is of no account.

@@ -192,6 +192,9 @@ fn plus(value: &[u8], extra: u8) -> Vec<u8> {
     value
 }
 
+/// A number's bytes in some type.
+type Bytes = fn(u64) -> Vec<u8>;
+
 #[test]
 fn hyperparameters_of_a_gguf_of_every_type() {
     let sizes: [(&str, u64); 5] = [
@@ -201,7 +204,7 @@ fn hyperparameters_of_a_gguf_of_every_type() {
         ("feed_forward_length", 32),
         ("attention.head_count", 4),
     ];
-    let gguf = |kind: u32, bytes: fn(u64) -> Vec<u8>, window: Vec<u8>| {
+    let gguf = |kind: u32, bytes: Bytes, window: Vec<u8>| {
         let gguf = Gguf::new()
             .entry(b"general.architecture", 8, &string(b"llama"))
             .entry(b"llama.attention.layer_norm_rms_epsilon", 12, &1e-5f64.to_le_bytes())
@@ -211,7 +214,7 @@ fn hyperparameters_of_a_gguf_of_every_type() {
             .fold(gguf, |gguf, (key, value)| gguf.entry(format!("llama.{key}").as_bytes(), kind, &bytes(value)))
             .tensor("token_embd.weight", &[32, 8], 0, &[0; 32 * 8 * 4])
     };
-    let every: [(u32, fn(u64) -> Vec<u8>); 10] = [
+    let every: [(u32, Bytes); 10] = [
         (0, |n| vec![n as u8]),
         (1, |n| vec![n as u8]),
         (2, |n| (n as u16).to_le_bytes().to_vec()),

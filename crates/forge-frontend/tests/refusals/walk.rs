@@ -106,112 +106,182 @@ fn model(name: &str) -> Gguf {
 }
 
 fn configurations() -> Vec<Row> {
-    use Refusal as R;
     let per_layer = |keys: Value| json!({ "1": keys });
     vec![
-        file(R::NoConfig, &["expected a GGUF file, or a folder with config.json"], "config.json", None),
-        file(R::NotAnObject, &["config.json: ", "the whole file", "found [1]"], "config.json", Some(b"[1]")),
-        config(R::NoModelType, "qwen2", "model_type", Value::Null, "is missing"),
-        config(R::NotBuilt, "qwen2", "model_type", json!("stablelm"), "its LayerNorms subtract"),
-        config(R::Experts, "qwen2", "num_local_experts", json!(8), "= 8 is not supported: mixtures of experts"),
-        config(R::QuantizationMethod, "qwen2", "quantization_config", json!({"quant_method": "fp8"}), "\"fp8\""),
-        config(R::UnequalSizes, "qwen2", "num_key_value_heads", json!([2, 1]), "= [2,1] is not supported"),
-        config(R::NoSizes, "qwen2", "num_key_value_heads", json!([]), "expected a size, found []"),
-        config(R::LayerSizes, "gemma4", "intermediate_size", json!([40]), "expected an array of 6"),
-        config(R::NegativeSize, "qwen2", "hidden_size", json!(-1), "expected a positive size, found -1"),
-        config(R::MissingSize, "qwen2", "num_hidden_layers", Value::Null, "is missing"),
-        config(R::Size, "qwen2", "hidden_size", json!(0.5), "expected a positive size, found 0.5"),
-        config(R::Number, "qwen2", "rms_norm_eps", json!("small"), "expected a number, found \"small\""),
-        config(R::Flag, "qwen2", "tie_word_embeddings", json!("yes"), "expected true or false, found \"yes\""),
-        config(R::Text, "qwen2", "hidden_act", json!(3), "expected a string, found 3"),
-        config(R::HeadGroups, "qwen2", "num_key_value_heads", json!(3), "num_attention_heads = 4 is not a multiple"),
-        config(R::HeadWidth, "qwen2", "num_attention_heads", json!(6), "hidden_size = 32 is not a multiple"),
-        config(R::OddHead, "qwen2", "head_dim", json!(7), "expected an even size, found 7"),
-        config(R::VocabRows, "qwen2", "vocab_size", json!(90), "expected 88, the rows of model.embed_tokens.weight"),
-        config(R::Epsilon, "qwen2", "rms_norm_eps", json!(-1), "expected a small positive number, found -1"),
+        {
+            let folder = Folder::of("qwen2");
+            (
+                Refusal::SingleFile,
+                vec![
+                    "model.safetensors: expected a GGUF file, or a folder",
+                    "found a safetensors file (give its folder)",
+                ],
+                load(&folder.path("model.safetensors")).expect_err("a refusal"),
+            )
+        },
+        file(Refusal::NoConfig, &["expected a GGUF file, or a folder with config.json"], "config.json", None),
+        file(Refusal::NotAnObject, &["config.json: ", "the whole file", "found [1]"], "config.json", Some(b"[1]")),
+        config(Refusal::NoModelType, "qwen2", "model_type", Value::Null, "is missing"),
+        config(Refusal::NotBuilt, "qwen2", "model_type", json!("stablelm"), "its LayerNorms subtract"),
+        config(Refusal::Experts, "qwen2", "num_local_experts", json!(8), "= 8 is not supported: mixtures of experts"),
+        config(Refusal::QuantizationMethod, "qwen2", "quantization_config", json!({"quant_method": "fp8"}), "\"fp8\""),
+        config(Refusal::UnequalSizes, "qwen2", "num_key_value_heads", json!([2, 1]), "= [2,1] is not supported"),
+        config(Refusal::NoSizes, "qwen2", "num_key_value_heads", json!([]), "expected a size, found []"),
+        config(Refusal::LayerSizes, "gemma4", "intermediate_size", json!([40]), "expected an array of 6"),
+        config(Refusal::NegativeSize, "qwen2", "hidden_size", json!(-1), "expected a positive size, found -1"),
+        config(Refusal::MissingSize, "qwen2", "num_hidden_layers", Value::Null, "is missing"),
+        config(Refusal::Size, "qwen2", "hidden_size", json!(0.5), "expected a positive size, found 0.5"),
+        config(Refusal::Number, "qwen2", "rms_norm_eps", json!("small"), "expected a number, found \"small\""),
+        config(Refusal::Flag, "qwen2", "tie_word_embeddings", json!("yes"), "expected true or false, found \"yes\""),
+        config(Refusal::Text, "qwen2", "hidden_act", json!(3), "expected a string, found 3"),
         config(
-            R::LayerCount,
+            Refusal::HeadGroups,
+            "qwen2",
+            "num_key_value_heads",
+            json!(3),
+            "num_attention_heads = 4 is not a multiple",
+        ),
+        config(Refusal::HeadWidth, "qwen2", "num_attention_heads", json!(6), "hidden_size = 32 is not a multiple"),
+        config(Refusal::OddHead, "qwen2", "head_dim", json!(7), "expected an even size, found 7"),
+        config(
+            Refusal::VocabRows,
+            "qwen2",
+            "vocab_size",
+            json!(90),
+            "expected 88, the rows of model.embed_tokens.weight",
+        ),
+        config(Refusal::Epsilon, "qwen2", "rms_norm_eps", json!(-1), "expected a small positive number, found -1"),
+        config(
+            Refusal::LayerCount,
             "qwen2",
             "num_hidden_layers",
             json!(1_000_000),
             "expected at most as many as the 26 tensors",
         ),
-        config(R::Activation, "qwen2", "hidden_act", json!("relu2"), "= \"relu2\" is not supported"),
-        config(R::LayerKinds, "olmo3", "layer_types", json!(["full_attention"]), "expected an array of 4"),
+        config(Refusal::Activation, "qwen2", "hidden_act", json!("relu2"), "= \"relu2\" is not supported"),
+        config(Refusal::LayerKinds, "olmo3", "layer_types", json!(["full_attention"]), "expected an array of 4"),
         config(
-            R::LayerKind,
+            Refusal::LayerKind,
             "olmo3",
             "layer_types",
             json!(["full_attention", "chunked", "a", "b"]),
             "is not supported",
         ),
-        config(R::Bidirectional, "gemma2", "use_bidirectional_attention", json!(true), "= true is not supported"),
-        config(R::QueryScale, "gemma2", "query_pre_attn_scalar", json!(-1), "expected a positive number, found -1"),
-        config(R::SmolWindows, "smollm3", "use_sliding_window", json!(true), "= true is not supported"),
-        config(R::RotatingLayers, "smollm3", "no_rope_layers", json!([1]), "expected an array of 4"),
-        config(R::RotatingFlag, "smollm3", "no_rope_layers", json!([1, 1, 1, "x"]), "expected an array of 0 and 1"),
-        config(R::Gemma4Bidirectional, "gemma4", "use_bidirectional_attention", json!("all"), "= \"all\" is not"),
-        config(R::Gemma4Widths, "gemma4", "intermediate_size", json!(-1), "is missing"),
-        config(R::SharedLayers, "gemma4", "num_kv_shared_layers", json!(6), "expected a layer of layer 0's kind"),
+        config(Refusal::Bidirectional, "gemma2", "use_bidirectional_attention", json!(true), "= true is not supported"),
         config(
-            R::LayerSize,
+            Refusal::QueryScale,
+            "gemma2",
+            "query_pre_attn_scalar",
+            json!(-1),
+            "expected a positive number, found -1",
+        ),
+        config(Refusal::SmolWindows, "smollm3", "use_sliding_window", json!(true), "= true is not supported"),
+        config(Refusal::RotatingLayers, "smollm3", "no_rope_layers", json!([1]), "expected an array of 4"),
+        config(
+            Refusal::RotatingFlag,
+            "smollm3",
+            "no_rope_layers",
+            json!([1, 1, 1, "x"]),
+            "expected an array of 0 and 1",
+        ),
+        config(Refusal::Gemma4Bidirectional, "gemma4", "use_bidirectional_attention", json!("all"), "= \"all\" is not"),
+        config(Refusal::Gemma4Widths, "gemma4", "intermediate_size", json!(-1), "is missing"),
+        config(Refusal::SharedLayers, "gemma4", "num_kv_shared_layers", json!(6), "expected a layer of layer 0's kind"),
+        config(
+            Refusal::LayerSize,
             "gemma4",
             "per_layer_config",
             per_layer(json!({"head_dim": 0})),
             "per_layer_config: expected sizes",
         ),
         config(
-            R::LayerKey,
+            Refusal::LayerKey,
             "gemma4",
             "per_layer_config",
             per_layer(json!({"intermediate_size": 8})),
             "per_layer_config = ",
         ),
-        config(R::LayerHeadGroups, "gemma4", "per_layer_config", per_layer(json!({"num_key_value_heads": 3})), "= 3"),
         config(
-            R::LayerOddHead,
+            Refusal::LayerHeadGroups,
+            "gemma4",
+            "per_layer_config",
+            per_layer(json!({"num_key_value_heads": 3})),
+            "= 3",
+        ),
+        config(
+            Refusal::LayerOddHead,
             "gemma4",
             "per_layer_config",
             per_layer(json!({"head_dim": 7})),
             "head_dim of layer 1: expected an even size, found 7",
         ),
         config(
-            R::LayersObject,
+            Refusal::LayersObject,
             "gemma4",
             "per_layer_config",
             json!(5),
             "per_layer_config: expected an object of layers, found 5",
         ),
         config(
-            R::LayerObject,
+            Refusal::LayerObject,
             "gemma4",
             "per_layer_config",
             per_layer(json!(5)),
             "per_layer_config: expected an object for each layer",
         ),
-        config(R::RopeBase, "qwen2", "rope_parameters", json!({"rope_theta": -1}), "rope_theta: expected a positive"),
-        config(R::RotaryWidth, "qwen2", "partial_rotary_factor", json!(2.0), "at most the head's 8, found 16"),
-        config(R::RopeType, "qwen2", "rope_parameters", json!({"rope_type": "dynamic"}), ".rope_type = \"dynamic\""),
-        config(R::RopeObject, "qwen2", "rope_parameters", json!(5), "rope_parameters: expected an object, found 5"),
-        config(R::RopeNumber, "qwen2", "rope_parameters", json!({"rope_theta": "x"}), ".rope_theta: expected a number"),
-        config(R::MissingRopeNumber, "qwen2", "rope_parameters", json!({"rope_type": "linear"}), ".factor: expected"),
         config(
-            R::RopeFlag,
+            Refusal::RopeBase,
+            "qwen2",
+            "rope_parameters",
+            json!({"rope_theta": -1}),
+            "rope_theta: expected a positive",
+        ),
+        config(Refusal::RotaryWidth, "qwen2", "partial_rotary_factor", json!(2.0), "at most the head's 8, found 16"),
+        config(
+            Refusal::RopeType,
+            "qwen2",
+            "rope_parameters",
+            json!({"rope_type": "dynamic"}),
+            ".rope_type = \"dynamic\"",
+        ),
+        config(
+            Refusal::RopeObject,
+            "qwen2",
+            "rope_parameters",
+            json!(5),
+            "rope_parameters: expected an object, found 5",
+        ),
+        config(
+            Refusal::RopeNumber,
+            "qwen2",
+            "rope_parameters",
+            json!({"rope_theta": "x"}),
+            ".rope_theta: expected a number",
+        ),
+        config(
+            Refusal::MissingRopeNumber,
+            "qwen2",
+            "rope_parameters",
+            json!({"rope_type": "linear"}),
+            ".factor: expected",
+        ),
+        config(
+            Refusal::RopeFlag,
             "qwen2",
             "rope_parameters",
             json!({"rope_type": "yarn", "factor": 2, "truncate": 1}),
             ".truncate: expected true or false, found 1",
         ),
-        config(R::RopeText, "qwen2", "rope_parameters", json!({"rope_type": 5}), ".rope_type: expected a string"),
+        config(Refusal::RopeText, "qwen2", "rope_parameters", json!({"rope_type": 5}), ".rope_type: expected a string"),
         config(
-            R::RopeFactors,
+            Refusal::RopeFactors,
             "phi3-longrope",
             "rope_parameters",
             json!({"rope_type": "longrope", "partial_rotary_factor": 0.75, "short_factor": [1], "long_factor": [1]}),
             "_factor: expected an array of 3 numbers, found [1]",
         ),
         config(
-            R::RopeFactor,
+            Refusal::RopeFactor,
             "phi3-longrope",
             "rope_parameters",
             json!({"rope_type": "longrope", "partial_rotary_factor": 0.75, "short_factor": [1, 1, "x"]}),
@@ -221,7 +291,6 @@ fn configurations() -> Vec<Row> {
 }
 
 fn tensors() -> Vec<Row> {
-    use Refusal as R;
     let four = json!({"bits": 4, "group_size": 32});
     let codes = ("a.weight", "U32", json!([2, 4]));
     let scales = ("a.scales", "F16", json!([2, 1]));
@@ -231,60 +300,60 @@ fn tensors() -> Vec<Row> {
             let name = "model.embed_tokens_per_layer.weight";
             weights.add(name, "F32", &json!([1, 48]));
         });
-        (R::TableRows, vec!["config.json: vocab_size_per_layer_input: expected at least"], folder.error())
+        (Refusal::TableRows, vec!["config.json: vocab_size_per_layer_input: expected at least"], folder.error())
     };
     vec![
         gemma4,
         module(
-            R::QuantizationNumber,
+            Refusal::QuantizationNumber,
             &["config.json: quantization.bits: expected a size, found \"four\""],
             json!({"bits": "four", "group_size": 32}),
             &[codes.clone(), scales.clone()],
         ),
         module(
-            R::QuantizationMode,
+            Refusal::QuantizationMode,
             &["config.json: quantization.mode = \"mxfp4\" is not supported"],
             json!({"bits": 4, "group_size": 32, "mode": "mxfp4"}),
             &[codes.clone(), scales.clone()],
         ),
         module(
-            R::QuantizationWidth,
+            Refusal::QuantizationWidth,
             &["config.json: quantization.bits = 7 is not supported"],
             json!({"bits": 7, "group_size": 32}),
             &[codes.clone(), scales.clone()],
         ),
         module(
-            R::AffineWidth,
+            Refusal::AffineWidth,
             &["model.safetensors: tensor a.weight: ", "[0, 2305843009213693952]"],
             four.clone(),
             &[("a.weight", "U32", json!([0, 2_305_843_009_213_693_952_u64])), ("a.scales", "F16", json!([0, 1]))],
         ),
         module(
-            R::AffinePart,
+            Refusal::AffinePart,
             &["model.safetensors: tensor a.biases is missing"],
             four.clone(),
             &[codes.clone(), scales.clone()],
         ),
         module(
-            R::AffineShape,
+            Refusal::AffineShape,
             &["model.safetensors: tensor a.scales: expected shape [2, 1], found [2, 2]"],
             four.clone(),
             &[codes.clone(), ("a.scales", "F16", json!([2, 2]))],
         ),
         module(
-            R::AffineType,
+            Refusal::AffineType,
             &["model.safetensors: tensor a.scales: expected F32, F16 or BF16, found I32"],
             four.clone(),
             &[codes.clone(), ("a.scales", "I32", json!([2, 1]))],
         ),
         module(
-            R::AffineBiasType,
+            Refusal::AffineBiasType,
             &["model.safetensors: tensor a.biases: expected the type of the scales, found BF16"],
             four.clone(),
             &[codes, scales, ("a.biases", "BF16", json!([2, 1]))],
         ),
         module(
-            R::RowBlocks,
+            Refusal::RowBlocks,
             &["model.safetensors: tensor model.embed_tokens.weight: ", "32", "64"],
             json!({"bits": 4, "group_size": 64}),
             &[
@@ -293,42 +362,42 @@ fn tensors() -> Vec<Row> {
                 ("model.embed_tokens.biases", "F16", json!([88, 0])),
             ],
         ),
-        weights(R::MissingTensor, &["tensor model.norm.weight is missing"], |weights| {
+        weights(Refusal::MissingTensor, &["tensor model.norm.weight is missing"], |weights| {
             weights.header.remove("model.norm.weight");
         }),
-        weights(R::TableShape, &["tensor model.embed_tokens.weight: expected a matrix with rows"], |weights| {
+        weights(Refusal::TableShape, &["tensor model.embed_tokens.weight: expected a matrix with rows"], |weights| {
             weights.header.get_mut("model.embed_tokens.weight").expect("it")["shape"] = json!([88 * 32]);
         }),
-        weights(R::WeightShape, &["tensor model.norm.weight: expected shape [32], found [2, 16]"], |weights| {
+        weights(Refusal::WeightShape, &["tensor model.norm.weight: expected shape [32], found [2, 16]"], |weights| {
             weights.header.get_mut("model.norm.weight").expect("it")["shape"] = json!([2, 16]);
         }),
-        weights(R::ElementType, &["tensor model.norm.weight: expected F32, F16 or BF16, found I16"], |weights| {
+        weights(Refusal::ElementType, &["tensor model.norm.weight: expected F32, F16 or BF16, found I16"], |weights| {
             weights.header.get_mut("model.norm.weight").expect("it")["dtype"] = json!("I16");
         }),
-        gguf(R::NoArchitecture, &["key general.architecture is missing"], &Gguf::new()),
-        gguf(R::MissingNumber, &["key llama.attention.layer_norm_rms_epsilon is missing"], &table(llama(32))),
+        gguf(Refusal::NoArchitecture, &["key general.architecture is missing"], &Gguf::new()),
+        gguf(Refusal::MissingNumber, &["key llama.attention.layer_norm_rms_epsilon is missing"], &table(llama(32))),
         gguf(
-            R::ValueWidth,
+            Refusal::ValueWidth,
             &["llama.attention.value_length = 4 is not supported"],
             &table(epsilon(llama(32)).entry(b"llama.attention.value_length", 4, &4u32.to_le_bytes())),
         ),
         gguf(
-            R::ScalingType,
+            Refusal::ScalingType,
             &["llama.rope.scaling.type = \"dynamic\" is not supported"],
             &table(epsilon(llama(32)).entry(b"llama.rope.scaling.type", 8, &string(b"dynamic"))),
         ),
         gguf(
-            R::DivisorShape,
+            Refusal::DivisorShape,
             &["tensor rope_freqs.weight: expected shape [4], found [3]"],
             &table(epsilon(llama(32))).tensor("rope_freqs.weight", &[3], 0, &[0; 12]),
         ),
         gguf(
-            R::DivisorType,
+            Refusal::DivisorType,
             &["tensor rope_freqs.weight: expected F32, found F16"],
             &table(epsilon(llama(32))).tensor("rope_freqs.weight", &[4], 1, &[0; 8]),
         ),
         gguf(
-            R::GgmlType,
+            Refusal::GgmlType,
             &["tensor token_embd.weight: IQ2_XXS (GGML type 16) is not supported"],
             &epsilon(llama(256)).tensor("token_embd.weight", &[256, 8], 16, &[0; 66 * 8]),
         ),
@@ -336,7 +405,6 @@ fn tensors() -> Vec<Row> {
 }
 
 fn assets() -> Vec<Row> {
-    use Refusal as R;
     let pieces = (1..1500).map(|length| "a".repeat(length)).collect::<Vec<_>>();
     let pieces: Vec<&[u8]> = pieces.iter().map(String::as_bytes).collect();
     let list = |key: &str, value: &[u8]| model("llama").entry(format!("tokenizer.ggml.{key}").as_bytes(), 9, value);
@@ -359,29 +427,49 @@ fn assets() -> Vec<Row> {
     }
     vec![
         file(
-            R::SamplingNumber,
+            Refusal::SamplingNumber,
             &["generation_config.json: temperature: expected a number, found \"hot\""],
             "generation_config.json",
             Some(br#"{"temperature": "hot"}"#),
         ),
-        file(R::TemplateText, &["chat_template.jinja: ", "expected UTF-8"], "chat_template.jinja", Some(b"\xff")),
+        file(Refusal::TemplateText, &["chat_template.jinja: ", "expected UTF-8"], "chat_template.jinja", Some(b"\xff")),
         file(
-            R::NoVocabulary,
+            Refusal::NoVocabulary,
             &["tokenizer.json: key model.vocab is missing"],
             "tokenizer.json",
             Some(br#"{"model": {"type": "BPE"}}"#),
         ),
-        file(R::NoTokenizer, &["expected tokenizer.json or tokenizer.model, found neither"], "tokenizer.json", None),
-        tokenizer(R::NoTokenizerName, &["model is missing"], &vocabulary()),
-        tokenizer(R::TokenizerName, &["model: the tokenizer \"rwkv\" is not supported"], &model("rwkv")),
-        tokenizer(R::NoPreTokenizer, &["pre is missing"], &model("gpt2")),
+        file(
+            Refusal::NoTokenizer,
+            &["expected tokenizer.json or tokenizer.model, found neither"],
+            "tokenizer.json",
+            None,
+        ),
+        {
+            let folder = Folder::of("qwen2");
+            folder.edit_json("config.json", |config| drop(config.insert("bos_token_id".to_owned(), json!(99))));
+            folder.edit_json("tokenizer_config.json", |config| {
+                config.insert("bos_token".to_owned(), json!("<first>"));
+                config.insert("add_bos_token".to_owned(), json!(true));
+                config
+                    .insert("added_tokens_decoder".to_owned(), json!({"99": {"content": "<first>", "special": true}}));
+            });
+            (
+                Refusal::FirstToken,
+                vec!["config.json: bos_token_id: expected an id below 88 for the token that begins a text, found 99"],
+                folder.error(),
+            )
+        },
+        tokenizer(Refusal::NoTokenizerName, &["model is missing"], &vocabulary()),
+        tokenizer(Refusal::TokenizerName, &["model: the tokenizer \"rwkv\" is not supported"], &model("rwkv")),
+        tokenizer(Refusal::NoPreTokenizer, &["pre is missing"], &model("gpt2")),
         tokenizer(
-            R::PreTokenizer,
+            Refusal::PreTokenizer,
             &["pre: the pre-tokenizer \"odd\" is not supported"],
             &model("gpt2").entry(b"tokenizer.ggml.pre", 8, &string(b"odd")),
         ),
         tokenizer(
-            R::Pieces,
+            Refusal::Pieces,
             &["tokens: expected merges of at most"],
             &Gguf::new().entry(b"tokenizer.ggml.model", 8, &string(b"llama")).entry(
                 b"tokenizer.ggml.tokens",
@@ -390,34 +478,34 @@ fn assets() -> Vec<Row> {
             ),
         ),
         tokenizer(
-            R::TokenizerValue,
+            Refusal::TokenizerValue,
             &["add_bos_token: expected a bool, found u32"],
             &model("llama").entry(b"tokenizer.ggml.add_bos_token", 4, &1u32.to_le_bytes()),
         ),
         tokenizer(
-            R::SpecialToken,
+            Refusal::SpecialToken,
             &["bos_token_id: expected an id below 3, found 3"],
             &model("llama").entry(b"tokenizer.ggml.bos_token_id", 5, &3i32.to_le_bytes()),
         ),
-        tokenizer(R::NoStrings, &["tokens is missing"], &Gguf::new()),
+        tokenizer(Refusal::NoStrings, &["tokens is missing"], &Gguf::new()),
         tokenizer(
-            R::Strings,
+            Refusal::Strings,
             &["tokens: expected an array of strings, found u32"],
             &Gguf::new().entry(b"tokenizer.ggml.tokens", 4, &1u32.to_le_bytes()),
         ),
         tokenizer(
-            R::StringText,
+            Refusal::StringText,
             &["tokens: item 0 is not UTF-8: \"\\xff\""],
             &Gguf::new().entry(b"tokenizer.ggml.tokens", 9, &strings(&[b"\xff"])),
         ),
-        tokenizer(R::Numbers, &["scores: expected an array of numbers"], &list("scores", &strings(&[b"a"]))),
+        tokenizer(Refusal::Numbers, &["scores: expected an array of numbers"], &list("scores", &strings(&[b"a"]))),
         tokenizer(
-            R::NumberCount,
+            Refusal::NumberCount,
             &["scores: expected 3 items, as many as tokens, found 1"],
             &list("scores", &[array(6, 1), 1f32.to_le_bytes().to_vec()].concat()),
         ),
         tokenizer(
-            R::Merge,
+            Refusal::Merge,
             &["merges: item 0: expected two pieces, found \"ab\""],
             &model("gpt2").entry(b"tokenizer.ggml.pre", 8, &string(b"llama-bpe")).entry(
                 b"tokenizer.ggml.merges",
@@ -425,9 +513,9 @@ fn assets() -> Vec<Row> {
                 &strings(&[b"ab"]),
             ),
         ),
-        without_json(&[0x0a, 0xff, 0x01], R::SentencePiece, "expected a SentencePiece model, found damaged"),
-        without_json(&kind(1), R::SentencePieceKind, "trainer_spec.model_type: only BPE models are converted"),
-        without_json(&many, R::SentencePiecePieces, "pieces: expected merges of at most"),
+        without_json(&[0x0a, 0xff, 0x01], Refusal::SentencePiece, "expected a SentencePiece model, found damaged"),
+        without_json(&kind(1), Refusal::SentencePieceKind, "trainer_spec.model_type: only BPE models are converted"),
+        without_json(&many, Refusal::SentencePiecePieces, "pieces: expected merges of at most"),
     ]
 }
 
