@@ -36,6 +36,8 @@ refusals! {
     NotBuilt,
     /// A mixture of experts.
     Experts,
+    /// Experts' weights where the configuration tells of none.
+    ExpertWeights,
     /// Weights quantised by a method that is not read.
     QuantizationMethod,
     /// Bits or group size of an MLX folder that are no numbers.
@@ -164,6 +166,12 @@ refusals! {
     RowBlocks,
     /// A sampling default that is no number.
     SamplingNumber,
+    /// A sampling default that is no integer.
+    SamplingCount,
+    /// A sampling default that is neither true nor false.
+    SamplingFlag,
+    /// The id of a folder's special token that is no id.
+    SpecialTokenId,
     /// A chat template that is not UTF-8.
     TemplateText,
     /// A tokenizer.json without a model's vocabulary.

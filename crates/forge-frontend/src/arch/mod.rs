@@ -88,6 +88,21 @@ fn refuse_experts(h: &Hparams) -> Result<(), FrontendError> {
     }
 }
 
+/// Refuses the weights of experts, which a configuration may tell nothing of.
+fn refuse_expert_weights(loaded: &Loaded) -> Result<(), FrontendError> {
+    const PARTS: [&str; 4] = [".experts.", ".switch_mlp.", "_exps.", ".block_sparse_moe."];
+    match loaded.tensors.entries.iter().find(|(name, _)| PARTS.iter().any(|part| name.contains(part))) {
+        Some((name, entry)) => Err(FrontendError::UnsupportedFeature {
+            refusal: Refusal::ExpertWeights,
+            file: entry.file.clone(),
+            key: format!("tensor {name}"),
+            found: entry.stored_name(),
+            reason: NO_MIXTURES.to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
 /// The names of the supported architectures in a dialect, sorted.
 fn supported(dialect: Dialect) -> Vec<&'static str> {
     let names = |family: &'static Family| match dialect {
@@ -137,6 +152,7 @@ pub(crate) fn build(loaded: &mut Loaded, family: &Family) -> Result<Graph, Front
         let defaults = family.hf.iter().find(|(name, _)| *name == loaded.architecture).map_or("{}", |(_, json)| json);
         loaded.hparams.fill_in(defaults);
     }
+    refuse_expert_weights(loaded)?;
     let graph = (family.build)(loaded)?;
     loaded.tensors.ignore(is_without_effect);
     loaded.ignore_other_towers();

@@ -7,19 +7,21 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::chat_template::Templates;
+use super::defaults::{Defaults, GENERATION, check_ids};
 use super::processor::{self, Affixes};
 use super::{Assets, GenerationConfig, SpecialTokens, end_tokens, sentencepiece};
-use crate::source::{TOKENIZER, brief, read_file, read_json, unsigned};
+use crate::source::{CONFIG, TOKENIZER, read_file, read_json, unsigned};
 use crate::{FrontendError, Refusal};
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const GENERATION: &str = "generation_config.json";
 
 /// See [`Assets::from_folder`]. `config` holds the text model's keys of config.json.
 pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<Assets, FrontendError> {
     let tokenizer_config = read_json(folder, TOKENIZER_CONFIG)?.unwrap_or_default();
     let special_tokens = read_json(folder, "special_tokens_map.json")?.unwrap_or_default();
     let generation = read_json(folder, GENERATION)?.unwrap_or_default();
+    check_ids(CONFIG, config)?;
+    check_ids(GENERATION, &generation)?;
     let named = |key: &str| {
         let text = |map: &Map<String, Value>| match map.get(key) {
             Some(Value::String(text)) => Some(text.clone()),
@@ -32,7 +34,7 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
     let mut tokenizer = Tokenizer::read(folder, &tokenizer_config)?;
     tokenizer.take_over_tokens(&tokenizer_config);
     let with_id = |text: Option<String>| text.and_then(|text| tokenizer.id(&text).map(|id| (text, id)));
-    let id_of = |key: &str| generation.get(key).or_else(|| config.get(key)).and_then(first_id);
+    let id_of = |key: &str| [&generation, config].into_iter().find_map(|values| first_id(values.get(key)?));
     let bos = with_id(named("bos_token"));
     let eos = with_id(named("eos_token"));
     let affixes = affixes(&tokenizer, &tokenizer_config, bos.clone(), eos.clone());
@@ -47,18 +49,7 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
     end_ids.extend(tokenizer.added().filter(|(text, _)| end_tokens::ends_turn(text)).map(|(_, id)| id));
 
     let templates = templates(folder, &tokenizer_config)?;
-    let stated = |key: &str| generation.get(key).filter(|value| !value.is_null());
-    let wrong = |key: &str, expected: &str| FrontendError::KeyValue {
-        refusal: Refusal::SamplingNumber,
-        file: GENERATION.to_owned(),
-        key: key.to_owned(),
-        expected: expected.to_owned(),
-        found: stated(key).map_or_else(|| "nothing".to_owned(), brief),
-    };
-    let number = |key: &str| {
-        let number = |value: &Value| value.as_f64().map(|number| number as f32).ok_or_else(|| wrong(key, "a number"));
-        stated(key).map(number).transpose()
-    };
+    let defaults = Defaults(&generation);
     Ok(Assets {
         chat_template: templates.default,
         other_templates: templates.others,
@@ -68,12 +59,12 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
             eos_token: eos.map(|(text, _)| text).or_else(|| named("eos_token")),
             add_bos: affixes.bos.is_some(),
             end_token_ids: end_ids.into_iter().collect(),
-            temperature: number("temperature")?,
-            top_k: generation.get("top_k").and_then(unsigned),
-            top_p: number("top_p")?,
-            min_p: number("min_p")?,
-            repeat_penalty: number("repetition_penalty")?,
-            do_sample: generation.get("do_sample").and_then(Value::as_bool),
+            temperature: defaults.number("temperature")?,
+            top_k: defaults.count("top_k")?,
+            top_p: defaults.number("top_p")?,
+            min_p: defaults.number("min_p")?,
+            repeat_penalty: defaults.number("repetition_penalty")?,
+            do_sample: defaults.flag("do_sample")?,
             special: SpecialTokens { unk_token: named("unk_token"), pad_token: named("pad_token") },
         },
         tokenizer_json: tokenizer.into_bytes(),

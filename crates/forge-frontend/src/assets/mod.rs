@@ -2,6 +2,7 @@
 
 mod bpe;
 mod chat_template;
+mod defaults;
 mod end_tokens;
 mod folder;
 mod generation;

@@ -9,7 +9,7 @@ mod rope;
 mod tensors;
 
 pub(crate) use gguf::load_gguf;
-pub(crate) use hf::{TOKENIZER, duplicate_keys, load_folder, read_file, read_json, text_config};
+pub(crate) use hf::{CONFIG, TOKENIZER, duplicate_keys, load_folder, read_file, read_json, text_config};
 pub(crate) use hparams::{Hparams, Key, brief, key};
 pub(crate) use json::{integer, lenient_json, unsigned, without_mark};
 pub(crate) use rope::RopeLayers;

@@ -106,6 +106,28 @@ fn numbers_that_cannot_be_meant() {
 }
 
 #[test]
+fn byte_order_marks() {
+    let plain = loaded(&Folder::of("qwen2"));
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        let folder = Folder::of("qwen2");
+        let bytes = fs::read(folder.path(name)).expect("JSON");
+        fs::write(folder.path(name), [b"\xef\xbb\xbf", &*bytes].concat()).expect("written");
+        assert_eq!(loaded(&folder).assets, plain.assets, "{name}");
+    }
+}
+
+#[test]
+fn defaults_that_stand_for_none() {
+    let folder = Folder::of("qwen2");
+    let text = r#"{"temperature": null, "top_k": -1, "top_p": 1, "min_p": 0.25, "do_sample": null, "bos_token_id": null,
+        "eos_token_id": [2, null]}"#;
+    fs::write(folder.path("generation_config.json"), text).expect("written");
+    let found = loaded(&folder).assets.generation;
+    assert_eq!((found.temperature, found.top_k, found.do_sample), (None, None, None));
+    assert_eq!((found.top_p, found.min_p), (Some(1.0), Some(0.25)));
+}
+
+#[test]
 fn ids_of_special_tokens() {
     let ids = |value: Value| {
         let folder = Folder::of("qwen2");

@@ -362,6 +362,14 @@ fn tensors() -> Vec<Row> {
                 ("model.embed_tokens.biases", "F16", json!([88, 0])),
             ],
         ),
+        weights(
+            Refusal::ExpertWeights,
+            &[
+                "tensor model.layers.0.mlp.switch_mlp.up_proj.weight: ",
+                " = U32 is not supported: mixtures of experts are not built",
+            ],
+            |weights| weights.add("model.layers.0.mlp.switch_mlp.up_proj.weight", "U32", &json!([4, 8, 4])),
+        ),
         weights(Refusal::MissingTensor, &["tensor model.norm.weight is missing"], |weights| {
             weights.header.remove("model.norm.weight");
         }),
@@ -431,6 +439,25 @@ fn assets() -> Vec<Row> {
             &["generation_config.json: temperature: expected a number, found \"hot\""],
             "generation_config.json",
             Some(br#"{"temperature": "hot"}"#),
+        ),
+        file(
+            Refusal::SamplingCount,
+            &["generation_config.json: top_k: expected an integer, found 0.5"],
+            "generation_config.json",
+            Some(br#"{"top_k": 0.5}"#),
+        ),
+        file(
+            Refusal::SamplingFlag,
+            &["generation_config.json: do_sample: expected true or false, found \"yes\""],
+            "generation_config.json",
+            Some(br#"{"do_sample": "yes"}"#),
+        ),
+        config(
+            Refusal::SpecialTokenId,
+            "qwen2",
+            "eos_token_id",
+            json!([2, "</s>"]),
+            "expected a token's id, or a list",
         ),
         file(Refusal::TemplateText, &["chat_template.jinja: ", "expected UTF-8"], "chat_template.jinja", Some(b"\xff")),
         file(
