@@ -365,7 +365,7 @@ fn tensors() -> Vec<Row> {
         weights(
             Refusal::ExpertWeights,
             &[
-                "tensor model.layers.0.mlp.switch_mlp.up_proj.weight: ",
+                "tensor model.layers.0.mlp.switch_mlp.up_proj.weight",
                 " = U32 is not supported: mixtures of experts are not built",
             ],
             |weights| weights.add("model.layers.0.mlp.switch_mlp.up_proj.weight", "U32", &json!([4, 8, 4])),
