@@ -4,15 +4,14 @@
 use std::collections::BTreeSet;
 
 use askama::Template;
-use forge_formats::Format;
-use forge_frontend::graph::{Activation, RopePairing};
-use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, decode_geometry};
-use forge_plan::kernel::{
-    AttentionKernel, Epilogue, Family, GEMM_ROWS, Gemm, Gemv, HeadNorm, Kernel, RopeAppend, Segment,
-};
-use forge_plan::{Plan, format_name};
+use forge_frontend::graph::RopePairing;
+use forge_plan::attention::{MAX_PARTS, PART_POSITIONS};
+use forge_plan::families::{Attend, AttentionTile, Epilogue, Family, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend};
+use forge_plan::{Kernel, Plan, describe};
+use forge_spec::{Activation, Format, Matrix};
 
-use crate::naming::{float, wrap};
+use crate::bindings::{cache_type, comment, declaration};
+use crate::naming::{float, packed_name, wrap};
 use crate::sources;
 
 macro_rules! msl {
@@ -45,8 +44,8 @@ pub struct FormatView {
 
 /// Parameters of an affine format.
 pub struct AffineView {
-    pub bits: u8,
-    pub group: u16,
+    pub bits: usize,
+    pub group: usize,
     pub bf16: bool,
 }
 
@@ -338,34 +337,14 @@ fn rope_tables(plan: &Plan) -> Vec<TableView> {
         .collect()
 }
 
-fn segments(family: &Family) -> &[Segment] {
-    match family {
-        Family::Gemv(gemv) => &gemv.segments,
-        Family::Gemm(gemm) => &gemm.segments,
-        _ => &[],
-    }
-}
-
-/// Name of a packed format in identifiers.
-fn weights_name(format: Format, bf16_scales: bool) -> String {
-    format_name(format) + if bf16_scales { "_bf16" } else { "" }
-}
-
 /// Packed formats in use, by name.
 fn formats(plan: &Plan) -> Vec<FormatView> {
-    let mut formats = BTreeSet::new();
-    for kernel in &plan.kernels {
-        formats.extend(segments(&kernel.family).iter().map(|s| (s.format, s.bf16_scales)));
-        match &kernel.family {
-            Family::Embed(embed) => _ = formats.insert((embed.format, embed.bf16_scales)),
-            Family::LayerInputs(inputs) => _ = formats.insert((inputs.format, inputs.bf16_scales)),
-            _ => {}
-        }
-    }
-    let view = |(format, bf16_scales)| FormatView {
-        name: weights_name(format, bf16_scales),
+    let formats: BTreeSet<Format> =
+        plan.kernels.iter().flat_map(|kernel| kernel.family.matrices()).map(|matrix| matrix.format).collect();
+    let view = |format| FormatView {
+        name: packed_name(format),
         affine: match format {
-            Format::Affine { bits, group } => Some(AffineView { bits, group, bf16: bf16_scales }),
+            Format::Affine { bits, group, bf16 } => Some(AffineView { bits, group, bf16 }),
             _ => None,
         },
     };
@@ -414,26 +393,16 @@ fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
 }
 
 fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
-    let params = kernel
-        .bindings
-        .iter()
-        .map(|b| ParamView {
-            declaration: match (b.constant, b.access.writes()) {
-                (true, _) => format!("constant {}& {}", b.element, b.name),
-                (false, false) => format!("device const {}* {}", b.element, b.name),
-                (false, true) => format!("device {}* {}", b.element, b.name),
-            },
-            shape: b.shape.clone(),
-        })
-        .collect();
-    let (comment, builtins, body) = match &kernel.family {
+    let params = kernel.bindings.iter();
+    let params = params.map(|b| ParamView { declaration: declaration(b), shape: comment(b, kernel) }).collect();
+    let (title, builtins, body) = match &kernel.family {
         Family::Embed(embed) => {
             let scaled = embed.next.is_some();
             let body = Body::Embed(EmbedView {
                 function: if scaled { "embed_scaled_row" } else { "embed_row" },
-                format: weights_name(embed.format, embed.bf16_scales),
-                vocab: embed.vocab,
-                hidden: embed.hidden,
+                format: packed_name(embed.table.format),
+                vocab: embed.table.rows,
+                hidden: embed.table.cols,
                 partials: embed.next.map_or_else(String::new, |next| format!(", {}", next.partials)),
                 scaled,
                 scale: float(embed.scale),
@@ -466,8 +435,8 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
             format!("the inputs of {} layers, {} elements each", inputs.layers, inputs.width),
             vec![GROUP2, SIMDGROUP, LANE],
             Body::LayerInputs(LayerInputsView {
-                format: weights_name(inputs.format, inputs.bf16_scales),
-                vocab: inputs.vocab,
+                format: packed_name(inputs.table.format),
+                vocab: inputs.table.rows,
                 layers: inputs.layers,
                 width: inputs.width,
                 eps: float(inputs.eps),
@@ -505,35 +474,35 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
             "puts the parts of the context together".to_owned(),
             vec![GROUP, SIMDGROUP, LANE],
             // Its threads are as many as it needs, whatever the parts had.
-            Body::AttentionCombine(AttentionView { simdgroups: kernel.threads as usize / 32, ..attention_view(a) }),
+            Body::AttentionCombine(AttentionView { simdgroups: a.simdgroups(), ..attention_view(a) }),
         ),
         Family::SampleBest(s) => (
             "the highest logit".to_owned(),
             vec![GROUP, THREAD, SIMDGROUP, LANE],
-            Body::SampleBest(SampleView { vocab: s.vocab, groups: s.groups }),
+            Body::SampleBest(SampleView { vocab: s.0.vocab, groups: s.0.groups }),
         ),
         Family::SampleCollect(s) => (
             "tokens that may be drawn".to_owned(),
             vec![GROUP, THREAD],
-            Body::SampleCollect(SampleView { vocab: s.vocab, groups: s.groups }),
+            Body::SampleCollect(SampleView { vocab: s.0.vocab, groups: s.0.groups }),
         ),
         Family::SampleDraw(s) => (
             "filters and draw".to_owned(),
             vec![THREAD, SIMDGROUP, LANE],
-            Body::SampleDraw(SampleView { vocab: s.vocab, groups: s.groups }),
+            Body::SampleDraw(SampleView { vocab: s.0.vocab, groups: s.0.groups }),
         ),
         Family::Gemv(gemv) => (gemv_comment(gemv), vec![GROUP, SIMDGROUP, LANE], Body::Gemv(gemv_view(gemv))),
         Family::Gemm(gemm) => (
-            format!("{}, a tile of 64 tokens and 64 rows per threadgroup", shapes(&gemm.segments, gemm.cols)),
+            format!("{}, a tile of 64 tokens and 64 rows per threadgroup", shapes(&gemm.matrices)),
             vec![GROUP2, THREAD, SIMDGROUP],
             Body::Gemm(gemm_view(gemm)),
         ),
     };
     KernelView {
         name: &kernel.name,
-        comment,
-        threads: kernel.threads,
-        shared: (kernel.threadgroup_bytes as usize).div_ceil(4),
+        comment: title,
+        threads: kernel.launch.threads,
+        shared: (kernel.launch.threadgroup_bytes as usize).div_ceil(4),
         shared_type: if matches!(body, Body::SampleBest(_) | Body::SampleDraw(_)) { "uint" } else { "float" },
         params,
         builtins,
@@ -541,10 +510,8 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
     }
 }
 
-fn shapes(segments: &[Segment], cols: usize) -> String {
-    let list: Vec<String> =
-        segments.iter().map(|s| format!("[{}, {cols}] {}", s.rows, format_name(s.format))).collect();
-    list.join(" and ")
+fn shapes(matrices: &[Matrix]) -> String {
+    matrices.iter().map(describe).collect::<Vec<_>>().join(" and ")
 }
 
 fn gemv_comment(gemv: &Gemv) -> String {
@@ -553,7 +520,7 @@ fn gemv_comment(gemv: &Gemv) -> String {
     let tokens = if gemv.tokens > 1 { format!(" for up to {} tokens", gemv.tokens) } else { String::new() };
     format!(
         "{}{tokens}: {} rows per simdgroup, {} simdgroups per threadgroup{split}",
-        shapes(&gemv.segments, gemv.cols),
+        shapes(&gemv.matrices),
         g.rows_per_simdgroup,
         g.simdgroups
     )
@@ -573,14 +540,14 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
     let per_simdgroup = if gated { nr / 2 } else { nr };
     let rows_per_group = per_simdgroup * g.simdgroups / g.split_k;
     let simdgroup = if g.split_k > 1 { format!("simdgroup / {}", g.split_k) } else { "simdgroup".to_owned() };
-    let groups = gemv.segment_groups();
-    let branches = !gated && gemv.segments.len() > 1;
-    let mut start_group = 0;
-    let segments = gemv.segments.iter().enumerate().map(|(i, s)| {
+    let groups = gemv.matrix_groups();
+    let branches = !gated && gemv.matrices.len() > 1;
+    let (mut start_group, mut first_row) = (0, 0);
+    let segments = gemv.matrices.iter().enumerate().map(|(i, s)| {
         let count = if branches { groups[i] } else { groups.iter().sum() };
-        let one_matrix = gated && gemv.segments.len() == 1;
+        let one_matrix = gated && gemv.matrices.len() == 1;
         let view = SegmentView {
-            format: weights_name(s.format, s.bf16_scales),
+            format: packed_name(s.format),
             weights: SEGMENT_NAMES[i],
             rows: s.rows,
             nr: if gated && !one_matrix { nr / 2 } else { nr },
@@ -588,10 +555,11 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
             acc_offset: if gated && i > 0 { format!(" + {}", gemv.tokens * nr / 2) } else { String::new() },
             start_group,
             end_group: start_group + count,
-            first_row: s.first_row,
-            end_row: s.first_row + s.rows,
+            first_row,
+            end_row: first_row + s.rows,
             guard: (if gated { gemv.rows / 2 } else { s.rows }) % rows_per_group != 0,
         };
+        first_row += s.rows;
         if branches {
             start_group += count;
         }
@@ -604,7 +572,7 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
     let many = gemv.tokens > 1;
     let results = nr * gemv.tokens;
     // Gate and up rows of one matrix lie together by token; of two matrices, all gate rows come first.
-    let (token_results, up_offset) = if gemv.segments.len() == 1 { (nr, nr / 2) } else { (nr / 2, results / 2) };
+    let (token_results, up_offset) = if gemv.matrices.len() == 1 { (nr, nr / 2) } else { (nr / 2, results / 2) };
     let sums = if needs_sums { g.simdgroups } else { 0 };
     let table = ((if g.split_k > 1 { g.simdgroups * results } else { 0 }) + sums).next_multiple_of(4);
     GemvView {
@@ -656,14 +624,14 @@ const SPLIT_PART: [&str; 6] =
 
 fn gemm_view(gemm: &Gemm) -> GemmView {
     let gated = matches!(gemm.epilogue, Epilogue::Gated(_));
-    let branches = !gated && gemm.segments.len() > 1;
-    let tiles = gemm.segment_tiles();
-    let mut start_group = 0;
+    let branches = !gated && gemm.matrices.len() > 1;
+    let tiles = gemm.matrix_tiles();
+    let (mut start_group, mut first_row) = (0, 0);
     let mut segments = Vec::new();
-    for (i, s) in gemm.segments.iter().enumerate() {
+    for (i, s) in gemm.matrices.iter().enumerate() {
         let count = if branches { tiles[i] } else { 0 };
         segments.push(SegmentView {
-            format: weights_name(s.format, s.bf16_scales),
+            format: packed_name(s.format),
             weights: SEGMENT_NAMES[i],
             rows: s.rows,
             nr: 0,
@@ -671,14 +639,15 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
             acc_offset: String::new(),
             start_group,
             end_group: start_group + count,
-            first_row: s.first_row,
-            end_row: s.first_row + s.rows,
+            first_row,
+            end_row: first_row + s.rows,
             guard: false,
         });
+        first_row += s.rows;
         start_group += count;
     }
     // Where gate and up differ in format they are two matrices.
-    let second = if gated { gemm.segments.len() - 1 } else { 0 };
+    let second = if gated { gemm.matrices.len() - 1 } else { 0 };
     GemmView {
         operand: if gemm.half_tiles { "half" } else { "float" },
         rows: gemm.rows,
@@ -688,10 +657,10 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
         branches,
         bias: gemm.bias,
         bias_split: if gated { gemm.rows / 2 } else { 0 },
-        format: weights_name(gemm.segments[0].format, gemm.segments[0].bf16_scales),
-        second_format: weights_name(gemm.segments[second].format, gemm.segments[second].bf16_scales),
+        format: packed_name(gemm.matrices[0].format),
+        second_format: packed_name(gemm.matrices[second].format),
         second: SEGMENT_NAMES[second],
-        matrix_rows: gemm.segments[0].rows,
+        matrix_rows: gemm.matrices[0].rows,
         half: if gated { gemm.rows / 2 } else { 0 },
         offset: if gated && second == 0 { gemm.rows / 2 } else { 0 },
         segments,
@@ -708,10 +677,10 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
     let (q, kv) = (rope.heads, rope.kv_heads);
     let norm = |norm: Option<HeadNorm>, heads: usize, first_head: usize, gamma: &'static str| {
         norm.map(|norm| RopeNorm {
-            across: norm.across_heads,
-            count: if norm.across_heads { heads * rope.head_dim } else { rope.head_dim },
+            across: norm.norm.across_heads,
+            count: if norm.norm.across_heads { heads * rope.head_dim } else { rope.head_dim },
             start: first_head * rope.head_dim,
-            eps: float(norm.eps),
+            eps: float(norm.norm.eps),
             gamma: if norm.gamma { gamma } else { "" },
         })
     };
@@ -749,7 +718,7 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
         width: rope.width(),
         head_dim: rope.head_dim,
         slot: rope.wrap.map_or_else(|| "position".to_owned(), |wrap| format!("position % {wrap}")),
-        kv: rope.kv.msl(),
+        kv: cache_type(rope.kv),
         rotary: rope.rope.as_ref().map_or(0, |r| r.rotary_dim),
         interleaved: rope.rope.as_ref().is_some_and(|r| r.pairing == RopePairing::Interleaved),
         table: rope.table.map_or_else(String::new, |table| table_name(plan, table)),
@@ -758,8 +727,9 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
     }
 }
 
-fn attention_view(attention: &AttentionKernel) -> AttentionView {
-    let g = decode_geometry(attention.heads, attention.kv_heads, attention.head_dim);
+fn attention_view(attention: &Attend) -> AttentionView {
+    let g = attention.geometry();
+    let tile = AttentionTile(attention.clone());
     AttentionView {
         heads: attention.heads,
         kv_heads: attention.kv_heads,
@@ -768,8 +738,8 @@ fn attention_view(attention: &AttentionKernel) -> AttentionView {
         wrap: attention.wrap.unwrap_or(0),
         scale: float(attention.attention.scale),
         softcap: float(attention.attention.softcap.unwrap_or(0.0)),
-        operand: if attention.operand_bytes() == 2 { "half" } else { "float" },
-        keys: attention.tile_keys(),
+        operand: if tile.half_operands() { "half" } else { "float" },
+        keys: tile.keys(),
         heads_shared: g.heads_shared,
         simdgroups: g.simdgroups,
         steps: g.steps,

@@ -2,10 +2,10 @@
 
 use askama::Template;
 use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
-use forge_plan::kernel::FEW_TOKENS;
+use forge_plan::families::FEW_TOKENS;
 use forge_plan::memory;
 use forge_plan::plan::{Arg, Choice, Dim, Step, When};
-use forge_plan::{Family, KvFormat, Plan};
+use forge_plan::{CacheType, Family, Plan};
 
 use crate::naming::{constant, grouped, variant, wrap};
 
@@ -170,8 +170,8 @@ impl<'a> ModelFile<'a> {
             kv_bytes_per_token: grouped(memory::kv_bytes_per_token(plan)),
             activation_bytes: grouped(memory::activation_bytes(plan) + memory::windowed_bytes(plan)),
             kv: match plan.kv {
-                KvFormat::F16 => "f16",
-                KvFormat::F32 => "f32",
+                CacheType::F16 => "f16",
+                CacheType::F32 => "f32",
             },
             decode_dispatches: decode_dispatches(plan),
             kernels: plan
@@ -180,8 +180,8 @@ impl<'a> ModelFile<'a> {
                 .map(|k| KernelRow {
                     constant: constant(&k.name),
                     name: &k.name,
-                    threads: k.threads,
-                    threadgroup_bytes: k.threadgroup_bytes,
+                    threads: k.launch.threads,
+                    threadgroup_bytes: k.launch.threadgroup_bytes,
                 })
                 .collect(),
             tables: plan
@@ -246,7 +246,7 @@ pub fn decode_dispatches(plan: &Plan) -> usize {
 fn sample_groups(plan: &Plan) -> usize {
     plan.kernels
         .iter()
-        .find_map(|k| if let Family::SampleBest(s) = k.family { Some(s.groups) } else { None })
+        .find_map(|k| if let Family::SampleBest(s) = &k.family { Some(s.0.groups) } else { None })
         .unwrap_or(1)
 }
 
@@ -375,12 +375,19 @@ fn call(plan: &Plan, step: &Step, pad: &str, rows: &str) -> String {
         Choice::Fixed(id) => format!("kernel::{}", constant(&plan.kernels[id].name)),
         Choice::PerLayer(table) => format!("{}[i]", plan.tables[table].name),
     };
-    let grid = |grid: &[Dim; 3]| format!("[{}]", grid.iter().map(dim).collect::<Vec<_>>().join(", "));
+    let grid = |choice: Choice| {
+        let id = match choice {
+            Choice::Fixed(id) => id,
+            // Kernels of one table have one grid.
+            Choice::PerLayer(table) => plan.tables[table].kernels[0],
+        };
+        format!("[{}]", plan.kernels[id].launch.grid.map(|axis| dim(axis, rows)).join(", "))
+    };
     let (kernel, grid) = match step.few {
-        None => (format!("k({})", kernel(step.kernel)), grid(&step.grid)),
+        None => (format!("k({})", kernel(step.kernel)), grid(step.kernel)),
         Some(few) => (
-            format!("k(by_rows(rows, {}, {}))", kernel(few.kernel), kernel(step.kernel)),
-            format!("by_rows(rows, {}, {})", grid(&few.grid), grid(&step.grid)),
+            format!("k(by_rows(rows, {}, {}))", kernel(few), kernel(step.kernel)),
+            format!("by_rows(rows, {}, {})", grid(few), grid(step.kernel)),
         ),
     };
     let args: Vec<String> = step.args.iter().map(|arg| argument(arg, rows)).collect();
@@ -414,11 +421,11 @@ fn argument(arg: &Arg, rows: &str) -> String {
     }
 }
 
-fn dim(dim: &Dim) -> String {
+fn dim(dim: Dim, rows: &str) -> String {
     match dim {
         Dim::Const(n) => n.to_string(),
-        Dim::Rows => "rows".into(),
-        Dim::RowTiles(n) => format!("rows.div_ceil({n})"),
+        Dim::Rows => rows.into(),
+        Dim::RowTiles(n) => format!("{rows}.div_ceil({n})"),
         Dim::Parts => "parts".into(),
     }
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use forge_frontend::graph::{Activation, Attention, Block, Node, Op, Rope, SlotId, StateSlotId, ValueId};
 
 use crate::PlanError;
-use crate::kernel::HeadNorm;
+use crate::families::HeadNorm;
 use crate::roles;
 
 /// A block as fused steps.
@@ -190,7 +190,8 @@ impl Fuser<'_> {
     fn run(mut self) -> std::result::Result<FusedBlock, PlanError> {
         let mut ops = Vec::new();
         let mut stream = 0;
-        let mut normed: HashMap<ValueId, Norm> = HashMap::new();
+        // Norms of the residual stream, and which value the stream was then.
+        let mut normed: HashMap<ValueId, (ValueId, Norm)> = HashMap::new();
         let mut layer_inputs = self.block.layer_inputs.map(|value| self.layer_inputs(value)).transpose()?;
         for index in 0..self.block.nodes.len() {
             if self.done[index] {
@@ -202,12 +203,14 @@ impl Fuser<'_> {
                     ops.push(Fused::Embed { table: *table, scale: *scale });
                 }
                 Op::RmsNorm { gamma, eps } if node.inputs[0] == stream => {
-                    normed.insert(self.output(node)?, Norm { gamma: *gamma, eps: *eps });
+                    normed.insert(self.output(node)?, (stream, Norm { gamma: *gamma, eps: *eps }));
                 }
                 Op::Linear { .. } => {
                     let input = node.inputs[0];
                     let source = match (normed.get(&input), self.buffers.get(&input)) {
-                        (Some(norm), _) => Input::Stream(Some(*norm)),
+                        (Some((of, norm)), _) if *of == stream => Input::Stream(Some(*norm)),
+                        // Only the stream as it is now has a buffer.
+                        (Some(_), _) => return Err(self.unsupported("a projection of an earlier residual stream")),
                         (None, Some((buffer, 0))) => Input::Buffer(buffer.clone()),
                         (None, None) if input == stream => Input::Stream(None),
                         _ => return Err(self.unsupported("the input of a projection")),
@@ -428,11 +431,13 @@ impl Fuser<'_> {
                     rope = Some(by.clone());
                 }
                 Op::HeadNorm { gamma, eps, .. } if norm.is_none() => {
-                    let kind = HeadNorm { eps: *eps, gamma: gamma.is_some(), across_heads: false };
+                    let norm_of = forge_spec::HeadNorm { eps: *eps, across_heads: false };
+                    let kind = HeadNorm { norm: norm_of, gamma: gamma.is_some() };
                     norm = Some((kind, *gamma));
                 }
                 Op::RmsNorm { gamma, eps } if norm.is_none() => {
-                    let kind = HeadNorm { eps: *eps, gamma: true, across_heads: true };
+                    let norm_of = forge_spec::HeadNorm { eps: *eps, across_heads: true };
+                    let kind = HeadNorm { norm: norm_of, gamma: true };
                     norm = Some((kind, Some(*gamma)));
                 }
                 other => return Err(self.unsupported(&format!("{other:?} before attention"))),

@@ -1,41 +1,11 @@
-//! The plan's own types and the entry point.
+//! What a plan is made of: types alone.
 
-use forge_frontend::Graph;
 use forge_frontend::ModelConfig;
+pub use forge_spec::{CacheType, Dim};
 
-use crate::error::PlanError;
-use crate::fuse::fuse;
 use crate::geometry::Geometries;
 use crate::kernel::{Kernel, KernelId};
 use crate::pack::PackPlan;
-use crate::schedule::Scheduler;
-
-/// Storage of keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum KvFormat {
-    /// Half precision.
-    #[default]
-    F16,
-    /// Single precision.
-    F32,
-}
-
-impl KvFormat {
-    /// Bytes of one element.
-    pub fn bytes(self) -> usize {
-        match self {
-            KvFormat::F16 => 2,
-            KvFormat::F32 => 4,
-        }
-    }
-    /// The MSL type.
-    pub fn msl(self) -> &'static str {
-        match self {
-            KvFormat::F16 => "half",
-            KvFormat::F32 => "float",
-        }
-    }
-}
 
 /// What the user chooses.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +13,7 @@ pub struct PlanOptions {
     /// Largest context in tokens; the graph's default unless given.
     pub context: Option<usize>,
     /// Storage of keys and values.
-    pub kv: KvFormat,
+    pub kv: CacheType,
     /// Geometries of matrix-vector products that go before the table's.
     pub geometries: Geometries,
 }
@@ -54,7 +24,7 @@ pub struct Plan {
     /// The model's sizes.
     pub config: ModelConfig,
     /// Storage of keys and values.
-    pub kv: KvFormat,
+    pub kv: CacheType,
     /// Largest context, tokens.
     pub context: usize,
     /// Most tokens in one prefill tile.
@@ -168,6 +138,13 @@ pub struct Schedule {
     pub sample: Vec<Step>,
 }
 
+impl Schedule {
+    /// Every step, each block's once.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.embed.iter().chain(self.blocks.iter().flatten()).chain(&self.head).chain(&self.sample)
+    }
+}
+
 /// One dispatch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -175,30 +152,29 @@ pub struct Step {
     pub kernel: Choice,
     /// Arguments in binding order.
     pub args: Vec<Arg>,
-    /// Threadgroups.
-    pub grid: [Dim; 3],
     /// Whether an encoder barrier precedes it.
     pub barrier: bool,
     /// When it runs.
     pub when: When,
-    /// Prefill: what runs instead when the tile has few tokens, with the same arguments.
-    pub few: Option<Few>,
+    /// Prefill: the kernel that runs instead when the tile has few tokens, with the same arguments.
+    pub few: Option<Choice>,
 }
 
 impl Step {
     /// A step that always runs, in one way, without a barrier yet.
-    pub(crate) fn new(kernel: Choice, args: Vec<Arg>, grid: [Dim; 3]) -> Self {
-        Self { kernel, args, grid, barrier: false, when: When::Always, few: None }
+    pub(crate) fn new(kernel: Choice, args: Vec<Arg>) -> Self {
+        Self { kernel, args, barrier: false, when: When::Always, few: None }
     }
-}
 
-/// The variant of a step for up to [`FEW_TOKENS`](crate::kernel::FEW_TOKENS) tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Few {
-    /// Which kernel.
-    pub kernel: Choice,
-    /// Threadgroups.
-    pub grid: [Dim; 3],
+    /// Every kernel that it may run.
+    pub fn kernels<'a>(&self, tables: &'a [KernelTable]) -> impl Iterator<Item = KernelId> + use<'a> {
+        let of = |choice: Choice| match choice {
+            Choice::Fixed(id) => vec![id],
+            Choice::PerLayer(table) => tables[table].kernels.clone(),
+        };
+        let few = self.few.map_or_else(Vec::new, of);
+        of(self.kernel).into_iter().chain(few)
+    }
 }
 
 /// When a step runs: decode attention has one step for short contexts and two for long ones.
@@ -254,33 +230,4 @@ pub enum Arg {
     Sampler(&'static str),
     /// Where the host reads the chosen token.
     Chosen,
-}
-
-/// Threadgroups along one axis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dim {
-    /// Known at generation.
-    Const(usize),
-    /// Rows of the step.
-    Rows,
-    /// Rows of the step, that many at once.
-    RowTiles(usize),
-    /// Parts of the context.
-    Parts,
-}
-
-/// Plans a graph.
-///
-/// # Errors
-/// [`PlanError`] names the block, role or option that has no plan.
-pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan, PlanError> {
-    let trained = graph.config.trained_context;
-    let context = options.context.unwrap_or(graph.default_context());
-    if context > trained || context == 0 {
-        return Err(PlanError::Context { asked: context, trained });
-    }
-    let embed = fuse(&graph.embed.block)?;
-    let head = fuse(&graph.head.block)?;
-    let blocks = graph.blocks.iter().map(fuse).collect::<Result<Vec<_>, _>>()?;
-    Scheduler::new(graph, context, options).run(&embed, &blocks, &head)
 }

@@ -9,14 +9,19 @@ use forge_frontend::Graph;
 use forge_frontend::graph::{Block, Layer, SlotId, Source, Stage, WeightId};
 
 use crate::error::PlanError;
+use crate::families::{
+    Attend, AttentionCombine, AttentionDecode, AttentionPart, AttentionTile, Embed, Epilogue, FEW_TOKENS, Family, Gemm,
+    Gemv, LayerInputs, NextNorm, NormScale, PostNorm, ROW_ELEMENTS, RmsNorm, RopeAppend, Sample, SampleBest,
+    SampleCollect, SampleDraw,
+};
 use crate::fuse::{
     AttentionStep, Fused, FusedBlock, Input, LAYER_INPUTS, LayerInputsStep, Matrix, Norm, Projection,
     Result as Outcome, RopeStep,
 };
 use crate::geometry::{Geometries, Geometry, Shape, gemv_geometry};
-use crate::kernel::*;
-use crate::kernels::{Kernels, ROPE_HEADS, ROW_ELEMENTS, format_name};
+use crate::kernel::{KernelId, Kernels};
 use crate::pack::{PackPart, PackPlan, PackedTensor};
+use crate::packed::{format_name, packed};
 use crate::plan::*;
 use crate::{attention, barriers, roles};
 
@@ -30,8 +35,6 @@ const PREFILL_WORK: usize = 250_000_000_000;
 const HALF_TILE_WIDTH: usize = 256;
 /// Inputs below this are safe in half, whose largest number is 65 504.
 const HALF_TILE_RANGE: f32 = 60_000.0;
-/// Rows of one threadgroup of prefill attention.
-const ATTENTION_ROWS: usize = 32;
 /// Tokens that one threadgroup of the sampler looks at, where the vocabulary is small.
 const SAMPLE_SHARE: usize = 1024;
 /// Most threadgroups that share the vocabulary.
@@ -61,7 +64,7 @@ impl Owners<'_> {
 pub(crate) struct Scheduler<'a> {
     graph: &'a Graph,
     context: usize,
-    kv: KvFormat,
+    kv: CacheType,
     geometries: &'a Geometries,
     tile: usize,
     partials: usize,
@@ -121,6 +124,12 @@ impl<'a> Scheduler<'a> {
             prefill.blocks.push(self.steps(block, owner, false)?);
         }
         prefill.head = self.steps(head, &head_owner, false)?;
+        for step in [&decode, &prefill].into_iter().flat_map(Schedule::steps) {
+            for id in step.kernels(&self.tables) {
+                let kernel = &self.kernels.list[id];
+                assert_eq!(step.args.len(), kernel.bindings.len(), "arguments of {}: {:?}", kernel.name, step.args);
+            }
+        }
         let order: Vec<usize> = graph.layers.iter().map(|layer| layer.block).collect();
         barriers::place(&mut decode, &order, &self.kernels.list, &self.tables);
         barriers::place(&mut prefill, &order, &self.kernels.list, &self.tables);
@@ -288,8 +297,8 @@ impl<'a> Scheduler<'a> {
         self.field(owner, &role, &[Some(slot)], &[length], true)
     }
 
-    /// The format of a matrix, and whether its affine scales are bfloats.
-    fn check_format(&self, id: WeightId) -> Result<(Format, bool), PlanError> {
+    /// `rows` rows of matrix `id`, packed.
+    fn matrix(&self, id: WeightId, rows: usize) -> Result<forge_spec::Matrix, PlanError> {
         let weight = &self.graph.weights[id];
         if !weight.cols.is_multiple_of(4) {
             return Err(PlanError::Width { role: weight.role.clone(), cols: weight.cols, multiple: 4 });
@@ -301,7 +310,7 @@ impl<'a> Scheduler<'a> {
             }
             _ => false,
         };
-        Ok((weight.format, bf16_scales))
+        Ok(forge_spec::Matrix { format: packed(weight.format, bf16_scales), rows, cols: weight.cols })
     }
 
     /// The gamma of the norm that reads the residual stream after operation `index`.
@@ -329,39 +338,33 @@ impl<'a> Scheduler<'a> {
 
     fn embed(&mut self, owner: &Owners<'_>, table: SlotId, scale: f32, decode: bool) -> Result<Step, PlanError> {
         let id = owner.weight(0, table);
-        let (format, bf16_scales) = self.check_format(id)?;
-        let (vocab, hidden) = (self.graph.weights[id].rows, self.graph.weights[id].cols);
+        let table_matrix = self.matrix(id, self.graph.weights[id].rows)?;
+        let (vocab, hidden) = (table_matrix.rows, table_matrix.cols);
         let weights = self.field(owner, "token_embd", &[Some(table)], &[vocab], false);
         let role = if decode { "embed" } else { "embed_tile" };
         let next = self.next(decode);
-        let kernel = self.kernels.add(role, Family::Embed(Embed { format, bf16_scales, vocab, hidden, scale, next }));
+        let kernel = self.kernels.add(role, Embed { table: table_matrix, scale, next });
         let mut args = vec![weights, Arg::Tokens, self.buffer(decode, "x", hidden)];
         self.next_args(decode, Arg::NextGamma, &mut args);
-        Ok(Step::new(
-            Choice::Fixed(kernel),
-            args,
-            [Dim::Const(hidden.div_ceil(ROW_ELEMENTS)), rows(decode), Dim::Const(1)],
-        ))
+        Ok(Step::new(Choice::Fixed(kernel), args))
     }
 
     fn layer_inputs(&mut self, owner: &Owners<'_>, step: &LayerInputsStep, decode: bool) -> Result<Step, PlanError> {
         let id = owner.weight(0, step.table);
-        let (format, bf16_scales) = self.check_format(id)?;
-        let (vocab, all) = (self.graph.weights[id].rows, step.layers * step.width);
+        let table = self.matrix(id, self.graph.weights[id].rows)?;
+        let (vocab, all) = (table.rows, step.layers * step.width);
         if !step.width.is_multiple_of(4) {
             let role = self.graph.weights[id].role.clone();
             return Err(PlanError::Width { role, cols: step.width, multiple: 4 });
         }
-        let family = Family::LayerInputs(LayerInputs {
-            format,
-            bf16_scales,
-            vocab,
+        let family = LayerInputs {
+            table,
             layers: step.layers,
             width: step.width,
             eps: step.norm.eps,
             scale: step.scale,
             factor: step.factor,
-        });
+        };
         let kernel = self.kernels.add(LAYER_INPUTS, family);
         let role = self.role(owner, step.table);
         let args = vec![
@@ -372,11 +375,7 @@ impl<'a> Scheduler<'a> {
             self.buffer(decode, LAYER_INPUTS, all),
             Arg::Params,
         ];
-        Ok(Step::new(
-            Choice::Fixed(kernel),
-            args,
-            [Dim::Const(step.layers.div_ceil(ROPE_HEADS)), rows(decode), Dim::Const(1)],
-        ))
+        Ok(Step::new(Choice::Fixed(kernel), args))
     }
 
     /// Runs of matrices that have one format in every layer, so that they can be stacked.
@@ -473,35 +472,28 @@ impl<'a> Scheduler<'a> {
         }
         let (mut choices, mut few) = (Vec::new(), Vec::new());
         for layer in 0..owner.count() {
-            let mut segments = Vec::new();
-            let mut first_row = 0;
+            let mut matrices = Vec::new();
             for group in &groups {
-                let (format, bf16_scales) = self.check_format(owner.weight(layer, group[0].weight))?;
-                let rows: usize = group.iter().map(|m| m.rows).sum();
-                segments.push(Segment { format, rows, first_row, bf16_scales });
-                first_row += rows;
+                let rows = group.iter().map(|m| m.rows).sum();
+                matrices.push(self.matrix(owner.weight(layer, group[0].weight), rows)?);
             }
-            let gemv = |segments: Vec<Segment>, geometry, tokens| {
-                Family::Gemv(Gemv { segments, rows, cols: p.cols, shape, geometry, norm, bias, epilogue, tokens })
+            let gemv = |matrices: Vec<forge_spec::Matrix>, geometry, tokens| {
+                Family::Gemv(Gemv { matrices, rows, cols: p.cols, shape, geometry, norm, bias, epilogue, tokens })
             };
             if decode {
-                choices.push(self.kernels.add(&p.name, gemv(segments, geometry, 1)));
+                choices.push(self.kernels.add(&p.name, gemv(matrices, geometry, 1)));
                 continue;
             }
-            let half_tiles = self.half_tiles(owner, p, layer, &segments);
-            let gemm = Gemm { segments: segments.clone(), rows, cols: p.cols, half_tiles, bias, epilogue };
-            choices.push(self.kernels.add(&format!("{}_tile", p.name), Family::Gemm(gemm)));
-            let family = gemv(segments, geometry.for_few_tokens(), FEW_TOKENS);
+            let half_tiles = self.half_tiles(owner, p, layer, &matrices);
+            let gemm = Gemm { matrices: matrices.clone(), rows, cols: p.cols, half_tiles, bias, epilogue };
+            choices.push(self.kernels.add(&format!("{}_tile", p.name), gemm));
+            let family = gemv(matrices, geometry.for_few_tokens(), FEW_TOKENS);
             few.push(self.kernels.add(&format!("{}_few", p.name), family));
         }
         let path = if decode { "" } else { "_tile" };
         let kernel = self.choose(block, owner, &format!("{}{path}", p.name), &choices);
-        let grid = self.projection_grid(kernel);
-        let few = (!decode).then(|| {
-            let kernel = self.choose(block, owner, &format!("{}_few", p.name), &few);
-            Few { kernel, grid: self.projection_grid(kernel) }
-        });
-        steps.push(Step { few, ..Step::new(kernel, args, grid) });
+        let few = (!decode).then(|| self.choose(block, owner, &format!("{}_few", p.name), &few));
+        steps.push(Step { few, ..Step::new(kernel, args) });
         if let Some((norm, factor, scale)) = post {
             steps.push(self.post_norm(owner, (norm, factor, scale), partials, next_gamma));
         }
@@ -526,12 +518,13 @@ impl<'a> Scheduler<'a> {
     /// Whether the tiles of a projection may hold half operands: its weights have no more range than that, its input
     /// cannot leave the half range (a norm bounds it by sqrt(width) times the largest gamma), and it is wide enough for
     /// the tiles to matter.
-    fn half_tiles(&self, owner: &Owners<'_>, p: &Projection, layer: usize, segments: &[Segment]) -> bool {
-        let wide_range = |s: &Segment| matches!(s.format, Format::F32 | Format::BF16);
+    fn half_tiles(&self, owner: &Owners<'_>, p: &Projection, layer: usize, matrices: &[forge_spec::Matrix]) -> bool {
+        let wide_range =
+            |m: &forge_spec::Matrix| matches!(m.format, forge_spec::Format::F32 | forge_spec::Format::BF16);
         let Input::Stream(Some(norm)) = &p.input else { return false };
         let gamma = self.graph.weights[owner.weight(layer, norm.gamma)].max_abs;
         let bound = gamma.map_or(f32::INFINITY, |gamma| gamma * (p.cols as f32).sqrt());
-        p.cols >= HALF_TILE_WIDTH && bound < HALF_TILE_RANGE && !segments.iter().any(wide_range)
+        p.cols >= HALF_TILE_WIDTH && bound < HALF_TILE_RANGE && !matrices.iter().any(wide_range)
     }
 
     fn role(&self, owner: &Owners<'_>, slot: SlotId) -> &'a str {
@@ -560,24 +553,12 @@ impl<'a> Scheduler<'a> {
         Choice::PerLayer(self.tables.len() - 1)
     }
 
-    fn projection_grid(&self, kernel: Choice) -> [Dim; 3] {
-        let id = match kernel {
-            Choice::Fixed(id) => id,
-            Choice::PerLayer(table) => self.tables[table].kernels[0],
-        };
-        match &self.kernels.list[id].family {
-            Family::Gemm(gemm) => [Dim::Const(gemm.row_tiles()), Dim::RowTiles(GEMM_TOKENS), Dim::Const(1)],
-            Family::Gemv(gemv) => [Dim::Const(gemv.threadgroups()), Dim::Const(1), Dim::Const(1)],
-            _ => [Dim::Const(1); 3],
-        }
-    }
-
     fn row_norm(&mut self, owner: &Owners<'_>, norm: Norm) -> Step {
         let width = self.graph.config.hidden_size;
         let gamma = self.vector(owner, norm.gamma);
-        let kernel = self.kernels.add("rms_norm_tile", Family::RmsNorm(RmsNorm { width, eps: norm.eps }));
+        let kernel = self.kernels.add("rms_norm_tile", RmsNorm { width, eps: norm.eps });
         let args = vec![self.buffer(false, "x", width), gamma, self.buffer(false, "normed", width)];
-        Step::new(Choice::Fixed(kernel), args, [Dim::Rows, Dim::Const(1), Dim::Const(1)])
+        Step::new(Choice::Fixed(kernel), args)
     }
 
     fn post_norm(
@@ -592,7 +573,7 @@ impl<'a> Scheduler<'a> {
         let scaled = scale.is_some();
         let family = PostNorm { width, eps: norm.eps, factor, scaled, partials, next: self.next(decode) };
         let role = if decode { "post_norm" } else { "post_norm_tile" };
-        let kernel = self.kernels.add(role, Family::PostNorm(family));
+        let kernel = self.kernels.add(role, family);
         let mut args = vec![self.buffer(decode, "projected", width)];
         if let Some(partials) = partials {
             args.push(self.buffer(true, "projected_sums", partials));
@@ -601,8 +582,7 @@ impl<'a> Scheduler<'a> {
         args.extend(scale.map(|scale| self.vector(owner, scale)));
         args.push(self.buffer(decode, "x", width));
         self.next_args(decode, next_gamma, &mut args);
-        let groups = if decode { Dim::Const(width.div_ceil(ROW_ELEMENTS)) } else { Dim::Const(1) };
-        Step::new(Choice::Fixed(kernel), args, [groups, rows(decode), Dim::Const(1)])
+        Step::new(Choice::Fixed(kernel), args)
     }
 
     fn rope(&mut self, owner: &Owners<'_>, step: &RopeStep, decode: bool) -> Step {
@@ -629,7 +609,7 @@ impl<'a> Scheduler<'a> {
             wrap,
         };
         let width = family.width();
-        let kernel = self.kernels.add("rope_append", Family::RopeAppend(family));
+        let kernel = self.kernels.add("rope_append", family);
         let mut args =
             vec![self.buffer(decode, &step.buffer, width), self.buffer(decode, "q", step.heads * step.head_dim)];
         if step.kv_heads > 0 {
@@ -642,14 +622,13 @@ impl<'a> Scheduler<'a> {
             }
         }
         args.push(Arg::Params);
-        let groups = (step.heads + 2 * step.kv_heads).div_ceil(ROPE_HEADS);
-        Step::new(Choice::Fixed(kernel), args, [Dim::Const(groups), rows(decode), Dim::Const(1)])
+        Step::new(Choice::Fixed(kernel), args)
     }
 
     fn attention(&mut self, owner: &Owners<'_>, step: &AttentionStep, decode: bool, steps: &mut Vec<Step>) {
         let spec = self.spec(owner, step.state);
         let width = step.heads * step.head_dim;
-        let kernel = AttentionKernel {
+        let kernel = Attend {
             heads: step.heads,
             kv_heads: spec.kv_heads,
             head_dim: step.head_dim,
@@ -657,33 +636,27 @@ impl<'a> Scheduler<'a> {
             kv: self.kv,
             wrap: self.wrap(owner, step.state),
         };
-        let mut add = |role: &str, family: Family, result: Arg, grid: [Dim; 3], when: When, this: &mut Self| {
+        let mut add = |role: &str, family: Family, result: Arg, when: When, this: &mut Self| {
             let id = this.kernels.add(role, family);
             let cache = [Arg::Keys(step.state), Arg::Values(step.state)];
             let q = this.buffer(decode, "q", width);
             let args = [q].into_iter().chain(cache).chain([result, Arg::Params]).collect();
-            steps.push(Step { when, ..Step::new(Choice::Fixed(id), args, grid) });
+            steps.push(Step { when, ..Step::new(Choice::Fixed(id), args) });
         };
-        let one = Dim::Const(1);
         if !decode {
             let y = self.buffer(false, "attn", width);
-            let grid = [Dim::RowTiles(ATTENTION_ROWS), Dim::Const(step.heads), one];
-            add("attention_tile", Family::AttentionTile(kernel), y, grid, When::Always, self);
+            add("attention_tile", AttentionTile(kernel).into(), y, When::Always, self);
             return;
         }
-        let geometry = attention::decode_geometry(step.heads, spec.kv_heads, step.head_dim);
-        let groups = Dim::Const(step.heads / geometry.heads_shared);
         let y = self.buffer(true, "attn", width);
-        let splits = attention::parts(self.context.min(step.attention.window.unwrap_or(usize::MAX))) > 1;
+        let splits = kernel.splits(self.context);
         let when = if splits { When::OnePart } else { When::Always };
-        add("attention", Family::AttentionDecode(kernel.clone()), y.clone(), [groups, one, one], when, self);
+        add("attention", AttentionDecode(kernel.clone()).into(), y.clone(), when, self);
         if splits {
             let parts = self.buffer(true, "attn_parts", attention::MAX_PARTS * kernel.part_floats());
-            let family = Family::AttentionPart(kernel.clone());
-            add("attention_part", family, parts.clone(), [groups, Dim::Parts, one], When::Split, self);
-            let id = self.kernels.add("attention_combine", Family::AttentionCombine(kernel));
-            let grid = [Dim::Const(step.heads), one, one];
-            steps.push(Step { when: When::Split, ..Step::new(Choice::Fixed(id), vec![parts, y, Arg::Params], grid) });
+            add("attention_part", AttentionPart(kernel.clone()).into(), parts.clone(), When::Split, self);
+            let id = self.kernels.add("attention_combine", AttentionCombine(kernel));
+            steps.push(Step { when: When::Split, ..Step::new(Choice::Fixed(id), vec![parts, y, Arg::Params]) });
         }
     }
 
@@ -696,30 +669,21 @@ impl<'a> Scheduler<'a> {
         let steps = [
             (
                 "sample_best",
-                Family::SampleBest(sample),
+                Family::from(SampleBest(sample)),
                 vec![Arg::Logits, seen.clone(), best.clone(), count.clone(), Arg::Params],
-                sample.groups,
             ),
             (
                 "sample_collect",
-                Family::SampleCollect(sample),
+                SampleCollect(sample).into(),
                 vec![Arg::Logits, seen.clone(), best.clone(), count.clone(), candidates.clone(), Arg::Params],
-                sample.groups,
             ),
             (
                 "sample_draw",
-                Family::SampleDraw(sample),
+                SampleDraw(sample).into(),
                 vec![best, count, candidates, seen, Arg::Sampler("next_token"), Arg::Chosen, Arg::Params],
-                1,
             ),
         ];
-        let step = |(name, family, args, groups)| {
-            Step::new(
-                Choice::Fixed(self.kernels.add(name, family)),
-                args,
-                [Dim::Const(groups), Dim::Const(1), Dim::Const(1)],
-            )
-        };
+        let step = |(name, family, args)| Step::new(Choice::Fixed(self.kernels.add(name, family)), args);
         steps.map(step).into()
     }
 
@@ -733,11 +697,6 @@ impl<'a> Scheduler<'a> {
     fn wrap(&self, owner: &Owners<'_>, slot: usize) -> Option<usize> {
         capacity(self.spec(owner, slot).window, self.tile, self.context)
     }
-}
-
-/// One threadgroup per row: decode has one.
-fn rows(decode: bool) -> Dim {
-    if decode { Dim::Const(1) } else { Dim::Rows }
 }
 
 /// Positions that a windowed cache keeps: the window, and what a tile appends before its first row reads.
