@@ -17,7 +17,8 @@ use sha2::{Digest, Sha256};
 use crate::cli::{GenArgs, Kv, warn};
 use crate::output::{PackedWeights, Report, Staging, Target, hex};
 use crate::tuning::Tuning;
-use crate::{Error, interrupt, progress, quantize, units, warnings};
+use crate::warnings::{edited, warnings};
+use crate::{Error, interrupt, progress, quantize, units};
 
 /// Name of the packed weights in a project.
 const WEIGHTS: &str = "weights.safetensors";
@@ -53,11 +54,7 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
     let project = render(&plan, &checkpoint.graph, &checkpoint.assets, &options)?;
     let (report, quantization) = write(args, &target, &checkpoint, &plan, &project, &header, &kept)?;
     for (file, copy) in &report.edited {
-        warn(&format!(
-            "{}: was edited by hand and is replaced; your version is {}",
-            args.output.join(file).display(),
-            args.output.join(copy).display()
-        ));
+        warn(&edited(&args.output, file, copy));
     }
     if !args.quiet {
         if let Some(table) = quantization {

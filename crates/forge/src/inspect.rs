@@ -10,7 +10,8 @@ use forge_plan::costs;
 use forge_plan::{Plan, PlanError, PlanOptions, plan};
 
 use crate::cli::InspectArgs;
-use crate::{Error, interrupt, plan_report, units, warnings};
+use crate::warnings::warnings;
+use crate::{Error, interrupt, plan_report, units};
 
 /// The KV cache of a program is for this many tokens unless it is asked for more.
 const USUAL_CONTEXT: usize = 8192;

@@ -18,6 +18,4 @@ mod tuning;
 mod units;
 mod warnings;
 
-use warnings::warnings;
-
 pub use error::Error;

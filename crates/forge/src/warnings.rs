@@ -1,4 +1,7 @@
-//! The one place that collects what a user should know of a checkpoint: `gen` shows these lines, and `inspect` lists them.
+//! The one place for what a user should know: lines on a checkpoint, which `gen` shows and `inspect` lists, and on the folder
+//! that `gen` writes.
+
+use std::path::Path;
 
 use forge_frontend::Warning;
 
@@ -12,4 +15,13 @@ pub(crate) fn warnings(found: &[Warning]) -> Vec<String> {
         }
     }
     lines
+}
+
+/// The line on a file of the project that a person had edited, and that is now beside it as a copy.
+pub(crate) fn edited(project: &Path, file: &Path, copy: &Path) -> String {
+    format!(
+        "{}: was edited by hand and is replaced; your version is {}",
+        project.join(file).display(),
+        project.join(copy).display()
+    )
 }

@@ -1,7 +1,7 @@
 //! A checkpoint file mapped into memory.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ impl MappedFile {
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let io = |source| CheckpointError::Io { path: path.to_owned(), source };
         // Asked before opening: to open a pipe is to wait for its writer.
-        let meta = fs::metadata(path).map_err(|source| broken_link(path).unwrap_or_else(|| io(source)))?;
+        let meta = fs::metadata(path).map_err(|source| broken_link(path, &source).unwrap_or_else(|| io(source)))?;
         if !meta.is_file() {
             return Err(CheckpointError::NotAFile { path: path.to_owned() });
         }
@@ -67,7 +67,7 @@ pub(crate) fn read_in_folder(folder: &Path, name: &str, limit: u64) -> Result<Op
     let meta = match fs::metadata(&path) {
         Ok(meta) => meta,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return broken_link(&path).map_or(Ok(None), Err);
+            return broken_link(&path, &error).map_or(Ok(None), Err);
         }
         Err(source) => return Err(io(source)),
     };
@@ -104,9 +104,9 @@ fn stand_in(path: &Path, bytes: &[u8]) -> Option<CheckpointError> {
     target.is_file().then(|| CheckpointError::LinkText { path: path.to_owned(), target: text.into() })
 }
 
-/// The error about a link that leads to nothing; `None` where there is no link.
-fn broken_link(path: &Path) -> Option<CheckpointError> {
-    let target = fs::read_link(path).ok()?;
+/// The error about a link that leads to nothing; `None` where there is no link, or something else is wrong with it.
+fn broken_link(path: &Path, error: &io::Error) -> Option<CheckpointError> {
+    let target = fs::read_link(path).ok().filter(|_| error.kind() == ErrorKind::NotFound)?;
     Some(CheckpointError::BrokenLink { path: path.to_owned(), target })
 }
 

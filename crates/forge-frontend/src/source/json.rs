@@ -75,8 +75,8 @@ fn lenient<T>(bytes: &[u8], read: impl Fn(&[u8]) -> Result<T, serde_json::Error>
     let bytes = without_mark(bytes);
     read(bytes).or_else(|error| match quote_numbers(bytes) {
         Cow::Borrowed(_) => Err(error),
-        // Columns of the text as it was are of more use than those of the rewritten one.
-        Cow::Owned(text) => read(&text).map_err(|_| error),
+        // A fault that is left is the real one, though its column counts the quotes.
+        Cow::Owned(text) => read(&text),
     })
 }
 
