@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{clang, shell};
+use crate::{clang, shared, shell};
 
 /// A built `forge`.
 #[derive(Debug)]
@@ -56,6 +56,7 @@ impl Forge {
         command.arg("gen").arg(checkpoint).arg("-o").arg(project).arg("--quiet").args(args);
         let output = shell::output(&mut command)?;
         if output.status.success() {
+            shared::align(project)?;
             return Ok(Generated::Done);
         }
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -113,27 +114,12 @@ enum Warnings {
 /// A failed build or a warning.
 pub fn build_project(project: &Path) -> Result<PathBuf> {
     clang::ensure()?;
-    build(&mut project_cargo(project, "build"), Warnings::Deny)
-}
-
-/// Like [`build_project`], for a folder that is generated into again and again: what did not change since the
-/// last time is not compiled again.
-///
-/// # Errors
-/// A failed build or a warning.
-pub fn rebuild_project(project: &Path) -> Result<PathBuf> {
-    clang::ensure()?;
-    build(project_cargo(project, "build").env("CARGO_INCREMENTAL", "1"), Warnings::Deny)
-}
-
-/// `cargo SUBCOMMAND --release` for a generated project, with the shared target directory.
-fn project_cargo(project: &Path, subcommand: &str) -> Command {
     let mut command = shell::cargo();
     command
         .current_dir(project)
-        .args([subcommand, "--release", "--quiet"])
+        .args(["build", "--release", "--quiet"])
         .env("CARGO_TARGET_DIR", shell::projects_target_dir());
-    command
+    build(&mut command, Warnings::Deny)
 }
 
 /// Runs a `cargo build` and returns the executable it made.

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::forge::Forge;
-use crate::shell;
+use crate::{shared, shell};
 
 /// Cases of which everything is kept: a name, and the checkpoint relative to the repository.
 pub const CASES: [(&str, &str); 2] = [("demo", crate::demo::CHECKPOINT), ("llama", "tests/fixtures/models/llama/hf")];
@@ -48,7 +48,7 @@ pub const SOURCE_CASES: [(&str, &str); 10] = [
 const SOURCES: [&str; 3] = ["src/model.rs", "src/checks.rs", "shaders/kernels.metal"];
 
 /// Files and folders of a project that are not rendered for it.
-const VERBATIM: [&str; 5] = ["src/runtime/", "metal-sim/", "tokenizer.json", "chat_template.jinja", "Cargo.lock"];
+const VERBATIM: [&str; 5] = ["runtime/", "metal-sim/", "tokenizer.json", "chat_template.jinja", "Cargo.lock"];
 
 /// Options of `cargo xtask snapshots`.
 #[derive(Debug, clap::Args)]
@@ -137,6 +137,7 @@ fn generate_case(forge: &Forge, (name, checkpoint): (&str, &str)) -> Result<Path
     let mut command = forge.command();
     command.current_dir(shell::root()).args(["gen", checkpoint, "--quiet", "--name", name, "-o"]);
     shell::run(command.arg(&project))?;
+    shared::align(&project)?;
     Ok(project)
 }
 

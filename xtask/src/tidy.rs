@@ -37,6 +37,7 @@ pub fn main() -> Result<()> {
     }
     problems.extend(orphans(&files));
     problems.extend(refusals::check(&files));
+    problems.extend(software_device(&files));
     for problem in &problems {
         println!("{problem}");
     }
@@ -156,9 +157,31 @@ fn orphans(files: &[(String, String)]) -> Vec<String> {
         .collect()
 }
 
+/// Manifests that bring the software device to a Mac: those of emitted projects and of their runtime may name it only where
+/// the target is another.
+fn software_device(files: &[(String, String)]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (name, text) in files {
+        let emitted = name == "crates/forge-runtime/Cargo.toml"
+            || name == "templates/project/Cargo.toml"
+            || (name.starts_with("tests/snapshots/") && name.ends_with("/Cargo.toml"));
+        let mut table = "";
+        for line in text.lines().filter(|_| emitted) {
+            if line.starts_with('[') {
+                table = line;
+            }
+            let named = table.contains("metal-sim") || line.trim_start().starts_with("metal-sim");
+            if named && !table.starts_with("[target.'cfg(not(target_os = \"macos\"))'.") {
+                problems.push(format!("{name}: metal-sim is a dependency on macOS too: {table}"));
+            }
+        }
+    }
+    problems
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{check, machine_path, orphans};
+    use super::{check, machine_path, orphans, software_device};
 
     #[test]
     fn machine_paths_are_found_where_they_start() {
@@ -188,5 +211,15 @@ mod tests {
         ];
         let orphan = |name: &str| format!("templates/msl/{name}.metal: no source names it");
         assert_eq!(orphans(&files), ["orphan", "gemv_unknown", "codes_7"].map(orphan));
+    }
+
+    #[test]
+    fn the_software_device_is_not_for_macs() {
+        let manifest = |text: &str| software_device(&[("crates/forge-runtime/Cargo.toml".to_owned(), text.to_owned())]);
+        let gated =
+            "[target.'cfg(not(target_os = \"macos\"))'.dependencies]\nmetal-sim = { path = \"../metal-sim\" }\n";
+        assert!(manifest(gated).is_empty());
+        assert_eq!(manifest(&format!("{gated}[build-dependencies]\nmetal-sim = \"1\"\n")).len(), 1);
+        assert_eq!(manifest("[dependencies.metal-sim]\npath = \"../metal-sim\"\n").len(), 2);
     }
 }

@@ -6,7 +6,7 @@ use askama::Template;
 use forge_plan::binding::Binding;
 use forge_plan::costs::formula;
 use forge_plan::families::{FEW_TOKENS, Rows};
-use forge_plan::plan::{Arg, Choice, Step};
+use forge_plan::plan::{Arg, Choice, FieldId, Step};
 use forge_plan::{KernelId, Plan};
 use forge_spec::{Argument, Data, Dim};
 
@@ -136,7 +136,6 @@ fn check<'a>(plan: &'a Plan, id: KernelId, place: &Place<'a>) -> CheckView<'a> {
     } else {
         vec!["1".into()]
     };
-    let arguments = kernel.bindings.iter().zip(&place.step.args);
     // Decode dispatches a kernel of any number of rows for its one.
     let grid = kernel.launch.grid.map(|dim| if dim == Dim::Rows && !place.prefill { Dim::Const(1) } else { dim });
     CheckView {
@@ -146,8 +145,11 @@ fn check<'a>(plan: &'a Plan, id: KernelId, place: &Place<'a>) -> CheckView<'a> {
         rows: rows.join(", "),
         grid: grid.literal(&plan.rope_tables),
         operation: kernel.family.operation(&plan.rope_tables).literal(&plan.rope_tables),
-        arguments: arguments
-            .map(|(binding, arg)| {
+        arguments: kernel
+            .bindings
+            .iter()
+            .map(|binding| {
+                let arg = place.step.args[&binding.role];
                 let mut tensor = String::new();
                 let data = data(plan, binding, arg, place.layer, &mut tensor);
                 let (reads, writes) = (binding.access.reads(), binding.access.writes());
@@ -158,16 +160,16 @@ fn check<'a>(plan: &'a Plan, id: KernelId, place: &Place<'a>) -> CheckView<'a> {
 }
 
 /// Where an argument comes from, or how large it is.
-fn data<'a>(plan: &Plan, binding: &Binding, arg: &Arg, layer: Option<usize>, tensor: &'a mut String) -> Data<'a> {
-    let of_layer = |layer: usize, name: &str| format!("layers.{layer}.{name}");
+fn data<'a>(plan: &Plan, binding: &Binding, arg: Arg, layer: Option<usize>, tensor: &'a mut String) -> Data<'a> {
+    let of_layer = |layer: usize, field: FieldId| format!("layers.{layer}.{}", plan.layer_fields[field].name);
     *tensor = match arg {
         Arg::Layer(field) => of_layer(layer.unwrap_or(0), field),
-        Arg::Model(field) => field.clone(),
+        Arg::Model(field) => plan.model_fields[field].name.clone(),
         Arg::NextGamma => {
             let next = layer.map_or(0, |layer| layer + 1);
-            match &plan.first_norm {
+            match plan.first_norm {
                 Some(norm) if next < plan.layers.len() => of_layer(next, norm),
-                _ => plan.final_norm.clone(),
+                _ => plan.model_fields[plan.final_norm].name.clone(),
             }
         }
         Arg::Keys(_) | Arg::Values(_) => return Data::Cache(binding.words()),

@@ -5,20 +5,14 @@ use std::collections::BTreeSet;
 
 use askama::Template;
 use forge_frontend::graph::RopePairing;
-use forge_plan::attention::{MAX_PARTS, PART_POSITIONS};
-use forge_plan::families::{Attend, AttentionTile, Epilogue, Family, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend};
-use forge_plan::{Kernel, Plan, describe};
-use forge_spec::{Activation, Format, Matrix};
+use forge_plan::call::Position;
+use forge_plan::families::{Epilogue, Family, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend};
+use forge_plan::{Kernel, Plan};
+use forge_spec::{Activation, Format};
 
 use crate::bindings::{cache_type, comment, declaration};
 use crate::naming::{float, packed_name, wrap};
-use crate::sources;
-
-macro_rules! msl {
-    ($name:literal) => {
-        include_str!(concat!("../../../templates/msl/", $name, ".metal"))
-    };
-}
+use crate::{calls, sources};
 
 /// `shaders/kernels.metal`.
 #[derive(Template)]
@@ -75,67 +69,24 @@ pub struct ParamView {
 }
 
 /// A position parameter.
+#[derive(PartialEq)]
 pub struct Builtin {
     pub declaration: &'static str,
     pub attribute: &'static str,
 }
 
+impl Builtin {
+    pub fn new(declaration: &'static str, attribute: &'static str) -> Self {
+        Self { declaration, attribute }
+    }
+}
+
 /// What the kernel does.
 pub enum Body {
-    Embed(EmbedView),
-    RmsNorm(NormView),
-    PostNorm(PostNormView),
-    LayerInputs(LayerInputsView),
+    Call(String),
     Rope(RopeView),
-    AttentionTile(AttentionView),
-    AttentionDecode(AttentionView),
-    AttentionPart(AttentionView),
-    AttentionCombine(AttentionView),
     Gemv(GemvView),
     Gemm(GemmView),
-    SampleBest(SampleView),
-    SampleCollect(SampleView),
-    SampleDraw(SampleView),
-}
-
-pub struct SampleView {
-    pub vocab: usize,
-    pub groups: usize,
-}
-
-pub struct EmbedView {
-    pub function: &'static str,
-    pub format: String,
-    pub vocab: usize,
-    pub hidden: usize,
-    pub partials: String,
-    pub scaled: bool,
-    pub scale: String,
-}
-
-pub struct NormView {
-    pub width: usize,
-    pub eps: String,
-}
-
-pub struct PostNormView {
-    pub width: usize,
-    pub eps: String,
-    pub factor: String,
-    pub scale: &'static str,
-    pub scaled: bool,
-    pub result_partials: usize,
-    pub partials: usize,
-}
-
-pub struct LayerInputsView {
-    pub format: String,
-    pub vocab: usize,
-    pub layers: usize,
-    pub width: usize,
-    pub eps: String,
-    pub scale: String,
-    pub factor: String,
 }
 
 pub struct RopeView {
@@ -167,23 +118,6 @@ pub struct RopeNorm {
     pub start: usize,
     pub eps: String,
     pub gamma: &'static str,
-}
-
-pub struct AttentionView {
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    pub window: usize,
-    pub wrap: usize,
-    pub scale: String,
-    pub softcap: String,
-    pub operand: &'static str,
-    pub keys: usize,
-    pub heads_shared: usize,
-    pub simdgroups: usize,
-    pub steps: usize,
-    pub part_positions: usize,
-    pub max_parts: usize,
 }
 
 pub struct GemvView {
@@ -274,13 +208,6 @@ pub enum GemmEnd {
 
 const SEGMENT_NAMES: [&str; 3] = ["weights", "weights_1", "weights_2"];
 
-const GROUP: Builtin = Builtin { declaration: "uint group", attribute: "threadgroup_position_in_grid" };
-const GROUP2: Builtin = Builtin { declaration: "uint2 group", attribute: "threadgroup_position_in_grid" };
-const GROUPS2: Builtin = Builtin { declaration: "uint2 groups", attribute: "threadgroups_per_grid" };
-const THREAD: Builtin = Builtin { declaration: "uint thread_index", attribute: "thread_index_in_threadgroup" };
-const SIMDGROUP: Builtin = Builtin { declaration: "uint simdgroup", attribute: "simdgroup_index_in_threadgroup" };
-const LANE: Builtin = Builtin { declaration: "uint lane", attribute: "thread_index_in_simdgroup" };
-
 impl<'a> KernelsFile<'a> {
     /// The view of a plan's kernels.
     pub fn new(plan: &'a Plan, title: String, source: &'a str, command: &'a str) -> Self {
@@ -351,15 +278,30 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
     formats.into_iter().map(view).collect()
 }
 
-/// Sources of the families in use, in an order in which each finds what it needs.
+/// Sources of families, each after those that it needs. The first of them every file has.
+const FAMILIES: [&str; 11] = [
+    "activation",
+    "rows",
+    "embed",
+    "norm",
+    "gemv_q1_0_sums",
+    "rope",
+    "layer_inputs",
+    "attention_decode",
+    "attention_tile",
+    "gemm",
+    "sample",
+];
+
+/// Sources in use, in an order in which each finds what it needs.
 fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
-    let uses = |test: fn(&Family) -> bool| plan.kernels.iter().any(|kernel| test(&kernel.family));
-    let mut list = vec![msl!("common")];
+    let mut list: Vec<&'static str> = Vec::new();
     let mut add = |text: &'static str| {
         if !list.contains(&text) {
             list.push(text);
         }
     };
+    sources::named("common").into_iter().for_each(&mut add);
     for format in formats {
         match &format.affine {
             Some(affine) => {
@@ -369,161 +311,39 @@ fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
             None => sources::of_format(&format.name).into_iter().for_each(&mut add),
         }
     }
-    [msl!("activation"), msl!("rows"), msl!("embed"), msl!("norm")].into_iter().for_each(&mut add);
-    if uses(|f| matches!(f, Family::Gemv(gemv) if gemv.signed_sums())) {
-        add(msl!("gemv_q1_0_sums"));
-    }
-    if uses(|f| matches!(f, Family::RopeAppend(_))) {
-        add(msl!("rope"));
-    }
-    if uses(|f| matches!(f, Family::LayerInputs(_))) {
-        add(msl!("layer_inputs"));
-    }
-    if uses(|f| matches!(f, Family::AttentionDecode(_))) {
-        add(msl!("attention_decode"));
-    }
-    if uses(|f| matches!(f, Family::AttentionTile(_))) {
-        add(msl!("attention_tile"));
-    }
-    if uses(|f| matches!(f, Family::Gemm(_))) {
-        add(msl!("gemm"));
-    }
-    add(msl!("sample"));
+    let used = calls::sources(plan);
+    let always = &FAMILIES[..4];
+    let in_order = FAMILIES.iter().filter(|name| always.contains(name) || used.contains(name));
+    in_order.filter_map(|name| sources::named(name)).for_each(&mut add);
     list.iter().map(|text| text.trim_end()).collect()
 }
 
 fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
     let params = kernel.bindings.iter();
     let params = params.map(|b| ParamView { declaration: declaration(b), shape: comment(b, kernel) }).collect();
-    let (title, builtins, body) = match &kernel.family {
-        Family::Embed(embed) => {
-            let scaled = embed.next.is_some();
-            let body = Body::Embed(EmbedView {
-                function: if scaled { "embed_scaled_row" } else { "embed_row" },
-                format: packed_name(embed.table.format),
-                vocab: embed.table.rows,
-                hidden: embed.table.cols,
-                partials: embed.next.map_or_else(String::new, |next| format!(", {}", next.partials)),
-                scaled,
-                scale: float(embed.scale),
-            });
-            let builtins = if scaled { vec![GROUP, THREAD, SIMDGROUP, LANE] } else { vec![GROUP2, THREAD] };
-            ("embedding lookup".to_owned(), builtins, body)
+    let (positions, body) = match (kernel.family.call(), &kernel.family) {
+        (Some(call), _) => (calls::positions(&call), Body::Call(calls::statement(&call))),
+        (None, Family::RopeAppend(rope)) => {
+            (vec![Position::Group2, Position::Simdgroup, Position::Lane], Body::Rope(rope_view(rope, plan)))
         }
-        Family::RmsNorm(norm) => {
-            let body = Body::RmsNorm(NormView { width: norm.width, eps: float(norm.eps) });
-            ("RMS norm of each row".to_owned(), vec![GROUP, THREAD, SIMDGROUP, LANE], body)
+        (None, Family::Gemv(gemv)) => {
+            (vec![Position::Group, Position::Simdgroup, Position::Lane], Body::Gemv(gemv_view(gemv)))
         }
-        Family::PostNorm(norm) => {
-            let body = Body::PostNorm(PostNormView {
-                width: norm.width,
-                eps: float(norm.eps),
-                factor: float(norm.factor),
-                scale: if norm.scaled { "scale[0]" } else { "1.0f" },
-                scaled: norm.next.is_some(),
-                result_partials: norm.partials.unwrap_or(0),
-                partials: norm.next.map_or(0, |next| next.partials),
-            });
-            let group = if norm.next.is_some() { GROUP } else { GROUP2 };
-            (
-                "norm of a projection, added to the residual stream".to_owned(),
-                vec![group, THREAD, SIMDGROUP, LANE],
-                body,
-            )
+        (None, Family::Gemm(gemm)) => {
+            (vec![Position::Group2, Position::Thread, Position::Simdgroup], Body::Gemm(gemm_view(gemm)))
         }
-        Family::LayerInputs(inputs) => (
-            format!("the inputs of {} layers, {} elements each", inputs.layers, inputs.width),
-            vec![GROUP2, SIMDGROUP, LANE],
-            Body::LayerInputs(LayerInputsView {
-                format: packed_name(inputs.table.format),
-                vocab: inputs.table.rows,
-                layers: inputs.layers,
-                width: inputs.width,
-                eps: float(inputs.eps),
-                scale: float(inputs.scale),
-                factor: float(inputs.factor),
-            }),
-        ),
-        Family::RopeAppend(rope) => (
-            format!(
-                "{} query and {} key/value heads of {}: rotate, append to the cache",
-                rope.heads, rope.kv_heads, rope.head_dim
-            ),
-            vec![GROUP2, SIMDGROUP, LANE],
-            Body::Rope(rope_view(rope, plan)),
-        ),
-        Family::AttentionTile(a) => (
-            format!(
-                "attention of {} heads over {} key/value heads of {}: 32 rows of a head",
-                a.heads, a.kv_heads, a.head_dim
-            ),
-            vec![GROUP2, THREAD, SIMDGROUP, LANE],
-            Body::AttentionTile(attention_view(a)),
-        ),
-        Family::AttentionDecode(a) => (
-            format!("attention of {} heads over {} key/value heads of {}", a.heads, a.kv_heads, a.head_dim),
-            vec![GROUP, SIMDGROUP, LANE],
-            Body::AttentionDecode(attention_view(a)),
-        ),
-        Family::AttentionPart(a) => (
-            format!("attention of {} heads over one part of the context", a.heads),
-            vec![GROUP2, GROUPS2, SIMDGROUP, LANE],
-            Body::AttentionPart(attention_view(a)),
-        ),
-        Family::AttentionCombine(a) => (
-            "puts the parts of the context together".to_owned(),
-            vec![GROUP, SIMDGROUP, LANE],
-            // Its threads are as many as it needs, whatever the parts had.
-            Body::AttentionCombine(AttentionView { simdgroups: a.simdgroups(), ..attention_view(a) }),
-        ),
-        Family::SampleBest(s) => (
-            "the highest logit".to_owned(),
-            vec![GROUP, THREAD, SIMDGROUP, LANE],
-            Body::SampleBest(SampleView { vocab: s.0.vocab, groups: s.0.groups }),
-        ),
-        Family::SampleCollect(s) => (
-            "tokens that may be drawn".to_owned(),
-            vec![GROUP, THREAD],
-            Body::SampleCollect(SampleView { vocab: s.0.vocab, groups: s.0.groups }),
-        ),
-        Family::SampleDraw(s) => (
-            "filters and draw".to_owned(),
-            vec![THREAD, SIMDGROUP, LANE],
-            Body::SampleDraw(SampleView { vocab: s.0.vocab, groups: s.0.groups }),
-        ),
-        Family::Gemv(gemv) => (gemv_comment(gemv), vec![GROUP, SIMDGROUP, LANE], Body::Gemv(gemv_view(gemv))),
-        Family::Gemm(gemm) => (
-            format!("{}, a tile of 64 tokens and 64 rows per threadgroup", shapes(&gemm.matrices)),
-            vec![GROUP2, THREAD, SIMDGROUP],
-            Body::Gemm(gemm_view(gemm)),
-        ),
+        (None, other) => panic!("{other:?} is neither a call nor has a template"),
     };
     KernelView {
         name: &kernel.name,
-        comment: title,
+        comment: kernel.family.title(),
         threads: kernel.launch.threads,
         shared: (kernel.launch.threadgroup_bytes as usize).div_ceil(4),
-        shared_type: if matches!(body, Body::SampleBest(_) | Body::SampleDraw(_)) { "uint" } else { "float" },
+        shared_type: if kernel.family.shared_integers() { "uint" } else { "float" },
         params,
-        builtins,
+        builtins: calls::builtins(&positions),
         body,
     }
-}
-
-fn shapes(matrices: &[Matrix]) -> String {
-    matrices.iter().map(describe).collect::<Vec<_>>().join(" and ")
-}
-
-fn gemv_comment(gemv: &Gemv) -> String {
-    let g = gemv.geometry;
-    let split = if g.split_k > 1 { format!(", {} simdgroups share a row", g.split_k) } else { String::new() };
-    let tokens = if gemv.tokens > 1 { format!(" for up to {} tokens", gemv.tokens) } else { String::new() };
-    format!(
-        "{}{tokens}: {} rows per simdgroup, {} simdgroups per threadgroup{split}",
-        shapes(&gemv.matrices),
-        g.rows_per_simdgroup,
-        g.simdgroups
-    )
 }
 
 fn activation(activation: Activation) -> &'static str {
@@ -724,26 +544,5 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
         table: rope.table.map_or_else(String::new, |table| table_name(plan, table)),
         magnitude: float(rope.rope.as_ref().map_or(1.0, |r| r.magnitude)),
         parts,
-    }
-}
-
-fn attention_view(attention: &Attend) -> AttentionView {
-    let g = attention.geometry();
-    let tile = AttentionTile(attention.clone());
-    AttentionView {
-        heads: attention.heads,
-        kv_heads: attention.kv_heads,
-        head_dim: attention.head_dim,
-        window: attention.attention.window.unwrap_or(0),
-        wrap: attention.wrap.unwrap_or(0),
-        scale: float(attention.attention.scale),
-        softcap: float(attention.attention.softcap.unwrap_or(0.0)),
-        operand: if tile.half_operands() { "half" } else { "float" },
-        keys: tile.keys(),
-        heads_shared: g.heads_shared,
-        simdgroups: g.simdgroups,
-        steps: g.steps,
-        part_positions: PART_POSITIONS,
-        max_parts: MAX_PARTS,
     }
 }

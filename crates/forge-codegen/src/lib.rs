@@ -4,12 +4,14 @@
 //! not decided, and touches no disk.
 
 mod bindings;
+mod calls;
 mod checks;
 mod kernels;
 mod literal;
 mod manifest;
 mod model;
 mod naming;
+mod places;
 mod project;
 mod readme;
 mod sources;

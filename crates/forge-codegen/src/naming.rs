@@ -91,7 +91,7 @@ pub fn package_name(text: &str) -> String {
         "model".into()
     } else if KEYWORDS.contains(&name.as_str())
         || name.starts_with(|c: char| c.is_ascii_digit())
-        || ["std", "core", "alloc", "runtime", "model"].contains(&name.as_str())
+        || ["std", "core", "alloc", "runtime", "forge-runtime", "metal-sim", "model"].contains(&name.as_str())
     {
         format!("model-{name}")
     } else {

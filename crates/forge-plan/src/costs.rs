@@ -7,15 +7,18 @@
 //! read again. The software Metal device counts the same numbers while it runs the kernels, and a test holds the two
 //! equal.
 
+use std::collections::BTreeMap;
+
 use forge_formats::Format;
 use forge_spec::Role;
 
 use crate::attention;
-use crate::binding::{Binding, Element};
+use crate::binding::{Binding, Element, Touch};
 use crate::families::{FEW_TOKENS, Family};
 use crate::kernel::Kernel;
 use crate::linear::{Counts, Linear};
-use crate::plan::{Arg, Choice, Dim, Plan, Schedule, Step, When};
+use crate::pack::PackedTensor;
+use crate::plan::{Arg, Choice, Dim, FieldId, Plan, Schedule, Step, When};
 
 /// Size of a step: what the kernels learn at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,30 +235,45 @@ fn stored(format: Format, rows: usize, cols: usize) -> u64 {
     (format.row_bytes(cols).unwrap_or(0) * rows) as u64
 }
 
+/// A layer's field, or one of the model.
+type Tensor = (Option<usize>, FieldId);
+
+/// The tensors that a schedule touches: whether all of each, or a row for each row of the step.
+fn touched(plan: &Plan, schedule: &Schedule) -> BTreeMap<Tensor, Touch> {
+    let mut touched = BTreeMap::new();
+    let mut add = |step: &Step, layer: Option<usize>| {
+        for binding in step.kernels(&plan.tables).take(1).flat_map(|id| &plan.kernels[id].bindings) {
+            let next = layer.map_or(0, |layer| layer + 1);
+            let tensor = match (step.args.get(&binding.role), plan.first_norm) {
+                (Some(Arg::Layer(field)), _) => (layer, *field),
+                (Some(Arg::Model(field)), _) => (None, *field),
+                (Some(Arg::NextGamma), Some(norm)) if next < plan.layers.len() => (Some(next), norm),
+                (Some(Arg::NextGamma), _) => (None, plan.final_norm),
+                _ => continue,
+            };
+            let touch = touched.entry(tensor).or_insert(binding.touch);
+            if binding.touch != Touch::PerRow {
+                *touch = binding.touch;
+            }
+        }
+    };
+    schedule.embed.iter().chain(&schedule.head).for_each(|step| add(step, None));
+    for (index, layer) in plan.layers.iter().enumerate() {
+        schedule.blocks[layer.block].iter().for_each(|step| add(step, Some(index)));
+    }
+    touched
+}
+
 /// Weights in their stored size, the cache, the logits.
 fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
-    let has_head = !schedule.head.is_empty();
-    let mut bytes = 0;
-    let tables = schedule.embed.iter().filter_map(|step| match (step.args.first(), step.kernel) {
-        (Some(Arg::Model(name)), Choice::Fixed(id)) => Some((name.as_str(), &plan.kernels[id].family)),
-        _ => None,
-    });
-    let looked_up: Vec<&str> =
-        tables.filter(|(_, family)| matches!(family, Family::LayerInputs(_))).map(|(name, _)| name).collect();
-    for tensor in &plan.weights.tensors {
-        let in_layer = tensor.name.starts_with("layers.");
-        bytes += match tensor.name.as_str() {
-            "token_embd" => {
-                let row = stored(tensor.format, 1, tensor.cols);
-                let tied = !plan.model_fields.iter().any(|field| field.name == "lm_head");
-                if tied && has_head { stored(tensor.format, tensor.rows, tensor.cols) } else { row * size.rows as u64 }
-            }
-            // Read by rows, as the embedding is.
-            name if looked_up.contains(&name) => stored(tensor.format, 1, tensor.cols) * size.rows as u64,
-            _ if in_layer || has_head => stored(tensor.format, tensor.rows, tensor.cols),
-            _ => 0,
-        };
-    }
+    let touched = touched(plan, schedule);
+    let rows = |tensor: &PackedTensor| match touched.get(&(tensor.layer, tensor.field)) {
+        Some(Touch::PerRow) => size.rows,
+        Some(_) => tensor.rows,
+        None => 0,
+    };
+    let weights = plan.weights.tensors.iter().map(|tensor| stored(tensor.format, rows(tensor), tensor.cols));
+    let mut bytes: u64 = weights.sum();
     for layer in &plan.layers {
         for &state in &layer.states {
             let state = &plan.states[state];
@@ -265,7 +283,7 @@ fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
             bytes += ((read + size.rows) * row) as u64;
         }
     }
-    if has_head {
+    if !schedule.head.is_empty() {
         bytes += (plan.config.vocab_size * 4 * size.rows) as u64;
     }
     bytes

@@ -2,12 +2,12 @@
 //! order, over which buffers and packed weights.
 //!
 //! Pure: no I/O and no source text. The passes are build (the frontend) → [`quantize`](mod@quantize) where asked for →
-//! [`fuse`] → [`kernels`] →
-//! [`schedule`] → [`barriers`] → [`pack`].
+//! [`fuse`] → lowering → [`barriers`] → [`valid`].
 
 pub mod attention;
 pub mod barriers;
 pub mod binding;
+pub mod call;
 pub mod costs;
 pub mod error;
 pub mod families;
@@ -15,14 +15,15 @@ pub mod fuse;
 pub mod geometry;
 pub mod kernel;
 pub mod linear;
+mod lower;
 pub mod memory;
 pub mod pack;
 mod packed;
 pub mod plan;
 pub mod quantize;
 mod roles;
-mod schedule;
 pub mod tuning;
+pub mod valid;
 
 pub use error::PlanError;
 pub use families::Family;
@@ -44,8 +45,12 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan, PlanError> {
     if context > trained || context == 0 {
         return Err(PlanError::Context { asked: context, trained });
     }
-    let embed = fuse::fuse(&graph.embed.block)?;
-    let head = fuse::fuse(&graph.head.block)?;
-    let blocks = graph.blocks.iter().map(fuse::fuse).collect::<Result<Vec<_>, _>>()?;
-    schedule::Scheduler::new(graph, context, options).run(&embed, &blocks, &head)
+    let fused = lower::FusedGraph {
+        embed: fuse::fuse(&graph.embed.block)?,
+        blocks: graph.blocks.iter().map(fuse::fuse).collect::<Result<_, _>>()?,
+        head: fuse::fuse(&graph.head.block)?,
+    };
+    let plan = lower::lower(graph, &fused, context, options)?;
+    valid::check(&plan)?;
+    Ok(plan)
 }

@@ -1,6 +1,9 @@
 //! What a plan is made of: types alone.
 
+use std::collections::BTreeMap;
+
 use forge_frontend::ModelConfig;
+use forge_spec::Role;
 pub use forge_spec::{CacheType, Dim};
 
 use crate::geometry::Geometries;
@@ -55,24 +58,58 @@ pub struct Plan {
     pub layers: Vec<LayerPlan>,
     /// Block names.
     pub blocks: Vec<String>,
-    /// Field of the norm that every layer starts with, where layers start with one.
-    pub first_norm: Option<String>,
-    /// Field of the norm before the head.
-    pub final_norm: String,
+    /// Layer field of the norm that every layer starts with, where layers start with one.
+    pub first_norm: Option<FieldId>,
+    /// Model field of the norm before the head.
+    pub final_norm: FieldId,
     /// The weights file.
     pub weights: PackPlan,
 }
 
 /// An activation buffer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BufferPlan {
-    /// Field name.
-    pub name: String,
+    /// What it holds.
+    pub place: Place,
     /// f32 elements per row.
     pub width: usize,
-    /// What it holds.
-    pub comment: String,
 }
+
+/// What lies between two steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The residual stream.
+    Stream,
+    /// The residual stream times the next norm's gamma.
+    Scaled,
+    /// Partial sums of the residual stream's squares.
+    Sums,
+    /// The normed residual stream.
+    Normed,
+    /// Queries, keys and values, before RoPE.
+    Qkv,
+    /// Queries after RoPE.
+    Queries,
+    /// Attention's result.
+    Attention,
+    /// Attention's results by part of the context.
+    AttentionParts,
+    /// The gated activation.
+    Gated,
+    /// Every layer's own input.
+    LayerInputs,
+    /// The embedding projected to the layers' own inputs.
+    LayerModel,
+    /// A layer's own input, gated.
+    LayerGate,
+    /// A projection before its norm.
+    Projected,
+    /// Partial sums of its squares.
+    ProjectedSums,
+}
+
+/// Index into [`Plan::layer_fields`] or [`Plan::model_fields`].
+pub type FieldId = usize;
 
 /// A packed weight that a layer (or the model) has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +118,7 @@ pub struct Field {
     pub name: String,
     /// Shape and format of the first layer's tensor; all formats where they differ.
     pub comment: String,
-    /// Fields are listed in the order of the block's slots.
+    /// Fields are emitted in the order of the block's slots.
     pub order: usize,
     /// Whether only some of the layers have it.
     pub optional: bool,
@@ -145,13 +182,13 @@ impl Schedule {
     }
 }
 
-/// One dispatch.
+/// One dispatch. Its grid is the kernel's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     /// Which kernel.
     pub kernel: Choice,
-    /// Arguments in binding order.
-    pub args: Vec<Arg>,
+    /// What each of the kernel's bindings is bound to.
+    pub args: BTreeMap<Role, Arg>,
     /// Whether an encoder barrier precedes it.
     pub barrier: bool,
     /// When it runs.
@@ -162,8 +199,20 @@ pub struct Step {
 
 impl Step {
     /// A step that always runs, in one way, without a barrier yet.
-    pub(crate) fn new(kernel: Choice, args: Vec<Arg>) -> Self {
-        Self { kernel, args, barrier: false, when: When::Always, few: None }
+    pub(crate) fn new(kernel: Choice) -> Self {
+        Self { kernel, args: BTreeMap::new(), barrier: false, when: When::Always, few: None }
+    }
+
+    /// With an argument more.
+    pub(crate) fn bind(mut self, role: Role, arg: Arg) -> Self {
+        self.args.insert(role, arg);
+        self
+    }
+
+    /// With several arguments more.
+    pub(crate) fn bind_all(mut self, args: impl IntoIterator<Item = (Role, Arg)>) -> Self {
+        self.args.extend(args);
+        self
     }
 
     /// Every kernel that it may run.
@@ -172,8 +221,7 @@ impl Step {
             Choice::Fixed(id) => vec![id],
             Choice::PerLayer(table) => tables[table].kernels.clone(),
         };
-        let few = self.few.map_or_else(Vec::new, of);
-        of(self.kernel).into_iter().chain(few)
+        of(self.kernel).into_iter().chain(self.few.map_or_else(Vec::new, of))
     }
 }
 
@@ -199,20 +247,20 @@ pub enum Choice {
 }
 
 /// An argument of a dispatch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arg {
     /// A layer's weight field.
-    Layer(String),
+    Layer(FieldId),
     /// A weight outside the layers.
-    Model(String),
+    Model(FieldId),
     /// The gamma of the norm that follows the block: the next layer's first norm, or the final one.
     NextGamma,
     /// An activation buffer.
-    Buffer(String),
+    Buffer(Place),
     /// The layer's own part of a buffer `[layers, rows, width]`.
     LayerPart {
         /// The buffer.
-        buffer: String,
+        place: Place,
         /// f32 elements per row and layer.
         width: usize,
     },
@@ -227,7 +275,22 @@ pub enum Arg {
     /// Logits.
     Logits,
     /// A buffer of the sampler.
-    Sampler(&'static str),
+    Sampler(SamplerBuffer),
     /// Where the host reads the chosen token.
     Chosen,
+}
+
+/// What the choice of a token works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SamplerBuffer {
+    /// A bit for each token that occurred.
+    Seen,
+    /// Best key and id of each threadgroup's share.
+    Best,
+    /// Candidates so far.
+    Count,
+    /// Key, id, weight of each.
+    Candidates,
+    /// What the next step embeds.
+    NextToken,
 }

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use common::{Scratch, assert_error, forge, generate, gguf, hf, names, stderr, tree};
 use forge::Error;
+use sha2::{Digest, Sha256};
 
 #[track_caller]
 fn must_generate(checkpoint: &Path, output: &Path, args: &[&str]) -> String {
@@ -95,6 +96,44 @@ fn force_replaces_what_forge_wrote_and_keeps_the_rest() {
         must_generate(&gguf(), &project, &["--name", "same", "--force", "--quiet"]);
     }
     assert_eq!(fs::read(project.join(".forge/backup/2/src/model.rs")).unwrap(), b"// two\n");
+}
+
+/// Adds a file to a project as if an earlier Forge had written it.
+fn written_before(project: &Path, name: &str, text: &str) {
+    let path = project.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+    let manifest = project.join(".forge/manifest.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    let digest: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    json["files"][name] = digest.into();
+    fs::write(manifest, json.to_string()).unwrap();
+}
+
+#[test]
+fn force_moves_a_project_of_an_older_layout_to_this_one() {
+    let scratch = Scratch::new();
+    let project = scratch.join("project");
+    must_generate(&gguf(), &project, &["--name", "same"]);
+    let fresh = tree(&project);
+    // The runtime was a module before it was a crate.
+    for name in ["mod.rs", "gpu/mod.rs", "gpu/metal/mod.rs", "server/mod.rs"] {
+        written_before(&project, &format!("src/runtime/{name}"), "//! Of the older layout.\n");
+    }
+    fs::write(project.join("src/runtime/gpu/mod.rs"), "//! Mine.\n").unwrap();
+    fs::write(project.join("src/runtime/server/notes.txt"), "my notes\n").unwrap();
+
+    let messages = must_generate(&gguf(), &project, &["--name", "same", "--force", "--quiet"]);
+    assert_eq!(messages.lines().count(), 1, "{messages}");
+    assert!(messages.contains("src/runtime/gpu/mod.rs"), "{messages}");
+    assert_eq!(fs::read(project.join(".forge/backup/1/src/runtime/gpu/mod.rs")).unwrap(), b"//! Mine.\n");
+    // What is left of the old folders is what Forge did not write.
+    assert_eq!(names(&project.join("src/runtime")), ["server"]);
+    assert_eq!(names(&project.join("src/runtime/server")), ["notes.txt"]);
+    fs::remove_dir_all(project.join("src/runtime")).unwrap();
+    fs::remove_dir_all(project.join(".forge/backup")).unwrap();
+    assert!(tree(&project) == fresh, "a project of an older layout differs from a fresh one");
+    assert!(!fresh.iter().any(|(name, _)| name.starts_with("src/runtime")));
 }
 
 #[test]

@@ -8,12 +8,17 @@ use crate::attention::{
     self, DecodeGeometry, MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS, decode_geometry, half_operands,
 };
 use crate::binding::{Binding, Element, Extent, Touch};
+use crate::call::{Call, Constant, Param, Position, Value};
 use crate::linear::Linear;
 
 /// Rows of one threadgroup of prefill attention.
 const TILE_ROWS: usize = 32;
 /// Simdgroups of the kernel that puts the parts of a split context together.
 const COMBINE_SIMDGROUPS: usize = 4;
+
+/// What all kernels that look at the cache are given first.
+const OPERANDS: [Value; 5] =
+    [Value::Bound(Role::Q), Value::Bound(Role::Keys), Value::Bound(Role::Values), Value::Bound(Role::Y), Value::Shared];
 
 /// Constants of the attention kernels.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +87,28 @@ impl Attend {
     /// How a long context is cut into parts.
     fn split(&self) -> Split {
         Split { above: UNSPLIT_POSITIONS, positions: PART_POSITIONS, most: MAX_PARTS, window: self.attention.window }
+    }
+
+    fn describe(&self) -> String {
+        format!("attention of {} heads over {} key/value heads of {}", self.heads, self.kv_heads, self.head_dim)
+    }
+
+    /// Factor on the scores, and their bound; 0 without one.
+    fn factors(&self) -> [Value; 2] {
+        [self.attention.scale, self.attention.softcap.unwrap_or(0.0)].map(Value::Float)
+    }
+
+    /// The function of the kernels for one row, given the group of heads, the part and how many parts there are.
+    fn part_call(&self, part: [Value; 3]) -> Call {
+        let g = self.geometry();
+        let sizes = [self.heads, self.kv_heads, self.head_dim, g.heads_shared, g.simdgroups, g.steps];
+        let seen = [self.attention.window, self.wrap].map(|limit| limit.unwrap_or(0));
+        let rest = [Value::At(Position::Simdgroup), Value::At(Position::Lane)];
+        Call {
+            function: "attention_part",
+            constants: sizes.into_iter().chain(seen).map(Constant::Size).collect(),
+            arguments: [&OPERANDS[..], &[Value::Param(Param::Position)], &self.factors(), &part, &rest].concat(),
+        }
     }
 
     fn row(&self, role: Role) -> Binding {
@@ -167,6 +194,33 @@ impl KernelFamily for AttentionTile {
         }
     }
 
+    fn title(&self) -> String {
+        format!("{}: {TILE_ROWS} rows of a head", self.describe())
+    }
+
+    fn call(&self) -> Option<Call> {
+        let sizes = [self.heads, self.kv_heads, self.head_dim, self.keys()];
+        let seen = [self.attention.window, self.wrap].map(|limit| limit.unwrap_or(0));
+        let constants = sizes.into_iter().chain(seen).map(Constant::Size);
+        let rest = [
+            Value::At(Position::GroupX),
+            Value::At(Position::GroupY),
+            Value::At(Position::Thread),
+            Value::At(Position::Simdgroup),
+            Value::At(Position::Lane),
+        ];
+        let params = [Value::Param(Param::Position), Value::Param(Param::Rows)];
+        Some(Call {
+            function: "attention_tile",
+            constants: constants.chain([Constant::Half(self.half_operands())]).collect(),
+            arguments: [&OPERANDS[..], &params, &self.factors(), &rest].concat(),
+        })
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["attention_tile"]
+    }
+
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
         self.0.operation(self.half_operands(), None)
     }
@@ -187,6 +241,18 @@ impl KernelFamily for AttentionDecode {
 
     fn launch(&self) -> Launch {
         self.decode_launch(ONE)
+    }
+
+    fn title(&self) -> String {
+        self.describe()
+    }
+
+    fn call(&self) -> Option<Call> {
+        Some(self.part_call([Value::At(Position::Group), Value::Size(0), Value::Size(1)]))
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["attention_decode"]
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
@@ -213,6 +279,18 @@ impl KernelFamily for AttentionPart {
 
     fn launch(&self) -> Launch {
         self.decode_launch(Dim::Parts)
+    }
+
+    fn title(&self) -> String {
+        format!("attention of {} heads over one part of the context", self.heads)
+    }
+
+    fn call(&self) -> Option<Call> {
+        Some(self.part_call([Position::GroupX, Position::GroupY, Position::GroupsY].map(Value::At)))
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["attention_decode"]
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
@@ -254,6 +332,32 @@ impl KernelFamily for AttentionCombine {
             threadgroup_bytes: (COMBINE_SIMDGROUPS * self.head_dim * 4) as u32,
             grid: [Dim::Const(self.heads), ONE, ONE],
         }
+    }
+
+    fn title(&self) -> String {
+        "puts the parts of the context together".to_owned()
+    }
+
+    fn call(&self) -> Option<Call> {
+        let window = self.attention.window.unwrap_or(0);
+        let sizes = [self.heads, self.head_dim, self.simdgroups(), window, PART_POSITIONS, MAX_PARTS];
+        Some(Call {
+            function: "attention_combine",
+            constants: sizes.map(Constant::Size).into(),
+            arguments: vec![
+                Value::Bound(Role::Parts),
+                Value::Bound(Role::Y),
+                Value::Shared,
+                Value::Param(Param::Position),
+                Value::At(Position::Group),
+                Value::At(Position::Simdgroup),
+                Value::At(Position::Lane),
+            ],
+        })
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["attention_decode"]
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {

@@ -3,8 +3,9 @@
 use forge_spec::{Dim, Matrix, Operation, Role};
 
 use super::projection::next_bindings;
-use super::{KernelFamily, Launch, NextNorm, ONE, ROW_ELEMENTS, ROW_THREADS};
+use super::{KernelFamily, Launch, NextNorm, ONE, ROW_ELEMENTS, ROW_POSITIONS, ROW_THREADS};
 use crate::binding::{Binding, Element, Extent, Touch};
+use crate::call::{Call, Constant, Position, Value};
 
 /// Constants of the embedding kernels.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +36,32 @@ impl KernelFamily for Embed {
             threadgroup_bytes: if scaled { 32 } else { 0 },
             grid: [Dim::Const(self.table.cols.div_ceil(ROW_ELEMENTS)), if scaled { ONE } else { Dim::Rows }, ONE],
         }
+    }
+
+    fn title(&self) -> String {
+        "embedding lookup".to_owned()
+    }
+
+    fn call(&self) -> Option<Call> {
+        let bound = [Role::Table, Role::Tokens, Role::X].map(Value::Bound);
+        let mut constants = vec![
+            Constant::Weights(self.table.format),
+            Constant::Size(self.table.rows),
+            Constant::Size(self.table.cols),
+        ];
+        let Some(next) = self.next else {
+            let rest = [Value::Float(self.scale), Value::At(Position::Group2), Value::At(Position::Thread)];
+            return Some(Call { function: "embed_row", constants, arguments: [bound, rest].concat() });
+        };
+        constants.push(Constant::Size(next.partials));
+        let next = [Role::Gamma, Role::Scaled, Role::Sums].map(Value::Bound);
+        let rest = [Value::Shared, Value::Float(self.scale)];
+        let arguments = [&bound[..], &next, &rest, &ROW_POSITIONS].concat();
+        Some(Call { function: "embed_scaled_row", constants, arguments })
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["rows", "embed"]
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {

@@ -2,7 +2,7 @@
 
 use forge_spec::{Dim, Matrix, Operation, Role};
 
-use super::projection::{matrix_bindings, operation, params, result_bindings};
+use super::projection::{describe_all, matrix_bindings, operation, params, result_bindings};
 use super::{Epilogue, KernelFamily, Launch, ONE};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::linear::Linear;
@@ -61,6 +61,15 @@ impl KernelFamily for Gemm {
             threadgroup_bytes: (GEMM_TOKENS * GEMM_ROWS * 4) as u32,
             grid: [Dim::Const(self.row_tiles()), Dim::RowTiles(GEMM_TOKENS), ONE],
         }
+    }
+
+    fn title(&self) -> String {
+        let matrices = describe_all(&self.matrices);
+        format!("{matrices}, a tile of {GEMM_TOKENS} tokens and {GEMM_ROWS} rows per threadgroup")
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["activation", "gemm"]
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {

@@ -2,7 +2,7 @@
 
 use forge_spec::{Dim, Format, Matrix, Operation, Role};
 
-use super::projection::{matrix_bindings, operation, params, result_bindings};
+use super::projection::{describe_all, matrix_bindings, operation, params, result_bindings};
 use super::{Epilogue, KernelFamily, Launch, NormScale, ONE, Rows};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::geometry::{Geometry, SIGNED_SUMS_ROWS, Shape};
@@ -94,6 +94,19 @@ impl KernelFamily for Gemv {
             threadgroup_bytes: ((4 * floats).next_multiple_of(16) + table) as u32,
             grid: [Dim::Const(self.threadgroups()), ONE, ONE],
         }
+    }
+
+    fn title(&self) -> String {
+        let g = self.geometry;
+        let split = if g.split_k > 1 { format!(", {} simdgroups share a row", g.split_k) } else { String::new() };
+        let tokens = if self.tokens > 1 { format!(" for up to {} tokens", self.tokens) } else { String::new() };
+        let (rows, simdgroups) = (g.rows_per_simdgroup, g.simdgroups);
+        let matrices = describe_all(&self.matrices);
+        format!("{matrices}{tokens}: {rows} rows per simdgroup, {simdgroups} simdgroups per threadgroup{split}")
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        if self.signed_sums() { &["activation", "rows", "gemv_q1_0_sums"] } else { &["activation", "rows"] }
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {

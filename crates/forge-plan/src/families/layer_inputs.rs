@@ -4,6 +4,7 @@ use forge_spec::{Dim, Matrix, Operation, Role};
 
 use super::{GROUP_HEADS, KernelFamily, Launch, ONE};
 use crate::binding::{Binding, Element, Extent, Touch};
+use crate::call::{Call, Constant, Param, Position, Value};
 
 /// Constants of the kernel of the layers' own inputs.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +39,31 @@ impl KernelFamily for LayerInputs {
     fn launch(&self) -> Launch {
         let groups = self.layers.div_ceil(GROUP_HEADS);
         Launch { threads: 32 * GROUP_HEADS as u32, threadgroup_bytes: 0, grid: [Dim::Const(groups), Dim::Rows, ONE] }
+    }
+
+    fn title(&self) -> String {
+        format!("the inputs of {} layers, {} elements each", self.layers, self.width)
+    }
+
+    fn call(&self) -> Option<Call> {
+        let sizes = [self.table.rows, self.layers, self.width].map(Constant::Size);
+        let bound = [Role::Table, Role::Tokens, Role::Projected, Role::Gamma, Role::Y].map(Value::Bound);
+        let floats = [self.eps, self.scale, self.factor].map(Value::Float);
+        let rest = [
+            Value::At(Position::Group2),
+            Value::Param(Param::Rows),
+            Value::At(Position::Simdgroup),
+            Value::At(Position::Lane),
+        ];
+        Some(Call {
+            function: "layer_inputs_row",
+            constants: std::iter::once(Constant::Weights(self.table.format)).chain(sizes).collect(),
+            arguments: [&bound[..], &floats, &rest].concat(),
+        })
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["rows", "norm", "rope", "layer_inputs"]
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {

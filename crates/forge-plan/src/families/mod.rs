@@ -24,6 +24,7 @@ pub use rope_append::{HeadNorm, RopeAppend};
 pub use sample::{Sample, SampleBest, SampleCollect, SampleDraw};
 
 use crate::binding::Binding;
+use crate::call::{Call, Position, Value};
 use crate::linear::Linear;
 
 /// Threads of the kernels that work on whole rows.
@@ -32,6 +33,14 @@ const ROW_THREADS: u32 = 256;
 const GROUP_HEADS: usize = 4;
 /// Elements that one threadgroup of the embedding and post-norm kernels handles.
 pub const ROW_ELEMENTS: usize = 1024;
+
+/// Where a thread is in a kernel whose threadgroups work on a row each, or on a share of one.
+const ROW_POSITIONS: [Value; 4] = [
+    Value::At(Position::Group),
+    Value::At(Position::Thread),
+    Value::At(Position::Simdgroup),
+    Value::At(Position::Lane),
+];
 
 /// How a kernel is dispatched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +70,18 @@ pub trait KernelFamily {
     fn bindings(&self) -> Vec<Binding>;
     /// Threads, threadgroup memory and grid.
     fn launch(&self) -> Launch;
+    /// What it is, for whoever reads `kernels.metal`.
+    fn title(&self) -> String;
+    /// Its body, where that is a call of one function; else the emitter has a template for the family.
+    fn call(&self) -> Option<Call> {
+        None
+    }
+    /// Whether its threadgroup memory holds `uint` rather than `float`.
+    fn shared_integers(&self) -> bool {
+        false
+    }
+    /// The Metal sources that it needs, besides those of its matrices' formats.
+    fn sources(&self) -> &'static [&'static str];
     /// What it computes; `tables` are the plan's tables of RoPE frequencies.
     fn operation<'a>(&'a self, tables: &'a [Vec<f32>]) -> Operation<'a>;
     /// Multiplications and additions of matrix products and attention.

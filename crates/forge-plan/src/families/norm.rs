@@ -3,8 +3,9 @@
 use forge_spec::{Dim, Operation, Role};
 
 use super::projection::next_bindings;
-use super::{KernelFamily, Launch, NextNorm, ONE, ROW_ELEMENTS, ROW_THREADS};
+use super::{KernelFamily, Launch, NextNorm, ONE, ROW_ELEMENTS, ROW_POSITIONS, ROW_THREADS};
 use crate::binding::{Binding, Element, Extent};
+use crate::call::{Call, Constant, Position, Value};
 
 /// Constants of the row norm.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,6 +27,20 @@ impl KernelFamily for RmsNorm {
 
     fn launch(&self) -> Launch {
         Launch { threads: ROW_THREADS, threadgroup_bytes: 32, grid: [Dim::Rows, ONE, ONE] }
+    }
+
+    fn title(&self) -> String {
+        "RMS norm of each row".to_owned()
+    }
+
+    fn call(&self) -> Option<Call> {
+        let bound = [Role::X, Role::Gamma, Role::Y].map(Value::Bound);
+        let arguments = [&bound[..], &[Value::Shared, Value::Float(self.eps)], &ROW_POSITIONS].concat();
+        Some(Call { function: "rms_norm_row", constants: vec![Constant::Size(self.width)], arguments })
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["norm"]
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
@@ -69,6 +84,33 @@ impl KernelFamily for PostNorm {
             None => [ONE, Dim::Rows, ONE],
         };
         Launch { threads: ROW_THREADS, threadgroup_bytes: 32, grid }
+    }
+
+    fn title(&self) -> String {
+        "norm of a projection, added to the residual stream".to_owned()
+    }
+
+    fn call(&self) -> Option<Call> {
+        let scale = if self.scaled { Value::First(Role::Scale) } else { Value::Float(1.0) };
+        let factors = [Value::Shared, Value::Float(self.eps), Value::Float(self.factor), scale];
+        let Some(next) = self.next else {
+            let bound = [Role::Y, Role::PostGamma, Role::X].map(Value::Bound);
+            let [_, rest @ ..] = ROW_POSITIONS;
+            let arguments = [&bound[..], &factors, &[Value::At(Position::GroupY)], &rest].concat();
+            return Some(Call { function: "post_norm_row", constants: vec![Constant::Size(self.width)], arguments });
+        };
+        let sizes = [self.width, self.partials.unwrap_or(0), next.partials];
+        let bound = [Role::Y, Role::ResultSums, Role::PostGamma, Role::X, Role::Gamma, Role::Scaled, Role::Sums]
+            .map(Value::Bound);
+        Some(Call {
+            function: "post_norm_scaled_row",
+            constants: sizes.map(Constant::Size).into(),
+            arguments: [&bound[..], &factors, &ROW_POSITIONS].concat(),
+        })
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["rows", "norm"]
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {

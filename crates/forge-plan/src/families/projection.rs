@@ -4,6 +4,7 @@ use forge_spec::{Activation, Matrix, Operation, Projection, Role};
 
 use super::Rows;
 use crate::binding::{Binding, Element, Extent};
+use crate::packed::describe;
 
 /// Roles of the matrices of one projection.
 const MATRICES: [Role; 3] = [Role::Weights, Role::Weights1, Role::Weights2];
@@ -124,6 +125,11 @@ pub(super) fn result_bindings(epilogue: Epilogue, rows: usize) -> Vec<Binding> {
             Binding::write(Role::Y, Element::F32, row(rows)),
         ],
     }
+}
+
+/// `[4096, 4096] q8_0 and [1024, 4096] q6_k`.
+pub(super) fn describe_all(matrices: &[Matrix]) -> String {
+    matrices.iter().map(describe).collect::<Vec<_>>().join(" and ")
 }
 
 /// The product, to a reference.

@@ -83,6 +83,15 @@ impl KernelFamily for RopeAppend {
         Launch { threads: 32 * GROUP_HEADS as u32, threadgroup_bytes: 0, grid: [Dim::Const(groups), Dim::Rows, ONE] }
     }
 
+    fn title(&self) -> String {
+        let Self { heads, kv_heads, head_dim, .. } = self;
+        format!("{heads} query and {kv_heads} key/value heads of {head_dim}: rotate, append to the cache")
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["rope"]
+    }
+
     fn operation<'a>(&'a self, tables: &'a [Vec<f32>]) -> Operation<'a> {
         Operation::RopeAppend(forge_spec::RopeAppend {
             heads: self.heads,

@@ -2,8 +2,9 @@
 
 use forge_spec::{Dim, Operation, Role, Vocabulary};
 
-use super::{KernelFamily, Launch, ONE, ROW_THREADS, Rows};
+use super::{KernelFamily, Launch, ONE, ROW_POSITIONS, ROW_THREADS, Rows};
 use crate::binding::{Binding, Element, Extent, Touch};
+use crate::call::{Call, Constant, Param, Position, Value};
 
 /// Constants of the sampling kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,11 @@ impl Sample {
         Launch { threads: ROW_THREADS, threadgroup_bytes, grid: [Dim::Const(groups), ONE, ONE] }
     }
 
+    /// A call of a function of the vocabulary and its shares.
+    fn call(self, function: &'static str, arguments: Vec<Value>) -> Call {
+        Call { function, constants: [self.vocab, self.groups].map(Constant::Size).into(), arguments }
+    }
+
     fn vocabulary(self) -> Vocabulary {
         Vocabulary { tokens: self.vocab, groups: self.groups }
     }
@@ -75,6 +81,24 @@ impl KernelFamily for SampleBest {
         self.0.launch(64, self.0.groups)
     }
 
+    fn title(&self) -> String {
+        "the highest logit".to_owned()
+    }
+
+    fn call(&self) -> Option<Call> {
+        let bound = [Role::Logits, Role::Seen, Role::Best, Role::Count].map(Value::Bound);
+        let rest = [Value::Shared, Value::Param(Param::RepeatPenalty)];
+        Some(self.0.call("best_logit", [&bound[..], &rest, &ROW_POSITIONS].concat()))
+    }
+
+    fn shared_integers(&self) -> bool {
+        true
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["sample"]
+    }
+
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
         Operation::SampleBest(self.0.vocabulary())
     }
@@ -93,6 +117,25 @@ impl KernelFamily for SampleCollect {
 
     fn launch(&self) -> Launch {
         self.0.launch(0, self.0.groups)
+    }
+
+    fn title(&self) -> String {
+        "tokens that may be drawn".to_owned()
+    }
+
+    fn call(&self) -> Option<Call> {
+        let bound = [Role::Logits, Role::Seen, Role::Best, Role::Count, Role::Candidates].map(Value::Bound);
+        let rest = [
+            Value::Param(Param::RepeatPenalty),
+            Value::Param(Param::InverseTemperature),
+            Value::At(Position::Group),
+            Value::At(Position::Thread),
+        ];
+        Some(self.0.call("collect_candidates", [&bound[..], &rest].concat()))
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["sample"]
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
@@ -121,6 +164,29 @@ impl KernelFamily for SampleDraw {
 
     fn launch(&self) -> Launch {
         self.0.launch(64, 1)
+    }
+
+    fn title(&self) -> String {
+        "filters and draw".to_owned()
+    }
+
+    fn call(&self) -> Option<Call> {
+        let bound = [Role::Best, Role::Count, Role::Candidates, Role::Seen, Role::NextToken, Role::Chosen];
+        let [_, positions @ ..] = ROW_POSITIONS;
+        let rest = [Value::Shared, Value::Bound(Role::Step)];
+        Some(Call {
+            function: "draw_token",
+            constants: vec![Constant::Size(self.0.groups)],
+            arguments: [&bound.map(Value::Bound)[..], &rest, &positions].concat(),
+        })
+    }
+
+    fn shared_integers(&self) -> bool {
+        true
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["sample"]
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {

@@ -751,7 +751,12 @@ inline void copy_head(device const float* source, device T* target, N norm, uint
 template <typename W, uint VOCAB, uint LAYERS, uint WIDTH>
 inline void layer_inputs_row(device const uchar* table, device const uint* tokens, device const float* projected,
                              device const float* gamma, device float* y, float eps, float scale, float factor,
-                             uint layer, uint row, uint rows, uint lane) {
+                             uint2 group, uint rows, uint simdgroup, uint lane) {
+    const uint layer = group.x * 4 + simdgroup;
+    const uint row = group.y;
+    if (layer >= LAYERS) {
+        return;
+    }
     device const float* source = projected + (row * LAYERS + layer) * WIDTH;
     device float* target = y + (layer * rows + row) * WIDTH;
     const float normed = elements_rms_scale<WIDTH>(source, eps, lane);
@@ -989,9 +994,12 @@ inline void attention_part(device const float* q, device const T* keys, device c
 }
 
 // Puts the parts of one head together; `shared` holds SIMDGROUPS * HEAD_DIM floats.
-template <uint HEADS, uint HEAD_DIM, uint SIMDGROUPS>
-inline void attention_combine(device const float* sums, device float* y, threadgroup float* shared, uint parts,
+template <uint HEADS, uint HEAD_DIM, uint SIMDGROUPS, uint WINDOW, uint PART_POSITIONS, uint MAX_PARTS>
+inline void attention_combine(device const float* sums, device float* y, threadgroup float* shared, uint position,
                               uint head, uint simdgroup, uint lane) {
+    // As many parts as the host dispatched.
+    const uint positions = WINDOW > 0 ? min(position + 1, WINDOW) : position + 1;
+    const uint parts = min((positions + PART_POSITIONS - 1) / PART_POSITIONS, MAX_PARTS);
     constexpr uint VECTORS = (HEAD_DIM / 4 + 31) / 32;
     device const float2* scales = (device const float2*)(sums + parts * HEADS * HEAD_DIM);
     float top = NO_SCORE;
@@ -1575,12 +1583,8 @@ kernel void layer_inputs(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint layer = group.x * 4 + simdgroup;
-    if (layer < 6) {
-        layer_inputs_row<Weights_bf16, 86, 6, 8>(
-            table, tokens, projected, gamma, y, 3.2000004e-5f, 2.828427f, 0.70710677f, layer, group.y,
-            step.rows, lane);
-    }
+    layer_inputs_row<Weights_bf16, 86, 6, 8>(
+        table, tokens, projected, gamma, y, 3.2000004e-5f, 2.828427f, 0.70710677f, group, step.rows, simdgroup, lane);
 }
 
 // embedding lookup
@@ -1592,8 +1596,7 @@ kernel void embed_tile(
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    embed_row<Weights_bf16, 86, 32>(
-        table, tokens, x, 5.656854f, group, thread_index);
+    embed_row<Weights_bf16, 86, 32>(table, tokens, x, 5.656854f, group, thread_index);
 }
 
 // [48, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -1759,8 +1762,8 @@ kernel void post_norm(
 {
     threadgroup float shared[8];
     post_norm_scaled_row<32, 2, 1>(
-        y, result_sums, post_gamma, x, gamma, scaled, sums, shared, 1e-6f, 1.0f, 1.0f, group,
-        thread_index, simdgroup, lane);
+        y, result_sums, post_gamma, x, gamma, scaled, sums, shared, 1e-6f, 1.0f, 1.0f, group, thread_index, simdgroup,
+        lane);
 }
 
 // [80, 32] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -1866,8 +1869,8 @@ kernel void post_norm_alt(
 {
     threadgroup float shared[8];
     post_norm_scaled_row<32, 2, 1>(
-        y, result_sums, post_gamma, x, gamma, scaled, sums, shared, 1e-6f, 1.0f, scale[0], group,
-        thread_index, simdgroup, lane);
+        y, result_sums, post_gamma, x, gamma, scaled, sums, shared, 1e-6f, 1.0f, scale[0], group, thread_index,
+        simdgroup, lane);
 }
 
 // [256, 32] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -2151,8 +2154,8 @@ kernel void sample_collect(
     uint group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    collect_candidates<86, 1>(logits, seen, best, count, candidates, step.repeat_penalty,
-        step.inverse_temperature, group, thread_index);
+    collect_candidates<86, 1>(
+        logits, seen, best, count, candidates, step.repeat_penalty, step.inverse_temperature, group, thread_index);
 }
 
 // filters and draw
@@ -2250,8 +2253,8 @@ kernel void attention_tile(
 {
     threadgroup float shared[2816];
     attention_tile<4, 2, 16, 32, 8, 0, float>(
-        q, keys, values, y, shared, step.position, step.rows, 1.0f, 0.0f, group.x, group.y,
-        thread_index, simdgroup, lane);
+        q, keys, values, y, shared, step.position, step.rows, 1.0f, 0.0f, group.x, group.y, thread_index, simdgroup,
+        lane);
 }
 
 // [32, 64] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -2313,8 +2316,7 @@ kernel void post_norm_tile(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[8];
-    post_norm_row<32>(y, post_gamma, x, shared, 1e-6f, 1.0f, 1.0f, group.y,
-        thread_index, simdgroup, lane);
+    post_norm_row<32>(y, post_gamma, x, shared, 1e-6f, 1.0f, 1.0f, group.y, thread_index, simdgroup, lane);
 }
 
 // [80, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -2525,8 +2527,7 @@ kernel void post_norm_tile_alt(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[8];
-    post_norm_row<32>(y, post_gamma, x, shared, 1e-6f, 1.0f, scale[0], group.y,
-        thread_index, simdgroup, lane);
+    post_norm_row<32>(y, post_gamma, x, shared, 1e-6f, 1.0f, scale[0], group.y, thread_index, simdgroup, lane);
 }
 
 // [256, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -2591,8 +2592,8 @@ kernel void attention_tile_alt(
 {
     threadgroup float shared[3328];
     attention_tile<4, 2, 32, 32, 0, 0, float>(
-        q, keys, values, y, shared, step.position, step.rows, 1.0f, 0.0f, group.x, group.y,
-        thread_index, simdgroup, lane);
+        q, keys, values, y, shared, step.position, step.rows, 1.0f, 0.0f, group.x, group.y, thread_index, simdgroup,
+        lane);
 }
 
 // [32, 128] bf16, a tile of 64 tokens and 64 rows per threadgroup

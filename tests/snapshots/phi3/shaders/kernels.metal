@@ -938,9 +938,12 @@ inline void attention_part(device const float* q, device const T* keys, device c
 }
 
 // Puts the parts of one head together; `shared` holds SIMDGROUPS * HEAD_DIM floats.
-template <uint HEADS, uint HEAD_DIM, uint SIMDGROUPS>
-inline void attention_combine(device const float* sums, device float* y, threadgroup float* shared, uint parts,
+template <uint HEADS, uint HEAD_DIM, uint SIMDGROUPS, uint WINDOW, uint PART_POSITIONS, uint MAX_PARTS>
+inline void attention_combine(device const float* sums, device float* y, threadgroup float* shared, uint position,
                               uint head, uint simdgroup, uint lane) {
+    // As many parts as the host dispatched.
+    const uint positions = WINDOW > 0 ? min(position + 1, WINDOW) : position + 1;
+    const uint parts = min((positions + PART_POSITIONS - 1) / PART_POSITIONS, MAX_PARTS);
     constexpr uint VECTORS = (HEAD_DIM / 4 + 31) / 32;
     device const float2* scales = (device const float2*)(sums + parts * HEADS * HEAD_DIM);
     float top = NO_SCORE;
@@ -1502,8 +1505,7 @@ kernel void embed_tile(
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    embed_row<Weights_bf16, 88, 32>(
-        table, tokens, x, 1.0f, group, thread_index);
+    embed_row<Weights_bf16, 88, 32>(table, tokens, x, 1.0f, group, thread_index);
 }
 
 // [64, 32] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -1699,8 +1701,8 @@ kernel void sample_collect(
     uint group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    collect_candidates<88, 1>(logits, seen, best, count, candidates, step.repeat_penalty,
-        step.inverse_temperature, group, thread_index);
+    collect_candidates<88, 1>(
+        logits, seen, best, count, candidates, step.repeat_penalty, step.inverse_temperature, group, thread_index);
 }
 
 // filters and draw
@@ -1798,8 +1800,8 @@ kernel void attention_tile(
 {
     threadgroup float shared[2560];
     attention_tile<4, 2, 8, 32, 8, 0, float>(
-        q, keys, values, y, shared, step.position, step.rows, 0.35355338f, 0.0f, group.x, group.y,
-        thread_index, simdgroup, lane);
+        q, keys, values, y, shared, step.position, step.rows, 0.35355338f, 0.0f, group.x, group.y, thread_index,
+        simdgroup, lane);
 }
 
 // [32, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
