@@ -60,7 +60,8 @@ impl Forge {
             return Ok(Generated::Done);
         }
         let stderr = String::from_utf8_lossy(&output.stderr);
-        match stderr.trim_end().strip_prefix("error: unsupported: ") {
+        // Warnings may come before.
+        match stderr.lines().last().and_then(|line| line.strip_prefix("error: unsupported: ")) {
             Some(reason) => Ok(Generated::Unsupported(reason.to_owned())),
             None => bail!("{}: {}", shell::display(&command), stderr.trim_end()),
         }

@@ -1,5 +1,7 @@
 //! `cargo xtask tidy`: house rules that no compiler checks.
 
+mod refusals;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -34,6 +36,7 @@ pub fn main() -> Result<()> {
         problems.extend(check(name, text));
     }
     problems.extend(orphans(&files));
+    problems.extend(refusals::check(&files));
     problems.extend(software_device(&files));
     for problem in &problems {
         println!("{problem}");

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::cli::{GenArgs, Kv, warn};
 use crate::output::{PackedWeights, Report, Staging, Target, hex};
 use crate::tuning::Tuning;
+use crate::warnings::{edited, warnings};
 use crate::{Error, interrupt, progress, quantize, units};
 
 /// Name of the packed weights in a project.
@@ -35,6 +36,7 @@ const SAMPLE: usize = 16 * 1024;
 pub fn run(args: &GenArgs) -> Result<(), Error> {
     let target = Target::open(&args.output, args.force)?;
     let mut checkpoint = forge_frontend::load(&args.checkpoint)?;
+    warnings(&checkpoint.warnings).iter().for_each(|line| warn(line));
     interrupt::check()?;
     let kept = match args.quantize {
         Some(format) => forge_plan::quantize(&mut checkpoint.graph, format.into())?,
@@ -53,11 +55,7 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
     let project = render(&plan, &checkpoint.graph, &checkpoint.assets, &options)?;
     let (report, quantization) = write(args, &target, &checkpoint, &plan, &project, &header, &kept)?;
     for (file, copy) in &report.edited {
-        warn(&format!(
-            "{}: was edited by hand and is replaced; your version is {}",
-            args.output.join(file).display(),
-            args.output.join(copy).display()
-        ));
+        warn(&edited(&args.output, file, copy));
     }
     if !args.quiet {
         if let Some(table) = quantization {
@@ -197,9 +195,6 @@ fn summary(args: &GenArgs, name: &PackageName, checkpoint: &Checkpoint, plan: &P
         plan.context,
         plan.kernels.len()
     );
-    for line in &checkpoint.ignored {
-        let _ = writeln!(text, "  not used: {line}");
-    }
     if !name.changes.is_empty() {
         let _ = writeln!(text, "  package and program are called {}: {}", name.name, name.changes.join("; "));
     }

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use common::{Scratch, assert_error, forge, generate, gguf, hf, names, stderr, tree};
+use forge::Error;
 use sha2::{Digest, Sha256};
 
 #[track_caller]
@@ -190,16 +191,21 @@ fn an_interrupted_run_leaves_nothing() {
     for percent in [1, 5, 10, 20, 30, 50, 70, 90] {
         for signal in ["-INT", "-TERM"] {
             let scratch = Scratch::new();
-            let mut child = forge()
+            let child = forge()
                 .args(["gen", "--quiet", "-o"])
                 .args([scratch.join("project"), demo.clone()])
-                .stderr(std::process::Stdio::null())
+                .stderr(std::process::Stdio::piped())
                 .spawn()
                 .unwrap();
             thread::sleep(whole * percent / 100);
             let kill = std::process::Command::new("kill").args([signal, &child.id().to_string()]).output();
             assert!(kill.is_ok());
-            let status = child.wait().unwrap();
+            let output = child.wait_with_output().unwrap();
+            let status = output.status;
+            // A signal before there is a handler ends the program as it ends any.
+            if let Some(code) = status.code().filter(|code| *code != 0) {
+                assert_eq!((code, stderr(&output)), (130, format!("error: {}\n", Error::Interrupted)));
+            }
             if status.success() {
                 assert_eq!(names(scratch.path()), ["project"]);
                 assert!(scratch.join("project/weights.safetensors").exists());

@@ -7,20 +7,22 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::chat_template::Templates;
+use super::defaults::{Defaults, GENERATION, check_ids};
 use super::folder_tokenizer::Tokenizer;
 use super::processor::{self, Affixes};
 use super::{Assets, GenerationConfig, SpecialTokens, end_tokens};
-use crate::FrontendError;
-use crate::source::{read_file, read_json};
+use crate::source::{CONFIG, read_file, read_json, unsigned};
+use crate::{FrontendError, Refusal};
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const GENERATION: &str = "generation_config.json";
 
 /// See [`Assets::from_folder`]. `config` holds the text model's keys of config.json.
 pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<Assets, FrontendError> {
     let tokenizer_config = read_json(folder, TOKENIZER_CONFIG)?.unwrap_or_default();
     let special_tokens = read_json(folder, "special_tokens_map.json")?.unwrap_or_default();
     let generation = read_json(folder, GENERATION)?.unwrap_or_default();
+    check_ids(CONFIG, config)?;
+    check_ids(GENERATION, &generation)?;
     let named = |key: &str| {
         let text = |map: &Map<String, Value>| match map.get(key) {
             Some(Value::String(text)) => Some(text.clone()),
@@ -34,7 +36,7 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
     let vocab_size = config.get("vocab_size").and_then(Value::as_u64).unwrap_or(0);
     tokenizer.take_over_tokens(folder, &tokenizer_config, &special_tokens, vocab_size)?;
     let with_id = |text: Option<String>| text.and_then(|text| tokenizer.id(&text).map(|id| (text, id)));
-    let id_of = |key: &str| generation.get(key).or_else(|| config.get(key)).and_then(first_id);
+    let id_of = |key: &str| [&generation, config].into_iter().find_map(|values| first_id(values.get(key)?));
     let bos = with_id(named("bos_token"));
     let eos = with_id(named("eos_token"));
     let affixes = affixes(&tokenizer, &tokenizer_config, bos.clone(), eos.clone());
@@ -48,7 +50,7 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
     end_ids.extend(tokenizer.found_first().filter(|(text, _)| end_tokens::ends_turn(text)).map(|(_, id)| id));
 
     let templates = templates(folder, &tokenizer_config)?;
-    let number = |key: &str| generation.get(key).and_then(Value::as_f64).map(|number| number as f32);
+    let defaults = Defaults(&generation);
     Ok(Assets {
         chat_template: templates.default,
         other_templates: templates.others,
@@ -58,12 +60,12 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
             eos_token: eos.map(|(text, _)| text).or_else(|| named("eos_token")),
             add_bos: affixes.bos.is_some(),
             end_token_ids: end_ids.into_iter().collect(),
-            temperature: number("temperature"),
-            top_k: generation.get("top_k").and_then(Value::as_u64).and_then(|k| u32::try_from(k).ok()),
-            top_p: number("top_p"),
-            min_p: number("min_p"),
-            repeat_penalty: number("repetition_penalty"),
-            do_sample: generation.get("do_sample").and_then(Value::as_bool),
+            temperature: defaults.number("temperature")?,
+            top_k: defaults.count("top_k")?,
+            top_p: defaults.number("top_p")?,
+            min_p: defaults.number("min_p")?,
+            repeat_penalty: defaults.number("repetition_penalty")?,
+            do_sample: defaults.flag("do_sample")?,
             special: SpecialTokens { unk_token: named("unk_token"), pad_token: named("pad_token") },
         },
         tokenizer_json: tokenizer.into_bytes(),
@@ -97,6 +99,7 @@ fn templates(folder: &Path, config: &Map<String, Value>) -> Result<Templates, Fr
     const FILE: &str = "chat_template.jinja";
     if let Some(bytes) = read_file(folder, FILE)? {
         let text = String::from_utf8(bytes).map_err(|_| FrontendError::Tokenizer {
+            refusal: Refusal::TemplateText,
             file: FILE.to_owned(),
             key: "the whole file".to_owned(),
             reason: "expected UTF-8".to_owned(),
@@ -112,5 +115,5 @@ fn templates(folder: &Path, config: &Map<String, Value>) -> Result<Templates, Fr
 
 fn first_id(value: &Value) -> Option<u32> {
     let id = value.as_array().map_or(Some(value), |items| items.first())?;
-    id.as_u64().and_then(|id| u32::try_from(id).ok())
+    unsigned(id)
 }

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::processor::{self, Affixes};
 use super::sentencepiece;
-use crate::FrontendError;
 use crate::source::{TOKENIZER, read_file, read_json};
+use crate::{FrontendError, Refusal};
 
 /// Keys of tokenizer_config.json and special_tokens_map.json that name one special token each.
 const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
@@ -50,14 +50,21 @@ impl Tokenizer {
     /// No tokenizer, or a file that is none.
     pub fn read(folder: &Path, config: &Map<String, Value>) -> Result<Self, FrontendError> {
         if let (Some(json), Some(bytes)) = (read_json(folder, TOKENIZER)?, read_file(folder, TOKENIZER)?) {
-            if !json.get("model").is_some_and(Value::is_object) {
-                return Err(FrontendError::MissingKey { file: TOKENIZER.to_owned(), key: "model".to_owned() });
+            // What is embedded has to be a tokenizer, wherever a link may have led.
+            let vocab = json.get("model").and_then(|model| model.get("vocab"));
+            if !vocab.is_some_and(|vocab| vocab.is_object() || vocab.is_array()) {
+                return Err(FrontendError::MissingKey {
+                    refusal: Refusal::NoVocabulary,
+                    file: TOKENIZER.to_owned(),
+                    key: "model.vocab".to_owned(),
+                });
             }
             return Ok(Self { json, bytes, changed: false, imported: false, user_defined: Vec::new() });
         }
         const MODEL: &str = "tokenizer.model";
         let Some(bytes) = read_file(folder, MODEL)? else {
             return Err(FrontendError::NotACheckpoint {
+                refusal: Refusal::NoTokenizer,
                 path: folder.to_owned(),
                 expected: "tokenizer.json or tokenizer.model",
                 found: "neither".to_owned(),

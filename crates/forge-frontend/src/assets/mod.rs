@@ -3,6 +3,7 @@
 mod bpe;
 mod charsmap;
 mod chat_template;
+mod defaults;
 mod end_tokens;
 mod folder;
 mod folder_tokenizer;
@@ -19,6 +20,8 @@ use std::path::Path;
 use crate::FrontendError;
 use crate::checkpoint::GgufFile;
 use crate::source::text_config;
+
+pub(crate) use gguf::unknown_ids;
 
 pub use generation::{GenerationConfig, SpecialTokens};
 

@@ -11,7 +11,7 @@ use super::charsmap;
 use super::processor::Affixes;
 use super::spm::{self, SPACE, Surroundings};
 use super::vocabulary::{Token, TokenType};
-use crate::FrontendError;
+use crate::{FrontendError, Refusal};
 
 /// `TrainerSpec.ModelType.BPE`.
 const BPE: u64 = 2;
@@ -31,12 +31,14 @@ pub(super) struct Imported {
 /// # Errors
 /// A damaged file, or a model that is not BPE.
 pub(super) fn tokenizer_json(bytes: &[u8], file: &str, config: &Map<String, Value>) -> Result<Imported, FrontendError> {
-    let error = |key: &str, reason: &str| FrontendError::Tokenizer {
+    let error = |refusal: Refusal, key: &str, reason: &str| FrontendError::Tokenizer {
+        refusal,
         file: file.to_owned(),
         key: key.to_owned(),
         reason: reason.to_owned(),
     };
-    let damaged = || error("ModelProto", "expected a SentencePiece model, found damaged protobuf data");
+    let damaged =
+        || error(Refusal::SentencePiece, "ModelProto", "expected a SentencePiece model, found damaged protobuf data");
     let mut tokens = Vec::new();
     let mut spec = NormalizerSpec::default();
     // The proto's default: a unigram model.
@@ -52,7 +54,8 @@ pub(super) fn tokenizer_json(bytes: &[u8], file: &str, config: &Map<String, Valu
             (3, Wire::Bytes(normalizer)) => {
                 let charsmap = spec.read(normalizer).ok_or_else(damaged)?;
                 if !charsmap.is_empty() {
-                    let damaged = || error("normalizer_spec.precompiled_charsmap", "expected a trie of strings");
+                    let key = "normalizer_spec.precompiled_charsmap";
+                    let damaged = || error(Refusal::SentencePieceMap, key, "expected a trie of strings");
                     spec.map = charsmap::entries(charsmap).ok_or_else(damaged)?;
                 }
             }
@@ -61,6 +64,7 @@ pub(super) fn tokenizer_json(bytes: &[u8], file: &str, config: &Map<String, Valu
     }
     if model_type != BPE {
         return Err(error(
+            Refusal::SentencePieceKind,
             "trainer_spec.model_type",
             "only BPE models are converted; a tokenizer.json beside it would be used as it is",
         ));
@@ -74,7 +78,7 @@ pub(super) fn tokenizer_json(bytes: &[u8], file: &str, config: &Map<String, Valu
         tokens.iter().enumerate().filter(is_user_defined).map(|(id, token)| (token.text.clone(), id as u32)).collect();
     let surroundings = spec.surroundings(&user_defined, first_only);
     match spm::sentencepiece_bpe(&tokens, surroundings, &Affixes::default())
-        .map_err(|reason| error("pieces", &reason))?
+        .map_err(|reason| error(Refusal::SentencePiecePieces, "pieces", &reason))?
     {
         Value::Object(json) => Ok(Imported { json, user_defined }),
         _ => Err(damaged()),
