@@ -9,6 +9,7 @@ mod manifest;
 mod model;
 mod naming;
 mod project;
+mod reachable;
 mod readme;
 mod sources;
 mod tuning;
