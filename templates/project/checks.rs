@@ -18,7 +18,7 @@ pub static CHECKS: Checks =
 #[rustfmt::skip]
 static COSTS: [Cost; /*{ costs.len() }*/] = [
 /*%- for c in costs %*/
-    Cost { bytes: [/*{ c.bytes }*/], flops: [/*{ c.flops }*/] }, // /*{ c.name }*/
+    /*{ c.cost }*/, // /*{ c.name }*/
 /*%- endfor %*/
 ];
 /*%- for t in tables %*/
@@ -40,11 +40,11 @@ static KERNELS: [KernelCheck; /*{ checks.len() }*/] = [
         kernel: /*{ c.kernel }*/,
         layer: /*{ c.layer }*/,
         rows: &[/*{ c.rows }*/],
-        grid: [/*{ c.grid }*/],
+        grid: /*{ c.grid }*/,
         operation: /*{ c.operation }*/,
         arguments: &[
 /*%- for a in c.arguments %*/
-            Argument::/*{ a.access }*/(Role::/*{ a.role }*/, /*{ a.data }*/),
+            /*{ a }*/,
 /*%- endfor %*/
         ],
     },

@@ -120,7 +120,7 @@ fn compare(plan: &Plan, counted: &Counted, planned: &Encoded) -> Result<()> {
         bail!("{}: {} buffers, planned were {}", kernel.name, counted.bindings.len(), planned.cost.bindings.len());
     }
     for (binding, (counted, traffic)) in counted.bindings.iter().zip(&planned.cost.bindings).enumerate() {
-        if kernel.bindings[binding].constant {
+        if kernel.bindings[binding].is_params() {
             continue; // the step's parameters, or the token ids: a few bytes that every thread reads
         }
         let projection = matches!(kernel.family, Family::Gemv(_) | Family::Gemm(_)) && counted.name == "input";

@@ -118,6 +118,11 @@ fn unfinished(line: &str) -> Option<&'static str> {
     ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!("].into_iter().find(|word| line.contains(word))
 }
 
+/// Formats without blocks, which have no file of their own.
+const FLOATS: [&str; 3] = ["f32", "f16", "bf16"];
+/// Widths of the codes of affine formats.
+const AFFINE_BITS: [&str; 6] = ["2", "3", "4", "5", "6", "8"];
+
 /// Templates that no Rust source, and no other template, names.
 fn orphans(files: &[(String, String)]) -> Vec<String> {
     let sources: Vec<&String> = files
@@ -135,8 +140,17 @@ fn orphans(files: &[(String, String)]) -> Vec<String> {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
             let quoted = format!("\"{stem}\"");
             let needed = |text: &str| text.lines().any(|line| line.starts_with("// needs: ") && line.contains(&*stem));
-            !stem.starts_with("gemv_")
-                && !stem.starts_with("codes_")
+            // Files that the name of a format, or the width of an affine one's codes, leads to.
+            let of_format = stem.strip_prefix("gemv_").is_some_and(|format| {
+                let path = format!("crates/forge-formats/src/formats/{format}");
+                let asked = format!("of_format(\"{format}\")");
+                FLOATS.contains(&format)
+                    || files.iter().any(|(name, _)| name.starts_with(&path))
+                    || sources.iter().any(|text| text.contains(&asked))
+            });
+            let of_codes = stem.strip_prefix("codes_").is_some_and(|bits| AFFINE_BITS.contains(&bits));
+            !of_format
+                && !of_codes
                 && !sources.iter().any(|text| text.contains(file.as_ref()) || text.contains(&quoted) || needed(text))
         })
         .map(|name| format!("templates/{name}: no source names it"))
@@ -165,23 +179,28 @@ fn software_device(files: &[(String, String)]) -> Vec<String> {
     problems
 }
 
-/// Definitions in the emitted Metal sources of the snapshots that no other text names: what no kernel calls is not emitted.
+/// Definitions in the emitted Metal sources of whole snapshots that no other text names: what no kernel calls is not emitted.
 fn unused_definitions(files: &[(String, String)]) -> Vec<String> {
     let mut problems = Vec::new();
     for (name, text) in files.iter().filter(|(name, _)| name.starts_with("tests/snapshots/")) {
         let Some(folder) = name.strip_suffix("kernels.metal") else { continue };
-        // Its kernels call them too.
+        // Its kernels call them too; `cargo xtask snapshots` has those that are not kept.
         let tuning = format!("{folder}tuning.metal");
-        let tuning = files.iter().find(|(name, _)| *name == tuning).map_or("", |(_, text)| text);
-        let words = |text| lex(text).into_iter().filter(|token| token.kind == TokenKind::Identifier);
-        let mut uses: BTreeMap<&str, isize> = BTreeMap::new();
-        words(text).chain(words(tuning)).for_each(|word| *uses.entry(word.text).or_default() += 1);
-        let defined = defined(text);
-        defined.iter().for_each(|word| *uses.entry(word).or_default() -= 1);
-        let unused: BTreeSet<&&str> = defined.iter().filter(|word| uses[*word] <= 0).collect();
-        problems.extend(unused.into_iter().map(|word| format!("{name}: no kernel uses {word}")));
+        if let Some((_, tuning)) = files.iter().find(|(name, _)| *name == tuning) {
+            problems.extend(unused(text, tuning).into_iter().map(|word| format!("{name}: no kernel uses {word}")));
+        }
     }
     problems
+}
+
+/// What `kernels.metal` defines and neither it nor `tuning.metal`, which is compiled after it, uses.
+pub fn unused<'a>(kernels: &'a str, tuning: &str) -> BTreeSet<&'a str> {
+    let words = |text| lex(text).into_iter().filter(|token| token.kind == TokenKind::Identifier);
+    let mut uses: BTreeMap<&str, isize> = BTreeMap::new();
+    words(kernels).chain(words(tuning)).for_each(|word| *uses.entry(word.text).or_default() += 1);
+    let defined = defined(kernels);
+    defined.iter().for_each(|word| *uses.entry(word).or_default() -= 1);
+    defined.into_iter().filter(|word| uses[word] <= 0).collect()
 }
 
 /// The functions, types and constants that a Metal source defines, its kernels apart.
@@ -244,9 +263,14 @@ mod tests {
         let files = [
             file("templates/msl/used.metal", ""),
             file("templates/msl/orphan.metal", ""),
+            file("templates/msl/gemv_known.metal", ""),
+            file("templates/msl/gemv_unknown.metal", ""),
+            file("templates/msl/codes_7.metal", ""),
+            file("crates/forge-formats/src/formats/known.rs", ""),
             file("crates/x/src/lib.rs", "include_str!(\"used.metal\")"),
         ];
-        assert_eq!(orphans(&files), ["templates/msl/orphan.metal: no source names it"]);
+        let orphan = |name: &str| format!("templates/msl/{name}.metal: no source names it");
+        assert_eq!(orphans(&files), ["orphan", "gemv_unknown", "codes_7"].map(orphan));
     }
 
     #[test]

@@ -3,11 +3,15 @@
 //! Owns the views (one askama template struct per emitted file) and the naming. Decides nothing that the plan has
 //! not decided, and touches no disk.
 
+mod bindings;
+mod calls;
 mod checks;
 mod kernels;
+mod literal;
 mod manifest;
 mod model;
 mod naming;
+mod places;
 mod project;
 mod reachable;
 mod readme;

@@ -1,5 +1,7 @@
 //! Names in emitted sources: packages, constants, types.
 
+use forge_spec::Format;
+
 /// Words that Rust (2024) reserves, and a few that MSL does.
 const KEYWORDS: &[&str] = &[
     "abstract",
@@ -62,6 +64,17 @@ const KEYWORDS: &[&str] = &[
     "while",
     "yield",
 ];
+
+/// Name of a packed format in identifiers, scales and biases told apart: `affine4_g64_bf16`.
+pub fn packed_name(format: Format) -> String {
+    let bf16 = matches!(format, Format::Affine { bf16: true, .. });
+    format_name_of(format) + if bf16 { "_bf16" } else { "" }
+}
+
+/// Name of a packed format in comments.
+pub fn format_name_of(format: Format) -> String {
+    forge_plan::format_name(forge_plan::stored(format))
+}
 
 /// A Cargo package name made from any text: lower-case ASCII letters, digits and `-`, not a keyword, never empty.
 pub fn package_name(text: &str) -> String {

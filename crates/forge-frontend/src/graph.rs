@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use forge_formats::Format;
+pub use forge_spec::Activation;
 
 use crate::config::ModelConfig;
 
@@ -252,15 +253,6 @@ pub struct Attention {
     pub window: Option<usize>,
     /// `cap * tanh(score / cap)` on the scaled scores.
     pub softcap: Option<f32>,
-}
-
-/// Non-linearity of a gated feed-forward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `x * sigmoid(x)`.
-    Silu,
-    /// GELU with the tanh approximation.
-    GeluTanh,
 }
 
 /// A layer: the block it runs and what fills its slots.

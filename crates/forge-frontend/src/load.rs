@@ -66,9 +66,14 @@ fn measure_vectors(graph: &mut Graph, files: &[MappedFile]) {
         let bytes = &files[*file].map[range.start as usize..range.end as usize];
         if decode_row(weight.format, bytes, &mut values).is_ok() {
             let packed = values.iter().map(|value| ((value + weight.offset) * weight.factor).abs());
-            weight.max_abs = Some(packed.fold(0.0, f32::max));
+            weight.max_abs = Some(largest(packed));
         }
     }
+}
+
+/// The largest of some sizes. What is not a number has no bound, though [`f32::max`] passes over it.
+fn largest(sizes: impl Iterator<Item = f32>) -> f32 {
+    sizes.fold(0.0, |most, size| if size.is_nan() { f32::INFINITY } else { most.max(size) })
 }
 
 /// An opened checkpoint.
@@ -99,5 +104,16 @@ impl<'a> Container<'a> {
             Self::Gguf(gguf) => Assets::from_gguf(gguf),
             Self::Folder(folder) => Assets::from_folder(folder),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::largest;
+
+    #[test]
+    fn what_is_not_a_number_has_no_bound() {
+        assert_eq!(largest([1.0, 3.0, 2.0].into_iter()), 3.0);
+        assert_eq!(largest([1.0, f32::NAN, 2.0].into_iter()), f32::INFINITY);
     }
 }

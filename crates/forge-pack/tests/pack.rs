@@ -81,7 +81,15 @@ impl Model {
     }
 
     fn tensor(&mut self, name: &str, format: Format, rows: usize, cols: usize, parts: &[PackPart]) {
-        self.plan.tensors.push(PackedTensor { name: name.into(), format, rows, cols, parts: parts.to_vec() });
+        self.plan.tensors.push(PackedTensor {
+            name: name.into(),
+            layer: None,
+            field: 0,
+            format,
+            rows,
+            cols,
+            parts: parts.to_vec(),
+        });
     }
 
     fn pack(&self, path: &Path, cancel: &AtomicBool, progress: impl FnMut(u64)) -> Result<Packed, PackError> {

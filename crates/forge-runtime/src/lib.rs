@@ -14,6 +14,7 @@
 //! * [`tokenizer`], [`chat`], [`sampler`], [`philox`]: text to ids and back, prompts from messages, ids from logits.
 //! * [`memory`]: a bound for what a stranger's template takes.
 //! * [`generation`]: the token loop with stop strings, limits and cancellation.
+//! * [`spec`]: what the sources of a model and this runtime agree on.
 //! * [`verify`]: every kernel against a reference implementation.
 //! * [`profile`]: GPU time and bytes of each kernel; [`tune`]: which of a few geometries is the fastest.
 //! * `cli`, `server`: what a user touches.
@@ -33,6 +34,7 @@ pub mod python_json;
 pub mod sampler;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod spec;
 pub mod tokenizer;
 pub mod tune;
 pub mod verify;

@@ -93,19 +93,7 @@ impl<'a> Verifier<'a> {
             }
         }
         let worst = comparison.worst;
-        let fault = fault.or_else(|| {
-            let worst = worst.filter(|_| comparison.failed > 0)?;
-            Some(format!(
-                "{} of {} elements are beyond their bounds; worst: {:?}[{}] is {}, expected {} within {:.1e}",
-                comparison.failed,
-                comparison.elements,
-                worst.role,
-                worst.index,
-                worst.found,
-                worst.expected,
-                worst.bound
-            ))
-        });
+        let fault = fault.or_else(|| comparison.fault());
         Outcome {
             rows,
             error: worst.map_or(0.0, |worst| worst.error),
@@ -158,7 +146,7 @@ fn positions(rows: usize, wrap: Option<usize>, split: Option<Split>, context: us
     positions
 }
 
-impl Operation {
+impl Operation<'_> {
     /// Sizes, for the report: `[4096, 4096] q8_0`.
     pub fn describe(&self) -> String {
         match self {

@@ -741,9 +741,12 @@ inline void attention_part(device const float* q, device const T* keys, device c
 }
 
 // Puts the parts of one head together; `shared` holds SIMDGROUPS * HEAD_DIM floats.
-template <uint HEADS, uint HEAD_DIM, uint SIMDGROUPS>
-inline void attention_combine(device const float* sums, device float* y, threadgroup float* shared, uint parts,
+template <uint HEADS, uint HEAD_DIM, uint SIMDGROUPS, uint WINDOW, uint PART_POSITIONS, uint MAX_PARTS>
+inline void attention_combine(device const float* sums, device float* y, threadgroup float* shared, uint position,
                               uint head, uint simdgroup, uint lane) {
+    // As many parts as the host dispatched.
+    const uint positions = WINDOW > 0 ? min(position + 1, WINDOW) : position + 1;
+    const uint parts = min((positions + PART_POSITIONS - 1) / PART_POSITIONS, MAX_PARTS);
     constexpr uint VECTORS = (HEAD_DIM / 4 + 31) / 32;
     device const float2* scales = (device const float2*)(sums + parts * HEADS * HEAD_DIM);
     float top = NO_SCORE;
@@ -1277,8 +1280,7 @@ kernel void embed_tile(
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    embed_row<Weights_q8_0, 2048, 256>(
-        table, tokens, x, 1.0f, group, thread_index);
+    embed_row<Weights_q8_0, 2048, 256>(table, tokens, x, 1.0f, group, thread_index);
 }
 
 // [512, 256] q8_0: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -1368,8 +1370,7 @@ kernel void attention_part(
 {
     threadgroup float shared[544];
     attention_part<8, 4, 32, 2, 8, 4, 0, 0>(
-        q, keys, values, y, shared, step.position, 0.17677669f, 0.0f, group.x, group.y, groups.y,
-        simdgroup, lane);
+        q, keys, values, y, shared, step.position, 0.17677669f, 0.0f, group.x, group.y, groups.y, simdgroup, lane);
 }
 
 // puts the parts of the context together
@@ -1383,10 +1384,7 @@ kernel void attention_combine(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[128];
-    // As many parts as the host dispatched.
-    const uint positions = step.position + 1;
-    const uint count = min((positions + 63) / 64, 32u);
-    attention_combine<8, 32, 4>(parts, y, shared, count, group, simdgroup, lane);
+    attention_combine<8, 32, 4, 0, 64, 32>(parts, y, shared, step.position, group, simdgroup, lane);
 }
 
 // [256, 256] q8_0: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -1508,8 +1506,8 @@ kernel void sample_collect(
     uint group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    collect_candidates<2048, 2>(logits, seen, best, count, candidates, step.repeat_penalty,
-        step.inverse_temperature, group, thread_index);
+    collect_candidates<2048, 2>(
+        logits, seen, best, count, candidates, step.repeat_penalty, step.inverse_temperature, group, thread_index);
 }
 
 // filters and draw
@@ -1607,8 +1605,8 @@ kernel void attention_tile(
 {
     threadgroup float shared[3328];
     attention_tile<8, 4, 32, 32, 0, 0, float>(
-        q, keys, values, y, shared, step.position, step.rows, 0.17677669f, 0.0f, group.x, group.y,
-        thread_index, simdgroup, lane);
+        q, keys, values, y, shared, step.position, step.rows, 0.17677669f, 0.0f, group.x, group.y, thread_index,
+        simdgroup, lane);
 }
 
 // [256, 256] q8_0, a tile of 64 tokens and 64 rows per threadgroup

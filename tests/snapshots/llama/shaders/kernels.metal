@@ -1058,8 +1058,7 @@ kernel void embed_tile(
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    embed_row<Weights_bf16, 512, 64>(
-        table, tokens, x, 1.0f, group, thread_index);
+    embed_row<Weights_bf16, 512, 64>(table, tokens, x, 1.0f, group, thread_index);
 }
 
 // [128, 64] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -1253,8 +1252,8 @@ kernel void sample_collect(
     uint group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    collect_candidates<512, 1>(logits, seen, best, count, candidates, step.repeat_penalty,
-        step.inverse_temperature, group, thread_index);
+    collect_candidates<512, 1>(
+        logits, seen, best, count, candidates, step.repeat_penalty, step.inverse_temperature, group, thread_index);
 }
 
 // filters and draw
@@ -1352,8 +1351,8 @@ kernel void attention_tile(
 {
     threadgroup float shared[2816];
     attention_tile<4, 2, 16, 32, 0, 0, float>(
-        q, keys, values, y, shared, step.position, step.rows, 0.25f, 0.0f, group.x, group.y,
-        thread_index, simdgroup, lane);
+        q, keys, values, y, shared, step.position, step.rows, 0.25f, 0.0f, group.x, group.y, thread_index, simdgroup,
+        lane);
 }
 
 // [64, 64] bf16, a tile of 64 tokens and 64 rows per threadgroup
