@@ -335,7 +335,7 @@ impl Model {
         let k = |index| self.gpu.kernel(index);
         let s = &self.sampler;
 /*%- let steps = &decode_sample %*/
-/*%- include "project/steps.rs" %*/
+/*%- include "project/steps.part.rs" %*/
     }
 
     /// One token at the end of `positions` positions to logits.
@@ -350,7 +350,7 @@ impl Model {
 /*%- endif %*/
 /*%- endif %*/
 /*%- let steps = &decode_embed %*/
-/*%- include "project/steps.rs" %*/
+/*%- include "project/steps.part.rs" %*/
         for i in 0..LAYERS {
 /*%- if next_gamma %*/
 /*%- if let Some(first_norm) = first_norm %*/
@@ -368,7 +368,7 @@ impl Model {
 /*%- endif %*/
         }
 /*%- let steps = &decode_head %*/
-/*%- include "project/steps.rs" %*/
+/*%- include "project/steps.part.rs" %*/
     }
 /*%- for block in blocks %*/
 
@@ -381,7 +381,7 @@ impl Model {
         let /*{ cache.name }*/ = &self.caches[/*{ cache.index }*/];
 /*%- endfor %*/
 /*%- let steps = &block.decode %*/
-/*%- include "project/steps.rs" %*/
+/*%- include "project/steps.part.rs" %*/
     }
 
     /// /*{ block.title }*/, prefill: /*{ block.prefill.len() }*/ dispatches over `rows` tokens.
@@ -393,7 +393,7 @@ impl Model {
         let /*{ cache.name }*/ = &self.caches[/*{ cache.index }*/];
 /*%- endfor %*/
 /*%- let steps = &block.prefill %*/
-/*%- include "project/steps.rs" %*/
+/*%- include "project/steps.part.rs" %*/
     }
 /*%- endfor %*/
 
@@ -444,14 +444,14 @@ impl Model {
         let k = |index| self.gpu.kernel(index);
         let b = &self.prefill;
 /*%- let steps = &prefill_embed %*/
-/*%- include "project/steps.rs" %*/
+/*%- include "project/steps.part.rs" %*/
     }
 
     fn encode_prefill_head(&self, pass: &mut Commands, rows: u32, logits: &Slice, params: &Slice) {
         let k = |index| self.gpu.kernel(index);
         let b = &self.prefill;
 /*%- let steps = &prefill_head %*/
-/*%- include "project/steps.rs" %*/
+/*%- include "project/steps.part.rs" %*/
     }
 
     /// Refuses tokens outside the vocabulary and positions outside the context.

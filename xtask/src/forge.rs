@@ -84,7 +84,9 @@ impl Forge {
     /// A check that fails.
     pub fn must_check(&self, project: &Path) -> Result<()> {
         clang::ensure()?;
-        shell::run(self.command().arg("check").arg(project).env("CARGO_TARGET_DIR", shell::projects_target_dir()))
+        let mut command = self.command();
+        command.arg("check").arg(project).env("CARGO_TARGET_DIR", shell::projects_target_dir());
+        shell::run(command.envs([shell::kernels_cache()]))
     }
 }
 
@@ -118,7 +120,8 @@ pub fn build_project(project: &Path) -> Result<PathBuf> {
     command
         .current_dir(project)
         .args(["build", "--release", "--quiet"])
-        .env("CARGO_TARGET_DIR", shell::projects_target_dir());
+        .env("CARGO_TARGET_DIR", shell::projects_target_dir())
+        .envs([shell::kernels_cache()]);
     build(&mut command, Warnings::Deny)
 }
 

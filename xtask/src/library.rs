@@ -51,6 +51,7 @@ fn crates(project: &Path, args: &[&str]) -> Result<BTreeSet<String>> {
 
 fn cargo(project: &Path, subcommand: &str) -> Command {
     let mut command = shell::cargo();
-    command.current_dir(project).arg(subcommand).env("CARGO_TARGET_DIR", shell::projects_target_dir());
+    command.current_dir(project).arg(subcommand);
+    command.env("CARGO_TARGET_DIR", shell::projects_target_dir()).envs([shell::kernels_cache()]);
     command
 }

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::forge::Forge;
-use crate::{shared, shell};
+use crate::{shared, shell, tidy};
 
 /// Cases of which everything is kept: a name, and the checkpoint relative to the repository.
 pub const CASES: [(&str, &str); 2] = [("demo", crate::demo::CHECKPOINT), ("llama", "tests/fixtures/models/llama/hf")];
@@ -73,6 +73,9 @@ pub fn main(options: &Options) -> Result<()> {
             differences.push(format!("{name}: the emitted sources are not as rustfmt leaves them"));
         }
         let mut emitted = emitted(&project)?;
+        let text = |file: &str| emitted.get(file).map_or("", String::as_str);
+        let unused = tidy::unused(text("shaders/kernels.metal"), text("shaders/tuning.metal"));
+        differences.extend(unused.into_iter().map(|word| format!("{name}: no kernel uses {word}")));
         if !whole {
             emitted.retain(|file, _| SOURCES.contains(&file.as_str()));
         }

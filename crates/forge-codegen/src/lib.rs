@@ -13,6 +13,7 @@ mod model;
 mod naming;
 mod places;
 mod project;
+mod reachable;
 mod readme;
 mod sources;
 mod tuning;

@@ -44,12 +44,9 @@ constant float ROPE_INV_FREQ[16] = {
 // code * 2^-24 (or 2^-20 from bit 4 on), and a factor puts that right at the end. Word layout: the codes of columns 2p
 // are in bit 4p.. of the low half, those of columns 2p + 1 in the high half, so that one mask takes two.
 
-constant constexpr uint LANES = 32;
 constant constexpr uint TILE = 256;
 
 constexpr ulong align_plane(ulong bytes) { return (bytes + 255) / 256 * 256; }
-
-inline float bf16_to_float(ushort bits) { return as_type<float>(uint(bits) << 16); }
 
 // A float4 product added to `sum`.
 inline float fma4(float4 a, float4 b, float sum) {
@@ -98,36 +95,10 @@ inline void load_entries(device const uchar* p, thread uint* words) {
     }
 }
 
-// COUNT halves at `p`, aligned to ALIGN bytes at least.
-template <uint COUNT, uint ALIGN>
-inline void load_halves(device const uchar* p, thread float* values) {
-    if (COUNT % 4 == 0 && ALIGN % 8 == 0) {
-        for (uint i = 0; i < COUNT / 4; ++i) {
-            const half4 v = ((device const half4*)p)[i];
-            values[4 * i] = v.x;
-            values[4 * i + 1] = v.y;
-            values[4 * i + 2] = v.z;
-            values[4 * i + 3] = v.w;
-        }
-    } else if (COUNT % 2 == 0 && ALIGN % 4 == 0) {
-        for (uint i = 0; i < COUNT / 2; ++i) {
-            const half2 v = ((device const half2*)p)[i];
-            values[2 * i] = v.x;
-            values[2 * i + 1] = v.y;
-        }
-    } else {
-        for (uint i = 0; i < COUNT; ++i) {
-            values[i] = ((device const half*)p)[i];
-        }
-    }
-}
-
 // The largest power of two up to 16 that divides a row of `pitch` bytes.
 constexpr uint alignment(uint pitch) {
     return pitch % 16 == 0 ? 16 : pitch % 8 == 0 ? 8 : pitch % 4 == 0 ? 4 : pitch % 2 == 0 ? 2 : 1;
 }
-
-inline float load_half(device const uchar* plane, uint index) { return ((device const half*)plane)[index]; }
 
 // A word moved so that its bit `from` comes to bit `to`.
 inline uint move_bits(uint word, uint from, uint to) { return to >= from ? word << (to - from) : word >> (from - to); }
@@ -681,13 +652,6 @@ struct Silu {
     static inline float apply(float x) { return x / (1.0f + precise::exp(min(-x, 80.0f))); }
 };
 
-struct GeluTanh {
-    static inline float apply(float x) {
-        const float inner = 0.7978845608028654f * (x + 0.044715f * x * x * x);
-        return 0.5f * x * (1.0f + precise::tanh(clamp(inner, -15.0f, 15.0f)));
-    }
-};
-
 // Prologues and epilogues of the matrix-vector kernels. A simdgroup holds NR results (of each token), the same in every
 // lane; result r belongs to output row `first + r` and is written by lane r.
 
@@ -706,45 +670,6 @@ inline void scale_rows(thread float* acc, float scale) {
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         acc[r] *= scale;
-    }
-}
-
-template <uint NR>
-inline void add_bias(thread float* acc, device const float* bias, uint first, uint end) {
-    #pragma clang loop unroll(full)
-    for (uint r = 0; r < NR; ++r) {
-        if (first + r < end) {
-            acc[r] += bias[first + r];
-        }
-    }
-}
-
-template <uint NR>
-inline void softcap_rows(thread float* acc, float cap) {
-    #pragma clang loop unroll(full)
-    for (uint r = 0; r < NR; ++r) {
-        acc[r] = cap * precise::tanh(acc[r] / cap);
-    }
-}
-
-// Adds up the parts of rows that KS simdgroups share; `shared` holds one part per simdgroup. Part 0 gets the sums.
-template <uint NR, uint KS>
-inline void combine_parts(thread float* acc, threadgroup float* shared, uint simdgroup, uint lane) {
-    #pragma clang loop unroll(full)
-    for (uint r = 0; r < NR; ++r) {
-        if (lane == r) {
-            shared[simdgroup * NR + r] = acc[r];
-        }
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (simdgroup % KS == 0) {
-        #pragma clang loop unroll(full)
-        for (uint r = 0; r < NR; ++r) {
-            acc[r] = shared[simdgroup * NR + r];
-            for (uint part = 1; part < KS; ++part) {
-                acc[r] += shared[(simdgroup + part) * NR + r];
-            }
-        }
     }
 }
 
@@ -887,70 +812,10 @@ inline void rms_norm_row(device const float* x, device const float* gamma, devic
     }
 }
 
-// x = (x + factor * y / rms(y) * gamma) * layer_scale, one row a threadgroup.
-template <uint WIDTH>
-inline void post_norm_row(device const float* y, device const float* gamma, device float* x, threadgroup float* shared,
-                          float eps, float factor, float layer_scale, uint row, uint thread_index, uint simdgroup,
-                          uint lane) {
-    device const float* source = y + row * WIDTH;
-    float square = 0.0f;
-    for (uint i = thread_index * 4; i < WIDTH; i += 1024) {
-        const float4 value = *(device const float4*)(source + i);
-        square += dot(value, value);
-    }
-    const float scale = factor * precise::rsqrt(threadgroup_sum(square, shared, simdgroup, lane) / float(WIDTH) + eps);
-    for (uint i = thread_index * 4; i < WIDTH; i += 1024) {
-        device float4* target = (device float4*)(x + row * WIDTH + i);
-        const float4 normed = *(device const float4*)(source + i) * scale * *(device const float4*)(gamma + i);
-        *target = (*target + normed) * layer_scale;
-    }
-}
-
-// The same for the one row of a decode step, spread over threadgroups of 1024 elements, with what the next
-// projection needs.
-template <uint WIDTH, uint RESULT_PARTIALS, uint PARTIALS>
-inline void post_norm_scaled_row(device const float* y, device const float* result_sums, device const float* gamma,
-                                 device float* x, device const float* next_gamma, device float* scaled,
-                                 device float* sums, threadgroup float* shared, float eps, float factor,
-                                 float layer_scale, uint group, uint thread_index, uint simdgroup, uint lane) {
-    const float scale = factor * rms_scale<RESULT_PARTIALS, WIDTH>(result_sums, eps, lane);
-    const uint i = group * 1024 + thread_index * 4;
-    float square = 0.0f;
-    if (i < WIDTH) {
-        const float4 normed = *(device const float4*)(y + i) * scale * *(device const float4*)(gamma + i);
-        const float4 value = (*(device const float4*)(x + i) + normed) * layer_scale;
-        *(device float4*)(x + i) = value;
-        *(device float4*)(scaled + i) = value * *(device const float4*)(next_gamma + i);
-        square = dot(value, value);
-    }
-    store_partial_sum<8, (WIDTH + 1023) / 1024, PARTIALS>(sums, shared, square, group, simdgroup, lane);
-}
-
 // Head norms, rotary position embedding and the append to the KV cache: one simdgroup per head and row.
-
-// 1 / rms over `COUNT` elements.
-template <uint COUNT>
-inline float elements_rms_scale(device const float* source, float eps, uint lane) {
-    float square = 0.0f;
-    for (uint i = lane; i < COUNT; i += 32) {
-        square += source[i] * source[i];
-    }
-    return precise::rsqrt(simd_sum(square) / float(COUNT) + eps);
-}
 
 struct Unnormed {
     inline float operator()(float value, uint) const { return value; }
-};
-
-struct Normed {
-    float scale;
-    inline float operator()(float value, uint) const { return value * scale; }
-};
-
-struct NormedByGamma {
-    float scale;
-    device const float* gamma;
-    inline float operator()(float value, uint i) const { return value * scale * gamma[i]; }
 };
 
 // Rotates the first ROTARY elements of a head and copies the rest. INTERLEAVED: pairs (2i, 2i + 1), else
@@ -1026,11 +891,6 @@ inline float sum_heads(thread float* values, uint lane) {
         sum += simd_shuffle_xor(sum, ushort(w));
     }
     return sum;
-}
-
-// Floats of threadgroup memory that attention_part needs.
-constexpr uint attention_shared(uint head_dim, uint heads_shared, uint simdgroups) {
-    return simdgroups * heads_shared * (head_dim + 2);
 }
 
 // Part `part` of `parts` of the positions `first` to `position` (WINDOW positions at most; the cache holds WRAP of them
@@ -1180,62 +1040,9 @@ inline void attention_part(device const float* q, device const T* keys, device c
     }
 }
 
-// Puts the parts of one head together; `shared` holds SIMDGROUPS * HEAD_DIM floats.
-template <uint HEADS, uint HEAD_DIM, uint SIMDGROUPS, uint WINDOW, uint PART_POSITIONS, uint MAX_PARTS>
-inline void attention_combine(device const float* sums, device float* y, threadgroup float* shared, uint position,
-                              uint head, uint simdgroup, uint lane) {
-    // As many parts as the host dispatched.
-    const uint positions = WINDOW > 0 ? min(position + 1, WINDOW) : position + 1;
-    const uint parts = min((positions + PART_POSITIONS - 1) / PART_POSITIONS, MAX_PARTS);
-    constexpr uint VECTORS = (HEAD_DIM / 4 + 31) / 32;
-    device const float2* scales = (device const float2*)(sums + parts * HEADS * HEAD_DIM);
-    float top = NO_SCORE;
-    for (uint part = lane; part < parts; part += 32) {
-        top = max(top, scales[part * HEADS + head].x);
-    }
-    top = simd_max(top);
-    float weight = 0.0f;
-    for (uint part = lane; part < parts; part += 32) {
-        const float2 scale = scales[part * HEADS + head];
-        weight += scale.y * exp2(scale.x - top);
-    }
-    weight = simd_sum(weight);
-    float4 acc[VECTORS];
-    for (uint n = 0; n < VECTORS; ++n) {
-        acc[n] = 0.0f;
-    }
-    for (uint part = simdgroup; part < parts; part += SIMDGROUPS) {
-        const float c = exp2(scales[part * HEADS + head].x - top);
-        device const float4* sum = (device const float4*)(sums + (part * HEADS + head) * HEAD_DIM);
-        for (uint n = 0; n < VECTORS; ++n) {
-            if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {
-                acc[n] += c * sum[lane + n * 32];
-            }
-        }
-    }
-    for (uint n = 0; n < VECTORS; ++n) {
-        if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {
-            ((threadgroup float4*)(shared + simdgroup * HEAD_DIM))[lane + n * 32] = acc[n];
-        }
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (uint i = simdgroup * 32 + lane; i < HEAD_DIM; i += SIMDGROUPS * 32) {
-        float sum = 0.0f;
-        for (uint s = 0; s < SIMDGROUPS; ++s) {
-            sum += shared[s * HEAD_DIM + i];
-        }
-        y[head * HEAD_DIM + i] = sum / weight;
-    }
-}
-
 // Causal attention of a tile of tokens over the KV cache, with online softmax. A threadgroup of four simdgroups takes
 // 32 rows of one head, eight rows a simdgroup, and walks the keys KEYS at a time: scores = Q K^T, softmax, sums += P V,
 // all in 8x8 matrices of operand type O (half or float) with float sums.
-
-// Floats of threadgroup memory: the tile of keys or values, scores, probabilities, a diagonal matrix.
-constexpr uint attention_tile_shared(uint head_dim, uint keys, uint operand_bytes) {
-    return keys * head_dim * operand_bytes / 4 + 32 * keys + 32 * keys * operand_bytes / 4 + 4 * 64;
-}
 
 // KEYS rows of the cache from position `start` on, zeros from `end` on, as operands.
 template <uint STRIDE, uint HEAD_DIM, uint KEYS, uint WRAP, typename O, typename T>
@@ -1446,29 +1253,6 @@ inline void store_tile(device float* y, threadgroup const float* result, uint to
             y[token * WIDTH + row] = result[token * 64 + thread_index % 64];
         }
     }
-}
-
-inline void softcap_tile(threadgroup float* result, float cap, uint thread_index) {
-    for (uint i = thread_index; i < 64 * 64; i += 128) {
-        result[i] = cap * precise::tanh(result[i] / cap);
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-}
-
-// Adds `bias[row]`; rows 32.. of the tile take theirs SPLIT further on where SPLIT is not 0.
-template <uint SPLIT>
-inline void add_tile_bias(threadgroup float* result, device const float* bias, uint first_row, uint end,
-                          uint thread_index) {
-    const uint column = thread_index % 64;
-    const bool second = SPLIT != 0 && column >= 32;
-    const uint row = second ? first_row + column - 32 : first_row + column;
-    if (row < end) {
-        const float value = bias[second ? row + SPLIT : row];
-        for (uint token = thread_index / 64; token < 64; token += 2) {
-            result[token * 64 + column] += value;
-        }
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
 }
 
 template <uint WIDTH>
