@@ -43,20 +43,26 @@ pub fn safetensors(data: &[u8]) -> bool {
     load(&folder().join("st")).is_ok_and(|checkpoint| look_at(&checkpoint))
 }
 
-/// A folder's config.json and model.safetensors.index.json; weights in one file and in two are beside them.
+/// A folder's config.json and model.safetensors.index.json; weights are in one file, or in two where there is an index.
 pub fn config(data: &[u8]) -> bool {
     let mut parts = data.splitn(2, |&byte| byte == SEPARATOR);
     write("config/config.json", parts.next().unwrap_or_default());
     let root = folder().join("config");
     match parts.next() {
-        Some(index) => write("config/model.safetensors.index.json", index),
-        None => remove("config/model.safetensors.index.json"),
-    };
-    if !root.join("model.safetensors").exists() {
+        Some(index) => {
+            // Weights in one file would count before the index.
+            remove("config/model.safetensors");
+            write("config/model.safetensors.index.json", index);
+        }
+        None => {
+            remove("config/model.safetensors.index.json");
+            write("config/model.safetensors", &llama_weights(|_| true));
+        }
+    }
+    if !root.join("tokenizer.json").exists() {
         write("config/tokenizer.json", TOKENIZER_JSON.as_bytes());
         write("config/model-00001-of-00002.safetensors", &llama_weights(|name| name.contains("self_attn")));
         write("config/model-00002-of-00002.safetensors", &llama_weights(|name| !name.contains("self_attn")));
-        write("config/model.safetensors", &llama_weights(|_| true));
     }
     load(&root).is_ok_and(|checkpoint| look_at(&checkpoint))
 }

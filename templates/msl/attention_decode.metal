@@ -198,9 +198,12 @@ inline void attention_part(device const float* q, device const T* keys, device c
 }
 
 // Puts the parts of one head together; `shared` holds SIMDGROUPS * HEAD_DIM floats.
-template <uint HEADS, uint HEAD_DIM, uint SIMDGROUPS>
-inline void attention_combine(device const float* sums, device float* y, threadgroup float* shared, uint parts,
+template <uint HEADS, uint HEAD_DIM, uint SIMDGROUPS, uint WINDOW, uint PART_POSITIONS, uint MAX_PARTS>
+inline void attention_combine(device const float* sums, device float* y, threadgroup float* shared, uint position,
                               uint head, uint simdgroup, uint lane) {
+    // As many parts as the host dispatched.
+    const uint positions = WINDOW > 0 ? min(position + 1, WINDOW) : position + 1;
+    const uint parts = min((positions + PART_POSITIONS - 1) / PART_POSITIONS, MAX_PARTS);
     constexpr uint VECTORS = (HEAD_DIM / 4 + 31) / 32;
     device const float2* scales = (device const float2*)(sums + parts * HEADS * HEAD_DIM);
     float top = NO_SCORE;

@@ -79,31 +79,8 @@ kernel void /*{ kernel.name }*/(
     threadgroup /*{ kernel.shared_type }*/ shared[/*{ kernel.shared }*/];
 /*%- endif %*/
 /*%- match kernel.body %*/
-/*%- when Body::Embed with (k) %*/
-    /*{ k.function }*/<Weights_/*{ k.format }*/, /*{ k.vocab }*/, /*{ k.hidden }*//*{ k.partials }*/>(
-/*%- if k.scaled %*/
-        table, tokens, x, gamma, scaled, sums, shared, /*{ k.scale }*/, group, thread_index, simdgroup, lane);
-/*%- else %*/
-        table, tokens, x, /*{ k.scale }*/, group, thread_index);
-/*%- endif %*/
-/*%- when Body::RmsNorm with (k) %*/
-    rms_norm_row</*{ k.width }*/>(x, gamma, y, shared, /*{ k.eps }*/, group, thread_index, simdgroup, lane);
-/*%- when Body::PostNorm with (k) %*/
-/*%- if k.scaled %*/
-    post_norm_scaled_row</*{ k.width }*/, /*{ k.result_partials }*/, /*{ k.partials }*/>(
-        y, result_sums, post_gamma, x, gamma, scaled, sums, shared, /*{ k.eps }*/, /*{ k.factor }*/, /*{ k.scale }*/, group,
-        thread_index, simdgroup, lane);
-/*%- else %*/
-    post_norm_row</*{ k.width }*/>(y, post_gamma, x, shared, /*{ k.eps }*/, /*{ k.factor }*/, /*{ k.scale }*/, group.y,
-        thread_index, simdgroup, lane);
-/*%- endif %*/
-/*%- when Body::LayerInputs with (k) %*/
-    const uint layer = group.x * 4 + simdgroup;
-    if (layer < /*{ k.layers }*/) {
-        layer_inputs_row<Weights_/*{ k.format }*/, /*{ k.vocab }*/, /*{ k.layers }*/, /*{ k.width }*/>(
-            table, tokens, projected, gamma, y, /*{ k.eps }*/, /*{ k.scale }*/, /*{ k.factor }*/, layer, group.y,
-            step.rows, lane);
-    }
+/*%- when Body::Call with (call) %*/
+/*{ call }*/
 /*%- when Body::Rope with (k) %*/
     const uint head = group.x * 4 + simdgroup;
     const uint row = group.y;
@@ -143,22 +120,6 @@ kernel void /*{ kernel.name }*/(
 /*%- endif %*/
 /*%- endfor %*/
     }
-/*%- when Body::AttentionTile with (k) %*/
-    attention_tile</*{ k.heads }*/, /*{ k.kv_heads }*/, /*{ k.head_dim }*/, /*{ k.keys }*/, /*{ k.window }*/, /*{ k.wrap }*/, /*{ k.operand }*/>(
-        q, keys, values, y, shared, step.position, step.rows, /*{ k.scale }*/, /*{ k.softcap }*/, group.x, group.y,
-        thread_index, simdgroup, lane);
-/*%- when Body::AttentionDecode with (k) %*/
-    attention_part</*{ k.heads }*/, /*{ k.kv_heads }*/, /*{ k.head_dim }*/, /*{ k.heads_shared }*/, /*{ k.simdgroups }*/, /*{ k.steps }*/, /*{ k.window }*/, /*{ k.wrap }*/>(
-        q, keys, values, y, shared, step.position, /*{ k.scale }*/, /*{ k.softcap }*/, group, 0, 1, simdgroup, lane);
-/*%- when Body::AttentionPart with (k) %*/
-    attention_part</*{ k.heads }*/, /*{ k.kv_heads }*/, /*{ k.head_dim }*/, /*{ k.heads_shared }*/, /*{ k.simdgroups }*/, /*{ k.steps }*/, /*{ k.window }*/, /*{ k.wrap }*/>(
-        q, keys, values, y, shared, step.position, /*{ k.scale }*/, /*{ k.softcap }*/, group.x, group.y, groups.y,
-        simdgroup, lane);
-/*%- when Body::AttentionCombine with (k) %*/
-    // As many parts as the host dispatched.
-    const uint positions = /*% if k.window > 0 %*/min(step.position + 1, /*{ k.window }*/u)/*% else %*/step.position + 1/*% endif %*/;
-    const uint count = min((positions + /*{ k.part_positions - 1 }*/) / /*{ k.part_positions }*/, /*{ k.max_parts }*/u);
-    attention_combine</*{ k.heads }*/, /*{ k.head_dim }*/, /*{ k.simdgroups }*/>(parts, y, shared, count, group, simdgroup, lane);
 /*%- when Body::Gemv with (k) %*/
     float acc[/*{ k.results }*/] = {};
 /*%- if k.branches %*/
@@ -233,12 +194,17 @@ kernel void /*{ kernel.name }*/(
             store_rows</*{ k.nr }*/>(y + n * /*{ k.rows }*/, sums, first, end, lane);
 /*%- when GemvEnd::Accumulate with { factor } %*/
             accumulate_rows</*{ k.nr }*/>(x + n * /*{ k.rows }*/, sums, /*{ factor }*/, first, end, lane);
+/*%- when GemvEnd::Activated with { activation } %*/
+            store_activated_rows</*{ k.nr }*/, /*{ activation }*/>(y + n * /*{ k.rows }*/, sums, first, end, lane);
 /*%- when GemvEnd::Gated with { activation } %*/
             store_gated_rows</*{ k.half_nr }*/, /*{ activation }*/>(y + n * /*{ k.end }*/, gate, up, first, end, lane);
 /*%- when GemvEnd::GatedBy with { activation } %*/
             store_gated_by_rows</*{ k.nr }*/, /*{ activation }*/>(
                 y + n * /*{ k.rows }*/, multiplier + n * /*{ k.rows }*/, sums, first, end, lane);
-/*%- when _ %*/
+/*%- when GemvEnd::StoreSums with { partials, groups } %*/
+            #error "/*{ partials }*/ partial sums of /*{ groups }*/ threadgroups are of one row"
+/*%- when GemvEnd::Residual with { factor, partials, groups } %*/
+            #error "/*{ partials }*/ partial sums of /*{ groups }*/ threadgroups, factor /*{ factor }*/, are of one row"
 /*%- endmatch %*/
         }
     }
@@ -269,11 +235,14 @@ kernel void /*{ kernel.name }*/(
         /*% if k.splits_k %*/!owner ? 0.0f : /*% endif %*/add_rows</*{ k.nr }*/>(x, gamma, scaled, acc, /*{ factor }*/, first, end, lane);
     store_partial_sum</*{ k.simdgroups }*/, /*{ groups }*/, /*{ partials }*/>(
         sums, shared/*{ k.sums_offset }*/, square, group, simdgroup, lane);
+/*%- when GemvEnd::Accumulate with { factor } %*/
+    accumulate_rows</*{ k.nr }*/>(x, acc, /*{ factor }*/, first, end, lane);
+/*%- when GemvEnd::Activated with { activation } %*/
+    store_activated_rows</*{ k.nr }*/, /*{ activation }*/>(y, acc, first, end, lane);
 /*%- when GemvEnd::Gated with { activation } %*/
     store_gated_rows</*{ k.half_nr }*/, /*{ activation }*/>(y, acc, acc + /*{ k.half_nr }*/, first, end, lane);
 /*%- when GemvEnd::GatedBy with { activation } %*/
     store_gated_by_rows</*{ k.nr }*/, /*{ activation }*/>(y, multiplier, acc, first, end, lane);
-/*%- when _ %*/
 /*%- endmatch %*/
 /*%- endif %*/
 /*%- when Body::Gemm with (k) %*/
@@ -309,19 +278,15 @@ kernel void /*{ kernel.name }*/(
     store_tile</*{ k.rows }*/>(y + first_token * /*{ k.rows }*/, shared, tokens, first, end, thread_index);
 /*%- when GemmEnd::Residual with { factor } %*/
     add_tile</*{ k.rows }*/>(x + first_token * /*{ k.rows }*/, shared, /*{ factor }*/, tokens, first, thread_index);
+/*%- when GemmEnd::Activated with { activation } %*/
+    store_activated_tile</*{ k.rows }*/, /*{ activation }*/>(
+        y + first_token * /*{ k.rows }*/, shared, tokens, first, thread_index);
 /*%- when GemmEnd::Gated with { activation } %*/
     store_gated_tile</*{ k.end }*/, /*{ activation }*/>(y + first_token * /*{ k.end }*/, shared, tokens, first, thread_index);
 /*%- when GemmEnd::GatedBy with { activation } %*/
     store_gated_by_tile</*{ k.end }*/, /*{ activation }*/>(
         y + first_token * /*{ k.end }*/, multiplier + first_token * /*{ k.end }*/, shared, tokens, first, thread_index);
 /*%- endmatch %*/
-/*%- when Body::SampleBest with (k) %*/
-    best_logit</*{ k.vocab }*/, /*{ k.groups }*/>(logits, seen, best, count, shared, step.repeat_penalty, group, thread_index, simdgroup, lane);
-/*%- when Body::SampleCollect with (k) %*/
-    collect_candidates</*{ k.vocab }*/, /*{ k.groups }*/>(logits, seen, best, count, candidates, step.repeat_penalty,
-        step.inverse_temperature, group, thread_index);
-/*%- when Body::SampleDraw with (k) %*/
-    draw_token</*{ k.groups }*/>(best, count, candidates, seen, next_token, chosen, shared, step, thread_index, simdgroup, lane);
 /*%- endmatch %*/
 }
 /*%- endfor %*/

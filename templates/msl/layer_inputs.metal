@@ -5,7 +5,12 @@
 template <typename W, uint VOCAB, uint LAYERS, uint WIDTH>
 inline void layer_inputs_row(device const uchar* table, device const uint* tokens, device const float* projected,
                              device const float* gamma, device float* y, float eps, float scale, float factor,
-                             uint layer, uint row, uint rows, uint lane) {
+                             uint2 group, uint rows, uint simdgroup, uint lane) {
+    const uint layer = group.x * 4 + simdgroup;
+    const uint row = group.y;
+    if (layer >= LAYERS) {
+        return;
+    }
     device const float* source = projected + (row * LAYERS + layer) * WIDTH;
     device float* target = y + (layer * rows + row) * WIDTH;
     const float normed = elements_rms_scale<WIDTH>(source, eps, lane);

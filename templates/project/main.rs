@@ -4,27 +4,15 @@
 
 use std::process::ExitCode;
 
+use /*{ library }*/::assets::ASSETS;
 use /*{ library }*/::checks::CHECKS;
 use /*{ library }*/::model::{INFO, Model};
-use /*{ library }*/::runtime::assets::Assets;
 use /*{ library }*/::runtime::cli;
 use /*{ library }*/::runtime::memory::Allocator;
 
 /// The system's; bounds what the checkpoint's chat template may take.
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
-
-/// Embedded in the program, so that only the weights travel beside it.
-const ASSETS: Assets = Assets {
-    tokenizer: include_bytes!("../tokenizer.json"),
-/*%- if chat_template %*/
-    chat_template: Some(include_str!("../chat_template.jinja")),
-/*%- else %*/
-    chat_template: None, // the checkpoint has none
-/*%- endif %*/
-    generation: include_str!("../generation.json"),
-    project: env!("CARGO_MANIFEST_DIR"),
-};
 
 fn main() -> ExitCode {
     cli::run(&INFO, &CHECKS, ASSETS, Model::load)

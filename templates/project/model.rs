@@ -4,10 +4,10 @@
 //! encoder; a prompt runs in tiles of up to [`PREFILL_TILE`] tokens, its last token as a decode step. It is long because the
 //! schedule can be read from top to bottom this way.
 
-use super::runtime::gpu::{Buffer, Commands, Gpu, KernelSpec, Pending, Slice, Source, pool};
-use super::runtime::sampler::{Sampling, StepSampling};
-use super::runtime::weights::Weights;
-use super::runtime::{Error, LanguageModel, LoadOptions, LogitRows, ModelInfo, Result};
+use runtime::gpu::{Buffer, Commands, Gpu, KernelSpec, Pending, Slice, Source, pool};
+use runtime::sampler::{Sampling, StepSampling};
+use runtime::weights::Weights;
+use runtime::{Error, LanguageModel, LoadOptions, LogitRows, ModelInfo, Result};
 
 /// Layers.
 pub const LAYERS: usize = /*{ layers }*/;
@@ -334,79 +334,41 @@ impl Model {
     fn encode_sample(&self, pass: &mut Commands, logits: &Slice, chosen: &Slice, params: &Slice) {
         let k = |index| self.gpu.kernel(index);
         let s = &self.sampler;
-/*%- for step in decode_sample %*/
-/*%- if let Some(positions) = step.opens %*/
-        let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
-        if parts == 1 {
-/*%- endif %*/
-/*%- if step.otherwise %*/
-        } else {
-/*%- endif %*/
-/*%- if step.barrier %*/
-/*{ step.pad }*/pass.barrier();
-/*%- endif %*/
-/*{ step.pad }*//*{ step.call }*/
-/*%- if step.closes %*/
-        }
-/*%- endif %*/
-/*%- endfor %*/
+/*%- let steps = &decode_sample %*/
+/*%- include "project/steps.part.rs" %*/
     }
 
     /// One token at the end of `positions` positions to logits.
     /*{ encode_signature }*/
         let k = |index| self.gpu.kernel(index);
         let b = &self.decode;
+/*%- if next_gamma %*/
 /*%- if let Some(first_norm) = first_norm %*/
         let next_gamma = &self.layers[0]./*{ first_norm }*/;
 /*%- else %*/
         let next_gamma = &self./*{ final_norm }*/;
 /*%- endif %*/
-/*%- for step in decode_embed %*/
-/*%- if let Some(positions) = step.opens %*/
-        let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
-        if parts == 1 {
 /*%- endif %*/
-/*%- if step.otherwise %*/
-        } else {
-/*%- endif %*/
-/*%- if step.barrier %*/
-/*{ step.pad }*/pass.barrier();
-/*%- endif %*/
-/*{ step.pad }*//*{ step.call }*/
-/*%- if step.closes %*/
-        }
-/*%- endif %*/
-/*%- endfor %*/
+/*%- let steps = &decode_embed %*/
+/*%- include "project/steps.part.rs" %*/
         for i in 0..LAYERS {
+/*%- if next_gamma %*/
 /*%- if let Some(first_norm) = first_norm %*/
             let next_gamma = self.layers.get(i + 1).map_or(&self./*{ final_norm }*/, |next| &next./*{ first_norm }*/);
+/*%- endif %*/
 /*%- endif %*/
 /*%- if blocks.len() > 1 %*/
             match BLOCKS[i] {
 /*%- for block in blocks %*/
-                Block::/*{ block.variant }*/ => self.decode_/*{ block.name }*/(pass, i, next_gamma, params/*% if block.splits %*/, positions/*% endif %*/),
+                Block::/*{ block.variant }*/ => self.decode_/*{ block.name }*/(pass, i, /*% if next_gamma %*/next_gamma, /*% endif %*/params/*% if block.splits %*/, positions/*% endif %*/),
 /*%- endfor %*/
             }
 /*%- else %*/
-            self.decode_/*{ blocks[0].name }*/(pass, i, next_gamma, params/*% if blocks[0].splits %*/, positions/*% endif %*/);
+            self.decode_/*{ blocks[0].name }*/(pass, i, /*% if next_gamma %*/next_gamma, /*% endif %*/params/*% if blocks[0].splits %*/, positions/*% endif %*/);
 /*%- endif %*/
         }
-/*%- for step in decode_head %*/
-/*%- if let Some(positions) = step.opens %*/
-        let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
-        if parts == 1 {
-/*%- endif %*/
-/*%- if step.otherwise %*/
-        } else {
-/*%- endif %*/
-/*%- if step.barrier %*/
-/*{ step.pad }*/pass.barrier();
-/*%- endif %*/
-/*{ step.pad }*//*{ step.call }*/
-/*%- if step.closes %*/
-        }
-/*%- endif %*/
-/*%- endfor %*/
+/*%- let steps = &decode_head %*/
+/*%- include "project/steps.part.rs" %*/
     }
 /*%- for block in blocks %*/
 
@@ -418,22 +380,8 @@ impl Model {
 /*%- for cache in block.caches %*/
         let /*{ cache.name }*/ = &self.caches[/*{ cache.index }*/];
 /*%- endfor %*/
-/*%- for step in block.decode %*/
-/*%- if let Some(positions) = step.opens %*/
-        let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
-        if parts == 1 {
-/*%- endif %*/
-/*%- if step.otherwise %*/
-        } else {
-/*%- endif %*/
-/*%- if step.barrier %*/
-/*{ step.pad }*/pass.barrier();
-/*%- endif %*/
-/*{ step.pad }*//*{ step.call }*/
-/*%- if step.closes %*/
-        }
-/*%- endif %*/
-/*%- endfor %*/
+/*%- let steps = &block.decode %*/
+/*%- include "project/steps.part.rs" %*/
     }
 
     /// /*{ block.title }*/, prefill: /*{ block.prefill.len() }*/ dispatches over `rows` tokens.
@@ -444,22 +392,8 @@ impl Model {
 /*%- for cache in block.caches %*/
         let /*{ cache.name }*/ = &self.caches[/*{ cache.index }*/];
 /*%- endfor %*/
-/*%- for step in block.prefill %*/
-/*%- if let Some(positions) = step.opens %*/
-        let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
-        if parts == 1 {
-/*%- endif %*/
-/*%- if step.otherwise %*/
-        } else {
-/*%- endif %*/
-/*%- if step.barrier %*/
-/*{ step.pad }*/pass.barrier();
-/*%- endif %*/
-/*{ step.pad }*//*{ step.call }*/
-/*%- if step.closes %*/
-        }
-/*%- endif %*/
-/*%- endfor %*/
+/*%- let steps = &block.prefill %*/
+/*%- include "project/steps.part.rs" %*/
     }
 /*%- endfor %*/
 
@@ -509,43 +443,15 @@ impl Model {
     fn encode_prefill_embed(&self, pass: &mut Commands, rows: u32, tokens: &Slice/*% if prefill_embed_params %*/, params: &Slice/*% endif %*/) {
         let k = |index| self.gpu.kernel(index);
         let b = &self.prefill;
-/*%- for step in prefill_embed %*/
-/*%- if let Some(positions) = step.opens %*/
-        let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
-        if parts == 1 {
-/*%- endif %*/
-/*%- if step.otherwise %*/
-        } else {
-/*%- endif %*/
-/*%- if step.barrier %*/
-/*{ step.pad }*/pass.barrier();
-/*%- endif %*/
-/*{ step.pad }*//*{ step.call }*/
-/*%- if step.closes %*/
-        }
-/*%- endif %*/
-/*%- endfor %*/
+/*%- let steps = &prefill_embed %*/
+/*%- include "project/steps.part.rs" %*/
     }
 
     fn encode_prefill_head(&self, pass: &mut Commands, rows: u32, logits: &Slice, params: &Slice) {
         let k = |index| self.gpu.kernel(index);
         let b = &self.prefill;
-/*%- for step in prefill_head %*/
-/*%- if let Some(positions) = step.opens %*/
-        let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
-        if parts == 1 {
-/*%- endif %*/
-/*%- if step.otherwise %*/
-        } else {
-/*%- endif %*/
-/*%- if step.barrier %*/
-/*{ step.pad }*/pass.barrier();
-/*%- endif %*/
-/*{ step.pad }*//*{ step.call }*/
-/*%- if step.closes %*/
-        }
-/*%- endif %*/
-/*%- endfor %*/
+/*%- let steps = &prefill_head %*/
+/*%- include "project/steps.part.rs" %*/
     }
 
     /// Refuses tokens outside the vocabulary and positions outside the context.

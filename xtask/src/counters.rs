@@ -81,7 +81,7 @@ fn counted(project: &Path, program: &Path, run: Run, vocab: usize) -> Result<Vec
     let (Run::Prefill(tokens) | Run::Decode(tokens)) = run;
     let ids: Vec<String> = (0..tokens).map(|at| ((at * 37 + 11) % vocab).to_string()).collect();
     let mut command = Command::new(program);
-    command.env("METAL_SIM_CHECKED", "1").env("METAL_SIM_COUNTERS", &counters);
+    command.env("METAL_SIM_CHECKED", "1").env("METAL_SIM_COUNTERS", &counters).envs([shell::kernels_cache()]);
     command.args(["logits", "--ids", &ids.join(",")]).arg("--weights").arg(project).arg("-o").arg(logits);
     if matches!(run, Run::Decode(_)) {
         command.arg("--decode");
@@ -120,7 +120,7 @@ fn compare(plan: &Plan, counted: &Counted, planned: &Encoded) -> Result<()> {
         bail!("{}: {} buffers, planned were {}", kernel.name, counted.bindings.len(), planned.cost.bindings.len());
     }
     for (binding, (counted, traffic)) in counted.bindings.iter().zip(&planned.cost.bindings).enumerate() {
-        if kernel.bindings[binding].constant {
+        if kernel.bindings[binding].is_params() {
             continue; // the step's parameters, or the token ids: a few bytes that every thread reads
         }
         let projection = matches!(kernel.family, Family::Gemv(_) | Family::Gemm(_)) && counted.name == "input";

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{clang, shell};
+use crate::{clang, shared, shell};
 
 /// A built `forge`.
 #[derive(Debug)]
@@ -56,10 +56,12 @@ impl Forge {
         command.arg("gen").arg(checkpoint).arg("-o").arg(project).arg("--quiet").args(args);
         let output = shell::output(&mut command)?;
         if output.status.success() {
+            shared::align(project)?;
             return Ok(Generated::Done);
         }
         let stderr = String::from_utf8_lossy(&output.stderr);
-        match stderr.trim_end().strip_prefix("error: unsupported: ") {
+        // Warnings may come before.
+        match stderr.lines().last().and_then(|line| line.strip_prefix("error: unsupported: ")) {
             Some(reason) => Ok(Generated::Unsupported(reason.to_owned())),
             None => bail!("{}: {}", shell::display(&command), stderr.trim_end()),
         }
@@ -82,7 +84,9 @@ impl Forge {
     /// A check that fails.
     pub fn must_check(&self, project: &Path) -> Result<()> {
         clang::ensure()?;
-        shell::run(self.command().arg("check").arg(project).env("CARGO_TARGET_DIR", shell::projects_target_dir()))
+        let mut command = self.command();
+        command.arg("check").arg(project).env("CARGO_TARGET_DIR", shell::projects_target_dir());
+        shell::run(command.envs([shell::kernels_cache()]))
     }
 }
 
@@ -111,38 +115,27 @@ enum Warnings {
 /// # Errors
 /// A failed build or a warning.
 pub fn build_project(project: &Path) -> Result<PathBuf> {
-    clang::ensure()?;
-    build(&mut project_cargo(project, "build"), Warnings::Deny)
+    build_project_with(project, &[])
 }
 
-/// Like [`rebuild_project`], with the feature that lets an NVIDIA GPU be the device.
+/// Like [`build_project`], with the feature that lets an NVIDIA GPU be the device.
 ///
 /// # Errors
 /// A failed build or a warning.
 pub fn build_for_nvidia(project: &Path) -> Result<PathBuf> {
-    clang::ensure()?;
-    let mut command = project_cargo(project, "build");
-    build(command.args(["--features", "cuda"]).env("CARGO_INCREMENTAL", "1"), Warnings::Deny)
+    build_project_with(project, &["--features", "cuda"])
 }
 
-/// Like [`build_project`], for a folder that is generated into again and again: what did not change since the
-/// last time is not compiled again.
-///
-/// # Errors
-/// A failed build or a warning.
-pub fn rebuild_project(project: &Path) -> Result<PathBuf> {
+fn build_project_with(project: &Path, args: &[&str]) -> Result<PathBuf> {
     clang::ensure()?;
-    build(project_cargo(project, "build").env("CARGO_INCREMENTAL", "1"), Warnings::Deny)
-}
-
-/// `cargo SUBCOMMAND --release` for a generated project, with the shared target directory.
-fn project_cargo(project: &Path, subcommand: &str) -> Command {
     let mut command = shell::cargo();
     command
         .current_dir(project)
-        .args([subcommand, "--release", "--quiet"])
-        .env("CARGO_TARGET_DIR", shell::projects_target_dir());
-    command
+        .args(["build", "--release", "--quiet"])
+        .args(args)
+        .env("CARGO_TARGET_DIR", shell::projects_target_dir())
+        .envs([shell::kernels_cache()]);
+    build(&mut command, Warnings::Deny)
 }
 
 /// Runs a `cargo` command that builds and returns the executable it made.

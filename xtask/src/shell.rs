@@ -24,6 +24,11 @@ pub fn projects_target_dir() -> PathBuf {
     target_dir().join("projects")
 }
 
+/// Where the software device keeps compiled kernels, for programs that compile those of one project again and again.
+pub fn kernels_cache() -> (&'static str, PathBuf) {
+    ("METAL_SIM_CACHE", target_dir().join("kernels"))
+}
+
 /// A folder below the target directory, created when missing.
 ///
 /// # Errors

@@ -1,7 +1,9 @@
 //! `cargo xtask snapshots`: the emitted projects of a few cases, compared with what is checked in.
 //!
 //! Rendered files are kept whole under `tests/snapshots/<case>/` with their true extension; files that are
-//! copied verbatim or come from the checkpoint are one line each in `verbatim.sha256`.
+//! copied verbatim or come from the checkpoint are one line each in `verbatim.sha256`. Cases that show one trait of a model
+//! each keep what depends on it: schedule, checks, kernels. `tests/snapshots/plans` has `forge inspect --plan` of every
+//! small checkpoint.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,13 +14,41 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::forge::Forge;
-use crate::shell;
+use crate::{shared, shell, tidy};
 
-/// Snapshot cases: a name, and the checkpoint relative to the repository.
+/// Cases of which everything is kept: a name, and the checkpoint relative to the repository.
 pub const CASES: [(&str, &str); 2] = [("demo", crate::demo::CHECKPOINT), ("llama", "tests/fixtures/models/llama/hf")];
 
+/// Folder of the tiny checkpoints, one for each trait of an architecture.
+const TINY: &str = "crates/forge-frontend/tests/fixtures/tiny";
+
+/// Cases of which the [`SOURCES`] are kept, for what the whole ones do not have.
+pub const SOURCE_CASES: [(&str, &str); 10] = [
+    // Two kinds of layers, post-norms, soft-caps, windows.
+    ("gemma2", "crates/forge-frontend/tests/fixtures/tiny/gemma2/hf"),
+    // QK norms, two rotations.
+    ("gemma3", "crates/forge-frontend/tests/fixtures/tiny/gemma3/hf"),
+    // Shared caches, the layers' own inputs.
+    ("gemma4", "crates/forge-frontend/tests/fixtures/tiny/gemma4/hf"),
+    ("gemma4-keys-as-values", "crates/forge-frontend/tests/fixtures/tiny/gemma4-keys-as-values/hf"),
+    // Projections of the stream as it is, norms across heads.
+    ("olmo2", "crates/forge-frontend/tests/fixtures/tiny/olmo2/hf"),
+    // Biases, windows that wrap.
+    ("qwen2-window-long", "crates/forge-frontend/tests/fixtures/tiny/qwen2-window-long/hf"),
+    // Layers without rotation.
+    ("smollm3", "crates/forge-frontend/tests/fixtures/tiny/smollm3/hf"),
+    // Partial rotation, fused tensors.
+    ("phi3", "crates/forge-frontend/tests/fixtures/tiny/phi3/hf"),
+    // Formats that differ within a projection and from layer to layer.
+    ("mixed", "tests/fixtures/models/formats-gguf/model.MIXED.gguf"),
+    ("affine", "tests/fixtures/models/formats-mlx/mlx"),
+];
+
+/// What is kept of a case that shows one trait.
+const SOURCES: [&str; 3] = ["src/model.rs", "src/checks.rs", "shaders/kernels.metal"];
+
 /// Files and folders of a project that are not rendered for it.
-const VERBATIM: [&str; 5] = ["src/runtime/", "metal-sim/", "tokenizer.json", "chat_template.jinja", "Cargo.lock"];
+const VERBATIM: [&str; 5] = ["runtime/", "metal-sim/", "tokenizer.json", "chat_template.jinja", "Cargo.lock"];
 
 /// Options of `cargo xtask snapshots`.
 #[derive(Debug, clap::Args)]
@@ -34,50 +64,84 @@ pub struct Options {
 /// A difference (each file is named), or a project that cannot be generated.
 pub fn main(options: &Options) -> Result<()> {
     let mut differences = Vec::new();
-    for (name, project) in generate()? {
+    let forge = Forge::build()?;
+    let projects = CASES.map(|case| (case, true)).into_iter().chain(SOURCE_CASES.map(|case| (case, false)));
+    for (case @ (name, _), whole) in projects {
+        let project = generate_case(&forge, case)?;
         let format = Command::new("cargo").current_dir(&project).args(["fmt", "--all", "--check", "--quiet"]).status();
         if !format.is_ok_and(|status| status.success()) {
             differences.push(format!("{name}: the emitted sources are not as rustfmt leaves them"));
         }
-        let emitted = emitted(&project)?;
-        let folder = shell::root().join("tests/snapshots").join(name);
-        if options.bless {
-            bless(&folder, &emitted)?;
-            println!("blessed tests/snapshots/{name}: {} files", emitted.len());
-        } else {
-            differences.extend(compare(&folder, &emitted)?);
+        let mut emitted = emitted(&project)?;
+        let text = |file: &str| emitted.get(file).map_or("", String::as_str);
+        let unused = tidy::unused(text("shaders/kernels.metal"), text("shaders/tuning.metal"));
+        differences.extend(unused.into_iter().map(|word| format!("{name}: no kernel uses {word}")));
+        if !whole {
+            emitted.retain(|file, _| SOURCES.contains(&file.as_str()));
         }
+        differences.extend(keep(options, name, &emitted)?);
     }
+    let plans = plans(&forge)?;
+    differences.extend(keep(options, "plans", &plans)?);
     if !differences.is_empty() {
         for difference in &differences {
             println!("{difference}");
         }
         bail!("{} snapshot files differ; look, then `cargo xtask snapshots --bless`", differences.len());
     }
-    println!("snapshots: {} projects as checked in", CASES.len());
+    println!("snapshots: {} projects and {} plans as checked in", CASES.len() + SOURCE_CASES.len(), plans.len());
     Ok(())
 }
 
-/// Generates the projects of all cases; returns each with its folder.
+/// Blesses a folder of snapshots, or tells how it differs.
+fn keep(options: &Options, name: &str, emitted: &BTreeMap<String, String>) -> Result<Vec<String>> {
+    let folder = shell::root().join("tests/snapshots").join(name);
+    if !options.bless {
+        return compare(&folder, emitted);
+    }
+    bless(&folder, emitted)?;
+    println!("blessed tests/snapshots/{name}: {} files", emitted.len());
+    Ok(Vec::new())
+}
+
+/// `forge inspect --plan` of every small checkpoint, by the name of its file.
+fn plans(forge: &Forge) -> Result<BTreeMap<String, String>> {
+    let tiny = fs::read_dir(shell::root().join(TINY)).with_context(|| format!("cannot read {TINY}"))?;
+    let tiny = tiny.map(|entry| Ok(format!("{TINY}/{}/hf", entry?.file_name().to_string_lossy())));
+    let tiny: Vec<String> = tiny.collect::<Result<_>>()?;
+    let cases = CASES.iter().chain(&SOURCE_CASES).map(|(_, checkpoint)| (*checkpoint).to_owned());
+    let mut plans = BTreeMap::new();
+    for checkpoint in tiny.into_iter().chain(cases) {
+        let named = checkpoint.trim_end_matches("/hf").rsplit('/').next().unwrap_or(&checkpoint).to_owned();
+        let mut command = forge.command();
+        command.current_dir(shell::root()).args(["inspect", "--plan", &checkpoint]);
+        plans.insert(format!("{named}.txt"), shell::capture(&mut command)?);
+    }
+    Ok(plans)
+}
+
+/// Generates the projects of all whole cases; returns each with its folder.
 ///
 /// # Errors
 /// A project that cannot be generated.
 pub fn generate() -> Result<Vec<(&'static str, PathBuf)>> {
     let forge = Forge::build()?;
-    let folder = shell::scratch("snapshots")?;
-    let generate = |(name, checkpoint): (&'static str, &str)| {
-        let project = folder.join(name);
-        // A project from an older layout may hold files that would be kept: start afresh.
-        if project.exists() {
-            fs::remove_dir_all(&project).with_context(|| format!("cannot remove {}", project.display()))?;
-        }
-        // Relative, so that no path of this machine can reach the output.
-        let mut command = forge.command();
-        command.current_dir(shell::root()).args(["gen", checkpoint, "--quiet", "--name", name, "-o"]);
-        shell::run(command.arg(&project))?;
-        Ok((name, project))
-    };
-    CASES.into_iter().map(generate).collect()
+    CASES.into_iter().map(|case| Ok((case.0, generate_case(&forge, case)?))).collect()
+}
+
+/// Generates the project of one case; returns its folder.
+fn generate_case(forge: &Forge, (name, checkpoint): (&str, &str)) -> Result<PathBuf> {
+    let project = shell::scratch("snapshots")?.join(name);
+    // A project from an older layout may hold files that would be kept: start afresh.
+    if project.exists() {
+        fs::remove_dir_all(&project).with_context(|| format!("cannot remove {}", project.display()))?;
+    }
+    // Relative, so that no path of this machine can reach the output.
+    let mut command = forge.command();
+    command.current_dir(shell::root()).args(["gen", checkpoint, "--quiet", "--name", name, "-o"]);
+    shell::run(command.arg(&project))?;
+    shared::align(&project)?;
+    Ok(project)
 }
 
 /// The text of each snapshot file of a project, by its path.

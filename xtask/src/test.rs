@@ -8,7 +8,9 @@ use clap::ValueEnum;
 
 use crate::forge::Forge;
 use crate::table::Table;
-use crate::{cases, check_msl, clang, counters, cross_check, demo, mutate, python, shell, snapshots, tidy, tune};
+use crate::{
+    cases, check_msl, clang, counters, cross_check, demo, library, mutate, python, shell, snapshots, tidy, tune,
+};
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -39,6 +41,8 @@ enum Step {
     Cases,
     /// The demo project tells a story
     Demo,
+    /// The demo project as a library, without the program's dependencies
+    Library,
     /// `forge check` of the demo project: every kernel against its reference, in checked mode
     Check,
     /// The bytes that the software device counts against those that the plan says
@@ -96,15 +100,27 @@ pub fn main(options: &Options) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn clippy(args: &[&str]) -> Result<()> {
+    shell::run(shell::cargo().args(["clippy", "--quiet"]).args(args).args(["--", "-D", "warnings"]))
+}
+
 fn run(step: Step) -> Result<Outcome> {
     match step {
         Step::Fmt => shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?,
         Step::Tidy => tidy::main()?,
         Step::Clippy => {
-            // the second is what a feature that is off adds
-            for packages in [&["--workspace"][..], &["--package", "metal-sim", "--features", "cuda"]] {
-                let clippy = ["clippy", "--quiet", "--all-targets"];
-                shell::run(shell::cargo().args(clippy).args(packages).args(["--", "-D", "warnings"]))?;
+            clippy(&["--workspace", "--all-targets"])?;
+            clippy(&["--package", "metal-sim", "--all-targets", "--features", "cuda"])?;
+            // What a project without its default features compiles.
+            for features in ["", "cli", "server"] {
+                clippy(&[
+                    "--package",
+                    "forge-runtime",
+                    "--all-targets",
+                    "--no-default-features",
+                    "--features",
+                    features,
+                ])?;
             }
         }
         Step::Unit => {
@@ -136,6 +152,7 @@ fn run(step: Step) -> Result<Outcome> {
             }
         }
         Step::Demo => demo::main()?,
+        Step::Library => library::main()?,
         Step::Check => Forge::build()?.must_check(&demo::project()?.0)?,
         Step::Counters => counters::main()?,
         Step::Tune => tune::main()?,

@@ -4,22 +4,15 @@
 use std::collections::BTreeSet;
 
 use askama::Template;
-use forge_formats::Format;
-use forge_frontend::graph::{Activation, RopePairing};
-use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, decode_geometry};
-use forge_plan::kernel::{
-    AttentionKernel, Epilogue, Family, GEMM_ROWS, Gemm, Gemv, HeadNorm, Kernel, RopeAppend, Segment,
-};
-use forge_plan::{Plan, format_name};
+use forge_frontend::graph::RopePairing;
+use forge_plan::call::Position;
+use forge_plan::families::{Epilogue, Family, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend};
+use forge_plan::{Kernel, Plan};
+use forge_spec::{Activation, Format};
 
-use crate::naming::{float, wrap};
-use crate::sources;
-
-macro_rules! msl {
-    ($name:literal) => {
-        include_str!(concat!("../../../templates/msl/", $name, ".metal"))
-    };
-}
+use crate::bindings::{cache_type, comment, declaration};
+use crate::naming::{float, packed_name, wrap};
+use crate::{calls, sources};
 
 /// `shaders/kernels.metal`.
 #[derive(Template)]
@@ -45,8 +38,8 @@ pub struct FormatView {
 
 /// Parameters of an affine format.
 pub struct AffineView {
-    pub bits: u8,
-    pub group: u16,
+    pub bits: usize,
+    pub group: usize,
     pub bf16: bool,
 }
 
@@ -76,67 +69,24 @@ pub struct ParamView {
 }
 
 /// A position parameter.
+#[derive(PartialEq)]
 pub struct Builtin {
     pub declaration: &'static str,
     pub attribute: &'static str,
 }
 
+impl Builtin {
+    pub fn new(declaration: &'static str, attribute: &'static str) -> Self {
+        Self { declaration, attribute }
+    }
+}
+
 /// What the kernel does.
 pub enum Body {
-    Embed(EmbedView),
-    RmsNorm(NormView),
-    PostNorm(PostNormView),
-    LayerInputs(LayerInputsView),
+    Call(String),
     Rope(RopeView),
-    AttentionTile(AttentionView),
-    AttentionDecode(AttentionView),
-    AttentionPart(AttentionView),
-    AttentionCombine(AttentionView),
     Gemv(GemvView),
     Gemm(GemmView),
-    SampleBest(SampleView),
-    SampleCollect(SampleView),
-    SampleDraw(SampleView),
-}
-
-pub struct SampleView {
-    pub vocab: usize,
-    pub groups: usize,
-}
-
-pub struct EmbedView {
-    pub function: &'static str,
-    pub format: String,
-    pub vocab: usize,
-    pub hidden: usize,
-    pub partials: String,
-    pub scaled: bool,
-    pub scale: String,
-}
-
-pub struct NormView {
-    pub width: usize,
-    pub eps: String,
-}
-
-pub struct PostNormView {
-    pub width: usize,
-    pub eps: String,
-    pub factor: String,
-    pub scale: &'static str,
-    pub scaled: bool,
-    pub result_partials: usize,
-    pub partials: usize,
-}
-
-pub struct LayerInputsView {
-    pub format: String,
-    pub vocab: usize,
-    pub layers: usize,
-    pub width: usize,
-    pub eps: String,
-    pub scale: String,
-    pub factor: String,
 }
 
 pub struct RopeView {
@@ -168,23 +118,6 @@ pub struct RopeNorm {
     pub start: usize,
     pub eps: String,
     pub gamma: &'static str,
-}
-
-pub struct AttentionView {
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    pub window: usize,
-    pub wrap: usize,
-    pub scale: String,
-    pub softcap: String,
-    pub operand: &'static str,
-    pub keys: usize,
-    pub heads_shared: usize,
-    pub simdgroups: usize,
-    pub steps: usize,
-    pub part_positions: usize,
-    pub max_parts: usize,
 }
 
 pub struct GemvView {
@@ -243,6 +176,7 @@ pub enum GemvEnd {
     StoreSums { partials: usize, groups: usize },
     Accumulate { factor: String },
     Residual { factor: String, partials: usize, groups: usize },
+    Activated { activation: &'static str },
     Gated { activation: &'static str },
     GatedBy { activation: &'static str },
 }
@@ -269,18 +203,12 @@ pub struct GemmView {
 pub enum GemmEnd {
     Store { softcap: String },
     Residual { factor: String },
+    Activated { activation: &'static str },
     Gated { activation: &'static str },
     GatedBy { activation: &'static str },
 }
 
 const SEGMENT_NAMES: [&str; 3] = ["weights", "weights_1", "weights_2"];
-
-const GROUP: Builtin = Builtin { declaration: "uint group", attribute: "threadgroup_position_in_grid" };
-const GROUP2: Builtin = Builtin { declaration: "uint2 group", attribute: "threadgroup_position_in_grid" };
-const GROUPS2: Builtin = Builtin { declaration: "uint2 groups", attribute: "threadgroups_per_grid" };
-const THREAD: Builtin = Builtin { declaration: "uint thread_index", attribute: "thread_index_in_threadgroup" };
-const SIMDGROUP: Builtin = Builtin { declaration: "uint simdgroup", attribute: "simdgroup_index_in_threadgroup" };
-const LANE: Builtin = Builtin { declaration: "uint lane", attribute: "thread_index_in_simdgroup" };
 
 impl<'a> KernelsFile<'a> {
     /// The view of a plan's kernels.
@@ -338,49 +266,46 @@ fn rope_tables(plan: &Plan) -> Vec<TableView> {
         .collect()
 }
 
-fn segments(family: &Family) -> &[Segment] {
-    match family {
-        Family::Gemv(gemv) => &gemv.segments,
-        Family::Gemm(gemm) => &gemm.segments,
-        _ => &[],
-    }
-}
-
-/// Name of a packed format in identifiers.
-fn weights_name(format: Format, bf16_scales: bool) -> String {
-    format_name(format) + if bf16_scales { "_bf16" } else { "" }
-}
-
 /// Packed formats in use, by name.
 fn formats(plan: &Plan) -> Vec<FormatView> {
-    let mut formats = BTreeSet::new();
-    for kernel in &plan.kernels {
-        formats.extend(segments(&kernel.family).iter().map(|s| (s.format, s.bf16_scales)));
-        match &kernel.family {
-            Family::Embed(embed) => _ = formats.insert((embed.format, embed.bf16_scales)),
-            Family::LayerInputs(inputs) => _ = formats.insert((inputs.format, inputs.bf16_scales)),
-            _ => {}
-        }
-    }
-    let view = |(format, bf16_scales)| FormatView {
-        name: weights_name(format, bf16_scales),
+    let formats: BTreeSet<Format> =
+        plan.kernels.iter().flat_map(|kernel| kernel.family.matrices()).map(|matrix| matrix.format).collect();
+    let view = |format| FormatView {
+        name: packed_name(format),
         affine: match format {
-            Format::Affine { bits, group } => Some(AffineView { bits, group, bf16: bf16_scales }),
+            Format::Affine { bits, group, bf16 } => Some(AffineView { bits, group, bf16 }),
             _ => None,
         },
     };
     formats.into_iter().map(view).collect()
 }
 
-/// Sources of the families in use, in an order in which each finds what it needs.
+/// Sources of families, each after those that it needs. The first of them every file has.
+const FAMILIES: [&str; 13] = [
+    "activation",
+    "rows",
+    "embed",
+    "norm",
+    "layer_norm",
+    "activated",
+    "gemv_q1_0_sums",
+    "rope",
+    "layer_inputs",
+    "attention_decode",
+    "attention_tile",
+    "gemm",
+    "sample",
+];
+
+/// Sources in use, in an order in which each finds what it needs.
 fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
-    let uses = |test: fn(&Family) -> bool| plan.kernels.iter().any(|kernel| test(&kernel.family));
-    let mut list = vec![msl!("common")];
+    let mut list: Vec<&'static str> = Vec::new();
     let mut add = |text: &'static str| {
         if !list.contains(&text) {
             list.push(text);
         }
     };
+    sources::named("common").into_iter().for_each(&mut add);
     for format in formats {
         match &format.affine {
             Some(affine) => {
@@ -390,179 +315,46 @@ fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
             None => sources::of_format(&format.name).into_iter().for_each(&mut add),
         }
     }
-    [msl!("activation"), msl!("rows"), msl!("embed"), msl!("norm")].into_iter().for_each(&mut add);
-    if uses(|f| matches!(f, Family::Gemv(gemv) if gemv.signed_sums())) {
-        add(msl!("gemv_q1_0_sums"));
-    }
-    if uses(|f| matches!(f, Family::RopeAppend(_))) {
-        add(msl!("rope"));
-    }
-    if uses(|f| matches!(f, Family::LayerInputs(_))) {
-        add(msl!("layer_inputs"));
-    }
-    if uses(|f| matches!(f, Family::AttentionDecode(_))) {
-        add(msl!("attention_decode"));
-    }
-    if uses(|f| matches!(f, Family::AttentionTile(_))) {
-        add(msl!("attention_tile"));
-    }
-    if uses(|f| matches!(f, Family::Gemm(_))) {
-        add(msl!("gemm"));
-    }
-    add(msl!("sample"));
+    let used = calls::sources(plan);
+    let always = &FAMILIES[..4];
+    let in_order = FAMILIES.iter().filter(|name| always.contains(name) || used.contains(name));
+    in_order.filter_map(|name| sources::named(name)).for_each(&mut add);
     list.iter().map(|text| text.trim_end()).collect()
 }
 
 fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
-    let params = kernel
-        .bindings
-        .iter()
-        .map(|b| ParamView {
-            declaration: match (b.constant, b.access.writes()) {
-                (true, _) => format!("constant {}& {}", b.element, b.name),
-                (false, false) => format!("device const {}* {}", b.element, b.name),
-                (false, true) => format!("device {}* {}", b.element, b.name),
-            },
-            shape: b.shape.clone(),
-        })
-        .collect();
-    let (comment, builtins, body) = match &kernel.family {
-        Family::Embed(embed) => {
-            let scaled = embed.next.is_some();
-            let body = Body::Embed(EmbedView {
-                function: if scaled { "embed_scaled_row" } else { "embed_row" },
-                format: weights_name(embed.format, embed.bf16_scales),
-                vocab: embed.vocab,
-                hidden: embed.hidden,
-                partials: embed.next.map_or_else(String::new, |next| format!(", {}", next.partials)),
-                scaled,
-                scale: float(embed.scale),
-            });
-            let builtins = if scaled { vec![GROUP, THREAD, SIMDGROUP, LANE] } else { vec![GROUP2, THREAD] };
-            ("embedding lookup".to_owned(), builtins, body)
+    let params = kernel.bindings.iter();
+    let params = params.map(|b| ParamView { declaration: declaration(b), shape: comment(b, kernel) }).collect();
+    let (positions, body) = match (kernel.family.call(), &kernel.family) {
+        (Some(call), _) => (calls::positions(&call), Body::Call(calls::statement(&call))),
+        (None, Family::RopeAppend(rope)) => {
+            (vec![Position::Group2, Position::Simdgroup, Position::Lane], Body::Rope(rope_view(rope, plan)))
         }
-        Family::RmsNorm(norm) => {
-            let body = Body::RmsNorm(NormView { width: norm.width, eps: float(norm.eps) });
-            ("RMS norm of each row".to_owned(), vec![GROUP, THREAD, SIMDGROUP, LANE], body)
+        (None, Family::Gemv(gemv)) => {
+            (vec![Position::Group, Position::Simdgroup, Position::Lane], Body::Gemv(gemv_view(gemv)))
         }
-        Family::PostNorm(norm) => {
-            let body = Body::PostNorm(PostNormView {
-                width: norm.width,
-                eps: float(norm.eps),
-                factor: float(norm.factor),
-                scale: if norm.scaled { "scale[0]" } else { "1.0f" },
-                scaled: norm.next.is_some(),
-                result_partials: norm.partials.unwrap_or(0),
-                partials: norm.next.map_or(0, |next| next.partials),
-            });
-            let group = if norm.next.is_some() { GROUP } else { GROUP2 };
-            (
-                "norm of a projection, added to the residual stream".to_owned(),
-                vec![group, THREAD, SIMDGROUP, LANE],
-                body,
-            )
+        (None, Family::Gemm(gemm)) => {
+            (vec![Position::Group2, Position::Thread, Position::Simdgroup], Body::Gemm(gemm_view(gemm)))
         }
-        Family::LayerInputs(inputs) => (
-            format!("the inputs of {} layers, {} elements each", inputs.layers, inputs.width),
-            vec![GROUP2, SIMDGROUP, LANE],
-            Body::LayerInputs(LayerInputsView {
-                format: weights_name(inputs.format, inputs.bf16_scales),
-                vocab: inputs.vocab,
-                layers: inputs.layers,
-                width: inputs.width,
-                eps: float(inputs.eps),
-                scale: float(inputs.scale),
-                factor: float(inputs.factor),
-            }),
-        ),
-        Family::RopeAppend(rope) => (
-            format!(
-                "{} query and {} key/value heads of {}: rotate, append to the cache",
-                rope.heads, rope.kv_heads, rope.head_dim
-            ),
-            vec![GROUP2, SIMDGROUP, LANE],
-            Body::Rope(rope_view(rope, plan)),
-        ),
-        Family::AttentionTile(a) => (
-            format!(
-                "attention of {} heads over {} key/value heads of {}: 32 rows of a head",
-                a.heads, a.kv_heads, a.head_dim
-            ),
-            vec![GROUP2, THREAD, SIMDGROUP, LANE],
-            Body::AttentionTile(attention_view(a)),
-        ),
-        Family::AttentionDecode(a) => (
-            format!("attention of {} heads over {} key/value heads of {}", a.heads, a.kv_heads, a.head_dim),
-            vec![GROUP, SIMDGROUP, LANE],
-            Body::AttentionDecode(attention_view(a)),
-        ),
-        Family::AttentionPart(a) => (
-            format!("attention of {} heads over one part of the context", a.heads),
-            vec![GROUP2, GROUPS2, SIMDGROUP, LANE],
-            Body::AttentionPart(attention_view(a)),
-        ),
-        Family::AttentionCombine(a) => (
-            "puts the parts of the context together".to_owned(),
-            vec![GROUP, SIMDGROUP, LANE],
-            // Its threads are as many as it needs, whatever the parts had.
-            Body::AttentionCombine(AttentionView { simdgroups: kernel.threads as usize / 32, ..attention_view(a) }),
-        ),
-        Family::SampleBest(s) => (
-            "the highest logit".to_owned(),
-            vec![GROUP, THREAD, SIMDGROUP, LANE],
-            Body::SampleBest(SampleView { vocab: s.vocab, groups: s.groups }),
-        ),
-        Family::SampleCollect(s) => (
-            "tokens that may be drawn".to_owned(),
-            vec![GROUP, THREAD],
-            Body::SampleCollect(SampleView { vocab: s.vocab, groups: s.groups }),
-        ),
-        Family::SampleDraw(s) => (
-            "filters and draw".to_owned(),
-            vec![THREAD, SIMDGROUP, LANE],
-            Body::SampleDraw(SampleView { vocab: s.vocab, groups: s.groups }),
-        ),
-        Family::Gemv(gemv) => (gemv_comment(gemv), vec![GROUP, SIMDGROUP, LANE], Body::Gemv(gemv_view(gemv))),
-        Family::Gemm(gemm) => (
-            format!("{}, a tile of 64 tokens and 64 rows per threadgroup", shapes(&gemm.segments, gemm.cols)),
-            vec![GROUP2, THREAD, SIMDGROUP],
-            Body::Gemm(gemm_view(gemm)),
-        ),
+        (None, other) => panic!("{other:?} is neither a call nor has a template"),
     };
     KernelView {
         name: &kernel.name,
-        comment,
-        threads: kernel.threads,
-        shared: (kernel.threadgroup_bytes as usize).div_ceil(4),
-        shared_type: if matches!(body, Body::SampleBest(_) | Body::SampleDraw(_)) { "uint" } else { "float" },
+        comment: kernel.family.title(),
+        threads: kernel.launch.threads,
+        shared: (kernel.launch.threadgroup_bytes as usize).div_ceil(4),
+        shared_type: if kernel.family.shared_integers() { "uint" } else { "float" },
         params,
-        builtins,
+        builtins: calls::builtins(&positions),
         body,
     }
-}
-
-fn shapes(segments: &[Segment], cols: usize) -> String {
-    let list: Vec<String> =
-        segments.iter().map(|s| format!("[{}, {cols}] {}", s.rows, format_name(s.format))).collect();
-    list.join(" and ")
-}
-
-fn gemv_comment(gemv: &Gemv) -> String {
-    let g = gemv.geometry;
-    let split = if g.split_k > 1 { format!(", {} simdgroups share a row", g.split_k) } else { String::new() };
-    let tokens = if gemv.tokens > 1 { format!(" for up to {} tokens", gemv.tokens) } else { String::new() };
-    format!(
-        "{}{tokens}: {} rows per simdgroup, {} simdgroups per threadgroup{split}",
-        shapes(&gemv.segments, gemv.cols),
-        g.rows_per_simdgroup,
-        g.simdgroups
-    )
 }
 
 fn activation(activation: Activation) -> &'static str {
     match activation {
         Activation::Silu => "Silu",
         Activation::GeluTanh => "GeluTanh",
+        Activation::ReluSquared => "ReluSquared",
     }
 }
 
@@ -573,14 +365,14 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
     let per_simdgroup = if gated { nr / 2 } else { nr };
     let rows_per_group = per_simdgroup * g.simdgroups / g.split_k;
     let simdgroup = if g.split_k > 1 { format!("simdgroup / {}", g.split_k) } else { "simdgroup".to_owned() };
-    let groups = gemv.segment_groups();
-    let branches = !gated && gemv.segments.len() > 1;
-    let mut start_group = 0;
-    let segments = gemv.segments.iter().enumerate().map(|(i, s)| {
+    let groups = gemv.matrix_groups();
+    let branches = !gated && gemv.matrices.len() > 1;
+    let (mut start_group, mut first_row) = (0, 0);
+    let segments = gemv.matrices.iter().enumerate().map(|(i, s)| {
         let count = if branches { groups[i] } else { groups.iter().sum() };
-        let one_matrix = gated && gemv.segments.len() == 1;
+        let one_matrix = gated && gemv.matrices.len() == 1;
         let view = SegmentView {
-            format: weights_name(s.format, s.bf16_scales),
+            format: packed_name(s.format),
             weights: SEGMENT_NAMES[i],
             rows: s.rows,
             nr: if gated && !one_matrix { nr / 2 } else { nr },
@@ -588,10 +380,11 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
             acc_offset: if gated && i > 0 { format!(" + {}", gemv.tokens * nr / 2) } else { String::new() },
             start_group,
             end_group: start_group + count,
-            first_row: s.first_row,
-            end_row: s.first_row + s.rows,
+            first_row,
+            end_row: first_row + s.rows,
             guard: (if gated { gemv.rows / 2 } else { s.rows }) % rows_per_group != 0,
         };
+        first_row += s.rows;
         if branches {
             start_group += count;
         }
@@ -604,7 +397,7 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
     let many = gemv.tokens > 1;
     let results = nr * gemv.tokens;
     // Gate and up rows of one matrix lie together by token; of two matrices, all gate rows come first.
-    let (token_results, up_offset) = if gemv.segments.len() == 1 { (nr, nr / 2) } else { (nr / 2, results / 2) };
+    let (token_results, up_offset) = if gemv.matrices.len() == 1 { (nr, nr / 2) } else { (nr / 2, results / 2) };
     let sums = if needs_sums { g.simdgroups } else { 0 };
     let table = ((if g.split_k > 1 { g.simdgroups * results } else { 0 }) + sums).next_multiple_of(4);
     GemvView {
@@ -644,6 +437,7 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
             Epilogue::Residual { factor, next: Some(next) } => {
                 GemvEnd::Residual { factor: float(factor), partials: next.partials, groups: total_groups }
             }
+            Epilogue::Activated(kind) => GemvEnd::Activated { activation: activation(kind) },
             Epilogue::Gated(kind) => GemvEnd::Gated { activation: activation(kind) },
             Epilogue::GatedBy(kind) => GemvEnd::GatedBy { activation: activation(kind) },
         },
@@ -656,14 +450,14 @@ const SPLIT_PART: [&str; 6] =
 
 fn gemm_view(gemm: &Gemm) -> GemmView {
     let gated = matches!(gemm.epilogue, Epilogue::Gated(_));
-    let branches = !gated && gemm.segments.len() > 1;
-    let tiles = gemm.segment_tiles();
-    let mut start_group = 0;
+    let branches = !gated && gemm.matrices.len() > 1;
+    let tiles = gemm.matrix_tiles();
+    let (mut start_group, mut first_row) = (0, 0);
     let mut segments = Vec::new();
-    for (i, s) in gemm.segments.iter().enumerate() {
+    for (i, s) in gemm.matrices.iter().enumerate() {
         let count = if branches { tiles[i] } else { 0 };
         segments.push(SegmentView {
-            format: weights_name(s.format, s.bf16_scales),
+            format: packed_name(s.format),
             weights: SEGMENT_NAMES[i],
             rows: s.rows,
             nr: 0,
@@ -671,14 +465,15 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
             acc_offset: String::new(),
             start_group,
             end_group: start_group + count,
-            first_row: s.first_row,
-            end_row: s.first_row + s.rows,
+            first_row,
+            end_row: first_row + s.rows,
             guard: false,
         });
+        first_row += s.rows;
         start_group += count;
     }
     // Where gate and up differ in format they are two matrices.
-    let second = if gated { gemm.segments.len() - 1 } else { 0 };
+    let second = if gated { gemm.matrices.len() - 1 } else { 0 };
     GemmView {
         operand: if gemm.half_tiles { "half" } else { "float" },
         rows: gemm.rows,
@@ -688,16 +483,17 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
         branches,
         bias: gemm.bias,
         bias_split: if gated { gemm.rows / 2 } else { 0 },
-        format: weights_name(gemm.segments[0].format, gemm.segments[0].bf16_scales),
-        second_format: weights_name(gemm.segments[second].format, gemm.segments[second].bf16_scales),
+        format: packed_name(gemm.matrices[0].format),
+        second_format: packed_name(gemm.matrices[second].format),
         second: SEGMENT_NAMES[second],
-        matrix_rows: gemm.segments[0].rows,
+        matrix_rows: gemm.matrices[0].rows,
         half: if gated { gemm.rows / 2 } else { 0 },
         offset: if gated && second == 0 { gemm.rows / 2 } else { 0 },
         segments,
         epilogue: match gemm.epilogue {
             Epilogue::Store { softcap, .. } => GemmEnd::Store { softcap: softcap.map_or_else(String::new, float) },
             Epilogue::Residual { factor, .. } => GemmEnd::Residual { factor: float(factor) },
+            Epilogue::Activated(kind) => GemmEnd::Activated { activation: activation(kind) },
             Epilogue::Gated(kind) => GemmEnd::Gated { activation: activation(kind) },
             Epilogue::GatedBy(kind) => GemmEnd::GatedBy { activation: activation(kind) },
         },
@@ -708,10 +504,10 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
     let (q, kv) = (rope.heads, rope.kv_heads);
     let norm = |norm: Option<HeadNorm>, heads: usize, first_head: usize, gamma: &'static str| {
         norm.map(|norm| RopeNorm {
-            across: norm.across_heads,
-            count: if norm.across_heads { heads * rope.head_dim } else { rope.head_dim },
+            across: norm.norm.across_heads,
+            count: if norm.norm.across_heads { heads * rope.head_dim } else { rope.head_dim },
             start: first_head * rope.head_dim,
-            eps: float(norm.eps),
+            eps: float(norm.norm.eps),
             gamma: if norm.gamma { gamma } else { "" },
         })
     };
@@ -749,31 +545,11 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
         width: rope.width(),
         head_dim: rope.head_dim,
         slot: rope.wrap.map_or_else(|| "position".to_owned(), |wrap| format!("position % {wrap}")),
-        kv: rope.kv.msl(),
+        kv: cache_type(rope.kv),
         rotary: rope.rope.as_ref().map_or(0, |r| r.rotary_dim),
         interleaved: rope.rope.as_ref().is_some_and(|r| r.pairing == RopePairing::Interleaved),
         table: rope.table.map_or_else(String::new, |table| table_name(plan, table)),
         magnitude: float(rope.rope.as_ref().map_or(1.0, |r| r.magnitude)),
         parts,
-    }
-}
-
-fn attention_view(attention: &AttentionKernel) -> AttentionView {
-    let g = decode_geometry(attention.heads, attention.kv_heads, attention.head_dim);
-    AttentionView {
-        heads: attention.heads,
-        kv_heads: attention.kv_heads,
-        head_dim: attention.head_dim,
-        window: attention.attention.window.unwrap_or(0),
-        wrap: attention.wrap.unwrap_or(0),
-        scale: float(attention.attention.scale),
-        softcap: float(attention.attention.softcap.unwrap_or(0.0)),
-        operand: if attention.operand_bytes() == 2 { "half" } else { "float" },
-        keys: attention.tile_keys(),
-        heads_shared: g.heads_shared,
-        simdgroups: g.simdgroups,
-        steps: g.steps,
-        part_positions: PART_POSITIONS,
-        max_parts: MAX_PARTS,
     }
 }

@@ -3,16 +3,21 @@
 //! Owns the views (one askama template struct per emitted file) and the naming. Decides nothing that the plan has
 //! not decided, and touches no disk.
 
+mod bindings;
+mod calls;
 mod checks;
 mod kernels;
+mod literal;
 mod manifest;
 mod model;
 mod naming;
+mod places;
 mod project;
+mod reachable;
 mod readme;
 mod sources;
 mod tuning;
 mod verbatim;
 
-pub use naming::package_name;
+pub use naming::{PackageName, package_name};
 pub use project::{CodegenError, Project, RenderOptions, render};

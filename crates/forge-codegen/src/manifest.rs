@@ -1,25 +1,22 @@
-//! `Cargo.toml` of the generated project and of its copy of the software device.
+//! `Cargo.toml` of the generated project and of its copies of the runtime and of the software device.
 
-use crate::verbatim::{METAL_SIM_MANIFEST, RUNTIME_MANIFEST, WORKSPACE_MANIFEST};
+use crate::verbatim::WORKSPACE_MANIFEST;
 
-/// The manifest of a project called `package`: the runtime's dependency tables, and the software device where it runs.
+/// The manifest of a project called `package`.
 pub fn project(package: &str, library: &str, description: &str) -> String {
-    let tables = RUNTIME_MANIFEST.split_once("[dependencies]").map_or("", |(_, tables)| tables);
-    let tables = tables.split("\n[dev-dependencies]").next().unwrap_or(tables).replace("../metal-sim", "metal-sim");
     format!(
         include_str!("../../../templates/project/Cargo.toml"),
         package = package,
         library = library,
         description = description,
-        dependencies = tables.trim_end(),
     )
 }
 
-/// The software device's manifest without what it inherits from this workspace.
-pub fn metal_sim() -> String {
+/// The manifest of one of this workspace's crates without what it inherits from the workspace, lints and tests.
+pub fn copied(manifest: &str) -> String {
     let mut text = String::new();
     let mut skip = false;
-    for line in METAL_SIM_MANIFEST.lines() {
+    for line in manifest.lines() {
         if line.starts_with('[') {
             skip = line == "[lints]" || line.starts_with("[dev-dependencies") || line.starts_with("[[");
         }
@@ -48,4 +45,24 @@ pub fn metal_sim() -> String {
 fn workspace_value(key: &str) -> Option<String> {
     let tables = WORKSPACE_MANIFEST.split_once("[workspace.package]")?.1.split("[workspace.lints").next()?;
     tables.lines().find(|line| line.split('=').next().is_some_and(|name| name.trim() == key)).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verbatim::{METAL_SIM_MANIFEST, RUNTIME_MANIFEST};
+
+    #[test]
+    fn copied_manifests_stand_on_their_own() {
+        for (manifest, dependency) in [(RUNTIME_MANIFEST, "clap = {"), (METAL_SIM_MANIFEST, "libloading = ")] {
+            let copied = copied(manifest);
+            for part in ["workspace", "[lints]", "[dev-dependencies]", "[["] {
+                assert!(!copied.contains(part), "{part} in\n{copied}");
+            }
+            for part in ["[package]\n", "version = \"0", "edition = \"2024\"", "[dependencies]\n", dependency] {
+                assert!(copied.contains(part), "{part} not in\n{copied}");
+            }
+        }
+        assert!(copied(RUNTIME_MANIFEST).contains("\n[features]\ndefault = [\"cli\", \"server\"]\n"));
+    }
 }

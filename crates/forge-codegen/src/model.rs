@@ -2,12 +2,13 @@
 
 use askama::Template;
 use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
-use forge_plan::kernel::FEW_TOKENS;
+use forge_plan::families::FEW_TOKENS;
 use forge_plan::memory;
-use forge_plan::plan::{Arg, Choice, Dim, Step, When};
-use forge_plan::{Family, KvFormat, Plan};
+use forge_plan::plan::{Arg, BufferPlan, Choice, Dim, Field, Step, When};
+use forge_plan::{CacheType, Family, Plan};
 
 use crate::naming::{constant, grouped, variant, wrap};
+use crate::places;
 
 /// Most tokens in a tile whose every row gets logits.
 const LOGITS_TILE: usize = 64;
@@ -54,6 +55,8 @@ pub struct ModelFile<'a> {
     pub states: Vec<()>,
     pub state_lines: Vec<String>,
     pub shared_caches: Vec<String>,
+    /// Whether a step of a decoded token prepares the norm that follows its block.
+    pub next_gamma: bool,
     pub first_norm: Option<&'a str>,
     pub final_norm: &'a str,
     pub decode_embed: Vec<StepView>,
@@ -170,8 +173,8 @@ impl<'a> ModelFile<'a> {
             kv_bytes_per_token: grouped(memory::kv_bytes_per_token(plan)),
             activation_bytes: grouped(memory::activation_bytes(plan) + memory::windowed_bytes(plan)),
             kv: match plan.kv {
-                KvFormat::F16 => "f16",
-                KvFormat::F32 => "f32",
+                CacheType::F16 => "f16",
+                CacheType::F32 => "f32",
             },
             decode_dispatches: decode_dispatches(plan),
             kernels: plan
@@ -180,8 +183,8 @@ impl<'a> ModelFile<'a> {
                 .map(|k| KernelRow {
                     constant: constant(&k.name),
                     name: &k.name,
-                    threads: k.threads,
-                    threadgroup_bytes: k.threadgroup_bytes,
+                    threads: k.launch.threads,
+                    threadgroup_bytes: k.launch.threadgroup_bytes,
                 })
                 .collect(),
             tables: plan
@@ -197,7 +200,7 @@ impl<'a> ModelFile<'a> {
                 plan.layers.iter().map(|layer| format!("Block::{}", variant(&plan.blocks[layer.block]))),
                 LINE - 4,
             ),
-            layer_fields: fields(&plan.layer_fields),
+            layer_fields: fields(by_slot(&plan.layer_fields)),
             optional_fields: plan.layer_fields.iter().any(|field| field.optional),
             model_fields: fields(&plan.model_fields),
             decode_buffers: buffers(&plan.decode_buffers),
@@ -211,8 +214,9 @@ impl<'a> ModelFile<'a> {
                 LINE - 4,
             ),
             shared_caches: shared_caches(plan),
-            first_norm: plan.first_norm.as_deref(),
-            final_norm: &plan.final_norm,
+            next_gamma: prepares_next(plan),
+            first_norm: plan.first_norm.map(|field| plan.layer_fields[field].name.as_str()),
+            final_norm: &plan.model_fields[plan.final_norm].name,
             decode_embed: steps(plan, &plan.decode.embed, "1"),
             decode_head: steps(plan, &plan.decode.head, "1"),
             splits: splits(plan),
@@ -228,7 +232,11 @@ impl<'a> ModelFile<'a> {
             sample_groups: sample_groups(plan),
             sample_words: 2 * sample_groups(plan),
             prefill_embed,
-            prefill_embed_params: plan.prefill.embed.iter().any(|step| step.args.contains(&Arg::Params)),
+            prefill_embed_params: plan
+                .prefill
+                .embed
+                .iter()
+                .any(|step| step.args.values().any(|arg| *arg == Arg::Params)),
             layer_input: layer_input(plan),
             prefill_head,
         }
@@ -242,31 +250,47 @@ pub fn decode_dispatches(plan: &Plan) -> usize {
     plan.decode.embed.len() + layers + plan.decode.head.len() + plan.decode.sample.len()
 }
 
+/// Whether a step of a decoded token prepares the norm that follows its block.
+fn prepares_next(plan: &Plan) -> bool {
+    plan.decode.steps().any(|step| step.args.values().any(|arg| *arg == Arg::NextGamma))
+}
+
 /// Threadgroups that share the vocabulary when a token is chosen.
 fn sample_groups(plan: &Plan) -> usize {
     plan.kernels
         .iter()
-        .find_map(|k| if let Family::SampleBest(s) = k.family { Some(s.groups) } else { None })
+        .find_map(|k| if let Family::SampleBest(s) = &k.family { Some(s.0.groups) } else { None })
         .unwrap_or(1)
 }
 
-fn fields(fields: &[forge_plan::plan::Field]) -> Vec<FieldView> {
-    let view = |f: &forge_plan::plan::Field| FieldView {
-        name: f.name.clone(),
-        comment: f.comment.clone(),
-        optional: f.optional,
-    };
-    fields.iter().map(view).collect()
+fn fields<'a>(fields: impl IntoIterator<Item = &'a Field>) -> Vec<FieldView> {
+    let view = |f: &Field| FieldView { name: f.name.clone(), comment: f.comment.clone(), optional: f.optional };
+    fields.into_iter().map(view).collect()
+}
+
+/// Fields in the order of the block's slots.
+fn by_slot(fields: &[Field]) -> Vec<&Field> {
+    let mut sorted: Vec<&Field> = fields.iter().collect();
+    sorted.sort_by_key(|field| field.order);
+    sorted
 }
 
 /// Elements of a layer's part of the layers' own inputs.
 fn layer_input(plan: &Plan) -> Option<usize> {
-    let mut args = plan.decode.blocks.iter().flatten().flat_map(|step| &step.args);
+    let mut args = plan.decode.blocks.iter().flatten().flat_map(|step| step.args.values());
     args.find_map(|arg| if let Arg::LayerPart { width, .. } = arg { Some(*width) } else { None })
 }
 
-fn buffers(buffers: &[forge_plan::plan::BufferPlan]) -> Vec<BufferView> {
-    buffers.iter().map(|b| BufferView { name: b.name.clone(), width: b.width, comment: b.comment.clone() }).collect()
+/// Buffers by name.
+fn buffers(buffers: &[BufferPlan]) -> Vec<BufferView> {
+    let view = |b: &BufferPlan| BufferView {
+        name: places::name(b.place).to_owned(),
+        width: b.width,
+        comment: places::comment(b.place).to_owned(),
+    };
+    let mut views: Vec<BufferView> = buffers.iter().map(view).collect();
+    views.sort_by(|a, b| a.name.cmp(&b.name));
+    views
 }
 
 fn blocks(plan: &Plan) -> Vec<BlockView> {
@@ -294,11 +318,11 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                 decode_dispatches: plan.decode.blocks[index].iter().filter(|s| s.when != When::Split).count(),
                 splits: block_splits(plan, index),
                 split_dispatches: plan.decode.blocks[index].iter().filter(|s| s.when != When::OnePart).count(),
-                decode_signature: signature(
-                    &format!("decode_{name}"),
-                    &["pass: &mut Commands", "i: usize", "next_gamma: &Slice", "params: &Slice"],
-                    block_splits(plan, index),
-                ),
+                decode_signature: {
+                    let next = prepares_next(plan).then_some("next_gamma: &Slice");
+                    let params = ["pass: &mut Commands", "i: usize"].into_iter().chain(next).chain(["params: &Slice"]);
+                    signature(&format!("decode_{name}"), &params.collect::<Vec<_>>(), block_splits(plan, index))
+                },
                 prefill: steps(plan, &plan.prefill.blocks[index], "rows"),
                 name: name.clone(),
             }
@@ -375,15 +399,24 @@ fn call(plan: &Plan, step: &Step, pad: &str, rows: &str) -> String {
         Choice::Fixed(id) => format!("kernel::{}", constant(&plan.kernels[id].name)),
         Choice::PerLayer(table) => format!("{}[i]", plan.tables[table].name),
     };
-    let grid = |grid: &[Dim; 3]| format!("[{}]", grid.iter().map(dim).collect::<Vec<_>>().join(", "));
+    let grid = |choice: Choice| {
+        let id = match choice {
+            Choice::Fixed(id) => id,
+            // Kernels of one table have one grid.
+            Choice::PerLayer(table) => plan.tables[table].kernels[0],
+        };
+        format!("[{}]", plan.kernels[id].launch.grid.map(|axis| dim(axis, rows)).join(", "))
+    };
     let (kernel, grid) = match step.few {
-        None => (format!("k({})", kernel(step.kernel)), grid(&step.grid)),
+        None => (format!("k({})", kernel(step.kernel)), grid(step.kernel)),
         Some(few) => (
-            format!("k(by_rows(rows, {}, {}))", kernel(few.kernel), kernel(step.kernel)),
-            format!("by_rows(rows, {}, {})", grid(&few.grid), grid(&step.grid)),
+            format!("k(by_rows(rows, {}, {}))", kernel(few), kernel(step.kernel)),
+            format!("by_rows(rows, {}, {})", grid(few), grid(step.kernel)),
         ),
     };
-    let args: Vec<String> = step.args.iter().map(|arg| argument(arg, rows)).collect();
+    let first = step.kernels(&plan.tables).next().expect("a step has a kernel");
+    let bindings = &plan.kernels[first].bindings;
+    let args: Vec<String> = bindings.iter().map(|b| argument(plan, step.args[&b.role], rows)).collect();
     let one = format!("pass.dispatch({kernel}, &[{}], {grid});", args.join(", "));
     if one.len() + pad.len() <= LINE {
         return one;
@@ -397,28 +430,28 @@ fn call(plan: &Plan, step: &Step, pad: &str, rows: &str) -> String {
     format!("pass.dispatch(\n{pad}    {kernel},\n{pad}    {list}\n{pad}    {grid},\n{pad});")
 }
 
-fn argument(arg: &Arg, rows: &str) -> String {
+fn argument(plan: &Plan, arg: Arg, rows: &str) -> String {
     match arg {
-        Arg::Layer(name) => format!("&layer.{name}"),
-        Arg::Model(name) => format!("&self.{name}"),
+        Arg::Layer(field) => format!("&layer.{}", plan.layer_fields[field].name),
+        Arg::Model(field) => format!("&self.{}", plan.model_fields[field].name),
         Arg::NextGamma => "next_gamma".into(),
-        Arg::Buffer(name) => format!("&b.{name}"),
-        Arg::LayerPart { buffer, .. } => format!("&layer_part(&b.{buffer}, i, {rows})"),
-        Arg::Keys(slot) => format!("&{}.keys", cache_name(*slot)),
-        Arg::Values(slot) => format!("&{}.values", cache_name(*slot)),
+        Arg::Buffer(place) => format!("&b.{}", places::name(place)),
+        Arg::LayerPart { place, .. } => format!("&layer_part(&b.{}, i, {rows})", places::name(place)),
+        Arg::Keys(slot) => format!("&{}.keys", cache_name(slot)),
+        Arg::Values(slot) => format!("&{}.values", cache_name(slot)),
         Arg::Params => "params".into(),
         Arg::Tokens => "tokens".into(),
         Arg::Logits => "logits".into(),
-        Arg::Sampler(name) => format!("&s.{name}"),
+        Arg::Sampler(buffer) => format!("&s.{}", places::sampler(buffer)),
         Arg::Chosen => "chosen".into(),
     }
 }
 
-fn dim(dim: &Dim) -> String {
+fn dim(dim: Dim, rows: &str) -> String {
     match dim {
         Dim::Const(n) => n.to_string(),
-        Dim::Rows => "rows".into(),
-        Dim::RowTiles(n) => format!("rows.div_ceil({n})"),
+        Dim::Rows => rows.into(),
+        Dim::RowTiles(n) => format!("{rows}.div_ceil({n})"),
         Dim::Parts => "parts".into(),
     }
 }

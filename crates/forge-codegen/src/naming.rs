@@ -1,5 +1,9 @@
 //! Names in emitted sources: packages, constants, types.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use forge_spec::Format;
+
 /// Words that Rust (2024) reserves, and a few that MSL does.
 const KEYWORDS: &[&str] = &[
     "abstract",
@@ -63,8 +67,76 @@ const KEYWORDS: &[&str] = &[
     "yield",
 ];
 
-/// A Cargo package name made from any text: lower-case ASCII letters, digits and `-`, not a keyword, never empty.
-pub fn package_name(text: &str) -> String {
+/// Name of a packed format in identifiers, scales and biases told apart: `affine4_g64_bf16`.
+pub fn packed_name(format: Format) -> String {
+    let bf16 = matches!(format, Format::Affine { bf16: true, .. });
+    format_name_of(format) + if bf16 { "_bf16" } else { "" }
+}
+
+/// Name of a packed format in comments.
+pub fn format_name_of(format: Format) -> String {
+    forge_plan::format_name(forge_plan::stored(format))
+}
+
+/// Folders that Cargo keeps beside the programs it builds (`cargo::util::restricted_names`).
+const FOLDERS: &[&str] = &["build", "deps", "examples", "incremental"];
+
+/// Crates of the standard library, and primitive types, which a crate of their name would hide.
+const STANDARD: &[&str] = &[
+    "alloc",
+    "bool",
+    "char",
+    "core",
+    "f16",
+    "f32",
+    "f64",
+    "f128",
+    "i8",
+    "i16",
+    "i32",
+    "i64",
+    "i128",
+    "isize",
+    "proc-macro",
+    "std",
+    "str",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+    "u128",
+    "usize",
+];
+
+/// What the program imports by its name, which cannot be that of what it is imported from; and the name that the runtime's
+/// crate has in a project.
+const OWN: &[&str] = &["cli", "runtime"];
+
+/// Files that Windows reserves, some with a digit at their end.
+const DEVICES: &[&str] = &["aux", "con", "nul", "prn"];
+/// See [`DEVICES`].
+const NUMBERED_DEVICES: &[&str] = &["com", "lpt"];
+
+/// Versions that this workspace is tested with, where the runtime's are too.
+const LOCK: &str = include_str!("../../../Cargo.lock");
+
+/// Longest package name. File names that the compiler makes of it may have 255 bytes and are up to 100 bytes longer; crates.io
+/// has the same limit.
+const LONGEST: usize = 64;
+
+/// A package name, and why it is not the text it was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageName {
+    /// Lower-case ASCII letters, digits and single `-`; 1 to 64 bytes.
+    pub name: String,
+    /// Reasons, in the order of the changes; empty where the name is the text.
+    pub changes: Vec<&'static str>,
+}
+
+/// The name of a Cargo package, its library and its program, made from any text. Cargo, Rust, the linker and the project's own
+/// dependencies leave it alone; a name it has made is made from itself again.
+pub fn package_name(text: &str) -> PackageName {
+    let mut changes = Vec::new();
     let mut name = String::new();
     for c in text.chars() {
         if c.is_ascii_alphanumeric() {
@@ -73,17 +145,76 @@ pub fn package_name(text: &str) -> String {
             name.push('-');
         }
     }
-    let name = name.trim_matches('-').to_owned();
-    if name.is_empty() {
-        "model".into()
-    } else if KEYWORDS.contains(&name.as_str())
-        || name.starts_with(|c: char| c.is_ascii_digit())
-        || ["std", "core", "alloc", "runtime", "model"].contains(&name.as_str())
-    {
-        format!("model-{name}")
-    } else {
-        name
+    let mut name = name.trim_end_matches('-').to_owned();
+    if name != text && !name.is_empty() {
+        changes.push("names consist of lower-case letters a to z, digits and single hyphens");
     }
+    if name.len() > LONGEST {
+        changes.push("names have at most 64 characters");
+        name = shorten(name);
+    }
+    if name.is_empty() {
+        "model".clone_into(&mut name);
+        changes.push("nothing of it can stand in a name");
+    } else if let Some(reason) = taken(&name) {
+        changes.push(reason);
+        name = shorten(format!("model-{name}"));
+    }
+    PackageName { name, changes }
+}
+
+fn shorten(mut name: String) -> String {
+    name.truncate(LONGEST);
+    name.truncate(name.trim_end_matches('-').len());
+    name
+}
+
+/// Who has the name already.
+fn taken(name: &str) -> Option<&'static str> {
+    let numbered =
+        |device: &&str| name.strip_prefix(*device).is_some_and(|digit| matches!(digit.as_bytes(), [b'0'..=b'9']));
+    if name.starts_with(|c: char| c.is_ascii_digit()) {
+        Some("names begin with a letter")
+    } else if KEYWORDS.contains(&name) {
+        Some("the name is a keyword")
+    } else if FOLDERS.contains(&name) {
+        Some("Cargo keeps a folder of the name beside its programs")
+    } else if STANDARD.contains(&name) {
+        Some("the name is one of the standard library's")
+    } else if OWN.contains(&name) {
+        Some("the project has a crate or a module of the name")
+    } else if DEVICES.contains(&name) || NUMBERED_DEVICES.iter().any(numbered) {
+        Some("the name is a device's on Windows")
+    } else if dependencies().iter().any(|package| crate_name(package) == crate_name(name)) {
+        Some("a package that the project depends on has the name")
+    } else {
+        None
+    }
+}
+
+/// Names of the packages that the runtime needs, directly or not, on any platform, and of those that its tests need.
+fn dependencies() -> BTreeSet<&'static str> {
+    let mut packages: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    // There may be several versions of one.
+    for (name, needs) in LOCK.split("[[package]]\n").filter_map(package) {
+        packages.entry(name).or_default().extend(needs);
+    }
+    let mut found = BTreeSet::new();
+    let mut wanted = vec!["forge-runtime"];
+    while let Some(name) = wanted.pop() {
+        if found.insert(name) {
+            wanted.extend(packages.get(name).into_iter().flatten());
+        }
+    }
+    found
+}
+
+/// A package of a lock file: its name and the names of its dependencies.
+fn package(entry: &'static str) -> Option<(&'static str, Vec<&'static str>)> {
+    let name = entry.strip_prefix("name = \"")?.split('"').next()?;
+    // ` "libc",`, or with a version where there are several.
+    let dependency = |line: &'static str| line.strip_prefix(" \"")?.split([' ', '"']).next();
+    Some((name, entry.lines().filter_map(dependency).collect()))
 }
 
 /// The library's name in Rust code.
@@ -146,4 +277,75 @@ pub fn wrap(items: impl IntoIterator<Item = String>, width: usize) -> Vec<String
 /// Text as it may stand in a Rust or MSL comment or between double quotes: one line, no quote, no backslash.
 pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || c == '"' || c == '\\' { '_' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rules themselves, apart from how names are made.
+    fn is_sound(name: &str) -> bool {
+        let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        plain
+            && (1..=LONGEST).contains(&name.len())
+            && name.starts_with(|c: char| c.is_ascii_lowercase())
+            && !name.ends_with('-')
+            && !name.contains("--")
+            && taken(name).is_none()
+    }
+
+    #[test]
+    fn good_names_stay() {
+        for name in
+            ["llama", "my-model", "qwen3-0-6b", "a", "model", "model-build", "builds", "tokio-model", "com", "console"]
+        {
+            assert_eq!(package_name(name), PackageName { name: name.into(), changes: Vec::new() });
+        }
+        assert_eq!(package_name("Qwen3-0.6B").name, "qwen3-0-6b");
+        assert_eq!(package_name("my_model ").name, "my-model");
+    }
+
+    #[test]
+    fn every_text_gives_a_name_that_stays() {
+        let long = ["x".repeat(200), "1".repeat(200), format!("{}-{}", "y".repeat(63), "z".repeat(200))];
+        let odd = [
+            "", "-", "...", "模型", "Größe", "7b", "-o", "a--b", "../x", "a\"b", "é", "\u{0}", "BUILD", "Serde",
+            "com7.x",
+        ];
+        let words = KEYWORDS.iter().chain(FOLDERS).chain(STANDARD).chain(DEVICES).copied();
+        let words = words.chain(odd).chain(dependencies()).map(str::to_owned);
+        for text in words.chain(long) {
+            let text = text.as_str();
+            let made = package_name(text);
+            assert!(is_sound(&made.name), "{text:?} gives {made:?}");
+            assert_eq!(made.name == text, made.changes.is_empty(), "{text:?} gives {made:?}");
+            assert_eq!(
+                package_name(&made.name),
+                PackageName { name: made.name.clone(), changes: Vec::new() },
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_of_others_are_not_taken() {
+        for name in [
+            "build",
+            "deps",
+            "serde",
+            "serde_json",
+            "Tokio",
+            "metal-sim",
+            "proc_macro",
+            "objc2-metal",
+            "test",
+            "u8",
+            "nul",
+            "lpt1",
+        ] {
+            let made = package_name(name);
+            assert!(made.name.starts_with("model-") && !made.changes.is_empty(), "{name} gives {made:?}");
+        }
+        assert!(dependencies().len() > 100, "the lock file is read");
+    }
 }

@@ -13,6 +13,7 @@ use crate::naming::crate_name;
 #[template(path = "project/README.md")]
 pub struct ReadmeFile<'a> {
     pub title: &'a str,
+    pub name: &'a str,
     pub library: String,
     pub version: &'static str,
     pub source: &'a str,
@@ -56,6 +57,7 @@ impl<'a> ReadmeFile<'a> {
         contexts.dedup();
         ReadmeFile {
             title,
+            name,
             library: crate_name(name),
             version: env!("CARGO_PKG_VERSION"),
             source,

@@ -4,11 +4,11 @@
 
 include!(concat!(env!("OUT_DIR"), "/verbatim.rs"));
 
-/// The manifest whose dependencies a generated project gets.
+/// The manifest of the runtime.
 pub const RUNTIME_MANIFEST: &str = include_str!("../../forge-runtime/Cargo.toml");
 /// The manifest of the software device.
 pub const METAL_SIM_MANIFEST: &str = include_str!("../../metal-sim/Cargo.toml");
-/// The workspace's manifest, for what the device's manifest inherits.
+/// The workspace's manifest, for what the two inherit.
 pub const WORKSPACE_MANIFEST: &str = include_str!("../../../Cargo.toml");
 /// Formatting of emitted sources.
 pub const RUSTFMT: &str = include_str!("../../../rustfmt.toml");

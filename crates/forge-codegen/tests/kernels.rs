@@ -11,7 +11,6 @@ use forge_codegen::{RenderOptions, render};
 use forge_formats::{Format, Layout, Packer, SourceRows, decode_row};
 use forge_frontend::{Assets, GenerationConfig};
 use forge_plan::costs::{StepSize, dispatch};
-use forge_plan::plan::{Choice, Step};
 use forge_plan::{Family, Kernel, Plan, PlanOptions, plan};
 use metal_sim::{Binding, Buffer, CompileOptions, Device, DispatchCounters, Library};
 
@@ -39,12 +38,9 @@ fn only(text: &str, name: &str) -> String {
     format!("{shared}{HEAD}{}", kernel.expect("is emitted"))
 }
 
-/// A kernel, and where it is dispatched.
-fn planned<'a>(plan: &'a Plan, name: &str) -> (&'a Kernel, &'a Step) {
-    let schedules = [&plan.decode, &plan.prefill];
-    let mut steps = schedules.into_iter().flat_map(|s| s.blocks.iter().flatten().chain(&s.head));
-    let id = plan.kernels.iter().position(|kernel| kernel.name == name).expect("is planned");
-    (&plan.kernels[id], steps.find(|step| step.kernel == Choice::Fixed(id)).expect("is scheduled"))
+/// The kernel of this name.
+fn planned<'a>(plan: &'a Plan, name: &str) -> &'a Kernel {
+    plan.kernels.iter().find(|kernel| kernel.name == name).expect("is planned")
 }
 
 /// Numbers between -1 and 1.
@@ -86,8 +82,8 @@ fn compile(text: &str, kernel: &Kernel) -> Library {
 /// Runs one dispatch over bindings with these contents; the one called `y` comes back.
 fn run(library: &Library, kernel: &Kernel, data: &[Vec<u8>], groups: [usize; 2]) -> (Vec<f32>, DispatchCounters) {
     let device = Device::new(0);
-    let fill = |(binding, data): (&forge_plan::kernel::Binding, &Vec<u8>)| {
-        let buffer = device.buffer(binding.name, data.len());
+    let fill = |(binding, data): (&forge_plan::binding::Binding, &Vec<u8>)| {
+        let buffer = device.buffer(binding.role.name(), data.len());
         if binding.access.reads() {
             buffer.write(0, data);
         }
@@ -98,9 +94,9 @@ fn run(library: &Library, kernel: &Kernel, data: &[Vec<u8>], groups: [usize; 2])
     let mut commands = device.command_buffer("test");
     let function = library.kernel(&kernel.name).expect("is in the file");
     let groups = [groups[0] as u32, groups[1] as u32, 1];
-    commands.dispatch(&function, &bindings, groups, [kernel.threads, 1, 1]);
+    commands.dispatch(&function, &bindings, groups, [kernel.launch.threads, 1, 1]);
     let timing = commands.commit().wait().unwrap_or_else(|error| panic!("{error}"));
-    let y = kernel.bindings.iter().position(|binding| binding.name == "y").expect("has a result");
+    let y = kernel.bindings.iter().position(|binding| binding.role.name() == "y").expect("has a result");
     let mut result = vec![0; buffers[y].len()];
     buffers[y].read(0, &mut result);
     let floats = result.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
@@ -136,7 +132,7 @@ fn signed_sums() {
         Sizes { hidden: 1920, ffn: 4224, heads: 15, kv_heads: 15, head_dim: 128, vocab: 8200, layers: 1, context: 512 };
     let (plan, text) = emitted(sizes, Format::Q1_0);
     for name in ["lm_head", "gate_up_proj"] {
-        let (kernel, step) = planned(&plan, name);
+        let kernel = planned(&plan, name);
         let Family::Gemv(gemv) = &kernel.family else { panic!("{name} is a matrix-vector kernel") };
         assert!(gemv.signed_sums(), "{name}");
         let (stored, packed) = blocks(Format::Q1_0, gemv.rows, gemv.cols);
@@ -152,7 +148,7 @@ fn signed_sums() {
             let (gate, up) = y.split_at(gemv.rows / 2);
             gate.iter().zip(up).map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up).collect()
         };
-        let cost = dispatch(kernel, &step.grid, StepSize { rows: 1, position: 0 });
+        let cost = dispatch(kernel, StepSize { rows: 1, position: 0 });
         let data = [packed, bytes(&x), bytes(&sums), vec![0; expected.len() * 4]];
         let (found, counters) = run(&compile(&text, kernel), kernel, &data, [gemv.threadgroups(), 1]);
         assert_close(&found, &expected);
@@ -173,7 +169,7 @@ fn every_weight_is_read_once_per_tile_of_64_tokens() {
     // Four weights at a time: their codes (where they have 4 bits, half of the word read) and their block's scale.
     for (format, weight_bytes) in [(Format::F16, 2.0), (Format::Q8_0, 1.5), (Format::Q4_0, 1.5)] {
         let (plan, text) = emitted(sizes, format);
-        let (kernel, _) = planned(&plan, "qkv_proj_tile");
+        let kernel = planned(&plan, "qkv_proj_tile");
         let Family::Gemm(gemm) = &kernel.family else { panic!("a matrix-matrix kernel") };
         let library = compile(&text, kernel);
         let weights = gemm.rows * gemm.cols;

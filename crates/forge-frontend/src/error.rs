@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use forge_formats::FormatError;
 
+use crate::Refusal;
 use crate::checkpoint::CheckpointError;
 
 /// A checkpoint that cannot be turned into a graph.
@@ -24,6 +25,8 @@ pub enum FrontendError {
     /// The path is neither a GGUF file nor a model folder.
     #[error("{}: expected {expected}, found {found}", path.display())]
     NotACheckpoint {
+        /// Which refusal this is.
+        refusal: Refusal,
         /// The path as given.
         path: PathBuf,
         /// What would have been accepted.
@@ -52,6 +55,8 @@ pub enum FrontendError {
     /// The architecture is known, but the checkpoint uses a part of it that is not.
     #[error("{file}: {key} = {found} is not supported: {reason}")]
     UnsupportedFeature {
+        /// Which refusal this is.
+        refusal: Refusal,
         /// The file.
         file: String,
         /// The key that asks for it.
@@ -64,6 +69,8 @@ pub enum FrontendError {
     /// A key that the architecture needs is absent.
     #[error("{file}: key {key} is missing")]
     MissingKey {
+        /// Which refusal this is.
+        refusal: Refusal,
         /// The file.
         file: String,
         /// The key, as this file spells it.
@@ -72,6 +79,8 @@ pub enum FrontendError {
     /// A key's value is of the wrong type or out of range.
     #[error("{file}: {key}: expected {expected}, found {found}")]
     KeyValue {
+        /// Which refusal this is.
+        refusal: Refusal,
         /// The file.
         file: String,
         /// The key.
@@ -84,6 +93,8 @@ pub enum FrontendError {
     /// Two sizes of which one must divide the other do not.
     #[error("{file}: {dividend_key} = {dividend} is not a multiple of {divisor_key} = {divisor}")]
     NotDivisible {
+        /// Which refusal this is.
+        refusal: Refusal,
         /// The file.
         file: String,
         /// Key of the larger number.
@@ -98,6 +109,8 @@ pub enum FrontendError {
     /// A tensor that the architecture needs is absent.
     #[error("{file}: tensor {tensor} is missing")]
     MissingTensor {
+        /// Which refusal this is.
+        refusal: Refusal,
         /// The file, or the folder's index.
         file: String,
         /// The tensor.
@@ -106,6 +119,8 @@ pub enum FrontendError {
     /// A tensor is not of the shape that the configuration implies.
     #[error("{file}: tensor {tensor}: expected shape {expected:?}, found {found:?}")]
     TensorShape {
+        /// Which refusal this is.
+        refusal: Refusal,
         /// The file.
         file: String,
         /// The tensor.
@@ -130,6 +145,8 @@ pub enum FrontendError {
     /// A tensor is stored in a format that is not read.
     #[error("{file}: tensor {tensor}: {source}")]
     TensorFormat {
+        /// Which refusal this is.
+        refusal: Refusal,
         /// The file.
         file: String,
         /// The tensor.
@@ -140,6 +157,8 @@ pub enum FrontendError {
     /// A tensor's element type is not read here.
     #[error("{file}: tensor {tensor}: expected {expected}, found {found}")]
     TensorType {
+        /// Which refusal this is.
+        refusal: Refusal,
         /// The file.
         file: String,
         /// The tensor.
@@ -147,6 +166,20 @@ pub enum FrontendError {
         /// What is accepted.
         expected: &'static str,
         /// The stored type.
+        found: String,
+    },
+    /// A tensor that is not what it has to be.
+    #[error("{file}: tensor {tensor}: expected {expected}, found {found}")]
+    Tensor {
+        /// Which refusal this is.
+        refusal: Refusal,
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// What it has to be.
+        expected: &'static str,
+        /// What it is.
         found: String,
     },
     /// A tensor that no part of the graph reads: leaving it out would change the result.
@@ -164,6 +197,8 @@ pub enum FrontendError {
     /// The tokenizer cannot be imported.
     #[error("{file}: {key}: {reason}")]
     Tokenizer {
+        /// Which refusal this is.
+        refusal: Refusal,
         /// The file.
         file: String,
         /// The key or part.
@@ -171,4 +206,29 @@ pub enum FrontendError {
         /// What was expected and found.
         reason: String,
     },
+}
+
+impl FrontendError {
+    /// Which refusal this is; `None` for those that a variant tells.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::NotACheckpoint { refusal, .. }
+            | Self::UnsupportedFeature { refusal, .. }
+            | Self::MissingKey { refusal, .. }
+            | Self::KeyValue { refusal, .. }
+            | Self::NotDivisible { refusal, .. }
+            | Self::MissingTensor { refusal, .. }
+            | Self::TensorShape { refusal, .. }
+            | Self::TensorFormat { refusal, .. }
+            | Self::TensorType { refusal, .. }
+            | Self::Tensor { refusal, .. }
+            | Self::Tokenizer { refusal, .. } => Some(*refusal),
+            Self::Container(_)
+            | Self::Io { .. }
+            | Self::Json { .. }
+            | Self::UnknownArchitecture { .. }
+            | Self::TensorBytes { .. }
+            | Self::UnreadTensor { .. } => None,
+        }
+    }
 }

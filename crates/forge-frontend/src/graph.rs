@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use forge_formats::Format;
+pub use forge_spec::Activation;
 
 use crate::config::ModelConfig;
 
@@ -137,6 +138,15 @@ pub enum Op {
         /// Added to the mean of squares.
         eps: f32,
     },
+    /// `(x - mean) / sqrt(variance + eps) * gamma + beta`, over the whole width.
+    LayerNorm {
+        /// `[width]`.
+        gamma: SlotId,
+        /// `[width]`.
+        beta: Option<SlotId>,
+        /// Added to the variance.
+        eps: f32,
+    },
     /// RMS norm of each head separately; `gamma` `[head_dim]` (or none: V norm of some models).
     HeadNorm {
         /// `[head_dim]`.
@@ -181,6 +191,11 @@ pub enum Op {
     /// `activation(gate) * up`, inputs in this order.
     GatedActivation {
         /// The gate's non-linearity.
+        activation: Activation,
+    },
+    /// `activation(x)`: a feed-forward without a gate.
+    Activation {
+        /// The non-linearity.
         activation: Activation,
     },
     /// Sum of two values; the first is the residual stream where one is.
@@ -252,15 +267,6 @@ pub struct Attention {
     pub window: Option<usize>,
     /// `cap * tanh(score / cap)` on the scaled scores.
     pub softcap: Option<f32>,
-}
-
-/// Non-linearity of a gated feed-forward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `x * sigmoid(x)`.
-    Silu,
-    /// GELU with the tanh approximation.
-    GeluTanh,
 }
 
 /// A layer: the block it runs and what fills its slots.
@@ -360,8 +366,16 @@ impl Op {
             Op::RmsNorm { gamma, .. } => vec![*gamma],
             Op::HeadNorm { gamma, .. } => gamma.iter().copied().collect(),
             Op::ScaleBy { scale } => vec![*scale],
+            Op::LayerNorm { gamma, beta, .. } => [Some(*gamma), *beta].into_iter().flatten().collect(),
             Op::Linear { weight, bias } => [Some(*weight), *bias].into_iter().flatten().collect(),
-            _ => Vec::new(),
+            Op::Rope { .. }
+            | Op::KvAppend { .. }
+            | Op::Attention { .. }
+            | Op::GatedActivation { .. }
+            | Op::Activation { .. }
+            | Op::Add
+            | Op::Scale { .. }
+            | Op::SoftCap { .. } => Vec::new(),
         }
     }
 }

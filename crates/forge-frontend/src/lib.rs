@@ -10,13 +10,17 @@ pub mod config;
 mod error;
 pub mod graph;
 mod load;
+mod refusal;
 mod rope;
 mod source;
 mod survey;
+mod warning;
 
 pub use assets::{Assets, GenerationConfig, SpecialTokens};
 pub use config::ModelConfig;
 pub use error::FrontendError;
 pub use graph::Graph;
 pub use load::{Checkpoint, load};
+pub use refusal::Refusal;
 pub use survey::{FormatCount, Survey, survey};
+pub use warning::Warning;

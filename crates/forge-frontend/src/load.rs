@@ -3,13 +3,18 @@
 use std::path::Path;
 
 use forge_formats::decode_row;
+use serde_json::Value;
 
-use crate::FrontendError;
 use crate::arch;
-use crate::assets::Assets;
+use crate::assets::{Assets, unknown_ids};
 use crate::checkpoint::{GgufFile, MappedFile};
 use crate::graph::{FileRange, Graph, Source};
-use crate::source::{Loaded, load_folder, load_gguf};
+use crate::source::{Loaded, duplicate_keys, load_folder, load_gguf, read_json, text_config, unsigned};
+use crate::{FrontendError, Refusal, Warning};
+
+/// The small files of a folder of which every key may count.
+const JSON_FILES: [&str; 4] =
+    ["config.json", "generation_config.json", "special_tokens_map.json", "tokenizer_config.json"];
 
 /// A checkpoint, read: what is computed, with which bytes, and what a program around it needs.
 #[derive(Debug)]
@@ -22,8 +27,8 @@ pub struct Checkpoint {
     pub kind: String,
     /// The mapped files that [`FileRange::file`] indexes.
     pub files: Vec<MappedFile>,
-    /// What the checkpoint holds and the graph leaves out, with the reason; one line each.
-    pub ignored: Vec<String>,
+    /// What its owner should know.
+    pub warnings: Vec<Warning>,
 }
 
 impl Checkpoint {
@@ -48,14 +53,14 @@ impl Checkpoint {
 pub fn load(path: &Path) -> Result<Checkpoint, FrontendError> {
     let container = Container::open(path)?;
     let (mut loaded, kind) = container.read()?;
-    let family = arch::family(loaded.hparams.dialect, &loaded.hparams.file, &loaded.architecture)?;
+    let family = arch::family(&loaded.hparams, &loaded.architecture)?;
     let mut graph = arch::build(&mut loaded, family)?;
     measure_vectors(&mut graph, &loaded.files);
-    let assets = container.assets()?;
-    for name in &assets.other_templates {
-        loaded.note(format!("chat template {name:?}: the default one is used"));
-    }
-    Ok(Checkpoint { graph, assets, kind, files: loaded.files, ignored: loaded.notes.into_inner() })
+    let mut assets = container.assets()?;
+    container.check_first_token(&assets, graph.config.vocab_size)?;
+    let mut warnings = loaded.warnings.into_inner();
+    warnings.extend(container.warnings(&mut assets, Some(graph.config.vocab_size)));
+    Ok(Checkpoint { graph, assets, kind, files: loaded.files, warnings })
 }
 
 /// Sets [`Weight::max_abs`](crate::graph::Weight::max_abs) of every vector.
@@ -66,9 +71,14 @@ fn measure_vectors(graph: &mut Graph, files: &[MappedFile]) {
         let bytes = &files[*file].map[range.start as usize..range.end as usize];
         if decode_row(weight.format, bytes, &mut values).is_ok() {
             let packed = values.iter().map(|value| ((value + weight.offset) * weight.factor).abs());
-            weight.max_abs = Some(packed.fold(0.0, f32::max));
+            weight.max_abs = Some(largest(packed));
         }
     }
+}
+
+/// The largest of some sizes. What is not a number has no bound, though [`f32::max`] passes over it.
+fn largest(sizes: impl Iterator<Item = f32>) -> f32 {
+    sizes.fold(0.0, |most, size| if size.is_nan() { f32::INFINITY } else { most.max(size) })
 }
 
 /// An opened checkpoint.
@@ -80,7 +90,19 @@ pub(crate) enum Container<'a> {
 impl<'a> Container<'a> {
     pub fn open(path: &'a Path) -> Result<Self, FrontendError> {
         let meta = std::fs::metadata(path).map_err(|source| FrontendError::Io { path: path.to_owned(), source })?;
-        Ok(if meta.is_dir() { Self::Folder(path) } else { Self::Gguf(GgufFile::open(path)?) })
+        if meta.is_dir() {
+            return Ok(Self::Folder(path));
+        }
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        match extension.filter(|extension| ["safetensors", "json"].contains(extension)) {
+            Some(extension) => Err(FrontendError::NotACheckpoint {
+                refusal: Refusal::SingleFile,
+                path: path.to_owned(),
+                expected: "a GGUF file, or a folder with config.json and safetensors files",
+                found: format!("a {extension} file (give its folder)"),
+            }),
+            None => Ok(Self::Gguf(GgufFile::open(path)?)),
+        }
     }
 
     /// Hyper-parameters and tensors, and the kind of checkpoint they are from.
@@ -99,5 +121,88 @@ impl<'a> Container<'a> {
             Self::Gguf(gguf) => Assets::from_gguf(gguf),
             Self::Folder(folder) => Assets::from_folder(folder),
         }
+    }
+
+    /// Refuses a token that the tokenizer puts before every text and that the embedding has no row for.
+    fn check_first_token(&self, assets: &Assets, vocab_size: usize) -> Result<(), FrontendError> {
+        const KEY: &str = "bos_token_id";
+        match assets.generation.bos_token_id.filter(|_| assets.generation.add_bos) {
+            Some(id) if id as usize >= vocab_size => {
+                let (file, key) = self.place_of_id(KEY, id);
+                Err(FrontendError::KeyValue {
+                    refusal: Refusal::FirstToken,
+                    file,
+                    key,
+                    expected: format!("an id below {vocab_size} for the token that begins a text"),
+                    found: id.to_string(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What there is to know of the files beside the weights. Ids that a vocabulary of this size lacks are taken out of the
+    /// assets.
+    pub fn warnings(&self, assets: &mut Assets, vocab_size: Option<usize>) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        let template_file = match self {
+            Self::Gguf(gguf) => {
+                let file = gguf.files()[0].name();
+                for (key, found) in unknown_ids(gguf) {
+                    warnings.push(Warning::TokenId { file: file.clone(), key: key.to_owned(), found });
+                }
+                file
+            }
+            Self::Folder(folder) => {
+                for file in JSON_FILES {
+                    let keys = duplicate_keys(folder, file).into_iter();
+                    warnings.extend(keys.map(|key| Warning::DuplicateKey { file: file.to_owned(), key }));
+                }
+                "tokenizer_config.json".to_owned()
+            }
+        };
+        for name in &assets.other_templates {
+            warnings.push(Warning::OtherTemplate { file: template_file.clone(), name: name.clone() });
+        }
+        let mut check = |key: &'static str, id: u32| {
+            let known = vocab_size.is_none_or(|size| (id as usize) < size);
+            if !known {
+                let (file, key) = self.place_of_id(key, id);
+                warnings.push(Warning::TokenId { file, key, found: id });
+            }
+            known
+        };
+        assets.generation.end_token_ids.retain(|&id| check("eos_token_id", id));
+        assets.generation.bos_token_id = assets.generation.bos_token_id.filter(|&id| check("bos_token_id", id));
+        warnings
+    }
+    /// The file and the key that say an id: that of the special token, else the list of the tokens.
+    fn place_of_id(&self, key: &str, id: u32) -> (String, String) {
+        let folder = match self {
+            Self::Gguf(gguf) => return (gguf.files()[0].name(), "tokenizer.ggml.tokens".to_owned()),
+            Self::Folder(folder) => folder,
+        };
+        let says = |value: &Value| match value {
+            Value::Array(items) => items.iter().any(|item| unsigned(item) == Some(id)),
+            value => unsigned(value) == Some(id),
+        };
+        let text = text_config(folder).ok().map(|config| (format!("{}{key}", config.prefix), config.values));
+        let generation = read_json(folder, "generation_config.json").ok().flatten();
+        match (generation.as_ref().and_then(|values| values.get(key)), text) {
+            (Some(value), _) if says(value) => ("generation_config.json".to_owned(), key.to_owned()),
+            (_, Some((spelling, values))) if values.get(key).is_some_and(says) => ("config.json".to_owned(), spelling),
+            _ => ("tokenizer.json".to_owned(), "added_tokens".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::largest;
+
+    #[test]
+    fn what_is_not_a_number_has_no_bound() {
+        assert_eq!(largest([1.0, 3.0, 2.0].into_iter()), 3.0);
+        assert_eq!(largest([1.0, f32::NAN, 2.0].into_iter()), f32::INFINITY);
     }
 }

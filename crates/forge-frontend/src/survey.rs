@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::FrontendError;
+use crate::Warning;
 use crate::arch;
 use crate::load::Container;
 use crate::source::{Loaded, Stored};
@@ -21,6 +22,8 @@ pub struct Survey {
     pub formats: Vec<FormatCount>,
     /// Why it cannot be loaded, one line each; empty when it can.
     pub problems: Vec<String>,
+    /// What its owner should know beside that.
+    pub warnings: Vec<Warning>,
 }
 
 /// How much of a checkpoint is stored in one type.
@@ -49,7 +52,7 @@ pub fn survey(path: &Path) -> Result<Survey, FrontendError> {
     });
     let unread: Vec<String> = unread.collect();
     let mut problems = Vec::new();
-    match arch::family(loaded.hparams.dialect, &loaded.hparams.file, &loaded.architecture) {
+    match arch::family(&loaded.hparams, &loaded.architecture) {
         Err(error) => problems.extend([error.to_string()].into_iter().chain(unread)),
         Ok(family) => match arch::build(&mut loaded, family) {
             Ok(_) => {}
@@ -60,15 +63,19 @@ pub fn survey(path: &Path) -> Result<Survey, FrontendError> {
             Err(error) => problems.push(error.to_string()),
         },
     }
-    problems.extend(container.assets().err().map(|error| error.to_string()));
-    Ok(Survey { kind, architecture: loaded.architecture, name: loaded.name, formats, problems })
+    let mut warnings = loaded.warnings.into_inner();
+    match container.assets() {
+        Ok(mut assets) => warnings.extend(container.warnings(&mut assets, None)),
+        Err(error) => problems.push(error.to_string()),
+    }
+    Ok(Survey { kind, architecture: loaded.architecture, name: loaded.name, formats, problems, warnings })
 }
 
 fn formats(loaded: &Loaded) -> Vec<FormatCount> {
     let mut counts: BTreeMap<String, FormatCount> = BTreeMap::new();
     for (name, entry) in &loaded.tensors.entries {
         let format = entry.stored_name();
-        let supported = matches!(entry.stored, Stored::Rows(..) | Stored::Affine(..));
+        let supported = matches!(entry.stored, Stored::Rows(..) | Stored::Affine { .. });
         let count = counts.entry(format.clone()).or_insert_with(|| FormatCount {
             format,
             tensors: 0,

@@ -81,7 +81,15 @@ impl Model {
     }
 
     fn tensor(&mut self, name: &str, format: Format, rows: usize, cols: usize, parts: &[PackPart]) {
-        self.plan.tensors.push(PackedTensor { name: name.into(), format, rows, cols, parts: parts.to_vec() });
+        self.plan.tensors.push(PackedTensor {
+            name: name.into(),
+            layer: None,
+            field: 0,
+            format,
+            rows,
+            cols,
+            parts: parts.to_vec(),
+        });
     }
 
     fn pack(&self, path: &Path, cancel: &AtomicBool, progress: impl FnMut(u64)) -> Result<Packed, PackError> {
@@ -215,6 +223,7 @@ fn a_weight_that_cannot_be_quantized_is_named() {
     weight.format = Format::Q8_0;
     model.tensor("up", Format::Q8_0, 2, 32, &[PackPart::Weight(id)]);
     let error = model.pack(&folder.path().join("w"), &AtomicBool::new(false), |_| {}).unwrap_err();
+    assert!(matches!(error, PackError::Format { .. }), "{error:?}");
     assert_eq!(error.to_string(), "tensor blk.0.up: weight NaN cannot be stored as Q8_0");
 }
 
@@ -248,7 +257,29 @@ fn a_weight_that_does_not_fit_is_named() {
     let wide = model.weight("blk.0.wide", Format::F16, 4, 32, 0.0);
     model.tensor("wide", Format::F16, 4, 16, &[PackPart::Weight(wide)]);
     let error = model.pack(&folder.path().join("w"), &AtomicBool::new(false), |_| {}).unwrap_err();
+    assert!(matches!(error, PackError::Mixed { .. }), "{error:?}");
     assert_eq!(error.to_string(), "tensor blk.0.wide: expected rows of 16 F16, found 32 F16");
+
+    let mut model = Model::new();
+    let short = model.weight("blk.0.short", Format::F16, 4, 32, 0.0);
+    let WeightSource::Rows(range) = &mut model.graph.weights[short].source else { unreachable!() };
+    range.range.end -= 1;
+    model.tensor("short", Format::F16, 4, 32, &[PackPart::Weight(short)]);
+    let error = model.pack(&folder.path().join("short"), &AtomicBool::new(false), |_| {}).unwrap_err();
+    assert!(matches!(error, PackError::Length { .. }), "{error:?}");
+    assert_eq!(error.to_string(), "tensor blk.0.short: expected 256 bytes, found 255");
+}
+
+#[test]
+fn more_than_any_disk_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = Model::new();
+    model.tensor("huge", Format::F32, 1 << 30, 1 << 24, &[]);
+    let path = folder.path().join("w");
+    let error = model.pack(&path, &AtomicBool::new(false), |_| {}).unwrap_err();
+    assert!(matches!(error, PackError::NoSpace { needed, .. } if needed >= 1 << 56), "{error:?}");
+    assert!(error.to_string().starts_with(&format!("{}: packing needs ", path.display())), "{error}");
+    assert!(!path.exists());
 }
 
 #[test]
@@ -257,6 +288,7 @@ fn an_existing_file_is_not_overwritten() {
     let path = folder.path().join("w");
     fs::write(&path, "mine").unwrap();
     let error = model().pack(&path, &AtomicBool::new(false), |_| {}).unwrap_err();
+    assert!(matches!(error, PackError::Io { action: "create", .. }), "{error:?}");
     assert!(error.to_string().contains("cannot create"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"mine");
 }

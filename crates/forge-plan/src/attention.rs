@@ -1,6 +1,6 @@
 //! Geometry of the attention kernels, as data.
 
-use crate::KvFormat;
+use crate::CacheType;
 
 /// Positions up to which one threadgroup per group of heads walks the whole context.
 pub const UNSPLIT_POSITIONS: usize = 256;
@@ -55,8 +55,8 @@ pub fn tile_keys(head_dim: usize, half_operands: bool) -> usize {
 
 /// Whether prefill attention may hold queries, keys and probabilities as half: the cache does, and heads are long
 /// enough for it to matter.
-pub fn half_operands(head_dim: usize, kv: KvFormat) -> bool {
-    kv == KvFormat::F16 && head_dim >= 64
+pub fn half_operands(head_dim: usize, kv: CacheType) -> bool {
+    kv == CacheType::F16 && head_dim >= 64
 }
 
 #[cfg(test)]

@@ -6,14 +6,39 @@
 use std::collections::BTreeSet;
 
 use crate::kernel::Kernel;
-use crate::plan::{Arg, Choice, KernelTable, Schedule, Step, When};
+use crate::plan::{Arg, Choice, KernelTable, Place, SamplerBuffer, Schedule, Step, When};
 
 #[derive(Default, Clone, PartialEq)]
 struct Pending {
     /// Steps that do not run in this walk.
     skipped: When,
-    read: BTreeSet<String>,
-    written: BTreeSet<String>,
+    read: BTreeSet<Resource>,
+    written: BTreeSet<Resource>,
+}
+
+/// What two dispatches may both touch. The host or an earlier command buffer wrote weights, parameters and token ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Resource {
+    Buffer(Place),
+    Keys(usize),
+    Values(usize),
+    Logits,
+    Sampler(SamplerBuffer),
+    Chosen,
+}
+
+impl Resource {
+    fn of(arg: &Arg) -> Option<Self> {
+        match *arg {
+            Arg::Buffer(place) | Arg::LayerPart { place, .. } => Some(Self::Buffer(place)),
+            Arg::Keys(slot) => Some(Self::Keys(slot)),
+            Arg::Values(slot) => Some(Self::Values(slot)),
+            Arg::Logits => Some(Self::Logits),
+            Arg::Sampler(buffer) => Some(Self::Sampler(buffer)),
+            Arg::Chosen => Some(Self::Chosen),
+            Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params | Arg::Tokens => None,
+        }
+    }
 }
 
 /// Sets [`Step::barrier`] in a schedule whose layers run the blocks in `order`.
@@ -38,28 +63,17 @@ impl Pending {
                 Choice::PerLayer(table) => &kernels[tables[table].kernels[0]],
             };
             let (mut read, mut written) = (Vec::new(), Vec::new());
-            for (arg, binding) in step.args.iter().zip(&kernel.bindings) {
-                let name = match arg {
-                    Arg::Buffer(name) | Arg::LayerPart { buffer: name, .. } => name.clone(),
-                    Arg::Keys(slot) => format!("keys {slot}"),
-                    Arg::Values(slot) => format!("values {slot}"),
-                    Arg::Logits => "logits".into(),
-                    Arg::Sampler(name) => format!("sampler {name}"),
-                    Arg::Chosen => "chosen".into(),
-                    // The host or an earlier command buffer wrote these.
-                    Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params | Arg::Tokens => {
-                        continue;
-                    }
-                };
+            for binding in &kernel.bindings {
+                let Some(resource) = step.args.get(&binding.role).and_then(Resource::of) else { continue };
                 if binding.access.reads() {
-                    read.push(name.clone());
+                    read.push(resource);
                 }
                 if binding.access.writes() {
-                    written.push(name);
+                    written.push(resource);
                 }
             }
-            let conflict = read.iter().any(|name| self.written.contains(name))
-                || written.iter().any(|name| self.written.contains(name) || self.read.contains(name));
+            let conflict = read.iter().any(|resource| self.written.contains(resource))
+                || written.iter().any(|resource| self.written.contains(resource) || self.read.contains(resource));
             if conflict || step.barrier {
                 step.barrier = true;
                 self.read.clear();

@@ -1,17 +1,24 @@
 //! Exact accounting: bytes that each dispatch reads and writes, floating-point operations, threadgroups.
 //!
+//! All of it follows from the bindings' extents and how much of them a dispatch touches.
+//!
 //! Unique bytes count a byte once per dispatch however many threads touch it; that is what has to come from memory at
 //! least. Requested bytes count every load of every thread; for the input of a projection they say how often it is
 //! read again. The software Metal device counts the same numbers while it runs the kernels, and a test holds the two
 //! equal.
 
+use std::collections::BTreeMap;
+
 use forge_formats::Format;
+use forge_spec::Role;
 
 use crate::attention;
-use crate::kernel::{
-    Access, Epilogue, FEW_TOKENS, Family, GEMM_ROWS, GEMM_TOKENS, Gemm, Gemv, Kernel, NextNorm, Segment,
-};
-use crate::plan::{Arg, Choice, Dim, Plan, Schedule, Step, When};
+use crate::binding::{Binding, Element, Touch};
+use crate::families::{FEW_TOKENS, Family};
+use crate::kernel::Kernel;
+use crate::linear::{Counts, Linear};
+use crate::pack::PackedTensor;
+use crate::plan::{Arg, Choice, Dim, FieldId, Plan, Schedule, Step, When};
 
 /// Size of a step: what the kernels learn at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,15 +166,14 @@ pub fn dispatches(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<Encod
     let mut list = Vec::new();
     let mut add = |step: &Step, layer: usize| {
         let few = step.few.filter(|_| size.rows <= FEW_TOKENS);
-        let (choice, grid) = few.map_or((step.kernel, step.grid), |few| (few.kernel, few.grid));
-        let kernel = match choice {
+        let kernel = match few.unwrap_or(step.kernel) {
             Choice::Fixed(id) => id,
             Choice::PerLayer(table) => plan.tables[table].kernels[layer],
         };
-        let split = attention::parts(seen_positions(&plan.kernels[kernel].family, size)) > 1;
+        let window = plan.kernels[kernel].family.window().unwrap_or(usize::MAX);
+        let split = attention::parts((size.position + 1).min(window)) > 1;
         if step.when != if split { When::OnePart } else { When::Split } {
-            let cost = dispatch(&plan.kernels[kernel], &grid, size);
-            list.push(Encoded { kernel, barrier: step.barrier, cost });
+            list.push(Encoded { kernel, barrier: step.barrier, cost: dispatch(&plan.kernels[kernel], size) });
         }
     };
     schedule.embed.iter().for_each(|step| add(step, 0));
@@ -181,7 +187,7 @@ pub fn dispatches(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<Encod
 fn pass(plan: &Plan, dispatches: &[Encoded], lower_bound: u64) -> PassCost {
     let mut kernels: Vec<KernelTotal> = Vec::new();
     for Encoded { kernel, barrier, cost } in dispatches {
-        let (weights, input) = projection_traffic(&plan.kernels[*kernel].family, cost);
+        let (weights, input) = projection_traffic(&plan.kernels[*kernel], cost);
         let index = kernels.iter().position(|k| k.kernel == *kernel).unwrap_or_else(|| {
             kernels.push(KernelTotal {
                 kernel: *kernel,
@@ -212,43 +218,62 @@ fn pass(plan: &Plan, dispatches: &[Encoded], lower_bound: u64) -> PassCost {
 }
 
 /// Weight bytes of a projection, and its input's requested bytes where it is a matrix-vector product.
-fn projection_traffic(family: &Family, cost: &Cost) -> (u64, u64) {
-    let read = |range: std::ops::Range<usize>| cost.bindings[range].iter().map(|b| b.read).sum();
-    match family {
-        Family::Gemv(gemv) => (read(0..gemv.segments.len()), cost.bindings[gemv.segments.len()].requested),
-        Family::Gemm(gemm) => (read(0..gemm.segments.len()), 0),
-        _ => (0, 0),
+fn projection_traffic(kernel: &Kernel, cost: &Cost) -> (u64, u64) {
+    if kernel.family.projection().is_none() {
+        return (0, 0);
     }
+    let of = |matches: fn(&Binding) -> bool, bytes: fn(&Traffic) -> u64| {
+        let pairs = kernel.bindings.iter().zip(&cost.bindings);
+        pairs.filter(|(binding, _)| matches(binding)).map(|(_, traffic)| bytes(traffic)).sum()
+    };
+    let weights = of(|binding| matches!(binding.element, Element::Packed(_)), |traffic| traffic.read);
+    let input = of(|binding| binding.role == Role::Input, |traffic| traffic.requested);
+    (weights, if matches!(kernel.family, Family::Gemm(_)) { 0 } else { input })
 }
 
 fn stored(format: Format, rows: usize, cols: usize) -> u64 {
     (format.row_bytes(cols).unwrap_or(0) * rows) as u64
 }
 
+/// A layer's field, or one of the model.
+type Tensor = (Option<usize>, FieldId);
+
+/// The tensors that a schedule touches: whether all of each, or a row for each row of the step.
+fn touched(plan: &Plan, schedule: &Schedule) -> BTreeMap<Tensor, Touch> {
+    let mut touched = BTreeMap::new();
+    let mut add = |step: &Step, layer: Option<usize>| {
+        for binding in step.kernels(&plan.tables).take(1).flat_map(|id| &plan.kernels[id].bindings) {
+            let next = layer.map_or(0, |layer| layer + 1);
+            let tensor = match (step.args.get(&binding.role), plan.first_norm) {
+                (Some(Arg::Layer(field)), _) => (layer, *field),
+                (Some(Arg::Model(field)), _) => (None, *field),
+                (Some(Arg::NextGamma), Some(norm)) if next < plan.layers.len() => (Some(next), norm),
+                (Some(Arg::NextGamma), _) => (None, plan.final_norm),
+                _ => continue,
+            };
+            let touch = touched.entry(tensor).or_insert(binding.touch);
+            if binding.touch != Touch::PerRow {
+                *touch = binding.touch;
+            }
+        }
+    };
+    schedule.embed.iter().chain(&schedule.head).for_each(|step| add(step, None));
+    for (index, layer) in plan.layers.iter().enumerate() {
+        schedule.blocks[layer.block].iter().for_each(|step| add(step, Some(index)));
+    }
+    touched
+}
+
 /// Weights in their stored size, the cache, the logits.
 fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
-    let has_head = !schedule.head.is_empty();
-    let mut bytes = 0;
-    let tables = schedule.embed.iter().filter_map(|step| match (step.args.first(), step.kernel) {
-        (Some(Arg::Model(name)), Choice::Fixed(id)) => Some((name.as_str(), &plan.kernels[id].family)),
-        _ => None,
-    });
-    let looked_up: Vec<&str> =
-        tables.filter(|(_, family)| matches!(family, Family::LayerInputs(_))).map(|(name, _)| name).collect();
-    for tensor in &plan.weights.tensors {
-        let in_layer = tensor.name.starts_with("layers.");
-        bytes += match tensor.name.as_str() {
-            "token_embd" => {
-                let row = stored(tensor.format, 1, tensor.cols);
-                let tied = !plan.model_fields.iter().any(|field| field.name == "lm_head");
-                if tied && has_head { stored(tensor.format, tensor.rows, tensor.cols) } else { row * size.rows as u64 }
-            }
-            // Read by rows, as the embedding is.
-            name if looked_up.contains(&name) => stored(tensor.format, 1, tensor.cols) * size.rows as u64,
-            _ if in_layer || has_head => stored(tensor.format, tensor.rows, tensor.cols),
-            _ => 0,
-        };
-    }
+    let touched = touched(plan, schedule);
+    let rows = |tensor: &PackedTensor| match touched.get(&(tensor.layer, tensor.field)) {
+        Some(Touch::PerRow) => size.rows,
+        Some(_) => tensor.rows,
+        None => 0,
+    };
+    let weights = plan.weights.tensors.iter().map(|tensor| stored(tensor.format, rows(tensor), tensor.cols));
+    let mut bytes: u64 = weights.sum();
     for layer in &plan.layers {
         for &state in &layer.states {
             let state = &plan.states[state];
@@ -258,222 +283,41 @@ fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
             bytes += ((read + size.rows) * row) as u64;
         }
     }
-    if has_head {
+    if !schedule.head.is_empty() {
         bytes += (plan.config.vocab_size * 4 * size.rows) as u64;
     }
     bytes
 }
 
-/// One dispatch of a kernel over a grid.
-pub fn dispatch(kernel: &Kernel, grid: &[Dim; 3], size: StepSize) -> Cost {
-    let groups = grid.iter().map(|dim| match dim {
+/// What one dispatch of a kernel costs.
+pub fn dispatch(kernel: &Kernel, size: StepSize) -> Cost {
+    let counts = Counts::new(size, &kernel.launch.grid, kernel.family.window());
+    let groups = kernel.launch.grid.iter().map(|dim| match dim {
         Dim::Const(n) => *n as u64,
-        Dim::Rows => size.rows as u64,
-        Dim::RowTiles(n) => size.rows.div_ceil(*n) as u64,
-        Dim::Parts => attention::parts(seen_positions(&kernel.family, size)) as u64,
+        Dim::Rows => counts.rows,
+        Dim::RowTiles(_) => counts.tiles,
+        Dim::Parts => counts.parts,
     });
-    let threadgroups = groups.product();
-    let mut list = Traffics { access: kernel.bindings.iter().map(|b| b.access).collect(), bindings: Vec::new() };
-    let flops = family_traffic(&kernel.family, size, &mut list);
-    while list.bindings.len() < kernel.bindings.len() {
-        // What is left is the step's parameters.
-        list.bindings.push(Traffic::default());
-    }
-    Cost { bindings: list.bindings, flops, threadgroups }
-}
-
-/// Positions that decode attention looks at.
-fn seen_positions(family: &Family, size: StepSize) -> usize {
-    match family {
-        Family::AttentionDecode(a) | Family::AttentionPart(a) | Family::AttentionCombine(a) => {
-            (size.position + 1).min(a.attention.window.unwrap_or(usize::MAX))
-        }
-        _ => size.position + 1,
+    let traffic = |binding: &Binding| {
+        let bytes = binding.bytes().at(counts);
+        let [read, written] =
+            [binding.access.reads(), binding.access.writes()].map(|does| if does { bytes } else { 0 });
+        Traffic { read, requested: read * binding.loads(), written }
+    };
+    Cost {
+        bindings: kernel.bindings.iter().map(traffic).collect(),
+        flops: kernel.family.flops().at(counts.of_pairs()),
+        threadgroups: groups.product(),
     }
 }
 
-/// Traffic of bindings in order, read or written as the kernel declares.
-struct Traffics {
-    access: Vec<Access>,
-    bindings: Vec<Traffic>,
-}
-
-impl Traffics {
-    fn push(&mut self, bytes: usize) {
-        self.requested(bytes, bytes);
-    }
-
-    fn requested(&mut self, bytes: usize, requested: usize) {
-        let access = self.access[self.bindings.len()];
-        self.bindings.push(Traffic {
-            read: if access.reads() { bytes as u64 } else { 0 },
-            requested: if access.reads() { requested as u64 } else { 0 },
-            written: if access.writes() { bytes as u64 } else { 0 },
-        });
-    }
-
-    fn weights(&mut self, segments: &[Segment], cols: usize) {
-        for s in segments {
-            // Plane padding is never read.
-            self.push(stored(s.format, s.rows, cols) as usize);
-        }
-    }
-
-    fn next(&mut self, next: Option<NextNorm>, hidden: usize) {
-        if let Some(next) = next {
-            self.push(hidden * 4);
-            self.push(hidden * 4);
-            self.push(next.partials * 4);
-        }
-    }
-
-    fn result(&mut self, epilogue: &Epilogue, rows: usize, tokens: usize) {
-        match epilogue {
-            Epilogue::Store { partials, .. } => {
-                self.push(tokens * rows * 4);
-                if let Some(partials) = partials {
-                    self.push(partials * 4);
-                }
-            }
-            Epilogue::Residual { next, .. } => {
-                self.push(tokens * rows * 4);
-                self.next(*next, rows);
-            }
-            Epilogue::Gated(_) => self.push(tokens * rows / 2 * 4),
-            Epilogue::GatedBy(_) => {
-                self.push(tokens * rows * 4);
-                self.push(tokens * rows * 4);
-            }
-        }
-    }
-}
-
-/// Pushes the traffic of a family's bindings; gives its operations.
-fn family_traffic(family: &Family, size: StepSize, list: &mut Traffics) -> u64 {
-    let rows = size.rows;
-    match family {
-        Family::Embed(e) => {
-            list.push(stored(e.format, 1, e.hidden) as usize * rows);
-            list.push(rows * 4);
-            list.push(rows * e.hidden * 4);
-            list.next(e.next, e.hidden);
-            0
-        }
-        Family::LayerInputs(inputs) => {
-            let all = inputs.layers * inputs.width;
-            list.push(stored(inputs.format, 1, all) as usize * rows);
-            list.push(rows * 4);
-            list.push(rows * all * 4);
-            list.push(inputs.width * 4);
-            list.push(rows * all * 4);
-            0
-        }
-        Family::Gemv(gemv) => gemv_traffic(gemv, rows, list),
-        Family::Gemm(gemm) => gemm_traffic(gemm, rows, list),
-        Family::RopeAppend(r) => {
-            let (q, kv) = (r.heads * r.head_dim, r.kv_heads * r.head_dim);
-            list.push(rows * r.width() * 4);
-            list.push(rows * q * 4);
-            if r.kv_heads > 0 {
-                list.push(rows * kv * r.kv.bytes());
-                list.push(rows * kv * r.kv.bytes());
-            }
-            for (norm, width) in [(r.q_norm, q), (r.k_norm, kv), (r.v_norm, kv)] {
-                if let Some(norm) = norm
-                    && norm.gamma
-                {
-                    list.push(if norm.across_heads { width } else { r.head_dim } * 4);
-                }
-            }
-            0
-        }
-        Family::AttentionTile(a) | Family::AttentionDecode(a) | Family::AttentionPart(a) => {
-            let width = a.heads * a.head_dim;
-            let window = a.attention.window.unwrap_or(usize::MAX);
-            let seen = |position: usize| (position + 1).min(window);
-            let first = size.position + 1 - seen(size.position);
-            let cached = (size.position + rows - first) * a.kv_heads * a.head_dim * a.kv.bytes();
-            list.push(rows * width * 4);
-            list.push(cached);
-            list.push(cached);
-            if matches!(family, Family::AttentionPart(_)) {
-                list.push(attention::parts(seen(size.position)) * a.part_floats() * 4);
-            } else {
-                list.push(rows * width * 4);
-            }
-            let pairs: usize = (size.position..size.position + rows).map(seen).sum();
-            (4 * pairs * width) as u64
-        }
-        Family::AttentionCombine(a) => {
-            let parts = attention::parts((size.position + 1).min(a.attention.window.unwrap_or(usize::MAX)));
-            list.push(parts * a.part_floats() * 4);
-            list.push(a.heads * a.head_dim * 4);
-            (2 * parts * a.heads * a.head_dim) as u64
-        }
-        Family::RmsNorm(n) => {
-            list.push(rows * n.width * 4);
-            list.push(n.width * 4);
-            list.push(rows * n.width * 4);
-            0
-        }
-        Family::PostNorm(n) => {
-            list.push(rows * n.width * 4);
-            if let Some(partials) = n.partials {
-                list.push(partials * 4);
-            }
-            list.push(n.width * 4);
-            if n.scaled {
-                list.push(4);
-            }
-            list.push(rows * n.width * 4);
-            list.next(n.next, n.width);
-            0
-        }
-        Family::SampleBest(s) => {
-            list.push(s.vocab * 4);
-            list.push(0);
-            list.push(s.groups * 8);
-            list.push(4);
-            0
-        }
-        // Greedy: nothing is collected.
-        Family::SampleCollect(_) => 0,
-        Family::SampleDraw(s) => {
-            list.push(s.groups * 8);
-            list.push(0);
-            list.push(0);
-            for _ in 0..3 {
-                list.push(4);
-            }
-            0
-        }
-    }
-}
-
-fn gemv_traffic(gemv: &Gemv, tokens: usize, list: &mut Traffics) -> u64 {
-    list.weights(&gemv.segments, gemv.cols);
-    let g = gemv.geometry;
-    // Simdgroups that share rows read the input once together; where its sums are kept, so does a threadgroup.
-    let teams = if gemv.signed_sums() { 1 } else { g.simdgroups / g.split_k };
-    let input = tokens * gemv.cols * 4;
-    list.requested(input, gemv.threadgroups() * teams * input);
-    if let Some(norm) = gemv.norm {
-        list.push(norm.partials * 4);
-    }
-    if gemv.bias {
-        list.push(gemv.rows * 4);
-    }
-    list.result(&gemv.epilogue, gemv.rows, tokens);
-    2 * (gemv.rows * gemv.cols * tokens) as u64
-}
-
-fn gemm_traffic(gemm: &Gemm, rows: usize, list: &mut Traffics) -> u64 {
-    list.weights(&gemm.segments, gemm.cols);
-    list.requested(rows * gemm.cols * 4, gemm.row_tiles() * rows * gemm.cols * 4);
-    if gemm.bias {
-        list.push(gemm.rows * 4);
-    }
-    list.result(&gemm.epilogue, gemm.rows, rows);
-    let tiles = gemm.row_tiles() * GEMM_ROWS * rows.div_ceil(GEMM_TOKENS) * GEMM_TOKENS;
-    2 * (tiles * gemm.cols) as u64
+/// What one dispatch of a kernel moves (bytes read and written, each once) and computes, for programs that learn the step's
+/// size when they run.
+pub fn formula(kernel: &Kernel) -> forge_spec::Cost {
+    let bytes: Linear = kernel
+        .bindings
+        .iter()
+        .map(|binding| binding.bytes() * (u64::from(binding.access.reads()) + u64::from(binding.access.writes())))
+        .sum();
+    forge_spec::Cost { bytes: bytes.terms(), flops: kernel.family.flops().terms() }
 }

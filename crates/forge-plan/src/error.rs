@@ -31,6 +31,14 @@ pub enum PlanError {
         /// Format of the scales.
         format: Format,
     },
+    /// A plan that does not hold together, which no graph should bring about.
+    #[error("kernel {kernel}: {what} (a fault of Forge's: please report it)")]
+    Invalid {
+        /// The kernel's name.
+        kernel: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// More context than the model was trained for.
     #[error("--context {asked} exceeds the trained context of {trained} tokens")]
     Context {

@@ -2,29 +2,55 @@
 //! order, over which buffers and packed weights.
 //!
 //! Pure: no I/O and no source text. The passes are build (the frontend) → [`quantize`](mod@quantize) where asked for →
-//! [`fuse`] → [`kernels`] →
-//! [`schedule`] → [`barriers`] → [`pack`].
+//! [`fuse`] → lowering → [`barriers`] → [`valid`].
 
 pub mod attention;
 pub mod barriers;
+pub mod binding;
+pub mod call;
 pub mod costs;
 pub mod error;
-pub mod formula;
+pub mod families;
 pub mod fuse;
 pub mod geometry;
 pub mod kernel;
-mod kernels;
+pub mod linear;
+mod lower;
 pub mod memory;
 pub mod pack;
+mod packed;
 pub mod plan;
 pub mod quantize;
 mod roles;
-mod schedule;
 pub mod tuning;
+pub mod valid;
 
 pub use error::PlanError;
-pub use kernel::{Family, Kernel, KernelId};
-pub use kernels::format_name;
+pub use families::Family;
+pub use kernel::{Kernel, KernelId};
 pub use pack::{PackPlan, PackedTensor};
-pub use plan::{KvFormat, Plan, PlanOptions, plan};
+pub use packed::{describe, format_name, stored};
+pub use plan::{CacheType, Plan, PlanOptions};
 pub use quantize::quantize;
+
+use forge_frontend::Graph;
+
+/// Plans a graph.
+///
+/// # Errors
+/// [`PlanError`] names the block, role or option that has no plan.
+pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan, PlanError> {
+    let trained = graph.config.trained_context;
+    let context = options.context.unwrap_or(graph.default_context());
+    if context > trained || context == 0 {
+        return Err(PlanError::Context { asked: context, trained });
+    }
+    let fused = lower::FusedGraph {
+        embed: fuse::fuse(&graph.embed.block)?,
+        blocks: graph.blocks.iter().map(fuse::fuse).collect::<Result<_, _>>()?,
+        head: fuse::fuse(&graph.head.block)?,
+    };
+    let plan = lower::lower(graph, &fused, context, options)?;
+    valid::check(&plan)?;
+    Ok(plan)
+}

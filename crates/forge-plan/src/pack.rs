@@ -3,6 +3,8 @@
 use forge_formats::Format;
 use forge_frontend::graph::WeightId;
 
+use crate::plan::FieldId;
+
 /// Everything `weights.safetensors` will hold, in file order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PackPlan {
@@ -16,6 +18,10 @@ pub struct PackPlan {
 pub struct PackedTensor {
     /// `layers.0.qkv_proj`.
     pub name: String,
+    /// The layer that it is of; `None` outside the layers.
+    pub layer: Option<usize>,
+    /// Its field of the layer, or of the model.
+    pub field: FieldId,
     /// Device format; F32 for vectors.
     pub format: Format,
     /// Output rows of all parts; 1 for a vector.

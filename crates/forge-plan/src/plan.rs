@@ -1,41 +1,14 @@
-//! The plan's own types and the entry point.
+//! What a plan is made of: types alone.
 
-use forge_frontend::Graph;
+use std::collections::BTreeMap;
+
 use forge_frontend::ModelConfig;
+use forge_spec::Role;
+pub use forge_spec::{CacheType, Dim};
 
-use crate::error::PlanError;
-use crate::fuse::fuse;
 use crate::geometry::Geometries;
 use crate::kernel::{Kernel, KernelId};
 use crate::pack::PackPlan;
-use crate::schedule::Scheduler;
-
-/// Storage of keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum KvFormat {
-    /// Half precision.
-    #[default]
-    F16,
-    /// Single precision.
-    F32,
-}
-
-impl KvFormat {
-    /// Bytes of one element.
-    pub fn bytes(self) -> usize {
-        match self {
-            KvFormat::F16 => 2,
-            KvFormat::F32 => 4,
-        }
-    }
-    /// The MSL type.
-    pub fn msl(self) -> &'static str {
-        match self {
-            KvFormat::F16 => "half",
-            KvFormat::F32 => "float",
-        }
-    }
-}
 
 /// What the user chooses.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +16,7 @@ pub struct PlanOptions {
     /// Largest context in tokens; the graph's default unless given.
     pub context: Option<usize>,
     /// Storage of keys and values.
-    pub kv: KvFormat,
+    pub kv: CacheType,
     /// Geometries of matrix-vector products that go before the table's.
     pub geometries: Geometries,
 }
@@ -54,7 +27,7 @@ pub struct Plan {
     /// The model's sizes.
     pub config: ModelConfig,
     /// Storage of keys and values.
-    pub kv: KvFormat,
+    pub kv: CacheType,
     /// Largest context, tokens.
     pub context: usize,
     /// Most tokens in one prefill tile.
@@ -85,24 +58,58 @@ pub struct Plan {
     pub layers: Vec<LayerPlan>,
     /// Block names.
     pub blocks: Vec<String>,
-    /// Field of the norm that every layer starts with, where layers start with one.
-    pub first_norm: Option<String>,
-    /// Field of the norm before the head.
-    pub final_norm: String,
+    /// Layer field of the norm that every layer starts with, where layers start with one.
+    pub first_norm: Option<FieldId>,
+    /// Model field of the norm before the head.
+    pub final_norm: FieldId,
     /// The weights file.
     pub weights: PackPlan,
 }
 
 /// An activation buffer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BufferPlan {
-    /// Field name.
-    pub name: String,
+    /// What it holds.
+    pub place: Place,
     /// f32 elements per row.
     pub width: usize,
-    /// What it holds.
-    pub comment: String,
 }
+
+/// What lies between two steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The residual stream.
+    Stream,
+    /// The residual stream times the next norm's gamma.
+    Scaled,
+    /// Partial sums of the residual stream's squares.
+    Sums,
+    /// The normed residual stream.
+    Normed,
+    /// Queries, keys and values, before RoPE.
+    Qkv,
+    /// Queries after RoPE.
+    Queries,
+    /// Attention's result.
+    Attention,
+    /// Attention's results by part of the context.
+    AttentionParts,
+    /// The gated activation.
+    Gated,
+    /// Every layer's own input.
+    LayerInputs,
+    /// The embedding projected to the layers' own inputs.
+    LayerModel,
+    /// A layer's own input, gated.
+    LayerGate,
+    /// A projection before its norm.
+    Projected,
+    /// Partial sums of its squares.
+    ProjectedSums,
+}
+
+/// Index into [`Plan::layer_fields`] or [`Plan::model_fields`].
+pub type FieldId = usize;
 
 /// A packed weight that a layer (or the model) has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +118,7 @@ pub struct Field {
     pub name: String,
     /// Shape and format of the first layer's tensor; all formats where they differ.
     pub comment: String,
-    /// Fields are listed in the order of the block's slots.
+    /// Fields are emitted in the order of the block's slots.
     pub order: usize,
     /// Whether only some of the layers have it.
     pub optional: bool,
@@ -168,37 +175,54 @@ pub struct Schedule {
     pub sample: Vec<Step>,
 }
 
-/// One dispatch.
+impl Schedule {
+    /// Every step, each block's once.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.embed.iter().chain(self.blocks.iter().flatten()).chain(&self.head).chain(&self.sample)
+    }
+}
+
+/// One dispatch. Its grid is the kernel's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     /// Which kernel.
     pub kernel: Choice,
-    /// Arguments in binding order.
-    pub args: Vec<Arg>,
-    /// Threadgroups.
-    pub grid: [Dim; 3],
+    /// What each of the kernel's bindings is bound to.
+    pub args: BTreeMap<Role, Arg>,
     /// Whether an encoder barrier precedes it.
     pub barrier: bool,
     /// When it runs.
     pub when: When,
-    /// Prefill: what runs instead when the tile has few tokens, with the same arguments.
-    pub few: Option<Few>,
+    /// Prefill: the kernel that runs instead when the tile has few tokens, with the same arguments.
+    pub few: Option<Choice>,
 }
 
 impl Step {
     /// A step that always runs, in one way, without a barrier yet.
-    pub(crate) fn new(kernel: Choice, args: Vec<Arg>, grid: [Dim; 3]) -> Self {
-        Self { kernel, args, grid, barrier: false, when: When::Always, few: None }
+    pub(crate) fn new(kernel: Choice) -> Self {
+        Self { kernel, args: BTreeMap::new(), barrier: false, when: When::Always, few: None }
     }
-}
 
-/// The variant of a step for up to [`FEW_TOKENS`](crate::kernel::FEW_TOKENS) tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Few {
-    /// Which kernel.
-    pub kernel: Choice,
-    /// Threadgroups.
-    pub grid: [Dim; 3],
+    /// With an argument more.
+    pub(crate) fn bind(mut self, role: Role, arg: Arg) -> Self {
+        self.args.insert(role, arg);
+        self
+    }
+
+    /// With several arguments more.
+    pub(crate) fn bind_all(mut self, args: impl IntoIterator<Item = (Role, Arg)>) -> Self {
+        self.args.extend(args);
+        self
+    }
+
+    /// Every kernel that it may run.
+    pub fn kernels<'a>(&self, tables: &'a [KernelTable]) -> impl Iterator<Item = KernelId> + use<'a> {
+        let of = |choice: Choice| match choice {
+            Choice::Fixed(id) => vec![id],
+            Choice::PerLayer(table) => tables[table].kernels.clone(),
+        };
+        of(self.kernel).into_iter().chain(self.few.map_or_else(Vec::new, of))
+    }
 }
 
 /// When a step runs: decode attention has one step for short contexts and two for long ones.
@@ -223,20 +247,20 @@ pub enum Choice {
 }
 
 /// An argument of a dispatch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arg {
     /// A layer's weight field.
-    Layer(String),
+    Layer(FieldId),
     /// A weight outside the layers.
-    Model(String),
+    Model(FieldId),
     /// The gamma of the norm that follows the block: the next layer's first norm, or the final one.
     NextGamma,
     /// An activation buffer.
-    Buffer(String),
+    Buffer(Place),
     /// The layer's own part of a buffer `[layers, rows, width]`.
     LayerPart {
         /// The buffer.
-        buffer: String,
+        place: Place,
         /// f32 elements per row and layer.
         width: usize,
     },
@@ -251,36 +275,22 @@ pub enum Arg {
     /// Logits.
     Logits,
     /// A buffer of the sampler.
-    Sampler(&'static str),
+    Sampler(SamplerBuffer),
     /// Where the host reads the chosen token.
     Chosen,
 }
 
-/// Threadgroups along one axis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dim {
-    /// Known at generation.
-    Const(usize),
-    /// Rows of the step.
-    Rows,
-    /// Rows of the step, that many at once.
-    RowTiles(usize),
-    /// Parts of the context.
-    Parts,
-}
-
-/// Plans a graph.
-///
-/// # Errors
-/// [`PlanError`] names the block, role or option that has no plan.
-pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan, PlanError> {
-    let trained = graph.config.trained_context;
-    let context = options.context.unwrap_or(graph.default_context());
-    if context > trained || context == 0 {
-        return Err(PlanError::Context { asked: context, trained });
-    }
-    let embed = fuse(&graph.embed.block)?;
-    let head = fuse(&graph.head.block)?;
-    let blocks = graph.blocks.iter().map(fuse).collect::<Result<Vec<_>, _>>()?;
-    Scheduler::new(graph, context, options).run(&embed, &blocks, &head)
+/// What the choice of a token works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SamplerBuffer {
+    /// A bit for each token that occurred.
+    Seen,
+    /// Best key and id of each threadgroup's share.
+    Best,
+    /// Candidates so far.
+    Count,
+    /// Key, id, weight of each.
+    Candidates,
+    /// What the next step embeds.
+    NextToken,
 }

@@ -1,4 +1,7 @@
-//! Names of projections, buffers and weight fields, from the roles of the weights they hold.
+//! Names of projections and weight fields, from the roles of the weights they hold.
+
+/// Role and field of the embedding table.
+pub const EMBEDDING: &str = "token_embd";
 
 /// Name of the projection that computes these roles together: `attn_q, attn_k, attn_v` is `qkv_proj`.
 pub fn projection(roles: &[&str]) -> String {
@@ -14,16 +17,15 @@ pub fn projection(roles: &[&str]) -> String {
         ["ffn_gate"] => "gate_proj".into(),
         ["ffn_up"] => "up_proj".into(),
         ["ffn_down"] => "down_proj".into(),
-        ["output"] | ["token_embd"] => "lm_head".into(),
+        ["output"] | [EMBEDDING] => "lm_head".into(),
         other => other.join("_"),
     }
 }
 
-/// Name of the buffer that a projection's stored result lies in: `qkv_proj` fills `qkv`.
-pub fn result(projection: &str) -> String {
-    match projection {
-        // Queries without keys and values of their own lie where others have all three.
-        "q_proj" | "qk_proj" => "qkv".into(),
-        other => other.strip_suffix("_proj").unwrap_or(other).to_owned(),
+/// Name of the weight field that holds matrices of these roles: a table that is also the head keeps its own name.
+pub fn field(roles: &[&str]) -> String {
+    match roles {
+        [EMBEDDING] => EMBEDDING.to_owned(),
+        roles => projection(roles),
     }
 }

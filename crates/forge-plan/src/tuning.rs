@@ -1,8 +1,8 @@
 //! What `tune` of a generated project tries: for each shape of a matrix-vector product, its kernels with other geometries.
 
+use crate::families::{Family, Gemv};
 use crate::geometry::{Geometry, Shape, candidates};
-use crate::kernel::{Epilogue, Family, Gemv, Kernel, KernelId};
-use crate::kernels::kernel;
+use crate::kernel::{Kernel, KernelId};
 use crate::plan::Plan;
 
 /// One shape, and what may be done differently.
@@ -39,30 +39,11 @@ pub struct VariantKernel {
 }
 
 impl Gemv {
-    /// Whether a simdgroup holds gate rows and their up rows, which takes an even number of rows.
-    pub fn is_gated(&self) -> bool {
-        matches!(self.epilogue, Epilogue::Gated(_))
-    }
-
     /// The same product with another geometry; at least as many partial sums as it has threadgroups.
     fn with(&self, geometry: Geometry) -> Self {
-        let mut gemv = Gemv { geometry, ..self.clone() };
-        let groups = gemv.threadgroups();
-        match &mut gemv.epilogue {
-            Epilogue::Store { partials: Some(partials), .. } => *partials = groups.max(*partials),
-            Epilogue::Residual { next: Some(next), .. } => next.partials = groups.max(next.partials),
-            _ => {}
-        }
-        gemv
-    }
-
-    /// Partial sums of squares that it writes.
-    fn sums(&self) -> usize {
-        match self.epilogue {
-            Epilogue::Store { partials, .. } => partials.unwrap_or(0),
-            Epilogue::Residual { next, .. } => next.map_or(0, |next| next.partials),
-            Epilogue::Gated(_) | Epilogue::GatedBy(_) => 0,
-        }
+        let gemv = Gemv { geometry, ..self.clone() };
+        let epilogue = self.epilogue.with_partials(gemv.threadgroups());
+        Gemv { epilogue, ..gemv }
     }
 }
 
@@ -75,7 +56,7 @@ pub fn tuning(plan: &Plan) -> Vec<ShapeTuning> {
         match shapes.iter_mut().find(|known| known.shape == shape) {
             Some(known) => {
                 known.kernels.push(id);
-                if gemv.is_gated() {
+                if gemv.epilogue.is_gated() {
                     known.chosen = gemv.geometry;
                 }
             }
@@ -86,7 +67,7 @@ pub fn tuning(plan: &Plan) -> Vec<ShapeTuning> {
     }
     for tuning in &mut shapes {
         let gemvs: Vec<(&str, &Gemv)> = tuning.kernels.iter().filter_map(|&id| gemv(&plan.kernels[id])).collect();
-        let gated = gemvs.iter().any(|(_, gemv)| gemv.is_gated());
+        let gated = gemvs.iter().any(|(_, gemv)| gemv.epilogue.is_gated());
         let others = candidates(tuning.shape, tuning.chosen, gated);
         let variant = |geometry| Variant {
             geometry,
@@ -108,6 +89,6 @@ fn gemv(kernel: &Kernel) -> Option<(&str, &Gemv)> {
 fn variant_kernel(name: &str, gemv: &Gemv) -> VariantKernel {
     let Geometry { rows_per_simdgroup, simdgroups, split_k } = gemv.geometry;
     let name = format!("{name}_{rows_per_simdgroup}x{simdgroups}x{split_k}");
-    let (threadgroups, sums) = (gemv.threadgroups(), gemv.sums());
-    VariantKernel { kernel: kernel(name, Family::Gemv(gemv.clone())), threadgroups, sums }
+    let (threadgroups, sums) = (gemv.threadgroups(), gemv.epilogue.partials());
+    VariantKernel { kernel: Kernel::new(name, gemv.clone().into()), threadgroups, sums }
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::chat::{ChatTemplate, check_messages};
-use super::sampler::Sampling;
+use super::sampler::{LEAST_TOP_P, Sampling};
 use super::tokenizer::Tokenizer;
 use super::{Error, Result};
 
@@ -84,7 +84,11 @@ impl GenerationDefaults {
         let sampling = Sampling {
             temperature: options.temperature.unwrap_or(default_temperature),
             top_k: options.top_k.or(self.top_k).unwrap_or(none.top_k),
-            top_p: options.top_p.or(self.top_p).unwrap_or(none.top_p),
+            // OpenAI's API, and others after it, have 0 for the most probable token alone.
+            top_p: match options.top_p.or(self.top_p).unwrap_or(none.top_p) {
+                0.0 => LEAST_TOP_P,
+                top_p => top_p,
+            },
             min_p: options.min_p.or(self.min_p).unwrap_or(none.min_p),
             repeat_penalty: options.repeat_penalty.or(self.repeat_penalty).unwrap_or(none.repeat_penalty),
             seed: options.seed.unwrap_or_else(random_seed),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::assets::Text;
 use super::sampler::Sampling;
-use super::tokenizer::Detokenizer;
+use super::tokenizer::{Detokenizer, Tokenizer};
 use super::{Error, LanguageModel, LogitRows, Result};
 
 /// What to generate.
@@ -55,6 +55,12 @@ pub struct Summary {
 pub trait Listener {
     /// Takes the next piece of text. `false` stops the generation.
     fn text(&mut self, text: &str) -> bool;
+
+    /// Text that a special token stands for. Most stand for none.
+    fn special(&self, token: u32) -> Option<&str> {
+        let _ = token;
+        None
+    }
 
     /// Asked at every token and every tile of the prompt. `false` stops the generation.
     fn keep_going(&mut self) -> bool {
@@ -216,6 +222,7 @@ enum Flow {
 
 /// From ids to the listener: detokenizing, and holding back what may turn out to be a stop string.
 struct Output<'a> {
+    tokenizer: &'a Tokenizer,
     detokenizer: Detokenizer<'a>,
     stops: StopMatcher,
 }
@@ -227,11 +234,18 @@ impl<'a> Output<'a> {
         } else {
             Detokenizer::new(&text.tokenizer)
         };
-        Ok(Self { detokenizer, stops: StopMatcher::new(request.stop.clone()) })
+        Ok(Self { tokenizer: &text.tokenizer, detokenizer, stops: StopMatcher::new(request.stop.clone()) })
     }
 
     fn push(&mut self, token: u32, listener: &mut dyn Listener) -> Result<Flow> {
-        let piece = self.detokenizer.push(token)?;
+        let piece = match listener.special(token).filter(|_| self.tokenizer.is_special(token)) {
+            Some(tag) => {
+                // What comes after it is a text of its own.
+                let before = std::mem::replace(&mut self.detokenizer, Detokenizer::new(self.tokenizer));
+                before.finish()? + tag
+            }
+            None => self.detokenizer.push(token)?,
+        };
         Ok(self.pass_on(&piece, listener))
     }
 
@@ -245,7 +259,7 @@ impl<'a> Output<'a> {
 
     /// Passes on what was held back. A stop string may still show up in it.
     fn finish(self, finish: Finish, listener: &mut dyn Listener) -> Result<Option<Finish>> {
-        let Self { detokenizer, mut stops } = self;
+        let Self { detokenizer, mut stops, .. } = self;
         if stops.matched || finish == Finish::Cancelled {
             return Ok(None);
         }

@@ -1,9 +1,11 @@
 //! The model-independent half of a program that Forge generates: GPU layer, weight loading, tokenizer, chat template,
 //! sampler, token loop, command line and HTTP server.
 //!
-//! A generated project holds these files verbatim under `src/runtime/` (this one as `mod.rs`), so everything in here
-//! refers to its neighbours through `super::` and knows nothing of any model. The other half is `src/model.rs`: constants,
-//! buffers and dispatch schedules of one model, behind the [`LanguageModel`] trait.
+//! A generated project holds this crate verbatim as `runtime/`; it knows nothing of any model. The other half is the
+//! project's `src/model.rs`: constants, buffers and dispatch schedules of one model, behind the [`LanguageModel`] trait.
+//!
+//! Features, both on by default: `cli` and `server`, for the modules of these names. Without them nothing of clap, axum and
+//! tokio is built.
 //!
 //! From the bottom up:
 //! * [`gpu`]: device, kernels, buffers, command buffers; Metal on macOS, the software Metal device elsewhere.
@@ -12,12 +14,14 @@
 //! * [`tokenizer`], [`chat`], [`sampler`], [`philox`]: text to ids and back, prompts from messages, ids from logits.
 //! * [`memory`]: a bound for what a stranger's template takes.
 //! * [`generation`]: the token loop with stop strings, limits and cancellation.
+//! * [`spec`]: what the sources of a model and this runtime agree on.
 //! * [`verify`]: every kernel against a reference implementation.
 //! * [`profile`]: GPU time and bytes of each kernel; [`tune`]: which of a few geometries is the fastest.
-//! * [`cli`], [`server`]: what a user touches.
+//! * `cli`, `server`: what a user touches.
 
 pub mod assets;
 pub mod chat;
+#[cfg(feature = "cli")]
 pub mod cli;
 mod error;
 pub mod generation;
@@ -28,7 +32,9 @@ pub mod philox;
 pub mod profile;
 pub mod python_json;
 pub mod sampler;
+#[cfg(feature = "server")]
 pub mod server;
+pub mod spec;
 pub mod tokenizer;
 pub mod tune;
 pub mod verify;

@@ -11,6 +11,7 @@
 //! that no running sum depends on the order of its terms. Among equals the lowest id wins; temperature 0 is greedy.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use super::philox::gumbel;
 use super::{Error, Result};
@@ -48,12 +49,7 @@ impl Sampling {
             ("temperature", self.temperature, (0.0..=100.0).contains(&self.temperature), "from 0 to 100"),
             ("top_p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0 and at most 1"),
             ("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "from 0 to 1"),
-            (
-                "repeat_penalty",
-                self.repeat_penalty,
-                self.repeat_penalty > 0.0 && self.repeat_penalty <= 100.0,
-                "above 0 and at most 100",
-            ),
+            ("repeat_penalty", self.repeat_penalty, PENALTIES.contains(&self.repeat_penalty), "from 0.01 to 100"),
         ];
         for (name, value, good, range) in checks {
             if !good {
@@ -64,6 +60,9 @@ impl Sampling {
     }
 }
 
+/// Repeat penalties that are taken. Further ones would make infinities of logits, which fast math on the GPU knows nothing of.
+const PENALTIES: RangeInclusive<f32> = 0.01..=100.0;
+
 /// [`Sampling`] as the sampling kernels read it, for one step.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepSampling {
@@ -73,7 +72,7 @@ pub struct StepSampling {
     pub repeat_penalty: f32,
     /// See [`Sampling::top_k`].
     pub top_k: u32,
-    /// [`Sampling::top_p`] in units of 2^-24.
+    /// [`Sampling::top_p`] in units of 2^-24; at least one, which the most probable token has.
     pub top_p: u32,
     /// [`Sampling::min_p`] in units of 2^-24.
     pub min_p: u32,
@@ -86,14 +85,25 @@ pub struct StepSampling {
 /// Weight of the most probable token: weights are in units of its inverse.
 const ONE: f32 = 16_777_216.0;
 
+/// The smallest [`Sampling::top_p`] that means something: every positive one below it is this.
+pub const LEAST_TOP_P: f32 = 1.0 / ONE;
+
+/// Highest inverse of a temperature. Times a difference of logits it is still a finite number, and beside it nothing but equals of
+/// the highest logit has a weight.
+const HIGHEST_INVERSE: f32 = 1e30;
+
 impl StepSampling {
     /// The first step's.
     pub fn new(sampling: &Sampling) -> Self {
         Self {
-            inverse_temperature: if sampling.temperature > 0.0 { 1.0 / sampling.temperature } else { 0.0 },
-            repeat_penalty: sampling.repeat_penalty,
+            inverse_temperature: if sampling.temperature > 0.0 {
+                (1.0 / sampling.temperature).min(HIGHEST_INVERSE)
+            } else {
+                0.0
+            },
+            repeat_penalty: sampling.repeat_penalty.clamp(*PENALTIES.start(), *PENALTIES.end()),
             top_k: u32::try_from(sampling.top_k).unwrap_or(0),
-            top_p: (sampling.top_p * ONE) as u32,
+            top_p: ((sampling.top_p * ONE) as u32).max(1),
             min_p: (sampling.min_p * ONE) as u32,
             seed: sampling.seed,
             draw: 0,

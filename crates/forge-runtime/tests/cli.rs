@@ -209,6 +209,9 @@ fn serve(folder: &Path) {
     let port = address.rsplit(':').next().expect("a port");
     let refused = run(&mut command(folder, &["serve", "--port", port]));
     assert_eq!(refused.status.code(), Some(1));
+    let misspelt = run(&mut command(folder, &["serve", "--cors", "localhost:3000"]));
+    assert_eq!(misspelt.status.code(), Some(2));
+    assert!(stderr(&misspelt).contains("an origin is scheme://host"), "{}", stderr(&misspelt));
     assert!(stderr(&refused).starts_with(&format!("error: {address}: ")), "{}", stderr(&refused));
     let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("runs");
     assert!(killed.success());
@@ -225,6 +228,7 @@ fn errors(folder: &Path) {
             "a context of 513 tokens was asked for; this model has from 1 to 512",
         ),
         (&["generate", "--top-p", "2", "x"], "top_p is 2, which is not above 0 and at most 1"),
+        (&["generate", "--repeat-penalty", "0.001", "x"], "repeat_penalty is 0.001, which is not from 0.01 to 100"),
         (&["logits", "--ids", "1,5000", "-o", "/dev/null"], "token id 5000 is outside the vocabulary of 2048"),
         (&["logits", "--ids", "1", "-o", "/no/such/folder/x"], "/no/such/folder/x: No such file or directory"),
         (&["tokenize", "--chat", "/no/such/file"], "/no/such/file: No such file or directory"),

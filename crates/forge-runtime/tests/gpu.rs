@@ -25,11 +25,16 @@ kernel void sum(device const float* in [[buffer(0)]], device float* out [[buffer
         out[group] = total;
     }
 }
+
+kernel void seven(device float* out [[buffer(0)]], uint i [[thread_position_in_grid]]) {
+    out[i] = 7.0f;
+}
 ";
 
-static SPECS: [KernelSpec; 2] = [
+static SPECS: [KernelSpec; 3] = [
     KernelSpec { name: "scale", threads: 64, threadgroup_bytes: 0 },
     KernelSpec { name: "sum", threads: 32, threadgroup_bytes: 0 },
+    KernelSpec { name: "seven", threads: 64, threadgroup_bytes: 0 },
 ];
 
 /// A model holds all of these, and models move to the server's model thread.
@@ -65,6 +70,25 @@ fn dispatches_run_in_the_order_that_barriers_say() {
     sums.read(0, &mut found);
     let expected: Vec<f32> = values.chunks(32).map(|chunk| chunk.iter().sum::<f32>() * 2.0).collect();
     assert_eq!(found.as_slice(), expected);
+}
+
+/// A model that returns early with an error drops what it had submitted; its buffers must be the host's again.
+#[test]
+fn a_dropped_command_buffer_has_run() {
+    let gpu = open();
+    let [a, b, count] = ["a", "b", "count"].map(|name| gpu.alloc(name, 256).expect("memory"));
+    count.write(0, &[64u32]);
+    a.write(0, &[1f32; 64]);
+    let mut commands = gpu.commands("a long one");
+    for (from, to) in [(&a, &b), (&b, &a)].into_iter().cycle().take(2000) {
+        commands.dispatch(gpu.kernel(0), &[&from.whole(), &to.whole(), &count.slice(0, 4)], [1, 1, 1]);
+        commands.barrier();
+    }
+    commands.dispatch(gpu.kernel(2), &[&a.whole()], [1, 1, 1]);
+    drop(commands.commit());
+    let mut found = [0f32; 64];
+    a.read(0, &mut found);
+    assert_eq!(found, [7f32; 64]);
 }
 
 #[test]

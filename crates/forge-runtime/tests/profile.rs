@@ -151,5 +151,6 @@ fn a_trace_is_made_of_events_that_follow_one_another() {
 #[test]
 fn bandwidth_is_a_number() {
     let bandwidth = measure_bandwidth(&device().0).expect("copies");
-    assert!(bandwidth.is_finite() && bandwidth > 1e6, "{bandwidth}");
+    // Any machine that runs this copies between 10 MB and 100 TB a second.
+    assert!(bandwidth > 1e7 && bandwidth < 1e14, "{bandwidth}");
 }

@@ -128,10 +128,17 @@ fn senseless_parameters_are_refused() {
     for bad in [
         at(-1.0),
         at(f32::NAN),
+        at(100.5),
+        at(f32::INFINITY),
         Sampling { top_p: 0.0, ..at(1.0) },
+        Sampling { top_p: -0.1, ..at(1.0) },
         Sampling { top_p: 1.5, ..at(1.0) },
+        Sampling { top_p: f32::NAN, ..at(1.0) },
         Sampling { min_p: -0.1, ..at(1.0) },
+        Sampling { min_p: 1.1, ..at(1.0) },
         Sampling { repeat_penalty: 0.0, ..at(1.0) },
+        Sampling { repeat_penalty: 1e-30, ..at(1.0) },
+        Sampling { repeat_penalty: 101.0, ..at(1.0) },
     ] {
         assert!(bad.check().is_err(), "{bad:?}");
     }

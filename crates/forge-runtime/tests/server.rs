@@ -239,7 +239,7 @@ fn prompts_that_do_not_fit() {
 #[test]
 fn routes_and_methods() {
     let server = hello();
-    for path in ["/", "/v1", "/v1/embeddings", "/v1/chat/completions/x", "/%ff", "/v1/../etc"] {
+    for path in ["/", "/v1", "/v1/embeddings", "/v1/chat/completions/x", "/%ff", "/v1/models/%ff", "/v1/../etc"] {
         let reply = server.get(path);
         assert_eq!(reply.status, 404, "{path}");
         error(&reply);
@@ -248,6 +248,50 @@ fn routes_and_methods() {
         let reply = server.send(method, path, b"");
         assert_eq!(reply.status, 405, "{method} {path}");
         error(&reply);
+    }
+}
+
+#[test]
+fn sampling_parameters_may_be_extreme() {
+    let server = Server::start(HashModel::new(), Limits::default());
+    let text = |fields: Value| {
+        let reply = server.post("/v1/completions", &with(json!({ "prompt": "Once", "seed": 1 }), &fields));
+        assert_eq!(reply.status, 200, "{fields}: {}", reply.json());
+        reply.json()["choices"][0]["text"].clone()
+    };
+    let greedy = text(json!({ "temperature": 0 }));
+    for fields in [
+        json!({ "temperature": 1e-45 }),
+        json!({ "temperature": 1e-300 }),
+        json!({ "temperature": 1, "top_p": 0 }),
+        json!({ "temperature": 100, "top_p": 5e-8 }),
+        json!({ "temperature": 100, "top_p": 1e-300 }),
+        json!({ "temperature": 100, "top_k": 1 }),
+        json!({ "temperature": 1, "min_p": 1 }),
+    ] {
+        assert_eq!(text(fields.clone()), greedy, "{fields}");
+    }
+    for fields in [
+        json!({ "temperature": 100, "top_p": 1, "top_k": 0, "min_p": 0 }),
+        json!({ "temperature": 1, "top_k": 18_446_744_073_709_551_615_u64 }),
+        json!({ "temperature": 1, "min_p": 1e-300, "repeat_penalty": 0.01 }),
+        json!({ "temperature": 1, "repetition_penalty": 100 }),
+    ] {
+        text(fields);
+    }
+    for (fields, param) in [
+        (json!({ "temperature": 1e30 }), "temperature"),
+        (json!({ "temperature": 1e300 }), "temperature"),
+        (json!({ "top_p": -0.1 }), "top_p"),
+        (json!({ "top_p": 1.1 }), "top_p"),
+        (json!({ "top_k": -1 }), "top_k"),
+        (json!({ "min_p": 2 }), "min_p"),
+        (json!({ "repeat_penalty": 0 }), "repeat_penalty"),
+        (json!({ "repeat_penalty": 1e-9 }), "repeat_penalty"),
+        (json!({ "repeat_penalty": 1e9 }), "repeat_penalty"),
+    ] {
+        let reply = server.post("/v1/completions", &with(json!({ "prompt": "Once" }), &fields));
+        assert_eq!((reply.status, &error(&reply)["param"]), (400, &json!(param)), "{fields}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use forge_formats::Format;
-use forge_plan::KvFormat;
+use forge_plan::CacheType;
 
 use crate::{Error, check, generate, inspect, interrupt};
 
@@ -149,7 +149,7 @@ pub enum Kv {
     F32,
 }
 
-impl From<Kv> for KvFormat {
+impl From<Kv> for CacheType {
     fn from(kv: Kv) -> Self {
         match kv {
             Kv::F16 => Self::F16,

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use clap::ValueEnum;
-use forge_codegen::{Project, RenderOptions, package_name, render};
+use forge_codegen::{PackageName, Project, RenderOptions, package_name, render};
 use forge_formats::Format;
 use forge_frontend::Checkpoint;
 use forge_frontend::graph::WeightId;
@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::cli::{GenArgs, Kv, warn};
 use crate::output::{PackedWeights, Report, Staging, Target, hex};
 use crate::tuning::Tuning;
+use crate::warnings::{edited, warnings};
 use crate::{Error, interrupt, progress, quantize, units};
 
 /// Name of the packed weights in a project.
@@ -35,6 +36,7 @@ const SAMPLE: usize = 16 * 1024;
 pub fn run(args: &GenArgs) -> Result<(), Error> {
     let target = Target::open(&args.output, args.force)?;
     let mut checkpoint = forge_frontend::load(&args.checkpoint)?;
+    warnings(&checkpoint.warnings).iter().for_each(|line| warn(line));
     interrupt::check()?;
     let kept = match args.quantize {
         Some(format) => forge_plan::quantize(&mut checkpoint.graph, format.into())?,
@@ -48,21 +50,18 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
     }
     interrupt::check()?;
     let header = Header::new(&plan.weights);
-    let options = render_options(args);
+    let name = package_name(&asked_name(args));
+    let options = render_options(args, &name.name);
     let project = render(&plan, &checkpoint.graph, &checkpoint.assets, &options)?;
     let (report, quantization) = write(args, &target, &checkpoint, &plan, &project, &header, &kept)?;
     for (file, copy) in &report.edited {
-        warn(&format!(
-            "{}: was edited by hand and is replaced; your version is {}",
-            args.output.join(file).display(),
-            args.output.join(copy).display()
-        ));
+        warn(&edited(&args.output, file, copy));
     }
     if !args.quiet {
         if let Some(table) = quantization {
             anstream::println!("{table}");
         }
-        anstream::print!("{}", summary(args, &checkpoint, &plan, &header));
+        anstream::print!("{}", summary(args, &name, &checkpoint, &plan, &header));
     }
     Ok(())
 }
@@ -182,7 +181,7 @@ fn fingerprint(checkpoint: &Checkpoint, plan: &Plan) -> String {
 }
 
 /// What was generated and how to run it.
-fn summary(args: &GenArgs, checkpoint: &Checkpoint, plan: &Plan, header: &Header) -> String {
+fn summary(args: &GenArgs, name: &PackageName, checkpoint: &Checkpoint, plan: &Plan, header: &Header) -> String {
     let config = &plan.config;
     let bold = anstyle::Style::new().bold();
     let folder = args.output.display();
@@ -196,17 +195,28 @@ fn summary(args: &GenArgs, checkpoint: &Checkpoint, plan: &Plan, header: &Header
         plan.context,
         plan.kernels.len()
     );
-    for line in &checkpoint.ignored {
-        let _ = writeln!(text, "  not used: {line}");
+    if !name.changes.is_empty() {
+        let _ = writeln!(text, "  package and program are called {}: {}", name.name, name.changes.join("; "));
     }
     let _ = writeln!(text, "\n  cd {folder}\n  cargo run --release -- generate \"Once upon a time\"");
     text
 }
 
+/// The name that the user gave, or the folder's. `.` and `..` have one only once they are resolved.
+fn asked_name(args: &GenArgs) -> String {
+    match (&args.name, args.output.file_name()) {
+        (Some(name), _) => name.clone(),
+        (None, Some(_)) => file_name(&args.output),
+        (None, None) => file_name(&args.output.canonicalize().unwrap_or_default()),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// What the emitted files say of where they come from: names, no paths, so that they do not depend on the machine.
-fn render_options(args: &GenArgs) -> RenderOptions {
-    let file_name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let name = package_name(&args.name.clone().unwrap_or_else(|| file_name(&args.output)));
+fn render_options(args: &GenArgs, name: &str) -> RenderOptions {
     // `.` and `..` have a name only once they are resolved.
     let source = file_name(&args.checkpoint.canonicalize().unwrap_or_else(|_| args.checkpoint.clone()));
     let mut command = format!("forge gen {source} -o {name}");
@@ -222,5 +232,5 @@ fn render_options(args: &GenArgs) -> RenderOptions {
     if let Some(tuning) = &args.tuning {
         let _ = write!(command, " --tuning {}", file_name(tuning));
     }
-    RenderOptions { name, source, command }
+    RenderOptions { name: name.to_owned(), source, command }
 }

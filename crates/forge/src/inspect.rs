@@ -10,6 +10,7 @@ use forge_plan::costs;
 use forge_plan::{Plan, PlanError, PlanOptions, plan};
 
 use crate::cli::InspectArgs;
+use crate::warnings::warnings;
 use crate::{Error, interrupt, plan_report, units};
 
 /// The KV cache of a program is for this many tokens unless it is asked for more.
@@ -57,9 +58,17 @@ fn obstacles(survey: &Survey, obstacle: &Error) -> String {
     section(&mut text, "Tensors", &formats);
     // A plan comes after what a survey looks at.
     let reasons = if survey.problems.is_empty() { vec![obstacle.to_string()] } else { survey.problems.clone() };
-    let reasons: Vec<(&str, String)> = reasons.iter().map(|reason| ("-", plain(reason))).collect();
-    section(&mut text, "Nothing can be generated", &reasons);
+    list(&mut text, "Warnings", &warnings(&survey.warnings));
+    list(&mut text, "Nothing can be generated", &reasons);
     text
+}
+
+/// A section with an item a line; nothing where there are none.
+fn list(text: &mut String, title: &str, items: &[String]) {
+    let items: Vec<(&str, String)> = items.iter().map(|item| ("-", plain(item))).collect();
+    if !items.is_empty() {
+        section(text, title, &items);
+    }
 }
 
 /// A text from a checkpoint without what a terminal would act on.
@@ -105,9 +114,7 @@ fn report(checkpoint: &Checkpoint, plan: &Plan, context: usize, args: &InspectAr
         ],
     );
     section(&mut text, "Tensors", &formats(checkpoint));
-    for line in &checkpoint.ignored {
-        let _ = writeln!(text, "  not used: {line}");
-    }
+    list(&mut text, "Warnings", &warnings(&checkpoint.warnings));
     let weights = Header::new(&plan.weights).file_bytes;
     let token = costs::decode(plan, context - 1);
     section(

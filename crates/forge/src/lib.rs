@@ -16,5 +16,6 @@ mod quantize;
 mod table;
 mod tuning;
 mod units;
+mod warnings;
 
 pub use error::Error;

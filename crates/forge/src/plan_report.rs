@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use forge_plan::costs::{self, KernelTotal, PassCost};
-use forge_plan::{Plan, memory};
+use forge_plan::{CacheType, Plan, memory};
 
 use crate::{table, units};
 
@@ -95,8 +95,12 @@ fn row(plan: &Plan, total: &KernelTotal) -> [String; 10] {
         total.dispatches.to_string(),
         total.barriers.to_string(),
         total.threadgroups.to_string(),
-        kernel.threads.to_string(),
-        if kernel.threadgroup_bytes == 0 { "-".to_owned() } else { units::bytes(kernel.threadgroup_bytes.into()) },
+        kernel.launch.threads.to_string(),
+        if kernel.launch.threadgroup_bytes == 0 {
+            "-".to_owned()
+        } else {
+            units::bytes(kernel.launch.threadgroup_bytes.into())
+        },
         units::bytes(total.read),
         units::bytes(total.requested),
         units::bytes(total.written),
@@ -129,9 +133,13 @@ pub(crate) fn memory(plan: &Plan, weights: u64, context: usize) -> [(&'static st
         0 => String::new(),
         bytes => format!(" and {} of windows", units::bytes(bytes)),
     };
+    let element = match plan.kv {
+        CacheType::F16 => "half",
+        CacheType::F32 => "float",
+    };
     [
         ("weights", units::bytes(weights)),
-        ("KV cache", format!("{} ({}, {per_token} a token{windowed})", units::bytes(kv), plan.kv.msl())),
+        ("KV cache", format!("{} ({element}, {per_token} a token{windowed})", units::bytes(kv))),
         ("activations", units::bytes(activations)),
         ("in all", units::bytes(weights + kv + activations)),
     ]

@@ -7,9 +7,11 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::Instant;
 
 use common::{Scratch, assert_error, forge, generate, gguf, hf, names, stderr, tree};
+use forge::Error;
+use sha2::{Digest, Sha256};
 
 #[track_caller]
 fn must_generate(checkpoint: &Path, output: &Path, args: &[&str]) -> String {
@@ -96,6 +98,44 @@ fn force_replaces_what_forge_wrote_and_keeps_the_rest() {
     assert_eq!(fs::read(project.join(".forge/backup/2/src/model.rs")).unwrap(), b"// two\n");
 }
 
+/// Adds a file to a project as if an earlier Forge had written it.
+fn written_before(project: &Path, name: &str, text: &str) {
+    let path = project.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+    let manifest = project.join(".forge/manifest.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    let digest: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    json["files"][name] = digest.into();
+    fs::write(manifest, json.to_string()).unwrap();
+}
+
+#[test]
+fn force_moves_a_project_of_an_older_layout_to_this_one() {
+    let scratch = Scratch::new();
+    let project = scratch.join("project");
+    must_generate(&gguf(), &project, &["--name", "same"]);
+    let fresh = tree(&project);
+    // The runtime was a module before it was a crate.
+    for name in ["mod.rs", "gpu/mod.rs", "gpu/metal/mod.rs", "server/mod.rs"] {
+        written_before(&project, &format!("src/runtime/{name}"), "//! Of the older layout.\n");
+    }
+    fs::write(project.join("src/runtime/gpu/mod.rs"), "//! Mine.\n").unwrap();
+    fs::write(project.join("src/runtime/server/notes.txt"), "my notes\n").unwrap();
+
+    let messages = must_generate(&gguf(), &project, &["--name", "same", "--force", "--quiet"]);
+    assert_eq!(messages.lines().count(), 1, "{messages}");
+    assert!(messages.contains("src/runtime/gpu/mod.rs"), "{messages}");
+    assert_eq!(fs::read(project.join(".forge/backup/1/src/runtime/gpu/mod.rs")).unwrap(), b"//! Mine.\n");
+    // What is left of the old folders is what Forge did not write.
+    assert_eq!(names(&project.join("src/runtime")), ["server"]);
+    assert_eq!(names(&project.join("src/runtime/server")), ["notes.txt"]);
+    fs::remove_dir_all(project.join("src/runtime")).unwrap();
+    fs::remove_dir_all(project.join(".forge/backup")).unwrap();
+    assert!(tree(&project) == fresh, "a project of an older layout differs from a fresh one");
+    assert!(!fresh.iter().any(|(name, _)| name.starts_with("src/runtime")));
+}
+
 #[test]
 fn force_keeps_the_weights_of_the_same_checkpoint() {
     let scratch = Scratch::new();
@@ -142,27 +182,40 @@ fn a_failed_force_leaves_the_project_as_it_was() {
 #[test]
 fn an_interrupted_run_leaves_nothing() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo/model.Q8_0.gguf");
-    for milliseconds in [1, 5, 10, 15, 20, 30, 40, 60] {
+    // How long a run takes depends on the machine: the pauses are shares of what one takes here.
+    let scratch = Scratch::new();
+    let start = Instant::now();
+    must_generate(&demo, &scratch.join("project"), &[]);
+    let whole = start.elapsed();
+    let mut interrupted = 0;
+    for percent in [1, 5, 10, 20, 30, 50, 70, 90] {
         for signal in ["-INT", "-TERM"] {
             let scratch = Scratch::new();
-            let mut child = forge()
+            let child = forge()
                 .args(["gen", "--quiet", "-o"])
                 .args([scratch.join("project"), demo.clone()])
-                .stderr(std::process::Stdio::null())
+                .stderr(std::process::Stdio::piped())
                 .spawn()
                 .unwrap();
-            thread::sleep(Duration::from_millis(milliseconds));
+            thread::sleep(whole * percent / 100);
             let kill = std::process::Command::new("kill").args([signal, &child.id().to_string()]).output();
             assert!(kill.is_ok());
-            let status = child.wait().unwrap();
+            let output = child.wait_with_output().unwrap();
+            let status = output.status;
+            // A signal before there is a handler ends the program as it ends any.
+            if let Some(code) = status.code().filter(|code| *code != 0) {
+                assert_eq!((code, stderr(&output)), (130, format!("error: {}\n", Error::Interrupted)));
+            }
             if status.success() {
                 assert_eq!(names(scratch.path()), ["project"]);
                 assert!(scratch.join("project/weights.safetensors").exists());
             } else {
-                assert_eq!(names(scratch.path()), [""; 0], "after {milliseconds} ms and {signal}: {status}");
+                assert_eq!(names(scratch.path()), [""; 0], "after {percent}% of a run and {signal}: {status}");
+                interrupted += 1;
             }
         }
     }
+    assert!(interrupted >= 4, "only {interrupted} of 16 runs were interrupted");
 }
 
 #[test]

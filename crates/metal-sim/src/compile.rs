@@ -1,14 +1,18 @@
 //! From MSL text to a shared object, through the rewriting in [`crate::msl`] and the host's clang++.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
+use crate::cache::Cache;
 use crate::error::Error;
 use crate::msl;
 
 /// How kernels are compiled.
+///
+/// `METAL_SIM_CACHE` names a folder where compiled kernels are kept and found again by their text, for one machine and one
+/// version of the compiler.
 ///
 /// The code may use every instruction of this host, as is right where the machine that compiles also runs. For an object
 /// that other machines load, `METAL_SIM_CPU` names the oldest one (`x86-64-v3`, `generic`).
@@ -128,28 +132,72 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
     fs::write(path, text).map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
+/// The flag that says which processor to compile for.
+fn cpu() -> String {
+    let cpu = env::var("METAL_SIM_CPU").unwrap_or_else(|_| "native".to_owned());
+    match (cfg!(target_arch = "x86_64"), cpu.as_str()) {
+        (true, "generic") => "-march=x86-64".to_owned(),
+        (true, cpu) => format!("-march={cpu}"),
+        (false, cpu) => format!("-mcpu={cpu}"),
+    }
+}
+
 struct Build<'a> {
     compiler: OsString,
-    folder: &'a Path,
     file_name: &'a str,
     options: &'a CompileOptions,
 }
 
 impl Build<'_> {
-    fn command(&self) -> Command {
+    fn command(&self, folder: &Path) -> Command {
         let mut command = Command::new(&self.compiler);
-        command.current_dir(self.folder).args(COMMON).arg("-I.");
-        let cpu = env::var("METAL_SIM_CPU").unwrap_or_else(|_| "native".to_owned());
-        command.arg(match (cfg!(target_arch = "x86_64"), cpu.as_str()) {
-            (true, "generic") => "-march=x86-64".to_owned(),
-            (true, cpu) => format!("-march={cpu}"),
-            (false, cpu) => format!("-mcpu={cpu}"),
-        });
+        command.current_dir(folder).args(COMMON).arg("-I.").arg(cpu());
         if self.options.checked {
             command.args(CHECKED);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
+    }
+
+    /// The files to compile, with the flags of each.
+    fn objects(&self) -> Vec<(&'static str, Vec<&'static str>)> {
+        let instrumented: &[&str] =
+            if self.options.checked { INSTRUMENTED } else { &["-O3", "-Wframe-larger-than=16384"] };
+        let mut objects = vec![("kernels", [KERNEL, instrumented].concat()), ("msl_rt", vec!["-O2"])];
+        if self.options.checked {
+            objects.push(("msl_check", vec!["-O2"]));
+        }
+        objects
+    }
+
+    /// All that the compiled kernels follow from. Lines count, since reports speak of them, and what is behind their ends
+    /// does not: comments are blanks here.
+    fn key(&self, cpp: &str) -> Vec<String> {
+        let mut key = vec![self.compiler.to_string_lossy().into_owned(), cpu(), format!("{:?}", self.objects())];
+        key.push([COMMON, CHECKED].concat().join(" "));
+        key.extend(SOURCES.iter().map(|(_, text)| (*text).to_owned()));
+        key.extend(cpp.lines().map(|line| line.trim_end().to_owned()));
+        key
+    }
+
+    /// Compiles and links what is in `folder`; gives the shared object.
+    fn link(&self, folder: &Path) -> Result<PathBuf, Error> {
+        let objects = self.objects();
+        let mut children = Vec::new();
+        for (name, flags) in &objects {
+            let mut command = self.command(folder);
+            command.args(flags).args(["-c", &format!("{name}.cpp"), "-o", &format!("{name}.o")]);
+            children.push(self.spawn(&mut command)?);
+        }
+        // all are waited for, so that none writes into a folder that is gone
+        let results: Vec<_> = children.into_iter().map(|child| self.finish(child)).collect();
+        results.into_iter().collect::<Result<(), _>>()?;
+        let mut link = self.command(folder);
+        link.args(["-shared", "-Wl,-z,defs", "-o", "kernels.so"])
+            .args(objects.iter().map(|(name, _)| format!("{name}.o")))
+            .arg("-lm");
+        self.finish(self.spawn(&mut link)?)?;
+        Ok(folder.join("kernels.so"))
     }
 
     fn spawn(&self, command: &mut Command) -> Result<std::process::Child, Error> {
@@ -180,7 +228,22 @@ impl Build<'_> {
 /// MSL that this device does not handle, a missing clang++ (16 or newer; 19 preferred; `METAL_SIM_CXX` names another), or
 /// what clang++ says, whole.
 pub fn compile(source: &str, file_name: &str, options: &CompileOptions, out: &Path) -> Result<(), Error> {
-    let rewritten = msl::rewrite(source, file_name)?;
+    compile_with(env::var_os("METAL_SIM_CACHE").as_deref().map(Path::new), source, file_name, options, out)
+}
+
+fn compile_with(
+    cache: Option<&Path>,
+    source: &str,
+    file_name: &str,
+    options: &CompileOptions,
+    out: &Path,
+) -> Result<(), Error> {
+    let cpp = msl::rewrite(source, file_name)?.cpp(file_name);
+    let build = Build { compiler: compiler()?, file_name, options };
+    let kept = cache.map(|folder| Cache::new(folder, &build.key(&cpp)));
+    if kept.as_ref().is_some_and(|kept| kept.fetch(out)) {
+        return Ok(());
+    }
     let folder = tempfile::tempdir().map_err(|source| Error::Io { path: env::temp_dir(), source })?;
     for (name, text) in SOURCES {
         write(&folder.path().join(name), text)?;
@@ -188,29 +251,46 @@ pub fn compile(source: &str, file_name: &str, options: &CompileOptions, out: &Pa
     for name in PARTIAL_HEADERS {
         write(&folder.path().join(name), "#include <metal_stdlib>\n")?;
     }
-    write(&folder.path().join("kernels.cpp"), &rewritten.cpp(file_name))?;
-
-    let build = Build { compiler: compiler()?, folder: folder.path(), file_name, options };
-    let instrumented: &[&str] = if options.checked { INSTRUMENTED } else { &["-O3", "-Wframe-larger-than=16384"] };
-    let mut objects = vec![("kernels", [KERNEL, instrumented].concat()), ("msl_rt", vec!["-O2"])];
-    if options.checked {
-        objects.push(("msl_check", vec!["-O2"]));
+    write(&folder.path().join("kernels.cpp"), &cpp)?;
+    let linked = build.link(folder.path())?;
+    if let Some(kept) = kept {
+        kept.keep(&linked);
     }
-    let mut children = Vec::new();
-    for (name, flags) in &objects {
-        let mut command = build.command();
-        command.args(flags).args(["-c", &format!("{name}.cpp"), "-o", &format!("{name}.o")]);
-        children.push(build.spawn(&mut command)?);
-    }
-    // all are waited for, so that none writes into a folder that is gone
-    let results: Vec<_> = children.into_iter().map(|child| build.finish(child)).collect();
-    results.into_iter().collect::<Result<(), _>>()?;
-
-    let linked = folder.path().join("kernels.so");
-    let mut link = build.command();
-    link.args(["-shared", "-Wl,-z,defs", "-o", "kernels.so"])
-        .args(objects.iter().map(|(name, _)| format!("{name}.o")))
-        .arg("-lm");
-    build.finish(build.spawn(&mut link)?)?;
     fs::copy(&linked, out).map(|_| ()).map_err(|source| Error::Io { path: out.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_kernels_are_found_by_their_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, out) = (folder.path().join("kept"), folder.path().join("out.so"));
+        let kernel = "kernel void one(device float* y [[buffer(0)]]) { *y = 1.0f; }\n";
+        let compile = |text: &str, checked| {
+            compile_with(Some(&cache), text, "one.metal", &CompileOptions { checked }, &out).unwrap();
+            fs::read(&out).unwrap()
+        };
+        compile(&format!("// A.\n{kernel}"), false);
+        let kept: Vec<PathBuf> = fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(kept.len(), 1);
+        // Not what a compiler writes, so that it is seen where it comes from.
+        fs::write(&kept[0], "kept").unwrap();
+        assert_eq!(compile(&format!("// Another.\n{kernel}"), false), b"kept");
+        // Other lines, another number, checks.
+        for (text, checked) in [
+            (format!("\n\n{kernel}"), false),
+            (format!("\n{}", kernel.replace("1.0f", "2.0f")), false),
+            (format!("\n{kernel}"), true),
+        ] {
+            assert_ne!(compile(&text, checked), b"kept", "{text} {checked}");
+        }
+        assert_eq!(fs::read_dir(&cache).unwrap().count(), 4);
+        // A cache that cannot be written to is none.
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        compile_with(Some(&file), kernel, "one.metal", &CompileOptions::default(), &out).unwrap();
+        assert!(fs::read(&out).unwrap().len() > 1000);
+    }
 }

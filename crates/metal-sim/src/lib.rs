@@ -7,6 +7,7 @@
 //! [`Buffer`]s, in commit order, asynchronously. It knows Metal's compute model and nothing of models.
 
 mod buffer;
+mod cache;
 mod check;
 mod command;
 mod compile;

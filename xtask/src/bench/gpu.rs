@@ -11,7 +11,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use forge_codegen::{RenderOptions, render};
 use forge_formats::Format;
-use forge_plan::kernel::{Binding, Epilogue, Gemv};
+use forge_plan::binding::Binding;
+use forge_plan::families::{Epilogue, Gemv};
 use forge_plan::{Family, Kernel, PlanOptions, plan};
 use serde_json::{Value, json};
 
@@ -37,11 +38,12 @@ pub fn write(checkpoint: &Path, out: &Path) -> Result<()> {
     let mut shapes = Vec::new();
     for kernel in &plan.kernels {
         let Family::Gemv(gemv) = &kernel.family else { continue };
-        let [segment] = gemv.segments.as_slice() else {
+        let [matrix] = gemv.matrices.as_slice() else {
             println!("{}: left out, its matrices have different formats", kernel.name);
             continue;
         };
-        cases.entry(format_name(segment.format)).or_default().push(case(kernel, gemv, segment.format));
+        let format = forge_plan::stored(matrix.format);
+        cases.entry(format_name(format)).or_default().push(case(kernel, gemv, format));
         shapes.push(format!("{}x{}", gemv.rows, gemv.cols));
     }
     // An input norm of 1: the sum of squares is bound to zeros, so 1 / sqrt(0 + 1).
@@ -86,7 +88,7 @@ fn case(kernel: &Kernel, gemv: &Gemv, format: Format) -> Value {
             "kernel": kernel.name,
             "args": args,
             "grid": [gemv.threadgroups(), 1, 1],
-            "tg": [kernel.threads, 1, 1],
+            "tg": [kernel.launch.threads, 1, 1],
         }],
     })
 }
@@ -99,7 +101,7 @@ fn checked(gemv: &Gemv) -> bool {
 /// What the bench binds: weights, input and result of the product, zeros to read, scratch to write.
 fn argument(index: usize, binding: &Binding, gemv: &Gemv) -> Value {
     let bytes = gemv.rows.max(gemv.cols) * gemv.tokens * 4;
-    match binding.name {
+    match binding.role.name() {
         "weights" => json!("w"),
         "input" if gemv.tokens == 1 => json!("x"),
         "y" if checked(gemv) => json!("y"),

@@ -1,7 +1,7 @@
 //! `cargo xtask cases`: generated projects against the numbers of independent implementations.
 //!
-//! All projects are generated into one folder in turn, with `--force`: what two of them have in common is then
-//! not compiled twice, and the update of an existing project is exercised as well.
+//! All projects are generated into one folder in turn, with `--force`, so that the update of an existing project is
+//! exercised as well.
 
 pub mod compare;
 mod files;
@@ -191,7 +191,7 @@ fn run_variant(
         Generated::Done => {}
         Generated::Unsupported(reason) => return Ok(Verdict::Unsupported(reason)),
     }
-    let program = crate::forge::rebuild_project(&project)?;
+    let program = crate::forge::build_project(&project)?;
     let mut problems = Vec::new();
     let mut agreements = Vec::new();
     for (cell, flags) in [(4, &[][..]), (5, &["--decode"][..])] {

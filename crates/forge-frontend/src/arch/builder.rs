@@ -63,6 +63,14 @@ impl BlockBuilder {
         self.node(Op::RmsNorm { gamma, eps }, &[x], name, width)
     }
 
+    /// Norm that subtracts the mean; with `<role>_bias` where `bias`.
+    pub fn layer_norm(&mut self, name: &str, role: &str, x: ValueId, eps: f32, bias: bool) -> ValueId {
+        let width = self.width(x);
+        let gamma = self.slot(role, 1, width);
+        let beta = bias.then(|| self.slot(&format!("{role}_bias"), 1, width));
+        self.node(Op::LayerNorm { gamma, beta, eps }, &[x], name, width)
+    }
+
     /// Norm of each head; `role` none for a norm without weights.
     pub fn head_norm(&mut self, name: &str, role: Option<&str>, x: ValueId, head_dim: usize, eps: f32) -> ValueId {
         let width = self.width(x);
@@ -101,6 +109,12 @@ impl BlockBuilder {
     pub fn gated(&mut self, name: &str, gate: ValueId, up: ValueId, activation: Activation) -> ValueId {
         let width = self.width(up);
         self.node(Op::GatedActivation { activation }, &[gate, up], name, width)
+    }
+
+    /// `activation(x)`.
+    pub fn activation(&mut self, name: &str, x: ValueId, activation: Activation) -> ValueId {
+        let width = self.width(x);
+        self.node(Op::Activation { activation }, &[x], name, width)
     }
 
     pub fn add(&mut self, name: &str, residual: ValueId, x: ValueId) -> ValueId {
@@ -208,8 +222,11 @@ impl<'a> GraphBuilder<'a> {
         let norms: Vec<SlotId> = block
             .nodes
             .iter()
-            .filter(|node| matches!(node.op, Op::RmsNorm { .. } | Op::HeadNorm { .. }))
-            .flat_map(|node| node.op.slots())
+            .filter_map(|node| match node.op {
+                Op::RmsNorm { gamma, .. } | Op::LayerNorm { gamma, .. } => Some(gamma),
+                Op::HeadNorm { gamma, .. } => gamma,
+                _ => None,
+            })
             .collect();
         let fill_slot = |(id, slot): (SlotId, &Slot)| {
             let norm = norms.contains(&id);

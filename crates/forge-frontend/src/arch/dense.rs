@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::builder::{BlockBuilder, GraphBuilder};
-use crate::FrontendError;
 use crate::config::ModelConfig;
 use crate::graph::{Activation, Attention, Block, Rope, StateSpec, ValueId};
-use crate::source::{Dialect, Hparams, Key, Loaded, key};
+use crate::source::{Dialect, Hparams, Key, Loaded, integer, key};
+use crate::{FrontendError, Refusal};
 
 const WINDOW_PATTERN: Key = Key::new("attention.sliding_window_pattern", "sliding_window_pattern");
 
@@ -41,16 +41,17 @@ impl Sizes {
             Some(kv_heads) => kv_heads,
             None => h.opt_usize(key::KV_HEADS)?.unwrap_or(heads),
         };
-        h.divides((key::HEADS, heads), (key::KV_HEADS, kv_heads))?;
+        h.divides(Refusal::HeadGroups, (key::HEADS, heads), (key::KV_HEADS, kv_heads))?;
         let head_dim = match h.opt_usize(key::HEAD_DIM)? {
             Some(head_dim) => head_dim,
             None => {
-                h.divides((key::HIDDEN, hidden), (key::HEADS, heads))?;
+                h.divides(Refusal::HeadWidth, (key::HIDDEN, hidden), (key::HEADS, heads))?;
                 hidden / heads
             }
         };
         if !head_dim.is_multiple_of(2) {
             return Err(FrontendError::KeyValue {
+                refusal: Refusal::OddHead,
                 file: h.file.clone(),
                 key: h.spelling(key::HEAD_DIM),
                 expected: "an even size".to_owned(),
@@ -61,6 +62,7 @@ impl Sizes {
             && value_dim != head_dim
         {
             return Err(h.unsupported(
+                Refusal::ValueWidth,
                 key::VALUE_DIM,
                 format!("keys have {head_dim} elements per head and values must have as many"),
             ));
@@ -69,13 +71,15 @@ impl Sizes {
         if let Some(stated) = h.opt_usize(key::VOCAB)?
             && stated != vocab
         {
-            return Err(
-                h.invalid(key::VOCAB, format!("{vocab}, the rows of {}", loaded.tensors.name("token_embd", None)))
-            );
+            return Err(h.invalid(
+                Refusal::VocabRows,
+                key::VOCAB,
+                format!("{vocab}, the rows of {}", loaded.tensors.name("token_embd", None)),
+            ));
         }
         let eps = h.f32(key::EPS)?;
         if !(0.0..1.0).contains(&eps) {
-            return Err(h.invalid(key::EPS, "a small positive number"));
+            return Err(h.invalid(Refusal::Epsilon, key::EPS, "a small positive number"));
         }
         Ok(Self {
             layers,
@@ -119,7 +123,11 @@ impl Sizes {
 pub(crate) fn layer_count(loaded: &Loaded) -> Result<usize, FrontendError> {
     let (layers, tensors) = (loaded.hparams.usize(key::LAYERS)?, loaded.tensors.entries.len());
     if layers > tensors {
-        return Err(loaded.hparams.invalid(key::LAYERS, format!("at most as many as the {tensors} tensors")));
+        return Err(loaded.hparams.invalid(
+            Refusal::LayerCount,
+            key::LAYERS,
+            format!("at most as many as the {tensors} tensors"),
+        ));
     }
     Ok(layers)
 }
@@ -242,7 +250,7 @@ pub(crate) fn activation(h: &Hparams, key: Key, default: Activation) -> Result<A
         None => Ok(default),
         Some("silu" | "swish") => Ok(Activation::Silu),
         Some("gelu_pytorch_tanh" | "gelu_new") => Ok(Activation::GeluTanh),
-        Some(_) => Err(h.unsupported(key, "the activations are silu and gelu_pytorch_tanh")),
+        Some(_) => Err(h.unsupported(Refusal::Activation, key, "the activations are silu and gelu_pytorch_tanh")),
     }
 }
 
@@ -256,13 +264,13 @@ pub(crate) fn sliding_layers(
     let h = &loaded.hparams;
     let pattern = [key::LAYER_TYPES, WINDOW_PATTERN].into_iter().find(|&key| h.get(key).is_some());
     let Some(key) = pattern else { return Ok((0..layers).map(default).collect()) };
-    let one_each = || h.invalid(key, format!("an array of {layers}, one per layer"));
+    let one_each = || h.invalid(Refusal::LayerKinds, key, format!("an array of {layers}, one per layer"));
     let kind = |value: &Value| match value {
         Value::Bool(sliding) => Ok(*sliding),
-        Value::Number(number) => Ok(number.as_u64() != Some(0)),
+        Value::Number(_) => Ok(integer(value) != Some(0)),
         Value::String(name) if name == "sliding_attention" => Ok(true),
         Value::String(name) if name == "full_attention" => Ok(false),
-        _ => Err(h.unsupported(key, "layers are sliding_attention or full_attention")),
+        _ => Err(h.unsupported(Refusal::LayerKind, key, "layers are sliding_attention or full_attention")),
     };
     match h.get(key) {
         Some(Value::Array(kinds)) if kinds.len() == layers => kinds.iter().map(kind).collect(),

@@ -4,9 +4,9 @@
 use super::Family;
 use super::builder::{BlockBuilder, GraphBuilder};
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
-use crate::FrontendError;
 use crate::graph::{Activation, Attention, Block, Graph, RopePairing};
 use crate::source::{Dialect, Key, Loaded, Role, RopeLayers, key};
+use crate::{FrontendError, Refusal};
 
 const ROLES: &[Role] = &[
     Role::new("post_attn_norm", "post_attention_norm", "post_attention_layernorm"),
@@ -64,7 +64,7 @@ fn build(loaded: &Loaded, version: Version) -> Result<Graph, FrontendError> {
     let h = &loaded.hparams;
     let sizes = Sizes::read(loaded)?;
     if h.opt_bool(BIDIRECTIONAL)? == Some(true) {
-        return Err(h.unsupported(BIDIRECTIONAL, "attention is causal"));
+        return Err(h.unsupported(Refusal::Bidirectional, BIDIRECTIONAL, "attention is causal"));
     }
     // The first Gemma's `hidden_act` says gelu and means the tanh approximation.
     let activation = match version {
@@ -134,7 +134,7 @@ fn attention_scale(loaded: &Loaded, version: Version, sizes: &Sizes) -> Result<f
         _ => sizes.head_dim as f32,
     };
     if scalar <= 0.0 {
-        return Err(loaded.hparams.invalid(QUERY_SCALAR, "a positive number"));
+        return Err(loaded.hparams.invalid(Refusal::QueryScale, QUERY_SCALAR, "a positive number"));
     }
     Ok((1.0 / f64::from(scalar).sqrt()) as f32)
 }

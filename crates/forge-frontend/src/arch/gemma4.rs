@@ -7,9 +7,10 @@ use serde_json::Value;
 use super::Family;
 use super::builder::{BlockBuilder, GraphBuilder};
 use super::dense::{self, Sizes};
-use crate::FrontendError;
+use crate::Warning;
 use crate::graph::{Activation, Attention, Block, Graph, Rope, RopePairing, StateId, ValueId};
-use crate::source::{Dialect, Hparams, Key, Loaded, Role, RopeLayers, key};
+use crate::source::{Dialect, Hparams, Key, Loaded, Role, RopeLayers, integer, key};
+use crate::{FrontendError, Refusal};
 
 const DEFAULTS: &str = r#"{"vocab_size": 262144, "hidden_size": 2304, "intermediate_size": 9216,
     "num_hidden_layers": 30, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
@@ -108,22 +109,18 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
 }
 
 fn refuse(h: &Hparams) -> Result<(), FrontendError> {
-    const EXPERTS: Key = Key::new("expert_count", "enable_moe_block");
     const BIDIRECTIONAL: Key = Key::new("", "use_bidirectional_attention");
-    if h.get(EXPERTS).is_some_and(|value| value.as_bool() == Some(true) || value.as_u64().is_some_and(|n| n > 0)) {
-        return Err(h.unsupported(EXPERTS, "mixtures of experts are not built"));
-    }
     // "vision" lets image tokens see each other; a text has none.
     match h.opt_str(BIDIRECTIONAL)? {
         None | Some("vision") => Ok(()),
-        Some(_) => Err(h.unsupported(BIDIRECTIONAL, "attention is causal")),
+        Some(_) => Err(h.unsupported(Refusal::Gemma4Bidirectional, BIDIRECTIONAL, "attention is causal")),
     }
 }
 
 /// A size that may be 0 for none.
 fn size_or_none(h: &Hparams, key: Key) -> Result<Option<usize>, FrontendError> {
     match h.get(key) {
-        Some(value) if value.as_u64() == Some(0) => Ok(None),
+        Some(value) if integer(value) == Some(0) => Ok(None),
         _ => h.opt_usize(key),
     }
 }
@@ -133,7 +130,7 @@ fn intermediates(h: &Hparams, count: usize) -> Result<Vec<usize>, FrontendError>
     const DOUBLE_WIDE: Key = Key::new("", "use_double_wide_mlp");
     let mut widths = h.layer_sizes(key::INTERMEDIATE, count)?;
     if widths.is_empty() {
-        return Err(h.missing(key::INTERMEDIATE));
+        return Err(h.missing(Refusal::Gemma4Widths, key::INTERMEDIATE));
     }
     if h.opt_bool(DOUBLE_WIDE)? == Some(true) {
         let first = count.saturating_sub(size_or_none(h, SHARED_LAYERS)?.unwrap_or(0));
@@ -163,8 +160,9 @@ fn layer_sizes(
                 true => Some(index),
                 false => (0..first_shared).rev().find(|&earlier| sliding[earlier] == sliding_here),
             };
-            let cache_of =
-                own.ok_or_else(|| h.invalid(SHARED_LAYERS, format!("a layer of layer {index}'s kind before those")))?;
+            let cache_of = own.ok_or_else(|| {
+                h.invalid(Refusal::SharedLayers, SHARED_LAYERS, format!("a layer of layer {index}'s kind before those"))
+            })?;
             let (mut head_dim, mut kv_heads) = match sliding_here {
                 true => (h.usize(SLIDING_HEAD_DIM)?, kv_heads[index]),
                 false => {
@@ -175,19 +173,32 @@ fn layer_sizes(
             if let Some(overrides) = h.get(PER_LAYER_CONFIG) {
                 // Where it is there, it says all that differs from the common keys.
                 (head_dim, kv_heads) = (h.usize(SLIDING_HEAD_DIM)?, kv_heads_of(h)?);
-                for (name, value) in layer_overrides(h, overrides, index)? {
-                    let size = value.as_u64().filter(|&n| (1..=i32::MAX as u64).contains(&n));
-                    let size = size.ok_or_else(|| h.invalid(PER_LAYER_CONFIG, "sizes"))? as usize;
+                let stated = layer_overrides(h, overrides, index)?.into_iter().filter(|(_, value)| !value.is_null());
+                for (name, value) in stated {
+                    let size = integer(&value).filter(|n| (1..=i64::from(i32::MAX)).contains(n));
+                    let size = size.ok_or_else(|| h.invalid(Refusal::LayerSize, PER_LAYER_CONFIG, "sizes"))? as usize;
                     match name.as_str() {
                         "head_dim" => head_dim = size,
                         "num_key_value_heads" => kv_heads = size,
-                        other => return Err(h.unsupported(PER_LAYER_CONFIG, format!("{other} of its own"))),
+                        other => {
+                            return Err(h.unsupported(
+                                Refusal::LayerKey,
+                                PER_LAYER_CONFIG,
+                                format!("{other} of its own"),
+                            ));
+                        }
                     }
                 }
             }
-            h.divides((key::HEADS, sizes.heads), (key::KV_HEADS, kv_heads))?;
+            h.divides(Refusal::LayerHeadGroups, (key::HEADS, sizes.heads), (key::KV_HEADS, kv_heads))?;
             if !head_dim.is_multiple_of(2) {
-                return Err(h.invalid(key::HEAD_DIM, "an even size"));
+                return Err(FrontendError::KeyValue {
+                    refusal: Refusal::LayerOddHead,
+                    file: h.file.clone(),
+                    key: format!("{} of layer {index}", h.spelling(key::HEAD_DIM)),
+                    expected: "an even size".to_owned(),
+                    found: head_dim.to_string(),
+                });
             }
             Ok(LayerSizes {
                 sliding: sliding_here,
@@ -210,11 +221,13 @@ fn kv_heads_of(h: &Hparams) -> Result<usize, FrontendError> {
 
 /// The keys of one layer in `per_layer_config`.
 fn layer_overrides(h: &Hparams, overrides: &Value, layer: usize) -> Result<Vec<(String, Value)>, FrontendError> {
-    let object = overrides.as_object().ok_or_else(|| h.invalid(PER_LAYER_CONFIG, "an object of layers"))?;
+    let object = overrides
+        .as_object()
+        .ok_or_else(|| h.invalid(Refusal::LayersObject, PER_LAYER_CONFIG, "an object of layers"))?;
     match object.get(&layer.to_string()) {
         None => Ok(Vec::new()),
         Some(Value::Object(keys)) => Ok(keys.iter().map(|(key, value)| (key.clone(), value.clone())).collect()),
-        Some(_) => Err(h.invalid(PER_LAYER_CONFIG, "an object for each layer")),
+        Some(_) => Err(h.invalid(Refusal::LayerObject, PER_LAYER_CONFIG, "an object for each layer")),
     }
 }
 
@@ -228,7 +241,11 @@ fn embed(loaded: &Loaded, common: &Common) -> Result<Block, FrontendError> {
     if let Some(width) = common.per_layer {
         let rows = loaded.tensors.rows("per_layer_token_embd")?;
         if rows < sizes.vocab {
-            return Err(loaded.hparams.invalid(TABLE_ROWS, format!("at least the vocabulary's {}", sizes.vocab)));
+            return Err(loaded.hparams.invalid(
+                Refusal::TableRows,
+                TABLE_ROWS,
+                format!("at least the vocabulary's {}", sizes.vocab),
+            ));
         }
         let all = sizes.layers * width;
         let looked_up = b.embedding("per_layer_embedding", "per_layer_token_embd", rows, all, (width as f32).sqrt());
@@ -304,19 +321,20 @@ fn attention(
     b.linear("attn_out", "attn_output", attn, hidden, common.bias)
 }
 
-/// Passes over the keys' and values' weights of layers that read other layers' caches, with a note.
+/// Passes over the keys' and values' weights of layers that read other layers' caches, with a warning.
 fn ignore_shared(loaded: &Loaded, layers: &[LayerSizes]) {
-    let mut count = 0;
+    let (mut first, mut count) = (None, 0);
     for (index, _) in layers.iter().enumerate().filter(|(index, layer)| layer.cache_of != *index) {
         for role in ["attn_k", "attn_v", "attn_k_norm", "attn_v_norm"] {
             if loaded.tensors.has(role, Some(index)) {
                 let name = loaded.tensors.name(role, Some(index));
                 loaded.tensors.ignore(|tensor| tensor == name);
+                first.get_or_insert(name);
                 count += 1;
             }
         }
     }
-    if count > 0 {
-        loaded.note(format!("keys and values of layers that read other layers' caches (tensors: {count})"));
+    if let Some(first) = first {
+        loaded.warn(Warning::SharedCache { file: loaded.tensors.file.clone(), first, tensors: count });
     }
 }

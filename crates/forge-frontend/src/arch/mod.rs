@@ -12,9 +12,11 @@ mod qwen2;
 mod qwen3;
 mod smollm3;
 
-use crate::FrontendError;
+use serde_json::Value;
+
 use crate::graph::Graph;
-use crate::source::{Dialect, Loaded, Role};
+use crate::source::{Dialect, Hparams, Key, Loaded, Role, integer};
+use crate::{FrontendError, Refusal};
 
 /// A family of architectures that one builder covers.
 pub(crate) struct Family {
@@ -63,9 +65,43 @@ const NOT_BUILT: &[(&[&str], &str)] = &[
             "olmoe",
             "granitemoe",
         ],
-        "mixtures of experts are not built",
+        NO_MIXTURES,
     ),
 ];
+
+/// Keys that count the experts of a mixture, under every name they have had.
+const EXPERTS: [Key; 5] = [
+    Key::new("expert_count", "num_experts"),
+    Key::new("", "num_local_experts"),
+    Key::new("", "n_routed_experts"),
+    Key::new("", "moe_num_experts"),
+    Key::new("", "enable_moe_block"),
+];
+const NO_MIXTURES: &str = "mixtures of experts are not built";
+
+/// Refuses mixtures, whatever their architecture is called.
+fn refuse_experts(h: &Hparams) -> Result<(), FrontendError> {
+    let counts = |value: &Value| value.as_bool() == Some(true) || integer(value).is_some_and(|count| count > 0);
+    match EXPERTS.into_iter().find(|&key| h.get(key).is_some_and(counts)) {
+        Some(key) => Err(h.unsupported(Refusal::Experts, key, NO_MIXTURES)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses the weights of experts, which a configuration may tell nothing of.
+fn refuse_expert_weights(loaded: &Loaded) -> Result<(), FrontendError> {
+    const PARTS: [&str; 4] = [".experts.", ".switch_mlp.", "_exps.", ".block_sparse_moe."];
+    match loaded.tensors.entries.iter().find(|(name, _)| PARTS.iter().any(|part| name.contains(part))) {
+        Some((name, entry)) => Err(FrontendError::UnsupportedFeature {
+            refusal: Refusal::ExpertWeights,
+            file: entry.file.clone(),
+            key: format!("tensor {name}"),
+            found: entry.stored_name(),
+            reason: NO_MIXTURES.to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
 
 /// The names of the supported architectures in a dialect, sorted.
 fn supported(dialect: Dialect) -> Vec<&'static str> {
@@ -81,15 +117,17 @@ fn supported(dialect: Dialect) -> Vec<&'static str> {
 /// The family of an architecture's name.
 ///
 /// # Errors
-/// An unknown name, with those that are known.
-pub(crate) fn family(dialect: Dialect, file: &str, architecture: &str) -> Result<&'static Family, FrontendError> {
+/// An unknown name, with those that are known, or a mixture of experts.
+pub(crate) fn family(h: &Hparams, architecture: &str) -> Result<&'static Family, FrontendError> {
+    let (dialect, file) = (h.dialect, &h.file);
     let names = |family: &&Family| match dialect {
         Dialect::Gguf => family.gguf.contains(&architecture),
         Dialect::HuggingFace => family.hf.iter().any(|(name, _)| *name == architecture),
     };
     if let Some((_, reason)) = NOT_BUILT.iter().find(|(names, _)| names.contains(&architecture)) {
         return Err(FrontendError::UnsupportedFeature {
-            file: file.to_owned(),
+            refusal: Refusal::NotBuilt,
+            file: file.clone(),
             key: match dialect {
                 Dialect::Gguf => "general.architecture",
                 Dialect::HuggingFace => "model_type",
@@ -99,8 +137,9 @@ pub(crate) fn family(dialect: Dialect, file: &str, architecture: &str) -> Result
             reason: (*reason).to_owned(),
         });
     }
+    refuse_experts(h)?;
     FAMILIES.iter().find(names).ok_or_else(|| FrontendError::UnknownArchitecture {
-        file: file.to_owned(),
+        file: file.clone(),
         found: architecture.to_owned(),
         supported: supported(dialect).join(", "),
     })
@@ -113,6 +152,7 @@ pub(crate) fn build(loaded: &mut Loaded, family: &Family) -> Result<Graph, Front
         let defaults = family.hf.iter().find(|(name, _)| *name == loaded.architecture).map_or("{}", |(_, json)| json);
         loaded.hparams.fill_in(defaults);
     }
+    refuse_expert_weights(loaded)?;
     let graph = (family.build)(loaded)?;
     loaded.tensors.ignore(is_without_effect);
     loaded.ignore_other_towers();

@@ -4,6 +4,7 @@ use super::Family;
 use super::builder::GraphBuilder;
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
 use crate::FrontendError;
+use crate::Warning;
 use crate::graph::{Activation, Attention, Graph, RopePairing};
 use crate::source::{Loaded, Part, RopeLayers, key};
 
@@ -24,11 +25,7 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
     let window = h.window()?;
     let rope = loaded.rope(sizes.head_dim, RopePairing::Halves, RopeLayers::All)?;
     if let Some(long) = &rope.long {
-        loaded.note(format!(
-            "longrope's factors for long texts, unless --context asks for more than {} tokens (up to {}): all texts then use \
-             them",
-            long.above, sizes.context
-        ));
+        loaded.warn(Warning::LongFactors { file: h.file.clone(), above: long.above, context: sizes.context });
     }
     let spec = AttentionSpec {
         heads: sizes.heads,

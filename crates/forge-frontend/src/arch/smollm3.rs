@@ -5,9 +5,9 @@ use serde_json::Value;
 use super::Family;
 use super::builder::GraphBuilder;
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
-use crate::FrontendError;
 use crate::graph::{Activation, Attention, Graph, RopePairing};
-use crate::source::{Key, Loaded, RopeLayers, key};
+use crate::source::{Key, Loaded, RopeLayers, integer, key};
+use crate::{FrontendError, Refusal};
 
 pub(super) const FAMILY: Family = Family {
     gguf: &["smollm3"],
@@ -28,7 +28,7 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
     let sizes = Sizes::read(loaded)?;
     let activation = dense::activation(h, key::ACTIVATION, Activation::Silu)?;
     if h.opt_bool(USE_WINDOW)? == Some(true) {
-        return Err(h.unsupported(USE_WINDOW, "SmolLM3 layers see the whole context"));
+        return Err(h.unsupported(Refusal::SmolWindows, USE_WINDOW, "SmolLM3 layers see the whole context"));
     }
     let rotates = rotating_layers(loaded, sizes.layers)?;
     // The converter reorders q and k as it does Llama's.
@@ -61,12 +61,15 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
 fn rotating_layers(loaded: &Loaded, layers: usize) -> Result<Vec<bool>, FrontendError> {
     const INTERVAL: Key = Key::new("", "no_rope_layer_interval");
     let h = &loaded.hparams;
-    let flag = |value: &Value| value.as_u64().or(value.as_bool().map(u64::from)).map(|flag| flag != 0);
+    let flag = |value: &Value| integer(value).or(value.as_bool().map(i64::from)).map(|flag| flag != 0);
     match h.get(ROPE_LAYERS) {
-        Some(Value::Array(flags)) if flags.len() == layers => {
-            flags.iter().map(|value| flag(value).ok_or_else(|| h.invalid(ROPE_LAYERS, "an array of 0 and 1"))).collect()
-        }
-        Some(_) => Err(h.invalid(ROPE_LAYERS, format!("an array of {layers}, one per layer"))),
+        Some(Value::Array(flags)) if flags.len() == layers => flags
+            .iter()
+            .map(|value| {
+                flag(value).ok_or_else(|| h.invalid(Refusal::RotatingFlag, ROPE_LAYERS, "an array of 0 and 1"))
+            })
+            .collect(),
+        Some(_) => Err(h.invalid(Refusal::RotatingLayers, ROPE_LAYERS, format!("an array of {layers}, one per layer"))),
         None => {
             let interval = h.opt_usize(INTERVAL)?.unwrap_or(4);
             Ok((0..layers).map(|layer| !(layer + 1).is_multiple_of(interval)).collect())

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::source::unsigned;
+
 /// Added tokens that end a turn in one chat format or another, whatever the metadata says.
 const END_OF_TURN: &[&str] = &[
     "<|eot_id|>",
@@ -26,10 +28,9 @@ pub(super) fn ends_turn(text: &str) -> bool {
 
 /// Adds a JSON id or list of ids.
 pub(super) fn add_ids(ids: &mut BTreeSet<u32>, value: Option<&Value>) {
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
     match value {
-        Some(Value::Array(items)) => ids.extend(items.iter().filter_map(id)),
-        Some(value) => ids.extend(id(value)),
+        Some(Value::Array(items)) => ids.extend(items.iter().filter_map(unsigned)),
+        Some(value) => ids.extend(unsigned(value)),
         None => {}
     }
 }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::chat_template::Templates;
 use super::pre_tokenizers::pre_tokenizer;
 use super::processor::Affixes;
+use super::spm::Surroundings;
 use super::vocabulary::{Token, TokenType};
 use super::{Assets, GenerationConfig, SpecialTokens, bpe, end_tokens, spm};
-use crate::FrontendError;
 use crate::checkpoint::{GgufFile, MetaArray, MetaValue};
+use crate::{FrontendError, Refusal};
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
@@ -16,44 +19,57 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const SCORES: &str = "tokenizer.ggml.scores";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const MERGES: &str = "tokenizer.ggml.merges";
+const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
+const PADDING: &str = "tokenizer.ggml.padding_token_id";
 const TEMPLATE: &str = "tokenizer.chat_template";
 
 /// See [`Assets::from_gguf`].
 pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
     let reader = Reader { gguf, file: gguf.files()[0].name() };
     let tokens = reader.tokens()?;
-    let model = reader.text(MODEL)?.ok_or_else(|| reader.missing(MODEL))?;
+    let model = reader.text(MODEL)?.ok_or_else(|| reader.missing(Refusal::NoTokenizerName, MODEL))?;
     let pre = match model {
         "llama" | "gemma4" => None,
         "gpt2" => {
-            let name = reader.text(PRE)?.ok_or_else(|| reader.missing(PRE))?;
-            let known = pre_tokenizer(name)
-                .ok_or_else(|| reader.error(PRE, format!("the pre-tokenizer {name:?} is not supported")))?;
+            let name = reader.text(PRE)?.ok_or_else(|| reader.missing(Refusal::NoPreTokenizer, PRE))?;
+            let known = pre_tokenizer(name).ok_or_else(|| {
+                reader.error(Refusal::PreTokenizer, PRE, format!("the pre-tokenizer {name:?} is not supported"))
+            })?;
             Some(known)
         }
         other => {
-            return Err(reader
-                .error(MODEL, format!("the tokenizer {other:?} is not supported; supported: gemma4, gpt2, llama")));
+            return Err(reader.error(
+                Refusal::TokenizerName,
+                MODEL,
+                format!("the tokenizer {other:?} is not supported; supported: gemma4, gpt2, llama"),
+            ));
         }
     };
     let special = |key: &str| reader.token_id(key, tokens.len());
     let bos = special("tokenizer.ggml.bos_token_id")?;
     let eos = special("tokenizer.ggml.eos_token_id")?;
     let with_text = |id: Option<u32>| id.map(|id| (tokens[id as usize].text.clone(), id));
-    let add_bos = reader.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(pre.is_none_or(|pre| pre.add_bos));
+    let said = reader.flag("tokenizer.ggml.add_bos_token")?;
+    // llama.cpp overrules the key for Gemma 4, whose first GGUFs had it wrong.
+    let add_bos = model == "gemma4" || said.unwrap_or(pre.is_none_or(|pre| pre.add_bos));
     let add_eos = reader.flag("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
     let affixes = Affixes { bos: with_text(bos).filter(|_| add_bos), eos: with_text(eos).filter(|_| add_eos) };
-    let tokenizer = match pre {
+    let mut tokenizer = match pre {
         Some(pre) => bpe::byte_level_bpe(&tokens, &reader.merges()?, &pre, &affixes),
         None if model == "gemma4" => {
             let add_space = reader.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(false);
-            spm::with_merges(&tokens, &reader.merges()?, add_space, &affixes)
+            spm::with_merges(&tokens, &reader.merges()?, Surroundings::of_llama_cpp(add_space), &affixes)
         }
         None => {
             let add_space = reader.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-            spm::sentencepiece_bpe(&tokens, add_space, &affixes).map_err(|reason| reader.error(TOKENS, reason))?
+            spm::sentencepiece_bpe(&tokens, Surroundings::of_llama_cpp(add_space), &affixes)
+                .map_err(|reason| reader.error(Refusal::Pieces, TOKENS, reason))?
         }
     };
+
+    if reader.role_tokens_strip(model)? {
+        strip_after_role_tokens(&mut tokenizer);
+    }
 
     let mut end_tokens: BTreeSet<u32> = eos.into_iter().collect();
     for key in ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
@@ -65,7 +81,11 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
     end_tokens.extend(added.filter(|(_, token)| end_tokens::ends_turn(&token.text)).map(|(id, _)| id as u32));
 
     let templates = reader.templates()?;
-    let text = |key: &str| Ok::<_, FrontendError>(with_text(special(key)?).map(|(text, _)| text));
+    // No text becomes these: llama.cpp passes over ids that the vocabulary lacks.
+    let text = |key: &str| {
+        let token = reader.id(key)?.and_then(|id| tokens.get(id as usize));
+        Ok::<_, FrontendError>(token.map(|token| token.text.clone()))
+    };
     Ok(Assets {
         tokenizer_json: super::to_json(&tokenizer),
         chat_template: templates.default,
@@ -82,12 +102,31 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
             min_p: reader.number("general.sampling.min_p")?,
             repeat_penalty: reader.number("general.sampling.penalty_repeat")?,
             do_sample: None,
-            special: SpecialTokens {
-                unk_token: text("tokenizer.ggml.unknown_token_id")?,
-                pad_token: text("tokenizer.ggml.padding_token_id")?,
-            },
+            special: SpecialTokens { unk_token: text(UNKNOWN)?, pad_token: text(PADDING)? },
         },
     })
+}
+
+/// Added tokens of Phi-3 that keep the white space after them.
+const KEEP_SPACE: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
+
+/// Marks the added tokens that drop the white space after them, as Phi-3's tokenizer.json does and llama.cpp
+/// (llama-vocab.cpp, "Handle per token attributes").
+fn strip_after_role_tokens(tokenizer: &mut Value) {
+    for token in tokenizer.get_mut("added_tokens").and_then(Value::as_array_mut).into_iter().flatten() {
+        let keeps = token.get("content").and_then(Value::as_str).is_some_and(|text| KEEP_SPACE.contains(&text));
+        if let Value::Object(token) = token {
+            token.insert("rstrip".to_owned(), Value::from(!keeps));
+        }
+    }
+}
+
+/// Keys of ids that the vocabulary does not have, with those ids, where they are passed over.
+pub(crate) fn unknown_ids(gguf: &GgufFile) -> Vec<(&'static str, u32)> {
+    let reader = Reader { gguf, file: String::new() };
+    let vocab = gguf.metadata(TOKENS).and_then(MetaValue::as_array).map_or(0, MetaArray::len);
+    let id = |key| reader.id(key).ok().flatten().filter(|&id| id as usize >= vocab).map(|id| (key, id));
+    [UNKNOWN, PADDING].into_iter().filter_map(id).collect()
 }
 
 /// Typed access to the metadata.
@@ -97,17 +136,17 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn error(&self, key: &str, reason: String) -> FrontendError {
-        FrontendError::Tokenizer { file: self.file.clone(), key: key.to_owned(), reason }
+    fn error(&self, refusal: Refusal, key: &str, reason: String) -> FrontendError {
+        FrontendError::Tokenizer { refusal, file: self.file.clone(), key: key.to_owned(), reason }
     }
 
-    fn missing(&self, key: &str) -> FrontendError {
-        FrontendError::MissingKey { file: self.file.clone(), key: key.to_owned() }
+    fn missing(&self, refusal: Refusal, key: &str) -> FrontendError {
+        FrontendError::MissingKey { refusal, file: self.file.clone(), key: key.to_owned() }
     }
 
-    fn wrong(&self, key: &str, expected: &str) -> FrontendError {
+    fn wrong(&self, refusal: Refusal, key: &str, expected: &str) -> FrontendError {
         let found = self.gguf.metadata(key).map_or("nothing", MetaValue::type_name);
-        self.error(key, format!("expected {expected}, found {found}"))
+        self.error(refusal, key, format!("expected {expected}, found {found}"))
     }
 
     fn typed<T>(
@@ -117,7 +156,7 @@ impl<'a> Reader<'a> {
         read: impl Fn(&'a MetaValue) -> Option<T>,
     ) -> Result<Option<T>, FrontendError> {
         let Some(value) = self.gguf.metadata(key) else { return Ok(None) };
-        read(value).map(Some).ok_or_else(|| self.wrong(key, expected))
+        read(value).map(Some).ok_or_else(|| self.wrong(Refusal::TokenizerValue, key, expected))
     }
 
     fn text(&self, key: &str) -> Result<Option<&'a str>, FrontendError> {
@@ -136,24 +175,38 @@ impl<'a> Reader<'a> {
         self.typed(key, "a 32-bit integer", |value| value.as_u64().and_then(|number| u32::try_from(number).ok()))
     }
 
-    /// The id of a special token. An id beyond the vocabulary is an error, but for the all-ones that mean none.
+    /// An integer of any width, -1 (also as all ones) for none.
+    fn id(&self, key: &str) -> Result<Option<u32>, FrontendError> {
+        let none = |value: &&MetaValue| {
+            value.as_i64() == Some(-1) || [u64::from(u32::MAX), u64::MAX].map(Some).contains(&value.as_u64())
+        };
+        if self.gguf.metadata(key).as_ref().is_some_and(none) {
+            return Ok(None);
+        }
+        self.integer(key)
+    }
+
+    /// The id of a special token. An id beyond the vocabulary is an error.
     fn token_id(&self, key: &str, vocab: usize) -> Result<Option<u32>, FrontendError> {
-        match self.integer(key)? {
-            None | Some(u32::MAX) => Ok(None),
+        match self.id(key)? {
+            None => Ok(None),
             Some(id) if (id as usize) < vocab => Ok(Some(id)),
-            Some(id) => Err(self.error(key, format!("expected an id below {vocab}, found {id}"))),
+            Some(id) => {
+                Err(self.error(Refusal::SpecialToken, key, format!("expected an id below {vocab}, found {id}")))
+            }
         }
     }
 
     fn strings(&self, key: &str) -> Result<Vec<&'a str>, FrontendError> {
         let items = match self.gguf.metadata(key) {
-            None => return Err(self.missing(key)),
+            None => return Err(self.missing(Refusal::NoStrings, key)),
             Some(MetaValue::Array(MetaArray::Strings(items))) => items,
-            Some(_) => return Err(self.wrong(key, "an array of strings")),
+            Some(_) => return Err(self.wrong(Refusal::Strings, key, "an array of strings")),
         };
         let text = |(index, item): (usize, &'a Vec<u8>)| {
-            std::str::from_utf8(item)
-                .map_err(|_| self.error(key, format!("item {index} is not UTF-8: \"{}\"", item.escape_ascii())))
+            std::str::from_utf8(item).map_err(|_| {
+                self.error(Refusal::StringText, key, format!("item {index} is not UTF-8: \"{}\"", item.escape_ascii()))
+            })
         };
         items.iter().enumerate().map(text).collect()
     }
@@ -166,39 +219,45 @@ impl<'a> Reader<'a> {
         read: impl Fn(&MetaArray) -> Option<Vec<T>>,
     ) -> Result<Option<Vec<T>>, FrontendError> {
         let Some(value) = self.gguf.metadata(key) else { return Ok(None) };
-        let items = value.as_array().and_then(read).ok_or_else(|| self.wrong(key, "an array of numbers"))?;
+        let items =
+            value.as_array().and_then(read).ok_or_else(|| self.wrong(Refusal::Numbers, key, "an array of numbers"))?;
         if items.len() != vocab {
-            return Err(self.error(key, format!("expected {vocab} items, as many as tokens, found {}", items.len())));
+            return Err(self.error(
+                Refusal::NumberCount,
+                key,
+                format!("expected {vocab} items, as many as tokens, found {}", items.len()),
+            ));
         }
         Ok(Some(items))
     }
 
     fn tokens(&self) -> Result<Vec<Token>, FrontendError> {
         let texts = self.strings(TOKENS)?;
-        let scores = self.parallel(SCORES, texts.len(), |array| match array {
-            MetaArray::F32(items) => Some(items.clone()),
-            _ => None,
-        })?;
-        let kinds = self.parallel(TYPES, texts.len(), |array| match array {
-            MetaArray::I32(items) => Some(items.clone()),
-            MetaArray::U32(items) => Some(items.iter().map(|&kind| kind as i32).collect()),
-            _ => None,
-        })?;
+        let scores = self.parallel(SCORES, texts.len(), MetaArray::as_f64s)?;
+        let kinds = self.parallel(TYPES, texts.len(), MetaArray::as_i64s)?;
         let token = |(id, text): (usize, &str)| Token {
             text: text.to_owned(),
-            kind: kinds.as_ref().map_or(TokenType::Normal, |kinds| TokenType::from_id(kinds[id].into())),
-            score: scores.as_ref().map_or(0.0, |scores| scores[id]),
+            kind: kinds.as_ref().map_or(TokenType::Normal, |kinds| TokenType::from_id(kinds[id])),
+            score: scores.as_ref().map_or(0.0, |scores| scores[id] as f32),
         };
         Ok(texts.into_iter().enumerate().map(token).collect())
     }
 
     fn merges(&self) -> Result<Vec<(&'a str, &'a str)>, FrontendError> {
         let pair = |(index, merge): (usize, &'a str)| {
-            merge
-                .split_once(' ')
-                .ok_or_else(|| self.error(MERGES, format!("item {index}: expected two pieces, found {merge:?}")))
+            merge.split_once(' ').ok_or_else(|| {
+                self.error(Refusal::Merge, MERGES, format!("item {index}: expected two pieces, found {merge:?}"))
+            })
         };
         self.strings(MERGES)?.into_iter().enumerate().map(pair).collect()
+    }
+
+    /// Whether tokens drop the white space after them. No key says so: llama.cpp goes by the model's name, which the
+    /// publisher chose; the Phi-3 architecture with a SentencePiece vocabulary is Phi-3 or 3.5 by any name.
+    fn role_tokens_strip(&self, model: &str) -> Result<bool, FrontendError> {
+        let name = self.text("general.name")?.unwrap_or_default().to_ascii_lowercase();
+        let architecture = self.text("general.architecture")?;
+        Ok(name.contains("phi-3") || name.contains("phi3") || (architecture == Some("phi3") && model == "llama"))
     }
 
     fn templates(&self) -> Result<Templates, FrontendError> {

@@ -1,9 +1,12 @@
 //! What a program around the model needs besides weights: tokenizer, chat template, generation defaults.
 
 mod bpe;
+mod charsmap;
 mod chat_template;
+mod defaults;
 mod end_tokens;
 mod folder;
+mod folder_tokenizer;
 mod generation;
 mod gguf;
 mod pre_tokenizers;
@@ -17,6 +20,8 @@ use std::path::Path;
 use crate::FrontendError;
 use crate::checkpoint::GgufFile;
 use crate::source::text_config;
+
+pub(crate) use gguf::unknown_ids;
 
 pub use generation::{GenerationConfig, SpecialTokens};
 

@@ -38,6 +38,10 @@ pub(super) fn added(processor: &Value) -> (Vec<String>, Vec<String>) {
     let (mut before, mut after) = (Vec::new(), Vec::new());
     let nested = processor.get("processors").and_then(Value::as_array).into_iter().flatten();
     for processor in nested.chain([processor]) {
+        // BERT's and RoBERTa's processors name the two tokens.
+        for (key, texts) in [("cls", &mut before), ("sep", &mut after)] {
+            texts.extend(processor.pointer(&format!("/{key}/0")).and_then(Value::as_str).map(str::to_owned));
+        }
         let mut seen_text = false;
         for part in processor.get("single").and_then(Value::as_array).into_iter().flatten() {
             if part.get("Sequence").is_some() {

@@ -12,7 +12,7 @@ use super::processor::{Affixes, template_processing};
 use super::vocabulary::{Token, TokenType, added_tokens, vocab_object};
 
 /// What SentencePiece writes for a space.
-const SPACE: &str = "\u{2581}";
+pub(super) const SPACE: &str = "\u{2581}";
 /// Longest piece that merges make, in bytes: SentencePiece's trainer allows 512 characters. Longer ones are user-defined and
 /// found in a text before merges.
 const LONGEST_PIECE: usize = 2048;
@@ -21,49 +21,79 @@ const MERGE_BYTES: usize = 64;
 /// Bytes of merges that the smallest vocabulary may have.
 const LEAST_MERGE_BYTES: usize = 1 << 20;
 
-/// The tokenizer.json of a SentencePiece BPE vocabulary. `add_space_prefix`: a text begins with a space of its own.
+/// What happens to a text around the model, as parts of a tokenizer.json.
+pub(super) struct Surroundings {
+    pub normalizer: Value,
+    pub pre_tokenizer: Value,
+    pub decoders: Vec<Value>,
+    /// User-defined pieces are cut out by `pre_tokenizer`, not found before everything else as added tokens are.
+    pub user_defined_apart: bool,
+}
+
+impl Surroundings {
+    /// As llama.cpp has it: what is between added tokens begins with a space of its own where `add_space_prefix` says so.
+    pub fn of_llama_cpp(add_space_prefix: bool) -> Self {
+        let replace = replace(" ", SPACE);
+        let normalizer = if add_space_prefix {
+            json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SPACE}, replace]})
+        } else {
+            replace
+        };
+        let decoders = decoders(usize::from(add_space_prefix));
+        Self { normalizer, pre_tokenizer: Value::Null, decoders, user_defined_apart: false }
+    }
+}
+
+/// A `Replace` of one string by another.
+pub(super) fn replace(from: &str, to: &str) -> Value {
+    json!({"type": "Replace", "pattern": {"String": from}, "content": to})
+}
+
+/// The decoders of a SentencePiece vocabulary; up to `strip` spaces go from the beginning of a text.
+pub(super) fn decoders(strip: usize) -> Vec<Value> {
+    let mut decoders = vec![replace(SPACE, " "), json!({"type": "ByteFallback"}), json!({"type": "Fuse"})];
+    if strip > 0 {
+        decoders.push(json!({"type": "Strip", "content": " ", "start": strip, "stop": 0}));
+    }
+    decoders
+}
+
+/// The tokenizer.json of a SentencePiece BPE vocabulary.
 ///
 /// # Errors
 /// What is wrong with the vocabulary.
-pub(super) fn sentencepiece_bpe(tokens: &[Token], add_space_prefix: bool, affixes: &Affixes) -> Result<Value, String> {
-    Ok(with_merges(tokens, &merges(tokens)?, add_space_prefix, affixes))
+pub(super) fn sentencepiece_bpe(
+    tokens: &[Token],
+    surroundings: Surroundings,
+    affixes: &Affixes,
+) -> Result<Value, String> {
+    Ok(with_merges(tokens, &merges(tokens)?, surroundings, affixes))
 }
 
 /// The same where the merges are known, in order of priority.
 pub(super) fn with_merges(
     tokens: &[Token],
     merges: &[(&str, &str)],
-    add_space_prefix: bool,
+    surroundings: Surroundings,
     affixes: &Affixes,
 ) -> Value {
-    let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
-    let normalizer = if add_space_prefix {
-        json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SPACE}, replace]})
-    } else {
-        replace
-    };
-    let mut decoders = vec![
-        json!({"type": "Replace", "pattern": {"String": SPACE}, "content": " "}),
-        json!({"type": "ByteFallback"}),
-        json!({"type": "Fuse"}),
-    ];
-    if add_space_prefix {
-        decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
-    }
     let byte_fallback = tokens.iter().any(|token| token.kind == TokenType::Byte);
     let unknown = tokens.iter().find(|token| token.kind == TokenType::Unknown);
     let unknown = unknown.or_else(|| tokens.iter().find(|token| token.text == "<unk>"));
-    let is_added =
-        |token: &Token| matches!(token.kind, TokenType::Control | TokenType::UserDefined | TokenType::Unknown);
+    let is_added = |token: &Token| match token.kind {
+        TokenType::Control | TokenType::Unknown => true,
+        TokenType::UserDefined => !surroundings.user_defined_apart,
+        TokenType::Normal | TokenType::Unused | TokenType::Byte => false,
+    };
     json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
         "added_tokens": added_tokens(tokens, is_added),
-        "normalizer": normalizer,
-        "pre_tokenizer": null,
+        "normalizer": surroundings.normalizer,
+        "pre_tokenizer": surroundings.pre_tokenizer,
         "post_processor": template_processing(affixes),
-        "decoder": {"type": "Sequence", "decoders": decoders},
+        "decoder": {"type": "Sequence", "decoders": surroundings.decoders},
         "model": {
             "type": "BPE",
             "dropout": null,
@@ -72,7 +102,9 @@ pub(super) fn with_merges(
             "end_of_word_suffix": null,
             "fuse_unk": true,
             "byte_fallback": byte_fallback,
-            "ignore_merges": false,
+            // A user-defined piece that was cut out is a token, whether or not merges lead to it. So is the written name of a
+            // byte piece between two of them, which SentencePiece would spell; no text is known to have that.
+            "ignore_merges": surroundings.user_defined_apart,
             "vocab": vocab_object(tokens),
             "merges": merges,
         },
@@ -192,7 +224,8 @@ mod tests {
     }
 
     fn check(tokens: &[Token], texts: impl Iterator<Item = String>) {
-        let json = sentencepiece_bpe(tokens, false, &Affixes::default()).expect("a vocabulary");
+        let json =
+            sentencepiece_bpe(tokens, Surroundings::of_llama_cpp(false), &Affixes::default()).expect("a vocabulary");
         let tokenizer = Tokenizer::from_bytes(json.to_string()).expect("a tokenizer");
         for text in texts {
             let found = tokenizer.encode(text.as_str(), false).expect("encodes").get_tokens().to_vec();

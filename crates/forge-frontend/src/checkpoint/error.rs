@@ -31,8 +31,34 @@ pub enum CheckpointError {
         /// The file's length.
         found: u64,
     },
-    /// A link that leads out of the model folder, to a file that the checkpoint's author has not written.
-    #[error("{}: a link out of the model folder, to {}", path.display(), target.display())]
+    /// A link that leads to nothing.
+    #[error("{}: expected a file, found a link to {}, which is not there", path.display(), target.display())]
+    BrokenLink {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// A few lines in place of a file that Git has not fetched.
+    #[error("{}: expected the file itself, found a Git LFS pointer to it (`git lfs pull` fetches it)", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The text of a link in place of the file that it leads to.
+    #[error("{}: expected the file itself, found the text of a link to {}: make it a link, or copy the file", path.display(), target.display())]
+    LinkText {
+        /// The file.
+        path: PathBuf,
+        /// Where it would lead.
+        target: PathBuf,
+    },
+    /// A link that leads out of the model folder, to a file that is not of the kind that its name says.
+    #[error(
+        "{}: a link out of the model folder, to {}, whose content is not that of such a file",
+        path.display(),
+        target.display()
+    )]
     Outside {
         /// The link.
         path: PathBuf,
@@ -313,10 +339,30 @@ pub enum CheckpointError {
         /// The tensor.
         tensor: String,
     },
-    /// A folder without safetensors files.
-    #[error("{}: expected model.safetensors or model.safetensors.index.json, found neither", path.display())]
+    /// A shard that an index or its siblings' names speak of.
+    #[error("{}: expected {expected}, found no such file", path.display())]
+    ShardMissing {
+        /// The shard.
+        path: PathBuf,
+        /// What it is: `shard 2 of 3`, `a shard of model.safetensors.index.json`.
+        expected: String,
+    },
+    /// Shards of two sets in one folder, and no index that says which to take.
+    #[error("{}: expected the shards of one model, found {first} and {second}", path.display())]
+    TwoSets {
+        /// The folder.
+        path: PathBuf,
+        /// A shard of one set.
+        first: String,
+        /// A shard of another.
+        second: String,
+    },
+    /// A folder without weights that can be read.
+    #[error("{}: expected model.safetensors or model-*.safetensors, found {found}", path.display())]
     NoWeights {
         /// The folder.
         path: PathBuf,
+        /// What is there instead.
+        found: String,
     },
 }

@@ -1,13 +1,13 @@
 //! A checkpoint file mapped into memory.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::Mmap;
 
-use super::CheckpointError;
+use super::{CheckpointError, kind};
 
 /// A file and its mapping; clones share the mapping.
 #[derive(Clone, Debug)]
@@ -22,17 +22,21 @@ impl MappedFile {
     /// Maps a file for reading.
     ///
     /// # Errors
-    /// The file cannot be opened or mapped, or is no regular file.
+    /// The file cannot be opened or mapped, is no regular file, or stands for one that was not fetched.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let io = |source| CheckpointError::Io { path: path.to_owned(), source };
         // Asked before opening: to open a pipe is to wait for its writer.
-        if !fs::metadata(path).map_err(io)?.is_file() {
+        let meta = fs::metadata(path).map_err(|source| broken_link(path, &source).unwrap_or_else(|| io(source)))?;
+        if !meta.is_file() {
             return Err(CheckpointError::NotAFile { path: path.to_owned() });
         }
         let file = File::open(path).map_err(io)?;
         // SAFETY: the map is read-only; a checkpoint is not changed while it is read, and a program that did so would
         // change bytes whose values nothing relies on for memory safety once the header is parsed.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        if let Some(error) = stand_in(path, &map) {
+            return Err(error);
+        }
         Ok(Self { path: path.to_owned(), map: Arc::new(map) })
     }
 
@@ -47,32 +51,63 @@ impl MappedFile {
     }
 }
 
-/// The bytes of a small file of a model folder; `None` when there is none. Links may lead to other files of the folder, and
-/// out of a folder of the Hugging Face cache to that cache's blobs, where all of its files are.
+/// The bytes of a small file of a model folder; `None` when there is none.
+///
+/// Links are followed wherever they lead, as transformers and mlx-lm follow them: people keep models in caches and on other
+/// disks. But a checkpoint is also something that strangers write, and what is read here may be copied into a project. So
+/// what a link out of the folder leads to has to be what its name says ([`kind::is`]), unless both are of one model in the
+/// Hugging Face cache.
 ///
 /// # Errors
-/// The file cannot be read, is no regular file or longer than `limit`, or a link leads out of the folder.
+/// The file cannot be read, is no regular file or longer than `limit`, or a link leads nowhere or out of the folder to
+/// something else than its name says.
 pub(crate) fn read_in_folder(folder: &Path, name: &str, limit: u64) -> Result<Option<Vec<u8>>, CheckpointError> {
     let path = folder.join(name);
     let io = |source| CheckpointError::Io { path: path.clone(), source };
     let meta = match fs::metadata(&path) {
         Ok(meta) => meta,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return broken_link(&path, &error).map_or(Ok(None), Err);
+        }
         Err(source) => return Err(io(source)),
     };
     if !meta.is_file() {
         return Err(CheckpointError::NotAFile { path });
     }
-    let (target, root) = (fs::canonicalize(&path).map_err(io)?, fs::canonicalize(folder).map_err(io)?);
-    if !target.starts_with(&root) && !is_blob(&root, &target) {
-        return Err(CheckpointError::Outside { path, target });
-    }
     if meta.len() > limit {
         return Err(CheckpointError::TooLarge { path, limit, found: meta.len() });
     }
+    let (target, root) = (fs::canonicalize(&path).map_err(io)?, fs::canonicalize(folder).map_err(io)?);
     let mut bytes = Vec::new();
     File::open(&target).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(io)?;
+    if let Some(error) = stand_in(&path, &bytes) {
+        return Err(error);
+    }
+    if !target.starts_with(&root) && !is_blob(&root, &target) && !kind::is(name, &bytes) {
+        return Err(CheckpointError::Outside { path, target });
+    }
     Ok(Some(bytes))
+}
+
+/// The error about what Git leaves in place of a file: a pointer to a large one that it has not fetched (git-lfs,
+/// docs/spec.md), or the text of a link where it makes none (`core.symlinks`).
+fn stand_in(path: &Path, bytes: &[u8]) -> Option<CheckpointError> {
+    const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+    const LONGEST_PATH: usize = 4096;
+    if bytes.starts_with(POINTER) {
+        return Some(CheckpointError::LfsPointer { path: path.to_owned() });
+    }
+    let text = str::from_utf8(bytes).ok().filter(|text| (1..=LONGEST_PATH).contains(&text.len()))?;
+    let is_path =
+        text.contains('/') && !text.contains(|c: char| c.is_control() || c.is_whitespace() || "{}\"".contains(c));
+    let target = is_path.then(|| path.parent().map(|folder| folder.join(text))).flatten()?;
+    target.is_file().then(|| CheckpointError::LinkText { path: path.to_owned(), target: text.into() })
+}
+
+/// The error about a link that leads to nothing; `None` where there is no link, or something else is wrong with it.
+fn broken_link(path: &Path, error: &io::Error) -> Option<CheckpointError> {
+    let target = fs::read_link(path).ok().filter(|_| error.kind() == ErrorKind::NotFound)?;
+    Some(CheckpointError::BrokenLink { path: path.to_owned(), target })
 }
 
 /// Whether `target` is a blob of the model whose snapshot `folder` is: `models--x/blobs/..` and `models--x/snapshots/..`.
@@ -80,6 +115,17 @@ fn is_blob(folder: &Path, target: &Path) -> bool {
     let snapshots = folder.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "snapshots"));
     let blobs = snapshots.and_then(Path::parent).map(|model| model.join("blobs"));
     blobs.is_some_and(|blobs| target.parent() == Some(&blobs))
+}
+
+/// The names in a folder, sorted; those that are no text are left out.
+pub(super) fn names(folder: &Path) -> Result<Vec<String>, CheckpointError> {
+    let io = |source| CheckpointError::Io { path: folder.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io)? {
+        names.extend(entry.map_err(io)?.file_name().into_string());
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// The first two ranges of one file that share a byte. `ranges` are (start, end, index), in any order.

@@ -6,7 +6,9 @@
 mod error;
 mod file;
 mod gguf;
+mod kind;
 mod safetensors;
+mod shards;
 
 pub use error::CheckpointError;
 pub use file::MappedFile;

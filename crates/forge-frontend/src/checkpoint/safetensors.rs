@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::{Component, Path};
@@ -11,7 +13,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::file::{first_overlap, read_in_folder};
-use super::{CheckpointError, MappedFile};
+use super::{CheckpointError, MappedFile, shards};
+use crate::Warning;
+use crate::source::without_mark;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -99,40 +103,67 @@ pub struct StTensor {
 }
 
 /// The tensors of a model folder, from one file or several.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SafetensorsSet {
     files: Vec<MappedFile>,
     tensors: BTreeMap<String, StTensor>,
+    warnings: Vec<Warning>,
 }
 
 impl SafetensorsSet {
-    /// Maps the safetensors files of a folder: those that `model.safetensors.index.json` lists, else
-    /// `model.safetensors`.
+    /// Maps the safetensors files of a folder: `model.safetensors`, which counts before all others as it does for transformers,
+    /// else those that `model.safetensors.index.json` lists, else every `model*.safetensors` (or `weight*.safetensors`) as mlx-lm reads them.
     ///
     /// # Errors
-    /// Neither is there, an index leads out of the folder or promises what its files do not hold, or a file contradicts
-    /// itself.
+    /// There are none, a shard is missing, an index leads out of the folder or promises what its files do not hold, or a file
+    /// contradicts itself.
     pub fn open_dir(folder: &Path) -> Result<Self, CheckpointError> {
-        let path = folder.join(INDEX);
-        let Some(text) = read_in_folder(folder, INDEX, MAX_HEADER)? else {
-            let single = folder.join(SINGLE);
-            if !single.exists() {
-                return Err(CheckpointError::NoWeights { path: folder.to_owned() });
-            }
-            return Self::open_file(&single);
+        if fs::symlink_metadata(folder.join(SINGLE)).is_ok() {
+            return Self::open_single(folder);
+        }
+        if let Some(index) = Index::read(folder)? {
+            return Self::open_index(folder, &index.weight_map.0);
+        }
+        let mut set = Self::default();
+        for name in shards::find(folder)? {
+            set.add(&folder.join(name))?;
+        }
+        Ok(set)
+    }
+
+    /// The weights in one file, whatever lies beside it; where an index counts that file among several, all of those.
+    fn open_single(folder: &Path) -> Result<Self, CheckpointError> {
+        let index = match Index::read(folder) {
+            // It is not needed, so it may be damaged; but what leads out of the folder is not passed over.
+            Err(
+                CheckpointError::Json { .. } | CheckpointError::BrokenLink { .. } | CheckpointError::LfsPointer { .. },
+            ) => None,
+            index => index?,
         };
-        let index: Index =
-            serde_json::from_slice(&text).map_err(|source| CheckpointError::Json { path: path.clone(), source })?;
-        let weight_map = index.weight_map.0;
-        if let Some((tensor, found)) = weight_map.iter().find(|(_, shard)| !is_file_name(shard)) {
-            return Err(CheckpointError::ShardName { path, tensor: tensor.clone(), found: found.clone() });
+        let listed: BTreeSet<&String> = index.iter().flat_map(|index| index.weight_map.0.values()).collect();
+        if let (true, Some(index)) = (listed.iter().any(|name| *name == SINGLE), &index) {
+            return Self::open_index(folder, &index.weight_map.0);
         }
+        let mut set = Self::open_file(&folder.join(SINGLE))?;
+        let mut unused: Vec<String> = fs::metadata(folder.join(INDEX)).map(|_| INDEX.to_owned()).into_iter().collect();
+        unused.extend(shards::list(folder)?.into_iter().filter(|name| name != SINGLE));
+        if !unused.is_empty() {
+            set.warnings.push(Warning::OtherWeights { used: SINGLE.to_owned(), unused: unused.join(", ") });
+        }
+        Ok(set)
+    }
+
+    fn open_index(folder: &Path, weight_map: &BTreeMap<String, String>) -> Result<Self, CheckpointError> {
         let shards: BTreeSet<&str> = weight_map.values().map(String::as_str).collect();
-        let mut set = Self { files: Vec::new(), tensors: BTreeMap::new() };
+        let mut set = Self::default();
         for shard in &shards {
-            set.add(&folder.join(shard))?;
+            let path = folder.join(shard);
+            if fs::symlink_metadata(&path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+                return Err(CheckpointError::ShardMissing { path, expected: format!("a shard of {INDEX}") });
+            }
+            set.add(&path)?;
         }
-        for (tensor, shard) in &weight_map {
+        for (tensor, shard) in weight_map {
             let there = set.tensors.get(tensor).is_some_and(|t| set.files[t.file].name() == *shard);
             if !there {
                 return Err(CheckpointError::MissingTensor { path: folder.join(shard), tensor: tensor.clone() });
@@ -146,7 +177,7 @@ impl SafetensorsSet {
     /// # Errors
     /// The file cannot be mapped or contradicts itself.
     pub fn open_file(path: &Path) -> Result<Self, CheckpointError> {
-        let mut set = Self { files: Vec::new(), tensors: BTreeMap::new() };
+        let mut set = Self::default();
         set.add(path)?;
         Ok(set)
     }
@@ -175,6 +206,11 @@ impl SafetensorsSet {
     /// All tensors, by name.
     pub fn tensors(&self) -> &BTreeMap<String, StTensor> {
         &self.tensors
+    }
+
+    /// What the folder holds beside these files, or says of them otherwise.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// A tensor's bytes.
@@ -263,6 +299,22 @@ fn is_file_name(name: &str) -> bool {
 #[derive(Deserialize)]
 struct Index {
     weight_map: UniqueMap<String>,
+}
+
+impl Index {
+    /// Reads a folder's index; `None` when there is none.
+    fn read(folder: &Path) -> Result<Option<Self>, CheckpointError> {
+        let path = folder.join(INDEX);
+        let Some(text) = read_in_folder(folder, INDEX, MAX_HEADER)? else { return Ok(None) };
+        let index: Self = serde_json::from_slice(without_mark(&text))
+            .map_err(|source| CheckpointError::Json { path: path.clone(), source })?;
+        match index.weight_map.0.iter().find(|(_, shard)| !is_file_name(shard)) {
+            Some((tensor, found)) => {
+                Err(CheckpointError::ShardName { path, tensor: tensor.clone(), found: found.clone() })
+            }
+            None => Ok(Some(index)),
+        }
+    }
 }
 
 /// One entry of a header.

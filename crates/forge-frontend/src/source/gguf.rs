@@ -2,12 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
-use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors};
-use crate::FrontendError;
+use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, json::float};
 use crate::checkpoint::{GgufFile, MetaArray, MetaValue};
 use crate::graph::FileRange;
+use crate::{FrontendError, Refusal};
 
 /// Longest array that counts as a hyper-parameter: one value per layer, with room.
 const LONGEST_ARRAY: usize = 4096;
@@ -18,8 +18,11 @@ pub(crate) fn load_gguf(gguf: &GgufFile) -> Result<Loaded, FrontendError> {
     let file = files[0].name();
     let text = |key: &str| gguf.metadata(key).and_then(MetaValue::as_str).map(str::to_owned);
     let key = "general.architecture";
-    let architecture =
-        text(key).ok_or_else(|| FrontendError::MissingKey { file: file.clone(), key: key.to_owned() })?;
+    let architecture = text(key).ok_or_else(|| FrontendError::MissingKey {
+        refusal: Refusal::NoArchitecture,
+        file: file.clone(),
+        key: key.to_owned(),
+    })?;
 
     let prefix = format!("{architecture}.");
     let keys = gguf.entries().iter().filter_map(|(key, value)| Some((key.strip_prefix(&prefix)?, json(value)?)));
@@ -50,17 +53,16 @@ pub(crate) fn load_gguf(gguf: &GgufFile) -> Result<Loaded, FrontendError> {
     };
     let name = text("general.name").filter(|name| !name.trim().is_empty());
     let name = name.unwrap_or_else(|| file.strip_suffix(".gguf").unwrap_or(&file).to_owned());
-    Ok(Loaded { architecture, name, hparams, tensors, files, notes: RefCell::default() })
+    Ok(Loaded { architecture, name, hparams, tensors, files, warnings: RefCell::default() })
 }
 
 /// A metadata value as JSON; `None` for what is no hyper-parameter.
 fn json(value: &MetaValue) -> Option<Value> {
-    let float = |number: f64| Number::from_f64(number).map(Value::Number);
     match value {
         MetaValue::String(text) => Some(Value::String(text.clone())),
         MetaValue::Bool(flag) => Some(Value::Bool(*flag)),
-        MetaValue::F32(number) => float(f64::from(*number)),
-        MetaValue::F64(number) => float(*number),
+        MetaValue::F32(number) => Some(float(f64::from(*number))),
+        MetaValue::F64(number) => Some(float(*number)),
         MetaValue::I8(number) => Some(Value::from(*number)),
         MetaValue::I16(number) => Some(Value::from(*number)),
         MetaValue::I32(number) => Some(Value::from(*number)),
@@ -79,11 +81,11 @@ fn json_array(array: &MetaArray) -> Option<Value> {
         MetaArray::I16(items) => Value::from(items.clone()),
         MetaArray::U32(items) => Value::from(items.clone()),
         MetaArray::I32(items) => Value::from(items.clone()),
-        MetaArray::F32(items) => Value::from(items.clone()),
+        MetaArray::F32(items) => items.iter().map(|&item| float(f64::from(item))).collect(),
         MetaArray::Bool(items) => Value::from(items.clone()),
         MetaArray::U64(items) => Value::from(items.clone()),
         MetaArray::I64(items) => Value::from(items.clone()),
-        MetaArray::F64(items) => Value::from(items.clone()),
+        MetaArray::F64(items) => items.iter().map(|&item| float(item)).collect(),
         MetaArray::Strings(_) | MetaArray::Arrays(_) => return None,
     })
 }

@@ -7,10 +7,10 @@ use std::path::Path;
 use forge_formats::Format;
 use serde_json::{Map, Value};
 
-use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, brief, mlx};
-use crate::FrontendError;
+use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, brief, json, mlx, without_mark};
 use crate::checkpoint::{Dtype, MappedFile, SafetensorsSet, StTensor, read_in_folder};
 use crate::graph::FileRange;
+use crate::{FrontendError, Refusal};
 
 pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
@@ -48,7 +48,10 @@ pub(crate) fn load_folder(folder: &Path) -> Result<(Loaded, bool), FrontendError
     let tensors =
         Tensors { dialect: Dialect::HuggingFace, file: tensors_file(&files), prefix, head_prefix, entries, roles: &[] };
     let name = model_name(folder, &config);
-    Ok((Loaded { architecture, name, hparams, tensors, files, notes: RefCell::default() }, mlx.is_some()))
+    Ok((
+        Loaded { architecture, name, hparams, tensors, files, warnings: RefCell::new(set.warnings().to_vec()) },
+        mlx.is_some(),
+    ))
 }
 
 fn plain_entries(set: &SafetensorsSet, files: &[MappedFile]) -> BTreeMap<String, Entry> {
@@ -83,11 +86,16 @@ const LONGEST_FILE: u64 = 256 << 20;
 pub(crate) fn read_json(folder: &Path, name: &str) -> Result<Option<Map<String, Value>>, FrontendError> {
     let limit = if name == TOKENIZER { LONGEST_FILE } else { LONGEST_JSON };
     let Some(bytes) = read_in_folder(folder, name, limit)? else { return Ok(None) };
-    let value: Value =
-        serde_json::from_slice(&bytes).map_err(|source| FrontendError::Json { file: name.to_owned(), source })?;
+    let error = |source| FrontendError::Json { file: name.to_owned(), source };
+    // The library that reads a tokenizer in the project reads strict JSON alone.
+    let value = match name == TOKENIZER {
+        true => serde_json::from_slice(without_mark(&bytes)).map_err(error)?,
+        false => json::parse(&bytes).map_err(error)?,
+    };
     match value {
         Value::Object(map) => Ok(Some(map)),
         other => Err(FrontendError::KeyValue {
+            refusal: Refusal::NotAnObject,
             file: name.to_owned(),
             key: "the whole file".to_owned(),
             expected: "a JSON object".to_owned(),
@@ -96,22 +104,52 @@ pub(crate) fn read_json(folder: &Path, name: &str) -> Result<Option<Map<String, 
     }
 }
 
-/// A file of the folder; `None` when there is none.
+/// The keys that a JSON file of the folder gives twice.
+pub(crate) fn duplicate_keys(folder: &Path, name: &str) -> Vec<String> {
+    let bytes = read_in_folder(folder, name, LONGEST_JSON).ok().flatten();
+    bytes.map_or_else(Vec::new, |bytes| json::duplicate_keys(&bytes))
+}
+
+/// A file of the folder; `None` when there is none. JSON comes without a byte order mark.
 pub(crate) fn read_file(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, FrontendError> {
-    Ok(read_in_folder(folder, name, LONGEST_FILE)?)
+    let bytes = read_in_folder(folder, name, LONGEST_FILE)?;
+    let is_json = name.ends_with(".json");
+    Ok(bytes.map(|bytes| if is_json { without_mark(&bytes).to_vec() } else { bytes }))
 }
 
 fn config_json(folder: &Path) -> Result<Map<String, Value>, FrontendError> {
     read_json(folder, CONFIG)?.ok_or_else(|| FrontendError::NotACheckpoint {
+        refusal: Refusal::NoConfig,
         path: folder.to_owned(),
         expected: "a GGUF file, or a folder with config.json and safetensors files",
-        found: "a folder without config.json".to_owned(),
+        found: format!("a folder without config.json{}", beside(folder)),
     })
+}
+
+/// What a folder without config.json is, where its files tell.
+fn beside(folder: &Path) -> String {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort_unstable();
+    let named = |test: fn(&str) -> bool| names.iter().find(|name| test(name));
+    if let Some(gguf) = named(|name| name.ends_with(".gguf")) {
+        return format!(", but with {gguf} (give this file itself)");
+    }
+    let original =
+        named(|name| name == "params.json").map(|name| format!(", but with {name} (take its Hugging Face form)"));
+    original.unwrap_or_default()
 }
 
 fn text_part(config: &Map<String, Value>) -> Result<TextConfig, FrontendError> {
     let model_type = |map: &Map<String, Value>| map.get("model_type").and_then(Value::as_str).map(str::to_owned);
-    let missing = || FrontendError::MissingKey { file: CONFIG.to_owned(), key: "model_type".to_owned() };
+    let missing = || FrontendError::MissingKey {
+        refusal: Refusal::NoModelType,
+        file: CONFIG.to_owned(),
+        key: "model_type".to_owned(),
+    };
     let Some(Value::Object(text)) = config.get("text_config") else {
         let architecture = model_type(config).ok_or_else(missing)?;
         return Ok(TextConfig { architecture, prefix: String::new(), values: config.clone() });
@@ -119,7 +157,7 @@ fn text_part(config: &Map<String, Value>) -> Result<TextConfig, FrontendError> {
     let architecture = model_type(text).or_else(|| model_type(config)).ok_or_else(missing)?;
     let mut values = text.clone();
     for key in ["tie_word_embeddings", "eos_token_id", "bos_token_id"] {
-        if let (false, Some(value)) = (values.contains_key(key), config.get(key)) {
+        if let (true, Some(value)) = (values.get(key).is_none_or(Value::is_null), config.get(key)) {
             values.insert(key.to_owned(), value.clone());
         }
     }
@@ -134,6 +172,7 @@ fn refuse_quantization(config: &Map<String, Value>, mlx: bool) -> Result<(), Fro
         return Ok(());
     }
     Err(FrontendError::UnsupportedFeature {
+        refusal: Refusal::QuantizationMethod,
         file: CONFIG.to_owned(),
         key: "quantization_config.quant_method".to_owned(),
         found: method.map_or_else(|| "nothing".to_owned(), |method| format!("{method:?}")),

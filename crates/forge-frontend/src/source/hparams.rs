@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::Dialect;
-use crate::FrontendError;
+use super::{Dialect, integer};
+use crate::{FrontendError, Refusal};
 
 /// A hyper-parameter, as each dialect spells it. An empty spelling: the dialect does not have it.
 #[derive(Debug, Clone, Copy)]
@@ -86,15 +86,22 @@ impl Hparams {
     }
 
     /// The key is there but its value will not do.
-    pub fn invalid(&self, key: Key, expected: impl Into<String>) -> FrontendError {
+    pub fn invalid(&self, refusal: Refusal, key: Key, expected: impl Into<String>) -> FrontendError {
         let found = self.get(key).map_or_else(|| "nothing".to_owned(), brief);
-        FrontendError::KeyValue { file: self.file.clone(), key: self.spelling(key), expected: expected.into(), found }
+        FrontendError::KeyValue {
+            refusal,
+            file: self.file.clone(),
+            key: self.spelling(key),
+            expected: expected.into(),
+            found,
+        }
     }
 
     /// The key's value asks for something that is not built.
-    pub fn unsupported(&self, key: Key, reason: impl Into<String>) -> FrontendError {
+    pub fn unsupported(&self, refusal: Refusal, key: Key, reason: impl Into<String>) -> FrontendError {
         let found = self.get(key).map_or_else(|| "nothing".to_owned(), brief);
         FrontendError::UnsupportedFeature {
+            refusal,
             file: self.file.clone(),
             key: self.spelling(key),
             found,
@@ -102,18 +109,18 @@ impl Hparams {
         }
     }
 
-    pub fn missing(&self, key: Key) -> FrontendError {
-        FrontendError::MissingKey { file: self.file.clone(), key: self.spelling(key) }
+    pub fn missing(&self, refusal: Refusal, key: Key) -> FrontendError {
+        FrontendError::MissingKey { refusal, file: self.file.clone(), key: self.spelling(key) }
     }
 
-    /// A size: a positive integer. An array of equal numbers counts as that number.
+    /// A size: a positive integer, or none for -1. An array of equal numbers counts as that number.
     pub fn opt_usize(&self, key: Key) -> Result<Option<usize>, FrontendError> {
-        let Some(value) = self.get(key) else { return Ok(None) };
+        let Some(value) = self.get(key).filter(|value| !self.is_none(value)) else { return Ok(None) };
         let value = match value.as_array() {
             Some(items) if items.windows(2).any(|pair| pair[0] != pair[1]) => {
-                return Err(self.unsupported(key, "values that differ from layer to layer"));
+                return Err(self.unsupported(Refusal::UnequalSizes, key, "values that differ from layer to layer"));
             }
-            Some(items) => items.first().ok_or_else(|| self.invalid(key, "a size"))?,
+            Some(items) => items.first().ok_or_else(|| self.invalid(Refusal::NoSizes, key, "a size"))?,
             None => value,
         };
         self.size(key, value).map(Some)
@@ -125,7 +132,9 @@ impl Hparams {
             Some(Value::Array(items)) if items.len() == layers => {
                 items.iter().map(|item| self.size(key, item)).collect()
             }
-            Some(Value::Array(_)) => Err(self.invalid(key, format!("an array of {layers}, one per layer"))),
+            Some(Value::Array(_)) => {
+                Err(self.invalid(Refusal::LayerSizes, key, format!("an array of {layers}, one per layer")))
+            }
             _ => Ok(self.opt_usize(key)?.map_or_else(Vec::new, |size| vec![size; layers])),
         }
     }
@@ -133,48 +142,64 @@ impl Hparams {
     /// The width of windowed layers; some writers say 0 for none.
     pub fn window(&self) -> Result<Option<usize>, FrontendError> {
         match self.get(key::WINDOW) {
-            Some(value) if value.as_u64() == Some(0) => Ok(None),
+            Some(value) if integer(value) == Some(0) => Ok(None),
             _ => self.opt_usize(key::WINDOW),
         }
     }
 
     pub fn usize(&self, key: Key) -> Result<usize, FrontendError> {
-        self.opt_usize(key)?.ok_or_else(|| self.missing(key))
+        let absent = || match self.get(key) {
+            Some(_) => self.invalid(Refusal::NegativeSize, key, "a positive size"),
+            None => self.missing(Refusal::MissingSize, key),
+        };
+        self.opt_usize(key)?.ok_or_else(absent)
+    }
+
+    /// Whether a number means that there is none: -1, which a GGUF may hold as an unsigned one.
+    fn is_none(&self, value: &Value) -> bool {
+        let all_ones = |number: u64| number == u64::from(u32::MAX) || number == u64::MAX;
+        integer(value) == Some(-1) || self.dialect == Dialect::Gguf && value.as_u64().is_some_and(all_ones)
     }
 
     fn size(&self, key: Key, value: &Value) -> Result<usize, FrontendError> {
         // Beyond 31 bits no size of a model is real, and products of two stay within 64 bits.
-        let size = value.as_u64().filter(|&n| (1..=i32::MAX as u64).contains(&n));
-        size.map(|n| n as usize).ok_or_else(|| self.invalid(key, "a positive size"))
+        let size = integer(value).filter(|n| (1..=i64::from(i32::MAX)).contains(n));
+        size.map(|n| n as usize).ok_or_else(|| self.invalid(Refusal::Size, key, "a positive size"))
     }
 
     /// A finite number.
     pub fn opt_f32(&self, key: Key) -> Result<Option<f32>, FrontendError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let number = value.as_f64().map(|number| number as f32).filter(|number| number.is_finite());
-        number.map(Some).ok_or_else(|| self.invalid(key, "a number"))
+        number.map(Some).ok_or_else(|| self.invalid(Refusal::Number, key, "a number"))
     }
 
     pub fn f32(&self, key: Key) -> Result<f32, FrontendError> {
-        self.opt_f32(key)?.ok_or_else(|| self.missing(key))
+        self.opt_f32(key)?.ok_or_else(|| self.missing(Refusal::MissingNumber, key))
     }
 
     pub fn opt_bool(&self, key: Key) -> Result<Option<bool>, FrontendError> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        value.as_bool().map(Some).ok_or_else(|| self.invalid(key, "true or false"))
+        value.as_bool().map(Some).ok_or_else(|| self.invalid(Refusal::Flag, key, "true or false"))
     }
 
     pub fn opt_str(&self, key: Key) -> Result<Option<&str>, FrontendError> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        value.as_str().map(Some).ok_or_else(|| self.invalid(key, "a string"))
+        value.as_str().map(Some).ok_or_else(|| self.invalid(Refusal::Text, key, "a string"))
     }
 
     /// Refuses `dividend` when it is no multiple of `divisor`.
-    pub fn divides(&self, dividend: (Key, usize), divisor: (Key, usize)) -> Result<(), FrontendError> {
+    pub fn divides(
+        &self,
+        refusal: Refusal,
+        dividend: (Key, usize),
+        divisor: (Key, usize),
+    ) -> Result<(), FrontendError> {
         if divisor.1 != 0 && dividend.1.is_multiple_of(divisor.1) {
             return Ok(());
         }
         Err(FrontendError::NotDivisible {
+            refusal,
             file: self.file.clone(),
             dividend_key: self.spelling(dividend.0),
             dividend: dividend.1,

@@ -7,10 +7,11 @@ use forge_formats::Format;
 use serde_json::{Map, Value};
 
 use super::hf::{CONFIG, float_format};
-use super::{Entry, Stored, brief};
-use crate::FrontendError;
+use super::tensors::AffineRanges;
+use super::{Entry, Stored, brief, unsigned};
 use crate::checkpoint::{Dtype, SafetensorsSet, StTensor};
-use crate::graph::{FileRange, Source};
+use crate::graph::FileRange;
+use crate::{FrontendError, Refusal};
 
 /// Replaces the three tensors of each quantised module by one entry under the name of its weight.
 ///
@@ -29,26 +30,43 @@ pub(super) fn join_affine(
         let format = settings(quantization, &module)?;
         let Format::Affine { bits, group } = format else { continue };
         let file = entries[&weight_name].file.clone();
-        let (bits, group) = (usize::from(bits), usize::from(group));
-        let shape_error = |expected: Vec<usize>, tensor: &str, found: &[usize]| FrontendError::TensorShape {
-            file: file.clone(),
-            tensor: tensor.to_owned(),
-            expected,
-            found: found.to_vec(),
-        };
+        let (code_bits, group_size) = (usize::from(bits), usize::from(group));
         let [rows, words] = codes.shape[..] else {
-            return Err(shape_error(vec![0, 0], &weight_name, &codes.shape));
+            // A stack of matrices: refused by its name where it is wanted, after the architecture has been looked at.
+            if let Some(entry) = entries.get_mut(&weight_name) {
+                entry.stored = Stored::Foreign(format!("a stack of {format} matrices"));
+            }
+            entries.remove(&format!("{module}.scales"));
+            entries.remove(&format!("{module}.biases"));
+            continue;
         };
         // An empty tensor may claim any width.
-        let cols = words.checked_mul(32).ok_or_else(|| shape_error(vec![rows, 0], &weight_name, &codes.shape))? / bits;
+        let cols = words.checked_mul(32).ok_or_else(|| FrontendError::Tensor {
+            refusal: Refusal::AffineWidth,
+            file: file.clone(),
+            tensor: weight_name.clone(),
+            expected: "codes of fewer columns",
+            found: format!("shape {:?}", codes.shape),
+        })? / code_bits;
         let part = |suffix: &str| {
             let name = format!("{module}.{suffix}");
-            let missing = || FrontendError::MissingTensor { file: file.clone(), tensor: name.clone() };
+            let missing = || FrontendError::MissingTensor {
+                refusal: Refusal::AffinePart,
+                file: file.clone(),
+                tensor: name.clone(),
+            };
             let tensor = set.tensors().get(&name).ok_or_else(missing)?;
-            if tensor.shape != [rows, cols / group] {
-                return Err(shape_error(vec![rows, cols / group], &name, &tensor.shape));
+            if tensor.shape != [rows, cols / group_size] {
+                return Err(FrontendError::TensorShape {
+                    refusal: Refusal::AffineShape,
+                    file: file.clone(),
+                    tensor: name,
+                    expected: vec![rows, cols / group_size],
+                    found: tensor.shape.clone(),
+                });
             }
             let format = float_format(tensor.dtype).ok_or_else(|| FrontendError::TensorType {
+                refusal: Refusal::AffineType,
                 file: file.clone(),
                 tensor: name.clone(),
                 expected: "F32, F16 or BF16",
@@ -59,6 +77,7 @@ pub(super) fn join_affine(
         let ((scales, scale_format), (biases, bias_format)) = (part("scales")?, part("biases")?);
         if scale_format != bias_format {
             return Err(FrontendError::TensorType {
+                refusal: Refusal::AffineBiasType,
                 file,
                 tensor: format!("{module}.biases"),
                 expected: "the type of the scales",
@@ -66,35 +85,37 @@ pub(super) fn join_affine(
             });
         }
         let range = |tensor: &StTensor| FileRange { file: tensor.file, range: tensor.range.clone() };
-        let source =
-            Source::Affine { quants: range(codes), scales: range(scales), biases: range(biases), scale_format };
+        let ranges = AffineRanges { quants: range(codes), scales: range(scales), biases: range(biases), scale_format };
         entries.remove(&format!("{module}.scales"));
         entries.remove(&format!("{module}.biases"));
         if let Some(entry) = entries.get_mut(&weight_name) {
             entry.shape = vec![rows, cols];
-            entry.stored = Stored::Affine(format, source);
+            entry.stored = Stored::Affine { bits, group, ranges };
         }
     }
     Ok(())
 }
 
 /// Bits and group size of a module: its own settings where it has some, else those for all.
-fn settings(quantization: &Map<String, Value>, module: &str) -> Result<Format, FrontendError> {
+fn settings<'a>(quantization: &'a Map<String, Value>, module: &str) -> Result<Format, FrontendError> {
     let own = quantization.get(module).and_then(Value::as_object);
-    let setting = |key: &str| own.and_then(|own| own.get(key)).or_else(|| quantization.get(key));
+    let setting = |key: &str| -> Option<&'a Value> {
+        let stated = |map: &'a Map<String, Value>| map.get(key).filter(|value| !value.is_null());
+        own.and_then(stated).or_else(|| stated(quantization))
+    };
     let prefix = if own.is_some() { format!("quantization.{module}") } else { "quantization".to_owned() };
     let number = |key: &str| {
         let value = setting(key);
-        value.and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok()).ok_or_else(|| {
-            FrontendError::KeyValue {
-                file: CONFIG.to_owned(),
-                key: format!("{prefix}.{key}"),
-                expected: "a size".to_owned(),
-                found: value.map_or_else(|| "nothing".to_owned(), brief),
-            }
+        value.and_then(unsigned).ok_or_else(|| FrontendError::KeyValue {
+            refusal: Refusal::QuantizationNumber,
+            file: CONFIG.to_owned(),
+            key: format!("{prefix}.{key}"),
+            expected: "a size".to_owned(),
+            found: value.map_or_else(|| "nothing".to_owned(), brief),
         })
     };
-    let unsupported = |key: &str, found: String, reason: String| FrontendError::UnsupportedFeature {
+    let unsupported = |refusal: Refusal, key: &str, found: String, reason: String| FrontendError::UnsupportedFeature {
+        refusal,
         file: CONFIG.to_owned(),
         key: format!("{prefix}.{key}"),
         found,
@@ -103,8 +124,14 @@ fn settings(quantization: &Map<String, Value>, module: &str) -> Result<Format, F
     if let Some(mode) = setting("mode")
         && mode.as_str() != Some("affine")
     {
-        return Err(unsupported("mode", brief(mode), "of MLX's quantisations affine is read".to_owned()));
+        return Err(unsupported(
+            Refusal::QuantizationMode,
+            "mode",
+            brief(mode),
+            "of MLX's quantisations affine is read".to_owned(),
+        ));
     }
     let (bits, group) = (number("bits")?, number("group_size")?);
-    Format::affine(bits, group).map_err(|error| unsupported("bits", bits.to_string(), error.to_string()))
+    Format::affine(bits, group)
+        .map_err(|error| unsupported(Refusal::QuantizationWidth, "bits", bits.to_string(), error.to_string()))
 }

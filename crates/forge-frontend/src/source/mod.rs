@@ -3,18 +3,21 @@
 mod gguf;
 mod hf;
 mod hparams;
+mod json;
 mod mlx;
 mod rope;
 mod tensors;
 
 pub(crate) use gguf::load_gguf;
-pub(crate) use hf::{TOKENIZER, load_folder, read_file, read_json, text_config};
+pub(crate) use hf::{CONFIG, TOKENIZER, duplicate_keys, load_folder, read_file, read_json, text_config};
 pub(crate) use hparams::{Hparams, Key, brief, key};
+pub(crate) use json::{integer, lenient_json, unsigned, without_mark};
 pub(crate) use rope::RopeLayers;
 pub(crate) use tensors::{Entry, Part, Role, Stored, Tensors};
 
 use std::cell::RefCell;
 
+use crate::Warning;
 use crate::checkpoint::MappedFile;
 use crate::graph::FileRange;
 
@@ -35,8 +38,8 @@ pub(crate) struct Loaded {
     pub hparams: Hparams,
     pub tensors: Tensors,
     pub files: Vec<MappedFile>,
-    /// What is left out of the graph and why; one line each.
-    pub notes: RefCell<Vec<String>>,
+    /// What its owner should know.
+    pub warnings: RefCell<Vec<Warning>>,
 }
 
 /// What the tensors of a multimodal model's other parts begin with.
@@ -52,11 +55,11 @@ const OTHER_TOWERS: &[&str] = &[
 ];
 
 impl Loaded {
-    pub fn note(&self, line: String) {
-        self.notes.borrow_mut().push(line);
+    pub fn warn(&self, warning: Warning) {
+        self.warnings.borrow_mut().push(warning);
     }
 
-    /// Passes over the image and audio parts of a multimodal checkpoint, with a note.
+    /// Passes over the image and audio parts of a multimodal checkpoint, with a warning.
     pub fn ignore_other_towers(&self) {
         if self.hparams.dialect == Dialect::Gguf {
             return;
@@ -66,8 +69,8 @@ impl Loaded {
             let count = self.tensors.entries.keys().filter(|name| is_part(name)).count();
             if count > 0 {
                 self.tensors.ignore(is_part);
-                let tower = tower.trim_end_matches('.');
-                self.note(format!("{tower} (tensors: {count}): the text model alone is generated"));
+                let (file, tower) = (self.tensors.file.clone(), tower.trim_end_matches('.').to_owned());
+                self.warn(Warning::OtherTower { file, tower, tensors: count });
             }
         }
     }

@@ -4,9 +4,9 @@
 use serde_json::{Map, Value};
 
 use super::{Dialect, Key, Loaded, Stored, hparams::key};
-use crate::FrontendError;
 use crate::graph::{LongRope, Rope, RopePairing};
 use crate::rope::{RopeScaling, Yarn, frequencies, longrope_magnitude, yarn_magnitude};
+use crate::{FrontendError, Refusal};
 use forge_formats::Format;
 
 const DEFAULT_THETA: f32 = 10_000.0;
@@ -76,7 +76,7 @@ impl Loaded {
             }
         };
         if !(theta > 0.0 && theta.is_finite()) {
-            return Err(self.hparams.invalid(THETA, "a positive number"));
+            return Err(self.hparams.invalid(Refusal::RopeBase, THETA, "a positive number"));
         }
         let (inv_freq, magnitude) = frequencies(theta, rotary_dim, &scaling);
         let long = self.long_factors(rotary_dim, layers)?.map(|(above, divisors)| LongRope {
@@ -134,6 +134,7 @@ impl Loaded {
         const WIDEST: usize = 1 << 16;
         if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim || rotary_dim > WIDEST {
             return Err(FrontendError::KeyValue {
+                refusal: Refusal::RotaryWidth,
                 file: self.hparams.file.clone(),
                 key: self.hparams.spelling(key),
                 expected: format!("an even number of rotating elements, at most the head's {head_dim}"),
@@ -177,7 +178,11 @@ impl Loaded {
                 })
             }
             Some(_) => {
-                return Err(h.unsupported(SCALING_TYPE, "the RoPE scalings are none, linear, yarn and rope_freqs"));
+                return Err(h.unsupported(
+                    Refusal::ScalingType,
+                    SCALING_TYPE,
+                    "the RoPE scalings are none, linear, yarn and rope_freqs",
+                ));
             }
         };
         Ok((theta, scaling))
@@ -191,6 +196,7 @@ impl Loaded {
         let weight = self.tensors.find(name)?;
         if weight.shape != [len] {
             return Err(FrontendError::TensorShape {
+                refusal: Refusal::DivisorShape,
                 file: weight.file.clone(),
                 tensor: name.to_owned(),
                 expected: vec![len],
@@ -199,6 +205,7 @@ impl Loaded {
         }
         let Stored::Rows(Format::F32, range) = &weight.stored else {
             return Err(FrontendError::TensorType {
+                refusal: Refusal::DivisorType,
                 file: weight.file.clone(),
                 tensor: name.to_owned(),
                 expected: "F32",
@@ -251,6 +258,7 @@ impl Loaded {
             "yarn" => RopeScaling::Yarn(self.hf_yarn(&params)?),
             other => {
                 return Err(FrontendError::UnsupportedFeature {
+                    refusal: Refusal::RopeType,
                     file: h.file.clone(),
                     key: format!("{}{}.rope_type", h.prefix, params.name),
                     found: format!("{other:?}"),
@@ -280,7 +288,7 @@ impl Loaded {
             original_context,
             beta_fast: params.opt_f32("beta_fast")?.unwrap_or(32.0),
             beta_slow: params.opt_f32("beta_slow")?.unwrap_or(1.0),
-            truncate: params.get("truncate").and_then(Value::as_bool).unwrap_or(true),
+            truncate: params.opt_bool("truncate")?.unwrap_or(true),
             magnitude,
         })
     }
@@ -302,7 +310,7 @@ impl Loaded {
         let object = |key: Key| match h.get(key) {
             None => Ok(None),
             Some(Value::Object(map)) => Ok(Some(map)),
-            Some(_) => Err(h.invalid(key, "an object")),
+            Some(_) => Err(h.invalid(Refusal::RopeObject, key, "an object")),
         };
         if let Some(map) = object(ROPE_PARAMETERS)? {
             let kind = layers.layer_type();
@@ -330,9 +338,10 @@ impl Params<'_> {
         self.object.get(key).filter(|value| !value.is_null())
     }
 
-    fn invalid(&self, key: &str, expected: &str) -> FrontendError {
+    fn invalid(&self, refusal: Refusal, key: &str, expected: &str) -> FrontendError {
         let h = &self.loaded.hparams;
         FrontendError::KeyValue {
+            refusal,
             file: h.file.clone(),
             key: format!("{}{}.{key}", h.prefix, self.name),
             expected: expected.to_owned(),
@@ -343,22 +352,35 @@ impl Params<'_> {
     fn opt_f32(&self, key: &str) -> Result<Option<f32>, FrontendError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let number = value.as_f64().map(|number| number as f32).filter(|number| number.is_finite());
-        number.map(Some).ok_or_else(|| self.invalid(key, "a number"))
+        number.map(Some).ok_or_else(|| self.invalid(Refusal::RopeNumber, key, "a number"))
     }
 
     fn f32(&self, key: &str) -> Result<f32, FrontendError> {
-        self.opt_f32(key)?.ok_or_else(|| self.invalid(key, "a number"))
+        self.opt_f32(key)?.ok_or_else(|| self.invalid(Refusal::MissingRopeNumber, key, "a number"))
+    }
+
+    fn opt_bool(&self, key: &str) -> Result<Option<bool>, FrontendError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        value.as_bool().map(Some).ok_or_else(|| self.invalid(Refusal::RopeFlag, key, "true or false"))
     }
 
     fn opt_str(&self, key: &str) -> Result<Option<&str>, FrontendError> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        value.as_str().map(Some).ok_or_else(|| self.invalid(key, "a string"))
+        value.as_str().map(Some).ok_or_else(|| self.invalid(Refusal::RopeText, key, "a string"))
     }
 
     fn array(&self, key: &str, len: usize) -> Result<Vec<f32>, FrontendError> {
         let expected = format!("an array of {len} numbers");
         let items = self.get(key).and_then(Value::as_array).filter(|items| items.len() == len);
-        let items = items.ok_or_else(|| self.invalid(key, &expected))?;
-        items.iter().map(|item| item.as_f64().map(|n| n as f32).ok_or_else(|| self.invalid(key, &expected))).collect()
+        let items = items.ok_or_else(|| self.invalid(Refusal::RopeFactors, key, &expected))?;
+        items
+            .iter()
+            .map(|item| {
+                item.as_f64()
+                    .map(|n| n as f32)
+                    .filter(|n| n.is_finite())
+                    .ok_or_else(|| self.invalid(Refusal::RopeFactor, key, &expected))
+            })
+            .collect()
     }
 }

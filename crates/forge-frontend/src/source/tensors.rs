@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use forge_formats::{Format, FormatError};
 
 use super::Dialect;
-use crate::FrontendError;
 use crate::graph::{FileRange, Source, Weight};
+use crate::{FrontendError, Refusal};
 
 /// Where a role's tensor is found: the stem of its name in each dialect.
 #[derive(Debug, Clone, Copy)]
@@ -58,12 +58,21 @@ const COMMON: &[Role] = &[
 pub(crate) enum Stored {
     /// Rows of one format.
     Rows(Format, FileRange),
-    /// Three tensors of MLX's affine quantisation.
-    Affine(Format, Source),
+    /// Three tensors of MLX's affine quantisation, of `bits` a weight in groups of `group` columns.
+    Affine { bits: u8, group: u16, ranges: AffineRanges },
     /// A type that is not read, refused when the tensor is wanted.
     Refused(FormatError),
     /// An element type without a name among the formats (FP8, integers).
     Foreign(String),
+}
+
+/// Where the three tensors of affine quantisation are.
+#[derive(Debug)]
+pub(crate) struct AffineRanges {
+    pub quants: FileRange,
+    pub scales: FileRange,
+    pub biases: FileRange,
+    pub scale_format: Format,
 }
 
 /// A tensor of the checkpoint.
@@ -132,7 +141,11 @@ impl Tensors {
     }
 
     pub fn find(&self, name: &str) -> Result<&Entry, FrontendError> {
-        let missing = || FrontendError::MissingTensor { file: self.file.clone(), tensor: name.to_owned() };
+        let missing = || FrontendError::MissingTensor {
+            refusal: Refusal::MissingTensor,
+            file: self.file.clone(),
+            tensor: name.to_owned(),
+        };
         let entry = self.entries.get(name).ok_or_else(missing)?;
         entry.used.set(true);
         Ok(entry)
@@ -149,7 +162,13 @@ impl Tensors {
         let entry = self.find(&name)?;
         match entry.shape[..] {
             [rows, _] if rows > 0 => Ok(rows),
-            _ => Err(shape_error(entry, &name, vec![0, 0])),
+            _ => Err(FrontendError::Tensor {
+                refusal: Refusal::TableShape,
+                file: entry.file.clone(),
+                tensor: name,
+                expected: "a matrix with rows",
+                found: format!("shape {:?}", entry.shape),
+            }),
         }
     }
 
@@ -171,7 +190,13 @@ impl Tensors {
         let total_rows = part.map_or(rows, |part| part.total_rows);
         let expected = if vector { vec![cols] } else { vec![total_rows, cols] };
         if entry.shape != expected {
-            return Err(shape_error(entry, &name, expected));
+            return Err(FrontendError::TensorShape {
+                refusal: Refusal::WeightShape,
+                file: entry.file.clone(),
+                tensor: name,
+                expected,
+                found: entry.shape.clone(),
+            });
         }
         let (format, source) = entry.rows(&name, cols, total_rows, part.map_or(0, |part| part.first_row), rows)?;
         Ok(Weight {
@@ -199,15 +224,6 @@ impl Tensors {
     }
 }
 
-fn shape_error(entry: &Entry, name: &str, expected: Vec<usize>) -> FrontendError {
-    FrontendError::TensorShape {
-        file: entry.file.clone(),
-        tensor: name.to_owned(),
-        expected,
-        found: entry.shape.clone(),
-    }
-}
-
 impl Entry {
     /// Bytes of `rows` rows from `first_row` on, of `total_rows` rows of `cols` weights.
     fn rows(
@@ -218,44 +234,44 @@ impl Entry {
         first_row: usize,
         rows: usize,
     ) -> Result<(Format, Source), FrontendError> {
-        let format_error =
-            |source| FrontendError::TensorFormat { file: self.file.clone(), tensor: name.to_owned(), source };
+        let format_error = |refusal, source| FrontendError::TensorFormat {
+            refusal,
+            file: self.file.clone(),
+            tensor: name.to_owned(),
+            source,
+        };
+        let row_bytes = |format: Format| {
+            let fault = FormatError::RowNotBlocks { format, cols, block: format.block_elements() };
+            format.row_bytes(cols).ok_or_else(|| format_error(Refusal::RowBlocks, fault))
+        };
         match &self.stored {
-            Stored::Refused(error) => Err(format_error(error.clone())),
+            Stored::Refused(error) => Err(format_error(Refusal::GgmlType, error.clone())),
             Stored::Foreign(found) => Err(FrontendError::TensorType {
+                refusal: Refusal::ElementType,
                 file: self.file.clone(),
                 tensor: name.to_owned(),
                 expected: "F32, F16 or BF16",
                 found: found.clone(),
             }),
             Stored::Rows(format, whole) => {
-                let row_bytes = format.row_bytes(cols).ok_or_else(|| {
-                    format_error(FormatError::RowNotBlocks { format: *format, cols, block: format.block_elements() })
-                })?;
+                let row_bytes = row_bytes(*format)?;
                 let range = self.slice(name, whole, row_bytes as u64, total_rows, first_row, rows)?;
                 Ok((*format, Source::Rows(range)))
             }
-            Stored::Affine(format, source) => {
-                let Source::Affine { quants, scales, biases, scale_format } = source else {
-                    return Err(format_error(FormatError::NotBlocks { format: *format, action: "sliced" }));
-                };
-                let Format::Affine { bits, group } = *format else {
-                    return Err(format_error(FormatError::NotBlocks { format: *format, action: "sliced" }));
-                };
-                let group = usize::from(group);
-                if !cols.is_multiple_of(group) {
-                    return Err(format_error(FormatError::RowNotBlocks { format: *format, cols, block: group }));
-                }
-                let code_bytes = (cols * usize::from(bits) / 8) as u64;
-                let scale_bytes = (cols / group * scale_format.block_bytes()) as u64;
+            Stored::Affine { bits, group, ranges } => {
+                let format = Format::Affine { bits: *bits, group: *group };
+                let group = usize::from(*group);
+                row_bytes(format)?;
+                let code_bytes = (cols * usize::from(*bits) / 8) as u64;
+                let scale_bytes = (cols / group * ranges.scale_format.block_bytes()) as u64;
                 let slice = |whole, row_bytes| self.slice(name, whole, row_bytes, total_rows, first_row, rows);
                 let source = Source::Affine {
-                    quants: slice(quants, code_bytes)?,
-                    scales: slice(scales, scale_bytes)?,
-                    biases: slice(biases, scale_bytes)?,
-                    scale_format: *scale_format,
+                    quants: slice(&ranges.quants, code_bytes)?,
+                    scales: slice(&ranges.scales, scale_bytes)?,
+                    biases: slice(&ranges.biases, scale_bytes)?,
+                    scale_format: ranges.scale_format,
                 };
-                Ok((*format, source))
+                Ok((format, source))
             }
         }
     }
@@ -288,10 +304,27 @@ impl Entry {
     /// The stored type's name.
     pub fn stored_name(&self) -> String {
         match &self.stored {
-            Stored::Rows(format, _) | Stored::Affine(format, _) => format.to_string(),
+            Stored::Rows(format, _) => format.to_string(),
+            Stored::Affine { bits, group, .. } => Format::Affine { bits: *bits, group: *group }.to_string(),
             Stored::Refused(FormatError::UnsupportedGgmlType { name, .. }) => (*name).to_owned(),
             Stored::Refused(error) => error.to_string(),
             Stored::Foreign(name) => name.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cell, Entry, FileRange, Format, Stored};
+    use crate::FrontendError;
+
+    #[test]
+    fn bytes_that_are_not_what_the_rows_need() {
+        let range = FileRange { file: 0, range: 100..163 };
+        let stored = Stored::Rows(Format::F16, range);
+        let entry = Entry { shape: vec![4, 8], stored, file: "a.safetensors".to_owned(), used: Cell::new(false) };
+        let error = entry.rows("w", 8, 4, 0, 4).expect_err("a byte is missing");
+        assert!(matches!(error, FrontendError::TensorBytes { expected: 64, found: 63, .. }), "{error}");
+        assert_eq!(error.to_string(), "a.safetensors: tensor w: expected 64 bytes, found 63");
     }
 }

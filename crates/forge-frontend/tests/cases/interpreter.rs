@@ -93,6 +93,10 @@ fn run_block(
                 tokens.iter().map(row).collect()
             }
             Op::RmsNorm { gamma, eps } => map(input(0), |row| rms_norm(row, Some(&weight(*gamma)[0]), *eps)),
+            Op::LayerNorm { gamma, beta, eps } => {
+                let (gamma, beta) = (&weight(*gamma)[0], beta.map(|beta| &weight(beta)[0]));
+                map(input(0), |row| layer_norm(row, gamma, beta, *eps))
+            }
             Op::HeadNorm { gamma, head_dim, eps, .. } => {
                 let gamma = gamma.map(|gamma| &weight(gamma)[0][..]);
                 map(input(0), |row| row.chunks(*head_dim).flat_map(|head| rms_norm(head, gamma, *eps)).collect())
@@ -124,6 +128,9 @@ fn run_block(
                 attend(input(0), &caches[states[*state]], *heads, spec.kv_heads, spec.head_dim, attention)
             }
             Op::GatedActivation { activation } => zip(input(0), input(1), |gate, up| activate(gate, *activation) * up),
+            Op::Activation { activation } => {
+                map(input(0), |row| row.iter().map(|&value| activate(value, *activation)).collect())
+            }
             Op::Add => zip(input(0), input(1), |a, b| a + b),
             Op::Scale { factor } => map(input(0), |row| row.iter().map(|value| value * factor).collect()),
             Op::ScaleBy { scale } => {
@@ -152,6 +159,15 @@ fn rms_norm(row: &[f32], gamma: Option<&[f32]>, eps: f32) -> Vec<f32> {
     let mean = row.iter().map(|value| value * value).sum::<f32>() / row.len() as f32;
     let factor = 1.0 / (mean + eps).sqrt();
     row.iter().enumerate().map(|(index, value)| value * factor * gamma.map_or(1.0, |gamma| gamma[index])).collect()
+}
+
+fn layer_norm(row: &[f32], gamma: &[f32], beta: Option<&Vec<f32>>, eps: f32) -> Vec<f32> {
+    let mean = row.iter().sum::<f32>() / row.len() as f32;
+    let variance = row.iter().map(|value| (value - mean) * (value - mean)).sum::<f32>() / row.len() as f32;
+    let factor = 1.0 / (variance + eps).sqrt();
+    let one =
+        |(index, value): (usize, &f32)| (value - mean) * factor * gamma[index] + beta.map_or(0.0, |beta| beta[index]);
+    row.iter().enumerate().map(one).collect()
 }
 
 fn rotated(head: &[f32], rope: &Rope, position: usize, tokens: usize) -> Vec<f32> {
@@ -204,5 +220,6 @@ fn activate(x: f32, activation: Activation) -> f32 {
             let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())
         }
+        Activation::ReluSquared => x.max(0.0) * x.max(0.0),
     }
 }

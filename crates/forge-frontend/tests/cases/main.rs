@@ -1,6 +1,8 @@
 //! The cases under `tests/fixtures` and, where `FORGE_CASES` names a folder of cases, those in it: logits of the graph
 //! against the reference, and the tokenizer against the recorded texts.
 
+mod configurations;
+mod import;
 mod interpreter;
 mod tokenizer;
 
@@ -72,7 +74,10 @@ fn logits_match_the_reference() {
             };
             let found: Vec<f32> = interpreter::logits(&checkpoint, &ids).concat();
             assert_eq!(found.len(), expected.len(), "{what}");
-            let largest = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            // `f32::max` would pass over what is not a number.
+            let largest = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, |most: f32, difference| {
+                if difference.is_nan() { f32::INFINITY } else { most.max(difference) }
+            });
             eprintln!("{what}: largest difference {largest:.2e}");
             if largest >= 1e-3 {
                 wrong.push(what);
@@ -90,8 +95,19 @@ fn tokenizers_reproduce_the_recorded_ids() {
     for case in cases() {
         for (kind, path) in checkpoints(&case) {
             let recorded = case.join("tokenizer_cases.json");
-            let (Ok(Checkpoint { assets, .. }), true) = (load(&path), recorded.exists()) else { continue };
-            tokenizer::check(&describe(&case, &kind), &assets, &recorded);
+            if !recorded.exists() {
+                continue;
+            }
+            let what = describe(&case, &kind);
+            let assets = match load(&path) {
+                Ok(Checkpoint { assets, .. }) => assets,
+                Err(error) if std::env::var_os("FORGE_CASES").is_some() => {
+                    eprintln!("{what}: {error}");
+                    continue;
+                }
+                Err(error) => panic!("{what}: {error}"),
+            };
+            tokenizer::check(&what, &assets, &recorded);
             compared += 1;
         }
     }
@@ -174,13 +190,15 @@ fn long_repetitions_keep_their_text() {
 /// `FORGE_VOCABULARIES` may name a folder of vocabulary-only GGUFs with `.inp` and `.out` beside them, as llama.cpp's
 /// sources have.
 #[test]
+#[ignore = "needs the folder that FORGE_VOCABULARIES names"]
 fn vocabularies_reproduce_llama_cpp_ids() {
-    let Some(folder) = std::env::var_os("FORGE_VOCABULARIES") else { return };
+    let folder = std::env::var_os("FORGE_VOCABULARIES").expect("FORGE_VOCABULARIES names a folder");
     let mut failures = Vec::new();
     let mut paths: Vec<PathBuf> =
         std::fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| path.to_string_lossy().ends_with(".gguf"));
     paths.sort();
+    assert!(!paths.is_empty(), "no GGUF in the folder that FORGE_VOCABULARIES names");
     for path in paths {
         let name = path.file_name().expect("a file").to_string_lossy().into_owned();
         match Assets::from_gguf(&GgufFile::open(&path).expect("a GGUF")) {

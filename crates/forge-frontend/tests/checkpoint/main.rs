@@ -4,4 +4,7 @@ mod build;
 mod gguf;
 mod gguf_damage;
 mod gguf_split;
+#[cfg(unix)]
+mod links;
 mod safetensors;
+mod shards;

@@ -7,7 +7,7 @@ use crate::build::{Folder, Victim};
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-fn file(header: &str, data: &[u8]) -> Vec<u8> {
+pub(crate) fn file(header: &str, data: &[u8]) -> Vec<u8> {
     let mut out = (header.len() as u64).to_le_bytes().to_vec();
     out.extend(header.as_bytes());
     out.extend(data);
@@ -85,7 +85,7 @@ fn an_index_must_be_true() {
     let duplicate = open(r#"{"weight_map":{"w":"a.safetensors","codes":"c.safetensors"}}"#);
     assert!(matches!(duplicate, CheckpointError::DuplicateTensor { .. }));
     let no_file = open(r#"{"weight_map":{"w":"d.safetensors"}}"#);
-    assert!(matches!(no_file, CheckpointError::Io { .. }));
+    assert!(matches!(no_file, CheckpointError::ShardMissing { .. }), "{no_file}");
     let twice = open(r#"{"weight_map":{"w":"a.safetensors","w":"a.safetensors"}}"#);
     assert!(matches!(twice, CheckpointError::Json { .. }));
     assert!(matches!(open(r#"{"weights":{}}"#), CheckpointError::Json { .. }));

@@ -1,11 +1,17 @@
 //! Checkpoints that are damaged or ask for what is not built: each is refused in one line that names the file, key or
 //! tensor.
 
+#[path = "../checkpoint/build.rs"]
+#[expect(dead_code, reason = "shared with the tests of the containers")]
+mod build;
+mod tolerance;
+mod walk;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use forge_frontend::{load, survey};
+use forge_frontend::{FrontendError, load, survey};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
@@ -53,10 +59,29 @@ impl Folder {
         fs::write(path, [&len[..], &header, &weights.data].concat()).expect("written");
     }
 
+    fn error(&self) -> FrontendError {
+        load(self.root.path()).expect_err("a refusal")
+    }
+
     fn refusal(&self) -> String {
-        let message = load(self.root.path()).expect_err("a refusal").to_string();
+        let message = self.error().to_string();
         assert!(!message.contains('\n'), "{message}");
         message
+    }
+}
+
+impl Weights {
+    /// Adds a tensor of zeros, or puts one in another's place.
+    fn add(&mut self, name: &str, dtype: &str, shape: &Value) {
+        let bytes = match dtype {
+            "U32" | "I32" | "F32" => 4,
+            _ => 2,
+        };
+        let sizes = shape.as_array().expect("a shape").iter().map(|size| size.as_u64().expect("a size"));
+        let (start, len) = (self.data.len() as u64, sizes.fold(bytes, u64::wrapping_mul));
+        self.data.resize((start + len) as usize, 0);
+        let entry = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, start + len] });
+        self.header.insert(name.to_owned(), entry);
     }
 }
 

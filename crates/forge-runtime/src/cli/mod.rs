@@ -9,6 +9,7 @@ mod generate;
 mod info;
 mod logits;
 mod profile;
+#[cfg(feature = "server")]
 mod serve;
 mod terminal;
 mod tokenize;
@@ -52,6 +53,7 @@ enum Command {
     /// Talk with the model.
     Chat(chat::Options),
     /// Serve the OpenAI API over HTTP.
+    #[cfg(feature = "server")]
     Serve(serve::Options),
     /// Write the logits of given tokens to a file.
     Logits(logits::Options),
@@ -167,10 +169,24 @@ pub fn run<M: LanguageModel + 'static>(
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    // One type for every model, so that the commands are compiled here, once, and not with each of them.
+    let load = move |options: &LoadOptions| load(options).map(|model| Box::new(model) as Box<dyn LanguageModel>);
     let program = Program { info, checks, assets, global: cli.global, load: Box::new(load) };
-    let result = match cli.command {
+    match dispatch(program, cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::error(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(program: Program<Box<dyn LanguageModel>>, command: Command) -> Result<()> {
+    match command {
         Command::Generate(options) => generate::run(program, &options),
         Command::Chat(options) => chat::run(program, &options),
+        #[cfg(feature = "server")]
         Command::Serve(options) => serve::run(program, &options),
         Command::Logits(options) => logits::run(program, &options),
         Command::Tokenize(options) => tokenize::run(&program, &options),
@@ -179,14 +195,6 @@ pub fn run<M: LanguageModel + 'static>(
         Command::Profile(options) => profile::run(program, &options),
         Command::Tune(options) => tune::run(program, &options),
         Command::Verify => verify::run(&program),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            terminal::error(&error.to_string());
-            ExitCode::FAILURE
-        }
     }
 }
 
@@ -198,9 +206,10 @@ fn parse(info: &ModelInfo) -> Result<Cli, clap::Error> {
         count(info.parameters),
         info.source
     );
+    let serve = if cfg!(feature = "server") { format!("  {name} serve --port 8080\n") } else { String::new() };
     let examples = format!(
         "Examples:\n  {name} generate \"Once upon a time\"\n  {name} generate --raw --temperature 0 --max-tokens 50 \"Once upon\"\n  \
-         echo \"Tell me a story.\" | {name} generate -\n  {name} chat --system \"Be brief.\"\n  {name} serve --port 8080\n  \
+         echo \"Tell me a story.\" | {name} generate -\n  {name} chat --system \"Be brief.\"\n{serve}  \
          {name} bench --prompt 512 --gen 64\n  {name} profile --context 4096 --trace trace.json"
     );
     let command = Cli::command().name(name).about(about).after_help(examples);

@@ -15,6 +15,10 @@ pub(super) struct Options {
     /// Port to listen on; 0 takes a free one.
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    /// Let pages of this origin use the server from a browser, besides those of this machine: scheme://host[:port], or * for
+    /// all; none lets in not even those of this machine. Can be given several times.
+    #[arg(long, value_name = "ORIGIN")]
+    cors: Vec<server::Origin>,
 }
 
 pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Options) -> Result<()> {
@@ -23,7 +27,13 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     // Taken before the model is loaded, so that a port in use is known at once.
     let listener = server::bind(address)?;
     let model = program.model()?;
-    server::run(listener, model, text, |address| {
+    if text.template.is_some() {
+        let calls = server::tools::CallForm::of(&text)
+            .map_or("in no known form, left in the text".into(), |form| form.describe());
+        terminal::note(&format!("tool calls: {calls}"));
+    }
+    let origins = server::Origins::default().with(options.cors.iter().cloned());
+    server::run(listener, model, text, server::Options { origins, ..Default::default() }, |address| {
         terminal::note(&format!("listening on http://{address}; try http://{address}/v1/models"));
     })
 }

@@ -282,16 +282,27 @@ impl Commands {
         if let Some(page) = page {
             page.commit();
         }
-        Pending { submission: commands.commit(), label, barriers, outputs }
+        Pending { submission: Some(commands.commit()), label, barriers, outputs }
     }
 }
 
-/// A command buffer that the device has.
+/// A command buffer that the device has. Dropped, it is waited for: its buffers are the host's again afterwards.
+#[must_use = "what became of it is only in the result of wait"]
 pub struct Pending {
-    submission: metal_sim::Submission,
+    /// `None` once waited for.
+    submission: Option<metal_sim::Submission>,
     label: String,
     barriers: usize,
     outputs: Outputs,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(submission) = self.submission.take() {
+            // Whoever drops it has an error of its own to tell.
+            let _ = submission.wait();
+        }
+    }
 }
 
 impl Pending {
@@ -299,15 +310,16 @@ impl Pending {
     ///
     /// # Errors
     /// [`GpuError::CommandBuffer`] with all that the device reported.
-    pub fn wait(self) -> Result<GpuTime, GpuError> {
-        let Self { submission, label, barriers, outputs } = self;
+    pub fn wait(mut self) -> Result<GpuTime, GpuError> {
+        let submission = self.submission.take().expect("only wait and drop take it");
         let result = submission.wait();
+        let Self { label, barriers, outputs, .. } = &self;
         let failed = |reason: String| GpuError::CommandBuffer { label: label.clone(), reason };
         let append = |mut file: &File, text: String| file.write_all(text.as_bytes()).map_err(|e| failed(e.to_string()));
         if let (Some(file), Ok(timing)) = (&outputs.counters, &result) {
-            append(file, counted(&label, &timing.counters))?;
+            append(file, counted(label, &timing.counters))?;
         }
-        let Some(file) = outputs.reports else {
+        let Some(file) = &outputs.reports else {
             return result.map(|timing| GpuTime { seconds: timing.seconds }).map_err(|error| failed(error.to_string()));
         };
         let mut text = format!("{label}: {barriers} barriers\n");
@@ -319,7 +331,7 @@ impl Pending {
             }
             Err(error) => return Err(failed(error.to_string())),
         };
-        append(&file, text)?;
+        append(file, text)?;
         Ok(GpuTime { seconds })
     }
 }

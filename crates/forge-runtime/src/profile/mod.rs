@@ -13,6 +13,7 @@ pub use trace::trace;
 
 use super::gpu::{Dispatch, Gpu, pool};
 use super::sampler::Sampling;
+pub use super::spec::Cost;
 use super::verify::{Checks, Dim, KernelCheck, Operation};
 use super::{LanguageModel, LogitRows, Result};
 
@@ -23,17 +24,6 @@ const MOST_DISPATCHES: usize = 4096;
 /// Seconds to spend on the runs of one kernel, and how many those are at most.
 const BUDGET: f64 = 0.25;
 const RUNS: usize = 9;
-
-/// Bytes that one dispatch reads and writes, each once, and its multiplications and additions: fixed, per row of the
-/// step, per tile of rows, per position of the cache that is read (of operations: per pair of a row and a position it
-/// sees), per part of a split context.
-#[derive(Debug, Clone, Copy)]
-pub struct Cost {
-    /// Bytes.
-    pub bytes: [u64; 5],
-    /// Operations.
-    pub flops: [u64; 5],
-}
 
 /// Size of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

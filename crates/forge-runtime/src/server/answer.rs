@@ -1,11 +1,14 @@
 //! From the model thread's events to HTTP: one JSON object, or server-sent events.
 
 use std::convert::Infallible;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -14,7 +17,12 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::super::generation::{Finish, Summary};
 use super::api_error::ApiError;
+use super::request::Reading;
+use super::tools::{Part, Reader};
 use super::worker::Event;
+
+/// Header that says what a client asked for and does not get.
+const WARNING: HeaderName = HeaderName::from_static("x-forge-warning");
 
 /// Which of the two ways to generate was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,16 +43,26 @@ impl Endpoint {
     }
 }
 
-/// What all parts of one answer have in common.
+/// What all parts of one answer have in common, and what of it has come.
 pub(super) struct Answer {
     endpoint: Endpoint,
     id: String,
     created: u64,
     model: &'static str,
+    /// Takes a chat's answer apart.
+    reader: Option<Reader>,
+    /// Most tool calls.
+    most_calls: usize,
+    /// Whether ids of calls are nine letters and digits, as Mistral's templates demand, without the usual prefix.
+    short_ids: bool,
+    /// Tool calls so far.
+    calls: usize,
+    /// What the client should know, in a header.
+    warning: Option<HeaderValue>,
 }
 
 impl Answer {
-    pub(super) fn new(endpoint: Endpoint, model: &'static str) -> Self {
+    pub(super) fn new(endpoint: Endpoint, model: &'static str, reading: Option<Reading>) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let created = unix_time();
         let prefix = match endpoint {
@@ -52,21 +70,45 @@ impl Answer {
             Endpoint::Chat => "chatcmpl",
         };
         let id = format!("{prefix}-{created:x}-{:x}", COUNT.fetch_add(1, Ordering::Relaxed));
-        Self { endpoint, id, created, model }
+        let mut answer = Self {
+            endpoint,
+            id,
+            created,
+            model,
+            reader: None,
+            most_calls: usize::MAX,
+            short_ids: false,
+            calls: 0,
+            warning: None,
+        };
+        if let Some(reading) = reading {
+            answer.most_calls = if reading.parallel { usize::MAX } else { 1 };
+            answer.short_ids = reading.form.iter().flat_map(|form| &form.open).any(|tag| tag.starts_with('['));
+            answer.warning = reading.warning.map(HeaderValue::from_static);
+            answer.reader = Some(Reader::new(reading.form, reading.tools, reading.thinking));
+        }
+        answer
     }
 
     /// Waits for the end and answers with all of it.
-    pub(super) async fn whole(self, mut events: UnboundedReceiver<Event>) -> Result<Response, ApiError> {
-        let mut text = String::new();
+    pub(super) async fn whole(mut self, mut events: UnboundedReceiver<Event>) -> Result<Response, ApiError> {
+        let (mut text, mut reasoning, mut calls) = (String::new(), String::new(), Vec::new());
         while let Some(event) = events.recv().await {
+            for part in self.parts(&event) {
+                match part {
+                    Part::Content(piece) => text.push_str(&piece),
+                    Part::Reasoning(piece) => reasoning.push_str(&piece),
+                    Part::Call { name, arguments } => calls.push(self.call(&name, &arguments)),
+                }
+            }
             match event {
-                Event::Text(piece) => text.push_str(&piece),
+                Event::Text(_) => {}
                 Event::Done(Ok(summary)) => {
-                    let finish = Some(finish_reason(summary.finish));
+                    let finish = Some(self.finish_reason(summary.finish));
                     let (object, choice) = match self.endpoint {
                         Endpoint::Completion => ("text_completion", self.completion_choice(&text, finish)),
                         Endpoint::Chat => {
-                            let message = json!({ "role": "assistant", "content": text, "refusal": null });
+                            let message = message(text, reasoning, calls);
                             let choice =
                                 json!({ "index": 0, "message": message, "logprobs": null, "finish_reason": finish });
                             ("chat.completion", choice)
@@ -74,16 +116,18 @@ impl Answer {
                     };
                     let mut body = self.object(object, json!([choice]));
                     body["usage"] = usage(&summary);
-                    return Ok(json_response(&body));
+                    let mut response = json_response(&body);
+                    self.warn(&mut response);
+                    return Ok(response);
                 }
                 Event::Done(Err(error)) => return Err(ApiError::from_runtime(&error, self.endpoint.prompt_field())),
             }
         }
-        Err(ApiError::internal("the server is stopping".into()))
+        Err(ApiError::stopping())
     }
 
     /// Answers with an event for each piece of text as it comes.
-    pub(super) fn stream(self, events: UnboundedReceiver<Event>, include_usage: bool) -> Response {
+    pub(super) fn stream(mut self, events: UnboundedReceiver<Event>, include_usage: bool) -> Response {
         let opening = match self.endpoint {
             Endpoint::Completion => String::new(),
             Endpoint::Chat => {
@@ -91,32 +135,81 @@ impl Answer {
                 sse(&self.chunk(self.chat_choice(&delta, None), include_usage))
             }
         };
+        let mut response = Response::new(Body::empty());
+        self.warn(&mut response);
         let rest = UnboundedReceiverStream::new(events).map(move |event| self.events(event, include_usage));
         let parts = tokio_stream::once(opening).chain(rest).map(Ok::<_, Infallible>);
-        let mut response = Response::new(Body::from_stream(parts));
+        *response.body_mut() = Body::from_stream(parts);
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, const { axum::http::HeaderValue::from_static("text/event-stream") });
-        headers.insert(CACHE_CONTROL, const { axum::http::HeaderValue::from_static("no-cache") });
+        headers.insert(CONTENT_TYPE, const { HeaderValue::from_static("text/event-stream") });
+        headers.insert(CACHE_CONTROL, const { HeaderValue::from_static("no-cache") });
         response
     }
 
-    /// The server-sent events for one event of the model thread.
-    fn events(&self, event: Event, include_usage: bool) -> String {
-        match event {
-            Event::Text(text) => {
-                let choice = match self.endpoint {
-                    Endpoint::Completion => self.completion_choice(&text, None),
-                    Endpoint::Chat => self.chat_choice(&json!({ "content": text }), None),
-                };
-                sse(&self.chunk(choice, include_usage))
+    fn warn(&mut self, response: &mut Response) {
+        if let Some(warning) = self.warning.take() {
+            response.headers_mut().insert(WARNING, warning);
+        }
+    }
+
+    /// What an event adds to the answer.
+    fn parts(&mut self, event: &Event) -> Vec<Part> {
+        let mut parts = match (event, &mut self.reader) {
+            (Event::Text(text), Some(reader)) => reader.push(text),
+            (Event::Text(text), None) => vec![Part::Content(text.clone())],
+            (Event::Done(Ok(_)), Some(reader)) => reader.finish(),
+            (Event::Done(_), _) => Vec::new(),
+        };
+        parts.retain(|part| match part {
+            Part::Call { .. } => {
+                self.calls += 1;
+                self.calls <= self.most_calls
             }
+            _ => true,
+        });
+        parts
+    }
+
+    /// A tool call in the form of the API.
+    fn call(&self, name: &str, arguments: &str) -> Value {
+        let id = if self.short_ids { call_id() } else { format!("call_{}", call_id()) };
+        json!({ "id": id, "type": "function", "function": { "name": name, "arguments": arguments } })
+    }
+
+    /// The server-sent events for one event of the model thread.
+    fn events(&mut self, event: Event, include_usage: bool) -> String {
+        let mut text = String::new();
+        let mut index = self.calls;
+        for part in self.parts(&event) {
+            let deltas = match (self.endpoint, part) {
+                (Endpoint::Completion, Part::Content(piece)) => {
+                    text += &sse(&self.chunk(self.completion_choice(&piece, None), include_usage));
+                    continue;
+                }
+                (_, Part::Content(piece)) => vec![json!({ "content": piece })],
+                (_, Part::Reasoning(piece)) => vec![json!({ "reasoning_content": piece })],
+                (_, Part::Call { name, arguments }) => {
+                    // First who is called, then with what.
+                    let mut call = self.call(&name, "");
+                    call["index"] = index.into();
+                    let rest = json!({ "index": index, "function": { "arguments": arguments } });
+                    index += 1;
+                    vec![json!({ "tool_calls": [call] }), json!({ "tool_calls": [rest] })]
+                }
+            };
+            for delta in deltas {
+                text += &sse(&self.chunk(self.chat_choice(&delta, None), include_usage));
+            }
+        }
+        match event {
+            Event::Text(_) => text,
             Event::Done(Ok(summary)) => {
-                let finish = Some(finish_reason(summary.finish));
+                let finish = Some(self.finish_reason(summary.finish));
                 let choice = match self.endpoint {
                     Endpoint::Completion => self.completion_choice("", finish),
                     Endpoint::Chat => self.chat_choice(&json!({}), finish),
                 };
-                let mut text = sse(&self.chunk(choice, include_usage));
+                text += &sse(&self.chunk(choice, include_usage));
                 if include_usage {
                     let mut body = self.object(self.chunk_object(), json!([]));
                     body["usage"] = usage(&summary);
@@ -126,8 +219,17 @@ impl Answer {
             }
             Event::Done(Err(error)) => {
                 let error = ApiError::from_runtime(&error, self.endpoint.prompt_field());
-                sse(&error.body()) + "data: [DONE]\n\n"
+                text + &sse(&error.body()) + "data: [DONE]\n\n"
             }
+        }
+    }
+
+    fn finish_reason(&self, finish: Finish) -> &'static str {
+        match finish {
+            Finish::Stop if self.calls > 0 => "tool_calls",
+            Finish::Stop => "stop",
+            // Only a server that stops cancels a generation that somebody still listens to.
+            Finish::Length | Finish::Cancelled => "length",
         }
     }
 
@@ -163,7 +265,7 @@ impl Answer {
 /// A JSON answer with status 200.
 pub(super) fn json_response(body: &Value) -> Response {
     let mut response = Response::new(Body::from(body.to_string()));
-    response.headers_mut().insert(CONTENT_TYPE, const { axum::http::HeaderValue::from_static("application/json") });
+    response.headers_mut().insert(CONTENT_TYPE, const { HeaderValue::from_static("application/json") });
     response
 }
 
@@ -176,12 +278,34 @@ fn sse(body: &Value) -> String {
     format!("data: {body}\n\n")
 }
 
-fn finish_reason(finish: Finish) -> &'static str {
-    match finish {
-        Finish::Stop => "stop",
-        // Only a server that stops cancels a generation that somebody still listens to.
-        Finish::Length | Finish::Cancelled => "length",
+/// The message of an answer. As OpenAI has it: null where there is nothing but calls.
+fn message(text: String, reasoning: String, calls: Vec<Value>) -> Value {
+    let content = if text.is_empty() && !calls.is_empty() { Value::Null } else { text.into() };
+    let mut message = json!({ "role": "assistant", "content": content, "refusal": null });
+    if !reasoning.is_empty() {
+        message["reasoning_content"] = reasoning.into();
     }
+    if !calls.is_empty() {
+        message["tool_calls"] = calls.into();
+    }
+    message
+}
+
+/// Nine letters and digits that no other call of this process has, and that do not begin alike in another.
+fn call_id() -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    const COUNT: u64 = 62_u64.pow(9);
+    // Has no divisor in common with COUNT, so that its multiples come round to no earlier one.
+    const STEP: u64 = 8_366_379_594_239_857;
+    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one("calls") % COUNT));
+    let next = |id: u64| Some((id + STEP) % COUNT);
+    let mut rest = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_else(|id| id);
+    let mut id = String::new();
+    for _ in 0..9 {
+        id.push(char::from(DIGITS[(rest % 62) as usize]));
+        rest /= 62;
+    }
+    id
 }
 
 fn usage(summary: &Summary) -> Value {

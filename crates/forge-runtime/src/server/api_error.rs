@@ -40,13 +40,27 @@ impl ApiError {
         Self { status: StatusCode::PAYLOAD_TOO_LARGE, ..Self::invalid(None, message) }
     }
 
+    pub(super) fn too_slow() -> Self {
+        Self { status: StatusCode::REQUEST_TIMEOUT, ..Self::invalid(None, "the request body came too slowly".into()) }
+    }
+
+    pub(super) fn forbidden(message: String) -> Self {
+        Self { status: StatusCode::FORBIDDEN, ..Self::invalid(None, message) }
+    }
+
     pub(super) fn overloaded() -> Self {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
-            message: "too many requests are waiting; try again later".into(),
-            kind: "server_error",
-            param: None,
             code: Some("queue_full"),
+            ..Self::internal("too many requests are waiting; try again later".into())
+        }
+    }
+
+    pub(super) fn stopping() -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code: Some("stopping"),
+            ..Self::internal("the server is stopping".into())
         }
     }
 
@@ -63,6 +77,7 @@ impl ApiError {
             }
             Error::Messages { place, .. } => Self::invalid(place.clone(), message),
             Error::Sampling { name, .. } => Self::invalid((*name).to_owned(), message),
+            Error::Cancelled => Self::stopping(),
             Error::EmptyPrompt
             | Error::TokenOutOfRange { .. }
             | Error::NoTemplate

@@ -8,6 +8,7 @@ use super::super::generation::{Request, check_prompt};
 use super::answer::Endpoint;
 use super::api_error::ApiError;
 use super::fields::{Fields, wrong_type};
+use super::tools::{CallForm, Tool};
 
 /// Stop strings of one request; OpenAI has 4.
 const MAX_STOPS: usize = 16;
@@ -17,6 +18,8 @@ const DEFAULT_COMPLETION_TOKENS: usize = 16;
 
 pub(super) struct Prepared {
     pub(super) request: Request,
+    /// How the answer of a chat is to be read.
+    pub(super) reading: Option<Reading>,
     /// Set if the answer is to be streamed.
     pub(super) stream: Option<StreamOptions>,
 }
@@ -26,10 +29,28 @@ pub(super) struct StreamOptions {
     pub(super) include_usage: bool,
 }
 
+/// How the answer of a chat is to be read.
+pub(super) struct Reading {
+    /// How calls are written; `None` where none are looked for.
+    pub(super) form: Option<CallForm>,
+    /// What the request offers.
+    pub(super) tools: Vec<Tool>,
+    /// Whether the prompt ends inside of the reasoning.
+    pub(super) thinking: bool,
+    /// Whether there may be several calls.
+    pub(super) parallel: bool,
+    /// What the client should know.
+    pub(super) warning: Option<&'static str>,
+}
+
+/// Said of tools where the form of calls is not known.
+const NO_CALLS: &str = "tools: the form of this model's tool calls is not known; calls come back as content";
+
 pub(super) fn prepare(
     body: &[u8],
     endpoint: Endpoint,
     text: &Text,
+    form: Option<&CallForm>,
     info: &ModelInfo,
     context: usize,
 ) -> Result<Prepared, ApiError> {
@@ -59,14 +80,17 @@ pub(super) fn prepare(
     let runtime_error = |error| ApiError::from_runtime(&error, param);
     let sampling = text.defaults.sampling(&options).map_err(runtime_error)?;
     let stop = stop_strings(&fields)?;
-    let prompt = match endpoint {
-        Endpoint::Chat => chat_prompt(&fields, text, context)?,
-        Endpoint::Completion => completion_prompt(&fields, text, context)?,
+    let (prompt, reading) = match endpoint {
+        Endpoint::Chat => {
+            let (prompt, reading) = chat_prompt(&fields, text, form, context)?;
+            (prompt, Some(reading))
+        }
+        Endpoint::Completion => (completion_prompt(&fields, text, context)?, None),
     };
     check_prompt(&prompt, info.vocab_size, context).map_err(runtime_error)?;
     let request =
         Request { prompt, max_tokens, sampling, stop, continues_prompt: matches!(endpoint, Endpoint::Completion) };
-    Ok(Prepared { request, stream })
+    Ok(Prepared { request, reading, stream })
 }
 
 fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
@@ -90,7 +114,9 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
     fields.refuse_unless("frequency_penalty", zero, "is not supported; repeat_penalty is")?;
     fields.refuse_unless("presence_penalty", zero, "is not supported; repeat_penalty is")?;
     fields.refuse_unless("response_format", plain_text, "only type \"text\" is supported")?;
-    fields.refuse_unless("tool_choice", unforced, "only \"auto\" and \"none\" are supported")
+    let why = "nothing holds the model to a call; only \"auto\" and \"none\" are supported";
+    fields.refuse_unless("tool_choice", unforced, why)?;
+    fields.refuse_unless("functions", empty, "is not supported; tools is")
 }
 
 fn stream_options(fields: &Fields) -> Result<Option<StreamOptions>, ApiError> {
@@ -130,20 +156,41 @@ fn stop_strings(fields: &Fields) -> Result<Vec<String>, ApiError> {
     Ok(stops)
 }
 
-fn chat_prompt(fields: &Fields, text: &Text, context: usize) -> Result<Vec<u32>, ApiError> {
+fn chat_prompt(
+    fields: &Fields,
+    text: &Text,
+    form: Option<&CallForm>,
+    context: usize,
+) -> Result<(Vec<u32>, Reading), ApiError> {
     let messages = fields.get("messages").ok_or_else(|| wrong_type("messages", "a list of messages"))?;
     let mut variables = fields.object("chat_template_kwargs")?.cloned().unwrap_or_default();
-    if fields.get("tool_choice").and_then(Value::as_str) != Some("none")
-        && let Some(tools) = fields.get("tools")
-    {
-        if !tools.is_array() {
-            return Err(wrong_type("tools", "a list of tools"));
-        }
+    let parallel = fields.boolean("parallel_tool_calls")?.unwrap_or(true);
+    let mut tools = offered_tools(fields)?;
+    if fields.get("tool_choice").and_then(Value::as_str) == Some("none") {
+        tools.clear();
+    } else if let Some(tools) = fields.get("tools") {
         variables.insert("tools".into(), tools.clone());
     }
     let error = |error| ApiError::from_runtime(&error, "messages");
     let rendered = text.render_chat(messages, true, &variables).map_err(error)?;
-    text.tokenizer.encode_within(&rendered, false, context).map_err(error)
+    let prompt = text.tokenizer.encode_within(&rendered, false, context).map_err(error)?;
+    let form = form.filter(|_| !tools.is_empty()).cloned();
+    let warning = (form.is_none() && !tools.is_empty()).then_some(NO_CALLS);
+    let thinking = rendered.trim_end().ends_with("<think>");
+    Ok((prompt, Reading { form, tools, thinking, parallel, warning }))
+}
+
+/// What the request offers to the model.
+fn offered_tools(fields: &Fields) -> Result<Vec<Tool>, ApiError> {
+    let Some(tools) = fields.get("tools") else { return Ok(Vec::new()) };
+    let tools = tools.as_array().ok_or_else(|| wrong_type("tools", "a list of tools"))?;
+    let tool = |(index, tool): (usize, &Value)| {
+        let function = tool.get("function").filter(|_| matches!(tool["type"].as_str(), None | Some("function")));
+        let name = function.and_then(|function| function["name"].as_str()).filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| wrong_type(&format!("tools[{index}]"), "a function with a name"))?;
+        Ok(Tool { name: name.to_owned(), parameters: tool["function"]["parameters"].clone() })
+    };
+    tools.iter().enumerate().map(tool).collect()
 }
 
 fn completion_prompt(fields: &Fields, text: &Text, context: usize) -> Result<Vec<u32>, ApiError> {

@@ -23,6 +23,8 @@ pub(super) enum Event {
 
 struct Job {
     request: Request,
+    /// Special tokens that stand for text.
+    shown: Arc<[(u32, String)]>,
     /// Its other end is dropped when the client goes away.
     events: UnboundedSender<Event>,
 }
@@ -67,10 +69,14 @@ impl Worker {
         self.canceller.clone()
     }
 
-    /// Queues a request. Dropping the receiver cancels it.
-    pub(super) fn submit(&self, request: Request) -> Result<UnboundedReceiver<Event>, ApiError> {
+    /// Queues a request; `shown` are special tokens that stand for text in its answer. Dropping the receiver cancels it.
+    pub(super) fn submit(
+        &self,
+        request: Request,
+        shown: Arc<[(u32, String)]>,
+    ) -> Result<UnboundedReceiver<Event>, ApiError> {
         let (events, receiver) = unbounded_channel();
-        match self.queue.try_send(Job { request, events }) {
+        match self.queue.try_send(Job { request, shown, events }) {
             Ok(()) => Ok(receiver),
             Err(TrySendError::Full(_)) => Err(ApiError::overloaded()),
             Err(TrySendError::Closed(_)) => Err(ApiError::internal("the model has stopped".into())),
@@ -79,9 +85,11 @@ impl Worker {
 }
 
 fn work<M: LanguageModel>(mut engine: Engine<M>, mut queue: Receiver<Job>, cancelled: &Canceller) {
-    while let Some(Job { request, events }) = queue.blocking_recv() {
-        let mut listener = Client { events: &events, cancelled };
+    while let Some(Job { request, shown, events }) = queue.blocking_recv() {
+        let mut listener = Client { events: &events, shown: &shown, cancelled };
         if !listener.keep_going() {
+            // Cancelled before its turn; a client that is gone does not hear it.
+            let _ = events.send(Event::Done(Err(Error::Cancelled)));
             continue;
         }
         // A fault in one request must not take the server down; the sequence it leaves behind is given up.
@@ -97,12 +105,17 @@ fn work<M: LanguageModel>(mut engine: Engine<M>, mut queue: Receiver<Job>, cance
 
 struct Client<'a> {
     events: &'a UnboundedSender<Event>,
+    shown: &'a [(u32, String)],
     cancelled: &'a Canceller,
 }
 
 impl Listener for Client<'_> {
     fn text(&mut self, text: &str) -> bool {
         self.events.send(Event::Text(text.to_owned())).is_ok()
+    }
+
+    fn special(&self, token: u32) -> Option<&str> {
+        self.shown.iter().find(|(id, _)| *id == token).map(|(_, text)| text.as_str())
     }
 
     fn keep_going(&mut self) -> bool {

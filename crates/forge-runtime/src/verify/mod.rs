@@ -93,19 +93,7 @@ impl<'a> Verifier<'a> {
             }
         }
         let worst = comparison.worst;
-        let fault = fault.or_else(|| {
-            let worst = worst.filter(|_| comparison.failed > 0)?;
-            Some(format!(
-                "{} of {} elements are beyond their bounds; worst: {:?}[{}] is {}, expected {} within {:.1e}",
-                comparison.failed,
-                comparison.elements,
-                worst.role,
-                worst.index,
-                worst.found,
-                worst.expected,
-                worst.bound
-            ))
-        });
+        let fault = fault.or_else(|| comparison.fault());
         Outcome {
             rows,
             error: worst.map_or(0.0, |worst| worst.error),
@@ -139,6 +127,7 @@ fn cases(operation: &Operation, rows: usize, context: usize) -> Vec<Case> {
         | Operation::LayerInputs { .. }
         | Operation::Project(_)
         | Operation::RmsNorm { .. }
+        | Operation::LayerNorm { .. }
         | Operation::PostNorm { .. } => vec![at(0, None)],
     }
 }
@@ -158,7 +147,7 @@ fn positions(rows: usize, wrap: Option<usize>, split: Option<Split>, context: us
     positions
 }
 
-impl Operation {
+impl Operation<'_> {
     /// Sizes, for the report: `[4096, 4096] q8_0`.
     pub fn describe(&self) -> String {
         match self {
@@ -175,7 +164,9 @@ impl Operation {
             Self::AttentionCombine { heads, head_dim, split } => {
                 format!("{heads} heads of {head_dim}, {} parts", split.most)
             }
-            Self::RmsNorm { width, .. } | Self::PostNorm { width, .. } => format!("[{width}]"),
+            Self::RmsNorm { width, .. } | Self::LayerNorm { width, .. } | Self::PostNorm { width, .. } => {
+                format!("[{width}]")
+            }
             Self::SampleBest(v) | Self::SampleCollect(v) | Self::SampleDraw(v) => format!("[{}]", v.tokens),
         }
     }

@@ -63,6 +63,7 @@ pub(super) fn check(operation: &Operation, run: &Run<'_>, out: &mut Comparison) 
             }
         }
         Operation::RmsNorm { width, eps } => rms_norm(*width, (*eps).into(), run, out),
+        Operation::LayerNorm { width, eps } => layer_norm(*width, (*eps).into(), run, out),
         Operation::PostNorm { width, eps, factor } => post_norm(*width, (*eps).into(), (*factor).into(), run, out),
         Operation::SampleBest(vocabulary) => super::sampling::best(vocabulary, run, out),
         Operation::SampleCollect(vocabulary) => super::sampling::collect(vocabulary, run, out),
@@ -186,6 +187,7 @@ fn project(projection: &Projection, run: &Run<'_>, out: &mut Comparison) {
             let expected = match projection.epilogue {
                 Epilogue::Store { softcap } => result.softcap(softcap),
                 Epilogue::Residual { factor } => result.times(factor.into(), 0.0).plus(stream[at].into()),
+                Epilogue::Activated(activation) => gate(activation, result, Approximate { value: 1.0, bound: 0.0 }),
                 Epilogue::Gated(activation) => gate(activation, result, results[1][token]),
                 Epilogue::GatedBy(activation) => {
                     gate(activation, result, Approximate { value: multiplier[at].into(), bound: 0.0 })
@@ -210,7 +212,7 @@ fn read_row(matrices: &[Matrix], mut row: usize, run: &Run<'_>, weights: &mut [W
     }
 }
 
-/// `activation(gate) * up`. No activation is steeper than 1.2.
+/// `activation(gate) * up`. No activation is steeper than 1.2 but the square.
 fn gate(activation: Activation, gate: Approximate, up: Approximate) -> Approximate {
     let x = gate.value;
     let activated = match activation {
@@ -219,8 +221,13 @@ fn gate(activation: Activation, gate: Approximate, up: Approximate) -> Approxima
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
             0.5 * x * (1.0 + inner.tanh())
         }
+        Activation::ReluSquared => x.max(0.0).powi(2),
     };
-    let error = 1.2 * gate.bound + FEW * (activated.abs() + x.abs().min(1.0));
+    let slope = match activation {
+        Activation::Silu | Activation::GeluTanh => 1.2,
+        Activation::ReluSquared => 2.0 * (x.abs() + gate.bound),
+    };
+    let error = slope * gate.bound + FEW * (activated.abs() + x.abs().min(1.0));
     let value = activated * up.value;
     Approximate { value, bound: error * (up.value.abs() + up.bound) + activated.abs() * up.bound + FEW * value.abs() }
 }
@@ -239,6 +246,24 @@ fn rms_norm(width: usize, eps: f64, run: &Run<'_>, out: &mut Comparison) {
             let expected = f64::from(value) * scale * f64::from(gamma);
             let at = row * width + i;
             out.number(Role::Y, at, found[at].into(), expected, expected.abs() * (sum_error(width) + FEW));
+        }
+    }
+}
+
+fn layer_norm(width: usize, eps: f64, run: &Run<'_>, out: &mut Comparison) {
+    let (x, gamma, found) = (run.given(Role::X), run.given(Role::Gamma), run.left(Role::Y));
+    let beta = if run.has(Role::Beta) { run.given(Role::Beta) } else { vec![0.0; width] };
+    for (row, values) in x.chunks_exact(width).enumerate() {
+        let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / width as f64;
+        let largest = values.iter().map(|&value| f64::from(value).abs()).fold(0.0, f64::max);
+        let variance = values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / width as f64;
+        let scale = (variance + eps).sqrt().recip();
+        for (i, ((&value, &gamma), &beta)) in values.iter().zip(&gamma).zip(&beta).enumerate() {
+            let at = row * width + i;
+            // The mean is off by the rounding of a sum, and so is what is left of the element.
+            let centred = Approximate { value: f64::from(value) - mean, bound: (sum_error(width) + FEW) * largest };
+            let normed = centred.times(scale * f64::from(gamma), 2.0 * sum_error(width) + FEW).plus(beta.into());
+            out.number(Role::Y, at, found[at].into(), normed.value, normed.bound);
         }
     }
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use super::super::Result;
 use super::super::gpu::{Buffer, Gpu, Kernel, Mapped, Slice, pool};
 use super::super::sampler::StepSampling;
+use super::super::spec::Format;
 use super::super::weights::Weights;
-use super::packed::{Format, Packed, half};
+use super::packed::{Packed, half};
 use super::random::Random;
 use super::sampling::Draw;
 use super::table::{Argument, CacheType, Data, Dim, KernelCheck, Matrix, Operation, Role, Split};
@@ -39,7 +40,7 @@ pub(super) struct Case {
 /// A finished run: every argument before and after.
 pub(super) struct Run<'a> {
     pub case: &'a Case,
-    arguments: &'static [Argument],
+    arguments: &'static [Argument<'static>],
     weights: &'a Weights,
     before: BTreeMap<Role, Vec<u8>>,
     after: BTreeMap<Role, Vec<u8>>,
@@ -207,7 +208,7 @@ fn contents(check: &KernelCheck, argument: &Argument, name: &str, case: &Case) -
     }
 }
 
-impl Operation {
+impl Operation<'_> {
     /// Element type of the cache, for the operations that have one.
     fn cache(&self) -> CacheType {
         match self {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::philox::philox;
-use super::super::sampler::{Sampling, StepSampling};
+use super::super::sampler::{LEAST_TOP_P, Sampling, StepSampling};
 use super::compare::{Comparison, ROUNDING};
 use super::random::Random;
 use super::run::Run;
@@ -36,7 +36,7 @@ struct Candidate {
 }
 
 impl Draw {
-    /// Draws with and without each filter.
+    /// Draws with and without each filter, and at the ends of the parameters' ranges.
     pub fn all(vocabulary: &Vocabulary) -> Vec<Self> {
         let base = Sampling { temperature: 1.0, seed: 0x0123_4567_89AB_CDEF, ..Sampling::default() };
         let settings = [
@@ -46,7 +46,11 @@ impl Draw {
             Sampling { temperature: 0.7, top_k: 40, ..base.clone() },
             Sampling { top_p: 0.9, repeat_penalty: 1.1, ..base.clone() },
             Sampling { min_p: 0.05, temperature: 1.4, ..base.clone() },
-            Sampling { top_k: 100, top_p: 0.8, min_p: 0.01, ..base },
+            Sampling { top_k: 100, top_p: 0.8, min_p: 0.01, ..base.clone() },
+            Sampling { top_p: LEAST_TOP_P, repeat_penalty: 0.01, ..base.clone() },
+            Sampling { temperature: f32::MIN_POSITIVE, repeat_penalty: 100.0, ..base.clone() },
+            Sampling { temperature: 100.0, top_k: 1, ..base.clone() },
+            Sampling { temperature: 100.0, min_p: 1.0, ..base },
         ];
         (0..).zip(settings).map(|(number, sampling)| Self::new(vocabulary, &sampling, number)).collect()
     }

@@ -1,4 +1,5 @@
 //! A server on a port of its own, and a plain HTTP/1.1 client.
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,7 +7,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use forge_runtime::server::{Limits, bind, run_until};
+use forge_runtime::assets::Text;
+use forge_runtime::server::{Options, bind, run_until};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -19,7 +21,13 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(model: HashModel, limits: Limits) -> Self {
+    pub fn start(model: HashModel, options: impl Into<Options>) -> Self {
+        Self::with_text(model, text("demo"), options)
+    }
+
+    /// A server of another tokenizer or template.
+    pub fn with_text(model: HashModel, text: Arc<Text>, options: impl Into<Options>) -> Self {
+        let options = options.into();
         let listener = bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = listener.local_addr().expect("an address");
         let stops = Arc::new(Semaphore::new(0));
@@ -33,7 +41,7 @@ impl Server {
                     }
                 }
             };
-            run_until(listener, model, text("demo"), limits, |_| {}, stop).expect("serves");
+            run_until(listener, model, text, options, |_| {}, stop).expect("serves");
         });
         Self { address, stops, thread: Some(thread) }
     }
@@ -55,6 +63,11 @@ impl Server {
         Reply::read(self.open(method, path, body), |_| true)
     }
 
+    /// As `send`, with further header lines, each with its end.
+    pub fn send_with(&self, method: &str, path: &str, lines: &str, body: &[u8]) -> Reply {
+        Reply::read(self.open_with(method, path, lines, body), |_| true)
+    }
+
     /// As `post`, but `watch` sees the body so far whenever there is more of it, and leaves by saying no.
     pub fn stream(&self, path: &str, body: &Value, watch: impl FnMut(&str) -> bool) -> Reply {
         Reply::read(self.open("POST", path, body.to_string().as_bytes()), watch)
@@ -62,16 +75,33 @@ impl Server {
 
     /// A connection with a request sent on it.
     pub fn open(&self, method: &str, path: &str, body: &[u8]) -> TcpStream {
+        self.open_with(method, path, "", body)
+    }
+
+    /// A connection on which these bytes were sent.
+    pub fn connect(&self, bytes: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).expect("connects");
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+        stream.write_all(bytes).expect("sends");
+        stream
+    }
+
+    fn open_with(&self, method: &str, path: &str, lines: &str, body: &[u8]) -> TcpStream {
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{lines}content-length: {}\r\n\r\n",
             body.len()
         );
-        stream.write_all(head.as_bytes()).expect("sends");
+        let mut stream = self.connect(head.as_bytes());
         // A server that refuses a long body may close before it has read all of it.
         let _ = stream.write_all(body);
         stream
+    }
+}
+
+impl Server {
+    /// Waits for the end of a server that was told to stop, and does not tell it again.
+    pub fn ended(mut self) {
+        self.thread.take().expect("runs").join().expect("the server panicked");
     }
 }
 
@@ -92,7 +122,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    fn read(stream: TcpStream, mut watch: impl FnMut(&str) -> bool) -> Self {
+    pub fn read(stream: TcpStream, mut watch: impl FnMut(&str) -> bool) -> Self {
         let mut reader = BufReader::new(stream);
         let mut lines = std::iter::from_fn(|| {
             let mut line = String::new();

@@ -27,12 +27,26 @@ impl<'a> Update<'a> {
 
     /// Replaces what `previous` lists by what `next` lists; `moved` are staged files outside that list.
     pub(super) fn run(mut self, previous: &Manifest, next: &Manifest, moved: &[&str]) -> Result<Report, OutputError> {
-        self.apply(previous, next, moved).inspect_err(|_| {
+        let report = self.apply(previous, next, moved).inspect_err(|_| {
             for (from, to) in self.done.iter().rev() {
                 // Best effort: the first error is the one to report.
                 let _ = fs::rename(to, from);
             }
-        })
+        })?;
+        for name in &report.removed {
+            self.remove_empty_folders(name);
+        }
+        Ok(report)
+    }
+
+    /// Removes the folders of the project that a removed file has left empty.
+    fn remove_empty_folders(&self, removed: &Path) {
+        for folder in removed.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()) {
+            // One that holds something else stays, and so do those above it.
+            if fs::remove_dir(self.target.join(folder)).is_err() {
+                return;
+            }
+        }
     }
 
     fn apply(&mut self, previous: &Manifest, next: &Manifest, moved: &[&str]) -> Result<Report, OutputError> {

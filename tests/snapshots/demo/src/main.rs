@@ -4,23 +4,15 @@
 
 use std::process::ExitCode;
 
+use demo::assets::ASSETS;
 use demo::checks::CHECKS;
 use demo::model::{INFO, Model};
-use demo::runtime::assets::Assets;
 use demo::runtime::cli;
 use demo::runtime::memory::Allocator;
 
 /// The system's; bounds what the checkpoint's chat template may take.
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
-
-/// Embedded in the program, so that only the weights travel beside it.
-const ASSETS: Assets = Assets {
-    tokenizer: include_bytes!("../tokenizer.json"),
-    chat_template: Some(include_str!("../chat_template.jinja")),
-    generation: include_str!("../generation.json"),
-    project: env!("CARGO_MANIFEST_DIR"),
-};
 
 fn main() -> ExitCode {
     cli::run(&INFO, &CHECKS, ASSETS, Model::load)

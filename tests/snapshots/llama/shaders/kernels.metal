@@ -44,9 +44,6 @@ constant float ROPE_INV_FREQ[8] = {
 // are in bit 4p.. of the low half, those of columns 2p + 1 in the high half, so that one mask takes two.
 
 constant constexpr uint LANES = 32;
-constant constexpr uint TILE = 256;
-
-constexpr ulong align_plane(ulong bytes) { return (bytes + 255) / 256 * 256; }
 
 inline float bf16_to_float(ushort bits) { return as_type<float>(uint(bits) << 16); }
 
@@ -54,90 +51,6 @@ inline float bf16_to_float(ushort bits) { return as_type<float>(uint(bits) << 16
 inline float fma4(float4 a, float4 b, float sum) {
     return fma(a.x, b.x, fma(a.y, b.y, fma(a.z, b.z, fma(a.w, b.w, sum))));
 }
-
-inline float sum4(float4 v) { return (v.x + v.y) + (v.z + v.w); }
-
-// BYTES bytes at `p`, aligned to the smaller of BYTES and 16, into words.
-template <uint BYTES>
-inline void load_words(device const uchar* p, thread uint* words) {
-    if (BYTES % 16 == 0) {
-        for (uint i = 0; i < BYTES / 16; ++i) {
-            const uint4 v = ((device const uint4*)p)[i];
-            words[4 * i] = v.x;
-            words[4 * i + 1] = v.y;
-            words[4 * i + 2] = v.z;
-            words[4 * i + 3] = v.w;
-        }
-    } else if (BYTES == 8) {
-        const uint2 v = *(device const uint2*)p;
-        words[0] = v.x;
-        words[1] = v.y;
-    } else if (BYTES == 4) {
-        words[0] = *(device const uint*)p;
-    } else if (BYTES == 2) {
-        words[0] = *(device const ushort*)p;
-    } else {
-        words[0] = *p;
-    }
-}
-
-// COUNT words at `p`, aligned to ALIGN bytes at least.
-template <uint COUNT, uint ALIGN>
-inline void load_entries(device const uchar* p, thread uint* words) {
-    if (COUNT % 4 == 0 && ALIGN % 16 == 0) {
-        load_words<4 * COUNT>(p, words);
-    } else if (COUNT % 2 == 0 && ALIGN % 8 == 0) {
-        for (uint i = 0; i < COUNT / 2; ++i) {
-            load_words<8>(p + 8 * i, words + 2 * i);
-        }
-    } else {
-        for (uint i = 0; i < COUNT; ++i) {
-            load_words<4>(p + 4 * i, words + i);
-        }
-    }
-}
-
-// COUNT halves at `p`, aligned to ALIGN bytes at least.
-template <uint COUNT, uint ALIGN>
-inline void load_halves(device const uchar* p, thread float* values) {
-    if (COUNT % 4 == 0 && ALIGN % 8 == 0) {
-        for (uint i = 0; i < COUNT / 4; ++i) {
-            const half4 v = ((device const half4*)p)[i];
-            values[4 * i] = v.x;
-            values[4 * i + 1] = v.y;
-            values[4 * i + 2] = v.z;
-            values[4 * i + 3] = v.w;
-        }
-    } else if (COUNT % 2 == 0 && ALIGN % 4 == 0) {
-        for (uint i = 0; i < COUNT / 2; ++i) {
-            const half2 v = ((device const half2*)p)[i];
-            values[2 * i] = v.x;
-            values[2 * i + 1] = v.y;
-        }
-    } else {
-        for (uint i = 0; i < COUNT; ++i) {
-            values[i] = ((device const half*)p)[i];
-        }
-    }
-}
-
-// The largest power of two up to 16 that divides a row of `pitch` bytes.
-constexpr uint alignment(uint pitch) {
-    return pitch % 16 == 0 ? 16 : pitch % 8 == 0 ? 8 : pitch % 4 == 0 ? 4 : pitch % 2 == 0 ? 2 : 1;
-}
-
-inline float load_half(device const uchar* plane, uint index) { return ((device const half*)plane)[index]; }
-
-// A word moved so that its bit `from` comes to bit `to`.
-inline uint move_bits(uint word, uint from, uint to) { return to >= from ? word << (to - from) : word >> (from - to); }
-
-// Two codes at the bottom of halves, times 2^-24.
-inline float2 small_halves(uint bits) { return float2(as_type<half2>(bits)); }
-
-// What codes at bit 0 and at bit 4 of a half are short of.
-constant constexpr float HALF_UNIT = 16777216.0f;
-
-inline float4 scale_high_pair(float4 v) { return float4(v.x, v.y, 0.0625f * v.z, 0.0625f * v.w); }
 
 // Row number r of the NR rows that a simdgroup works on, counted from the first of them. SPLIT rows further down lies
 // a second matrix, from which the second half of the rows comes; 0 when there is none.
@@ -154,183 +67,10 @@ inline device const uchar* plane_row(device const uchar* plane, uint row, uint s
     return plane + ulong(row) * PITCH + ulong(step) * PITCH;
 }
 
-// The 8 T columns of the input that a lane owns in T tiles from `tile` on.
-template <uint BLOCK, uint T>
-inline void load_input(device const float* x, uint tile, uint lane, thread float4* v) {
-    constexpr uint L = BLOCK / 8;
-    device const float4* p = (device const float4*)x + tile * (TILE / 4) + lane / L * (2 * L) + lane % L;
-    for (uint t = 0; t < T; ++t) {
-        v[2 * t] = p[t * (TILE / 4)];
-        v[2 * t + 1] = p[t * (TILE / 4) + L];
-    }
-}
-
 // Whether there is a token `n`: of TOKENS that a kernel has room for, `tokens` are there.
 template <uint TOKENS>
 inline bool has_token(uint n, uint tokens) {
     return TOKENS == 1 || n < tokens;
-}
-
-// T tiles from `tile` on: F::dot of each row with each token added to acc, in units of the codes. The weights are the
-// same for every token: the first brings them from memory, the others find them in the core's cache.
-template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
-inline void gemv_tiles(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
-                       thread float* acc, uint tokens) {
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < TOKENS; ++n) {
-        if (has_token<TOKENS>(n, tokens)) {
-            float4 v[2 * T];
-            float sums[T];
-            load_input<F::BLOCK, T>(x + n * COLS, tile, lane, v);
-            for (uint t = 0; t < T; ++t) {
-                sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
-                F::Codes::place_input(t, v + 2 * t);
-            }
-            #pragma clang loop unroll(full)
-            for (uint r = 0; r < NR; ++r) {
-                const uint step = row_step<ROWS, NR, SPLIT>(row, r);
-                acc[n * NR + r] += F::template dot<ROWS, COLS, T>(weights, row, step, tile, lane, v, sums);
-            }
-        }
-    }
-}
-
-// acc[n * NR + r] = sum over this simdgroup's share of the columns of W[row + row_step(r), k] * x[n, k] for the tokens
-// that are there, 0 for the others, the same in every lane. KS simdgroups share the rows; `part` of them is this one.
-template <typename F, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
-inline void gemv_packed(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
-                        thread float* acc, uint tokens) {
-    constexpr uint T = F::TILES;
-    constexpr uint GROUPS = COLS / (TILE * T);
-    constexpr uint LEFT = COLS / TILE % T;
-    constexpr uint LAST = COLS / TILE;
-    for (uint r = 0; r < NR * TOKENS; ++r) {
-        acc[r] = 0.0f;
-    }
-    for (uint i = 0; i < GROUPS / KS; ++i) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * T, lane, acc, tokens);
-    }
-    if (GROUPS % KS != 0 && part < GROUPS % KS) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc, tokens);
-    }
-    // What is left goes to the first simdgroup that had a group less, if any had.
-    if (COLS % (TILE * T) != 0 && part == GROUPS % KS) {
-        if (LEFT & 4) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 4>(weights, x, row, GROUPS * T, lane, acc, tokens);
-        }
-        if (LEFT & 2) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc, tokens);
-        }
-        if (LEFT & 1) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc, tokens);
-        }
-        if (COLS % TILE != 0) {
-            // Lanes without columns stand in for lane 0, so that all stay together.
-            const bool owns = lane < COLS % TILE / 8;
-            float last[NR * TOKENS];
-            for (uint r = 0; r < NR * TOKENS; ++r) {
-                last[r] = 0.0f;
-            }
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, LAST, owns ? lane : 0, last, tokens);
-            for (uint r = 0; r < NR * TOKENS; ++r) {
-                acc[r] += owns ? last[r] : 0.0f;
-            }
-        }
-    }
-    #pragma clang loop unroll(full)
-    for (uint r = 0; r < NR * TOKENS; ++r) {
-        acc[r] = simd_sum(acc[r]) * F::Codes::UNIT;
-    }
-}
-
-// Where four columns from `col` (a multiple of 4) lie in the packing.
-struct Place {
-    uint tile;  // first tile of the group
-    uint count; // tiles in the group
-    uint t;     // tile within the group
-    uint lane;
-    uint j; // which of the lane's two runs
-};
-
-template <uint COLS, uint BLOCK, uint TILES>
-inline Place find_columns(uint col) {
-    constexpr uint L = BLOCK / 8;
-    constexpr uint WHOLE = COLS / TILE;
-    const uint tile = col / TILE;
-    const uint left = WHOLE - tile / TILES * TILES; // whole tiles from the group's start
-    Place p;
-    if (tile >= WHOLE) {
-        p.tile = WHOLE;
-        p.count = 1;
-    } else if (left >= TILES) {
-        p.tile = tile / TILES * TILES;
-        p.count = TILES;
-    } else {
-        const uint start = tile / TILES * TILES;
-        const uint at = tile - start;
-        // Groups of 4, 2 and 1 cover what is left, the larger first.
-        const uint four = left & 4;
-        const uint two = left & 2;
-        const bool in_four = at < four;
-        const bool in_two = !in_four && at < four + two;
-        p.tile = start + (in_four ? 0 : in_two ? four : four + two);
-        p.count = in_four ? 4 : in_two ? 2 : 1;
-    }
-    p.t = tile - p.tile;
-    const uint quad = col % TILE / 4;
-    p.lane = quad / (2 * L) * L + quad % L;
-    p.j = quad / L % 2;
-    return p;
-}
-
-// Planes of 1 and 2 bits: bit 4p.. of a half holds pair p of several tiles, the first lowest. Fewer tiles than fill a word
-// are stored in less, columns 2p and 2p + 1 side by side.
-inline uint spread_short(uint bits) { return (bits & 0x3333) | (bits & 0xCCCC) << 14; }
-
-inline uint spread_byte(uint bits) {
-    bits = (bits & 0x0F) | (bits & 0xF0) << 4;
-    bits = (bits & 0x0303) | (bits & 0x0C0C) << 2;
-    return (bits & 0x1111) | (bits & 0x2222) << 15;
-}
-
-// The lane's bits of T tiles in a plane of 1 bit a column: tile t at bit 4 p + t.
-template <uint T>
-inline uint load_1_bit(device const uchar* group, uint lane) {
-    uint word;
-    load_words<T>(group + lane * T, &word);
-    return T == 4 ? word : T == 2 ? spread_short(word) : spread_byte(word);
-}
-
-// The lane's bits of T tiles in a plane of 2 bits a column: two tiles a word, at bits 4 p and 4 p + 2.
-template <uint T>
-inline void load_2_bits(device const uchar* group, uint lane, thread uint* words) {
-    load_words<2 * T>(group + lane * (2 * T), words);
-    if (T == 1) {
-        words[0] = spread_short(words[0]);
-    }
-}
-
-// Run j of a word whose codes are `bits` wide, shifted to the tile, as numbers.
-inline float4 four_codes(uint word, uint j, uint mask) {
-    word >>= 8 * j;
-    return float4(word & mask, word >> 16 & mask, word >> 4 & mask, word >> 20 & mask);
-}
-
-inline float4 four_of_4_bits(device const uchar* group, Place p) {
-    return four_codes(((device const uint*)group)[p.lane * p.count + p.t], p.j, 15);
-}
-
-inline float4 four_of_2_bits(device const uchar* group, Place p) {
-    const uint word = p.count == 1 ? spread_short(((device const ushort*)group)[p.lane])
-                                   : ((device const uint*)group)[(p.lane * p.count + p.t) / 2];
-    return four_codes(word >> (p.t % 2 * 2), p.j, 3);
-}
-
-inline float4 four_of_1_bit(device const uchar* group, Place p) {
-    const uint word = p.count == 4   ? ((device const uint*)group)[p.lane]
-                      : p.count == 2 ? spread_short(((device const ushort*)group)[p.lane])
-                                     : spread_byte(group[p.lane]);
-    return four_codes(word >> p.t, p.j, 1);
 }
 
 // BF16 rows as they are, eight columns a lane where rows are whole 16-byte words, else four. acc as in gemv_packed.
@@ -438,13 +178,6 @@ struct Silu {
     static inline float apply(float x) { return x / (1.0f + precise::exp(min(-x, 80.0f))); }
 };
 
-struct GeluTanh {
-    static inline float apply(float x) {
-        const float inner = 0.7978845608028654f * (x + 0.044715f * x * x * x);
-        return 0.5f * x * (1.0f + precise::tanh(clamp(inner, -15.0f, 15.0f)));
-    }
-};
-
 // Prologues and epilogues of the matrix-vector kernels. A simdgroup holds NR results (of each token), the same in every
 // lane; result r belongs to output row `first + r` and is written by lane r.
 
@@ -463,45 +196,6 @@ inline void scale_rows(thread float* acc, float scale) {
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         acc[r] *= scale;
-    }
-}
-
-template <uint NR>
-inline void add_bias(thread float* acc, device const float* bias, uint first, uint end) {
-    #pragma clang loop unroll(full)
-    for (uint r = 0; r < NR; ++r) {
-        if (first + r < end) {
-            acc[r] += bias[first + r];
-        }
-    }
-}
-
-template <uint NR>
-inline void softcap_rows(thread float* acc, float cap) {
-    #pragma clang loop unroll(full)
-    for (uint r = 0; r < NR; ++r) {
-        acc[r] = cap * precise::tanh(acc[r] / cap);
-    }
-}
-
-// Adds up the parts of rows that KS simdgroups share; `shared` holds one part per simdgroup. Part 0 gets the sums.
-template <uint NR, uint KS>
-inline void combine_parts(thread float* acc, threadgroup float* shared, uint simdgroup, uint lane) {
-    #pragma clang loop unroll(full)
-    for (uint r = 0; r < NR; ++r) {
-        if (lane == r) {
-            shared[simdgroup * NR + r] = acc[r];
-        }
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (simdgroup % KS == 0) {
-        #pragma clang loop unroll(full)
-        for (uint r = 0; r < NR; ++r) {
-            acc[r] = shared[simdgroup * NR + r];
-            for (uint part = 1; part < KS; ++part) {
-                acc[r] += shared[(simdgroup + part) * NR + r];
-            }
-        }
     }
 }
 
@@ -644,70 +338,10 @@ inline void rms_norm_row(device const float* x, device const float* gamma, devic
     }
 }
 
-// x = (x + factor * y / rms(y) * gamma) * layer_scale, one row a threadgroup.
-template <uint WIDTH>
-inline void post_norm_row(device const float* y, device const float* gamma, device float* x, threadgroup float* shared,
-                          float eps, float factor, float layer_scale, uint row, uint thread_index, uint simdgroup,
-                          uint lane) {
-    device const float* source = y + row * WIDTH;
-    float square = 0.0f;
-    for (uint i = thread_index * 4; i < WIDTH; i += 1024) {
-        const float4 value = *(device const float4*)(source + i);
-        square += dot(value, value);
-    }
-    const float scale = factor * precise::rsqrt(threadgroup_sum(square, shared, simdgroup, lane) / float(WIDTH) + eps);
-    for (uint i = thread_index * 4; i < WIDTH; i += 1024) {
-        device float4* target = (device float4*)(x + row * WIDTH + i);
-        const float4 normed = *(device const float4*)(source + i) * scale * *(device const float4*)(gamma + i);
-        *target = (*target + normed) * layer_scale;
-    }
-}
-
-// The same for the one row of a decode step, spread over threadgroups of 1024 elements, with what the next
-// projection needs.
-template <uint WIDTH, uint RESULT_PARTIALS, uint PARTIALS>
-inline void post_norm_scaled_row(device const float* y, device const float* result_sums, device const float* gamma,
-                                 device float* x, device const float* next_gamma, device float* scaled,
-                                 device float* sums, threadgroup float* shared, float eps, float factor,
-                                 float layer_scale, uint group, uint thread_index, uint simdgroup, uint lane) {
-    const float scale = factor * rms_scale<RESULT_PARTIALS, WIDTH>(result_sums, eps, lane);
-    const uint i = group * 1024 + thread_index * 4;
-    float square = 0.0f;
-    if (i < WIDTH) {
-        const float4 normed = *(device const float4*)(y + i) * scale * *(device const float4*)(gamma + i);
-        const float4 value = (*(device const float4*)(x + i) + normed) * layer_scale;
-        *(device float4*)(x + i) = value;
-        *(device float4*)(scaled + i) = value * *(device const float4*)(next_gamma + i);
-        square = dot(value, value);
-    }
-    store_partial_sum<8, (WIDTH + 1023) / 1024, PARTIALS>(sums, shared, square, group, simdgroup, lane);
-}
-
 // Head norms, rotary position embedding and the append to the KV cache: one simdgroup per head and row.
-
-// 1 / rms over `COUNT` elements.
-template <uint COUNT>
-inline float elements_rms_scale(device const float* source, float eps, uint lane) {
-    float square = 0.0f;
-    for (uint i = lane; i < COUNT; i += 32) {
-        square += source[i] * source[i];
-    }
-    return precise::rsqrt(simd_sum(square) / float(COUNT) + eps);
-}
 
 struct Unnormed {
     inline float operator()(float value, uint) const { return value; }
-};
-
-struct Normed {
-    float scale;
-    inline float operator()(float value, uint) const { return value * scale; }
-};
-
-struct NormedByGamma {
-    float scale;
-    device const float* gamma;
-    inline float operator()(float value, uint i) const { return value * scale * gamma[i]; }
 };
 
 // Rotates the first ROTARY elements of a head and copies the rest. INTERLEAVED: pairs (2i, 2i + 1), else
@@ -783,11 +417,6 @@ inline float sum_heads(thread float* values, uint lane) {
         sum += simd_shuffle_xor(sum, ushort(w));
     }
     return sum;
-}
-
-// Floats of threadgroup memory that attention_part needs.
-constexpr uint attention_shared(uint head_dim, uint heads_shared, uint simdgroups) {
-    return simdgroups * heads_shared * (head_dim + 2);
 }
 
 // Part `part` of `parts` of the positions `first` to `position` (WINDOW positions at most; the cache holds WRAP of them
@@ -937,59 +566,9 @@ inline void attention_part(device const float* q, device const T* keys, device c
     }
 }
 
-// Puts the parts of one head together; `shared` holds SIMDGROUPS * HEAD_DIM floats.
-template <uint HEADS, uint HEAD_DIM, uint SIMDGROUPS>
-inline void attention_combine(device const float* sums, device float* y, threadgroup float* shared, uint parts,
-                              uint head, uint simdgroup, uint lane) {
-    constexpr uint VECTORS = (HEAD_DIM / 4 + 31) / 32;
-    device const float2* scales = (device const float2*)(sums + parts * HEADS * HEAD_DIM);
-    float top = NO_SCORE;
-    for (uint part = lane; part < parts; part += 32) {
-        top = max(top, scales[part * HEADS + head].x);
-    }
-    top = simd_max(top);
-    float weight = 0.0f;
-    for (uint part = lane; part < parts; part += 32) {
-        const float2 scale = scales[part * HEADS + head];
-        weight += scale.y * exp2(scale.x - top);
-    }
-    weight = simd_sum(weight);
-    float4 acc[VECTORS];
-    for (uint n = 0; n < VECTORS; ++n) {
-        acc[n] = 0.0f;
-    }
-    for (uint part = simdgroup; part < parts; part += SIMDGROUPS) {
-        const float c = exp2(scales[part * HEADS + head].x - top);
-        device const float4* sum = (device const float4*)(sums + (part * HEADS + head) * HEAD_DIM);
-        for (uint n = 0; n < VECTORS; ++n) {
-            if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {
-                acc[n] += c * sum[lane + n * 32];
-            }
-        }
-    }
-    for (uint n = 0; n < VECTORS; ++n) {
-        if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {
-            ((threadgroup float4*)(shared + simdgroup * HEAD_DIM))[lane + n * 32] = acc[n];
-        }
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (uint i = simdgroup * 32 + lane; i < HEAD_DIM; i += SIMDGROUPS * 32) {
-        float sum = 0.0f;
-        for (uint s = 0; s < SIMDGROUPS; ++s) {
-            sum += shared[s * HEAD_DIM + i];
-        }
-        y[head * HEAD_DIM + i] = sum / weight;
-    }
-}
-
 // Causal attention of a tile of tokens over the KV cache, with online softmax. A threadgroup of four simdgroups takes
 // 32 rows of one head, eight rows a simdgroup, and walks the keys KEYS at a time: scores = Q K^T, softmax, sums += P V,
 // all in 8x8 matrices of operand type O (half or float) with float sums.
-
-// Floats of threadgroup memory: the tile of keys or values, scores, probabilities, a diagonal matrix.
-constexpr uint attention_tile_shared(uint head_dim, uint keys, uint operand_bytes) {
-    return keys * head_dim * operand_bytes / 4 + 32 * keys + 32 * keys * operand_bytes / 4 + 4 * 64;
-}
 
 // KEYS rows of the cache from position `start` on, zeros from `end` on, as operands.
 template <uint STRIDE, uint HEAD_DIM, uint KEYS, uint WRAP, typename O, typename T>
@@ -1200,29 +779,6 @@ inline void store_tile(device float* y, threadgroup const float* result, uint to
             y[token * WIDTH + row] = result[token * 64 + thread_index % 64];
         }
     }
-}
-
-inline void softcap_tile(threadgroup float* result, float cap, uint thread_index) {
-    for (uint i = thread_index; i < 64 * 64; i += 128) {
-        result[i] = cap * precise::tanh(result[i] / cap);
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-}
-
-// Adds `bias[row]`; rows 32.. of the tile take theirs SPLIT further on where SPLIT is not 0.
-template <uint SPLIT>
-inline void add_tile_bias(threadgroup float* result, device const float* bias, uint first_row, uint end,
-                          uint thread_index) {
-    const uint column = thread_index % 64;
-    const bool second = SPLIT != 0 && column >= 32;
-    const uint row = second ? first_row + column - 32 : first_row + column;
-    if (row < end) {
-        const float value = bias[second ? row + SPLIT : row];
-        for (uint token = thread_index / 64; token < 64; token += 2) {
-            result[token * 64 + column] += value;
-        }
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
 }
 
 template <uint WIDTH>
@@ -1502,8 +1058,7 @@ kernel void embed_tile(
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    embed_row<Weights_bf16, 512, 64>(
-        table, tokens, x, 1.0f, group, thread_index);
+    embed_row<Weights_bf16, 512, 64>(table, tokens, x, 1.0f, group, thread_index);
 }
 
 // [128, 64] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -1697,8 +1252,8 @@ kernel void sample_collect(
     uint group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    collect_candidates<512, 1>(logits, seen, best, count, candidates, step.repeat_penalty,
-        step.inverse_temperature, group, thread_index);
+    collect_candidates<512, 1>(
+        logits, seen, best, count, candidates, step.repeat_penalty, step.inverse_temperature, group, thread_index);
 }
 
 // filters and draw
@@ -1796,8 +1351,8 @@ kernel void attention_tile(
 {
     threadgroup float shared[2816];
     attention_tile<4, 2, 16, 32, 0, 0, float>(
-        q, keys, values, y, shared, step.position, step.rows, 0.25f, 0.0f, group.x, group.y,
-        thread_index, simdgroup, lane);
+        q, keys, values, y, shared, step.position, step.rows, 0.25f, 0.0f, group.x, group.y, thread_index, simdgroup,
+        lane);
 }
 
 // [64, 64] bf16, a tile of 64 tokens and 64 rows per threadgroup

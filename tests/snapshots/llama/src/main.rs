@@ -4,23 +4,15 @@
 
 use std::process::ExitCode;
 
+use llama::assets::ASSETS;
 use llama::checks::CHECKS;
 use llama::model::{INFO, Model};
-use llama::runtime::assets::Assets;
 use llama::runtime::cli;
 use llama::runtime::memory::Allocator;
 
 /// The system's; bounds what the checkpoint's chat template may take.
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
-
-/// Embedded in the program, so that only the weights travel beside it.
-const ASSETS: Assets = Assets {
-    tokenizer: include_bytes!("../tokenizer.json"),
-    chat_template: Some(include_str!("../chat_template.jinja")),
-    generation: include_str!("../generation.json"),
-    project: env!("CARGO_MANIFEST_DIR"),
-};
 
 fn main() -> ExitCode {
     cli::run(&INFO, &CHECKS, ASSETS, Model::load)

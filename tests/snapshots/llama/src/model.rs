@@ -4,10 +4,10 @@
 //! encoder; a prompt runs in tiles of up to [`PREFILL_TILE`] tokens, its last token as a decode step. It is long because the
 //! schedule can be read from top to bottom this way.
 
-use super::runtime::gpu::{Buffer, Commands, Gpu, KernelSpec, Pending, Slice, Source, pool};
-use super::runtime::sampler::{Sampling, StepSampling};
-use super::runtime::weights::Weights;
-use super::runtime::{Error, LanguageModel, LoadOptions, LogitRows, ModelInfo, Result};
+use runtime::gpu::{Buffer, Commands, Gpu, KernelSpec, Pending, Slice, Source, pool};
+use runtime::sampler::{Sampling, StepSampling};
+use runtime::weights::Weights;
+use runtime::{Error, LanguageModel, LoadOptions, LogitRows, ModelInfo, Result};
 
 /// Layers.
 pub const LAYERS: usize = 3;

@@ -1,5 +1,6 @@
 //! Split GGUF checkpoints: `name-00001-of-00003.gguf` and its siblings.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::GgufFile;
@@ -18,8 +19,13 @@ pub(super) fn open_parts(path: &Path) -> Result<(Vec<MappedFile>, Vec<Header>), 
     if count <= 1 {
         return Ok((vec![file], vec![header]));
     }
-    let name = PartName::of(path)
-        .filter(|name| name.count == count)
+    // A link may stand alone, under a name of its own; the others are beside what it leads to.
+    let named = |path: &Path| PartName::of(path).filter(|name| name.count == count);
+    let beside_target = || named(&fs::canonicalize(path).ok()?);
+    let name = named(path)
+        .filter(PartName::is_whole)
+        .or_else(|| beside_target().filter(PartName::is_whole))
+        .or_else(|| named(path))
         .ok_or_else(|| CheckpointError::SplitName { path: path.to_owned(), count })?;
     let (mut files, mut headers) = (Vec::new(), Vec::new());
     for number in 0..count {
@@ -79,6 +85,11 @@ impl PartName {
         let (stem, number) = rest.rsplit_once('-')?;
         five_digits(number)?;
         Some(Self { folder: path.parent()?.to_owned(), stem: stem.to_owned(), count: five_digits(count)? })
+    }
+
+    /// Whether every part is there.
+    fn is_whole(&self) -> bool {
+        (0..self.count).all(|number| self.part(number).exists())
     }
 
     /// The path of a part; numbers count from 0 here and from 1 in the name.

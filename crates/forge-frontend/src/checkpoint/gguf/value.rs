@@ -97,12 +97,23 @@ impl MetaValue {
         }
     }
 
-    /// A float of either width.
+    /// Any integer.
+    pub fn as_i64(&self) -> Option<i64> {
+        match *self {
+            Self::I8(v) => Some(v.into()),
+            Self::I16(v) => Some(v.into()),
+            Self::I32(v) => Some(v.into()),
+            Self::I64(v) => Some(v),
+            _ => self.as_u64().and_then(|v| v.try_into().ok()),
+        }
+    }
+
+    /// A float of either width, or any integer.
     pub fn as_f64(&self) -> Option<f64> {
         match *self {
             Self::F32(v) => Some(v.into()),
             Self::F64(v) => Some(v),
-            _ => None,
+            _ => self.as_i64().map(|v| v as f64).or(self.as_u64().map(|v| v as f64)),
         }
     }
 
@@ -148,6 +159,33 @@ impl MetaArray {
             Self::U64(v) => v.len(),
             Self::I64(v) => v.len(),
             Self::F64(v) => v.len(),
+        }
+    }
+
+    /// The elements of an array of any integers; those beyond 63 bits are the largest one.
+    pub fn as_i64s(&self) -> Option<Vec<i64>> {
+        fn widened<T: Copy + Into<i64>>(items: &[T]) -> Option<Vec<i64>> {
+            Some(items.iter().map(|&item| item.into()).collect())
+        }
+        match self {
+            Self::U8(v) => widened(v),
+            Self::I8(v) => widened(v),
+            Self::U16(v) => widened(v),
+            Self::I16(v) => widened(v),
+            Self::U32(v) => widened(v),
+            Self::I32(v) => widened(v),
+            Self::I64(v) => Some(v.clone()),
+            Self::U64(v) => Some(v.iter().map(|&item| item.try_into().unwrap_or(i64::MAX)).collect()),
+            _ => None,
+        }
+    }
+
+    /// The elements of an array of floats of either width, or of any integers.
+    pub fn as_f64s(&self) -> Option<Vec<f64>> {
+        match self {
+            Self::F32(v) => Some(v.iter().map(|&item| item.into()).collect()),
+            Self::F64(v) => Some(v.clone()),
+            _ => Some(self.as_i64s()?.into_iter().map(|item| item as f64).collect()),
         }
     }
 

@@ -75,7 +75,7 @@ impl Commands {
         if let Some(page) = self.page.take() {
             page.commit();
         }
-        Pending { commands, label: std::mem::take(&mut self.label) }
+        Pending { commands, label: std::mem::take(&mut self.label), waited: false }
     }
 }
 
@@ -88,10 +88,21 @@ impl Drop for Commands {
     }
 }
 
-/// A command buffer that the device has.
+/// A command buffer that the device has. Dropped, it is waited for: its buffers are the host's again afterwards.
+#[must_use = "what became of it is only in the result of wait"]
 pub struct Pending {
     commands: Option<CommandBuffer>,
     label: String,
+    waited: bool,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(commands) = self.commands.as_ref().filter(|_| !self.waited) {
+            // Whoever drops it has an error of its own to tell.
+            autoreleasepool(|_| commands.waitUntilCompleted());
+        }
+    }
 }
 
 // SAFETY: a committed command buffer is only waited for and asked for its outcome, by the one thread that owns this.
@@ -102,7 +113,8 @@ impl Pending {
     ///
     /// # Errors
     /// [`GpuError::CommandBuffer`] unless it completed: what its kernels wrote is not to be used then.
-    pub fn wait(self) -> Result<GpuTime, GpuError> {
+    pub fn wait(mut self) -> Result<GpuTime, GpuError> {
+        self.waited = true;
         let failed = |reason| GpuError::CommandBuffer { label: self.label.clone(), reason };
         let Some(commands) = &self.commands else {
             return Err(failed("Metal gave no command buffer for it".to_owned()));

@@ -1,0 +1,113 @@
+//! How `kernels.metal` declares a kernel's arguments: types, and comments of shape and format.
+
+use forge_plan::Kernel;
+use forge_plan::binding::{Binding, Element, Extent};
+use forge_spec::{CacheType, Role};
+
+use crate::naming::format_name_of;
+
+/// The MSL type of a cache's elements.
+pub fn cache_type(cache: CacheType) -> &'static str {
+    match cache {
+        CacheType::F16 => "half",
+        CacheType::F32 => "float",
+    }
+}
+
+/// `device const float* x`.
+pub fn declaration(binding: &Binding) -> String {
+    let name = binding.role.name();
+    let element = match binding.element {
+        Element::F32 => "float",
+        Element::U32 => "uint",
+        Element::AtomicU32 => "atomic_uint",
+        Element::Candidate => "Candidate",
+        Element::Packed(_) => "uchar",
+        Element::Cache(cache) => cache_type(cache),
+        Element::Params => return format!("constant StepParams& {name}"),
+    };
+    if binding.access.writes() {
+        format!("device {element}* {name}")
+    } else {
+        format!("device const {element}* {name}")
+    }
+}
+
+/// `[4096, 4096] q8_0`: what an argument of `kernel` holds.
+pub fn comment(binding: &Binding, kernel: &Kernel) -> String {
+    let list = |first: &[&str], shape: &[usize]| {
+        let rest = shape.iter().map(usize::to_string);
+        format!("[{}]", first.iter().map(|axis| (*axis).to_owned()).chain(rest).collect::<Vec<_>>().join(", "))
+    };
+    let rows: &[&str] = if kernel.is_for_one_row() { &[] } else { &["rows"] };
+    let extent = match &binding.extent {
+        Extent::Fixed(shape) if shape.is_empty() => String::new(),
+        Extent::Fixed(shape) => list(&[], shape),
+        Extent::Rows(shape) => list(rows, shape),
+        Extent::Positions(shape) => list(&["positions"], shape),
+        Extent::LayerRows { layers, width } => format!("[{layers}, rows, {width}]"),
+        Extent::Parts { heads, head_dim } => {
+            return format!(
+                "[parts, {}] f32 sums, then [parts, {heads}, 2] highest score and weight",
+                heads * head_dim
+            );
+        }
+    };
+    let element = match binding.element {
+        Element::F32 => "f32".to_owned(),
+        Element::Packed(format) => format_name_of(format),
+        Element::Cache(cache) => cache_type(cache).to_owned(),
+        Element::U32 | Element::AtomicU32 | Element::Candidate | Element::Params => String::new(),
+    };
+    let text = [extent, element].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+    match note(binding.role, kernel) {
+        note if text.is_empty() => note.to_owned(),
+        "" => text,
+        note if binding.element == Element::F32 => format!("{text}, {note}"),
+        note => format!("{text} {note}"),
+    }
+}
+
+/// What an argument is, where its name does not say it.
+fn note(role: Role, kernel: &Kernel) -> &'static str {
+    let has = |other: Role| kernel.bindings.iter().any(|binding| binding.role == other);
+    match role {
+        Role::Tokens => "token ids",
+        Role::Input if has(Role::InputSums) => "x * gamma",
+        Role::InputSums => "partial sums of squares",
+        Role::ResultSums => "partial sums of y^2",
+        Role::Gamma if has(Role::Scaled) => "the next norm's",
+        Role::Scaled => "x * gamma",
+        Role::Sums => "partial sums of x^2",
+        Role::Scale => "the layer's",
+        Role::Step => "position and rows of this step",
+        Role::Seen => "bits, one per token",
+        Role::Best => "key and id",
+        Role::Count => "candidates",
+        Role::NextToken => "what the next step embeds",
+        Role::Chosen => "the same, for the host",
+        Role::Weights
+        | Role::Weights1
+        | Role::Weights2
+        | Role::Table
+        | Role::Input
+        | Role::Bias
+        | Role::Y
+        | Role::X
+        | Role::Gamma
+        | Role::Beta
+        | Role::PostGamma
+        | Role::Multiplier
+        | Role::Projected
+        | Role::Qkv
+        | Role::Q
+        | Role::Parts
+        | Role::Keys
+        | Role::Values
+        | Role::QGamma
+        | Role::KGamma
+        | Role::VGamma
+        | Role::Logits
+        | Role::Candidates => "",
+    }
+}

@@ -1,0 +1,138 @@
+//! Bodies of kernels that are one call, and where their threads are.
+
+use forge_plan::Plan;
+use forge_plan::call::{Call, Constant, Param, Position, Value};
+
+use crate::kernels::Builtin;
+use crate::naming::{float, packed_name};
+
+/// Width of emitted lines.
+const LINE: usize = 120;
+/// Indentation of what does not fit on the line of the call.
+const PAD: &str = "        ";
+
+/// The call as a statement: on one line, or its arguments on lines of their own.
+pub fn statement(call: &Call) -> String {
+    let constants: Vec<String> = call.constants.iter().map(constant).collect();
+    let head = format!("    {}<{}>(", call.function, constants.join(", "));
+    let mut items: Vec<String> = call.arguments.iter().map(argument).collect();
+    let last = items.len() - 1;
+    items[..last].iter_mut().for_each(|item| item.push(','));
+    items[last] += ");";
+    let one = format!("{head}{}", items.join(" "));
+    if one.len() <= LINE {
+        return one;
+    }
+    let mut lines = vec![String::new()];
+    for item in items {
+        let line = lines.last_mut().expect("starts with one");
+        let space = usize::from(!line.is_empty());
+        if line.is_empty() || PAD.len() + line.len() + space + item.len() <= LINE {
+            line.push_str(if line.is_empty() { "" } else { " " });
+            line.push_str(&item);
+        } else {
+            lines.push(item);
+        }
+    }
+    format!("{head}\n{PAD}{}", lines.join(&format!("\n{PAD}")))
+}
+
+fn constant(constant: &Constant) -> String {
+    match constant {
+        Constant::Size(size) => size.to_string(),
+        Constant::Weights(format) => format!("Weights_{}", packed_name(*format)),
+        Constant::Half(half) => (if *half { "half" } else { "float" }).to_owned(),
+    }
+}
+
+fn argument(value: &Value) -> String {
+    match value {
+        Value::Bound(role) => role.name().to_owned(),
+        Value::First(role) => format!("{}[0]", role.name()),
+        Value::Shared => "shared".to_owned(),
+        Value::Float(value) => float(*value),
+        Value::Size(size) => size.to_string(),
+        Value::Param(param) => format!("step.{}", word(*param)),
+        Value::At(position) => at(*position).to_owned(),
+    }
+}
+
+/// The field of `StepParams`.
+fn word(param: Param) -> &'static str {
+    match param {
+        Param::Position => "position",
+        Param::Rows => "rows",
+        Param::RepeatPenalty => "repeat_penalty",
+        Param::InverseTemperature => "inverse_temperature",
+    }
+}
+
+fn at(position: Position) -> &'static str {
+    match position {
+        Position::Group | Position::Group2 => "group",
+        Position::GroupX => "group.x",
+        Position::GroupY => "group.y",
+        Position::GroupsY => "groups.y",
+        Position::Thread => "thread_index",
+        Position::Simdgroup => "simdgroup",
+        Position::Lane => "lane",
+    }
+}
+
+/// The position parameters that a kernel declares for these, in the order that all kernels have.
+pub fn builtins(positions: &[Position]) -> Vec<Builtin> {
+    let declared = |position: &Position| match position {
+        Position::Group => Builtin::new("uint group", "threadgroup_position_in_grid"),
+        Position::Group2 | Position::GroupX | Position::GroupY => {
+            Builtin::new("uint2 group", "threadgroup_position_in_grid")
+        }
+        Position::GroupsY => Builtin::new("uint2 groups", "threadgroups_per_grid"),
+        Position::Thread => Builtin::new("uint thread_index", "thread_index_in_threadgroup"),
+        Position::Simdgroup => Builtin::new("uint simdgroup", "simdgroup_index_in_threadgroup"),
+        Position::Lane => Builtin::new("uint lane", "thread_index_in_simdgroup"),
+    };
+    let mut sorted = positions.to_vec();
+    sorted.sort_unstable();
+    let mut list: Vec<Builtin> = sorted.iter().map(declared).collect();
+    list.dedup();
+    list
+}
+
+/// Where the threads of a call are.
+pub fn positions(call: &Call) -> Vec<Position> {
+    let position = |value: &Value| if let Value::At(position) = value { Some(*position) } else { None };
+    call.arguments.iter().filter_map(position).collect()
+}
+
+/// Every source that a plan's kernels need, of those that families have.
+pub fn sources(plan: &Plan) -> Vec<&'static str> {
+    let mut list: Vec<&str> = plan.kernels.iter().flat_map(|kernel| kernel.family.sources()).copied().collect();
+    list.sort_unstable();
+    list.dedup();
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use forge_spec::Role;
+
+    use super::*;
+
+    #[test]
+    fn a_call_fits_its_lines() {
+        let arguments = vec![Value::Bound(Role::X), Value::Shared, Value::Float(1.5), Value::At(Position::Lane)];
+        let call = Call { function: "f", constants: vec![Constant::Size(4)], arguments };
+        assert_eq!(statement(&call), "    f<4>(x, shared, 1.5f, lane);");
+        let call = Call { arguments: vec![Value::Bound(Role::InputSums); 20], ..call };
+        let text = statement(&call);
+        assert!(text.starts_with("    f<4>(\n") && text.lines().all(|line| line.len() <= LINE), "{text}");
+        assert_eq!(text.matches("input_sums").count(), 20);
+    }
+
+    #[test]
+    fn positions_are_declared_once_and_in_order() {
+        let list = builtins(&[Position::Lane, Position::GroupY, Position::GroupX, Position::GroupsY]);
+        let declared: Vec<&str> = list.iter().map(|builtin| builtin.declaration).collect();
+        assert_eq!(declared, ["uint2 group", "uint2 groups", "uint lane"]);
+    }
+}

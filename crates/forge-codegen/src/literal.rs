@@ -1,0 +1,182 @@
+//! Rust text of values that plan and generated program share, from the types themselves: a field that is missing here
+//! does not compile.
+
+use forge_spec::{
+    Activation, Argument, Attention, CacheType, Cost, Data, Dim, Epilogue, Format, HeadNorm, Matrix, Operation,
+    Projection, RopeAppend, Split, Vocabulary,
+};
+
+use crate::naming::{grouped, variant};
+
+/// Indentation of the lines of a literal that is broken into several.
+const PAD: &str = "            ";
+
+/// A value as a Rust expression. Slices that are tables of RoPE frequencies are named rather than repeated.
+pub trait Literal {
+    /// The expression.
+    fn literal(&self, tables: &[Vec<f32>]) -> String;
+}
+
+/// Name of a table of RoPE frequencies.
+pub fn table_name(index: usize) -> String {
+    format!("INV_FREQ_{index}")
+}
+
+macro_rules! plain {
+    ($($type:ty),*) => {$(
+        impl Literal for $type {
+            fn literal(&self, _: &[Vec<f32>]) -> String {
+                format!("{self:?}")
+            }
+        }
+    )*};
+}
+plain!(bool, usize, f32, Option<f32>, Option<usize>);
+
+/// `Name { a: .., b: .. }` on one line.
+macro_rules! record {
+    ($type:ident { $($field:ident),* }) => {
+        impl Literal for $type {
+            fn literal(&self, tables: &[Vec<f32>]) -> String {
+                let $type { $($field),* } = self;
+                let fields = [$(format!("{}: {}", stringify!($field), $field.literal(tables))),*];
+                format!("{} {{ {} }}", stringify!($type), fields.join(", "))
+            }
+        }
+    };
+}
+
+/// `Name { .. }` with groups of fields on lines of their own.
+macro_rules! block {
+    ($type:ident<'_> { $($($field:ident),*);* }) => {
+        impl Literal for $type<'_> {
+            block!(@body $type { $($($field),*);* });
+        }
+    };
+    ($type:ident { $($($field:ident),*);* }) => {
+        impl Literal for $type {
+            block!(@body $type { $($($field),*);* });
+        }
+    };
+    (@body $type:ident { $($($field:ident),*);* }) => {
+        fn literal(&self, tables: &[Vec<f32>]) -> String {
+            let $type { $($($field),*),* } = self;
+            let lines = [$([$(format!("{}: {}", stringify!($field), $field.literal(tables))),*].join(", ")),*];
+            let lines: String = lines.iter().map(|line| format!("{PAD}{line},\n")).collect();
+            format!("{} {{\n{lines}        }}", stringify!($type))
+        }
+    };
+}
+
+/// `Name::Variant`, with or without what it holds.
+macro_rules! choice {
+    ($type:ident$(<$lifetime:lifetime>)? { $($variant:ident $(($inner:ident))? $({ $($field:ident),* })?),* }) => {
+        impl Literal for $type$(<$lifetime>)? {
+            #[allow(unused_variables, reason = "an enum of names alone needs no tables")]
+            fn literal(&self, tables: &[Vec<f32>]) -> String {
+                match self {
+                    $(Self::$variant $(($inner))? $({ $($field),* })? => {
+                        #[allow(unused_mut, reason = "not every variant holds something")]
+                        let mut text = format!("{}::{}", stringify!($type), stringify!($variant));
+                        $(text += &format!("({})", $inner.literal(tables));)?
+                        $(
+                            let fields = [$(format!("{}: {}", stringify!($field), $field.literal(tables))),*];
+                            text += &format!(" {{ {} }}", fields.join(", "));
+                        )?
+                        text
+                    })*
+                }
+            }
+        }
+    };
+}
+
+choice!(Activation { Silu, GeluTanh, ReluSquared });
+choice!(CacheType { F16, F32 });
+choice!(Dim { Const(count), Rows, RowTiles(rows), Parts });
+choice!(Data<'_> { Tensor(name), Words(count), Cache(width), Params });
+choice!(Format {
+    F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2K, Q3K, Q4K, Q5K, Q6K, Iq4Nl, Mxfp4, Q1_0, Tq2_0G128,
+    Affine { bits, group, bf16 }
+});
+choice!(Epilogue {
+    Store { softcap }, Residual { factor }, Activated(activation), Gated(activation), GatedBy(activation)
+});
+choice!(Operation<'_> {
+    Embed { table, scale }, LayerInputs { table, layers, eps, scale, factor }, Project(projection), RopeAppend(rope),
+    Attention(attention), AttentionCombine { heads, head_dim, split }, RmsNorm { width, eps }, LayerNorm { width, eps },
+    PostNorm { width, eps, factor }, SampleBest(vocabulary), SampleCollect(vocabulary), SampleDraw(vocabulary)
+});
+record!(Matrix { format, rows, cols });
+record!(HeadNorm { eps, across_heads });
+record!(Split { above, positions, most, window });
+record!(Vocabulary { tokens, groups });
+block!(Projection<'_> { matrices; norm_eps; half_operands; epilogue });
+block!(RopeAppend<'_> {
+    heads, kv_heads, head_dim, keys_as_values;
+    norms;
+    inv_freq, interleaved, magnitude;
+    cache, wrap
+});
+block!(Attention { heads, kv_heads, head_dim; scale, softcap, window; cache, wrap; half_operands, split });
+
+impl Literal for &str {
+    fn literal(&self, _: &[Vec<f32>]) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl Literal for &[Matrix] {
+    fn literal(&self, tables: &[Vec<f32>]) -> String {
+        let list: Vec<String> = self.iter().map(|matrix| matrix.literal(tables)).collect();
+        format!("&[{}]", list.join(", "))
+    }
+}
+
+impl Literal for &[f32] {
+    fn literal(&self, tables: &[Vec<f32>]) -> String {
+        match tables.iter().position(|table| table == self) {
+            Some(index) => format!("&{}", table_name(index)),
+            None => format!("&{self:?}"),
+        }
+    }
+}
+
+impl<T: Literal, const N: usize> Literal for [T; N] {
+    fn literal(&self, tables: &[Vec<f32>]) -> String {
+        format!("[{}]", self.iter().map(|item| item.literal(tables)).collect::<Vec<_>>().join(", "))
+    }
+}
+
+macro_rules! optional {
+    ($($type:ty),*) => {$(
+        impl Literal for Option<$type> {
+            fn literal(&self, tables: &[Vec<f32>]) -> String {
+                self.as_ref().map_or_else(|| "None".to_owned(), |value| format!("Some({})", value.literal(tables)))
+            }
+        }
+    )*};
+}
+optional!(HeadNorm, Split);
+
+/// An argument as a call of the constructor for its access.
+impl Literal for Argument<'_> {
+    fn literal(&self, tables: &[Vec<f32>]) -> String {
+        let Argument { role, reads, writes, data } = self;
+        let access = match (reads, writes) {
+            (true, true) => "update",
+            (false, true) => "write",
+            (_, false) => "read",
+        };
+        format!("Argument::{access}(Role::{}, {})", variant(role.name()), data.literal(tables))
+    }
+}
+
+/// Numbers of bytes and operations have their thousands apart.
+impl Literal for Cost {
+    fn literal(&self, _: &[Vec<f32>]) -> String {
+        let Cost { bytes, flops } = self;
+        let list = |terms: &[u64; 5]| terms.map(grouped).join(", ");
+        format!("Cost {{ bytes: [{}], flops: [{}] }}", list(bytes), list(flops))
+    }
+}

@@ -1,0 +1,54 @@
+//! Names and comments of buffers in emitted sources.
+
+use forge_plan::plan::{Place, SamplerBuffer};
+
+/// The field's name.
+pub fn name(place: Place) -> &'static str {
+    match place {
+        Place::Stream => "x",
+        Place::Scaled => "scaled",
+        Place::Sums => "sums",
+        Place::Normed => "normed",
+        Place::Qkv => "qkv",
+        Place::Queries => "q",
+        Place::Attention => "attn",
+        Place::AttentionParts => "attn_parts",
+        Place::Gated => "act",
+        Place::LayerInputs => "layer_inputs",
+        Place::LayerModel => "per_layer_model",
+        Place::LayerGate => "per_layer_gate",
+        Place::Projected => "projected",
+        Place::ProjectedSums => "projected_sums",
+    }
+}
+
+/// What it holds.
+pub fn comment(place: Place) -> &'static str {
+    match place {
+        Place::Stream => "the residual stream",
+        Place::Scaled => "x times the next norm's gamma",
+        Place::Sums => "partial sums of x^2",
+        Place::Normed => "the normed residual stream",
+        Place::Qkv => "queries, keys and values, before RoPE",
+        Place::Queries => "queries after RoPE",
+        Place::Attention => "attention's result",
+        Place::AttentionParts => "attention's results by part of the context",
+        Place::Gated => "the gated activation",
+        Place::LayerInputs => "every layer's own input",
+        Place::LayerModel => "the embedding projected to the layers' own inputs",
+        Place::LayerGate => "a layer's own input, gated",
+        Place::Projected => "a projection before its norm",
+        Place::ProjectedSums => "partial sums of its squares",
+    }
+}
+
+/// The field's name of a buffer of the sampler.
+pub fn sampler(buffer: SamplerBuffer) -> &'static str {
+    match buffer {
+        SamplerBuffer::Seen => "seen",
+        SamplerBuffer::Best => "best",
+        SamplerBuffer::Count => "count",
+        SamplerBuffer::Candidates => "candidates",
+        SamplerBuffer::NextToken => "next_token",
+    }
+}

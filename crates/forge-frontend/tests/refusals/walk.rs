@@ -1,0 +1,577 @@
+//! Every refusal of a checkpoint's content, one by one: made to happen, and held to a line that names the file and the key or
+//! tensor.
+
+use std::fs;
+
+use forge_frontend::checkpoint::GgufFile;
+use forge_frontend::{Assets, FrontendError, Refusal, load};
+use serde_json::{Value, json};
+
+use crate::build::{Folder as Scratch, Gguf, array, string};
+use crate::{Folder, Weights};
+
+/// A refusal, what its line names, and the error that a checkpoint made for it gives.
+type Row = (Refusal, Vec<&'static str>, FrontendError);
+
+/// A fixture with one key of config.json changed; null removes it.
+fn config(refusal: Refusal, case: &str, key: &'static str, value: Value, words: &'static str) -> Row {
+    let folder = Folder::of(case);
+    folder.edit_json("config.json", |config| match value {
+        Value::Null => drop(config.shift_remove(key)),
+        value => drop(config.insert(key.to_owned(), value)),
+    });
+    // Of an object a line names the key inside.
+    let key = if ["rope_parameters", "per_layer_config"].contains(&key) { "" } else { key };
+    (refusal, vec!["config.json: ", key, words], folder.error())
+}
+
+/// A fixture with other weights.
+fn weights(refusal: Refusal, words: &[&'static str], edit: impl FnOnce(&mut Weights)) -> Row {
+    let folder = Folder::of("qwen2");
+    folder.edit_weights(edit);
+    (refusal, [&["model.safetensors: "], words].concat(), folder.error())
+}
+
+/// A fixture as an MLX folder with one more module `a`.
+fn module(refusal: Refusal, words: &[&'static str], quantization: Value, tensors: &[(&str, &str, Value)]) -> Row {
+    let folder = Folder::of("qwen2");
+    folder.edit_json("config.json", |config| drop(config.insert("quantization".to_owned(), quantization)));
+    folder.edit_weights(|weights| {
+        for (name, dtype, shape) in tensors {
+            weights.add(name, dtype, shape);
+        }
+    });
+    (refusal, words.to_vec(), folder.error())
+}
+
+/// A fixture with one file of other bytes, or without it.
+fn file(refusal: Refusal, words: &[&'static str], name: &'static str, bytes: Option<&[u8]>) -> Row {
+    let folder = Folder::of("qwen2");
+    match bytes {
+        Some(bytes) => fs::write(folder.path(name), bytes).expect("written"),
+        None => fs::remove_file(folder.path(name)).expect("removed"),
+    }
+    (refusal, words.to_vec(), folder.error())
+}
+
+/// A Llama's GGUF as far as its first weight.
+fn llama(hidden: u32) -> Gguf {
+    let size = |gguf: Gguf, key: &str, value: u32| gguf.entry(key.as_bytes(), 4, &value.to_le_bytes());
+    let sizes = [
+        ("llama.block_count", 1),
+        ("llama.context_length", 64),
+        ("llama.embedding_length", hidden),
+        ("llama.feed_forward_length", 32),
+        ("llama.attention.head_count", 4),
+    ];
+    let gguf = Gguf::new().entry(b"general.architecture", 8, &string(b"llama"));
+    sizes.into_iter().fold(gguf, |gguf, (key, value)| size(gguf, key, value))
+}
+
+fn epsilon(gguf: Gguf) -> Gguf {
+    gguf.entry(b"llama.attention.layer_norm_rms_epsilon", 6, &1e-5f32.to_le_bytes())
+}
+
+fn table(gguf: Gguf) -> Gguf {
+    gguf.tensor("token_embd.weight", &[32, 8], 0, &[0; 32 * 8 * 4])
+}
+
+fn gguf(refusal: Refusal, words: &[&'static str], gguf: &Gguf) -> Row {
+    let folder = Scratch::new();
+    let path = folder.write("m.gguf", &gguf.bytes());
+    let error = load(&path).expect_err("a refusal");
+    (refusal, [&["m.gguf: "], words].concat(), error)
+}
+
+/// The tokenizer alone of a GGUF with these keys.
+fn tokenizer(refusal: Refusal, words: &[&'static str], gguf: &Gguf) -> Row {
+    let folder = Scratch::new();
+    let path = folder.write("t.gguf", &gguf.bytes());
+    let error = Assets::from_gguf(&GgufFile::open(&path).expect("a GGUF")).expect_err("a refusal");
+    (refusal, [&["t.gguf: ", "tokenizer.ggml."], words].concat(), error)
+}
+
+fn strings(items: &[&[u8]]) -> Vec<u8> {
+    let mut out = array(8, items.len() as u64);
+    items.iter().for_each(|item| out.extend(string(item)));
+    out
+}
+
+fn vocabulary() -> Gguf {
+    Gguf::new().entry(b"tokenizer.ggml.tokens", 9, &strings(&[b"a", b"b", b"ab"]))
+}
+
+fn model(name: &str) -> Gguf {
+    vocabulary().entry(b"tokenizer.ggml.model", 8, &string(name.as_bytes()))
+}
+
+fn configurations() -> Vec<Row> {
+    let per_layer = |keys: Value| json!({ "1": keys });
+    vec![
+        {
+            let folder = Folder::of("qwen2");
+            (
+                Refusal::SingleFile,
+                vec![
+                    "model.safetensors: expected a GGUF file, or a folder",
+                    "found a safetensors file (give its folder)",
+                ],
+                load(&folder.path("model.safetensors")).expect_err("a refusal"),
+            )
+        },
+        file(Refusal::NoConfig, &["expected a GGUF file, or a folder with config.json"], "config.json", None),
+        file(Refusal::NotAnObject, &["config.json: ", "the whole file", "found [1]"], "config.json", Some(b"[1]")),
+        config(Refusal::NoModelType, "qwen2", "model_type", Value::Null, "is missing"),
+        config(Refusal::NotBuilt, "qwen2", "model_type", json!("stablelm"), "its LayerNorms subtract"),
+        config(Refusal::Experts, "qwen2", "num_local_experts", json!(8), "= 8 is not supported: mixtures of experts"),
+        config(Refusal::QuantizationMethod, "qwen2", "quantization_config", json!({"quant_method": "fp8"}), "\"fp8\""),
+        config(Refusal::UnequalSizes, "qwen2", "num_key_value_heads", json!([2, 1]), "= [2,1] is not supported"),
+        config(Refusal::NoSizes, "qwen2", "num_key_value_heads", json!([]), "expected a size, found []"),
+        config(Refusal::LayerSizes, "gemma4", "intermediate_size", json!([40]), "expected an array of 6"),
+        config(Refusal::NegativeSize, "qwen2", "hidden_size", json!(-1), "expected a positive size, found -1"),
+        config(Refusal::MissingSize, "qwen2", "num_hidden_layers", Value::Null, "is missing"),
+        config(Refusal::Size, "qwen2", "hidden_size", json!(0.5), "expected a positive size, found 0.5"),
+        config(Refusal::Number, "qwen2", "rms_norm_eps", json!("small"), "expected a number, found \"small\""),
+        config(Refusal::Flag, "qwen2", "tie_word_embeddings", json!("yes"), "expected true or false, found \"yes\""),
+        config(Refusal::Text, "qwen2", "hidden_act", json!(3), "expected a string, found 3"),
+        config(
+            Refusal::HeadGroups,
+            "qwen2",
+            "num_key_value_heads",
+            json!(3),
+            "num_attention_heads = 4 is not a multiple",
+        ),
+        config(Refusal::HeadWidth, "qwen2", "num_attention_heads", json!(6), "hidden_size = 32 is not a multiple"),
+        config(Refusal::OddHead, "qwen2", "head_dim", json!(7), "expected an even size, found 7"),
+        config(
+            Refusal::VocabRows,
+            "qwen2",
+            "vocab_size",
+            json!(90),
+            "expected 88, the rows of model.embed_tokens.weight",
+        ),
+        config(Refusal::Epsilon, "qwen2", "rms_norm_eps", json!(-1), "expected a small positive number, found -1"),
+        config(
+            Refusal::LayerCount,
+            "qwen2",
+            "num_hidden_layers",
+            json!(1_000_000),
+            "expected at most as many as the 26 tensors",
+        ),
+        config(Refusal::Activation, "qwen2", "hidden_act", json!("relu2"), "= \"relu2\" is not supported"),
+        config(Refusal::LayerKinds, "olmo3", "layer_types", json!(["full_attention"]), "expected an array of 4"),
+        config(
+            Refusal::LayerKind,
+            "olmo3",
+            "layer_types",
+            json!(["full_attention", "chunked", "a", "b"]),
+            "is not supported",
+        ),
+        config(Refusal::Bidirectional, "gemma2", "use_bidirectional_attention", json!(true), "= true is not supported"),
+        config(
+            Refusal::QueryScale,
+            "gemma2",
+            "query_pre_attn_scalar",
+            json!(-1),
+            "expected a positive number, found -1",
+        ),
+        config(Refusal::SmolWindows, "smollm3", "use_sliding_window", json!(true), "= true is not supported"),
+        config(Refusal::RotatingLayers, "smollm3", "no_rope_layers", json!([1]), "expected an array of 4"),
+        config(
+            Refusal::RotatingFlag,
+            "smollm3",
+            "no_rope_layers",
+            json!([1, 1, 1, "x"]),
+            "expected an array of 0 and 1",
+        ),
+        config(Refusal::Gemma4Bidirectional, "gemma4", "use_bidirectional_attention", json!("all"), "= \"all\" is not"),
+        config(Refusal::Gemma4Widths, "gemma4", "intermediate_size", json!(-1), "is missing"),
+        config(Refusal::SharedLayers, "gemma4", "num_kv_shared_layers", json!(6), "expected a layer of layer 0's kind"),
+        config(
+            Refusal::LayerSize,
+            "gemma4",
+            "per_layer_config",
+            per_layer(json!({"head_dim": 0})),
+            "per_layer_config: expected sizes",
+        ),
+        config(
+            Refusal::LayerKey,
+            "gemma4",
+            "per_layer_config",
+            per_layer(json!({"intermediate_size": 8})),
+            "per_layer_config = ",
+        ),
+        config(
+            Refusal::LayerHeadGroups,
+            "gemma4",
+            "per_layer_config",
+            per_layer(json!({"num_key_value_heads": 3})),
+            "= 3",
+        ),
+        config(
+            Refusal::LayerOddHead,
+            "gemma4",
+            "per_layer_config",
+            per_layer(json!({"head_dim": 7})),
+            "head_dim of layer 1: expected an even size, found 7",
+        ),
+        config(
+            Refusal::LayersObject,
+            "gemma4",
+            "per_layer_config",
+            json!(5),
+            "per_layer_config: expected an object of layers, found 5",
+        ),
+        config(
+            Refusal::LayerObject,
+            "gemma4",
+            "per_layer_config",
+            per_layer(json!(5)),
+            "per_layer_config: expected an object for each layer",
+        ),
+        config(
+            Refusal::RopeBase,
+            "qwen2",
+            "rope_parameters",
+            json!({"rope_theta": -1}),
+            "rope_theta: expected a positive",
+        ),
+        config(Refusal::RotaryWidth, "qwen2", "partial_rotary_factor", json!(2.0), "at most the head's 8, found 16"),
+        config(
+            Refusal::RopeType,
+            "qwen2",
+            "rope_parameters",
+            json!({"rope_type": "dynamic"}),
+            ".rope_type = \"dynamic\"",
+        ),
+        config(
+            Refusal::RopeObject,
+            "qwen2",
+            "rope_parameters",
+            json!(5),
+            "rope_parameters: expected an object, found 5",
+        ),
+        config(
+            Refusal::RopeNumber,
+            "qwen2",
+            "rope_parameters",
+            json!({"rope_theta": "x"}),
+            ".rope_theta: expected a number",
+        ),
+        config(
+            Refusal::MissingRopeNumber,
+            "qwen2",
+            "rope_parameters",
+            json!({"rope_type": "linear"}),
+            ".factor: expected",
+        ),
+        config(
+            Refusal::RopeFlag,
+            "qwen2",
+            "rope_parameters",
+            json!({"rope_type": "yarn", "factor": 2, "truncate": 1}),
+            ".truncate: expected true or false, found 1",
+        ),
+        config(Refusal::RopeText, "qwen2", "rope_parameters", json!({"rope_type": 5}), ".rope_type: expected a string"),
+        config(
+            Refusal::RopeFactors,
+            "phi3-longrope",
+            "rope_parameters",
+            json!({"rope_type": "longrope", "partial_rotary_factor": 0.75, "short_factor": [1], "long_factor": [1]}),
+            "_factor: expected an array of 3 numbers, found [1]",
+        ),
+        config(
+            Refusal::RopeFactor,
+            "phi3-longrope",
+            "rope_parameters",
+            json!({"rope_type": "longrope", "partial_rotary_factor": 0.75, "short_factor": [1, 1, "x"]}),
+            ".short_factor: expected an array of 3 numbers",
+        ),
+    ]
+}
+
+fn tensors() -> Vec<Row> {
+    let four = json!({"bits": 4, "group_size": 32});
+    let codes = ("a.weight", "U32", json!([2, 4]));
+    let scales = ("a.scales", "F16", json!([2, 1]));
+    let gemma4 = {
+        let folder = Folder::of("gemma4");
+        folder.edit_weights(|weights| {
+            let name = "model.embed_tokens_per_layer.weight";
+            weights.add(name, "F32", &json!([1, 48]));
+        });
+        (Refusal::TableRows, vec!["config.json: vocab_size_per_layer_input: expected at least"], folder.error())
+    };
+    vec![
+        gemma4,
+        module(
+            Refusal::QuantizationNumber,
+            &["config.json: quantization.bits: expected a size, found \"four\""],
+            json!({"bits": "four", "group_size": 32}),
+            &[codes.clone(), scales.clone()],
+        ),
+        module(
+            Refusal::QuantizationMode,
+            &["config.json: quantization.mode = \"mxfp4\" is not supported"],
+            json!({"bits": 4, "group_size": 32, "mode": "mxfp4"}),
+            &[codes.clone(), scales.clone()],
+        ),
+        module(
+            Refusal::QuantizationWidth,
+            &["config.json: quantization.bits = 7 is not supported"],
+            json!({"bits": 7, "group_size": 32}),
+            &[codes.clone(), scales.clone()],
+        ),
+        module(
+            Refusal::AffineWidth,
+            &["model.safetensors: tensor a.weight: ", "[0, 2305843009213693952]"],
+            four.clone(),
+            &[("a.weight", "U32", json!([0, 2_305_843_009_213_693_952_u64])), ("a.scales", "F16", json!([0, 1]))],
+        ),
+        module(
+            Refusal::AffinePart,
+            &["model.safetensors: tensor a.biases is missing"],
+            four.clone(),
+            &[codes.clone(), scales.clone()],
+        ),
+        module(
+            Refusal::AffineShape,
+            &["model.safetensors: tensor a.scales: expected shape [2, 1], found [2, 2]"],
+            four.clone(),
+            &[codes.clone(), ("a.scales", "F16", json!([2, 2]))],
+        ),
+        module(
+            Refusal::AffineType,
+            &["model.safetensors: tensor a.scales: expected F32, F16 or BF16, found I32"],
+            four.clone(),
+            &[codes.clone(), ("a.scales", "I32", json!([2, 1]))],
+        ),
+        module(
+            Refusal::AffineBiasType,
+            &["model.safetensors: tensor a.biases: expected the type of the scales, found BF16"],
+            four.clone(),
+            &[codes, scales, ("a.biases", "BF16", json!([2, 1]))],
+        ),
+        module(
+            Refusal::RowBlocks,
+            &["model.safetensors: tensor model.embed_tokens.weight: ", "32", "64"],
+            json!({"bits": 4, "group_size": 64}),
+            &[
+                ("model.embed_tokens.weight", "U32", json!([88, 4])),
+                ("model.embed_tokens.scales", "F16", json!([88, 0])),
+                ("model.embed_tokens.biases", "F16", json!([88, 0])),
+            ],
+        ),
+        weights(
+            Refusal::ExpertWeights,
+            &[
+                "tensor model.layers.0.mlp.switch_mlp.up_proj.weight",
+                " = U32 is not supported: mixtures of experts are not built",
+            ],
+            |weights| weights.add("model.layers.0.mlp.switch_mlp.up_proj.weight", "U32", &json!([4, 8, 4])),
+        ),
+        weights(Refusal::MissingTensor, &["tensor model.norm.weight is missing"], |weights| {
+            weights.header.remove("model.norm.weight");
+        }),
+        weights(Refusal::TableShape, &["tensor model.embed_tokens.weight: expected a matrix with rows"], |weights| {
+            weights.header.get_mut("model.embed_tokens.weight").expect("it")["shape"] = json!([88 * 32]);
+        }),
+        weights(Refusal::WeightShape, &["tensor model.norm.weight: expected shape [32], found [2, 16]"], |weights| {
+            weights.header.get_mut("model.norm.weight").expect("it")["shape"] = json!([2, 16]);
+        }),
+        weights(Refusal::ElementType, &["tensor model.norm.weight: expected F32, F16 or BF16, found I16"], |weights| {
+            weights.header.get_mut("model.norm.weight").expect("it")["dtype"] = json!("I16");
+        }),
+        gguf(Refusal::NoArchitecture, &["key general.architecture is missing"], &Gguf::new()),
+        gguf(Refusal::MissingNumber, &["key llama.attention.layer_norm_rms_epsilon is missing"], &table(llama(32))),
+        gguf(
+            Refusal::ValueWidth,
+            &["llama.attention.value_length = 4 is not supported"],
+            &table(epsilon(llama(32)).entry(b"llama.attention.value_length", 4, &4u32.to_le_bytes())),
+        ),
+        gguf(
+            Refusal::ScalingType,
+            &["llama.rope.scaling.type = \"dynamic\" is not supported"],
+            &table(epsilon(llama(32)).entry(b"llama.rope.scaling.type", 8, &string(b"dynamic"))),
+        ),
+        gguf(
+            Refusal::DivisorShape,
+            &["tensor rope_freqs.weight: expected shape [4], found [3]"],
+            &table(epsilon(llama(32))).tensor("rope_freqs.weight", &[3], 0, &[0; 12]),
+        ),
+        gguf(
+            Refusal::DivisorType,
+            &["tensor rope_freqs.weight: expected F32, found F16"],
+            &table(epsilon(llama(32))).tensor("rope_freqs.weight", &[4], 1, &[0; 8]),
+        ),
+        gguf(
+            Refusal::GgmlType,
+            &["tensor token_embd.weight: IQ2_XXS (GGML type 16) is not supported"],
+            &epsilon(llama(256)).tensor("token_embd.weight", &[256, 8], 16, &[0; 66 * 8]),
+        ),
+    ]
+}
+
+fn assets() -> Vec<Row> {
+    let pieces = (1..1500).map(|length| "a".repeat(length)).collect::<Vec<_>>();
+    let pieces: Vec<&[u8]> = pieces.iter().map(String::as_bytes).collect();
+    let list = |key: &str, value: &[u8]| model("llama").entry(format!("tokenizer.ggml.{key}").as_bytes(), 9, value);
+    let without_json = |bytes: &[u8], refusal: Refusal, words: &'static str| {
+        let folder = Folder::of("qwen2");
+        fs::remove_file(folder.path("tokenizer.json")).expect("removed");
+        fs::write(folder.path("tokenizer.model"), bytes).expect("written");
+        (refusal, vec!["tokenizer.model: ", words], folder.error())
+    };
+    // ModelProto: pieces (field 1) with their text (field 1), trainer_spec (field 2) with its model_type (field 3).
+    let kind = |kind: u8| vec![0x12, 2, 0x18, kind];
+    let mut many = kind(2);
+    for piece in &pieces {
+        let length = |length: usize| [0x80 | (length & 0x7f) as u8, (length >> 7) as u8];
+        many.push(0x0a);
+        many.extend(length(piece.len() + 3));
+        many.push(0x0a);
+        many.extend(length(piece.len()));
+        many.extend(*piece);
+    }
+    vec![
+        file(
+            Refusal::SamplingNumber,
+            &["generation_config.json: temperature: expected a number, found \"hot\""],
+            "generation_config.json",
+            Some(br#"{"temperature": "hot"}"#),
+        ),
+        file(
+            Refusal::SamplingCount,
+            &["generation_config.json: top_k: expected an integer, found 0.5"],
+            "generation_config.json",
+            Some(br#"{"top_k": 0.5}"#),
+        ),
+        file(
+            Refusal::SamplingFlag,
+            &["generation_config.json: do_sample: expected true or false, found \"yes\""],
+            "generation_config.json",
+            Some(br#"{"do_sample": "yes"}"#),
+        ),
+        config(
+            Refusal::SpecialTokenId,
+            "qwen2",
+            "eos_token_id",
+            json!([2, "</s>"]),
+            "expected a token's id, or a list",
+        ),
+        file(Refusal::TemplateText, &["chat_template.jinja: ", "expected UTF-8"], "chat_template.jinja", Some(b"\xff")),
+        file(
+            Refusal::NoVocabulary,
+            &["tokenizer.json: key model.vocab is missing"],
+            "tokenizer.json",
+            Some(br#"{"model": {"type": "BPE"}}"#),
+        ),
+        file(
+            Refusal::NoTokenizer,
+            &["expected tokenizer.json or tokenizer.model, found neither"],
+            "tokenizer.json",
+            None,
+        ),
+        {
+            let folder = Folder::of("qwen2");
+            folder.edit_json("config.json", |config| drop(config.insert("bos_token_id".to_owned(), json!(99))));
+            folder.edit_json("tokenizer_config.json", |config| {
+                config.insert("bos_token".to_owned(), json!("<first>"));
+                config.insert("add_bos_token".to_owned(), json!(true));
+                config
+                    .insert("added_tokens_decoder".to_owned(), json!({"99": {"content": "<first>", "special": true}}));
+            });
+            (
+                Refusal::FirstToken,
+                vec!["config.json: bos_token_id: expected an id below 88 for the token that begins a text, found 99"],
+                folder.error(),
+            )
+        },
+        tokenizer(Refusal::NoTokenizerName, &["model is missing"], &vocabulary()),
+        tokenizer(Refusal::TokenizerName, &["model: the tokenizer \"rwkv\" is not supported"], &model("rwkv")),
+        tokenizer(Refusal::NoPreTokenizer, &["pre is missing"], &model("gpt2")),
+        tokenizer(
+            Refusal::PreTokenizer,
+            &["pre: the pre-tokenizer \"odd\" is not supported"],
+            &model("gpt2").entry(b"tokenizer.ggml.pre", 8, &string(b"odd")),
+        ),
+        tokenizer(
+            Refusal::Pieces,
+            &["tokens: expected merges of at most"],
+            &Gguf::new().entry(b"tokenizer.ggml.model", 8, &string(b"llama")).entry(
+                b"tokenizer.ggml.tokens",
+                9,
+                &strings(&pieces),
+            ),
+        ),
+        tokenizer(
+            Refusal::TokenizerValue,
+            &["add_bos_token: expected a bool, found u32"],
+            &model("llama").entry(b"tokenizer.ggml.add_bos_token", 4, &1u32.to_le_bytes()),
+        ),
+        tokenizer(
+            Refusal::SpecialToken,
+            &["bos_token_id: expected an id below 3, found 3"],
+            &model("llama").entry(b"tokenizer.ggml.bos_token_id", 5, &3i32.to_le_bytes()),
+        ),
+        tokenizer(Refusal::NoStrings, &["tokens is missing"], &Gguf::new()),
+        tokenizer(
+            Refusal::Strings,
+            &["tokens: expected an array of strings, found u32"],
+            &Gguf::new().entry(b"tokenizer.ggml.tokens", 4, &1u32.to_le_bytes()),
+        ),
+        tokenizer(
+            Refusal::StringText,
+            &["tokens: item 0 is not UTF-8: \"\\xff\""],
+            &Gguf::new().entry(b"tokenizer.ggml.tokens", 9, &strings(&[b"\xff"])),
+        ),
+        tokenizer(Refusal::Numbers, &["scores: expected an array of numbers"], &list("scores", &strings(&[b"a"]))),
+        tokenizer(
+            Refusal::NumberCount,
+            &["scores: expected 3 items, as many as tokens, found 1"],
+            &list("scores", &[array(6, 1), 1f32.to_le_bytes().to_vec()].concat()),
+        ),
+        tokenizer(
+            Refusal::Merge,
+            &["merges: item 0: expected two pieces, found \"ab\""],
+            &model("gpt2").entry(b"tokenizer.ggml.pre", 8, &string(b"llama-bpe")).entry(
+                b"tokenizer.ggml.merges",
+                9,
+                &strings(&[b"ab"]),
+            ),
+        ),
+        without_json(&[0x0a, 0xff, 0x01], Refusal::SentencePiece, "expected a SentencePiece model, found damaged"),
+        without_json(&kind(1), Refusal::SentencePieceKind, "trainer_spec.model_type: only BPE models are converted"),
+        without_json(&[0x1a, 5, 0x12, 3, 1, 2, 3], Refusal::SentencePieceMap, "precompiled_charsmap: expected a trie"),
+        without_json(&many, Refusal::SentencePiecePieces, "pieces: expected merges of at most"),
+    ]
+}
+
+#[test]
+fn every_refusal() {
+    let rows: Vec<Row> = [configurations(), tensors(), assets()].into_iter().flatten().collect();
+    for (refusal, words, error) in &rows {
+        let line = error.to_string();
+        assert_eq!(error.refusal(), Some(*refusal), "{line}");
+        assert!(!line.contains('\n'), "{refusal:?}: {line}");
+        for word in words {
+            assert!(line.contains(word), "{refusal:?}: {word:?} is not in {line}");
+        }
+    }
+    let missing: Vec<_> = Refusal::ALL.iter().filter(|known| !rows.iter().any(|(row, ..)| row == *known)).collect();
+    assert!(missing.is_empty(), "no row for {missing:?}");
+}
+
+#[test]
+fn what_a_variant_tells_alone() {
+    let error = load(std::path::Path::new("/nonexistent/m.gguf")).expect_err("a refusal");
+    assert!(matches!(&error, FrontendError::Io { path, .. } if path.ends_with("m.gguf")), "{error}");
+    let (.., error) = file(Refusal::NoConfig, &[], "config.json", Some(b"{"));
+    assert!(matches!(&error, FrontendError::Json { file, .. } if file == "config.json"), "{error}");
+    let (.., error) = config(Refusal::NoConfig, "qwen2", "model_type", json!("mamba"), "");
+    assert!(matches!(&error, FrontendError::UnknownArchitecture { found, .. } if found == "mamba"), "{error}");
+    let (.., error) = weights(Refusal::NoConfig, &[], |weights| weights.add("extra", "F32", &json!([4])));
+    assert!(matches!(&error, FrontendError::UnreadTensor { tensor, .. } if tensor == "extra"), "{error}");
+    let (.., error) = file(Refusal::NoConfig, &[], "model.safetensors", Some(b""));
+    assert!(matches!(&error, FrontendError::Container(_)) && error.refusal().is_none(), "{error}");
+}

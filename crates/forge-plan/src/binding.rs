@@ -1,0 +1,219 @@
+//! What a kernel is bound to: each argument's elements, its extent and how much of it a dispatch touches. Bytes, sizes of
+//! buffers and of checks, and the comments in `kernels.metal` all follow from these.
+
+use forge_formats::Format as Stored;
+use forge_spec::{CacheType, Format, Role};
+
+use crate::attention;
+use crate::linear::Linear;
+use crate::packed::stored;
+
+/// One buffer argument of a kernel; its index is that of `[[buffer(i)]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// What it is to the operation, and its name.
+    pub role: Role,
+    /// What it holds.
+    pub element: Element,
+    /// How many.
+    pub extent: Extent,
+    /// Whether the kernel reads and writes it.
+    pub access: Access,
+    /// How much of it one dispatch touches.
+    pub touch: Touch,
+}
+
+/// Elements of an argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Element {
+    /// `float`.
+    F32,
+    /// `uint`.
+    U32,
+    /// `atomic_uint`.
+    AtomicU32,
+    /// A token that may be drawn: key, id, weight.
+    Candidate,
+    /// Weights of a matrix.
+    Packed(Format),
+    /// Keys or values.
+    Cache(CacheType),
+    /// The step's parameters, one record.
+    Params,
+}
+
+/// How many elements an argument has. Shapes go from the outermost axis to the innermost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extent {
+    /// So many; one where the shape is empty.
+    Fixed(Vec<usize>),
+    /// So many for each row of the step.
+    Rows(Vec<usize>),
+    /// So many for each position of a cache.
+    Positions(Vec<usize>),
+    /// `[layers, rows, width]`.
+    LayerRows {
+        /// Layers.
+        layers: usize,
+        /// Elements of a layer's row.
+        width: usize,
+    },
+    /// `[parts, heads, head_dim]` sums, then `[parts, heads, 2]` highest score and weight.
+    Parts {
+        /// Query heads.
+        heads: usize,
+        /// Elements of a head.
+        head_dim: usize,
+    },
+}
+
+/// How much of an argument one dispatch touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Touch {
+    /// All of it.
+    #[default]
+    All,
+    /// For each row of the step, one entry of the outermost axis: a row of a table, a position of a cache.
+    PerRow,
+    /// Every position, or part of the context, that the rows see.
+    Seen,
+    /// All of it, so many times over.
+    Again(usize),
+    /// One element.
+    One,
+    /// Nothing, when a token is chosen greedily and its logits are finite.
+    Never,
+}
+
+/// How a kernel uses a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Only read.
+    Read,
+    /// Only written.
+    Write,
+    /// Read and written.
+    ReadWrite,
+}
+
+impl Access {
+    /// Whether the kernel reads it.
+    pub fn reads(self) -> bool {
+        self != Access::Write
+    }
+    /// Whether the kernel writes it.
+    pub fn writes(self) -> bool {
+        self != Access::Read
+    }
+}
+
+impl Element {
+    /// Bytes of `count` elements, of which `row` lie together.
+    fn bytes(self, count: usize, row: usize) -> usize {
+        match self {
+            Self::F32 | Self::U32 | Self::AtomicU32 => 4 * count,
+            Self::Candidate => 12 * count,
+            // What packing pads is never read.
+            Self::Packed(format) => stored(format).row_bytes(row).unwrap_or(0) * (count / row.max(1)),
+            Self::Cache(cache) => cache.bytes() * count,
+            Self::Params => 0,
+        }
+    }
+}
+
+impl Extent {
+    /// Sizes of the axes that are known at generation, outermost first.
+    fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::Fixed(shape) | Self::Rows(shape) | Self::Positions(shape) => shape.clone(),
+            Self::LayerRows { layers, width } => vec![*layers, *width],
+            Self::Parts { heads, head_dim } => vec![heads * (head_dim + 2)],
+        }
+    }
+}
+
+impl Binding {
+    /// One that is only read.
+    pub(crate) fn read(role: Role, element: Element, extent: Extent) -> Self {
+        Self { role, element, extent, access: Access::Read, touch: Touch::All }
+    }
+
+    /// One that is only written.
+    pub(crate) fn write(role: Role, element: Element, extent: Extent) -> Self {
+        Self { access: Access::Write, ..Self::read(role, element, extent) }
+    }
+
+    /// One that is read and written.
+    pub(crate) fn update(role: Role, element: Element, extent: Extent) -> Self {
+        Self { access: Access::ReadWrite, ..Self::read(role, element, extent) }
+    }
+
+    /// The step's parameters.
+    pub(crate) fn params() -> Self {
+        Self::read(Role::Step, Element::Params, Extent::Fixed(Vec::new()))
+    }
+
+    /// A matrix of the weights file.
+    pub(crate) fn matrix(role: Role, matrix: &forge_spec::Matrix) -> Self {
+        Self::read(role, Element::Packed(matrix.format), Extent::Fixed(vec![matrix.rows, matrix.cols]))
+    }
+
+    /// Touched otherwise than as a whole.
+    pub(crate) fn touching(self, touch: Touch) -> Self {
+        Self { touch, ..self }
+    }
+
+    /// Whether it is a reference to one record that no thread writes, rather than a buffer.
+    pub fn is_params(&self) -> bool {
+        self.element == Element::Params
+    }
+
+    /// 32-bit words for each row of the step, or elements for each position of a cache.
+    pub fn words(&self) -> usize {
+        let count: usize = self.extent.shape().iter().product();
+        match (&self.extent, self.element) {
+            (Extent::Parts { .. }, _) => attention::MAX_PARTS * count,
+            (_, Element::Candidate) => 3 * count,
+            _ => count,
+        }
+    }
+
+    /// Bytes that one dispatch touches, each once, as they grow with the step's size.
+    pub fn bytes(&self) -> Linear {
+        let shape = self.extent.shape();
+        let row = shape.last().copied().unwrap_or(1);
+        let all = self.element.bytes(shape.iter().product(), row) as u64;
+        let entry = || {
+            // A table's outermost axis is part of its shape, a cache's is not.
+            let axes = if matches!(self.extent, Extent::Fixed(_)) { &shape[1..] } else { &shape[..] };
+            self.element.bytes(axes.iter().product(), row) as u64
+        };
+        match (self.touch, &self.extent) {
+            (Touch::Never, _) => Linear::default(),
+            (Touch::One, _) => Linear::fixed(self.element.bytes(1, 1) as u64),
+            (Touch::PerRow, _) => Linear::per_row(entry()),
+            (Touch::Seen, Extent::Parts { .. }) => Linear { per_part: all, ..Linear::default() },
+            (Touch::Seen, _) => Linear { per_position: all, ..Linear::default() },
+            (Touch::All | Touch::Again(_), Extent::Rows(_) | Extent::LayerRows { .. }) => Linear::per_row(all),
+            (Touch::All | Touch::Again(_), Extent::Fixed(_) | Extent::Positions(_) | Extent::Parts { .. }) => {
+                Linear::fixed(all)
+            }
+        }
+    }
+
+    /// Times that each byte read is loaded by threads.
+    pub fn loads(&self) -> u64 {
+        match self.touch {
+            Touch::Again(times) => times as u64,
+            Touch::All | Touch::PerRow | Touch::Seen | Touch::One | Touch::Never => 1,
+        }
+    }
+
+    /// The checkpoint's format of a matrix.
+    pub fn stored(&self) -> Option<Stored> {
+        match self.element {
+            Element::Packed(format) => Some(stored(format)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What the body of a kernel is: a call of one function of its family, as data.
+
+use forge_spec::{Format, Role};
+
+/// A call with its template arguments and arguments.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    /// The function, in the family's source.
+    pub function: &'static str,
+    /// Template arguments.
+    pub constants: Vec<Constant>,
+    /// Arguments.
+    pub arguments: Vec<Value>,
+}
+
+/// A template argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Constant {
+    /// A number.
+    Size(usize),
+    /// How weights of a format are loaded.
+    Weights(Format),
+    /// Operands are half rather than float.
+    Half(bool),
+}
+
+/// An argument.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value {
+    /// The buffer, or the step's parameters, bound under this name.
+    Bound(Role),
+    /// The first element of that buffer.
+    First(Role),
+    /// Threadgroup memory.
+    Shared,
+    /// A number.
+    Float(f32),
+    /// A whole number.
+    Size(usize),
+    /// A word of the step's parameters.
+    Param(Param),
+    /// Where the thread is.
+    At(Position),
+}
+
+/// Words of the step's parameters that calls pass on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Param {
+    /// Position of the first row.
+    Position,
+    /// Rows of the step.
+    Rows,
+    /// Penalty on tokens that occurred.
+    RepeatPenalty,
+    /// 1 / temperature; 0: greedy.
+    InverseTemperature,
+}
+
+/// Where a thread is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Position {
+    /// The threadgroup, of a grid of one axis.
+    Group,
+    /// The threadgroup, of a grid of two axes.
+    Group2,
+    /// The threadgroup along the first axis of two.
+    GroupX,
+    /// The threadgroup along the second axis of two.
+    GroupY,
+    /// Threadgroups along the second axis of two.
+    GroupsY,
+    /// The thread in its threadgroup.
+    Thread,
+    /// The simdgroup in its threadgroup.
+    Simdgroup,
+    /// The thread in its simdgroup.
+    Lane,
+}

@@ -1,0 +1,378 @@
+//! Causal attention over the cache: a tile of rows, one row over the whole context, and one row over parts of it.
+
+use forge_frontend::graph::Attention;
+use forge_spec::{CacheType, Dim, Operation, Role, Split};
+
+use super::{KernelFamily, Launch, ONE, Rows};
+use crate::attention::{
+    self, DecodeGeometry, MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS, decode_geometry, half_operands,
+};
+use crate::binding::{Binding, Element, Extent, Touch};
+use crate::call::{Call, Constant, Param, Position, Value};
+use crate::linear::Linear;
+
+/// Rows of one threadgroup of prefill attention.
+const TILE_ROWS: usize = 32;
+/// Simdgroups of the kernel that puts the parts of a split context together.
+const COMBINE_SIMDGROUPS: usize = 4;
+
+/// What all kernels that look at the cache are given first.
+const OPERANDS: [Value; 5] =
+    [Value::Bound(Role::Q), Value::Bound(Role::Keys), Value::Bound(Role::Values), Value::Bound(Role::Y), Value::Shared];
+
+/// Constants of the attention kernels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attend {
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Elements per head.
+    pub head_dim: usize,
+    /// Scale, window, soft-cap.
+    pub attention: Attention,
+    /// Storage of the cache.
+    pub kv: CacheType,
+    /// Positions that the cache wraps at.
+    pub wrap: Option<usize>,
+}
+
+macro_rules! variants {
+    ($($(#[$doc:meta])* $name:ident),*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $name(pub Attend);
+
+        impl std::ops::Deref for $name {
+            type Target = Attend;
+
+            fn deref(&self) -> &Attend {
+                &self.0
+            }
+        }
+    )*};
+}
+variants!(
+    /// A tile of rows.
+    AttentionTile,
+    /// One row over all that it sees.
+    AttentionDecode,
+    /// One row over each part of what it sees.
+    AttentionPart,
+    /// The parts' results, put together.
+    AttentionCombine
+);
+
+impl Attend {
+    /// Elements of a row of queries, and of the result.
+    fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Floats that one part leaves for all heads: sums, highest score, weight.
+    pub fn part_floats(&self) -> usize {
+        self.heads * (self.head_dim + 2)
+    }
+
+    /// How the kernels for one row spread over threadgroups.
+    pub fn geometry(&self) -> DecodeGeometry {
+        decode_geometry(self.heads, self.kv_heads, self.head_dim)
+    }
+
+    /// Whether the contexts that it sees can be long enough to be split.
+    pub fn splits(&self, context: usize) -> bool {
+        attention::parts(context.min(self.attention.window.unwrap_or(usize::MAX))) > 1
+    }
+
+    /// How a long context is cut into parts.
+    fn split(&self) -> Split {
+        Split { above: UNSPLIT_POSITIONS, positions: PART_POSITIONS, most: MAX_PARTS, window: self.attention.window }
+    }
+
+    fn describe(&self) -> String {
+        format!("attention of {} heads over {} key/value heads of {}", self.heads, self.kv_heads, self.head_dim)
+    }
+
+    /// Factor on the scores, and their bound; 0 without one.
+    fn factors(&self) -> [Value; 2] {
+        [self.attention.scale, self.attention.softcap.unwrap_or(0.0)].map(Value::Float)
+    }
+
+    /// The function of the kernels for one row, given the group of heads, the part and how many parts there are.
+    fn part_call(&self, part: [Value; 3]) -> Call {
+        let g = self.geometry();
+        let sizes = [self.heads, self.kv_heads, self.head_dim, g.heads_shared, g.simdgroups, g.steps];
+        let seen = [self.attention.window, self.wrap].map(|limit| limit.unwrap_or(0));
+        let rest = [Value::At(Position::Simdgroup), Value::At(Position::Lane)];
+        Call {
+            function: "attention_part",
+            constants: sizes.into_iter().chain(seen).map(Constant::Size).collect(),
+            arguments: [&OPERANDS[..], &[Value::Param(Param::Position)], &self.factors(), &part, &rest].concat(),
+        }
+    }
+
+    fn row(&self, role: Role) -> Binding {
+        Binding::read(role, Element::F32, Extent::Rows(vec![self.width()]))
+    }
+
+    fn cache(&self, role: Role) -> Binding {
+        let positions = Extent::Positions(vec![self.kv_heads, self.head_dim]);
+        Binding::read(role, Element::Cache(self.kv), positions).touching(Touch::Seen)
+    }
+
+    fn parts(&self) -> Extent {
+        Extent::Parts { heads: self.heads, head_dim: self.head_dim }
+    }
+
+    /// Queries and the cache to a result.
+    fn bindings(&self, result: Binding) -> Vec<Binding> {
+        vec![self.row(Role::Q), self.cache(Role::Keys), self.cache(Role::Values), result, Binding::params()]
+    }
+
+    fn whole_bindings(&self) -> Vec<Binding> {
+        self.bindings(Binding::write(Role::Y, Element::F32, Extent::Rows(vec![self.width()])))
+    }
+
+    fn decode_launch(&self, parts: Dim) -> Launch {
+        let g = self.geometry();
+        Launch {
+            threads: 32 * g.simdgroups as u32,
+            threadgroup_bytes: (g.simdgroups * g.heads_shared * (self.head_dim + 2) * 4) as u32,
+            grid: [Dim::Const(self.heads / g.heads_shared), parts, ONE],
+        }
+    }
+
+    fn operation(&self, half_operands: bool, split: Option<Split>) -> Operation<'static> {
+        Operation::Attention(forge_spec::Attention {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            scale: self.attention.scale,
+            softcap: self.attention.softcap,
+            window: self.attention.window,
+            cache: self.kv,
+            wrap: self.wrap,
+            half_operands,
+            split,
+        })
+    }
+
+    /// A multiplication and an addition for each element of a key, and of a value.
+    fn flops(&self) -> Linear {
+        Linear { per_position: 4 * self.width() as u64, ..Linear::default() }
+    }
+}
+
+impl AttentionTile {
+    /// Whether queries, keys and probabilities are held as half.
+    pub fn half_operands(&self) -> bool {
+        half_operands(self.head_dim, self.kv)
+    }
+
+    /// Keys in one tile.
+    pub fn keys(&self) -> usize {
+        attention::tile_keys(self.head_dim, self.half_operands())
+    }
+
+    /// Floats of threadgroup memory: the tile of keys or values, scores, probabilities and a diagonal matrix per simdgroup.
+    fn shared_floats(&self) -> usize {
+        let (keys, bytes) = (self.keys(), if self.half_operands() { 2 } else { 4 });
+        keys * self.head_dim * bytes / 4 + 32 * keys + 32 * keys * bytes / 4 + 4 * 64
+    }
+}
+
+impl KernelFamily for AttentionTile {
+    fn bindings(&self) -> Vec<Binding> {
+        self.whole_bindings()
+    }
+
+    fn launch(&self) -> Launch {
+        Launch {
+            threads: 128,
+            threadgroup_bytes: 4 * self.shared_floats() as u32,
+            grid: [Dim::RowTiles(TILE_ROWS), Dim::Const(self.heads), ONE],
+        }
+    }
+
+    fn title(&self) -> String {
+        format!("{}: {TILE_ROWS} rows of a head", self.describe())
+    }
+
+    fn call(&self) -> Option<Call> {
+        let sizes = [self.heads, self.kv_heads, self.head_dim, self.keys()];
+        let seen = [self.attention.window, self.wrap].map(|limit| limit.unwrap_or(0));
+        let constants = sizes.into_iter().chain(seen).map(Constant::Size);
+        let rest = [
+            Value::At(Position::GroupX),
+            Value::At(Position::GroupY),
+            Value::At(Position::Thread),
+            Value::At(Position::Simdgroup),
+            Value::At(Position::Lane),
+        ];
+        let params = [Value::Param(Param::Position), Value::Param(Param::Rows)];
+        Some(Call {
+            function: "attention_tile",
+            constants: constants.chain([Constant::Half(self.half_operands())]).collect(),
+            arguments: [&OPERANDS[..], &params, &self.factors(), &rest].concat(),
+        })
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["attention_tile"]
+    }
+
+    fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
+        self.0.operation(self.half_operands(), None)
+    }
+
+    fn flops(&self) -> Linear {
+        self.0.flops()
+    }
+
+    fn window(&self) -> Option<usize> {
+        self.attention.window
+    }
+}
+
+impl KernelFamily for AttentionDecode {
+    fn bindings(&self) -> Vec<Binding> {
+        self.whole_bindings()
+    }
+
+    fn launch(&self) -> Launch {
+        self.decode_launch(ONE)
+    }
+
+    fn title(&self) -> String {
+        self.describe()
+    }
+
+    fn call(&self) -> Option<Call> {
+        Some(self.part_call([Value::At(Position::Group), Value::Size(0), Value::Size(1)]))
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["attention_decode"]
+    }
+
+    fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
+        self.0.operation(false, None)
+    }
+
+    fn flops(&self) -> Linear {
+        self.0.flops()
+    }
+
+    fn rows(&self) -> Rows {
+        Rows::One
+    }
+
+    fn window(&self) -> Option<usize> {
+        self.attention.window
+    }
+}
+
+impl KernelFamily for AttentionPart {
+    fn bindings(&self) -> Vec<Binding> {
+        self.0.bindings(Binding::write(Role::Y, Element::F32, self.parts()).touching(Touch::Seen))
+    }
+
+    fn launch(&self) -> Launch {
+        self.decode_launch(Dim::Parts)
+    }
+
+    fn title(&self) -> String {
+        format!("attention of {} heads over one part of the context", self.heads)
+    }
+
+    fn call(&self) -> Option<Call> {
+        Some(self.part_call([Position::GroupX, Position::GroupY, Position::GroupsY].map(Value::At)))
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["attention_decode"]
+    }
+
+    fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
+        self.0.operation(false, Some(self.split()))
+    }
+
+    fn flops(&self) -> Linear {
+        self.0.flops()
+    }
+
+    fn rows(&self) -> Rows {
+        Rows::One
+    }
+
+    fn window(&self) -> Option<usize> {
+        self.attention.window
+    }
+}
+
+impl AttentionCombine {
+    /// Simdgroups, which share the parts.
+    pub fn simdgroups(&self) -> usize {
+        COMBINE_SIMDGROUPS
+    }
+}
+
+impl KernelFamily for AttentionCombine {
+    fn bindings(&self) -> Vec<Binding> {
+        vec![
+            Binding::read(Role::Parts, Element::F32, self.parts()).touching(Touch::Seen),
+            Binding::write(Role::Y, Element::F32, Extent::Fixed(vec![self.width()])),
+            Binding::params(),
+        ]
+    }
+
+    fn launch(&self) -> Launch {
+        Launch {
+            threads: 32 * COMBINE_SIMDGROUPS as u32,
+            threadgroup_bytes: (COMBINE_SIMDGROUPS * self.head_dim * 4) as u32,
+            grid: [Dim::Const(self.heads), ONE, ONE],
+        }
+    }
+
+    fn title(&self) -> String {
+        "puts the parts of the context together".to_owned()
+    }
+
+    fn call(&self) -> Option<Call> {
+        let window = self.attention.window.unwrap_or(0);
+        let sizes = [self.heads, self.head_dim, self.simdgroups(), window, PART_POSITIONS, MAX_PARTS];
+        Some(Call {
+            function: "attention_combine",
+            constants: sizes.map(Constant::Size).into(),
+            arguments: vec![
+                Value::Bound(Role::Parts),
+                Value::Bound(Role::Y),
+                Value::Shared,
+                Value::Param(Param::Position),
+                Value::At(Position::Group),
+                Value::At(Position::Simdgroup),
+                Value::At(Position::Lane),
+            ],
+        })
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["attention_decode"]
+    }
+
+    fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
+        Operation::AttentionCombine { heads: self.heads, head_dim: self.head_dim, split: self.split() }
+    }
+
+    fn flops(&self) -> Linear {
+        Linear { per_part: 2 * self.width() as u64, ..Linear::default() }
+    }
+
+    fn rows(&self) -> Rows {
+        Rows::One
+    }
+
+    fn window(&self) -> Option<usize> {
+        self.attention.window
+    }
+}

@@ -1,0 +1,95 @@
+//! Matrix times a tile of tokens.
+
+use forge_spec::{Dim, Matrix, Operation, Role};
+
+use super::projection::{describe_all, matrix_bindings, operation, params, result_bindings};
+use super::{Epilogue, KernelFamily, Launch, ONE};
+use crate::binding::{Binding, Element, Extent, Touch};
+use crate::linear::Linear;
+
+/// Tokens in one tile of a matrix-matrix kernel.
+pub const GEMM_TOKENS: usize = 64;
+/// Weight rows in one tile of a matrix-matrix kernel.
+pub const GEMM_ROWS: usize = 64;
+
+/// Constants of a matrix-matrix kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gemm {
+    /// Matrices over the same input, in the order of their output rows.
+    pub matrices: Vec<Matrix>,
+    /// Output rows of all matrices.
+    pub rows: usize,
+    /// Input width.
+    pub cols: usize,
+    /// Tiles hold half (true) or float operands.
+    pub half_tiles: bool,
+    /// Whether a bias vector `[rows]` is added.
+    pub bias: bool,
+    /// What happens to the result.
+    pub epilogue: Epilogue,
+}
+
+impl Gemm {
+    /// Tiles of weight rows of the dispatch: each matrix starts at a new one.
+    pub fn row_tiles(&self) -> usize {
+        self.matrix_tiles().iter().sum()
+    }
+
+    /// Tiles of weight rows of each matrix.
+    pub fn matrix_tiles(&self) -> Vec<usize> {
+        if self.epilogue.is_gated() {
+            return vec![(self.rows / 2).div_ceil(GEMM_ROWS / 2)];
+        }
+        self.matrices.iter().map(|s| s.rows.div_ceil(GEMM_ROWS)).collect()
+    }
+}
+
+impl KernelFamily for Gemm {
+    fn bindings(&self) -> Vec<Binding> {
+        let input = Binding::read(Role::Input, Element::F32, Extent::Rows(vec![self.cols]));
+        let mut list: Vec<Binding> = matrix_bindings(&self.matrices).collect();
+        list.push(input.touching(Touch::Again(self.row_tiles())));
+        list.extend(self.bias.then(|| Binding::read(Role::Bias, Element::F32, Extent::Fixed(vec![self.rows]))));
+        list.extend(result_bindings(self.epilogue, self.rows));
+        list.extend(params(self.rows()));
+        list
+    }
+
+    fn launch(&self) -> Launch {
+        Launch {
+            threads: 128,
+            threadgroup_bytes: (GEMM_TOKENS * GEMM_ROWS * 4) as u32,
+            grid: [Dim::Const(self.row_tiles()), Dim::RowTiles(GEMM_TOKENS), ONE],
+        }
+    }
+
+    fn title(&self) -> String {
+        let matrices = describe_all(&self.matrices);
+        format!("{matrices}, a tile of {GEMM_TOKENS} tokens and {GEMM_ROWS} rows per threadgroup")
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        if matches!(self.epilogue, Epilogue::Activated(_)) {
+            &["activation", "activated", "gemm"]
+        } else {
+            &["activation", "gemm"]
+        }
+    }
+
+    fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
+        operation(&self.matrices, None, self.half_tiles, self.epilogue)
+    }
+
+    fn flops(&self) -> Linear {
+        let per_tile = 2 * (self.row_tiles() * GEMM_ROWS * GEMM_TOKENS * self.cols) as u64;
+        Linear { per_tile, ..Linear::default() }
+    }
+
+    fn matrices(&self) -> &[Matrix] {
+        &self.matrices
+    }
+
+    fn projection(&self) -> Option<[usize; 2]> {
+        Some([self.rows, self.cols])
+    }
+}

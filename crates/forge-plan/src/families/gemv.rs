@@ -1,0 +1,136 @@
+//! Matrix times one vector, or a few.
+
+use forge_spec::{Dim, Format, Matrix, Operation, Role};
+
+use super::projection::{describe_all, matrix_bindings, operation, params, result_bindings};
+use super::{Epilogue, KernelFamily, Launch, NormScale, ONE, Rows};
+use crate::binding::{Binding, Element, Extent, Touch};
+use crate::geometry::{Geometry, SIGNED_SUMS_ROWS, Shape};
+use crate::linear::Linear;
+
+/// Prefill tiles of up to that many tokens run on matrix-vector kernels, which read the weights once for all of them.
+pub const FEW_TOKENS: usize = 8;
+
+/// The table of `gemv_q1_0_sums`: 16 sums for each of 32 lanes' two runs of four columns in four tiles.
+const SIGNED_SUMS_BYTES: usize = 4 * 2 * 16 * 32 * 4;
+
+/// Constants of a matrix-vector kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gemv {
+    /// Matrices over the same input, in the order of their output rows.
+    pub matrices: Vec<Matrix>,
+    /// Output rows of all matrices.
+    pub rows: usize,
+    /// Input width.
+    pub cols: usize,
+    /// What the geometry is chosen by: the same for all layers, also where their formats differ.
+    pub shape: Shape,
+    /// Rows a simdgroup, simdgroups a threadgroup, simdgroups a row.
+    pub geometry: Geometry,
+    /// Norm of the input.
+    pub norm: Option<NormScale>,
+    /// Whether a bias vector `[rows]` is added.
+    pub bias: bool,
+    /// What happens to the result.
+    pub epilogue: Epilogue,
+    /// Most tokens in one step: 1 in decode, [`FEW_TOKENS`] in the kernels of short prefill tiles.
+    pub tokens: usize,
+}
+
+impl Gemv {
+    /// Whether the kernel keeps all signed sums of four inputs in threadgroup memory and looks weights up four at a time
+    /// (`gemv_q1_0_sums`).
+    pub fn signed_sums(&self) -> bool {
+        let one_matrix = matches!(self.matrices.as_slice(), [only] if only.format == Format::Q1_0);
+        one_matrix && self.tokens == 1 && self.rows >= SIGNED_SUMS_ROWS
+    }
+
+    /// Threadgroups of the dispatch: each matrix starts at a new one.
+    pub fn threadgroups(&self) -> usize {
+        self.matrix_groups().iter().sum()
+    }
+
+    /// Threadgroups of each matrix.
+    pub fn matrix_groups(&self) -> Vec<usize> {
+        let per_group = self.geometry.rows_per_threadgroup();
+        if self.epilogue.is_gated() {
+            // Each simdgroup takes as many gate rows as up rows.
+            return vec![(self.rows / 2).div_ceil(per_group / 2)];
+        }
+        self.matrices.iter().map(|s| s.rows.div_ceil(per_group)).collect()
+    }
+
+    /// Floats of threadgroup memory: partial results of rows that several simdgroups share, then a sum of squares for each
+    /// simdgroup.
+    pub fn shared_floats(&self) -> [usize; 2] {
+        let g = self.geometry;
+        let split = if g.split_k > 1 { g.simdgroups * g.rows_per_simdgroup * self.tokens } else { 0 };
+        [split, if self.epilogue.partials() > 0 { g.simdgroups } else { 0 }]
+    }
+}
+
+impl KernelFamily for Gemv {
+    fn bindings(&self) -> Vec<Binding> {
+        let g = self.geometry;
+        // Simdgroups that share rows read the input once together; where its sums are kept, so does a threadgroup.
+        let teams = if self.signed_sums() { 1 } else { g.simdgroups / g.split_k };
+        let input = Binding::read(Role::Input, Element::F32, Extent::Rows(vec![self.cols]));
+        let mut list: Vec<Binding> = matrix_bindings(&self.matrices).collect();
+        list.push(input.touching(Touch::Again(self.threadgroups() * teams)));
+        list.extend(
+            self.norm.map(|norm| Binding::read(Role::InputSums, Element::F32, Extent::Fixed(vec![norm.partials]))),
+        );
+        list.extend(self.bias.then(|| Binding::read(Role::Bias, Element::F32, Extent::Fixed(vec![self.rows]))));
+        list.extend(result_bindings(self.epilogue, self.rows));
+        list.extend(params(self.rows()));
+        list
+    }
+
+    fn launch(&self) -> Launch {
+        let floats: usize = self.shared_floats().iter().sum();
+        let table = if self.signed_sums() { SIGNED_SUMS_BYTES } else { 0 };
+        Launch {
+            threads: 32 * self.geometry.simdgroups as u32,
+            threadgroup_bytes: ((4 * floats).next_multiple_of(16) + table) as u32,
+            grid: [Dim::Const(self.threadgroups()), ONE, ONE],
+        }
+    }
+
+    fn title(&self) -> String {
+        let g = self.geometry;
+        let split = if g.split_k > 1 { format!(", {} simdgroups share a row", g.split_k) } else { String::new() };
+        let tokens = if self.tokens > 1 { format!(" for up to {} tokens", self.tokens) } else { String::new() };
+        let (rows, simdgroups) = (g.rows_per_simdgroup, g.simdgroups);
+        let matrices = describe_all(&self.matrices);
+        format!("{matrices}{tokens}: {rows} rows per simdgroup, {simdgroups} simdgroups per threadgroup{split}")
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        match (self.signed_sums(), self.epilogue) {
+            (true, Epilogue::Activated(_)) => &["activation", "rows", "activated", "gemv_q1_0_sums"],
+            (true, _) => &["activation", "rows", "gemv_q1_0_sums"],
+            (false, Epilogue::Activated(_)) => &["activation", "rows", "activated"],
+            (false, _) => &["activation", "rows"],
+        }
+    }
+
+    fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
+        operation(&self.matrices, self.norm.map(|norm| norm.eps), false, self.epilogue)
+    }
+
+    fn flops(&self) -> Linear {
+        Linear::per_row(2 * (self.rows * self.cols) as u64)
+    }
+
+    fn matrices(&self) -> &[Matrix] {
+        &self.matrices
+    }
+
+    fn rows(&self) -> Rows {
+        if self.tokens == 1 { Rows::One } else { Rows::Few }
+    }
+
+    fn projection(&self) -> Option<[usize; 2]> {
+        Some([self.rows, self.cols])
+    }
+}

@@ -1,0 +1,168 @@
+//! Kernel families, one a file: what a kernel is bound to, how it is launched, what it computes and costs. All else that is
+//! known of a kernel (its arguments' sizes and comments, bytes, checks) follows from these.
+
+mod attention;
+mod embed;
+mod gemm;
+mod gemv;
+mod layer_inputs;
+mod norm;
+mod projection;
+mod rope_append;
+mod sample;
+
+use forge_spec::{Dim, Matrix, Operation};
+
+pub use attention::{Attend, AttentionCombine, AttentionDecode, AttentionPart, AttentionTile};
+pub use embed::Embed;
+pub use gemm::{GEMM_ROWS, GEMM_TOKENS, Gemm};
+pub use gemv::{FEW_TOKENS, Gemv};
+pub use layer_inputs::LayerInputs;
+pub use norm::{LayerNorm, PostNorm, RmsNorm};
+pub use projection::{Epilogue, NextNorm, NormScale};
+pub use rope_append::{HeadNorm, RopeAppend};
+pub use sample::{Sample, SampleBest, SampleCollect, SampleDraw};
+
+use crate::binding::Binding;
+use crate::call::{Call, Position, Value};
+use crate::linear::Linear;
+
+/// Threads of the kernels that work on whole rows.
+const ROW_THREADS: u32 = 256;
+/// Heads (simdgroups) that one threadgroup of the kernels that work on heads handles.
+const GROUP_HEADS: usize = 4;
+/// Elements that one threadgroup of the embedding and post-norm kernels handles.
+pub const ROW_ELEMENTS: usize = 1024;
+
+/// Where a thread is in a kernel whose threadgroups work on a row each, or on a share of one.
+const ROW_POSITIONS: [Value; 4] = [
+    Value::At(Position::Group),
+    Value::At(Position::Thread),
+    Value::At(Position::Simdgroup),
+    Value::At(Position::Lane),
+];
+
+/// How a kernel is dispatched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launch {
+    /// Threads per threadgroup.
+    pub threads: u32,
+    /// Bytes of threadgroup memory; at most 32 768.
+    pub threadgroup_bytes: u32,
+    /// Threadgroups.
+    pub grid: [Dim; 3],
+}
+
+/// How many rows a kernel works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    /// One.
+    One,
+    /// Up to [`FEW_TOKENS`].
+    Few,
+    /// Any number, in tiles or one by one.
+    Any,
+}
+
+/// What a family knows of a kernel with given constants.
+pub trait KernelFamily {
+    /// Buffer arguments in order.
+    fn bindings(&self) -> Vec<Binding>;
+    /// Threads, threadgroup memory and grid.
+    fn launch(&self) -> Launch;
+    /// What it is, for whoever reads `kernels.metal`.
+    fn title(&self) -> String;
+    /// Its body, where that is a call of one function; else the emitter has a template for the family.
+    fn call(&self) -> Option<Call> {
+        None
+    }
+    /// Whether its threadgroup memory holds `uint` rather than `float`.
+    fn shared_integers(&self) -> bool {
+        false
+    }
+    /// The Metal sources that it needs, besides those of its matrices' formats.
+    fn sources(&self) -> &'static [&'static str];
+    /// What it computes; `tables` are the plan's tables of RoPE frequencies.
+    fn operation<'a>(&'a self, tables: &'a [Vec<f32>]) -> Operation<'a>;
+    /// Multiplications and additions of matrix products and attention.
+    fn flops(&self) -> Linear {
+        Linear::default()
+    }
+    /// Packed matrices that it reads.
+    fn matrices(&self) -> &[Matrix] {
+        &[]
+    }
+    /// Rows it works on.
+    fn rows(&self) -> Rows {
+        Rows::Any
+    }
+    /// Positions that a row sees at most, where it looks at the cache.
+    fn window(&self) -> Option<usize> {
+        None
+    }
+    /// Rows and columns of a projection, which tell kernels of one name apart.
+    fn projection(&self) -> Option<[usize; 2]> {
+        None
+    }
+}
+
+macro_rules! families {
+    ($($(#[$doc:meta])* $family:ident),* $(,)?) => {
+        /// A kernel's family with its constants.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Family {
+            $($(#[$doc])* $family($family),)*
+        }
+
+        impl std::ops::Deref for Family {
+            type Target = dyn KernelFamily;
+
+            fn deref(&self) -> &Self::Target {
+                match self {
+                    $(Self::$family(family) => family,)*
+                }
+            }
+        }
+
+        $(impl From<$family> for Family {
+            fn from(family: $family) -> Self {
+                Self::$family(family)
+            }
+        })*
+    };
+}
+families!(
+    /// Token id to residual stream, decode: also `x * gamma` and partial sums of squares.
+    Embed,
+    /// Matrix times vector with a fused prologue and epilogue.
+    Gemv,
+    /// Matrix times a tile of tokens.
+    Gemm,
+    /// Head norms, RoPE and KV append, any number of rows.
+    RopeAppend,
+    /// Causal attention of a tile of tokens over the cache.
+    AttentionTile,
+    /// Attention of one token over the whole context.
+    AttentionDecode,
+    /// Attention of one token over one part of the context.
+    AttentionPart,
+    /// Puts the parts together.
+    AttentionCombine,
+    /// Every layer's own input, from a projection of the embedding and a table, any number of rows.
+    LayerInputs,
+    /// RMS norm of each row of a tile.
+    RmsNorm,
+    /// Norm of each row less its mean.
+    LayerNorm,
+    /// `x += norm(y)` after a projection with a post-norm.
+    PostNorm,
+    /// Choice of the next token, step 1: the best of each share of the vocabulary.
+    SampleBest,
+    /// Step 2: tokens that may be drawn.
+    SampleCollect,
+    /// Step 3: filters and draw.
+    SampleDraw,
+);
+
+/// One threadgroup.
+const ONE: Dim = Dim::Const(1);

@@ -1,0 +1,199 @@
+//! The choice of the next token, in three steps.
+
+use forge_spec::{Dim, Operation, Role, Vocabulary};
+
+use super::{KernelFamily, Launch, ONE, ROW_POSITIONS, ROW_THREADS, Rows};
+use crate::binding::{Binding, Element, Extent, Touch};
+use crate::call::{Call, Constant, Param, Position, Value};
+
+/// Constants of the sampling kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// Length of a row of logits.
+    pub vocab: usize,
+    /// Threadgroups that share the vocabulary.
+    pub groups: usize,
+}
+
+/// Step 1: the best of each share of the vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SampleBest(pub Sample);
+/// Step 2: tokens that may be drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SampleCollect(pub Sample);
+/// Step 3: filters and draw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SampleDraw(pub Sample);
+
+impl Sample {
+    fn logits(self) -> Binding {
+        Binding::read(Role::Logits, Element::F32, Extent::Fixed(vec![self.vocab]))
+    }
+
+    fn seen(self) -> Binding {
+        // A bit for each token.
+        Binding::read(Role::Seen, Element::U32, Extent::Fixed(vec![self.vocab.div_ceil(32)]))
+    }
+
+    fn best(self) -> Binding {
+        Binding::read(Role::Best, Element::U32, Extent::Fixed(vec![self.groups, 2]))
+    }
+
+    fn count(self) -> Binding {
+        Binding::read(Role::Count, Element::AtomicU32, Extent::Fixed(Vec::new()))
+    }
+
+    fn candidates(self) -> Binding {
+        Binding::read(Role::Candidates, Element::Candidate, Extent::Fixed(vec![self.vocab]))
+    }
+
+    fn launch(self, threadgroup_bytes: u32, groups: usize) -> Launch {
+        Launch { threads: ROW_THREADS, threadgroup_bytes, grid: [Dim::Const(groups), ONE, ONE] }
+    }
+
+    /// A call of a function of the vocabulary and its shares.
+    fn call(self, function: &'static str, arguments: Vec<Value>) -> Call {
+        Call { function, constants: [self.vocab, self.groups].map(Constant::Size).into(), arguments }
+    }
+
+    fn vocabulary(self) -> Vocabulary {
+        Vocabulary { tokens: self.vocab, groups: self.groups }
+    }
+}
+
+/// A binding that is written.
+fn written(binding: Binding) -> Binding {
+    Binding::write(binding.role, binding.element, binding.extent)
+}
+
+/// A binding that is read and written.
+fn updated(binding: Binding) -> Binding {
+    Binding::update(binding.role, binding.element, binding.extent)
+}
+
+impl KernelFamily for SampleBest {
+    fn bindings(&self) -> Vec<Binding> {
+        let s = self.0;
+        vec![s.logits(), s.seen().touching(Touch::Never), written(s.best()), written(s.count()), Binding::params()]
+    }
+
+    fn launch(&self) -> Launch {
+        self.0.launch(64, self.0.groups)
+    }
+
+    fn title(&self) -> String {
+        "the highest logit".to_owned()
+    }
+
+    fn call(&self) -> Option<Call> {
+        let bound = [Role::Logits, Role::Seen, Role::Best, Role::Count].map(Value::Bound);
+        let rest = [Value::Shared, Value::Param(Param::RepeatPenalty)];
+        Some(self.0.call("best_logit", [&bound[..], &rest, &ROW_POSITIONS].concat()))
+    }
+
+    fn shared_integers(&self) -> bool {
+        true
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["sample"]
+    }
+
+    fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
+        Operation::SampleBest(self.0.vocabulary())
+    }
+
+    fn rows(&self) -> Rows {
+        Rows::One
+    }
+}
+
+impl KernelFamily for SampleCollect {
+    fn bindings(&self) -> Vec<Binding> {
+        let s = self.0;
+        let list = [s.logits(), s.seen(), s.best(), updated(s.count()), written(s.candidates())];
+        list.into_iter().map(|binding| binding.touching(Touch::Never)).chain([Binding::params()]).collect()
+    }
+
+    fn launch(&self) -> Launch {
+        self.0.launch(0, self.0.groups)
+    }
+
+    fn title(&self) -> String {
+        "tokens that may be drawn".to_owned()
+    }
+
+    fn call(&self) -> Option<Call> {
+        let bound = [Role::Logits, Role::Seen, Role::Best, Role::Count, Role::Candidates].map(Value::Bound);
+        let rest = [
+            Value::Param(Param::RepeatPenalty),
+            Value::Param(Param::InverseTemperature),
+            Value::At(Position::Group),
+            Value::At(Position::Thread),
+        ];
+        Some(self.0.call("collect_candidates", [&bound[..], &rest].concat()))
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["sample"]
+    }
+
+    fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
+        Operation::SampleCollect(self.0.vocabulary())
+    }
+
+    fn rows(&self) -> Rows {
+        Rows::One
+    }
+}
+
+impl KernelFamily for SampleDraw {
+    fn bindings(&self) -> Vec<Binding> {
+        let s = self.0;
+        let word = |role| Binding::write(role, Element::U32, Extent::Fixed(Vec::new()));
+        vec![
+            s.best(),
+            s.count().touching(Touch::Never),
+            s.candidates().touching(Touch::Never),
+            updated(s.seen()).touching(Touch::One),
+            word(Role::NextToken),
+            word(Role::Chosen),
+            Binding::params(),
+        ]
+    }
+
+    fn launch(&self) -> Launch {
+        self.0.launch(64, 1)
+    }
+
+    fn title(&self) -> String {
+        "filters and draw".to_owned()
+    }
+
+    fn call(&self) -> Option<Call> {
+        let bound = [Role::Best, Role::Count, Role::Candidates, Role::Seen, Role::NextToken, Role::Chosen];
+        let [_, positions @ ..] = ROW_POSITIONS;
+        let rest = [Value::Shared, Value::Bound(Role::Step)];
+        Some(Call {
+            function: "draw_token",
+            constants: vec![Constant::Size(self.0.groups)],
+            arguments: [&bound.map(Value::Bound)[..], &rest, &positions].concat(),
+        })
+    }
+
+    fn shared_integers(&self) -> bool {
+        true
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["sample"]
+    }
+
+    fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
+        Operation::SampleDraw(self.0.vocabulary())
+    }
+
+    fn rows(&self) -> Rows {
+        Rows::One
+    }
+}

@@ -1,0 +1,56 @@
+//! `Linear -> [RmsNorm] -> [Scale] -> Add(stream) -> [ScaleBy]`: what is added to the residual stream, and the norm that reads
+//! the sum.
+
+use forge_frontend::graph::{Op, ValueId};
+
+use super::{Fused, Fuser, Input, Next, Norm, NormKind, Outcome};
+
+/// Tells each step that writes the residual stream which norm of the block reads it next. One that is read as it is needs
+/// no gamma: then what is prepared is for the block that follows.
+pub(super) fn link(ops: &mut [Fused]) {
+    let mut next = Next::AfterBlock;
+    for op in ops.iter_mut().rev() {
+        let Fused::Projection(projection) = op else { continue };
+        if let Outcome::Residual { next: prepared, .. } = &mut projection.outcome {
+            *prepared = next;
+        }
+        if let Input::Stream(norm) = projection.input {
+            next = norm.map_or(Next::AfterBlock, Next::Norm);
+        }
+    }
+}
+
+impl Fuser<'_> {
+    /// Matches `value -> [RmsNorm] -> [Scale] -> Add(stream)`.
+    pub(super) fn residual(&self, value: ValueId, stream: ValueId) -> Option<(Vec<usize>, Outcome, ValueId)> {
+        let (mut nodes, mut factor, mut post_norm) = (Vec::new(), 1.0, None);
+        let mut value = value;
+        loop {
+            let user = self.only_user(value)?;
+            let node = &self.block.nodes[user];
+            nodes.push(user);
+            match node.op {
+                Op::RmsNorm { gamma, eps } if post_norm.is_none() => {
+                    post_norm = Some(Norm { gamma, eps, kind: NormKind::Rms });
+                }
+                Op::Scale { factor: by } => factor *= by,
+                Op::Add if node.inputs.contains(&stream) => {
+                    let mut sum = node.output?;
+                    let mut scale = None;
+                    if let Some(user) = self.only_user(sum)
+                        && let Op::ScaleBy { scale: by } = self.block.nodes[user].op
+                        && post_norm.is_some()
+                    {
+                        nodes.push(user);
+                        scale = Some(by);
+                        sum = self.block.nodes[user].output?;
+                    }
+                    let next = Next::AfterBlock;
+                    return Some((nodes, Outcome::Residual { factor, post_norm, scale, next }, sum));
+                }
+                _ => return None,
+            }
+            value = node.output?;
+        }
+    }
+}

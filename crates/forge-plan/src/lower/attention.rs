@@ -1,0 +1,93 @@
+//! Rotation and append, and attention: one dispatch, or parts and one that puts them together.
+
+use forge_spec::Role;
+
+use super::Lowering;
+use super::weights::Owners;
+use crate::attention;
+use crate::families::{
+    Attend, AttentionCombine, AttentionDecode, AttentionPart, AttentionTile, Family, RopeAppend, Rows,
+};
+use crate::fuse::{AttentionStep, RopeStep};
+use crate::plan::{Arg, Choice, Place, Step, When};
+
+impl Lowering<'_> {
+    pub(super) fn rope(&mut self, owner: &Owners<'_>, step: &RopeStep, rows: Rows) -> Step {
+        let table = step.rope.as_ref().map(|rope| {
+            let inv_freq = rope.frequencies(self.context);
+            self.rope_tables.iter().position(|t| t == inv_freq).unwrap_or_else(|| {
+                self.rope_tables.push(inv_freq.to_vec());
+                self.rope_tables.len() - 1
+            })
+        });
+        let [q_norm, k_norm, v_norm] = step.norms.map(|norm| norm.map(|(kind, _)| kind));
+        let family = RopeAppend {
+            heads: step.heads,
+            kv_heads: step.kv_heads,
+            head_dim: step.head_dim,
+            keys_as_values: step.keys_as_values,
+            q_norm,
+            k_norm,
+            v_norm,
+            rope: step.rope.clone(),
+            table,
+            kv: self.kv(),
+            wrap: self.wrap(owner, step.state),
+        };
+        let width = family.width();
+        let kernel = self.kernels.add("rope_append", family);
+        let cache = [(Role::Keys, Arg::Keys(step.state)), (Role::Values, Arg::Values(step.state))];
+        let gammas = [Role::QGamma, Role::KGamma, Role::VGamma].into_iter().zip(step.norms);
+        let gammas: Vec<(Role, Arg)> = gammas
+            .filter_map(|(role, norm)| Some((role, norm?.1?)))
+            .map(|(role, gamma)| (role, self.vector(owner, gamma)))
+            .collect();
+        Step::new(Choice::Fixed(kernel))
+            .bind(Role::Qkv, self.buffer(rows, Place::Qkv, width))
+            .bind(Role::Q, self.buffer(rows, Place::Queries, step.heads * step.head_dim))
+            .bind_all(cache.into_iter().filter(|_| step.kv_heads > 0))
+            .bind_all(gammas)
+            .bind(Role::Step, Arg::Params)
+    }
+
+    pub(super) fn attention(&mut self, owner: &Owners<'_>, step: &AttentionStep, rows: Rows, steps: &mut Vec<Step>) {
+        let spec = self.spec(owner, step.state);
+        let width = step.heads * step.head_dim;
+        let attend = Attend {
+            heads: step.heads,
+            kv_heads: spec.kv_heads,
+            head_dim: step.head_dim,
+            attention: step.attention,
+            kv: self.kv(),
+            wrap: self.wrap(owner, step.state),
+        };
+        let mut add = |name: &str, family: Family, result: Arg, when: When, this: &mut Self| {
+            let kernel = this.kernels.add(name, family);
+            let step = Step::new(Choice::Fixed(kernel))
+                .bind(Role::Q, this.buffer(rows, Place::Queries, width))
+                .bind(Role::Keys, Arg::Keys(step.state))
+                .bind(Role::Values, Arg::Values(step.state))
+                .bind(Role::Y, result)
+                .bind(Role::Step, Arg::Params);
+            steps.push(Step { when, ..step });
+        };
+        let y = self.buffer(rows, Place::Attention, width);
+        if rows != Rows::One {
+            add("attention_tile", AttentionTile(attend).into(), y, When::Always, self);
+            return;
+        }
+        let splits = attend.splits(self.context);
+        let when = if splits { When::OnePart } else { When::Always };
+        add("attention", AttentionDecode(attend.clone()).into(), y, when, self);
+        if splits {
+            let parts = self.buffer(rows, Place::AttentionParts, attention::MAX_PARTS * attend.part_floats());
+            add("attention_part", AttentionPart(attend.clone()).into(), parts, When::Split, self);
+            let kernel = self.kernels.add("attention_combine", AttentionCombine(attend));
+            let step = Step::new(Choice::Fixed(kernel))
+                .bind(Role::Parts, parts)
+                .bind(Role::Y, y)
+                .bind(Role::Step, Arg::Params);
+            steps.push(Step { when: When::Split, ..step });
+        }
+    }
+}

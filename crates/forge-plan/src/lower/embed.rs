@@ -1,0 +1,57 @@
+//! The embedding, and the layers' own inputs.
+
+use forge_frontend::graph::SlotId;
+use forge_spec::Role;
+
+use super::Lowering;
+use super::weights::Owners;
+use crate::families::{Embed, LayerInputs, Rows};
+use crate::fuse::{LayerInputsStep, Next};
+use crate::plan::{Arg, Choice, Place, Step};
+use crate::{PlanError, roles};
+
+impl Lowering<'_> {
+    pub(super) fn embed(
+        &mut self,
+        owner: &Owners<'_>,
+        table: SlotId,
+        scale: f32,
+        rows: Rows,
+    ) -> Result<Step, PlanError> {
+        let (weights, table) = self.table(owner, table, roles::EMBEDDING)?;
+        let name = if self.fused_norms && rows != Rows::One { "embed_tile" } else { "embed" };
+        let kernel = self.kernels.add(name, Embed { table, scale, next: self.next(rows) });
+        let x = self.buffer(rows, Place::Stream, table.cols);
+        Ok(Step::new(Choice::Fixed(kernel))
+            .bind(Role::Table, weights)
+            .bind(Role::Tokens, Arg::Tokens)
+            .bind(Role::X, x)
+            .bind_all(self.next_args(owner, Next::AfterBlock, rows)))
+    }
+
+    pub(super) fn layer_inputs(
+        &mut self,
+        owner: &Owners<'_>,
+        step: &LayerInputsStep,
+        rows: Rows,
+    ) -> Result<Step, PlanError> {
+        let role = self.role(owner, step.table).to_owned();
+        if !step.width.is_multiple_of(4) {
+            return Err(PlanError::Width { role, cols: step.width, multiple: 4 });
+        }
+        let (weights, table) = self.table(owner, step.table, &role)?;
+        let LayerInputsStep { layers, width, scale, factor, .. } = *step;
+        let family = LayerInputs { table, layers, width, eps: step.norm.eps, scale, factor };
+        let kernel = self.kernels.add("layer_inputs", family);
+        let projected = self.buffer(rows, Place::LayerModel, layers * width);
+        let gamma = self.vector(owner, step.norm.gamma);
+        let inputs = self.buffer(rows, Place::LayerInputs, layers * width);
+        Ok(Step::new(Choice::Fixed(kernel))
+            .bind(Role::Table, weights)
+            .bind(Role::Tokens, Arg::Tokens)
+            .bind(Role::Projected, projected)
+            .bind(Role::Gamma, gamma)
+            .bind(Role::Y, inputs)
+            .bind(Role::Step, Arg::Params))
+    }
+}

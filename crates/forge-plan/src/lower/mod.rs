@@ -1,0 +1,219 @@
+//! Lowering: fused operations become steps, each with a kernel and what it is bound to, for one row and for a tile of rows.
+
+mod attention;
+mod embed;
+mod norm;
+mod projection;
+mod sample;
+mod weights;
+
+use std::collections::BTreeMap;
+
+use forge_frontend::Graph;
+use forge_frontend::graph::Layer;
+
+use crate::families::{NextNorm, ROW_ELEMENTS, Rows};
+use crate::fuse::{Fused, FusedBlock, Norm, NormKind, Outcome};
+use crate::kernel::Kernels;
+use crate::pack::PackPlan;
+use crate::plan::{
+    Arg, BufferPlan, CacheType, KernelTable, LayerPlan, Place, Plan, PlanOptions, Schedule, StatePlan, Step,
+};
+use crate::{PlanError, barriers};
+use weights::{Owners, WeightFields};
+
+/// Most tokens in one prefill tile.
+const PREFILL_TILE: usize = 256;
+/// Weight elements times tokens that one prefill command buffer may multiply: about a quarter of a second
+/// on the slowest GPU, so that the system's watchdog never sees a long one.
+const PREFILL_WORK: usize = 250_000_000_000;
+
+/// A graph's blocks, fused.
+pub(crate) struct FusedGraph {
+    pub embed: FusedBlock,
+    pub blocks: Vec<FusedBlock>,
+    pub head: FusedBlock,
+}
+
+impl FusedGraph {
+    fn norms(&self) -> impl Iterator<Item = Norm> {
+        [&self.embed, &self.head].into_iter().chain(&self.blocks).flat_map(FusedBlock::norms)
+    }
+}
+
+/// What lowering collects.
+pub(crate) struct Lowering<'a> {
+    graph: &'a Graph,
+    options: &'a PlanOptions,
+    context: usize,
+    tile: usize,
+    /// Slots of the residual stream's partial sums.
+    partials: usize,
+    /// Whether one row's steps leave the next norm's input. An RMS norm is one factor on the projection that reads it; one
+    /// that subtracts a mean is not, and then every norm is a dispatch of its own.
+    fused_norms: bool,
+    kernels: Kernels,
+    rope_tables: Vec<Vec<f32>>,
+    tables: Vec<KernelTable>,
+    /// Widths of the buffers for one row, and for tiles.
+    buffers: [BTreeMap<Place, usize>; 2],
+    fields: WeightFields,
+}
+
+/// Lowers a graph for contexts of up to `context` tokens.
+pub(crate) fn lower(
+    graph: &Graph,
+    fused: &FusedGraph,
+    context: usize,
+    options: &PlanOptions,
+) -> Result<Plan, PlanError> {
+    let lowering = Lowering {
+        graph,
+        options,
+        context,
+        tile: PREFILL_TILE.min(context),
+        partials: 0,
+        fused_norms: fused.norms().all(|norm| norm.kind == NormKind::Rms),
+        kernels: Kernels::default(),
+        rope_tables: Vec::new(),
+        tables: Vec::new(),
+        buffers: Default::default(),
+        fields: WeightFields::default(),
+    };
+    lowering.run(fused)
+}
+
+impl<'a> Lowering<'a> {
+    fn run(mut self, fused: &FusedGraph) -> Result<Plan, PlanError> {
+        let graph = self.graph;
+        let FusedGraph { embed, blocks, head } = fused;
+        let owners: Vec<Owners<'_>> = (0..blocks.len())
+            .map(|block| {
+                let layers = graph.layers.iter().enumerate();
+                Owners::Layers(layers.filter(|(_, layer)| layer.block == block).collect())
+            })
+            .collect();
+        self.partials = self.max_partials(blocks, &owners);
+        let (embed_owner, head_owner) = (Owners::Stage(&graph.embed), Owners::Stage(&graph.head));
+        let mut decode = Schedule::default();
+        let mut prefill = Schedule::default();
+        decode.embed = self.steps(embed, &embed_owner, Rows::One)?;
+        prefill.embed = self.steps(embed, &embed_owner, Rows::Any)?;
+        for (block, owner) in blocks.iter().zip(&owners) {
+            decode.blocks.push(self.steps(block, owner, Rows::One)?);
+        }
+        decode.head = self.steps(head, &head_owner, Rows::One)?;
+        decode.sample = self.sample();
+        for (block, owner) in blocks.iter().zip(&owners) {
+            prefill.blocks.push(self.steps(block, owner, Rows::Any)?);
+        }
+        prefill.head = self.steps(head, &head_owner, Rows::Any)?;
+        let order: Vec<usize> = graph.layers.iter().map(|layer| layer.block).collect();
+        barriers::place(&mut decode, &order, &self.kernels.list, &self.tables);
+        barriers::place(&mut prefill, &order, &self.kernels.list, &self.tables);
+        let first_norm = self.first_norm(blocks, &owners)?;
+        let final_norm = self.final_norm(head)?;
+        let layers: &[Layer] = &graph.layers;
+        let layer_work = self.tile
+            * graph.weights.iter().filter(|w| w.layer.is_some()).map(|w| w.rows * w.cols).sum::<usize>()
+            / layers.len().max(1);
+        let [decode_buffers, prefill_buffers] =
+            self.buffers.map(|widths| widths.into_iter().map(|(place, width)| BufferPlan { place, width }).collect());
+        let (layer_fields, model_fields, tensors) = self.fields.finish(layers.len());
+        let state = |state: &forge_frontend::graph::State| StatePlan {
+            kv_heads: state.spec.kv_heads,
+            head_dim: state.spec.head_dim,
+            window: state.spec.window,
+            capacity: capacity(state.spec.window, self.tile, self.context),
+        };
+        Ok(Plan {
+            config: graph.config.clone(),
+            kv: self.options.kv,
+            context: self.context,
+            prefill_tile: self.tile,
+            prefill_layers: (PREFILL_WORK / layer_work.max(1)).clamp(1, layers.len().max(1)),
+            decode_buffers,
+            prefill_buffers,
+            kernels: self.kernels.list,
+            rope_tables: self.rope_tables,
+            layer_fields,
+            model_fields,
+            tables: self.tables,
+            decode,
+            prefill,
+            states: graph.states.iter().map(state).collect(),
+            layers: layers.iter().map(|l| LayerPlan { block: l.block, states: l.states.clone() }).collect(),
+            blocks: blocks.iter().map(|block| block.name.clone()).collect(),
+            first_norm,
+            final_norm,
+            weights: PackPlan { tensors },
+        })
+    }
+
+    /// The steps of one block for one row, or for tiles.
+    fn steps(&mut self, block: &FusedBlock, owner: &Owners<'_>, rows: Rows) -> Result<Vec<Step>, PlanError> {
+        let mut steps = Vec::new();
+        for op in &block.ops {
+            match op {
+                Fused::Embed { table, scale } => steps.push(self.embed(owner, *table, *scale, rows)?),
+                Fused::Projection(projection) => self.projection(block, owner, projection, rows, &mut steps)?,
+                Fused::RopeAppend(rope) => steps.push(self.rope(owner, rope, rows)),
+                Fused::Attention(attention) => self.attention(owner, attention, rows, &mut steps),
+                Fused::LayerInputs(inputs) => steps.push(self.layer_inputs(owner, inputs, rows)?),
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Slots that the largest producer of the residual stream's partial sums fills.
+    fn max_partials(&self, blocks: &[FusedBlock], owners: &[Owners<'_>]) -> usize {
+        let mut most = self.graph.config.hidden_size.div_ceil(ROW_ELEMENTS);
+        for (block, owner) in blocks.iter().zip(owners) {
+            for op in &block.ops {
+                if let Fused::Projection(p) = op
+                    && let Outcome::Residual { post_norm: None, .. } = p.outcome
+                {
+                    most = most.max(self.projection_partials(owner, p));
+                }
+            }
+        }
+        most
+    }
+
+    /// Declares an activation buffer at least `width` wide.
+    fn buffer(&mut self, rows: Rows, place: Place, width: usize) -> Arg {
+        let entry = self.buffers[usize::from(rows != Rows::One)].entry(place).or_insert(width);
+        *entry = width.max(*entry);
+        Arg::Buffer(place)
+    }
+
+    /// Whether steps over `rows` leave the next norm's input; where not, norms are dispatches of their own.
+    fn fuses_norms(&self, rows: Rows) -> bool {
+        rows == Rows::One && self.fused_norms
+    }
+
+    /// What they leave.
+    fn next(&self, rows: Rows) -> Option<NextNorm> {
+        self.fuses_norms(rows).then_some(NextNorm { partials: self.partials })
+    }
+
+    fn spec(&self, owner: &Owners<'_>, slot: usize) -> forge_frontend::graph::StateSpec {
+        match owner {
+            Owners::Layers(layers) => self.graph.states[layers[0].1.states[slot]].spec,
+            Owners::Stage(stage) => stage.block.state_slots[slot],
+        }
+    }
+
+    fn wrap(&self, owner: &Owners<'_>, slot: usize) -> Option<usize> {
+        capacity(self.spec(owner, slot).window, self.tile, self.context)
+    }
+
+    fn kv(&self) -> CacheType {
+        self.options.kv
+    }
+}
+
+/// Positions that a windowed cache keeps: the window, and what a tile appends before its first row reads.
+fn capacity(window: Option<usize>, tile: usize, context: usize) -> Option<usize> {
+    window.map(|window| window + tile - 1).filter(|&capacity| capacity < context)
+}

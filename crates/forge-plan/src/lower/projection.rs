@@ -1,0 +1,249 @@
+//! Projections: weights stacked where formats allow, the input through its norm, the result, and the kernels of each layer
+//! for one row, few rows and tiles.
+
+use forge_formats::Format as Stored;
+use forge_spec::{Format, Matrix as PackedMatrix, Role};
+
+use super::Lowering;
+use super::norm::PostNormStep;
+use super::weights::{Owners, Parts};
+use crate::families::{Epilogue, FEW_TOKENS, Gemm, Gemv, NormScale, Rows};
+use crate::fuse::{FusedBlock, Input, Matrix, Outcome, Projection};
+use crate::geometry::{Geometry, Shape, gemv_geometry};
+use crate::kernel::KernelId;
+use crate::plan::{Arg, Choice, KernelTable, Place, Step};
+use crate::{PlanError, roles};
+
+/// Narrowest input of a tile's projection with half operands.
+const HALF_TILE_WIDTH: usize = 256;
+/// Inputs below this are safe in half, whose largest number is 65 504.
+const HALF_TILE_RANGE: f32 = 60_000.0;
+
+impl Lowering<'_> {
+    pub(super) fn projection(
+        &mut self,
+        block: &FusedBlock,
+        owner: &Owners<'_>,
+        p: &Projection,
+        rows: Rows,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), PlanError> {
+        let name = self.projection_name(owner, &p.matrices);
+        let groups: Vec<Vec<Matrix>> = self.stack(owner, &p.matrices).into_iter().map(<[_]>::to_vec).collect();
+        let mut args = self.weight_args(owner, &groups);
+        let (input, norm) = self.input(owner, p, rows, steps);
+        args.extend(input);
+        let bias = p.matrices.iter().any(|m| m.bias.is_some());
+        if bias {
+            let slots: Vec<_> = p.matrices.iter().map(|m| m.bias).collect();
+            let lengths: Vec<_> = p.matrices.iter().map(|m| m.rows).collect();
+            let parts = Parts { slots: &slots, lengths: &lengths, vector: true };
+            args.push((Role::Bias, self.field(owner, &format!("{name}_bias"), &parts)));
+        }
+        let (result, epilogue, post) = self.result(owner, p, rows);
+        args.extend(result);
+        args.extend((rows != Rows::One).then_some((Role::Step, Arg::Params)));
+        let total = p.matrices.iter().map(|m| m.rows).sum();
+        let (shape, mut geometry) = self.geometry(owner, p);
+        if epilogue.is_gated() {
+            // A simdgroup holds gate rows and their up rows.
+            geometry.rows_per_simdgroup = geometry.rows_per_simdgroup.next_multiple_of(2);
+        }
+        let (mut choices, mut few) = (Vec::new(), Vec::new());
+        for layer in 0..owner.count() {
+            let mut matrices = Vec::new();
+            for group in &groups {
+                let rows = group.iter().map(|m| m.rows).sum();
+                matrices.push(self.matrix(owner.weight(layer, group[0].weight), rows)?);
+            }
+            let half_tiles = self.half_tiles(owner, p, layer, &matrices);
+            let gemv = Gemv { matrices, rows: total, cols: p.cols, shape, geometry, norm, bias, epilogue, tokens: 1 };
+            if rows == Rows::One {
+                choices.push(self.kernels.add(&name, gemv));
+                continue;
+            }
+            let matrices = gemv.matrices.clone();
+            let gemm = Gemm { matrices, rows: total, cols: p.cols, half_tiles, bias, epilogue };
+            choices.push(self.kernels.add(&format!("{name}_tile"), gemm));
+            let gemv = Gemv { geometry: geometry.for_few_tokens(), tokens: FEW_TOKENS, ..gemv };
+            few.push(self.kernels.add(&format!("{name}_few"), gemv));
+        }
+        let step = if rows == Rows::One {
+            Step::new(self.choose(block, owner, &name, &choices))
+        } else {
+            let tile = self.choose(block, owner, &format!("{name}_tile"), &choices);
+            let few = self.choose(block, owner, &format!("{name}_few"), &few);
+            Step { few: Some(few), ..Step::new(tile) }
+        };
+        steps.push(step.bind_all(args));
+        if let Some(post) = post {
+            steps.push(self.post_norm(owner, &post, rows));
+        }
+        Ok(())
+    }
+
+    /// Name of the projection that computes these matrices together, from their roles.
+    fn projection_name(&self, owner: &Owners<'_>, matrices: &[Matrix]) -> String {
+        let roles: Vec<&str> = matrices.iter().map(|m| self.role(owner, m.weight)).collect();
+        roles::projection(&roles)
+    }
+
+    /// Runs of matrices that have one format in every layer, so that they can be stacked.
+    fn stack<'m>(&self, owner: &Owners<'_>, matrices: &'m [Matrix]) -> Vec<&'m [Matrix]> {
+        let formats = |m: &Matrix| -> Vec<Stored> {
+            (0..owner.count()).map(|i| self.graph.weights[owner.weight(i, m.weight)].format).collect()
+        };
+        matrices.chunk_by(|a, b| formats(a) == formats(b)).collect()
+    }
+
+    /// Each stack under the field of its roles.
+    fn weight_args(&mut self, owner: &Owners<'_>, groups: &[Vec<Matrix>]) -> Vec<(Role, Arg)> {
+        let mut args = Vec::new();
+        for (group, role) in groups.iter().zip([Role::Weights, Role::Weights1, Role::Weights2]) {
+            let roles: Vec<&str> = group.iter().map(|m| self.role(owner, m.weight)).collect();
+            let field = roles::field(&roles);
+            let slots: Vec<_> = group.iter().map(|m| Some(m.weight)).collect();
+            let lengths: Vec<_> = group.iter().map(|m| m.rows).collect();
+            args.push((role, self.field(owner, &field, &Parts { slots: &slots, lengths: &lengths, vector: false })));
+        }
+        args
+    }
+
+    /// The input: for one row with its norm as one scalar, for tiles through a norm of their own.
+    fn input(
+        &mut self,
+        owner: &Owners<'_>,
+        p: &Projection,
+        rows: Rows,
+        steps: &mut Vec<Step>,
+    ) -> (Vec<(Role, Arg)>, Option<NormScale>) {
+        let hidden = self.graph.config.hidden_size;
+        match p.input {
+            Input::Stream(Some(norm)) if self.fuses_norms(rows) => {
+                let partials = self.partials;
+                let scaled = self.buffer(rows, Place::Scaled, hidden);
+                let sums = self.buffer(rows, Place::Sums, partials);
+                // Whoever wrote the stream has applied it; the layers' weights hold it all the same.
+                self.vector(owner, norm.gamma);
+                let scale = NormScale { partials, eps: norm.eps };
+                (vec![(Role::Input, scaled), (Role::InputSums, sums)], Some(scale))
+            }
+            Input::Stream(Some(norm)) => {
+                // A norm that stands side by side with another projection of it has been computed.
+                let step = self.row_norm(owner, norm, rows);
+                if !is_normed(steps, &step) {
+                    steps.push(step);
+                }
+                (vec![(Role::Input, self.buffer(rows, Place::Normed, hidden))], None)
+            }
+            Input::Stream(None) => (vec![(Role::Input, self.buffer(rows, Place::Stream, hidden))], None),
+            Input::Buffer(place) => (vec![(Role::Input, self.buffer(rows, place, p.cols))], None),
+        }
+    }
+
+    /// The result, and the norm that follows where it is a dispatch of its own.
+    fn result(
+        &mut self,
+        owner: &Owners<'_>,
+        p: &Projection,
+        rows: Rows,
+    ) -> (Vec<(Role, Arg)>, Epilogue, Option<PostNormStep>) {
+        let total: usize = p.matrices.iter().map(|m| m.rows).sum();
+        match p.outcome {
+            Outcome::Store(place) => {
+                let y = self.buffer(rows, place, total);
+                (vec![(Role::Y, y)], Epilogue::Store { softcap: None, partials: None }, None)
+            }
+            Outcome::Logits { softcap } => {
+                (vec![(Role::Y, Arg::Logits)], Epilogue::Store { softcap, partials: None }, None)
+            }
+            Outcome::Activated(activation) => {
+                let y = self.buffer(rows, Place::Gated, total);
+                (vec![(Role::Y, y)], Epilogue::Activated(activation), None)
+            }
+            Outcome::Gated(activation) => {
+                let y = self.buffer(rows, Place::Gated, total / 2);
+                (vec![(Role::Y, y)], Epilogue::Gated(activation), None)
+            }
+            Outcome::GatedByInput(activation) => {
+                let multiplier = Arg::LayerPart { place: Place::LayerInputs, width: total };
+                let y = self.buffer(rows, Place::LayerGate, total);
+                (vec![(Role::Multiplier, multiplier), (Role::Y, y)], Epilogue::GatedBy(activation), None)
+            }
+            Outcome::Residual { factor, post_norm: None, next, .. } => {
+                let mut args = vec![(Role::X, self.buffer(rows, Place::Stream, self.graph.config.hidden_size))];
+                args.extend(self.next_args(owner, next, rows));
+                (args, Epilogue::Residual { factor, next: self.next(rows) }, None)
+            }
+            Outcome::Residual { factor, post_norm: Some(norm), scale, next } => {
+                let mut args = vec![(Role::Y, self.buffer(rows, Place::Projected, total))];
+                let partials = self.fuses_norms(rows).then(|| self.projection_partials(owner, p));
+                args.extend(partials.map(|count| (Role::ResultSums, self.buffer(rows, Place::ProjectedSums, count))));
+                let post = PostNormStep { norm, factor, scale, partials, next };
+                (args, Epilogue::Store { softcap: None, partials }, Some(post))
+            }
+        }
+    }
+
+    /// The geometry of a projection's matrix-vector kernels, and what it is chosen by. Layers share a grid, so they share it
+    /// also where their formats differ: it is that of the format that most of them have, and every kernel works with every
+    /// geometry.
+    fn geometry(&self, owner: &Owners<'_>, p: &Projection) -> (Shape, Geometry) {
+        let format = |layer: usize| {
+            let widest = p.matrices.iter().max_by_key(|m| m.rows);
+            widest.map_or(Stored::F32, |m| self.graph.weights[owner.weight(layer, m.weight)].format)
+        };
+        let formats: Vec<Stored> = (0..owner.count()).map(format).collect();
+        let count = |format: &Stored| formats.iter().filter(|other| *other == format).count();
+        let most = formats.iter().rev().max_by_key(|format| count(format)).copied().unwrap_or(Stored::F32);
+        let shape = Shape { format: most, rows: p.matrices.iter().map(|m| m.rows).sum(), cols: p.cols };
+        let asked = self.options.geometries.get(&shape).copied();
+        (shape, asked.unwrap_or_else(|| gemv_geometry(shape.format, shape.rows, shape.cols)))
+    }
+
+    /// Whether the tiles of a projection may hold half operands: its weights have no more range than that, its input
+    /// cannot leave the half range (a norm bounds it by sqrt(width) times the largest gamma), and it is wide enough for
+    /// the tiles to matter.
+    fn half_tiles(&self, owner: &Owners<'_>, p: &Projection, layer: usize, matrices: &[PackedMatrix]) -> bool {
+        let wide_range = |m: &PackedMatrix| matches!(m.format, Format::F32 | Format::BF16);
+        let Input::Stream(Some(norm)) = &p.input else { return false };
+        let gamma = self.graph.weights[owner.weight(layer, norm.gamma)].max_abs;
+        let bound = gamma.map_or(f32::INFINITY, |gamma| gamma * (p.cols as f32).sqrt());
+        p.cols >= HALF_TILE_WIDTH && bound < HALF_TILE_RANGE && !matrices.iter().any(wide_range)
+    }
+
+    /// Partial sums that a projection of one matrix writes: one a threadgroup.
+    pub(super) fn projection_partials(&self, owner: &Owners<'_>, p: &Projection) -> usize {
+        p.matrices[0].rows.div_ceil(self.geometry(owner, p).1.rows_per_threadgroup())
+    }
+
+    /// One kernel for all layers, or a table.
+    fn choose(&mut self, block: &FusedBlock, owner: &Owners<'_>, name: &str, choices: &[KernelId]) -> Choice {
+        if choices.iter().all(|&id| id == choices[0]) {
+            return Choice::Fixed(choices[0]);
+        }
+        let mut kernels = vec![choices[0]; self.graph.layers.len()];
+        if let Owners::Layers(layers) = owner {
+            for ((layer, _), &id) in layers.iter().zip(choices) {
+                kernels[*layer] = id;
+            }
+        }
+        let block = if self.graph.blocks.len() > 1 { format!("{}_", block.name) } else { String::new() };
+        self.tables.push(KernelTable { name: format!("{block}{name}").to_uppercase(), kernels });
+        Choice::PerLayer(self.tables.len() - 1)
+    }
+}
+
+/// Whether the buffer of the normed stream holds the result of `norm`: it was computed by one of `steps`, and since then
+/// neither the stream nor that buffer was written.
+fn is_normed(steps: &[Step], norm: &Step) -> bool {
+    let writes = |step: &Step| {
+        let places = [Place::Stream, Place::Normed].map(Arg::Buffer);
+        [Role::X, Role::Y].iter().any(|role| step.args.get(role).is_some_and(|arg| places.contains(arg)))
+    };
+    steps
+        .iter()
+        .rev()
+        .find(|step| writes(step))
+        .is_some_and(|last| last.args == norm.args && last.kernel == norm.kernel)
+}

@@ -1,0 +1,294 @@
+//! What holds of every plan: arguments are the kernels' bindings, extents fit, nothing is read before it was written, every
+//! kernel is scheduled, the device's limits are kept. A plan that breaks one of these is a fault of Forge's, found before
+//! anything is rendered.
+
+use std::collections::BTreeSet;
+
+use forge_formats::Format as Stored;
+use forge_spec::Role;
+
+use crate::PlanError;
+use crate::binding::{Access, Binding, Element, Extent};
+use crate::families::Rows;
+use crate::kernel::{Kernel, KernelId};
+use crate::packed::stored;
+use crate::plan::{Arg, BufferPlan, Choice, Place, Plan, SamplerBuffer, Schedule, Step, When};
+
+/// Most threads of a threadgroup on every Apple-silicon GPU.
+const MAX_THREADS: u32 = 1024;
+/// Bytes of threadgroup memory on every Apple-silicon GPU.
+const MAX_THREADGROUP_BYTES: u32 = 32 * 1024;
+/// Buffer arguments of one kernel in Metal.
+const MAX_BINDINGS: usize = 31;
+
+/// Checks a plan.
+///
+/// # Errors
+/// [`PlanError::Invalid`] names the kernel and what is wrong with it.
+pub fn check(plan: &Plan) -> Result<(), PlanError> {
+    for kernel in &plan.kernels {
+        limits(kernel)?;
+    }
+    let mut scheduled = BTreeSet::new();
+    let paths = [
+        (&plan.decode, &plan.decode_buffers, [Rows::One, Rows::Any]),
+        (&plan.prefill, &plan.prefill_buffers, [Rows::Few, Rows::Any]),
+    ];
+    for (schedule, buffers, rows) in paths {
+        for step in schedule.steps() {
+            for id in step.kernels(&plan.tables) {
+                scheduled.insert(id);
+                if !rows.contains(&plan.kernels[id].family.rows()) {
+                    return Err(invalid(&plan.kernels[id], "it is for another number of rows than its step"));
+                }
+                let checked = Bound { plan, kernel: &plan.kernels[id], step, buffers };
+                checked.roles()?;
+                checked.extents()?;
+            }
+            tables(plan, step)?;
+        }
+        order(plan, schedule)?;
+    }
+    match (0..plan.kernels.len()).find(|id| !scheduled.contains(id)) {
+        Some(id) => Err(invalid(&plan.kernels[id], "no step runs it")),
+        None => Ok(()),
+    }
+}
+
+fn invalid(kernel: &Kernel, what: impl Into<String>) -> PlanError {
+    PlanError::Invalid { kernel: kernel.name.clone(), what: what.into() }
+}
+
+/// Threads, threadgroup memory, bindings.
+fn limits(kernel: &Kernel) -> Result<(), PlanError> {
+    let launch = &kernel.launch;
+    if launch.threads == 0 || launch.threads > MAX_THREADS || !launch.threads.is_multiple_of(32) {
+        return Err(invalid(kernel, format!("{} threads a threadgroup", launch.threads)));
+    }
+    if launch.threadgroup_bytes > MAX_THREADGROUP_BYTES {
+        return Err(invalid(kernel, format!("{} bytes of threadgroup memory", launch.threadgroup_bytes)));
+    }
+    if kernel.bindings.len() > MAX_BINDINGS {
+        return Err(invalid(kernel, format!("{} buffer arguments", kernel.bindings.len())));
+    }
+    let roles: BTreeSet<Role> = kernel.bindings.iter().map(|binding| binding.role).collect();
+    if roles.len() < kernel.bindings.len() {
+        return Err(invalid(kernel, "two buffer arguments of one name"));
+    }
+    Ok(())
+}
+
+/// Layers share a grid, so the kernels of a table have to.
+fn tables(plan: &Plan, step: &Step) -> Result<(), PlanError> {
+    for choice in [Some(step.kernel), step.few].into_iter().flatten() {
+        let Choice::PerLayer(table) = choice else { continue };
+        let kernels = &plan.tables[table].kernels;
+        let grid = plan.kernels[kernels[0]].launch.grid;
+        if let Some(&id) = kernels.iter().find(|&&id| plan.kernels[id].launch.grid != grid) {
+            return Err(invalid(&plan.kernels[id], "another grid than that of other layers' kernels"));
+        }
+    }
+    Ok(())
+}
+
+/// A kernel and a step that runs it.
+struct Bound<'a> {
+    plan: &'a Plan,
+    kernel: &'a Kernel,
+    step: &'a Step,
+    buffers: &'a [BufferPlan],
+}
+
+impl Bound<'_> {
+    /// Arguments are the bindings, by name.
+    fn roles(&self) -> Result<(), PlanError> {
+        let bindings: Vec<&str> = self.kernel.bindings.iter().map(|binding| binding.role.name()).collect();
+        let mut args: Vec<&str> = self.step.args.keys().map(|role| role.name()).collect();
+        args.sort_by_key(|name| bindings.iter().position(|binding| binding == name));
+        if args == bindings {
+            return Ok(());
+        }
+        let lists = [args, bindings].map(|list| list.join(", "));
+        Err(invalid(self.kernel, format!("bound are {}; its arguments are {}", lists[0], lists[1])))
+    }
+
+    /// Every argument holds what the kernel expects there.
+    fn extents(&self) -> Result<(), PlanError> {
+        for binding in &self.kernel.bindings {
+            self.extent(binding, self.step.args[&binding.role])?;
+        }
+        Ok(())
+    }
+
+    fn extent(&self, binding: &Binding, arg: Arg) -> Result<(), PlanError> {
+        let wrong = |found: String| {
+            let name = binding.role.name();
+            Err(invalid(self.kernel, format!("{name}: {found} is bound to {:?} {:?}", binding.element, binding.extent)))
+        };
+        let words = binding.words();
+        match arg {
+            Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma => self.tensors(binding, arg),
+            Arg::Buffer(place) => match self.buffers.iter().find(|buffer| buffer.place == place) {
+                Some(buffer) if buffer.width >= words && binding.element == Element::F32 => Ok(()),
+                Some(buffer) => wrong(format!("{place:?} of {} floats a row", buffer.width)),
+                None => wrong(format!("{place:?}, which is not allocated,")),
+            },
+            Arg::LayerPart { place, width } => {
+                let all = width * self.plan.layers.len();
+                let fits = self.buffers.iter().any(|buffer| buffer.place == place && buffer.width >= all);
+                if fits && words <= width { Ok(()) } else { wrong(format!("a layer's {width} floats of {place:?}")) }
+            }
+            Arg::Keys(slot) | Arg::Values(slot) => {
+                let layers = self.plan.layers.iter().filter_map(|layer| layer.states.get(slot));
+                let mut widths = layers.map(|&state| self.plan.states[state].width());
+                let is_cache = matches!(binding.element, Element::Cache(kv) if kv == self.plan.kv);
+                if is_cache && matches!(binding.extent, Extent::Positions(_)) && widths.any(|width| width == words) {
+                    Ok(())
+                } else {
+                    wrong(format!("the cache of slot {slot}"))
+                }
+            }
+            Arg::Params if binding.element == Element::Params => Ok(()),
+            Arg::Tokens if binding.element == Element::U32 && words == 1 => Ok(()),
+            Arg::Logits if binding.element == Element::F32 && words == self.plan.config.vocab_size => Ok(()),
+            Arg::Sampler(SamplerBuffer::NextToken) | Arg::Chosen if words == 1 => Ok(()),
+            Arg::Sampler(buffer) if words <= self.sampler_words(buffer) => Ok(()),
+            Arg::Params | Arg::Tokens | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => wrong(format!("{arg:?}")),
+        }
+    }
+
+    /// Words that the program allocates for a buffer of the sampler.
+    fn sampler_words(&self, buffer: SamplerBuffer) -> usize {
+        let vocab = self.plan.config.vocab_size;
+        match buffer {
+            SamplerBuffer::Seen => vocab.div_ceil(32),
+            SamplerBuffer::Best => 2 * vocab,
+            SamplerBuffer::Count | SamplerBuffer::NextToken => 1,
+            SamplerBuffer::Candidates => 3 * vocab,
+        }
+    }
+
+    /// The packed tensors of the layers that run this kernel have the format and shape that it was made for.
+    fn tensors(&self, binding: &Binding, arg: Arg) -> Result<(), PlanError> {
+        let field = match (arg, self.plan.first_norm) {
+            (Arg::Layer(field), _) => (true, field),
+            (Arg::NextGamma, Some(norm)) => (true, norm),
+            (Arg::Model(field), _) => (false, field),
+            (_, _) => (false, self.plan.final_norm),
+        };
+        let expected = match binding.element {
+            Element::Packed(format) => Some(stored(format)),
+            Element::F32 => Some(Stored::F32),
+            _ => None,
+        };
+        let fits = |layer: Option<usize>| {
+            let tensor = self.plan.weights.tensors.iter().find(|t| (t.layer, t.field) == (layer, field.1));
+            tensor.is_some_and(|t| Some(t.format) == expected && t.rows * t.cols == binding.words())
+        };
+        let wrong = |whose: String| {
+            let name = binding.role.name();
+            Err(invalid(self.kernel, format!("{name}: {whose} is not {:?} {:?}", binding.element, binding.extent)))
+        };
+        if !field.0 {
+            let name = &self.plan.model_fields[field.1].name;
+            return if fits(None) { Ok(()) } else { wrong(name.clone()) };
+        }
+        match self.layers().into_iter().find(|&layer| !fits(Some(layer))) {
+            Some(layer) => wrong(format!("layers.{layer}.{}", self.plan.layer_fields[field.1].name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Layers in which this step runs this kernel.
+    fn layers(&self) -> Vec<usize> {
+        let runs = |choice: Choice, layer: usize| match choice {
+            Choice::Fixed(id) => std::ptr::eq(&self.plan.kernels[id], self.kernel),
+            Choice::PerLayer(table) => {
+                std::ptr::eq(&self.plan.kernels[self.plan.tables[table].kernels[layer]], self.kernel)
+            }
+        };
+        let block = [&self.plan.decode, &self.plan.prefill].into_iter().find_map(|schedule| {
+            schedule.blocks.iter().position(|steps| steps.iter().any(|s| std::ptr::eq(s, self.step)))
+        });
+        let layers = self.plan.layers.iter().enumerate().filter(|(_, layer)| Some(layer.block) == block);
+        let choices = [Some(self.step.kernel), self.step.few];
+        layers
+            .map(|(layer, _)| layer)
+            .filter(|&layer| choices.into_iter().flatten().any(|choice| runs(choice, layer)))
+            .collect()
+    }
+}
+
+/// Nothing is read that no step before it wrote: walks the schedule as it runs, once for a short and once for a split
+/// context.
+fn order(plan: &Plan, schedule: &Schedule) -> Result<(), PlanError> {
+    for skipped in [When::Split, When::OnePart] {
+        let mut written = Written::default();
+        let runs = |step: &&Step| step.when == When::Always || step.when != skipped;
+        for step in schedule.embed.iter().filter(runs) {
+            written.step(plan, step, &[])?;
+        }
+        for layer in &plan.layers {
+            for step in schedule.blocks[layer.block].iter().filter(runs) {
+                written.step(plan, step, &layer.states)?;
+            }
+        }
+        for step in schedule.head.iter().chain(&schedule.sample).filter(runs) {
+            written.step(plan, step, &[])?;
+        }
+    }
+    Ok(())
+}
+
+/// What the steps so far wrote.
+#[derive(Default)]
+struct Written {
+    places: BTreeSet<Place>,
+    keys: BTreeSet<usize>,
+    values: BTreeSet<usize>,
+    logits: bool,
+}
+
+impl Written {
+    fn step(&mut self, plan: &Plan, step: &Step, states: &[usize]) -> Result<(), PlanError> {
+        let ids: Vec<KernelId> = step.kernels(&plan.tables).take(1).collect();
+        let kernel = &plan.kernels[ids[0]];
+        let has = |written: &Self, arg: Arg| match arg {
+            Arg::Buffer(place) | Arg::LayerPart { place, .. } => written.places.contains(&place),
+            Arg::Keys(slot) => written.keys.contains(&states[slot]),
+            Arg::Values(slot) => written.values.contains(&states[slot]),
+            Arg::Logits => written.logits,
+            // The host or an earlier command buffer wrote these; the sampler's steps follow one another.
+            Arg::Layer(_)
+            | Arg::Model(_)
+            | Arg::NextGamma
+            | Arg::Params
+            | Arg::Tokens
+            | Arg::Sampler(_)
+            | Arg::Chosen => true,
+        };
+        let args = || kernel.bindings.iter().map(|binding| (binding, step.args[&binding.role]));
+        if let Some((binding, arg)) = args().find(|(binding, arg)| binding.access.reads() && !has(self, *arg)) {
+            return Err(invalid(
+                kernel,
+                format!("{}: {arg:?} is read before anything is written", binding.role.name()),
+            ));
+        }
+        for (_, arg) in args().filter(|(binding, _)| binding.access != Access::Read) {
+            match arg {
+                Arg::Buffer(place) | Arg::LayerPart { place, .. } => _ = self.places.insert(place),
+                Arg::Keys(slot) => _ = self.keys.insert(states[slot]),
+                Arg::Values(slot) => _ = self.values.insert(states[slot]),
+                Arg::Logits => self.logits = true,
+                Arg::Layer(_)
+                | Arg::Model(_)
+                | Arg::NextGamma
+                | Arg::Params
+                | Arg::Tokens
+                | Arg::Sampler(_)
+                | Arg::Chosen => {}
+            }
+        }
+        Ok(())
+    }
+}

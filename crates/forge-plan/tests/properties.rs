@@ -1,0 +1,225 @@
+//! Properties of the plans of random small graphs: barriers that suffice and are all needed, found by comparing every pair of
+//! dispatches; arguments, extents and order hold by the validator, which planning runs.
+
+mod common;
+#[path = "common/random.rs"]
+mod random;
+
+use std::collections::BTreeMap;
+
+use common::Sizes;
+use forge_formats::Format;
+use forge_frontend::graph::*;
+use forge_plan::plan::{Arg, Place, SamplerBuffer, Schedule, Step, When};
+use forge_plan::{CacheType, Plan, PlanOptions, plan, valid};
+use random::Random;
+
+/// A llama of random sizes with a random choice of what other architectures have.
+fn graph(random: &mut Random) -> Graph {
+    let kv_heads = 1 + random.below(3);
+    let sizes = Sizes {
+        hidden: 32 * (1 + random.below(6)),
+        ffn: 32 * (1 + random.below(8)),
+        heads: kv_heads * (1 + random.below(4)),
+        kv_heads,
+        head_dim: [16, 32, 64, 80, 128][random.below(5)],
+        vocab: 100 + random.below(2000),
+        layers: 1 + random.below(5),
+        context: [100, 600, 4000][random.below(3)],
+    };
+    let formats = [Format::F32, Format::F16, Format::BF16, Format::Q8_0, Format::Q4_0];
+    let mut graph = common::llama(sizes, formats[random.below(5)]);
+    // Layers and matrices of other formats.
+    for weight in graph.weights.iter_mut().filter(|weight| weight.rows > 1) {
+        if random.below(4) == 0 && weight.cols.is_multiple_of(32) {
+            weight.format = formats[random.below(5)];
+        }
+    }
+    let window = (random.below(2) == 0).then(|| 1 + random.below(sizes.context));
+    for state in &mut graph.states {
+        state.spec.window = window;
+    }
+    graph.blocks[0].state_slots[0].window = window;
+    let softcap = (random.below(3) == 0).then_some(30.0);
+    for node in &mut graph.blocks[0].nodes {
+        if let Op::Attention { attention, .. } = &mut node.op {
+            *attention = Attention { window, softcap, ..*attention };
+        }
+    }
+    for role in ["attn_output", "ffn_down"] {
+        if random.below(2) == 0 {
+            post_norm(&mut graph, role);
+        }
+    }
+    if random.below(2) == 0 {
+        bias(&mut graph, "attn_q");
+    }
+    if random.below(2) == 0 {
+        unrotated(&mut graph);
+    }
+    graph
+}
+
+/// A vector more in every layer of the first block.
+fn vector(graph: &mut Graph, role: &str, cols: usize) -> SlotId {
+    let block = &mut graph.blocks[0];
+    block.slots.push(Slot { role: role.into(), rows: 1, cols });
+    for (index, layer) in graph.layers.iter_mut().enumerate() {
+        graph.weights.push(Weight {
+            tensor: role.into(),
+            role: role.into(),
+            layer: Some(index),
+            rows: 1,
+            cols,
+            format: Format::F32,
+            source: Source::Rows(FileRange { file: 0, range: 0..0 }),
+            offset: 0.0,
+            factor: 1.0,
+            max_abs: Some(1.0),
+        });
+        layer.weights.push(graph.weights.len() - 1);
+    }
+    graph.blocks[0].slots.len() - 1
+}
+
+/// A norm between the projection `role` and the sum it goes into.
+fn post_norm(graph: &mut Graph, role: &str) {
+    let hidden = graph.config.hidden_size;
+    let gamma = vector(graph, &format!("{role}_post_norm"), hidden);
+    let block = &mut graph.blocks[0];
+    let at = linear(block, role);
+    let value = block.nodes[at].output.expect("a result");
+    block.values.push(Value { name: "normed".into(), width: hidden });
+    let normed = block.values.len() - 1;
+    for node in &mut block.nodes {
+        node.inputs.iter_mut().filter(|input| **input == value).for_each(|input| *input = normed);
+    }
+    let node = Node { op: Op::RmsNorm { gamma, eps: 1e-6 }, inputs: vec![value], output: Some(normed) };
+    block.nodes.insert(at + 1, node);
+}
+
+fn bias(graph: &mut Graph, role: &str) {
+    let at = linear(&graph.blocks[0], role);
+    let Op::Linear { weight, .. } = graph.blocks[0].nodes[at].op else { unreachable!("found as one") };
+    let rows = graph.blocks[0].slots[weight].rows;
+    let slot = vector(graph, &format!("{role}_bias"), rows);
+    if let Op::Linear { bias, .. } = &mut graph.blocks[0].nodes[at].op {
+        *bias = Some(slot);
+    }
+}
+
+/// No rotation: operands of attention are what the projections gave.
+fn unrotated(graph: &mut Graph) {
+    let block = &mut graph.blocks[0];
+    let renamed: BTreeMap<ValueId, ValueId> = block
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.op, Op::Rope { .. }))
+        .map(|node| (node.output.expect("a result"), node.inputs[0]))
+        .collect();
+    block.nodes.retain(|node| !matches!(node.op, Op::Rope { .. }));
+    for input in block.nodes.iter_mut().flat_map(|node| &mut node.inputs) {
+        *input = renamed.get(input).copied().unwrap_or(*input);
+    }
+}
+
+fn linear(block: &Block, role: &str) -> usize {
+    let is = |node: &Node| matches!(node.op, Op::Linear { weight, .. } if block.slots[weight].role == role);
+    block.nodes.iter().position(is).expect("a projection")
+}
+
+/// Memory that a dispatch touches.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Memory {
+    Buffer(Place),
+    Keys(usize),
+    Values(usize),
+    Logits,
+    Sampler(SamplerBuffer),
+    Chosen,
+}
+
+/// One dispatch of a walk: its step's number, its barrier, and what it touches with what access.
+struct Dispatch {
+    step: usize,
+    barrier: bool,
+    touched: Vec<(Memory, bool)>,
+}
+
+/// The dispatches of one pass, in a context that is split or not.
+fn walk(plan: &Plan, schedule: &Schedule, skipped: When) -> Vec<Dispatch> {
+    let numbers: Vec<&Step> = schedule.steps().collect();
+    let mut list = Vec::new();
+    let mut add = |step: &Step, states: &[usize]| {
+        if step.when == skipped && step.when != When::Always {
+            return;
+        }
+        let id = step.kernels(&plan.tables).next().expect("a kernel");
+        let touched = plan.kernels[id].bindings.iter().filter_map(|binding| {
+            let memory = match step.args[&binding.role] {
+                Arg::Buffer(place) | Arg::LayerPart { place, .. } => Memory::Buffer(place),
+                Arg::Keys(slot) => Memory::Keys(states[slot]),
+                Arg::Values(slot) => Memory::Values(states[slot]),
+                Arg::Logits => Memory::Logits,
+                Arg::Sampler(buffer) => Memory::Sampler(buffer),
+                Arg::Chosen => Memory::Chosen,
+                Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params | Arg::Tokens => return None,
+            };
+            Some((memory, binding.access.writes()))
+        });
+        let number = numbers.iter().position(|other| std::ptr::eq(*other, step)).expect("is in the schedule");
+        list.push(Dispatch { step: number, barrier: step.barrier, touched: touched.collect() });
+    };
+    schedule.embed.iter().for_each(|step| add(step, &[]));
+    for layer in &plan.layers {
+        schedule.blocks[layer.block].iter().for_each(|step| add(step, &layer.states));
+    }
+    schedule.head.iter().chain(&schedule.sample).for_each(|step| add(step, &[]));
+    list
+}
+
+/// The first two dispatches that touch the same memory, one of them writing, with no barrier after the first up to the
+/// second; barriers of step `without` left out.
+fn race(walk: &[Dispatch], without: Option<usize>) -> Option<(usize, usize)> {
+    for second in 0..walk.len() {
+        for first in (0..second).rev() {
+            let between = &walk[first + 1..=second];
+            if between.iter().any(|dispatch| dispatch.barrier && Some(dispatch.step) != without) {
+                break;
+            }
+            let conflict = walk[first].touched.iter().any(|(memory, writes)| {
+                walk[second].touched.iter().any(|(other, also)| memory == other && (*writes || *also))
+            });
+            if conflict {
+                return Some((first, second));
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn barriers_suffice_and_each_is_needed() {
+    let mut random = Random::new(3);
+    let (mut plans, mut barriers) = (0, 0);
+    for _ in 0..300 {
+        let graph = graph(&mut random);
+        let kv = [CacheType::F16, CacheType::F32][random.below(2)];
+        let plan = plan(&graph, &PlanOptions { kv, ..PlanOptions::default() }).unwrap_or_else(|e| panic!("{e}"));
+        valid::check(&plan).expect("planning has checked it");
+        for schedule in [&plan.decode, &plan.prefill] {
+            let walks = [When::Split, When::OnePart].map(|skipped| walk(&plan, schedule, skipped));
+            for walk in &walks {
+                assert_eq!(race(walk, None), None, "a barrier is missing");
+            }
+            for (number, step) in schedule.steps().enumerate().filter(|(_, step)| step.barrier) {
+                let needed = walks.iter().any(|walk| race(walk, Some(number)).is_some());
+                assert!(needed, "step {number}, {:?}, needs no barrier", step.args);
+                barriers += 1;
+            }
+        }
+        plans += 1;
+    }
+    println!("{plans} plans, {barriers} barriers");
+    assert!(plans == 300 && barriers > 3000);
+}

@@ -1,0 +1,138 @@
+//! A wrong plan of each kind: the validator names the kernel and what is wrong with it.
+
+mod common;
+
+use common::{Sizes, llama};
+use forge_formats::Format;
+use forge_plan::binding::Extent;
+use forge_plan::families::RmsNorm;
+use forge_plan::plan::{Arg, Choice, Dim, Place, Step, When};
+use forge_plan::{Kernel, Plan, PlanError, PlanOptions, plan, valid};
+use forge_spec::Role;
+
+const SIZES: Sizes =
+    Sizes { hidden: 256, ffn: 512, heads: 4, kv_heads: 2, head_dim: 64, vocab: 512, layers: 2, context: 1024 };
+
+fn sound() -> Plan {
+    plan(&llama(SIZES, Format::Q8_0), &PlanOptions::default()).expect("a dense model has a plan")
+}
+
+/// What the validator says of a plan that `change` broke.
+fn found(change: impl FnOnce(&mut Plan)) -> String {
+    let mut plan = sound();
+    change(&mut plan);
+    match valid::check(&plan) {
+        Err(PlanError::Invalid { kernel, what }) => format!("{kernel}: {what}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn step<'a>(plan: &'a mut Plan, name: &str) -> &'a mut Step {
+    let id = plan.kernels.iter().position(|kernel| kernel.name == name).expect("a kernel");
+    let tables = plan.tables.clone();
+    let steps = plan.decode.blocks[0].iter_mut().chain(&mut plan.decode.head).chain(&mut plan.prefill.blocks[0]);
+    steps.into_iter().find(|step| step.kernels(&tables).any(|kernel| kernel == id)).expect("a step")
+}
+
+fn kernel<'a>(plan: &'a mut Plan, name: &str) -> &'a mut Kernel {
+    plan.kernels.iter_mut().find(|kernel| kernel.name == name).expect("a kernel")
+}
+
+#[test]
+fn the_plan_itself_is_sound() {
+    valid::check(&sound()).expect("nothing is wrong with it");
+}
+
+#[test]
+fn arguments_that_are_not_the_bindings() {
+    let missing = found(|plan| _ = step(plan, "o_proj").args.remove(&Role::Scaled));
+    assert_eq!(
+        missing,
+        "o_proj: bound are weights, input, x, gamma, sums; its arguments are weights, input, x, gamma, scaled, sums"
+    );
+    let surplus = found(|plan| _ = step(plan, "down_proj").args.insert(Role::Bias, Arg::Logits));
+    assert!(surplus.starts_with("down_proj: bound are bias, "), "{surplus}");
+    let twice = found(|plan| {
+        let bindings = &mut kernel(plan, "attention").bindings;
+        bindings[1] = bindings[0].clone();
+    });
+    assert_eq!(twice, "attention: two buffer arguments of one name");
+}
+
+#[test]
+fn extents_that_do_not_fit() {
+    let narrow = found(|plan| {
+        let buffer = plan.decode_buffers.iter_mut().find(|buffer| buffer.place == Place::Qkv).expect("allocated");
+        buffer.width -= 1;
+    });
+    assert_eq!(narrow, "qkv_proj: y: Qkv of 511 floats a row is bound to F32 Rows([512])");
+    let nowhere = found(|plan| plan.prefill_buffers.retain(|buffer| buffer.place != Place::Gated));
+    assert!(nowhere.contains("Gated, which is not allocated"), "{nowhere}");
+    let tensor = found(|plan| {
+        let tensor = plan.weights.tensors.iter_mut().find(|tensor| tensor.name == "layers.1.o_proj").expect("packed");
+        tensor.rows += 1;
+    });
+    assert!(tensor.starts_with("o_proj: weights: layers.1.o_proj is not Packed(Q8_0) Fixed([256, 256])"), "{tensor}");
+    let format = found(|plan| {
+        let tensor = plan.weights.tensors.iter_mut().find(|tensor| tensor.name == "layers.0.o_proj").expect("packed");
+        tensor.format = Format::Q4_0;
+    });
+    assert!(format.contains("layers.0.o_proj is not Packed(Q8_0)"), "{format}");
+    let cache = found(|plan| plan.states.iter_mut().for_each(|state| state.head_dim = 32));
+    assert!(cache.starts_with("rope_append: keys: the cache of slot 0"), "{cache}");
+    let logits = found(|plan| {
+        for binding in &mut kernel(plan, "lm_head").bindings {
+            if binding.role == Role::Y {
+                binding.extent = Extent::Rows(vec![511]);
+            }
+        }
+    });
+    assert!(logits.starts_with("lm_head: y: Logits"), "{logits}");
+}
+
+#[test]
+fn what_is_read_before_it_was_written() {
+    let order = found(|plan| plan.decode.blocks[0].swap(0, 1));
+    assert_eq!(order, "rope_append: qkv: Buffer(Qkv) is read before anything is written");
+    // The step that writes keys and values comes after the one that reads them.
+    let cache = found(|plan| {
+        let blocks = &mut plan.prefill.blocks[0];
+        let id = plan.kernels.iter().position(|kernel| kernel.name == "rope_append").expect("a kernel");
+        let at = blocks.iter().position(|step| step.kernels(&plan.tables).any(|kernel| kernel == id));
+        blocks[at.expect("a step")].when = When::Split;
+        let mut copy = blocks[at.expect("a step")].clone();
+        copy.when = When::OnePart;
+        blocks.push(copy);
+    });
+    assert_eq!(cache, "attention_tile: q: Buffer(Queries) is read before anything is written");
+}
+
+#[test]
+fn kernels_that_no_step_runs_and_limits() {
+    let surplus = found(|plan| {
+        plan.kernels.push(Kernel::new("spare".into(), RmsNorm { width: 256, eps: 1e-5 }.into()));
+    });
+    assert_eq!(surplus, "spare: no step runs it");
+    let threads = found(|plan| kernel(plan, "qkv_proj").launch.threads = 2048);
+    assert_eq!(threads, "qkv_proj: 2048 threads a threadgroup");
+    let memory = found(|plan| kernel(plan, "attention_tile").launch.threadgroup_bytes = 40_000);
+    assert_eq!(memory, "attention_tile: 40000 bytes of threadgroup memory");
+    let rows = found(|plan| {
+        let tile = plan.kernels.iter().position(|kernel| kernel.name == "attention").expect("a kernel");
+        step(plan, "attention_tile").kernel = Choice::Fixed(tile);
+    });
+    assert_eq!(rows, "attention: it is for another number of rows than its step");
+}
+
+#[test]
+fn layers_whose_kernels_have_different_grids() {
+    let mut graph = llama(SIZES, Format::Q4K);
+    for weight in graph.weights.iter_mut().filter(|w| w.role == "ffn_down" && w.layer == Some(1)) {
+        weight.format = Format::Q6K;
+    }
+    let mut plan = plan(&graph, &PlanOptions::default()).expect("a dense model has a plan");
+    let kernel = plan.kernels.iter_mut().find(|kernel| kernel.name == "down_proj_q6_k").expect("a kernel of its own");
+    kernel.launch.grid[0] = Dim::Const(1);
+    let error = valid::check(&plan).expect_err("another grid").to_string();
+    assert!(error.contains("down_proj_q6_k: another grid than that of other layers' kernels"), "{error}");
+}

@@ -1,0 +1,49 @@
+//! How matrices of the weights file are packed.
+
+/// How a matrix of the weights file is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Format {
+    /// Binary32, row by row.
+    F32,
+    /// Binary16, row by row.
+    F16,
+    /// The upper half of a binary32, row by row.
+    BF16,
+    /// 8-bit codes less 128; half scale per 32 columns.
+    Q8_0,
+    /// 4-bit codes less 8; half scale per 32.
+    Q4_0,
+    /// 4-bit codes; half scale and half minimum per 32.
+    Q4_1,
+    /// 5-bit codes less 16; half scale per 32.
+    Q5_0,
+    /// 5-bit codes; half scale and half minimum per 32.
+    Q5_1,
+    /// 2-bit codes; 4-bit scale and minimum per 16, half factors of both per 256.
+    Q2K,
+    /// 3-bit codes less 4; 6-bit scale less 32 per 16, half factor per 256.
+    Q3K,
+    /// 4-bit codes; 6-bit scale and minimum per 32, half factors of both per 256.
+    Q4K,
+    /// 5-bit codes, scaled as [`Format::Q4K`].
+    Q5K,
+    /// 6-bit codes less 32; 8-bit scale less 128 per 16, half factor per 256.
+    Q6K,
+    /// 4-bit codes of fixed levels; half scale per 32.
+    Iq4Nl,
+    /// E2M1 values; power of two per 32.
+    Mxfp4,
+    /// Signs; half scale per 128.
+    Q1_0,
+    /// 2-bit codes less 1; half scale per 128.
+    Tq2_0G128,
+    /// Codes with a scale and a bias per group.
+    Affine {
+        /// Bits per code.
+        bits: usize,
+        /// Columns per scale and bias.
+        group: usize,
+        /// Scales and biases are bfloats rather than halves.
+        bf16: bool,
+    },
+}

@@ -1,0 +1,17 @@
+//! What a plan, the sources rendered from it and a generated program have to agree on: operations with their sizes, grids,
+//! arguments, costs.
+//!
+//! Forge compiles these files as a crate of their own (`forge-spec`), and a generated program has them as part of its
+//! runtime; so they refer to nothing but one another.
+
+mod cost;
+mod dispatch;
+mod format;
+mod operation;
+
+pub use cost::Cost;
+pub use dispatch::{Argument, Data, Dim, Role};
+pub use format::Format;
+pub use operation::{
+    Activation, Attention, CacheType, Epilogue, HeadNorm, Matrix, Operation, Projection, RopeAppend, Split, Vocabulary,
+};

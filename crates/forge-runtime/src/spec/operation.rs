@@ -1,0 +1,238 @@
+//! What a kernel computes, with its sizes.
+
+use super::Format;
+
+/// A packed matrix of the weights file.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Matrix {
+    /// How it is packed.
+    pub format: Format,
+    /// Output rows.
+    pub rows: usize,
+    /// Input width.
+    pub cols: usize,
+}
+
+/// What a kernel computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Operation<'a> {
+    /// Rows of a table times `scale`.
+    Embed {
+        /// The table.
+        table: Matrix,
+        /// Factor.
+        scale: f32,
+    },
+    /// Every layer's own input, `[layers, rows, width]`: `factor * (norm(projected) + scale * table[token])`, each layer's
+    /// part with a norm of its own.
+    LayerInputs {
+        /// `[vocab, layers * width]`.
+        table: Matrix,
+        /// Layers.
+        layers: usize,
+        /// Added to the mean of squares.
+        eps: f32,
+        /// Factor on the table.
+        scale: f32,
+        /// Factor on the sum.
+        factor: f32,
+    },
+    /// Matrices over one input.
+    Project(Projection<'a>),
+    /// Head norms, rotation, and the append to the cache.
+    RopeAppend(RopeAppend<'a>),
+    /// Causal attention over the cache.
+    Attention(Attention),
+    /// Puts the parts of a split context together.
+    AttentionCombine {
+        /// Query heads.
+        heads: usize,
+        /// Elements of a head.
+        head_dim: usize,
+        /// How the context was cut.
+        split: Split,
+    },
+    /// RMS norm of each row.
+    RmsNorm {
+        /// Elements of a row.
+        width: usize,
+        /// Added to the mean of squares.
+        eps: f32,
+    },
+    /// `(x - mean) / sqrt(variance + eps) * gamma`, plus the argument `beta` where there is one, of each row.
+    LayerNorm {
+        /// Elements of a row.
+        width: usize,
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// `x = (x + factor * norm(y)) * scale`, the scale being an argument or 1.
+    PostNorm {
+        /// Elements of a row.
+        width: usize,
+        /// Added to the mean of squares.
+        eps: f32,
+        /// Factor on the normed value.
+        factor: f32,
+    },
+    /// The best token of each share of the vocabulary.
+    SampleBest(Vocabulary),
+    /// The tokens that may be drawn.
+    SampleCollect(Vocabulary),
+    /// The draw.
+    SampleDraw(Vocabulary),
+}
+
+/// Sizes of the sampling kernels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Vocabulary {
+    /// Tokens.
+    pub tokens: usize,
+    /// Threadgroups that share them.
+    pub groups: usize,
+}
+
+/// A projection of one or many rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Projection<'a> {
+    /// Stacked: the first matrix has the first output rows.
+    pub matrices: &'a [Matrix],
+    /// Added to the mean of squares where the input's norm is applied to the result.
+    pub norm_eps: Option<f32>,
+    /// Operands of the multiplication are rounded to half.
+    pub half_operands: bool,
+    /// What happens to the result.
+    pub epilogue: Epilogue,
+}
+
+/// What happens to a projection's result.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Epilogue {
+    /// Stored.
+    Store {
+        /// `cap * tanh(y / cap)`.
+        softcap: Option<f32>,
+    },
+    /// Added to the residual stream, times `factor`.
+    Residual {
+        /// Factor.
+        factor: f32,
+    },
+    /// `activation(y)`.
+    Activated(Activation),
+    /// `activation(gate) * up`; gate rows come first.
+    Gated(Activation),
+    /// `activation(y)` times the argument `multiplier`.
+    GatedBy(Activation),
+}
+
+/// A non-linearity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// GELU with the tanh approximation.
+    GeluTanh,
+    /// `max(x, 0)^2`.
+    ReluSquared,
+}
+
+/// Element type of the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheType {
+    /// Binary16.
+    #[default]
+    F16,
+    /// Binary32.
+    F32,
+}
+
+impl CacheType {
+    /// Bytes of an element.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F16 => 2,
+            Self::F32 => 4,
+        }
+    }
+}
+
+/// A norm of heads.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HeadNorm {
+    /// Added to the mean of squares.
+    pub eps: f32,
+    /// One norm over all heads together rather than one per head.
+    pub across_heads: bool,
+}
+
+/// Sizes of the RoPE kernel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RopeAppend<'a> {
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; 0 where the layer reads another layer's cache.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Values are the keys before their norm and rotation.
+    pub keys_as_values: bool,
+    /// Norms of queries, keys and values.
+    pub norms: [Option<HeadNorm>; 3],
+    /// Rotations per position of each pair, `[rotary_dim / 2]`; none where heads do not rotate.
+    pub inv_freq: &'a [f32],
+    /// Pairs are (2i, 2i + 1) rather than (i, i + rotary_dim / 2).
+    pub interleaved: bool,
+    /// Factor on cos and sin.
+    pub magnitude: f32,
+    /// Element type of the cache.
+    pub cache: CacheType,
+    /// Positions that the cache wraps at.
+    pub wrap: Option<usize>,
+}
+
+/// Sizes of an attention kernel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Attention {
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Bound on the scores, `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+    /// Positions that a token sees, its own included.
+    pub window: Option<usize>,
+    /// Element type of the cache.
+    pub cache: CacheType,
+    /// Positions that the cache wraps at.
+    pub wrap: Option<usize>,
+    /// Queries and probabilities are rounded to half.
+    pub half_operands: bool,
+    /// The kernel leaves results of parts of the context: `[parts, heads, head_dim]` sums, then `[parts, heads, 2]` highest
+    /// score in powers of two, and weight.
+    pub split: Option<Split>,
+}
+
+/// How a long context is cut into parts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Split {
+    /// Contexts of up to so many positions are not.
+    pub above: usize,
+    /// Positions of a part, while there are fewer than `most`.
+    pub positions: usize,
+    /// Most parts.
+    pub most: usize,
+    /// Positions that a token sees, its own included.
+    pub window: Option<usize>,
+}
+
+impl Split {
+    /// Parts of the context of a token at `position`.
+    pub fn parts(&self, position: usize) -> usize {
+        (position + 1).min(self.window.unwrap_or(usize::MAX)).div_ceil(self.positions).min(self.most)
+    }
+}

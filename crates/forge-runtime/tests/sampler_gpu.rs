@@ -1,0 +1,190 @@
+//! The sampling kernels against the host's sampler: the same token for the same logits, also where parameters are extreme.
+
+use std::collections::BTreeSet;
+
+use forge_runtime::gpu::{Buffer, Gpu, KernelSpec, Source, pool};
+use forge_runtime::philox::philox;
+use forge_runtime::sampler::{LEAST_TOP_P, Sampler, Sampling, StepSampling};
+
+const FAMILY: &str = include_str!("../../../templates/msl/sample.metal");
+
+/// What a project's `kernels.metal` has around the family.
+const HEAD: &str = r"
+#include <metal_stdlib>
+using namespace metal;
+
+struct StepParams {
+    uint position;
+    uint rows;
+    float inverse_temperature;
+    float repeat_penalty;
+    uint top_k;
+    uint top_p;
+    uint min_p;
+    uint seed_low;
+    uint seed_high;
+    uint draw_low;
+    uint draw_high;
+};
+";
+
+const KERNELS: &str = r"
+kernel void best(device const float* logits [[buffer(0)]], device const uint* seen [[buffer(1)]],
+                 device uint* best [[buffer(2)]], device atomic_uint* count [[buffer(3)]],
+                 constant StepParams& step [[buffer(4)]], uint group [[threadgroup_position_in_grid]],
+                 uint thread_index [[thread_index_in_threadgroup]], uint simdgroup [[simdgroup_index_in_threadgroup]],
+                 uint lane [[thread_index_in_simdgroup]]) {
+    threadgroup uint shared[16];
+    best_logit<600, 2>(logits, seen, best, count, shared, step.repeat_penalty, group, thread_index, simdgroup, lane);
+}
+
+kernel void collect(device const float* logits [[buffer(0)]], device const uint* seen [[buffer(1)]],
+                    device const uint* best [[buffer(2)]], device atomic_uint* count [[buffer(3)]],
+                    device Candidate* candidates [[buffer(4)]], constant StepParams& step [[buffer(5)]],
+                    uint group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]]) {
+    collect_candidates<600, 2>(logits, seen, best, count, candidates, step.repeat_penalty, step.inverse_temperature,
+                               group, thread_index);
+}
+
+kernel void draw(device const uint* best [[buffer(0)]], device const atomic_uint* count [[buffer(1)]],
+                 device const Candidate* candidates [[buffer(2)]], device uint* seen [[buffer(3)]],
+                 device uint* next_token [[buffer(4)]], device uint* chosen [[buffer(5)]],
+                 constant StepParams& step [[buffer(6)]], uint thread_index [[thread_index_in_threadgroup]],
+                 uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
+    threadgroup uint shared[16];
+    draw_token<2>(best, count, candidates, seen, next_token, chosen, shared, step, thread_index, simdgroup, lane);
+}
+";
+
+const VOCAB: usize = 600;
+
+static SPECS: [KernelSpec; 3] = [
+    KernelSpec { name: "best", threads: 256, threadgroup_bytes: 64 },
+    KernelSpec { name: "collect", threads: 256, threadgroup_bytes: 64 },
+    KernelSpec { name: "draw", threads: 256, threadgroup_bytes: 64 },
+];
+
+struct Device {
+    gpu: Gpu,
+    /// Logits, seen, best, count, candidates, next token, chosen, step.
+    buffers: [Buffer; 8],
+}
+
+impl Device {
+    fn open() -> Self {
+        let text: &'static str = format!("{HEAD}{FAMILY}{KERNELS}").leak();
+        let gpu = Gpu::open(&Source::new(text, &[]), &SPECS).unwrap_or_else(|error| panic!("{error}"));
+        let sizes = [VOCAB * 4, 256, 256, 256, VOCAB * 12, 256, 256, 256];
+        let buffers = sizes.map(|bytes| gpu.alloc("sampling", bytes as u64).expect("memory"));
+        Self { gpu, buffers }
+    }
+
+    /// The token that the kernels choose.
+    fn choose(&self, logits: &[f32], seen: &BTreeSet<u32>, step: &StepSampling) -> u32 {
+        let [logit, bits, best, count, candidates, next, chosen, params] = &self.buffers;
+        logit.write(0, logits);
+        let mut words = [0u32; VOCAB.div_ceil(32)];
+        seen.iter().for_each(|id| words[*id as usize / 32] |= 1 << (id % 32));
+        bits.write(0, &words);
+        let mut record = [0u32; 11];
+        record[2..].copy_from_slice(&step.words());
+        params.write(0, &record);
+        let pending = pool(|| {
+            let mut commands = self.gpu.commands("sampling");
+            let shared = [logit, bits, best, count].map(Buffer::whole);
+            let [logit, bits, best, count] = &shared;
+            let (candidates, step) = (candidates.whole(), params.whole());
+            commands.dispatch(self.gpu.kernel(0), &[logit, bits, best, count, &step], [2, 1, 1]);
+            commands.barrier();
+            commands.dispatch(self.gpu.kernel(1), &[logit, bits, best, count, &candidates, &step], [2, 1, 1]);
+            commands.barrier();
+            let chosen = chosen.whole();
+            commands.dispatch(
+                self.gpu.kernel(2),
+                &[best, count, &candidates, bits, &next.whole(), &chosen, &step],
+                [1, 1, 1],
+            );
+            commands.commit()
+        });
+        pending.wait().expect("runs");
+        let mut token = [0u32];
+        chosen.read(0, &mut token);
+        token[0]
+    }
+}
+
+/// Logits with ties, with values that are not finite, with one far above the others, and near nothing.
+fn rows() -> Vec<Vec<f32>> {
+    let noise = |row: u32, scale: f32| -> Vec<f32> {
+        (0..VOCAB as u32)
+            .map(|id| (philox([id, row, 0, 0], [7, 7])[0] as f32 / u32::MAX as f32 - 0.5) * scale)
+            .collect()
+    };
+    let mut odd = noise(1, 12.0);
+    odd[3] = f32::NAN;
+    odd[4] = f32::INFINITY;
+    odd[5] = f32::NEG_INFINITY;
+    let mut peak = noise(2, 1.0);
+    peak[599] = 60.0;
+    let ties = noise(3, 8.0).iter().map(|logit| logit.round()).collect();
+    vec![noise(0, 20.0), odd, peak, ties, vec![0.0; VOCAB], noise(4, 1e-3), noise(5, 1e30)]
+}
+
+fn settings() -> Vec<Sampling> {
+    let base = Sampling { temperature: 1.0, seed: 0x0123_4567_89AB_CDEF, ..Sampling::default() };
+    let temperatures = [0.0, f32::from_bits(1), f32::MIN_POSITIVE, 1e-30, 1e-3, 1.0, 2.0, 100.0];
+    let top_ps = [f32::from_bits(1), f32::MIN_POSITIVE, 1e-30, 5e-8, 5.9604645e-8, 1e-3, 0.999_999_94, 1.0];
+    let min_ps = [0.0, 1e-30, 5.9604645e-8, 0.5, 0.999_999_94, 1.0];
+    let penalties = [0.01, 0.5, 1.0, 1.3, 100.0];
+    let mut settings = Vec::new();
+    settings.extend(temperatures.map(|temperature| Sampling { temperature, ..base.clone() }));
+    settings.extend(temperatures.map(|temperature| Sampling { temperature, top_p: LEAST_TOP_P, ..base.clone() }));
+    settings.extend(top_ps.map(|top_p| Sampling { top_p, ..base.clone() }));
+    settings.extend(top_ps.map(|top_p| Sampling { top_p, top_k: 3, min_p: 0.01, ..base.clone() }));
+    settings.extend([0, 1, 2, VOCAB - 1, VOCAB, usize::MAX].map(|top_k| Sampling { top_k, ..base.clone() }));
+    settings.extend(min_ps.map(|min_p| Sampling { min_p, temperature: 1.5, ..base.clone() }));
+    settings.extend(penalties.map(|repeat_penalty| Sampling { repeat_penalty, top_p: 0.9, ..base.clone() }));
+    settings.extend(penalties.map(|repeat_penalty| Sampling { repeat_penalty, temperature: 0.0, ..base.clone() }));
+    settings
+}
+
+#[test]
+fn host_and_device_choose_the_same_tokens() {
+    let device = Device::open();
+    let seen: BTreeSet<u32> = (0..VOCAB as u32).filter(|id| id % 3 == 0).collect();
+    for (row, logits) in rows().iter().enumerate() {
+        for sampling in settings() {
+            sampling.check().unwrap_or_else(|error| panic!("{sampling:?}: {error}"));
+            let (mut sampler, mut step) = (Sampler::new(&sampling), StepSampling::new(&sampling));
+            let mut seen = if sampling.repeat_penalty == 1.0 { BTreeSet::new() } else { seen.clone() };
+            seen.iter().for_each(|token| sampler.observe(*token));
+            for draw in 0..3 {
+                let host = sampler.sample(&mut logits.clone()).unwrap_or(u32::MAX);
+                let found = device.choose(logits, &seen, &step);
+                assert_eq!(found, host, "row {row}, draw {draw}, {sampling:?}");
+                assert_ne!(host, u32::MAX, "row {row}, draw {draw}, {sampling:?}");
+                seen.extend((sampling.repeat_penalty != 1.0).then_some(host));
+                step.advance();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_narrowest_filters_take_the_most_probable_token() {
+    let device = Device::open();
+    let base = Sampling { temperature: 1.0, seed: 3, ..Sampling::default() };
+    let narrow = [
+        Sampling { temperature: f32::MIN_POSITIVE, ..base.clone() },
+        Sampling { top_p: LEAST_TOP_P, temperature: 100.0, ..base.clone() },
+        Sampling { top_p: 1e-12, temperature: 100.0, ..base.clone() },
+        Sampling { top_k: 1, temperature: 100.0, ..base.clone() },
+        Sampling { min_p: 1.0, ..base },
+    ];
+    let logits = &rows()[0];
+    let greedy = forge_runtime::sampler::greedy(logits).expect("finite logits");
+    for sampling in narrow {
+        assert_eq!(Sampler::new(&sampling).sample(&mut logits.clone()), Some(greedy), "{sampling:?}");
+        assert_eq!(device.choose(logits, &BTreeSet::new(), &StepSampling::new(&sampling)), greedy, "{sampling:?}");
+    }
+}

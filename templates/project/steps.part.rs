@@ -1,0 +1,16 @@
+/*%- for step in steps %*/
+/*%- if let Some(positions) = step.opens %*/
+        let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
+        if parts == 1 {
+/*%- endif %*/
+/*%- if step.otherwise %*/
+        } else {
+/*%- endif %*/
+/*%- if step.barrier %*/
+/*{ step.pad }*/pass.barrier();
+/*%- endif %*/
+/*{ step.pad }*//*{ step.call }*/
+/*%- if step.closes %*/
+        }
+/*%- endif %*/
+/*%- endfor %*/
