@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use forge_runtime::chat::{ChatTemplate, check_messages};
+use forge_runtime::chat::ChatTemplate;
+use forge_runtime::messages::check_messages;
 use serde_json::{Map, Value};
 
 /// What is not as expected in a folder; how many renderings were compared.

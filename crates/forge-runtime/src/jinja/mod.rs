@@ -1,0 +1,50 @@
+//! Jinja2 as transformers sets it up, on top of minijinja: `trim_blocks` and `lstrip_blocks`, loop controls, `{% generation %}`
+//! blocks, and Python's operators, methods, filters and way of writing values.
+//!
+//! What differs still is listed in `docs/chat-templates.md` of Forge.
+
+mod filters;
+mod format;
+mod json;
+mod methods;
+mod repr;
+mod source;
+mod strings;
+
+use std::fmt;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{AutoEscape, Environment, Error, Output, State, Value};
+
+/// Name of the template in an environment that [`parse`] made.
+pub const NAME: &str = "chat_template";
+
+/// An environment with `source` in it as [`NAME`].
+///
+/// # Errors
+/// A syntax error, with its line.
+pub fn parse(source: &str) -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_unknown_method_callback(methods::call);
+    environment.set_formatter(write);
+    filters::add(&mut environment);
+    environment.add_template_owned(NAME, source::translate(source))?;
+    Ok(environment)
+}
+
+/// Writes the value of an expression into the prompt.
+fn write(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    match state.auto_escape() {
+        AutoEscape::None => repr::write_text(&mut Writer(out), value).map_err(Error::from),
+        _ => minijinja::escape_formatter(out, state, value),
+    }
+}
+
+struct Writer<'a, 'b>(&'a mut Output<'b>);
+
+impl fmt::Write for Writer<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write_str(text)
+    }
+}
