@@ -52,9 +52,6 @@ pub fn load(path: &Path) -> Result<Checkpoint, FrontendError> {
     let mut graph = arch::build(&mut loaded, family)?;
     measure_vectors(&mut graph, &loaded.files);
     let assets = container.assets()?;
-    for name in &assets.other_templates {
-        loaded.note(format!("chat template {name:?}: the default one is used"));
-    }
     Ok(Checkpoint { graph, assets, kind, files: loaded.files, ignored: loaded.notes.into_inner() })
 }
 

@@ -36,9 +36,6 @@ const STACK_BYTES: usize = 2 << 30;
 /// Most bytes of a prompt; no context holds as much.
 const LONGEST_PROMPT: usize = 64 << 20;
 
-/// Longest template that is parsed; real ones have up to 30 KB.
-const LONGEST_SOURCE: usize = 1 << 20;
-
 /// A parsed chat template.
 pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
@@ -52,9 +49,6 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Template`].
     pub fn new(source: &str, tokens: &Map<String, Value>) -> Result<Self> {
-        if source.len() > LONGEST_SOURCE {
-            return Err(Error::Template(format!("is longer than {LONGEST_SOURCE} bytes")));
-        }
         let mut environment = jinja::parse(source).map_err(template_error)?;
         environment.set_fuel(Some(FUEL));
         environment.add_function("raise_exception", |message: String| -> Result<(), minijinja::Error> {

@@ -51,6 +51,9 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
     let options = render_options(args);
     let project = render(&plan, &checkpoint.graph, &checkpoint.assets, &options)?;
     let (report, quantization) = write(args, &target, &checkpoint, &plan, &project, &header, &kept)?;
+    for problem in checkpoint.assets.template_problems() {
+        warn(&problem);
+    }
     for (file, copy) in &report.edited {
         warn(&format!(
             "{}: was edited by hand and is replaced; your version is {}",

@@ -46,11 +46,11 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
     end_tokens::add_ids(&mut end_ids, generation.get("eos_token_id"));
     end_ids.extend(tokenizer.added().filter(|(text, _)| end_tokens::ends_turn(text)).map(|(_, id)| id));
 
-    let templates = templates(folder, &tokenizer_config)?;
+    let templates = Templates::from_folder(folder, &tokenizer_config)?;
     let number = |key: &str| generation.get(key).and_then(Value::as_f64).map(|number| number as f32);
     Ok(Assets {
         chat_template: templates.default,
-        other_templates: templates.others,
+        other_templates: templates.others.keys().cloned().collect(),
         generation: GenerationConfig {
             bos_token_id: bos.as_ref().map(|(_, id)| *id).or_else(|| id_of("bos_token_id")),
             bos_token: bos.map(|(text, _)| text).or_else(|| named("bos_token")),
@@ -64,6 +64,7 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
             repeat_penalty: number("repetition_penalty"),
             do_sample: generation.get("do_sample").and_then(Value::as_bool),
             special: SpecialTokens { unk_token: named("unk_token"), pad_token: named("pad_token") },
+            chat_templates: templates.others,
         },
         tokenizer_json: tokenizer.into_bytes(),
     })
@@ -88,23 +89,6 @@ fn affixes(
         ["LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer"].iter().any(|known| class.starts_with(known));
     let silent = tokenizer.json.get("post_processor").is_none_or(Value::is_null);
     if adds_bos && silent { Affixes { bos, ..existing } } else { existing }
-}
-
-fn templates(folder: &Path, config: &Map<String, Value>) -> Result<Templates, FrontendError> {
-    const FILE: &str = "chat_template.jinja";
-    if let Some(bytes) = read_file(folder, FILE)? {
-        let text = String::from_utf8(bytes).map_err(|_| FrontendError::Tokenizer {
-            file: FILE.to_owned(),
-            key: "the whole file".to_owned(),
-            reason: "expected UTF-8".to_owned(),
-        })?;
-        return Ok(Templates { default: Some(text), others: Vec::new() });
-    }
-    if let Some(value) = config.get("chat_template") {
-        return Ok(Templates::from_json(value));
-    }
-    let file = read_json(folder, "chat_template.json")?.unwrap_or_default();
-    Ok(file.get("chat_template").map(Templates::from_json).unwrap_or_default())
 }
 
 fn first_id(value: &Value) -> Option<u32> {

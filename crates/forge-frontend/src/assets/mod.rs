@@ -6,6 +6,9 @@ mod end_tokens;
 mod folder;
 mod generation;
 mod gguf;
+// The engine of generated projects, which parses every template here too.
+#[path = "../../../forge-runtime/src/jinja/mod.rs"]
+mod jinja;
 mod pre_tokenizers;
 mod processor;
 mod sentencepiece;
@@ -28,7 +31,8 @@ pub struct Assets {
     pub tokenizer_json: Vec<u8>,
     /// The default chat template (Jinja), where there is one.
     pub chat_template: Option<String>,
-    /// Names of further chat templates of the checkpoint, which are not used: `tool_use`, `rag`.
+    /// Names of further chat templates, `tool_use` and `rag` among them; they are in
+    /// [`GenerationConfig::chat_templates`].
     pub other_templates: Vec<String>,
     /// Sampling defaults and the tokens that end a generation.
     pub generation: GenerationConfig,
@@ -49,6 +53,11 @@ impl Assets {
     /// No config.json or no tokenizer, or a file that is not what its name says.
     pub fn from_folder(folder: &Path) -> Result<Self, FrontendError> {
         folder::from_folder(folder, &text_config(folder)?.values)
+    }
+
+    /// One line for each chat template that generated projects cannot use.
+    pub fn template_problems(&self) -> Vec<String> {
+        chat_template::problems(self.chat_template.as_deref(), &self.generation.chat_templates)
     }
 }
 

@@ -16,6 +16,9 @@ use std::fmt;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, Output, State, Value};
 
+/// Longest template that is parsed, in bytes; real ones have up to 30 KB.
+const LONGEST_SOURCE: usize = 1 << 20;
+
 /// Name of the template in an environment that [`parse`] made.
 pub const NAME: &str = "chat_template";
 
@@ -24,6 +27,9 @@ pub const NAME: &str = "chat_template";
 /// # Errors
 /// A syntax error, with its line.
 pub fn parse(source: &str) -> Result<Environment<'static>, Error> {
+    if source.len() > LONGEST_SOURCE {
+        return Err(methods::refusal(format!("is longer than {LONGEST_SOURCE} bytes")));
+    }
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_unknown_method_callback(methods::call);
