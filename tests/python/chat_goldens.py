@@ -151,7 +151,12 @@ def render(tokenizer, name, template, conversation):
         return tokenizer.apply_chat_template(fields.pop("messages"), chat_template=template, tokenize=False, **fields)
     except jinja2.exceptions.UndefinedError:
         raise
-    except (jinja2.exceptions.TemplateError, ValueError):
+    except ValueError as error:
+        # A template that goes through all fields of a message names none.
+        if "not an accepted field" in str(error):
+            raise TypeError from error
+        return None
+    except jinja2.exceptions.TemplateError:
         return None
 
 

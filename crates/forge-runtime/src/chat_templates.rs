@@ -192,20 +192,20 @@ fn probe(template: &ChatTemplate, role: &str) -> Contents {
             _ => vec![vec![message.clone(), user.clone()], vec![user.clone(), message]],
         }
     };
-    // Python's and JSON's way of writing a list show a template that knows no parts.
-    let quoted = [format!("'{PROBE}'"), format!("\"{PROBE}\"")];
-    let shows = |content: Value| {
-        let mut rendered =
-            chats(content).into_iter().filter_map(|chat| template.render(&chat, false, &Map::new()).ok());
-        rendered.find(|text| text.contains(PROBE))
+    let render = |content: Value| {
+        let render = |chat: Vec<Value>| template.render(&chat, false, &Map::new()).ok();
+        chats(content).into_iter().filter_map(render).collect::<Vec<_>>()
     };
-    let string = shows(PROBE.into());
-    let parts = shows(json!([{ "type": "text", "text": PROBE }]));
-    let written = |text: &String| quoted.iter().map(|quoted| text.matches(quoted.as_str()).count()).sum::<usize>();
-    let parts = parts.filter(|parts| written(parts) <= string.as_ref().map_or(0, written));
-    match (string, parts) {
-        (Some(_), Some(_)) => Contents::Both,
-        (None, Some(_)) => Contents::Parts,
+    // A template that knows no parts writes them as Python or JSON does, the names of their fields too.
+    let names = |text: &String| text.matches("type").count() + text.matches("text").count();
+    let strings = render(PROBE.into());
+    let most = strings.iter().map(names).max().unwrap_or(0);
+    let mut parts = render(json!([{ "type": "text", "text": PROBE }]));
+    parts.retain(|text| text.contains(PROBE));
+    let parts = !parts.is_empty() && parts.iter().all(|text| names(text) <= most);
+    match (strings.iter().any(|text| text.contains(PROBE)), parts) {
+        (true, true) => Contents::Both,
+        (false, true) => Contents::Parts,
         _ => Contents::Strings,
     }
 }

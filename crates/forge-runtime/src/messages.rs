@@ -77,10 +77,12 @@ fn decode_arguments(call: Option<&mut Value>) {
 
 /// `reasoning_content` from its other names, and `thinking`, which some templates read, from it.
 fn alias_thoughts(message: &mut Map<String, Value>) {
-    if let Some(thoughts) = THOUGHTS.iter().find_map(|name| message.get(*name)).cloned() {
-        message.entry("thinking").or_insert_with(|| thoughts.clone());
-        message.insert("reasoning_content".into(), thoughts);
-    }
+    let Some(thoughts) = THOUGHTS.iter().find_map(|name| message.get(*name)).cloned() else { return };
+    // In the order that transformers leaves them in.
+    let mut all = Map::from_iter([("thinking".to_owned(), thoughts.clone())]);
+    all.append(message);
+    all.insert("reasoning_content".into(), thoughts);
+    *message = all;
 }
 
 /// The content of a message whose template wants strings: the texts of its parts, a line each.

@@ -25,9 +25,9 @@ fn compare(folder: &Path) -> (Vec<String>, usize) {
             match (expected.as_str(), found) {
                 (Some(expected), Ok(found)) if found == expected => {}
                 (None, Err(_)) => {}
-                (expected, found) => wrong.push(format!(
-                    "{name}, {conversation}:\n  expected {expected:?}\n  found    {found:?}"
-                )),
+                (expected, found) => {
+                    wrong.push(format!("{name}, {conversation}:\n  expected {expected:?}\n  found    {found:?}"))
+                }
             }
         }
     }

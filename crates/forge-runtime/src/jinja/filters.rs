@@ -280,8 +280,30 @@ fn reverse(value: &Value) -> Result<Value, Error> {
     }
 }
 
-fn sort(state: &mut State, value: Value, args: Args) -> Result<Value, Error> {
-    named(state, Value::from_function(filters::sort), value, args, &["reverse", "case_sensitive", "attribute"])
+fn sort(value: &Value, args: Args) -> Result<Value, Error> {
+    let args = args.into_values();
+    let mut args = Arguments::new(&args)?;
+    let (reverse, case_sensitive) = (args.truth("reverse", false)?, args.truth("case_sensitive", false)?);
+    let attribute = args.next("attribute")?.filter(|attribute| !attribute.is_none());
+    args.end()?;
+    let paths = attribute.map(|attribute| attribute.to_string()).unwrap_or_default();
+    let part = |item: &Value, path: &str| {
+        let step = |value: Value, key: &str| {
+            let key = key.parse::<i64>().map_or_else(|_| Value::from(key), Value::from);
+            value.get_item(&key)
+        };
+        let found = path.split('.').filter(|key| !key.is_empty()).try_fold(item.clone(), step)?;
+        let lower = |text: &str| Value::from(text.to_lowercase());
+        Ok(if case_sensitive { found } else { found.as_str().map(lower).unwrap_or(found) })
+    };
+    let mut keyed = Vec::new();
+    for item in value.try_iter()? {
+        let key = paths.split(',').map(|path| part(&item, path)).collect::<Result<Vec<Value>, Error>>()?;
+        keyed.push((key, item));
+    }
+    // What is equal keeps its order, in reverse too.
+    keyed.sort_by(|(a, _), (b, _)| if reverse { b.cmp(a) } else { a.cmp(b) });
+    Ok(keyed.into_iter().map(|(_, item)| item).collect())
 }
 
 fn dictsort(state: &mut State, value: Value, args: Args) -> Result<Value, Error> {

@@ -93,7 +93,8 @@ impl Fields<'_> {
                 path = &inner[end..];
             }
         }
-        if value.is_undefined() { Err(refusal(format!("no value for the field {name:?}"))) } else { Ok(value) }
+        let missing = value.is_undefined() && end < name.len();
+        if missing { Err(refusal(format!("no value for the field {name:?}"))) } else { Ok(value) }
     }
 }
 

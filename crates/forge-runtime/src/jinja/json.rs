@@ -29,7 +29,7 @@ pub(super) fn to_json(value: &Value, args: &[Value]) -> Result<Value, Error> {
     };
     let mut writer = Writer { out: String::new(), indent, item, key, ensure_ascii, sort_keys };
     writer.value(value, 0)?;
-    Ok(Value::from_safe_string(writer.out))
+    Ok(Value::from(writer.out))
 }
 
 /// What a level is indented by: a text, or a number of blanks, where a negative one counts as none.

@@ -35,6 +35,11 @@ pub(super) fn write_text<W: Write>(out: &mut W, value: &Value) -> fmt::Result {
 fn write_repr<W: Write>(out: &mut W, value: &Value) -> fmt::Result {
     match value.kind() {
         ValueKind::Undefined => out.write_str("Undefined"),
+        ValueKind::String if value.is_safe() => {
+            out.write_str("Markup(")?;
+            write_quoted(out, value.as_str().unwrap_or_default())?;
+            out.write_str(")")
+        }
         ValueKind::String => write_quoted(out, value.as_str().unwrap_or_default()),
         ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
             Ok(number) => out.write_str(&float(number)),

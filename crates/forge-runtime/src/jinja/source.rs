@@ -90,8 +90,9 @@ impl Translator {
             "generation" if rest.is_empty() => simple("with"),
             "endgeneration" if rest.is_empty() => simple("endwith"),
             "print" => {
-                let expression = join(&rest);
-                format!("{{%{left}{space}if true %}}{{{{ ({expression}) }}}}{{% endif{trailing}{right}%}}")
+                let values = rest.split(|node| node.is(",")).map(|value| format!("{{{{ ({}) }}}}", join(value)));
+                let values: String = values.collect();
+                format!("{{%{left}{space}if true %}}{values}{{% endif{trailing}{right}%}}")
             }
             _ => {
                 match word {
