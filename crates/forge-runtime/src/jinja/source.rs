@@ -1,7 +1,8 @@
 //! Brings a template's source from Jinja2's syntax, with transformers' extensions, to what minijinja parses in the same way.
 //!
 //! Line ends become LF (Jinja2's `newline_sequence`). `%` and `*` become calls, because they work on
-//! strings too; so does a slice with a step. String literals are decoded by Python's rules. `{% generation %}`, `{% print %}` and `{% raw %}` become
+//! strings too; so does a slice, which the
+//! engine leaves an iterator. String literals are decoded by Python's rules. `{% generation %}`, `{% print %}` and `{% raw %}` become
 //! statements that there are. Line breaks inside tags stay, so that errors name the right line. What does not lex is left to
 //! minijinja to complain about.
 
@@ -14,7 +15,7 @@ pub(super) const PRODUCT: &str = "__product";
 /// A variable that there is not.
 const UNSET: &str = "__unset";
 
-/// Function that stands for a slice with a step.
+/// Function that stands for a slice.
 pub(super) const SLICE: &str = "__slice";
 
 /// The source as minijinja reads it.
@@ -434,22 +435,19 @@ fn group(tokens: &[Token], at: &mut usize, depth: usize) -> Option<Vec<Node>> {
     Some(list)
 }
 
-/// `operand[inner]`; a slice with a step, but for a plain reversal, becomes a call.
+/// `operand[inner]`; a slice becomes a call.
 fn subscript(operand: &mut Node, open: &Token, inner: &[Node], closing: &Token) {
     let parts: Vec<&[Node]> = inner.split(|node| node.is(":")).collect();
-    match parts.as_slice() {
-        [start, stop, step] if !step.is_empty() && operand.text.len() <= LONGEST_SLICED => {
-            let part = |nodes: &[Node]| if nodes.is_empty() { " none".to_owned() } else { join(nodes) };
-            let (start, stop, step) = (part(start), part(stop), part(step));
-            operand.text = format!("{SLICE}({},{start},{stop},{step})", operand.text);
-        }
-        _ => {
-            let inside = join(inner);
-            let tuple = inner.iter().any(|node| node.is(","));
-            let inside = if tuple { format!("({inside})") } else { inside };
-            operand.text += &format!("{}[{inside}{}]", open.space, closing.space);
-        }
+    let part = |nodes: &[Node]| if nodes.is_empty() { " none".to_owned() } else { join(nodes) };
+    if let (2 | 3, true) = (parts.len(), operand.text.len() <= LONGEST_SLICED) {
+        let bounds: Vec<String> = parts.into_iter().map(part).collect();
+        operand.text = format!("{SLICE}({},{})", operand.text, bounds.join(","));
+        return;
     }
+    let inside = join(inner);
+    let tuple = inner.iter().any(|node| node.is(","));
+    let inside = if tuple { format!("({inside})") } else { inside };
+    operand.text += &format!("{}[{inside}{}]", open.space, closing.space);
 }
 
 /// Whether a part ends a product: everything that binds less than `*`, `/`, `//` and `%`.

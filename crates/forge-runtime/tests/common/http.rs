@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use forge_runtime::assets::Text;
 use forge_runtime::server::{Limits, bind, run_until};
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -20,6 +21,10 @@ pub struct Server {
 
 impl Server {
     pub fn start(model: HashModel, limits: Limits) -> Self {
+        Self::with_text(model, limits, text("demo"))
+    }
+
+    pub fn with_text(model: HashModel, limits: Limits, text: Arc<Text>) -> Self {
         let listener = bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = listener.local_addr().expect("an address");
         let stops = Arc::new(Semaphore::new(0));
@@ -33,7 +38,7 @@ impl Server {
                     }
                 }
             };
-            run_until(listener, model, text("demo"), limits, |_| {}, stop).expect("serves");
+            run_until(listener, model, text, limits, |_| {}, stop).expect("serves");
         });
         Self { address, stops, thread: Some(thread) }
     }
