@@ -1,10 +1,9 @@
 //! Brings a template's source from Jinja2's syntax, with transformers' extensions, to what minijinja parses in the same way.
 //!
-//! Line ends become LF (Jinja2's `newline_sequence`). `%` and `*` become calls, because they work on
-//! strings too; so does a slice, which the
-//! engine leaves an iterator. String literals are decoded by Python's rules. `{% generation %}`, `{% print %}` and `{% raw %}` become
-//! statements that there are. Line breaks inside tags stay, so that errors name the right line. What does not lex is left to
-//! minijinja to complain about.
+//! Line ends become LF (Jinja2's `newline_sequence`). `%` and `*` become calls, because they work on strings too; so does a
+//! slice, which the engine leaves an iterator. String literals are decoded by Python's rules. `{% generation %}`, `{% print %}`
+//! and `{% raw %}` become statements that there are. Line breaks inside tags stay, so that errors name the right line. What
+//! does not lex is left to minijinja to complain about.
 
 /// Function that stands for the operator `%`.
 pub(super) const REMAINDER: &str = "__remainder";
