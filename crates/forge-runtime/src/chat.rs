@@ -29,10 +29,6 @@ const MOST_MEMORY: usize = 512 << 20;
 /// How often a rendering that takes long is looked at.
 const GLANCE: Duration = Duration::from_millis(20);
 
-/// Stack for rendering, of which only what is used takes memory. Values that nest as deep as [`FUEL`] lets them are written,
-/// compared and dropped by recursion.
-const STACK_BYTES: usize = 2 << 30;
-
 /// Most bytes of a prompt; no context holds as much.
 const LONGEST_PROMPT: usize = 64 << 20;
 
@@ -105,7 +101,7 @@ impl ChatTemplate {
             // Where it took too long, nobody waits for it.
             let _ = sender.send(rendered);
         };
-        let spawned = thread::Builder::new().name("chat template".into()).stack_size(STACK_BYTES).spawn(work);
+        let spawned = thread::Builder::new().name("chat template".into()).stack_size(jinja::STACK_BYTES).spawn(work);
         spawned.map_err(|error| Error::Template(format!("no thread to render it on: {error}")))?;
         let start = Instant::now();
         loop {

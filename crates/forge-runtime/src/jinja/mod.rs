@@ -3,15 +3,20 @@
 //!
 //! What differs still is listed in `docs/chat-templates.md` of Forge.
 
+mod expression;
 mod filters;
 mod format;
 mod json;
+mod lexer;
+mod literals;
 mod methods;
+mod operators;
 mod repr;
 mod source;
 mod strings;
 
 use std::fmt;
+use std::thread::{self, JoinHandle};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, Output, State, Value};
@@ -22,6 +27,10 @@ const LONGEST_SOURCE: usize = 1 << 20;
 /// Name of the template in an environment that [`parse`] made.
 pub const NAME: &str = "chat_template";
 
+/// Stack for parsing and rendering, of which only what is used takes memory: what nests, and every operator of a chain, takes
+/// some by recursion.
+pub const STACK_BYTES: usize = 2 << 30;
+
 /// An environment with `source` in it as [`NAME`].
 ///
 /// # Errors
@@ -30,12 +39,25 @@ pub fn parse(source: &str) -> Result<Environment<'static>, Error> {
     if source.len() > LONGEST_SOURCE {
         return Err(methods::refusal(format!("is longer than {LONGEST_SOURCE} bytes")));
     }
+    let source = source.to_owned();
+    let thread = thread::Builder::new().name("chat template".into()).stack_size(STACK_BYTES);
+    let parsed = thread.spawn(move || environment(&source)).map(JoinHandle::join);
+    match parsed {
+        Ok(Ok(parsed)) => parsed,
+        Ok(Err(_)) => Err(methods::refusal("could not be parsed")),
+        Err(error) => Err(methods::refusal(format!("no thread to parse it on: {error}"))),
+    }
+}
+
+fn environment(source: &str) -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_unknown_method_callback(methods::call);
     environment.set_formatter(write);
     filters::add(&mut environment);
-    environment.add_template_owned(NAME, source::translate(source))?;
+    let source = source::translate(source);
+    let source = source.ok_or_else(|| methods::refusal("syntax error: has a tag that is too long, or does not end"))?;
+    environment.add_template_owned(NAME, source)?;
     Ok(environment)
 }
 
