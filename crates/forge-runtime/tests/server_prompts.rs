@@ -46,10 +46,10 @@ fn fields_are_variables() {
     let server = server(SHOWS, GENERATION);
     let user = json!({ "role": "user", "content": "hi" });
     let opened = " and here the answer begins";
-    let tools = json!([{ "a": "b" }]);
+    let tools = json!([{ "type": "function", "function": { "name": "b" } }]);
     for (fields, prompt) in [
         (json!({}), String::new()),
-        (json!({ "tools": tools }), r#"with the tools [{"a":"b"}]"#.into()),
+        (json!({ "tools": tools }), r#"with the tools [{"type":"function","function":{"name":"b"}}]"#.into()),
         (json!({ "tools": tools, "tool_choice": "none" }), String::new()),
         (json!({ "tools": [] }), String::new()),
         (json!({ "documents": [{ "text": "x" }] }), "and all of the documents 1".into()),
@@ -107,9 +107,17 @@ fn tools_choose_their_template() {
     let server = server("the default", generation);
     let messages = json!([{ "role": "user", "content": "hi" }]);
     check(&server, &json!({ "messages": messages }), "the default");
-    check(&server, &json!({ "messages": messages, "tools": [{}] }), "a template for tools");
+    check(
+        &server,
+        &json!({ "messages": messages, "tools": [{ "function": { "name": "f" } }] }),
+        "a template for tools",
+    );
     check(&server, &json!({ "messages": messages, "documents": [{}] }), "one for documents, that is");
-    check(&server, &json!({ "messages": messages, "tools": [{}], "chat_template": "default" }), "the default");
+    check(
+        &server,
+        &json!({ "messages": messages, "tools": [{ "function": { "name": "f" } }], "chat_template": "default" }),
+        "the default",
+    );
 }
 
 #[test]
