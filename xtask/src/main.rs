@@ -8,6 +8,7 @@ mod counters;
 mod cross_check;
 mod demo;
 mod forge;
+mod gpu;
 mod library;
 mod mutate;
 mod pypi;
@@ -57,6 +58,8 @@ enum Task {
         #[command(subcommand)]
         bench: Option<bench::Bench>,
     },
+    /// Pack what a machine with an NVIDIA GPU, and without Rust, needs to check and time emitted projects
+    Gpu(gpu::Options),
     /// Compare trained models with transformers (downloads them and PyTorch; takes minutes)
     RealModels(real_models::Options),
     /// Check the house rules
@@ -84,6 +87,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Counters => counters::main()?,
         Task::Mutate(options) => return mutate::main(&options),
         Task::Bench { bench } => bench::main(bench)?,
+        Task::Gpu(options) => gpu::main(&options)?,
         Task::RealModels(options) => return real_models::main(&options),
         Task::Tidy => tidy::main()?,
     }
