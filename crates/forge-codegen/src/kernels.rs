@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use askama::Template;
 use forge_frontend::graph::RopePairing;
 use forge_plan::call::Position;
-use forge_plan::families::{Epilogue, Family, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend};
+use forge_plan::families::{self, Epilogue, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend};
 use forge_plan::{Kernel, Plan};
 use forge_spec::{Activation, Format};
 
@@ -221,7 +221,7 @@ impl<'a> KernelsFile<'a> {
             command,
             variants: false,
             rope_tables: rope_tables(plan),
-            families: families(plan, &formats),
+            families: used_sources(plan, &formats),
             formats,
             kernels: plan.kernels.iter().map(|kernel| kernel_view(kernel, plan)).collect(),
         }
@@ -298,7 +298,7 @@ const FAMILIES: [&str; 13] = [
 ];
 
 /// Sources in use, in an order in which each finds what it needs.
-fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
+fn used_sources(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
     let mut list: Vec<&'static str> = Vec::new();
     let mut add = |text: &'static str| {
         if !list.contains(&text) {
@@ -325,18 +325,17 @@ fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
 fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
     let params = kernel.bindings.iter();
     let params = params.map(|b| ParamView { declaration: declaration(b), shape: comment(b, kernel) }).collect();
-    let (positions, body) = match (kernel.family.call(), &kernel.family) {
-        (Some(call), _) => (calls::positions(&call), Body::Call(calls::statement(&call))),
-        (None, Family::RopeAppend(rope)) => {
+    let (positions, body) = match kernel.family.body() {
+        families::Body::Call(call) => (calls::positions(&call), Body::Call(calls::statement(&call))),
+        families::Body::RopeAppend(rope) => {
             (vec![Position::Group2, Position::Simdgroup, Position::Lane], Body::Rope(rope_view(rope, plan)))
         }
-        (None, Family::Gemv(gemv)) => {
+        families::Body::Gemv(gemv) => {
             (vec![Position::Group, Position::Simdgroup, Position::Lane], Body::Gemv(gemv_view(gemv)))
         }
-        (None, Family::Gemm(gemm)) => {
+        families::Body::Gemm(gemm) => {
             (vec![Position::Group2, Position::Thread, Position::Simdgroup], Body::Gemm(gemm_view(gemm)))
         }
-        (None, other) => panic!("{other:?} is neither a call nor has a template"),
     };
     KernelView {
         name: &kernel.name,

@@ -3,7 +3,7 @@
 use forge_spec::{Dim, Matrix, Operation, Role};
 
 use super::projection::{describe_all, matrix_bindings, operation, params, result_bindings};
-use super::{Epilogue, KernelFamily, Launch, ONE};
+use super::{Body, Epilogue, KernelFamily, Launch, ONE};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::linear::Linear;
 
@@ -66,6 +66,10 @@ impl KernelFamily for Gemm {
     fn title(&self) -> String {
         let matrices = describe_all(&self.matrices);
         format!("{matrices}, a tile of {GEMM_TOKENS} tokens and {GEMM_ROWS} rows per threadgroup")
+    }
+
+    fn body(&self) -> Body<'_> {
+        Body::Gemm(self)
     }
 
     fn sources(&self) -> &'static [&'static str] {

@@ -3,7 +3,7 @@
 use forge_spec::{Dim, Format, Matrix, Operation, Role};
 
 use super::projection::{describe_all, matrix_bindings, operation, params, result_bindings};
-use super::{Epilogue, KernelFamily, Launch, NormScale, ONE, Rows};
+use super::{Body, Epilogue, KernelFamily, Launch, NormScale, ONE, Rows};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::geometry::{Geometry, SIGNED_SUMS_ROWS, Shape};
 use crate::linear::Linear;
@@ -103,6 +103,10 @@ impl KernelFamily for Gemv {
         let (rows, simdgroups) = (g.rows_per_simdgroup, g.simdgroups);
         let matrices = describe_all(&self.matrices);
         format!("{matrices}{tokens}: {rows} rows per simdgroup, {simdgroups} simdgroups per threadgroup{split}")
+    }
+
+    fn body(&self) -> Body<'_> {
+        Body::Gemv(self)
     }
 
     fn sources(&self) -> &'static [&'static str] {
