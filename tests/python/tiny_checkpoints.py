@@ -74,6 +74,8 @@ CASES = {
     "exaone4": ("Exaone4", {**NARROW, "num_hidden_layers": 4, "sliding_window": 8}),
     "exaone4-full": ("Exaone4", {**NARROW, "sliding_window": None, "layer_types": ["full_attention"] * 2, "rope_parameters": {"rope_type": "llama3", "rope_theta": 1000000.0, "factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}}),
     "arcee": ("Arcee", {**NARROW, "mlp_bias": True, "rope_parameters": YARN}),
+    "ministral": ("Ministral", {**NARROW, "head_dim": 16, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"], "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}),
+    "ministral3": ("Ministral3", {**NARROW, "head_dim": 16, "rope_parameters": {**YARN, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}}),
     "granite": ("Granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.2, "residual_multiplier": 0.22, "logits_scaling": 8.0}),
 }
 # Changes of a case's configuration, each of which must change its logits: what they turn off is what the case is for.
@@ -91,6 +93,8 @@ ABLATIONS = {
     "ernie4-5": ["biases", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
     "exaone4": [{"sliding_window": 16}, {"layer_types": ["sliding_attention"] * 4}, {"layer_types": ["full_attention"] * 4}],
     "exaone4-full": [{"rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}}],
+    "ministral": [{"sliding_window": 16}, {"layer_types": ["sliding_attention"] * 2}],
+    "ministral3": [{"rope_parameters": YARN | {"llama_4_scaling_beta": 0.1}}],
     "arcee": ["biases", {"hidden_act": "silu"}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
 }
 # Least difference of logits that counts as one; the tests' bound is 2e-3.
@@ -98,7 +102,7 @@ ABLATED = 0.05
 # Contexts that projects are built for, where the default would not do.
 CONTEXTS = {"phi3-longrope-long": 128}
 # What GGUFs have no key for: these windows, and a query_pre_attn_scalar other than the head's width.
-NOT_IN_GGUF = {"starcoder2-window", "mistral-window", "qwen2-window", "qwen2-window-long", "gemma2"}
+NOT_IN_GGUF = {"starcoder2-window", "ministral", "mistral-window", "qwen2-window", "qwen2-window-long", "gemma2"}
 # Longer than the cache of a windowed layer (the window and a prefill tile of 256), twice, so that it wraps in the middle of
 # a tile; and longer than one part of decode attention.
 LONG = {"qwen2-window-long": 560}
@@ -193,7 +197,8 @@ def write_gguf(sources, folder, out):
     TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
     hparams = ModelBase.load_hparams(folder, False)
     model_class = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
-    model_class.set_vocab = TextModel._set_vocab_gpt2
+    # That of Mistral 3 hands on to a class of its own.
+    getattr(model_class, "Ministral3Model", model_class).set_vocab = TextModel._set_vocab_gpt2
     with torch.inference_mode():
         model_class(folder, gguf.LlamaFileType.MOSTLY_BF16, out).write()
 

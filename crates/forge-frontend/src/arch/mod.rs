@@ -12,6 +12,7 @@ mod glm4;
 mod granite;
 mod layers;
 mod llama;
+mod ministral;
 mod olmo2;
 mod phi;
 mod phi3;
@@ -53,6 +54,8 @@ const FAMILIES: &[Family] = &[
     glm4::FAMILY,
     granite::FAMILY,
     llama::FAMILY,
+    ministral::MINISTRAL,
+    ministral::MINISTRAL3,
     olmo2::FAMILY,
     phi::FAMILY,
     phi3::FAMILY,

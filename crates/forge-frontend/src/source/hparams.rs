@@ -64,7 +64,13 @@ impl Hparams {
     pub fn fill_in(&mut self, defaults: &str) {
         let defaults: Map<String, Value> =
             serde_json::from_str(defaults).expect("a family's defaults are a JSON object");
+        let older =
+            ["rope_scaling", "rope_theta"].iter().any(|old| self.values.get(*old).is_some_and(|v| !v.is_null()));
         for (key, value) in defaults {
+            // The older dialect's keys say what the object does.
+            if key == "rope_parameters" && older {
+                continue;
+            }
             self.values.entry(key).or_insert(value);
         }
     }
