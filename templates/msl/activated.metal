@@ -1,12 +1,5 @@
 // Epilogues of feed-forwards without a gate.
 
-struct ReluSquared {
-    static inline float apply(float x) {
-        const float positive = max(x, 0.0f);
-        return positive * positive;
-    }
-};
-
 // y = activation(acc).
 template <uint NR, typename A>
 inline void store_activated_rows(device float* y, thread const float* acc, uint first, uint end, uint lane) {

@@ -41,6 +41,7 @@ LONGROPE = {
     "original_max_position_embeddings": 64,
 }
 GEMMA4 = {"head_dim": 16, "global_head_dim": 32, "sliding_window": 8, "vocab_size": 86, "vocab_size_per_layer_input": 86, "hidden_size_per_layer_input": 8}
+NARROW = {"intermediate_size": 24}
 CASES = {
     "llama-biases-linear": ("Llama", {"attention_bias": True, "mlp_bias": True, "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}}),
     "llama-yarn": ("Llama", {"rope_parameters": YARN}),
@@ -60,12 +61,48 @@ CASES = {
     "smollm3": ("SmolLM3", {"num_hidden_layers": 4}),
     "olmo2": ("Olmo2", {}),
     "olmo3": ("Olmo3", {"num_hidden_layers": 4, "sliding_window": 8, "rope_parameters": YARN}),
+    "starcoder2": ("Starcoder2", {**NARROW}),
+    "starcoder2-window": ("Starcoder2", {**NARROW, "sliding_window": 8, "use_bias": False, "tie_word_embeddings": False}),
+    "cohere": ("Cohere", {**NARROW, "logit_scale": 0.25, "attention_bias": True}),
+    "cohere2": ("Cohere2", {**NARROW, "rotary_pct": 1.0, "logit_scale": 0.25, "num_hidden_layers": 4, "sliding_window": 8}),
+    "phi": ("Phi", {"intermediate_size": 128, "partial_rotary_factor": 0.75, "num_key_value_heads": 4}),
+    "stablelm": ("StableLm", {**NARROW, "use_qkv_bias": True}),
+    "stablelm-parallel": ("StableLm", {**NARROW, "use_parallel_residual": True, "partial_rotary_factor": 0.5}),
+    "seed-oss": ("SeedOss", {**NARROW, "head_dim": 16, "attention_out_bias": True}),
+    "glm4": ("Glm4", {**NARROW, "head_dim": 8}),
+    "ernie4-5": ("Ernie4_5", {**NARROW, "head_dim": 8, "use_bias": True}),
+    "exaone4": ("Exaone4", {**NARROW, "num_hidden_layers": 4, "sliding_window": 8}),
+    "exaone4-full": ("Exaone4", {**NARROW, "sliding_window": None, "layer_types": ["full_attention"] * 2, "rope_parameters": {"rope_type": "llama3", "rope_theta": 1000000.0, "factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}}),
+    "arcee": ("Arcee", {**NARROW, "mlp_bias": True, "rope_parameters": YARN}),
+    "ministral": ("Ministral", {**NARROW, "head_dim": 16, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"], "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}),
+    "ministral3": ("Ministral3", {**NARROW, "head_dim": 16, "rope_parameters": {**YARN, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}}),
     "granite": ("Granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.2, "residual_multiplier": 0.22, "logits_scaling": 8.0}),
 }
+# Changes of a case's configuration, each of which must change its logits: what they turn off is what the case is for.
+# `biases` and `means` are turned off in the model: every bias, and the mean that a LayerNorm subtracts.
+ABLATIONS = {
+    "starcoder2": ["biases", "means", {"hidden_act": "silu"}],
+    "starcoder2-window": ["means", {"sliding_window": None}],
+    "cohere": ["biases", "means", {"logit_scale": 1.0}, {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
+    "cohere2": ["means", {"logit_scale": 1.0}, {"sliding_window": 16}, {"layer_types": ["sliding_attention"] * 4}, {"layer_types": ["full_attention"] * 4}],
+    "phi": ["biases", "means", {"partial_rotary_factor": 1.0}, {"hidden_act": "relu2"}],
+    "stablelm": ["biases", "means", {"partial_rotary_factor": 0.5}],
+    "stablelm-parallel": ["means", {"partial_rotary_factor": 0.25}, {"use_parallel_residual": False}],
+    "seed-oss": ["biases", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
+    "glm4": ["biases", {"partial_rotary_factor": 1.0}],
+    "ernie4-5": ["biases", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
+    "exaone4": [{"sliding_window": 16}, {"layer_types": ["sliding_attention"] * 4}, {"layer_types": ["full_attention"] * 4}],
+    "exaone4-full": [{"rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}}],
+    "ministral": [{"sliding_window": 16}, {"layer_types": ["sliding_attention"] * 2}],
+    "ministral3": [{"rope_parameters": YARN | {"llama_4_scaling_beta": 0.1}}],
+    "arcee": ["biases", {"hidden_act": "silu"}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
+}
+# Least difference of logits that counts as one; the tests' bound is 2e-3.
+ABLATED = 0.05
 # Contexts that projects are built for, where the default would not do.
 CONTEXTS = {"phi3-longrope-long": 128}
 # What GGUFs have no key for: these windows, and a query_pre_attn_scalar other than the head's width.
-NOT_IN_GGUF = {"mistral-window", "qwen2-window", "qwen2-window-long", "gemma2"}
+NOT_IN_GGUF = {"starcoder2-window", "ministral", "mistral-window", "qwen2-window", "qwen2-window-long", "gemma2"}
 # Longer than the cache of a windowed layer (the window and a prefill tile of 256), twice, so that it wraps in the middle of
 # a tile; and longer than one part of decode attention.
 LONG = {"qwen2-window-long": 560}
@@ -81,12 +118,45 @@ def tokenizer_json():
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None, "pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level, "model": model}
 
 
-def write_hf(case, folder):
+def make_model(case, changes):
     family, settings = CASES[case]
-    config = getattr(transformers, f"{family}Config")(**{**COMMON, **settings})
-    torch.manual_seed(sum(map(ord, case)))
+    config = getattr(transformers, f"{family}Config")(**{**COMMON, **settings, **changes})
     config._attn_implementation = "eager"
-    model = getattr(transformers, f"{family.removesuffix('Text')}ForCausalLM")(config).eval()
+    return getattr(transformers, f"{family.removesuffix('Text')}ForCausalLM")(config).eval()
+
+
+def without_means(module):
+    """A LayerNorm's forward that leaves the mean in."""
+    eps = getattr(module, "eps", None) or module.variance_epsilon
+    bias = getattr(module, "bias", None)
+    return lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * module.weight + (0.0 if bias is None else bias)
+
+
+def check_ablations(case, weights, ids, logits):
+    for ablation in ABLATIONS.get(case, []):
+        model = make_model(case, ablation if isinstance(ablation, dict) else {})
+        # Changed configurations may have norms that the case lacks; they keep their ones.
+        model.load_state_dict(weights, strict=False)
+        turned_off = 0
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if ablation == "biases" and name.endswith("bias"):
+                    weight.zero_()
+                    turned_off += 1
+            for module in model.modules():
+                if ablation == "means" and "LayerNorm" in type(module).__name__:
+                    module.forward = without_means(module)
+                    turned_off += 1
+            difference = (model(ids).logits[0] - logits).abs().max().item()
+        print(f"{case} without {ablation}: {difference:.2f}")
+        if difference < ABLATED or isinstance(ablation, str) and turned_off == 0:
+            sys.exit(f"{case}: {ablation} makes no difference")
+
+
+def write_hf(case, folder):
+    torch.manual_seed(sum(map(ord, case)))
+    model = make_model(case, {})
+    config = model.config
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn_like(weight)
@@ -104,6 +174,7 @@ def write_hf(case, folder):
                 scalar.copy_((torch.rand_like(scalar) + 0.5).to(torch.bfloat16).to(torch.float32))
         ids = torch.randint(3, config.vocab_size, (1, LONG.get(case, TOKENS)), dtype=torch.int64)
         logits = model(ids).logits[0]
+    check_ablations(case, model.state_dict(), ids, logits)
     folder.mkdir(parents=True)
     model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
@@ -126,7 +197,8 @@ def write_gguf(sources, folder, out):
     TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
     hparams = ModelBase.load_hparams(folder, False)
     model_class = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
-    model_class.set_vocab = TextModel._set_vocab_gpt2
+    # That of Mistral 3 hands on to a class of its own.
+    getattr(model_class, "Ministral3Model", model_class).set_vocab = TextModel._set_vocab_gpt2
     with torch.inference_mode():
         model_class(folder, gguf.LlamaFileType.MOSTLY_BF16, out).write()
 

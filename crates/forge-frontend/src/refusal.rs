@@ -92,6 +92,8 @@ refusals! {
     LayerCount,
     /// An activation that is not built.
     Activation,
+    /// Norms of each head of q and k that subtract a mean.
+    HeadLayerNorms,
     /// Kinds of layers, not one for each.
     LayerKinds,
     /// A kind of layer that is not built.

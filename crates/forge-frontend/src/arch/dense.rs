@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::builder::{BlockBuilder, GraphBuilder};
 use crate::config::ModelConfig;
 use crate::graph::{Activation, Attention, Block, Rope, StateSpec, ValueId};
-use crate::source::{Dialect, Hparams, Key, Loaded, integer, key};
+use crate::source::{Dialect, Hparams, Key, Loaded, Part, integer, key};
 use crate::{FrontendError, Refusal};
 
 const WINDOW_PATTERN: Key = Key::new("attention.sliding_window_pattern", "sliding_window_pattern");
@@ -28,11 +28,25 @@ impl Sizes {
     /// # Errors
     /// A key is missing or out of range, or a product that must divide does not.
     pub fn read(loaded: &Loaded) -> Result<Self, FrontendError> {
-        Self::read_with(loaded, loaded.hparams.usize(key::INTERMEDIATE)?, None)
+        Self::read_normed(loaded, key::EPS)
+    }
+
+    /// As [`Sizes::read`], with the norms' epsilon under a key of its own.
+    pub fn read_normed(loaded: &Loaded, eps: Key) -> Result<Self, FrontendError> {
+        Self::read_all(loaded, loaded.hparams.usize(key::INTERMEDIATE)?, None, eps)
     }
 
     /// As [`Sizes::read`], with the feed-forward width given, and the key/value heads where they are.
     pub fn read_with(loaded: &Loaded, intermediate: usize, kv_heads: Option<usize>) -> Result<Self, FrontendError> {
+        Self::read_all(loaded, intermediate, kv_heads, key::EPS)
+    }
+
+    fn read_all(
+        loaded: &Loaded,
+        intermediate: usize,
+        kv_heads: Option<usize>,
+        eps_key: Key,
+    ) -> Result<Self, FrontendError> {
         let h = &loaded.hparams;
         let layers = layer_count(loaded)?;
         let hidden = h.usize(key::HIDDEN)?;
@@ -77,9 +91,9 @@ impl Sizes {
                 format!("{vocab}, the rows of {}", loaded.tensors.name("token_embd", None)),
             ));
         }
-        let eps = h.f32(key::EPS)?;
+        let eps = h.f32(eps_key)?;
         if !(0.0..1.0).contains(&eps) {
-            return Err(h.invalid(Refusal::Epsilon, key::EPS, "a small positive number"));
+            return Err(h.invalid(Refusal::Epsilon, eps_key, "a small positive number"));
         }
         Ok(Self {
             layers,
@@ -163,13 +177,34 @@ pub(crate) struct AttentionSpec {
     pub output_bias: bool,
 }
 
+/// Queries, keys and values as their projections leave them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Qkv {
+    q: ValueId,
+    k: ValueId,
+    v: ValueId,
+}
+
 /// Attention from its normalised input to the result of the output projection, `hidden` wide.
 pub(crate) fn attention(b: &mut BlockBuilder, input: ValueId, hidden: usize, spec: &AttentionSpec) -> ValueId {
+    let qkv = qkv(b, input, spec);
+    attend(b, qkv, hidden, spec)
+}
+
+/// The projections that attention begins with.
+pub(crate) fn qkv(b: &mut BlockBuilder, input: ValueId, spec: &AttentionSpec) -> Qkv {
     let head_dim = spec.state.head_dim;
     let kv_width = spec.state.kv_heads * head_dim;
-    let mut q = b.linear("q", "attn_q", input, spec.heads * head_dim, spec.qkv_bias);
-    let mut k = b.linear("k", "attn_k", input, kv_width, spec.qkv_bias);
+    let q = b.linear("q", "attn_q", input, spec.heads * head_dim, spec.qkv_bias);
+    let k = b.linear("k", "attn_k", input, kv_width, spec.qkv_bias);
     let v = b.linear("v", "attn_v", input, kv_width, spec.qkv_bias);
+    Qkv { q, k, v }
+}
+
+/// What follows them, to the result of the output projection.
+pub(crate) fn attend(b: &mut BlockBuilder, qkv: Qkv, hidden: usize, spec: &AttentionSpec) -> ValueId {
+    let head_dim = spec.state.head_dim;
+    let Qkv { mut q, mut k, v } = qkv;
     match spec.qk_norm {
         QkNorm::None => {}
         QkNorm::Heads => {
@@ -200,10 +235,21 @@ pub(crate) fn feed_forward(
     activation: Activation,
     bias: bool,
 ) -> ValueId {
+    let ffn = gated(b, input, intermediate, activation, bias);
+    b.linear("ffn_out", "ffn_down", ffn, hidden, bias)
+}
+
+/// The two projections of a gated feed-forward and their product.
+pub(crate) fn gated(
+    b: &mut BlockBuilder,
+    input: ValueId,
+    intermediate: usize,
+    activation: Activation,
+    bias: bool,
+) -> ValueId {
     let gate = b.linear("gate", "ffn_gate", input, intermediate, bias);
     let up = b.linear("up", "ffn_up", input, intermediate, bias);
-    let ffn = b.gated("ffn", gate, up, activation);
-    b.linear("ffn_out", "ffn_down", ffn, hidden, bias)
+    b.gated("ffn", gate, up, activation)
 }
 
 /// The embedding stage: row `token` of the table, times `scale`.
@@ -244,13 +290,39 @@ pub(crate) fn has_bias(loaded: &Loaded, said_by: Key, role: &str) -> Result<bool
     Ok(said.unwrap_or_else(|| loaded.tensors.has(&format!("{role}_bias"), Some(0))))
 }
 
+/// The parts of a fused `attn_qkv`, weights and biases, where the checkpoint has one: GGUFs of any architecture may.
+pub(crate) fn fused_qkv(loaded: &Loaded, sizes: &Sizes) -> Vec<Part> {
+    if !loaded.tensors.has("attn_qkv", Some(0)) {
+        return Vec::new();
+    }
+    let (q_rows, kv_rows) = (sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim);
+    let part = |role, of, first_row| Part { role, of, first_row, total_rows: q_rows + 2 * kv_rows };
+    vec![
+        part("attn_q", "attn_qkv", 0),
+        part("attn_k", "attn_qkv", q_rows),
+        part("attn_v", "attn_qkv", q_rows + kv_rows),
+        part("attn_q_bias", "attn_qkv_bias", 0),
+        part("attn_k_bias", "attn_qkv_bias", q_rows),
+        part("attn_v_bias", "attn_qkv_bias", q_rows + kv_rows),
+    ]
+}
+
+/// As [`has_bias`], of q, k and v, each by itself or fused.
+pub(crate) fn has_qkv_bias(loaded: &Loaded, said_by: Key) -> Result<bool, FrontendError> {
+    let fused = loaded.tensors.has("attn_qkv", Some(0));
+    has_bias(loaded, said_by, if fused { "attn_qkv" } else { "attn_q" })
+}
+
 /// The feed-forward's non-linearity by config.json's name for it; `default` for a GGUF, which has no key for it.
 pub(crate) fn activation(h: &Hparams, key: Key, default: Activation) -> Result<Activation, FrontendError> {
     match h.opt_str(key)? {
         None => Ok(default),
         Some("silu" | "swish") => Ok(Activation::Silu),
-        Some("gelu_pytorch_tanh" | "gelu_new") => Ok(Activation::GeluTanh),
-        Some(_) => Err(h.unsupported(Refusal::Activation, key, "the activations are silu and gelu_pytorch_tanh")),
+        Some("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast") => Ok(Activation::GeluTanh),
+        Some("relu2") => Ok(Activation::ReluSquared),
+        Some(_) => {
+            Err(h.unsupported(Refusal::Activation, key, "the activations are silu, gelu_pytorch_tanh and relu2"))
+        }
     }
 }
 
@@ -309,6 +381,34 @@ pub(crate) fn pre_norm_layer(
     let mut out = feed_forward(&mut b, ffn_in, sizes.hidden, sizes.intermediate, ffn.0, ffn.1);
     out = b.scale("ffn_scaled", out, residual);
     let x = b.add("x_ffn", x, out);
+    b.finish(x)
+}
+
+/// A layer with norms after its branches: `x + norm(attention(x))`, then `x + norm(ffn(x))`.
+pub(crate) fn post_norm_layer(name: &str, sizes: &Sizes, spec: &AttentionSpec, activation: Activation) -> Block {
+    let mut b = BlockBuilder::new(name);
+    let x = b.input("x", sizes.hidden);
+    let attn = attention(&mut b, x, sizes.hidden, spec);
+    let attn = b.rms_norm("attn_normed", "post_attn_norm", attn, sizes.eps);
+    let x = b.add("x_attn", x, attn);
+    let ffn = feed_forward(&mut b, x, sizes.hidden, sizes.intermediate, activation, false);
+    let ffn = b.rms_norm("ffn_normed", "post_ffn_norm", ffn, sizes.eps);
+    let x = b.add("x_ffn", x, ffn);
+    b.finish(x)
+}
+
+/// A layer with a norm before and after each branch.
+pub(crate) fn sandwich_layer(name: &str, sizes: &Sizes, spec: &AttentionSpec, activation: Activation) -> Block {
+    let mut b = BlockBuilder::new(name);
+    let x = b.input("x", sizes.hidden);
+    let attn_in = b.rms_norm("attn_in", "attn_norm", x, sizes.eps);
+    let attn = attention(&mut b, attn_in, sizes.hidden, spec);
+    let attn = b.rms_norm("attn_normed", "post_attn_norm", attn, sizes.eps);
+    let x = b.add("x_attn", x, attn);
+    let ffn_in = b.rms_norm("ffn_in", "ffn_norm", x, sizes.eps);
+    let ffn = feed_forward(&mut b, ffn_in, sizes.hidden, sizes.intermediate, activation, false);
+    let ffn = b.rms_norm("ffn_normed", "post_ffn_norm", ffn, sizes.eps);
+    let x = b.add("x_ffn", x, ffn);
     b.finish(x)
 }
 

@@ -2,9 +2,9 @@
 //! each branch and alternating windows, soft-caps in Gemma 2, norms of q and k and two rope bases in Gemma 3.
 
 use super::Family;
-use super::builder::{BlockBuilder, GraphBuilder};
+use super::builder::GraphBuilder;
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
-use crate::graph::{Activation, Attention, Block, Graph, RopePairing};
+use crate::graph::{Activation, Attention, Graph, RopePairing};
 use crate::source::{Dialect, Key, Loaded, Role, RopeLayers, key};
 use crate::{FrontendError, Refusal};
 
@@ -112,7 +112,7 @@ fn build(loaded: &Loaded, version: Version) -> Result<Graph, FrontendError> {
         let name = dense::layer_name(&sliding, layer);
         let block = match version {
             Version::One => dense::pre_norm_layer(name, &sizes, &spec, (activation, false), 1.0),
-            _ => sandwich_layer(name, &sizes, &spec, activation),
+            _ => dense::sandwich_layer(name, &sizes, &spec, activation),
         };
         dense::add_layer(&mut graph, block)?;
     }
@@ -137,19 +137,4 @@ fn attention_scale(loaded: &Loaded, version: Version, sizes: &Sizes) -> Result<f
         return Err(loaded.hparams.invalid(Refusal::QueryScale, QUERY_SCALAR, "a positive number"));
     }
     Ok((1.0 / f64::from(scalar).sqrt()) as f32)
-}
-
-/// A layer with a norm before and after each branch.
-fn sandwich_layer(name: &str, sizes: &Sizes, spec: &AttentionSpec, activation: Activation) -> Block {
-    let mut b = BlockBuilder::new(name);
-    let x = b.input("x", sizes.hidden);
-    let attn_in = b.rms_norm("attn_in", "attn_norm", x, sizes.eps);
-    let attn = dense::attention(&mut b, attn_in, sizes.hidden, spec);
-    let attn = b.rms_norm("attn_normed", "post_attn_norm", attn, sizes.eps);
-    let x = b.add("x_attn", x, attn);
-    let ffn_in = b.rms_norm("ffn_in", "ffn_norm", x, sizes.eps);
-    let ffn = dense::feed_forward(&mut b, ffn_in, sizes.hidden, sizes.intermediate, activation, false);
-    let ffn = b.rms_norm("ffn_normed", "post_ffn_norm", ffn, sizes.eps);
-    let x = b.add("x_ffn", x, ffn);
-    b.finish(x)
 }

@@ -1,16 +1,27 @@
 //! Architecture families: one file each, building a graph from neutral hyper-parameters and tensors.
 
+mod arcee;
 mod builder;
+mod cohere;
 mod dense;
+mod ernie4_5;
+mod exaone4;
 mod gemma;
 mod gemma4;
+mod glm4;
 mod granite;
+mod layers;
 mod llama;
+mod ministral;
 mod olmo2;
+mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod seed_oss;
 mod smollm3;
+mod stablelm;
+mod starcoder2;
 
 use serde_json::Value;
 
@@ -31,26 +42,35 @@ pub(crate) struct Family {
 }
 
 const FAMILIES: &[Family] = &[
+    arcee::FAMILY,
+    cohere::COHERE,
+    cohere::COHERE2,
+    ernie4_5::FAMILY,
+    exaone4::FAMILY,
     gemma::GEMMA,
     gemma::GEMMA2,
     gemma::GEMMA3,
     gemma4::FAMILY,
+    glm4::FAMILY,
     granite::FAMILY,
     llama::FAMILY,
+    ministral::MINISTRAL,
+    ministral::MINISTRAL3,
     olmo2::FAMILY,
+    phi::FAMILY,
     phi3::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
+    seed_oss::FAMILY,
     smollm3::FAMILY,
+    stablelm::FAMILY,
+    starcoder2::FAMILY,
 ];
 
 /// Architectures that people have and that are not built, by their names in either dialect, with the reason.
 const NOT_BUILT: &[(&[&str], &str)] = &[
-    (
-        &["stablelm", "stablelm_epoch"],
-        "its LayerNorms subtract a mean, and a decode step folds a norm into the next projection as one factor, which only \
-         an RMS norm is",
-    ),
+    (&["hunyuan-dense", "hunyuan_v1_dense"], "its norms of q and k come after the rotation, which is not built"),
+    (&["apertus"], "its feed-forward's activation (xIELU) is not built"),
     (&["gemma3n", "gemma3n_text"], "its alternating updates (AltUp) and learned augmented residuals are not built"),
     (
         &[

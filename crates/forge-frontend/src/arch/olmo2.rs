@@ -2,10 +2,10 @@
 //! layers.
 
 use super::Family;
-use super::builder::{BlockBuilder, GraphBuilder};
+use super::builder::GraphBuilder;
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
 use crate::FrontendError;
-use crate::graph::{Activation, Attention, Block, Graph, RopePairing};
+use crate::graph::{Activation, Attention, Graph, RopePairing};
 use crate::source::{Key, Loaded, Role, RopeLayers, key};
 
 pub(super) const FAMILY: Family = Family {
@@ -51,21 +51,9 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
             qkv_bias: bias,
             output_bias: bias,
         };
-        dense::add_layer(&mut graph, post_norm_layer(dense::layer_name(&sliding, layer), &sizes, &spec, activation))?;
+        let name = dense::layer_name(&sliding, layer);
+        dense::add_layer(&mut graph, dense::post_norm_layer(name, &sizes, &spec, activation))?;
     }
     let head = graph.stage(dense::head(&sizes, None), tied)?;
     Ok(graph.finish(sizes.config(loaded), embed, head))
-}
-
-/// A layer with norms after its branches: `x + norm(attention(x))`, then `x + norm(ffn(x))`.
-fn post_norm_layer(name: &str, sizes: &Sizes, spec: &AttentionSpec, activation: Activation) -> Block {
-    let mut b = BlockBuilder::new(name);
-    let x = b.input("x", sizes.hidden);
-    let attn = dense::attention(&mut b, x, sizes.hidden, spec);
-    let attn = b.rms_norm("attn_normed", "post_attn_norm", attn, sizes.eps);
-    let x = b.add("x_attn", x, attn);
-    let ffn = dense::feed_forward(&mut b, x, sizes.hidden, sizes.intermediate, activation, false);
-    let ffn = b.rms_norm("ffn_normed", "post_ffn_norm", ffn, sizes.eps);
-    let x = b.add("x_ffn", x, ffn);
-    b.finish(x)
 }

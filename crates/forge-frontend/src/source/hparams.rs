@@ -33,6 +33,8 @@ pub(crate) mod key {
     pub const HEAD_DIM: Key = Key::new("attention.key_length", "head_dim");
     pub const VALUE_DIM: Key = Key::new("attention.value_length", "");
     pub const EPS: Key = Key::new("attention.layer_norm_rms_epsilon", "rms_norm_eps");
+    /// That of norms that subtract a mean.
+    pub const LAYER_NORM_EPS: Key = Key::new("attention.layer_norm_epsilon", "layer_norm_eps");
     pub const VOCAB: Key = Key::new("vocab_size", "vocab_size");
     pub const WINDOW: Key = Key::new("attention.sliding_window", "sliding_window");
     pub const ACTIVATION: Key = Key::new("", "hidden_act");
@@ -62,7 +64,13 @@ impl Hparams {
     pub fn fill_in(&mut self, defaults: &str) {
         let defaults: Map<String, Value> =
             serde_json::from_str(defaults).expect("a family's defaults are a JSON object");
+        let older =
+            ["rope_scaling", "rope_theta"].iter().any(|old| self.values.get(*old).is_some_and(|v| !v.is_null()));
         for (key, value) in defaults {
+            // The older dialect's keys say what the object does.
+            if key == "rope_parameters" && older {
+                continue;
+            }
             self.values.entry(key).or_insert(value);
         }
     }

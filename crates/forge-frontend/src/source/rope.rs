@@ -167,14 +167,15 @@ impl Loaded {
             Some("linear") => RopeScaling::Linear { factor: factor()? },
             Some("yarn") => {
                 let factor = factor()?;
-                let mscale = 1.0 + 0.1 * h.opt_f32(YARN_LOG_MULTIPLIER)?.unwrap_or(0.0);
+                // transformers' `mscale_all_dim`, with an `mscale` of 1.
+                let all = h.opt_f32(YARN_LOG_MULTIPLIER)?.map_or(1.0, |all| yarn_magnitude(factor, all));
                 RopeScaling::Yarn(Yarn {
                     factor,
                     original_context: h.usize(ORIGINAL_CONTEXT)? as f32,
                     beta_fast: h.opt_f32(YARN_BETA_FAST)?.unwrap_or(32.0),
                     beta_slow: h.opt_f32(YARN_BETA_SLOW)?.unwrap_or(1.0),
                     truncate: true,
-                    magnitude: h.opt_f32(ATTN_FACTOR)?.unwrap_or(1.0) * yarn_magnitude(factor, 1.0) * mscale,
+                    magnitude: h.opt_f32(ATTN_FACTOR)?.unwrap_or(1.0) * yarn_magnitude(factor, 1.0) / all,
                 })
             }
             Some(_) => {

@@ -188,7 +188,12 @@ impl Tensors {
         let name = self.name(part.map_or(role, |part| part.of), layer);
         let entry = self.find(&name)?;
         let total_rows = part.map_or(rows, |part| part.total_rows);
-        let expected = if vector { vec![cols] } else { vec![total_rows, cols] };
+        // Of a vector a part is some elements.
+        let expected = match (vector, part) {
+            (true, None) => vec![cols],
+            (true, Some(_)) => vec![total_rows],
+            (false, _) => vec![total_rows, cols],
+        };
         if entry.shape != expected {
             return Err(FrontendError::TensorShape {
                 refusal: Refusal::WeightShape,
@@ -198,7 +203,11 @@ impl Tensors {
                 found: entry.shape.clone(),
             });
         }
-        let (format, source) = entry.rows(&name, cols, total_rows, part.map_or(0, |part| part.first_row), rows)?;
+        let first_row = part.map_or(0, |part| part.first_row);
+        let (format, source) = match (vector, part) {
+            (true, Some(_)) => entry.rows(&name, 1, total_rows, first_row, cols)?,
+            _ => entry.rows(&name, cols, total_rows, first_row, rows)?,
+        };
         Ok(Weight {
             tensor: name,
             role: role.to_owned(),

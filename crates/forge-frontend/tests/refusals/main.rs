@@ -1,6 +1,7 @@
 //! Checkpoints that are damaged or ask for what is not built: each is refused in one line that names the file, key or
 //! tensor.
 
+mod architectures;
 #[path = "../checkpoint/build.rs"]
 #[expect(dead_code, reason = "shared with the tests of the containers")]
 mod build;
@@ -103,8 +104,8 @@ fn configuration_is_checked() {
         ("model_type", json!("mamba"), "config.json: architecture \"mamba\" is not supported; supported: "),
         (
             "model_type",
-            json!("stablelm"),
-            "config.json: model_type = \"stablelm\" is not supported: its LayerNorms subtract",
+            json!("gemma3n"),
+            "config.json: model_type = \"gemma3n\" is not supported: its alternating updates (AltUp)",
         ),
         ("model_type", Value::Null, "config.json: key model_type is missing"),
         ("num_hidden_layers", Value::Null, "config.json: key num_hidden_layers is missing"),
@@ -128,7 +129,7 @@ fn configuration_is_checked() {
             json!(48),
             "tensor model.layers.0.mlp.gate_proj.weight: expected shape [48, 32], found [40, 32]",
         ),
-        ("hidden_act", json!("relu2"), "config.json: hidden_act = \"relu2\" is not supported: "),
+        ("hidden_act", json!("gelu"), "config.json: hidden_act = \"gelu\" is not supported: "),
         ("rms_norm_eps", json!(-1), "config.json: rms_norm_eps: expected a small positive number, found -1"),
         (
             "rope_parameters",

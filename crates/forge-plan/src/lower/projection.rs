@@ -8,7 +8,7 @@ use super::Lowering;
 use super::norm::PostNormStep;
 use super::weights::{Owners, Parts};
 use crate::families::{Epilogue, FEW_TOKENS, Gemm, Gemv, NormScale, Rows};
-use crate::fuse::{FusedBlock, Input, Matrix, Outcome, Projection};
+use crate::fuse::{FusedBlock, Input, Matrix, NormKind, Outcome, Projection};
 use crate::geometry::{Geometry, Shape, gemv_geometry};
 use crate::kernel::KernelId;
 use crate::plan::{Arg, Choice, KernelTable, Place, Step};
@@ -202,13 +202,17 @@ impl Lowering<'_> {
     }
 
     /// Whether the tiles of a projection may hold half operands: its weights have no more range than that, its input
-    /// cannot leave the half range (a norm bounds it by sqrt(width) times the largest gamma), and it is wide enough for
-    /// the tiles to matter.
+    /// cannot leave the half range (a norm bounds it by sqrt(width) times the largest gamma, plus the largest beta), and it
+    /// is wide enough for the tiles to matter.
     fn half_tiles(&self, owner: &Owners<'_>, p: &Projection, layer: usize, matrices: &[PackedMatrix]) -> bool {
         let wide_range = |m: &PackedMatrix| matches!(m.format, Format::F32 | Format::BF16);
         let Input::Stream(Some(norm)) = &p.input else { return false };
-        let gamma = self.graph.weights[owner.weight(layer, norm.gamma)].max_abs;
-        let bound = gamma.map_or(f32::INFINITY, |gamma| gamma * (p.cols as f32).sqrt());
+        let largest = |slot| self.graph.weights[owner.weight(layer, slot)].max_abs.unwrap_or(f32::INFINITY);
+        let added = match norm.kind {
+            NormKind::Layer { beta: Some(beta) } => largest(beta),
+            _ => 0.0,
+        };
+        let bound = largest(norm.gamma) * (p.cols as f32).sqrt() + added;
         p.cols >= HALF_TILE_WIDTH && bound < HALF_TILE_RANGE && !matrices.iter().any(wide_range)
     }
 
