@@ -52,19 +52,43 @@ fn argument(value: &Value) -> String {
         Value::Shared => "shared".to_owned(),
         Value::Float(value) => float(*value),
         Value::Size(size) => size.to_string(),
-        Value::Param(param) => format!("step.{}", word(*param)),
+        Value::Param(param) => format!("step.{}", word(*param).name()),
         Value::At(position) => at(*position).to_owned(),
     }
 }
 
-/// The field of `StepParams`.
-fn word(param: Param) -> &'static str {
+/// The word of `StepParams`.
+fn word(param: Param) -> forge_spec::Param {
     match param {
-        Param::Position => "position",
-        Param::Rows => "rows",
-        Param::RepeatPenalty => "repeat_penalty",
-        Param::InverseTemperature => "inverse_temperature",
+        Param::Position => forge_spec::Param::Position,
+        Param::Rows => forge_spec::Param::Rows,
+        Param::RepeatPenalty => forge_spec::Param::RepeatPenalty,
+        Param::InverseTemperature => forge_spec::Param::InverseTemperature,
     }
+}
+
+/// The words of `struct StepParams`, a line each: notes on neighbours of one type begin in one column.
+pub fn step_params() -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut rest = &forge_spec::Param::ALL[..];
+    while let Some(first) = rest.first() {
+        if !first.heading().is_empty() {
+            lines.push(format!("// {}", first.heading()));
+        }
+        let is_other = |other: &forge_spec::Param| other.is_float() != first.is_float() || !other.heading().is_empty();
+        let end = rest.iter().skip(1).position(is_other).map_or(rest.len(), |at| at + 1);
+        let (alike, others) = rest.split_at(end);
+        let declared = |param: &forge_spec::Param| {
+            format!("{} {};", if param.is_float() { "float" } else { "uint" }, param.name())
+        };
+        let width = alike.iter().map(|param| declared(param).len()).max().unwrap_or(0);
+        lines.extend(alike.iter().map(|param| match param.note() {
+            "" => declared(param),
+            note => format!("{:width$} // {note}", declared(param)),
+        }));
+        rest = others;
+    }
+    lines
 }
 
 fn at(position: Position) -> &'static str {

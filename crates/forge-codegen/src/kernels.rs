@@ -8,7 +8,7 @@ use forge_frontend::graph::RopePairing;
 use forge_plan::call::Position;
 use forge_plan::families::{Epilogue, Family, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend};
 use forge_plan::{Kernel, Plan};
-use forge_spec::{Activation, Format};
+use forge_spec::{Activation, Format, StepParams};
 
 use crate::bindings::{cache_type, comment, declaration};
 use crate::naming::{float, packed_name, wrap};
@@ -24,6 +24,9 @@ pub struct KernelsFile<'a> {
     pub command: &'a str,
     /// The file holds variants for `tune`, which need what `kernels.metal` has.
     pub variants: bool,
+    /// Words of the step's parameters, and bytes of a record.
+    pub step_params: Vec<String>,
+    pub record_bytes: usize,
     pub rope_tables: Vec<TableView>,
     pub families: Vec<&'static str>,
     pub formats: Vec<FormatView>,
@@ -220,6 +223,8 @@ impl<'a> KernelsFile<'a> {
             source,
             command,
             variants: false,
+            step_params: calls::step_params(),
+            record_bytes: StepParams::RECORD_BYTES,
             rope_tables: rope_tables(plan),
             families: families(plan, &formats),
             formats,
@@ -241,6 +246,8 @@ impl<'a> KernelsFile<'a> {
             source,
             command,
             variants: true,
+            step_params: Vec::new(),
+            record_bytes: StepParams::RECORD_BYTES,
             rope_tables: Vec::new(),
             families: Vec::new(),
             formats: Vec::new(),

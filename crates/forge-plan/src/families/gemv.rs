@@ -11,6 +11,9 @@ use crate::linear::Linear;
 /// Prefill tiles of up to that many tokens run on matrix-vector kernels, which read the weights once for all of them.
 pub const FEW_TOKENS: usize = 8;
 
+/// Columns of a tile of packed rows.
+const TILE: usize = 256;
+
 /// The table of `gemv_q1_0_sums`: 16 sums for each of 32 lanes' two runs of four columns in four tiles.
 const SIGNED_SUMS_BYTES: usize = 4 * 2 * 16 * 32 * 4;
 
@@ -60,6 +63,26 @@ impl Gemv {
         self.matrices.iter().map(|s| s.rows.div_ceil(per_group)).collect()
     }
 
+    /// Elements of one row of the input that threads load, over and over.
+    fn input_loads(&self) -> usize {
+        if self.signed_sums() {
+            // A threadgroup keeps what all of its simdgroups need.
+            return self.threadgroups() * self.cols;
+        }
+        // Of rows that are packed in tiles, lanes beyond the last column load what another lane does.
+        let row = |matrix: &Matrix| match matrix.format {
+            Format::F32 | Format::F16 | Format::BF16 => self.cols,
+            _ => self.cols.next_multiple_of(TILE),
+        };
+        // Simdgroups that share rows read the input once together, and one without rows reads nothing.
+        let rows = self.geometry.rows_per_simdgroup;
+        if self.epilogue.is_gated() {
+            let teams = (self.rows / 2).div_ceil(rows / 2);
+            return teams * self.matrices.iter().map(row).sum::<usize>();
+        }
+        self.matrices.iter().map(|matrix| matrix.rows.div_ceil(rows) * row(matrix)).sum()
+    }
+
     /// Floats of threadgroup memory: partial results of rows that several simdgroups share, then a sum of squares for each
     /// simdgroup.
     pub fn shared_floats(&self) -> [usize; 2] {
@@ -71,12 +94,9 @@ impl Gemv {
 
 impl KernelFamily for Gemv {
     fn bindings(&self) -> Vec<Binding> {
-        let g = self.geometry;
-        // Simdgroups that share rows read the input once together; where its sums are kept, so does a threadgroup.
-        let teams = if self.signed_sums() { 1 } else { g.simdgroups / g.split_k };
         let input = Binding::read(Role::Input, Element::F32, Extent::Rows(vec![self.cols]));
         let mut list: Vec<Binding> = matrix_bindings(&self.matrices).collect();
-        list.push(input.touching(Touch::Again(self.threadgroups() * teams)));
+        list.push(input.touching(Touch::Loads(self.input_loads())));
         list.extend(
             self.norm.map(|norm| Binding::read(Role::InputSums, Element::F32, Extent::Fixed(vec![norm.partials]))),
         );

@@ -4,12 +4,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::philox::philox;
-use super::super::sampler::{LEAST_TOP_P, Sampling, StepSampling};
-use super::compare::{Comparison, ROUNDING};
-use super::random::Random;
-use super::run::Run;
-use super::table::{Argument, Role, Vocabulary};
+use super::super::super::philox::philox;
+use super::super::super::sampler::{LEAST_TOP_P, Sampling, StepSampling};
+use super::super::compare::Comparison;
+use super::super::error::ROUNDING;
+use super::super::random::Random;
+use super::super::run::{Case, Input, Run};
+use super::super::table::{Role, Vocabulary};
+use super::Reference;
+
+/// See [`Operation::SampleBest`](super::Operation::SampleBest).
+pub(super) struct Best(pub Vocabulary);
+
+/// See [`Operation::SampleCollect`](super::Operation::SampleCollect).
+pub(super) struct Collect(pub Vocabulary);
+
+/// See [`Operation::SampleDraw`](super::Operation::SampleDraw).
+pub(super) struct Choice(pub Vocabulary);
 
 /// Weight of the best token, and the unit of shares.
 const ONE: f64 = 16_777_216.0;
@@ -18,7 +29,7 @@ const NONE: u32 = u32::MAX;
 
 /// One choice of a token: parameters and logits.
 #[derive(Debug, Clone)]
-pub(super) struct Draw {
+pub(in super::super) struct Draw {
     pub step: StepSampling,
     logits: Vec<f32>,
     /// One bit per token.
@@ -86,23 +97,32 @@ impl Draw {
         draw
     }
 
-    /// What the argument holds before the run; `None` for what is only written.
-    pub fn contents(&self, argument: &Argument) -> Option<Vec<u32>> {
-        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect();
-        match argument.role {
-            Role::Logits => Some(bits(&self.logits)),
-            Role::Seen => Some(self.seen.clone()),
-            Role::Best if argument.reads => Some(self.best.clone()),
-            // One kernel counts from 0, the next reads the count.
-            Role::Count if argument.writes && argument.reads => Some(vec![0]),
-            Role::Count if argument.reads => Some(vec![self.candidates.len() as u32]),
-            Role::Candidates if argument.reads => {
-                let mut words: Vec<u32> = self.candidates.iter().flat_map(|c| [c.key, c.id, c.weight]).collect();
-                words.resize(3 * self.logits.len(), 0);
-                Some(words)
-            }
-            _ => None,
-        }
+    /// One case for each draw.
+    fn cases(vocabulary: &Vocabulary, rows: usize) -> Vec<Case> {
+        let draws = Self::all(vocabulary).into_iter();
+        draws.map(|draw| Case { draw: Some(draw), ..Case::at(rows, 0, None) }).collect()
+    }
+
+    /// The logits.
+    fn logits(&self) -> (Role, Input) {
+        (Role::Logits, Input::Words(self.logits.iter().map(|logit| logit.to_bits()).collect()))
+    }
+
+    /// The tokens that occurred.
+    fn seen(&self) -> (Role, Input) {
+        (Role::Seen, Input::Words(self.seen.clone()))
+    }
+
+    /// The best of the shares.
+    fn best(&self) -> (Role, Input) {
+        (Role::Best, Input::Words(self.best.clone()))
+    }
+
+    /// The candidates, with room for all tokens.
+    fn candidates(&self) -> (Role, Input) {
+        let mut words: Vec<u32> = self.candidates.iter().flat_map(|c| [c.key, c.id, c.weight]).collect();
+        words.resize(3 * self.logits.len(), 0);
+        (Role::Candidates, Input::Words(words))
     }
 
     /// The logit after the repeat penalty; `None` where it is not finite.
@@ -177,46 +197,77 @@ fn penalty_error(logit: f64) -> f64 {
     8.0 * ROUNDING * logit.abs()
 }
 
-pub(super) fn best(vocabulary: &Vocabulary, run: &Run<'_>, out: &mut Comparison) {
-    let Some(draw) = &run.case.draw else { return };
-    let found = run.words_left(Role::Best);
-    let mut highest = f64::MIN;
-    for group in 0..vocabulary.groups {
-        let (key, id) = (found[2 * group], found[2 * group + 1]);
-        if (key, id) == (0, NONE) {
-            continue; // a share without a finite logit
-        }
-        let logit = from_key(key).into();
-        let expected = draw.penalized(id as usize).map_or(f64::NAN, f64::from);
-        out.number(Role::Best, 2 * group, logit, expected, penalty_error(expected));
-        highest = highest.max(logit);
+impl Reference for Best {
+    fn describe(&self) -> String {
+        format!("[{}]", self.0.tokens)
     }
-    let expected = draw.highest();
-    out.number(Role::Best, 0, highest, expected, penalty_error(expected));
-    out.exact(Role::Count, 0, run.words_left(Role::Count)[0], 0);
+
+    fn cases(&self, rows: usize, _context: usize) -> Vec<Case> {
+        Draw::cases(&self.0, rows)
+    }
+
+    fn inputs(&self, case: &Case) -> Vec<(Role, Input)> {
+        case.draw.iter().flat_map(|draw| [draw.logits(), draw.seen()]).collect()
+    }
+
+    fn check(&self, run: &Run<'_>, out: &mut Comparison) {
+        let Some(draw) = &run.case.draw else { return };
+        let found = run.words_left(Role::Best);
+        let mut highest = f64::MIN;
+        for group in 0..self.0.groups {
+            let (key, id) = (found[2 * group], found[2 * group + 1]);
+            if (key, id) == (0, NONE) {
+                continue; // a share without a finite logit
+            }
+            let logit = from_key(key).into();
+            let expected = draw.penalized(id as usize).map_or(f64::NAN, f64::from);
+            out.number(Role::Best, 2 * group, logit, expected, penalty_error(expected));
+            highest = highest.max(logit);
+        }
+        let expected = draw.highest();
+        out.number(Role::Best, 0, highest, expected, penalty_error(expected));
+        out.exact(Role::Count, 0, run.words_left(Role::Count)[0], 0);
+    }
 }
 
-pub(super) fn collect(vocabulary: &Vocabulary, run: &Run<'_>, out: &mut Comparison) {
-    let Some(draw) = &run.case.draw else { return };
-    let count = run.words_left(Role::Count)[0] as usize;
-    let found = run.words_left(Role::Candidates);
-    let mut ids = BTreeSet::new();
-    for (i, candidate) in found.chunks_exact(3).take(count).enumerate() {
-        let [key, id, weight] = [candidate[0], candidate[1], candidate[2]];
-        let expected = draw.penalized(id as usize).map_or(f64::NAN, f64::from);
-        out.number(Role::Candidates, 3 * i, from_key(key).into(), expected, penalty_error(expected));
-        let expected = draw.weight(id as usize).filter(|_| ids.insert(id)).unwrap_or(f64::NAN);
-        out.number(Role::Candidates, 3 * i + 2, weight.into(), expected, weight_error(expected));
+impl Reference for Collect {
+    fn describe(&self) -> String {
+        format!("[{}]", self.0.tokens)
     }
-    // Those left out weigh nothing.
-    let drawn = draw.step.inverse_temperature != 0.0;
-    for id in (0..vocabulary.tokens).filter(|&id| drawn && !ids.contains(&(id as u32))) {
-        if let Some(weight) = draw.weight(id) {
-            out.number(Role::Candidates, 3 * id + 2, 0.0, weight, weight_error(weight));
+
+    fn cases(&self, rows: usize, _context: usize) -> Vec<Case> {
+        Draw::cases(&self.0, rows)
+    }
+
+    fn inputs(&self, case: &Case) -> Vec<(Role, Input)> {
+        // The kernel before has set the count to zero.
+        let count = (Role::Count, Input::Words(vec![0]));
+        let inputs = |draw: &Draw| [draw.logits(), draw.seen(), draw.best(), count.clone()];
+        case.draw.iter().flat_map(inputs).collect()
+    }
+
+    fn check(&self, run: &Run<'_>, out: &mut Comparison) {
+        let Some(draw) = &run.case.draw else { return };
+        let count = run.words_left(Role::Count)[0] as usize;
+        let found = run.words_left(Role::Candidates);
+        let mut ids = BTreeSet::new();
+        for (i, candidate) in found.chunks_exact(3).take(count).enumerate() {
+            let [key, id, weight] = [candidate[0], candidate[1], candidate[2]];
+            let expected = draw.penalized(id as usize).map_or(f64::NAN, f64::from);
+            out.number(Role::Candidates, 3 * i, from_key(key).into(), expected, penalty_error(expected));
+            let expected = draw.weight(id as usize).filter(|_| ids.insert(id)).unwrap_or(f64::NAN);
+            out.number(Role::Candidates, 3 * i + 2, weight.into(), expected, weight_error(expected));
         }
-    }
-    if !drawn {
-        out.exact(Role::Count, 0, count as u32, 0);
+        // Those left out weigh nothing.
+        let drawn = draw.step.inverse_temperature != 0.0;
+        for id in (0..self.0.tokens).filter(|&id| drawn && !ids.contains(&(id as u32))) {
+            if let Some(weight) = draw.weight(id) {
+                out.number(Role::Candidates, 3 * id + 2, 0.0, weight, weight_error(weight));
+            }
+        }
+        if !drawn {
+            out.exact(Role::Count, 0, count as u32, 0);
+        }
     }
 }
 
@@ -225,25 +276,41 @@ fn weight_error(weight: f64) -> f64 {
     1.0 + weight * 8.0 * ROUNDING * (2.0 + (weight / ONE).max(1e-12).ln().abs())
 }
 
-pub(super) fn draw(run: &Run<'_>, out: &mut Comparison) {
-    let Some(draw) = &run.case.draw else { return };
-    let chosen = run.words_left(Role::Chosen)[0];
-    if draw.step.inverse_temperature == 0.0 {
-        let best = draw.best.chunks_exact(2).max_by_key(|best| (best[0], !best[1]));
-        out.exact(Role::Chosen, 0, chosen, best.map_or(NONE, |best| best[1]));
-    } else {
-        let scores = draw.scores();
-        let expected = scores.values().copied().fold(f64::MIN, f64::max);
-        let found = scores.get(&chosen).copied().unwrap_or(f64::NAN);
-        // Logarithms of a weight of 24 bits and of noise.
-        out.number(Role::Chosen, 0, found, expected, 16.0 * ROUNDING * 32.0);
+impl Reference for Choice {
+    fn describe(&self) -> String {
+        format!("[{}]", self.0.tokens)
     }
-    out.exact(Role::NextToken, 0, run.words_left(Role::NextToken)[0], chosen);
-    let mut seen = draw.seen.clone();
-    if let Some(word) = seen.get_mut(chosen as usize / 32) {
-        *word |= 1 << (chosen % 32);
+
+    fn cases(&self, rows: usize, _context: usize) -> Vec<Case> {
+        Draw::cases(&self.0, rows)
     }
-    for (i, (found, expected)) in run.words_left(Role::Seen).into_iter().zip(seen).enumerate() {
-        out.exact(Role::Seen, i, found, expected);
+
+    fn inputs(&self, case: &Case) -> Vec<(Role, Input)> {
+        let count = |draw: &Draw| (Role::Count, Input::Words(vec![draw.candidates.len() as u32]));
+        let inputs = |draw: &Draw| [draw.seen(), draw.best(), count(draw), draw.candidates()];
+        case.draw.iter().flat_map(inputs).collect()
+    }
+
+    fn check(&self, run: &Run<'_>, out: &mut Comparison) {
+        let Some(draw) = &run.case.draw else { return };
+        let chosen = run.words_left(Role::Chosen)[0];
+        if draw.step.inverse_temperature == 0.0 {
+            let best = draw.best.chunks_exact(2).max_by_key(|best| (best[0], !best[1]));
+            out.exact(Role::Chosen, 0, chosen, best.map_or(NONE, |best| best[1]));
+        } else {
+            let scores = draw.scores();
+            let expected = scores.values().copied().fold(f64::MIN, f64::max);
+            let found = scores.get(&chosen).copied().unwrap_or(f64::NAN);
+            // Logarithms of a weight of 24 bits and of noise.
+            out.number(Role::Chosen, 0, found, expected, 16.0 * ROUNDING * 32.0);
+        }
+        out.exact(Role::NextToken, 0, run.words_left(Role::NextToken)[0], chosen);
+        let mut seen = draw.seen.clone();
+        if let Some(word) = seen.get_mut(chosen as usize / 32) {
+            *word |= 1 << (chosen % 32);
+        }
+        for (i, (found, expected)) in run.words_left(Role::Seen).into_iter().zip(seen).enumerate() {
+            out.exact(Role::Seen, i, found, expected);
+        }
     }
 }
