@@ -1,11 +1,12 @@
 //! The sampling kernels against the host's sampler: the same token for the same logits, also where parameters are extreme.
 
+mod common;
+
 use std::collections::BTreeSet;
 
 use forge_runtime::gpu::{Buffer, Gpu, KernelSpec, Source, pool};
 use forge_runtime::philox::philox;
 use forge_runtime::sampler::{LEAST_TOP_P, Sampler, Sampling, StepSampling};
-use forge_runtime::spec::Param;
 
 const FAMILY: &str = include_str!("../../../templates/msl/sample.metal");
 
@@ -59,9 +60,7 @@ struct Device {
 
 impl Device {
     fn open() -> Self {
-        let word = |param: Param| format!("{} {};\n", if param.is_float() { "float" } else { "uint" }, param.name());
-        let step: String = Param::ALL.into_iter().map(word).collect();
-        let text: &'static str = format!("{HEAD}struct StepParams {{\n{step}}};\n{FAMILY}{KERNELS}").leak();
+        let text: &'static str = format!("{HEAD}{}{FAMILY}{KERNELS}", common::step_params()).leak();
         let gpu = Gpu::open(&Source::new(text, &[]), &SPECS).unwrap_or_else(|error| panic!("{error}"));
         let sizes = [VOCAB * 4, 256, 256, 256, VOCAB * 12, 256, 256, 256];
         let buffers = sizes.map(|bytes| gpu.alloc("sampling", bytes as u64).expect("memory"));

@@ -24,6 +24,8 @@ pub(super) struct Choice(pub Vocabulary);
 
 /// Weight of the best token, and the unit of shares.
 const ONE: f64 = 16_777_216.0;
+/// Draws that are looked at for a telling one.
+const DRAWS_TRIED: usize = 64;
 /// No token.
 const NONE: u32 = u32::MAX;
 
@@ -94,7 +96,26 @@ impl Draw {
                 (weight > 0).then(|| Candidate { key: key(logit), id: id as u32, weight })
             })
             .collect();
+        draw.narrow();
         draw
+    }
+
+    /// Goes on to a draw that the first token beyond the filters would win, if there is one soon: a filter that keeps one token
+    /// too many shows then.
+    fn narrow(&mut self) {
+        let kept = self.kept();
+        let low = kept.iter().map(|candidate| candidate.key).min().unwrap_or(0);
+        let beyond = self.candidates.iter().filter(|candidate| candidate.key < low);
+        let Some(beyond) = beyond.max_by_key(|candidate| candidate.key).copied() else { return };
+        let first = self.step.clone();
+        for _ in 0..DRAWS_TRIED {
+            let score = self.score(&beyond);
+            if kept.iter().all(|candidate| self.score(candidate) < score) {
+                return;
+            }
+            self.step.advance();
+        }
+        self.step = first;
     }
 
     /// One case for each draw.
@@ -148,8 +169,22 @@ impl Draw {
         Some((below * f64::from(self.step.inverse_temperature)).exp() * ONE)
     }
 
-    /// Ids that the filters leave, with log-probability plus noise.
+    /// Ids that the filters leave, with their scores.
     fn scores(&self) -> BTreeMap<u32, f64> {
+        self.kept().iter().map(|candidate| (candidate.id, self.score(candidate))).collect()
+    }
+
+    /// Log-probability plus noise.
+    fn score(&self, candidate: &Candidate) -> f64 {
+        let step = &self.step;
+        let counter = [step.draw as u32, (step.draw >> 32) as u32, candidate.id, 0];
+        let [word, ..] = philox(counter, [step.seed as u32, (step.seed >> 32) as u32]);
+        let uniform = (f64::from(word >> 9) + 0.5) / 8_388_608.0;
+        f64::from(candidate.weight).ln() - (-uniform.ln()).ln()
+    }
+
+    /// What the filters leave.
+    fn kept(&self) -> Vec<Candidate> {
         let step = &self.step;
         let mut kept = self.candidates.clone();
         kept.sort_by_key(|candidate| std::cmp::Reverse(candidate.key));
@@ -172,13 +207,7 @@ impl Draw {
             cut(&mut kept, |candidate| candidate.weight.into(), (total * u128::from(step.top_p)).div_ceil(1 << 24));
         }
         kept.retain(|candidate| candidate.weight >= step.min_p);
-        let noise = |id: u32| {
-            let counter = [step.draw as u32, (step.draw >> 32) as u32, id, 0];
-            let [word, ..] = philox(counter, [step.seed as u32, (step.seed >> 32) as u32]);
-            let uniform = (f64::from(word >> 9) + 0.5) / 8_388_608.0;
-            -(-uniform.ln()).ln()
-        };
-        kept.iter().map(|candidate| (candidate.id, f64::from(candidate.weight).ln() + noise(candidate.id))).collect()
+        kept
     }
 }
 
