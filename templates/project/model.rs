@@ -243,7 +243,7 @@ impl Model {
 /*%- endif %*/
                 Ok(LayerWeights {
 /*%- for f in layer_fields %*/
-                    /*{ f.name }*/: /*% if f.optional %*/own/*% else %*/tensor/*% endif %*/("/*{ f.name }*/")?,
+                    /*{ f.name }*/: /*% if f.optional %*/own/*% else %*/tensor/*% endif %*/(/*{ f.tensor }*/)?,
 /*%- endfor %*/
                 })
             })
@@ -282,7 +282,7 @@ impl Model {
             seen,
             chosen: words("chosen tokens", RECORDS)?,
 /*%- for f in model_fields %*/
-            /*{ f.name }*/: tensor("/*{ f.name }*/")?,
+            /*{ f.name }*/: tensor(/*{ f.tensor }*/)?,
 /*%- endfor %*/
             layers,
             caches,

@@ -154,6 +154,20 @@ mod tests {
     }
 
     #[test]
+    fn every_word_of_the_parameters_is_declared_once_and_in_order() {
+        let lines = step_params();
+        let declared = lines.iter().filter(|line| !line.starts_with("//"));
+        let declared = declared.filter_map(|line| line.split_once(';').map(|(word, _)| word.to_owned()));
+        let element = |param: &forge_spec::Param| if param.is_float() { "float" } else { "uint" };
+        let expected = forge_spec::Param::ALL.iter().map(|param| format!("{} {}", element(param), param.name()));
+        assert_eq!(declared.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        // The notes of neighbours begin in one column.
+        let column = |line: &String| line.find(" // ").map(|at| at + 1);
+        let columns: Vec<usize> = lines.iter().filter_map(column).collect();
+        assert_eq!(columns, [15, 15, 27, 16, 16, 16, 16]);
+    }
+
+    #[test]
     fn positions_are_declared_once_and_in_order() {
         let list = builtins(&[Position::Lane, Position::GroupY, Position::GroupX, Position::GroupsY]);
         let declared: Vec<&str> = list.iter().map(|builtin| builtin.declaration).collect();

@@ -11,7 +11,7 @@ use forge_plan::{Kernel, Plan};
 use forge_spec::{Activation, Format, StepParams};
 
 use crate::bindings::{cache_type, comment, declaration};
-use crate::naming::{float, packed_name, wrap};
+use crate::naming::{float, identifier, packed_name, wrap};
 use crate::{calls, sources};
 
 /// `shaders/kernels.metal`.
@@ -30,7 +30,7 @@ pub struct KernelsFile<'a> {
     pub rope_tables: Vec<TableView>,
     pub families: Vec<&'static str>,
     pub formats: Vec<FormatView>,
-    pub kernels: Vec<KernelView<'a>>,
+    pub kernels: Vec<KernelView>,
 }
 
 /// A packed format, and the functions named after it.
@@ -54,8 +54,8 @@ pub struct TableView {
 }
 
 /// One kernel.
-pub struct KernelView<'a> {
-    pub name: &'a str,
+pub struct KernelView {
+    pub name: String,
     pub comment: String,
     pub threads: u32,
     pub shared: usize,
@@ -329,7 +329,7 @@ fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
     list.iter().map(|text| text.trim_end()).collect()
 }
 
-fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
+fn kernel_view(kernel: &Kernel, plan: &Plan) -> KernelView {
     let params = kernel.bindings.iter();
     let params = params.map(|b| ParamView { declaration: declaration(b), shape: comment(b, kernel) }).collect();
     let (positions, body) = match (kernel.family.call(), &kernel.family) {
@@ -346,7 +346,7 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
         (None, other) => panic!("{other:?} is neither a call nor has a template"),
     };
     KernelView {
-        name: &kernel.name,
+        name: identifier(&kernel.name),
         comment: kernel.family.title(),
         threads: kernel.launch.threads,
         shared: (kernel.launch.threadgroup_bytes as usize).div_ceil(4),
