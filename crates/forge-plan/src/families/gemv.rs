@@ -154,3 +154,45 @@ impl KernelFamily for Gemv {
         Some([self.rows, self.cols])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use forge_spec::Activation;
+
+    use super::*;
+
+    /// Elements that threads load of one row of the input.
+    fn loads(matrices: &[(Format, usize)], cols: usize, [rows, simdgroups, split_k]: [usize; 3], gated: bool) -> usize {
+        let matrices = matrices.iter().map(|&(format, rows)| Matrix { format, rows, cols }).collect::<Vec<_>>();
+        let rows_of_all = matrices.iter().map(|matrix| matrix.rows).sum();
+        let store = Epilogue::Store { softcap: None, partials: None };
+        let gemv = Gemv {
+            matrices,
+            rows: rows_of_all,
+            cols,
+            shape: Shape { format: forge_formats::Format::F32, rows: rows_of_all, cols },
+            geometry: Geometry { rows_per_simdgroup: rows, simdgroups, split_k },
+            norm: None,
+            bias: false,
+            epilogue: if gated { Epilogue::Gated(Activation::Silu) } else { store },
+            tokens: 1,
+        };
+        gemv.input_loads()
+    }
+
+    #[test]
+    fn inputs_are_loaded_by_simdgroups_with_rows() {
+        // 22 of the 24 simdgroups of three threadgroups have rows.
+        assert_eq!(loads(&[(Format::F32, 173)], 64, [8, 8, 1], false), 22 * 64);
+        // Pairs of simdgroups share rows and columns.
+        assert_eq!(loads(&[(Format::F32, 173)], 64, [8, 8, 2], false), 22 * 64);
+        // A packed row ends in a tile of 256 columns, whatever there is of it.
+        assert_eq!(loads(&[(Format::Q8_0, 64)], 384, [4, 4, 1], false), 16 * 512);
+        assert_eq!(loads(&[(Format::Q8_0, 64)], 512, [4, 4, 1], false), 16 * 512);
+        // Each matrix by its own format.
+        assert_eq!(loads(&[(Format::Q8_0, 64), (Format::F16, 10)], 384, [4, 4, 1], false), 16 * 512 + 3 * 384);
+        // Gate and up rows together, or one after the other where they are of two matrices.
+        assert_eq!(loads(&[(Format::Q4_0, 128)], 256, [4, 4, 1], true), 32 * 256);
+        assert_eq!(loads(&[(Format::Q4_0, 64), (Format::F32, 64)], 128, [4, 4, 1], true), 32 * (256 + 128));
+    }
+}

@@ -1,36 +1,32 @@
-//! The references of `verify` against small kernels on the software device: right ones pass, and of every operation at least
-//! two faults are found, each in its kernel and in no other.
+//! The plain kernels, what `verify` knows of them, and the faults.
 
-mod common;
-
-use forge_runtime::gpu::{Gpu, KernelSpec, Source};
+use forge_runtime::gpu::KernelSpec;
 use forge_runtime::verify::*;
-use forge_runtime::weights::Weights;
 
 const fn spec(name: &'static str) -> KernelSpec {
     KernelSpec { name, threads: 1, threadgroup_bytes: 0 }
 }
 
 /// Kernels of one thread each, in one file, and ways to get them wrong.
-struct Family {
-    metal: &'static str,
-    specs: &'static [KernelSpec],
-    checks: &'static [KernelCheck],
+pub struct Family {
+    pub metal: &'static str,
+    pub specs: &'static [KernelSpec],
+    pub checks: &'static [KernelCheck],
     /// What stands in the file, what is put in its place, and the kernel that is wrong then.
-    faults: &'static [(&'static str, &'static str, &'static str)],
+    pub faults: &'static [(&'static str, &'static str, &'static str)],
 }
 
 const GAMMA: Argument = Argument::read(Role::Gamma, Data::Tensor("gamma"));
-const TABLE: Argument = Argument::read(Role::Table, Data::Tensor("matrix"));
+pub const TABLE: Argument = Argument::read(Role::Table, Data::Tensor("matrix"));
 const WEIGHTS: Argument = Argument::read(Role::Weights, Data::Tensor("matrix"));
 const TOKENS: Argument = Argument::read(Role::Tokens, Data::Words(1));
 const INPUT: Argument = Argument::read(Role::Input, Data::Words(32));
 const STEP: Argument = Argument::read(Role::Step, Data::Params);
 const MATRIX: Matrix = Matrix { format: Format::F32, rows: 8, cols: 32 };
 const SOME_ROWS: &[usize] = &[1, 7];
-const ONE_ROW: &[usize] = &[1];
+pub const ONE_ROW: &[usize] = &[1];
 
-const fn check(
+pub const fn check(
     kernel: usize,
     rows: &'static [usize],
     grid: [Dim; 2],
@@ -40,11 +36,11 @@ const fn check(
     KernelCheck { kernel, layer: None, rows, grid: [grid[0], grid[1], Dim::Const(1)], operation, arguments }
 }
 
-const BY_ROW: [Dim; 2] = [Dim::Rows, Dim::Const(1)];
+pub const BY_ROW: [Dim; 2] = [Dim::Rows, Dim::Const(1)];
 const ONCE: [Dim; 2] = [Dim::Const(1), Dim::Const(1)];
 
-static EMBED: Family = Family {
-    metal: include_str!("fixtures/plain_kernels/embed.metal"),
+pub static EMBED: Family = Family {
+    metal: include_str!("../fixtures/plain_kernels/embed.metal"),
     specs: &[spec("embed"), spec("embed_scaled")],
     checks: &[
         check(0, SOME_ROWS, BY_ROW, EMBED_TABLE, &[TABLE, TOKENS, Argument::write(Role::X, Data::Words(32))]),
@@ -73,10 +69,10 @@ static EMBED: Family = Family {
         ("x[i] = value", "x[i] = value * gamma[i]", "embed_scaled"),
     ],
 };
-const EMBED_TABLE: Operation = Operation::Embed { table: MATRIX, scale: 1.5 };
+pub const EMBED_TABLE: Operation = Operation::Embed { table: MATRIX, scale: 1.5 };
 
-static LAYER_INPUTS: Family = Family {
-    metal: include_str!("fixtures/plain_kernels/layer_inputs.metal"),
+pub static LAYER_INPUTS: Family = Family {
+    metal: include_str!("../fixtures/plain_kernels/layer_inputs.metal"),
     specs: &[spec("layer_inputs")],
     checks: &[check(
         0,
@@ -111,8 +107,8 @@ const RESIDUAL: Epilogue = Epilogue::Residual { factor: 0.5 };
 const Y8: Argument = Argument::write(Role::Y, Data::Words(8));
 const X8: Argument = Argument::update(Role::X, Data::Words(8));
 
-static PROJECT: Family = Family {
-    metal: include_str!("fixtures/plain_kernels/project.metal"),
+pub static PROJECT: Family = Family {
+    metal: include_str!("../fixtures/plain_kernels/project.metal"),
     specs: &[
         spec("store"),
         spec("stacked"),
@@ -222,8 +218,8 @@ static PROJECT: Family = Family {
 
 const HEADS: HeadNorm = HeadNorm { eps: 1e-5, across_heads: false };
 
-static ROPE_APPEND: Family = Family {
-    metal: include_str!("fixtures/plain_kernels/rope_append.metal"),
+pub static ROPE_APPEND: Family = Family {
+    metal: include_str!("../fixtures/plain_kernels/rope_append.metal"),
     specs: &[spec("rope_append"), spec("rope_normed")],
     checks: &[
         check(
@@ -299,8 +295,8 @@ static ROPE_APPEND: Family = Family {
 
 const WINDOWED: Split = Split { above: 16, positions: 8, most: 4, window: Some(100) };
 
-static ATTENTION: Family = Family {
-    metal: include_str!("fixtures/plain_kernels/attention.metal"),
+pub static ATTENTION: Family = Family {
+    metal: include_str!("../fixtures/plain_kernels/attention.metal"),
     specs: &[spec("attention"), spec("attention_part"), spec("attention_combine")],
     checks: &[
         check(
@@ -381,8 +377,8 @@ static ATTENTION: Family = Family {
     ],
 };
 
-static NORMS: Family = Family {
-    metal: include_str!("fixtures/plain_kernels/norms.metal"),
+pub static NORMS: Family = Family {
+    metal: include_str!("../fixtures/plain_kernels/norms.metal"),
     specs: &[spec("rms_norm"), spec("layer_norm"), spec("post_norm"), spec("post_norm_scaled")],
     checks: &[
         check(
@@ -452,8 +448,8 @@ static NORMS: Family = Family {
 const VOCABULARY: Vocabulary = Vocabulary { tokens: 100, groups: 2 };
 const LOGITS: Argument = Argument::read(Role::Logits, Data::Words(100));
 
-static SAMPLE: Family = Family {
-    metal: include_str!("fixtures/plain_kernels/sample.metal"),
+pub static SAMPLE: Family = Family {
+    metal: include_str!("../fixtures/plain_kernels/sample.metal"),
     specs: &[spec("sample_best"), spec("sample_collect"), spec("sample_draw")],
     checks: &[
         check(
@@ -522,153 +518,4 @@ static SAMPLE: Family = Family {
     ],
 };
 
-static FAMILIES: [&Family; 7] = [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &NORMS, &SAMPLE];
-
-/// Lists kinds of operations once, so that one without an arm here does not compile and one without faults fails.
-macro_rules! kinds {
-    ($($name:literal: $operation:pat,)*) => {
-        const KINDS: &[&str] = &[$($name),*];
-
-        fn kind(operation: &Operation<'_>) -> &'static str {
-            match operation {
-                $($operation => $name,)*
-            }
-        }
-    };
-}
-
-kinds! {
-    "embed": Operation::Embed { .. },
-    "layer inputs": Operation::LayerInputs { .. },
-    "projection, stored": Operation::Project(Projection { epilogue: Epilogue::Store { .. }, .. }),
-    "projection, residual": Operation::Project(Projection { epilogue: Epilogue::Residual { .. }, .. }),
-    "projection, silu": Operation::Project(Projection {
-        epilogue:
-            Epilogue::Activated(Activation::Silu) | Epilogue::Gated(Activation::Silu) | Epilogue::GatedBy(Activation::Silu),
-        ..
-    }),
-    "projection, gelu": Operation::Project(Projection {
-        epilogue:
-            Epilogue::Activated(Activation::GeluTanh)
-            | Epilogue::Gated(Activation::GeluTanh)
-            | Epilogue::GatedBy(Activation::GeluTanh),
-        ..
-    }),
-    "projection, relu squared": Operation::Project(Projection {
-        epilogue:
-            Epilogue::Activated(Activation::ReluSquared)
-            | Epilogue::Gated(Activation::ReluSquared)
-            | Epilogue::GatedBy(Activation::ReluSquared),
-        ..
-    }),
-    "rope and append": Operation::RopeAppend(_),
-    "attention": Operation::Attention(Attention { split: None, .. }),
-    "attention, in parts": Operation::Attention(Attention { split: Some(_), .. }),
-    "attention, combined": Operation::AttentionCombine { .. },
-    "rms norm": Operation::RmsNorm { .. },
-    "layer norm": Operation::LayerNorm { .. },
-    "post-norm": Operation::PostNorm { .. },
-    "best token": Operation::SampleBest(_),
-    "candidates": Operation::SampleCollect(_),
-    "draw": Operation::SampleDraw(_),
-}
-
-/// Names of the kernels that fail, with what is said of them.
-fn failing(family: &Family, metal: &str, checks: &'static [KernelCheck]) -> Vec<(&'static str, String)> {
-    let head = "#include <metal_stdlib>\nusing namespace metal;\n";
-    let text: &'static str = format!("{head}{}{metal}", common::step_params()).leak();
-    let folder = tempfile::tempdir().expect("a folder");
-    let (path, info) = common::weights_file(folder.path(), family.specs);
-    let weights = Weights::open(&path, info).expect("the weights");
-    let checks = Checks {
-        forge_version: "0",
-        source: Box::leak(Box::new(Source::new(text, &[]))),
-        kernels: checks,
-        costs: &[],
-        tuning: &common::NO_TUNING,
-    };
-    let gpu = Gpu::open(checks.source, info.kernels).unwrap_or_else(|error| panic!("{error}"));
-    let verifier = Verifier::new(&gpu, &checks, info, &weights).expect("memory");
-    let mut failing = Vec::new();
-    for check in verifier.checks() {
-        let faults = verifier.run(check).filter_map(|outcome| outcome.fault);
-        failing.extend(faults.map(|fault| (verifier.name(check), fault)).take(1));
-    }
-    failing
-}
-
-fn each_fault_is_found(family: &Family) {
-    assert_eq!(failing(family, family.metal, family.checks), []);
-    for (right, wrong, kernel) in family.faults {
-        assert_eq!(family.metal.matches(right).count(), 1, "{right} is in the kernels once");
-        let found = failing(family, &family.metal.replace(right, wrong), family.checks);
-        assert_eq!(found.iter().map(|(name, _)| *name).collect::<Vec<_>>(), [*kernel], "{wrong}: {found:?}");
-    }
-}
-
-#[test]
-fn wrong_embeddings_are_found() {
-    each_fault_is_found(&EMBED);
-}
-
-#[test]
-fn wrong_layer_inputs_are_found() {
-    each_fault_is_found(&LAYER_INPUTS);
-}
-
-#[test]
-fn wrong_projections_are_found() {
-    each_fault_is_found(&PROJECT);
-}
-
-#[test]
-fn wrong_rotations_and_appends_are_found() {
-    each_fault_is_found(&ROPE_APPEND);
-}
-
-#[test]
-fn wrong_attention_is_found() {
-    each_fault_is_found(&ATTENTION);
-}
-
-#[test]
-fn wrong_norms_are_found() {
-    each_fault_is_found(&NORMS);
-}
-
-#[test]
-fn wrong_choices_are_found() {
-    each_fault_is_found(&SAMPLE);
-}
-
-#[test]
-fn every_operation_has_a_kernel_and_each_kernel_two_faults() {
-    let checks = || FAMILIES.iter().flat_map(|family| family.checks.iter().map(move |check| (family, check)));
-    for kind_of_operation in KINDS {
-        let found = checks().any(|(_, check)| kind(&check.operation) == *kind_of_operation);
-        assert!(found, "no kernel for {kind_of_operation}");
-    }
-    for (family, check) in checks() {
-        let name = family.specs[check.kernel].name;
-        let faults = family.faults.iter().filter(|(_, _, kernel)| *kernel == name).count();
-        assert!(faults >= 2, "{name}: {faults} faults");
-    }
-    // Each kernel has one check, and each fault's kernel is one of them.
-    for family in FAMILIES {
-        assert!(family.checks.iter().map(|check| check.kernel).eq(0..family.specs.len()));
-        assert!(family.faults.iter().all(|(_, _, kernel)| family.specs.iter().any(|spec| spec.name == *kernel)));
-    }
-}
-
-#[test]
-fn an_argument_that_the_operation_does_not_take_is_a_fault() {
-    static CHECKS: [KernelCheck; 1] = [check(
-        0,
-        ONE_ROW,
-        BY_ROW,
-        EMBED_TABLE,
-        &[TABLE, Argument::read(Role::Multiplier, Data::Words(1)), Argument::write(Role::X, Data::Words(32))],
-    )];
-    let said = "embed reads multiplier, which is no input of its operation".to_owned();
-    assert_eq!(failing(&EMBED, EMBED.metal, &CHECKS), [("embed", said)]);
-}
+pub static FAMILIES: [&Family; 7] = [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &NORMS, &SAMPLE];
