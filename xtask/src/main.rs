@@ -50,7 +50,7 @@ enum Task {
     /// Type-check, lint and link emitted projects for macOS
     CrossCheck(cross_check::Options),
     /// Hold the bytes that the software device counts against those that the plan says
-    Counters,
+    Counters(counters::Options),
     /// Remove or spoil barriers one at a time and see that checked mode notices each
     Mutate(mutate::Options),
     /// Measure packing, decoding and rebuilding
@@ -84,7 +84,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Snapshots(options) => snapshots::main(&options)?,
         Task::CheckMsl(options) => check_msl::main(&options)?,
         Task::CrossCheck(options) => return cross_check::main(&options),
-        Task::Counters => counters::main()?,
+        Task::Counters(options) => counters::main(&options)?,
         Task::Mutate(options) => return mutate::main(&options),
         Task::Bench { bench } => bench::main(bench)?,
         Task::Gpu(options) => gpu::main(&options)?,

@@ -154,7 +154,7 @@ fn run(step: Step) -> Result<Outcome> {
         Step::Demo => demo::main()?,
         Step::Library => library::main()?,
         Step::Check => Forge::build()?.must_check(&demo::project()?.0)?,
-        Step::Counters => counters::main()?,
+        Step::Counters => counters::main(&counters::Options::default())?,
         Step::Tune => tune::main()?,
         Step::Mutate => {
             let options = mutate::Options { case: vec!["demo".to_owned()], sample: Some(10), ..Default::default() };

@@ -8,10 +8,10 @@ use forge_frontend::graph::RopePairing;
 use forge_plan::call::Position;
 use forge_plan::families::{self, Epilogue, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend};
 use forge_plan::{Kernel, Plan};
-use forge_spec::{Activation, Format};
+use forge_spec::{Activation, Format, StepParams};
 
 use crate::bindings::{cache_type, comment, declaration};
-use crate::naming::{float, packed_name, wrap};
+use crate::naming::{float, identifier, packed_name, wrap};
 use crate::{calls, sources};
 
 /// `shaders/kernels.metal`.
@@ -24,10 +24,13 @@ pub struct KernelsFile<'a> {
     pub command: &'a str,
     /// The file holds variants for `tune`, which need what `kernels.metal` has.
     pub variants: bool,
+    /// Words of the step's parameters, and bytes of a record.
+    pub step_params: Vec<String>,
+    pub record_bytes: usize,
     pub rope_tables: Vec<TableView>,
     pub families: Vec<&'static str>,
     pub formats: Vec<FormatView>,
-    pub kernels: Vec<KernelView<'a>>,
+    pub kernels: Vec<KernelView>,
 }
 
 /// A packed format, and the functions named after it.
@@ -51,8 +54,8 @@ pub struct TableView {
 }
 
 /// One kernel.
-pub struct KernelView<'a> {
-    pub name: &'a str,
+pub struct KernelView {
+    pub name: String,
     pub comment: String,
     pub threads: u32,
     pub shared: usize,
@@ -220,6 +223,8 @@ impl<'a> KernelsFile<'a> {
             source,
             command,
             variants: false,
+            step_params: calls::step_params(),
+            record_bytes: StepParams::RECORD_BYTES,
             rope_tables: rope_tables(plan),
             families: used_sources(plan, &formats),
             formats,
@@ -241,6 +246,8 @@ impl<'a> KernelsFile<'a> {
             source,
             command,
             variants: true,
+            step_params: Vec::new(),
+            record_bytes: StepParams::RECORD_BYTES,
             rope_tables: Vec::new(),
             families: Vec::new(),
             formats: Vec::new(),
@@ -322,7 +329,7 @@ fn used_sources(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
     list.iter().map(|text| text.trim_end()).collect()
 }
 
-fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
+fn kernel_view(kernel: &Kernel, plan: &Plan) -> KernelView {
     let params = kernel.bindings.iter();
     let params = params.map(|b| ParamView { declaration: declaration(b), shape: comment(b, kernel) }).collect();
     let (positions, body) = match kernel.family.body() {
@@ -338,7 +345,7 @@ fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
         }
     };
     KernelView {
-        name: &kernel.name,
+        name: identifier(&kernel.name),
         comment: kernel.family.title(),
         threads: kernel.launch.threads,
         shared: (kernel.launch.threadgroup_bytes as usize).div_ceil(4),

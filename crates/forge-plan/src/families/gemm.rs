@@ -48,7 +48,7 @@ impl KernelFamily for Gemm {
     fn bindings(&self) -> Vec<Binding> {
         let input = Binding::read(Role::Input, Element::F32, Extent::Rows(vec![self.cols]));
         let mut list: Vec<Binding> = matrix_bindings(&self.matrices).collect();
-        list.push(input.touching(Touch::Again(self.row_tiles())));
+        list.push(input.touching(Touch::Loads(self.row_tiles() * self.cols)));
         list.extend(self.bias.then(|| Binding::read(Role::Bias, Element::F32, Extent::Fixed(vec![self.rows]))));
         list.extend(result_bindings(self.epilogue, self.rows));
         list.extend(params(self.rows()));
