@@ -2,11 +2,6 @@
 // 32 rows of one head, eight rows a simdgroup, and walks the keys KEYS at a time: scores = Q K^T, softmax, sums += P V,
 // all in 8x8 matrices of operand type O (half or float) with float sums.
 
-// Floats of threadgroup memory: the tile of keys or values, scores, probabilities, a diagonal matrix.
-constexpr uint attention_tile_shared(uint head_dim, uint keys, uint operand_bytes) {
-    return keys * head_dim * operand_bytes / 4 + 32 * keys + 32 * keys * operand_bytes / 4 + 4 * 64;
-}
-
 // KEYS rows of the cache from position `start` on, zeros from `end` on, as operands.
 template <uint STRIDE, uint HEAD_DIM, uint KEYS, uint WRAP, typename O, typename T>
 inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint start, uint end, uint thread_index) {

@@ -2,7 +2,6 @@
 
 mod common;
 #[path = "common/http.rs"]
-#[allow(dead_code, reason = "no streams here")]
 mod http;
 
 use std::sync::Arc;
