@@ -12,6 +12,7 @@ use forge_formats::{Format, Layout, Packer, SourceRows, decode_row};
 use forge_frontend::{Assets, GenerationConfig};
 use forge_plan::costs::{StepSize, dispatch};
 use forge_plan::{Family, Kernel, Plan, PlanOptions, plan};
+use forge_spec::StepParams;
 use metal_sim::{Binding, Buffer, CompileOptions, Device, DispatchCounters, Library};
 
 /// A plan and its `kernels.metal`.
@@ -178,7 +179,9 @@ fn every_weight_is_read_once_per_tile_of_64_tokens() {
             _ => blocks(format, gemm.rows, gemm.cols).1,
         };
         for (tokens, tiles) in [(1_usize, 1_usize), (64, 1), (65, 2), (128, 2)] {
-            let params = [0_u32, tokens as u32].iter().flat_map(|v| v.to_le_bytes()).chain([0; 248]).collect();
+            let params = StepParams { rows: tokens as u32, ..StepParams::default() };
+            let mut params: Vec<u8> = params.words().iter().flat_map(|word| word.to_le_bytes()).collect();
+            params.resize(StepParams::RECORD_BYTES, 0);
             let data = [packed.clone(), bytes(&noise(tokens * gemm.cols, 7)), vec![0; tokens * gemm.rows * 4], params];
             let (_, counters) = run(&library, kernel, &data, [gemm.row_tiles(), tiles]);
             let read = counters.bindings[0].bytes_read as f64 / (weights * tiles) as f64;

@@ -514,6 +514,8 @@ pub static SAMPLE: Family = Family {
         ("step.draw_low, step.draw_high", "step.draw_high, step.draw_low", "sample_draw"),
         ("- precise::log(-precise::log(uniform))", "+ precise::log(-precise::log(uniform))", "sample_draw"),
         ("next_token[0] = token", "next_token[0] = token + 1", "sample_draw"),
+        // A token to go on with where no logit is finite.
+        ("if (token != NO_TOKEN) {", "next_token[0] = token; if (token != NO_TOKEN) {", "sample_draw"),
         ("seen[token / 32] |=", "seen[token / 32] =", "sample_draw"),
     ],
 };

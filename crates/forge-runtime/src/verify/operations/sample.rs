@@ -49,7 +49,7 @@ struct Candidate {
 }
 
 impl Draw {
-    /// Draws with and without each filter, and at the ends of the parameters' ranges.
+    /// Draws with and without each filter, at the ends of the parameters' ranges, and of logits none of which is finite.
     pub fn all(vocabulary: &Vocabulary) -> Vec<Self> {
         let base = Sampling { temperature: 1.0, seed: 0x0123_4567_89AB_CDEF, ..Sampling::default() };
         let settings = [
@@ -63,18 +63,24 @@ impl Draw {
             Sampling { top_p: LEAST_TOP_P, repeat_penalty: 0.01, ..base.clone() },
             Sampling { temperature: f32::MIN_POSITIVE, repeat_penalty: 100.0, ..base.clone() },
             Sampling { temperature: 100.0, top_k: 1, ..base.clone() },
-            Sampling { temperature: 100.0, min_p: 1.0, ..base },
+            Sampling { temperature: 100.0, min_p: 1.0, ..base.clone() },
         ];
-        (0..).zip(settings).map(|(number, sampling)| Self::new(vocabulary, &sampling, number)).collect()
+        let draws = (0..).zip(settings).map(|(number, sampling)| Self::new(vocabulary, &sampling, number, 3));
+        let hopeless = [base.clone(), Sampling { temperature: 0.0, ..base }];
+        draws.chain(hopeless.map(|sampling| Self::new(vocabulary, &sampling, 0, vocabulary.tokens))).collect()
     }
 
-    fn new(vocabulary: &Vocabulary, sampling: &Sampling, number: u64) -> Self {
+    /// The draw of this number, where so many of the logits are not finite.
+    fn new(vocabulary: &Vocabulary, sampling: &Sampling, number: u64, not_finite: usize) -> Self {
         let tokens = vocabulary.tokens;
         let mut random = Random::new("logits", number);
         let mut logits: Vec<f32> = (0..tokens).map(|_| random.between(-8.0, 8.0)).collect();
         // What is not finite is never chosen.
-        for (logit, value) in logits.iter_mut().skip(5).zip([f32::NAN, f32::INFINITY, f32::NEG_INFINITY]) {
-            *logit = value;
+        let values = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().cycle();
+        for (at, value) in (5..).zip(values.take(not_finite)) {
+            if let Some(logit) = logits.get_mut(at % tokens) {
+                *logit = value;
+            }
         }
         let mut seen = vec![0; tokens.div_ceil(32)];
         for id in (0..tokens).filter(|_| random.below(4) == 0) {
@@ -157,9 +163,10 @@ impl Draw {
         })
     }
 
-    fn highest(&self) -> f64 {
+    /// The highest finite logit, if any is.
+    fn highest(&self) -> Option<f64> {
         let logits = (0..self.logits.len()).filter_map(|id| self.penalized(id));
-        logits.map(f64::from).fold(f64::MIN, f64::max)
+        logits.map(f64::from).reduce(f64::max)
     }
 
     /// The probability relative to the best token's, in units of 2^-24.
@@ -253,8 +260,12 @@ impl Reference for Best {
             out.number(Role::Best, 2 * group, logit, expected, penalty_error(expected));
             highest = highest.max(logit);
         }
-        let expected = draw.highest();
-        out.number(Role::Best, 0, highest, expected, penalty_error(expected));
+        match draw.highest() {
+            Some(expected) => out.number(Role::Best, 0, highest, expected, penalty_error(expected)),
+            None => {
+                (0..self.0.groups).for_each(|group| out.exact(Role::Best, 2 * group + 1, found[2 * group + 1], NONE))
+            }
+        }
         out.exact(Role::Count, 0, run.words_left(Role::Count)[0], 0);
     }
 }
@@ -323,7 +334,7 @@ impl Reference for Choice {
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
         let Some(draw) = &run.case.draw else { return };
         let chosen = run.words_left(Role::Chosen)[0];
-        if draw.step.inverse_temperature == 0.0 {
+        if draw.candidates.is_empty() {
             let best = draw.best.chunks_exact(2).max_by_key(|best| (best[0], !best[1]));
             out.exact(Role::Chosen, 0, chosen, best.map_or(NONE, |best| best[1]));
         } else {
@@ -333,7 +344,9 @@ impl Reference for Choice {
             // Logarithms of a weight of 24 bits and of noise.
             out.number(Role::Chosen, 0, found, expected, 16.0 * ROUNDING * 32.0);
         }
-        out.exact(Role::NextToken, 0, run.words_left(Role::NextToken)[0], chosen);
+        // Without a token there is none to go on with.
+        let next = if chosen == NONE { run.words_given(Role::NextToken)[0] } else { chosen };
+        out.exact(Role::NextToken, 0, run.words_left(Role::NextToken)[0], next);
         let mut seen = draw.seen.clone();
         if let Some(word) = seen.get_mut(chosen as usize / 32) {
             *word |= 1 << (chosen % 32);
