@@ -645,7 +645,7 @@ struct Codes8 {
     }
 };
 
-// Non-linearities of gated feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
+// Non-linearities of feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
 // since fast math knows no infinity.
 
 struct Silu {

@@ -345,7 +345,7 @@ inline float4 load4_q8_0(device const uchar* weights, uint row, uint col) {
     return load_half(scales, p.lane / 4 * p.count + p.t) * (codes - 128.0f);
 }
 
-// Non-linearities of gated feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
+// Non-linearities of feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
 // since fast math knows no infinity.
 
 struct Silu {

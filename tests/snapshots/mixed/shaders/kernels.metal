@@ -1062,7 +1062,7 @@ inline float4 load4_mxfp4(device const uchar* weights, uint row, uint col) {
     return as_type<float>(uint(e[p.lane / 4 * p.count + p.t]) << 23) * levels;
 }
 
-// Non-linearities of gated feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
+// Non-linearities of feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
 // since fast math knows no infinity.
 
 struct Silu {

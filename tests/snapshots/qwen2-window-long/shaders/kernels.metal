@@ -171,7 +171,7 @@ inline float4 load4_bf16(device const uchar* weights, uint row, uint col) {
     return w;
 }
 
-// Non-linearities of gated feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
+// Non-linearities of feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
 // since fast math knows no infinity.
 
 struct Silu {
