@@ -4,7 +4,8 @@ mod common;
 
 use common::{Sizes, llama};
 use forge_formats::Format;
-use forge_frontend::graph::Op;
+use forge_frontend::graph::{Block, Op};
+use forge_plan::plan::{Choice, Step, When};
 use forge_plan::{PlanError, PlanOptions, plan};
 
 const SIZES: Sizes =
@@ -27,4 +28,50 @@ fn a_parallel_block_is_not_compiled_as_a_sequential_one() {
     let error = plan(&graph, &PlanOptions::default()).expect_err("the stream has moved");
     let PlanError::Unsupported { block, what } = &error else { panic!("{error}") };
     assert_eq!((block.as_str(), what.as_str()), ("layer", "a projection of an earlier residual stream"));
+}
+
+/// Both branches behind one norm, with all that reads the stream before either is added: one norm a layer, and no barrier
+/// between the projections.
+#[test]
+fn branches_side_by_side_share_a_norm() {
+    let mut graph = llama(SIZES, Format::F32);
+    let block = &mut graph.blocks[0];
+    let position = |block: &Block, op: fn(&Op) -> bool| block.nodes.iter().position(|node| op(&node.op)).expect("one");
+    let gated = position(block, |op| matches!(op, Op::GatedActivation { .. }));
+    // gate, up and their product, behind the first norm, in front of the rotation; the second norm goes.
+    let feed_forward: Vec<_> = block.nodes.drain(gated - 3..=gated).skip(1).collect();
+    let rope = position(block, |op| matches!(op, Op::Rope { .. }));
+    let normed = block.nodes[0].output.expect("a norm");
+    for (at, mut node) in feed_forward.into_iter().enumerate() {
+        if matches!(node.op, Op::Linear { .. }) {
+            node.inputs = vec![normed];
+        }
+        block.nodes.insert(rope + at, node);
+    }
+    for mean in [false, true] {
+        if mean {
+            for block in graph.blocks.iter_mut().chain([&mut graph.head.block]) {
+                for node in &mut block.nodes {
+                    if let Op::RmsNorm { gamma, eps } = node.op {
+                        node.op = Op::LayerNorm { gamma, beta: None, eps };
+                    }
+                }
+            }
+        }
+        let plan = plan(&graph, &PlanOptions::default()).expect("a plan");
+        let step = |step: &Step| {
+            let Choice::Fixed(kernel) = step.kernel else { panic!("one kernel for all layers") };
+            (plan.kernels[kernel].name.as_str(), step.barrier)
+        };
+        let steps: Vec<_> = plan.decode.blocks[0].iter().filter(|step| step.when != When::Split).map(step).collect();
+        let projections =
+            [("qkv_proj", true), ("gate_up_proj", false), ("rope_append", true), ("attention", true), ("o_proj", true)];
+        let expected: Vec<_> = [("layer_norm", true)][..usize::from(mean)]
+            .iter()
+            .chain(&projections)
+            .chain(&[("down_proj", true)])
+            .copied()
+            .collect();
+        assert_eq!(steps, expected, "subtracting a mean: {mean}");
+    }
 }

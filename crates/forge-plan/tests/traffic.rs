@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use common::Sizes;
 use forge_formats::Format;
+use forge_frontend::graph::{Op, Slot};
 use forge_plan::costs::StepSize;
 use forge_plan::families::{AttentionCombine, AttentionDecode, AttentionPart, AttentionTile};
 use forge_plan::geometry::Shape;
@@ -133,6 +134,31 @@ fn large_activations_keep_float_tiles() {
     assert_eq!(half_tiles(1.0), ["qkv_proj_tile", "gate_up_proj_tile", "lm_head_tile"]);
     assert!(half_tiles(1000.0).is_empty(), "64 times 1000 is the end of the half range");
     assert!(half_tiles(f32::INFINITY).is_empty(), "what is not a number has this bound");
+}
+
+/// The same of what a LayerNorm adds.
+#[test]
+fn large_betas_keep_float_tiles() {
+    let half_tiles = |largest: f32| {
+        let mut graph = common::llama(Sizes { layers: 1, ..SIZES }, Format::Q8_0);
+        let head = &mut graph.head;
+        head.block.slots.push(Slot { role: "output_norm_bias".into(), ..head.block.slots[0].clone() });
+        let beta = Some(head.block.slots.len() - 1);
+        let Op::RmsNorm { gamma, eps } = head.block.nodes[0].op else { panic!("a norm comes first") };
+        head.block.nodes[0].op = Op::LayerNorm { gamma, beta, eps };
+        let mut weight = graph.weights[head.weights[gamma]].clone();
+        weight.max_abs = Some(largest);
+        head.weights.push(graph.weights.len());
+        graph.weights.push(weight);
+        let plan = plan(&graph, &PlanOptions::default()).expect("a dense model has a plan");
+        let head = |kernel: &Kernel| match &kernel.family {
+            Family::Gemm(gemm) if kernel.name == "lm_head_tile" => Some(gemm.half_tiles),
+            _ => None,
+        };
+        plan.kernels.iter().find_map(head).expect("a head for tiles")
+    };
+    assert!(half_tiles(1.0));
+    assert!(!half_tiles(60_000.0));
 }
 
 /// Layers share a grid, so the kernels of layers with different formats have to cover their rows with the same one.

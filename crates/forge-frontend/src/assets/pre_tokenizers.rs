@@ -35,6 +35,10 @@ const QWEN2: &str =
 const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const SEED_CODER: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Digits in threes from the right.
+const THREES: &str = r"\d{1,3}(?=(?:\d{3})*\b)";
 const DEEPSEEK_WORDS: &str = r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
 const DEEPSEEK3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
 
@@ -52,6 +56,8 @@ pub(super) fn pre_tokenizer(name: &str) -> Option<PreTokenizer> {
         "qwen2" | "megrez" | "deepseek-r1-qwen" | "kormo" => PreTokenizer { nfc: true, ..split(&[Step::Split(QWEN2)]) },
         "qwen35" => PreTokenizer { nfc: true, ..split(&[Step::Split(QWEN35)]) },
         "stablelm2" | "hunyuan" | "grok-2" | "solar-open" => split(&[Step::Split(QWEN2)]),
+        "seed-coder" => split(&[Step::Split(SEED_CODER)]),
+        "tiny_aya" => split(&[Step::Split(THREES), Step::Split(GPT4O)]),
         "tekken" => PreTokenizer { ignore_merges: true, add_bos: true, ..split(&[Step::Split(TEKKEN)]) },
         "gpt-4o" | "llama4" | "kanana2" => split(&[Step::Split(GPT4O)]),
         "gpt-2" | "phi-2" | "gigachat" | "mpt" | "olmo" | "jais" | "trillion" | "exaone4" | "mellum" => PLAIN,
@@ -104,5 +110,31 @@ impl PreTokenizer {
     /// The `normalizer` of a tokenizer.json.
     pub fn normalizer(&self) -> Value {
         if self.nfc { json!({"type": "NFC"}) } else { Value::Null }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _, PreTokenizerWrapper};
+
+    use super::pre_tokenizer;
+
+    /// The pieces of a text, in GPT-2's characters for bytes.
+    fn pieces(name: &str, text: &str) -> Vec<String> {
+        let json = pre_tokenizer(name).expect("a known name").pre_tokenizer();
+        let pre: PreTokenizerWrapper = serde_json::from_value(json).expect("a pre-tokenizer");
+        let mut string = PreTokenizedString::from(text);
+        pre.pre_tokenize(&mut string).expect("cut");
+        let splits = string.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        splits.into_iter().map(|(piece, ..)| piece.replace('\u{120}', " ").replace('\u{10a}', "\n")).collect()
+    }
+
+    /// By Python's `regex` on the expressions of the models' tokenizer.json files.
+    #[test]
+    fn digits_and_line_ends() {
+        let text = "Can't 1234567 x;\n\n  y";
+        let seed = ["Can", "'t", " ", "1", "2", "3", "4", "5", "6", "7", " x", ";", "\n\n", " ", " y"];
+        assert_eq!(pieces("seed-coder", text), seed);
+        assert_eq!(pieces("tiny_aya", text), ["Can't", " ", "1", "234", "567", " x", ";\n\n", " ", " y"]);
     }
 }

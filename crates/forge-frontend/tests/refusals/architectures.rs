@@ -146,3 +146,26 @@ fn the_longer_context_of_command_r() {
     folder.edit_json("config.json", |config| drop(config.insert("model_max_length".to_owned(), json!(4096))));
     assert_eq!(loaded(&folder).graph.config.trained_context, 4096);
 }
+
+/// Ministral 3 as it is published: the text model within a multimodal one.
+#[test]
+fn the_text_model_of_mistral_3() {
+    let plain = loaded(&Folder::of("ministral3")).graph;
+    let folder = Folder::of("ministral3");
+    folder.edit_json("config.json", |config| {
+        let text = Value::Object(std::mem::take(config));
+        config.insert("model_type".to_owned(), json!("mistral3"));
+        config.insert("text_config".to_owned(), text);
+    });
+    folder.edit_weights(|weights| {
+        weights.header = std::mem::take(&mut weights.header)
+            .into_iter()
+            .map(|(name, entry)| (if name == "__metadata__" { name } else { format!("language_model.{name}") }, entry))
+            .collect();
+        weights.add("vision_tower.patch_conv.weight", "BF16", &json!([2, 2]));
+    });
+    let found = loaded(&folder);
+    assert_eq!((&found.graph.blocks, &found.graph.head.block), (&plain.blocks, &plain.head.block));
+    assert_eq!(found.graph.config.trained_context, 32);
+    assert_eq!(found.graph.config.architecture, "ministral3");
+}
