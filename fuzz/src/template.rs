@@ -1,6 +1,7 @@
 //! Inputs for chat templates: whatever the template is, rendering ends with a text or an error.
 
-use forge_runtime::chat::{ChatTemplate, check_messages};
+use forge_runtime::chat::ChatTemplate;
+use forge_runtime::messages::check_messages;
 use serde_json::{Map, Value, json};
 
 /// Renders the template for a chat with every form of message; whether it gave a text.

@@ -11,20 +11,11 @@
 #include <metal_stdlib>
 using namespace metal;
 
-// What changes from step to step: one 256-byte record per step in flight.
+// What changes from step to step: one /*{ record_bytes }*/-byte record per step in flight.
 struct StepParams {
-    uint position; // of the first row
-    uint rows;     // tokens in this step
-    // The choice of the next token; see the sampling kernels.
-    float inverse_temperature; // 0: greedy
-    float repeat_penalty;
-    uint top_k;     // 0: all
-    uint top_p;     // in units of 2^-24
-    uint min_p;     // in units of 2^-24
-    uint seed_low;
-    uint seed_high;
-    uint draw_low;  // draws so far
-    uint draw_high;
+/*%- for line in step_params %*/
+    /*{ line }*/
+/*%- endfor %*/
 };
 /*%- endif %*/
 /*%- for table in rope_tables %*/

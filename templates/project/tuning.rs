@@ -18,7 +18,7 @@ static SOURCE: Source = Source::text(
 /// Names, threads per threadgroup and threadgroup memory of the variants.
 static KERNELS: [KernelSpec; /*{ kernels.len() }*/] = [
 /*%- for k in kernels %*/
-    KernelSpec { name: "/*{ k.name }*/", threads: /*{ k.launch.threads }*/, threadgroup_bytes: /*{ k.launch.threadgroup_bytes }*/ },
+    KernelSpec { name: "/*{ k.name }*/", threads: /*{ k.threads }*/, threadgroup_bytes: /*{ k.threadgroup_bytes }*/ },
 /*%- endfor %*/
 ];
 

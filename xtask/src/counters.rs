@@ -1,23 +1,33 @@
 //! `cargo xtask counters`: does the software device count what the plan says that a program reads and writes?
 //!
-//! `forge inspect --plan`, the documentation's figures and the roofline all rest on `forge_plan::costs`. Here the demo
-//! project runs in checked mode, which counts every byte that a kernel touches, and each dispatch is held against its cost:
-//! which kernel, different bytes read and written through each of its buffers, and for the inputs of projections every load.
+//! `forge inspect --plan`, the documentation's figures and the roofline all rest on `forge_plan::costs`. Here projects of the
+//! snapshots' checkpoints run in checked mode, which counts every byte that a kernel touches, and each dispatch is held against
+//! its cost: which kernel, different bytes read and written through each of its buffers, and for the inputs of projections
+//! every load.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use forge_plan::costs::{Encoded, StepSize, dispatches};
 use forge_plan::plan::Schedule;
 use forge_plan::{Family, Plan, PlanOptions};
 use serde::Deserialize;
 
-use crate::forge::constant;
+use crate::forge::{Forge, build_project, constant};
+use crate::snapshots::SOURCE_CASES;
 use crate::{demo, shell};
 
+/// Options of `cargo xtask counters`.
+#[derive(Debug, Default, clap::Args)]
+pub struct Options {
+    /// Only these of the checkpoints
+    only: Vec<String>,
+}
+
 /// A run of the program, and how many tokens it is of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Run {
     /// `logits`, in tiles.
     Prefill(usize),
@@ -47,31 +57,74 @@ struct CountedBinding {
     unique_bytes_written: u64,
 }
 
-/// Runs the demo project and compares.
+/// Generates, builds and runs a project of each checkpoint and compares.
 ///
 /// # Errors
 /// A dispatch that is not as planned.
-pub fn main() -> Result<()> {
-    let (project, program) = demo::project()?;
-    let checkpoint = forge_frontend::load(&shell::root().join(demo::CHECKPOINT))?;
-    let options = PlanOptions::default();
-    let plan = forge_plan::plan(&checkpoint.graph, &options)?;
+pub fn main(options: &Options) -> Result<()> {
+    let cases = [("demo", demo::CHECKPOINT)].into_iter().chain(SOURCE_CASES);
+    let chosen = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
+    let cases: Vec<_> = cases.filter(|(name, _)| chosen(name)).collect();
+    if cases.is_empty() {
+        bail!("no checkpoint called {}", options.only.join(", "));
+    }
+    let forge = Forge::build()?;
+    let mut differing = Vec::new();
+    for (name, checkpoint) in cases {
+        match compare_checkpoint(&forge, name, &shell::root().join(checkpoint)) {
+            Ok(compared) => println!("counters: {name}: {compared} dispatches read and write what the plan says"),
+            Err(error) => {
+                println!("counters: {name}: {error:#}");
+                differing.push(name);
+            }
+        }
+    }
+    if !differing.is_empty() {
+        bail!("counters: {} differ", differing.join(", "));
+    }
+    Ok(())
+}
+
+/// Dispatches compared, all of them as planned.
+fn compare_checkpoint(forge: &Forge, name: &str, checkpoint: &Path) -> Result<usize> {
+    let project = shell::scratch("counters")?.join(name);
+    forge.must_generate(checkpoint, &project, &["--name", &format!("counters-{name}"), "--force"])?;
+    let program = build_project(&project)?;
+    let plan = forge_plan::plan(&forge_frontend::load(checkpoint)?.graph, &PlanOptions::default())?;
     let model = std::fs::read_to_string(project.join("src/model.rs"))?;
     let tile = constant(&model, "LOGITS_TILE")?;
     let mut compared = 0;
-    for run in RUNS {
+    // The first dispatch of each kernel that is not as planned.
+    let mut differing = BTreeMap::new();
+    for run in runs(&plan) {
         let counted = counted(&project, &program, run, plan.config.vocab_size)?;
         let planned = planned(&plan, run, tile);
         if counted.len() != planned.len() {
             bail!("{run:?}: {} dispatches counted, {} planned", counted.len(), planned.len());
         }
         for (at, (counted, planned)) in counted.iter().zip(&planned).enumerate() {
-            compare(&plan, counted, planned).with_context(|| format!("{run:?}, dispatch {at}"))?;
+            if let Err(error) = compare(&plan, counted, planned) {
+                let kernel = planned.kernel;
+                differing.entry(kernel).or_insert_with(|| format!("{run:?}, dispatch {at}: {error}"));
+            }
         }
         compared += counted.len();
     }
-    println!("counters: {compared} dispatches read and write what the plan says");
-    Ok(())
+    if !differing.is_empty() {
+        bail!("{}", differing.into_values().collect::<Vec<_>>().join("\n    "));
+    }
+    Ok(compared)
+}
+
+/// The [`RUNS`] as far as the model's context goes.
+fn runs(plan: &Plan) -> Vec<Run> {
+    let fitting = RUNS.map(|run| match run {
+        Run::Prefill(tokens) => Run::Prefill(tokens.min(plan.context)),
+        Run::Decode(tokens) => Run::Decode(tokens.min(plan.context)),
+    });
+    let mut runs = fitting.to_vec();
+    runs.dedup();
+    runs
 }
 
 /// What the device counted.

@@ -115,14 +115,35 @@ enum Warnings {
 /// # Errors
 /// A failed build or a warning.
 pub fn build_project(project: &Path) -> Result<PathBuf> {
+    build_project_with(project, &[])
+}
+
+/// Like [`build_project`], with the feature that lets an NVIDIA GPU be the device.
+///
+/// # Errors
+/// A failed build or a warning.
+pub fn build_for_nvidia(project: &Path) -> Result<PathBuf> {
+    build_project_with(project, &["--features", "cuda"])
+}
+
+fn build_project_with(project: &Path, args: &[&str]) -> Result<PathBuf> {
     clang::ensure()?;
     let mut command = shell::cargo();
     command
         .current_dir(project)
         .args(["build", "--release", "--quiet"])
+        .args(args)
         .env("CARGO_TARGET_DIR", shell::projects_target_dir())
         .envs([shell::kernels_cache()]);
     build(&mut command, Warnings::Deny)
+}
+
+/// Runs a `cargo` command that builds and returns the executable it made.
+///
+/// # Errors
+/// A failed build.
+pub fn executable(command: &mut Command) -> Result<PathBuf> {
+    build(command, Warnings::Allow)
 }
 
 /// Runs a `cargo build` and returns the executable it made.

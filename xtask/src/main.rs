@@ -8,6 +8,7 @@ mod counters;
 mod cross_check;
 mod demo;
 mod forge;
+mod gpu;
 mod library;
 mod mutate;
 mod pypi;
@@ -49,7 +50,7 @@ enum Task {
     /// Type-check, lint and link emitted projects for macOS
     CrossCheck(cross_check::Options),
     /// Hold the bytes that the software device counts against those that the plan says
-    Counters,
+    Counters(counters::Options),
     /// Remove or spoil barriers one at a time and see that checked mode notices each
     Mutate(mutate::Options),
     /// Measure packing, decoding and rebuilding
@@ -57,6 +58,8 @@ enum Task {
         #[command(subcommand)]
         bench: Option<bench::Bench>,
     },
+    /// Pack what a machine with an NVIDIA GPU, and without Rust, needs to check and time emitted projects
+    Gpu(gpu::Options),
     /// Compare trained models with transformers (downloads them and PyTorch; takes minutes)
     RealModels(real_models::Options),
     /// Check the house rules
@@ -81,9 +84,10 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Snapshots(options) => snapshots::main(&options)?,
         Task::CheckMsl(options) => check_msl::main(&options)?,
         Task::CrossCheck(options) => return cross_check::main(&options),
-        Task::Counters => counters::main()?,
+        Task::Counters(options) => counters::main(&options)?,
         Task::Mutate(options) => return mutate::main(&options),
         Task::Bench { bench } => bench::main(bench)?,
+        Task::Gpu(options) => gpu::main(&options)?,
         Task::RealModels(options) => return real_models::main(&options),
         Task::Tidy => tidy::main()?,
     }

@@ -110,6 +110,7 @@ fn run(step: Step) -> Result<Outcome> {
         Step::Tidy => tidy::main()?,
         Step::Clippy => {
             clippy(&["--workspace", "--all-targets"])?;
+            clippy(&["--package", "metal-sim", "--all-targets", "--features", "cuda"])?;
             // What a project without its default features compiles.
             for features in ["", "cli", "server"] {
                 clippy(&[
@@ -127,6 +128,7 @@ fn run(step: Step) -> Result<Outcome> {
             let nextest = shell::which("cargo-nextest").is_some();
             let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test", "--quiet"] };
             shell::run(shell::cargo().args(runner).arg("--workspace"))?;
+            shell::run(shell::cargo().args(runner).args(["--package", "metal-sim", "--features", "cuda", "--lib"]))?;
         }
         Step::Snapshots => snapshots::main(&snapshots::Options { bless: false })?,
         Step::CheckMsl => check_msl::main(&check_msl::Options::default())?,
@@ -152,7 +154,7 @@ fn run(step: Step) -> Result<Outcome> {
         Step::Demo => demo::main()?,
         Step::Library => library::main()?,
         Step::Check => Forge::build()?.must_check(&demo::project()?.0)?,
-        Step::Counters => counters::main()?,
+        Step::Counters => counters::main(&counters::Options::default())?,
         Step::Tune => tune::main()?,
         Step::Mutate => {
             let options = mutate::Options { case: vec!["demo".to_owned()], sample: Some(10), ..Default::default() };

@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: house rules that no compiler checks.
 
+mod house;
 mod refusals;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +39,7 @@ pub fn main() -> Result<()> {
         problems.extend(check(name, text));
     }
     problems.extend(orphans(&files));
+    problems.extend(house::check(&files));
     problems.extend(refusals::check(&files));
     problems.extend(software_device(&files));
     problems.extend(unused_definitions(&files));

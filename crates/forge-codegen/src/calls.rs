@@ -52,19 +52,43 @@ fn argument(value: &Value) -> String {
         Value::Shared => "shared".to_owned(),
         Value::Float(value) => float(*value),
         Value::Size(size) => size.to_string(),
-        Value::Param(param) => format!("step.{}", word(*param)),
+        Value::Param(param) => format!("step.{}", word(*param).name()),
         Value::At(position) => at(*position).to_owned(),
     }
 }
 
-/// The field of `StepParams`.
-fn word(param: Param) -> &'static str {
+/// The word of `StepParams`.
+fn word(param: Param) -> forge_spec::Param {
     match param {
-        Param::Position => "position",
-        Param::Rows => "rows",
-        Param::RepeatPenalty => "repeat_penalty",
-        Param::InverseTemperature => "inverse_temperature",
+        Param::Position => forge_spec::Param::Position,
+        Param::Rows => forge_spec::Param::Rows,
+        Param::RepeatPenalty => forge_spec::Param::RepeatPenalty,
+        Param::InverseTemperature => forge_spec::Param::InverseTemperature,
     }
+}
+
+/// The words of `struct StepParams`, a line each: notes on neighbours of one type begin in one column.
+pub fn step_params() -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut rest = &forge_spec::Param::ALL[..];
+    while let Some(first) = rest.first() {
+        if !first.heading().is_empty() {
+            lines.push(format!("// {}", first.heading()));
+        }
+        let is_other = |other: &forge_spec::Param| other.is_float() != first.is_float() || !other.heading().is_empty();
+        let end = rest.iter().skip(1).position(is_other).map_or(rest.len(), |at| at + 1);
+        let (alike, others) = rest.split_at(end);
+        let declared = |param: &forge_spec::Param| {
+            format!("{} {};", if param.is_float() { "float" } else { "uint" }, param.name())
+        };
+        let width = alike.iter().map(|param| declared(param).len()).max().unwrap_or(0);
+        lines.extend(alike.iter().map(|param| match param.note() {
+            "" => declared(param),
+            note => format!("{:width$} // {note}", declared(param)),
+        }));
+        rest = others;
+    }
+    lines
 }
 
 fn at(position: Position) -> &'static str {
@@ -127,6 +151,20 @@ mod tests {
         let text = statement(&call);
         assert!(text.starts_with("    f<4>(\n") && text.lines().all(|line| line.len() <= LINE), "{text}");
         assert_eq!(text.matches("input_sums").count(), 20);
+    }
+
+    #[test]
+    fn every_word_of_the_parameters_is_declared_once_and_in_order() {
+        let lines = step_params();
+        let declared = lines.iter().filter(|line| !line.starts_with("//"));
+        let declared = declared.filter_map(|line| line.split_once(';').map(|(word, _)| word.to_owned()));
+        let element = |param: &forge_spec::Param| if param.is_float() { "float" } else { "uint" };
+        let expected = forge_spec::Param::ALL.iter().map(|param| format!("{} {}", element(param), param.name()));
+        assert_eq!(declared.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        // The notes of neighbours begin in one column.
+        let column = |line: &String| line.find(" // ").map(|at| at + 1);
+        let columns: Vec<usize> = lines.iter().filter_map(column).collect();
+        assert_eq!(columns, [15, 15, 27, 16, 16, 16, 16]);
     }
 
     #[test]

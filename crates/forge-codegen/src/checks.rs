@@ -11,7 +11,7 @@ use forge_plan::{KernelId, Plan};
 use forge_spec::{Argument, Data, Dim};
 
 use crate::literal::{Literal, table_name};
-use crate::naming::wrap;
+use crate::naming::{identifier, wrap};
 
 /// Numbers of rows that prefill kernels are tried with: less than a tile of anything, ragged, whole, one more.
 const ROWS: [usize; 4] = [1, 7, 64, 65];
@@ -26,13 +26,13 @@ pub struct ChecksFile<'a> {
     pub version: &'static str,
     pub source: &'a str,
     pub tables: Vec<TableView>,
-    pub checks: Vec<CheckView<'a>>,
-    pub costs: Vec<CostView<'a>>,
+    pub checks: Vec<CheckView>,
+    pub costs: Vec<CostView>,
 }
 
 /// What a kernel moves and computes.
-pub struct CostView<'a> {
-    pub name: &'a str,
+pub struct CostView {
+    pub name: String,
     pub cost: String,
 }
 
@@ -44,8 +44,8 @@ pub struct TableView {
 }
 
 /// One kernel; every field but the name is a Rust expression.
-pub struct CheckView<'a> {
-    pub name: &'a str,
+pub struct CheckView {
+    pub name: String,
     pub kernel: KernelId,
     pub layer: String,
     pub rows: String,
@@ -78,7 +78,7 @@ impl<'a> ChecksFile<'a> {
             costs: plan
                 .kernels
                 .iter()
-                .map(|k| CostView { name: &k.name, cost: formula(k).literal(&plan.rope_tables) })
+                .map(|k| CostView { name: identifier(&k.name), cost: formula(k).literal(&plan.rope_tables) })
                 .collect(),
         }
     }
@@ -128,7 +128,7 @@ fn place<'a>(plan: &'a Plan, id: KernelId) -> Option<Place<'a>> {
     found
 }
 
-fn check<'a>(plan: &'a Plan, id: KernelId, place: &Place<'a>) -> CheckView<'a> {
+fn check(plan: &Plan, id: KernelId, place: &Place<'_>) -> CheckView {
     let kernel = &plan.kernels[id];
     let rows: Vec<String> = if place.prefill {
         let rows = if kernel.family.rows() == Rows::Few { FEW_ROWS } else { ROWS };
@@ -139,7 +139,7 @@ fn check<'a>(plan: &'a Plan, id: KernelId, place: &Place<'a>) -> CheckView<'a> {
     // Decode dispatches a kernel of any number of rows for its one.
     let grid = kernel.launch.grid.map(|dim| if dim == Dim::Rows && !place.prefill { Dim::Const(1) } else { dim });
     CheckView {
-        name: &kernel.name,
+        name: identifier(&kernel.name),
         kernel: id,
         layer: place.layer.map_or_else(|| "None".into(), |layer| format!("Some({layer})")),
         rows: rows.join(", "),

@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use askama::Template;
 use forge_frontend::graph::RopePairing;
 use forge_plan::call::Position;
-use forge_plan::families::{Epilogue, Family, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend};
+use forge_plan::families::{self, Epilogue, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend};
 use forge_plan::{Kernel, Plan};
-use forge_spec::{Activation, Format};
+use forge_spec::{Activation, Format, StepParams};
 
 use crate::bindings::{cache_type, comment, declaration};
-use crate::naming::{float, packed_name, wrap};
+use crate::naming::{float, identifier, packed_name, wrap};
 use crate::{calls, sources};
 
 /// `shaders/kernels.metal`.
@@ -24,10 +24,13 @@ pub struct KernelsFile<'a> {
     pub command: &'a str,
     /// The file holds variants for `tune`, which need what `kernels.metal` has.
     pub variants: bool,
+    /// Words of the step's parameters, and bytes of a record.
+    pub step_params: Vec<String>,
+    pub record_bytes: usize,
     pub rope_tables: Vec<TableView>,
     pub families: Vec<&'static str>,
     pub formats: Vec<FormatView>,
-    pub kernels: Vec<KernelView<'a>>,
+    pub kernels: Vec<KernelView>,
 }
 
 /// A packed format, and the functions named after it.
@@ -51,8 +54,8 @@ pub struct TableView {
 }
 
 /// One kernel.
-pub struct KernelView<'a> {
-    pub name: &'a str,
+pub struct KernelView {
+    pub name: String,
     pub comment: String,
     pub threads: u32,
     pub shared: usize,
@@ -220,8 +223,10 @@ impl<'a> KernelsFile<'a> {
             source,
             command,
             variants: false,
+            step_params: calls::step_params(),
+            record_bytes: StepParams::RECORD_BYTES,
             rope_tables: rope_tables(plan),
-            families: families(plan, &formats),
+            families: used_sources(plan, &formats),
             formats,
             kernels: plan.kernels.iter().map(|kernel| kernel_view(kernel, plan)).collect(),
         }
@@ -241,6 +246,8 @@ impl<'a> KernelsFile<'a> {
             source,
             command,
             variants: true,
+            step_params: Vec::new(),
+            record_bytes: StepParams::RECORD_BYTES,
             rope_tables: Vec::new(),
             families: Vec::new(),
             formats: Vec::new(),
@@ -298,7 +305,7 @@ const FAMILIES: [&str; 13] = [
 ];
 
 /// Sources in use, in an order in which each finds what it needs.
-fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
+fn used_sources(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
     let mut list: Vec<&'static str> = Vec::new();
     let mut add = |text: &'static str| {
         if !list.contains(&text) {
@@ -322,24 +329,23 @@ fn families(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
     list.iter().map(|text| text.trim_end()).collect()
 }
 
-fn kernel_view<'a>(kernel: &'a Kernel, plan: &Plan) -> KernelView<'a> {
+fn kernel_view(kernel: &Kernel, plan: &Plan) -> KernelView {
     let params = kernel.bindings.iter();
     let params = params.map(|b| ParamView { declaration: declaration(b), shape: comment(b, kernel) }).collect();
-    let (positions, body) = match (kernel.family.call(), &kernel.family) {
-        (Some(call), _) => (calls::positions(&call), Body::Call(calls::statement(&call))),
-        (None, Family::RopeAppend(rope)) => {
+    let (positions, body) = match kernel.family.body() {
+        families::Body::Call(call) => (calls::positions(&call), Body::Call(calls::statement(&call))),
+        families::Body::RopeAppend(rope) => {
             (vec![Position::Group2, Position::Simdgroup, Position::Lane], Body::Rope(rope_view(rope, plan)))
         }
-        (None, Family::Gemv(gemv)) => {
+        families::Body::Gemv(gemv) => {
             (vec![Position::Group, Position::Simdgroup, Position::Lane], Body::Gemv(gemv_view(gemv)))
         }
-        (None, Family::Gemm(gemm)) => {
+        families::Body::Gemm(gemm) => {
             (vec![Position::Group2, Position::Thread, Position::Simdgroup], Body::Gemm(gemm_view(gemm)))
         }
-        (None, other) => panic!("{other:?} is neither a call nor has a template"),
     };
     KernelView {
-        name: &kernel.name,
+        name: identifier(&kernel.name),
         comment: kernel.family.title(),
         threads: kernel.launch.threads,
         shared: (kernel.launch.threadgroup_bytes as usize).div_ceil(4),

@@ -5,9 +5,9 @@ use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
 use forge_plan::families::FEW_TOKENS;
 use forge_plan::memory;
 use forge_plan::plan::{Arg, BufferPlan, Choice, Dim, Field, Step, When};
-use forge_plan::{CacheType, Family, Plan};
+use forge_plan::{CacheType, Family, Kernel, Plan};
 
-use crate::naming::{constant, grouped, variant, wrap};
+use crate::naming::{constant, grouped, identifier, model_identifier, plain, variant, wrap};
 use crate::places;
 
 /// Most tokens in a tile whose every row gets logits.
@@ -42,7 +42,7 @@ pub struct ModelFile<'a> {
     pub activation_bytes: String,
     pub kv: &'static str,
     pub decode_dispatches: usize,
-    pub kernels: Vec<KernelRow<'a>>,
+    pub kernels: Vec<KernelRow>,
     pub tables: Vec<TableRow>,
     pub blocks: Vec<BlockView>,
     pub block_lines: Vec<String>,
@@ -57,8 +57,8 @@ pub struct ModelFile<'a> {
     pub shared_caches: Vec<String>,
     /// Whether a step of a decoded token prepares the norm that follows its block.
     pub next_gamma: bool,
-    pub first_norm: Option<&'a str>,
-    pub final_norm: &'a str,
+    pub first_norm: Option<String>,
+    pub final_norm: String,
     pub decode_embed: Vec<StepView>,
     pub decode_head: Vec<StepView>,
     pub splits: bool,
@@ -78,9 +78,9 @@ pub struct ModelFile<'a> {
     pub prefill_head: Vec<StepView>,
 }
 
-pub struct KernelRow<'a> {
+pub struct KernelRow {
     pub constant: String,
-    pub name: &'a str,
+    pub name: String,
     pub threads: u32,
     pub threadgroup_bytes: u32,
 }
@@ -111,6 +111,8 @@ pub struct CacheView {
 
 pub struct FieldView {
     pub name: String,
+    /// The tensor's name within its layer or the model, as a Rust literal.
+    pub tensor: String,
     pub comment: String,
     /// Whether only some of the layers have it.
     pub optional: bool,
@@ -157,7 +159,7 @@ impl<'a> ModelFile<'a> {
             title: facts.title,
             source: facts.source,
             name: facts.name,
-            architecture: crate::naming::plain(&plan.config.architecture),
+            architecture: plain(&plan.config.architecture),
             layers: plan.layers.len(),
             hidden: grouped(plan.config.hidden_size as u64),
             vocab: grouped(plan.config.vocab_size as u64),
@@ -177,22 +179,13 @@ impl<'a> ModelFile<'a> {
                 CacheType::F32 => "f32",
             },
             decode_dispatches: decode_dispatches(plan),
-            kernels: plan
-                .kernels
-                .iter()
-                .map(|k| KernelRow {
-                    constant: constant(&k.name),
-                    name: &k.name,
-                    threads: k.launch.threads,
-                    threadgroup_bytes: k.launch.threadgroup_bytes,
-                })
-                .collect(),
+            kernels: plan.kernels.iter().map(KernelRow::new).collect(),
             tables: plan
                 .tables
                 .iter()
                 .map(|t| {
                     let items = t.kernels.iter().map(|&id| format!("kernel::{}", constant(&plan.kernels[id].name)));
-                    table(t.name.clone(), items.collect())
+                    table(constant(&t.name), items.collect())
                 })
                 .collect(),
             blocks: blocks(plan),
@@ -200,9 +193,9 @@ impl<'a> ModelFile<'a> {
                 plan.layers.iter().map(|layer| format!("Block::{}", variant(&plan.blocks[layer.block]))),
                 LINE - 4,
             ),
-            layer_fields: fields(by_slot(&plan.layer_fields)),
+            layer_fields: fields(by_slot(&plan.layer_fields), identifier),
             optional_fields: plan.layer_fields.iter().any(|field| field.optional),
-            model_fields: fields(&plan.model_fields),
+            model_fields: fields(&plan.model_fields, model_identifier),
             decode_buffers: buffers(&plan.decode_buffers),
             prefill_buffers: buffers(&plan.prefill_buffers),
             states: vec![(); plan.states.len()],
@@ -215,8 +208,8 @@ impl<'a> ModelFile<'a> {
             ),
             shared_caches: shared_caches(plan),
             next_gamma: prepares_next(plan),
-            first_norm: plan.first_norm.map(|field| plan.layer_fields[field].name.as_str()),
-            final_norm: &plan.model_fields[plan.final_norm].name,
+            first_norm: plan.first_norm.map(|field| identifier(&plan.layer_fields[field].name)),
+            final_norm: model_identifier(&plan.model_fields[plan.final_norm].name),
             decode_embed: steps(plan, &plan.decode.embed, "1"),
             decode_head: steps(plan, &plan.decode.head, "1"),
             splits: splits(plan),
@@ -263,8 +256,25 @@ fn sample_groups(plan: &Plan) -> usize {
         .unwrap_or(1)
 }
 
-fn fields<'a>(fields: impl IntoIterator<Item = &'a Field>) -> Vec<FieldView> {
-    let view = |f: &Field| FieldView { name: f.name.clone(), comment: f.comment.clone(), optional: f.optional };
+impl KernelRow {
+    /// The row of a kernel.
+    pub fn new(kernel: &Kernel) -> Self {
+        Self {
+            constant: constant(&kernel.name),
+            name: identifier(&kernel.name),
+            threads: kernel.launch.threads,
+            threadgroup_bytes: kernel.launch.threadgroup_bytes,
+        }
+    }
+}
+
+fn fields<'a>(fields: impl IntoIterator<Item = &'a Field>, name: fn(&str) -> String) -> Vec<FieldView> {
+    let view = |f: &Field| FieldView {
+        name: name(&f.name),
+        tensor: format!("{:?}", f.name),
+        comment: f.comment.clone(),
+        optional: f.optional,
+    };
     fields.into_iter().map(view).collect()
 }
 
@@ -300,8 +310,11 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
         .map(|(index, name)| {
             let layers: Vec<_> = plan.layers.iter().enumerate().filter(|(_, l)| l.block == index).collect();
             let caches = layers.first().map_or(0, |(_, layer)| layer.states.len());
-            let title =
-                if plan.blocks.len() == 1 { "One layer".into() } else { format!("A {}", name.replace('_', " ")) };
+            let title = if plan.blocks.len() == 1 {
+                "One layer".into()
+            } else {
+                format!("A {}", plain(&name.replace('_', " ")))
+            };
             BlockView {
                 variant: variant(name),
                 title,
@@ -321,10 +334,14 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                 decode_signature: {
                     let next = prepares_next(plan).then_some("next_gamma: &Slice");
                     let params = ["pass: &mut Commands", "i: usize"].into_iter().chain(next).chain(["params: &Slice"]);
-                    signature(&format!("decode_{name}"), &params.collect::<Vec<_>>(), block_splits(plan, index))
+                    signature(
+                        &format!("decode_{}", identifier(name)),
+                        &params.collect::<Vec<_>>(),
+                        block_splits(plan, index),
+                    )
                 },
                 prefill: steps(plan, &plan.prefill.blocks[index], "rows"),
-                name: name.clone(),
+                name: identifier(name),
             }
         })
         .collect()
@@ -382,22 +399,17 @@ fn signature(name: &str, params: &[&str], splits: bool) -> String {
     format!("fn {name}(\n        {},\n    ) {{", params.join(",\n        "))
 }
 
-/// Window of an attention step; 0 without one.
+/// Positions that the rows of a step see at most; 0 where they see all.
 fn window(plan: &Plan, step: &Step) -> usize {
-    match (step.kernel, plan) {
-        (Choice::Fixed(id), plan) => match &plan.kernels[id].family {
-            Family::AttentionDecode(a) => a.attention.window.unwrap_or(0),
-            _ => 0,
-        },
-        _ => 0,
-    }
+    let first = step.kernels(&plan.tables).next().expect("a step has a kernel");
+    plan.kernels[first].family.window().unwrap_or(0)
 }
 
 /// The dispatch statement, broken into lines as rustfmt breaks it.
 fn call(plan: &Plan, step: &Step, pad: &str, rows: &str) -> String {
     let kernel = |choice: Choice| match choice {
         Choice::Fixed(id) => format!("kernel::{}", constant(&plan.kernels[id].name)),
-        Choice::PerLayer(table) => format!("{}[i]", plan.tables[table].name),
+        Choice::PerLayer(table) => format!("{}[i]", constant(&plan.tables[table].name)),
     };
     let grid = |choice: Choice| {
         let id = match choice {
@@ -432,8 +444,8 @@ fn call(plan: &Plan, step: &Step, pad: &str, rows: &str) -> String {
 
 fn argument(plan: &Plan, arg: Arg, rows: &str) -> String {
     match arg {
-        Arg::Layer(field) => format!("&layer.{}", plan.layer_fields[field].name),
-        Arg::Model(field) => format!("&self.{}", plan.model_fields[field].name),
+        Arg::Layer(field) => format!("&layer.{}", identifier(&plan.layer_fields[field].name)),
+        Arg::Model(field) => format!("&self.{}", model_identifier(&plan.model_fields[field].name)),
         Arg::NextGamma => "next_gamma".into(),
         Arg::Buffer(place) => format!("&b.{}", places::name(place)),
         Arg::LayerPart { place, .. } => format!("&layer_part(&b.{}, i, {rows})", places::name(place)),

@@ -1,10 +1,10 @@
-//! Names in emitted sources: packages, constants, types.
+//! Names in emitted sources: packages, identifiers, constants, types.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use forge_spec::Format;
 
-/// Words that Rust (2024) reserves, and a few that MSL does.
+/// Words that Rust (2024) reserves, and a few that MSL does. For what else MSL reserves see [`METAL`].
 const KEYWORDS: &[&str] = &[
     "abstract",
     "as",
@@ -66,6 +66,189 @@ const KEYWORDS: &[&str] = &[
     "while",
     "yield",
 ];
+
+/// Words that C++14 and MSL reserve or give a meaning in every scope, beside those of [`KEYWORDS`] (Metal Shading Language
+/// Specification 3.2, sections 1.5, 2 and 4).
+const METAL: &[&str] = &[
+    "alignas",
+    "alignof",
+    "and",
+    "and_eq",
+    "array",
+    "array_ref",
+    "asm",
+    "atomic_bool",
+    "atomic_float",
+    "atomic_int",
+    "atomic_uint",
+    "auto",
+    "bfloat",
+    "bitand",
+    "bitor",
+    "bool",
+    "case",
+    "catch",
+    "char",
+    "class",
+    "compl",
+    "const_cast",
+    "constexpr",
+    "decltype",
+    "default",
+    "delete",
+    "double",
+    "dynamic_cast",
+    "explicit",
+    "export",
+    "float",
+    "fragment",
+    "friend",
+    "goto",
+    "imageblock",
+    "inline",
+    "int",
+    "int16_t",
+    "int32_t",
+    "int64_t",
+    "int8_t",
+    "long",
+    "main",
+    "matrix",
+    "mesh",
+    "metal",
+    "mutable",
+    "namespace",
+    "new",
+    "noexcept",
+    "not",
+    "not_eq",
+    "nullptr",
+    "nullptr_t",
+    "object",
+    "object_data",
+    "operator",
+    "or",
+    "or_eq",
+    "packed",
+    "patch_control_point",
+    "private",
+    "protected",
+    "ptrdiff_t",
+    "public",
+    "quad",
+    "ray_data",
+    "register",
+    "reinterpret_cast",
+    "sampler",
+    "short",
+    "signed",
+    "size_t",
+    "sizeof",
+    "static_assert",
+    "static_cast",
+    "switch",
+    "template",
+    "texture",
+    "this",
+    "thread_local",
+    "threadgroup_imageblock",
+    "throw",
+    "typedef",
+    "typeid",
+    "typename",
+    "uchar",
+    "uint",
+    "uint16_t",
+    "uint32_t",
+    "uint64_t",
+    "uint8_t",
+    "ulong",
+    "unsigned",
+    "ushort",
+    "using",
+    "vec",
+    "vertex",
+    "visible",
+    "void",
+    "volatile",
+    "wchar_t",
+    "xor",
+    "xor_eq",
+];
+
+/// Vector and matrix types of MSL: one of these with 2, 3 or 4, or with two of them and an x between.
+const METAL_SCALARS: &[&str] =
+    &["bfloat", "bool", "char", "float", "half", "int", "long", "short", "uchar", "uint", "ulong", "ushort"];
+
+/// What `model.rs` has itself where it has names of a plan: fields of `Model`, and constants.
+const MODEL: &[&str] = &[
+    "BLOCKS",
+    "CACHES",
+    "CACHE_OF_LAYER",
+    "CONTEXT",
+    "FEW_TOKENS",
+    "HIDDEN",
+    "INFO",
+    "KERNELS",
+    "LAYERS",
+    "LOGITS_TILE",
+    "PREFILL_LAYERS",
+    "PREFILL_TILE",
+    "RECORDS",
+    "SOURCE",
+    "VOCAB",
+    "caches",
+    "chosen",
+    "context",
+    "decode",
+    "gpu",
+    "layers",
+    "logits",
+    "next_record",
+    "prefill",
+    "records",
+    "sampler",
+    "seen",
+    "tile_logits",
+    "tokens",
+];
+
+/// The identifier of emitted Rust and MSL that a name of a checkpoint or a plan becomes: itself where it is one that is not
+/// taken. Other characters become `_`, and what is taken has a `_` after it.
+pub fn identifier(name: &str) -> String {
+    let mut text = String::new();
+    for c in name.chars() {
+        let c = if c.is_ascii_alphanumeric() { c } else { '_' };
+        // Two of them in a row are the compiler's own in C++, and no snake case in Rust.
+        if c != '_' || !(text.is_empty() || text.ends_with('_')) {
+            text.push(c);
+        }
+    }
+    let mut text = text.trim_end_matches('_').to_owned();
+    if text.is_empty() || text.starts_with(|c: char| c.is_ascii_digit()) {
+        text.insert_str(0, if text.is_empty() { "unnamed" } else { "n" });
+    }
+    if KEYWORDS.contains(&text.as_str()) || METAL.contains(&text.as_str()) || is_metal_vector(&text) {
+        text.push('_');
+    }
+    text
+}
+
+/// [`identifier`] beside the ones that `model.rs` has itself.
+pub fn model_identifier(name: &str) -> String {
+    let mut text = identifier(name);
+    if MODEL.contains(&text.as_str()) {
+        text.push('_');
+    }
+    text
+}
+
+/// `float4`, `half4x4`, `packed_float3`.
+fn is_metal_vector(name: &str) -> bool {
+    let name = name.strip_prefix("packed_").unwrap_or(name);
+    let Some(sizes) = METAL_SCALARS.iter().find_map(|scalar| name.strip_prefix(scalar)) else { return false };
+    matches!(sizes.as_bytes(), [b'2'..=b'4'] | [b'2'..=b'4', b'x', b'2'..=b'4'])
+}
 
 /// Name of a packed format in identifiers, scales and biases told apart: `affine4_g64_bf16`.
 pub fn packed_name(format: Format) -> String {
@@ -224,17 +407,21 @@ pub fn crate_name(package: &str) -> String {
 
 /// `QKV_PROJ` for `qkv_proj`.
 pub fn constant(name: &str) -> String {
-    name.to_uppercase()
+    let upper = identifier(name).trim_end_matches('_').to_uppercase();
+    model_identifier(&upper)
 }
 
 /// `SlidingLayer` for `sliding_layer`.
 pub fn variant(name: &str) -> String {
-    name.split('_')
+    let name: String = identifier(name)
+        .split('_')
         .map(|word| {
             let mut chars = word.chars();
             chars.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(chars).collect::<String>()
         })
-        .collect()
+        .collect();
+    // The one keyword that begins with a capital letter.
+    if name == "Self" { "Self_".to_owned() } else { name }
 }
 
 /// A float as MSL writes it: shortest text that reads back the same.
@@ -292,6 +479,36 @@ mod tests {
             && !name.ends_with('-')
             && !name.contains("--")
             && taken(name).is_none()
+    }
+
+    #[test]
+    fn identifiers_are_free() {
+        for name in ["q_proj", "lm_head", "gate_up_proj_tile_q4_k", "x", "float_scale", "half5", "QKV_PROJ"] {
+            assert_eq!(identifier(name), name);
+        }
+        for (name, made) in [
+            ("half", "half_"),
+            ("loop", "loop_"),
+            ("float4", "float4_"),
+            ("half4x4", "half4x4_"),
+            ("packed_float3", "packed_float3_"),
+            ("operator", "operator_"),
+            ("blk.0 - q__proj-", "blk_0_q_proj"),
+            ("4bit", "n4bit"),
+            ("", "unnamed"),
+            ("模型", "unnamed"),
+        ] {
+            assert_eq!(identifier(name), made, "{name:?}");
+        }
+        for word in KEYWORDS.iter().chain(METAL) {
+            assert_eq!(identifier(word), format!("{word}_"));
+            assert_eq!(model_identifier(word), format!("{word}_"));
+        }
+        for word in MODEL {
+            assert_eq!(model_identifier(word), format!("{word}_"));
+        }
+        assert_eq!(["half", "layers", "q_proj"].map(constant), ["HALF", "LAYERS_", "Q_PROJ"]);
+        assert_eq!(["loop", "self", "sliding_layer"].map(variant), ["Loop", "Self_", "SlidingLayer"]);
     }
 
     #[test]

@@ -5,6 +5,9 @@ use forge_plan::Plan;
 use forge_plan::geometry::Geometry;
 use forge_plan::tuning::{ShapeTuning, VariantKernel};
 
+use crate::model::KernelRow;
+use crate::naming::identifier;
+
 /// `src/tuning.rs`.
 #[derive(Template)]
 #[template(path = "project/tuning.rs")]
@@ -12,7 +15,7 @@ pub struct TuningFile<'a> {
     pub title: &'a str,
     pub version: &'static str,
     pub source: &'a str,
-    pub kernels: Vec<&'a forge_plan::Kernel>,
+    pub kernels: Vec<KernelRow>,
     pub shapes: Vec<ShapeView>,
 }
 
@@ -47,7 +50,7 @@ impl<'a> TuningFile<'a> {
             text
         };
         let mut view = |tuning: &ShapeTuning| ShapeView {
-            names: list(tuning.kernels.iter().map(|&id| plan.kernels[id].name.clone())),
+            names: list(tuning.kernels.iter().map(|&id| identifier(&plan.kernels[id].name))),
             format: tuning.shape.format.to_string(),
             rows: tuning.shape.rows,
             cols: tuning.shape.cols,
@@ -66,7 +69,7 @@ impl<'a> TuningFile<'a> {
             title,
             version: env!("CARGO_PKG_VERSION"),
             source,
-            kernels: variant_kernels(shapes).collect(),
+            kernels: variant_kernels(shapes).map(KernelRow::new).collect(),
             shapes: shapes.iter().map(&mut view).collect(),
         }
     }

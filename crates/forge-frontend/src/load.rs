@@ -6,7 +6,7 @@ use forge_formats::decode_row;
 use serde_json::Value;
 
 use crate::arch;
-use crate::assets::{Assets, unknown_ids};
+use crate::assets::{Assets, template_file, unknown_ids};
 use crate::checkpoint::{GgufFile, MappedFile};
 use crate::graph::{FileRange, Graph, Source};
 use crate::source::{Loaded, duplicate_keys, load_folder, load_gguf, read_json, text_config, unsigned};
@@ -145,24 +145,26 @@ impl<'a> Container<'a> {
     /// assets.
     pub fn warnings(&self, assets: &mut Assets, vocab_size: Option<usize>) -> Vec<Warning> {
         let mut warnings = Vec::new();
-        let template_file = match self {
+        match self {
             Self::Gguf(gguf) => {
                 let file = gguf.files()[0].name();
                 for (key, found) in unknown_ids(gguf) {
                     warnings.push(Warning::TokenId { file: file.clone(), key: key.to_owned(), found });
                 }
-                file
             }
             Self::Folder(folder) => {
                 for file in JSON_FILES {
                     let keys = duplicate_keys(folder, file).into_iter();
                     warnings.extend(keys.map(|key| Warning::DuplicateKey { file: file.to_owned(), key }));
                 }
-                "tokenizer_config.json".to_owned()
             }
-        };
-        for name in &assets.other_templates {
-            warnings.push(Warning::OtherTemplate { file: template_file.clone(), name: name.clone() });
+        }
+        for (name, reason) in assets.template_problems() {
+            let file = match self {
+                Self::Gguf(gguf) => gguf.files()[0].name(),
+                Self::Folder(folder) => template_file(folder, name.as_deref()),
+            };
+            warnings.push(Warning::Template { file, name, reason });
         }
         let mut check = |key: &'static str, id: u32| {
             let known = vocab_size.is_none_or(|size| (id as usize) < size);

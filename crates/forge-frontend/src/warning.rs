@@ -51,13 +51,15 @@ pub enum Warning {
         /// Tokens that the model was trained for.
         context: usize,
     },
-    /// A chat template beside the default one.
-    #[error("{file}: chat template {name:?}: not used, the default one is")]
-    OtherTemplate {
+    /// A chat template that the engine of generated projects does not take.
+    #[error("{file}: chat template{}: {reason}; chats are refused, plain prompts work", named(name))]
+    Template {
         /// The file that has it.
         file: String,
-        /// The template's name.
-        name: String,
+        /// The template's name; `None` for the default one.
+        name: Option<String>,
+        /// What is wrong with it, and in which line.
+        reason: String,
     },
     /// Weights in one file, and beside it an index or shards of the same model.
     #[error("{used}: is used alone; beside it {unused}: not used")]
@@ -85,4 +87,9 @@ pub enum Warning {
         /// The id.
         found: u32,
     },
+}
+
+/// A template's name where it has one.
+fn named(name: &Option<String>) -> String {
+    name.as_ref().map_or_else(String::new, |name| format!(" {name:?}"))
 }

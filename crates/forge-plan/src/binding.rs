@@ -77,8 +77,8 @@ pub enum Touch {
     PerRow,
     /// Every position, or part of the context, that the rows see.
     Seen,
-    /// All of it, so many times over.
-    Again(usize),
+    /// All of it; threads load so many elements for each row of the step, some of them several times.
+    Loads(usize),
     /// One element.
     One,
     /// Nothing, when a token is chosen greedily and its logits are finite.
@@ -194,18 +194,18 @@ impl Binding {
             (Touch::PerRow, _) => Linear::per_row(entry()),
             (Touch::Seen, Extent::Parts { .. }) => Linear { per_part: all, ..Linear::default() },
             (Touch::Seen, _) => Linear { per_position: all, ..Linear::default() },
-            (Touch::All | Touch::Again(_), Extent::Rows(_) | Extent::LayerRows { .. }) => Linear::per_row(all),
-            (Touch::All | Touch::Again(_), Extent::Fixed(_) | Extent::Positions(_) | Extent::Parts { .. }) => {
+            (Touch::All | Touch::Loads(_), Extent::Rows(_) | Extent::LayerRows { .. }) => Linear::per_row(all),
+            (Touch::All | Touch::Loads(_), Extent::Fixed(_) | Extent::Positions(_) | Extent::Parts { .. }) => {
                 Linear::fixed(all)
             }
         }
     }
 
-    /// Times that each byte read is loaded by threads.
-    pub fn loads(&self) -> u64 {
+    /// Bytes that the threads of one dispatch load; where that is not counted, [`Binding::bytes`].
+    pub fn loaded(&self) -> Linear {
         match self.touch {
-            Touch::Again(times) => times as u64,
-            Touch::All | Touch::PerRow | Touch::Seen | Touch::One | Touch::Never => 1,
+            Touch::Loads(elements) => Linear::per_row(self.element.bytes(elements, elements) as u64),
+            Touch::All | Touch::PerRow | Touch::Seen | Touch::One | Touch::Never => self.bytes(),
         }
     }
 

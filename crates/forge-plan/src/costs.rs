@@ -299,10 +299,13 @@ pub fn dispatch(kernel: &Kernel, size: StepSize) -> Cost {
         Dim::Parts => counts.parts,
     });
     let traffic = |binding: &Binding| {
-        let bytes = binding.bytes().at(counts);
-        let [read, written] =
-            [binding.access.reads(), binding.access.writes()].map(|does| if does { bytes } else { 0 });
-        Traffic { read, requested: read * binding.loads(), written }
+        let (reads, writes) = (binding.access.reads(), binding.access.writes());
+        let bytes = |does: bool, count: Linear| if does { count.at(counts) } else { 0 };
+        Traffic {
+            read: bytes(reads, binding.bytes()),
+            requested: bytes(reads, binding.loaded()),
+            written: bytes(writes, binding.bytes()),
+        }
     };
     Cost {
         bindings: kernel.bindings.iter().map(traffic).collect(),

@@ -80,10 +80,8 @@ pub fn tuning(plan: &Plan) -> Vec<ShapeTuning> {
 
 /// A decode kernel. The geometry of kernels for several tokens follows from theirs.
 fn gemv(kernel: &Kernel) -> Option<(&str, &Gemv)> {
-    match &kernel.family {
-        Family::Gemv(gemv) if gemv.tokens == 1 => Some((&kernel.name, gemv)),
-        _ => None,
-    }
+    let Family::Gemv(gemv) = &kernel.family else { return None };
+    (gemv.tokens == 1).then_some((&kernel.name, gemv))
 }
 
 fn variant_kernel(name: &str, gemv: &Gemv) -> VariantKernel {

@@ -1,9 +1,11 @@
 //! What a generated program embeds beside its kernels, and the text side of the model made from it.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::chat::{ChatTemplate, check_messages};
+use super::chat_templates::{ChatTemplates, Ending};
 use super::sampler::{LEAST_TOP_P, Sampling};
 use super::tokenizer::Tokenizer;
 use super::{Error, Result};
@@ -13,7 +15,7 @@ use super::{Error, Result};
 pub struct Assets {
     /// `tokenizer.json`.
     pub tokenizer: &'static [u8],
-    /// `chat_template.jinja`, if the checkpoint has one.
+    /// `chat_template.jinja`, if the checkpoint has a default one.
     pub chat_template: Option<&'static str>,
     /// `generation.json`.
     pub generation: &'static str,
@@ -49,6 +51,8 @@ pub struct GenerationDefaults {
     pub do_sample: Option<bool>,
     /// Further special tokens, as text, by the names templates use: `unk_token`, `pad_token`.
     pub special: Map<String, Value>,
+    /// Further chat templates by name: `tool_use`, `rag`.
+    pub chat_templates: BTreeMap<String, String>,
 }
 
 /// Sampling parameters that a user gave; the checkpoint's defaults stand in for the others.
@@ -102,8 +106,8 @@ impl GenerationDefaults {
 pub struct Text {
     /// The tokenizer.
     pub tokenizer: Tokenizer,
-    /// The chat template, if the checkpoint has one.
-    pub template: Option<ChatTemplate>,
+    /// The checkpoint's chat templates.
+    pub templates: ChatTemplates,
     /// What the checkpoint says about generating.
     pub defaults: GenerationDefaults,
 }
@@ -112,7 +116,7 @@ impl Text {
     /// Reads the embedded files.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`], [`Error::GenerationConfig`] and [`Error::Template`].
+    /// [`Error::Tokenizer`] and [`Error::GenerationConfig`]. A template that does not parse is an error when a chat needs it.
     pub fn load(assets: &Assets) -> Result<Self> {
         let tokenizer = Tokenizer::from_bytes(assets.tokenizer)?;
         let defaults: GenerationDefaults = serde_json::from_str(assets.generation).map_err(Error::GenerationConfig)?;
@@ -122,23 +126,19 @@ impl Text {
                 tokens.insert(name.into(), Value::String(token.clone()));
             }
         }
-        let template = assets.chat_template.map(|source| ChatTemplate::new(source, &tokens)).transpose()?;
-        Ok(Self { tokenizer, template, defaults })
+        let default = assets.chat_template.map(|source| ("default", source));
+        let named = defaults.chat_templates.iter().map(|(name, source)| (name.as_str(), source.as_str()));
+        let templates = ChatTemplates::new(named.chain(default), &tokens);
+        Ok(Self { tokenizer, templates, defaults })
     }
 
     /// The prompt text for a chat. The template writes special tokens itself, so its text is tokenized without adding any.
     ///
     /// # Errors
-    /// [`Error::NoTemplate`], [`Error::Messages`] and [`Error::Template`].
-    pub fn render_chat(
-        &self,
-        messages: &Value,
-        add_generation_prompt: bool,
-        variables: &Map<String, Value>,
-    ) -> Result<String> {
-        let messages = check_messages(messages)?;
-        let template = self.template.as_ref().ok_or(Error::NoTemplate)?;
-        template.render(&messages, add_generation_prompt, variables)
+    /// [`Error::NoTemplate`](super::Error::NoTemplate), [`Error::Messages`](super::Error::Messages) and
+    /// [`Error::Template`](super::Error::Template).
+    pub fn render_chat(&self, messages: &Value, ending: Ending, variables: &Map<String, Value>) -> Result<String> {
+        self.templates.render(messages, ending, variables)
     }
 }
 

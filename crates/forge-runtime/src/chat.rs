@@ -1,9 +1,7 @@
-//! Chat templates: the checkpoint's Jinja template, in the dialect that transformers gives it.
+//! One chat template: the checkpoint's Jinja template, parsed as transformers' Jinja2 would ([`super::jinja`]), with the
+//! functions that transformers adds.
 //!
-//! That is Jinja2 with `trim_blocks` and `lstrip_blocks`, loop controls, Python's methods on strings, lists and dicts,
-//! `raise_exception`, `strftime_now`, a `tojson` that writes as `json.dumps(ensure_ascii=False)` does, and `{% generation %}`
-//! blocks, which only training looks at. A template comes with a checkpoint that a stranger may have made: rendering has
-//! bounded fuel, time, memory and depth.
+//! A template comes with a checkpoint that a stranger may have made: rendering has bounded fuel, time, memory and depth.
 
 use std::ffi::CString;
 use std::io;
@@ -12,14 +10,12 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde};
+use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind};
 use serde_json::{Map, Value};
 
 use super::memory::bounded;
-use super::python_json::{Style, dumps};
-use super::{Error, Result};
+use super::{Error, Result, jinja};
 
 /// Template instructions that one rendering may execute. Real templates need some hundred per message and tool.
 const FUEL: u64 = 4_000_000;
@@ -33,24 +29,8 @@ const MOST_MEMORY: usize = 512 << 20;
 /// How often a rendering that takes long is looked at.
 const GLANCE: Duration = Duration::from_millis(20);
 
-/// Stack for rendering, of which only what is used takes memory. Values that nest as deep as [`FUEL`] lets them are written,
-/// compared and dropped by recursion.
-const STACK_BYTES: usize = 2 << 30;
-
 /// Most bytes of a prompt; no context holds as much.
 const LONGEST_PROMPT: usize = 64 << 20;
-
-/// Longest template that is parsed; real ones have up to 30 KB.
-const LONGEST_SOURCE: usize = 1 << 20;
-
-/// Most spaces per level that `tojson` indents by.
-const WIDEST_INDENT: usize = 64;
-
-/// Deepest value that `tojson` writes, somewhat beyond what Python's does.
-const DEEPEST_JSON: usize = 1000;
-
-/// Name of the template in error messages.
-const NAME: &str = "chat_template";
 
 /// A parsed chat template.
 pub struct ChatTemplate {
@@ -65,27 +45,17 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Template`].
     pub fn new(source: &str, tokens: &Map<String, Value>) -> Result<Self> {
-        if source.len() > LONGEST_SOURCE {
-            return Err(Error::Template(format!("is longer than {LONGEST_SOURCE} bytes")));
-        }
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(template_error)?);
+        let mut environment = jinja::parse(source).map_err(template_error)?;
         environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", |message: String| -> Result<(), minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_function("strftime_now", strftime_now);
-        // None is not, in Python.
-        environment.add_test("iterable", |value: &minijinja::Value| !value.is_none() && value.try_iter().is_ok());
         for (name, value) in tokens {
             if !value.is_null() {
                 environment.add_global(name.clone(), minijinja::Value::from(Serde(value)));
             }
         }
-        environment.add_template_owned(NAME, without_generation_blocks(source)).map_err(template_error)?;
         Ok(Self { environment: Arc::new(environment), given_up: Box::leak(Box::new(AtomicBool::new(false))) })
     }
 
@@ -123,7 +93,7 @@ impl ChatTemplate {
         let work = move || {
             let mut prompt = Prompt(Vec::new());
             let rendered = bounded(MOST_MEMORY, given_up, || {
-                let template = environment.get_template(NAME)?;
+                let template = environment.get_template(jinja::NAME)?;
                 template.render_captured_to(Serde(&variables), &mut prompt).map(drop)
             });
             // Only text is written to it.
@@ -131,7 +101,7 @@ impl ChatTemplate {
             // Where it took too long, nobody waits for it.
             let _ = sender.send(rendered);
         };
-        let spawned = thread::Builder::new().name("chat template".into()).stack_size(STACK_BYTES).spawn(work);
+        let spawned = thread::Builder::new().name("chat template".into()).stack_size(jinja::STACK_BYTES).spawn(work);
         spawned.map_err(|error| Error::Template(format!("no thread to render it on: {error}")))?;
         let start = Instant::now();
         loop {
@@ -167,111 +137,6 @@ impl io::Write for Prompt {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// Checks the messages of a chat and brings their contents into the form that templates expect: a string, or null beside tool
-/// calls. Content parts of type "text" are joined by newlines.
-///
-/// # Errors
-/// [`Error::Messages`] with the place and the reason.
-pub fn check_messages(messages: &Value) -> Result<Vec<Value>> {
-    let refuse = |place: String, reason: &str| Error::Messages { place, reason: reason.into() };
-    let Some(list) = messages.as_array() else {
-        return Err(refuse("messages".into(), "is not a list"));
-    };
-    if list.is_empty() {
-        return Err(refuse("messages".into(), "is empty"));
-    }
-    let mut checked = Vec::with_capacity(list.len());
-    for (index, message) in list.iter().enumerate() {
-        let place = |field: &str| format!("messages[{index}]{field}");
-        let Some(fields) = message.as_object() else {
-            return Err(refuse(place(""), "is not an object"));
-        };
-        let Some(role) = fields.get("role").and_then(Value::as_str) else {
-            return Err(refuse(place(".role"), "is not a string"));
-        };
-        let content = match fields.get("content") {
-            Some(Value::String(text)) => Value::String(text.clone()),
-            Some(Value::Array(parts)) => {
-                let texts = parts.iter().map(text_of_part).collect::<Option<Vec<_>>>();
-                let texts = texts.ok_or_else(|| refuse(place(".content"), "has a part that is not text"))?;
-                Value::String(texts.join("\n"))
-            }
-            None | Some(Value::Null) if role == "assistant" => Value::Null,
-            None | Some(Value::Null) => return Err(refuse(place(".content"), "is missing")),
-            Some(_) => return Err(refuse(place(".content"), "is neither a string nor a list of parts")),
-        };
-        let mut fields = fields.clone();
-        fields.insert("content".into(), content);
-        checked.push(Value::Object(fields));
-    }
-    Ok(checked)
-}
-
-fn text_of_part(part: &Value) -> Option<&str> {
-    match part.get("type").and_then(Value::as_str) {
-        Some("text") => part.get("text").and_then(Value::as_str),
-        _ => None,
-    }
-}
-
-/// `{% generation %}` and `{% endgeneration %}` become an `if` that is always taken, so that their whitespace control stays.
-fn without_generation_blocks(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start);
-        out.push_str(before);
-        // The end is looked for behind the beginning: in `{%}` they share a character.
-        let Some(end) = tag[2..].find("%}") else {
-            rest = tag;
-            break;
-        };
-        let (tag, after) = tag.split_at(2 + end + 2);
-        let inner = &tag[2..tag.len() - 2];
-        match inner.trim_matches(|c: char| matches!(c, '-' | '+') || c.is_whitespace()) {
-            word @ ("generation" | "endgeneration") => {
-                let stand_in = if word == "generation" { "if true" } else { "endif" };
-                out.push_str(&tag.replacen(word, stand_in, 1));
-            }
-            _ => out.push_str(tag),
-        }
-        rest = after;
-    }
-    out.push_str(rest);
-    out
-}
-
-fn to_json(value: &minijinja::Value, options: Kwargs) -> Result<minijinja::Value, minijinja::Error> {
-    let failed = |error: serde_json::Error| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string());
-    let json = serde_json::to_value(value).map_err(failed)?;
-    let indent: Option<usize> = options.get("indent")?;
-    if indent.is_some_and(|spaces| spaces > WIDEST_INDENT) {
-        let words = format!("tojson indents by at most {WIDEST_INDENT} spaces");
-        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, words));
-    }
-    let style = Style {
-        indent,
-        ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
-        sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
-    };
-    options.assert_all_used()?;
-    if !nests_within(&json, DEEPEST_JSON) {
-        let words = format!("tojson writes at most {DEEPEST_JSON} levels");
-        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, words));
-    }
-    Ok(minijinja::Value::from_safe_string(dumps(&json, style)))
-}
-
-/// Whether arrays and objects nest at most `levels` deep.
-fn nests_within(value: &Value, levels: usize) -> bool {
-    let inner = |value: &Value| levels > 0 && nests_within(value, levels - 1);
-    match value {
-        Value::Array(items) => items.iter().all(inner),
-        Value::Object(entries) => entries.values().all(inner),
-        _ => true,
     }
 }
 

@@ -115,6 +115,14 @@ pub enum Error {
         /// The position after which a token was to be chosen.
         position: usize,
     },
+    /// An argument of a kernel that its operation takes no input for.
+    #[error("{kernel} reads {role}, which is no input of its operation")]
+    NoInput {
+        /// The kernel.
+        kernel: String,
+        /// The argument.
+        role: &'static str,
+    },
     /// Kernels that do not compute what they should.
     #[error("{failed} of {runs} kernel runs failed")]
     Verify {

@@ -11,7 +11,8 @@
 //! * [`gpu`]: device, kernels, buffers, command buffers; Metal on macOS, the software Metal device elsewhere.
 //! * [`weights`]: the memory-mapped `weights.safetensors`, checked to be the one the program was generated for.
 //! * [`assets`]: the files embedded in the program.
-//! * [`tokenizer`], [`chat`], [`sampler`], [`philox`]: text to ids and back, prompts from messages, ids from logits.
+//! * [`tokenizer`], [`sampler`], [`philox`]: text to ids and back, ids from logits.
+//! * [`jinja`], [`chat`], [`messages`], [`chat_templates`]: prompts from messages.
 //! * [`memory`]: a bound for what a stranger's template takes.
 //! * [`generation`]: the token loop with stop strings, limits and cancellation.
 //! * [`spec`]: what the sources of a model and this runtime agree on.
@@ -21,16 +22,18 @@
 
 pub mod assets;
 pub mod chat;
+pub mod chat_templates;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod error;
 pub mod generation;
 pub mod gpu;
+pub mod jinja;
 pub mod language_model;
 pub mod memory;
+pub mod messages;
 pub mod philox;
 pub mod profile;
-pub mod python_json;
 pub mod sampler;
 #[cfg(feature = "server")]
 pub mod server;

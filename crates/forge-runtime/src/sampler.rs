@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use super::philox::gumbel;
+use super::spec::StepParams;
 use super::{Error, Result};
 
 /// Sampling parameters.
@@ -115,19 +116,21 @@ impl StepSampling {
         self.draw += 1;
     }
 
-    /// The words that follow `position` and `rows` in `StepParams` of `kernels.metal`.
-    pub fn words(&self) -> [u32; 9] {
-        [
-            self.inverse_temperature.to_bits(),
-            self.repeat_penalty.to_bits(),
-            self.top_k,
-            self.top_p,
-            self.min_p,
-            self.seed as u32,
-            (self.seed >> 32) as u32,
-            self.draw as u32,
-            (self.draw >> 32) as u32,
-        ]
+    /// The parameters of a step of `rows` rows from `position` on.
+    pub fn params(&self, position: usize, rows: usize) -> StepParams {
+        StepParams {
+            position: position as u32,
+            rows: rows as u32,
+            inverse_temperature: self.inverse_temperature,
+            repeat_penalty: self.repeat_penalty,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            seed_low: self.seed as u32,
+            seed_high: (self.seed >> 32) as u32,
+            draw_low: self.draw as u32,
+            draw_high: (self.draw >> 32) as u32,
+        }
     }
 }
 

@@ -225,4 +225,22 @@ mod software {
         let checked = outcome("1");
         assert!(checked.contains("GPU work \"hazard\" failed") && checked.contains("doubled"), "{checked}");
     }
+
+    #[test]
+    fn another_device_is_asked_for_by_the_environment() {
+        let outcome = |device: &str| {
+            let args = ["--exact", "software::a_missing_barrier", "--ignored", "--nocapture"];
+            let program = std::env::current_exe().expect("this program");
+            let output = Command::new(program).args(args).env("METAL_SIM_DEVICE", device).output().expect("runs");
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat()
+        };
+        let cpu = outcome("cpu");
+        assert!(cpu.contains("outcome: fine"), "{cpu}");
+        let unknown = outcome("abacus");
+        assert!(unknown.contains("METAL_SIM_DEVICE is \"abacus\", which is neither cpu nor cuda"), "{unknown}");
+        if !cfg!(feature = "cuda") {
+            let cuda = outcome("cuda");
+            assert!(cuda.contains("metal-sim was built without its feature cuda"), "{cuda}");
+        }
+    }
 }

@@ -34,6 +34,31 @@ fn a_tag_that_ends_in_its_own_beginning() {
     assert_eq!(render("{% generation %}%}{% endgeneration %}").expect("renders"), "%}");
 }
 
+/// Sources as long as they may be, made of what the translation to the engine's syntax rewrites.
+#[test]
+fn long_sources_are_translated_in_time() {
+    for (before, part, after) in [
+        ("{{ 1", " % 2", " }}"),
+        ("{{ 'a'", " * messages", " }}"),
+        ("{{ 'a'", " + 'b'|safe", " }}"),
+        ("{{ messages", "[::1]", " }}"),
+        ("{{ ", "(", " }}"),
+        ("{{ ", "[[[[1 % 2 % 3], 4 % 5], 6][::1]] + ", "1 }}"),
+        ("{{ '", "\\x41\\101", "' }}"),
+        ("", "{% raw %}", ""),
+        ("", "{% raw %}{% endraw %}", ""),
+        ("", "{% macro m(a, b=a) %}{% endmacro %}", ""),
+        ("{% macro m(a", ", b=a", ") %}{% endmacro %}"),
+        ("", "{", ""),
+    ] {
+        let start = Instant::now();
+        let count = (1 << 20) / part.len() - 20;
+        let _ = ChatTemplate::new(&format!("{before}{}{after}", part.repeat(count)), &Map::new());
+        assert!(start.elapsed() < Duration::from_secs(60), "{part}: {:?}", start.elapsed());
+        println!("{part}: {:?}", start.elapsed());
+    }
+}
+
 /// A loop that does `work` to `ns.x`, which begins as an empty list, as often as the fuel allows.
 fn repeatedly(work: &str, end: &str) -> String {
     format!(

@@ -1,5 +1,7 @@
 //! The sampling kernels against the host's sampler: the same token for the same logits, also where parameters are extreme.
 
+mod common;
+
 use std::collections::BTreeSet;
 
 use forge_runtime::gpu::{Buffer, Gpu, KernelSpec, Source, pool};
@@ -12,20 +14,6 @@ const FAMILY: &str = include_str!("../../../templates/msl/sample.metal");
 const HEAD: &str = r"
 #include <metal_stdlib>
 using namespace metal;
-
-struct StepParams {
-    uint position;
-    uint rows;
-    float inverse_temperature;
-    float repeat_penalty;
-    uint top_k;
-    uint top_p;
-    uint min_p;
-    uint seed_low;
-    uint seed_high;
-    uint draw_low;
-    uint draw_high;
-};
 ";
 
 const KERNELS: &str = r"
@@ -72,7 +60,7 @@ struct Device {
 
 impl Device {
     fn open() -> Self {
-        let text: &'static str = format!("{HEAD}{FAMILY}{KERNELS}").leak();
+        let text: &'static str = format!("{HEAD}{}{FAMILY}{KERNELS}", common::step_params()).leak();
         let gpu = Gpu::open(&Source::new(text, &[]), &SPECS).unwrap_or_else(|error| panic!("{error}"));
         let sizes = [VOCAB * 4, 256, 256, 256, VOCAB * 12, 256, 256, 256];
         let buffers = sizes.map(|bytes| gpu.alloc("sampling", bytes as u64).expect("memory"));
@@ -86,9 +74,7 @@ impl Device {
         let mut words = [0u32; VOCAB.div_ceil(32)];
         seen.iter().for_each(|id| words[*id as usize / 32] |= 1 << (id % 32));
         bits.write(0, &words);
-        let mut record = [0u32; 11];
-        record[2..].copy_from_slice(&step.words());
-        params.write(0, &record);
+        params.write(0, &step.params(0, 1).words());
         let pending = pool(|| {
             let mut commands = self.gpu.commands("sampling");
             let shared = [logit, bits, best, count].map(Buffer::whole);

@@ -5,6 +5,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{read, text};
+use forge_runtime::chat_templates::Ending;
 use forge_runtime::philox::philox;
 use forge_runtime::tokenizer::{Detokenizer, Tokenizer};
 use serde_json::{Map, Value};
@@ -43,7 +44,7 @@ fn chats_as_transformers_has_them() {
         let text = text(model);
         for case in cases(model)["chats"].as_array().expect("chats") {
             let prompt = case["add_generation_prompt"].as_bool().expect("bool");
-            let rendered = text.render_chat(&case["messages"], prompt, &Map::new()).expect("renders");
+            let rendered = text.render_chat(&case["messages"], Ending::from(prompt), &Map::new()).expect("renders");
             assert_eq!(rendered, case["rendered"].as_str().expect("rendered"), "{model}");
             assert_eq!(text.tokenizer.encode(&rendered, false).expect("encodes"), ids(&case["ids"]), "{model}");
         }

@@ -110,7 +110,7 @@ fn report(checkpoint: &Checkpoint, plan: &Plan, context: usize, args: &InspectAr
             ),
             ("vocabulary", config.vocab_size.to_string()),
             ("trained context", format!("{} tokens", config.trained_context)),
-            ("chat template", if checkpoint.assets.chat_template.is_some() { "yes" } else { "no" }.to_owned()),
+            ("chat template", chat_templates(checkpoint)),
         ],
     );
     section(&mut text, "Tensors", &formats(checkpoint));
@@ -135,6 +135,16 @@ fn report(checkpoint: &Checkpoint, plan: &Plan, context: usize, args: &InspectAr
 }
 
 /// A title with aligned lines below it.
+/// Whether there are chat templates, and which besides the default one.
+fn chat_templates(checkpoint: &Checkpoint) -> String {
+    let assets = &checkpoint.assets;
+    let default = if assets.chat_template.is_some() { "yes" } else { "no" };
+    match assets.other_templates.as_slice() {
+        [] => default.to_owned(),
+        others => format!("{default}; also {}", others.join(", ")),
+    }
+}
+
 fn section<N: AsRef<str>>(text: &mut String, title: &str, lines: &[(N, String)]) {
     let bold = anstyle::Style::new().bold();
     let gap = if text.is_empty() { "" } else { "\n" };

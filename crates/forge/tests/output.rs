@@ -46,6 +46,24 @@ fn a_new_folder_has_the_usual_permissions_and_no_scratch_beside_it() {
 }
 
 #[test]
+fn templates_that_do_not_parse_are_warned_of_and_those_with_names_are_kept() {
+    let scratch = Scratch::new();
+    let (checkpoint, project) = (scratch.hf(), scratch.join("project"));
+    fs::write(checkpoint.join("chat_template.jinja"), "{% trans %}x{% endtrans %}").unwrap();
+    fs::write(checkpoint.join("chat_template_tool_use.jinja"), "tools").unwrap();
+    let messages = must_generate(&checkpoint, &project, &["--quiet"]);
+    assert!(
+        messages
+            .contains("warning: chat_template.jinja: chat template: syntax error: unknown statement trans (line 1)"),
+        "{messages}"
+    );
+    assert_eq!(messages.lines().count(), 1, "{messages}");
+    let generation: serde_json::Value =
+        serde_json::from_slice(&fs::read(project.join("generation.json")).unwrap()).unwrap();
+    assert_eq!(generation["chat_templates"], serde_json::json!({ "tool_use": "tools" }));
+}
+
+#[test]
 fn no_path_of_this_machine_is_in_the_output() {
     let scratch = Scratch::new();
     let project = scratch.join("project");

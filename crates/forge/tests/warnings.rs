@@ -99,12 +99,15 @@ fn every_warning() {
             "llama",
             |folder| {
                 let _ = fs::remove_file(folder.join("chat_template.jinja"));
-                let template = |name: &str| json!({ "name": name, "template": "{{ messages }}" });
-                edit(folder, "tokenizer_config.json", |config| {
-                    config.insert("chat_template".into(), json!([template("default"), template("tool_use")]));
-                });
+                let template = |name: &str, text: &str| json!({ "name": name, "template": text });
+                let templates = json!([template("default", "{{ messages }}"), template("tool_use", "{% trans %}")]);
+                edit(folder, "tokenizer_config.json", |config| _ = config.insert("chat_template".into(), templates));
             },
-            Warning::OtherTemplate { file: "tokenizer_config.json".to_owned(), name: "tool_use".to_owned() },
+            Warning::Template {
+                file: "tokenizer_config.json".to_owned(),
+                name: Some("tool_use".to_owned()),
+                reason: "syntax error: unknown statement trans (line 1)".to_owned(),
+            },
         ),
         (
             "llama",

@@ -20,6 +20,9 @@ struct Inner {
     len: usize,
     memory: Memory,
     written: Mutex<Shadow>,
+    /// Where a GPU has its bytes.
+    #[cfg(feature = "cuda")]
+    mirror: Option<crate::cuda::Mirror>,
 }
 
 // SAFETY: the memory is shared as a GPU's is: whoever reads or writes `contents` orders that by waiting for submissions
@@ -29,6 +32,10 @@ unsafe impl Sync for Inner {}
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        #[cfg(feature = "cuda")]
+        if let Some(mirror) = &self.mirror {
+            mirror.release(self.contents);
+        }
         if let Memory::Owned { block, layout } = self.memory {
             // SAFETY: allocated with this layout in `Buffer::zeroed`
             unsafe { dealloc(block, layout) }
@@ -73,8 +80,39 @@ impl Buffer {
     }
 
     fn new(label: &str, contents: *mut u8, len: usize, memory: Memory, written: Shadow) -> Self {
-        let inner = Inner { label: label.to_owned(), contents, len, memory, written: Mutex::new(written) };
+        let inner = Inner {
+            label: label.to_owned(),
+            contents,
+            len,
+            memory,
+            written: Mutex::new(written),
+            #[cfg(feature = "cuda")]
+            mirror: None,
+        };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The same buffer on a GPU; it must not have been cloned yet.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on(mut self, gpu: &Arc<crate::cuda::Gpu>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            // a caller's memory is what is not there yet; new memory is zero on both sides
+            let filled = matches!(inner.memory, Memory::Borrowed { .. });
+            inner.mirror = Some(crate::cuda::Mirror::new(gpu, inner.len, filled));
+        }
+        self
+    }
+
+    /// Where a GPU has its bytes, for buffers of one.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn mirror(&self) -> Option<&crate::cuda::Mirror> {
+        self.inner.mirror.as_ref()
+    }
+
+    /// The host's bytes, as old as they may be.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn memory(&self) -> *const u8 {
+        self.inner.contents
     }
 
     /// Its label, which reports name.
@@ -98,14 +136,24 @@ impl Buffer {
     }
 
     /// The first byte. Reads and writes must not overlap a submission that uses the same bytes. What is written through
-    /// it must be told with [`Buffer::mark_written`], or checked mode takes it for memory that nobody wrote.
+    /// it must be told with [`Buffer::mark_written`], or checked mode takes it for memory that nobody wrote and a GPU does
+    /// not see it. What a GPU wrote is there from the next call after the submission's end on.
     pub fn contents(&self) -> *mut u8 {
+        #[cfg(feature = "cuda")]
+        if let Some(mirror) = &self.inner.mirror {
+            // SAFETY: the memory is this buffer's, of the length that its mirror was made with
+            unsafe { mirror.pull(self.inner.contents) };
+        }
         self.inner.contents
     }
 
     /// Tells that the host wrote `len` bytes at `offset`.
     pub fn mark_written(&self, offset: usize, len: usize) {
         let end = offset.saturating_add(len).min(self.len());
+        #[cfg(feature = "cuda")]
+        if let Some(mirror) = &self.inner.mirror {
+            mirror.host_wrote(offset.min(end)..end);
+        }
         self.written().mark(offset.min(end), end, self.len());
     }
 

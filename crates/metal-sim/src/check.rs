@@ -318,17 +318,18 @@ pub(crate) fn run(
     if !begun {
         return Err(Error::WorkerMemory);
     }
+    let loaded = dispatch.kernel.object()?;
     let groups = dispatch.threadgroups.iter().map(|groups| u64::from(*groups)).product();
     let mut counted = HostCounters::default();
     // SAFETY: every binding points to memory of its length, which checked mode does not leave
     unsafe {
-        worker.run(&dispatch.kernel, &pointers, dispatch.threadgroups, dispatch.threads, 0..groups);
+        worker.run(loaded, &dispatch.kernel, &pointers, dispatch.threadgroups, dispatch.threads, 0..groups);
         end(worker.pointer(), &raw mut counted);
     }
     let name = dispatch.kernel.name();
     let mut reports = worker.take_reports(name);
     if !reports.is_empty() {
-        dispatch.kernel.loaded.resolve(&mut reports);
+        loaded.resolve(&mut reports);
     }
     let bindings = arguments
         .iter()

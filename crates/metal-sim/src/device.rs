@@ -9,14 +9,18 @@ use std::time::Instant;
 use crate::buffer::Buffer;
 use crate::check::{self, Segment};
 use crate::command::{Command, CommandBuffer, Dispatch, Job, Timing};
+use crate::compile::CompileOptions;
 use crate::error::{Error, Report};
-use crate::library::Worker;
+use crate::library::{Library, Worker};
 use crate::pool::Pool;
 
 /// A software GPU. Dropping it waits for what was committed.
 pub struct Device {
     queue: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    name: String,
+    #[cfg(feature = "cuda")]
+    gpu: Option<Arc<crate::cuda::Gpu>>,
 }
 
 impl Device {
@@ -24,17 +28,106 @@ impl Device {
     pub fn new(threads: usize) -> Self {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = if threads == 0 { cores() } else { threads };
-        let (queue, jobs) = channel();
-        let thread = std::thread::Builder::new()
-            .name("metal-sim device".to_owned())
-            .spawn(move || run_jobs(&jobs, threads))
-            .ok();
-        Self { queue: Some(queue), thread }
+        let (queue, thread) = spawn(move |jobs| run_jobs(jobs, threads));
+        Self {
+            queue: Some(queue),
+            thread,
+            name: format!("software Metal device ({threads} threads)"),
+            #[cfg(feature = "cuda")]
+            gpu: None,
+        }
+    }
+
+    /// The device that `METAL_SIM_DEVICE` names: `cpu`, which it is without that, with `threads` threads as in
+    /// [`Device::new`]; or `cuda`, an NVIDIA GPU, for crates built with the feature `cuda`.
+    ///
+    /// # Errors
+    /// Another name; a GPU that is not there, or a crate built without it.
+    pub fn from_environment(threads: usize) -> Result<Self, Error> {
+        match std::env::var("METAL_SIM_DEVICE") {
+            Ok(name) => Self::named(&name, threads),
+            Err(_) => Ok(Self::new(threads)),
+        }
+    }
+
+    /// The device of this name, as [`Device::from_environment`] finds it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn named(name: &str, threads: usize) -> Result<Self, Error> {
+        match name {
+            "" | "cpu" => Ok(Self::new(threads)),
+            "cuda" => Self::cuda(),
+            _ => Err(Error::DeviceName { name: name.to_owned() }),
+        }
+    }
+
+    /// The first NVIDIA GPU of the machine.
+    ///
+    /// # Errors
+    /// No driver or no GPU.
+    #[cfg(feature = "cuda")]
+    pub fn cuda() -> Result<Self, Error> {
+        let gpu = crate::cuda::Gpu::open()?;
+        let runner = Arc::clone(&gpu);
+        let (queue, thread) = spawn(move |jobs| crate::cuda::run_jobs(jobs, &runner));
+        Ok(Self { queue: Some(queue), thread, name: format!("{} as a Metal device", gpu.name), gpu: Some(gpu) })
+    }
+
+    /// None: this crate was built without the feature `cuda`.
+    ///
+    /// # Errors
+    /// Always.
+    #[cfg(not(feature = "cuda"))]
+    pub fn cuda() -> Result<Self, Error> {
+        Err(Error::Cuda { reason: "metal-sim was built without its feature cuda".to_owned() })
+    }
+
+    /// What it is, for people.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes of the memory of its own that it has, if any.
+    pub fn memory(&self) -> Option<u64> {
+        #[cfg(feature = "cuda")]
+        if let Some(gpu) = &self.gpu {
+            return Some(gpu.memory);
+        }
+        None
+    }
+
+    /// Whether it is a GPU: its times are a GPU's, and it runs none of the objects that [`compile`](crate::compile()) writes.
+    pub fn is_gpu(&self) -> bool {
+        self.memory().is_some()
+    }
+
+    /// Compiles MSL text for this device. `file_name` is the name that messages show.
+    ///
+    /// # Errors
+    /// As [`Library::from_source`]; on a GPU what its compiler says, and checked mode, which it does not have.
+    pub fn compile(&self, source: &str, file_name: &str, options: &CompileOptions) -> Result<Library, Error> {
+        #[cfg(feature = "cuda")]
+        if let Some(gpu) = &self.gpu {
+            if options.checked {
+                return Err(Error::Cuda { reason: "checked mode is the software device's alone".to_owned() });
+            }
+            return gpu.library(source, file_name);
+        }
+        Library::from_source(source, file_name, options)
     }
 
     /// A buffer of `len` bytes, zero-filled. Checked mode still takes its bytes for unwritten, as on a real device.
     pub fn buffer(&self, label: &str, len: usize) -> Buffer {
-        Buffer::zeroed(label, len)
+        self.own(Buffer::zeroed(label, len))
+    }
+
+    fn own(&self, buffer: Buffer) -> Buffer {
+        #[cfg(feature = "cuda")]
+        if let Some(gpu) = &self.gpu {
+            return buffer.on(gpu);
+        }
+        buffer
     }
 
     /// The caller's memory as a read-only buffer.
@@ -48,7 +141,7 @@ impl Device {
         len: usize,
         keep_alive: Arc<dyn Any + Send + Sync>,
     ) -> Buffer {
-        Buffer::borrowed(label, ptr, len, keep_alive)
+        self.own(Buffer::borrowed(label, ptr, len, keep_alive))
     }
 
     /// An empty command buffer.
@@ -66,6 +159,13 @@ impl Drop for Device {
             let _ = thread.join();
         }
     }
+}
+
+/// A thread that runs the jobs of a queue.
+fn spawn(run: impl FnOnce(&Receiver<Job>) + Send + 'static) -> (Sender<Job>, Option<JoinHandle<()>>) {
+    let (queue, jobs) = channel();
+    let thread = std::thread::Builder::new().name("metal-sim device".to_owned()).spawn(move || run(&jobs));
+    (queue, thread.ok())
 }
 
 fn run_jobs(jobs: &Receiver<Job>, threads: usize) {
@@ -88,7 +188,7 @@ impl Runner {
         let mut segment = Segment::default();
         for command in &job.commands {
             match command {
-                Command::Dispatch(dispatch) => match dispatch.kernel.loaded.interface.check {
+                Command::Dispatch(dispatch) => match dispatch.kernel.object()?.interface.check {
                     Some(functions) => {
                         let worker = self.checked_worker(dispatch)?;
                         let (new, counted) = check::run(worker, functions, dispatch, &mut segment)?;
@@ -121,7 +221,7 @@ impl Runner {
     fn checked_worker(&mut self, dispatch: &Dispatch) -> Result<&mut Worker, Error> {
         Ok(match &mut self.checked {
             Some(worker) => worker,
-            none => none.insert(Worker::new(&dispatch.kernel.loaded)?),
+            none => none.insert(Worker::new(dispatch.kernel.object()?)?),
         })
     }
 }

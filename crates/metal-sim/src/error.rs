@@ -62,6 +62,14 @@ pub enum Error {
     Threads { kernel: String, threads: u64, limit: u32 },
     #[error("kernel {kernel}: a grid of {threadgroups:?} threadgroups is empty")]
     EmptyGrid { kernel: String, threadgroups: [u32; 3] },
+    #[error("kernel {kernel} was compiled for another device than the one it was dispatched on")]
+    OtherDevice { kernel: String },
+    /// `METAL_SIM_DEVICE` asks for what is not there.
+    #[error("METAL_SIM_DEVICE is {name:?}, which is neither cpu nor cuda")]
+    DeviceName { name: String },
+    /// An NVIDIA GPU that cannot be used, or that failed.
+    #[error("NVIDIA GPU: {reason}")]
+    Cuda { reason: String },
     /// A run showed faults: checked mode's reports, or a barrier that not all threads reached.
     #[error("{}", lines(reports))]
     Checked { reports: Vec<Report> },

@@ -43,8 +43,11 @@ pub(crate) struct KernelInfo {
     pub(crate) index: u32,
     pub(crate) name: String,
     pub(crate) arguments: Vec<Argument>,
-    line: u32,
-    max_threads: u32,
+    pub(crate) line: u32,
+    /// As declared; 0 if absent.
+    pub(crate) max_threads: u32,
+    /// Threads that a threadgroup can have.
+    pub(crate) thread_limit: u32,
 }
 
 type Run = unsafe extern "C" fn(*mut c_void, u32, *const *mut c_void, *const u32, *const u32, u64, u64) -> u64;
@@ -58,25 +61,34 @@ pub(crate) struct Interface {
     pub(crate) check: Option<(CheckBegin, CheckEnd)>,
 }
 
+/// A shared object of this machine.
 pub(crate) struct Loaded {
     pub(crate) interface: Interface,
     /// The file's bytes, for the lines in reports; empty without checks.
     object_bytes: Vec<u8>,
-    kernels: Vec<Arc<KernelInfo>>,
     // last: the functions above live in it
     _object: libloading::Library,
+}
+
+/// What runs a library's kernels.
+#[derive(Clone)]
+pub(crate) enum Code {
+    Object(Arc<Loaded>),
+    #[cfg(feature = "cuda")]
+    Cuda(Arc<crate::cuda::Module>),
 }
 
 /// A kernel file compiled and loaded. Cheap to clone.
 #[derive(Clone)]
 pub struct Library {
-    loaded: Arc<Loaded>,
+    code: Code,
+    kernels: Arc<[Arc<KernelInfo>]>,
 }
 
 /// One kernel of a [`Library`], which it keeps loaded.
 #[derive(Clone)]
 pub struct Kernel {
-    pub(crate) loaded: Arc<Loaded>,
+    pub(crate) code: Code,
     pub(crate) info: Arc<KernelInfo>,
 }
 
@@ -118,6 +130,10 @@ impl Loaded {
 }
 
 impl Library {
+    pub(crate) fn new(code: Code, kernels: Vec<Arc<KernelInfo>>) -> Self {
+        Self { code, kernels: kernels.into() }
+    }
+
     /// Loads a shared object that [`compile`] wrote.
     ///
     /// # Errors
@@ -159,6 +175,7 @@ impl Library {
                     arguments: arguments(&text(row.arguments)),
                     line: row.line,
                     max_threads: row.max_threads,
+                    thread_limit: if row.max_threads > 0 { row.max_threads.min(MAX_THREADS) } else { MAX_THREADS },
                 }));
             }
         }
@@ -167,7 +184,7 @@ impl Library {
         } else {
             Vec::new()
         };
-        Ok(Self { loaded: Arc::new(Loaded { interface, object_bytes, kernels, _object: object }) })
+        Ok(Self::new(Code::Object(Arc::new(Loaded { interface, object_bytes, _object: object })), kernels))
     }
 
     /// Loads the bytes of a shared object, such as a program embeds.
@@ -194,18 +211,22 @@ impl Library {
 
     /// The kernel of this name.
     pub fn kernel(&self, name: &str) -> Option<Kernel> {
-        let info = self.loaded.kernels.iter().find(|kernel| kernel.name == name)?;
-        Some(Kernel { loaded: Arc::clone(&self.loaded), info: Arc::clone(info) })
+        let info = self.kernels.iter().find(|kernel| kernel.name == name)?;
+        Some(Kernel { code: self.code.clone(), info: Arc::clone(info) })
     }
 
     /// The names of all kernels, in the order of the file.
     pub fn kernels(&self) -> Vec<String> {
-        self.loaded.kernels.iter().map(|kernel| kernel.name.clone()).collect()
+        self.kernels.iter().map(|kernel| kernel.name.clone()).collect()
     }
 
     /// Whether it was compiled with checks.
     pub fn is_checked(&self) -> bool {
-        self.loaded.interface.check.is_some()
+        match &self.code {
+            Code::Object(loaded) => loaded.interface.check.is_some(),
+            #[cfg(feature = "cuda")]
+            Code::Cuda(_) => false,
+        }
     }
 }
 
@@ -230,9 +251,21 @@ impl Kernel {
         (self.info.max_threads > 0).then_some(self.info.max_threads)
     }
 
-    /// The threads that one threadgroup may have: as declared, else 1024.
+    /// The threads that one threadgroup may have: as declared, else 1024; fewer where a GPU's registers do not suffice.
     pub fn thread_limit(&self) -> u32 {
-        self.max_total_threads_per_threadgroup().unwrap_or(MAX_THREADS).min(MAX_THREADS)
+        self.info.thread_limit
+    }
+
+    /// The shared object it is in.
+    ///
+    /// # Errors
+    /// A kernel that was compiled for a GPU.
+    pub(crate) fn object(&self) -> Result<&Arc<Loaded>, Error> {
+        match &self.code {
+            Code::Object(loaded) => Ok(loaded),
+            #[cfg(feature = "cuda")]
+            Code::Cuda(_) => Err(Error::OtherDevice { kernel: self.info.name.clone() }),
+        }
     }
 }
 
@@ -263,9 +296,11 @@ impl Worker {
     /// Runs threadgroups `range` of the grid; true if nothing was reported.
     ///
     /// # Safety
-    /// `kernel` must be of the worker's mode, and every pointer it uses in `buffers` valid for all it does.
+    /// `kernel` must be a kernel of `loaded`, that of the worker's mode, and every pointer it uses in `buffers` valid for
+    /// all it does.
     pub(crate) unsafe fn run(
         &mut self,
+        loaded: &Loaded,
         kernel: &Kernel,
         buffers: &[*mut c_void],
         threadgroups: [u32; 3],
@@ -274,7 +309,7 @@ impl Worker {
     ) -> bool {
         // SAFETY: by this function's contract; the arrays have the lengths that msl_run reads
         let reports = unsafe {
-            (kernel.loaded.interface.run)(
+            (loaded.interface.run)(
                 self.pointer,
                 kernel.info.index,
                 buffers.as_ptr(),

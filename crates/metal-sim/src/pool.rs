@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use crate::command::Dispatch;
 use crate::error::{Error, Report};
-use crate::library::{Kernel, Worker};
+use crate::library::{Kernel, Loaded, Worker};
 
 /// Threads of a grid below which helpers are not woken: the device thread alone is done sooner.
 const SMALL_GRID: u64 = 1024;
@@ -17,6 +17,7 @@ const SMALL_GRID: u64 = 1024;
 const SPINS: u32 = 2000;
 
 struct Task {
+    loaded: Arc<Loaded>,
     kernel: Kernel,
     buffers: Vec<*mut c_void>,
     threadgroups: [u32; 3],
@@ -41,7 +42,9 @@ impl Task {
             }
             let range = begin..self.total.min(begin + self.chunk);
             // SAFETY: the pool runs unchecked kernels on unchecked workers, with bindings validated at the dispatch
-            let clean = unsafe { worker.run(&self.kernel, &self.buffers, self.threadgroups, self.threads, range) };
+            let clean = unsafe {
+                worker.run(&self.loaded, &self.kernel, &self.buffers, self.threadgroups, self.threads, range)
+            };
             if !clean {
                 let reports = worker.take_reports(self.kernel.name());
                 let mut all = lock(&self.reports);
@@ -90,7 +93,7 @@ impl Pool {
 
     /// Runs one dispatch to its end.
     pub(crate) fn run(&mut self, dispatch: &Dispatch, buffers: Vec<*mut c_void>) -> Result<Vec<Report>, Error> {
-        let loaded = &dispatch.kernel.loaded;
+        let loaded = dispatch.kernel.object()?;
         let total = dispatch.threadgroups.iter().map(|groups| u64::from(*groups)).product::<u64>();
         let group_threads = dispatch.threads.iter().map(|threads| u64::from(*threads)).product::<u64>();
         let helped = total > 1 && total * group_threads > SMALL_GRID && self.threads > 1;
@@ -109,6 +112,7 @@ impl Pool {
             none => none.insert(Worker::new(loaded)?),
         };
         let task = Arc::new(Task {
+            loaded: Arc::clone(loaded),
             kernel: dispatch.kernel.clone(),
             buffers,
             threadgroups: dispatch.threadgroups,

@@ -4,26 +4,11 @@ mod common;
 
 use std::sync::LazyLock;
 
-use common::{filled, floats, libraries, read_floats, run};
+use common::{
+    assert_close, filled, floats, language_buffers, language_results, libraries, noise, read_floats, run,
+    simdgroup_results,
+};
 use metal_sim::{Device, Library};
-
-fn assert_close(got: &[f32], want: &[f64], tolerance: f64) {
-    assert_eq!(got.len(), want.len());
-    for (index, (got, want)) in got.iter().zip(want).enumerate() {
-        let difference = (f64::from(*got) - want).abs();
-        assert!(difference <= tolerance, "element {index}: {got} instead of {want}");
-    }
-}
-
-fn noise(count: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed;
-    (0..count)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / 8_388_608.0 - 1.0
-        })
-        .collect()
-}
 
 static LIBRARIES: LazyLock<Vec<Library>> =
     LazyLock::new(|| libraries(include_str!("kernels/features.metal"), "features.metal"));
@@ -36,31 +21,7 @@ fn simdgroup_functions() {
         let a = floats(&device, "a", &input);
         let o = device.buffer("o", 64 * 16 * 4);
         run(library, &device, "shuffles", &[&a, &o], [1, 1, 1], [64, 1, 1]).expect("runs clean");
-        let mut want = Vec::new();
-        for thread in 0..64 {
-            let (base, lane) = (thread / 32 * 32, thread % 32);
-            let v = |lane: usize| f64::from(input[base + lane]);
-            let all = || (0..32).map(v);
-            let sum: f64 = all().sum();
-            want.extend([
-                sum,
-                all().fold(f64::MIN, f64::max),
-                all().fold(f64::MAX, f64::min),
-                (0..=lane).map(v).sum(),
-                (0..lane).map(v).sum(),
-                v(lane ^ 5),
-                if lane + 3 < 32 { v(lane + 3) } else { v(lane) },
-                if lane >= 3 { v(lane - 3) } else { v(lane) },
-                v(7),
-                v(31 - lane),
-                f64::from(u8::from(all().any(|v| v > 0.99))),
-                1.0,
-                f64::from(u8::from(lane == 0)),
-                (lane / 4 * 4..lane / 4 * 4 + 4).map(v).sum(),
-                sum,
-                v((lane + 1) % 32),
-            ]);
-        }
+        let want: Vec<f64> = (0..64).flat_map(|thread| simdgroup_results(&input, thread)).collect();
         assert_close(&read_floats(&o), &want, 1e-5);
 
         let p = device.buffer("p", 64 * 4);
@@ -117,59 +78,11 @@ fn threadgroup_memory_and_a_grid_of_two_dimensions() {
 fn the_language() {
     let device = Device::new(2);
     for library in libraries(include_str!("kernels/language.metal"), "language.metal") {
-        let h = filled(&device, "h", &[0x00, 0x3E]); // 1.5
-        let mut params = Vec::new();
-        params.extend(7u32.to_le_bytes());
-        for value in [0.5f32, 1.0, 2.0, 3.0] {
-            params.extend(value.to_le_bytes());
-        }
-        params.extend([5, 0, 0, 0]);
-        let params = filled(&device, "params", &params);
-        let mut blocks = vec![0u8; 68];
-        blocks[34..36].copy_from_slice(&[0x00, 0xC0]); // -2.0
-        blocks[40..44].copy_from_slice(&[1, 0xFE, 3, 4]);
-        let blocks = filled(&device, "blocks", &blocks);
-        let o = floats(&device, "o", &[0.0; 31]);
-        let counter = filled(&device, "counter", &[0; 4]);
-        let buffers = [&h, &params, &blocks, &o, &counter];
+        let buffers = language_buffers(&device);
         let kernel = library.kernel("language").expect("is in the file");
         assert_eq!(kernel.max_total_threads_per_threadgroup(), Some(32));
-        run(&library, &device, "language", &buffers, [1, 1, 1], [32, 1, 1]).expect("runs clean");
-        let tanh = 0.5f64.tanh();
-        let want = [
-            2.75,
-            7.0,
-            213.0,
-            3.0,
-            1.0 - 20.0 + 300.0 + 4000.0,
-            -2.0,
-            31.0 + 15.0 + 7.0,
-            5.0,
-            3.5,
-            2.5,
-            2.0,
-            6.0 + 8.0,
-            10.0 + 4.0,
-            1.0 + 10.0 + 2.0,
-            1.0f64.exp(),
-            0.5 + 3.0,
-            3.0 + 31.0 + 3.0,
-            2.0 + 2.0,
-            3.0 + 5.0,
-            5.25,
-            32.0,
-            200.0 + 4.0 + 10.0,
-            1.0,
-            2.0,
-            3.0 + 0.5 + 2.0 + 3.0,
-            tanh * 2.0 + 16.0,
-            -1.0 + 1.0 + 3.0 + 2.0 - 1.0 - 1.0,
-            1.0,
-            65504.0 + 1.0,
-            7.0,
-            -3.0 + 15.0 + 48.0,
-        ];
-        assert_close(&read_floats(&o), &want, 1e-5);
+        run(&library, &device, "language", &buffers.each_ref(), [1, 1, 1], [32, 1, 1]).expect("runs clean");
+        assert_close(&read_floats(&buffers[3]), &language_results(), 1e-5);
     }
 }
 

@@ -1,4 +1,5 @@
-//! A synthetic Llama checkpoint of a chosen size: random Q8_0 weights with the demo checkpoint's tokenizer.
+//! Synthetic Llama checkpoints: random Q8_0 weights of a chosen size, or the shapes of a real model without any data, with
+//! the demo checkpoint's tokenizer.
 //!
 //! The container is GGUF v3: magic, version, counts, key-value pairs, tensor table, aligned data.
 
@@ -20,29 +21,70 @@ const F32: u32 = 6;
 const STRING: u32 = 8;
 /// GGUF type of an array.
 const ARRAY: u32 = 9;
-/// GGML type of F32 tensors.
-const TENSOR_F32: u32 = 0;
-/// GGML type of Q8_0 tensors: 34 bytes for 32 weights.
-const TENSOR_Q8_0: u32 = 8;
+/// A tensor's type: GGML's number, elements of a block and its bytes.
+type Kind = (u32, u64, u64);
 
-/// Sizes of the layers of the synthetic model.
-const HIDDEN: u64 = 2048;
-const INTERMEDIATE: u64 = 8192;
-const HEADS: u32 = 32;
-const KV_HEADS: u32 = 8;
-const VOCAB: u64 = 2048;
+const F32_TENSOR: Kind = (0, 1, 4);
+const Q4_0: Kind = (2, 32, 18);
+const Q8_0: Kind = (8, 32, 34);
+const Q4_K: Kind = (12, 256, 144);
+const Q6_K: Kind = (14, 256, 210);
+
+/// What the matrices of a checkpoint are stored in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mix {
+    /// All Q8_0.
+    Q8,
+    /// Q4_0, the head Q6_K.
+    Q4,
+    /// Q4_K and Q6_K as llama.cpp's Q4_K_M mixes them.
+    Q4KM,
+}
+
+/// Sizes of a synthetic model.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// Width of the residual stream.
+    pub hidden: u64,
+    /// Width of the MLP.
+    pub intermediate: u64,
+    /// Query heads.
+    pub heads: u32,
+    /// Key and value heads.
+    pub kv_heads: u32,
+    /// Rows of the embedding; the tokenizer has fewer.
+    pub vocab: u64,
+    /// Longest context.
+    pub context: u32,
+    /// Whether the head is a matrix of its own.
+    pub head: bool,
+    /// Formats.
+    pub mix: Mix,
+}
+
+/// The model whose layers fill a checkpoint of a given size.
+const SMALL: Sizes = Sizes {
+    hidden: 2048,
+    intermediate: 8192,
+    heads: 32,
+    kv_heads: 8,
+    vocab: 2048,
+    context: 2048,
+    head: false,
+    mix: Mix::Q8,
+};
 
 struct Tensor {
     name: String,
     /// Innermost first, as GGUF has it.
     shape: Vec<u64>,
-    kind: u32,
+    kind: Kind,
 }
 
 impl Tensor {
     fn bytes(&self) -> u64 {
-        let elements: u64 = self.shape.iter().product();
-        if self.kind == TENSOR_Q8_0 { elements / 32 * 34 } else { elements * 4 }
+        let (_, elements, bytes) = self.kind;
+        self.shape.iter().product::<u64>() / elements * bytes
     }
 }
 
@@ -51,50 +93,13 @@ impl Tensor {
 /// # Errors
 /// A demo checkpoint that cannot be understood, or a failed write.
 pub fn write(path: &Path, bytes: u64) -> Result<()> {
-    let tensors = tensors(bytes);
-    let layers = (tensors.len() as u32 - 2) / 9;
-    let (tokenizer_count, tokenizer) = tokenizer()?;
-    let mut head = Vec::new();
-    head.extend_from_slice(b"GGUF");
-    head.extend_from_slice(&3_u32.to_le_bytes());
-    head.extend_from_slice(&(tensors.len() as u64).to_le_bytes());
-    let own: [(&str, Value<'_>); 11] = [
-        ("general.architecture", Value::Text("llama")),
-        ("general.name", Value::Text("synthetic")),
-        ("llama.block_count", Value::Number(layers)),
-        ("llama.context_length", Value::Number(2048)),
-        ("llama.embedding_length", Value::Number(HIDDEN as u32)),
-        ("llama.feed_forward_length", Value::Number(INTERMEDIATE as u32)),
-        ("llama.attention.head_count", Value::Number(HEADS)),
-        ("llama.attention.head_count_kv", Value::Number(KV_HEADS)),
-        ("llama.attention.layer_norm_rms_epsilon", Value::Float(1e-5)),
-        ("llama.rope.freq_base", Value::Float(10000.0)),
-        ("llama.vocab_size", Value::Number(VOCAB as u32)),
-    ];
-    head.extend_from_slice(&(own.len() as u64 + tokenizer_count).to_le_bytes());
-    for (key, value) in own {
-        put_string(&mut head, key);
-        value.put(&mut head);
-    }
-    head.extend_from_slice(&tokenizer);
-    let mut offset = 0_u64;
-    for tensor in &tensors {
-        put_string(&mut head, &tensor.name);
-        head.extend_from_slice(&(tensor.shape.len() as u32).to_le_bytes());
-        for size in &tensor.shape {
-            head.extend_from_slice(&size.to_le_bytes());
-        }
-        head.extend_from_slice(&tensor.kind.to_le_bytes());
-        head.extend_from_slice(&offset.to_le_bytes());
-        offset = (offset + tensor.bytes()).next_multiple_of(ALIGNMENT);
-    }
-    head.resize(head.len().next_multiple_of(ALIGNMENT as usize), 0);
-    let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
-    let mut file = BufWriter::with_capacity(1 << 20, file);
-    file.write_all(&head)?;
+    let layers = (0..).find(|layers| tensors(&SMALL, *layers).iter().map(Tensor::bytes).sum::<u64>() >= bytes);
+    let tensors = tensors(&SMALL, layers.unwrap_or(0));
+    let mut file = BufWriter::with_capacity(1 << 20, create(path)?);
+    file.write_all(&head(&SMALL, &tensors)?)?;
     let mut random = Random(1);
     for tensor in &tensors {
-        let data = if tensor.kind == TENSOR_F32 {
+        let data = if tensor.kind == F32_TENSOR {
             1.0_f32.to_le_bytes().repeat(tensor.bytes() as usize / 4)
         } else {
             random.q8_0(tensor.bytes() as usize / 34)
@@ -107,26 +112,110 @@ pub fn write(path: &Path, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Embedding, final norm, and as many layers as it takes.
-fn tensors(bytes: u64) -> Vec<Tensor> {
-    let kv = HIDDEN / u64::from(HEADS) * u64::from(KV_HEADS);
-    let vector = |name: String| Tensor { name, shape: vec![HIDDEN], kind: TENSOR_F32 };
-    let matrix = |name: String, cols, rows| Tensor { name, shape: vec![cols, rows], kind: TENSOR_Q8_0 };
-    let mut tensors = vec![matrix("token_embd.weight".into(), HIDDEN, VOCAB), vector("output_norm.weight".into())];
-    for layer in 0.. {
-        if tensors.iter().map(Tensor::bytes).sum::<u64>() >= bytes {
-            break;
+/// Writes a checkpoint of `layers` layers whose data is a hole in the file: enough to plan and render from.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_hollow(path: &Path, sizes: &Sizes, layers: u64) -> Result<()> {
+    let tensors = tensors(sizes, layers);
+    let head = head(sizes, &tensors)?;
+    let data: u64 = tensors.iter().map(|tensor| tensor.bytes().next_multiple_of(ALIGNMENT)).sum();
+    let mut file = create(path)?;
+    file.write_all(&head)?;
+    file.set_len(head.len() as u64 + data)?;
+    Ok(())
+}
+
+fn create(path: &Path) -> Result<File> {
+    File::create(path).with_context(|| format!("cannot create {}", path.display()))
+}
+
+/// All before the data.
+fn head(sizes: &Sizes, tensors: &[Tensor]) -> Result<Vec<u8>> {
+    let layers = tensors.iter().filter(|tensor| tensor.name.ends_with("attn_q.weight")).count() as u32;
+    let (tokenizer_count, tokenizer) = tokenizer()?;
+    let mut head = Vec::new();
+    head.extend_from_slice(b"GGUF");
+    head.extend_from_slice(&3_u32.to_le_bytes());
+    head.extend_from_slice(&(tensors.len() as u64).to_le_bytes());
+    let own: [(&str, Value<'_>); 11] = [
+        ("general.architecture", Value::Text("llama")),
+        ("general.name", Value::Text("synthetic")),
+        ("llama.block_count", Value::Number(layers)),
+        ("llama.context_length", Value::Number(sizes.context)),
+        ("llama.embedding_length", Value::Number(sizes.hidden as u32)),
+        ("llama.feed_forward_length", Value::Number(sizes.intermediate as u32)),
+        ("llama.attention.head_count", Value::Number(sizes.heads)),
+        ("llama.attention.head_count_kv", Value::Number(sizes.kv_heads)),
+        ("llama.attention.layer_norm_rms_epsilon", Value::Float(1e-5)),
+        ("llama.rope.freq_base", Value::Float(10000.0)),
+        ("llama.vocab_size", Value::Number(sizes.vocab as u32)),
+    ];
+    head.extend_from_slice(&(own.len() as u64 + tokenizer_count).to_le_bytes());
+    for (key, value) in own {
+        put_string(&mut head, key);
+        value.put(&mut head);
+    }
+    head.extend_from_slice(&tokenizer);
+    let mut offset = 0_u64;
+    for tensor in tensors {
+        put_string(&mut head, &tensor.name);
+        head.extend_from_slice(&(tensor.shape.len() as u32).to_le_bytes());
+        for size in &tensor.shape {
+            head.extend_from_slice(&size.to_le_bytes());
         }
+        head.extend_from_slice(&tensor.kind.0.to_le_bytes());
+        head.extend_from_slice(&offset.to_le_bytes());
+        offset = (offset + tensor.bytes()).next_multiple_of(ALIGNMENT);
+    }
+    head.resize(head.len().next_multiple_of(ALIGNMENT as usize), 0);
+    Ok(head)
+}
+
+/// The format of a matrix: `part` is its role, `layer` of `layers` where it is.
+fn kind(mix: Mix, part: &str, layer: u64, layers: u64) -> Kind {
+    // llama.cpp's `use_more_bits`
+    let more = layer < layers / 8 || layer >= 7 * layers / 8 || layer.saturating_sub(layers / 8) % 3 == 2;
+    match (mix, part) {
+        (Mix::Q8, _) => Q8_0,
+        (_, "output") => Q6_K,
+        (Mix::Q4KM, "attn_v" | "ffn_down") if more => Q6_K,
+        (Mix::Q4KM, _) => Q4_K,
+        (Mix::Q4, _) => Q4_0,
+    }
+}
+
+/// Embedding, final norm, the head where there is one, and the layers.
+fn tensors(sizes: &Sizes, layers: u64) -> Vec<Tensor> {
+    let Sizes { hidden, intermediate, vocab, mix, .. } = *sizes;
+    let kv = hidden / u64::from(sizes.heads) * u64::from(sizes.kv_heads);
+    let vector = |name: String| Tensor { name, shape: vec![hidden], kind: F32_TENSOR };
+    let whole = |part: &str, cols, rows| Tensor {
+        name: format!("{part}.weight"),
+        shape: vec![cols, rows],
+        kind: kind(mix, part, 0, layers),
+    };
+    let mut tensors = vec![whole("token_embd", hidden, vocab), vector("output_norm.weight".into())];
+    if sizes.head {
+        tensors.push(whole("output", hidden, vocab));
+    }
+    for layer in 0..layers {
         let name = |part: &str| format!("blk.{layer}.{part}.weight");
-        tensors.push(vector(name("attn_norm")));
-        tensors.push(vector(name("ffn_norm")));
-        tensors.push(matrix(name("attn_q"), HIDDEN, HIDDEN));
-        tensors.push(matrix(name("attn_k"), HIDDEN, kv));
-        tensors.push(matrix(name("attn_v"), HIDDEN, kv));
-        tensors.push(matrix(name("attn_output"), HIDDEN, HIDDEN));
-        tensors.push(matrix(name("ffn_gate"), HIDDEN, INTERMEDIATE));
-        tensors.push(matrix(name("ffn_up"), HIDDEN, INTERMEDIATE));
-        tensors.push(matrix(name("ffn_down"), INTERMEDIATE, HIDDEN));
+        tensors.extend(["attn_norm", "ffn_norm"].map(|part| vector(name(part))));
+        let matrices = [
+            ("attn_q", hidden, hidden),
+            ("attn_k", hidden, kv),
+            ("attn_v", hidden, kv),
+            ("attn_output", hidden, hidden),
+            ("ffn_gate", hidden, intermediate),
+            ("ffn_up", hidden, intermediate),
+            ("ffn_down", intermediate, hidden),
+        ];
+        tensors.extend(matrices.map(|(part, cols, rows)| Tensor {
+            name: name(part),
+            shape: vec![cols, rows],
+            kind: kind(mix, part, layer, layers),
+        }));
     }
     tensors
 }

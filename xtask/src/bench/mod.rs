@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: figures, not tests. Each line says what was measured and what is asked of it.
 
-mod gguf;
+pub mod gguf;
 mod gpu;
 
 use std::fs;

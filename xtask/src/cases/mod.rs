@@ -18,8 +18,8 @@ use crate::forge::{Forge, Generated};
 use crate::shell;
 use crate::table::Table;
 use compare::{Agreement, Reference, compare};
-pub use files::read_reference;
-use files::{Case, Checkpoint, Variant};
+use files::{Case, Checkpoint};
+pub use files::{Variant, context, discover, read_reference};
 
 /// Options of `cargo xtask cases`.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -73,7 +73,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
 /// # Errors
 /// No cases, or a Forge that does not build.
 pub fn run(options: &Options) -> Result<Totals> {
-    let mut cases = files::discover(&options.dir)?;
+    let mut cases = discover(&options.dir)?;
     cases.retain(|case| options.only.is_empty() || options.only.contains(&case.name));
     if cases.is_empty() {
         bail!("{}: no case called {}", options.dir.display(), options.only.join(", "));
@@ -180,7 +180,7 @@ fn run_variant(
     if let Some(format) = &variant.quantize {
         args.extend(["--quantize", format]);
     }
-    let context = files::context(case)?;
+    let context = context(case)?;
     if let Some(context) = &context {
         args.extend(["--context", context]);
     }

@@ -11,8 +11,8 @@ use super::defaults::{Defaults, GENERATION, check_ids};
 use super::folder_tokenizer::Tokenizer;
 use super::processor::{self, Affixes};
 use super::{Assets, GenerationConfig, SpecialTokens, end_tokens};
-use crate::source::{CONFIG, read_file, read_json, unsigned};
-use crate::{FrontendError, Refusal};
+use crate::FrontendError;
+use crate::source::{CONFIG, read_json, unsigned};
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
@@ -49,11 +49,11 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
     end_tokens::add_ids(&mut end_ids, generation.get("eos_token_id"));
     end_ids.extend(tokenizer.found_first().filter(|(text, _)| end_tokens::ends_turn(text)).map(|(_, id)| id));
 
-    let templates = templates(folder, &tokenizer_config)?;
+    let templates = Templates::from_folder(folder, &tokenizer_config)?;
     let defaults = Defaults(&generation);
     Ok(Assets {
         chat_template: templates.default,
-        other_templates: templates.others,
+        other_templates: templates.others.keys().cloned().collect(),
         generation: GenerationConfig {
             bos_token_id: bos.as_ref().map(|(_, id)| *id).or_else(|| id_of("bos_token_id")),
             bos_token: bos.map(|(text, _)| text).or_else(|| named("bos_token")),
@@ -67,6 +67,7 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
             repeat_penalty: defaults.number("repetition_penalty")?,
             do_sample: defaults.flag("do_sample")?,
             special: SpecialTokens { unk_token: named("unk_token"), pad_token: named("pad_token") },
+            chat_templates: templates.others,
         },
         tokenizer_json: tokenizer.into_bytes(),
     })
@@ -93,24 +94,6 @@ fn affixes(
     let existing = tokenizer.affixes(&bos, &eos);
     let keys_count = !["PreTrainedTokenizerFast", "TokenizersBackend"].contains(&class);
     if keys_count && tokenizer.has_no_post_processor() { Affixes { bos: bos_by_keys, ..existing } } else { existing }
-}
-
-fn templates(folder: &Path, config: &Map<String, Value>) -> Result<Templates, FrontendError> {
-    const FILE: &str = "chat_template.jinja";
-    if let Some(bytes) = read_file(folder, FILE)? {
-        let text = String::from_utf8(bytes).map_err(|_| FrontendError::Tokenizer {
-            refusal: Refusal::TemplateText,
-            file: FILE.to_owned(),
-            key: "the whole file".to_owned(),
-            reason: "expected UTF-8".to_owned(),
-        })?;
-        return Ok(Templates { default: Some(text), others: Vec::new() });
-    }
-    if let Some(value) = config.get("chat_template") {
-        return Ok(Templates::from_json(value));
-    }
-    let file = read_json(folder, "chat_template.json")?.unwrap_or_default();
-    Ok(file.get("chat_template").map(Templates::from_json).unwrap_or_default())
 }
 
 fn first_id(value: &Value) -> Option<u32> {

@@ -1,5 +1,7 @@
 //! Sampling defaults and end tokens, as `generation.json` holds them.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// What a generated project's `generation.json` says. Absent values are null.
@@ -29,6 +31,9 @@ pub struct GenerationConfig {
     pub do_sample: Option<bool>,
     /// Other tokens that chat templates may name.
     pub special: SpecialTokens,
+    /// Chat templates besides the default one, by name: `tool_use`, `rag`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub chat_templates: BTreeMap<String, String>,
 }
 
 /// Texts of further special tokens.

@@ -89,7 +89,7 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
     Ok(Assets {
         tokenizer_json: super::to_json(&tokenizer),
         chat_template: templates.default,
-        other_templates: templates.others,
+        other_templates: templates.others.keys().cloned().collect(),
         generation: GenerationConfig {
             bos_token: with_text(bos).map(|(text, _)| text),
             eos_token: with_text(eos).map(|(text, _)| text),
@@ -103,6 +103,7 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
             repeat_penalty: reader.number("general.sampling.penalty_repeat")?,
             do_sample: None,
             special: SpecialTokens { unk_token: text(UNKNOWN)?, pad_token: text(PADDING)? },
+            chat_templates: templates.others,
         },
     })
 }
@@ -260,8 +261,17 @@ impl<'a> Reader<'a> {
         Ok(name.contains("phi-3") || name.contains("phi3") || (architecture == Some("phi3") && model == "llama"))
     }
 
+    /// The default template, and those that have their name behind its key.
     fn templates(&self) -> Result<Templates, FrontendError> {
-        let others = self.gguf.entries().keys().filter_map(|key| key.strip_prefix("tokenizer.chat_template."));
-        Ok(Templates { default: self.text(TEMPLATE)?.map(str::to_owned), others: others.map(str::to_owned).collect() })
+        let mut named = Vec::new();
+        if let Some(default) = self.text(TEMPLATE)? {
+            named.push(("default".to_owned(), default.to_owned()));
+        }
+        for key in self.gguf.entries().keys() {
+            if let Some(name) = key.strip_prefix(TEMPLATE).and_then(|key| key.strip_prefix('.')) {
+                named.extend(self.text(key)?.map(|text| (name.to_owned(), text.to_owned())));
+            }
+        }
+        Ok(Templates::from_named(named.into_iter()))
     }
 }

@@ -9,6 +9,9 @@ mod folder;
 mod folder_tokenizer;
 mod generation;
 mod gguf;
+// The engine of generated projects, which parses every template here too.
+#[path = "../../../forge-runtime/src/jinja/mod.rs"]
+mod jinja;
 mod pre_tokenizers;
 mod processor;
 mod sentencepiece;
@@ -21,6 +24,7 @@ use crate::FrontendError;
 use crate::checkpoint::GgufFile;
 use crate::source::text_config;
 
+pub(crate) use chat_template::file_of as template_file;
 pub(crate) use gguf::unknown_ids;
 
 pub use generation::{GenerationConfig, SpecialTokens};
@@ -33,7 +37,8 @@ pub struct Assets {
     pub tokenizer_json: Vec<u8>,
     /// The default chat template (Jinja), where there is one.
     pub chat_template: Option<String>,
-    /// Names of further chat templates of the checkpoint, which are not used: `tool_use`, `rag`.
+    /// Names of further chat templates, `tool_use` and `rag` among them; they are in
+    /// [`GenerationConfig::chat_templates`].
     pub other_templates: Vec<String>,
     /// Sampling defaults and the tokens that end a generation.
     pub generation: GenerationConfig,
@@ -54,6 +59,11 @@ impl Assets {
     /// No config.json or no tokenizer, or a file that is not what its name says.
     pub fn from_folder(folder: &Path) -> Result<Self, FrontendError> {
         folder::from_folder(folder, &text_config(folder)?.values)
+    }
+
+    /// Name of each chat template that generated projects cannot use (`None`: the default one), and why.
+    pub fn template_problems(&self) -> Vec<(Option<String>, String)> {
+        chat_template::problems(self.chat_template.as_deref(), &self.generation.chat_templates)
     }
 }
 

@@ -45,8 +45,8 @@ pub enum CheckpointError {
         /// The file.
         path: PathBuf,
     },
-    /// The text of a link in place of the file that it leads to.
-    #[error("{}: expected the file itself, found the text of a link to {}: make it a link, or copy the file", path.display(), target.display())]
+    /// The text of a link to the text of a link.
+    #[error("{}: expected the file itself, found the text of a link to another, {}: make it a link, or copy the file", path.display(), target.display())]
     LinkText {
         /// The file.
         path: PathBuf,

@@ -34,10 +34,11 @@ impl MappedFile {
         // SAFETY: the map is read-only; a checkpoint is not changed while it is read, and a program that did so would
         // change bytes whose values nothing relies on for memory safety once the header is parsed.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        if let Some(error) = stand_in(path, &map) {
-            return Err(error);
+        match stand_in(path, &map) {
+            Some(StandIn::Pointer) => Err(CheckpointError::LfsPointer { path: path.to_owned() }),
+            Some(StandIn::Link(target)) => Self::open(&once(path, target)?),
+            None => Ok(Self { path: path.to_owned(), map: Arc::new(map) }),
         }
-        Ok(Self { path: path.to_owned(), map: Arc::new(map) })
     }
 
     /// The whole file.
@@ -53,7 +54,7 @@ impl MappedFile {
 
 /// The bytes of a small file of a model folder; `None` when there is none.
 ///
-/// Links are followed wherever they lead, as transformers and mlx-lm follow them: people keep models in caches and on other
+/// Links, and the text that Git leaves in place of one where it makes none, are followed wherever they lead, as transformers and mlx-lm follow them: people keep models in caches and on other
 /// disks. But a checkpoint is also something that strangers write, and what is read here may be copied into a project. So
 /// what a link out of the folder leads to has to be what its name says ([`kind::is`]), unless both are of one model in the
 /// Hugging Face cache.
@@ -77,11 +78,23 @@ pub(crate) fn read_in_folder(folder: &Path, name: &str, limit: u64) -> Result<Op
     if meta.len() > limit {
         return Err(CheckpointError::TooLarge { path, limit, found: meta.len() });
     }
-    let (target, root) = (fs::canonicalize(&path).map_err(io)?, fs::canonicalize(folder).map_err(io)?);
-    let mut bytes = Vec::new();
-    File::open(&target).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(io)?;
-    if let Some(error) = stand_in(&path, &bytes) {
-        return Err(error);
+    let (mut target, root) = (fs::canonicalize(&path).map_err(io)?, fs::canonicalize(folder).map_err(io)?);
+    let read = |file: &Path| {
+        let mut bytes = Vec::new();
+        File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map(|_| bytes).map_err(io)
+    };
+    let mut bytes = read(&target)?;
+    match stand_in(&path, &bytes) {
+        Some(StandIn::Pointer) => return Err(CheckpointError::LfsPointer { path }),
+        Some(StandIn::Link(text)) => {
+            target = fs::canonicalize(once(&path, text)?).map_err(io)?;
+            let found = fs::metadata(&target).map_err(io)?.len();
+            if found > limit {
+                return Err(CheckpointError::TooLarge { path, limit, found });
+            }
+            bytes = read(&target)?;
+        }
+        None => {}
     }
     if !target.starts_with(&root) && !is_blob(&root, &target) && !kind::is(name, &bytes) {
         return Err(CheckpointError::Outside { path, target });
@@ -89,19 +102,39 @@ pub(crate) fn read_in_folder(folder: &Path, name: &str, limit: u64) -> Result<Op
     Ok(Some(bytes))
 }
 
-/// The error about what Git leaves in place of a file: a pointer to a large one that it has not fetched (git-lfs,
-/// docs/spec.md), or the text of a link where it makes none (`core.symlinks`).
-fn stand_in(path: &Path, bytes: &[u8]) -> Option<CheckpointError> {
+/// What Git leaves in place of a file.
+enum StandIn {
+    /// A pointer to a large one that it has not fetched (git-lfs, docs/spec.md).
+    Pointer,
+    /// The text of a link, where it makes none (`core.symlinks`).
+    Link(PathBuf),
+}
+
+/// What stands in place of the file at `path`, which has these bytes.
+fn stand_in(path: &Path, bytes: &[u8]) -> Option<StandIn> {
     const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
     const LONGEST_PATH: usize = 4096;
     if bytes.starts_with(POINTER) {
-        return Some(CheckpointError::LfsPointer { path: path.to_owned() });
+        return Some(StandIn::Pointer);
     }
     let text = str::from_utf8(bytes).ok().filter(|text| (1..=LONGEST_PATH).contains(&text.len()))?;
     let is_path =
         text.contains('/') && !text.contains(|c: char| c.is_control() || c.is_whitespace() || "{}\"".contains(c));
     let target = is_path.then(|| path.parent().map(|folder| folder.join(text))).flatten()?;
-    target.is_file().then(|| CheckpointError::LinkText { path: path.to_owned(), target: text.into() })
+    target.is_file().then_some(StandIn::Link(target))
+}
+
+/// The file that the text of a link at `path` leads to, unless that is the text of a link again.
+fn once(path: &Path, target: PathBuf) -> Result<PathBuf, CheckpointError> {
+    const LONGEST: u64 = 8192;
+    let mut bytes = Vec::new();
+    let read = File::open(&target).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
+    match read.map(|_| stand_in(&target, &bytes)) {
+        Ok(Some(StandIn::Link(_))) => Err(CheckpointError::LinkText { path: path.to_owned(), target }),
+        Ok(Some(StandIn::Pointer)) => Err(CheckpointError::LfsPointer { path: target }),
+        Ok(None) => Ok(target),
+        Err(source) => Err(CheckpointError::Io { path: target, source }),
+    }
 }
 
 /// The error about a link that leads to nothing; `None` where there is no link, or something else is wrong with it.

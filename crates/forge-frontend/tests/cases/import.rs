@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use forge_frontend::Assets;
 use forge_frontend::checkpoint::GgufFile;
 use forge_runtime::assets::Text;
+use forge_runtime::chat_templates::Ending;
 use forge_runtime::tokenizer::Detokenizer;
 use serde_json::{Map, Value, json};
 
@@ -36,7 +37,7 @@ fn text(assets: Assets) -> Text {
 /// The ids of a case's `chat.json`.
 fn chat(case: &str, text: &Text) -> Vec<u32> {
     let messages = &read(case, "chat.json")["messages"];
-    let rendered = text.render_chat(messages, true, &Map::new()).expect("renders");
+    let rendered = text.render_chat(messages, Ending::Opened, &Map::new()).expect("renders");
     text.tokenizer.encode(&rendered, false).expect("encodes")
 }
 

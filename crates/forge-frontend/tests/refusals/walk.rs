@@ -485,6 +485,8 @@ fn assets() -> Vec<Row> {
             folder.edit_json("tokenizer_config.json", |config| {
                 config.insert("bos_token".to_owned(), json!("<first>"));
                 config.insert("add_bos_token".to_owned(), json!(true));
+                // A class of which the keys count.
+                config.insert("tokenizer_class".to_owned(), json!("LlamaTokenizer"));
                 config
                     .insert("added_tokens_decoder".to_owned(), json!({"99": {"content": "<first>", "special": true}}));
             });

@@ -3,7 +3,7 @@
 use forge_frontend::graph::Attention;
 use forge_spec::{CacheType, Dim, Operation, Role, Split};
 
-use super::{KernelFamily, Launch, ONE, Rows};
+use super::{Body, KernelFamily, Launch, ONE, Rows};
 use crate::attention::{
     self, DecodeGeometry, MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS, decode_geometry, half_operands,
 };
@@ -198,7 +198,7 @@ impl KernelFamily for AttentionTile {
         format!("{}: {TILE_ROWS} rows of a head", self.describe())
     }
 
-    fn call(&self) -> Option<Call> {
+    fn body(&self) -> Body<'_> {
         let sizes = [self.heads, self.kv_heads, self.head_dim, self.keys()];
         let seen = [self.attention.window, self.wrap].map(|limit| limit.unwrap_or(0));
         let constants = sizes.into_iter().chain(seen).map(Constant::Size);
@@ -210,7 +210,7 @@ impl KernelFamily for AttentionTile {
             Value::At(Position::Lane),
         ];
         let params = [Value::Param(Param::Position), Value::Param(Param::Rows)];
-        Some(Call {
+        Body::Call(Call {
             function: "attention_tile",
             constants: constants.chain([Constant::Half(self.half_operands())]).collect(),
             arguments: [&OPERANDS[..], &params, &self.factors(), &rest].concat(),
@@ -247,8 +247,8 @@ impl KernelFamily for AttentionDecode {
         self.describe()
     }
 
-    fn call(&self) -> Option<Call> {
-        Some(self.part_call([Value::At(Position::Group), Value::Size(0), Value::Size(1)]))
+    fn body(&self) -> Body<'_> {
+        Body::Call(self.part_call([Value::At(Position::Group), Value::Size(0), Value::Size(1)]))
     }
 
     fn sources(&self) -> &'static [&'static str] {
@@ -285,8 +285,8 @@ impl KernelFamily for AttentionPart {
         format!("attention of {} heads over one part of the context", self.heads)
     }
 
-    fn call(&self) -> Option<Call> {
-        Some(self.part_call([Position::GroupX, Position::GroupY, Position::GroupsY].map(Value::At)))
+    fn body(&self) -> Body<'_> {
+        Body::Call(self.part_call([Position::GroupX, Position::GroupY, Position::GroupsY].map(Value::At)))
     }
 
     fn sources(&self) -> &'static [&'static str] {
@@ -338,10 +338,10 @@ impl KernelFamily for AttentionCombine {
         "puts the parts of the context together".to_owned()
     }
 
-    fn call(&self) -> Option<Call> {
+    fn body(&self) -> Body<'_> {
         let window = self.attention.window.unwrap_or(0);
         let sizes = [self.heads, self.head_dim, self.simdgroups(), window, PART_POSITIONS, MAX_PARTS];
-        Some(Call {
+        Body::Call(Call {
             function: "attention_combine",
             constants: sizes.map(Constant::Size).into(),
             arguments: vec![

@@ -3,7 +3,7 @@
 use forge_spec::{Dim, Matrix, Operation, Role};
 
 use super::projection::next_bindings;
-use super::{KernelFamily, Launch, NextNorm, ONE, ROW_ELEMENTS, ROW_POSITIONS, ROW_THREADS};
+use super::{Body, KernelFamily, Launch, NextNorm, ONE, ROW_ELEMENTS, ROW_POSITIONS, ROW_THREADS};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::call::{Call, Constant, Position, Value};
 
@@ -42,7 +42,7 @@ impl KernelFamily for Embed {
         "embedding lookup".to_owned()
     }
 
-    fn call(&self) -> Option<Call> {
+    fn body(&self) -> Body<'_> {
         let bound = [Role::Table, Role::Tokens, Role::X].map(Value::Bound);
         let mut constants = vec![
             Constant::Weights(self.table.format),
@@ -51,13 +51,13 @@ impl KernelFamily for Embed {
         ];
         let Some(next) = self.next else {
             let rest = [Value::Float(self.scale), Value::At(Position::Group2), Value::At(Position::Thread)];
-            return Some(Call { function: "embed_row", constants, arguments: [bound, rest].concat() });
+            return Body::Call(Call { function: "embed_row", constants, arguments: [bound, rest].concat() });
         };
         constants.push(Constant::Size(next.partials));
         let next = [Role::Gamma, Role::Scaled, Role::Sums].map(Value::Bound);
         let rest = [Value::Shared, Value::Float(self.scale)];
         let arguments = [&bound[..], &next, &rest, &ROW_POSITIONS].concat();
-        Some(Call { function: "embed_scaled_row", constants, arguments })
+        Body::Call(Call { function: "embed_scaled_row", constants, arguments })
     }
 
     fn sources(&self) -> &'static [&'static str] {

@@ -3,7 +3,7 @@
 use forge_spec::{Dim, Matrix, Operation, Role};
 
 use super::projection::{describe_all, matrix_bindings, operation, params, result_bindings};
-use super::{Epilogue, KernelFamily, Launch, ONE};
+use super::{Body, Epilogue, KernelFamily, Launch, ONE};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::linear::Linear;
 
@@ -48,7 +48,7 @@ impl KernelFamily for Gemm {
     fn bindings(&self) -> Vec<Binding> {
         let input = Binding::read(Role::Input, Element::F32, Extent::Rows(vec![self.cols]));
         let mut list: Vec<Binding> = matrix_bindings(&self.matrices).collect();
-        list.push(input.touching(Touch::Again(self.row_tiles())));
+        list.push(input.touching(Touch::Loads(self.row_tiles() * self.cols)));
         list.extend(self.bias.then(|| Binding::read(Role::Bias, Element::F32, Extent::Fixed(vec![self.rows]))));
         list.extend(result_bindings(self.epilogue, self.rows));
         list.extend(params(self.rows()));
@@ -66,6 +66,10 @@ impl KernelFamily for Gemm {
     fn title(&self) -> String {
         let matrices = describe_all(&self.matrices);
         format!("{matrices}, a tile of {GEMM_TOKENS} tokens and {GEMM_ROWS} rows per threadgroup")
+    }
+
+    fn body(&self) -> Body<'_> {
+        Body::Gemm(self)
     }
 
     fn sources(&self) -> &'static [&'static str] {

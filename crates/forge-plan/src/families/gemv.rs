@@ -3,13 +3,16 @@
 use forge_spec::{Dim, Format, Matrix, Operation, Role};
 
 use super::projection::{describe_all, matrix_bindings, operation, params, result_bindings};
-use super::{Epilogue, KernelFamily, Launch, NormScale, ONE, Rows};
+use super::{Body, Epilogue, KernelFamily, Launch, NormScale, ONE, Rows};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::geometry::{Geometry, SIGNED_SUMS_ROWS, Shape};
 use crate::linear::Linear;
 
 /// Prefill tiles of up to that many tokens run on matrix-vector kernels, which read the weights once for all of them.
 pub const FEW_TOKENS: usize = 8;
+
+/// Columns of a tile of packed rows.
+const TILE: usize = 256;
 
 /// The table of `gemv_q1_0_sums`: 16 sums for each of 32 lanes' two runs of four columns in four tiles.
 const SIGNED_SUMS_BYTES: usize = 4 * 2 * 16 * 32 * 4;
@@ -60,6 +63,26 @@ impl Gemv {
         self.matrices.iter().map(|s| s.rows.div_ceil(per_group)).collect()
     }
 
+    /// Elements of one row of the input that threads load, over and over.
+    fn input_loads(&self) -> usize {
+        if self.signed_sums() {
+            // A threadgroup keeps what all of its simdgroups need.
+            return self.threadgroups() * self.cols;
+        }
+        // Of rows that are packed in tiles, lanes beyond the last column load what another lane does.
+        let row = |matrix: &Matrix| match matrix.format {
+            Format::F32 | Format::F16 | Format::BF16 => self.cols,
+            _ => self.cols.next_multiple_of(TILE),
+        };
+        // Simdgroups that share rows read the input once together, and one without rows reads nothing.
+        let rows = self.geometry.rows_per_simdgroup;
+        if self.epilogue.is_gated() {
+            let teams = (self.rows / 2).div_ceil(rows / 2);
+            return teams * self.matrices.iter().map(row).sum::<usize>();
+        }
+        self.matrices.iter().map(|matrix| matrix.rows.div_ceil(rows) * row(matrix)).sum()
+    }
+
     /// Floats of threadgroup memory: partial results of rows that several simdgroups share, then a sum of squares for each
     /// simdgroup.
     pub fn shared_floats(&self) -> [usize; 2] {
@@ -71,12 +94,9 @@ impl Gemv {
 
 impl KernelFamily for Gemv {
     fn bindings(&self) -> Vec<Binding> {
-        let g = self.geometry;
-        // Simdgroups that share rows read the input once together; where its sums are kept, so does a threadgroup.
-        let teams = if self.signed_sums() { 1 } else { g.simdgroups / g.split_k };
         let input = Binding::read(Role::Input, Element::F32, Extent::Rows(vec![self.cols]));
         let mut list: Vec<Binding> = matrix_bindings(&self.matrices).collect();
-        list.push(input.touching(Touch::Again(self.threadgroups() * teams)));
+        list.push(input.touching(Touch::Loads(self.input_loads())));
         list.extend(
             self.norm.map(|norm| Binding::read(Role::InputSums, Element::F32, Extent::Fixed(vec![norm.partials]))),
         );
@@ -103,6 +123,10 @@ impl KernelFamily for Gemv {
         let (rows, simdgroups) = (g.rows_per_simdgroup, g.simdgroups);
         let matrices = describe_all(&self.matrices);
         format!("{matrices}{tokens}: {rows} rows per simdgroup, {simdgroups} simdgroups per threadgroup{split}")
+    }
+
+    fn body(&self) -> Body<'_> {
+        Body::Gemv(self)
     }
 
     fn sources(&self) -> &'static [&'static str] {
@@ -132,5 +156,47 @@ impl KernelFamily for Gemv {
 
     fn projection(&self) -> Option<[usize; 2]> {
         Some([self.rows, self.cols])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forge_spec::Activation;
+
+    use super::*;
+
+    /// Elements that threads load of one row of the input.
+    fn loads(matrices: &[(Format, usize)], cols: usize, [rows, simdgroups, split_k]: [usize; 3], gated: bool) -> usize {
+        let matrices = matrices.iter().map(|&(format, rows)| Matrix { format, rows, cols }).collect::<Vec<_>>();
+        let rows_of_all = matrices.iter().map(|matrix| matrix.rows).sum();
+        let store = Epilogue::Store { softcap: None, partials: None };
+        let gemv = Gemv {
+            matrices,
+            rows: rows_of_all,
+            cols,
+            shape: Shape { format: forge_formats::Format::F32, rows: rows_of_all, cols },
+            geometry: Geometry { rows_per_simdgroup: rows, simdgroups, split_k },
+            norm: None,
+            bias: false,
+            epilogue: if gated { Epilogue::Gated(Activation::Silu) } else { store },
+            tokens: 1,
+        };
+        gemv.input_loads()
+    }
+
+    #[test]
+    fn inputs_are_loaded_by_simdgroups_with_rows() {
+        // 22 of the 24 simdgroups of three threadgroups have rows.
+        assert_eq!(loads(&[(Format::F32, 173)], 64, [8, 8, 1], false), 22 * 64);
+        // Pairs of simdgroups share rows and columns.
+        assert_eq!(loads(&[(Format::F32, 173)], 64, [8, 8, 2], false), 22 * 64);
+        // A packed row ends in a tile of 256 columns, whatever there is of it.
+        assert_eq!(loads(&[(Format::Q8_0, 64)], 384, [4, 4, 1], false), 16 * 512);
+        assert_eq!(loads(&[(Format::Q8_0, 64)], 512, [4, 4, 1], false), 16 * 512);
+        // Each matrix by its own format.
+        assert_eq!(loads(&[(Format::Q8_0, 64), (Format::F16, 10)], 384, [4, 4, 1], false), 16 * 512 + 3 * 384);
+        // Gate and up rows together, or one after the other where they are of two matrices.
+        assert_eq!(loads(&[(Format::Q4_0, 128)], 256, [4, 4, 1], true), 32 * 256);
+        assert_eq!(loads(&[(Format::Q4_0, 64), (Format::F32, 64)], 128, [4, 4, 1], true), 32 * (256 + 128));
     }
 }

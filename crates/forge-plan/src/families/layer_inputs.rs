@@ -2,7 +2,7 @@
 
 use forge_spec::{Dim, Matrix, Operation, Role};
 
-use super::{GROUP_HEADS, KernelFamily, Launch, ONE};
+use super::{Body, GROUP_HEADS, KernelFamily, Launch, ONE};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::call::{Call, Constant, Param, Position, Value};
 
@@ -45,7 +45,7 @@ impl KernelFamily for LayerInputs {
         format!("the inputs of {} layers, {} elements each", self.layers, self.width)
     }
 
-    fn call(&self) -> Option<Call> {
+    fn body(&self) -> Body<'_> {
         let sizes = [self.table.rows, self.layers, self.width].map(Constant::Size);
         let bound = [Role::Table, Role::Tokens, Role::Projected, Role::Gamma, Role::Y].map(Value::Bound);
         let floats = [self.eps, self.scale, self.factor].map(Value::Float);
@@ -55,7 +55,7 @@ impl KernelFamily for LayerInputs {
             Value::At(Position::Simdgroup),
             Value::At(Position::Lane),
         ];
-        Some(Call {
+        Body::Call(Call {
             function: "layer_inputs_row",
             constants: std::iter::once(Constant::Weights(self.table.format)).chain(sizes).collect(),
             arguments: [&bound[..], &floats, &rest].concat(),

@@ -64,6 +64,19 @@ pub enum Rows {
     Any,
 }
 
+/// The body of a kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body<'a> {
+    /// A call of one function of the family.
+    Call(Call),
+    /// A text that depends on the sizes.
+    Gemv(&'a Gemv),
+    /// Likewise.
+    Gemm(&'a Gemm),
+    /// Likewise.
+    RopeAppend(&'a RopeAppend),
+}
+
 /// What a family knows of a kernel with given constants.
 pub trait KernelFamily {
     /// Buffer arguments in order.
@@ -72,10 +85,8 @@ pub trait KernelFamily {
     fn launch(&self) -> Launch;
     /// What it is, for whoever reads `kernels.metal`.
     fn title(&self) -> String;
-    /// Its body, where that is a call of one function; else the emitter has a template for the family.
-    fn call(&self) -> Option<Call> {
-        None
-    }
+    /// Its body.
+    fn body(&self) -> Body<'_>;
     /// Whether its threadgroup memory holds `uint` rather than `float`.
     fn shared_integers(&self) -> bool {
         false

@@ -3,7 +3,7 @@
 use forge_spec::{Dim, Operation, Role};
 
 use super::projection::next_bindings;
-use super::{KernelFamily, Launch, NextNorm, ONE, ROW_ELEMENTS, ROW_POSITIONS, ROW_THREADS};
+use super::{Body, KernelFamily, Launch, NextNorm, ONE, ROW_ELEMENTS, ROW_POSITIONS, ROW_THREADS};
 use crate::binding::{Binding, Element, Extent};
 use crate::call::{Call, Constant, Position, Value};
 
@@ -33,10 +33,10 @@ impl KernelFamily for RmsNorm {
         "RMS norm of each row".to_owned()
     }
 
-    fn call(&self) -> Option<Call> {
+    fn body(&self) -> Body<'_> {
         let bound = [Role::X, Role::Gamma, Role::Y].map(Value::Bound);
         let arguments = [&bound[..], &[Value::Shared, Value::Float(self.eps)], &ROW_POSITIONS].concat();
-        Some(Call { function: "rms_norm_row", constants: vec![Constant::Size(self.width)], arguments })
+        Body::Call(Call { function: "rms_norm_row", constants: vec![Constant::Size(self.width)], arguments })
     }
 
     fn sources(&self) -> &'static [&'static str] {
@@ -76,10 +76,10 @@ impl KernelFamily for LayerNorm {
         "norm of each row less its mean".to_owned()
     }
 
-    fn call(&self) -> Option<Call> {
+    fn body(&self) -> Body<'_> {
         let bound = self.bindings().into_iter().map(|binding| Value::Bound(binding.role));
         let rest = [Value::Shared, Value::Float(self.eps)];
-        Some(Call {
+        Body::Call(Call {
             function: if self.beta { "layer_norm_biased_row" } else { "layer_norm_row" },
             constants: vec![Constant::Size(self.width)],
             arguments: bound.chain(rest).chain(ROW_POSITIONS).collect(),
@@ -137,19 +137,23 @@ impl KernelFamily for PostNorm {
         "norm of a projection, added to the residual stream".to_owned()
     }
 
-    fn call(&self) -> Option<Call> {
+    fn body(&self) -> Body<'_> {
         let scale = if self.scaled { Value::First(Role::Scale) } else { Value::Float(1.0) };
         let factors = [Value::Shared, Value::Float(self.eps), Value::Float(self.factor), scale];
         let Some(next) = self.next else {
             let bound = [Role::Y, Role::PostGamma, Role::X].map(Value::Bound);
             let [_, rest @ ..] = ROW_POSITIONS;
             let arguments = [&bound[..], &factors, &[Value::At(Position::GroupY)], &rest].concat();
-            return Some(Call { function: "post_norm_row", constants: vec![Constant::Size(self.width)], arguments });
+            return Body::Call(Call {
+                function: "post_norm_row",
+                constants: vec![Constant::Size(self.width)],
+                arguments,
+            });
         };
         let sizes = [self.width, self.partials.unwrap_or(0), next.partials];
         let bound = [Role::Y, Role::ResultSums, Role::PostGamma, Role::X, Role::Gamma, Role::Scaled, Role::Sums]
             .map(Value::Bound);
-        Some(Call {
+        Body::Call(Call {
             function: "post_norm_scaled_row",
             constants: sizes.map(Constant::Size).into(),
             arguments: [&bound[..], &factors, &ROW_POSITIONS].concat(),

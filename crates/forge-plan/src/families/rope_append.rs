@@ -3,7 +3,7 @@
 use forge_frontend::graph::{Rope, RopePairing};
 use forge_spec::{CacheType, Dim, Operation, Role};
 
-use super::{GROUP_HEADS, KernelFamily, Launch, ONE};
+use super::{Body, GROUP_HEADS, KernelFamily, Launch, ONE};
 use crate::binding::{Binding, Element, Extent, Touch};
 
 /// A norm of heads, and whether it has weights.
@@ -86,6 +86,10 @@ impl KernelFamily for RopeAppend {
     fn title(&self) -> String {
         let Self { heads, kv_heads, head_dim, .. } = self;
         format!("{heads} query and {kv_heads} key/value heads of {head_dim}: rotate, append to the cache")
+    }
+
+    fn body(&self) -> Body<'_> {
+        Body::RopeAppend(self)
     }
 
     fn sources(&self) -> &'static [&'static str] {

@@ -2,7 +2,7 @@
 
 use forge_spec::{Dim, Operation, Role, Vocabulary};
 
-use super::{KernelFamily, Launch, ONE, ROW_POSITIONS, ROW_THREADS, Rows};
+use super::{Body, KernelFamily, Launch, ONE, ROW_POSITIONS, ROW_THREADS, Rows};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::call::{Call, Constant, Param, Position, Value};
 
@@ -85,10 +85,10 @@ impl KernelFamily for SampleBest {
         "the highest logit".to_owned()
     }
 
-    fn call(&self) -> Option<Call> {
+    fn body(&self) -> Body<'_> {
         let bound = [Role::Logits, Role::Seen, Role::Best, Role::Count].map(Value::Bound);
         let rest = [Value::Shared, Value::Param(Param::RepeatPenalty)];
-        Some(self.0.call("best_logit", [&bound[..], &rest, &ROW_POSITIONS].concat()))
+        Body::Call(self.0.call("best_logit", [&bound[..], &rest, &ROW_POSITIONS].concat()))
     }
 
     fn shared_integers(&self) -> bool {
@@ -123,7 +123,7 @@ impl KernelFamily for SampleCollect {
         "tokens that may be drawn".to_owned()
     }
 
-    fn call(&self) -> Option<Call> {
+    fn body(&self) -> Body<'_> {
         let bound = [Role::Logits, Role::Seen, Role::Best, Role::Count, Role::Candidates].map(Value::Bound);
         let rest = [
             Value::Param(Param::RepeatPenalty),
@@ -131,7 +131,7 @@ impl KernelFamily for SampleCollect {
             Value::At(Position::Group),
             Value::At(Position::Thread),
         ];
-        Some(self.0.call("collect_candidates", [&bound[..], &rest].concat()))
+        Body::Call(self.0.call("collect_candidates", [&bound[..], &rest].concat()))
     }
 
     fn sources(&self) -> &'static [&'static str] {
@@ -170,11 +170,11 @@ impl KernelFamily for SampleDraw {
         "filters and draw".to_owned()
     }
 
-    fn call(&self) -> Option<Call> {
+    fn body(&self) -> Body<'_> {
         let bound = [Role::Best, Role::Count, Role::Candidates, Role::Seen, Role::NextToken, Role::Chosen];
         let [_, positions @ ..] = ROW_POSITIONS;
         let rest = [Value::Shared, Value::Bound(Role::Step)];
-        Some(Call {
+        Body::Call(Call {
             function: "draw_token",
             constants: vec![Constant::Size(self.0.groups)],
             arguments: [&bound.map(Value::Bound)[..], &rest, &positions].concat(),

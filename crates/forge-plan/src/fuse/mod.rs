@@ -30,17 +30,25 @@ pub struct FusedBlock {
 impl FusedBlock {
     /// Every norm of whole rows before a projection.
     pub fn norms(&self) -> impl Iterator<Item = Norm> {
-        self.ops.iter().filter_map(|op| match op {
-            Fused::Projection(Projection { input: Input::Stream(norm), .. }) => *norm,
-            _ => None,
-        })
+        self.ops.iter().filter_map(Fused::norm)
     }
 
     /// The norm that the block starts with, where it starts with one.
     pub fn leading_norm(&self) -> Option<SlotId> {
-        match self.ops.first() {
-            Some(Fused::Projection(Projection { input: Input::Stream(Some(norm)), .. })) => Some(norm.gamma),
-            _ => None,
+        self.ops.first()?.norm().map(|norm| norm.gamma)
+    }
+}
+
+impl Fused {
+    /// The norm of the residual stream that it reads, where it is a projection.
+    fn norm(&self) -> Option<Norm> {
+        match self {
+            Self::Projection(Projection { input: Input::Stream(norm), .. }) => *norm,
+            Self::Projection(Projection { input: Input::Buffer(_), .. })
+            | Self::Embed { .. }
+            | Self::RopeAppend(_)
+            | Self::Attention(_)
+            | Self::LayerInputs(_) => None,
         }
     }
 }

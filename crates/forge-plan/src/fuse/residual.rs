@@ -29,26 +29,25 @@ impl Fuser<'_> {
             let user = self.only_user(value)?;
             let node = &self.block.nodes[user];
             nodes.push(user);
-            match node.op {
-                Op::RmsNorm { gamma, eps } if post_norm.is_none() => {
-                    post_norm = Some(Norm { gamma, eps, kind: NormKind::Rms });
+            if let (Op::RmsNorm { gamma, eps }, None) = (&node.op, post_norm) {
+                post_norm = Some(Norm { gamma: *gamma, eps: *eps, kind: NormKind::Rms });
+            } else if let Op::Scale { factor: by } = node.op {
+                factor *= by;
+            } else if node.op == Op::Add && node.inputs.contains(&stream) {
+                let mut sum = node.output?;
+                let mut scale = None;
+                if let Some(user) = self.only_user(sum)
+                    && let Op::ScaleBy { scale: by } = self.block.nodes[user].op
+                    && post_norm.is_some()
+                {
+                    nodes.push(user);
+                    scale = Some(by);
+                    sum = self.block.nodes[user].output?;
                 }
-                Op::Scale { factor: by } => factor *= by,
-                Op::Add if node.inputs.contains(&stream) => {
-                    let mut sum = node.output?;
-                    let mut scale = None;
-                    if let Some(user) = self.only_user(sum)
-                        && let Op::ScaleBy { scale: by } = self.block.nodes[user].op
-                        && post_norm.is_some()
-                    {
-                        nodes.push(user);
-                        scale = Some(by);
-                        sum = self.block.nodes[user].output?;
-                    }
-                    let next = Next::AfterBlock;
-                    return Some((nodes, Outcome::Residual { factor, post_norm, scale, next }, sum));
-                }
-                _ => return None,
+                let next = Next::AfterBlock;
+                return Some((nodes, Outcome::Residual { factor, post_norm, scale, next }, sum));
+            } else {
+                return None;
             }
             value = node.output?;
         }

@@ -5,6 +5,7 @@ use std::io::BufRead;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::super::chat_templates::Ending;
 use super::super::generation::{Engine, Finish, Request};
 use super::super::{Error, LanguageModel, Result};
 use super::generate::{Printer, rates};
@@ -24,7 +25,7 @@ pub(super) struct Options {
 
 pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Options) -> Result<()> {
     let text = program.text()?;
-    if text.template.is_none() {
+    if text.templates.is_empty() {
         return Err(Error::NoTemplate);
     }
     let sampling = text.defaults.sampling(&options.sampling.options())?;
@@ -39,7 +40,7 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
             continue;
         }
         messages.push(json!({ "role": "user", "content": line }));
-        let prompt = text.render_chat(&Value::Array(messages.clone()), true, &Map::new())?;
+        let prompt = text.render_chat(&Value::Array(messages.clone()), Ending::Opened, &Map::new())?;
         let request = Request {
             prompt: text.tokenizer.encode_within(&prompt, false, engine.model().context())?,
             max_tokens: options.max_tokens,

@@ -5,6 +5,7 @@ use std::io::Read;
 use clap::Args;
 use serde_json::{Map, json};
 
+use super::super::chat_templates::Ending;
 use super::super::generation::{Engine, Listener, Request, Summary};
 use super::super::{Error, LanguageModel, Result};
 use super::{Program, Sampling, terminal};
@@ -31,11 +32,11 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
         "-" => read_stdin()?,
         prompt => prompt.to_owned(),
     };
-    let raw = options.raw || text.template.is_none();
+    let raw = options.raw || text.templates.is_empty();
     let (prompt, special) = if raw {
         (prompt, true)
     } else {
-        (text.render_chat(&json!([{ "role": "user", "content": prompt }]), true, &Map::new())?, false)
+        (text.render_chat(&json!([{ "role": "user", "content": prompt }]), Ending::Opened, &Map::new())?, false)
     };
     let context = program.load_options()?.context_for(program.info)?;
     let request = Request {

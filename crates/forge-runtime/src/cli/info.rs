@@ -1,5 +1,6 @@
 //! `info`: what this program is, and the memory it takes.
 
+use super::super::assets::{GenerationDefaults, Text};
 use super::super::gpu::format_bytes;
 use super::super::{LanguageModel, Result};
 use super::{Program, count, terminal};
@@ -17,7 +18,7 @@ pub(super) fn run<M: LanguageModel + 'static>(program: &Program<M>) -> Result<()
         ),
         ("prefill tile".to_owned(), format!("{} tokens", info.prefill_tile)),
         ("kernels".to_owned(), info.kernels.len().to_string()),
-        ("chat template".to_owned(), if text.template.is_some() { "yes" } else { "no" }.to_owned()),
+        ("chat template".to_owned(), templates(&text)),
         ("sampling".to_owned(), sampling(&text.defaults)),
         ("weights".to_owned(), format_bytes(info.weights_bytes)),
         ("KV cache".to_owned(), format!("{} a token", format_bytes(info.kv_bytes_per_token))),
@@ -35,7 +36,18 @@ pub(super) fn run<M: LanguageModel + 'static>(program: &Program<M>) -> Result<()
     terminal::print(&lines.concat())
 }
 
-fn sampling(defaults: &super::super::assets::GenerationDefaults) -> String {
+/// Whether there are chat templates, and which besides the default one.
+fn templates(text: &Text) -> String {
+    let mut names: Vec<&str> = text.templates.names().collect();
+    names.retain(|name| *name != "default");
+    match (text.templates.is_empty(), names.as_slice()) {
+        (true, _) => "no".to_owned(),
+        (_, []) => "yes".to_owned(),
+        (_, names) => format!("yes; also {}", names.join(", ")),
+    }
+}
+
+fn sampling(defaults: &GenerationDefaults) -> String {
     match defaults.sampling(&Default::default()) {
         Ok(sampling) if sampling.temperature <= 0.0 => "greedy".to_owned(),
         Ok(sampling) => format!(

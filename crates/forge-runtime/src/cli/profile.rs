@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::super::gpu::SOFTWARE;
 use super::super::profile::{Pass, Role, Size, measure_bandwidth, profile, record_decode, record_prefill, trace};
 use super::super::{Error, LanguageModel, Result};
 use super::{Program, terminal};
@@ -54,7 +53,7 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     terminal::progress("");
     let source = if options.bandwidth.is_some() { "as given" } else { "by copying" };
     terminal::print(&format!("device     {device}\nbandwidth  {:.1} GB/s, {source}\n", bandwidth / 1e9))?;
-    if SOFTWARE {
+    if gpu(&model)?.is_software() {
         terminal::print("These are times of the software device: they say nothing about a GPU.\n")?;
     }
     let mut prompt_passes = Vec::new();

@@ -27,7 +27,7 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     // Taken before the model is loaded, so that a port in use is known at once.
     let listener = server::bind(address)?;
     let model = program.model()?;
-    if text.template.is_some() {
+    if !text.templates.is_empty() {
         let calls = server::tools::CallForm::of(&text)
             .map_or("in no known form, left in the text".into(), |form| form.describe());
         terminal::note(&format!("tool calls: {calls}"));

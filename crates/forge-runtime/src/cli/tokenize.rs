@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::super::chat_templates::Ending;
 use super::super::{Error, LanguageModel, Result};
 use super::{Program, terminal};
 
@@ -16,7 +17,8 @@ pub(super) struct Options {
     /// Leave out the tokens that the tokenizer adds by itself.
     #[arg(long, conflicts_with = "chat")]
     no_special: bool,
-    /// A JSON file with a list of messages, or an object with `messages` and other variables of the chat template.
+    /// A JSON file with a list of messages, or an object with `messages` and other variables of the chat template,
+    /// `continue_final_message` among them.
     #[arg(long, value_name = "FILE")]
     chat: Option<PathBuf>,
     /// A JSON file with a list of tools, for the chat template.
@@ -37,8 +39,11 @@ pub(super) fn run<M: LanguageModel + 'static>(program: &Program<M>, options: &Op
         if let Some(path) = &options.tools {
             variables.insert("tools".into(), read_json(path)?);
         }
-        let prompt = variables.remove("add_generation_prompt").and_then(|value| value.as_bool()).unwrap_or(true);
-        let rendered = text.render_chat(&messages, prompt && !options.no_generation_prompt, &variables)?;
+        if options.no_generation_prompt {
+            variables.insert("add_generation_prompt".into(), false.into());
+        }
+        let ending = Ending::of(&variables, &messages, false)?;
+        let rendered = text.render_chat(&messages, ending, &variables)?;
         json!({ "ids": text.tokenizer.encode(&rendered, false)?, "rendered": rendered })
     } else {
         let ids = text.tokenizer.encode(options.text.as_deref().unwrap_or_default(), !options.no_special)?;

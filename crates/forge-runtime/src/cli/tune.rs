@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::super::gpu::{Gpu, SOFTWARE};
+use super::super::gpu::Gpu;
 use super::super::profile::record_decode;
 use super::super::tune::{Geometry, Tuned, check_variants, tune_shape, tuning_file};
 use super::super::verify::Verifier;
@@ -46,7 +46,7 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     let kernels = gpu.compile(tuning.source, tuning.kernels)?;
     let device = &gpu.limits().name;
     terminal::print(&format!("device  {device}\n"))?;
-    if SOFTWARE {
+    if gpu.is_software() {
         terminal::print("These are times of the software device: they say nothing about a GPU.\n")?;
     }
     terminal::print(&format!(

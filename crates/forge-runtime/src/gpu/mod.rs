@@ -30,9 +30,6 @@ use recording::Page;
 #[cfg(not(target_os = "macos"))]
 use software::Storage;
 
-/// Whether the device is the software one, whose times say nothing about a GPU.
-pub const SOFTWARE: bool = cfg!(not(target_os = "macos"));
-
 /// Threads of a simdgroup; the kernels are written for it.
 pub const SIMD_WIDTH: usize = 32;
 
@@ -117,6 +114,12 @@ pub enum GpuError {
         device: String,
         /// What it lacks.
         reason: &'static str,
+    },
+    /// The device that was asked for cannot be opened.
+    #[error("the device cannot be opened: {reason}")]
+    Device {
+        /// What it said.
+        reason: String,
     },
     /// The kernels do not compile; the compiler's messages follow in full.
     #[error("{file} does not compile:\n{log}")]

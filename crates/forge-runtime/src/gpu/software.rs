@@ -1,7 +1,9 @@
 //! The software backend: a thin adapter of `metal-sim`, which runs the same `kernels.metal` on the CPU.
 //!
 //! Environment: `METAL_SIM_THREADS` (default: all cores); `METAL_SIM_CHECKED=1` compiles the kernels from source in checked mode,
-//! in which every fault of a kernel or schedule is an error of the command buffer, with kernel and line.
+//! in which every fault of a kernel or schedule is an error of the command buffer, with kernel and line; `METAL_SIM_DEVICE=cuda`, in
+//! programs built with the feature `cuda`, takes an NVIDIA GPU instead of the cores, which has no checks but leaves barriers out as
+//! below.
 //!
 //! In checked mode, for tests that have to see a fault: `METAL_SIM_KERNELS=PATH` takes the kernels from another file, MSL or, if
 //! it ends in `.so`, already compiled with checks; `METAL_SIM_SKIP_BARRIER=LABEL:INDEX` leaves out that barrier, counted from 0, of
@@ -46,18 +48,21 @@ struct Outputs {
 }
 
 impl Asked {
+    /// What a GPU can do of it.
+    fn skip() -> Option<(String, usize)> {
+        let value = std::env::var("METAL_SIM_SKIP_BARRIER").ok()?;
+        let (label, index) = value.rsplit_once(':')?;
+        Some((label.to_owned(), index.parse().ok()?))
+    }
+
     fn from_environment() -> Result<Self, GpuError> {
-        let skip = std::env::var("METAL_SIM_SKIP_BARRIER").ok().and_then(|value| {
-            let (label, index) = value.rsplit_once(':')?;
-            Some((label.to_owned(), index.parse().ok()?))
-        });
         let append = |variable: &str| -> Result<Option<Arc<File>>, GpuError> {
             let Some(path) = std::env::var_os(variable) else { return Ok(None) };
             let failed = |error| GpuError::Library { reason: format!("{}: {error}", path.display()) };
             Ok(Some(Arc::new(File::options().create(true).append(true).open(&path).map_err(failed)?)))
         };
         let outputs = Outputs { reports: append("METAL_SIM_REPORTS")?, counters: append("METAL_SIM_COUNTERS")? };
-        Ok(Self { skip, outputs })
+        Ok(Self { skip: Self::skip(), outputs })
     }
 }
 
@@ -98,8 +103,8 @@ impl Gpu {
     /// Opens the device, loads or compiles the kernels and looks up each of `specs`.
     ///
     /// # Errors
-    /// [`GpuError::Compile`] with the whole of the compiler's messages, [`GpuError::Library`], [`GpuError::NoKernel`] and
-    /// [`GpuError::ThreadLimit`].
+    /// [`GpuError::Device`], [`GpuError::Compile`] with the whole of the compiler's messages, [`GpuError::Library`],
+    /// [`GpuError::NoKernel`] and [`GpuError::ThreadLimit`].
     pub fn open(source: &Source, specs: &'static [KernelSpec]) -> Result<Self, GpuError> {
         let checked = std::env::var("METAL_SIM_CHECKED").is_ok_and(|value| value == "1");
         let threads = std::env::var("METAL_SIM_THREADS")
@@ -107,7 +112,9 @@ impl Gpu {
             .and_then(|value| value.parse::<usize>().ok())
             .or_else(|| std::thread::available_parallelism().ok().map(NonZero::get))
             .unwrap_or(1);
-        let compile = |text: &str| compile(text, source.file, checked);
+        let device = metal_sim::Device::from_environment(threads);
+        let device = device.map_err(|error| GpuError::Device { reason: error.to_string() })?;
+        let compile = |text: &str| compile(&device, text, source.file, checked);
         let failed = |reason: String| GpuError::Library { reason };
         let library = match (source.compiled, std::env::var_os("METAL_SIM_KERNELS").filter(|_| checked)) {
             (_, Some(path)) if Path::new(&path).extension().is_some_and(|extension| extension == "so") => {
@@ -117,22 +124,26 @@ impl Gpu {
                 let text = std::fs::read_to_string(&path);
                 compile(&text.map_err(|error| failed(format!("{}: {error}", path.display())))?)?
             }
-            (Some(compiled), None) if !checked => {
+            (Some(compiled), None) if !checked && !device.is_gpu() => {
                 metal_sim::Library::from_bytes(compiled).map_err(|error| failed(error.to_string()))?
             }
             _ => compile(source.metal)?,
         };
         Ok(Self {
-            device: metal_sim::Device::new(threads),
             kernels: find(&library, specs)?,
             limits: Limits {
-                name: format!("software Metal device ({threads} threads)"),
+                name: device.name().to_owned(),
                 max_buffer_bytes: u64::MAX,
-                working_set_bytes: None,
+                working_set_bytes: device.memory(),
             },
             checked,
-            asked: if checked { Asked::from_environment()? } else { Asked::default() },
+            asked: if checked {
+                Asked::from_environment()?
+            } else {
+                Asked { skip: device.is_gpu().then(Asked::skip).flatten(), ..Asked::default() }
+            },
             recorder: Recorder::default(),
+            device,
         })
     }
 
@@ -141,12 +152,17 @@ impl Gpu {
     /// # Errors
     /// As [`Gpu::open`].
     pub fn compile(&self, source: &Source, specs: &'static [KernelSpec]) -> Result<Vec<Kernel>, GpuError> {
-        find(&compile(source.metal, source.file, self.checked)?, specs)
+        find(&compile(&self.device, source.metal, source.file, self.checked)?, specs)
     }
 
     /// Keeps what command buffers hold, once started.
     pub fn recorder(&self) -> &Recorder {
         &self.recorder
+    }
+
+    /// Whether its times say nothing about a GPU.
+    pub fn is_software(&self) -> bool {
+        !self.device.is_gpu()
     }
 
     /// Name and sizes of the device.
@@ -202,8 +218,14 @@ impl Gpu {
     }
 }
 
-fn compile(text: &str, file: &'static str, checked: bool) -> Result<metal_sim::Library, GpuError> {
-    metal_sim::Library::from_source(text, file, &metal_sim::CompileOptions { checked })
+fn compile(
+    device: &metal_sim::Device,
+    text: &str,
+    file: &'static str,
+    checked: bool,
+) -> Result<metal_sim::Library, GpuError> {
+    device
+        .compile(text, file, &metal_sim::CompileOptions { checked })
         .map_err(|error| GpuError::Compile { file, log: error.to_string() })
 }
 

@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::super::ModelInfo;
 use super::super::assets::{SamplingOptions, Text};
+use super::super::chat_templates::Ending;
 use super::super::generation::{Request, check_prompt};
+use super::super::{Error, ModelInfo};
 use super::answer::Endpoint;
 use super::api_error::ApiError;
 use super::fields::{Fields, wrong_type};
@@ -80,16 +81,15 @@ pub(super) fn prepare(
     let runtime_error = |error| ApiError::from_runtime(&error, param);
     let sampling = text.defaults.sampling(&options).map_err(runtime_error)?;
     let stop = stop_strings(&fields)?;
-    let (prompt, reading) = match endpoint {
+    let (prompt, continues_prompt, reading) = match endpoint {
         Endpoint::Chat => {
-            let (prompt, reading) = chat_prompt(&fields, text, form, context)?;
-            (prompt, Some(reading))
+            let (prompt, continues, reading) = chat_prompt(&fields, text, form, context)?;
+            (prompt, continues, Some(reading))
         }
-        Endpoint::Completion => (completion_prompt(&fields, text, context)?, None),
+        Endpoint::Completion => (completion_prompt(&fields, text, context)?, true, None),
     };
     check_prompt(&prompt, info.vocab_size, context).map_err(runtime_error)?;
-    let request =
-        Request { prompt, max_tokens, sampling, stop, continues_prompt: matches!(endpoint, Endpoint::Completion) };
+    let request = Request { prompt, max_tokens, sampling, stop, continues_prompt };
     Ok(Prepared { request, reading, stream })
 }
 
@@ -156,28 +156,45 @@ fn stop_strings(fields: &Fields) -> Result<Vec<String>, ApiError> {
     Ok(stops)
 }
 
+/// Fields of a request that are variables of chat templates by the same name.
+const TEMPLATE_FIELDS: [&str; 4] = ["chat_template", "documents", "enable_thinking", "reasoning_effort"];
+
+/// The prompt of a chat, whether the answer continues its last message, and how the answer is read.
 fn chat_prompt(
     fields: &Fields,
     text: &Text,
     form: Option<&CallForm>,
     context: usize,
-) -> Result<(Vec<u32>, Reading), ApiError> {
+) -> Result<(Vec<u32>, bool, Reading), ApiError> {
     let messages = fields.get("messages").ok_or_else(|| wrong_type("messages", "a list of messages"))?;
-    let mut variables = fields.object("chat_template_kwargs")?.cloned().unwrap_or_default();
+    let mut variables = Map::new();
+    for name in TEMPLATE_FIELDS {
+        variables.extend(fields.get(name).map(|value| (name.to_owned(), value.clone())));
+    }
+    variables.extend(fields.object("chat_template_kwargs")?.cloned().unwrap_or_default());
     let parallel = fields.boolean("parallel_tool_calls")?.unwrap_or(true);
     let mut tools = offered_tools(fields)?;
     if fields.get("tool_choice").and_then(Value::as_str) == Some("none") {
         tools.clear();
-    } else if let Some(tools) = fields.get("tools") {
+        variables.shift_remove("tools");
+    } else if let Some(tools) = fields.get("tools").filter(|_| !tools.is_empty()) {
         variables.insert("tools".into(), tools.clone());
     }
+    if variables.get("documents").is_some_and(|documents| !documents.is_array()) {
+        return Err(wrong_type("documents", "a list of documents"));
+    }
+    for name in ["add_generation_prompt", "continue_final_message"] {
+        variables.extend(fields.boolean(name)?.map(|value| (name.to_owned(), Value::Bool(value))));
+    }
+    let usage = |error: Error| ApiError::invalid(None, error.to_string());
+    let ending = Ending::of(&variables, messages, true).map_err(usage)?;
     let error = |error| ApiError::from_runtime(&error, "messages");
-    let rendered = text.render_chat(messages, true, &variables).map_err(error)?;
+    let rendered = text.render_chat(messages, ending, &variables).map_err(error)?;
     let prompt = text.tokenizer.encode_within(&rendered, false, context).map_err(error)?;
     let form = form.filter(|_| !tools.is_empty()).cloned();
     let warning = (form.is_none() && !tools.is_empty()).then_some(NO_CALLS);
     let thinking = rendered.trim_end().ends_with("<think>");
-    Ok((prompt, Reading { form, tools, thinking, parallel, warning }))
+    Ok((prompt, ending == Ending::Continued, Reading { form, tools, thinking, parallel, warning }))
 }
 
 /// What the request offers to the model.

@@ -1,5 +1,5 @@
 //! What a plan, the sources rendered from it and a generated program have to agree on: operations with their sizes, grids,
-//! arguments, costs.
+//! arguments, costs, the parameters of a step.
 //!
 //! Forge compiles these files as a crate of their own (`forge-spec`), and a generated program has them as part of its
 //! runtime; so they refer to nothing but one another.
@@ -8,6 +8,7 @@ mod cost;
 mod dispatch;
 mod format;
 mod operation;
+mod params;
 
 pub use cost::Cost;
 pub use dispatch::{Argument, Data, Dim, Role};
@@ -15,3 +16,4 @@ pub use format::Format;
 pub use operation::{
     Activation, Attention, CacheType, Epilogue, HeadNorm, Matrix, Operation, Projection, RopeAppend, Split, Vocabulary,
 };
+pub use params::{Param, StepParams};

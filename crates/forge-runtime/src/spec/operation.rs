@@ -83,6 +83,26 @@ pub enum Operation<'a> {
     SampleDraw(Vocabulary),
 }
 
+impl Operation<'_> {
+    /// How the context is cut, for the kernels of a split one.
+    pub const fn split(&self) -> Option<Split> {
+        match self {
+            Self::Attention(attention) => attention.split,
+            Self::AttentionCombine { split, .. } => Some(*split),
+            Self::Embed { .. }
+            | Self::LayerInputs { .. }
+            | Self::Project(_)
+            | Self::RopeAppend(_)
+            | Self::RmsNorm { .. }
+            | Self::LayerNorm { .. }
+            | Self::PostNorm { .. }
+            | Self::SampleBest(_)
+            | Self::SampleCollect(_)
+            | Self::SampleDraw(_) => None,
+        }
+    }
+}
+
 /// Sizes of the sampling kernels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Vocabulary {

@@ -4,25 +4,8 @@ use std::collections::BTreeMap;
 
 use super::table::Role;
 
-/// Half a unit in the last place of 1.0f: the relative error of one rounding.
-pub(super) const ROUNDING: f64 = 1.0 / 16_777_216.0;
-/// The same for binary16.
-pub(super) const HALF_ROUNDING: f64 = 1.0 / 2048.0;
-/// Half the distance between the smallest halves.
-pub(super) const SMALLEST_HALF: f64 = 1.0 / 33_554_432.0;
-/// Standard deviations of accumulated rounding that are allowed for.
-pub(super) const DEVIATIONS: f64 = 6.0;
 /// Below this, numbers may become zero.
 const TINY: f64 = 1e-30;
-
-/// Relative error of a sum of `terms` rounded terms. Rounding errors are independent, so they grow with the square root of
-/// their number (Higham and Mary, "A new approach to probabilistic rounding error analysis", 2019): relative to the sum of
-/// the terms' sizes, and where the terms have random signs, as with the inputs here, relative to the root of the sum of
-/// their squares ("Sharper probabilistic backward error analysis for basic linear algebra kernels with random data",
-/// 2020). A few roundings come on top for each term and for the result.
-pub(super) fn sum_error(terms: usize) -> f64 {
-    DEVIATIONS * ((terms + 16) as f64).sqrt() * ROUNDING
-}
 
 /// Everything that was compared for one run of a kernel.
 #[derive(Debug, Default)]

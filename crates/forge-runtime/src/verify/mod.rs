@@ -5,19 +5,19 @@
 //! ([`Checks`], in `src/checks.rs`); of large matrices a sample of output rows is compared.
 
 mod compare;
+mod error;
+mod operations;
 pub mod packed;
 mod random;
-mod reference;
 mod run;
-mod sampling;
 mod table;
 
 use super::gpu::{Gpu, Kernel, Mapped};
 use super::weights::Weights;
 use super::{ModelInfo, Result};
 use compare::Comparison;
-use run::{Bench, Case, Run};
-use sampling::Draw;
+use operations::reference;
+use run::{Bench, Run};
 pub use table::*;
 
 /// The device with a model's kernels and weights.
@@ -83,9 +83,10 @@ impl<'a> Verifier<'a> {
         let bench = Bench { gpu: self.gpu, weights: self.weights, mapped: &self.mapped };
         let mut comparison = Comparison::default();
         let mut fault = None;
-        for case in cases(&check.operation, rows, self.info.trained_context) {
-            match Run::new(&bench, check, kernel, &case) {
-                Ok(run) => reference::check(&check.operation, &run, &mut comparison),
+        let reference = reference(&check.operation);
+        for case in reference.cases(rows, self.info.trained_context) {
+            match Run::new(&bench, check, kernel, &case, &reference.inputs(&case)) {
+                Ok(run) => reference.check(&run, &mut comparison),
                 Err(error) => {
                     fault = Some(error.to_string());
                     break;
@@ -100,74 +101,6 @@ impl<'a> Verifier<'a> {
             bound: worst.map_or(0.0, |worst| worst.bound),
             relative: comparison.relative(),
             fault,
-        }
-    }
-}
-
-/// What to run a kernel with: where positions matter several of them, and all kinds of draws.
-fn cases(operation: &Operation, rows: usize, context: usize) -> Vec<Case> {
-    let at = |position: usize, wrap: Option<usize>| Case {
-        rows,
-        position,
-        capacity: wrap.unwrap_or(position + rows),
-        draw: None,
-    };
-    match operation {
-        Operation::RopeAppend(RopeAppend { wrap, .. }) | Operation::Attention(Attention { wrap, .. }) => {
-            let positions = positions(rows, *wrap, operation.split(), context);
-            positions.into_iter().map(|position| at(position, *wrap)).collect()
-        }
-        Operation::AttentionCombine { split, .. } => {
-            positions(rows, None, Some(*split), context).into_iter().map(|position| at(position, None)).collect()
-        }
-        Operation::SampleBest(v) | Operation::SampleCollect(v) | Operation::SampleDraw(v) => {
-            Draw::all(v).into_iter().map(|draw| Case { draw: Some(draw), ..at(0, None) }).collect()
-        }
-        Operation::Embed { .. }
-        | Operation::LayerInputs { .. }
-        | Operation::Project(_)
-        | Operation::RmsNorm { .. }
-        | Operation::LayerNorm { .. }
-        | Operation::PostNorm { .. } => vec![at(0, None)],
-    }
-}
-
-/// The start of a sequence, somewhere in it, far in, and where a cache wraps; of a split context those that are.
-fn positions(rows: usize, wrap: Option<usize>, split: Option<Split>, context: usize) -> Vec<usize> {
-    let last = context.saturating_sub(rows);
-    let mut positions = match split {
-        Some(split) => vec![split.above, 4 * split.above - 1, split.positions * split.most + 100],
-        None => vec![0, 100, 300],
-    };
-    positions.extend(wrap.map(|wrap| wrap.saturating_sub(rows / 2 + 1)));
-    let least = split.map_or(0, |split| split.above);
-    let mut positions: Vec<usize> = positions.into_iter().map(|position| position.min(last).max(least)).collect();
-    positions.sort_unstable();
-    positions.dedup();
-    positions
-}
-
-impl Operation<'_> {
-    /// Sizes, for the report: `[4096, 4096] q8_0`.
-    pub fn describe(&self) -> String {
-        match self {
-            Self::Embed { table, .. } | Self::LayerInputs { table, .. } => table.describe(),
-            Self::Project(projection) => {
-                let matrices: Vec<String> = projection.matrices.iter().map(Matrix::describe).collect();
-                matrices.join(" + ")
-            }
-            Self::RopeAppend(rope) => format!("{} + {} heads of {}", rope.heads, rope.kv_heads, rope.head_dim),
-            Self::Attention(attention) => {
-                let window = attention.window.map_or_else(String::new, |window| format!(", window {window}"));
-                format!("{} / {} heads of {}{window}", attention.heads, attention.kv_heads, attention.head_dim)
-            }
-            Self::AttentionCombine { heads, head_dim, split } => {
-                format!("{heads} heads of {head_dim}, {} parts", split.most)
-            }
-            Self::RmsNorm { width, .. } | Self::LayerNorm { width, .. } | Self::PostNorm { width, .. } => {
-                format!("[{width}]")
-            }
-            Self::SampleBest(v) | Self::SampleCollect(v) | Self::SampleDraw(v) => format!("[{}]", v.tokens),
         }
     }
 }

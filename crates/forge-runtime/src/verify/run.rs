@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::super::Result;
 use super::super::gpu::{Buffer, Gpu, Kernel, Mapped, Slice, pool};
 use super::super::sampler::StepSampling;
-use super::super::spec::Format;
 use super::super::weights::Weights;
+use super::super::{Error, Result};
+use super::operations::Draw;
 use super::packed::{Packed, half};
 use super::random::Random;
-use super::sampling::Draw;
-use super::table::{Argument, CacheType, Data, Dim, KernelCheck, Matrix, Operation, Role, Split};
+use super::table::{Argument, CacheType, Data, Dim, KernelCheck, Matrix, Role, Split, StepParams};
 
-/// Bytes of a `StepParams` record.
-const RECORD_BYTES: u64 = 256;
 /// What outputs hold before: not a number.
 const POISON: u32 = 0x7FC0_0000;
 
@@ -37,6 +34,75 @@ pub(super) struct Case {
     pub draw: Option<Draw>,
 }
 
+impl Case {
+    /// `rows` rows from `position` on, in a cache that wraps at `wrap` or holds no more than is needed.
+    pub fn at(rows: usize, position: usize, wrap: Option<usize>) -> Self {
+        Self { rows, position, capacity: wrap.unwrap_or(position + rows), draw: None }
+    }
+
+    /// The start of a sequence, somewhere in it, far in, and where a cache wraps; of a split context those that are.
+    pub fn at_positions(rows: usize, wrap: Option<usize>, split: Option<Split>, context: usize) -> Vec<Self> {
+        let last = context.saturating_sub(rows);
+        let mut positions = match split {
+            Some(split) => vec![split.above, 4 * split.above - 1, split.positions * split.most + 100],
+            None => vec![0, 100, 300],
+        };
+        positions.extend(wrap.map(|wrap| wrap.saturating_sub(rows / 2 + 1)));
+        let least = split.map_or(0, |split| split.above);
+        let mut positions: Vec<usize> = positions.into_iter().map(|position| position.min(last).max(least)).collect();
+        positions.sort_unstable();
+        positions.dedup();
+        positions.into_iter().map(|position| Self::at(rows, position, wrap)).collect()
+    }
+}
+
+/// What an argument that the kernel may read holds before the run.
+#[derive(Debug, Clone)]
+pub(super) enum Input {
+    /// Floats from the one to the other.
+    Between(f32, f32),
+    /// Shares of a sum of so many squares whose mean is about 1.
+    Squares(usize),
+    /// Token ids below this, the last and the first of them first.
+    Tokens(usize),
+    /// Keys or values.
+    Cache(CacheType),
+    /// These words.
+    Words(Vec<u32>),
+}
+
+impl Input {
+    /// Floats from -1 to 1.
+    pub const UNIT: Self = Self::Between(-1.0, 1.0);
+
+    /// `words` words for each of `rows` rows.
+    fn words(&self, words: usize, rows: usize, random: &mut Random) -> Vec<u8> {
+        let count = words * rows;
+        let mut between = |low, high| bytes_of((0..count).map(|_| random.between(low, high).to_bits()));
+        match self {
+            Self::Between(low, high) => between(*low, *high),
+            Self::Squares(terms) => {
+                let mean = *terms as f32 / words as f32;
+                between(0.5 * mean, 1.5 * mean)
+            }
+            Self::Tokens(end) => {
+                let ends = [end - 1, 0].into_iter();
+                let ids = ends.chain(std::iter::repeat_with(|| random.below(*end)));
+                bytes_of(ids.take(count).map(|id| id as u32))
+            }
+            Self::Cache(cache) => cache_contents(*cache, count, random),
+            Self::Words(words) => bytes_of(words.iter().copied()),
+        }
+    }
+}
+
+fn cache_contents(cache: CacheType, count: usize, random: &mut Random) -> Vec<u8> {
+    match cache {
+        CacheType::F16 => (0..count).flat_map(|_| random.half_bits().to_le_bytes()).collect(),
+        CacheType::F32 => bytes_of((0..count).map(|_| random.between(-1.0, 1.0).to_bits())),
+    }
+}
+
 /// A finished run: every argument before and after.
 pub(super) struct Run<'a> {
     pub case: &'a Case,
@@ -47,11 +113,17 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Runs `check` with `kernel` as `case` says.
+    /// Runs `check` with `kernel` and these inputs as `case` says.
     ///
     /// # Errors
-    /// A tensor that is missing, no memory, or what the device reports.
-    pub fn new(bench: &Bench<'a>, check: &KernelCheck, kernel: &Kernel, case: &'a Case) -> Result<Self> {
+    /// A tensor that is missing, an argument that the operation has no input for, no memory, or what the device reports.
+    pub fn new(
+        bench: &Bench<'a>,
+        check: &KernelCheck,
+        kernel: &Kernel,
+        case: &'a Case,
+        inputs: &[(Role, Input)],
+    ) -> Result<Self> {
         let name = kernel.name();
         let mut before = BTreeMap::new();
         let mut buffers: BTreeMap<Role, Buffer> = BTreeMap::new();
@@ -62,7 +134,7 @@ impl<'a> Run<'a> {
                 slices.push(bench.mapped.slice(tensor.offset, tensor.bytes));
                 continue;
             }
-            let contents = contents(check, argument, name, case);
+            let contents = contents(argument, inputs, name, case)?;
             let buffer = bench.gpu.alloc(&format!("{:?}", argument.role), contents.len() as u64)?;
             buffer.write(0, &contents);
             slices.push(buffer.whole());
@@ -161,89 +233,25 @@ fn bytes_of(words: impl IntoIterator<Item = u32>) -> Vec<u8> {
 }
 
 /// What an argument that is no tensor holds before the run.
-fn contents(check: &KernelCheck, argument: &Argument, name: &str, case: &Case) -> Vec<u8> {
+fn contents(argument: &Argument, inputs: &[(Role, Input)], name: &str, case: &Case) -> Result<Vec<u8>> {
     let mut random = Random::new(&format!("{name} {:?}", argument.role), case.rows as u64);
-    match argument.data {
+    let input = || {
+        let found = inputs.iter().find(|(role, _)| *role == argument.role);
+        found
+            .map(|(_, input)| input)
+            .ok_or_else(|| Error::NoInput { kernel: name.to_owned(), role: argument.role.name() })
+    };
+    Ok(match argument.data {
         Data::Tensor(_) => Vec::new(),
         Data::Params => {
             let sampling = case.draw.as_ref().map_or_else(StepSampling::default, |draw| draw.step.clone());
-            let mut bytes = bytes_of([case.position as u32, case.rows as u32].into_iter().chain(sampling.words()));
-            bytes.resize(RECORD_BYTES as usize, 0);
+            let mut bytes = bytes_of(sampling.params(case.position, case.rows).words());
+            bytes.resize(StepParams::RECORD_BYTES, 0);
             bytes
         }
-        Data::Cache(width) => {
-            let count = width * case.capacity;
-            match check.operation.cache() {
-                CacheType::F16 => (0..count).flat_map(|_| random.half_bits().to_le_bytes()).collect(),
-                CacheType::F32 => bytes_of((0..count).map(|_| random.between(-1.0, 1.0).to_bits())),
-            }
-        }
-        Data::Words(words) => {
-            let count = words * case.rows;
-            if let Some(contents) = case.draw.as_ref().and_then(|draw| draw.contents(argument)) {
-                return bytes_of(contents);
-            }
-            if !argument.reads {
-                return bytes_of((0..count).map(|_| POISON));
-            }
-            let (low, high) = match (argument.role, check.operation) {
-                (Role::Tokens, Operation::Embed { table, .. } | Operation::LayerInputs { table, .. }) => {
-                    let ends = [table.rows - 1, 0].into_iter();
-                    let ids = ends.chain(std::iter::repeat_with(|| random.below(table.rows)));
-                    return bytes_of(ids.take(count).map(|id| id as u32));
-                }
-                // Shares of a sum of squares whose mean is about 1.
-                (Role::InputSums | Role::ResultSums, operation) => {
-                    let mean = operation.width() as f32 / words as f32;
-                    (0.5 * mean, 1.5 * mean)
-                }
-                // Highest scores and weights come after the sums; all of them positive.
-                (Role::Parts, _) => (0.5, 4.0),
-                // Scores far enough apart that one key too many shows.
-                (Role::Q, _) => (-4.0, 4.0),
-                _ => (-1.0, 1.0),
-            };
-            bytes_of((0..count).map(|_| random.between(low, high).to_bits()))
-        }
-    }
-}
-
-impl Operation<'_> {
-    /// Element type of the cache, for the operations that have one.
-    fn cache(&self) -> CacheType {
-        match self {
-            Self::RopeAppend(rope) => rope.cache,
-            Self::Attention(attention) => attention.cache,
-            _ => CacheType::F32,
-        }
-    }
-
-    /// How the context is cut, for the kernels of a split one.
-    pub fn split(&self) -> Option<Split> {
-        match self {
-            Self::Attention(attention) => attention.split,
-            Self::AttentionCombine { split, .. } => Some(*split),
-            _ => None,
-        }
-    }
-
-    /// Elements whose squares a norm adds up.
-    fn width(&self) -> usize {
-        match self {
-            Self::Project(projection) => projection.matrices.first().map_or(0, |matrix| matrix.cols),
-            Self::RmsNorm { width, .. } | Self::PostNorm { width, .. } => *width,
-            _ => 1,
-        }
-    }
-}
-
-impl Matrix {
-    /// `[4096, 4096] q8_0`.
-    pub(super) fn describe(&self) -> String {
-        let format = match self.format {
-            Format::Affine { bits, group, .. } => format!("affine{bits}_g{group}"),
-            other => format!("{other:?}").to_lowercase(),
-        };
-        format!("[{}, {}] {format}", self.rows, self.cols)
-    }
+        // What an append leaves as it was is compared too.
+        Data::Cache(width) => input()?.words(width, case.capacity, &mut random),
+        Data::Words(words) if argument.reads => input()?.words(words, case.rows, &mut random),
+        Data::Words(words) => bytes_of((0..words * case.rows).map(|_| POISON)),
+    })
 }

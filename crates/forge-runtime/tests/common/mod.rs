@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use forge_runtime::assets::Text;
 use forge_runtime::gpu::{KernelSpec, Source};
+use forge_runtime::spec::Param;
 use forge_runtime::tune::Tuning;
 use forge_runtime::{Assets, Error, LanguageModel, LogitRows, ModelInfo, Result};
 use sha2::{Digest, Sha256};
@@ -38,6 +39,12 @@ pub fn text(model: &str) -> Arc<Text> {
 /// Nothing to tune.
 pub static NO_TUNING: Tuning = Tuning { source: &Source::text("tuning.metal", ""), kernels: &[], shapes: &[] };
 
+/// `struct StepParams` in MSL.
+pub fn step_params() -> String {
+    let word = |param: Param| format!("    {} {};\n", if param.is_float() { "float" } else { "uint" }, param.name());
+    format!("struct StepParams {{\n{}}};\n", Param::ALL.into_iter().map(word).collect::<String>())
+}
+
 pub const VOCAB: usize = 2048;
 pub const TILE: usize = 8;
 
@@ -57,13 +64,13 @@ pub static INFO: ModelInfo = ModelInfo {
     kernels: &[],
 };
 
-/// A weights file with a gamma of 32 and a matrix of 8 rows of 32, and a description of the program it belongs to.
+/// A weights file with a gamma of 32 and two matrices of 8 rows of 32, and a description of the program it belongs to.
 pub fn weights_file(folder: &Path, kernels: &'static [KernelSpec]) -> (PathBuf, &'static ModelInfo) {
-    let mut header = br#"{"gamma":{"dtype":"F32","shape":[32],"data_offsets":[0,128]},"matrix":{"dtype":"F32","shape":[8,32],"data_offsets":[128,1152]}}"#.to_vec();
+    let mut header = br#"{"gamma":{"dtype":"F32","shape":[32],"data_offsets":[0,128]},"matrix":{"dtype":"F32","shape":[8,32],"data_offsets":[128,1152]},"other":{"dtype":"F32","shape":[8,32],"data_offsets":[1152,2176]}}"#.to_vec();
     header.resize(header.len().next_multiple_of(256) - 8, b' ');
     let mut bytes = [&(header.len() as u64).to_le_bytes()[..], &header].concat();
     let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    bytes.extend((0..288).flat_map(|i| ((i as f32 * 0.37).sin()).to_le_bytes()));
+    bytes.extend((0..544).flat_map(|i| ((i as f32 * 0.37).sin()).to_le_bytes()));
     let path = folder.join("weights.safetensors");
     std::fs::write(&path, &bytes).expect("writes");
     let info = ModelInfo {

@@ -236,10 +236,12 @@ impl Source<'_> {
 }
 
 impl KernelSource {
-    fn argument(parameter: &Parameter) -> String {
+    /// What the kernel is given for a parameter: `buffer` is the pointer bound to an index, `attribute` the expression of a
+    /// position or an index.
+    fn argument(parameter: &Parameter, buffer: impl Fn(&str) -> String, attribute: impl Fn(&str) -> String) -> String {
         let core = parameter.core_type();
         if parameter.attribute == "buffer" {
-            let index = parameter.argument.as_deref().unwrap_or_default();
+            let pointer = buffer(parameter.argument.as_deref().unwrap_or_default());
             let kept = |word: &&String| {
                 !matches!(word.as_str(), "device" | "constant" | "&" | "__restrict" | "restrict" | "coherent")
             };
@@ -247,15 +249,15 @@ impl KernelSource {
             let constant = if parameter.words.iter().any(|word| word == "constant") { "const " } else { "" };
             let words = words.join(" ");
             return if parameter.words.iter().any(|word| word == "&") {
-                format!("*({constant}{words}*)buf[{index}]")
+                format!("*({constant}{words}*){pointer}")
             } else {
-                format!("({constant}{words})buf[{index}]")
+                format!("({constant}{words}){pointer}")
             };
         }
-        if let Some(expression) = lookup(&INDICES, &parameter.attribute) {
+        let expression = attribute(&parameter.attribute);
+        if lookup(&INDICES, &parameter.attribute).is_some() {
             return format!("({core}){expression}");
         }
-        let expression = lookup(&POSITIONS, &parameter.attribute).unwrap_or_default();
         match core.as_bytes().last() {
             Some(b'2') if !core.starts_with("uint32") => format!("{core}({expression}.x, {expression}.y)"),
             Some(b'3') => format!("{core}({expression}.x, {expression}.y, {expression}.z)"),
@@ -265,7 +267,10 @@ impl KernelSource {
 
     /// The C++ function that calls the kernel for one thread.
     pub(super) fn thunk(&self) -> String {
-        let arguments: Vec<_> = self.parameters.iter().map(Self::argument).collect();
+        let buffer = |index: &str| format!("buf[{index}]");
+        let attribute = |name: &str| lookup(&POSITIONS, name).or(lookup(&INDICES, name)).unwrap_or_default().to_owned();
+        let arguments: Vec<_> =
+            self.parameters.iter().map(|parameter| Self::argument(parameter, buffer, attribute)).collect();
         format!(
             "static MSL_THUNK void msl_thunk_{0}(void* const* buf, const msl::Worker* w, unsigned tid) {{\n  (void)buf, (void)w, (void)tid;\n  {0}({1});\n}}\n",
             self.name,
@@ -273,10 +278,36 @@ impl KernelSource {
         )
     }
 
+    /// The CUDA kernel `msl_kernel_NAME` that calls the kernel for one thread: a pointer for each buffer, in the order of
+    /// the parameters.
+    pub(super) fn cuda_entry(&self) -> String {
+        let buffer = |index: &str| format!("b{index}");
+        let attribute = |name: &str| format!("msl::{name}()");
+        let arguments: Vec<_> =
+            self.parameters.iter().map(|parameter| Self::argument(parameter, buffer, attribute)).collect();
+        let bounds =
+            self.max_threads.as_ref().map_or_else(String::new, |threads| format!("__launch_bounds__({threads}) "));
+        let pointers: Vec<_> = self
+            .buffers()
+            .map(|parameter| format!("void* b{}", parameter.argument.as_deref().unwrap_or_default()))
+            .collect();
+        format!(
+            "extern \"C\" __global__ void {bounds}msl_kernel_{0}({1}) {{\n  {0}({2});\n}}\n",
+            self.name,
+            pointers.join(", "),
+            arguments.join(", ")
+        )
+    }
+
+    /// Its buffer parameters, in order.
+    pub fn buffers(&self) -> impl Iterator<Item = &Parameter> {
+        self.parameters.iter().filter(|parameter| parameter.attribute == "buffer")
+    }
+
     /// The kernel's row in the table of the library.
     pub(super) fn row(&self) -> String {
-        let buffers = self.parameters.iter().filter(|parameter| parameter.attribute == "buffer");
-        let arguments: Vec<_> = buffers
+        let arguments: Vec<_> = self
+            .buffers()
             .map(|parameter| {
                 let index = parameter.argument.as_deref().unwrap_or_default();
                 let kind = if parameter.words.iter().any(|word| word == "&") { "reference" } else { "pointer" };

@@ -2,11 +2,13 @@
 //!
 //! What the rewriting cannot handle is an error, never silently something else.
 
+mod cuda;
 mod kernels;
 mod lex;
 mod rewrite;
 mod threadgroup;
 
+pub use cuda::CUDA_HEADERS;
 pub use kernels::{KernelSource, Parameter};
 pub use lex::{Token, TokenKind, directives, lex};
 pub use rewrite::{Rewritten, rewrite};
@@ -65,4 +67,6 @@ pub enum MslErrorKind {
     ThreadgroupDeclaration { text: String },
     #[error("threadgroup variable in a place this rewriting does not handle")]
     ThreadgroupPlace,
+    #[error("{word} depends on an Apple GPU's order of lanes in a matrix, which an NVIDIA GPU does not have")]
+    LaneOrder { word: String },
 }

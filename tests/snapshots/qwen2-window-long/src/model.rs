@@ -6,6 +6,7 @@
 
 use runtime::gpu::{Buffer, Commands, Gpu, KernelSpec, Pending, Slice, Source, pool};
 use runtime::sampler::{Sampling, StepSampling};
+use runtime::spec::StepParams;
 use runtime::weights::Weights;
 use runtime::{Error, LanguageModel, LoadOptions, LogitRows, ModelInfo, Result};
 
@@ -27,8 +28,6 @@ const FEW_TOKENS: u32 = 8;
 const PREFILL_LAYERS: usize = 2;
 /// Records in the ring of step parameters; more than steps can be in flight.
 const RECORDS: usize = 64;
-/// Bytes of one record.
-const RECORD_BYTES: usize = 256;
 
 /// What this program is.
 pub static INFO: ModelInfo = ModelInfo {
@@ -339,7 +338,7 @@ impl Model {
             caches,
             decode,
             prefill,
-            records: gpu.alloc("step parameters", (RECORDS * RECORD_BYTES) as u64)?,
+            records: gpu.alloc("step parameters", (RECORDS * StepParams::RECORD_BYTES) as u64)?,
             next_record: 0,
             tokens: gpu.alloc("tokens", (PREFILL_TILE * 4) as u64)?,
             logits: gpu.alloc("logits", (VOCAB * 4) as u64)?,
@@ -351,11 +350,10 @@ impl Model {
     /// Writes the parameters of a step into the next record of the ring; gives its number too.
     fn step_params(&mut self, position: usize, rows: usize, sampling: &StepSampling) -> (Slice, usize) {
         let record = self.next_record;
-        let offset = (record * RECORD_BYTES) as u64;
+        let offset = (record * StepParams::RECORD_BYTES) as u64;
         self.next_record = (record + 1) % RECORDS;
-        self.records.write(offset, &[position as u32, rows as u32]);
-        self.records.write(offset + 8, &sampling.words());
-        (self.records.slice(offset, RECORD_BYTES as u64), record)
+        self.records.write(offset, &sampling.params(position, rows).words());
+        (self.records.slice(offset, StepParams::RECORD_BYTES as u64), record)
     }
 
     /// Commits a step that decodes the token in `tokens` and chooses the next one.

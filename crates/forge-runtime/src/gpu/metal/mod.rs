@@ -116,6 +116,11 @@ impl Gpu {
         &self.recorder
     }
 
+    /// Whether its times say nothing about a GPU: never.
+    pub fn is_software(&self) -> bool {
+        false
+    }
+
     /// Name and sizes of the device.
     pub fn limits(&self) -> &Limits {
         &self.limits

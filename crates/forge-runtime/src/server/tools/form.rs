@@ -9,6 +9,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::super::assets::Text;
+use super::super::super::chat_templates::Ending;
 use super::call::{self, Begun};
 
 /// Name of the function in the probing call, and of another that is only offered; neither occurs in a template.
@@ -47,7 +48,9 @@ pub struct CallForm {
 impl CallForm {
     /// The form that a model's text side shows; `None` where it is none of those known, or nothing shows any.
     pub fn of(text: &Text) -> Option<Self> {
-        text.template.as_ref()?;
+        if text.templates.is_empty() {
+            return None;
+        }
         let user = json!({ "role": "user", "content": "Q" });
         let plain = render(text, &json!([user, { "role": "assistant", "content": "A" }]), false).unwrap_or_default();
         let mut shown = false;
@@ -130,7 +133,7 @@ fn render(text: &Text, messages: &Value, tools: bool) -> Option<String> {
         let function = json!({ "name": OFFERED, "description": "D", "parameters": parameters });
         variables.insert("tools".into(), json!([{ "type": "function", "function": function }]));
     }
-    text.render_chat(messages, false, &variables).ok()
+    text.render_chat(messages, Ending::Closed, &variables).ok()
 }
 
 /// The form of the call in `called`; tags that an answer without calls has as well, in `plain`, are not the call's.

@@ -1,0 +1,144 @@
+//! Causal attention over the cache: the whole context in one kernel, a part of it, and parts put together.
+
+use super::super::compare::{Comparison, spread};
+use super::super::error::{Approximate, DEVIATIONS, FEW, half_variance, sum_error};
+use super::super::run::{Case, Input, Run};
+use super::super::table::{Attention, Role, Split};
+use super::Reference;
+
+/// Rows of a step whose attention is compared.
+const SAMPLED_TOKENS: usize = 16;
+
+/// See [`Operation::AttentionCombine`](super::Operation::AttentionCombine).
+pub(super) struct Combine {
+    pub heads: usize,
+    pub head_dim: usize,
+    pub split: Split,
+}
+
+impl Reference for Attention {
+    fn describe(&self) -> String {
+        let window = self.window.map_or_else(String::new, |window| format!(", window {window}"));
+        format!("{} / {} heads of {}{window}", self.heads, self.kv_heads, self.head_dim)
+    }
+
+    fn cases(&self, rows: usize, context: usize) -> Vec<Case> {
+        Case::at_positions(rows, self.wrap, self.split, context)
+    }
+
+    fn inputs(&self, _: &Case) -> Vec<(Role, Input)> {
+        let cache = Input::Cache(self.cache);
+        // Scores far enough apart that one key too many shows.
+        vec![(Role::Q, Input::Between(-4.0, 4.0)), (Role::Keys, cache.clone()), (Role::Values, cache)]
+    }
+
+    fn check(&self, run: &Run<'_>, out: &mut Comparison) {
+        let Attention { heads, kv_heads, head_dim: dim, .. } = *self;
+        let q = run.given(Role::Q);
+        let mut found = run.left(Role::Y);
+        if let Some(split) = self.split {
+            // Parts may be cut in any way; what they come to is compared.
+            let whole = combine(&found, heads, dim, split.parts(run.case.position));
+            found = whole.into_iter().map(|element| element.value as f32).collect();
+        }
+        let keys = run.cache_given(Role::Keys, self.cache);
+        let values = run.cache_given(Role::Values, self.cache);
+        for (i, &value) in found.iter().enumerate() {
+            out.written(Role::Y, i, value);
+        }
+        for row in spread(run.case.rows, SAMPLED_TOKENS) {
+            let position = run.case.position + row;
+            let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+            for head in 0..heads {
+                let start = (row * heads + head) * dim;
+                let kv_head = head / (heads / kv_heads);
+                let cached = |cache, position: usize| -> &[f64] {
+                    let cache: &Vec<f64> = cache;
+                    let slot = self.wrap.map_or(position, |wrap| position % wrap);
+                    &cache[(slot * kv_heads + kv_head) * dim..][..dim]
+                };
+                let scores: Vec<Approximate> =
+                    (first..=position).map(|at| score(self, &q[start..start + dim], cached(&keys, at))).collect();
+                let highest = scores.iter().map(|score| score.value).fold(f64::MIN, f64::max);
+                let weights: Vec<f64> = scores.iter().map(|score| (score.value - highest).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                // A score's error is its weight's, relatively; so is that of the highest and of the exponent's argument.
+                let spread_of_scores = scores.iter().map(|score| highest - score.value).fold(0.0, f64::max);
+                let score_error = scores.iter().map(|score| score.bound).fold(0.0, f64::max);
+                let error =
+                    2.0 * score_error + FEW * (2.0 + highest.abs() + spread_of_scores) + 2.0 * sum_error(weights.len());
+                for i in 0..dim {
+                    let (mut sum, mut magnitude, mut variance) = (0.0, 0.0, 0.0);
+                    for (&weight, at) in weights.iter().zip(first..) {
+                        let (share, value) = (weight / total, cached(&values, at)[i]);
+                        sum += share * value;
+                        magnitude += share * value.abs();
+                        if self.half_operands {
+                            variance += (half_variance(weight, value)) / (total * total);
+                        }
+                    }
+                    let bound = error * magnitude + DEVIATIONS * variance.sqrt();
+                    out.number(Role::Y, start + i, found[start + i].into(), sum, bound);
+                }
+            }
+        }
+    }
+}
+
+impl Reference for Combine {
+    fn describe(&self) -> String {
+        format!("{} heads of {}, {} parts", self.heads, self.head_dim, self.split.most)
+    }
+
+    fn cases(&self, rows: usize, context: usize) -> Vec<Case> {
+        Case::at_positions(rows, None, Some(self.split), context)
+    }
+
+    fn inputs(&self, _: &Case) -> Vec<(Role, Input)> {
+        // Highest scores and weights come after the sums; all of them positive.
+        vec![(Role::Parts, Input::Between(0.5, 4.0))]
+    }
+
+    fn check(&self, run: &Run<'_>, out: &mut Comparison) {
+        let parts = self.split.parts(run.case.position);
+        let (given, found) = (run.given(Role::Parts), run.left(Role::Y));
+        for (i, expected) in combine(&given, self.heads, self.head_dim, parts).into_iter().enumerate() {
+            out.number(Role::Y, i, found[i].into(), expected.value, expected.bound);
+        }
+    }
+}
+
+fn score(attention: &Attention, query: &[f32], key: &[f64]) -> Approximate {
+    let (mut value, mut squares, mut variance) = (0.0, 0.0, 0.0);
+    for (&q, &k) in query.iter().zip(key) {
+        let product = f64::from(q) * k;
+        value += product;
+        squares += product * product;
+        if attention.half_operands {
+            variance += half_variance(q.into(), k);
+        }
+    }
+    let bound = sum_error(query.len()) * squares.sqrt() + DEVIATIONS * variance.sqrt();
+    Approximate { value, bound }.times(attention.scale.into(), FEW).softcap(attention.softcap)
+}
+
+/// What the results of parts come to, `[heads, head_dim]`; see [`Attention::split`].
+fn combine(parts: &[f32], heads: usize, dim: usize, count: usize) -> Vec<Approximate> {
+    let (sums, scales) = parts.split_at(count * heads * dim);
+    let scale = |part: usize, head: usize| {
+        let at = 2 * (part * heads + head);
+        (f64::from(scales[at]), f64::from(scales[at + 1]))
+    };
+    let mut whole = Vec::with_capacity(heads * dim);
+    for head in 0..heads {
+        let highest = (0..count).map(|part| scale(part, head).0).fold(f64::MIN, f64::max);
+        let factor = |part: usize| (scale(part, head).0 - highest).exp2();
+        let total: f64 = (0..count).map(|part| scale(part, head).1 * factor(part)).sum();
+        for i in 0..dim {
+            let terms = (0..count).map(|part| f64::from(sums[(part * heads + head) * dim + i]) * factor(part) / total);
+            let (value, magnitude) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+            whole.push(Approximate { value, bound: magnitude * (2.0 * sum_error(count) + 4.0 * FEW) });
+        }
+    }
+    whole
+}

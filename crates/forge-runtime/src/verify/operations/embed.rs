@@ -1,0 +1,39 @@
+//! Rows of a table times a factor.
+
+use super::super::compare::Comparison;
+use super::super::error::FEW;
+use super::super::packed::Weight;
+use super::super::run::{Case, Input, Run};
+use super::super::table::{Matrix, Role};
+use super::{Reference, next_norm};
+
+/// See [`Operation::Embed`](super::Operation::Embed).
+pub(super) struct Embed {
+    pub table: Matrix,
+    pub scale: f32,
+}
+
+impl Reference for Embed {
+    fn describe(&self) -> String {
+        self.table.describe()
+    }
+
+    fn inputs(&self, _: &Case) -> Vec<(Role, Input)> {
+        vec![(Role::Tokens, Input::Tokens(self.table.rows))]
+    }
+
+    fn check(&self, run: &Run<'_>, out: &mut Comparison) {
+        let (table, scale) = (&self.table, f64::from(self.scale));
+        let packed = run.matrix(Role::Table, table);
+        let (tokens, found) = (run.words_given(Role::Tokens), run.left(Role::X));
+        let mut row = vec![Weight::default(); table.cols];
+        for (i, &token) in tokens.iter().enumerate() {
+            packed.row(token as usize, &mut row);
+            for (col, weight) in row.iter().enumerate() {
+                let at = i * table.cols + col;
+                out.number(Role::X, at, found[at].into(), scale * weight.value, FEW * (scale * weight.magnitude).abs());
+            }
+        }
+        next_norm::check(run, out);
+    }
+}

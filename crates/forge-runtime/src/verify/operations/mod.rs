@@ -1,0 +1,74 @@
+//! What every operation computes, once more, one file each: in f64 and simple loops, with the error that the kernel's
+//! arithmetic may make. Nothing here is shared with the kernels, nor is a plan's size or cost read: an operation is said anew.
+
+mod attention;
+mod embed;
+mod layer_inputs;
+mod next_norm;
+mod norms;
+mod project;
+mod rope_append;
+mod sample;
+
+use super::compare::Comparison;
+use super::run::{Case, Input, Run};
+use super::table::{Format, Matrix, Operation, Role};
+pub(super) use sample::Draw;
+
+/// What `verify` knows of one operation.
+pub(super) trait Reference {
+    /// Sizes, for the report: `[4096, 4096] q8_0`.
+    fn describe(&self) -> String;
+
+    /// What a kernel is run with for `rows` rows, of a model that was trained for `context` tokens: where positions matter
+    /// several of them, and all kinds of draws.
+    fn cases(&self, rows: usize, _context: usize) -> Vec<Case> {
+        vec![Case::at(rows, 0, None)]
+    }
+
+    /// What the arguments that a kernel may read hold before, beside tensors and the step's parameters.
+    fn inputs(&self, case: &Case) -> Vec<(Role, Input)>;
+
+    /// Compares what the kernel left with the operation's result.
+    fn check(&self, run: &Run<'_>, out: &mut Comparison);
+}
+
+/// The reference of an operation.
+pub(super) fn reference<'a>(operation: &Operation<'a>) -> Box<dyn Reference + 'a> {
+    match *operation {
+        Operation::Embed { table, scale } => Box::new(embed::Embed { table, scale }),
+        Operation::LayerInputs { table, layers, eps, scale, factor } => {
+            Box::new(layer_inputs::LayerInputs { table, layers, eps, scale, factor })
+        }
+        Operation::Project(projection) => Box::new(projection),
+        Operation::RopeAppend(rope) => Box::new(rope),
+        Operation::Attention(attention) => Box::new(attention),
+        Operation::AttentionCombine { heads, head_dim, split } => {
+            Box::new(attention::Combine { heads, head_dim, split })
+        }
+        Operation::RmsNorm { width, eps } => Box::new(norms::RmsNorm { width, eps }),
+        Operation::LayerNorm { width, eps } => Box::new(norms::LayerNorm { width, eps }),
+        Operation::PostNorm { width, eps, factor } => Box::new(norms::PostNorm { width, eps, factor }),
+        Operation::SampleBest(vocabulary) => Box::new(sample::Best(vocabulary)),
+        Operation::SampleCollect(vocabulary) => Box::new(sample::Collect(vocabulary)),
+        Operation::SampleDraw(vocabulary) => Box::new(sample::Choice(vocabulary)),
+    }
+}
+
+impl Operation<'_> {
+    /// Sizes, for the report: `[4096, 4096] q8_0`.
+    pub fn describe(&self) -> String {
+        reference(self).describe()
+    }
+}
+
+impl Matrix {
+    /// `[4096, 4096] q8_0`.
+    fn describe(&self) -> String {
+        let format = match self.format {
+            Format::Affine { bits, group, .. } => format!("affine{bits}_g{group}"),
+            other => format!("{other:?}").to_lowercase(),
+        };
+        format!("[{}, {}] {format}", self.rows, self.cols)
+    }
+}

@@ -1,0 +1,127 @@
+//! Matrices over one input, and what happens to the result.
+
+use super::super::compare::{Comparison, spread};
+use super::super::error::{Approximate, DEVIATIONS, FEW, half_variance, sum_error};
+use super::super::packed::Weight;
+use super::super::run::{Case, Input, Run};
+use super::super::table::{Activation, Epilogue, Matrix, Projection, Role};
+use super::{Reference, next_norm};
+
+/// Output rows of a matrix that are compared.
+const SAMPLED_ROWS: usize = 256;
+
+impl Reference for Projection<'_> {
+    fn describe(&self) -> String {
+        let matrices: Vec<String> = self.matrices.iter().map(Matrix::describe).collect();
+        matrices.join(" + ")
+    }
+
+    fn inputs(&self, _: &Case) -> Vec<(Role, Input)> {
+        vec![
+            (Role::Input, Input::UNIT),
+            (Role::InputSums, Input::Squares(self.matrices[0].cols)),
+            (Role::X, Input::UNIT),
+            (Role::Multiplier, Input::UNIT),
+        ]
+    }
+
+    fn check(&self, run: &Run<'_>, out: &mut Comparison) {
+        let matrices = self.matrices;
+        let (cols, rows) = (matrices[0].cols, matrices.iter().map(|matrix| matrix.rows).sum::<usize>());
+        let gated = matches!(self.epilogue, Epilogue::Gated(_));
+        let outputs = if gated { rows / 2 } else { rows };
+        let input = run.given(Role::Input);
+        let given = |role| if run.has(role) { run.given(role) } else { Vec::new() };
+        let (bias, multiplier) = (given(Role::Bias), given(Role::Multiplier));
+        let residual = matches!(self.epilogue, Epilogue::Residual { .. });
+        let role = if residual { Role::X } else { Role::Y };
+        let stream = if residual { run.given(Role::X) } else { Vec::new() };
+        let found = run.left(role);
+        for (i, &value) in found.iter().enumerate() {
+            out.written(role, i, value);
+        }
+        // The norm of the input, as one factor.
+        let norm = self.norm_eps.map(|eps| {
+            let sums = run.given(Role::InputSums);
+            let mean = sums.iter().map(|&sum| f64::from(sum)).sum::<f64>() / cols as f64;
+            ((mean + f64::from(eps)).sqrt().recip(), sum_error(sums.len()) + FEW)
+        });
+        let mut weights = vec![Weight::default(); cols];
+        let mut results: Vec<Vec<Approximate>> = vec![Vec::new(); 2];
+        for row in spread(outputs, SAMPLED_ROWS) {
+            let halves: &[usize] = if gated { &[row, row + outputs] } else { &[row] };
+            for (&row, results) in halves.iter().zip(&mut results) {
+                read_row(matrices, row, run, &mut weights);
+                results.clear();
+                results.extend(input.chunks_exact(cols).map(|input| {
+                    let mut result = dot(&weights, input, self.half_operands);
+                    if let Some((scale, error)) = norm {
+                        result = result.times(scale, error);
+                    }
+                    bias.get(row).map_or(result, |&bias| result.plus(bias.into()))
+                }));
+            }
+            for (token, &result) in results[0].iter().enumerate() {
+                let at = token * outputs + row;
+                let expected = match self.epilogue {
+                    Epilogue::Store { softcap } => result.softcap(softcap),
+                    Epilogue::Residual { factor } => result.times(factor.into(), 0.0).plus(stream[at].into()),
+                    Epilogue::Activated(activation) => gate(activation, result, Approximate::exact(1.0)),
+                    Epilogue::Gated(activation) => gate(activation, result, results[1][token]),
+                    Epilogue::GatedBy(activation) => {
+                        gate(activation, result, Approximate::exact(multiplier[at].into()))
+                    }
+                };
+                out.number(role, at, found[at].into(), expected.value, expected.bound);
+            }
+        }
+        if run.has(Role::ResultSums) {
+            next_norm::sum_of_squares(Role::ResultSums, &found, run, out);
+        }
+        next_norm::check(run, out);
+    }
+}
+
+/// Row `row` of stacked matrices.
+fn read_row(matrices: &[Matrix], mut row: usize, run: &Run<'_>, weights: &mut [Weight]) {
+    for (matrix, role) in matrices.iter().zip([Role::Weights, Role::Weights1, Role::Weights2]) {
+        if row < matrix.rows {
+            return run.matrix(role, matrix).row(row, weights);
+        }
+        row -= matrix.rows;
+    }
+}
+
+/// Sum of products and its bound.
+fn dot(weights: &[Weight], input: &[f32], half_operands: bool) -> Approximate {
+    let (mut value, mut squares, mut variance) = (0.0, 0.0, 0.0);
+    for (weight, &x) in weights.iter().zip(input) {
+        let x = f64::from(x);
+        value += weight.value * x;
+        squares += (weight.magnitude * x).powi(2);
+        if half_operands {
+            variance += half_variance(weight.value, x);
+        }
+    }
+    Approximate { value, bound: sum_error(weights.len()) * squares.sqrt() + DEVIATIONS * variance.sqrt() }
+}
+
+/// `activation(gate) * up`. No activation is steeper than 1.2 but the square.
+fn gate(activation: Activation, gate: Approximate, up: Approximate) -> Approximate {
+    let x = gate.value;
+    let activated = match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::GeluTanh => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            0.5 * x * (1.0 + inner.tanh())
+        }
+        Activation::ReluSquared => x.max(0.0).powi(2),
+    };
+    let slope = match activation {
+        Activation::Silu | Activation::GeluTanh => 1.2,
+        Activation::ReluSquared => 2.0 * (x.abs() + gate.bound),
+    };
+    let error = slope * gate.bound + FEW * (activated.abs() + x.abs().min(1.0));
+    let value = activated * up.value;
+    Approximate { value, bound: error * (up.value.abs() + up.bound) + activated.abs() * up.bound + FEW * value.abs() }
+}

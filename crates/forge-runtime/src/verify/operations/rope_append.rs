@@ -1,0 +1,120 @@
+//! Head norms, rotation, and the append to the cache.
+
+use super::super::compare::Comparison;
+use super::super::error::{Approximate, FEW, HALF_ROUNDING, ROUNDING, SMALLEST_HALF, sum_error};
+use super::super::run::{Case, Input, Run};
+use super::super::table::{CacheType, HeadNorm, Role, RopeAppend};
+use super::Reference;
+use super::norms::rms_scale;
+
+/// One of the parts of a row before RoPE.
+struct Part {
+    first_head: usize,
+    heads: usize,
+    norm: Option<HeadNorm>,
+    gamma: Role,
+    rotates: bool,
+    target: Role,
+}
+
+impl Reference for RopeAppend<'_> {
+    fn describe(&self) -> String {
+        format!("{} + {} heads of {}", self.heads, self.kv_heads, self.head_dim)
+    }
+
+    fn cases(&self, rows: usize, context: usize) -> Vec<Case> {
+        Case::at_positions(rows, self.wrap, None, context)
+    }
+
+    fn inputs(&self, _: &Case) -> Vec<(Role, Input)> {
+        let cache = Input::Cache(self.cache);
+        vec![(Role::Qkv, Input::UNIT), (Role::Keys, cache.clone()), (Role::Values, cache)]
+    }
+
+    fn check(&self, run: &Run<'_>, out: &mut Comparison) {
+        let (q, kv, dim) = (self.heads, self.kv_heads, self.head_dim);
+        let width = (q + if self.keys_as_values { kv } else { 2 * kv }) * dim;
+        let rotates = !self.inv_freq.is_empty();
+        let [q_norm, k_norm, v_norm] = self.norms;
+        let part =
+            |first_head, heads, norm, gamma, rotates, target| Part { first_head, heads, norm, gamma, rotates, target };
+        let mut parts = vec![part(0, q, q_norm, Role::QGamma, rotates, Role::Q)];
+        if kv > 0 {
+            parts.push(part(q, kv, k_norm, Role::KGamma, rotates, Role::Keys));
+            let values = if self.keys_as_values { q } else { q + kv };
+            parts.push(part(values, kv, v_norm, Role::VGamma, false, Role::Values));
+        }
+        let input = run.given(Role::Qkv);
+        for part in parts {
+            let cached = part.target != Role::Q;
+            let gamma = if run.has(part.gamma) { run.given(part.gamma) } else { Vec::new() };
+            let found: Vec<f64> = if cached {
+                run.cache_left(part.target, self.cache)
+            } else {
+                run.left(Role::Q).into_iter().map(f64::from).collect()
+            };
+            // What a row does not own stays as it was.
+            let mut untouched = vec![cached; found.len()];
+            for (row, values) in input.chunks_exact(width).enumerate() {
+                let position = run.case.position + row;
+                let own = &values[part.first_head * dim..][..part.heads * dim];
+                for head in 0..part.heads {
+                    let head_values = &own[head * dim..][..dim];
+                    let normed = normalise(&part, &gamma, own, head, head_values);
+                    let slot = if cached { self.wrap.map_or(position, |wrap| position % wrap) } else { row };
+                    let start = (slot * part.heads + head) * dim;
+                    for (i, expected) in rotate(self, part.rotates, position, &normed).into_iter().enumerate() {
+                        let mut bound = expected.bound;
+                        if cached && self.cache == CacheType::F16 {
+                            bound += (expected.value.abs() + bound) * HALF_ROUNDING + SMALLEST_HALF;
+                        }
+                        out.number(part.target, start + i, found[start + i], expected.value, bound);
+                        untouched[start + i] = false;
+                    }
+                }
+            }
+            if cached {
+                let before = run.cache_given(part.target, self.cache);
+                for at in (0..found.len()).filter(|&at| untouched[at] && found[at] != before[at]) {
+                    out.number(part.target, at, found[at], before[at], 0.0);
+                }
+            }
+        }
+    }
+}
+
+/// A head after its norm; `own` are all heads of its part.
+fn normalise(part: &Part, gamma: &[f32], own: &[f32], head: usize, values: &[f32]) -> Vec<Approximate> {
+    let scale = part.norm.map(|norm| {
+        let over = if norm.across_heads { own } else { values };
+        (rms_scale(over, norm.eps.into()), sum_error(over.len()) + FEW)
+    });
+    let first = if part.norm.is_some_and(|norm| norm.across_heads) { head * values.len() } else { 0 };
+    let normed = values.iter().enumerate().map(|(i, &value)| {
+        let value = Approximate::exact(value.into());
+        let Some((scale, error)) = scale else { return value };
+        value.times(scale * gamma.get(first + i).map_or(1.0, |&gamma| gamma.into()), error)
+    });
+    normed.collect()
+}
+
+fn rotate(rope: &RopeAppend, rotates: bool, position: usize, head: &[Approximate]) -> Vec<Approximate> {
+    let mut rotated = head.to_vec();
+    if !rotates {
+        return rotated;
+    }
+    let pairs = rope.inv_freq.len();
+    for (i, &frequency) in rope.inv_freq.iter().enumerate() {
+        let (a, b) = if rope.interleaved { (2 * i, 2 * i + 1) } else { (i, i + pairs) };
+        let angle = position as f64 * f64::from(frequency);
+        let magnitude = f64::from(rope.magnitude);
+        let (sin, cos) = (angle.sin() * magnitude, angle.cos() * magnitude);
+        let (x, y) = (head[a], head[b]);
+        // The angle is rounded too.
+        let error = (x.value.abs() + y.value.abs()) * magnitude * (ROUNDING * angle + FEW);
+        let bound = error + (x.bound + y.bound) * magnitude;
+        rotated[a] = Approximate { value: x.value * cos - y.value * sin, bound };
+        rotated[b] = Approximate { value: x.value * sin + y.value * cos, bound };
+    }
+    rotated
+}

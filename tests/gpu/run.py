@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""Checks and times emitted projects on an NVIDIA GPU: what `cargo xtask gpu` packed, on the machine that has the GPU.
+
+  run.py OUT [--only REGEX] [--context N] [--prompt N] [--sanitizer]
+
+Needs numpy, the driver and NVRTC. Prints a table of each part and writes the programs' own output to OUT.
+"""
+import argparse
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+DTYPES = {"F32": np.float32, "I32": np.int32}
+failures = []
+
+
+def tensors(path):
+    """The F32 and I32 tensors of a safetensors file."""
+    with open(path, "rb") as file:
+        raw = file.read()
+    (length,) = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8 : 8 + length])
+    data = raw[8 + length :]
+    return {
+        name: np.frombuffer(data[t["data_offsets"][0] : t["data_offsets"][1]], DTYPES[t["dtype"]]).reshape(t["shape"])
+        for name, t in header.items()
+        if name != "__metadata__" and t["dtype"] in DTYPES
+    }
+
+
+def program(folder, out, log, *arguments, wrapper=(), **variables):
+    """What a program prints; its whole output goes to a file of OUT."""
+    environment = {**os.environ, "METAL_SIM_DEVICE": "cuda", **variables}
+    command = [*wrapper, os.path.join(folder, "program"), *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    with open(os.path.join(out, log), "a") as file:
+        file.write(f"$ {' '.join(arguments)}\n{done.stdout}{done.stderr}\n")
+    return done.returncode, done.stdout, done.stderr
+
+
+def agreement(reference, label, bound, logits):
+    """As `cargo xtask cases` compares: largest difference, top-1 tokens that must agree, greedy steps."""
+    own = label + "." if label + ".logits" in reference else ""
+    want = reference[own + "logits"]
+    greedy = reference.get(own + "greedy_ids", np.zeros(0, np.int32))
+    margin = reference.get(own + "greedy_margin", np.zeros(0, np.float32))
+    count = len(reference["input_ids"])
+    difference = float(np.abs(logits[:count] - want).max())
+    difference = difference if np.isfinite(difference) else float("inf")
+    best = np.sort(want, 1)
+    needed = best[:, -1] - best[:, -2] > 2 * bound
+    wrong = int((logits[:count].argmax(1) != want.argmax(1))[needed].sum())
+    step = 0
+    while step < len(greedy) and margin[step] >= 2 * bound and logits[count - 1 + step].argmax() == greedy[step]:
+        step += 1
+    complete = step == len(greedy) or margin[step] < 2 * bound
+    fine = difference <= bound and wrong == 0 and complete
+    return fine, f"{difference:.1e}", f"{int(needed.sum()) - wrong}/{int(needed.sum())}", f"{step}"
+
+
+def logits(folder, out, ids, *flags, **variables):
+    path = os.path.join(out, "logits.safetensors")
+    arguments = ["logits", "--ids", ",".join(map(str, ids)), "-o", path, *flags]
+    code, _, errors = program(folder, out, os.path.basename(folder) + ".log", *arguments, **variables)
+    if code != 0:
+        raise RuntimeError(errors.strip().splitlines()[-1])
+    found = tensors(path)["logits"]
+    os.remove(path)
+    return found
+
+
+def check_case(case, out, sanitizer):
+    name, label, bound = case["name"], case["label"], case["bound"]
+    folder = os.path.join(HERE, name)
+    reference = tensors(os.path.join(folder, "reference.safetensors"))
+    own = label + "." if label + ".logits" in reference else ""
+    greedy = reference.get(own + "greedy_ids", np.zeros(0, np.int32))
+    ids = [*reference["input_ids"], *greedy[:-1]]
+    for path, flags in (("prefill", []), ("decode", ["--decode"])):
+        fine, *cells = agreement(reference, label, bound, logits(folder, out, ids, *flags))
+        print(f"| {name} | {path} | {bound:.0e} | {' | '.join(cells)} | {'ok' if fine else 'FAILED'} |", flush=True)
+        if not fine:
+            failures.append(f"{name} {path}")
+    code, text, errors = program(folder, out, name + ".log", "verify")
+    runs = len(re.findall(r" ok$", text, re.M))
+    print(f"| {name} | verify | | | | | {f'ok, {runs} runs' if code == 0 else 'FAILED: ' + errors.strip()[:300]} |", flush=True)
+    if code != 0:
+        failures.append(f"{name} verify")
+    # each of the first barriers of a decode step left out: wrong, unless the one after it does its work too
+    seen = 0
+    barriers = 8
+    for index in range(barriers):
+        try:
+            fine, *_ = agreement(reference, label, bound, logits(folder, out, ids, "--decode", METAL_SIM_SKIP_BARRIER=f"decode:{index}"))
+        except RuntimeError:
+            fine = False
+        seen += not fine
+    print(f"| {name} | barriers left out | | | | | {seen} of the first {barriers} noticed |", flush=True)
+    if seen == 0:
+        failures.append(f"{name}: no missing barrier was noticed")
+    if sanitizer:
+        tool = ["compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9"]
+        code, text, errors = program(folder, out, name + ".memcheck.log", "logits", "--ids", "1,2,3,4,5,6,7,8", "-o",
+                                     os.path.join(out, "sanitized"), wrapper=tool)
+        print(f"| {name} | memcheck | | | | | {'ok' if code == 0 else f'FAILED ({code})'} |", flush=True)
+        if code != 0:
+            failures.append(f"{name} memcheck")
+
+
+def fill(folder, size):
+    """The weights file: its header, then random numbers whose every format is finite."""
+    path = os.path.join(folder, "weights.safetensors")
+    with open(os.path.join(folder, "header.bin"), "rb") as file:
+        header = file.read()
+    block = np.random.default_rng(1).integers(0, 256, 64 << 20, np.uint8)
+    # as the exponent of a half: at most 2^-9
+    packed = (block & 0x17).tobytes()
+    ones = np.float32(1) + np.frombuffer(packed, np.uint8).astype(np.float32)[: 1 << 20] / 256
+    with open(path, "wb") as file:
+        file.write(header)
+        while file.tell() < size:
+            file.write(packed[: size - file.tell()])
+        for name, tensor in json.loads(header[8:]).items():
+            if name != "__metadata__" and tensor["dtype"] == "F32":
+                begin, end = tensor["data_offsets"]
+                file.seek(len(header) + begin)
+                file.write(np.resize(ones, (end - begin) // 4).tobytes())
+    return path
+
+
+def time_size(entry, out, context, prompt):
+    name = entry["name"]
+    folder = os.path.join(HERE, name)
+    start = time.time()
+    path = fill(folder, entry["bytes"])
+    print(f"\n{name}: {entry['bytes'] / 1e9:.2f} GB of weights written in {time.time() - start:.0f} s", flush=True)
+    for arguments in (
+        ["bench", "--prompt", str(prompt), "--gen", "128"],
+        ["profile", "--context", str(context), "--prompt", str(prompt)],
+        ["generate", "--raw", "--max-tokens", "256", "--seed", "1", "Once upon a time"],
+    ):
+        code, text, errors = program(folder, out, name + ".log", *arguments)
+        # what a random model says is of no interest, how fast it says it is
+        print(errors.strip().splitlines()[-1] if arguments[0] == "generate" else text, flush=True)
+        if code != 0:
+            print(errors)
+            failures.append(f"{name} {arguments[0]}")
+    os.remove(path)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--context", type=int, default=4096)
+    parser.add_argument("--prompt", type=int, default=512)
+    parser.add_argument("--sanitizer", action="store_true", help="also run a few tokens of each case under compute-sanitizer")
+    options = parser.parse_args()
+    options.out = os.path.abspath(options.out)
+    os.makedirs(options.out, exist_ok=True)
+    with open(os.path.join(HERE, "manifest.json")) as file:
+        manifest = json.load(file)
+    wanted = re.compile(options.only)
+    print(subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], capture_output=True, text=True).stdout)
+    if wanted.search("tests"):
+        tests = subprocess.run([os.path.join(HERE, "metal-sim-tests"), "--ignored", "--test-threads=1"], capture_output=True, text=True)
+        print(re.findall(r"^test result.*$", tests.stdout, re.M) or tests.stdout + tests.stderr, flush=True)
+        if tests.returncode != 0:
+            print(tests.stdout)
+            failures.append("tests")
+    cases = [case for case in manifest["cases"] if wanted.search(case["name"])]
+    if cases:
+        print("\n| case | part | bound | difference | top-1 | greedy | |\n| --- | --- | --- | --- | --- | --- | --- |")
+    for case in cases:
+        try:
+            check_case(case, options.out, options.sanitizer)
+        except (RuntimeError, OSError) as error:
+            print(f"| {case['name']} | | | | | | FAILED: {error} |", flush=True)
+            failures.append(case["name"])
+    for entry in manifest["sizes"]:
+        if wanted.search(entry["name"]):
+            time_size(entry, options.out, options.context, options.prompt)
+    print("\n" + ("all passed" if not failures else "FAILED: " + "; ".join(failures)))
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()
