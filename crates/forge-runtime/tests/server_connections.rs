@@ -42,14 +42,17 @@ fn clients_in_the_middle_of_a_request_do_not_keep_a_server_from_ending() {
     for sent in [b"".as_slice(), b"G", HALF_HEADER, HALF_BODY, &second] {
         let server = Server::start(HashModel::new(), Limits::default());
         let mut clients: Vec<TcpStream> = (0..20).map(|_| server.connect(sent)).collect();
-        std::thread::sleep(Duration::from_millis(50));
+        // Time for a busy machine to read what was sent: only a request that was seen is answered.
+        std::thread::sleep(Duration::from_millis(500));
         let start = Instant::now();
         server.stop();
         let replies: Vec<String> = clients.iter_mut().map(rest).collect();
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", String::from_utf8_lossy(sent));
         if sent == HALF_BODY {
             // Its header was understood, so that there is something to answer.
-            assert!(replies.iter().all(|reply| reply.starts_with("HTTP/1.1 503 ") && reply.contains("\"stopping\"")));
+            for reply in &replies {
+                assert!(reply.starts_with("HTTP/1.1 503 ") && reply.contains("\"stopping\""), "{reply:?}");
+            }
         }
         server.ended();
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", String::from_utf8_lossy(sent));

@@ -5,6 +5,7 @@
 //! one end with it. Once it leaves, they have [`LAST_WORDS`] to pass on what was cancelled.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -75,6 +76,10 @@ pub(super) async fn serve(listener: TcpListener, router: Router, header_time: Du
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             () = reached(&mut stages, Stage::Stopping) => break,
         }
+    }
+    // Clients whose connection stood before the end are told of it, rather than reset.
+    while let Poll::Ready(Ok((stream, _))) = poll_fn(|context| Poll::Ready(listener.poll_accept(context))).await {
+        connections.spawn(connection(stream, router.clone(), header_time, stages.clone()));
     }
     drop((listener, router));
     let all_ended = async { while connections.join_next().await.is_some() {} };
