@@ -1,7 +1,6 @@
 //! Arcee (AFM): Llama's layers with a feed-forward of squared ReLU, without a gate.
 
 use super::Family;
-use super::builder::GraphBuilder;
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
 use super::layers::{self, Branches, LayerSpec, RowNorm};
 use crate::FrontendError;
@@ -39,13 +38,5 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
         ffn_bias: dense::has_bias(loaded, key::MLP_BIAS, "ffn_up")?,
     };
     let tied = dense::tied(loaded, false)?;
-
-    let mut graph = GraphBuilder::new(&loaded.tensors);
-    graph.parts = dense::fused_qkv(loaded, &sizes);
-    let embed = graph.stage(dense::embed(&sizes, 1.0), tied)?;
-    for _ in 0..sizes.layers {
-        dense::add_layer(&mut graph, layers::layer("layer", &layer))?;
-    }
-    let head = graph.stage(dense::head(&sizes, None), tied)?;
-    Ok(graph.finish(sizes.config(loaded), embed, head))
+    layers::graph(loaded, &layer, tied, false)
 }

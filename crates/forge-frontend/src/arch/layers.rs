@@ -1,9 +1,9 @@
 //! Layers of dense decoders whose norms, order of branches and feed-forward vary: LayerNorms, blocks whose branches stand
 //! side by side, feed-forwards without a gate.
 
-use super::builder::BlockBuilder;
+use super::builder::{BlockBuilder, GraphBuilder};
 use super::dense::{self, AttentionSpec, Sizes};
-use crate::graph::{Activation, Block, ValueId};
+use crate::graph::{Activation, Block, Graph, ValueId};
 use crate::source::{Key, Loaded};
 use crate::{FrontendError, Refusal};
 
@@ -93,6 +93,24 @@ pub(crate) fn head(sizes: &Sizes, norm: RowNorm, bias: bool) -> Block {
     let normed = norm.apply(&mut b, "normed", "output_norm", x, sizes.eps);
     let logits = b.linear("logits", "output", normed, sizes.vocab, bias);
     b.finish(logits)
+}
+
+/// The graph of a model whose layers are all alike; its head has a bias where `head_bias`.
+pub(crate) fn graph(
+    loaded: &Loaded,
+    spec: &LayerSpec<'_>,
+    tied: bool,
+    head_bias: bool,
+) -> Result<Graph, FrontendError> {
+    let sizes = spec.sizes;
+    let mut graph = GraphBuilder::new(&loaded.tensors);
+    graph.parts = dense::fused_qkv(loaded, sizes);
+    let embed = graph.stage(dense::embed(sizes, 1.0), tied)?;
+    for _ in 0..sizes.layers {
+        dense::add_layer(&mut graph, layer("layer", spec))?;
+    }
+    let head = graph.stage(head(sizes, spec.norm, head_bias), tied)?;
+    Ok(graph.finish(sizes.config(loaded), embed, head))
 }
 
 /// Refuses LayerNorms of each head of q and k, which a config.json says by `said_by` and a GGUF by its tensors.

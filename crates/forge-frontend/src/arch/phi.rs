@@ -1,7 +1,6 @@
 //! Phi 1, 1.5 and 2: LayerNorms, branches side by side, a feed-forward without a gate, biases everywhere, partial rotation.
 
 use super::Family;
-use super::builder::GraphBuilder;
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
 use super::layers::{self, Branches, LayerSpec, RowNorm};
 use crate::FrontendError;
@@ -40,24 +39,15 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
         qkv_bias: true,
         output_bias: true,
     };
-    let norm = RowNorm::Layer { bias: true };
     let layer = LayerSpec {
         sizes: &sizes,
         attention: &spec,
-        norm,
+        norm: RowNorm::Layer { bias: true },
         branches: Branches::SideBySide,
         gated: false,
         activation,
         ffn_bias: true,
     };
     let tied = dense::tied(loaded, false)?;
-
-    let mut graph = GraphBuilder::new(&loaded.tensors);
-    graph.parts = dense::fused_qkv(loaded, &sizes);
-    let embed = graph.stage(dense::embed(&sizes, 1.0), tied)?;
-    for _ in 0..sizes.layers {
-        dense::add_layer(&mut graph, layers::layer("layer", &layer))?;
-    }
-    let head = graph.stage(layers::head(&sizes, norm, true), tied)?;
-    Ok(graph.finish(sizes.config(loaded), embed, head))
+    layers::graph(loaded, &layer, tied, true)
 }

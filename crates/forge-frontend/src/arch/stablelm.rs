@@ -1,7 +1,6 @@
 //! StableLM: LayerNorms, a gated feed-forward, partial rotation; branches in turn or side by side.
 
 use super::Family;
-use super::builder::GraphBuilder;
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
 use super::layers::{self, Branches, LayerSpec, RowNorm};
 use crate::FrontendError;
@@ -32,26 +31,17 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
         qkv_bias: dense::has_qkv_bias(loaded, QKV_BIAS)?,
         output_bias: false,
     };
-    let norm = RowNorm::Layer { bias: true };
     let layer = LayerSpec {
         sizes: &sizes,
         attention: &spec,
-        norm,
+        norm: RowNorm::Layer { bias: true },
         branches: branches(loaded)?,
         gated: true,
         activation,
         ffn_bias: false,
     };
     let tied = dense::tied(loaded, false)?;
-
-    let mut graph = GraphBuilder::new(&loaded.tensors);
-    graph.parts = dense::fused_qkv(loaded, &sizes);
-    let embed = graph.stage(dense::embed(&sizes, 1.0), tied)?;
-    for _ in 0..sizes.layers {
-        dense::add_layer(&mut graph, layers::layer("layer", &layer))?;
-    }
-    let head = graph.stage(layers::head(&sizes, norm, false), tied)?;
-    Ok(graph.finish(sizes.config(loaded), embed, head))
+    layers::graph(loaded, &layer, tied, false)
 }
 
 /// A config.json says it. A GGUF's `use_parallel_residual` is true also where converters found no such key, so that there

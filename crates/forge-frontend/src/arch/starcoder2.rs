@@ -1,7 +1,6 @@
 //! StarCoder 2: LayerNorms, biases everywhere, a feed-forward without a gate.
 
 use super::Family;
-use super::builder::GraphBuilder;
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
 use super::layers::{self, Branches, LayerSpec, RowNorm};
 use crate::FrontendError;
@@ -37,24 +36,15 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
         qkv_bias: dense::has_qkv_bias(loaded, USE_BIAS)?,
         output_bias: dense::has_bias(loaded, USE_BIAS, "attn_output")?,
     };
-    let norm = RowNorm::Layer { bias: true };
     let layer = LayerSpec {
         sizes: &sizes,
         attention: &spec,
-        norm,
+        norm: RowNorm::Layer { bias: true },
         branches: Branches::InTurn,
         gated: false,
         activation,
         ffn_bias: dense::has_bias(loaded, USE_BIAS, "ffn_up")?,
     };
     let tied = dense::tied(loaded, true)?;
-
-    let mut graph = GraphBuilder::new(&loaded.tensors);
-    graph.parts = dense::fused_qkv(loaded, &sizes);
-    let embed = graph.stage(dense::embed(&sizes, 1.0), tied)?;
-    for _ in 0..sizes.layers {
-        dense::add_layer(&mut graph, layers::layer("layer", &layer))?;
-    }
-    let head = graph.stage(layers::head(&sizes, norm, false), tied)?;
-    Ok(graph.finish(sizes.config(loaded), embed, head))
+    layers::graph(loaded, &layer, tied, false)
 }
