@@ -39,8 +39,11 @@ pub enum PlanError {
         /// What is wrong with it.
         what: String,
     },
-    /// More context than the model was trained for.
-    #[error("--context {asked} exceeds the trained context of {trained} tokens")]
+    /// No context, or more than the model was trained for.
+    #[error(
+        "--context {asked} {} {trained} tokens",
+        if *asked == 0 { "holds no token; the trained context is" } else { "exceeds the trained context of" }
+    )]
     Context {
         /// Asked for.
         asked: usize,

@@ -59,6 +59,9 @@ fn graphs_without_a_plan() {
     let error = plan(&graph(&hf()), &options).map(drop).unwrap_err();
     assert!(matches!(&error, PlanError::Context { asked: 1_000_000, .. }), "{error}");
     assert!(error.to_string().starts_with("--context 1000000 exceeds the trained context of "), "{error}");
+    let options = PlanOptions { context: Some(0), ..PlanOptions::default() };
+    let error = plan(&graph(&hf()), &options).map(drop).unwrap_err();
+    assert!(error.to_string().starts_with("--context 0 holds no token; the trained context is "), "{error}");
 
     let error = quantize(&mut graph(&gguf()), Format::Q8_0).unwrap_err();
     assert!(matches!(&error, PlanError::NothingToQuantize { .. }), "{error}");
