@@ -36,7 +36,7 @@ impl Resource {
             Arg::Logits => Some(Self::Logits),
             Arg::Sampler(buffer) => Some(Self::Sampler(buffer)),
             Arg::Chosen => Some(Self::Chosen),
-            Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params | Arg::Tokens => None,
+            Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params => None,
         }
     }
 }

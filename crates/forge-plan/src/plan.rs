@@ -11,14 +11,22 @@ use crate::kernel::{Kernel, KernelId};
 use crate::pack::PackPlan;
 
 /// What the user chooses.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct PlanOptions {
     /// Largest context in tokens; the graph's default unless given.
     pub context: Option<usize>,
     /// Storage of keys and values.
     pub kv: CacheType,
+    /// Sequences whose state is held side by side; at least 1.
+    pub slots: usize,
     /// Geometries of matrix-vector products that go before the table's.
     pub geometries: Geometries,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self { context: None, kv: CacheType::default(), slots: 1, geometries: Geometries::default() }
+    }
 }
 
 /// Everything the emitted project is rendered from.
@@ -28,6 +36,8 @@ pub struct Plan {
     pub config: ModelConfig,
     /// Storage of keys and values.
     pub kv: CacheType,
+    /// Sequences whose state is held side by side.
+    pub slots: usize,
     /// Largest context, tokens.
     pub context: usize,
     /// Most tokens in one prefill tile.
@@ -38,9 +48,9 @@ pub struct Plan {
     pub kernels: Vec<Kernel>,
     /// Distinct RoPE frequency tables.
     pub rope_tables: Vec<Vec<f32>>,
-    /// Activation buffers of the decode path, one row each.
+    /// Activation buffers of steps, [`FEW_TOKENS`](crate::families::FEW_TOKENS) rows each.
     pub decode_buffers: Vec<BufferPlan>,
-    /// Activation buffers of the prefill path, `prefill_tile` rows each.
+    /// Activation buffers of tiles, `prefill_tile` rows each.
     pub prefill_buffers: Vec<BufferPlan>,
     /// Weight fields of a layer.
     pub layer_fields: Vec<Field>,
@@ -48,9 +58,9 @@ pub struct Plan {
     pub model_fields: Vec<Field>,
     /// Per-layer kernel choices, where layers differ in format.
     pub tables: Vec<KernelTable>,
-    /// Steps of both paths.
+    /// A step: one row or a few, each of a sequence and at a position of its own.
     pub decode: Schedule,
-    /// Steps of both paths.
+    /// A tile: many rows that follow one another in one sequence.
     pub prefill: Schedule,
     /// Caches.
     pub states: Vec<StatePlan>,
@@ -193,7 +203,7 @@ pub struct Step {
     pub barrier: bool,
     /// When it runs.
     pub when: When,
-    /// Prefill: the kernel that runs instead when the tile has few tokens, with the same arguments.
+    /// The kernel that runs instead where the step has more rows than one, with the same arguments.
     pub few: Option<Choice>,
 }
 
@@ -270,13 +280,11 @@ pub enum Arg {
     Values(usize),
     /// The step's parameters.
     Params,
-    /// Token ids.
-    Tokens,
     /// Logits.
     Logits,
     /// A buffer of the sampler.
     Sampler(SamplerBuffer),
-    /// Where the host reads the chosen token.
+    /// Where the host reads the chosen tokens, one a row.
     Chosen,
 }
 
@@ -291,6 +299,6 @@ pub enum SamplerBuffer {
     Count,
     /// Key, id, weight of each.
     Candidates,
-    /// What the next step embeds.
+    /// What each slot's next step embeds.
     NextToken,
 }

@@ -31,8 +31,8 @@ pub fn check(plan: &Plan) -> Result<(), PlanError> {
     }
     let mut scheduled = BTreeSet::new();
     let paths = [
-        (&plan.decode, &plan.decode_buffers, [Rows::One, Rows::Any]),
-        (&plan.prefill, &plan.prefill_buffers, [Rows::Few, Rows::Any]),
+        (&plan.decode, &plan.decode_buffers, &[Rows::One, Rows::Few, Rows::Any][..]),
+        (&plan.prefill, &plan.prefill_buffers, &[Rows::Any][..]),
     ];
     for (schedule, buffers, rows) in paths {
         for step in schedule.steps() {
@@ -149,11 +149,10 @@ impl Bound<'_> {
                 }
             }
             Arg::Params if binding.element == Element::Params => Ok(()),
-            Arg::Tokens if binding.element == Element::U32 && words == 1 => Ok(()),
             Arg::Logits if binding.element == Element::F32 && words == self.plan.config.vocab_size => Ok(()),
             Arg::Sampler(SamplerBuffer::NextToken) | Arg::Chosen if words == 1 => Ok(()),
             Arg::Sampler(buffer) if words <= self.sampler_words(buffer) => Ok(()),
-            Arg::Params | Arg::Tokens | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => wrong(format!("{arg:?}")),
+            Arg::Params | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => wrong(format!("{arg:?}")),
         }
     }
 
@@ -263,7 +262,6 @@ impl Written {
             | Arg::Model(_)
             | Arg::NextGamma
             | Arg::Params
-            | Arg::Tokens
             | Arg::Sampler(_)
             | Arg::Chosen => true,
         };
@@ -284,8 +282,7 @@ impl Written {
                 | Arg::Model(_)
                 | Arg::NextGamma
                 | Arg::Params
-                | Arg::Tokens
-                | Arg::Sampler(_)
+                    | Arg::Sampler(_)
                 | Arg::Chosen => {}
             }
         }

@@ -27,6 +27,7 @@ pub mod chat_templates;
 pub mod cli;
 mod error;
 pub mod generation;
+pub mod batch;
 pub mod gpu;
 pub mod jinja;
 pub mod language_model;
@@ -37,6 +38,7 @@ pub mod profile;
 pub mod sampler;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod slots;
 pub mod spec;
 pub mod tokenizer;
 pub mod tune;
@@ -45,4 +47,4 @@ pub mod weights;
 
 pub use assets::Assets;
 pub use error::{Error, Result};
-pub use language_model::{LanguageModel, LoadOptions, LogitRows, ModelInfo};
+pub use language_model::{LanguageModel, LoadOptions, LogitRows, ModelInfo, Submitted};

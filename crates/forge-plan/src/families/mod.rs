@@ -16,7 +16,7 @@ use forge_spec::{Dim, Matrix, Operation};
 pub use attention::{Attend, AttentionCombine, AttentionDecode, AttentionPart, AttentionTile};
 pub use embed::Embed;
 pub use gemm::{GEMM_ROWS, GEMM_TOKENS, Gemm};
-pub use gemv::{FEW_TOKENS, Gemv};
+pub use gemv::{FEW_TOKENS, Gemv, Tokens};
 pub use layer_inputs::LayerInputs;
 pub use norm::{LayerNorm, PostNorm, RmsNorm};
 pub use projection::{Epilogue, NextNorm, NormScale};
@@ -34,7 +34,16 @@ const GROUP_HEADS: usize = 4;
 /// Elements that one threadgroup of the embedding and post-norm kernels handles.
 pub const ROW_ELEMENTS: usize = 1024;
 
-/// Where a thread is in a kernel whose threadgroups work on a row each, or on a share of one.
+/// Where a thread is in a kernel whose threadgroups work on shares of rows: along the first axis the share, along the second the
+/// row.
+const SHARE_POSITIONS: [Value; 4] = [
+    Value::At(Position::Group2),
+    Value::At(Position::Thread),
+    Value::At(Position::Simdgroup),
+    Value::At(Position::Lane),
+];
+
+/// Where a thread is in a kernel whose threadgroups work on a row each.
 const ROW_POSITIONS: [Value; 4] = [
     Value::At(Position::Group),
     Value::At(Position::Thread),
@@ -58,7 +67,7 @@ pub struct Launch {
 pub enum Rows {
     /// One.
     One,
-    /// Up to [`FEW_TOKENS`].
+    /// One to [`FEW_TOKENS`], each of a sequence and at a position of its own.
     Few,
     /// Any number, in tiles or one by one.
     Any,
@@ -143,7 +152,7 @@ macro_rules! families {
     };
 }
 families!(
-    /// Token id to residual stream, decode: also `x * gamma` and partial sums of squares.
+    /// Token id to residual stream; in steps also `x * gamma` and partial sums of squares.
     Embed,
     /// Matrix times vector with a fused prologue and epilogue.
     Gemv,
@@ -153,9 +162,9 @@ families!(
     RopeAppend,
     /// Causal attention of a tile of tokens over the cache.
     AttentionTile,
-    /// Attention of one token over the whole context.
+    /// Attention of rows of any sequences, each over its whole context.
     AttentionDecode,
-    /// Attention of one token over one part of the context.
+    /// The same over one part of the context.
     AttentionPart,
     /// Puts the parts together.
     AttentionCombine,
