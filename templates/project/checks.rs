@@ -10,14 +10,8 @@ use super::model::SOURCE;
 use super::tuning::TUNING;
 
 /// Every kernel.
-pub static CHECKS: Checks = Checks {
-    forge_version: "/*{ version }*/",
-    source: &SOURCE,
-    slots: /*{ slots }*/,
-    kernels: &KERNELS,
-    costs: &COSTS,
-    tuning: &TUNING,
-};
+pub static CHECKS: Checks =
+    Checks { forge_version: "/*{ version }*/", source: &SOURCE, slots: /*{ slots }*/, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
 
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.

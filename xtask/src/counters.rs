@@ -103,7 +103,8 @@ fn compare_checkpoint(forge: &Forge, name: &str, checkpoint: &Path, slots: usize
     let (project_name, count) = (format!("counters-{name}"), slots.to_string());
     forge.must_generate(checkpoint, &project, &["--name", &project_name, "--slots", &count, "--force"])?;
     let program = build_project(&project)?;
-    let plan = forge_plan::plan(&forge_frontend::load(checkpoint)?.graph, &PlanOptions { slots, ..PlanOptions::default() })?;
+    let plan =
+        forge_plan::plan(&forge_frontend::load(checkpoint)?.graph, &PlanOptions { slots, ..PlanOptions::default() })?;
     let model = std::fs::read_to_string(project.join("src/model.rs"))?;
     let tile = constant(&model, "LOGITS_TILE")?;
     let mut compared = 0;

@@ -180,7 +180,11 @@ fn data<'a>(plan: &Plan, binding: &Binding, arg: Arg, layer: Option<usize>, tens
         Arg::Params => return Data::Params,
         Arg::Buffer(_) | Arg::LayerPart { .. } | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => {
             let words = binding.words();
-            return if matches!(binding.extent, Extent::Slots { .. }) { Data::Slots(words) } else { Data::Words(words) };
+            return if matches!(binding.extent, Extent::Slots { .. }) {
+                Data::Slots(words)
+            } else {
+                Data::Words(words)
+            };
         }
     };
     Data::Tensor(tensor)

@@ -152,8 +152,7 @@ pub struct Facts<'a> {
 impl<'a> ModelFile<'a> {
     /// The view of a plan.
     pub fn new(plan: &'a Plan, facts: Facts<'a>) -> Self {
-        let (prefill_embed, prefill_head) =
-            (steps(plan, &plan.prefill.embed), steps(plan, &plan.prefill.head));
+        let (prefill_embed, prefill_head) = (steps(plan, &plan.prefill.embed), steps(plan, &plan.prefill.head));
         let table = |name: String, items: Vec<String>| TableRow { name, lines: wrap(items, LINE - 4) };
         ModelFile {
             version: env!("CARGO_PKG_VERSION"),

@@ -132,7 +132,9 @@ impl Extent {
     /// Sizes of the axes that are known at generation, outermost first.
     fn shape(&self) -> Vec<usize> {
         match self {
-            Self::Fixed(shape) | Self::Rows(shape) | Self::Positions(shape) | Self::Slots { shape, .. } => shape.clone(),
+            Self::Fixed(shape) | Self::Rows(shape) | Self::Positions(shape) | Self::Slots { shape, .. } => {
+                shape.clone()
+            }
             Self::LayerRows { layers, width } => vec![*layers, *width],
             Self::Parts { heads, head_dim } => vec![heads * (head_dim + 2)],
         }

@@ -258,12 +258,7 @@ impl Written {
             Arg::Values(slot) => written.values.contains(&states[slot]),
             Arg::Logits => written.logits,
             // The host or an earlier command buffer wrote these; the sampler's steps follow one another.
-            Arg::Layer(_)
-            | Arg::Model(_)
-            | Arg::NextGamma
-            | Arg::Params
-            | Arg::Sampler(_)
-            | Arg::Chosen => true,
+            Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params | Arg::Sampler(_) | Arg::Chosen => true,
         };
         let args = || kernel.bindings.iter().map(|binding| (binding, step.args[&binding.role]));
         if let Some((binding, arg)) = args().find(|(binding, arg)| binding.access.reads() && !has(self, *arg)) {
@@ -278,12 +273,7 @@ impl Written {
                 Arg::Keys(slot) => _ = self.keys.insert(states[slot]),
                 Arg::Values(slot) => _ = self.values.insert(states[slot]),
                 Arg::Logits => self.logits = true,
-                Arg::Layer(_)
-                | Arg::Model(_)
-                | Arg::NextGamma
-                | Arg::Params
-                    | Arg::Sampler(_)
-                | Arg::Chosen => {}
+                Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params | Arg::Sampler(_) | Arg::Chosen => {}
             }
         }
         Ok(())

@@ -163,7 +163,7 @@ fn walk(plan: &Plan, schedule: &Schedule, skipped: When) -> Vec<Dispatch> {
                 Arg::Logits => Memory::Logits,
                 Arg::Sampler(buffer) => Memory::Sampler(buffer),
                 Arg::Chosen => Memory::Chosen,
-                Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params | Arg::Tokens => return None,
+                Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params => return None,
             };
             Some((memory, binding.access.writes()))
         });

@@ -66,7 +66,7 @@ fn formulas_are_exact() {
         for (&window, _) in windows.iter().flat_map(|window| std::iter::repeat_n(window, 40).zip(0..)) {
             let kernel = Kernel::new(kernel.name.clone(), with_window(&kernel.family, window));
             let rows = if kernel.is_for_one_row() { 1 } else { 1 + random.below(200) };
-            let size = StepSize { rows, position: random.below(5000) };
+            let size = StepSize { rows, position: random.below(5000), slots: 1 };
             // What the rows see, position by position.
             let seen = |row: usize| {
                 let position = size.position + row;
@@ -79,7 +79,8 @@ fn formulas_are_exact() {
                 _ => None,
             });
             let counts = |positions: usize| {
-                [1, rows, tiles.unwrap_or(0), positions, attention::parts(seen(0).len())].map(|count| count as u64)
+                let parts = (0..rows).map(|row| attention::parts(seen(row).len())).sum();
+                [1, rows, tiles.unwrap_or(0), positions, parts].map(|count| count as u64)
             };
             let value = |terms: [u64; 5], positions| -> u64 {
                 terms.iter().zip(counts(positions)).map(|(factor, count)| factor * count).sum()

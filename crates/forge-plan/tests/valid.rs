@@ -48,7 +48,7 @@ fn arguments_that_are_not_the_bindings() {
     let missing = found(|plan| _ = step(plan, "o_proj").args.remove(&Role::Scaled));
     assert_eq!(
         missing,
-        "o_proj: bound are weights, input, x, gamma, sums; its arguments are weights, input, x, gamma, scaled, sums"
+        "o_proj: bound are weights, input, x, gamma, sums, step; its arguments are weights, input, x, gamma, scaled, sums, step"
     );
     let surplus = found(|plan| _ = step(plan, "down_proj").args.insert(Role::Bias, Arg::Logits));
     assert!(surplus.starts_with("down_proj: bound are bias, "), "{surplus}");

@@ -130,7 +130,8 @@ pub fn parts(rows: &[Row], few: usize) -> Vec<Part<'_>> {
             known && a.goes_on(b) && std::mem::discriminant(&a.wants) == std::mem::discriminant(&b.wants)
         };
         let tileable = matches!(rows[at].token, Token::Known(_)) && !matches!(rows[at].wants, Wants::Choice(_));
-        let run = if tileable { 1 + rows[at..].windows(2).take_while(|pair| alike(&pair[0], &pair[1])).count() } else { 1 };
+        let run =
+            if tileable { 1 + rows[at..].windows(2).take_while(|pair| alike(&pair[0], &pair[1])).count() } else { 1 };
         if run > few {
             parts.extend(rows[step..at].chunks(few).map(Part::Step));
             let tile = &rows[at..at + run];

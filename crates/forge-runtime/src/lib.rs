@@ -21,13 +21,13 @@
 //! * `cli`, `server`: what a user touches.
 
 pub mod assets;
+pub mod batch;
 pub mod chat;
 pub mod chat_templates;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod error;
 pub mod generation;
-pub mod batch;
 pub mod gpu;
 pub mod jinja;
 pub mod language_model;

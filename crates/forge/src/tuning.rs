@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use forge_formats::Format;
-use forge_plan::geometry::{Geometries, Geometry, Shape};
 use forge_plan::families::Tokens;
+use forge_plan::geometry::{Geometries, Geometry, Shape};
 use forge_plan::{Family, Plan};
 use serde_json::Value;
 

@@ -3,7 +3,9 @@
 use forge_spec::{Dim, Operation, Role};
 
 use super::projection::next_bindings;
-use super::{Body, KernelFamily, Launch, NextNorm, ONE, ROW_ELEMENTS, ROW_POSITIONS, ROW_THREADS, Rows, SHARE_POSITIONS};
+use super::{
+    Body, KernelFamily, Launch, NextNorm, ONE, ROW_ELEMENTS, ROW_POSITIONS, ROW_THREADS, Rows, SHARE_POSITIONS,
+};
 use crate::binding::{Binding, Element, Extent};
 use crate::call::{Call, Constant, Position, Value};
 

@@ -2,12 +2,10 @@
 
 use forge_spec::Role;
 
-use super::{Lowering, Path};
 use super::weights::Owners;
+use super::{Lowering, Path};
 use crate::attention;
-use crate::families::{
-    Attend, AttentionCombine, AttentionDecode, AttentionPart, AttentionTile, Family, RopeAppend,
-};
+use crate::families::{Attend, AttentionCombine, AttentionDecode, AttentionPart, AttentionTile, Family, RopeAppend};
 use crate::fuse::{AttentionStep, RopeStep};
 use crate::plan::{Arg, Choice, Place, Step, When};
 

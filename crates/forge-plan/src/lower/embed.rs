@@ -3,8 +3,8 @@
 use forge_frontend::graph::SlotId;
 use forge_spec::Role;
 
-use super::{Lowering, Path};
 use super::weights::Owners;
+use super::{Lowering, Path};
 use crate::families::{Embed, LayerInputs};
 use crate::fuse::{LayerInputsStep, Next};
 use crate::plan::{Arg, Choice, Place, SamplerBuffer, Step};

@@ -3,8 +3,8 @@
 use forge_frontend::graph::SlotId;
 use forge_spec::Role;
 
-use super::{Lowering, Path};
 use super::weights::Owners;
+use super::{Lowering, Path};
 use crate::PlanError;
 use crate::families::{LayerNorm, PostNorm, RmsNorm};
 use crate::fuse::{FusedBlock, Next, Norm, NormKind};

@@ -4,9 +4,9 @@
 use forge_formats::Format as Stored;
 use forge_spec::{Format, Matrix as PackedMatrix, Role};
 
-use super::{Lowering, Path};
 use super::norm::PostNormStep;
 use super::weights::{Owners, Parts};
+use super::{Lowering, Path};
 use crate::families::{Epilogue, Gemm, Gemv, NormScale, Tokens};
 use crate::fuse::{FusedBlock, Input, Matrix, NormKind, Outcome, Projection};
 use crate::geometry::{Geometry, Shape, gemv_geometry};
@@ -64,8 +64,8 @@ impl Lowering<'_> {
             }
             let tokens = Tokens::One;
             let one = Gemv { matrices, rows: total, cols: p.cols, shape, geometry, norm, bias, epilogue, tokens };
+            choices.push(self.kernels.add(&name, one.clone()));
             few.push(self.kernels.add(&format!("{name}_few"), one.for_few_tokens()));
-            choices.push(self.kernels.add(&name, one));
         }
         let step = match path {
             Path::Step => {

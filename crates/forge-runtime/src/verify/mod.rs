@@ -16,10 +16,10 @@ mod table;
 use super::gpu::{Gpu, Kernel, Mapped};
 use super::weights::Weights;
 use super::{ModelInfo, Result};
+pub use batches::{Compared, batches};
 use compare::Comparison;
 use operations::reference;
 use run::{Bench, Run};
-pub use batches::{Compared, batches};
 pub use table::*;
 
 /// The device with a model's kernels and weights.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::gpu::{Buffer, Gpu, Kernel, Mapped, Slice, pool};
 use super::super::batch::{Row, Token, Wants};
+use super::super::gpu::{Buffer, Gpu, Kernel, Mapped, Slice, pool};
 use super::super::weights::Weights;
 use super::super::{Error, Result};
 use super::operations::Draw;
@@ -95,7 +95,9 @@ impl Case {
     pub fn at_positions(rows: usize, wrap: Option<usize>, split: Option<Split>, context: usize) -> Vec<Self> {
         let last = context.saturating_sub(rows);
         let mut positions = match split {
-            Some(split) => vec![split.above.saturating_sub(rows / 2), 4 * split.above - 1, split.positions * split.most + 100],
+            Some(split) => {
+                vec![split.above.saturating_sub(rows / 2), 4 * split.above - 1, split.positions * split.most + 100]
+            }
             None => vec![0, 100, 300],
         };
         positions.extend(wrap.map(|wrap| wrap.saturating_sub(rows / 2 + 1)));

@@ -14,12 +14,14 @@ pub struct Family {
     pub checks: &'static [KernelCheck],
     /// What stands in the file, what is put in its place, and the kernel that is wrong then.
     pub faults: &'static [(&'static str, &'static str, &'static str)],
+    /// Sequences that the program holds.
+    pub slots: usize,
 }
 
 const GAMMA: Argument = Argument::read(Role::Gamma, Data::Tensor("gamma"));
 pub const TABLE: Argument = Argument::read(Role::Table, Data::Tensor("matrix"));
 const WEIGHTS: Argument = Argument::read(Role::Weights, Data::Tensor("matrix"));
-const TOKENS: Argument = Argument::read(Role::Tokens, Data::Words(1));
+const NEXT_TOKEN: Argument = Argument::read(Role::NextToken, Data::Slots(1));
 const INPUT: Argument = Argument::read(Role::Input, Data::Words(32));
 const STEP: Argument = Argument::read(Role::Step, Data::Params);
 const MATRIX: Matrix = Matrix { format: Format::F32, rows: 8, cols: 32 };
@@ -33,7 +35,15 @@ pub const fn check(
     operation: Operation<'static>,
     arguments: &'static [Argument<'static>],
 ) -> KernelCheck {
-    KernelCheck { kernel, layer: None, rows, grid: [grid[0], grid[1], Dim::Const(1)], operation, arguments }
+    KernelCheck {
+        kernel,
+        layer: None,
+        rows,
+        mixed: false,
+        grid: [grid[0], grid[1], Dim::Const(1)],
+        operation,
+        arguments,
+    }
 }
 
 pub const BY_ROW: [Dim; 2] = [Dim::Rows, Dim::Const(1)];
@@ -41,9 +51,10 @@ const ONCE: [Dim; 2] = [Dim::Const(1), Dim::Const(1)];
 
 pub static EMBED: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/embed.metal"),
+    slots: 1,
     specs: &[spec("embed"), spec("embed_scaled")],
     checks: &[
-        check(0, SOME_ROWS, BY_ROW, EMBED_TABLE, &[TABLE, TOKENS, Argument::write(Role::X, Data::Words(32))]),
+        check(0, SOME_ROWS, BY_ROW, EMBED_TABLE, &[TABLE, NEXT_TOKEN, Argument::write(Role::X, Data::Words(32)), STEP]),
         check(
             1,
             ONE_ROW,
@@ -51,20 +62,21 @@ pub static EMBED: Family = Family {
             EMBED_TABLE,
             &[
                 TABLE,
-                TOKENS,
+                NEXT_TOKEN,
                 Argument::write(Role::X, Data::Words(32)),
                 GAMMA,
                 Argument::write(Role::Scaled, Data::Words(32)),
                 Argument::write(Role::Sums, Data::Words(2)),
+                STEP,
             ],
         ),
     ],
     faults: &[
         ("1.5f * table", "1.49999f * table", "embed"),
-        ("table[tokens[row] * 32 + i]", "table[tokens[row] * 32 + (i ^ 1)]", "embed"),
+        ("next_token) * 32 + i];", "next_token) * 32 + (i ^ 1)];", "embed"),
         // Every row the first one's token.
-        ("tokens[row]", "tokens[0]", "embed"),
-        ("value * gamma[i]", "table[tokens[0] * 32 + i] * gamma[i]", "embed_scaled"),
+        ("row_token(step[row]", "row_token(step[0]", "embed"),
+        ("value * gamma[i]", "table[row_token(step[0], next_token) * 32 + i] * gamma[i]", "embed_scaled"),
         ("sums[1] = squares[1]", "sums[1] = 0.0f", "embed_scaled"),
         ("x[i] = value", "x[i] = value * gamma[i]", "embed_scaled"),
     ],
@@ -73,6 +85,7 @@ pub const EMBED_TABLE: Operation = Operation::Embed { table: MATRIX, scale: 1.5 
 
 pub static LAYER_INPUTS: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/layer_inputs.metal"),
+    slots: 1,
     specs: &[spec("layer_inputs")],
     checks: &[check(
         0,
@@ -81,7 +94,7 @@ pub static LAYER_INPUTS: Family = Family {
         Operation::LayerInputs { table: MATRIX, layers: 2, eps: 1e-5, scale: 0.5, factor: 0.7 },
         &[
             TABLE,
-            TOKENS,
+            NEXT_TOKEN,
             Argument::read(Role::Projected, Data::Words(32)),
             GAMMA,
             Argument::write(Role::Y, Data::Words(32)),
@@ -92,7 +105,7 @@ pub static LAYER_INPUTS: Family = Family {
         // The norm of both layers together.
         ("sum / 16.0f", "sum / 32.0f", "layer_inputs"),
         // [rows, layers, width] instead of [layers, rows, width].
-        ("layer * step.rows + row", "row * 2 + layer", "layer_inputs"),
+        ("layer * step->rows + row", "row * 2 + layer", "layer_inputs"),
         ("0.5f * looked_up", "looked_up", "layer_inputs"),
         ("* 32 + layer * 16 + i]", "* 32 + i]", "layer_inputs"),
         ("0.7f * (source[i] * scale * gamma[i] + 0.5f", "(0.7f * source[i] * scale * gamma[i] + 0.5f", "layer_inputs"),
@@ -109,6 +122,7 @@ const X8: Argument = Argument::update(Role::X, Data::Words(8));
 
 pub static PROJECT: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/project.metal"),
+    slots: 1,
     specs: &[
         spec("store"),
         spec("stacked"),
@@ -220,6 +234,7 @@ const HEADS: HeadNorm = HeadNorm { eps: 1e-5, across_heads: false };
 
 pub static ROPE_APPEND: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/rope_append.metal"),
+    slots: 1,
     specs: &[spec("rope_append"), spec("rope_normed")],
     checks: &[
         check(
@@ -297,6 +312,7 @@ const WINDOWED: Split = Split { above: 16, positions: 8, most: 4, window: Some(1
 
 pub static ATTENTION: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/attention.metal"),
+    slots: 1,
     specs: &[spec("attention"), spec("attention_part"), spec("attention_combine")],
     checks: &[
         check(
@@ -379,6 +395,7 @@ pub static ATTENTION: Family = Family {
 
 pub static NORMS: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/norms.metal"),
+    slots: 1,
     specs: &[spec("rms_norm"), spec("layer_norm"), spec("post_norm"), spec("post_norm_scaled")],
     checks: &[
         check(
@@ -450,6 +467,7 @@ const LOGITS: Argument = Argument::read(Role::Logits, Data::Words(100));
 
 pub static SAMPLE: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/sample.metal"),
+    slots: 1,
     specs: &[spec("sample_best"), spec("sample_collect"), spec("sample_draw")],
     checks: &[
         check(
@@ -520,4 +538,98 @@ pub static SAMPLE: Family = Family {
     ],
 };
 
-pub static FAMILIES: [&Family; 7] = [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &NORMS, &SAMPLE];
+/// A kernel whose rows may be of any of the program's sequences.
+const fn mixed(kernel: usize, operation: Operation<'static>, arguments: &'static [Argument<'static>]) -> KernelCheck {
+    KernelCheck { mixed: true, ..check(kernel, &[1, 2, 8], BY_ROW, operation, arguments) }
+}
+
+pub static SLOTS: Family = Family {
+    metal: include_str!("../fixtures/plain_kernels/slots.metal"),
+    slots: 3,
+    specs: &[spec("append"), spec("attend"), spec("residual_sums"), spec("best")],
+    checks: &[
+        mixed(
+            0,
+            Operation::RopeAppend(RopeAppend {
+                keys_as_values: false,
+                heads: 1,
+                kv_heads: 1,
+                head_dim: 8,
+                norms: [None, None, None],
+                inv_freq: &[],
+                interleaved: false,
+                magnitude: 1.0,
+                cache: CacheType::F32,
+                wrap: None,
+            }),
+            &[
+                Argument::read(Role::Qkv, Data::Words(24)),
+                Argument::write(Role::Q, Data::Words(8)),
+                Argument::write(Role::Keys, Data::Cache(8)),
+                Argument::write(Role::Values, Data::Cache(8)),
+                STEP,
+            ],
+        ),
+        mixed(
+            1,
+            Operation::Attention(Attention {
+                heads: 1,
+                kv_heads: 1,
+                head_dim: 8,
+                scale: 0.25,
+                softcap: None,
+                window: Some(24),
+                cache: CacheType::F32,
+                wrap: Some(40),
+                half_operands: false,
+                split: None,
+            }),
+            &[
+                Argument::read(Role::Q, Data::Words(8)),
+                Argument::read(Role::Keys, Data::Cache(8)),
+                Argument::read(Role::Values, Data::Cache(8)),
+                Argument::write(Role::Y, Data::Words(8)),
+                STEP,
+            ],
+        ),
+        mixed(
+            2,
+            project(Some(1e-5), false, RESIDUAL),
+            &[
+                WEIGHTS,
+                INPUT,
+                Argument::read(Role::InputSums, Data::Words(3)),
+                X8,
+                GAMMA,
+                Argument::write(Role::Scaled, Data::Words(8)),
+                Argument::write(Role::Sums, Data::Words(1)),
+            ],
+        ),
+        mixed(
+            3,
+            Operation::SampleBest(VOCABULARY),
+            &[
+                LOGITS,
+                Argument::read(Role::Seen, Data::Slots(4)),
+                Argument::write(Role::Best, Data::Slots(4)),
+                Argument::write(Role::Count, Data::Slots(1)),
+                STEP,
+            ],
+        ),
+    ],
+    faults: &[
+        // Every row of the first slot, or at the first row's position.
+        ("values[(step[row].slot", "values[(0 * step[row].slot", "append"),
+        ("step[row].position) * 8 + i] = qkv[row * 24 + 8", "step[0].position) * 8 + i] = qkv[row * 24 + 8", "append"),
+        ("const uint start = step[row].slot", "const uint start = step[0].slot", "attend"),
+        ("const uint position = step[row].position", "const uint position = step[0].position", "attend"),
+        // One row's norm for all, and sums of all rows in one.
+        ("input_sums[row * 3", "input_sums[0 * 3", "residual_sums"),
+        ("sums[row] = square", "sums[row] = row == 0 ? square : sums[0]", "residual_sums"),
+        ("count[step[row].slot]", "count[0]", "best"),
+        ("best + step[row].slot * 4", "best + row * 4 % 12", "best"),
+    ],
+};
+
+pub static FAMILIES: [&Family; 8] =
+    [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &NORMS, &SAMPLE, &SLOTS];

@@ -69,6 +69,7 @@ fn failing(family: &Family, metal: &str, checks: &'static [KernelCheck]) -> Vec<
     let checks = Checks {
         forge_version: "0",
         source: Box::leak(Box::new(Source::new(text, &[]))),
+        slots: family.slots,
         kernels: checks,
         costs: &[],
         tuning: &common::NO_TUNING,
@@ -125,6 +126,11 @@ fn wrong_norms_are_found() {
 #[test]
 fn wrong_choices_are_found() {
     each_fault_is_found(&SAMPLE);
+}
+
+#[test]
+fn rows_of_wrong_sequences_are_found() {
+    each_fault_is_found(&SLOTS);
 }
 
 #[test]

@@ -380,7 +380,8 @@ impl Choice {
         if let Some(word) = seen.get_mut(chosen as usize / 32) {
             *word |= 1 << (chosen % 32);
         }
-        for (i, (found, expected)) in run.part_left(Role::Seen, slot, run.case.slots).into_iter().zip(seen).enumerate() {
+        for (i, (found, expected)) in run.part_left(Role::Seen, slot, run.case.slots).into_iter().zip(seen).enumerate()
+        {
             out.exact(Role::Seen, i, found, expected);
         }
     }
