@@ -3,7 +3,7 @@
 use forge_runtime::gpu::KernelSpec;
 use forge_runtime::verify::*;
 
-const fn spec(name: &'static str) -> KernelSpec {
+pub const fn spec(name: &'static str) -> KernelSpec {
     KernelSpec { name, threads: 1, threadgroup_bytes: 0 }
 }
 
@@ -18,12 +18,12 @@ pub struct Family {
     pub slots: usize,
 }
 
-const GAMMA: Argument = Argument::read(Role::Gamma, Data::Tensor("gamma"));
+pub const GAMMA: Argument = Argument::read(Role::Gamma, Data::Tensor("gamma"));
 pub const TABLE: Argument = Argument::read(Role::Table, Data::Tensor("matrix"));
-const WEIGHTS: Argument = Argument::read(Role::Weights, Data::Tensor("matrix"));
+pub const WEIGHTS: Argument = Argument::read(Role::Weights, Data::Tensor("matrix"));
 const NEXT_TOKEN: Argument = Argument::read(Role::NextToken, Data::Slots(1));
-const INPUT: Argument = Argument::read(Role::Input, Data::Words(32));
-const STEP: Argument = Argument::read(Role::Step, Data::Params);
+pub const INPUT: Argument = Argument::read(Role::Input, Data::Words(32));
+pub const STEP: Argument = Argument::read(Role::Step, Data::Params);
 const MATRIX: Matrix = Matrix { format: Format::F32, rows: 8, cols: 32 };
 const SOME_ROWS: &[usize] = &[1, 7];
 pub const ONE_ROW: &[usize] = &[1];
@@ -112,13 +112,13 @@ pub static LAYER_INPUTS: Family = Family {
     ],
 };
 
-const fn project(norm_eps: Option<f32>, half_operands: bool, epilogue: Epilogue) -> Operation<'static> {
+pub const fn project(norm_eps: Option<f32>, half_operands: bool, epilogue: Epilogue) -> Operation<'static> {
     Operation::Project(Projection { matrices: &[MATRIX], norm_eps, half_operands, epilogue })
 }
 
-const RESIDUAL: Epilogue = Epilogue::Residual { factor: 0.5 };
+pub const RESIDUAL: Epilogue = Epilogue::Residual { factor: 0.5 };
 const Y8: Argument = Argument::write(Role::Y, Data::Words(8));
-const X8: Argument = Argument::update(Role::X, Data::Words(8));
+pub const X8: Argument = Argument::update(Role::X, Data::Words(8));
 
 pub static PROJECT: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/project.metal"),
@@ -462,8 +462,8 @@ pub static NORMS: Family = Family {
     ],
 };
 
-const VOCABULARY: Vocabulary = Vocabulary { tokens: 100, groups: 2 };
-const LOGITS: Argument = Argument::read(Role::Logits, Data::Words(100));
+pub const VOCABULARY: Vocabulary = Vocabulary { tokens: 100, groups: 2 };
+pub const LOGITS: Argument = Argument::read(Role::Logits, Data::Words(100));
 
 pub static SAMPLE: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/sample.metal"),
@@ -538,98 +538,4 @@ pub static SAMPLE: Family = Family {
     ],
 };
 
-/// A kernel whose rows may be of any of the program's sequences.
-const fn mixed(kernel: usize, operation: Operation<'static>, arguments: &'static [Argument<'static>]) -> KernelCheck {
-    KernelCheck { mixed: true, ..check(kernel, &[1, 2, 8], BY_ROW, operation, arguments) }
-}
-
-pub static SLOTS: Family = Family {
-    metal: include_str!("../fixtures/plain_kernels/slots.metal"),
-    slots: 3,
-    specs: &[spec("append"), spec("attend"), spec("residual_sums"), spec("best")],
-    checks: &[
-        mixed(
-            0,
-            Operation::RopeAppend(RopeAppend {
-                keys_as_values: false,
-                heads: 1,
-                kv_heads: 1,
-                head_dim: 8,
-                norms: [None, None, None],
-                inv_freq: &[],
-                interleaved: false,
-                magnitude: 1.0,
-                cache: CacheType::F32,
-                wrap: None,
-            }),
-            &[
-                Argument::read(Role::Qkv, Data::Words(24)),
-                Argument::write(Role::Q, Data::Words(8)),
-                Argument::write(Role::Keys, Data::Cache(8)),
-                Argument::write(Role::Values, Data::Cache(8)),
-                STEP,
-            ],
-        ),
-        mixed(
-            1,
-            Operation::Attention(Attention {
-                heads: 1,
-                kv_heads: 1,
-                head_dim: 8,
-                scale: 0.25,
-                softcap: None,
-                window: Some(24),
-                cache: CacheType::F32,
-                wrap: Some(40),
-                half_operands: false,
-                split: None,
-            }),
-            &[
-                Argument::read(Role::Q, Data::Words(8)),
-                Argument::read(Role::Keys, Data::Cache(8)),
-                Argument::read(Role::Values, Data::Cache(8)),
-                Argument::write(Role::Y, Data::Words(8)),
-                STEP,
-            ],
-        ),
-        mixed(
-            2,
-            project(Some(1e-5), false, RESIDUAL),
-            &[
-                WEIGHTS,
-                INPUT,
-                Argument::read(Role::InputSums, Data::Words(3)),
-                X8,
-                GAMMA,
-                Argument::write(Role::Scaled, Data::Words(8)),
-                Argument::write(Role::Sums, Data::Words(1)),
-            ],
-        ),
-        mixed(
-            3,
-            Operation::SampleBest(VOCABULARY),
-            &[
-                LOGITS,
-                Argument::read(Role::Seen, Data::Slots(4)),
-                Argument::write(Role::Best, Data::Slots(4)),
-                Argument::write(Role::Count, Data::Slots(1)),
-                STEP,
-            ],
-        ),
-    ],
-    faults: &[
-        // Every row of the first slot, or at the first row's position.
-        ("values[(step[row].slot", "values[(0 * step[row].slot", "append"),
-        ("step[row].position) * 8 + i] = qkv[row * 24 + 8", "step[0].position) * 8 + i] = qkv[row * 24 + 8", "append"),
-        ("const uint start = step[row].slot", "const uint start = step[0].slot", "attend"),
-        ("const uint position = step[row].position", "const uint position = step[0].position", "attend"),
-        // One row's norm for all, and sums of all rows in one.
-        ("input_sums[row * 3", "input_sums[0 * 3", "residual_sums"),
-        ("sums[row] = square", "sums[row] = row == 0 ? square : sums[0]", "residual_sums"),
-        ("count[step[row].slot]", "count[0]", "best"),
-        ("best + step[row].slot * 4", "best + row * 4 % 12", "best"),
-    ],
-};
-
-pub static FAMILIES: [&Family; 8] =
-    [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &NORMS, &SAMPLE, &SLOTS];
+pub static FAMILIES: [&Family; 7] = [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &NORMS, &SAMPLE];
