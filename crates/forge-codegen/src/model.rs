@@ -121,6 +121,7 @@ pub struct FieldView {
 pub struct BufferView {
     pub name: String,
     pub width: usize,
+    pub element: &'static str,
     pub comment: String,
 }
 
@@ -296,6 +297,7 @@ fn buffers(buffers: &[BufferPlan]) -> Vec<BufferView> {
     let view = |b: &BufferPlan| BufferView {
         name: places::name(b.place).to_owned(),
         width: b.width,
+        element: places::element(b.place),
         comment: places::comment(b.place).to_owned(),
     };
     let mut views: Vec<BufferView> = buffers.iter().map(view).collect();

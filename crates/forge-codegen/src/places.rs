@@ -1,5 +1,6 @@
 //! Names and comments of buffers in emitted sources.
 
+use forge_plan::binding::Element;
 use forge_plan::plan::{Place, SamplerBuffer};
 
 /// The field's name.
@@ -20,6 +21,19 @@ pub fn name(place: Place) -> &'static str {
         Place::Projected => "projected",
         Place::ProjectedSums => "projected_sums",
         Place::Threadgroups => "threadgroups",
+    }
+}
+
+/// Type of its words.
+pub fn element(place: Place) -> &'static str {
+    match place.element() {
+        Element::U32 => "u32",
+        Element::F32
+        | Element::AtomicU32
+        | Element::Candidate
+        | Element::Packed(_)
+        | Element::Cache(_)
+        | Element::Params => "f32",
     }
 }
 
