@@ -2,8 +2,7 @@
 
 // The token of a row: the host knows it, or the row's slot chose it in its last step.
 inline uint row_token(constant StepParams& row, device const uint* next_token) {
-    const uint chosen = next_token[row.slot];
-    return row.token == 0xFFFFFFFFu ? chosen : row.token;
+    return row.token == 0xFFFFFFFFu ? next_token[row.slot] : row.token;
 }
 
 template <typename W, uint VOCAB, uint HIDDEN>

@@ -158,7 +158,7 @@ struct Cache {
 /// Activations of steps, [`FEW_ROWS`] rows each.
 struct StepBuffers {
 /*%- for b in decode_buffers %*/
-    /// [rows, /*{ b.width }*/] f32, /*{ b.comment }*/
+    /// [rows, /*{ b.width }*/] /*{ b.element }*/, /*{ b.comment }*/
     /*{ b.name }*/: Slice,
 /*%- endfor %*/
 }
@@ -166,7 +166,7 @@ struct StepBuffers {
 /// Activations of tiles, [`PREFILL_TILE`] rows each.
 struct TileBuffers {
 /*%- for b in prefill_buffers %*/
-    /// [rows, /*{ b.width }*/] f32, /*{ b.comment }*/
+    /// [rows, /*{ b.width }*/] /*{ b.element }*/, /*{ b.comment }*/
     /*{ b.name }*/: Slice,
 /*%- endfor %*/
 }

@@ -1,5 +1,6 @@
 //! Names and comments of buffers in emitted sources.
 
+use forge_plan::binding::Element;
 use forge_plan::plan::{Place, SamplerBuffer};
 
 /// The field's name.
@@ -19,6 +20,20 @@ pub fn name(place: Place) -> &'static str {
         Place::LayerGate => "per_layer_gate",
         Place::Projected => "projected",
         Place::ProjectedSums => "projected_sums",
+        Place::Threadgroups => "threadgroups",
+    }
+}
+
+/// Type of its words.
+pub fn element(place: Place) -> &'static str {
+    match place.element() {
+        Element::U32 => "u32",
+        Element::F32
+        | Element::AtomicU32
+        | Element::Candidate
+        | Element::Packed(_)
+        | Element::Cache(_)
+        | Element::Params => "f32",
     }
 }
 
@@ -39,6 +54,7 @@ pub fn comment(place: Place) -> &'static str {
         Place::LayerGate => "a layer's own input, gated",
         Place::Projected => "a projection before its norm",
         Place::ProjectedSums => "partial sums of its squares",
+        Place::Threadgroups => "threadgroups of indirect dispatches, three words each",
     }
 }
 

@@ -88,7 +88,7 @@ pub enum Touch {
     Loads(usize),
     /// One element.
     One,
-    /// Nothing, when a token is chosen greedily and its logits are finite.
+    /// Nothing, when the host knows the tokens, and chooses greedily among finite logits.
     Never,
 }
 
@@ -159,7 +159,7 @@ impl Binding {
 
     /// What the last step of each slot chose.
     pub(crate) fn next_token(slots: usize) -> Self {
-        Self::read(Role::NextToken, Element::U32, Extent::Slots { slots, shape: Vec::new() })
+        Self::read(Role::NextToken, Element::U32, Extent::Slots { slots, shape: Vec::new() }).touching(Touch::Never)
     }
 
     /// The step's parameters.

@@ -48,7 +48,7 @@ impl Counts {
         let parts = |position: usize| attention::parts(seen(position));
         let tiles = grid.iter().find_map(|dim| match dim {
             Dim::RowTiles(rows) => Some(size.rows.div_ceil(*rows)),
-            Dim::Const(_) | Dim::Rows | Dim::Parts => None,
+            Dim::Const(_) | Dim::Rows | Dim::Parts | Dim::Indirect { .. } => None,
         });
         Self {
             rows: size.rows as u64,

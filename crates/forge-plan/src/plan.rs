@@ -6,6 +6,7 @@ use forge_frontend::ModelConfig;
 use forge_spec::Role;
 pub use forge_spec::{CacheType, Dim};
 
+use crate::binding::Element;
 use crate::geometry::Geometries;
 use crate::kernel::{Kernel, KernelId};
 use crate::pack::PackPlan;
@@ -81,7 +82,7 @@ pub struct Plan {
 pub struct BufferPlan {
     /// What it holds.
     pub place: Place,
-    /// f32 elements per row.
+    /// Words per row: f32, or u32 where the place holds those.
     pub width: usize,
 }
 
@@ -116,6 +117,31 @@ pub enum Place {
     Projected,
     /// Partial sums of its squares.
     ProjectedSums,
+    /// Threadgroups of indirect grids, three words each.
+    Threadgroups,
+}
+
+impl Place {
+    /// What a word of it is.
+    pub fn element(self) -> Element {
+        match self {
+            Self::Stream
+            | Self::Scaled
+            | Self::Sums
+            | Self::Normed
+            | Self::Qkv
+            | Self::Queries
+            | Self::Attention
+            | Self::AttentionParts
+            | Self::Gated
+            | Self::LayerInputs
+            | Self::LayerModel
+            | Self::LayerGate
+            | Self::Projected
+            | Self::ProjectedSums => Element::F32,
+            Self::Threadgroups => Element::U32,
+        }
+    }
 }
 
 /// Index into [`Plan::layer_fields`] or [`Plan::model_fields`].
@@ -190,9 +216,44 @@ impl Schedule {
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.embed.iter().chain(self.blocks.iter().flatten()).chain(&self.head).chain(&self.sample)
     }
+
+    /// The same, to be changed.
+    pub fn steps_mut(&mut self) -> impl Iterator<Item = &mut Step> {
+        self.embed.iter_mut().chain(self.blocks.iter_mut().flatten()).chain(&mut self.head).chain(&mut self.sample)
+    }
+
+    /// Every step as often as it runs, in order; layers run the blocks in `order`.
+    pub fn visits(&self, order: &[usize]) -> impl Iterator<Item = Visit<'_>> {
+        let mut count = 0;
+        let mut numbered = |steps: &'_ [Step]| {
+            count += steps.len();
+            count - steps.len()
+        };
+        let visit =
+            |first: usize, steps, layer| (first..).zip(steps).map(move |(number, step)| Visit { number, step, layer });
+        let mut visits: Vec<Visit<'_>> = visit(numbered(&self.embed), &self.embed, None).collect();
+        let blocks: Vec<usize> = self.blocks.iter().map(|steps| numbered(steps)).collect();
+        for (layer, &block) in order.iter().enumerate() {
+            visits.extend(visit(blocks[block], &self.blocks[block], Some(layer)));
+        }
+        visits.extend(visit(numbered(&self.head), &self.head, None));
+        visits.extend(visit(numbered(&self.sample), &self.sample, None));
+        visits.into_iter()
+    }
 }
 
-/// One dispatch. Its grid is the kernel's.
+/// A step where a schedule runs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Visit<'a> {
+    /// Its number among [`Schedule::steps`].
+    pub number: usize,
+    /// The step.
+    pub step: &'a Step,
+    /// The layer that runs it.
+    pub layer: Option<usize>,
+}
+
+/// One dispatch. Its grid is the kernel's; what an indirect one is read from is the step's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     /// Which kernel.
@@ -205,12 +266,35 @@ pub struct Step {
     pub when: When,
     /// The kernel that runs instead where the step has more rows than one, with the same arguments.
     pub few: Option<Choice>,
+    /// Where the threadgroups are, of a kernel whose grid is indirect.
+    pub counts: Option<Counts>,
+}
+
+/// Three words of a buffer: threadgroups along each axis, which an earlier step of the schedule writes anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// The buffer.
+    pub place: Place,
+    /// The first of the words, from the buffer's start.
+    pub word: usize,
+}
+
+impl Counts {
+    /// How many words.
+    pub const WORDS: usize = 3;
+    /// Their bytes.
+    pub const BYTES: usize = 4 * Self::WORDS;
+
+    /// The first byte, from the buffer's start.
+    pub fn offset(self) -> usize {
+        4 * self.word
+    }
 }
 
 impl Step {
     /// A step that always runs, in one way, without a barrier yet.
     pub(crate) fn new(kernel: Choice) -> Self {
-        Self { kernel, args: BTreeMap::new(), barrier: false, when: When::Always, few: None }
+        Self { kernel, args: BTreeMap::new(), barrier: false, when: When::Always, few: None, counts: None }
     }
 
     /// With an argument more.
@@ -223,6 +307,11 @@ impl Step {
     pub(crate) fn bind_all(mut self, args: impl IntoIterator<Item = (Role, Arg)>) -> Self {
         self.args.extend(args);
         self
+    }
+
+    /// With the threadgroups of its kernel's indirect grid in a buffer.
+    pub fn with_counts(self, counts: Counts) -> Self {
+        Self { counts: Some(counts), ..self }
     }
 
     /// Every kernel that it may run.

@@ -2,6 +2,8 @@
 //! formulas of costs; what there is to tune.
 
 mod common;
+#[path = "common/indirect.rs"]
+mod indirect;
 #[path = "common/random.rs"]
 mod random;
 
@@ -93,6 +95,24 @@ fn formulas_are_exact() {
         }
     }
     assert!(compared > 1000, "{compared} comparisons");
+}
+
+/// An indirect dispatch costs what the largest grid may, and the twelve bytes that say how large it is.
+#[test]
+fn an_indirect_dispatch_costs_its_largest_grid_and_its_counts() {
+    let plan = llama(Format::Q4_0);
+    let direct = plan.kernels.iter().find(|kernel| kernel.name == "rms_norm_tile").expect("a kernel");
+    let mut kernel = direct.clone();
+    kernel.launch.grid = [indirect::INDIRECT, Dim::Const(2), Dim::Const(1)];
+    for (rows, threadgroups) in [(1, 6), (33, 198), (34, 200), (256, 200)] {
+        let size = StepSize { rows, position: 0, slots: 1 };
+        let (cost, before) = (costs::dispatch(&kernel, size), costs::dispatch(direct, size));
+        assert_eq!((cost.threadgroups, cost.counts, before.counts), (threadgroups, 12, 0), "{rows} rows");
+        assert_eq!((cost.read(), cost.written()), (before.read() + 12, before.written()));
+    }
+    let mut terms = costs::formula(direct).bytes;
+    terms[0] += 12;
+    assert_eq!(costs::formula(&kernel).bytes, terms);
 }
 
 fn with_window(family: &Family, window: Option<usize>) -> Family {
