@@ -9,6 +9,7 @@ mod dispatch;
 mod format;
 mod operation;
 mod params;
+mod routing;
 
 pub use cost::Cost;
 pub use dispatch::{Argument, Data, Dim, Role};
@@ -17,3 +18,4 @@ pub use operation::{
     Activation, Attention, CacheType, Epilogue, HeadNorm, Matrix, Operation, Projection, RopeAppend, Split, Vocabulary,
 };
 pub use params::{Param, StepParams};
+pub use routing::{GroupScore, Groups, Routing, Scores};
