@@ -46,6 +46,8 @@ struct CommandBuffer {
 #[derive(Debug, Deserialize)]
 struct Counted {
     kernel: String,
+    threadgroups: [u64; 3],
+    counts_bytes_read: u64,
     bindings: Vec<CountedBinding>,
 }
 
@@ -171,6 +173,11 @@ fn compare(plan: &Plan, counted: &Counted, planned: &Encoded) -> Result<()> {
     }
     if counted.bindings.len() != planned.cost.bindings.len() {
         bail!("{}: {} buffers, planned were {}", kernel.name, counted.bindings.len(), planned.cost.bindings.len());
+    }
+    let threadgroups: u64 = counted.threadgroups.iter().product();
+    let (most, indirect) = (planned.cost.threadgroups, kernel.launch.is_indirect());
+    if threadgroups > most || (threadgroups < most && !indirect) || counted.counts_bytes_read != planned.cost.counts {
+        bail!("{}: {threadgroups} threadgroups counted, {most} planned", kernel.name);
     }
     for (binding, (counted, traffic)) in counted.bindings.iter().zip(&planned.cost.bindings).enumerate() {
         if kernel.bindings[binding].is_params() {

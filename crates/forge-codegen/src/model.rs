@@ -4,7 +4,7 @@ use askama::Template;
 use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
 use forge_plan::families::FEW_TOKENS;
 use forge_plan::memory;
-use forge_plan::plan::{Arg, BufferPlan, Choice, Dim, Field, Step, When};
+use forge_plan::plan::{Arg, BufferPlan, Choice, Counts, Dim, Field, Step, When};
 use forge_plan::{CacheType, Family, Kernel, Plan};
 
 use crate::naming::{constant, grouped, identifier, model_identifier, plain, variant, wrap};
@@ -429,7 +429,11 @@ fn call(plan: &Plan, step: &Step, pad: &str, rows: &str) -> String {
     let first = step.kernels(&plan.tables).next().expect("a step has a kernel");
     let bindings = &plan.kernels[first].bindings;
     let args: Vec<String> = bindings.iter().map(|b| argument(plan, step.args[&b.role], rows)).collect();
-    let one = format!("pass.dispatch({kernel}, &[{}], {grid});", args.join(", "));
+    let (method, grid) = match step.counts {
+        None => ("dispatch", vec![grid]),
+        Some(counts) => ("dispatch_indirect", vec![threadgroups(counts), grid]),
+    };
+    let one = format!("pass.{method}({kernel}, &[{}], {});", args.join(", "), grid.join(", "));
     if one.len() + pad.len() <= LINE {
         return one;
     }
@@ -439,7 +443,13 @@ fn call(plan: &Plan, step: &Step, pad: &str, rows: &str) -> String {
     } else {
         format!("&[\n{pad}        {},\n{pad}    ],", args.join(&format!(",\n{pad}        ")))
     };
-    format!("pass.dispatch(\n{pad}    {kernel},\n{pad}    {list}\n{pad}    {grid},\n{pad});")
+    let grid = grid.join(&format!(",\n{pad}    "));
+    format!("pass.{method}(\n{pad}    {kernel},\n{pad}    {list}\n{pad}    {grid},\n{pad});")
+}
+
+/// Where an indirect grid's threadgroups are.
+fn threadgroups(counts: Counts) -> String {
+    format!("&b.{}.slice({}, {})", places::name(counts.place), counts.offset(), Counts::BYTES)
 }
 
 fn argument(plan: &Plan, arg: Arg, rows: &str) -> String {
@@ -465,5 +475,11 @@ fn dim(dim: Dim, rows: &str) -> String {
         Dim::Rows => rows.into(),
         Dim::RowTiles(n) => format!("{rows}.div_ceil({n})"),
         Dim::Parts => "parts".into(),
+        // The most there may be.
+        Dim::Indirect { per_row, most } => match (rows, per_row) {
+            ("1", _) => per_row.min(most).to_string(),
+            (_, 1) => format!("{rows}.min({most})"),
+            (_, _) => format!("({rows} * {per_row}).min({most})"),
+        },
     }
 }

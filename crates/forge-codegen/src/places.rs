@@ -19,6 +19,7 @@ pub fn name(place: Place) -> &'static str {
         Place::LayerGate => "per_layer_gate",
         Place::Projected => "projected",
         Place::ProjectedSums => "projected_sums",
+        Place::Threadgroups => "threadgroups",
     }
 }
 
@@ -39,6 +40,7 @@ pub fn comment(place: Place) -> &'static str {
         Place::LayerGate => "a layer's own input, gated",
         Place::Projected => "a projection before its norm",
         Place::ProjectedSums => "partial sums of its squares",
+        Place::Threadgroups => "threadgroups of indirect dispatches, three words each",
     }
 }
 

@@ -1,7 +1,8 @@
 //! The smallest set of encoder barriers that the steps' dependences need.
 //!
 //! On a concurrent encoder two dispatches run at once unless a barrier lies between. A step needs one when
-//! it touches a buffer that a step since the last barrier touches too, one of them writing.
+//! it touches a buffer that a step since the last barrier touches too, one of them writing. The grid of an indirect dispatch is
+//! read from a buffer as its arguments are.
 
 use std::collections::BTreeSet;
 
@@ -63,6 +64,7 @@ impl Pending {
                 Choice::PerLayer(table) => &kernels[tables[table].kernels[0]],
             };
             let (mut read, mut written) = (Vec::new(), Vec::new());
+            read.extend(step.counts.map(|counts| Resource::Buffer(counts.place)));
             for binding in &kernel.bindings {
                 let Some(resource) = step.args.get(&binding.role).and_then(Resource::of) else { continue };
                 if binding.access.reads() {

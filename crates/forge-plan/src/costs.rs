@@ -18,7 +18,7 @@ use crate::families::{FEW_TOKENS, Family};
 use crate::kernel::Kernel;
 use crate::linear::{Counts, Linear};
 use crate::pack::PackedTensor;
-use crate::plan::{Arg, Choice, Dim, FieldId, Plan, Schedule, Step, When};
+use crate::plan::{Arg, Choice, Counts as StepCounts, Dim, FieldId, Plan, Schedule, Step, When};
 
 /// Size of a step: what the kernels learn at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,18 +47,20 @@ pub struct Cost {
     pub bindings: Vec<Traffic>,
     /// Multiplications and additions of matrix products and attention.
     pub flops: u64,
-    /// Threadgroups.
+    /// Threadgroups; the most there may be where a buffer says how many.
     pub threadgroups: u64,
+    /// Bytes read to learn how many.
+    pub counts: u64,
 }
 
 impl Cost {
     /// Bytes read, each once.
     pub fn read(&self) -> u64 {
-        self.bindings.iter().map(|b| b.read).sum()
+        self.counts + self.bindings.iter().map(|b| b.read).sum::<u64>()
     }
     /// Bytes read, each time that a thread loads them; see [`Traffic::requested`].
     pub fn requested(&self) -> u64 {
-        self.bindings.iter().map(|b| b.requested).sum()
+        self.counts + self.bindings.iter().map(|b| b.requested).sum::<u64>()
     }
     /// Bytes written, each once.
     pub fn written(&self) -> u64 {
@@ -289,7 +291,7 @@ fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
     bytes
 }
 
-/// What one dispatch of a kernel costs.
+/// What one dispatch of a kernel costs; of an indirect one, at most.
 pub fn dispatch(kernel: &Kernel, size: StepSize) -> Cost {
     let counts = Counts::new(size, &kernel.launch.grid, kernel.family.window());
     let groups = kernel.launch.grid.iter().map(|dim| match dim {
@@ -297,6 +299,7 @@ pub fn dispatch(kernel: &Kernel, size: StepSize) -> Cost {
         Dim::Rows => counts.rows,
         Dim::RowTiles(_) => counts.tiles,
         Dim::Parts => counts.parts,
+        Dim::Indirect { per_row, most } => (*per_row as u64 * counts.rows).min(*most as u64),
     });
     let traffic = |binding: &Binding| {
         let (reads, writes) = (binding.access.reads(), binding.access.writes());
@@ -311,7 +314,13 @@ pub fn dispatch(kernel: &Kernel, size: StepSize) -> Cost {
         bindings: kernel.bindings.iter().map(traffic).collect(),
         flops: kernel.family.flops().at(counts.of_pairs()),
         threadgroups: groups.product(),
+        counts: counts_bytes(kernel),
     }
+}
+
+/// Bytes that a dispatch reads to learn its threadgroups.
+fn counts_bytes(kernel: &Kernel) -> u64 {
+    if kernel.launch.is_indirect() { StepCounts::BYTES as u64 } else { 0 }
 }
 
 /// What one dispatch of a kernel moves (bytes read and written, each once) and computes, for programs that learn the step's
@@ -321,6 +330,7 @@ pub fn formula(kernel: &Kernel) -> forge_spec::Cost {
         .bindings
         .iter()
         .map(|binding| binding.bytes() * (u64::from(binding.access.reads()) + u64::from(binding.access.writes())))
+        .chain([Linear::fixed(counts_bytes(kernel))])
         .sum();
     forge_spec::Cost { bytes: bytes.terms(), flops: kernel.family.flops().terms() }
 }

@@ -43,7 +43,7 @@ impl Counts {
         let seen = |position: usize| (position + 1).min(window.unwrap_or(usize::MAX));
         let tiles = grid.iter().find_map(|dim| match dim {
             Dim::RowTiles(rows) => Some(size.rows.div_ceil(*rows)),
-            Dim::Const(_) | Dim::Rows | Dim::Parts => None,
+            Dim::Const(_) | Dim::Rows | Dim::Parts | Dim::Indirect { .. } => None,
         });
         Self {
             rows: size.rows as u64,

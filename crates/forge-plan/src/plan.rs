@@ -6,6 +6,7 @@ use forge_frontend::ModelConfig;
 use forge_spec::Role;
 pub use forge_spec::{CacheType, Dim};
 
+use crate::binding::Element;
 use crate::geometry::Geometries;
 use crate::kernel::{Kernel, KernelId};
 use crate::pack::PackPlan;
@@ -71,7 +72,7 @@ pub struct Plan {
 pub struct BufferPlan {
     /// What it holds.
     pub place: Place,
-    /// f32 elements per row.
+    /// Words per row: f32, or u32 where the place holds those.
     pub width: usize,
 }
 
@@ -106,6 +107,31 @@ pub enum Place {
     Projected,
     /// Partial sums of its squares.
     ProjectedSums,
+    /// Threadgroups of indirect grids, three words each.
+    Threadgroups,
+}
+
+impl Place {
+    /// What a word of it is.
+    pub fn element(self) -> Element {
+        match self {
+            Self::Stream
+            | Self::Scaled
+            | Self::Sums
+            | Self::Normed
+            | Self::Qkv
+            | Self::Queries
+            | Self::Attention
+            | Self::AttentionParts
+            | Self::Gated
+            | Self::LayerInputs
+            | Self::LayerModel
+            | Self::LayerGate
+            | Self::Projected
+            | Self::ProjectedSums => Element::F32,
+            Self::Threadgroups => Element::U32,
+        }
+    }
 }
 
 /// Index into [`Plan::layer_fields`] or [`Plan::model_fields`].
@@ -182,7 +208,7 @@ impl Schedule {
     }
 }
 
-/// One dispatch. Its grid is the kernel's.
+/// One dispatch. Its grid is the kernel's; what an indirect one is read from is the step's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     /// Which kernel.
@@ -195,12 +221,35 @@ pub struct Step {
     pub when: When,
     /// Prefill: the kernel that runs instead when the tile has few tokens, with the same arguments.
     pub few: Option<Choice>,
+    /// Where the threadgroups are, of a kernel whose grid is indirect.
+    pub counts: Option<Counts>,
+}
+
+/// Three words of a buffer: threadgroups along each axis, which an earlier step of the schedule writes anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// The buffer.
+    pub place: Place,
+    /// The first of the words, from the buffer's start.
+    pub word: usize,
+}
+
+impl Counts {
+    /// How many words.
+    pub const WORDS: usize = 3;
+    /// Their bytes.
+    pub const BYTES: usize = 4 * Self::WORDS;
+
+    /// The first byte, from the buffer's start.
+    pub fn offset(self) -> usize {
+        4 * self.word
+    }
 }
 
 impl Step {
     /// A step that always runs, in one way, without a barrier yet.
     pub(crate) fn new(kernel: Choice) -> Self {
-        Self { kernel, args: BTreeMap::new(), barrier: false, when: When::Always, few: None }
+        Self { kernel, args: BTreeMap::new(), barrier: false, when: When::Always, few: None, counts: None }
     }
 
     /// With an argument more.
@@ -213,6 +262,11 @@ impl Step {
     pub(crate) fn bind_all(mut self, args: impl IntoIterator<Item = (Role, Arg)>) -> Self {
         self.args.extend(args);
         self
+    }
+
+    /// With the threadgroups of its kernel's indirect grid in a buffer.
+    pub fn with_counts(self, counts: Counts) -> Self {
+        Self { counts: Some(counts), ..self }
     }
 
     /// Every kernel that it may run.

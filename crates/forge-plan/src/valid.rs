@@ -12,7 +12,7 @@ use crate::binding::{Access, Binding, Element, Extent};
 use crate::families::Rows;
 use crate::kernel::{Kernel, KernelId};
 use crate::packed::stored;
-use crate::plan::{Arg, BufferPlan, Choice, Place, Plan, SamplerBuffer, Schedule, Step, When};
+use crate::plan::{Arg, BufferPlan, Choice, Counts, Place, Plan, SamplerBuffer, Schedule, Step, When};
 
 /// Most threads of a threadgroup on every Apple-silicon GPU.
 const MAX_THREADS: u32 = 1024;
@@ -44,6 +44,7 @@ pub fn check(plan: &Plan) -> Result<(), PlanError> {
                 let checked = Bound { plan, kernel: &plan.kernels[id], step, buffers };
                 checked.roles()?;
                 checked.extents()?;
+                checked.counts()?;
             }
             tables(plan, step)?;
         }
@@ -120,6 +121,35 @@ impl Bound<'_> {
         Ok(())
     }
 
+    /// An indirect grid has its threadgroups in a buffer, one that the kernel itself leaves alone; no other grid has.
+    fn counts(&self) -> Result<(), PlanError> {
+        let wrong = |what: String| Err(invalid(self.kernel, what));
+        let Some(counts) = self.step.counts else {
+            return match self.kernel.launch.is_indirect() {
+                true => wrong("its grid is indirect, and its step names no threadgroup counts".into()),
+                false => Ok(()),
+            };
+        };
+        let Counts { place, word } = counts;
+        if !self.kernel.launch.is_indirect() {
+            return wrong(format!("its step has threadgroup counts in {place:?}, but its grid is not indirect"));
+        }
+        if self.step.few.is_some() {
+            return wrong("its grid is indirect, and its step has another kernel for few tokens".into());
+        }
+        let has_room = |buffer: &BufferPlan| buffer.place == place && buffer.width >= word + Counts::WORDS;
+        if place.element() != Element::U32 || !self.buffers.iter().any(has_room) {
+            return wrong(format!("its threadgroup counts are no three words from word {word} of {place:?} on"));
+        }
+        let writes = |binding: &&Binding| {
+            binding.access.writes() && self.step.args.get(&binding.role) == Some(&Arg::Buffer(place))
+        };
+        match self.kernel.bindings.iter().find(writes) {
+            Some(binding) => wrong(format!("{}: it writes its own threadgroup counts", binding.role.name())),
+            None => Ok(()),
+        }
+    }
+
     fn extent(&self, binding: &Binding, arg: Arg) -> Result<(), PlanError> {
         let wrong = |found: String| {
             let name = binding.role.name();
@@ -129,8 +159,11 @@ impl Bound<'_> {
         match arg {
             Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma => self.tensors(binding, arg),
             Arg::Buffer(place) => match self.buffers.iter().find(|buffer| buffer.place == place) {
-                Some(buffer) if buffer.width >= words && binding.element == Element::F32 => Ok(()),
-                Some(buffer) => wrong(format!("{place:?} of {} floats a row", buffer.width)),
+                Some(buffer) if buffer.width >= words && is_of(binding.element, place) => Ok(()),
+                Some(buffer) => wrong(match place.element() {
+                    Element::U32 => format!("{place:?} of {} words", buffer.width),
+                    _ => format!("{place:?} of {} floats a row", buffer.width),
+                }),
                 None => wrong(format!("{place:?}, which is not allocated,")),
             },
             Arg::LayerPart { place, width } => {
@@ -219,6 +252,12 @@ impl Bound<'_> {
     }
 }
 
+/// Whether words of a place are such elements to a kernel.
+fn is_of(element: Element, place: Place) -> bool {
+    let word = if element == Element::AtomicU32 { Element::U32 } else { element };
+    word == place.element()
+}
+
 /// Nothing is read that no step before it wrote: walks the schedule as it runs, once for a short and once for a split
 /// context.
 fn order(plan: &Plan, schedule: &Schedule) -> Result<(), PlanError> {
@@ -267,6 +306,11 @@ impl Written {
             | Arg::Sampler(_)
             | Arg::Chosen => true,
         };
+        if let Some(Counts { place, .. }) = step.counts
+            && !self.places.contains(&place)
+        {
+            return Err(invalid(kernel, format!("its grid: {place:?} is read before anything is written")));
+        }
         let args = || kernel.bindings.iter().map(|binding| (binding, step.args[&binding.role]));
         if let Some((binding, arg)) = args().find(|(binding, arg)| binding.access.reads() && !has(self, *arg)) {
             return Err(invalid(

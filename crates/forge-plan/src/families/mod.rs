@@ -53,6 +53,13 @@ pub struct Launch {
     pub grid: [Dim; 3],
 }
 
+impl Launch {
+    /// Whether a buffer says how many threadgroups there are.
+    pub fn is_indirect(&self) -> bool {
+        self.grid.iter().any(|dim| dim.is_indirect())
+    }
+}
+
 /// How many rows a kernel works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rows {

@@ -195,8 +195,7 @@ fn run(gpu: &Gpu, buffers: &[Vec<&Dispatch>], times: usize) -> Result<f64> {
                     if dispatch.barrier || (index == 0 && time > 0) {
                         commands.barrier();
                     }
-                    let arguments: Vec<_> = dispatch.arguments.iter().collect();
-                    commands.dispatch(&dispatch.kernel, &arguments, dispatch.threadgroups);
+                    dispatch.encode(&mut commands);
                 }
             }
             commands.commit()

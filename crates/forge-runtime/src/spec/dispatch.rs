@@ -11,6 +11,21 @@ pub enum Dim {
     RowTiles(usize),
     /// Parts of the context.
     Parts,
+    /// As many as three words of a buffer say, one for each axis, which an earlier dispatch wrote anew: at most `per_row`
+    /// for each row of the step, and at most `most`. A grid with such an axis has all of its axes from there.
+    Indirect {
+        /// Most threadgroups for each row of the step.
+        per_row: usize,
+        /// Most threadgroups.
+        most: usize,
+    },
+}
+
+impl Dim {
+    /// Whether a buffer says how many.
+    pub const fn is_indirect(self) -> bool {
+        matches!(self, Self::Indirect { .. })
+    }
 }
 
 /// One argument of a kernel.

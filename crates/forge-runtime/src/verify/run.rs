@@ -146,11 +146,24 @@ impl<'a> Run<'a> {
             Dim::Rows => case.rows,
             Dim::RowTiles(tile) => case.rows.div_ceil(tile),
             Dim::Parts => check.operation.split().map_or(1, |split| split.parts(case.position)),
+            Dim::Indirect { per_row, most } => (per_row * case.rows).min(most),
         });
+        let grid = grid.map(|count| count as u32);
+        // Where the program has the grid from a dispatch before, the largest there may be is written here.
+        let counts = if check.grid.iter().any(|dim| dim.is_indirect()) {
+            let counts = bench.gpu.alloc("threadgroup counts", 12)?;
+            counts.write(0, &grid);
+            Some(counts.whole())
+        } else {
+            None
+        };
         let pending = pool(|| {
             let mut commands = bench.gpu.commands(name);
             let arguments: Vec<&Slice> = slices.iter().collect();
-            commands.dispatch(kernel, &arguments, grid.map(|count| count as u32));
+            match &counts {
+                Some(counts) => commands.dispatch_indirect(kernel, &arguments, counts, grid),
+                None => commands.dispatch(kernel, &arguments, grid),
+            }
             commands.commit()
         });
         pending.wait()?;
