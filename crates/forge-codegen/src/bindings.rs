@@ -80,6 +80,9 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         Role::Scaled => "x * gamma",
         Role::Sums => "partial sums of x^2",
         Role::Scale => "the layer's",
+        Role::Pairs => "row * experts of a row + which of them",
+        Role::Tiles => "expert, first pair, pairs",
+        Role::Threadgroups => "of the grids over the tiles",
         Role::Step => "position and rows of this step",
         Role::Seen => "bits, one per token",
         Role::Best => "key and id",
@@ -108,6 +111,10 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         | Role::KGamma
         | Role::VGamma
         | Role::Logits
+        | Role::RouterLogits
+        | Role::SelectionBias
+        | Role::Experts
+        | Role::ExpertWeights
         | Role::Candidates => "",
     }
 }

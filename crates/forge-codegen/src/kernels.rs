@@ -8,10 +8,11 @@ use forge_frontend::graph::RopePairing;
 use forge_plan::call::Position;
 use forge_plan::families::{self, Epilogue, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend};
 use forge_plan::{Kernel, Plan};
-use forge_spec::{Activation, Format, StepParams};
+use forge_spec::{Format, StepParams};
 
 use crate::bindings::{cache_type, comment, declaration};
 use crate::naming::{float, identifier, packed_name, wrap};
+use crate::calls::activation;
 use crate::{calls, sources};
 
 /// `shaders/kernels.metal`.
@@ -288,7 +289,7 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
 }
 
 /// Sources of families, each after those that it needs. The first of them every file has.
-const FAMILIES: [&str; 13] = [
+const FAMILIES: [&str; 16] = [
     "activation",
     "rows",
     "embed",
@@ -301,6 +302,9 @@ const FAMILIES: [&str; 13] = [
     "attention_decode",
     "attention_tile",
     "gemm",
+    "route",
+    "experts",
+    "expert_tiles",
     "sample",
 ];
 
@@ -353,14 +357,6 @@ fn kernel_view(kernel: &Kernel, plan: &Plan) -> KernelView {
         params,
         builtins: calls::builtins(&positions),
         body,
-    }
-}
-
-fn activation(activation: Activation) -> &'static str {
-    match activation {
-        Activation::Silu => "Silu",
-        Activation::GeluTanh => "GeluTanh",
-        Activation::ReluSquared => "ReluSquared",
     }
 }
 

@@ -20,6 +20,12 @@ pub fn name(place: Place) -> &'static str {
         Place::Projected => "projected",
         Place::ProjectedSums => "projected_sums",
         Place::Threadgroups => "threadgroups",
+        Place::RouterLogits => "router_logits",
+        Place::Experts => "experts",
+        Place::ExpertWeights => "expert_weights",
+        Place::Pairs => "pairs",
+        Place::Tiles => "tiles",
+        Place::ExpertResults => "expert_results",
     }
 }
 
@@ -40,6 +46,12 @@ pub fn comment(place: Place) -> &'static str {
         Place::LayerGate => "a layer's own input, gated",
         Place::Projected => "a projection before its norm",
         Place::ProjectedSums => "partial sums of its squares",
+        Place::RouterLogits => "the router's logits",
+        Place::Experts => "each row's experts",
+        Place::ExpertWeights => "their weights",
+        Place::Pairs => "rows and experts, in order of the experts",
+        Place::Tiles => "tiles of those: expert, first pair, pairs",
+        Place::ExpertResults => "the results of each row's experts",
         Place::Threadgroups => "threadgroups of indirect dispatches, three words each",
     }
 }

@@ -7,15 +7,17 @@
 mod cost;
 mod dispatch;
 mod format;
+mod mixture;
 mod operation;
 mod params;
-mod routing;
 
 pub use cost::Cost;
 pub use dispatch::{Argument, Data, Dim, Role};
 pub use format::Format;
+pub use mixture::{
+    ExpertResults, ExpertsDown, ExpertsOf, ExpertsUp, GroupScore, Groups, Routing, Scores, SortExperts,
+};
 pub use operation::{
     Activation, Attention, CacheType, Epilogue, HeadNorm, Matrix, Operation, Projection, RopeAppend, Split, Vocabulary,
 };
 pub use params::{Param, StepParams};
-pub use routing::{GroupScore, Groups, Routing, Scores};

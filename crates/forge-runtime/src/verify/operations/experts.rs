@@ -1,0 +1,174 @@
+//! The experts of rows: gate, up and activation; down; the weighted sum.
+
+use super::super::compare::{Comparison, spread};
+use super::super::error::{Approximate, FEW, sum_error};
+use super::super::packed::Weight;
+use super::super::run::{Case, Input, Run};
+use super::super::table::{ExpertResults, ExpertsDown, ExpertsOf, ExpertsUp, Matrix, Role};
+use super::project::{dot, gate, read_row};
+use super::route::{self, in_order, some_experts, tiles};
+use super::{Reference, next_norm};
+
+/// Output rows of an expert that are compared.
+const SAMPLED_ROWS: usize = 32;
+
+/// What says which rows an expert has.
+fn order(case: &Case, experts: usize, chosen: usize, tile: usize) -> Vec<(Role, Input)> {
+    let ids = some_experts(case.rows, experts, chosen);
+    let pairs = in_order(&ids);
+    let mut tiles = tiles(&ids, &pairs, tile);
+    // Beyond them tiles of no pairs: the grid is the largest there may be.
+    tiles.resize(3 * ids.len(), 0);
+    vec![(Role::Pairs, Input::Words(pairs)), (Role::Tiles, Input::Words(tiles))]
+}
+
+impl Reference for ExpertsUp<'_> {
+    fn describe(&self) -> String {
+        let matrices: Vec<String> = self.matrices.iter().map(Matrix::describe).collect();
+        format!("{} of {} experts, {}", self.chosen, self.experts, matrices.join(" + "))
+    }
+
+    fn inputs(&self, case: &Case) -> Vec<(Role, Input)> {
+        let mut list = match self.of {
+            ExpertsOf::Rows(routing) => routing.inputs(case),
+            ExpertsOf::Tiles(tile) => order(case, self.experts, self.chosen, tile),
+        };
+        let cols = self.matrices[0].cols;
+        list.extend([(Role::Input, Input::UNIT), (Role::InputSums, Input::Squares(cols))]);
+        list
+    }
+
+    fn check(&self, run: &Run<'_>, out: &mut Comparison) {
+        let (cols, width, chosen, rows) = (self.matrices[0].cols, self.width, self.chosen, run.case.rows);
+        let ids = match self.of {
+            ExpertsOf::Rows(routing) => route::check(&routing, run, out),
+            ExpertsOf::Tiles(_) => some_experts(rows, self.experts, chosen),
+        };
+        let (input, found) = (run.given(Role::Input), run.left(Role::Y));
+        for (at, &value) in found.iter().enumerate() {
+            out.written(Role::Y, at, value);
+        }
+        // The norm of each row, as one factor.
+        let norms: Vec<Option<(f64, f64)>> = (0..rows)
+            .map(|row| {
+                self.norm_eps.map(|eps| {
+                    let sums = run.given(Role::InputSums);
+                    let own = &sums[row * (sums.len() / rows)..][..sums.len() / rows];
+                    let mean = own.iter().map(|&sum| f64::from(sum)).sum::<f64>() / cols as f64;
+                    ((mean + f64::from(eps)).sqrt().recip(), sum_error(own.len()) + FEW)
+                })
+            })
+            .collect();
+        let mut weights = vec![Weight::default(); cols];
+        for (pair, &expert) in ids.iter().enumerate().filter(|(_, expert)| (**expert as usize) < self.experts) {
+            let row = pair / chosen;
+            let input = &input[row * cols..][..cols];
+            for line in spread(width, SAMPLED_ROWS) {
+                let [gated, up] = [0, self.experts * width].map(|first| {
+                    read_row(self.matrices, first + expert as usize * width + line, run, &mut weights);
+                    let result = dot(&weights, input, self.half_operands);
+                    norms[row].map_or(result, |(scale, error)| result.times(scale, error))
+                });
+                let expected = gate(self.activation, gated, up);
+                let at = pair * width + line;
+                out.number(Role::Y, at, found[at].into(), expected.value, expected.bound);
+            }
+        }
+    }
+}
+
+impl Reference for ExpertsDown {
+    fn describe(&self) -> String {
+        format!("{} of {} experts, {}", self.chosen, self.experts, self.matrix.describe())
+    }
+
+    fn inputs(&self, case: &Case) -> Vec<(Role, Input)> {
+        let mut list = match self.results {
+            ExpertResults::Summed { .. } => {
+                let ids = some_experts(case.rows, self.experts, self.chosen);
+                vec![(Role::Experts, Input::Words(ids)), (Role::ExpertWeights, Input::Between(0.1, 1.0))]
+            }
+            ExpertResults::Tiles(tile) => order(case, self.experts, self.chosen, tile),
+        };
+        list.extend([(Role::Input, Input::UNIT), (Role::X, Input::UNIT)]);
+        list
+    }
+
+    fn check(&self, run: &Run<'_>, out: &mut Comparison) {
+        let (width, hidden) = (self.matrix.cols, self.matrix.rows / self.experts);
+        let ids = some_experts(run.case.rows, self.experts, self.chosen);
+        let input = run.given(Role::Input);
+        let mut weights = vec![Weight::default(); width];
+        let mut result = |pair: usize, line: usize| {
+            run.matrix(Role::Weights, &self.matrix).row(ids[pair] as usize * hidden + line, &mut weights);
+            dot(&weights, &input[pair * width..][..width], false)
+        };
+        match self.results {
+            ExpertResults::Tiles(_) => {
+                let found = run.left(Role::Y);
+                for (at, &value) in found.iter().enumerate() {
+                    out.written(Role::Y, at, value);
+                }
+                for pair in 0..ids.len() {
+                    for line in spread(hidden, SAMPLED_ROWS) {
+                        let (at, expected) = (pair * hidden + line, result(pair, line));
+                        out.number(Role::Y, at, found[at].into(), expected.value, expected.bound);
+                    }
+                }
+            }
+            ExpertResults::Summed { factor } => {
+                let (found, stream, shares) = (run.left(Role::X), run.given(Role::X), run.given(Role::ExpertWeights));
+                for (row, line) in (0..run.case.rows).flat_map(|row| spread(hidden, 256).into_iter().map(move |l| (row, l))) {
+                    let results = (0..self.chosen).map(|place| {
+                        let pair = row * self.chosen + place;
+                        result(pair, line).times(shares[pair].into(), 0.0)
+                    });
+                    let at = row * hidden + line;
+                    let expected = sum(results).times(factor.into(), 0.0).plus(stream[at].into());
+                    out.number(Role::X, at, found[at].into(), expected.value, expected.bound);
+                }
+                next_norm::check(run, out);
+            }
+        }
+    }
+}
+
+/// A sum of a few terms.
+fn sum(terms: impl Iterator<Item = Approximate>) -> Approximate {
+    terms.fold(Approximate::exact(0.0), |sum, term| {
+        let next = sum.plus(term.value);
+        Approximate { bound: next.bound + term.bound, ..next }
+    })
+}
+
+/// See [`Operation::ExpertsSum`](super::Operation::ExpertsSum).
+pub(super) struct Sum {
+    pub width: usize,
+    pub chosen: usize,
+    pub factor: f32,
+}
+
+impl Reference for Sum {
+    fn describe(&self) -> String {
+        format!("{} of [{}]", self.chosen, self.width)
+    }
+
+    fn inputs(&self, _: &Case) -> Vec<(Role, Input)> {
+        let weights = (Role::ExpertWeights, Input::Between(0.1, 1.0));
+        vec![(Role::Input, Input::UNIT), weights, (Role::X, Input::UNIT)]
+    }
+
+    fn check(&self, run: &Run<'_>, out: &mut Comparison) {
+        let (input, weights) = (run.given(Role::Input), run.given(Role::ExpertWeights));
+        let (stream, found) = (run.given(Role::X), run.left(Role::X));
+        for (at, &before) in stream.iter().enumerate() {
+            let (row, line) = (at / self.width, at % self.width);
+            let terms = (0..self.chosen).map(|place| {
+                let pair = row * self.chosen + place;
+                Approximate::exact(input[pair * self.width + line].into()).times(weights[pair].into(), 0.0)
+            });
+            let expected = sum(terms).times(self.factor.into(), 0.0).plus(before.into());
+            out.number(Role::X, at, found[at].into(), expected.value, expected.bound);
+        }
+    }
+}
