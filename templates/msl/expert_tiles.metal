@@ -112,17 +112,22 @@ inline void experts_down_tile(device const uchar* stack, device const float* inp
     }
 }
 
-// x += factor * weighted sum of the results of a row's experts, in the order of its choice; 1024 elements a threadgroup.
-template <uint CHOSEN, uint HIDDEN>
-inline void experts_sum(device const float* input, device const float* weights, device float* x, float factor, uint2 group,
-                        uint thread_index) {
+// x += factor * weighted sum of the results of a row's experts, in the order of its choice, and with SHARED of the one that
+// every row takes; 1024 elements a threadgroup.
+template <uint CHOSEN, uint HIDDEN, uint SHARED>
+inline void experts_sum(device const float* input, device const float* weights, device const float* of_all,
+                        device float* x, float factor, uint2 group, uint thread_index) {
+    constexpr uint WEIGHTS = SHARED != 0 ? CHOSEN + 1 : CHOSEN;
     const uint i = group.x * 1024 + thread_index * 4;
     const uint row = group.y;
     if (i < HIDDEN) {
         float4 sum = float4(0.0f);
         for (uint place = 0; place < CHOSEN; ++place) {
-            const uint at = row * CHOSEN + place;
-            sum += weights[at] * *(device const float4*)(input + ulong(at) * HIDDEN + i);
+            const float weight = weights[row * WEIGHTS + place];
+            sum += weight * *(device const float4*)(input + ulong(row * CHOSEN + place) * HIDDEN + i);
+        }
+        if (SHARED != 0) {
+            sum += weights[row * WEIGHTS + CHOSEN] * *(device const float4*)(of_all + ulong(row) * HIDDEN + i);
         }
         device float4* target = (device float4*)(x + ulong(row) * HIDDEN + i);
         *target = *target + factor * sum;

@@ -135,7 +135,9 @@ struct Routing {
         return expert;
     }
 
-    // A row's experts, the best first, and their weights.
+    // A row's experts, the best first, and their weights. With SHARED an expert that every row takes has a weight after them:
+    // 1, or with 2 a sigmoid of the logit after those of the experts.
+    template <uint SHARED>
     static inline void store(device const float* logits, device const float* bias, device uint* experts,
                              device float* weights, float added, float scale, uint lane) {
         uint left[COUNT];
@@ -166,14 +168,19 @@ struct Routing {
             experts[lane] = own;
             weights[lane] = weight * scale;
         }
+        if (SHARED != 0 && lane == 0) {
+            weights[CHOSEN] = SHARED == 2 ? sigmoid(logits[EXPERTS]) : 1.0f;
+        }
     }
 };
 
 // One row a simdgroup.
-template <typename R, uint LOGITS, uint CHOSEN>
+template <typename R, uint LOGITS, uint CHOSEN, uint SHARED>
 inline void route_row(device const float* logits, device const float* bias, device uint* experts, device float* weights,
                       float added, float scale, uint row, uint lane) {
-    R::store(logits + row * LOGITS, bias, experts + row * CHOSEN, weights + row * CHOSEN, added, scale, lane);
+    constexpr uint WEIGHTS = SHARED != 0 ? CHOSEN + 1 : CHOSEN;
+    R::template store<SHARED>(logits + row * LOGITS, bias, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
+                              lane);
 }
 
 // Rows and experts in order of the experts, and of the rows for each, cut into tiles of up to TILE pairs; then the

@@ -153,7 +153,7 @@ struct Cache {
 /// Activations of the decode path, one row each.
 struct DecodeBuffers {
 /*%- for b in decode_buffers %*/
-    /// [/*{ b.width }*/] f32, /*{ b.comment }*/
+    /// [/*{ b.width }*/] /*{ b.element }*/, /*{ b.comment }*/
     /*{ b.name }*/: Slice,
 /*%- endfor %*/
 }
@@ -161,7 +161,7 @@ struct DecodeBuffers {
 /// Activations of the prefill path, [`PREFILL_TILE`] rows each.
 struct PrefillBuffers {
 /*%- for b in prefill_buffers %*/
-    /// [rows, /*{ b.width }*/] f32, /*{ b.comment }*/
+    /// [rows, /*{ b.width }*/] /*{ b.element }*/, /*{ b.comment }*/
     /*{ b.name }*/: Slice,
 /*%- endfor %*/
 }

@@ -111,6 +111,7 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         | Role::KGamma
         | Role::VGamma
         | Role::Logits
+        | Role::SharedWeights
         | Role::RouterLogits
         | Role::SelectionBias
         | Role::Experts

@@ -48,6 +48,8 @@ refusals! {
     GroupExperts,
     /// A router's scores that are not built.
     GatingFunction,
+    /// More blocks that predict further tokens than there are blocks.
+    PredictionLayers,
     /// Layers without experts, listed as something else than layers.
     DenseLayers,
     /// Experts' matrices of another shape than the configuration implies.

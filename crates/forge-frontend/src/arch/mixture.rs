@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::builder::BlockBuilder;
-use crate::graph::{Activation, GroupScore, Groups, Routing, Scores, ValueId};
+use super::builder::{BlockBuilder, GraphBuilder};
+use super::dense::{self, AttentionSpec, Sizes};
+use crate::graph::{Activation, Graph, GroupScore, Groups, Routing, Scores, ValueId};
 use crate::source::{Dialect, Hparams, Key, Loaded, integer};
 use crate::{FrontendError, Refusal};
 
@@ -150,4 +151,28 @@ impl Mixture {
         }
         b.add("experts_out", routed, shared)
     }
+}
+
+/// The graph of a model whose layers are alike but for their feed-forward: a mixture, or in those that `mixtures` leaves out a
+/// gated one. Its head is tied or not.
+pub(super) fn graph(
+    loaded: &Loaded,
+    sizes: &Sizes,
+    attention: &AttentionSpec,
+    (mixture, mixtures): (&Mixture, &[bool]),
+    tied: bool,
+) -> Result<Graph, FrontendError> {
+    let mut graph = GraphBuilder::new(&loaded.tensors);
+    graph.parts = dense::fused_qkv(loaded, sizes);
+    let embed = graph.stage(dense::embed(sizes, 1.0), tied)?;
+    for layer in 0..sizes.layers {
+        let name = layer_name(mixtures, layer);
+        let block = match mixtures[layer] {
+            true => dense::pre_norm_layer_with(name, sizes, attention, 1.0, |b, input| mixture.add(b, input)),
+            false => dense::pre_norm_layer(name, sizes, attention, (mixture.activation, false), 1.0),
+        };
+        dense::add_layer(&mut graph, block)?;
+    }
+    let head = graph.stage(dense::head(sizes, None), tied)?;
+    Ok(graph.finish(sizes.config(loaded), embed, head))
 }

@@ -9,6 +9,7 @@ mod exaone4;
 mod gemma;
 mod gemma4;
 mod glm4;
+mod glm4_moe;
 mod granite;
 mod layers;
 mod llama;
@@ -16,6 +17,7 @@ mod ministral;
 mod mixtral;
 mod mixture;
 mod olmo2;
+mod olmoe;
 mod phi;
 mod phi3;
 mod qwen2;
@@ -71,7 +73,14 @@ const FAMILIES: &[Family] = &[
 ];
 
 /// Mixtures of experts. A GGUF may call one by the name of a dense family.
-static MIXTURES: &[Family] = &[mixtral::FAMILY, qwen_moe::QWEN2, qwen_moe::QWEN3];
+static MIXTURES: &[Family] = &[
+    glm4_moe::FAMILY,
+    granite::MIXTURE,
+    mixtral::FAMILY,
+    olmoe::FAMILY,
+    qwen_moe::QWEN2,
+    qwen_moe::QWEN3,
+];
 
 /// Architectures that people have and that are not built, by their names in either dialect, with the reason.
 const NOT_BUILT: &[(&[&str], &str)] = &[

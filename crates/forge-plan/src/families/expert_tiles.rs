@@ -61,6 +61,8 @@ pub struct ExpertsSum {
     pub chosen: usize,
     /// Elements of a row.
     pub hidden: usize,
+    /// Whether there is one that every row takes.
+    pub shared: bool,
     /// Factor on the sum.
     pub factor: f32,
 }
@@ -146,6 +148,7 @@ impl KernelFamily for ExpertsUpTile {
             experts: self.routing.experts,
             chosen: self.routing.chosen,
             width: self.width,
+            shared: None,
             activation: self.activation,
             norm_eps: None,
             half_operands: self.half_tiles,
@@ -207,6 +210,7 @@ impl KernelFamily for ExpertsDownTile {
             matrix: self.matrix[0],
             experts: self.routing.experts,
             chosen: self.routing.chosen,
+            shared: None,
             results: ExpertResults::Tiles(self.tile),
         })
     }
@@ -226,11 +230,14 @@ impl KernelFamily for ExpertsDownTile {
 
 impl KernelFamily for ExpertsSum {
     fn bindings(&self) -> Vec<Binding> {
-        vec![
-            Binding::read(Role::Input, Element::F32, Extent::Rows(vec![self.chosen, self.hidden])),
-            Binding::read(Role::ExpertWeights, Element::F32, Extent::Rows(vec![self.chosen])),
-            Binding::update(Role::X, Element::F32, Extent::Rows(vec![self.hidden])),
-        ]
+        let row = |role, shape: Vec<usize>| Binding::read(role, Element::F32, Extent::Rows(shape));
+        let mut list = vec![
+            row(Role::Input, vec![self.chosen, self.hidden]),
+            row(Role::ExpertWeights, vec![self.chosen + usize::from(self.shared)]),
+        ];
+        list.extend(self.shared.then(|| row(Role::Projected, vec![self.hidden])));
+        list.push(Binding::update(Role::X, Element::F32, Extent::Rows(vec![self.hidden])));
+        list
     }
 
     fn launch(&self) -> Launch {
@@ -243,11 +250,12 @@ impl KernelFamily for ExpertsSum {
     }
 
     fn body(&self) -> Body<'_> {
-        let bound = [Role::Input, Role::ExpertWeights, Role::X].map(Value::Bound);
+        let shared = if self.shared { Role::Projected } else { Role::Input };
+        let bound = [Role::Input, Role::ExpertWeights, shared, Role::X].map(Value::Bound);
         let rest = [Value::Float(self.factor), Value::At(Position::Group2), Value::At(Position::Thread)];
         Body::Call(Call {
             function: "experts_sum",
-            constants: [self.chosen, self.hidden].map(Constant::Size).into(),
+            constants: [self.chosen, self.hidden, usize::from(self.shared)].map(Constant::Size).into(),
             arguments: [&bound[..], &rest].concat(),
         })
     }
@@ -257,6 +265,6 @@ impl KernelFamily for ExpertsSum {
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
-        Operation::ExpertsSum { width: self.hidden, chosen: self.chosen, factor: self.factor }
+        Operation::ExpertsSum { width: self.hidden, chosen: self.chosen, shared: self.shared, factor: self.factor }
     }
 }

@@ -1,6 +1,6 @@
 //! The choice of experts: for the rows of a tile as a kernel of its own, and the order in which their experts run.
 
-use forge_spec::{Dim, Operation, Role, Routing, SortExperts};
+use forge_spec::{Dim, Operation, Role, Routing, SharedWeight, SortExperts};
 
 use super::{Body, KernelFamily, Launch, ONE};
 use crate::binding::{Binding, Element, Extent, Touch};
@@ -20,21 +20,40 @@ pub struct Router {
     pub routing: Routing,
     /// Whether a vector is added to the scores for the choice.
     pub biased: bool,
-    /// Logits of a row; those of experts come first.
-    pub logits: usize,
+    /// The weight of an expert that every row takes.
+    pub shared: Option<SharedWeight>,
 }
 
 impl Router {
+    /// Logits of a row; those of experts come first.
+    pub fn logits(&self) -> usize {
+        self.routing.experts + usize::from(self.shared == Some(SharedWeight::Gate))
+    }
+
+    /// Weights of a row, that of an expert that every row takes last.
+    pub fn weights(&self) -> usize {
+        self.routing.chosen + usize::from(self.shared.is_some())
+    }
+
+    /// The kind of that weight, as kernels number them.
+    pub(super) fn shared_weight(&self) -> Constant {
+        Constant::Size(match self.shared {
+            None => 0,
+            Some(SharedWeight::One) => 1,
+            Some(SharedWeight::Gate) => 2,
+        })
+    }
+
     /// What kernels that choose experts are bound to.
     pub(super) fn bindings(&self) -> impl Iterator<Item = Binding> + use<> {
         let Routing { experts, chosen, .. } = self.routing;
         let row = |count: usize| Extent::Rows(vec![count]);
         let bias = Binding::read(Role::SelectionBias, Element::F32, Extent::Fixed(vec![experts]));
         [
-            Some(Binding::read(Role::RouterLogits, Element::F32, row(self.logits))),
+            Some(Binding::read(Role::RouterLogits, Element::F32, row(self.logits()))),
             self.biased.then_some(bias),
             Some(Binding::write(Role::Experts, Element::U32, row(chosen))),
-            Some(Binding::write(Role::ExpertWeights, Element::F32, row(chosen))),
+            Some(Binding::write(Role::ExpertWeights, Element::F32, row(self.weights()))),
         ]
         .into_iter()
         .flatten()
@@ -76,7 +95,12 @@ impl KernelFamily for Route {
         let Routing { chosen, .. } = self.0.routing;
         Body::Call(Call {
             function: "route_row",
-            constants: vec![Constant::Router(self.0), Constant::Size(self.0.logits), Constant::Size(chosen)],
+            constants: vec![
+                Constant::Router(self.0),
+                Constant::Size(self.0.logits()),
+                Constant::Size(chosen),
+                self.0.shared_weight(),
+            ],
             arguments: [&self.0.arguments()[..], &self.0.factors(), &place].concat(),
         })
     }
@@ -86,7 +110,7 @@ impl KernelFamily for Route {
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
-        Operation::Route { routing: self.0.routing }
+        Operation::Route { routing: self.0.routing, shared: self.0.shared }
     }
 }
 

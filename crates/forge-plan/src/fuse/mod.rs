@@ -16,7 +16,7 @@ use forge_frontend::graph::{Activation, Attention, Block, Node, Op, Rope, SlotId
 
 use crate::PlanError;
 use crate::families::HeadNorm;
-pub use mixture::MixtureStep;
+pub use mixture::{MixtureStep, SharedStep};
 use crate::plan::Place;
 
 /// A block as fused steps. A block whose branches stand side by side has the projections of both before either adds to the

@@ -2,7 +2,7 @@
 //! projections, and one for down and the weighted sum; in tiles the experts one after another, each over its rows.
 
 use forge_formats::Format as Stored;
-use forge_spec::{Matrix as PackedMatrix, Role, SortExperts};
+use forge_spec::{Matrix as PackedMatrix, Role, SharedWeight, SortExperts};
 
 use super::Lowering;
 use super::projection::most_common;
@@ -11,7 +11,7 @@ use crate::families::{
     ExpertsDown, ExpertsDownTile, ExpertsSum, ExpertsUp, ExpertsUpTile, MOST_CHOSEN, MOST_EXPERTS, MOST_GROUPS, Route,
     Router, Rows, expert_tile,
 };
-use crate::fuse::{FusedBlock, Matrix, MixtureStep, Outcome, Projection};
+use crate::fuse::{FusedBlock, Input, Matrix, MixtureStep, Outcome, Projection};
 use crate::geometry::{Geometry, gemv_geometry};
 use crate::plan::{Arg, Choice, Counts, Place, Step};
 use crate::PlanError;
@@ -66,11 +66,14 @@ impl Lowering<'_> {
         rows: Rows,
         steps: &mut Vec<Step>,
     ) -> Result<Router, PlanError> {
-        let matrix = Matrix { weight: m.router, bias: None, rows: m.routing.experts };
+        let gate = m.shared.and_then(|shared| shared.router);
+        let mut matrices = vec![Matrix { weight: m.router, bias: None, rows: m.routing.experts }];
+        matrices.extend(gate.map(|weight| Matrix { weight, bias: None, rows: 1 }));
         let outcome = Outcome::Store(Place::RouterLogits);
-        let router = Projection { input: m.input, matrices: vec![matrix], cols: m.hidden, outcome };
+        let router = Projection { input: m.input, matrices, cols: m.hidden, outcome };
         self.projection(block, owner, &router, rows, steps)?;
-        Ok(Router { routing: m.routing, biased: m.selection_bias.is_some(), logits: m.routing.experts })
+        let shared = m.shared.map(|_| if gate.is_some() { SharedWeight::Gate } else { SharedWeight::One });
+        Ok(Router { routing: m.routing, biased: m.selection_bias.is_some(), shared })
     }
 
     fn stacks(&self, owner: &Owners<'_>, m: &MixtureStep) -> Stacks {
@@ -94,12 +97,35 @@ impl Lowering<'_> {
         groups.iter().map(packed).collect()
     }
 
+    /// Gate and up, and down of an expert that every row takes.
+    fn shared_matrices(
+        &self,
+        block: &FusedBlock,
+        owner: &Owners<'_>,
+        m: &MixtureStep,
+    ) -> Result<Option<[Vec<Matrix>; 2]>, PlanError> {
+        let Some(shared) = m.shared else { return Ok(None) };
+        let matrix = |weight, rows| Matrix { weight, bias: None, rows };
+        let up = vec![matrix(shared.gate, shared.width), matrix(shared.up, shared.width)];
+        if self.stack(owner, &up).len() > 1 {
+            let what = "a shared expert whose gate and up are stored in different formats".to_owned();
+            return Err(PlanError::Unsupported { block: block.name.clone(), what });
+        }
+        Ok(Some([up, vec![matrix(shared.down, m.hidden)]]))
+    }
+
+    /// The argument of its matrices.
+    fn shared_arg(&mut self, owner: &Owners<'_>, group: &[Matrix]) -> (Role, Arg) {
+        let args = self.weight_args(owner, &[group.to_vec()]);
+        (Role::SharedWeights, args[0].1)
+    }
+
     /// What a kernel that chooses experts is bound to.
     fn route_args(&mut self, owner: &Owners<'_>, m: &MixtureStep, router: Router, rows: Rows) -> Vec<(Role, Arg)> {
         let bias = m.selection_bias.map(|slot| (Role::SelectionBias, self.vector(owner, slot)));
-        let logits = self.buffer(rows, Place::RouterLogits, router.logits);
+        let logits = self.buffer(rows, Place::RouterLogits, router.logits());
         let experts = self.buffer(rows, Place::Experts, m.routing.chosen);
-        let weights = self.buffer(rows, Place::ExpertWeights, m.routing.chosen);
+        let weights = self.buffer(rows, Place::ExpertWeights, router.weights());
         let own = [(Role::RouterLogits, logits), (Role::Experts, experts), (Role::ExpertWeights, weights)];
         bias.into_iter().chain(own).collect()
     }
@@ -118,16 +144,22 @@ impl Lowering<'_> {
         let (routing, width) = (m.routing, m.width);
         let (input, norm) = self.input(owner, (m.input, m.hidden), rows, steps);
         let geometry = self.up_geometry(owner, m);
+        let shared = self.shared_matrices(block, owner, m)?;
         let mut choices = Vec::new();
         for layer in 0..owner.count() {
-            let matrices = self.packed_stacks(owner, &up, layer)?;
+            let mut matrices = self.packed_stacks(owner, &up, layer)?;
+            if let Some([up, _]) = &shared {
+                matrices.extend(self.packed_stacks(owner, std::slice::from_ref(up), layer)?);
+            }
             let activation = m.activation;
             let family = ExpertsUp { matrices, router, width, cols: m.hidden, geometry, norm, activation };
             choices.push(self.kernels.add("expert_gate_up", family));
         }
-        let act = self.buffer(rows, Place::Gated, routing.chosen * width);
+        let act = self.buffer(rows, Place::Gated, routing.chosen * width + m.shared.map_or(0, |shared| shared.width));
+        let of_all = shared.clone().map(|groups| groups.map(|group| self.shared_arg(owner, &group)));
         let step = Step::new(self.choose(block, owner, "expert_gate_up", &choices))
             .bind_all(self.weight_args(owner, &up))
+            .bind_all(of_all.map(|[up, _]| up))
             .bind_all(input)
             .bind_all(self.route_args(owner, m, router, rows))
             .bind(Role::Y, act);
@@ -136,15 +168,19 @@ impl Lowering<'_> {
         let next = self.next(rows);
         let mut choices = Vec::new();
         for layer in 0..owner.count() {
-            let matrix = [self.matrix(owner.weight(layer, down.weight), down.rows)?];
-            let family = ExpertsDown { matrix, routing, hidden: m.hidden, geometry, factor: m.factor, next };
+            let mut matrices = vec![self.matrix(owner.weight(layer, down.weight), down.rows)?];
+            if let Some([_, down]) = &shared {
+                matrices.extend(self.packed_stacks(owner, std::slice::from_ref(down), layer)?);
+            }
+            let family = ExpertsDown { matrices, routing, hidden: m.hidden, geometry, factor: m.factor, next };
             choices.push(self.kernels.add("expert_down", family));
         }
         let step = Step::new(self.choose(block, owner, "expert_down", &choices))
             .bind_all(self.weight_args(owner, &[vec![down]]))
+            .bind_all(of_all.map(|[_, down]| down))
             .bind(Role::Input, act)
             .bind(Role::Experts, self.buffer(rows, Place::Experts, routing.chosen))
-            .bind(Role::ExpertWeights, self.buffer(rows, Place::ExpertWeights, routing.chosen))
+            .bind(Role::ExpertWeights, self.buffer(rows, Place::ExpertWeights, router.weights()))
             .bind(Role::X, self.buffer(rows, Place::Stream, m.hidden))
             .bind_all(self.next_args(owner, m.next, rows));
         steps.push(step);
@@ -165,6 +201,17 @@ impl Lowering<'_> {
         let (routing, width, hidden) = (m.routing, m.width, m.hidden);
         let chosen = routing.chosen;
         let tile = expert_tile(&routing, self.tile);
+        if let Some(shared) = m.shared {
+            let matrix = |weight, rows| Matrix { weight, bias: None, rows };
+            let matrices = vec![matrix(shared.gate, shared.width), matrix(shared.up, shared.width)];
+            let outcome = Outcome::Gated(m.activation);
+            let up = Projection { input: m.input, matrices, cols: hidden, outcome };
+            self.projection(block, owner, &up, rows, steps)?;
+            let input = Input::Buffer(Place::Gated);
+            let outcome = Outcome::Store(Place::Projected);
+            let down = Projection { input, matrices: vec![matrix(shared.down, hidden)], cols: shared.width, outcome };
+            self.projection(block, owner, &down, rows, steps)?;
+        }
         let route = self.kernels.add("route", Route(router));
         let step = Step::new(Choice::Fixed(route)).bind_all(self.route_args(owner, m, router, rows));
         steps.push(step);
@@ -212,10 +259,13 @@ impl Lowering<'_> {
             .bind(Role::Y, results)
             .with_counts(at(Counts::WORDS));
         steps.push(step);
-        let sum = self.kernels.add("expert_sum", ExpertsSum { chosen, hidden, factor: m.factor });
+        let shared = m.shared.is_some();
+        let sum = self.kernels.add("expert_sum", ExpertsSum { chosen, hidden, shared, factor: m.factor });
+        let of_all = shared.then(|| (Role::Projected, self.buffer(rows, Place::Projected, hidden)));
         let step = Step::new(Choice::Fixed(sum))
             .bind(Role::Input, results)
-            .bind(Role::ExpertWeights, self.buffer(rows, Place::ExpertWeights, chosen))
+            .bind(Role::ExpertWeights, self.buffer(rows, Place::ExpertWeights, router.weights()))
+            .bind_all(of_all)
             .bind(Role::X, self.buffer(rows, Place::Stream, hidden));
         steps.push(step);
         Ok(())
@@ -231,7 +281,8 @@ impl Lowering<'_> {
         let format = self.stack_format(owner, m.gate);
         let mut geometry = gemv_geometry(format, 2 * m.routing.chosen * m.width, m.hidden);
         geometry.rows_per_simdgroup = geometry.rows_per_simdgroup.next_multiple_of(2);
-        while !m.width.is_multiple_of(geometry.rows_per_simdgroup / 2) {
+        let widths = [m.width, m.shared.map_or(m.width, |shared| shared.width)];
+        while !widths.iter().all(|width| width.is_multiple_of(geometry.rows_per_simdgroup / 2)) {
             geometry.rows_per_simdgroup /= 2;
         }
         geometry

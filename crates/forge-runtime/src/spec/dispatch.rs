@@ -110,6 +110,8 @@ pub enum Role {
     Scale,
     /// What an activated projection is multiplied by.
     Multiplier,
+    /// The weights of an expert that every row takes.
+    SharedWeights,
     /// The router's logits of a row.
     RouterLogits,
     /// Added to a router's scores for the choice.
@@ -182,6 +184,7 @@ impl Role {
             Self::PostGamma => "post_gamma",
             Self::Scale => "scale",
             Self::Multiplier => "multiplier",
+            Self::SharedWeights => "shared_weights",
             Self::RouterLogits => "router_logits",
             Self::SelectionBias => "selection_bias",
             Self::Experts => "experts",

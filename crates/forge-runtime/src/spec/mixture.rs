@@ -52,6 +52,24 @@ pub enum GroupScore {
     BestTwo,
 }
 
+/// An expert that every row takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SharedExpert {
+    /// Gate rows and up rows, in one stack.
+    pub matrix: Matrix,
+    /// What its result is multiplied by.
+    pub weight: SharedWeight,
+}
+
+/// The weight of an expert that every row takes; it comes after those of the chosen ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedWeight {
+    /// 1.
+    One,
+    /// A sigmoid of the logit that comes after those of the experts.
+    Gate,
+}
+
 /// Whose experts a kernel runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ExpertsOf {
@@ -86,6 +104,8 @@ pub struct ExpertsUp<'a> {
     pub width: usize,
     /// Whose experts.
     pub of: ExpertsOf,
+    /// One that every row takes, after the chosen ones: the argument `shared_weights`.
+    pub shared: Option<SharedExpert>,
     /// The gate's non-linearity.
     pub activation: Activation,
     /// Added to the mean of squares where the input's norm is applied to the result.
@@ -103,6 +123,8 @@ pub struct ExpertsDown {
     pub experts: usize,
     /// Experts of a row.
     pub chosen: usize,
+    /// Rows of one that every row takes, after the chosen ones: the argument `shared_weights`.
+    pub shared: Option<Matrix>,
     /// What becomes of the results.
     pub results: ExpertResults,
 }

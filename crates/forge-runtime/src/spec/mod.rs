@@ -15,7 +15,8 @@ pub use cost::Cost;
 pub use dispatch::{Argument, Data, Dim, Role};
 pub use format::Format;
 pub use mixture::{
-    ExpertResults, ExpertsDown, ExpertsOf, ExpertsUp, GroupScore, Groups, Routing, Scores, SortExperts,
+    ExpertResults, ExpertsDown, ExpertsOf, ExpertsUp, GroupScore, Groups, Routing, Scores, SharedExpert, SharedWeight,
+    SortExperts,
 };
 pub use operation::{
     Activation, Attention, CacheType, Epilogue, HeadNorm, Matrix, Operation, Projection, RopeAppend, Split, Vocabulary,

@@ -1,7 +1,7 @@
 //! What a kernel computes, with its sizes.
 
 use super::Format;
-use super::mixture::{ExpertsDown, ExpertsUp, Routing, SortExperts};
+use super::mixture::{ExpertsDown, ExpertsUp, Routing, SharedWeight, SortExperts};
 
 /// A packed matrix of the weights file.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -80,6 +80,8 @@ pub enum Operation<'a> {
     Route {
         /// The rule.
         routing: Routing,
+        /// The weight of an expert that every row takes.
+        shared: Option<SharedWeight>,
     },
     /// The order in which experts run over many rows.
     SortExperts(SortExperts),
@@ -93,6 +95,8 @@ pub enum Operation<'a> {
         width: usize,
         /// Experts of a row.
         chosen: usize,
+        /// Whether there is one that every row takes: the argument `projected`.
+        shared: bool,
         /// Factor on the sum.
         factor: f32,
     },

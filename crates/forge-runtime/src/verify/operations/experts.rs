@@ -30,7 +30,7 @@ impl Reference for ExpertsUp<'_> {
 
     fn inputs(&self, case: &Case) -> Vec<(Role, Input)> {
         let mut list = match self.of {
-            ExpertsOf::Rows(routing) => routing.inputs(case),
+            ExpertsOf::Rows(_) => vec![route::LOGITS],
             ExpertsOf::Tiles(tile) => order(case, self.experts, self.chosen, tile),
         };
         let cols = self.matrices[0].cols;
@@ -41,7 +41,7 @@ impl Reference for ExpertsUp<'_> {
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
         let (cols, width, chosen, rows) = (self.matrices[0].cols, self.width, self.chosen, run.case.rows);
         let ids = match self.of {
-            ExpertsOf::Rows(routing) => route::check(&routing, run, out),
+            ExpertsOf::Rows(routing) => route::check(&routing, self.shared.map(|shared| shared.weight), run, out),
             ExpertsOf::Tiles(_) => some_experts(rows, self.experts, chosen),
         };
         let (input, found) = (run.given(Role::Input), run.left(Role::Y));
@@ -60,17 +60,30 @@ impl Reference for ExpertsUp<'_> {
             })
             .collect();
         let mut weights = vec![Weight::default(); cols];
-        for (pair, &expert) in ids.iter().enumerate().filter(|(_, expert)| (**expert as usize) < self.experts) {
-            let row = pair / chosen;
+        let of_all = self.shared.map_or(0, |shared| shared.matrix.rows / 2);
+        let results = chosen * width + of_all;
+        // Each row's chosen experts, then the one that every row takes.
+        for (row, place) in (0..rows).flat_map(|row| (0..=chosen).map(move |place| (row, place))) {
+            let expert = ids.get(row * chosen + place).filter(|_| place < chosen).map(|&expert| expert as usize);
+            let (first, second, lines) = match expert {
+                Some(expert) if expert < self.experts => (expert * width, (self.experts + expert) * width, width),
+                Some(_) => continue,
+                None => (0, of_all, of_all),
+            };
             let input = &input[row * cols..][..cols];
-            for line in spread(width, SAMPLED_ROWS) {
-                let [gated, up] = [0, self.experts * width].map(|first| {
-                    read_row(self.matrices, first + expert as usize * width + line, run, &mut weights);
+            for line in spread(lines, SAMPLED_ROWS) {
+                let [gated, up] = [first, second].map(|first| {
+                    match self.shared.filter(|_| place == chosen) {
+                        Some(shared) => {
+                            run.matrix(Role::SharedWeights, &shared.matrix).row(first + line, &mut weights);
+                        }
+                        None => read_row(self.matrices, first + line, run, &mut weights),
+                    }
                     let result = dot(&weights, input, self.half_operands);
                     norms[row].map_or(result, |(scale, error)| result.times(scale, error))
                 });
                 let expected = gate(self.activation, gated, up);
-                let at = pair * width + line;
+                let at = row * results + place * width + line;
                 out.number(Role::Y, at, found[at].into(), expected.value, expected.bound);
             }
         }
@@ -98,10 +111,18 @@ impl Reference for ExpertsDown {
         let (width, hidden) = (self.matrix.cols, self.matrix.rows / self.experts);
         let ids = some_experts(run.case.rows, self.experts, self.chosen);
         let input = run.given(Role::Input);
-        let mut weights = vec![Weight::default(); width];
-        let mut result = |pair: usize, line: usize| {
-            run.matrix(Role::Weights, &self.matrix).row(ids[pair] as usize * hidden + line, &mut weights);
-            dot(&weights, &input[pair * width..][..width], false)
+        let of_all = self.shared.map_or(0, |shared| shared.cols);
+        let cols = self.chosen * width + of_all;
+        let mut weights = vec![Weight::default(); width.max(of_all)];
+        // What the expert in a place makes of a row; the last place is that of the one that every row takes.
+        let mut result = |row: usize, place: usize, line: usize| {
+            let input = &input[row * cols + place * width..];
+            let (matrix, role, at) = match self.shared.filter(|_| place == self.chosen) {
+                Some(shared) => (shared, Role::SharedWeights, line),
+                None => (self.matrix, Role::Weights, ids[row * self.chosen + place] as usize * hidden + line),
+            };
+            run.matrix(role, &matrix).row(at, &mut weights[..matrix.cols]);
+            dot(&weights[..matrix.cols], &input[..matrix.cols], false)
         };
         match self.results {
             ExpertResults::Tiles(_) => {
@@ -111,18 +132,19 @@ impl Reference for ExpertsDown {
                 }
                 for pair in 0..ids.len() {
                     for line in spread(hidden, SAMPLED_ROWS) {
-                        let (at, expected) = (pair * hidden + line, result(pair, line));
+                        let expected = result(pair / self.chosen, pair % self.chosen, line);
+                        let at = pair * hidden + line;
                         out.number(Role::Y, at, found[at].into(), expected.value, expected.bound);
                     }
                 }
             }
             ExpertResults::Summed { factor } => {
                 let (found, stream, shares) = (run.left(Role::X), run.given(Role::X), run.given(Role::ExpertWeights));
-                for (row, line) in (0..run.case.rows).flat_map(|row| spread(hidden, 256).into_iter().map(move |l| (row, l))) {
-                    let results = (0..self.chosen).map(|place| {
-                        let pair = row * self.chosen + place;
-                        result(pair, line).times(shares[pair].into(), 0.0)
-                    });
+                let places = self.chosen + usize::from(self.shared.is_some());
+                let lines = spread(hidden, 256);
+                for (row, &line) in (0..run.case.rows).flat_map(|row| lines.iter().map(move |line| (row, line))) {
+                    let results = (0..places)
+                        .map(|place| result(row, place, line).times(shares[row * places + place].into(), 0.0));
                     let at = row * hidden + line;
                     let expected = sum(results).times(factor.into(), 0.0).plus(stream[at].into());
                     out.number(Role::X, at, found[at].into(), expected.value, expected.bound);
@@ -145,6 +167,7 @@ fn sum(terms: impl Iterator<Item = Approximate>) -> Approximate {
 pub(super) struct Sum {
     pub width: usize,
     pub chosen: usize,
+    pub shared: bool,
     pub factor: f32,
 }
 
@@ -155,17 +178,22 @@ impl Reference for Sum {
 
     fn inputs(&self, _: &Case) -> Vec<(Role, Input)> {
         let weights = (Role::ExpertWeights, Input::Between(0.1, 1.0));
-        vec![(Role::Input, Input::UNIT), weights, (Role::X, Input::UNIT)]
+        vec![(Role::Input, Input::UNIT), (Role::Projected, Input::UNIT), weights, (Role::X, Input::UNIT)]
     }
 
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
         let (input, weights) = (run.given(Role::Input), run.given(Role::ExpertWeights));
+        let of_all = if self.shared { run.given(Role::Projected) } else { Vec::new() };
         let (stream, found) = (run.given(Role::X), run.left(Role::X));
         for (at, &before) in stream.iter().enumerate() {
             let (row, line) = (at / self.width, at % self.width);
-            let terms = (0..self.chosen).map(|place| {
-                let pair = row * self.chosen + place;
-                Approximate::exact(input[pair * self.width + line].into()).times(weights[pair].into(), 0.0)
+            let stride = self.chosen + usize::from(self.shared);
+            let terms = (0..stride).map(|place| {
+                let result = match place < self.chosen {
+                    true => input[(row * self.chosen + place) * self.width + line],
+                    false => of_all[at],
+                };
+                Approximate::exact(result.into()).times(weights[row * stride + place].into(), 0.0)
             });
             let expected = sum(terms).times(self.factor.into(), 0.0).plus(before.into());
             out.number(Role::X, at, found[at].into(), expected.value, expected.bound);

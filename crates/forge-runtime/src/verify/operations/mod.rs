@@ -51,11 +51,13 @@ pub(super) fn reference<'a>(operation: &Operation<'a>) -> Box<dyn Reference + 'a
         Operation::RmsNorm { width, eps } => Box::new(norms::RmsNorm { width, eps }),
         Operation::LayerNorm { width, eps } => Box::new(norms::LayerNorm { width, eps }),
         Operation::PostNorm { width, eps, factor } => Box::new(norms::PostNorm { width, eps, factor }),
-        Operation::Route { routing } => Box::new(routing),
+        Operation::Route { routing, shared } => Box::new(route::Route { routing, shared }),
         Operation::SortExperts(sort) => Box::new(sort),
         Operation::ExpertsUp(experts) => Box::new(experts),
         Operation::ExpertsDown(experts) => Box::new(experts),
-        Operation::ExpertsSum { width, chosen, factor } => Box::new(experts::Sum { width, chosen, factor }),
+        Operation::ExpertsSum { width, chosen, shared, factor } => {
+            Box::new(experts::Sum { width, chosen, shared, factor })
+        }
         Operation::SampleBest(vocabulary) => Box::new(sample::Best(vocabulary)),
         Operation::SampleCollect(vocabulary) => Box::new(sample::Collect(vocabulary)),
         Operation::SampleDraw(vocabulary) => Box::new(sample::Choice(vocabulary)),

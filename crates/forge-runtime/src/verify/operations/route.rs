@@ -3,7 +3,7 @@
 use super::super::compare::Comparison;
 use super::super::error::{FEW, ROUNDING, sum_error};
 use super::super::run::{Case, Input, Run};
-use super::super::table::{GroupScore, Role, Routing, Scores, SortExperts};
+use super::super::table::{GroupScore, Role, Routing, Scores, SharedWeight, SortExperts};
 use super::Reference;
 
 /// Experts of each row, some with many rows and some with none.
@@ -89,12 +89,19 @@ fn best(numbers: &[f64], count: usize) -> Vec<usize> {
 }
 
 /// Compares the experts and weights that a kernel left; gives the experts.
-pub(super) fn check(routing: &Routing, run: &Run<'_>, out: &mut Comparison) -> Vec<u32> {
+pub(super) fn check(
+    routing: &Routing,
+    shared: Option<SharedWeight>,
+    run: &Run<'_>,
+    out: &mut Comparison,
+) -> Vec<u32> {
     let (chosen, rows) = (routing.chosen, run.case.rows);
+    let stride = chosen + usize::from(shared.is_some());
     let logits = run.given(Role::RouterLogits);
     let bias = if run.has(Role::SelectionBias) { run.given(Role::SelectionBias) } else { Vec::new() };
     let (found, weights) = (run.words_left(Role::Experts), run.left(Role::ExpertWeights));
     for (row, logits) in logits.chunks_exact(logits.len() / rows).enumerate() {
+        let gate = f64::from(logits.get(routing.experts).copied().unwrap_or_default());
         let logits = &logits[..routing.experts];
         let Keys { scores, keys, bound } = keys(routing, logits, &bias);
         let expected = best(&keys, chosen);
@@ -124,25 +131,42 @@ pub(super) fn check(routing: &Routing, run: &Run<'_>, out: &mut Comparison) -> V
         let size = logits.iter().fold(1.0_f64, |most, &logit| most.max(f64::from(logit).abs()));
         let error = 2.0 * FEW + 4.0 * ROUNDING * size + sum_error(routing.experts);
         for (place, part) in parts.iter().enumerate() {
-            let at = row * chosen + place;
+            let at = row * stride + place;
             let expected = part / divisor * f64::from(routing.scale);
             out.number(Role::ExpertWeights, at, weights[at].into(), expected, expected.abs() * error);
+        }
+        if let Some(shared) = shared {
+            let at = row * stride + chosen;
+            let expected = match shared {
+                SharedWeight::One => 1.0,
+                SharedWeight::Gate => 1.0 / (1.0 + (-gate).exp()),
+            };
+            out.number(Role::ExpertWeights, at, weights[at].into(), expected, 2.0 * FEW * expected);
         }
     }
     found
 }
 
-impl Reference for Routing {
+/// See [`Operation::Route`](super::Operation::Route).
+pub(super) struct Route {
+    pub routing: Routing,
+    pub shared: Option<SharedWeight>,
+}
+
+/// What a router may leave.
+pub(super) const LOGITS: (Role, Input) = (Role::RouterLogits, Input::Between(-4.0, 4.0));
+
+impl Reference for Route {
     fn describe(&self) -> String {
-        format!("{} of {} experts", self.chosen, self.experts)
+        format!("{} of {} experts", self.routing.chosen, self.routing.experts)
     }
 
     fn inputs(&self, _: &Case) -> Vec<(Role, Input)> {
-        vec![(Role::RouterLogits, Input::Between(-4.0, 4.0))]
+        vec![LOGITS]
     }
 
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
-        check(self, run, out);
+        check(&self.routing, self.shared, run, out);
     }
 }
 
