@@ -2,6 +2,7 @@
 //! tensor.
 
 mod architectures;
+mod mixtures;
 #[path = "../checkpoint/build.rs"]
 #[expect(dead_code, reason = "shared with the tests of the containers")]
 mod build;
