@@ -53,6 +53,14 @@ struct Weights_/*{ format.name }*/ {
 /*%- endif %*/
     }
 };
+
+struct Gemv_/*{ format.name }*/ {
+    template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
+    static inline void run(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
+                           thread float* acc) {
+        gemv_/*{ format.name }*/<ROWS, COLS, NR, KS, SPLIT>(weights, x, row, part, lane, acc);
+    }
+};
 /*%- endfor %*/
 /*%- for kernel in kernels %*/
 

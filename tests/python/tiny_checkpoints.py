@@ -42,6 +42,7 @@ LONGROPE = {
 }
 GEMMA4 = {"head_dim": 16, "global_head_dim": 32, "sliding_window": 8, "vocab_size": 86, "vocab_size_per_layer_input": 86, "hidden_size_per_layer_input": 8}
 NARROW = {"intermediate_size": 24}
+MIXTURE = {"moe_intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 2}
 CASES = {
     "llama-biases-linear": ("Llama", {"attention_bias": True, "mlp_bias": True, "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}}),
     "llama-yarn": ("Llama", {"rope_parameters": YARN}),
@@ -76,10 +77,17 @@ CASES = {
     "arcee": ("Arcee", {**NARROW, "mlp_bias": True, "rope_parameters": YARN}),
     "ministral": ("Ministral", {**NARROW, "head_dim": 16, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"], "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}),
     "ministral3": ("Ministral3", {**NARROW, "head_dim": 16, "rope_parameters": {**YARN, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}}),
+    "qwen3-moe": ("Qwen3Moe", {**MIXTURE, "num_hidden_layers": 3, "head_dim": 16, "mlp_only_layers": [1], "norm_topk_prob": True}),
+    "qwen2-moe": ("Qwen2Moe", {**MIXTURE, "shared_expert_intermediate_size": 20, "norm_topk_prob": False}),
+    "mixtral": ("Mixtral", {**NARROW, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "olmoe": ("Olmoe", {**NARROW, "num_experts": 6, "num_experts_per_tok": 3}),
+    "granitemoe": ("GraniteMoe", {**NARROW, "num_local_experts": 4, "num_experts_per_tok": 2, "embedding_multiplier": 2.0, "attention_multiplier": 0.2, "residual_multiplier": 0.6, "logits_scaling": 2.0}),
+    "glm4-moe": ("Glm4Moe", {"moe_intermediate_size": 24, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5, "head_dim": 8, "attention_bias": True, "use_qk_norm": True, "num_nextn_predict_layers": 0}),
     "granite": ("Granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.2, "residual_multiplier": 0.22, "logits_scaling": 8.0}),
 }
 # Changes of a case's configuration, each of which must change its logits: what they turn off is what the case is for.
-# `biases` and `means` are turned off in the model: every bias, and the mean that a LayerNorm subtracts.
+# `biases` and `means` are turned off in the model: every bias, and the mean that a LayerNorm subtracts; `shared` is what every
+# token's expert adds, `correction` what a router adds for the choice alone.
 ABLATIONS = {
     "starcoder2": ["biases", "means", {"hidden_act": "silu"}],
     "starcoder2-window": ["means", {"sliding_window": None}],
@@ -95,6 +103,12 @@ ABLATIONS = {
     "exaone4-full": [{"rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}}],
     "ministral": [{"sliding_window": 16}, {"layer_types": ["sliding_attention"] * 2}],
     "ministral3": [{"rope_parameters": YARN | {"llama_4_scaling_beta": 0.1}}],
+    "qwen3-moe": [{"norm_topk_prob": False}, {"num_experts_per_tok": 1}],
+    "qwen2-moe": [{"norm_topk_prob": True}, {"num_experts_per_tok": 3}, "shared"],
+    "mixtral": [{"num_experts_per_tok": 1}],
+    "olmoe": [{"norm_topk_prob": True}, {"num_experts_per_tok": 2}],
+    "granitemoe": [{"num_experts_per_tok": 1}, {"residual_multiplier": 1.0}],
+    "glm4-moe": ["shared", "correction", {"n_group": 1, "topk_group": 1}, {"topk_group": 1}, {"routed_scaling_factor": 1.0}, {"norm_topk_prob": False}],
     "arcee": ["biases", {"hidden_act": "silu"}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
 }
 # Least difference of logits that counts as one; the tests' bound is 2e-3.
@@ -140,8 +154,13 @@ def check_ablations(case, weights, ids, logits):
         turned_off = 0
         with torch.no_grad():
             for name, weight in model.named_parameters():
-                if ablation == "biases" and name.endswith("bias"):
+                shared = ablation == "shared" and "shared_expert" in name and "down" in name
+                if ablation == "biases" and name.endswith("bias") or shared:
                     weight.zero_()
+                    turned_off += 1
+            for name, buffer in model.named_buffers():
+                if ablation == "correction" and name.endswith("correction_bias"):
+                    buffer.zero_()
                     turned_off += 1
             for module in model.modules():
                 if ablation == "means" and "LayerNorm" in type(module).__name__:
@@ -169,6 +188,9 @@ def write_hf(case, folder):
             else:
                 weight.copy_(noise * 1.5 / weight.shape[-1] ** 0.5)
             weight.copy_(weight.to(torch.bfloat16).to(torch.float32))
+        for name, buffer in model.named_buffers():
+            if name.endswith("correction_bias"):
+                buffer.copy_(torch.randn_like(buffer) * 0.3)
         for name, scalar in model.named_buffers():
             if name.endswith("layer_scalar"):
                 scalar.copy_((torch.rand_like(scalar) + 0.5).to(torch.bfloat16).to(torch.float32))

@@ -82,6 +82,9 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         Role::Scaled => "x * gamma",
         Role::Sums => "partial sums of x^2",
         Role::Scale => "the layer's",
+        Role::Pairs => "row * experts of a row + which of them",
+        Role::Tiles => "expert, first pair, pairs",
+        Role::Threadgroups => "of the grids over the tiles",
         Role::Step if kernel.is_for_one_row() => "not read; the kernel for several rows takes the same arguments",
         Role::Step => "[rows] records of this step",
         Role::Seen => "bits, one per token",
@@ -111,6 +114,11 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         | Role::KGamma
         | Role::VGamma
         | Role::Logits
+        | Role::SharedWeights
+        | Role::RouterLogits
+        | Role::SelectionBias
+        | Role::Experts
+        | Role::ExpertWeights
         | Role::Candidates => "",
     }
 }

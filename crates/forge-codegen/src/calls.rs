@@ -1,7 +1,10 @@
 //! Bodies of kernels that are one call, and where their threads are.
 
 use forge_plan::Plan;
+use forge_plan::families::Router;
 use forge_plan::call::{Call, Constant, Param, Position, Value};
+
+use forge_spec::{Activation, GroupScore, Routing, Scores};
 
 use crate::kernels::Builtin;
 use crate::naming::{float, packed_name};
@@ -41,8 +44,38 @@ fn constant(constant: &Constant) -> String {
     match constant {
         Constant::Size(size) => size.to_string(),
         Constant::Weights(format) => format!("Weights_{}", packed_name(*format)),
+        Constant::Gemv(format) => format!("Gemv_{}", packed_name(*format)),
+        Constant::Activation(kind) => activation(*kind).to_owned(),
+        Constant::Router(router) => routing(router),
         Constant::Half(half) => (if *half { "half" } else { "float" }).to_owned(),
     }
+}
+
+/// The type of `activation.metal`.
+pub fn activation(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Silu => "Silu",
+        Activation::GeluTanh => "GeluTanh",
+        Activation::ReluSquared => "ReluSquared",
+    }
+}
+
+/// The type of `route.metal`.
+fn routing(router: &Router) -> String {
+    let Routing { experts, chosen, scores, groups, normalised: _, scale: _ } = router.routing;
+    let scores = match scores {
+        Scores::Softmax => 0,
+        Scores::SoftmaxOfChosen => 1,
+        Scores::Sigmoid => 2,
+    };
+    let (count, kept, judged) = groups.map_or((1, 1, 1), |groups| {
+        let judged = match groups.judged_by {
+            GroupScore::Best => 1,
+            GroupScore::BestTwo => 2,
+        };
+        (groups.count, groups.chosen, judged)
+    });
+    format!("Routing<{experts}, {chosen}, {scores}, {}, {count}, {kept}, {judged}>", u8::from(router.biased))
 }
 
 fn argument(value: &Value) -> String {

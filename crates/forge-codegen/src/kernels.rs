@@ -9,10 +9,11 @@ use forge_plan::binding::{Binding, Extent};
 use forge_plan::call::Position;
 use forge_plan::families::{self, Epilogue, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend, Tokens};
 use forge_plan::{Family, Kernel, Plan};
-use forge_spec::{Activation, Dim, Format};
+use forge_spec::{Dim, Format};
 
 use crate::bindings::{cache_type, comment, declaration};
 use crate::naming::{float, identifier, packed_name, wrap};
+use crate::calls::activation;
 use crate::{calls, sources};
 
 /// `shaders/kernels.metal`.
@@ -296,7 +297,7 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
 }
 
 /// Sources of families, each after those that it needs. The first of them every file has.
-const FAMILIES: [&str; 13] = [
+const FAMILIES: [&str; 16] = [
     "activation",
     "rows",
     "embed",
@@ -309,6 +310,9 @@ const FAMILIES: [&str; 13] = [
     "attention_decode",
     "attention_tile",
     "gemm",
+    "route",
+    "experts",
+    "expert_tiles",
     "sample",
 ];
 
@@ -365,14 +369,6 @@ fn kernel_view(kernel: &Kernel, plan: &Plan) -> KernelView {
         params,
         builtins,
         body,
-    }
-}
-
-fn activation(activation: Activation) -> &'static str {
-    match activation {
-        Activation::Silu => "Silu",
-        Activation::GeluTanh => "GeluTanh",
-        Activation::ReluSquared => "ReluSquared",
     }
 }
 

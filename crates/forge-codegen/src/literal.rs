@@ -2,8 +2,8 @@
 //! does not compile.
 
 use forge_spec::{
-    Activation, Argument, Attention, CacheType, Cost, Data, Dim, Epilogue, Format, HeadNorm, Matrix, Operation,
-    Projection, RopeAppend, Split, Vocabulary,
+    Activation, Argument, Attention, CacheType, Cost, Data, Dim, Epilogue, ExpertResults, ExpertsDown, ExpertsOf, ExpertsUp,
+    Format, GroupScore, Groups, HeadNorm, Matrix, Operation, Projection, RopeAppend, Routing, Scores, SharedExpert, SharedWeight, SortExperts, Split, Vocabulary,
 };
 
 use crate::naming::{grouped, variant};
@@ -105,8 +105,20 @@ choice!(Epilogue {
 choice!(Operation<'_> {
     Embed { table, scale }, LayerInputs { table, layers, eps, scale, factor }, Project(projection), RopeAppend(rope),
     Attention(attention), AttentionCombine { heads, head_dim, split }, RmsNorm { width, eps }, LayerNorm { width, eps },
-    PostNorm { width, eps, factor }, SampleBest(vocabulary), SampleCollect(vocabulary), SampleDraw(vocabulary)
+    PostNorm { width, eps, factor }, Route { routing, shared }, SortExperts(sort), ExpertsUp(experts), ExpertsDown(experts),
+    ExpertsSum { width, chosen, shared, factor }, SampleBest(vocabulary), SampleCollect(vocabulary), SampleDraw(vocabulary)
 });
+choice!(Scores { Softmax, SoftmaxOfChosen, Sigmoid });
+choice!(GroupScore { Best, BestTwo });
+record!(Groups { count, chosen, judged_by });
+record!(Routing { experts, chosen, scores, groups, normalised, scale });
+record!(SortExperts { experts, chosen, tile, columns });
+choice!(ExpertsOf { Rows(routing), Tiles(pairs) });
+choice!(ExpertResults { Summed { factor }, Tiles(pairs) });
+choice!(SharedWeight { One, Gate });
+record!(SharedExpert { matrix, weight });
+block!(ExpertsDown { matrix; experts, chosen; shared; results });
+block!(ExpertsUp<'_> { matrices; experts, chosen, width; of; shared; activation, norm_eps, half_operands });
 record!(Matrix { format, rows, cols });
 record!(HeadNorm { eps, across_heads });
 record!(Split { above, positions, most, window });
@@ -157,7 +169,7 @@ macro_rules! optional {
         }
     )*};
 }
-optional!(HeadNorm, Split);
+optional!(HeadNorm, Split, Groups, SharedWeight, SharedExpert, Matrix);
 
 /// An argument as a call of the constructor for its access.
 impl Literal for Argument<'_> {

@@ -1,6 +1,7 @@
 //! The view of `src/model.rs`.
 
 use askama::Template;
+use forge_plan::binding::Element;
 use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
 use forge_plan::families::FEW_TOKENS;
 use forge_plan::memory;
@@ -294,7 +295,7 @@ fn buffers(buffers: &[BufferPlan]) -> Vec<BufferView> {
     let view = |b: &BufferPlan| BufferView {
         name: places::name(b.place).to_owned(),
         width: b.width,
-        element: places::element(b.place),
+        element: if b.place.element() == Element::U32 { "u32" } else { "f32" },
         comment: places::comment(b.place).to_owned(),
     };
     let mut views: Vec<BufferView> = buffers.iter().map(view).collect();

@@ -1,6 +1,5 @@
 //! Names and comments of buffers in emitted sources.
 
-use forge_plan::binding::Element;
 use forge_plan::plan::{Place, SamplerBuffer};
 
 /// The field's name.
@@ -21,19 +20,12 @@ pub fn name(place: Place) -> &'static str {
         Place::Projected => "projected",
         Place::ProjectedSums => "projected_sums",
         Place::Threadgroups => "threadgroups",
-    }
-}
-
-/// Type of its words.
-pub fn element(place: Place) -> &'static str {
-    match place.element() {
-        Element::U32 => "u32",
-        Element::F32
-        | Element::AtomicU32
-        | Element::Candidate
-        | Element::Packed(_)
-        | Element::Cache(_)
-        | Element::Params => "f32",
+        Place::RouterLogits => "router_logits",
+        Place::Experts => "experts",
+        Place::ExpertWeights => "expert_weights",
+        Place::Pairs => "pairs",
+        Place::Tiles => "tiles",
+        Place::ExpertResults => "expert_results",
     }
 }
 
@@ -54,6 +46,12 @@ pub fn comment(place: Place) -> &'static str {
         Place::LayerGate => "a layer's own input, gated",
         Place::Projected => "a projection before its norm",
         Place::ProjectedSums => "partial sums of its squares",
+        Place::RouterLogits => "the router's logits",
+        Place::Experts => "each row's experts",
+        Place::ExpertWeights => "their weights",
+        Place::Pairs => "rows and experts, in order of the experts",
+        Place::Tiles => "tiles of those: expert, first pair, pairs",
+        Place::ExpertResults => "the results of each row's experts",
         Place::Threadgroups => "threadgroups of indirect dispatches, three words each",
     }
 }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use forge_formats::Format;
-pub use forge_spec::Activation;
+pub use forge_spec::{Activation, GroupScore, Groups, Routing, Scores};
 
 use crate::config::ModelConfig;
 
@@ -45,6 +45,33 @@ impl Graph {
     /// Elements of all weights, each once.
     pub fn parameters(&self) -> u64 {
         self.weights.iter().map(|weight| weight.rows as u64 * weight.cols as u64).sum()
+    }
+
+    /// Elements of the weights that one token is multiplied with: of experts those that it takes, of a table of embeddings
+    /// one row.
+    pub fn active_parameters(&self) -> u64 {
+        let stages = [&self.embed, &self.head].map(|stage| (&stage.block, &stage.weights));
+        let layers = self.layers.iter().map(|layer| (&self.blocks[layer.block], &layer.weights));
+        let mut active = vec![0; self.weights.len()];
+        for (block, ids) in stages.into_iter().chain(layers) {
+            let chosen = block.nodes.iter().find_map(|node| match &node.op {
+                Op::Route { routing, .. } => Some((routing.chosen as u64, routing.experts as u64)),
+                _ => None,
+            });
+            for node in &block.nodes {
+                for slot in node.op.slots() {
+                    let weight = &self.weights[ids[slot]];
+                    let all = weight.rows as u64 * weight.cols as u64;
+                    let elements = match (&node.op, chosen) {
+                        (Op::Experts { .. }, Some((chosen, experts))) => all / experts * chosen,
+                        (Op::Embedding { .. }, _) => weight.cols as u64,
+                        _ => all,
+                    };
+                    active[ids[slot]] = elements.max(active[ids[slot]]);
+                }
+            }
+        }
+        active.iter().sum()
     }
 
     /// The context that a model is built for unless another is asked for, in tokens: the trained one, or the longest for
@@ -193,6 +220,30 @@ pub enum Op {
         /// The gate's non-linearity.
         activation: Activation,
     },
+    /// The experts that each token takes, from the router's logits `[tokens, experts]`. The result is as wide: the weight of
+    /// each expert that is chosen, and 0 for the others.
+    Route {
+        /// The rule.
+        routing: Routing,
+        /// `[experts]`, added to the scores for the choice alone.
+        bias: Option<SlotId>,
+    },
+    /// Sum over the experts of a token (input 0) of its weight (input 1, `[tokens, experts]`) times
+    /// `down(activation(gate x) * up x)`. Of stacked matrices those of the first expert come first.
+    Experts {
+        /// `[experts * width, hidden]`.
+        gate: SlotId,
+        /// The same.
+        up: SlotId,
+        /// `[experts * hidden, width]`.
+        down: SlotId,
+        /// Experts.
+        experts: usize,
+        /// The gate's non-linearity.
+        activation: Activation,
+    },
+    /// `x * sigmoid(g)`, inputs in this order; the gate is as wide as `x`, or one number for all of it.
+    SigmoidGate,
     /// `activation(x)`: a feed-forward without a gate.
     Activation {
         /// The non-linearity.
@@ -347,6 +398,28 @@ pub enum Source {
         /// Format of scales and biases: F16, BF16 or F32.
         scale_format: Format,
     },
+    /// Matrices of equally many rows one after another, each from a place of its own: experts that a checkpoint does not
+    /// store together. None of them is a stack.
+    Stack(Vec<Source>),
+}
+
+impl Source {
+    /// The places that rows come from, each of as many.
+    pub fn pieces(&self) -> &[Source] {
+        match self {
+            Self::Stack(pieces) => pieces,
+            Self::Rows(_) | Self::Quantize { .. } | Self::Affine { .. } => std::slice::from_ref(self),
+        }
+    }
+
+    /// Every range of bytes.
+    pub fn ranges(&self) -> Vec<&FileRange> {
+        match self {
+            Self::Rows(range) | Self::Quantize { rows: range, .. } => vec![range],
+            Self::Affine { quants, scales, biases, .. } => vec![quants, scales, biases],
+            Self::Stack(pieces) => pieces.iter().flat_map(Self::ranges).collect(),
+        }
+    }
 }
 
 /// Bytes of one of the checkpoint's files.
@@ -368,10 +441,13 @@ impl Op {
             Op::ScaleBy { scale } => vec![*scale],
             Op::LayerNorm { gamma, beta, .. } => [Some(*gamma), *beta].into_iter().flatten().collect(),
             Op::Linear { weight, bias } => [Some(*weight), *bias].into_iter().flatten().collect(),
+            Op::Route { bias, .. } => bias.iter().copied().collect(),
+            Op::Experts { gate, up, down, .. } => vec![*gate, *up, *down],
             Op::Rope { .. }
             | Op::KvAppend { .. }
             | Op::Attention { .. }
             | Op::GatedActivation { .. }
+            | Op::SigmoidGate
             | Op::Activation { .. }
             | Op::Add
             | Op::Scale { .. }

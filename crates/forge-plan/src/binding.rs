@@ -86,6 +86,23 @@ pub enum Touch {
     Seen,
     /// All of it; threads load so many elements for each row of the step, some of them several times.
     Loads(usize),
+    /// All of it at most.
+    AtMost,
+    /// Of `of` equal parts of the outermost axis, `each_row` for each row of the step: the experts that it takes. Rows that
+    /// take the same ones touch fewer.
+    Chosen {
+        /// Parts.
+        of: usize,
+        /// Parts of a row.
+        each_row: usize,
+    },
+    /// The same of so many rows that it is all of it at most.
+    ChosenOfMany {
+        /// Parts.
+        of: usize,
+        /// Parts of a row.
+        each_row: usize,
+    },
     /// One element.
     One,
     /// Nothing, when the host knows the tokens, and chooses greedily among finite logits.
@@ -206,14 +223,17 @@ impl Binding {
             (Touch::Never, _) => Linear::default(),
             (Touch::One, _) => Linear::per_row(self.element.bytes(1, 1) as u64),
             (Touch::PerRow, _) => Linear::per_row(entry()),
+            (Touch::Chosen { of, each_row }, _) => Linear::per_row(all / of as u64 * each_row as u64),
             (Touch::Seen, Extent::Parts { .. }) => Linear { per_part: all, ..Linear::default() },
             (Touch::Seen, _) => Linear { per_position: all, ..Linear::default() },
-            (Touch::All | Touch::Loads(_), Extent::Rows(_) | Extent::LayerRows { .. } | Extent::Slots { .. }) => {
-                Linear::per_row(all)
-            }
-            (Touch::All | Touch::Loads(_), Extent::Fixed(_) | Extent::Positions(_) | Extent::Parts { .. }) => {
-                Linear::fixed(all)
-            }
+            (
+                Touch::All | Touch::AtMost | Touch::ChosenOfMany { .. } | Touch::Loads(_),
+                Extent::Rows(_) | Extent::LayerRows { .. } | Extent::Slots { .. },
+            ) => Linear::per_row(all),
+            (
+                Touch::All | Touch::AtMost | Touch::ChosenOfMany { .. } | Touch::Loads(_),
+                Extent::Fixed(_) | Extent::Positions(_) | Extent::Parts { .. },
+            ) => Linear::fixed(all),
         }
     }
 
@@ -221,7 +241,14 @@ impl Binding {
     pub fn loaded(&self) -> Linear {
         match self.touch {
             Touch::Loads(elements) => Linear::per_row(self.element.bytes(elements, elements) as u64),
-            Touch::All | Touch::PerRow | Touch::Seen | Touch::One | Touch::Never => self.bytes(),
+            Touch::All
+            | Touch::AtMost
+            | Touch::PerRow
+            | Touch::Chosen { .. }
+            | Touch::ChosenOfMany { .. }
+            | Touch::Seen
+            | Touch::One
+            | Touch::Never => self.bytes(),
         }
     }
 

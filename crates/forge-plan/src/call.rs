@@ -1,6 +1,8 @@
 //! What the body of a kernel is: a call of one function of its family, as data.
 
-use forge_spec::{Format, Role};
+use forge_spec::{Activation, Format, Role};
+
+use crate::families::Router;
 
 /// A call with its template arguments and arguments.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,12 +16,18 @@ pub struct Call {
 }
 
 /// A template argument.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Constant {
     /// A number.
     Size(usize),
     /// How weights of a format are loaded.
     Weights(Format),
+    /// How a matrix of a format is multiplied by a vector.
+    Gemv(Format),
+    /// A non-linearity.
+    Activation(Activation),
+    /// How experts are chosen.
+    Router(Router),
     /// Operands are half rather than float.
     Half(bool),
 }

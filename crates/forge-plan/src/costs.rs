@@ -235,7 +235,8 @@ fn projection_traffic(kernel: &Kernel, cost: &Cost) -> (u64, u64) {
     };
     let weights = of(|binding| matches!(binding.element, Element::Packed(_)), |traffic| traffic.read);
     let input = of(|binding| binding.role == Role::Input, |traffic| traffic.requested);
-    (weights, if matches!(kernel.family, Family::Gemm(_)) { 0 } else { input })
+    let tiles = matches!(kernel.family, Family::Gemm(_) | Family::ExpertsUpTile(_) | Family::ExpertsDownTile(_));
+    (weights, if tiles { 0 } else { input })
 }
 
 fn stored(format: Format, rows: usize, cols: usize) -> u64 {
@@ -276,6 +277,9 @@ fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
     let touched = touched(plan, schedule);
     let rows = |tensor: &PackedTensor| match touched.get(&(tensor.layer, tensor.field)) {
         Some(Touch::PerRow) => size.rows,
+        Some(Touch::Chosen { of, each_row } | Touch::ChosenOfMany { of, each_row }) => {
+            tensor.rows / of * each_row.saturating_mul(size.rows).min(*of)
+        }
         Some(_) => tensor.rows,
         None => 0,
     };

@@ -119,6 +119,18 @@ pub enum Place {
     ProjectedSums,
     /// Threadgroups of indirect grids, three words each.
     Threadgroups,
+    /// The router's logits.
+    RouterLogits,
+    /// Each row's experts.
+    Experts,
+    /// Their weights.
+    ExpertWeights,
+    /// Rows and experts, in order of the experts.
+    Pairs,
+    /// Tiles of those.
+    Tiles,
+    /// The results of each row's experts.
+    ExpertResults,
 }
 
 impl Place {
@@ -138,8 +150,11 @@ impl Place {
             | Self::LayerModel
             | Self::LayerGate
             | Self::Projected
-            | Self::ProjectedSums => Element::F32,
-            Self::Threadgroups => Element::U32,
+            | Self::ProjectedSums
+            | Self::RouterLogits
+            | Self::ExpertWeights
+            | Self::ExpertResults => Element::F32,
+            Self::Threadgroups | Self::Experts | Self::Pairs | Self::Tiles => Element::U32,
         }
     }
 }

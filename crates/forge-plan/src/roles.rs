@@ -17,6 +17,8 @@ pub fn projection(roles: &[&str]) -> String {
         ["ffn_gate"] => "gate_proj".into(),
         ["ffn_up"] => "up_proj".into(),
         ["ffn_down"] => "down_proj".into(),
+        ["shared_gate", "shared_up"] => "shared_gate_up".into(),
+        ["expert_gate", "expert_up"] => "expert_gate_up".into(),
         ["output"] | [EMBEDDING] => "lm_head".into(),
         other => other.join("_"),
     }

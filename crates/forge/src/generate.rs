@@ -160,17 +160,12 @@ fn fingerprint(checkpoint: &Checkpoint, plan: &Plan) -> String {
     for part in plan.weights.tensors.iter().flat_map(|tensor| &tensor.parts) {
         let PackPart::Weight(id) = part else { continue };
         let weight = &checkpoint.graph.weights[*id];
-        let ranges = match &weight.source {
-            Source::Rows(range) => vec![range],
-            Source::Quantize { rows, from } => {
-                // Another version may quantise otherwise.
-                hasher.update(format!("{from} {} {}", weight.format, env!("CARGO_PKG_VERSION")));
-                vec![rows]
-            }
-            Source::Affine { quants, scales, biases, .. } => vec![quants, scales, biases],
-        };
+        if let Source::Quantize { from, .. } = &weight.source.pieces()[0] {
+            // Another version may quantise otherwise.
+            hasher.update(format!("{from} {} {}", weight.format, env!("CARGO_PKG_VERSION")));
+        }
         hasher.update(weight.offset.to_le_bytes());
-        for bytes in ranges.into_iter().map(|range| checkpoint.bytes(range)) {
+        for bytes in weight.source.ranges().into_iter().map(|range| checkpoint.bytes(range)) {
             hasher.update(bytes.len().to_le_bytes());
             let sample = SAMPLE.min(bytes.len());
             for start in [0, (bytes.len() - sample) / 2, bytes.len() - sample] {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::FrontendError;
 use crate::config::ModelConfig;
 use crate::graph::{
-    Activation, Attention, Block, Graph, Layer, Node, Op, Rope, Slot, SlotId, Stage, State, StateId, StateSlotId,
+    Activation, Attention, Block, Graph, Layer, Node, Op, Rope, Routing, Slot, SlotId, Stage, State, StateId, StateSlotId,
     StateSpec, Value, ValueId, Weight, WeightId,
 };
 use crate::source::{Part, Tensors};
@@ -109,6 +109,36 @@ impl BlockBuilder {
     pub fn gated(&mut self, name: &str, gate: ValueId, up: ValueId, activation: Activation) -> ValueId {
         let width = self.width(up);
         self.node(Op::GatedActivation { activation }, &[gate, up], name, width)
+    }
+
+    /// The weights of the experts that `routing` chooses by these logits; with a selection bias `<role>_bias` where
+    /// `bias`.
+    pub fn route(&mut self, name: &str, role: &str, logits: ValueId, routing: Routing, bias: bool) -> ValueId {
+        let width = self.width(logits);
+        let bias = bias.then(|| self.slot(&format!("{role}_bias"), 1, width));
+        self.node(Op::Route { routing, bias }, &[logits], name, width)
+    }
+
+    /// The weighted sum of what gated experts of this width make of `x`.
+    pub fn experts(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        weights: ValueId,
+        width: usize,
+        activation: Activation,
+    ) -> ValueId {
+        let (hidden, experts) = (self.width(x), self.width(weights));
+        let gate = self.slot("expert_gate", experts * width, hidden);
+        let up = self.slot("expert_up", experts * width, hidden);
+        let down = self.slot("expert_down", experts * hidden, width);
+        self.node(Op::Experts { gate, up, down, experts, activation }, &[x, weights], name, hidden)
+    }
+
+    /// `x * sigmoid(gate)`.
+    pub fn sigmoid_gate(&mut self, name: &str, x: ValueId, gate: ValueId) -> ValueId {
+        let width = self.width(x);
+        self.node(Op::SigmoidGate, &[x, gate], name, width)
     }
 
     /// `activation(x)`.
@@ -228,7 +258,16 @@ impl<'a> GraphBuilder<'a> {
                 _ => None,
             })
             .collect();
+        let experts = |id: SlotId| {
+            block.nodes.iter().find_map(|node| match node.op {
+                Op::Experts { gate, up, down, experts, .. } if [gate, up, down].contains(&id) => Some(experts),
+                _ => None,
+            })
+        };
         let fill_slot = |(id, slot): (SlotId, &Slot)| {
+            if let Some(experts) = experts(id) {
+                return self.stack(&slot.role, layer, experts, slot);
+            }
             let norm = norms.contains(&id);
             let role = if tied && slot.role == "output" { "token_embd" } else { &slot.role };
             let vector = norm || slot.rows == 1 && slot.cols == 1 || role.ends_with("_bias");
@@ -252,6 +291,18 @@ impl<'a> GraphBuilder<'a> {
         let weight = self.tensors.weight(role, layer, slot.rows, slot.cols, vector, part)?;
         self.weights.push(Weight { offset, ..weight });
         self.known.insert((role.to_owned(), layer), self.weights.len() - 1);
+        Ok(self.weights.len() - 1)
+    }
+
+    fn stack(
+        &mut self,
+        role: &str,
+        layer: Option<usize>,
+        experts: usize,
+        slot: &Slot,
+    ) -> Result<WeightId, FrontendError> {
+        let weight = self.tensors.stack(role, layer, experts, slot.rows / experts, slot.cols)?;
+        self.weights.push(weight);
         Ok(self.weights.len() - 1)
     }
 

@@ -363,13 +363,27 @@ pub(crate) fn layer_name(sliding: &[bool], layer: usize) -> &'static str {
     }
 }
 
-/// A pre-norm layer: `x + attention(norm(x))`, then `x + ffn(norm(x))`, each branch times `residual`.
+/// A pre-norm layer: `x + attention(norm(x))`, then `x + ffn(norm(x))`, each branch times `residual`. The feed-forward is
+/// gated, by this activation and with biases or not.
 pub(crate) fn pre_norm_layer(
     name: &str,
     sizes: &Sizes,
     spec: &AttentionSpec,
     ffn: (Activation, bool),
     residual: f32,
+) -> Block {
+    pre_norm_layer_with(name, sizes, spec, residual, |b, input| {
+        feed_forward(b, input, sizes.hidden, sizes.intermediate, ffn.0, ffn.1)
+    })
+}
+
+/// The same with a feed-forward that `ffn` adds, from its normalised input to a result of its width.
+pub(crate) fn pre_norm_layer_with(
+    name: &str,
+    sizes: &Sizes,
+    spec: &AttentionSpec,
+    residual: f32,
+    ffn: impl FnOnce(&mut BlockBuilder, ValueId) -> ValueId,
 ) -> Block {
     let mut b = BlockBuilder::new(name);
     let x = b.input("x", sizes.hidden);
@@ -378,7 +392,7 @@ pub(crate) fn pre_norm_layer(
     attn = b.scale("attn_scaled", attn, residual);
     let x = b.add("x_attn", x, attn);
     let ffn_in = b.rms_norm("ffn_in", "ffn_norm", x, sizes.eps);
-    let mut out = feed_forward(&mut b, ffn_in, sizes.hidden, sizes.intermediate, ffn.0, ffn.1);
+    let mut out = ffn(&mut b, ffn_in);
     out = b.scale("ffn_scaled", out, residual);
     let x = b.add("x_ffn", x, out);
     b.finish(x)

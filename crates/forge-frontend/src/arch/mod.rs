@@ -9,15 +9,20 @@ mod exaone4;
 mod gemma;
 mod gemma4;
 mod glm4;
+mod glm4_moe;
 mod granite;
 mod layers;
 mod llama;
 mod ministral;
+mod mixtral;
+mod mixture;
 mod olmo2;
+mod olmoe;
 mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen_moe;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
@@ -67,26 +72,23 @@ const FAMILIES: &[Family] = &[
     starcoder2::FAMILY,
 ];
 
+/// Mixtures of experts. A GGUF may call one by the name of a dense family.
+static MIXTURES: &[Family] = &[
+    glm4_moe::FAMILY,
+    granite::MIXTURE,
+    mixtral::FAMILY,
+    olmoe::FAMILY,
+    qwen_moe::QWEN2,
+    qwen_moe::QWEN3,
+];
+
 /// Architectures that people have and that are not built, by their names in either dialect, with the reason.
 const NOT_BUILT: &[(&[&str], &str)] = &[
     (&["hunyuan-dense", "hunyuan_v1_dense"], "its norms of q and k come after the rotation, which is not built"),
     (&["apertus"], "its feed-forward's activation (xIELU) is not built"),
     (&["gemma3n", "gemma3n_text"], "its alternating updates (AltUp) and learned augmented residuals are not built"),
-    (
-        &[
-            "qwen2moe",
-            "qwen2_moe",
-            "qwen3moe",
-            "qwen3_moe",
-            "mixtral",
-            "gpt-oss",
-            "gpt_oss",
-            "phimoe",
-            "olmoe",
-            "granitemoe",
-        ],
-        NO_MIXTURES,
-    ),
+    (&["gpt-oss", "gpt_oss"], "its clamped activation and biases of experts are not built"),
+    (&["phimoe"], "its router, which chooses by a threshold, is not built"),
 ];
 
 /// Keys that count the experts of a mixture, under every name they have had.
@@ -97,15 +99,12 @@ const EXPERTS: [Key; 5] = [
     Key::new("", "moe_num_experts"),
     Key::new("", "enable_moe_block"),
 ];
-const NO_MIXTURES: &str = "mixtures of experts are not built";
+const NO_MIXTURES: &str = "this architecture's mixture of experts is not built";
 
-/// Refuses mixtures, whatever their architecture is called.
-fn refuse_experts(h: &Hparams) -> Result<(), FrontendError> {
+/// The key that says that there are experts.
+fn counts_experts(h: &Hparams) -> Option<Key> {
     let counts = |value: &Value| value.as_bool() == Some(true) || integer(value).is_some_and(|count| count > 0);
-    match EXPERTS.into_iter().find(|&key| h.get(key).is_some_and(counts)) {
-        Some(key) => Err(h.unsupported(Refusal::Experts, key, NO_MIXTURES)),
-        None => Ok(()),
-    }
+    EXPERTS.into_iter().find(|&key| h.get(key).is_some_and(counts))
 }
 
 /// Refuses the weights of experts, which a configuration may tell nothing of.
@@ -129,15 +128,16 @@ fn supported(dialect: Dialect) -> Vec<&'static str> {
         Dialect::Gguf => family.gguf.to_vec(),
         Dialect::HuggingFace => family.hf.iter().map(|(name, _)| *name).collect(),
     };
-    let mut all: Vec<_> = FAMILIES.iter().flat_map(names).collect();
+    let mut all: Vec<_> = FAMILIES.iter().chain(MIXTURES).flat_map(names).collect();
     all.sort_unstable();
+    all.dedup();
     all
 }
 
 /// The family of an architecture's name.
 ///
 /// # Errors
-/// An unknown name, with those that are known, or a mixture of experts.
+/// An unknown name, with those that are known, or a mixture of experts of a family that has none.
 pub(crate) fn family(h: &Hparams, architecture: &str) -> Result<&'static Family, FrontendError> {
     let (dialect, file) = (h.dialect, &h.file);
     let names = |family: &&Family| match dialect {
@@ -157,8 +157,15 @@ pub(crate) fn family(h: &Hparams, architecture: &str) -> Result<&'static Family,
             reason: (*reason).to_owned(),
         });
     }
-    refuse_experts(h)?;
-    FAMILIES.iter().find(names).ok_or_else(|| FrontendError::UnknownArchitecture {
+    let dense = FAMILIES.iter().find(names);
+    match (counts_experts(h), MIXTURES.iter().find(names)) {
+        (Some(_), Some(mixture)) => return Ok(mixture),
+        (Some(key), None) => return Err(h.unsupported(Refusal::Experts, key, NO_MIXTURES)),
+        // Keys that a family's defaults have may be left out.
+        (None, Some(mixture)) if dense.is_none() => return Ok(mixture),
+        (None, _) => {}
+    }
+    dense.ok_or_else(|| FrontendError::UnknownArchitecture {
         file: file.clone(),
         found: architecture.to_owned(),
         supported: supported(dialect).join(", "),
@@ -172,7 +179,9 @@ pub(crate) fn build(loaded: &mut Loaded, family: &Family) -> Result<Graph, Front
         let defaults = family.hf.iter().find(|(name, _)| *name == loaded.architecture).map_or("{}", |(_, json)| json);
         loaded.hparams.fill_in(defaults);
     }
-    refuse_expert_weights(loaded)?;
+    if !MIXTURES.iter().any(|mixture| std::ptr::eq(mixture, family)) {
+        refuse_expert_weights(loaded)?;
+    }
     let graph = (family.build)(loaded)?;
     loaded.tensors.ignore(is_without_effect);
     loaded.ignore_other_towers();

@@ -6,6 +6,7 @@ mod hparams;
 mod json;
 mod mlx;
 mod rope;
+mod stacks;
 mod tensors;
 
 pub(crate) use gguf::load_gguf;

@@ -190,6 +190,8 @@ impl Tensors {
         let total_rows = part.map_or(rows, |part| part.total_rows);
         // Of a vector a part is some elements.
         let expected = match (vector, part) {
+            // A GGUF's shapes have no leading ones.
+            (false, None) if rows == 1 && self.dialect == Dialect::Gguf => vec![cols],
             (true, None) => vec![cols],
             (true, Some(_)) => vec![total_rows],
             (false, _) => vec![total_rows, cols],
@@ -235,7 +237,7 @@ impl Tensors {
 
 impl Entry {
     /// Bytes of `rows` rows from `first_row` on, of `total_rows` rows of `cols` weights.
-    fn rows(
+    pub(super) fn rows(
         &self,
         name: &str,
         cols: usize,

@@ -38,25 +38,28 @@ pub fn logits(checkpoint: &Checkpoint, tokens: &[u32]) -> Rows {
 
 fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
     let weight = &checkpoint.graph.weights[id];
+    let pieces = weight.source.pieces();
+    let rows = weight.rows / pieces.len();
     let row = |row: usize| {
         let mut out = vec![0.0; weight.cols];
-        match &weight.source {
+        let (piece, row) = (&pieces[row / rows], row % rows);
+        match piece {
             Source::Rows(range) => {
                 let bytes = checkpoint.bytes(range);
-                let row_bytes = bytes.len() / weight.rows;
+                let row_bytes = bytes.len() / rows;
                 decode_row(weight.format, &bytes[row * row_bytes..][..row_bytes], &mut out).expect("a row decodes");
             }
             Source::Affine { quants, scales, biases, scale_format } => {
                 let part = |range| {
                     let bytes = checkpoint.bytes(range);
-                    let row_bytes = bytes.len() / weight.rows;
+                    let row_bytes = bytes.len() / rows;
                     &bytes[row * row_bytes..][..row_bytes]
                 };
                 let (codes, scales, biases) = (part(quants), part(scales), part(biases));
                 let affine = AffineRow { format: weight.format, codes, scales, biases, scale_format: *scale_format };
                 decode_affine(&affine, &mut out).expect("a row decodes");
             }
-            Source::Quantize { .. } => unreachable!("a loaded checkpoint quantises nothing"),
+            Source::Quantize { .. } | Source::Stack(_) => unreachable!("neither quantised nor a stack within a stack"),
         }
         out.iter_mut().for_each(|value| *value = (*value + weight.offset) * weight.factor);
         out
@@ -126,6 +129,25 @@ fn run_block(
                 let spec = block.state_slots[*state];
                 assert_eq!(spec, graph.states[states[*state]].spec);
                 attend(input(0), &caches[states[*state]], *heads, spec.kv_heads, spec.head_dim, attention)
+            }
+            Op::Route { routing, bias } => {
+                let bias = bias.map(|bias| &weight(bias)[0][..]);
+                map(input(0), |logits| crate::mixture::weights(logits, bias, routing))
+            }
+            Op::Experts { gate, up, down, experts, activation } => {
+                let [gate, up, down] = [gate, up, down].map(|slot| weight(*slot));
+                let one = |(row, weights): (&Vec<f32>, &Vec<f32>)| {
+                    crate::mixture::experts(row, weights, [gate, up, down], *experts, |value| activate(value, *activation))
+                };
+                input(0).iter().zip(input(1)).map(one).collect()
+            }
+            Op::SigmoidGate => {
+                let sigmoid = |value: f32| 1.0 / (1.0 + (-value).exp());
+                let one = |(row, gate): (&Vec<f32>, &Vec<f32>)| {
+                    let gate = |index: usize| sigmoid(gate[if gate.len() == 1 { 0 } else { index }]);
+                    row.iter().enumerate().map(|(index, value)| value * gate(index)).collect()
+                };
+                input(0).iter().zip(input(1)).map(one).collect()
             }
             Op::GatedActivation { activation } => zip(input(0), input(1), |gate, up| activate(gate, *activation) * up),
             Op::Activation { activation } => {

@@ -32,6 +32,13 @@ fn weights(refusal: Refusal, words: &[&'static str], edit: impl FnOnce(&mut Weig
     (refusal, [&["model.safetensors: "], words].concat(), folder.error())
 }
 
+/// A mixture with other weights.
+fn experts(refusal: Refusal, words: &[&'static str], edit: impl FnOnce(&mut Weights)) -> Row {
+    let folder = Folder::of("qwen3-moe");
+    folder.edit_weights(edit);
+    (refusal, [&["model.safetensors: "], words].concat(), folder.error())
+}
+
 /// A fixture as an MLX folder with one more module `a`.
 fn module(refusal: Refusal, words: &[&'static str], quantization: Value, tensors: &[(&str, &str, Value)]) -> Row {
     let folder = Folder::of("qwen2");
@@ -130,7 +137,7 @@ fn configurations() -> Vec<Row> {
             json!(true),
             "= true is not supported: norms of each head",
         ),
-        config(Refusal::Experts, "qwen2", "num_local_experts", json!(8), "= 8 is not supported: mixtures of experts"),
+        config(Refusal::Experts, "qwen2", "num_local_experts", json!(8), "= 8 is not supported: this architecture's mixture"),
         config(Refusal::QuantizationMethod, "qwen2", "quantization_config", json!({"quant_method": "fp8"}), "\"fp8\""),
         config(Refusal::UnequalSizes, "qwen2", "num_key_value_heads", json!([2, 1]), "= [2,1] is not supported"),
         config(Refusal::NoSizes, "qwen2", "num_key_value_heads", json!([]), "expected a size, found []"),
@@ -297,6 +304,70 @@ fn configurations() -> Vec<Row> {
     ]
 }
 
+/// What mixtures may ask for in vain.
+fn mixtures() -> Vec<Row> {
+    let changed = |refusal, case: &str, keys: &[(&str, Value)], words: &[&'static str]| {
+        let folder = Folder::of(case);
+        folder.edit_json("config.json", |config| {
+            config.extend(keys.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        });
+        (refusal, words.to_vec(), folder.error())
+    };
+    let expert = "model.layers.0.mlp.experts.3.up_proj.weight";
+    let sizes = |gguf: Gguf, sizes: &[(&str, u32)]| {
+        sizes.iter().fold(gguf, |gguf, (key, value)| gguf.entry(key.as_bytes(), 4, &value.to_le_bytes()))
+    };
+    let mixtral = sizes(
+        llama(32),
+        &[("llama.expert_count", 4), ("llama.expert_used_count", 2), ("llama.expert_gating_func", 9)],
+    );
+    let glm = sizes(
+        Gguf::new().entry(b"general.architecture", 8, &string(b"glm4moe")),
+        &[
+            ("glm4moe.block_count", 1),
+            ("glm4moe.context_length", 64),
+            ("glm4moe.embedding_length", 32),
+            ("glm4moe.feed_forward_length", 32),
+            ("glm4moe.attention.head_count", 4),
+            ("glm4moe.expert_count", 4),
+            ("glm4moe.nextn_predict_layers", 1),
+        ],
+    );
+    let glm = table(glm.entry(b"glm4moe.attention.layer_norm_rms_epsilon", 6, &1e-5f32.to_le_bytes()));
+    vec![
+        config(Refusal::ExpertCount, "qwen3-moe", "num_experts_per_tok", json!(7), "expected at most the 6 experts"),
+        config(Refusal::DenseLayers, "qwen3-moe", "mlp_only_layers", json!("1"), "expected a list of layers"),
+        config(Refusal::ClippedQkv, "olmoe", "clip_qkv", json!(8.0), "= 8.0 is not supported: queries, keys"),
+        config(Refusal::GroupCount, "glm4-moe", "topk_group", json!(5), "expected at most the 4 groups, found 5"),
+        changed(
+            Refusal::ExpertGroups,
+            "glm4-moe",
+            &[("n_group", json!(3))],
+            &["config.json: n_routed_experts = 8 is not a multiple of n_group = 3"],
+        ),
+        changed(
+            Refusal::GroupExperts,
+            "glm4-moe",
+            &[("n_group", json!(8)), ("topk_group", json!(1))],
+            &["config.json: topk_group: expected groups of at least 2 experts, found 1"],
+        ),
+        changed(
+            Refusal::ExpertRows,
+            "qwen3-moe",
+            &[("moe_intermediate_size", json!(i32::MAX))],
+            &["tensor model.layers.0.mlp.experts.0.gate_proj.weight: expected experts of fewer rows in all"],
+        ),
+        experts(Refusal::ExpertShape, &["tensor", expert, "expected shape [24, 32], found [32, 24]"], |weights| {
+            weights.header.get_mut(expert).expect("it")["shape"] = json!([32, 24]);
+        }),
+        experts(Refusal::ExpertFormats, &["tensor", expert, "expected the type of the other experts, found F16"], |weights| {
+            weights.header.get_mut(expert).expect("it")["dtype"] = json!("F16");
+        }),
+        gguf(Refusal::GatingFunction, &["llama.expert_gating_func = 9 is not supported: scores are softmax"], &mixtral),
+        gguf(Refusal::PredictionLayers, &["glm4moe.nextn_predict_layers: expected fewer than the 1 blocks"], &glm),
+    ]
+}
+
 fn tensors() -> Vec<Row> {
     let four = json!({"bits": 4, "group_size": 32});
     let codes = ("a.weight", "U32", json!([2, 4]));
@@ -373,7 +444,7 @@ fn tensors() -> Vec<Row> {
             Refusal::ExpertWeights,
             &[
                 "tensor model.layers.0.mlp.switch_mlp.up_proj.weight",
-                " = U32 is not supported: mixtures of experts are not built",
+                " = U32 is not supported: this architecture's mixture of experts is not built",
             ],
             |weights| weights.add("model.layers.0.mlp.switch_mlp.up_proj.weight", "U32", &json!([4, 8, 4])),
         ),
@@ -558,7 +629,7 @@ fn assets() -> Vec<Row> {
 
 #[test]
 fn every_refusal() {
-    let rows: Vec<Row> = [configurations(), tensors(), assets()].into_iter().flatten().collect();
+    let rows: Vec<Row> = [configurations(), mixtures(), tensors(), assets()].into_iter().flatten().collect();
     for (refusal, words, error) in &rows {
         let line = error.to_string();
         assert_eq!(error.refusal(), Some(*refusal), "{line}");

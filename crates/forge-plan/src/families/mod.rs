@@ -3,30 +3,38 @@
 
 mod attention;
 mod embed;
+mod expert_tiles;
+mod experts;
 mod gemm;
 mod gemv;
 mod layer_inputs;
 mod norm;
 mod projection;
 mod rope_append;
+mod route;
 mod sample;
 
-use forge_spec::{Dim, Matrix, Operation};
+use forge_spec::{Dim, Matrix, Operation, SortExperts};
 
 pub use attention::{Attend, AttentionCombine, AttentionDecode, AttentionPart, AttentionTile};
 pub use embed::Embed;
+pub use expert_tiles::{ExpertsDownTile, ExpertsSum, ExpertsUpTile, expert_tile};
+pub use experts::{ExpertsDown, ExpertsUp};
 pub use gemm::{GEMM_ROWS, GEMM_TOKENS, Gemm};
 pub use gemv::{FEW_TOKENS, Gemv, Tokens};
 pub use layer_inputs::LayerInputs;
 pub use norm::{LayerNorm, PostNorm, RmsNorm};
 pub use projection::{Epilogue, NextNorm, NormScale};
 pub use rope_append::{HeadNorm, RopeAppend};
+pub use route::{MOST_CHOSEN, MOST_EXPERTS, MOST_GROUPS, Route, Router};
 pub use sample::{Sample, SampleBest, SampleCollect, SampleDraw};
 
 use crate::binding::Binding;
 use crate::call::{Call, Position, Value};
 use crate::linear::Linear;
 
+/// Most rows in one tile of a prompt.
+pub const PREFILL_ROWS: usize = 256;
 /// Threads of the kernels that work on whole rows.
 const ROW_THREADS: u32 = 256;
 /// Heads (simdgroups) that one threadgroup of the kernels that work on heads handles.
@@ -183,6 +191,20 @@ families!(
     LayerNorm,
     /// `x += norm(y)` after a projection with a post-norm.
     PostNorm,
+    /// Choice of each row's experts.
+    Route,
+    /// Rows in order of their experts.
+    SortExperts,
+    /// Choice of a row's experts, gate and up of each.
+    ExpertsUp,
+    /// Down of a row's experts, and their weighted sum.
+    ExpertsDown,
+    /// Gate and up of experts, each over its rows of a tile.
+    ExpertsUpTile,
+    /// Down of experts, each over its rows of a tile.
+    ExpertsDownTile,
+    /// Weighted sum of the results of each row's experts.
+    ExpertsSum,
     /// Choice of the next token, step 1: the best of each share of the vocabulary.
     SampleBest,
     /// Step 2: tokens that may be drawn.

@@ -6,6 +6,7 @@
 
 mod attention;
 mod layer_inputs;
+mod mixture;
 mod projection;
 mod residual;
 
@@ -15,6 +16,7 @@ use forge_frontend::graph::{Activation, Attention, Block, Node, Op, Rope, SlotId
 
 use crate::PlanError;
 use crate::families::HeadNorm;
+pub use mixture::{MixtureStep, SharedStep};
 use crate::plan::Place;
 
 /// A block as fused steps. A block whose branches stand side by side has the projections of both before either adds to the
@@ -43,8 +45,10 @@ impl Fused {
     /// The norm of the residual stream that it reads, where it is a projection.
     fn norm(&self) -> Option<Norm> {
         match self {
-            Self::Projection(Projection { input: Input::Stream(norm), .. }) => *norm,
+            Self::Projection(Projection { input: Input::Stream(norm), .. })
+            | Self::Mixture(MixtureStep { input: Input::Stream(norm), .. }) => *norm,
             Self::Projection(Projection { input: Input::Buffer(_), .. })
+            | Self::Mixture(MixtureStep { input: Input::Buffer(_), .. })
             | Self::Embed { .. }
             | Self::RopeAppend(_)
             | Self::Attention(_)
@@ -103,6 +107,8 @@ pub enum Fused {
     Attention(AttentionStep),
     /// A projection of the embedding to every layer's own input.
     LayerInputs(LayerInputsStep),
+    /// A mixture of experts, added to the residual stream.
+    Mixture(MixtureStep),
 }
 
 /// One matrix of a projection.
@@ -265,6 +271,12 @@ impl Fuser<'_> {
                         (None, None) if input == stream => Input::Stream(None),
                         (None, _) => return Err(self.unsupported("the input of a projection")),
                     };
+                    if self.routes(node) {
+                        let (mixture, sum) = self.mixture(index, source, stream)?;
+                        stream = sum;
+                        ops.push(Fused::Mixture(mixture));
+                        continue;
+                    }
                     let for_layers = layer_inputs.take_if(|(projected, _)| node.output == Some(*projected));
                     let (projection, sum) = self.projection(index, source, stream, for_layers.is_some())?;
                     stream = sum.unwrap_or(stream);
@@ -281,6 +293,9 @@ impl Fuser<'_> {
                 Op::RmsNorm { .. } | Op::HeadNorm { .. } | Op::Rope { .. } | Op::KvAppend { .. } => continue,
                 other @ (Op::GatedActivation { .. }
                 | Op::Activation { .. }
+                | Op::Route { .. }
+                | Op::Experts { .. }
+                | Op::SigmoidGate
                 | Op::LayerNorm { .. }
                 | Op::Add
                 | Op::Scale { .. }

@@ -3,6 +3,7 @@
 
 mod attention;
 mod embed;
+mod mixture;
 mod norm;
 mod projection;
 mod sample;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use forge_frontend::Graph;
 use forge_frontend::graph::Layer;
 
-use crate::families::{NextNorm, ROW_ELEMENTS};
+use crate::families::{NextNorm, PREFILL_ROWS, ROW_ELEMENTS};
 use crate::fuse::{Fused, FusedBlock, Norm, NormKind, Outcome};
 use crate::kernel::Kernels;
 use crate::pack::PackPlan;
@@ -24,7 +25,7 @@ use crate::{PlanError, barriers};
 use weights::{Owners, WeightFields};
 
 /// Most tokens in one prefill tile.
-const PREFILL_TILE: usize = 256;
+const PREFILL_TILE: usize = PREFILL_ROWS;
 /// Weight elements times tokens that one prefill command buffer may multiply: about a quarter of a second
 /// on the slowest GPU, so that the system's watchdog never sees a long one.
 const PREFILL_WORK: usize = 250_000_000_000;
@@ -171,6 +172,7 @@ impl<'a> Lowering<'a> {
                 Fused::Projection(projection) => self.projection(block, owner, projection, path, &mut steps)?,
                 Fused::RopeAppend(rope) => steps.push(self.rope(owner, rope, path)),
                 Fused::Attention(attention) => self.attention(owner, attention, path, &mut steps),
+                Fused::Mixture(mixture) => self.mixture(block, owner, mixture, path, &mut steps)?,
                 Fused::LayerInputs(inputs) => steps.push(self.layer_inputs(owner, inputs, path)?),
             }
         }
@@ -182,10 +184,16 @@ impl<'a> Lowering<'a> {
         let mut most = self.graph.config.hidden_size.div_ceil(ROW_ELEMENTS);
         for (block, owner) in blocks.iter().zip(owners) {
             for op in &block.ops {
-                if let Fused::Projection(p) = op
-                    && let Outcome::Residual { post_norm: None, .. } = p.outcome
-                {
-                    most = most.max(self.projection_partials(owner, p));
+                match op {
+                    Fused::Projection(p) if matches!(p.outcome, Outcome::Residual { post_norm: None, .. }) => {
+                        most = most.max(self.projection_partials(owner, p));
+                    }
+                    Fused::Mixture(mixture) => most = most.max(self.mixture_partials(owner, mixture)),
+                    Fused::Projection(_)
+                    | Fused::Embed { .. }
+                    | Fused::RopeAppend(_)
+                    | Fused::Attention(_)
+                    | Fused::LayerInputs(_) => {}
                 }
             }
         }

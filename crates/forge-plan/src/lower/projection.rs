@@ -31,7 +31,7 @@ impl Lowering<'_> {
         let name = self.projection_name(owner, &p.matrices);
         let groups: Vec<Vec<Matrix>> = self.stack(owner, &p.matrices).into_iter().map(<[_]>::to_vec).collect();
         let mut args = self.weight_args(owner, &groups);
-        let (input, norm) = self.input(owner, p, path, steps);
+        let (input, norm) = self.input(owner, (p.input, p.cols), path, steps);
         args.extend(input);
         let bias = p.matrices.iter().any(|m| m.bias.is_some());
         if bias {
@@ -56,7 +56,7 @@ impl Lowering<'_> {
                 let rows = group.iter().map(|m| m.rows).sum();
                 matrices.push(self.matrix(owner.weight(layer, group[0].weight), rows)?);
             }
-            let half_tiles = self.half_tiles(owner, p, layer, &matrices);
+            let half_tiles = self.half_tiles(owner, (p.input, p.cols), layer, &matrices);
             if path == Path::Tile {
                 let gemm = Gemm { matrices, rows: total, cols: p.cols, half_tiles, bias, epilogue };
                 choices.push(self.kernels.add(&format!("{name}_tile"), gemm));
@@ -88,7 +88,7 @@ impl Lowering<'_> {
     }
 
     /// Runs of matrices that have one format in every layer, so that they can be stacked.
-    fn stack<'m>(&self, owner: &Owners<'_>, matrices: &'m [Matrix]) -> Vec<&'m [Matrix]> {
+    pub(super) fn stack<'m>(&self, owner: &Owners<'_>, matrices: &'m [Matrix]) -> Vec<&'m [Matrix]> {
         let formats = |m: &Matrix| -> Vec<Stored> {
             (0..owner.count()).map(|i| self.graph.weights[owner.weight(i, m.weight)].format).collect()
         };
@@ -96,7 +96,7 @@ impl Lowering<'_> {
     }
 
     /// Each stack under the field of its roles.
-    fn weight_args(&mut self, owner: &Owners<'_>, groups: &[Vec<Matrix>]) -> Vec<(Role, Arg)> {
+    pub(super) fn weight_args(&mut self, owner: &Owners<'_>, groups: &[Vec<Matrix>]) -> Vec<(Role, Arg)> {
         let mut args = Vec::new();
         for (group, role) in groups.iter().zip([Role::Weights, Role::Weights1, Role::Weights2]) {
             let roles: Vec<&str> = group.iter().map(|m| self.role(owner, m.weight)).collect();
@@ -109,15 +109,15 @@ impl Lowering<'_> {
     }
 
     /// The input: in steps with its norm as one scalar a row, for tiles through a norm of their own.
-    fn input(
+    pub(super) fn input(
         &mut self,
         owner: &Owners<'_>,
-        p: &Projection,
+        (input, cols): (Input, usize),
         path: Path,
         steps: &mut Vec<Step>,
     ) -> (Vec<(Role, Arg)>, Option<NormScale>) {
         let hidden = self.graph.config.hidden_size;
-        match p.input {
+        match input {
             Input::Stream(Some(norm)) if self.fuses_norms(path) => {
                 let partials = self.partials;
                 let scaled = self.buffer(path, Place::Scaled, hidden);
@@ -136,7 +136,7 @@ impl Lowering<'_> {
                 (vec![(Role::Input, self.buffer(path, Place::Normed, hidden))], None)
             }
             Input::Stream(None) => (vec![(Role::Input, self.buffer(path, Place::Stream, hidden))], None),
-            Input::Buffer(place) => (vec![(Role::Input, self.buffer(path, place, p.cols))], None),
+            Input::Buffer(place) => (vec![(Role::Input, self.buffer(path, place, cols))], None),
         }
     }
 
@@ -192,9 +192,7 @@ impl Lowering<'_> {
             let widest = p.matrices.iter().max_by_key(|m| m.rows);
             widest.map_or(Stored::F32, |m| self.graph.weights[owner.weight(layer, m.weight)].format)
         };
-        let formats: Vec<Stored> = (0..owner.count()).map(format).collect();
-        let count = |format: &Stored| formats.iter().filter(|other| *other == format).count();
-        let most = formats.iter().rev().max_by_key(|format| count(format)).copied().unwrap_or(Stored::F32);
+        let most = most_common((0..owner.count()).map(format));
         let shape = Shape { format: most, rows: p.matrices.iter().map(|m| m.rows).sum(), cols: p.cols };
         let asked = self.options.geometries.get(&shape).copied();
         (shape, asked.unwrap_or_else(|| gemv_geometry(shape.format, shape.rows, shape.cols)))
@@ -203,16 +201,22 @@ impl Lowering<'_> {
     /// Whether the tiles of a projection may hold half operands: its weights have no more range than that, its input
     /// cannot leave the half range (a norm bounds it by sqrt(width) times the largest gamma, plus the largest beta), and it
     /// is wide enough for the tiles to matter.
-    fn half_tiles(&self, owner: &Owners<'_>, p: &Projection, layer: usize, matrices: &[PackedMatrix]) -> bool {
+    pub(super) fn half_tiles(
+        &self,
+        owner: &Owners<'_>,
+        (input, cols): (Input, usize),
+        layer: usize,
+        matrices: &[PackedMatrix],
+    ) -> bool {
         let wide_range = |m: &PackedMatrix| matches!(m.format, Format::F32 | Format::BF16);
-        let Input::Stream(Some(norm)) = &p.input else { return false };
+        let Input::Stream(Some(norm)) = input else { return false };
         let largest = |slot| self.graph.weights[owner.weight(layer, slot)].max_abs.unwrap_or(f32::INFINITY);
         let added = match norm.kind {
             NormKind::Layer { beta: Some(beta) } => largest(beta),
             _ => 0.0,
         };
-        let bound = largest(norm.gamma) * (p.cols as f32).sqrt() + added;
-        p.cols >= HALF_TILE_WIDTH && bound < HALF_TILE_RANGE && !matrices.iter().any(wide_range)
+        let bound = largest(norm.gamma) * (cols as f32).sqrt() + added;
+        cols >= HALF_TILE_WIDTH && bound < HALF_TILE_RANGE && !matrices.iter().any(wide_range)
     }
 
     /// Partial sums that a projection of one matrix writes: one a threadgroup.
@@ -221,7 +225,7 @@ impl Lowering<'_> {
     }
 
     /// One kernel for all layers, or a table.
-    fn choose(&mut self, block: &FusedBlock, owner: &Owners<'_>, name: &str, choices: &[KernelId]) -> Choice {
+    pub(super) fn choose(&mut self, block: &FusedBlock, owner: &Owners<'_>, name: &str, choices: &[KernelId]) -> Choice {
         if choices.iter().all(|&id| id == choices[0]) {
             return Choice::Fixed(choices[0]);
         }
@@ -235,6 +239,13 @@ impl Lowering<'_> {
         self.tables.push(KernelTable { name: format!("{block}{name}").to_uppercase(), kernels });
         Choice::PerLayer(self.tables.len() - 1)
     }
+}
+
+/// The format that most layers have; of equally many the last one's.
+pub(super) fn most_common(formats: impl Iterator<Item = Stored>) -> Stored {
+    let formats: Vec<Stored> = formats.collect();
+    let count = |format: &Stored| formats.iter().filter(|other| *other == format).count();
+    formats.iter().rev().max_by_key(|format| count(format)).copied().unwrap_or(Stored::F32)
 }
 
 /// Whether the buffer of the normed stream holds the result of `norm`: it was computed by one of `steps`, and since then

@@ -53,7 +53,45 @@ impl Builder {
     }
 }
 
-fn layer_block(sizes: Sizes) -> Block {
+/// Sizes of a mixture of experts in place of the feed-forward.
+#[derive(Debug, Clone, Copy)]
+pub struct Mixture {
+    pub experts: usize,
+    pub chosen: usize,
+    pub width: usize,
+    /// Width of an expert that every token takes, behind a gate; 0: there is none.
+    pub shared: usize,
+}
+
+impl Builder {
+    /// The mixture's result, of a normed input.
+    fn mixture(&mut self, input: ValueId, mixture: Mixture) -> ValueId {
+        let Mixture { experts, chosen, width, shared } = mixture;
+        let hidden = self.sizes.hidden;
+        let logits = self.linear("router", input, experts, hidden);
+        let scores = Scores::SoftmaxOfChosen;
+        let routing = Routing { experts, chosen, scores, groups: None, normalised: None, scale: 1.0 };
+        let weights = self.node(Op::Route { routing, bias: None }, &[logits], experts);
+        let gate = self.slot("expert_gate", experts * width, hidden);
+        let up = self.slot("expert_up", experts * width, hidden);
+        let down = self.slot("expert_down", experts * hidden, width);
+        let activation = Activation::Silu;
+        let op = Op::Experts { gate, up, down, experts, activation };
+        let routed = self.node(op, &[input, weights], hidden);
+        if shared == 0 {
+            return routed;
+        }
+        let gate = self.linear("shared_gate", input, shared, hidden);
+        let up = self.linear("shared_up", input, shared, hidden);
+        let act = self.node(Op::GatedActivation { activation }, &[gate, up], shared);
+        let down = self.linear("shared_down", act, hidden, shared);
+        let gate = self.linear("shared_router", input, 1, hidden);
+        let of_all = self.node(Op::SigmoidGate, &[down, gate], hidden);
+        self.node(Op::Add, &[routed, of_all], hidden)
+    }
+}
+
+fn layer_block(sizes: Sizes, mixture: Option<Mixture>) -> Block {
     let Sizes { hidden, ffn, heads, kv_heads, head_dim, .. } = sizes;
     let mut b = Builder::new(sizes, "layer");
     b.block.state_slots.push(StateSpec { kv_heads, head_dim, window: None });
@@ -76,6 +114,11 @@ fn layer_block(sizes: Sizes) -> Block {
     let y = b.linear("attn_output", y, hidden, heads * head_dim);
     let x = b.node(Op::Add, &[0, y], hidden);
     let normed = b.norm("ffn_norm", x);
+    if let Some(mixture) = mixture {
+        let y = b.mixture(normed, mixture);
+        b.node(Op::Add, &[x, y], hidden);
+        return b.block;
+    }
     let gate = b.linear("ffn_gate", normed, ffn, hidden);
     let up = b.linear("ffn_up", normed, ffn, hidden);
     let act = b.node(Op::GatedActivation { activation: Activation::Silu }, &[gate, up], ffn);
@@ -85,7 +128,18 @@ fn layer_block(sizes: Sizes) -> Block {
 }
 
 /// A Llama of these sizes whose matrices are all of one format.
+#[allow(dead_code, reason = "not every test has a dense model")]
 pub fn llama(sizes: Sizes, format: Format) -> Graph {
+    graph(sizes, None, format)
+}
+
+/// The same with a mixture in every layer, whose router is F32.
+#[allow(dead_code, reason = "not every test has a mixture")]
+pub fn mixture(sizes: Sizes, mixture: Mixture, format: Format) -> Graph {
+    graph(sizes, Some(mixture), format)
+}
+
+fn graph(sizes: Sizes, mixture: Option<Mixture>, format: Format) -> Graph {
     let Sizes { hidden, vocab, .. } = sizes;
     let mut weights = Vec::new();
     let mut fill = |block: &Block, layer: Option<usize>| -> Vec<WeightId> {
@@ -100,7 +154,7 @@ pub fn llama(sizes: Sizes, format: Format) -> Graph {
                     layer,
                     rows,
                     cols,
-                    format: if rows == 1 { Format::F32 } else { format },
+                    format: if rows == 1 || slot.role == "router" { Format::F32 } else { format },
                     source: Source::Rows(FileRange { file: 0, range: 0..0 }),
                     offset: 0.0,
                     factor: 1.0,
@@ -116,7 +170,7 @@ pub fn llama(sizes: Sizes, format: Format) -> Graph {
     let mut head = Builder::new(sizes, "head");
     let normed = head.norm("output_norm", 0);
     head.linear("output", normed, vocab, hidden);
-    let block = layer_block(sizes);
+    let block = layer_block(sizes, mixture);
     let embed = Stage { weights: fill(&embed.block, None), block: embed.block };
     let list = (0..sizes.layers).map(|i| Layer { block: 0, weights: fill(&block, Some(i)), states: vec![i] }).collect();
     let head = Stage { weights: fill(&head.block, None), block: head.block };

@@ -110,6 +110,22 @@ pub enum Role {
     Scale,
     /// What an activated projection is multiplied by.
     Multiplier,
+    /// The weights of an expert that every row takes.
+    SharedWeights,
+    /// The router's logits of a row.
+    RouterLogits,
+    /// Added to a router's scores for the choice.
+    SelectionBias,
+    /// A row's experts.
+    Experts,
+    /// Their weights.
+    ExpertWeights,
+    /// Rows and experts, in order of the experts: row times experts of a row, plus which of them.
+    Pairs,
+    /// Tiles of those: expert, first pair, pairs.
+    Tiles,
+    /// Threadgroups of the grids over the tiles.
+    Threadgroups,
     /// The embedding projected to all layers' own inputs.
     Projected,
     /// Queries, keys and values of a row.
@@ -167,6 +183,14 @@ impl Role {
             Self::PostGamma => "post_gamma",
             Self::Scale => "scale",
             Self::Multiplier => "multiplier",
+            Self::SharedWeights => "shared_weights",
+            Self::RouterLogits => "router_logits",
+            Self::SelectionBias => "selection_bias",
+            Self::Experts => "experts",
+            Self::ExpertWeights => "expert_weights",
+            Self::Pairs => "pairs",
+            Self::Tiles => "tiles",
+            Self::Threadgroups => "threadgroups",
             Self::Projected => "projected",
             Self::Qkv => "qkv",
             Self::Q => "q",

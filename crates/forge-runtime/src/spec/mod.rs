@@ -7,12 +7,17 @@
 mod cost;
 mod dispatch;
 mod format;
+mod mixture;
 mod operation;
 mod params;
 
 pub use cost::Cost;
 pub use dispatch::{Argument, Data, Dim, Role};
 pub use format::Format;
+pub use mixture::{
+    ExpertResults, ExpertsDown, ExpertsOf, ExpertsUp, GroupScore, Groups, Routing, Scores, SharedExpert, SharedWeight,
+    SortExperts,
+};
 pub use operation::{
     Activation, Attention, CacheType, Epilogue, HeadNorm, Matrix, Operation, Projection, RopeAppend, Split, Vocabulary,
 };

@@ -1,6 +1,7 @@
 //! What a kernel computes, with its sizes.
 
 use super::Format;
+use super::mixture::{ExpertsDown, ExpertsUp, Routing, SharedWeight, SortExperts};
 
 /// A packed matrix of the weights file.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,6 +76,30 @@ pub enum Operation<'a> {
         /// Factor on the normed value.
         factor: f32,
     },
+    /// The experts of each row and their weights, from the router's logits.
+    Route {
+        /// The rule.
+        routing: Routing,
+        /// The weight of an expert that every row takes.
+        shared: Option<SharedWeight>,
+    },
+    /// The order in which experts run over many rows.
+    SortExperts(SortExperts),
+    /// Gate, up and activation of experts.
+    ExpertsUp(ExpertsUp<'a>),
+    /// What experts add to the residual stream, or leave for the sum.
+    ExpertsDown(ExpertsDown),
+    /// `x += factor * sum of weight * result` over the experts of each row.
+    ExpertsSum {
+        /// Elements of a row.
+        width: usize,
+        /// Experts of a row.
+        chosen: usize,
+        /// Whether there is one that every row takes: the argument `projected`.
+        shared: bool,
+        /// Factor on the sum.
+        factor: f32,
+    },
     /// The best token of each share of the vocabulary.
     SampleBest(Vocabulary),
     /// The tokens that may be drawn.
@@ -96,6 +121,11 @@ impl Operation<'_> {
             | Self::RmsNorm { .. }
             | Self::LayerNorm { .. }
             | Self::PostNorm { .. }
+            | Self::Route { .. }
+            | Self::SortExperts(_)
+            | Self::ExpertsUp(_)
+            | Self::ExpertsDown(_)
+            | Self::ExpertsSum { .. }
             | Self::SampleBest(_)
             | Self::SampleCollect(_)
             | Self::SampleDraw(_) => None,

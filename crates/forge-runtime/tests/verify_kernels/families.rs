@@ -3,6 +3,8 @@
 use forge_runtime::gpu::KernelSpec;
 use forge_runtime::verify::*;
 
+use crate::mixtures::MIXTURES;
+
 pub const fn spec(name: &'static str) -> KernelSpec {
     KernelSpec { name, threads: 1, threadgroup_bytes: 0 }
 }
@@ -25,7 +27,7 @@ const NEXT_TOKEN: Argument = Argument::read(Role::NextToken, Data::Slots(1));
 pub const INPUT: Argument = Argument::read(Role::Input, Data::Words(32));
 pub const STEP: Argument = Argument::read(Role::Step, Data::Params);
 const MATRIX: Matrix = Matrix { format: Format::F32, rows: 8, cols: 32 };
-const SOME_ROWS: &[usize] = &[1, 7];
+pub const SOME_ROWS: &[usize] = &[1, 7];
 pub const ONE_ROW: &[usize] = &[1];
 
 pub const fn check(
@@ -47,7 +49,7 @@ pub const fn check(
 }
 
 pub const BY_ROW: [Dim; 2] = [Dim::Rows, Dim::Const(1)];
-const ONCE: [Dim; 2] = [Dim::Const(1), Dim::Const(1)];
+pub const ONCE: [Dim; 2] = [Dim::Const(1), Dim::Const(1)];
 
 pub static EMBED: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/embed.metal"),
@@ -538,4 +540,5 @@ pub static SAMPLE: Family = Family {
     ],
 };
 
-pub static FAMILIES: [&Family; 7] = [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &NORMS, &SAMPLE];
+pub static FAMILIES: [&Family; 8] =
+    [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &NORMS, &MIXTURES, &SAMPLE];

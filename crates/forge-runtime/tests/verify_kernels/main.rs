@@ -4,12 +4,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod families;
+mod mixtures;
 mod slots;
 
 use families::*;
 use forge_runtime::gpu::{Gpu, Source};
 use forge_runtime::verify::*;
 use forge_runtime::weights::Weights;
+use mixtures::MIXTURES;
 use slots::SLOTS;
 
 /// Lists kinds of operations once, so that one without an arm here does not compile and one without faults fails.
@@ -56,6 +58,13 @@ kinds! {
     "rms norm": Operation::RmsNorm { .. },
     "layer norm": Operation::LayerNorm { .. },
     "post-norm": Operation::PostNorm { .. },
+    "choice of experts": Operation::Route { .. },
+    "order of experts": Operation::SortExperts(_),
+    "gate and up of rows' experts": Operation::ExpertsUp(ExpertsUp { of: ExpertsOf::Rows(_), .. }),
+    "gate and up of tiles": Operation::ExpertsUp(ExpertsUp { of: ExpertsOf::Tiles(_), .. }),
+    "down of rows' experts": Operation::ExpertsDown(ExpertsDown { results: ExpertResults::Summed { .. }, .. }),
+    "down of tiles": Operation::ExpertsDown(ExpertsDown { results: ExpertResults::Tiles(_), .. }),
+    "sum of experts": Operation::ExpertsSum { .. },
     "best token": Operation::SampleBest(_),
     "candidates": Operation::SampleCollect(_),
     "draw": Operation::SampleDraw(_),
@@ -123,6 +132,11 @@ fn wrong_attention_is_found() {
 #[test]
 fn wrong_norms_are_found() {
     each_fault_is_found(&NORMS);
+}
+
+#[test]
+fn wrong_mixtures_are_found() {
+    each_fault_is_found(&MIXTURES);
 }
 
 #[test]

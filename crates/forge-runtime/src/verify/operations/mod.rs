@@ -3,11 +3,13 @@
 
 mod attention;
 mod embed;
+mod experts;
 mod layer_inputs;
 mod next_norm;
 mod norms;
 mod project;
 mod rope_append;
+mod route;
 mod sample;
 
 use super::compare::Comparison;
@@ -49,6 +51,13 @@ pub(super) fn reference<'a>(operation: &Operation<'a>) -> Box<dyn Reference + 'a
         Operation::RmsNorm { width, eps } => Box::new(norms::RmsNorm { width, eps }),
         Operation::LayerNorm { width, eps } => Box::new(norms::LayerNorm { width, eps }),
         Operation::PostNorm { width, eps, factor } => Box::new(norms::PostNorm { width, eps, factor }),
+        Operation::Route { routing, shared } => Box::new(route::Route { routing, shared }),
+        Operation::SortExperts(sort) => Box::new(sort),
+        Operation::ExpertsUp(experts) => Box::new(experts),
+        Operation::ExpertsDown(experts) => Box::new(experts),
+        Operation::ExpertsSum { width, chosen, shared, factor } => {
+            Box::new(experts::Sum { width, chosen, shared, factor })
+        }
         Operation::SampleBest(vocabulary) => Box::new(sample::Best(vocabulary)),
         Operation::SampleCollect(vocabulary) => Box::new(sample::Collect(vocabulary)),
         Operation::SampleDraw(vocabulary) => Box::new(sample::Choice(vocabulary)),

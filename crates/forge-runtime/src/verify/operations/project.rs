@@ -86,7 +86,7 @@ impl Reference for Projection<'_> {
 }
 
 /// Row `row` of stacked matrices.
-fn read_row(matrices: &[Matrix], mut row: usize, run: &Run<'_>, weights: &mut [Weight]) {
+pub(super) fn read_row(matrices: &[Matrix], mut row: usize, run: &Run<'_>, weights: &mut [Weight]) {
     for (matrix, role) in matrices.iter().zip([Role::Weights, Role::Weights1, Role::Weights2]) {
         if row < matrix.rows {
             return run.matrix(role, matrix).row(row, weights);
@@ -96,7 +96,7 @@ fn read_row(matrices: &[Matrix], mut row: usize, run: &Run<'_>, weights: &mut [W
 }
 
 /// Sum of products and its bound.
-fn dot(weights: &[Weight], input: &[f32], half_operands: bool) -> Approximate {
+pub(super) fn dot(weights: &[Weight], input: &[f32], half_operands: bool) -> Approximate {
     let (mut value, mut squares, mut variance) = (0.0, 0.0, 0.0);
     for (weight, &x) in weights.iter().zip(input) {
         let x = f64::from(x);
@@ -110,7 +110,7 @@ fn dot(weights: &[Weight], input: &[f32], half_operands: bool) -> Approximate {
 }
 
 /// `activation(gate) * up`. No activation is steeper than 1.2 but the square.
-fn gate(activation: Activation, gate: Approximate, up: Approximate) -> Approximate {
+pub(super) fn gate(activation: Activation, gate: Approximate, up: Approximate) -> Approximate {
     let x = gate.value;
     let activated = match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
