@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes crates/forge-formats/tests/fixtures: stored weights and what independent decoders make of them.
 
-Needs `pip install gguf==0.19.0 mlx[cpu]==0.32.4`. The fixtures are committed; run this only to add one.
+Needs `pip install gguf==0.19.0 mlx[cpu]==0.32.4`; `--only NAME` writes that of one block format and needs no mlx. The fixtures
+are committed; run this only to add one.
 
 Files, little-endian:
   <FORMAT>.bin          u32 weights, u32 bytes, blocks, f32 weights     blocks are random, weights from the gguf package
@@ -12,11 +13,11 @@ Files, little-endian:
 The gguf package has no Q1_0 and no TQ2_0_g128: their decoders are here, from the description of the blocks alone.
 """
 
+import argparse
 import struct
 from pathlib import Path
 
 import gguf
-import mlx.core as mx
 import numpy as np
 from gguf import GGMLQuantizationType as T
 
@@ -41,6 +42,7 @@ BLOCKS = {
     "MXFP4": (17, 32, [], 8),
     "Q1_0": (18, 128, [0], 4),
     "TQ2_0_g128": (34, 128, [32], 4),
+    "IQ4_XS": (136, 256, [0], 4),
 }
 
 
@@ -89,12 +91,17 @@ def write(name, *parts):
     (OUT / name).write_bytes(b"".join(parts))
 
 
-def block_formats():
+def block_formats(only):
     for seed, name in enumerate(BLOCKS):
+        if only not in (None, name):
+            continue
         blocks = random_blocks(name, np.random.default_rng(seed))
         weights = decode(name, blocks).astype(np.float32).reshape(-1)
         assert np.isfinite(weights).all() and weights.size == blocks.shape[0] * BLOCKS[name][1]
         write(f"{name}.bin", struct.pack("<II", weights.size, blocks.size), blocks.tobytes(), weights.tobytes())
+
+
+def encoded_formats():
     for seed, name in enumerate(["Q8_0", "Q4_0", "Q4_1"]):
         rng = np.random.default_rng(100 + seed)
         weights = rng.standard_normal(8 * 32).astype(np.float32) * np.float32(0.02)
@@ -106,12 +113,15 @@ def block_formats():
         write(f"{name}.encode.bin", struct.pack("<II", weights.size, blocks.size), blocks.tobytes(), weights.tobytes())
 
 
-def to_bytes(array):
-    """The bytes of an mlx array; bfloat16 has no numpy counterpart."""
-    return np.array(array.view(mx.uint16) if array.dtype == mx.bfloat16 else array).tobytes()
-
-
 def affine_formats():
+    import mlx.core as mx
+
+    mx.set_default_device(mx.cpu)
+
+    def to_bytes(array):
+        """The bytes of an mlx array; bfloat16 has no numpy counterpart."""
+        return np.array(array.view(mx.uint16) if array.dtype == mx.bfloat16 else array).tobytes()
+
     scale_types = {32: (T.F32, mx.float32), 64: (T.BF16, mx.bfloat16), 128: (T.F16, mx.float16)}
     for bits in (2, 3, 4, 5, 6, 8):
         for group in (32, 64, 128):
@@ -136,7 +146,11 @@ def affine_formats():
 
 
 if __name__ == "__main__":
-    mx.set_default_device(mx.cpu)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--only", choices=BLOCKS)
+    only = arguments.parse_args().only
     OUT.mkdir(parents=True, exist_ok=True)
-    block_formats()
-    affine_formats()
+    block_formats(only)
+    if only is None:
+        encoded_formats()
+        affine_formats()

@@ -30,7 +30,6 @@ const OTHERS: &[OtherType] = &[
     other(19, "IQ1_S", 256, 50),
     other(21, "IQ3_S", 256, 110),
     other(22, "IQ2_S", 256, 82),
-    other(23, "IQ4_XS", 256, 136),
     other(24, "I8", 1, 1),
     other(25, "I16", 1, 2),
     other(26, "I32", 1, 4),

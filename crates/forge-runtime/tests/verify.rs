@@ -34,6 +34,7 @@ fn packed_format(format: Stored) -> Format {
         Stored::Q5K => Format::Q5K,
         Stored::Q6K => Format::Q6K,
         Stored::Iq4Nl => Format::Iq4Nl,
+        Stored::Iq4Xs => Format::Iq4Xs,
         Stored::Mxfp4 => Format::Mxfp4,
         Stored::Q1_0 => Format::Q1_0,
         Stored::Tq2_0G128 => Format::Tq2_0G128,

@@ -170,6 +170,12 @@ fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -
             let d = low_half(packed.entry(1, 16, 4, row, &p));
             packed.four(0, 4, row, &p).map(|q| d * IQ4_NL[q as usize])
         }
+        Format::Iq4Xs => {
+            let p = place(32, 4);
+            let scale = packed.entry(1, 4, 4, row, &p) | packed.entry(2, 2, 4, row, &p) << 4;
+            let d = packed.half(3, p.tile + p.t, row) * (scale as f32 - 32.0);
+            packed.four(0, 4, row, &p).map(|q| d * IQ4_NL[q as usize])
+        }
         Format::Mxfp4 => {
             let p = place(32, 4);
             let d = f32::from_bits(packed.entry(1, 8, 4, row, &p) << 23);

@@ -9,7 +9,7 @@ use forge_spec::Matrix;
 use super::Lowering;
 use crate::PlanError;
 use crate::pack::{PackPart, PackedTensor};
-use crate::packed::{format_name, packed};
+use crate::packed::format_name;
 use crate::plan::{Arg, Field, FieldId};
 
 /// Where a block's weights come from: the layers that run it, or a stage.
@@ -143,7 +143,7 @@ impl Lowering<'_> {
             }
             Source::Affine { .. } | Source::Rows(_) | Source::Quantize { .. } | Source::Stack(_) => false,
         };
-        Ok(Matrix { format: packed(weight.format, bf16_scales), rows, cols: weight.cols })
+        Ok(Matrix { format: weight.format.packed(bf16_scales), rows, cols: weight.cols })
     }
 
     pub(super) fn role(&self, owner: &Owners<'_>, slot: SlotId) -> &str {

@@ -31,6 +31,8 @@ pub enum Format {
     Q6K,
     /// 4-bit codes of fixed levels; half scale per 32.
     Iq4Nl,
+    /// 4-bit codes of the same levels; 6-bit scale less 32 per 32, half factor per 256.
+    Iq4Xs,
     /// E2M1 values; power of two per 32.
     Mxfp4,
     /// Signs; half scale per 128.

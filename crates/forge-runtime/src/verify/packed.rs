@@ -11,7 +11,7 @@ use super::super::spec::Format;
 /// Columns of a tile.
 const TILE: usize = 256;
 
-/// Levels of [`Format::Iq4Nl`] (GGML's `kvalues_iq4nl`).
+/// Levels of [`Format::Iq4Nl`] and [`Format::Iq4Xs`] (GGML's `kvalues_iq4nl`).
 const IQ4_NL: [f64; 16] =
     [-127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0];
 
@@ -136,6 +136,13 @@ impl Packed<'_> {
                 let at = Column::new(self.cols, col, 32, 4);
                 let code = planes.codes(&at, 4);
                 Weight::exact(planes.half(&at) * IQ4_NL[code as usize])
+            }
+            Format::Iq4Xs => {
+                let at = Column::new(self.cols, col, 32, 4);
+                let code = planes.codes(&at, 4);
+                let scale = planes.blocks(&at, 4) + 16 * planes.blocks(&at, 2);
+                let factor = half(planes.supers(&at, 2));
+                Weight::exact(factor * (f64::from(scale) - 32.0) * IQ4_NL[code as usize])
             }
             Format::Mxfp4 => {
                 let at = Column::new(self.cols, col, 32, 4);
