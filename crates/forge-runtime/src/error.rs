@@ -61,6 +61,12 @@ pub enum Error {
     /// The chat template does not parse, or refused the messages.
     #[error("chat template: {0}")]
     Template(String),
+    /// So many renderings went beyond their bounds and hold what they took that there are no more.
+    #[error("chat template: {renderings} renderings were given up and hold their memory still; restart the program")]
+    RenderingsGivenUp {
+        /// How many.
+        renderings: usize,
+    },
     /// The checkpoint came without a chat template.
     #[error("this model has no chat template; use a plain prompt")]
     NoTemplate,

@@ -17,6 +17,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::super::generation::{Finish, Summary};
 use super::api_error::ApiError;
+use super::log::Record;
 use super::request::Reading;
 use super::tools::{Part, Reader};
 use super::worker::Event;
@@ -59,10 +60,12 @@ pub(super) struct Answer {
     calls: usize,
     /// What the client should know, in a header.
     warning: Option<HeaderValue>,
+    /// What the log should.
+    record: Record,
 }
 
 impl Answer {
-    pub(super) fn new(endpoint: Endpoint, model: &'static str, reading: Option<Reading>) -> Self {
+    pub(super) fn new(endpoint: Endpoint, model: &'static str, reading: Option<Reading>, record: Record) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let created = unix_time();
         let prefix = match endpoint {
@@ -80,6 +83,7 @@ impl Answer {
             short_ids: false,
             calls: 0,
             warning: None,
+            record,
         };
         if let Some(reading) = reading {
             answer.most_calls = if reading.parallel { usize::MAX } else { 1 };
@@ -154,6 +158,11 @@ impl Answer {
 
     /// What an event adds to the answer.
     fn parts(&mut self, event: &Event) -> Vec<Part> {
+        match event {
+            Event::Text(_) => {}
+            Event::Done(Ok(summary)) => self.record.generated(summary),
+            Event::Done(Err(error)) => self.record.failed(&error.to_string()),
+        }
         let mut parts = match (event, &mut self.reader) {
             (Event::Text(text), Some(reader)) => reader.push(text),
             (Event::Text(text), None) => vec![Part::Content(text.clone())],

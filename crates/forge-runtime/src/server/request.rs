@@ -8,11 +8,24 @@ use super::super::generation::{Request, check_prompt};
 use super::super::{Error, ModelInfo};
 use super::answer::Endpoint;
 use super::api_error::ApiError;
-use super::fields::{Fields, wrong_type};
+use super::fields::{Fields, Limit, wrong_type};
 use super::tools::{CallForm, Tool};
 
 /// Stop strings of one request; OpenAI has 4.
 const MAX_STOPS: usize = 16;
+
+/// Bytes of one stop string: the end of the text is compared with it at every token.
+const LONGEST_STOP: usize = 4096;
+
+/// JSON values of one request, beside the ids of a prompt. A hundred tools with their schemas have some ten thousand.
+const MAX_VALUES: usize = 100_000;
+
+/// Messages of one chat, and tools offered to it.
+const MAX_MESSAGES: usize = 10_000;
+const MAX_TOOLS: usize = 1_000;
+
+/// Roles of the OpenAI API; templates may have others.
+const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
 
 /// Tokens of a completion that names no limit, as in OpenAI's API. A chat goes on to the end of the context.
 const DEFAULT_COMPLETION_TOKENS: usize = 16;
@@ -55,17 +68,18 @@ pub(super) fn prepare(
     info: &ModelInfo,
     context: usize,
 ) -> Result<Prepared, ApiError> {
-    let fields = Fields::parse(body)?;
+    let fields = Fields::parse(body, MAX_VALUES.saturating_add(context))?;
     fields.string("model")?;
     refuse_unsupported(&fields)?;
     let stream = stream_options(&fields)?;
     let max_tokens = match endpoint {
-        Endpoint::Chat => match fields.positive("max_completion_tokens")? {
-            Some(limit) => Some(limit),
-            None => fields.positive("max_tokens")?,
+        Endpoint::Chat => match fields.limit("max_completion_tokens")? {
+            Some(limit) => limit,
+            None => fields.limit("max_tokens")?.unwrap_or(Limit::None),
         },
-        Endpoint::Completion => Some(fields.positive("max_tokens")?.unwrap_or(DEFAULT_COMPLETION_TOKENS)),
+        Endpoint::Completion => fields.limit("max_tokens")?.unwrap_or(Limit::Of(DEFAULT_COMPLETION_TOKENS)),
     };
+    let max_tokens = max_tokens.most();
     let options = SamplingOptions {
         temperature: fields.number("temperature")?,
         top_k: fields.count("top_k")?,
@@ -116,7 +130,14 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
     fields.refuse_unless("response_format", plain_text, "only type \"text\" is supported")?;
     let why = "nothing holds the model to a call; only \"auto\" and \"none\" are supported";
     fields.refuse_unless("tool_choice", unforced, why)?;
-    fields.refuse_unless("functions", empty, "is not supported; tools is")
+    fields.refuse_unless("functions", empty, "is not supported; tools is")?;
+    fields.refuse_unless("function_call", unforced, "is not supported; tool_choice is")?;
+    let text_alone = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(|kind| kind == "text"));
+    fields.refuse_unless("modalities", text_alone, "only [\"text\"] is supported")?;
+    fields.refuse_unless("audio", |_| false, "is not supported")?;
+    fields.refuse_unless("ignore_eos", off, "is not supported")?;
+    let on = |value: &Value| value.as_bool() == Some(true);
+    fields.refuse_unless("cache_prompt", on, "what a prompt begins with is always reused if it can be")
 }
 
 fn stream_options(fields: &Fields) -> Result<Option<StreamOptions>, ApiError> {
@@ -153,6 +174,10 @@ fn stop_strings(fields: &Fields) -> Result<Vec<String>, ApiError> {
             format!("stop has {} strings, at most {MAX_STOPS} are allowed", stops.len()),
         ));
     }
+    if stops.iter().any(|stop| stop.len() > LONGEST_STOP) {
+        let words = format!("stop has a string longer than {LONGEST_STOP} bytes");
+        return Err(ApiError::invalid("stop".to_owned(), words));
+    }
     Ok(stops)
 }
 
@@ -167,6 +192,7 @@ fn chat_prompt(
     context: usize,
 ) -> Result<(Vec<u32>, bool, Reading), ApiError> {
     let messages = fields.get("messages").ok_or_else(|| wrong_type("messages", "a list of messages"))?;
+    check_roles(messages, text)?;
     let mut variables = Map::new();
     for name in TEMPLATE_FIELDS {
         variables.extend(fields.get(name).map(|value| (name.to_owned(), value.clone())));
@@ -197,10 +223,33 @@ fn chat_prompt(
     Ok((prompt, ending == Ending::Continued, Reading { form, tools, thinking, parallel, warning }))
 }
 
+/// Refuses more messages than there may be, and roles that neither the API nor the template has a word for.
+fn check_roles(messages: &Value, text: &Text) -> Result<(), ApiError> {
+    let messages = messages.as_array().map_or(&[][..], Vec::as_slice);
+    if messages.len() > MAX_MESSAGES {
+        let words = format!("messages are {}, at most {MAX_MESSAGES} are allowed", messages.len());
+        return Err(ApiError::invalid("messages".to_owned(), words));
+    }
+    let unknown = |message: &Value| {
+        let role = message["role"].as_str()?;
+        (!ROLES.contains(&role) && !text.templates.mention(role)).then(|| role.to_owned())
+    };
+    match messages.iter().enumerate().find_map(|(index, message)| Some((index, unknown(message)?))) {
+        Some((index, role)) => {
+            Err(wrong_type(&format!("messages[{index}].role"), &format!("one of {}, not {role:?}", ROLES.join(", "))))
+        }
+        None => Ok(()),
+    }
+}
+
 /// What the request offers to the model.
 fn offered_tools(fields: &Fields) -> Result<Vec<Tool>, ApiError> {
     let Some(tools) = fields.get("tools") else { return Ok(Vec::new()) };
     let tools = tools.as_array().ok_or_else(|| wrong_type("tools", "a list of tools"))?;
+    if tools.len() > MAX_TOOLS {
+        let words = format!("tools are {}, at most {MAX_TOOLS} are allowed", tools.len());
+        return Err(ApiError::invalid("tools".to_owned(), words));
+    }
     let tool = |(index, tool): (usize, &Value)| {
         let function = tool.get("function").filter(|_| matches!(tool["type"].as_str(), None | Some("function")));
         let name = function.and_then(|function| function["name"].as_str()).filter(|name| !name.is_empty());
