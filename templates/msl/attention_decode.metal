@@ -53,11 +53,12 @@ constexpr uint attention_shared(uint head_dim, uint heads_shared, uint simdgroup
 // Part `part` of `parts` of the positions `first` to `position` (WINDOW positions at most; the cache holds WRAP of them
 // if WRAP is not 0), for heads group * HEADS_SHARED and on. With one part y is [HEADS, HEAD_DIM] and gets the result;
 // else it gets sums [parts][HEADS][HEAD_DIM] and then the highest score and the weight of each, [parts][HEADS][2].
+// `sinks`, where there are any, [HEADS], are scores without a value, which the first part counts.
 template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint HEADS_SHARED, uint SIMDGROUPS, uint STEPS, uint WINDOW,
           uint WRAP, typename T>
 inline void attention_part(device const float* q, device const T* keys, device const T* values, device float* y,
                            threadgroup float* shared, uint position, float scale, float softcap, uint group, uint part,
-                           uint parts, uint simdgroup, uint lane) {
+                           uint parts, uint simdgroup, uint lane, device const float* sinks = nullptr) {
     constexpr uint EACH = lanes_each(HEAD_DIM);
     constexpr uint VECTORS = (HEAD_DIM + 8 * EACH - 1) / (8 * EACH);
     constexpr uint AT_ONCE = 32 / EACH;
@@ -88,6 +89,11 @@ inline void attention_part(device const float* q, device const T* keys, device c
     }
     float highest = NO_SCORE;
     float total = 0.0f;
+    if (sinks != nullptr && part == 0 && simdgroup == 0) {
+        // As if it had come before the first key.
+        highest = sinks[head + min(lane % EACH / (EACH / COUNT), HEADS_SHARED - 1)] * LOG2_E;
+        total = place == 0 ? 1.0f : 0.0f;
+    }
     for (uint start = begin + simdgroup * (AT_ONCE * STEPS); start < end; start += SIMDGROUPS * AT_ONCE * STEPS) {
         float scores[STEPS];
         float top = NO_SCORE;

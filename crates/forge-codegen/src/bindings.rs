@@ -81,6 +81,7 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         Role::Sums => "partial sums of x^2",
         Role::Scale => "the layer's",
         Role::Step => "position and rows of this step",
+        Role::Sinks => "scores without a value",
         Role::Seen => "bits, one per token",
         Role::Best => "key and id",
         Role::Count => "candidates",

@@ -187,6 +187,8 @@ pub enum Op {
         heads: usize,
         /// Sizes, scale, window, soft-cap.
         attention: Attention,
+        /// `[heads]`: a score of each head for which there is no key and a value of 0 (gpt-oss); neither scaled nor capped.
+        sinks: Option<SlotId>,
     },
     /// `activation(gate) * up`, inputs in this order.
     GatedActivation {
@@ -365,12 +367,12 @@ impl Op {
             Op::Embedding { table, .. } => vec![*table],
             Op::RmsNorm { gamma, .. } => vec![*gamma],
             Op::HeadNorm { gamma, .. } => gamma.iter().copied().collect(),
+            Op::Attention { sinks, .. } => sinks.iter().copied().collect(),
             Op::ScaleBy { scale } => vec![*scale],
             Op::LayerNorm { gamma, beta, .. } => [Some(*gamma), *beta].into_iter().flatten().collect(),
             Op::Linear { weight, bias } => [Some(*weight), *bias].into_iter().flatten().collect(),
             Op::Rope { .. }
             | Op::KvAppend { .. }
-            | Op::Attention { .. }
             | Op::GatedActivation { .. }
             | Op::Activation { .. }
             | Op::Add

@@ -31,6 +31,8 @@ pub struct Attend {
     pub head_dim: usize,
     /// Scale, window, soft-cap.
     pub attention: Attention,
+    /// Whether each head has a score without a value.
+    pub sinks: bool,
     /// Storage of the cache.
     pub kv: CacheType,
     /// Positions that the cache wraps at.
@@ -103,12 +105,24 @@ impl Attend {
         let g = self.geometry();
         let sizes = [self.heads, self.kv_heads, self.head_dim, g.heads_shared, g.simdgroups, g.steps];
         let seen = [self.attention.window, self.wrap].map(|limit| limit.unwrap_or(0));
-        let rest = [Value::At(Position::Simdgroup), Value::At(Position::Lane)];
+        let rest = [Value::At(Position::Simdgroup), Value::At(Position::Lane)].into_iter().chain(self.sinks());
         Call {
             function: "attention_part",
             constants: sizes.into_iter().chain(seen).map(Constant::Size).collect(),
-            arguments: [&OPERANDS[..], &[Value::Param(Param::Position)], &self.factors(), &part, &rest].concat(),
+            arguments: [
+                &OPERANDS[..],
+                &[Value::Param(Param::Position)],
+                &self.factors(),
+                &part,
+                &rest.collect::<Vec<_>>(),
+            ]
+            .concat(),
         }
+    }
+
+    /// The last argument, where heads have sinks.
+    fn sinks(&self) -> Option<Value> {
+        self.sinks.then_some(Value::Bound(Role::Sinks))
     }
 
     fn row(&self, role: Role) -> Binding {
@@ -126,7 +140,9 @@ impl Attend {
 
     /// Queries and the cache to a result.
     fn bindings(&self, result: Binding) -> Vec<Binding> {
-        vec![self.row(Role::Q), self.cache(Role::Keys), self.cache(Role::Values), result, Binding::params()]
+        let sinks = self.sinks.then(|| Binding::read(Role::Sinks, Element::F32, Extent::Fixed(vec![self.heads])));
+        let operands = [self.row(Role::Q), self.cache(Role::Keys), self.cache(Role::Values), result];
+        operands.into_iter().chain(sinks).chain([Binding::params()]).collect()
     }
 
     fn whole_bindings(&self) -> Vec<Binding> {
@@ -213,7 +229,11 @@ impl KernelFamily for AttentionTile {
         Body::Call(Call {
             function: "attention_tile",
             constants: constants.chain([Constant::Half(self.half_operands())]).collect(),
-            arguments: [&OPERANDS[..], &params, &self.factors(), &rest].concat(),
+            arguments: [&OPERANDS[..], &params, &self.factors(), &rest]
+                .concat()
+                .into_iter()
+                .chain(self.sinks())
+                .collect(),
         })
     }
 

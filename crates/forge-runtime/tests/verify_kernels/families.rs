@@ -3,7 +3,9 @@
 use forge_runtime::gpu::KernelSpec;
 use forge_runtime::verify::*;
 
-const fn spec(name: &'static str) -> KernelSpec {
+pub use crate::sinks::SINKS;
+
+pub const fn spec(name: &'static str) -> KernelSpec {
     KernelSpec { name, threads: 1, threadgroup_bytes: 0 }
 }
 
@@ -21,9 +23,9 @@ pub const TABLE: Argument = Argument::read(Role::Table, Data::Tensor("matrix"));
 const WEIGHTS: Argument = Argument::read(Role::Weights, Data::Tensor("matrix"));
 const TOKENS: Argument = Argument::read(Role::Tokens, Data::Words(1));
 const INPUT: Argument = Argument::read(Role::Input, Data::Words(32));
-const STEP: Argument = Argument::read(Role::Step, Data::Params);
+pub const STEP: Argument = Argument::read(Role::Step, Data::Params);
 const MATRIX: Matrix = Matrix { format: Format::F32, rows: 8, cols: 32 };
-const SOME_ROWS: &[usize] = &[1, 7];
+pub const SOME_ROWS: &[usize] = &[1, 7];
 pub const ONE_ROW: &[usize] = &[1];
 
 pub const fn check(
@@ -293,7 +295,7 @@ pub static ROPE_APPEND: Family = Family {
     ],
 };
 
-const WINDOWED: Split = Split { above: 16, positions: 8, most: 4, window: Some(100) };
+pub const WINDOWED: Split = Split { above: 16, positions: 8, most: 4, window: Some(100) };
 
 pub static ATTENTION: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/attention.metal"),
@@ -520,4 +522,5 @@ pub static SAMPLE: Family = Family {
     ],
 };
 
-pub static FAMILIES: [&Family; 7] = [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &NORMS, &SAMPLE];
+pub static FAMILIES: [&Family; 8] =
+    [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &SINKS, &NORMS, &SAMPLE];

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod families;
+mod sinks;
 
 use families::*;
 use forge_runtime::gpu::{Gpu, Source};
@@ -115,6 +116,11 @@ fn wrong_rotations_and_appends_are_found() {
 #[test]
 fn wrong_attention_is_found() {
     each_fault_is_found(&ATTENTION);
+}
+
+#[test]
+fn wrong_sinks_are_found() {
+    each_fault_is_found(&SINKS);
 }
 
 #[test]

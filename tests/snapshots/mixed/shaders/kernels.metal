@@ -1313,11 +1313,12 @@ inline float sum_heads(thread float* values, uint lane) {
 // Part `part` of `parts` of the positions `first` to `position` (WINDOW positions at most; the cache holds WRAP of them
 // if WRAP is not 0), for heads group * HEADS_SHARED and on. With one part y is [HEADS, HEAD_DIM] and gets the result;
 // else it gets sums [parts][HEADS][HEAD_DIM] and then the highest score and the weight of each, [parts][HEADS][2].
+// `sinks`, where there are any, [HEADS], are scores without a value, which the first part counts.
 template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint HEADS_SHARED, uint SIMDGROUPS, uint STEPS, uint WINDOW,
           uint WRAP, typename T>
 inline void attention_part(device const float* q, device const T* keys, device const T* values, device float* y,
                            threadgroup float* shared, uint position, float scale, float softcap, uint group, uint part,
-                           uint parts, uint simdgroup, uint lane) {
+                           uint parts, uint simdgroup, uint lane, device const float* sinks = nullptr) {
     constexpr uint EACH = lanes_each(HEAD_DIM);
     constexpr uint VECTORS = (HEAD_DIM + 8 * EACH - 1) / (8 * EACH);
     constexpr uint AT_ONCE = 32 / EACH;
@@ -1348,6 +1349,11 @@ inline void attention_part(device const float* q, device const T* keys, device c
     }
     float highest = NO_SCORE;
     float total = 0.0f;
+    if (sinks != nullptr && part == 0 && simdgroup == 0) {
+        // As if it had come before the first key.
+        highest = sinks[head + min(lane % EACH / (EACH / COUNT), HEADS_SHARED - 1)] * LOG2_E;
+        total = place == 0 ? 1.0f : 0.0f;
+    }
     for (uint start = begin + simdgroup * (AT_ONCE * STEPS); start < end; start += SIMDGROUPS * AT_ONCE * STEPS) {
         float scores[STEPS];
         float top = NO_SCORE;
@@ -1459,7 +1465,8 @@ inline void attention_part(device const float* q, device const T* keys, device c
 
 // Causal attention of a tile of tokens over the KV cache, with online softmax. A threadgroup of four simdgroups takes
 // 32 rows of one head, eight rows a simdgroup, and walks the keys KEYS at a time: scores = Q K^T, softmax, sums += P V,
-// all in 8x8 matrices of operand type O (half or float) with float sums.
+// all in 8x8 matrices of operand type O (half or float) with float sums. `sinks`, where there are any, [HEADS], are scores
+// without a value.
 
 // KEYS rows of the cache from position `start` on, zeros from `end` on, as operands.
 template <uint STRIDE, uint HEAD_DIM, uint KEYS, uint WRAP, typename O, typename T>
@@ -1477,7 +1484,8 @@ inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint sta
 template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint KEYS, uint WINDOW, uint WRAP, typename O, typename T>
 inline void attention_tile(device const float* q, device const T* keys, device const T* values, device float* y,
                            threadgroup float* shared, uint position, uint rows, float scale, float softcap, uint block,
-                           uint head, uint thread_index, uint simdgroup, uint lane) {
+                           uint head, uint thread_index, uint simdgroup, uint lane,
+                           device const float* sinks = nullptr) {
     constexpr uint PARTS = HEAD_DIM / 8;
     constexpr uint STRIDE = KV_HEADS * HEAD_DIM;
     threadgroup O* tile = (threadgroup O*)shared;
@@ -1507,8 +1515,8 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     // Four lanes share a row of scores.
     const uint row = lane / 4;
     const uint own = position + first_row + row; // the row's position
-    float highest = -1.0e30f;
-    float total = 0.0f;
+    float highest = sinks != nullptr ? sinks[head] : -1.0e30f;
+    float total = sinks != nullptr ? 1.0f : 0.0f;
     square[lane] = 0.0f;
     square[lane + 32] = 0.0f;
 
