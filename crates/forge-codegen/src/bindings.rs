@@ -87,6 +87,7 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         Role::Threadgroups => "of the grids over the tiles",
         Role::Step if kernel.is_for_one_row() => "not read; the kernel for several rows takes the same arguments",
         Role::Step => "[rows] records of this step",
+        Role::Sinks => "scores without a value",
         Role::Seen => "bits, one per token",
         Role::Best => "key and id",
         Role::Count => "candidates",

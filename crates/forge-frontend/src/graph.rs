@@ -214,6 +214,8 @@ pub enum Op {
         heads: usize,
         /// Sizes, scale, window, soft-cap.
         attention: Attention,
+        /// `[heads]`: a score of each head for which there is no key and a value of 0 (gpt-oss); neither scaled nor capped.
+        sinks: Option<SlotId>,
     },
     /// `activation(gate) * up`, inputs in this order.
     GatedActivation {
@@ -438,6 +440,7 @@ impl Op {
             Op::Embedding { table, .. } => vec![*table],
             Op::RmsNorm { gamma, .. } => vec![*gamma],
             Op::HeadNorm { gamma, .. } => gamma.iter().copied().collect(),
+            Op::Attention { sinks, .. } => sinks.iter().copied().collect(),
             Op::ScaleBy { scale } => vec![*scale],
             Op::LayerNorm { gamma, beta, .. } => [Some(*gamma), *beta].into_iter().flatten().collect(),
             Op::Linear { weight, bias } => [Some(*weight), *bias].into_iter().flatten().collect(),
@@ -445,7 +448,6 @@ impl Op {
             Op::Experts { gate, up, down, .. } => vec![*gate, *up, *down],
             Op::Rope { .. }
             | Op::KvAppend { .. }
-            | Op::Attention { .. }
             | Op::GatedActivation { .. }
             | Op::SigmoidGate
             | Op::Activation { .. }

@@ -43,9 +43,11 @@ fn graph(random: &mut Random) -> Graph {
     }
     graph.blocks[0].state_slots[0].window = window;
     let softcap = (random.below(3) == 0).then_some(30.0);
+    let with_sinks = (random.below(3) == 0).then(|| vector(&mut graph, "attn_sinks", sizes.heads));
     for node in &mut graph.blocks[0].nodes {
-        if let Op::Attention { attention, .. } = &mut node.op {
+        if let Op::Attention { attention, sinks, .. } = &mut node.op {
             *attention = Attention { window, softcap, ..*attention };
+            *sinks = with_sinks;
         }
     }
     for role in ["attn_output", "ffn_down"] {

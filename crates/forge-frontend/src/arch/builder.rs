@@ -103,7 +103,7 @@ impl BlockBuilder {
         attention: Attention,
     ) -> ValueId {
         let width = self.width(q);
-        self.node(Op::Attention { state, heads, attention }, &[q], name, width)
+        self.node(Op::Attention { state, heads, attention, sinks: None }, &[q], name, width)
     }
 
     pub fn gated(&mut self, name: &str, gate: ValueId, up: ValueId, activation: Activation) -> ValueId {

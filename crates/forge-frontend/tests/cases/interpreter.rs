@@ -125,10 +125,11 @@ fn run_block(
                 cache.values.extend(input(1).iter().cloned());
                 continue;
             }
-            Op::Attention { state, heads, attention } => {
+            Op::Attention { state, heads, attention, sinks } => {
                 let spec = block.state_slots[*state];
+                let sinks = sinks.map(|sinks| &weight(sinks)[0][..]);
                 assert_eq!(spec, graph.states[states[*state]].spec);
-                attend(input(0), &caches[states[*state]], *heads, spec.kv_heads, spec.head_dim, attention)
+                attend(input(0), &caches[states[*state]], *heads, spec.kv_heads, spec.head_dim, attention, sinks)
             }
             Op::Route { routing, bias } => {
                 let bias = bias.map(|bias| &weight(bias)[0][..]);
@@ -212,7 +213,15 @@ fn rotated(head: &[f32], rope: &Rope, position: usize, tokens: usize) -> Vec<f32
     out
 }
 
-fn attend(q: &Rows, cache: &Cache, heads: usize, kv_heads: usize, head_dim: usize, spec: &Attention) -> Rows {
+fn attend(
+    q: &Rows,
+    cache: &Cache,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    spec: &Attention,
+    sinks: Option<&[f32]>,
+) -> Rows {
     let one = |(position, row): (usize, &Vec<f32>)| {
         let first = spec.window.map_or(0, |window| (position + 1).saturating_sub(window));
         let head = |(head, q): (usize, &[f32])| {
@@ -223,9 +232,10 @@ fn attend(q: &Rows, cache: &Cache, heads: usize, kv_heads: usize, head_dim: usiz
                 spec.softcap.map_or(score, |cap| cap * (score / cap).tanh())
             };
             let scores: Vec<f32> = cache.keys[first..=position].iter().map(score).collect();
-            let largest = scores.iter().copied().fold(f32::MIN, f32::max);
+            let sink = sinks.map(|sinks| sinks[head]);
+            let largest = scores.iter().copied().chain(sink).fold(f32::MIN, f32::max);
             let exps: Vec<f32> = scores.iter().map(|score| (score - largest).exp()).collect();
-            let sum: f32 = exps.iter().sum();
+            let sum: f32 = exps.iter().copied().chain(sink.map(|sink| (sink - largest).exp())).sum();
             let mut out = vec![0.0; head_dim];
             for (exp, value) in exps.iter().zip(&cache.values[first..=position]) {
                 out.iter_mut().zip(&value[at..]).for_each(|(out, value)| *out += exp / sum * value);

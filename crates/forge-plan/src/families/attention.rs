@@ -32,6 +32,8 @@ pub struct Attend {
     pub head_dim: usize,
     /// Scale, window, soft-cap.
     pub attention: Attention,
+    /// Whether each head has a score without a value.
+    pub sinks: bool,
     /// Storage of the cache.
     pub kv: CacheType,
     /// Sequences that the cache holds side by side.
@@ -113,11 +115,17 @@ impl Attend {
         let seen = [self.attention.window, self.wrap].map(|limit| limit.unwrap_or(0));
         let row = [self.slot_start(Position::GroupZ), Value::OfRow(Param::Position, Position::GroupZ)];
         let rest = [Position::GroupX, Position::GroupY, Position::GroupZ, Position::Simdgroup, Position::Lane];
+        let rest: Vec<Value> = rest.map(Value::At).into_iter().chain(self.sinks()).collect();
         Call {
             function,
             constants: sizes.iter().chain(&seen).chain(constants).copied().map(Constant::Size).collect(),
-            arguments: [&OPERANDS[..], &row, &self.factors(), &rest.map(Value::At)].concat(),
+            arguments: [&OPERANDS[..], &row, &self.factors(), &rest].concat(),
         }
+    }
+
+    /// The last argument, where heads have sinks.
+    fn sinks(&self) -> Option<Value> {
+        self.sinks.then_some(Value::Bound(Role::Sinks))
     }
 
     fn row(&self, role: Role) -> Binding {
@@ -135,7 +143,9 @@ impl Attend {
 
     /// Queries and the cache to a result.
     fn bindings(&self, result: Binding) -> Vec<Binding> {
-        vec![self.row(Role::Q), self.cache(Role::Keys), self.cache(Role::Values), result, Binding::params()]
+        let sinks = self.sinks.then(|| Binding::read(Role::Sinks, Element::F32, Extent::Fixed(vec![self.heads])));
+        let operands = [self.row(Role::Q), self.cache(Role::Keys), self.cache(Role::Values), result];
+        operands.into_iter().chain(sinks).chain([Binding::params()]).collect()
     }
 
     fn whole_bindings(&self) -> Vec<Binding> {
@@ -223,7 +233,11 @@ impl KernelFamily for AttentionTile {
         Body::Call(Call {
             function: "attention_tile",
             constants: constants.chain([Constant::Half(self.half_operands())]).collect(),
-            arguments: [&OPERANDS[..], &params, &self.factors(), &rest].concat(),
+            arguments: [&OPERANDS[..], &params, &self.factors(), &rest]
+                .concat()
+                .into_iter()
+                .chain(self.sinks())
+                .collect(),
         })
     }
 

@@ -49,6 +49,7 @@ impl Fuser<'_> {
         state: StateSlotId,
         heads: usize,
         attention: Attention,
+        sinks: Option<SlotId>,
     ) -> Result<(RopeStep, AttentionStep), PlanError> {
         let spec = self.block.state_slots[state];
         let (q, q_norm, rope) = self.chain(node.inputs[0])?;
@@ -82,6 +83,6 @@ impl Fuser<'_> {
         }
         let head_dim = spec.head_dim;
         let step = RopeStep { heads, kv_heads, head_dim, keys_as_values, norms, rope, state };
-        Ok((step, AttentionStep { heads, head_dim, attention, state }))
+        Ok((step, AttentionStep { heads, head_dim, attention, sinks, state }))
     }
 }

@@ -218,6 +218,8 @@ pub struct AttentionStep {
     pub head_dim: usize,
     /// Scale, window, soft-cap.
     pub attention: Attention,
+    /// `[heads]`: a score of each head without a value.
+    pub sinks: Option<SlotId>,
     /// The cache.
     pub state: StateSlotId,
 }
@@ -283,8 +285,8 @@ impl Fuser<'_> {
                     ops.push(Fused::Projection(projection));
                     ops.extend(for_layers.map(|(_, step)| Fused::LayerInputs(step)));
                 }
-                Op::Attention { state, heads, attention } => {
-                    let (rope, attention) = self.attention(node, *state, *heads, *attention)?;
+                Op::Attention { state, heads, attention, sinks } => {
+                    let (rope, attention) = self.attention(node, *state, *heads, *attention, *sinks)?;
                     ops.push(Fused::RopeAppend(rope));
                     ops.push(Fused::Attention(attention));
                     self.buffers.insert(self.output(node)?, (Place::Attention, 0));

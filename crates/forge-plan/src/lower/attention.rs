@@ -57,10 +57,12 @@ impl Lowering<'_> {
             kv_heads: spec.kv_heads,
             head_dim: step.head_dim,
             attention: step.attention,
+            sinks: step.sinks.is_some(),
             kv: self.kv(),
             slots: self.slots(),
             wrap: self.wrap(owner, step.state),
         };
+        let sinks = step.sinks.map(|sinks| (Role::Sinks, self.vector(owner, sinks)));
         let mut add = |name: &str, family: Family, result: Arg, when: When, this: &mut Self| {
             let kernel = this.kernels.add(name, family);
             let step = Step::new(Choice::Fixed(kernel))
@@ -68,6 +70,7 @@ impl Lowering<'_> {
                 .bind(Role::Keys, Arg::Keys(step.state))
                 .bind(Role::Values, Arg::Values(step.state))
                 .bind(Role::Y, result)
+                .bind_all(sinks)
                 .bind(Role::Step, Arg::Params);
             steps.push(Step { when, ..step });
         };

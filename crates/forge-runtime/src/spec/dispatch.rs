@@ -138,6 +138,8 @@ pub enum Role {
     Keys,
     /// The cache of values.
     Values,
+    /// A score of each query head that has no value.
+    Sinks,
     /// Gamma of the query heads' norm.
     QGamma,
     /// Gamma of the key heads' norm.
@@ -197,6 +199,7 @@ impl Role {
             Self::Parts => "parts",
             Self::Keys => "keys",
             Self::Values => "values",
+            Self::Sinks => "sinks",
             Self::QGamma => "q_gamma",
             Self::KGamma => "k_gamma",
             Self::VGamma => "v_gamma",

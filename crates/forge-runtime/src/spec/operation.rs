@@ -42,7 +42,7 @@ pub enum Operation<'a> {
     Project(Projection<'a>),
     /// Head norms, rotation, and the append to the cache.
     RopeAppend(RopeAppend<'a>),
-    /// Causal attention over the cache.
+    /// Causal attention over the cache, with the argument `sinks` where there is one.
     Attention(Attention),
     /// Puts the parts of a split context together.
     AttentionCombine {

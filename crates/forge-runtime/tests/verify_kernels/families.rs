@@ -4,6 +4,7 @@ use forge_runtime::gpu::KernelSpec;
 use forge_runtime::verify::*;
 
 use crate::mixtures::MIXTURES;
+pub use crate::sinks::SINKS;
 
 pub const fn spec(name: &'static str) -> KernelSpec {
     KernelSpec { name, threads: 1, threadgroup_bytes: 0 }
@@ -310,7 +311,7 @@ pub static ROPE_APPEND: Family = Family {
     ],
 };
 
-const WINDOWED: Split = Split { above: 16, positions: 8, most: 4, window: Some(100) };
+pub const WINDOWED: Split = Split { above: 16, positions: 8, most: 4, window: Some(100) };
 
 pub static ATTENTION: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/attention.metal"),
@@ -540,5 +541,5 @@ pub static SAMPLE: Family = Family {
     ],
 };
 
-pub static FAMILIES: [&Family; 8] =
-    [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &NORMS, &MIXTURES, &SAMPLE];
+pub static FAMILIES: [&Family; 9] =
+    [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &SINKS, &NORMS, &MIXTURES, &SAMPLE];

@@ -5,6 +5,7 @@
 mod common;
 mod families;
 mod mixtures;
+mod sinks;
 mod slots;
 
 use families::*;
@@ -127,6 +128,11 @@ fn wrong_rotations_and_appends_are_found() {
 #[test]
 fn wrong_attention_is_found() {
     each_fault_is_found(&ATTENTION);
+}
+
+#[test]
+fn wrong_sinks_are_found() {
+    each_fault_is_found(&SINKS);
 }
 
 #[test]

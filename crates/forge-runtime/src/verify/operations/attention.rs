@@ -44,6 +44,7 @@ impl Reference for Attention {
         }
         let keys = run.cache_given(Role::Keys, self.cache);
         let values = run.cache_given(Role::Values, self.cache);
+        let sinks = run.has(Role::Sinks).then(|| run.given(Role::Sinks));
         for (i, &value) in found.iter().enumerate() {
             out.written(Role::Y, i, value);
         }
@@ -60,11 +61,14 @@ impl Reference for Attention {
                 };
                 let scores: Vec<Approximate> =
                     (first..=position).map(|at| score(self, &q[start..start + dim], cached(&keys, at))).collect();
-                let highest = scores.iter().map(|score| score.value).fold(f64::MIN, f64::max);
+                // Of no position, and so with no value.
+                let sink = sinks.as_ref().map(|sinks| f64::from(sinks[head]));
+                let all = || scores.iter().map(|score| score.value).chain(sink);
+                let highest = all().fold(f64::MIN, f64::max);
                 let weights: Vec<f64> = scores.iter().map(|score| (score.value - highest).exp()).collect();
-                let total: f64 = weights.iter().sum();
+                let total: f64 = all().map(|score| (score - highest).exp()).sum();
                 // A score's error is its weight's, relatively; so is that of the highest and of the exponent's argument.
-                let spread_of_scores = scores.iter().map(|score| highest - score.value).fold(0.0, f64::max);
+                let spread_of_scores = all().map(|score| highest - score).fold(0.0, f64::max);
                 let score_error = scores.iter().map(|score| score.bound).fold(0.0, f64::max);
                 let error =
                     2.0 * score_error + FEW * (2.0 + highest.abs() + spread_of_scores) + 2.0 * sum_error(weights.len());
