@@ -17,8 +17,8 @@ pub static CHECKS: Checks =
 /// part of a split context.
 #[rustfmt::skip]
 static COSTS: [Cost; 28] = [
-    Cost { bytes: [128, 328, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
-    Cost { bytes: [0, 196, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
+    Cost { bytes: [128, 324, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
+    Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj
     Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 896, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append

@@ -264,8 +264,7 @@ inline void store_gated_rows(device float* y, thread const float* gate, thread c
 
 // The token of a row: the host knows it, or the row's slot chose it in its last step.
 inline uint row_token(constant StepParams& row, device const uint* next_token) {
-    const uint chosen = next_token[row.slot];
-    return row.token == 0xFFFFFFFFu ? chosen : row.token;
+    return row.token == 0xFFFFFFFFu ? next_token[row.slot] : row.token;
 }
 
 template <typename W, uint VOCAB, uint HIDDEN>
@@ -469,14 +468,15 @@ inline float sum_heads(thread float* values, uint lane) {
 }
 
 // Part `part` of `parts` of the positions that a row at `position` sees (WINDOW at most), for heads group * HEADS_SHARED
-// and on. Its sequence begins at position `start_of_slot` of the cache, which holds WRAP positions of it if WRAP is not 0. WHOLE:
-// y is [HEADS, HEAD_DIM] and gets the result of the one part; else it gets sums [parts][HEADS][HEAD_DIM] and then the
-// highest score and the weight of each, [parts][HEADS][2].
+// and on. Its sequence begins at position `start_of_slot` of the cache, which holds WRAP positions of it if WRAP is not
+// 0. WHOLE: y is [HEADS, HEAD_DIM] and gets the result of the one part; else it gets sums [parts][HEADS][HEAD_DIM] and
+// then the highest score and the weight of each, [parts][HEADS][2]. `sinks`, where there are any, [HEADS], are scores
+// without a value, which the first part counts.
 template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint HEADS_SHARED, uint SIMDGROUPS, uint STEPS, uint WINDOW,
           uint WRAP, bool WHOLE, typename T>
 inline void attend(device const float* q, device const T* keys, device const T* values, device float* y,
                    threadgroup float* shared, uint start_of_slot, uint position, float scale, float softcap, uint group,
-                   uint part, uint parts, uint simdgroup, uint lane) {
+                   uint part, uint parts, uint simdgroup, uint lane, device const float* sinks) {
     constexpr uint EACH = lanes_each(HEAD_DIM);
     constexpr uint VECTORS = (HEAD_DIM + 8 * EACH - 1) / (8 * EACH);
     constexpr uint AT_ONCE = 32 / EACH;
@@ -509,6 +509,11 @@ inline void attend(device const float* q, device const T* keys, device const T* 
     }
     float highest = NO_SCORE;
     float total = 0.0f;
+    if (sinks != nullptr && part == 0 && simdgroup == 0) {
+        // As if it had come before the first key.
+        highest = sinks[head + min(lane % EACH / (EACH / COUNT), HEADS_SHARED - 1)] * LOG2_E;
+        total = place == 0 ? 1.0f : 0.0f;
+    }
     for (uint start = begin + simdgroup * (AT_ONCE * STEPS); start < end; start += SIMDGROUPS * AT_ONCE * STEPS) {
         float scores[STEPS];
         float top = NO_SCORE;
@@ -623,15 +628,17 @@ template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint HEADS_SHARED, uint SIMD
           uint WRAP, typename T>
 inline void attention_whole(device const float* q, device const T* keys, device const T* values, device float* y,
                             threadgroup float* shared, uint start_of_slot, uint position, float scale, float softcap,
-                            uint group, uint, uint row, uint simdgroup, uint lane) {
+                            uint group, uint, uint row, uint simdgroup, uint lane,
+                            device const float* sinks = nullptr) {
     attend<HEADS, KV_HEADS, HEAD_DIM, HEADS_SHARED, SIMDGROUPS, STEPS, WINDOW, WRAP, true>(
         q + row * (HEADS * HEAD_DIM), keys, values, y + row * (HEADS * HEAD_DIM), shared, start_of_slot, position, scale,
-        softcap, group, 0, 1, simdgroup, lane);
+        softcap, group, 0, 1, simdgroup, lane, sinks);
 }
 
 // Causal attention of a tile of tokens over the KV cache, with online softmax. A threadgroup of four simdgroups takes
 // 32 rows of one head, eight rows a simdgroup, and walks the keys KEYS at a time: scores = Q K^T, softmax, sums += P V,
-// all in 8x8 matrices of operand type O (half or float) with float sums.
+// all in 8x8 matrices of operand type O (half or float) with float sums. `sinks`, where there are any, [HEADS], are scores
+// without a value.
 
 // KEYS rows of the cache from position `start` on, zeros from `end` on, as operands.
 template <uint STRIDE, uint HEAD_DIM, uint KEYS, uint WRAP, typename O, typename T>
@@ -649,7 +656,8 @@ inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint sta
 template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint KEYS, uint WINDOW, uint WRAP, typename O, typename T>
 inline void attention_tile(device const float* q, device const T* keys, device const T* values, device float* y,
                            threadgroup float* shared, uint start_of_slot, uint position, uint rows, float scale,
-                           float softcap, uint block, uint head, uint thread_index, uint simdgroup, uint lane) {
+                           float softcap, uint block, uint head, uint thread_index, uint simdgroup, uint lane,
+                           device const float* sinks = nullptr) {
     constexpr uint PARTS = HEAD_DIM / 8;
     constexpr uint STRIDE = KV_HEADS * HEAD_DIM;
     threadgroup O* tile = (threadgroup O*)shared;
@@ -681,8 +689,8 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     // Four lanes share a row of scores.
     const uint row = lane / 4;
     const uint own = position + first_row + row; // the row's position
-    float highest = -1.0e30f;
-    float total = 0.0f;
+    float highest = sinks != nullptr ? sinks[head] : -1.0e30f;
+    float total = sinks != nullptr ? 1.0f : 0.0f;
     square[lane] = 0.0f;
     square[lane + 32] = 0.0f;
 

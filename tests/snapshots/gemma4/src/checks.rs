@@ -17,11 +17,11 @@ pub static CHECKS: Checks =
 /// part of a split context.
 #[rustfmt::skip]
 static COSTS: [Cost; 61] = [
-    Cost { bytes: [128, 328, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
+    Cost { bytes: [128, 324, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [3_072, 320, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // per_layer_model_proj
     Cost { bytes: [3_072, 320, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // per_layer_model_proj_few
-    Cost { bytes: [32, 484, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // layer_inputs
-    Cost { bytes: [0, 196, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
+    Cost { bytes: [32, 480, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // layer_inputs
+    Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [3_072, 320, 0, 0, 0], flops: [0, 0, 262_144, 0, 0] }, // per_layer_model_proj_tile
     Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj
     Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_few

@@ -17,7 +17,7 @@ pub static CHECKS: Checks =
 /// part of a split context.
 #[rustfmt::skip]
 static COSTS: [Cost; 23] = [
-    Cost { bytes: [0, 196, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
+    Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [256, 256, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // layer_norm
     Cost { bytes: [4_352, 384, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj
     Cost { bytes: [4_352, 384, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_few
