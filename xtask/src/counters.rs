@@ -35,7 +35,7 @@ enum Run {
     Prefill(usize),
     /// `logits --decode`.
     Decode(usize),
-    /// `logits --copies` of as many sequences as the program holds.
+    /// `logits --side-by-side` of as many sequences as the program holds.
     Copies(usize),
 }
 
@@ -157,7 +157,7 @@ fn counted(project: &Path, program: &Path, run: Run, vocab: usize) -> Result<Vec
     match run {
         Run::Prefill(_) => {}
         Run::Decode(_) => _ = command.arg("--decode"),
-        Run::Copies(_) => _ = command.args(["--copies", &SLOTS.to_string()]),
+        Run::Copies(_) => _ = command.args(["--side-by-side", &SLOTS.to_string()]),
     }
     shell::capture(&mut command)?;
     let mut list = Vec::new();

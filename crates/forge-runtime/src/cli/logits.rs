@@ -20,9 +20,10 @@ pub(super) struct Options {
     /// Run one token at a time instead of tiles of them.
     #[arg(long)]
     decode: bool,
-    /// Run so many copies of the tokens side by side, each in a slot of its own, one token of each at a time.
+    /// Run so many sequences side by side, each in a slot of its own, one token of each at a time; each begins one token later
+    /// than the one before and goes round. The logits are those of the first.
     #[arg(long, value_name = "N", conflicts_with_all = ["decode", "last"])]
-    copies: Option<usize>,
+    side_by_side: Option<usize>,
     /// Only the logits after the last token, computed as generation does: tiles, then one token.
     #[arg(long, conflicts_with = "decode")]
     last: bool,
@@ -43,11 +44,11 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
             model.decode(0, position, token, &mut row)?;
             logits.extend_from_slice(&row);
         }
-    } else if let Some(copies) = options.copies {
-        for (position, &token) in options.ids.iter().enumerate() {
-            let row = |slot| Row { token: Token::Known(token), slot, position, wants: Wants::Logits };
-            let submitted = model.submit(&(0..copies).map(row).collect::<Vec<_>>())?;
-            // They are all alike.
+    } else if let Some(sequences) = options.side_by_side {
+        for position in 0..options.ids.len() {
+            let token = |slot: usize| Token::Known(options.ids[(position + slot) % options.ids.len()]);
+            let row = |slot| Row { token: token(slot), slot, position, wants: Wants::Logits };
+            let submitted = model.submit(&(0..sequences).map(row).collect::<Vec<_>>())?;
             if let Some(Outcome::Logits(row)) = model.wait(submitted)?.first() {
                 logits.extend_from_slice(row);
             }
