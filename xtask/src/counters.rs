@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 use forge_plan::costs::{Encoded, StepSize, dispatches};
-use forge_plan::plan::Schedule;
+use forge_plan::plan::Stage;
 use forge_plan::{Family, Plan, PlanOptions};
 use serde::Deserialize;
 
@@ -160,7 +160,7 @@ fn planned(plan: &Plan, run: Run, tile: usize) -> Vec<Encoded> {
             .collect(),
         Run::Decode(tokens) => {
             // Without the choice of a token.
-            let schedule = Schedule { sample: Vec::new(), ..plan.decode.clone() };
+            let schedule = plan.decode.without(Stage::Sample);
             (0..tokens).flat_map(|position| dispatches(plan, &schedule, StepSize { rows: 1, position })).collect()
         }
     }
