@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use forge_frontend::checkpoint::{GgufFile, SafetensorsSet};
-use forge_frontend::graph::{FileRange, Graph, Source};
+use forge_frontend::graph::{FileRange, Graph};
 use forge_frontend::{Assets, Checkpoint, load};
 use forge_runtime::tokenizer::Tokenizer;
 

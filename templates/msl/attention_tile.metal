@@ -17,8 +17,8 @@ inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint sta
 
 template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint KEYS, uint WINDOW, uint WRAP, typename O, typename T>
 inline void attention_tile(device const float* q, device const T* keys, device const T* values, device float* y,
-                           threadgroup float* shared, uint position, uint rows, float scale, float softcap, uint block,
-                           uint head, uint thread_index, uint simdgroup, uint lane) {
+                           threadgroup float* shared, uint start_of_slot, uint position, uint rows, float scale,
+                           float softcap, uint block, uint head, uint thread_index, uint simdgroup, uint lane) {
     constexpr uint PARTS = HEAD_DIM / 8;
     constexpr uint STRIDE = KV_HEADS * HEAD_DIM;
     threadgroup O* tile = (threadgroup O*)shared;
@@ -28,6 +28,8 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     threadgroup float* square =
         shared + KEYS * HEAD_DIM * sizeof(O) / 4 + 32 * KEYS + 32 * KEYS * sizeof(O) / 4 + simdgroup * 64;
     const uint kv_offset = head / (HEADS / KV_HEADS) * HEAD_DIM;
+    keys += ulong(start_of_slot) * STRIDE;
+    values += ulong(start_of_slot) * STRIDE;
     const uint first_row = block * 32 + simdgroup * 8;
 
     // Eight rows of queries as matrices, through one 8x8 square of threadgroup memory.

@@ -94,7 +94,7 @@ macro_rules! choice {
 choice!(Activation { Silu, GeluTanh, ReluSquared });
 choice!(CacheType { F16, F32 });
 choice!(Dim { Const(count), Rows, RowTiles(rows), Parts, Indirect { per_row, most } });
-choice!(Data<'_> { Tensor(name), Words(count), Cache(width), Params });
+choice!(Data<'_> { Tensor(name), Words(count), Slots(count), Cache(width), Params });
 choice!(Format {
     F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2K, Q3K, Q4K, Q5K, Q6K, Iq4Nl, Mxfp4, Q1_0, Tq2_0G128,
     Affine { bits, group, bf16 }

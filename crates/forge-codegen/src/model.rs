@@ -34,7 +34,10 @@ pub struct ModelFile<'a> {
     pub default_context: String,
     pub prefill_tile: usize,
     pub logits_tile: usize,
-    pub few_tokens: usize,
+    pub few_rows: usize,
+    pub slots: usize,
+    /// Positions by which a sequence can be cut back, as a Rust expression.
+    pub rewind: String,
     pub prefill_layers: usize,
     pub parameters: String,
     pub weights_bytes: String,
@@ -72,8 +75,6 @@ pub struct ModelFile<'a> {
     /// Words of the buffer for their best keys and ids.
     pub sample_words: usize,
     pub prefill_embed: Vec<StepView>,
-    /// Whether a step of those takes the step's parameters.
-    pub prefill_embed_params: bool,
     /// Elements of a layer's part of the layers' own inputs; none where layers have none.
     pub layer_input: Option<usize>,
     pub prefill_head: Vec<StepView>,
@@ -153,8 +154,7 @@ pub struct Facts<'a> {
 impl<'a> ModelFile<'a> {
     /// The view of a plan.
     pub fn new(plan: &'a Plan, facts: Facts<'a>) -> Self {
-        let (prefill_embed, prefill_head) =
-            (steps(plan, &plan.prefill.embed, "rows"), steps(plan, &plan.prefill.head, "rows"));
+        let (prefill_embed, prefill_head) = (steps(plan, &plan.prefill.embed), steps(plan, &plan.prefill.head));
         let table = |name: String, items: Vec<String>| TableRow { name, lines: wrap(items, LINE - 4) };
         ModelFile {
             version: env!("CARGO_PKG_VERSION"),
@@ -169,7 +169,9 @@ impl<'a> ModelFile<'a> {
             default_context: grouped(plan.context.min(DEFAULT_CONTEXT) as u64),
             prefill_tile: plan.prefill_tile,
             logits_tile: LOGITS_TILE.min(plan.prefill_tile),
-            few_tokens: FEW_TOKENS,
+            few_rows: FEW_TOKENS,
+            slots: plan.slots,
+            rewind: memory::rewind(plan).map_or_else(|| "None".to_owned(), |count| format!("Some({count})")),
             prefill_layers: plan.prefill_layers,
             parameters: grouped(facts.parameters),
             weights_bytes: grouped(facts.weights_bytes),
@@ -212,26 +214,21 @@ impl<'a> ModelFile<'a> {
             next_gamma: prepares_next(plan),
             first_norm: plan.first_norm.map(|field| identifier(&plan.layer_fields[field].name)),
             final_norm: model_identifier(&plan.model_fields[plan.final_norm].name),
-            decode_embed: steps(plan, &plan.decode.embed, "1"),
-            decode_head: steps(plan, &plan.decode.head, "1"),
+            decode_embed: steps(plan, &plan.decode.embed),
+            decode_head: steps(plan, &plan.decode.head),
             splits: splits(plan),
             encode_signature: signature(
-                "encode_decode",
-                &["pass: &mut Commands", "tokens: &Slice", "logits: &Slice", "params: &Slice"],
+                "encode_step",
+                &["pass: &mut Commands", "rows: u32", "params: &Slice"],
                 splits(plan),
             ),
             unsplit_positions: UNSPLIT_POSITIONS,
             part_positions: PART_POSITIONS,
             max_parts: MAX_PARTS,
-            decode_sample: steps(plan, &plan.decode.sample, "1"),
+            decode_sample: steps(plan, &plan.decode.sample),
             sample_groups: sample_groups(plan),
             sample_words: 2 * sample_groups(plan),
             prefill_embed,
-            prefill_embed_params: plan
-                .prefill
-                .embed
-                .iter()
-                .any(|step| step.args.values().any(|arg| *arg == Arg::Params)),
             layer_input: layer_input(plan),
             prefill_head,
         }
@@ -330,20 +327,21 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                         }
                     })
                     .collect(),
-                decode: steps(plan, &plan.decode.blocks[index], "1"),
+                decode: steps(plan, &plan.decode.blocks[index]),
                 decode_dispatches: plan.decode.blocks[index].iter().filter(|s| s.when != When::Split).count(),
                 splits: block_splits(plan, index),
                 split_dispatches: plan.decode.blocks[index].iter().filter(|s| s.when != When::OnePart).count(),
                 decode_signature: {
                     let next = prepares_next(plan).then_some("next_gamma: &Slice");
-                    let params = ["pass: &mut Commands", "i: usize"].into_iter().chain(next).chain(["params: &Slice"]);
+                    let first = ["pass: &mut Commands", "i: usize", "rows: u32"];
+                    let params = first.into_iter().chain(next).chain(["params: &Slice"]);
                     signature(
-                        &format!("decode_{}", identifier(name)),
+                        &format!("step_{}", identifier(name)),
                         &params.collect::<Vec<_>>(),
                         block_splits(plan, index),
                     )
                 },
-                prefill: steps(plan, &plan.prefill.blocks[index], "rows"),
+                prefill: steps(plan, &plan.prefill.blocks[index]),
                 name: identifier(name),
             }
         })
@@ -362,7 +360,7 @@ fn cache_name(slot: usize) -> String {
 }
 
 /// The statements of steps over `rows` rows.
-fn steps(plan: &Plan, steps: &[Step], rows: &str) -> Vec<StepView> {
+fn steps(plan: &Plan, steps: &[Step]) -> Vec<StepView> {
     let mut views = Vec::new();
     for (i, step) in steps.iter().enumerate() {
         let before = i.checked_sub(1).map_or(When::Always, |i| steps[i].when);
@@ -370,7 +368,7 @@ fn steps(plan: &Plan, steps: &[Step], rows: &str) -> Vec<StepView> {
         let pad = if step.when == When::Always { "        " } else { "            " };
         views.push(StepView {
             barrier: step.barrier,
-            call: call(plan, step, pad, rows),
+            call: call(plan, step, pad),
             opens: (step.when == When::OnePart).then(|| window(plan, step)),
             otherwise: step.when == When::Split && before == When::OnePart,
             closes: step.when == When::Split && after != When::Split,
@@ -393,7 +391,7 @@ fn block_splits(plan: &Plan, block: usize) -> bool {
 fn signature(name: &str, params: &[&str], splits: bool) -> String {
     let mut params: Vec<&str> = std::iter::once("&self").chain(params.iter().copied()).collect();
     if splits {
-        params.push("positions: usize");
+        params.push("longest: usize");
     }
     let one = format!("fn {name}({}) {{", params.join(", "));
     if one.len() + 4 <= LINE {
@@ -409,7 +407,7 @@ fn window(plan: &Plan, step: &Step) -> usize {
 }
 
 /// The dispatch statement, broken into lines as rustfmt breaks it.
-fn call(plan: &Plan, step: &Step, pad: &str, rows: &str) -> String {
+fn call(plan: &Plan, step: &Step, pad: &str) -> String {
     let kernel = |choice: Choice| match choice {
         Choice::Fixed(id) => format!("kernel::{}", constant(&plan.kernels[id].name)),
         Choice::PerLayer(table) => format!("{}[i]", constant(&plan.tables[table].name)),
@@ -420,18 +418,22 @@ fn call(plan: &Plan, step: &Step, pad: &str, rows: &str) -> String {
             // Kernels of one table have one grid.
             Choice::PerLayer(table) => plan.tables[table].kernels[0],
         };
-        format!("[{}]", plan.kernels[id].launch.grid.map(|axis| dim(axis, rows)).join(", "))
+        format!("[{}]", plan.kernels[id].launch.grid.map(dim).join(", "))
     };
     let (kernel, grid) = match step.few {
         None => (format!("k({})", kernel(step.kernel)), grid(step.kernel)),
         Some(few) => (
-            format!("k(by_rows(rows, {}, {}))", kernel(few), kernel(step.kernel)),
-            format!("by_rows(rows, {}, {})", grid(few), grid(step.kernel)),
+            format!("k(by_rows(rows, {}, {}))", kernel(step.kernel), kernel(few)),
+            if grid(few) == grid(step.kernel) {
+                grid(few)
+            } else {
+                format!("by_rows(rows, {}, {})", grid(step.kernel), grid(few))
+            },
         ),
     };
     let first = step.kernels(&plan.tables).next().expect("a step has a kernel");
     let bindings = &plan.kernels[first].bindings;
-    let args: Vec<String> = bindings.iter().map(|b| argument(plan, step.args[&b.role], rows)).collect();
+    let args: Vec<String> = bindings.iter().map(|b| argument(plan, step.args[&b.role])).collect();
     let (method, grid) = match step.counts {
         None => ("dispatch", vec![grid]),
         Some(counts) => ("dispatch_indirect", vec![threadgroups(counts), grid]),
@@ -455,34 +457,30 @@ fn threadgroups(counts: Counts) -> String {
     format!("&b.{}.slice({}, {})", places::name(counts.place), counts.offset(), Counts::BYTES)
 }
 
-fn argument(plan: &Plan, arg: Arg, rows: &str) -> String {
+fn argument(plan: &Plan, arg: Arg) -> String {
     match arg {
         Arg::Layer(field) => format!("&layer.{}", identifier(&plan.layer_fields[field].name)),
         Arg::Model(field) => format!("&self.{}", model_identifier(&plan.model_fields[field].name)),
         Arg::NextGamma => "next_gamma".into(),
         Arg::Buffer(place) => format!("&b.{}", places::name(place)),
-        Arg::LayerPart { place, .. } => format!("&layer_part(&b.{}, i, {rows})", places::name(place)),
+        Arg::LayerPart { place, .. } => format!("&layer_part(&b.{}, i, rows)", places::name(place)),
         Arg::Keys(slot) => format!("&{}.keys", cache_name(slot)),
         Arg::Values(slot) => format!("&{}.values", cache_name(slot)),
         Arg::Params => "params".into(),
-        Arg::Tokens => "tokens".into(),
         Arg::Logits => "logits".into(),
-        Arg::Sampler(buffer) => format!("&s.{}", places::sampler(buffer)),
+        Arg::Sampler(buffer) => format!("&self.sampler.{}", places::sampler(buffer)),
         Arg::Chosen => "chosen".into(),
     }
 }
 
-fn dim(dim: Dim, rows: &str) -> String {
+fn dim(dim: Dim) -> String {
     match dim {
         Dim::Const(n) => n.to_string(),
-        Dim::Rows => rows.into(),
-        Dim::RowTiles(n) => format!("{rows}.div_ceil({n})"),
+        Dim::Rows => "rows".into(),
+        Dim::RowTiles(n) => format!("rows.div_ceil({n})"),
         Dim::Parts => "parts".into(),
         // The most there may be.
-        Dim::Indirect { per_row, most } => match (rows, per_row) {
-            ("1", _) => per_row.min(most).to_string(),
-            (_, 1) => format!("{rows}.min({most})"),
-            (_, _) => format!("({rows} * {per_row}).min({most})"),
-        },
+        Dim::Indirect { per_row: 1, most } => format!("rows.min({most})"),
+        Dim::Indirect { per_row, most } => format!("(rows * {per_row}).min({most})"),
     }
 }

@@ -38,7 +38,7 @@ pub enum Element {
     Packed(Format),
     /// Keys or values.
     Cache(CacheType),
-    /// The step's parameters, one record.
+    /// The step's parameters, a record for each row.
     Params,
 }
 
@@ -51,6 +51,13 @@ pub enum Extent {
     Rows(Vec<usize>),
     /// So many for each position of a cache.
     Positions(Vec<usize>),
+    /// So many for each sequence that the program holds; rows of the step are of different ones.
+    Slots {
+        /// Sequences.
+        slots: usize,
+        /// Elements of each.
+        shape: Vec<usize>,
+    },
     /// `[layers, rows, width]`.
     LayerRows {
         /// Layers.
@@ -98,7 +105,7 @@ pub enum Touch {
     },
     /// One element.
     One,
-    /// Nothing, when a token is chosen greedily and its logits are finite.
+    /// Nothing, when the host knows the tokens, and chooses greedily among finite logits.
     Never,
 }
 
@@ -142,7 +149,9 @@ impl Extent {
     /// Sizes of the axes that are known at generation, outermost first.
     fn shape(&self) -> Vec<usize> {
         match self {
-            Self::Fixed(shape) | Self::Rows(shape) | Self::Positions(shape) => shape.clone(),
+            Self::Fixed(shape) | Self::Rows(shape) | Self::Positions(shape) | Self::Slots { shape, .. } => {
+                shape.clone()
+            }
             Self::LayerRows { layers, width } => vec![*layers, *width],
             Self::Parts { heads, head_dim } => vec![heads * (head_dim + 2)],
         }
@@ -165,6 +174,11 @@ impl Binding {
         Self { access: Access::ReadWrite, ..Self::read(role, element, extent) }
     }
 
+    /// What the last step of each slot chose.
+    pub(crate) fn next_token(slots: usize) -> Self {
+        Self::read(Role::NextToken, Element::U32, Extent::Slots { slots, shape: Vec::new() }).touching(Touch::Never)
+    }
+
     /// The step's parameters.
     pub(crate) fn params() -> Self {
         Self::read(Role::Step, Element::Params, Extent::Fixed(Vec::new()))
@@ -180,7 +194,7 @@ impl Binding {
         Self { touch, ..self }
     }
 
-    /// Whether it is a reference to one record that no thread writes, rather than a buffer.
+    /// Whether it is the step's parameters, which no thread writes, rather than a buffer.
     pub fn is_params(&self) -> bool {
         self.element == Element::Params
     }
@@ -207,14 +221,14 @@ impl Binding {
         };
         match (self.touch, &self.extent) {
             (Touch::Never, _) => Linear::default(),
-            (Touch::One, _) => Linear::fixed(self.element.bytes(1, 1) as u64),
+            (Touch::One, _) => Linear::per_row(self.element.bytes(1, 1) as u64),
             (Touch::PerRow, _) => Linear::per_row(entry()),
             (Touch::Chosen { of, each_row }, _) => Linear::per_row(all / of as u64 * each_row as u64),
             (Touch::Seen, Extent::Parts { .. }) => Linear { per_part: all, ..Linear::default() },
             (Touch::Seen, _) => Linear { per_position: all, ..Linear::default() },
             (
                 Touch::All | Touch::AtMost | Touch::ChosenOfMany { .. } | Touch::Loads(_),
-                Extent::Rows(_) | Extent::LayerRows { .. },
+                Extent::Rows(_) | Extent::LayerRows { .. } | Extent::Slots { .. },
             ) => Linear::per_row(all),
             (
                 Touch::All | Touch::AtMost | Touch::ChosenOfMany { .. } | Touch::Loads(_),

@@ -45,23 +45,28 @@ pub enum Value {
     Float(f32),
     /// A whole number.
     Size(usize),
-    /// A word of the step's parameters.
+    /// A word that the records of all rows of the step share.
     Param(Param),
+    /// A word of the record of the row that is at this position of the grid.
+    OfRow(Param, Position),
+    /// All of that record.
+    Row(Position),
+    /// The position in the cache where that row's sequence begins, of sequences that each have so many positions; as many as
+    /// the program's context where none are given.
+    SlotStart(Option<usize>, Position),
+    /// The same of a tile, whose rows are of one sequence.
+    TileStart(Option<usize>),
     /// Where the thread is.
     At(Position),
 }
 
-/// Words of the step's parameters that calls pass on.
+/// Words of the records that calls pass on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Param {
-    /// Position of the first row.
+    /// Position of the row.
     Position,
     /// Rows of the step.
     Rows,
-    /// Penalty on tokens that occurred.
-    RepeatPenalty,
-    /// 1 / temperature; 0: greedy.
-    InverseTemperature,
 }
 
 /// Where a thread is.
@@ -75,8 +80,8 @@ pub enum Position {
     GroupX,
     /// The threadgroup along the second axis of two.
     GroupY,
-    /// Threadgroups along the second axis of two.
-    GroupsY,
+    /// The threadgroup along the third axis.
+    GroupZ,
     /// The thread in its threadgroup.
     Thread,
     /// The simdgroup in its threadgroup.

@@ -23,10 +23,12 @@ use crate::plan::{Arg, Choice, Counts as StepCounts, Dim, FieldId, Plan, Schedul
 /// Size of a step: what the kernels learn at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepSize {
-    /// Tokens in the step.
+    /// Rows of the step.
     pub rows: usize,
-    /// Position of the first of them.
+    /// Position of the first row of each sequence.
     pub position: usize,
+    /// Sequences that the rows are of, as many of each.
+    pub slots: usize,
 }
 
 /// Bytes of one binding in one dispatch.
@@ -137,19 +139,20 @@ impl PassCost {
 
 /// A decode step with `position` tokens before it.
 pub fn decode(plan: &Plan, position: usize) -> PassCost {
-    let size = StepSize { rows: 1, position };
+    let size = StepSize { rows: 1, position, slots: 1 };
     pass(plan, &dispatches(plan, &plan.decode, size), lower_bound(plan, &plan.decode, size))
 }
 
 /// `tokens` tokens after `position` others, in tiles, without logits.
 pub fn prompt(plan: &Plan, tokens: usize, position: usize) -> PassCost {
-    let schedule = Schedule { head: Vec::new(), ..plan.prefill.clone() };
+    let headless = |schedule: &Schedule| Schedule { head: Vec::new(), sample: Vec::new(), ..schedule.clone() };
+    let (tile, step) = (headless(&plan.prefill), headless(&plan.decode));
     let mut list = Vec::new();
     for first in (0..tokens).step_by(plan.prefill_tile) {
-        let size = StepSize { rows: plan.prefill_tile.min(tokens - first), position: position + first };
-        list.extend(dispatches(plan, &schedule, size));
+        let size = StepSize { rows: plan.prefill_tile.min(tokens - first), position: position + first, slots: 1 };
+        list.extend(dispatches(plan, if size.rows <= FEW_TOKENS { &step } else { &tile }, size));
     }
-    pass(plan, &list, lower_bound(plan, &schedule, StepSize { rows: tokens, position }))
+    pass(plan, &list, lower_bound(plan, &tile, StepSize { rows: tokens, position, slots: 1 }))
 }
 
 /// One dispatch of a pass, as it is encoded.
@@ -167,13 +170,15 @@ pub struct Encoded {
 pub fn dispatches(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<Encoded> {
     let mut list = Vec::new();
     let mut add = |step: &Step, layer: usize| {
-        let few = step.few.filter(|_| size.rows <= FEW_TOKENS);
+        let few = step.few.filter(|_| size.rows > 1);
         let kernel = match few.unwrap_or(step.kernel) {
             Choice::Fixed(id) => id,
             Choice::PerLayer(table) => plan.tables[table].kernels[layer],
         };
         let window = plan.kernels[kernel].family.window().unwrap_or(usize::MAX);
-        let split = attention::parts((size.position + 1).min(window)) > 1;
+        // The longest context among the rows says how attention goes.
+        let longest = size.position + size.rows / size.slots;
+        let split = attention::parts(longest.min(window)) > 1;
         if step.when != if split { When::OnePart } else { When::Split } {
             list.push(Encoded { kernel, barrier: step.barrier, cost: dispatch(&plan.kernels[kernel], size) });
         }
@@ -285,8 +290,9 @@ fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
             let state = &plan.states[state];
             let row = 2 * state.width() * plan.kv.bytes();
             let window = state.window.unwrap_or(usize::MAX);
-            let read = (size.position + size.rows).min(window.saturating_add(size.rows - 1));
-            bytes += ((read + size.rows) * row) as u64;
+            let rows = size.rows / size.slots;
+            let read = (size.position + rows).min(window.saturating_add(rows - 1));
+            bytes += ((read + rows) * size.slots * row) as u64;
         }
     }
     if !schedule.head.is_empty() {
@@ -302,7 +308,7 @@ pub fn dispatch(kernel: &Kernel, size: StepSize) -> Cost {
         Dim::Const(n) => *n as u64,
         Dim::Rows => counts.rows,
         Dim::RowTiles(_) => counts.tiles,
-        Dim::Parts => counts.parts,
+        Dim::Parts => counts.most_parts,
         Dim::Indirect { per_row, most } => (*per_row as u64 * counts.rows).min(*most as u64),
     });
     let traffic = |binding: &Binding| {

@@ -12,14 +12,22 @@ use crate::kernel::{Kernel, KernelId};
 use crate::pack::PackPlan;
 
 /// What the user chooses.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct PlanOptions {
     /// Largest context in tokens; the graph's default unless given.
     pub context: Option<usize>,
     /// Storage of keys and values.
     pub kv: CacheType,
+    /// Sequences whose state is held side by side; at least 1.
+    pub slots: usize,
     /// Geometries of matrix-vector products that go before the table's.
     pub geometries: Geometries,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self { context: None, kv: CacheType::default(), slots: 1, geometries: Geometries::default() }
+    }
 }
 
 /// Everything the emitted project is rendered from.
@@ -29,6 +37,8 @@ pub struct Plan {
     pub config: ModelConfig,
     /// Storage of keys and values.
     pub kv: CacheType,
+    /// Sequences whose state is held side by side.
+    pub slots: usize,
     /// Largest context, tokens.
     pub context: usize,
     /// Most tokens in one prefill tile.
@@ -39,9 +49,9 @@ pub struct Plan {
     pub kernels: Vec<Kernel>,
     /// Distinct RoPE frequency tables.
     pub rope_tables: Vec<Vec<f32>>,
-    /// Activation buffers of the decode path, one row each.
+    /// Activation buffers of steps, [`FEW_TOKENS`](crate::families::FEW_TOKENS) rows each.
     pub decode_buffers: Vec<BufferPlan>,
-    /// Activation buffers of the prefill path, `prefill_tile` rows each.
+    /// Activation buffers of tiles, `prefill_tile` rows each.
     pub prefill_buffers: Vec<BufferPlan>,
     /// Weight fields of a layer.
     pub layer_fields: Vec<Field>,
@@ -49,9 +59,9 @@ pub struct Plan {
     pub model_fields: Vec<Field>,
     /// Per-layer kernel choices, where layers differ in format.
     pub tables: Vec<KernelTable>,
-    /// Steps of both paths.
+    /// A step: one row or a few, each of a sequence and at a position of its own.
     pub decode: Schedule,
-    /// Steps of both paths.
+    /// A tile: many rows that follow one another in one sequence.
     pub prefill: Schedule,
     /// Caches.
     pub states: Vec<StatePlan>,
@@ -221,6 +231,41 @@ impl Schedule {
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.embed.iter().chain(self.blocks.iter().flatten()).chain(&self.head).chain(&self.sample)
     }
+
+    /// The same, to be changed.
+    pub fn steps_mut(&mut self) -> impl Iterator<Item = &mut Step> {
+        self.embed.iter_mut().chain(self.blocks.iter_mut().flatten()).chain(&mut self.head).chain(&mut self.sample)
+    }
+
+    /// Every step as often as it runs, in order; layers run the blocks in `order`.
+    pub fn visits(&self, order: &[usize]) -> impl Iterator<Item = Visit<'_>> {
+        let mut count = 0;
+        let mut numbered = |steps: &'_ [Step]| {
+            count += steps.len();
+            count - steps.len()
+        };
+        let visit =
+            |first: usize, steps, layer| (first..).zip(steps).map(move |(number, step)| Visit { number, step, layer });
+        let mut visits: Vec<Visit<'_>> = visit(numbered(&self.embed), &self.embed, None).collect();
+        let blocks: Vec<usize> = self.blocks.iter().map(|steps| numbered(steps)).collect();
+        for (layer, &block) in order.iter().enumerate() {
+            visits.extend(visit(blocks[block], &self.blocks[block], Some(layer)));
+        }
+        visits.extend(visit(numbered(&self.head), &self.head, None));
+        visits.extend(visit(numbered(&self.sample), &self.sample, None));
+        visits.into_iter()
+    }
+}
+
+/// A step where a schedule runs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Visit<'a> {
+    /// Its number among [`Schedule::steps`].
+    pub number: usize,
+    /// The step.
+    pub step: &'a Step,
+    /// The layer that runs it.
+    pub layer: Option<usize>,
 }
 
 /// One dispatch. Its grid is the kernel's; what an indirect one is read from is the step's.
@@ -234,7 +279,7 @@ pub struct Step {
     pub barrier: bool,
     /// When it runs.
     pub when: When,
-    /// Prefill: the kernel that runs instead when the tile has few tokens, with the same arguments.
+    /// The kernel that runs instead where the step has more rows than one, with the same arguments.
     pub few: Option<Choice>,
     /// Where the threadgroups are, of a kernel whose grid is indirect.
     pub counts: Option<Counts>,
@@ -339,13 +384,11 @@ pub enum Arg {
     Values(usize),
     /// The step's parameters.
     Params,
-    /// Token ids.
-    Tokens,
     /// Logits.
     Logits,
     /// A buffer of the sampler.
     Sampler(SamplerBuffer),
-    /// Where the host reads the chosen token.
+    /// Where the host reads the chosen tokens, one a row.
     Chosen,
 }
 
@@ -360,6 +403,6 @@ pub enum SamplerBuffer {
     Count,
     /// Key, id, weight of each.
     Candidates,
-    /// What the next step embeds.
+    /// What each slot's next step embeds.
     NextToken,
 }

@@ -31,8 +31,8 @@ pub fn check(plan: &Plan) -> Result<(), PlanError> {
     }
     let mut scheduled = BTreeSet::new();
     let paths = [
-        (&plan.decode, &plan.decode_buffers, [Rows::One, Rows::Any]),
-        (&plan.prefill, &plan.prefill_buffers, [Rows::Few, Rows::Any]),
+        (&plan.decode, &plan.decode_buffers, &[Rows::One, Rows::Few, Rows::Any][..]),
+        (&plan.prefill, &plan.prefill_buffers, &[Rows::Any][..]),
     ];
     for (schedule, buffers, rows) in paths {
         for step in schedule.steps() {
@@ -182,11 +182,10 @@ impl Bound<'_> {
                 }
             }
             Arg::Params if binding.element == Element::Params => Ok(()),
-            Arg::Tokens if binding.element == Element::U32 && words == 1 => Ok(()),
             Arg::Logits if binding.element == Element::F32 && words == self.plan.config.vocab_size => Ok(()),
             Arg::Sampler(SamplerBuffer::NextToken) | Arg::Chosen if words == 1 => Ok(()),
             Arg::Sampler(buffer) if words <= self.sampler_words(buffer) => Ok(()),
-            Arg::Params | Arg::Tokens | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => wrong(format!("{arg:?}")),
+            Arg::Params | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => wrong(format!("{arg:?}")),
         }
     }
 
@@ -298,13 +297,7 @@ impl Written {
             Arg::Values(slot) => written.values.contains(&states[slot]),
             Arg::Logits => written.logits,
             // The host or an earlier command buffer wrote these; the sampler's steps follow one another.
-            Arg::Layer(_)
-            | Arg::Model(_)
-            | Arg::NextGamma
-            | Arg::Params
-            | Arg::Tokens
-            | Arg::Sampler(_)
-            | Arg::Chosen => true,
+            Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params | Arg::Sampler(_) | Arg::Chosen => true,
         };
         if let Some(Counts { place, .. }) = step.counts
             && !self.places.contains(&place)
@@ -324,13 +317,7 @@ impl Written {
                 Arg::Keys(slot) => _ = self.keys.insert(states[slot]),
                 Arg::Values(slot) => _ = self.values.insert(states[slot]),
                 Arg::Logits => self.logits = true,
-                Arg::Layer(_)
-                | Arg::Model(_)
-                | Arg::NextGamma
-                | Arg::Params
-                | Arg::Tokens
-                | Arg::Sampler(_)
-                | Arg::Chosen => {}
+                Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params | Arg::Sampler(_) | Arg::Chosen => {}
             }
         }
         Ok(())

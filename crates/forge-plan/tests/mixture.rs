@@ -68,7 +68,7 @@ fn a_token_reads_the_experts_that_it_takes() {
 /// Gate and up rows of all experts are one stack, unless they are stored otherwise in some layer.
 #[test]
 fn gate_and_up_are_stacked_where_their_formats_agree() {
-    let names = |graph| {
+    let names = |graph: &forge_frontend::Graph| {
         let plan = plan(graph, &PlanOptions::default()).expect("a mixture has a plan");
         let fields: Vec<String> = plan.layer_fields.iter().map(|field| field.name.clone()).collect();
         fields.into_iter().filter(|name| name.starts_with("expert")).collect::<Vec<_>>()

@@ -1,12 +1,14 @@
 //! A wrong plan of each kind: the validator names the kernel and what is wrong with it.
 
 mod common;
+#[path = "common/indirect.rs"]
+mod indirect;
 
 use common::{Sizes, llama};
 use forge_formats::Format;
-use forge_plan::binding::Extent;
+use forge_plan::binding::{Element, Extent};
 use forge_plan::families::RmsNorm;
-use forge_plan::plan::{Arg, Choice, Dim, Place, Step, When};
+use forge_plan::plan::{Arg, Choice, Counts, Dim, Place, Step, When};
 use forge_plan::{Kernel, Plan, PlanError, PlanOptions, plan, valid};
 use forge_spec::Role;
 
@@ -48,7 +50,7 @@ fn arguments_that_are_not_the_bindings() {
     let missing = found(|plan| _ = step(plan, "o_proj").args.remove(&Role::Scaled));
     assert_eq!(
         missing,
-        "o_proj: bound are weights, input, x, gamma, sums; its arguments are weights, input, x, gamma, scaled, sums"
+        "o_proj: bound are weights, input, x, gamma, sums, step; its arguments are weights, input, x, gamma, scaled, sums, step"
     );
     let surplus = found(|plan| _ = step(plan, "down_proj").args.insert(Role::Bias, Arg::Logits));
     assert!(surplus.starts_with("down_proj: bound are bias, "), "{surplus}");
@@ -135,4 +137,80 @@ fn layers_whose_kernels_have_different_grids() {
     kernel.launch.grid[0] = Dim::Const(1);
     let error = valid::check(&plan).expect_err("another grid").to_string();
     assert!(error.contains("down_proj_q6_k: another grid than that of other layers' kernels"), "{error}");
+}
+
+/// Prefill's norms of rows, with as many threadgroups as a step before the first of them counts.
+fn with_indirect_norms(plan: &mut Plan) {
+    let norm = plan.kernels.iter().position(|kernel| kernel.name == "rms_norm_tile").expect("a kernel");
+    let counting = indirect::make_indirect(plan, norm);
+    plan.prefill.embed.push(indirect::counting_step(counting));
+}
+
+#[test]
+fn indirect_grids() {
+    let mut plan = sound();
+    with_indirect_norms(&mut plan);
+    valid::check(&plan).expect("the counts are written before they are read");
+    let wrong = |change: fn(&mut Plan)| {
+        found(|plan| {
+            with_indirect_norms(plan);
+            change(plan);
+        })
+    };
+    let name = "rms_norm_tile";
+    // No step writes them, or one that comes too late.
+    let unwritten = wrong(|plan| {
+        let step = plan.prefill.embed.pop().expect("the step that counts");
+        plan.prefill.head.push(step);
+    });
+    assert_eq!(unwritten, format!("{name}: its grid: Threadgroups is read before anything is written"));
+    let unnamed = wrong(|plan| indirect::steps(plan).for_each(|step| step.counts = None));
+    assert_eq!(unnamed, format!("{name}: its grid is indirect, and its step names no threadgroup counts"));
+    let needless = wrong(|plan| {
+        plan.prefill.embed.iter_mut().for_each(|step| step.counts = Some(indirect::COUNTS));
+    });
+    assert!(
+        needless.ends_with(": its step has threadgroup counts in Threadgroups, but its grid is not indirect"),
+        "{needless}"
+    );
+    let few = wrong(|plan| {
+        for step in indirect::steps(plan).filter(|step| step.counts.is_some()) {
+            step.few = Some(step.kernel);
+        }
+    });
+    assert_eq!(few, format!("{name}: its grid is indirect, and its step has another kernel for few tokens"));
+    let own = wrong(|plan| {
+        for step in indirect::steps(plan).filter(|step| step.counts.is_some()) {
+            step.args.insert(Role::Y, Arg::Buffer(Place::Threadgroups));
+        }
+        // A binding of words, so that nothing else is wrong with it.
+        let kernel = plan.kernels.iter_mut().find(|kernel| kernel.launch.is_indirect()).expect("a kernel");
+        let y = kernel.bindings.iter_mut().find(|binding| binding.role == Role::Y).expect("a binding");
+        (y.element, y.extent) = (Element::U32, Extent::Fixed(vec![1]));
+    });
+    assert_eq!(own, format!("{name}: y: it writes its own threadgroup counts"));
+}
+
+#[test]
+fn counts_that_are_no_words_of_a_buffer() {
+    let of = |counts: Counts| {
+        found(|plan| {
+            with_indirect_norms(plan);
+            indirect::steps(plan).filter(|step| step.counts.is_some()).for_each(|step| step.counts = Some(counts));
+        })
+    };
+    for (place, word, name) in
+        [(Place::Threadgroups, indirect::WORDS - 2, "word 6 of Threadgroups"), (Place::Stream, 0, "word 0 of Stream")]
+    {
+        assert_eq!(
+            of(Counts { place, word }),
+            format!("rms_norm_tile: its threadgroup counts are no three words from {name} on")
+        );
+    }
+    // Numbers are no counts, nor counts numbers.
+    let floats = found(|plan| {
+        with_indirect_norms(plan);
+        kernel(plan, "count_rows").bindings[1].element = Element::F32;
+    });
+    assert_eq!(floats, "count_rows: count: Threadgroups of 8 words is bound to F32 Fixed([8])");
 }

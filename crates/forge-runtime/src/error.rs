@@ -91,6 +91,14 @@ pub enum Error {
         /// Ids are below this.
         vocab_size: usize,
     },
+    /// A batch of rows that no model can run.
+    #[error("row {row} of a batch {what}")]
+    Batch {
+        /// The row's index.
+        row: usize,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// A context that the model was not trained for.
     #[error("a context of {asked} tokens was asked for; this model has from 1 to {trained}")]
     ContextOutOfRange {

@@ -15,8 +15,14 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// A program without kernels.
-static CHECKS: Checks =
-    Checks { forge_version: "0", source: &Source::new("", &[]), kernels: &[], costs: &[], tuning: &common::NO_TUNING };
+static CHECKS: Checks = Checks {
+    forge_version: "0",
+    source: &Source::new("", &[]),
+    slots: 1,
+    kernels: &[],
+    costs: &[],
+    tuning: &common::NO_TUNING,
+};
 
 const HEADER: &str = r#"{"x":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}"#;
 

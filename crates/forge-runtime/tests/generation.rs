@@ -144,7 +144,8 @@ fn listeners_can_stop_it() {
     // In the middle of the prompt: five tiles, stopped before the third.
     let tiles = counters.tiles.load(Ordering::SeqCst);
     let mut listener = Pieces { stop_at_poll: Some(3), ..Pieces::default() };
-    let summary = engine.generate(&request(&prompt), &mut listener).expect("generates");
+    let other: Vec<u32> = (1..41).collect();
+    let summary = engine.generate(&request(&other), &mut listener).expect("generates");
     assert_eq!((summary.finish, summary.completion_tokens), (Finish::Cancelled, 0));
     assert_eq!(counters.tiles.load(Ordering::SeqCst) - tiles, 2);
     // And the engine is good for the next request.
@@ -169,8 +170,9 @@ fn the_next_turn_goes_on_where_the_last_one_ended() {
         let mut model = HashModel::new();
         forge_runtime::LanguageModel::prefill(
             &mut model,
-            &tokens,
             0,
+            0,
+            &tokens,
             forge_runtime::LogitRows::Last,
             &mut logits,
             &mut || true,

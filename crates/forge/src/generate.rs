@@ -43,7 +43,8 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
         None => Vec::new(),
     };
     let tuning = args.tuning.as_deref().map(Tuning::read).transpose()?.unwrap_or_default();
-    let options = PlanOptions { context: args.context, kv: args.kv.into(), geometries: tuning.geometries() };
+    let (kv, slots) = (args.kv.into(), args.slots);
+    let options = PlanOptions { context: args.context, kv, slots, geometries: tuning.geometries() };
     let plan = plan(&checkpoint.graph, &options)?;
     if let Some(path) = &args.tuning {
         tuning.check(path, &plan)?;
@@ -220,6 +221,9 @@ fn render_options(args: &GenArgs, name: &str) -> RenderOptions {
     }
     if args.kv == Kv::F32 {
         command.push_str(" --kv f32");
+    }
+    if args.slots != 1 {
+        let _ = write!(command, " --slots {}", args.slots);
     }
     if let Some(format) = args.quantize.and_then(|format| format.to_possible_value()) {
         let _ = write!(command, " --quantize {}", format.get_name());

@@ -80,7 +80,8 @@ fn plain(text: &str) -> String {
 fn supported(args: &InspectArgs) -> Result<String, Error> {
     let checkpoint = forge_frontend::load(&args.checkpoint)?;
     interrupt::check()?;
-    let plan = plan(&checkpoint.graph, &PlanOptions { kv: args.kv.into(), ..PlanOptions::default() })?;
+    let plan =
+        plan(&checkpoint.graph, &PlanOptions { kv: args.kv.into(), slots: args.slots, ..PlanOptions::default() })?;
     let trained = plan.context;
     let context = args.context.unwrap_or(trained.min(USUAL_CONTEXT));
     if context == 0 || context > trained {
@@ -111,64 +112,6 @@ fn report(checkpoint: &Checkpoint, plan: &Plan, context: usize, args: &InspectAr
         ("chat template", chat_templates(checkpoint)),
     ]);
     section(&mut text, &format!("{} ({}, {})", config.name, config.architecture, checkpoint.kind), &lines);
-    section(&mut text, "Tensors", &formats);
-    // A plan comes after what a survey looks at.
-    let reasons = if survey.problems.is_empty() { vec![obstacle.to_string()] } else { survey.problems.clone() };
-    list(&mut text, "Warnings", &warnings(&survey.warnings));
-    list(&mut text, "Nothing can be generated", &reasons);
-    text
-}
-
-/// A section with an item a line; nothing where there are none.
-fn list(text: &mut String, title: &str, items: &[String]) {
-    let items: Vec<(&str, String)> = items.iter().map(|item| ("-", plain(item))).collect();
-    if !items.is_empty() {
-        section(text, title, &items);
-    }
-}
-
-/// A text from a checkpoint without what a terminal would act on.
-fn plain(text: &str) -> String {
-    text.replace(|c: char| c.is_control(), "\u{fffd}")
-}
-
-fn supported(args: &InspectArgs) -> Result<String, Error> {
-    let checkpoint = forge_frontend::load(&args.checkpoint)?;
-    interrupt::check()?;
-    let plan = plan(&checkpoint.graph, &PlanOptions { kv: args.kv.into(), ..PlanOptions::default() })?;
-    let trained = plan.context;
-    let context = args.context.unwrap_or(trained.min(USUAL_CONTEXT));
-    if context == 0 || context > trained {
-        return Err(PlanError::Context { asked: context, trained }.into());
-    }
-    let mut text = report(&checkpoint, &plan, context, args);
-    if args.plan {
-        text.push_str(&plan_report::report(&plan, context, args.prompt.unwrap_or(USUAL_PROMPT).min(context)));
-    }
-    Ok(text)
-}
-
-fn report(checkpoint: &Checkpoint, plan: &Plan, context: usize, args: &InspectArgs) -> String {
-    let graph = &checkpoint.graph;
-    let config = &graph.config;
-    let mut text = String::new();
-    section(
-        &mut text,
-        &format!("{} ({}, {})", config.name, config.architecture, checkpoint.kind),
-        &[
-            ("parameters", parameters(graph)),
-            ("layers", config.num_layers.to_string()),
-            ("hidden size", config.hidden_size.to_string()),
-            ("feed-forward size", config.intermediate_size.to_string()),
-            (
-                "heads",
-                format!("{} of {}, {} for keys and values", config.num_heads, config.head_dim, config.num_kv_heads),
-            ),
-            ("vocabulary", config.vocab_size.to_string()),
-            ("trained context", format!("{} tokens", config.trained_context)),
-            ("chat template", chat_templates(checkpoint)),
-        ],
-    );
     section(&mut text, "Tensors", &formats(checkpoint));
     list(&mut text, "Warnings", &warnings(&checkpoint.warnings));
     let weights = Header::new(&plan.weights).file_bytes;

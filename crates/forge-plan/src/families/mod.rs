@@ -21,7 +21,7 @@ pub use embed::Embed;
 pub use expert_tiles::{ExpertsDownTile, ExpertsSum, ExpertsUpTile, expert_tile};
 pub use experts::{ExpertsDown, ExpertsUp};
 pub use gemm::{GEMM_ROWS, GEMM_TOKENS, Gemm};
-pub use gemv::{FEW_TOKENS, Gemv};
+pub use gemv::{FEW_TOKENS, Gemv, Tokens};
 pub use layer_inputs::LayerInputs;
 pub use norm::{LayerNorm, PostNorm, RmsNorm};
 pub use projection::{Epilogue, NextNorm, NormScale};
@@ -42,7 +42,16 @@ const GROUP_HEADS: usize = 4;
 /// Elements that one threadgroup of the embedding and post-norm kernels handles.
 pub const ROW_ELEMENTS: usize = 1024;
 
-/// Where a thread is in a kernel whose threadgroups work on a row each, or on a share of one.
+/// Where a thread is in a kernel whose threadgroups work on shares of rows: along the first axis the share, along the second the
+/// row.
+const SHARE_POSITIONS: [Value; 4] = [
+    Value::At(Position::Group2),
+    Value::At(Position::Thread),
+    Value::At(Position::Simdgroup),
+    Value::At(Position::Lane),
+];
+
+/// Where a thread is in a kernel whose threadgroups work on a row each.
 const ROW_POSITIONS: [Value; 4] = [
     Value::At(Position::Group),
     Value::At(Position::Thread),
@@ -73,7 +82,7 @@ impl Launch {
 pub enum Rows {
     /// One.
     One,
-    /// Up to [`FEW_TOKENS`].
+    /// One to [`FEW_TOKENS`], each of a sequence and at a position of its own.
     Few,
     /// Any number, in tiles or one by one.
     Any,
@@ -158,7 +167,7 @@ macro_rules! families {
     };
 }
 families!(
-    /// Token id to residual stream, decode: also `x * gamma` and partial sums of squares.
+    /// Token id to residual stream; in steps also `x * gamma` and partial sums of squares.
     Embed,
     /// Matrix times vector with a fused prologue and epilogue.
     Gemv,
@@ -168,9 +177,9 @@ families!(
     RopeAppend,
     /// Causal attention of a tile of tokens over the cache.
     AttentionTile,
-    /// Attention of one token over the whole context.
+    /// Attention of rows of any sequences, each over its whole context.
     AttentionDecode,
-    /// Attention of one token over one part of the context.
+    /// The same over one part of the context.
     AttentionPart,
     /// Puts the parts together.
     AttentionCombine,

@@ -38,6 +38,8 @@ pub struct RopeAppend {
     pub table: Option<usize>,
     /// Storage of the cache.
     pub kv: CacheType,
+    /// Sequences that the cache holds side by side.
+    pub slots: usize,
     /// Positions that the cache wraps at; `None` for a cache of the whole context.
     pub wrap: Option<usize>,
 }

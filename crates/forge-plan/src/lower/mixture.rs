@@ -4,12 +4,12 @@
 use forge_formats::Format as Stored;
 use forge_spec::{Matrix as PackedMatrix, Role, SharedWeight, SortExperts};
 
-use super::Lowering;
+use super::{Lowering, Path};
 use super::projection::most_common;
 use super::weights::Owners;
 use crate::families::{
     ExpertsDown, ExpertsDownTile, ExpertsSum, ExpertsUp, ExpertsUpTile, MOST_CHOSEN, MOST_EXPERTS, MOST_GROUPS, Route,
-    Router, Rows, expert_tile,
+    Router, expert_tile,
 };
 use crate::fuse::{FusedBlock, Input, Matrix, MixtureStep, Outcome, Projection};
 use crate::geometry::{Geometry, gemv_geometry};
@@ -31,12 +31,12 @@ impl Lowering<'_> {
         block: &FusedBlock,
         owner: &Owners<'_>,
         m: &MixtureStep,
-        rows: Rows,
+        path: Path,
         steps: &mut Vec<Step>,
     ) -> Result<(), PlanError> {
         self.check_routing(block, m)?;
-        let router = self.router(block, owner, m, rows, steps)?;
-        if rows == Rows::One { self.mixture_row(block, owner, m, router, steps) } else { self.mixture_tile(block, owner, m, router, steps) }
+        let router = self.router(block, owner, m, path, steps)?;
+        if path == Path::Step { self.mixture_row(block, owner, m, router, steps) } else { self.mixture_tile(block, owner, m, router, steps) }
     }
 
     /// What the kernels have room for.
@@ -63,7 +63,7 @@ impl Lowering<'_> {
         block: &FusedBlock,
         owner: &Owners<'_>,
         m: &MixtureStep,
-        rows: Rows,
+        path: Path,
         steps: &mut Vec<Step>,
     ) -> Result<Router, PlanError> {
         let gate = m.shared.and_then(|shared| shared.router);
@@ -71,7 +71,7 @@ impl Lowering<'_> {
         matrices.extend(gate.map(|weight| Matrix { weight, bias: None, rows: 1 }));
         let outcome = Outcome::Store(Place::RouterLogits);
         let router = Projection { input: m.input, matrices, cols: m.hidden, outcome };
-        self.projection(block, owner, &router, rows, steps)?;
+        self.projection(block, owner, &router, path, steps)?;
         let shared = m.shared.map(|_| if gate.is_some() { SharedWeight::Gate } else { SharedWeight::One });
         Ok(Router { routing: m.routing, biased: m.selection_bias.is_some(), shared })
     }
@@ -121,11 +121,11 @@ impl Lowering<'_> {
     }
 
     /// What a kernel that chooses experts is bound to.
-    fn route_args(&mut self, owner: &Owners<'_>, m: &MixtureStep, router: Router, rows: Rows) -> Vec<(Role, Arg)> {
+    fn route_args(&mut self, owner: &Owners<'_>, m: &MixtureStep, router: Router, path: Path) -> Vec<(Role, Arg)> {
         let bias = m.selection_bias.map(|slot| (Role::SelectionBias, self.vector(owner, slot)));
-        let logits = self.buffer(rows, Place::RouterLogits, router.logits());
-        let experts = self.buffer(rows, Place::Experts, m.routing.chosen);
-        let weights = self.buffer(rows, Place::ExpertWeights, router.weights());
+        let logits = self.buffer(path, Place::RouterLogits, router.logits());
+        let experts = self.buffer(path, Place::Experts, m.routing.chosen);
+        let weights = self.buffer(path, Place::ExpertWeights, router.weights());
         let own = [(Role::RouterLogits, logits), (Role::Experts, experts), (Role::ExpertWeights, weights)];
         bias.into_iter().chain(own).collect()
     }
@@ -139,10 +139,10 @@ impl Lowering<'_> {
         router: Router,
         steps: &mut Vec<Step>,
     ) -> Result<(), PlanError> {
-        let rows = Rows::One;
+        let path = Path::Step;
         let Stacks { up, down } = self.stacks(owner, m);
         let (routing, width) = (m.routing, m.width);
-        let (input, norm) = self.input(owner, (m.input, m.hidden), rows, steps);
+        let (input, norm) = self.input(owner, (m.input, m.hidden), path, steps);
         let geometry = self.up_geometry(owner, m);
         let shared = self.shared_matrices(block, owner, m)?;
         let mut choices = Vec::new();
@@ -155,17 +155,17 @@ impl Lowering<'_> {
             let family = ExpertsUp { matrices, router, width, cols: m.hidden, geometry, norm, activation };
             choices.push(self.kernels.add("expert_gate_up", family));
         }
-        let act = self.buffer(rows, Place::Gated, routing.chosen * width + m.shared.map_or(0, |shared| shared.width));
+        let act = self.buffer(path, Place::Gated, routing.chosen * width + m.shared.map_or(0, |shared| shared.width));
         let of_all = shared.clone().map(|groups| groups.map(|group| self.shared_arg(owner, &group)));
         let step = Step::new(self.choose(block, owner, "expert_gate_up", &choices))
             .bind_all(self.weight_args(owner, &up))
             .bind_all(of_all.map(|[up, _]| up))
             .bind_all(input)
-            .bind_all(self.route_args(owner, m, router, rows))
+            .bind_all(self.route_args(owner, m, router, path))
             .bind(Role::Y, act);
         steps.push(step);
         let geometry = self.down_geometry(owner, m);
-        let next = self.next(rows);
+        let next = self.next(path);
         let mut choices = Vec::new();
         for layer in 0..owner.count() {
             let mut matrices = vec![self.matrix(owner.weight(layer, down.weight), down.rows)?];
@@ -179,10 +179,10 @@ impl Lowering<'_> {
             .bind_all(self.weight_args(owner, &[vec![down]]))
             .bind_all(of_all.map(|[_, down]| down))
             .bind(Role::Input, act)
-            .bind(Role::Experts, self.buffer(rows, Place::Experts, routing.chosen))
-            .bind(Role::ExpertWeights, self.buffer(rows, Place::ExpertWeights, router.weights()))
-            .bind(Role::X, self.buffer(rows, Place::Stream, m.hidden))
-            .bind_all(self.next_args(owner, m.next, rows));
+            .bind(Role::Experts, self.buffer(path, Place::Experts, routing.chosen))
+            .bind(Role::ExpertWeights, self.buffer(path, Place::ExpertWeights, router.weights()))
+            .bind(Role::X, self.buffer(path, Place::Stream, m.hidden))
+            .bind_all(self.next_args(owner, m.next, path));
         steps.push(step);
         Ok(())
     }
@@ -196,7 +196,7 @@ impl Lowering<'_> {
         router: Router,
         steps: &mut Vec<Step>,
     ) -> Result<(), PlanError> {
-        let rows = Rows::Any;
+        let path = Path::Tile;
         let Stacks { up, down } = self.stacks(owner, m);
         let (routing, width, hidden) = (m.routing, m.width, m.hidden);
         let chosen = routing.chosen;
@@ -206,30 +206,30 @@ impl Lowering<'_> {
             let matrices = vec![matrix(shared.gate, shared.width), matrix(shared.up, shared.width)];
             let outcome = Outcome::Gated(m.activation);
             let up = Projection { input: m.input, matrices, cols: hidden, outcome };
-            self.projection(block, owner, &up, rows, steps)?;
+            self.projection(block, owner, &up, path, steps)?;
             let input = Input::Buffer(Place::Gated);
             let outcome = Outcome::Store(Place::Projected);
             let down = Projection { input, matrices: vec![matrix(shared.down, hidden)], cols: shared.width, outcome };
-            self.projection(block, owner, &down, rows, steps)?;
+            self.projection(block, owner, &down, path, steps)?;
         }
         let route = self.kernels.add("route", Route(router));
-        let step = Step::new(Choice::Fixed(route)).bind_all(self.route_args(owner, m, router, rows));
+        let step = Step::new(Choice::Fixed(route)).bind_all(self.route_args(owner, m, router, path));
         steps.push(step);
         let columns = [ExpertsUpTile::columns(width), ExpertsDownTile::columns(hidden)];
         let sort = SortExperts { experts: routing.experts, chosen, tile, columns };
         let sort = self.kernels.add("sort_experts", sort);
-        let pairs = self.buffer(rows, Place::Pairs, chosen);
-        let tiles = self.buffer(rows, Place::Tiles, 3 * chosen);
-        let counts = self.buffer(rows, Place::Threadgroups, 2 * Counts::WORDS);
+        let pairs = self.buffer(path, Place::Pairs, chosen);
+        let tiles = self.buffer(path, Place::Tiles, 3 * chosen);
+        let counts = self.buffer(path, Place::Threadgroups, 2 * Counts::WORDS);
         let step = Step::new(Choice::Fixed(sort))
-            .bind(Role::Experts, self.buffer(rows, Place::Experts, chosen))
+            .bind(Role::Experts, self.buffer(path, Place::Experts, chosen))
             .bind(Role::Pairs, pairs)
             .bind(Role::Tiles, tiles)
             .bind(Role::Threadgroups, counts)
             .bind(Role::Step, Arg::Params);
         steps.push(step);
         // The router's projection has left the normed input.
-        let (input, _) = self.input(owner, (m.input, hidden), rows, steps);
+        let (input, _) = self.input(owner, (m.input, hidden), path, steps);
         let (mut ups, mut downs) = (Vec::new(), Vec::new());
         for layer in 0..owner.count() {
             let matrices = self.packed_stacks(owner, &up, layer)?;
@@ -240,7 +240,7 @@ impl Lowering<'_> {
             let matrix = [self.matrix(owner.weight(layer, down.weight), down.rows)?];
             downs.push(self.kernels.add("expert_down_tile", ExpertsDownTile { matrix, routing, hidden, tile }));
         }
-        let act = self.buffer(rows, Place::Gated, chosen * width);
+        let act = self.buffer(path, Place::Gated, chosen * width);
         let at = |word: usize| Counts { place: Place::Threadgroups, word };
         let step = Step::new(self.choose(block, owner, "expert_gate_up_tile", &ups))
             .bind_all(self.weight_args(owner, &up))
@@ -250,7 +250,7 @@ impl Lowering<'_> {
             .bind(Role::Y, act)
             .with_counts(at(0));
         steps.push(step);
-        let results = self.buffer(rows, Place::ExpertResults, chosen * hidden);
+        let results = self.buffer(path, Place::ExpertResults, chosen * hidden);
         let step = Step::new(self.choose(block, owner, "expert_down_tile", &downs))
             .bind_all(self.weight_args(owner, &[vec![down]]))
             .bind(Role::Input, act)
@@ -261,12 +261,12 @@ impl Lowering<'_> {
         steps.push(step);
         let shared = m.shared.is_some();
         let sum = self.kernels.add("expert_sum", ExpertsSum { chosen, hidden, shared, factor: m.factor });
-        let of_all = shared.then(|| (Role::Projected, self.buffer(rows, Place::Projected, hidden)));
+        let of_all = shared.then(|| (Role::Projected, self.buffer(path, Place::Projected, hidden)));
         let step = Step::new(Choice::Fixed(sum))
             .bind(Role::Input, results)
-            .bind(Role::ExpertWeights, self.buffer(rows, Place::ExpertWeights, router.weights()))
+            .bind(Role::ExpertWeights, self.buffer(path, Place::ExpertWeights, router.weights()))
             .bind_all(of_all)
-            .bind(Role::X, self.buffer(rows, Place::Stream, hidden));
+            .bind(Role::X, self.buffer(path, Place::Stream, hidden));
         steps.push(step);
         Ok(())
     }

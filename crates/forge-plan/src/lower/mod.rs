@@ -1,4 +1,5 @@
-//! Lowering: fused operations become steps, each with a kernel and what it is bound to, for one row and for a tile of rows.
+//! Lowering: fused operations become steps, each with a kernel and what it is bound to, for a few rows of any sequences and for
+//! a tile of rows of one.
 
 mod attention;
 mod embed;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use forge_frontend::Graph;
 use forge_frontend::graph::Layer;
 
-use crate::families::{NextNorm, PREFILL_ROWS, ROW_ELEMENTS, Rows};
+use crate::families::{NextNorm, PREFILL_ROWS, ROW_ELEMENTS};
 use crate::fuse::{Fused, FusedBlock, Norm, NormKind, Outcome};
 use crate::kernel::Kernels;
 use crate::pack::PackPlan;
@@ -42,6 +43,16 @@ impl FusedGraph {
     }
 }
 
+/// Which of a program's two ways through the layers a step is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// One row, or a few, each of a sequence and at a position of its own. Every kernel gives a row the same bits whatever rows
+    /// stand beside it.
+    Step,
+    /// Many rows that follow one another in one sequence.
+    Tile,
+}
+
 /// What lowering collects.
 pub(crate) struct Lowering<'a> {
     graph: &'a Graph,
@@ -50,13 +61,13 @@ pub(crate) struct Lowering<'a> {
     tile: usize,
     /// Slots of the residual stream's partial sums.
     partials: usize,
-    /// Whether one row's steps leave the next norm's input. An RMS norm is one factor on the projection that reads it; one
+    /// Whether steps of a few rows leave the next norm's input. An RMS norm is one factor on the projection that reads it; one
     /// that subtracts a mean is not, and then every norm is a dispatch of its own.
     fused_norms: bool,
     kernels: Kernels,
     rope_tables: Vec<Vec<f32>>,
     tables: Vec<KernelTable>,
-    /// Widths of the buffers for one row, and for tiles.
+    /// Widths of the buffers for steps, and for tiles.
     buffers: [BTreeMap<Place, usize>; 2],
     fields: WeightFields,
 }
@@ -98,17 +109,17 @@ impl<'a> Lowering<'a> {
         let (embed_owner, head_owner) = (Owners::Stage(&graph.embed), Owners::Stage(&graph.head));
         let mut decode = Schedule::default();
         let mut prefill = Schedule::default();
-        decode.embed = self.steps(embed, &embed_owner, Rows::One)?;
-        prefill.embed = self.steps(embed, &embed_owner, Rows::Any)?;
+        decode.embed = self.steps(embed, &embed_owner, Path::Step)?;
+        prefill.embed = self.steps(embed, &embed_owner, Path::Tile)?;
         for (block, owner) in blocks.iter().zip(&owners) {
-            decode.blocks.push(self.steps(block, owner, Rows::One)?);
+            decode.blocks.push(self.steps(block, owner, Path::Step)?);
         }
-        decode.head = self.steps(head, &head_owner, Rows::One)?;
+        decode.head = self.steps(head, &head_owner, Path::Step)?;
         decode.sample = self.sample();
         for (block, owner) in blocks.iter().zip(&owners) {
-            prefill.blocks.push(self.steps(block, owner, Rows::Any)?);
+            prefill.blocks.push(self.steps(block, owner, Path::Tile)?);
         }
-        prefill.head = self.steps(head, &head_owner, Rows::Any)?;
+        prefill.head = self.steps(head, &head_owner, Path::Tile)?;
         let order: Vec<usize> = graph.layers.iter().map(|layer| layer.block).collect();
         barriers::place(&mut decode, &order, &self.kernels.list, &self.tables);
         barriers::place(&mut prefill, &order, &self.kernels.list, &self.tables);
@@ -130,6 +141,7 @@ impl<'a> Lowering<'a> {
         Ok(Plan {
             config: graph.config.clone(),
             kv: self.options.kv,
+            slots: self.options.slots,
             context: self.context,
             prefill_tile: self.tile,
             prefill_layers: (PREFILL_WORK / layer_work.max(1)).clamp(1, layers.len().max(1)),
@@ -151,17 +163,17 @@ impl<'a> Lowering<'a> {
         })
     }
 
-    /// The steps of one block for one row, or for tiles.
-    fn steps(&mut self, block: &FusedBlock, owner: &Owners<'_>, rows: Rows) -> Result<Vec<Step>, PlanError> {
+    /// The steps of one block on one path.
+    fn steps(&mut self, block: &FusedBlock, owner: &Owners<'_>, path: Path) -> Result<Vec<Step>, PlanError> {
         let mut steps = Vec::new();
         for op in &block.ops {
             match op {
-                Fused::Embed { table, scale } => steps.push(self.embed(owner, *table, *scale, rows)?),
-                Fused::Projection(projection) => self.projection(block, owner, projection, rows, &mut steps)?,
-                Fused::RopeAppend(rope) => steps.push(self.rope(owner, rope, rows)),
-                Fused::Attention(attention) => self.attention(owner, attention, rows, &mut steps),
-                Fused::Mixture(mixture) => self.mixture(block, owner, mixture, rows, &mut steps)?,
-                Fused::LayerInputs(inputs) => steps.push(self.layer_inputs(owner, inputs, rows)?),
+                Fused::Embed { table, scale } => steps.push(self.embed(owner, *table, *scale, path)?),
+                Fused::Projection(projection) => self.projection(block, owner, projection, path, &mut steps)?,
+                Fused::RopeAppend(rope) => steps.push(self.rope(owner, rope, path)),
+                Fused::Attention(attention) => self.attention(owner, attention, path, &mut steps),
+                Fused::Mixture(mixture) => self.mixture(block, owner, mixture, path, &mut steps)?,
+                Fused::LayerInputs(inputs) => steps.push(self.layer_inputs(owner, inputs, path)?),
             }
         }
         Ok(steps)
@@ -189,20 +201,20 @@ impl<'a> Lowering<'a> {
     }
 
     /// Declares an activation buffer at least `width` wide.
-    fn buffer(&mut self, rows: Rows, place: Place, width: usize) -> Arg {
-        let entry = self.buffers[usize::from(rows != Rows::One)].entry(place).or_insert(width);
+    fn buffer(&mut self, path: Path, place: Place, width: usize) -> Arg {
+        let entry = self.buffers[usize::from(path == Path::Tile)].entry(place).or_insert(width);
         *entry = width.max(*entry);
         Arg::Buffer(place)
     }
 
-    /// Whether steps over `rows` leave the next norm's input; where not, norms are dispatches of their own.
-    fn fuses_norms(&self, rows: Rows) -> bool {
-        rows == Rows::One && self.fused_norms
+    /// Whether steps leave the next norm's input; where not, norms are dispatches of their own.
+    fn fuses_norms(&self, path: Path) -> bool {
+        path == Path::Step && self.fused_norms
     }
 
     /// What they leave.
-    fn next(&self, rows: Rows) -> Option<NextNorm> {
-        self.fuses_norms(rows).then_some(NextNorm { partials: self.partials })
+    fn next(&self, path: Path) -> Option<NextNorm> {
+        self.fuses_norms(path).then_some(NextNorm { partials: self.partials })
     }
 
     fn spec(&self, owner: &Owners<'_>, slot: usize) -> forge_frontend::graph::StateSpec {
@@ -218,6 +230,10 @@ impl<'a> Lowering<'a> {
 
     fn kv(&self) -> CacheType {
         self.options.kv
+    }
+
+    fn slots(&self) -> usize {
+        self.options.slots
     }
 }
 

@@ -128,6 +128,7 @@ fn layer_block(sizes: Sizes, mixture: Option<Mixture>) -> Block {
 }
 
 /// A Llama of these sizes whose matrices are all of one format.
+#[allow(dead_code, reason = "not every test has a dense model")]
 pub fn llama(sizes: Sizes, format: Format) -> Graph {
     graph(sizes, None, format)
 }

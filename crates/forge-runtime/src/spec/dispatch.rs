@@ -65,9 +65,11 @@ pub enum Data<'a> {
     Tensor(&'a str),
     /// So many f32 or u32 per row of the step.
     Words(usize),
-    /// A KV cache with so many elements per position.
+    /// So many f32 or u32 per sequence that the program holds.
+    Slots(usize),
+    /// A KV cache with so many elements per position, for each of those sequences.
     Cache(usize),
-    /// The step's `StepParams`.
+    /// The step's `StepParams`, one record a row.
     Params,
 }
 
@@ -82,8 +84,6 @@ pub enum Role {
     Weights2,
     /// The embedding table.
     Table,
-    /// Token ids to look up.
-    Tokens,
     /// A projection's input.
     Input,
     /// Partial sums of the input's squares, for its norm.
@@ -146,7 +146,7 @@ pub enum Role {
     VGamma,
     /// The step's parameters.
     Step,
-    /// A row of logits.
+    /// Logits.
     Logits,
     /// One bit per token that occurred.
     Seen,
@@ -156,9 +156,9 @@ pub enum Role {
     Count,
     /// Tokens that may be drawn: key, id, weight.
     Candidates,
-    /// The chosen token, for the next step.
+    /// The token that each slot chose last, for its next step.
     NextToken,
-    /// The chosen token, for the host.
+    /// The tokens that rows chose, for the host.
     Chosen,
 }
 
@@ -170,7 +170,6 @@ impl Role {
             Self::Weights1 => "weights_1",
             Self::Weights2 => "weights_2",
             Self::Table => "table",
-            Self::Tokens => "tokens",
             Self::Input => "input",
             Self::InputSums => "input_sums",
             Self::Bias => "bias",

@@ -283,6 +283,7 @@ pub struct Split {
 impl Split {
     /// Parts of the context of a token at `position`.
     pub fn parts(&self, position: usize) -> usize {
-        (position + 1).min(self.window.unwrap_or(usize::MAX)).div_ceil(self.positions).min(self.most)
+        let seen = (position + 1).min(self.window.unwrap_or(usize::MAX));
+        if seen <= self.above { 1 } else { seen.div_ceil(self.positions).min(self.most) }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::super::batch::{Row, Token, Wants};
 use super::super::gpu::{Buffer, Gpu, Kernel, Mapped, Slice, pool};
-use super::super::sampler::StepSampling;
 use super::super::weights::Weights;
 use super::super::{Error, Result};
 use super::operations::Draw;
@@ -28,8 +28,14 @@ pub(super) struct Case {
     pub rows: usize,
     /// Position of the first row.
     pub position: usize,
-    /// Positions that the cache holds.
+    /// Positions that the cache holds of each sequence.
     pub capacity: usize,
+    /// Sequences that the program holds.
+    pub slots: usize,
+    /// Whether the rows are of several of them.
+    pub mixed: bool,
+    /// The rows' tokens, where they matter; as records have them.
+    pub tokens: Vec<u32>,
     /// For the sampling kernels.
     pub draw: Option<Draw>,
 }
@@ -37,18 +43,66 @@ pub(super) struct Case {
 impl Case {
     /// `rows` rows from `position` on, in a cache that wraps at `wrap` or holds no more than is needed.
     pub fn at(rows: usize, position: usize, wrap: Option<usize>) -> Self {
-        Self { rows, position, capacity: wrap.unwrap_or(position + rows), draw: None }
+        let capacity = wrap.unwrap_or(position + rows);
+        Self { rows, position, capacity, slots: 1, mixed: false, tokens: Vec::new(), draw: None }
+    }
+
+    /// The same in a program that holds so many sequences, `mixed` with rows of several.
+    pub fn of_slots(self, slots: usize, mixed: bool) -> Self {
+        Self { slots, mixed, ..self }
+    }
+
+    /// Tokens below `end`, the last and the first of them first, in between such as their slot chose before.
+    pub fn with_tokens(self, end: usize) -> Self {
+        let mut random = Random::new("tokens", self.rows as u64);
+        let ends = [end - 1, 0].into_iter();
+        let ids = ends.chain(std::iter::repeat_with(|| random.below(end))).take(self.rows);
+        let token = |(row, id): (usize, usize)| if row % 3 == 2 { StepParams::CHOSEN } else { id as u32 };
+        Self { tokens: ids.enumerate().map(token).collect(), ..self }
+    }
+
+    /// Slot and position of a row.
+    pub fn place(&self, row: usize) -> (usize, usize) {
+        let slot = self.slots - 1 - if self.mixed { row % self.slots } else { 0 };
+        (slot, self.position + row)
+    }
+
+    /// Where in a cache a row's sequence has `position`.
+    pub fn cached(&self, row: usize, position: usize, wrap: Option<usize>) -> usize {
+        self.place(row).0 * self.capacity + wrap.map_or(position, |wrap| position % wrap)
+    }
+
+    /// Whether a row chooses a token: no slot does so twice in one step.
+    pub fn chooses(&self, row: usize) -> bool {
+        self.draw.is_some() && row < self.slots
+    }
+
+    /// The words of all rows' records.
+    fn records(&self) -> Vec<u32> {
+        let record = |row: usize| {
+            let (slot, position) = self.place(row);
+            let wants = match &self.draw {
+                Some(draw) if self.chooses(row) => Wants::Choice(draw.step.clone()),
+                _ => Wants::Nothing,
+            };
+            let token = Token::Known(self.tokens.get(row).copied().unwrap_or(0));
+            Row { token, slot, position, wants }.params(self.rows, self.capacity).words()
+        };
+        (0..self.rows).flat_map(record).collect()
     }
 
     /// The start of a sequence, somewhere in it, far in, and where a cache wraps; of a split context those that are.
     pub fn at_positions(rows: usize, wrap: Option<usize>, split: Option<Split>, context: usize) -> Vec<Self> {
         let last = context.saturating_sub(rows);
         let mut positions = match split {
-            Some(split) => vec![split.above, 4 * split.above - 1, split.positions * split.most + 100],
+            Some(split) => {
+                vec![split.above.saturating_sub(rows / 2), 4 * split.above - 1, split.positions * split.most + 100]
+            }
             None => vec![0, 100, 300],
         };
         positions.extend(wrap.map(|wrap| wrap.saturating_sub(rows / 2 + 1)));
-        let least = split.map_or(0, |split| split.above);
+        // Of several rows the first see less than what is split.
+        let least = split.map_or(0, |split| split.above.saturating_sub(rows / 2));
         let mut positions: Vec<usize> = positions.into_iter().map(|position| position.min(last).max(least)).collect();
         positions.sort_unstable();
         positions.dedup();
@@ -63,11 +117,11 @@ pub(super) enum Input {
     Between(f32, f32),
     /// Shares of a sum of so many squares whose mean is about 1.
     Squares(usize),
-    /// Token ids below this, the last and the first of them first.
+    /// Token ids below this.
     Tokens(usize),
     /// Keys or values.
     Cache(CacheType),
-    /// These words.
+    /// These words, over and over.
     Words(Vec<u32>),
 }
 
@@ -85,13 +139,9 @@ impl Input {
                 let mean = *terms as f32 / words as f32;
                 between(0.5 * mean, 1.5 * mean)
             }
-            Self::Tokens(end) => {
-                let ends = [end - 1, 0].into_iter();
-                let ids = ends.chain(std::iter::repeat_with(|| random.below(*end)));
-                bytes_of(ids.take(count).map(|id| id as u32))
-            }
+            Self::Tokens(end) => bytes_of((0..count).map(|_| random.below(*end) as u32)),
             Self::Cache(cache) => cache_contents(*cache, count, random),
-            Self::Words(words) => bytes_of(words.iter().copied()),
+            Self::Words(words) => bytes_of(words.iter().copied().cycle().take(count)),
         }
     }
 }
@@ -145,7 +195,7 @@ impl<'a> Run<'a> {
             Dim::Const(count) => count,
             Dim::Rows => case.rows,
             Dim::RowTiles(tile) => case.rows.div_ceil(tile),
-            Dim::Parts => check.operation.split().map_or(1, |split| split.parts(case.position)),
+            Dim::Parts => check.operation.split().map_or(1, |split| split.parts(case.position + case.rows - 1)),
             Dim::Indirect { per_row, most } => (per_row * case.rows).min(most),
         });
         let grid = grid.map(|count| count as u32);
@@ -214,6 +264,20 @@ impl<'a> Run<'a> {
         self.given(role).into_iter().map(f32::to_bits).collect()
     }
 
+    /// Tokens of the rows, those that their slots chose before among them.
+    pub fn tokens(&self) -> Vec<u32> {
+        let chosen = self.words_given(Role::NextToken);
+        let token = |(row, &token)| if token == StepParams::CHOSEN { chosen[self.case.place(row).0] } else { token };
+        self.case.tokens.iter().enumerate().map(token).collect()
+    }
+
+    /// u32 values that the kernel left of one of `parts` equal parts of an argument.
+    pub fn part_left(&self, role: Role, part: usize, parts: usize) -> Vec<u32> {
+        let words = self.words_left(role);
+        let length = words.len() / parts;
+        words[part * length..][..length].to_vec()
+    }
+
     /// u32 values that the kernel left.
     pub fn words_left(&self, role: Role) -> Vec<u32> {
         self.left(role).into_iter().map(f32::to_bits).collect()
@@ -256,14 +320,11 @@ fn contents(argument: &Argument, inputs: &[(Role, Input)], name: &str, case: &Ca
     };
     Ok(match argument.data {
         Data::Tensor(_) => Vec::new(),
-        Data::Params => {
-            let sampling = case.draw.as_ref().map_or_else(StepSampling::default, |draw| draw.step.clone());
-            let mut bytes = bytes_of(sampling.params(case.position, case.rows).words());
-            bytes.resize(StepParams::RECORD_BYTES, 0);
-            bytes
-        }
+        Data::Params => bytes_of(case.records()),
         // What an append leaves as it was is compared too.
-        Data::Cache(width) => input()?.words(width, case.capacity, &mut random),
+        Data::Cache(width) => input()?.words(width, case.capacity * case.slots, &mut random),
+        Data::Slots(words) if argument.reads => input()?.words(words, case.slots, &mut random),
+        Data::Slots(words) => bytes_of((0..words * case.slots).map(|_| POISON)),
         Data::Words(words) if argument.reads => input()?.words(words, case.rows, &mut random),
         Data::Words(words) => bytes_of((0..words * case.rows).map(|_| POISON)),
     })

@@ -5,12 +5,14 @@
 mod common;
 mod families;
 mod mixtures;
+mod slots;
 
 use families::*;
 use forge_runtime::gpu::{Gpu, Source};
 use forge_runtime::verify::*;
 use forge_runtime::weights::Weights;
 use mixtures::MIXTURES;
+use slots::SLOTS;
 
 /// Lists kinds of operations once, so that one without an arm here does not compile and one without faults fails.
 macro_rules! kinds {
@@ -78,6 +80,7 @@ fn failing(family: &Family, metal: &str, checks: &'static [KernelCheck]) -> Vec<
     let checks = Checks {
         forge_version: "0",
         source: Box::leak(Box::new(Source::new(text, &[]))),
+        slots: family.slots,
         kernels: checks,
         costs: &[],
         tuning: &common::NO_TUNING,
@@ -142,8 +145,15 @@ fn wrong_choices_are_found() {
 }
 
 #[test]
+fn rows_of_wrong_sequences_are_found() {
+    each_fault_is_found(&SLOTS);
+}
+
+#[test]
 fn every_operation_has_a_kernel_and_each_kernel_two_faults() {
-    let checks = || FAMILIES.iter().flat_map(|family| family.checks.iter().map(move |check| (family, check)));
+    let checks = || {
+        FAMILIES.into_iter().chain([&SLOTS]).flat_map(|family| family.checks.iter().map(move |check| (family, check)))
+    };
     for kind_of_operation in KINDS {
         let found = checks().any(|(_, check)| kind(&check.operation) == *kind_of_operation);
         assert!(found, "no kernel for {kind_of_operation}");
@@ -155,7 +165,7 @@ fn every_operation_has_a_kernel_and_each_kernel_two_faults() {
         assert!(faults >= 2, "{name}: {faults} faults");
     }
     // Each kernel has one check, and each fault's kernel is one of them.
-    for family in FAMILIES {
+    for family in FAMILIES.into_iter().chain([&SLOTS]) {
         assert!(family.checks.iter().map(|check| check.kernel).eq(0..family.specs.len()));
         assert!(family.faults.iter().all(|(_, _, kernel)| family.specs.iter().any(|spec| spec.name == *kernel)));
     }

@@ -48,6 +48,7 @@ const TILES: Argument = Argument::read(Role::Tiles, Data::Words(3 * CHOSEN));
 const BY_TILE: [Dim; 2] = [Dim::Indirect { per_row: CHOSEN, most: 1000 }, Dim::Const(1)];
 
 pub static MIXTURES: Family = Family {
+    slots: 1,
     metal: include_str!("../fixtures/plain_kernels/mixtures.metal"),
     specs: &[
         spec("route"),

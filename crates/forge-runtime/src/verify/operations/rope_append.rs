@@ -56,13 +56,13 @@ impl Reference for RopeAppend<'_> {
             // What a row does not own stays as it was.
             let mut untouched = vec![cached; found.len()];
             for (row, values) in input.chunks_exact(width).enumerate() {
-                let position = run.case.position + row;
+                let position = run.case.place(row).1;
                 let own = &values[part.first_head * dim..][..part.heads * dim];
                 for head in 0..part.heads {
                     let head_values = &own[head * dim..][..dim];
                     let normed = normalise(&part, &gamma, own, head, head_values);
-                    let slot = if cached { self.wrap.map_or(position, |wrap| position % wrap) } else { row };
-                    let start = (slot * part.heads + head) * dim;
+                    let at = if cached { run.case.cached(row, position, self.wrap) } else { row };
+                    let start = (at * part.heads + head) * dim;
                     for (i, expected) in rotate(self, part.rotates, position, &normed).into_iter().enumerate() {
                         let mut bound = expected.bound;
                         if cached && self.cache == CacheType::F16 {
