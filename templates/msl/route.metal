@@ -187,7 +187,7 @@ inline void route_row(device const float* logits, device const float* bias, devi
 // threadgroups of two grids over the tiles. One threadgroup of 8 simdgroups, each with every eighth expert; `shared` holds
 // a count for each expert.
 template <uint EXPERTS, uint CHOSEN, uint TILE, uint COLUMNS_UP, uint COLUMNS_DOWN>
-inline void sort_experts(device const uint* experts, device uint* pairs, device uint* tiles, device uint* threadgroups,
+inline void sort_pairs(device const uint* experts, device uint* pairs, device uint* tiles, device uint* threadgroups,
                          threadgroup uint* shared, uint rows, uint simdgroup, uint lane) {
     const uint count = rows * CHOSEN;
     for (uint expert = simdgroup; expert < EXPERTS; expert += 8) {

@@ -190,7 +190,7 @@ def write_hf(case, folder):
             weight.copy_(weight.to(torch.bfloat16).to(torch.float32))
         for name, buffer in model.named_buffers():
             if name.endswith("correction_bias"):
-                buffer.copy_(torch.randn_like(buffer) * 0.3)
+                buffer.copy_((torch.randn_like(buffer) * 0.3).to(torch.bfloat16).to(torch.float32))
         for name, scalar in model.named_buffers():
             if name.endswith("layer_scalar"):
                 scalar.copy_((torch.rand_like(scalar) + 0.5).to(torch.bfloat16).to(torch.float32))

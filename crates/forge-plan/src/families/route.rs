@@ -145,7 +145,7 @@ impl KernelFamily for SortExperts {
         let rest =
             [Value::Shared, Value::Param(Param::Rows), Value::At(Position::Simdgroup), Value::At(Position::Lane)];
         Body::Call(Call {
-            function: "sort_experts",
+            function: "sort_pairs",
             constants: sizes.map(Constant::Size).into(),
             arguments: [&bound[..], &rest].concat(),
         })
