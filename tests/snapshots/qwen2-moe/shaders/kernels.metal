@@ -1067,7 +1067,7 @@ inline void route_row(device const float* logits, device const float* bias, devi
 // threadgroups of two grids over the tiles. One threadgroup of 8 simdgroups, each with every eighth expert; `shared` holds
 // a count for each expert.
 template <uint EXPERTS, uint CHOSEN, uint TILE, uint COLUMNS_UP, uint COLUMNS_DOWN>
-inline void sort_experts(device const uint* experts, device uint* pairs, device uint* tiles, device uint* threadgroups,
+inline void sort_pairs(device const uint* experts, device uint* pairs, device uint* tiles, device uint* threadgroups,
                          threadgroup uint* shared, uint rows, uint simdgroup, uint lane) {
     const uint count = rows * CHOSEN;
     for (uint expert = simdgroup; expert < EXPERTS; expert += 8) {
@@ -2192,7 +2192,7 @@ kernel void sort_experts(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup uint shared[8];
-    sort_experts<6, 2, 16, 1, 1>(experts, pairs, tiles, threadgroups, shared, step->rows, simdgroup, lane);
+    sort_pairs<6, 2, 16, 1, 1>(experts, pairs, tiles, threadgroups, shared, step->rows, simdgroup, lane);
 }
 
 // gate and up of 6 experts: [288, 32] bf16, a tile of 16 rows of one expert per threadgroup
