@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::builder::{BlockBuilder, GraphBuilder};
-use super::counts_experts;
 use super::dense::{self, AttentionSpec, Sizes};
 use crate::graph::{Activation, Graph, GroupScore, Groups, Routing, Scores, ValueId};
 use crate::source::{Dialect, Hparams, Key, Loaded, integer};
@@ -56,10 +55,7 @@ pub(super) struct Router {
 impl Router {
     /// The rule, from a checkpoint's keys.
     pub fn read(self, h: &Hparams) -> Result<Routing, FrontendError> {
-        // A folder may count them under another family's name: newer transformers write `num_local_experts` for Qwen too.
-        let count =
-            if h.get(self.experts).is_some() { self.experts } else { counts_experts(h).unwrap_or(self.experts) };
-        let (experts, chosen) = (h.usize(count)?, h.usize(CHOSEN)?);
+        let (experts, chosen) = (h.usize(self.experts)?, h.usize(CHOSEN)?);
         if chosen > experts {
             return Err(h.invalid(Refusal::ExpertCount, CHOSEN, format!("at most the {experts} experts")));
         }

@@ -171,6 +171,13 @@ pub(crate) fn build(loaded: &mut Loaded, family: &Family) -> Result<Graph, Front
     loaded.tensors.roles = family.roles;
     if loaded.hparams.dialect == Dialect::HuggingFace {
         let defaults = family.hf.iter().find(|(name, _)| *name == loaded.architecture).map_or("{}", |(_, json)| json);
+        // Newer transformers write one family's experts under another's name: it goes before a default under the own one.
+        let counted = counts_experts(&loaded.hparams).and_then(|key| loaded.hparams.get(key).cloned());
+        if let Some(count @ Value::Number(_)) = counted {
+            for key in EXPERTS.iter().filter(|key| key.hf.contains("experts")) {
+                loaded.hparams.values.entry(key.hf).or_insert_with(|| count.clone());
+            }
+        }
         loaded.hparams.fill_in(defaults);
     }
     if !MIXTURES.iter().any(|mixture| std::ptr::eq(mixture, family)) {
