@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 use forge_plan::binding::Touch;
 use forge_plan::costs::{Encoded, StepSize, dispatches};
 use forge_plan::families::FEW_TOKENS;
-use forge_plan::plan::Schedule;
+use forge_plan::plan::Stage;
 use forge_plan::{Family, Plan, PlanOptions};
 use serde::Deserialize;
 
@@ -170,7 +170,7 @@ fn counted(project: &Path, program: &Path, run: Run, vocab: usize) -> Result<Vec
 /// What the plan says of the same run.
 fn planned(plan: &Plan, run: Run, tile: usize) -> Vec<Encoded> {
     // Without the choice of a token.
-    let step = Schedule { sample: Vec::new(), ..plan.decode.clone() };
+    let step = plan.decode.without(Stage::Sample);
     let steps = |tokens: usize, slots: usize| {
         let size = move |position| StepSize { rows: slots, position, slots };
         (0..tokens).flat_map(|position| dispatches(plan, &step, size(position))).collect()

@@ -109,13 +109,13 @@ fn place<'a>(plan: &'a Plan, id: KernelId) -> Option<Place<'a>> {
         };
         // A step's kernel, and the one it has for few tokens.
         let variants = |step: &'a Step| std::iter::once(step.kernel).chain(step.few).map(move |kernel| (step, kernel));
-        let stages = [&schedule.embed, &schedule.head, &schedule.sample];
+        let stages = [schedule.embed(), schedule.head(), schedule.sample()];
         for (step, kernel) in stages.into_iter().flatten().flat_map(variants) {
             if kernel == Choice::Fixed(id) {
                 add(step, None);
             }
         }
-        for (block, steps) in schedule.blocks.iter().enumerate() {
+        for (block, steps) in schedule.blocks().iter().enumerate() {
             for (step, kernel) in steps.iter().flat_map(variants) {
                 let runs = |layer: usize| match kernel {
                     Choice::Fixed(kernel) => kernel == id,

@@ -154,7 +154,7 @@ pub struct Facts<'a> {
 impl<'a> ModelFile<'a> {
     /// The view of a plan.
     pub fn new(plan: &'a Plan, facts: Facts<'a>) -> Self {
-        let (prefill_embed, prefill_head) = (steps(plan, &plan.prefill.embed), steps(plan, &plan.prefill.head));
+        let (prefill_embed, prefill_head) = (steps(plan, plan.prefill.embed()), steps(plan, plan.prefill.head()));
         let table = |name: String, items: Vec<String>| TableRow { name, lines: wrap(items, LINE - 4) };
         ModelFile {
             version: env!("CARGO_PKG_VERSION"),
@@ -214,8 +214,8 @@ impl<'a> ModelFile<'a> {
             next_gamma: prepares_next(plan),
             first_norm: plan.first_norm.map(|field| identifier(&plan.layer_fields[field].name)),
             final_norm: model_identifier(&plan.model_fields[plan.final_norm].name),
-            decode_embed: steps(plan, &plan.decode.embed),
-            decode_head: steps(plan, &plan.decode.head),
+            decode_embed: steps(plan, plan.decode.embed()),
+            decode_head: steps(plan, plan.decode.head()),
             splits: splits(plan),
             encode_signature: signature(
                 "encode_step",
@@ -225,7 +225,7 @@ impl<'a> ModelFile<'a> {
             unsplit_positions: UNSPLIT_POSITIONS,
             part_positions: PART_POSITIONS,
             max_parts: MAX_PARTS,
-            decode_sample: steps(plan, &plan.decode.sample),
+            decode_sample: steps(plan, plan.decode.sample()),
             sample_groups: sample_groups(plan),
             sample_words: 2 * sample_groups(plan),
             prefill_embed,
@@ -237,9 +237,9 @@ impl<'a> ModelFile<'a> {
 
 /// Dispatches of one decode step.
 pub fn decode_dispatches(plan: &Plan) -> usize {
-    let steps = |block: usize| plan.decode.blocks[block].iter().filter(|step| step.when != When::Split).count();
+    let steps = |block: usize| plan.decode.blocks()[block].iter().filter(|step| step.when != When::Split).count();
     let layers: usize = plan.layers.iter().map(|layer| steps(layer.block)).sum();
-    plan.decode.embed.len() + layers + plan.decode.head.len() + plan.decode.sample.len()
+    plan.decode.embed().len() + layers + plan.decode.head().len() + plan.decode.sample().len()
 }
 
 /// Whether a step of a decoded token prepares the norm that follows its block.
@@ -286,7 +286,7 @@ fn by_slot(fields: &[Field]) -> Vec<&Field> {
 
 /// Elements of a layer's part of the layers' own inputs.
 fn layer_input(plan: &Plan) -> Option<usize> {
-    let mut args = plan.decode.blocks.iter().flatten().flat_map(|step| step.args.values());
+    let mut args = plan.decode.blocks().iter().flatten().flat_map(|step| step.args.values());
     args.find_map(|arg| if let Arg::LayerPart { width, .. } = arg { Some(*width) } else { None })
 }
 
@@ -327,10 +327,10 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                         }
                     })
                     .collect(),
-                decode: steps(plan, &plan.decode.blocks[index]),
-                decode_dispatches: plan.decode.blocks[index].iter().filter(|s| s.when != When::Split).count(),
+                decode: steps(plan, &plan.decode.blocks()[index]),
+                decode_dispatches: plan.decode.blocks()[index].iter().filter(|s| s.when != When::Split).count(),
                 splits: block_splits(plan, index),
-                split_dispatches: plan.decode.blocks[index].iter().filter(|s| s.when != When::OnePart).count(),
+                split_dispatches: plan.decode.blocks()[index].iter().filter(|s| s.when != When::OnePart).count(),
                 decode_signature: {
                     let next = prepares_next(plan).then_some("next_gamma: &Slice");
                     let first = ["pass: &mut Commands", "i: usize", "rows: u32"];
@@ -341,7 +341,7 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                         block_splits(plan, index),
                     )
                 },
-                prefill: steps(plan, &plan.prefill.blocks[index]),
+                prefill: steps(plan, &plan.prefill.blocks()[index]),
                 name: identifier(name),
             }
         })
@@ -380,11 +380,11 @@ fn steps(plan: &Plan, steps: &[Step]) -> Vec<StepView> {
 
 /// Whether decode attention splits long contexts.
 fn splits(plan: &Plan) -> bool {
-    (0..plan.decode.blocks.len()).any(|block| block_splits(plan, block))
+    (0..plan.decode.blocks().len()).any(|block| block_splits(plan, block))
 }
 
 fn block_splits(plan: &Plan, block: usize) -> bool {
-    plan.decode.blocks[block].iter().any(|step| step.when == When::Split)
+    plan.decode.blocks()[block].iter().any(|step| step.when == When::Split)
 }
 
 /// A method's head, broken into lines as rustfmt breaks it; with `positions` where attention splits.

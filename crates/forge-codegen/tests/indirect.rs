@@ -4,6 +4,8 @@
 mod common;
 #[path = "../../forge-plan/tests/common/indirect.rs"]
 mod indirect;
+#[path = "../../forge-plan/tests/common/lists.rs"]
+mod lists;
 
 use std::path::Path;
 
@@ -21,8 +23,8 @@ fn an_indirect_dispatch_names_its_counts_and_its_largest_grid() {
     let mut plan = plan(&graph, &PlanOptions::default()).expect("a dense model has a plan");
     let norm = plan.kernels.iter().position(|kernel| kernel.name == "rms_norm_tile").expect("a kernel");
     let counting = indirect::make_indirect(&mut plan, norm);
-    plan.prefill.blocks[0].insert(0, indirect::counting_step(counting));
-    indirect::steps(&mut plan).for_each(|step| step.barrier = false);
+    lists::block(&mut plan.prefill, 0).insert(0, indirect::counting_step(counting));
+    plan.prefill.steps_mut().for_each(|step| step.barrier = false);
     barriers::place(&mut plan.prefill, &[0, 0], &plan.kernels, &plan.tables);
     valid::check(&plan).expect("holds together");
     let assets = Assets {

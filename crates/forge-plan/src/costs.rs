@@ -18,7 +18,7 @@ use crate::families::{FEW_TOKENS, Family};
 use crate::kernel::Kernel;
 use crate::linear::{Counts, Linear};
 use crate::pack::PackedTensor;
-use crate::plan::{Arg, Choice, Counts as StepCounts, Dim, FieldId, Plan, Schedule, Step, When};
+use crate::plan::{Arg, Choice, Counts as StepCounts, Dim, FieldId, Plan, Schedule, Stage, Visit, When};
 
 /// Size of a step: what the kernels learn at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +145,7 @@ pub fn decode(plan: &Plan, position: usize) -> PassCost {
 
 /// `tokens` tokens after `position` others, in tiles, without logits.
 pub fn prompt(plan: &Plan, tokens: usize, position: usize) -> PassCost {
-    let headless = |schedule: &Schedule| Schedule { head: Vec::new(), sample: Vec::new(), ..schedule.clone() };
+    let headless = |schedule: &Schedule| schedule.without(Stage::Head).without(Stage::Sample);
     let (tile, step) = (headless(&plan.prefill), headless(&plan.decode));
     let mut list = Vec::new();
     for first in (0..tokens).step_by(plan.prefill_tile) {
@@ -169,11 +169,11 @@ pub struct Encoded {
 /// All dispatches of a schedule for a step of this size, in order.
 pub fn dispatches(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<Encoded> {
     let mut list = Vec::new();
-    let mut add = |step: &Step, layer: usize| {
+    for Visit { step, layer, .. } in schedule.visits(&plan.order()) {
         let few = step.few.filter(|_| size.rows > 1);
         let kernel = match few.unwrap_or(step.kernel) {
             Choice::Fixed(id) => id,
-            Choice::PerLayer(table) => plan.tables[table].kernels[layer],
+            Choice::PerLayer(table) => plan.tables[table].kernels[layer.unwrap_or(0)],
         };
         let window = plan.kernels[kernel].family.window().unwrap_or(usize::MAX);
         // The longest context among the rows says how attention goes.
@@ -182,12 +182,7 @@ pub fn dispatches(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<Encod
         if step.when != if split { When::OnePart } else { When::Split } {
             list.push(Encoded { kernel, barrier: step.barrier, cost: dispatch(&plan.kernels[kernel], size) });
         }
-    };
-    schedule.embed.iter().for_each(|step| add(step, 0));
-    for (index, layer) in plan.layers.iter().enumerate() {
-        schedule.blocks[layer.block].iter().for_each(|step| add(step, index));
     }
-    schedule.head.iter().chain(&schedule.sample).for_each(|step| add(step, 0));
     list
 }
 
@@ -249,7 +244,7 @@ type Tensor = (Option<usize>, FieldId);
 /// The tensors that a schedule touches: whether all of each, or a row for each row of the step.
 fn touched(plan: &Plan, schedule: &Schedule) -> BTreeMap<Tensor, Touch> {
     let mut touched = BTreeMap::new();
-    let mut add = |step: &Step, layer: Option<usize>| {
+    for Visit { step, layer, .. } in schedule.visits(&plan.order()) {
         for binding in step.kernels(&plan.tables).take(1).flat_map(|id| &plan.kernels[id].bindings) {
             let next = layer.map_or(0, |layer| layer + 1);
             let tensor = match (step.args.get(&binding.role), plan.first_norm) {
@@ -264,10 +259,6 @@ fn touched(plan: &Plan, schedule: &Schedule) -> BTreeMap<Tensor, Touch> {
                 *touch = binding.touch;
             }
         }
-    };
-    schedule.embed.iter().chain(&schedule.head).for_each(|step| add(step, None));
-    for (index, layer) in plan.layers.iter().enumerate() {
-        schedule.blocks[layer.block].iter().for_each(|step| add(step, Some(index)));
     }
     touched
 }
@@ -295,7 +286,7 @@ fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
             bytes += ((read + rows) * size.slots * row) as u64;
         }
     }
-    if !schedule.head.is_empty() {
+    if !schedule.head().is_empty() {
         bytes += (plan.config.vocab_size * 4 * size.rows) as u64;
     }
     bytes

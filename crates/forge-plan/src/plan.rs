@@ -10,6 +10,7 @@ use crate::binding::Element;
 use crate::geometry::Geometries;
 use crate::kernel::{Kernel, KernelId};
 use crate::pack::PackPlan;
+pub use crate::schedule::{Schedule, Segment, Stage, Steps, Visit};
 
 /// What the user chooses.
 #[derive(Debug, Clone)]
@@ -75,6 +76,13 @@ pub struct Plan {
     pub final_norm: FieldId,
     /// The weights file.
     pub weights: PackPlan,
+}
+
+impl Plan {
+    /// The block of each layer.
+    pub fn order(&self) -> Vec<usize> {
+        self.layers.iter().map(|layer| layer.block).collect()
+    }
 }
 
 /// An activation buffer.
@@ -211,61 +219,6 @@ pub struct LayerPlan {
     pub block: usize,
     /// Index into [`Plan::states`].
     pub states: Vec<usize>,
-}
-
-/// Steps of one path.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Schedule {
-    /// Before the layers.
-    pub embed: Vec<Step>,
-    /// One list per block.
-    pub blocks: Vec<Vec<Step>>,
-    /// After the layers.
-    pub head: Vec<Step>,
-    /// Decode: the choice of the next token.
-    pub sample: Vec<Step>,
-}
-
-impl Schedule {
-    /// Every step, each block's once.
-    pub fn steps(&self) -> impl Iterator<Item = &Step> {
-        self.embed.iter().chain(self.blocks.iter().flatten()).chain(&self.head).chain(&self.sample)
-    }
-
-    /// The same, to be changed.
-    pub fn steps_mut(&mut self) -> impl Iterator<Item = &mut Step> {
-        self.embed.iter_mut().chain(self.blocks.iter_mut().flatten()).chain(&mut self.head).chain(&mut self.sample)
-    }
-
-    /// Every step as often as it runs, in order; layers run the blocks in `order`.
-    pub fn visits(&self, order: &[usize]) -> impl Iterator<Item = Visit<'_>> {
-        let mut count = 0;
-        let mut numbered = |steps: &'_ [Step]| {
-            count += steps.len();
-            count - steps.len()
-        };
-        let visit =
-            |first: usize, steps, layer| (first..).zip(steps).map(move |(number, step)| Visit { number, step, layer });
-        let mut visits: Vec<Visit<'_>> = visit(numbered(&self.embed), &self.embed, None).collect();
-        let blocks: Vec<usize> = self.blocks.iter().map(|steps| numbered(steps)).collect();
-        for (layer, &block) in order.iter().enumerate() {
-            visits.extend(visit(blocks[block], &self.blocks[block], Some(layer)));
-        }
-        visits.extend(visit(numbered(&self.head), &self.head, None));
-        visits.extend(visit(numbered(&self.sample), &self.sample, None));
-        visits.into_iter()
-    }
-}
-
-/// A step where a schedule runs it.
-#[derive(Debug, Clone, Copy)]
-pub struct Visit<'a> {
-    /// Its number among [`Schedule::steps`].
-    pub number: usize,
-    /// The step.
-    pub step: &'a Step,
-    /// The layer that runs it.
-    pub layer: Option<usize>,
 }
 
 /// One dispatch. Its grid is the kernel's; what an indirect one is read from is the step's.

@@ -12,7 +12,9 @@ use crate::binding::{Access, Binding, Element, Extent};
 use crate::families::Rows;
 use crate::kernel::{Kernel, KernelId};
 use crate::packed::stored;
-use crate::plan::{Arg, BufferPlan, Choice, Counts, Place, Plan, SamplerBuffer, Schedule, Step, When};
+use crate::plan::{
+    Arg, BufferPlan, Choice, Counts, Place, Plan, SamplerBuffer, Schedule, Segment, Stage, Step, Steps, Visit, When,
+};
 
 /// Most threads of a threadgroup on every Apple-silicon GPU.
 const MAX_THREADS: u32 = 1024;
@@ -48,6 +50,7 @@ pub fn check(plan: &Plan) -> Result<(), PlanError> {
             }
             tables(plan, step)?;
         }
+        segments(plan, schedule)?;
         order(plan, schedule)?;
     }
     match (0..plan.kernels.len()).find(|id| !scheduled.contains(id)) {
@@ -240,7 +243,7 @@ impl Bound<'_> {
             }
         };
         let block = [&self.plan.decode, &self.plan.prefill].into_iter().find_map(|schedule| {
-            schedule.blocks.iter().position(|steps| steps.iter().any(|s| std::ptr::eq(s, self.step)))
+            schedule.blocks().iter().position(|steps| steps.iter().any(|s| std::ptr::eq(s, self.step)))
         });
         let layers = self.plan.layers.iter().enumerate().filter(|(_, layer)| Some(layer.block) == block);
         let choices = [Some(self.step.kernel), self.step.few];
@@ -257,22 +260,36 @@ fn is_of(element: Element, place: Place) -> bool {
     word == place.element()
 }
 
+/// Segments are in the order of their stages, so that a project runs them as they are planned, and the layers' has every block.
+fn segments(plan: &Plan, schedule: &Schedule) -> Result<(), PlanError> {
+    let mut before: Option<Stage> = None;
+    for segment in &schedule.segments {
+        let Segment { stage, steps } = segment;
+        let fits = match steps {
+            Steps::Once(_) => *stage != Stage::Layers,
+            Steps::Layers(blocks) => *stage == Stage::Layers && blocks.len() == plan.blocks.len(),
+        };
+        if !fits || before >= Some(*stage) {
+            let kernel = segment.steps().flat_map(|step| step.kernels(&plan.tables)).next();
+            let what = if fits { "it comes twice or too late" } else { "it is not what its stage is made of" };
+            return Err(match kernel {
+                Some(id) => invalid(&plan.kernels[id], format!("its segment is {stage:?}: {what}")),
+                None => PlanError::Invalid { kernel: "none".into(), what: format!("a segment is {stage:?}: {what}") },
+            });
+        }
+        before = Some(*stage);
+    }
+    Ok(())
+}
+
 /// Nothing is read that no step before it wrote: walks the schedule as it runs, once for a short and once for a split
 /// context.
 fn order(plan: &Plan, schedule: &Schedule) -> Result<(), PlanError> {
     for skipped in [When::Split, When::OnePart] {
         let mut written = Written::default();
-        let runs = |step: &&Step| step.when == When::Always || step.when != skipped;
-        for step in schedule.embed.iter().filter(runs) {
-            written.step(plan, step, &[])?;
-        }
-        for layer in &plan.layers {
-            for step in schedule.blocks[layer.block].iter().filter(runs) {
-                written.step(plan, step, &layer.states)?;
-            }
-        }
-        for step in schedule.head.iter().chain(&schedule.sample).filter(runs) {
-            written.step(plan, step, &[])?;
+        let runs = |visit: &Visit<'_>| visit.step.when == When::Always || visit.step.when != skipped;
+        for Visit { step, layer, .. } in schedule.visits(&plan.order()).filter(runs) {
+            written.step(plan, step, layer.map_or(&[], |layer| &plan.layers[layer].states))?;
         }
     }
     Ok(())

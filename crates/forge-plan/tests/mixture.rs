@@ -27,7 +27,7 @@ fn planned(mixture: Mixture, format: Format) -> Plan {
 fn a_layer_is_seven_dispatches() {
     for mixture in [QWEN3, QWEN2] {
         let plan = planned(mixture, Format::Q4_0);
-        let outside = plan.decode.embed.len() + plan.decode.head.len() + plan.decode.sample.len();
+        let outside = plan.decode.embed().len() + plan.decode.head().len() + plan.decode.sample().len();
         let cost = costs::decode(&plan, 0);
         assert_eq!(cost.dispatches() as usize - outside, 7 * plan.layers.len(), "{mixture:?}");
     }

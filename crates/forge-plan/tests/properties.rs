@@ -4,6 +4,8 @@
 mod common;
 #[path = "common/indirect.rs"]
 mod indirect;
+#[path = "common/lists.rs"]
+mod lists;
 #[path = "common/random.rs"]
 mod random;
 
@@ -12,7 +14,7 @@ use std::collections::BTreeMap;
 use common::Sizes;
 use forge_formats::Format;
 use forge_frontend::graph::*;
-use forge_plan::plan::{Arg, Choice, Place, SamplerBuffer, Schedule, Step, When};
+use forge_plan::plan::{Arg, Choice, Place, SamplerBuffer, Schedule, Stage, Step, When};
 use forge_plan::{CacheType, KernelId, Plan, PlanError, PlanOptions, barriers, plan, valid};
 use random::Random;
 
@@ -176,11 +178,11 @@ fn walk(plan: &Plan, schedule: &Schedule, skipped: When) -> Vec<Dispatch> {
         let number = numbers.iter().position(|other| std::ptr::eq(*other, step)).expect("is in the schedule");
         list.push(Dispatch { step: number, barrier: step.barrier, touched: touched.chain(counts).collect() });
     };
-    schedule.embed.iter().for_each(|step| add(step, &[]));
+    schedule.embed().iter().for_each(|step| add(step, &[]));
     for layer in &plan.layers {
-        schedule.blocks[layer.block].iter().for_each(|step| add(step, &layer.states));
+        schedule.blocks()[layer.block].iter().for_each(|step| add(step, &layer.states));
     }
-    schedule.head.iter().chain(&schedule.sample).for_each(|step| add(step, &[]));
+    schedule.head().iter().chain(schedule.sample()).for_each(|step| add(step, &[]));
     list
 }
 
@@ -222,8 +224,8 @@ fn assert_barriers(plan: &Plan, schedule: &Schedule) -> usize {
 /// Makes the grid of a random kernel of a prefill indirect, and lets a step count it: before the layers, or in each of them
 /// before the first that has it.
 fn indirect_step(plan: &mut Plan, random: &mut Random) {
-    let order: Vec<usize> = plan.layers.iter().map(|layer| layer.block).collect();
-    let steps = plan.prefill.blocks[0].iter().enumerate().filter(|(_, step)| step.few.is_none());
+    let order = plan.order();
+    let steps = plan.prefill.blocks()[0].iter().enumerate().filter(|(_, step)| step.few.is_none());
     let fixed: Vec<(usize, KernelId)> = steps
         .filter_map(|(at, step)| match step.kernel {
             Choice::Fixed(id) => Some((at, id)),
@@ -233,19 +235,18 @@ fn indirect_step(plan: &mut Plan, random: &mut Random) {
     let (_, kernel) = fixed[random.below(fixed.len())];
     let first = fixed.iter().find(|(_, id)| *id == kernel).expect("it is one of them").0;
     let counting = indirect::make_indirect(plan, kernel);
-    let outside = plan.prefill.embed.iter().any(|step| step.counts.is_some());
+    let outside = plan.prefill.embed().iter().any(|step| step.counts.is_some());
     let step = indirect::counting_step(counting);
     if outside || random.below(2) == 0 {
-        let before = plan.prefill.embed.iter().position(|step| step.counts.is_some());
-        let at = random.below(before.unwrap_or(plan.prefill.embed.len()) + 1);
-        plan.prefill.embed.insert(at, step);
+        let before = plan.prefill.embed().iter().position(|step| step.counts.is_some());
+        let at = random.below(before.unwrap_or(plan.prefill.embed().len()) + 1);
+        lists::once(&mut plan.prefill, Stage::Embed).insert(at, step);
     } else {
-        plan.prefill.blocks[0].insert(random.below(first + 1), step);
+        lists::block(&mut plan.prefill, 0).insert(random.below(first + 1), step);
     }
     // A kernel that both paths run would need counts in decode too.
-    let decode = &mut plan.decode;
-    decode.blocks.iter_mut().chain([&mut decode.embed, &mut decode.head, &mut decode.sample]).for_each(Vec::clear);
-    indirect::steps(plan).for_each(|step| step.barrier = false);
+    plan.decode = Schedule::default();
+    plan.prefill.steps_mut().for_each(|step| step.barrier = false);
     barriers::place(&mut plan.prefill, &order, &plan.kernels, &plan.tables);
 }
 
@@ -267,9 +268,9 @@ fn barriers_suffice_and_each_is_needed_with_an_indirect_grid() {
             Ok(()) => String::new(),
             Err(other) => panic!("{other}"),
         };
-        let (kernels, path) = (plan.kernels.len(), &mut plan.prefill);
-        path.embed.retain(|step| step.kernel != Choice::Fixed(kernels - 1));
-        path.blocks[0].retain(|step| step.kernel != Choice::Fixed(kernels - 1));
+        let counting = Choice::Fixed(plan.kernels.len() - 1);
+        lists::once(&mut plan.prefill, Stage::Embed).retain(|step| step.kernel != counting);
+        lists::block(&mut plan.prefill, 0).retain(|step| step.kernel != counting);
         assert_eq!(wrong(&plan), "its grid: Threadgroups is read before anything is written");
     }
     println!("{barriers} barriers, {indirect} indirect dispatches");

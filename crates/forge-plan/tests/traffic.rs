@@ -130,7 +130,7 @@ fn with_window(family: &Family, window: Option<usize>) -> Family {
 #[test]
 fn a_dense_layer_is_six_dispatches_and_seven_where_the_context_splits() {
     let plan = llama(Format::Q4_0);
-    let outside = plan.decode.embed.len() + plan.decode.head.len() + plan.decode.sample.len();
+    let outside = plan.decode.embed().len() + plan.decode.head().len() + plan.decode.sample().len();
     for (position, each) in [(0, 6), (8191, 7)] {
         let cost = costs::decode(&plan, position);
         let layers = cost.dispatches() as usize - outside;

@@ -3,12 +3,14 @@
 mod common;
 #[path = "common/indirect.rs"]
 mod indirect;
+#[path = "common/lists.rs"]
+mod lists;
 
 use common::{Sizes, llama};
 use forge_formats::Format;
 use forge_plan::binding::{Element, Extent};
 use forge_plan::families::RmsNorm;
-use forge_plan::plan::{Arg, Choice, Counts, Dim, Place, Step, When};
+use forge_plan::plan::{Arg, Choice, Counts, Dim, Place, Segment, Stage, Step, Steps, When};
 use forge_plan::{Kernel, Plan, PlanError, PlanOptions, plan, valid};
 use forge_spec::Role;
 
@@ -32,8 +34,11 @@ fn found(change: impl FnOnce(&mut Plan)) -> String {
 fn step<'a>(plan: &'a mut Plan, name: &str) -> &'a mut Step {
     let id = plan.kernels.iter().position(|kernel| kernel.name == name).expect("a kernel");
     let tables = plan.tables.clone();
-    let steps = plan.decode.blocks[0].iter_mut().chain(&mut plan.decode.head).chain(&mut plan.prefill.blocks[0]);
-    steps.into_iter().find(|step| step.kernels(&tables).any(|kernel| kernel == id)).expect("a step")
+    plan.decode
+        .steps_mut()
+        .chain(plan.prefill.steps_mut())
+        .find(|step| step.kernels(&tables).any(|kernel| kernel == id))
+        .expect("a step")
 }
 
 fn kernel<'a>(plan: &'a mut Plan, name: &str) -> &'a mut Kernel {
@@ -94,11 +99,11 @@ fn extents_that_do_not_fit() {
 
 #[test]
 fn what_is_read_before_it_was_written() {
-    let order = found(|plan| plan.decode.blocks[0].swap(0, 1));
+    let order = found(|plan| lists::block(&mut plan.decode, 0).swap(0, 1));
     assert_eq!(order, "rope_append: qkv: Buffer(Qkv) is read before anything is written");
     // The step that writes keys and values comes after the one that reads them.
     let cache = found(|plan| {
-        let blocks = &mut plan.prefill.blocks[0];
+        let blocks = lists::block(&mut plan.prefill, 0);
         let id = plan.kernels.iter().position(|kernel| kernel.name == "rope_append").expect("a kernel");
         let at = blocks.iter().position(|step| step.kernels(&plan.tables).any(|kernel| kernel == id));
         blocks[at.expect("a step")].when = When::Split;
@@ -143,7 +148,7 @@ fn layers_whose_kernels_have_different_grids() {
 fn with_indirect_norms(plan: &mut Plan) {
     let norm = plan.kernels.iter().position(|kernel| kernel.name == "rms_norm_tile").expect("a kernel");
     let counting = indirect::make_indirect(plan, norm);
-    plan.prefill.embed.push(indirect::counting_step(counting));
+    lists::once(&mut plan.prefill, Stage::Embed).push(indirect::counting_step(counting));
 }
 
 #[test]
@@ -160,27 +165,27 @@ fn indirect_grids() {
     let name = "rms_norm_tile";
     // No step writes them, or one that comes too late.
     let unwritten = wrong(|plan| {
-        let step = plan.prefill.embed.pop().expect("the step that counts");
-        plan.prefill.head.push(step);
+        let step = lists::once(&mut plan.prefill, Stage::Embed).pop().expect("the step that counts");
+        lists::once(&mut plan.prefill, Stage::Head).push(step);
     });
     assert_eq!(unwritten, format!("{name}: its grid: Threadgroups is read before anything is written"));
-    let unnamed = wrong(|plan| indirect::steps(plan).for_each(|step| step.counts = None));
+    let unnamed = wrong(|plan| plan.prefill.steps_mut().for_each(|step| step.counts = None));
     assert_eq!(unnamed, format!("{name}: its grid is indirect, and its step names no threadgroup counts"));
     let needless = wrong(|plan| {
-        plan.prefill.embed.iter_mut().for_each(|step| step.counts = Some(indirect::COUNTS));
+        lists::once(&mut plan.prefill, Stage::Embed).iter_mut().for_each(|step| step.counts = Some(indirect::COUNTS));
     });
     assert!(
         needless.ends_with(": its step has threadgroup counts in Threadgroups, but its grid is not indirect"),
         "{needless}"
     );
     let few = wrong(|plan| {
-        for step in indirect::steps(plan).filter(|step| step.counts.is_some()) {
+        for step in plan.prefill.steps_mut().filter(|step| step.counts.is_some()) {
             step.few = Some(step.kernel);
         }
     });
     assert_eq!(few, format!("{name}: its grid is indirect, and its step has another kernel for few tokens"));
     let own = wrong(|plan| {
-        for step in indirect::steps(plan).filter(|step| step.counts.is_some()) {
+        for step in plan.prefill.steps_mut().filter(|step| step.counts.is_some()) {
             step.args.insert(Role::Y, Arg::Buffer(Place::Threadgroups));
         }
         // A binding of words, so that nothing else is wrong with it.
@@ -196,7 +201,7 @@ fn counts_that_are_no_words_of_a_buffer() {
     let of = |counts: Counts| {
         found(|plan| {
             with_indirect_norms(plan);
-            indirect::steps(plan).filter(|step| step.counts.is_some()).for_each(|step| step.counts = Some(counts));
+            plan.prefill.steps_mut().filter(|step| step.counts.is_some()).for_each(|step| step.counts = Some(counts));
         })
     };
     for (place, word, name) in
@@ -213,4 +218,22 @@ fn counts_that_are_no_words_of_a_buffer() {
         kernel(plan, "count_rows").bindings[1].element = Element::F32;
     });
     assert_eq!(floats, "count_rows: count: Threadgroups of 8 words is bound to F32 Fixed([8])");
+}
+
+#[test]
+fn segments_that_a_project_has_no_place_for() {
+    let late = found(|plan| plan.decode.segments.swap(1, 2));
+    assert_eq!(late, "qkv_proj: its segment is Layers: it comes twice or too late");
+    let twice = found(|plan| {
+        let head = plan.prefill.segments.last().expect("the head").clone();
+        plan.prefill.segments.push(head);
+    });
+    assert_eq!(twice, "rms_norm_tile: its segment is Head: it comes twice or too late");
+    let once = found(|plan| {
+        let steps = plan.prefill.blocks()[0].clone();
+        plan.prefill.segments[1] = Segment { stage: Stage::Layers, steps: Steps::Once(steps) };
+    });
+    assert_eq!(once, "rms_norm_tile: its segment is Layers: it is not what its stage is made of");
+    let blocks = found(|plan| plan.prefill.segments[1] = Segment::layers(Vec::new()));
+    assert!(blocks.contains("a segment is Layers: it is not what its stage is made of"), "{blocks}");
 }

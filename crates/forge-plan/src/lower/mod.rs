@@ -19,7 +19,8 @@ use crate::fuse::{Fused, FusedBlock, Norm, NormKind, Outcome};
 use crate::kernel::Kernels;
 use crate::pack::PackPlan;
 use crate::plan::{
-    Arg, BufferPlan, CacheType, KernelTable, LayerPlan, Place, Plan, PlanOptions, Schedule, StatePlan, Step,
+    Arg, BufferPlan, CacheType, KernelTable, LayerPlan, Place, Plan, PlanOptions, Schedule, Segment, Stage, StatePlan,
+    Step,
 };
 use crate::{PlanError, barriers};
 use weights::{Owners, WeightFields};
@@ -107,19 +108,14 @@ impl<'a> Lowering<'a> {
             .collect();
         self.partials = self.max_partials(blocks, &owners);
         let (embed_owner, head_owner) = (Owners::Stage(&graph.embed), Owners::Stage(&graph.head));
-        let mut decode = Schedule::default();
-        let mut prefill = Schedule::default();
-        decode.embed = self.steps(embed, &embed_owner, Path::Step)?;
-        prefill.embed = self.steps(embed, &embed_owner, Path::Tile)?;
-        for (block, owner) in blocks.iter().zip(&owners) {
-            decode.blocks.push(self.steps(block, owner, Path::Step)?);
-        }
-        decode.head = self.steps(head, &head_owner, Path::Step)?;
-        decode.sample = self.sample();
-        for (block, owner) in blocks.iter().zip(&owners) {
-            prefill.blocks.push(self.steps(block, owner, Path::Tile)?);
-        }
-        prefill.head = self.steps(head, &head_owner, Path::Tile)?;
+        let (mut decode, mut prefill) = (Schedule::default(), Schedule::default());
+        decode.segments.push(Segment::once(Stage::Embed, self.steps(embed, &embed_owner, Path::Step)?));
+        prefill.segments.push(Segment::once(Stage::Embed, self.steps(embed, &embed_owner, Path::Tile)?));
+        decode.segments.push(self.layers(blocks, &owners, Path::Step)?);
+        decode.segments.push(Segment::once(Stage::Head, self.steps(head, &head_owner, Path::Step)?));
+        decode.segments.push(Segment::once(Stage::Sample, self.sample()));
+        prefill.segments.push(self.layers(blocks, &owners, Path::Tile)?);
+        prefill.segments.push(Segment::once(Stage::Head, self.steps(head, &head_owner, Path::Tile)?));
         let order: Vec<usize> = graph.layers.iter().map(|layer| layer.block).collect();
         barriers::place(&mut decode, &order, &self.kernels.list, &self.tables);
         barriers::place(&mut prefill, &order, &self.kernels.list, &self.tables);
@@ -161,6 +157,12 @@ impl<'a> Lowering<'a> {
             final_norm,
             weights: PackPlan { tensors },
         })
+    }
+
+    /// The steps of all layers, by block.
+    fn layers(&mut self, blocks: &[FusedBlock], owners: &[Owners<'_>], path: Path) -> Result<Segment, PlanError> {
+        let steps = blocks.iter().zip(owners).map(|(block, owner)| self.steps(block, owner, path));
+        Ok(Segment::layers(steps.collect::<Result<_, _>>()?))
     }
 
     /// The steps of one block on one path.

@@ -44,14 +44,8 @@ pub fn make_indirect(plan: &mut Plan, kernel: KernelId) -> KernelId {
     plan.kernels[kernel].launch.grid[0] = INDIRECT;
     plan.kernels.push(counting_kernel());
     plan.prefill_buffers.push(BufferPlan { place: Place::Threadgroups, width: WORDS });
-    for step in steps(plan).filter(|step| step.kernel == Choice::Fixed(kernel)) {
+    for step in plan.prefill.steps_mut().filter(|step| step.kernel == Choice::Fixed(kernel)) {
         step.counts = Some(COUNTS);
     }
     plan.kernels.len() - 1
-}
-
-/// Every step of a prefill.
-pub fn steps(plan: &mut Plan) -> impl Iterator<Item = &mut Step> {
-    let prefill = &mut plan.prefill;
-    prefill.embed.iter_mut().chain(prefill.blocks.iter_mut().flatten()).chain(&mut prefill.head)
 }
