@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Map, Value, json};
 
 use super::chat::ChatTemplate;
-use super::messages::{check_messages, cut_at_mark, join_parts, mark_end, wrap_text};
+use super::messages::{check_messages, cut_at_mark, encode_arguments, join_parts, mark_end, wrap_text};
 use super::{Error, Result};
 
 /// Name of the template for what no other is for.
@@ -136,7 +136,8 @@ impl ChatTemplates {
     /// # Errors
     /// [`Error::NoTemplate`], [`Error::Messages`], [`Error::Template`] and [`Error::RenderingsGivenUp`].
     pub fn render(&self, messages: &Value, ending: Ending, variables: &Map<String, Value>) -> Result<String> {
-        let mut messages = check_messages(messages)?;
+        let given = messages;
+        let mut messages = check_messages(given)?;
         let mut variables = variables.clone();
         let wanted = variables.shift_remove("chat_template");
         for other in ["messages", "add_generation_prompt", "continue_final_message"] {
@@ -154,11 +155,21 @@ impl ChatTemplates {
                 _ => {}
             }
         }
-        if ending == Ending::Continued {
-            let text = mark_end(&mut messages)?;
-            return cut_at_mark(&template.render(&messages, false, &variables)?, &text);
+        let finish = |messages: &mut Vec<Value>| {
+            if ending == Ending::Continued {
+                let text = mark_end(messages)?;
+                return cut_at_mark(&template.render(messages, false, &variables)?, &text);
+            }
+            template.render(messages, ending == Ending::Opened, &variables)
+        };
+        let mut strings = messages.clone();
+        match finish(&mut messages) {
+            // Some templates (DeepSeek's) put arguments into the text as they are.
+            Err(Error::Template(reason)) if encode_arguments(&mut strings, given) => {
+                finish(&mut strings).map_err(|_| Error::Template(reason))
+            }
+            result => result,
         }
-        template.render(&messages, ending == Ending::Opened, &variables)
     }
 
     fn choose(&self, wanted: Option<&Value>, variables: &Map<String, Value>) -> Result<&Named> {

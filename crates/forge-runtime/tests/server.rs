@@ -134,6 +134,21 @@ fn streams_come_as_they_are_made() {
     assert!(first.expect("events") < start.elapsed() / 2, "the first event waited for the last");
 }
 
+/// A client that hears nothing gives up and asks again.
+#[test]
+fn silent_streams_show_life() {
+    let limits = Limits { silence: Duration::from_millis(50), ..Limits::default() };
+    let server = Server::start(HashModel { pace: Duration::from_millis(300), ..HashModel::scripted(&[70; 9]) }, limits);
+    for (path, body) in [("/v1/completions", json!({ "prompt": [1, 2] })), ("/v1/chat/completions", chat("Hi"))] {
+        let reply = server.post(path, &with(body, &json!({ "stream": true, "max_tokens": 3 })));
+        let comments = reply.text().split("\n\n").filter(|event| event.starts_with(": ")).count();
+        assert!(comments >= 3, "{}", reply.text());
+        assert_eq!(reply.events().last().map(String::as_str), Some("[DONE]"));
+        let data = reply.events().into_iter().filter(|event| event != "[DONE]");
+        assert!(data.map(|event| serde_json::from_str::<Value>(&event)).all(|event| event.is_ok()));
+    }
+}
+
 #[test]
 fn stop_and_seed() {
     let server = hello();

@@ -164,6 +164,27 @@ fn vocabulary(key: &str, kind: u32, value: &[u8]) -> Assets {
     Assets::from_gguf(&GgufFile::open(&path).expect("a GGUF")).expect("a tokenizer")
 }
 
+/// In answers in channels `<|end|>` ends a message, and others follow.
+#[test]
+fn messages_in_channels_do_not_end_an_answer() {
+    let ends = |texts: &[&str]| {
+        let mut tokens = array(8, texts.len() as u64);
+        texts.iter().for_each(|token| tokens.extend(string(token.as_bytes())));
+        let mut kinds = array(5, texts.len() as u64);
+        (0..texts.len()).for_each(|id| kinds.extend(if id < 3 { 1_i32 } else { 3 }.to_le_bytes()));
+        let gguf = Gguf::new()
+            .entry(b"tokenizer.ggml.model", 8, &string(b"llama"))
+            .entry(b"tokenizer.ggml.tokens", 9, &tokens)
+            .entry(b"tokenizer.ggml.token_type", 9, &kinds)
+            .entry(b"tokenizer.ggml.eos_token_id", 4, &2u32.to_le_bytes());
+        let folder = Scratch::new();
+        let path = folder.write("v.gguf", &gguf.bytes());
+        Assets::from_gguf(&GgufFile::open(&path).expect("a GGUF")).expect("a tokenizer").generation.end_token_ids
+    };
+    assert_eq!(ends(&["<unk>", "<s>", "</s>", "<|end|>", "<|call|>"]), [2, 3]);
+    assert_eq!(ends(&["<unk>", "<s>", "</s>", "<|end|>", "<|call|>", "<|return|>", "<|channel|>"]), [2, 4, 5]);
+}
+
 #[test]
 fn integers_of_a_gguf_of_every_type() {
     const BOS: &str = "tokenizer.ggml.bos_token_id";

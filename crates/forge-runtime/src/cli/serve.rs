@@ -119,7 +119,8 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     if !text.templates.is_empty() {
         let calls = server::tools::CallForm::of(&text)
             .map_or("in no known form, left in the text".into(), |form| form.describe());
-        terminal::note(&format!("tool calls: {calls}"));
+        let reasoning = server::tools::Thinking::of(&text).describe();
+        terminal::note(&format!("tool calls: {calls}; reasoning: {reasoning}"));
     }
     server::run(listener, model, text, serving, |address| {
         terminal::note(&format!("listening on http://{address}; try http://{address}/v1/models"));

@@ -17,6 +17,7 @@ mod connections;
 mod cors;
 mod fields;
 mod gate;
+mod heartbeat;
 mod log;
 mod request;
 pub mod tools;
@@ -50,7 +51,7 @@ pub use cors::{Origin, Origins};
 pub use gate::{ApiKey, ApiKeys, Hosts};
 pub use log::Log;
 use log::Record;
-use tools::CallForm;
+use request::Answers;
 use worker::Worker;
 
 /// Limits of the server.
@@ -69,6 +70,8 @@ pub struct Limits {
     pub body_time: Duration,
     /// Time for answers under way once the server is told to stop; then they are cancelled.
     pub grace: Duration,
+    /// Longest time without a sign of life in a stream.
+    pub silence: Duration,
 }
 
 impl Default for Limits {
@@ -80,6 +83,7 @@ impl Default for Limits {
             header_time: Duration::from_secs(30),
             body_time: Duration::from_secs(30),
             grace: Duration::from_secs(30),
+            silence: Duration::from_secs(5),
         }
     }
 }
@@ -110,10 +114,12 @@ struct Shared {
     text: Arc<Text>,
     context: usize,
     worker: Worker,
-    /// How the model writes tool calls, if that is known, and the special tokens among their tags.
-    calls: Option<CallForm>,
-    call_tags: Arc<[(u32, String)]>,
+    answers: Answers,
+    /// Special tokens among the marks of reasoning, and with those of calls.
+    thinking_tags: Arc<[(u32, String)]>,
+    all_tags: Arc<[(u32, String)]>,
     admission: Admission,
+    limits: Limits,
     started: u64,
 }
 
@@ -160,12 +166,15 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
     let context = model.context();
     let (worker, model_thread) = Worker::start(model, text.clone(), limits.queue).map_err(io)?;
     let canceller = worker.canceller();
-    let calls = CallForm::of(&text);
-    let call_tags = calls.iter().flat_map(|form| form.special_tags(&text)).collect();
+    let answers = Answers::of(&text);
+    let thinking_tags: Arc<[_]> = answers.thinking.special_tags(&text).into();
+    let call_tags = answers.calls.iter().flat_map(|form| form.special_tags(&text));
+    let all_tags = thinking_tags.iter().cloned().chain(call_tags).collect();
     let (stage, stages) = watch::channel(Stage::Serving);
     let started = answer::unix_time();
     let admission = Admission::new(limits, stages.clone());
-    let shared = Arc::new(Shared { info, text, context, worker, calls, call_tags, admission, started });
+    let shared =
+        Arc::new(Shared { info, text, context, worker, answers, thinking_tags, all_tags, admission, limits, started });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(io)?;
     runtime.block_on(async move {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(io)?;
@@ -294,20 +303,23 @@ async fn respond(
     // Templates and tokenizers take their time on long prompts; other connections go on meanwhile.
     let preparing = shared.clone();
     let prepared = tokio::task::spawn_blocking(move || {
-        let Shared { text, calls, info, context, .. } = &*preparing;
+        let Shared { text, answers, info, context, .. } = &*preparing;
         // The turn and the body's room are given up where the work ends, whether or not anybody waits for it still.
         let (_turn, body) = (turn, body);
-        request::prepare(&body.bytes, endpoint, text, calls.as_ref(), info, *context)
+        request::prepare(&body.bytes, endpoint, text, answers, info, *context)
     })
     .await
     .unwrap_or_else(|_| Err(ApiError::internal("the request could not be processed".into())))
     .map_err(failed)?;
-    let reads_calls = prepared.reading.as_ref().is_some_and(|reading| reading.form.is_some());
-    let shown = if reads_calls { shared.call_tags.clone() } else { Arc::default() };
+    let shown = match &prepared.reading {
+        Some(reading) if reading.form.is_some() => shared.all_tags.clone(),
+        Some(_) => shared.thinking_tags.clone(),
+        None => Arc::default(),
+    };
     let events = shared.worker.submit(prepared.request, shown, place).map_err(failed)?;
     let answer = Answer::new(endpoint, shared.info.name, prepared.reading, record);
     match prepared.stream {
-        Some(options) => Ok(answer.stream(events, options.include_usage)),
+        Some(options) => Ok(answer.stream(events, options.include_usage, shared.limits.silence)),
         None => answer.whole(events).await,
     }
 }
