@@ -88,11 +88,9 @@ fn routers(graph: &Graph) -> Vec<WeightId> {
         let nodes = &graph.blocks[layer.block].nodes;
         let logits = |node: &Node| matches!(node.op, Op::Route { .. }).then(|| node.inputs[0]);
         let logits: Vec<ValueId> = nodes.iter().filter_map(logits).collect();
-        let router = |node: &Node| match node.op {
-            Op::Linear { weight, .. } if node.output.is_some_and(|value| logits.contains(&value)) => {
-                Some(layer.weights[weight])
-            }
-            _ => None,
+        let router = |node: &Node| {
+            let Op::Linear { weight, .. } = node.op else { return None };
+            node.output.is_some_and(|value| logits.contains(&value)).then(|| layer.weights[weight])
         };
         nodes.iter().filter_map(router).collect::<Vec<_>>()
     };

@@ -1,5 +1,5 @@
 //! Every refusal of a checkpoint's content, one by one: made to happen, and held to a line that names the file and the key or
-//! tensor.
+//! tensor. One file, long as it is, because it is one list: a row for each.
 
 use std::fs;
 

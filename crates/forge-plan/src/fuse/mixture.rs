@@ -136,9 +136,9 @@ impl Fuser<'_> {
         let block = self.block;
         let mut nodes = vec![self.producer(value)?];
         let node = |index: usize| &block.nodes[index];
-        let linear = |index: usize| match node(index).op {
-            Op::Linear { weight, bias: None } => Some((weight, node(index).inputs[0])),
-            _ => None,
+        let linear = |index: usize| {
+            let Op::Linear { weight, bias: None } = node(index).op else { return None };
+            Some((weight, node(index).inputs[0]))
         };
         let mut router = None;
         let mut down = nodes[0];
