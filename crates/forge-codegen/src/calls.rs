@@ -1,8 +1,8 @@
 //! Bodies of kernels that are one call, and where their threads are.
 
 use forge_plan::Plan;
-use forge_plan::families::Router;
 use forge_plan::call::{Call, Constant, Param, Position, Value};
+use forge_plan::families::Router;
 
 use forge_spec::{Activation, GroupScore, Routing, Scores};
 

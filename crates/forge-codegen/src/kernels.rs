@@ -12,8 +12,8 @@ use forge_plan::{Family, Kernel, Plan};
 use forge_spec::{Dim, Format};
 
 use crate::bindings::{cache_type, comment, declaration};
-use crate::naming::{float, identifier, packed_name, wrap};
 use crate::calls::activation;
+use crate::naming::{float, identifier, packed_name, wrap};
 use crate::{calls, sources};
 
 /// `shaders/kernels.metal`.

@@ -2,8 +2,9 @@
 //! does not compile.
 
 use forge_spec::{
-    Activation, Argument, Attention, CacheType, Cost, Data, Dim, Epilogue, ExpertResults, ExpertsDown, ExpertsOf, ExpertsUp,
-    Format, GroupScore, Groups, HeadNorm, Matrix, Operation, Projection, RopeAppend, Routing, Scores, SharedExpert, SharedWeight, SortExperts, Split, Vocabulary,
+    Activation, Argument, Attention, CacheType, Cost, Data, Dim, Epilogue, ExpertResults, ExpertsDown, ExpertsOf,
+    ExpertsUp, Format, GroupScore, Groups, HeadNorm, Matrix, Operation, Projection, RopeAppend, Routing, Scores,
+    SharedExpert, SharedWeight, SortExperts, Split, Vocabulary,
 };
 
 use crate::naming::{grouped, variant};

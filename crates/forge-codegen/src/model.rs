@@ -1,8 +1,8 @@
 //! The view of `src/model.rs`.
 
 use askama::Template;
-use forge_plan::binding::Element;
 use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
+use forge_plan::binding::Element;
 use forge_plan::families::FEW_TOKENS;
 use forge_plan::memory;
 use forge_plan::plan::{Arg, BufferPlan, Choice, Counts, Dim, Field, Step, When};

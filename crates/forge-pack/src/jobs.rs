@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use forge_plan::{PackPlan, PackedTensor};
 use forge_plan::pack::PackPart;
+use forge_plan::{PackPlan, PackedTensor};
 
 /// About how many bytes of the weights file one job makes: what stays in a core's cache between packing and writing.
 const JOB_BYTES: usize = 512 << 10;

@@ -23,8 +23,8 @@ use std::time::Duration;
 use forge_formats::Deviation;
 use forge_frontend::Checkpoint;
 use forge_frontend::graph::{FileRange, Graph, WeightId};
-use forge_plan::{PackPlan, PackedTensor};
 use forge_plan::pack::PackPart;
+use forge_plan::{PackPlan, PackedTensor};
 use sha2::{Digest, Sha256};
 
 pub use error::PackError;

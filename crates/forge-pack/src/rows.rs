@@ -159,13 +159,7 @@ impl Packing<'_> {
     }
 
     /// The bytes of some of a weight's rows; `range` holds all `count` of them.
-    fn slice(
-        &self,
-        weight: &Weight,
-        range: &FileRange,
-        count: usize,
-        rows: Range<usize>,
-    ) -> Result<&[u8], PackError> {
+    fn slice(&self, weight: &Weight, range: &FileRange, count: usize, rows: Range<usize>) -> Result<&[u8], PackError> {
         let bytes = self.source.bytes(range);
         let row = bytes.len() / count.max(1);
         if row * count != bytes.len() {

@@ -10,16 +10,8 @@ use forge_plan::plan::Dim;
 use forge_plan::{Family, Plan, PlanError, PlanOptions, costs, plan, quantize};
 
 /// Those of Qwen3-30B-A3B, with fewer layers.
-const SIZES: Sizes = Sizes {
-    hidden: 2048,
-    ffn: 768,
-    heads: 32,
-    kv_heads: 4,
-    head_dim: 128,
-    vocab: 151_936,
-    layers: 4,
-    context: 4096,
-};
+const SIZES: Sizes =
+    Sizes { hidden: 2048, ffn: 768, heads: 32, kv_heads: 4, head_dim: 128, vocab: 151_936, layers: 4, context: 4096 };
 const QWEN3: Mixture = Mixture { experts: 128, chosen: 8, width: 768, shared: 0 };
 /// Those of Qwen1.5-MoE-A2.7B.
 const QWEN2: Mixture = Mixture { experts: 60, chosen: 4, width: 1408, shared: 5632 };
@@ -43,7 +35,8 @@ fn a_layer_is_seven_dispatches() {
 
 #[test]
 fn a_token_reads_the_experts_that_it_takes() {
-    for (mixture, format) in [(QWEN3, Format::Q4_0), (QWEN3, Format::Q8_0), (QWEN2, Format::Q4_0), (QWEN3, Format::F16)] {
+    for (mixture, format) in [(QWEN3, Format::Q4_0), (QWEN3, Format::Q8_0), (QWEN2, Format::Q4_0), (QWEN3, Format::F16)]
+    {
         let plan = planned(mixture, format);
         let cost = costs::decode(&plan, 0);
         let ratio = cost.bytes() as f64 / cost.lower_bound as f64;

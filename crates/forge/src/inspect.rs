@@ -155,7 +155,8 @@ fn experts(graph: &Graph) -> Option<String> {
                 }
                 Op::Experts { .. } => {
                     let weights = node.op.slots().into_iter().map(|slot| &graph.weights[layer.weights[slot]]);
-                    bytes += weights.map(|w| w.format.row_bytes(w.cols).unwrap_or(0) as u64 * w.rows as u64).sum::<u64>();
+                    bytes +=
+                        weights.map(|w| w.format.row_bytes(w.cols).unwrap_or(0) as u64 * w.rows as u64).sum::<u64>();
                 }
                 _ => {}
             }

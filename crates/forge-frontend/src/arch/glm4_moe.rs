@@ -1,9 +1,9 @@
 //! GLM-4.5, 4.6 and 4.7: dense first layers, then mixtures by sigmoid with a selection bias and a shared expert; biases on q, k
 //! and v, half of each head rotates. Blocks that predict further tokens are passed over.
 
+use super::Family;
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
 use super::mixture::{self, Mixture, Router, Shared};
-use super::Family;
 use crate::graph::{Activation, Attention, Graph, GroupScore, RopePairing, Scores};
 use crate::source::{Dialect, Key, Loaded, Role, RopeLayers, key};
 use crate::{FrontendError, Refusal, Warning};
@@ -98,7 +98,11 @@ fn without_predictions(loaded: &Loaded, layers: usize) -> Result<usize, Frontend
     let tensors = loaded.tensors.entries.keys().filter(|name| is_of_one(name)).count();
     if tensors > 0 {
         loaded.tensors.ignore(is_of_one);
-        loaded.warn(Warning::PredictionLayers { file: loaded.tensors.file.clone(), first: prefixes[0].clone(), tensors });
+        loaded.warn(Warning::PredictionLayers {
+            file: loaded.tensors.file.clone(),
+            first: prefixes[0].clone(),
+            tensors,
+        });
     }
     Ok(own)
 }

@@ -122,9 +122,8 @@ pub(super) fn layers(
     if listed.contains(&None) {
         return Err(h.invalid(Refusal::DenseLayers, dense, "a list of layers"));
     }
-    let is_mixture = |layer: usize| {
-        layer >= first && (layer + 1).is_multiple_of(step) && !listed.contains(&Some(layer as i64))
-    };
+    let is_mixture =
+        |layer: usize| layer >= first && (layer + 1).is_multiple_of(step) && !listed.contains(&Some(layer as i64));
     Ok((0..count).map(is_mixture).collect())
 }
 

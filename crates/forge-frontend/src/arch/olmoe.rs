@@ -1,8 +1,8 @@
 //! OLMoE: a mixture of experts in every layer, norms over the whole width of q and k.
 
+use super::Family;
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
 use super::mixture::{self, Mixture, Router};
-use super::Family;
 use crate::graph::{Activation, Attention, Graph, GroupScore, RopePairing, Scores};
 use crate::source::{Key, Loaded, Role, RopeLayers, key};
 use crate::{FrontendError, Refusal};

@@ -1,8 +1,8 @@
 //! The matrices of a mixture's experts as one stack, however a checkpoint stores them: together, gate and up in one, or
 //! each by itself.
 
-use super::tensors::{Entry, Stored, Tensors};
 use super::Dialect;
+use super::tensors::{Entry, Stored, Tensors};
 use crate::graph::{Source, Weight};
 use crate::{FrontendError, Refusal};
 
@@ -21,11 +21,19 @@ enum Place {
 const GGUF: &[(&str, &[Place])] = &[
     (
         "expert_gate",
-        &[Place::Whole("ffn_gate_exps.weight"), Place::Half("ffn_gate_up_exps.weight", 0), Place::Each("ffn_gate.#.weight")],
+        &[
+            Place::Whole("ffn_gate_exps.weight"),
+            Place::Half("ffn_gate_up_exps.weight", 0),
+            Place::Each("ffn_gate.#.weight"),
+        ],
     ),
     (
         "expert_up",
-        &[Place::Whole("ffn_up_exps.weight"), Place::Half("ffn_gate_up_exps.weight", 1), Place::Each("ffn_up.#.weight")],
+        &[
+            Place::Whole("ffn_up_exps.weight"),
+            Place::Half("ffn_gate_up_exps.weight", 1),
+            Place::Each("ffn_up.#.weight"),
+        ],
     ),
     ("expert_down", &[Place::Whole("ffn_down_exps.weight"), Place::Each("ffn_down.#.weight")]),
 ];

@@ -137,7 +137,9 @@ fn run_block(
             Op::Experts { gate, up, down, experts, activation } => {
                 let [gate, up, down] = [gate, up, down].map(|slot| weight(*slot));
                 let one = |(row, weights): (&Vec<f32>, &Vec<f32>)| {
-                    crate::mixture::experts(row, weights, [gate, up, down], *experts, |value| activate(value, *activation))
+                    crate::mixture::experts(row, weights, [gate, up, down], *experts, |value| {
+                        activate(value, *activation)
+                    })
                 };
                 input(0).iter().zip(input(1)).map(one).collect()
             }

@@ -13,8 +13,11 @@ pub fn weights(logits: &[f32], bias: Option<&[f32]>, routing: &Routing) -> Vec<f
         Scores::Sigmoid => 1.0 / (1.0 + (-logit).exp()),
     };
     let scores: Vec<f32> = logits.iter().map(score).collect();
-    let mut keys: Vec<(usize, f32)> =
-        scores.iter().enumerate().map(|(expert, score)| (expert, score + bias.map_or(0.0, |bias| bias[expert]))).collect();
+    let mut keys: Vec<(usize, f32)> = scores
+        .iter()
+        .enumerate()
+        .map(|(expert, score)| (expert, score + bias.map_or(0.0, |bias| bias[expert])))
+        .collect();
     let best_first = |list: &mut Vec<(usize, f32)>| list.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     if let Some(groups) = routing.groups {
         let each = routing.experts / groups.count;

@@ -2,10 +2,10 @@
 //! tensor.
 
 mod architectures;
-mod mixtures;
 #[path = "../checkpoint/build.rs"]
 #[expect(dead_code, reason = "shared with the tests of the containers")]
 mod build;
+mod mixtures;
 mod tolerance;
 mod walk;
 

@@ -43,9 +43,8 @@ fn experts_are_the_same_however_they_are_stored() {
                     let name = |expert| format!("model.layers.{layer}.mlp.experts.{expert}.{part}_proj.weight");
                     (0..EXPERTS).map(name).collect::<Vec<_>>()
                 };
-                let mut all = |names: Vec<String>| -> Vec<Vec<u8>> {
-                    names.iter().map(|name| taken(weights, name)).collect()
-                };
+                let mut all =
+                    |names: Vec<String>| -> Vec<Vec<u8>> { names.iter().map(|name| taken(weights, name)).collect() };
                 let [gate, up, down] = [all(part("gate")), all(part("up")), all(part("down"))];
                 let name = |rest: &str| format!("model.layers.{layer}.mlp.{rest}");
                 if fused {

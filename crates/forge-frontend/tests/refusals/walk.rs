@@ -137,7 +137,13 @@ fn configurations() -> Vec<Row> {
             json!(true),
             "= true is not supported: norms of each head",
         ),
-        config(Refusal::Experts, "qwen2", "num_local_experts", json!(8), "= 8 is not supported: this architecture's mixture"),
+        config(
+            Refusal::Experts,
+            "qwen2",
+            "num_local_experts",
+            json!(8),
+            "= 8 is not supported: this architecture's mixture",
+        ),
         config(Refusal::QuantizationMethod, "qwen2", "quantization_config", json!({"quant_method": "fp8"}), "\"fp8\""),
         config(Refusal::UnequalSizes, "qwen2", "num_key_value_heads", json!([2, 1]), "= [2,1] is not supported"),
         config(Refusal::NoSizes, "qwen2", "num_key_value_heads", json!([]), "expected a size, found []"),
@@ -317,10 +323,8 @@ fn mixtures() -> Vec<Row> {
     let sizes = |gguf: Gguf, sizes: &[(&str, u32)]| {
         sizes.iter().fold(gguf, |gguf, (key, value)| gguf.entry(key.as_bytes(), 4, &value.to_le_bytes()))
     };
-    let mixtral = sizes(
-        llama(32),
-        &[("llama.expert_count", 4), ("llama.expert_used_count", 2), ("llama.expert_gating_func", 9)],
-    );
+    let mixtral =
+        sizes(llama(32), &[("llama.expert_count", 4), ("llama.expert_used_count", 2), ("llama.expert_gating_func", 9)]);
     let glm = sizes(
         Gguf::new().entry(b"general.architecture", 8, &string(b"glm4moe")),
         &[
@@ -360,9 +364,13 @@ fn mixtures() -> Vec<Row> {
         experts(Refusal::ExpertShape, &["tensor", expert, "expected shape [24, 32], found [32, 24]"], |weights| {
             weights.header.get_mut(expert).expect("it")["shape"] = json!([32, 24]);
         }),
-        experts(Refusal::ExpertFormats, &["tensor", expert, "expected the type of the other experts, found F16"], |weights| {
-            weights.header.get_mut(expert).expect("it")["dtype"] = json!("F16");
-        }),
+        experts(
+            Refusal::ExpertFormats,
+            &["tensor", expert, "expected the type of the other experts, found F16"],
+            |weights| {
+                weights.header.get_mut(expert).expect("it")["dtype"] = json!("F16");
+            },
+        ),
         gguf(Refusal::GatingFunction, &["llama.expert_gating_func = 9 is not supported: scores are softmax"], &mixtral),
         gguf(Refusal::PredictionLayers, &["glm4moe.nextn_predict_layers: expected fewer than the 1 blocks"], &glm),
     ]

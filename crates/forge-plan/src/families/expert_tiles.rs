@@ -123,7 +123,8 @@ impl KernelFamily for ExpertsUpTile {
 
     fn body(&self) -> Body<'_> {
         let Routing { experts, chosen, .. } = self.routing;
-        let [gate, up] = [&self.matrices[0], self.matrices.last().expect("a stack")].map(|m| Constant::Weights(m.format));
+        let [gate, up] =
+            [&self.matrices[0], self.matrices.last().expect("a stack")].map(|m| Constant::Weights(m.format));
         let split = if self.matrices.len() == 1 { self.matrices[0].rows / 2 } else { 0 };
         let types = [gate, up, Constant::Half(self.half_tiles), Constant::Activation(self.activation)];
         let sizes = [self.tile, experts, chosen, self.width, self.cols, split];

@@ -3,13 +3,13 @@
 use forge_spec::{Activation, Dim, ExpertResults, ExpertsOf, Format, Matrix, Operation, Role, Routing, SharedExpert};
 
 use super::projection::{describe_all, matrix_bindings, next_bindings};
-use crate::packed::describe;
 use super::route::Router;
 use super::{Body, KernelFamily, Launch, NextNorm, NormScale, ONE};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::call::{Call, Constant, Position, Value};
 use crate::geometry::Geometry;
 use crate::linear::Linear;
+use crate::packed::describe;
 
 /// Columns of a tile of packed rows.
 const TILE: usize = 256;
@@ -127,7 +127,8 @@ impl KernelFamily for ExpertsUp {
     fn title(&self) -> String {
         let Routing { experts, chosen, .. } = self.router.routing;
         let matrices = describe_all(self.stacks());
-        let shared = self.shared().map_or_else(String::new, |shared| format!(", and of a shared one: {}", describe(&shared)));
+        let shared =
+            self.shared().map_or_else(String::new, |shared| format!(", and of a shared one: {}", describe(&shared)));
         format!("choice of {chosen} of {experts} experts, gate and up of each: {matrices}{shared}")
     }
 
@@ -159,7 +160,11 @@ impl KernelFamily for ExpertsUp {
         let rest = [&[Value::Bound(Role::Y), Value::Shared, eps][..], &self.router.factors(), &place].concat();
         Body::Call(Call {
             function: "experts_gate_up",
-            constants: types.into_iter().chain(sizes.map(Constant::Size)).chain([self.router.shared_weight()]).collect(),
+            constants: types
+                .into_iter()
+                .chain(sizes.map(Constant::Size))
+                .chain([self.router.shared_weight()])
+                .collect(),
             arguments: [&bound[..], &self.router.arguments(), &rest].concat(),
         })
     }

@@ -128,7 +128,11 @@ impl KernelFamily for SortExperts {
     }
 
     fn launch(&self) -> Launch {
-        Launch { threads: 256, threadgroup_bytes: (4 * self.experts).next_multiple_of(16) as u32, grid: [ONE, ONE, ONE] }
+        Launch {
+            threads: 256,
+            threadgroup_bytes: (4 * self.experts).next_multiple_of(16) as u32,
+            grid: [ONE, ONE, ONE],
+        }
     }
 
     fn title(&self) -> String {
@@ -138,12 +142,8 @@ impl KernelFamily for SortExperts {
     fn body(&self) -> Body<'_> {
         let sizes = [self.experts, self.chosen, self.tile, self.columns[0], self.columns[1]];
         let bound = [Role::Experts, Role::Pairs, Role::Tiles, Role::Threadgroups].map(Value::Bound);
-        let rest = [
-            Value::Shared,
-            Value::Param(Param::Rows),
-            Value::At(Position::Simdgroup),
-            Value::At(Position::Lane),
-        ];
+        let rest =
+            [Value::Shared, Value::Param(Param::Rows), Value::At(Position::Simdgroup), Value::At(Position::Lane)];
         Body::Call(Call {
             function: "sort_pairs",
             constants: sizes.map(Constant::Size).into(),

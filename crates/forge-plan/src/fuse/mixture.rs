@@ -73,11 +73,11 @@ impl Fuser<'_> {
             return Err(self.unsupported("a router with a bias"));
         };
         let chain = user(router.output).and_then(|route| Some((route, user(block.nodes[route].output)?)));
-        let Some((route, experts)) = chain else { return Err(self.unsupported("weights of experts that several read")) };
-        let (
-            &Op::Route { routing, bias },
-            &Op::Experts { gate, up, down, activation, .. },
-        ) = (&block.nodes[route].op, &block.nodes[experts].op)
+        let Some((route, experts)) = chain else {
+            return Err(self.unsupported("weights of experts that several read"));
+        };
+        let (&Op::Route { routing, bias }, &Op::Experts { gate, up, down, activation, .. }) =
+            (&block.nodes[route].op, &block.nodes[experts].op)
         else {
             return Err(self.unsupported("a router without experts"));
         };
@@ -165,7 +165,6 @@ impl Fuser<'_> {
         // Nothing else reads what lies between.
         let inner = nodes.iter().all(|&index| node(index).output.is_some_and(|value| self.only_user(value).is_some()));
         let width = block.slots[down].cols;
-        (inner && of_gate == input && of_up == input)
-            .then_some((nodes, SharedStep { gate, up, down, width, router }))
+        (inner && of_gate == input && of_up == input).then_some((nodes, SharedStep { gate, up, down, width, router }))
     }
 }

@@ -16,8 +16,8 @@ use forge_frontend::graph::{Activation, Attention, Block, Node, Op, Rope, SlotId
 
 use crate::PlanError;
 use crate::families::HeadNorm;
-pub use mixture::{MixtureStep, SharedStep};
 use crate::plan::Place;
+pub use mixture::{MixtureStep, SharedStep};
 
 /// A block as fused steps. A block whose branches stand side by side has the projections of both before either adds to the
 /// residual stream.

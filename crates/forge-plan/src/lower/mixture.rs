@@ -4,9 +4,10 @@
 use forge_formats::Format as Stored;
 use forge_spec::{Matrix as PackedMatrix, Role, SharedWeight, SortExperts};
 
-use super::{Lowering, Path};
 use super::projection::most_common;
 use super::weights::Owners;
+use super::{Lowering, Path};
+use crate::PlanError;
 use crate::families::{
     ExpertsDown, ExpertsDownTile, ExpertsSum, ExpertsUp, ExpertsUpTile, MOST_CHOSEN, MOST_EXPERTS, MOST_GROUPS, Route,
     Router, expert_tile,
@@ -14,7 +15,6 @@ use crate::families::{
 use crate::fuse::{FusedBlock, Input, Matrix, MixtureStep, Outcome, Projection};
 use crate::geometry::{Geometry, gemv_geometry};
 use crate::plan::{Arg, Choice, Counts, Place, Step};
-use crate::PlanError;
 
 /// Simdgroups that share the experts of a row at most.
 const MOST_PARTS: usize = 8;
@@ -36,7 +36,11 @@ impl Lowering<'_> {
     ) -> Result<(), PlanError> {
         self.check_routing(block, m)?;
         let router = self.router(block, owner, m, path, steps)?;
-        if path == Path::Step { self.mixture_row(block, owner, m, router, steps) } else { self.mixture_tile(block, owner, m, router, steps) }
+        if path == Path::Step {
+            self.mixture_row(block, owner, m, router, steps)
+        } else {
+            self.mixture_tile(block, owner, m, router, steps)
+        }
     }
 
     /// What the kernels have room for.

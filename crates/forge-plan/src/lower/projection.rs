@@ -225,7 +225,13 @@ impl Lowering<'_> {
     }
 
     /// One kernel for all layers, or a table.
-    pub(super) fn choose(&mut self, block: &FusedBlock, owner: &Owners<'_>, name: &str, choices: &[KernelId]) -> Choice {
+    pub(super) fn choose(
+        &mut self,
+        block: &FusedBlock,
+        owner: &Owners<'_>,
+        name: &str,
+        choices: &[KernelId],
+    ) -> Choice {
         if choices.iter().all(|&id| id == choices[0]) {
             return Choice::Fixed(choices[0]);
         }

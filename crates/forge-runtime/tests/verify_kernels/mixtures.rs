@@ -34,8 +34,13 @@ const UP: ExpertsUp = ExpertsUp {
     norm_eps: Some(1e-5),
     half_operands: false,
 };
-const DOWN: ExpertsDown =
-    ExpertsDown { matrix: MATRIX, experts: EXPERTS, chosen: CHOSEN, shared: None, results: ExpertResults::Summed { factor: 0.5 } };
+const DOWN: ExpertsDown = ExpertsDown {
+    matrix: MATRIX,
+    experts: EXPERTS,
+    chosen: CHOSEN,
+    shared: None,
+    results: ExpertResults::Summed { factor: 0.5 },
+};
 
 const LOGITS: Argument = Argument::read(Role::RouterLogits, Data::Words(EXPERTS));
 const EXPERTS_LEFT: Argument = Argument::write(Role::Experts, Data::Words(CHOSEN));
@@ -61,18 +66,19 @@ pub static MIXTURES: Family = Family {
         spec("sum"),
     ],
     checks: &[
-        check(0, SOME_ROWS, BY_ROW, Operation::Route { routing: ROUTING, shared: None }, &[LOGITS, EXPERTS_LEFT, WEIGHTS_LEFT]),
+        check(
+            0,
+            SOME_ROWS,
+            BY_ROW,
+            Operation::Route { routing: ROUTING, shared: None },
+            &[LOGITS, EXPERTS_LEFT, WEIGHTS_LEFT],
+        ),
         check(
             1,
             SOME_ROWS,
             BY_ROW,
             Operation::Route { routing: GROUPS, shared: None },
-            &[
-                LOGITS,
-                Argument::read(Role::SelectionBias, Data::Tensor("gamma")),
-                EXPERTS_LEFT,
-                WEIGHTS_LEFT,
-            ],
+            &[LOGITS, Argument::read(Role::SelectionBias, Data::Tensor("gamma")), EXPERTS_LEFT, WEIGHTS_LEFT],
         ),
         check(
             2,
@@ -165,10 +171,22 @@ pub static MIXTURES: Family = Family {
     ],
     faults: &[
         // The second best twice, the scale left out.
-        ("choose(router_logits + row * 4, experts + row * 2, expert_weights + row * 2);\n}", "choose(router_logits + row * 4, experts + row * 2, expert_weights + row * 2);\n    experts[row * 2] = experts[row * 2 + 1];\n}", "route"),
-        ("choose(router_logits + row * 4, experts + row * 2, expert_weights + row * 2);\n}", "choose(router_logits, experts + row * 2, expert_weights + row * 2);\n}", "route"),
+        (
+            "choose(router_logits + row * 4, experts + row * 2, expert_weights + row * 2);\n}",
+            "choose(router_logits + row * 4, experts + row * 2, expert_weights + row * 2);\n    experts[row * 2] = experts[row * 2 + 1];\n}",
+            "route",
+        ),
+        (
+            "choose(router_logits + row * 4, experts + row * 2, expert_weights + row * 2);\n}",
+            "choose(router_logits, experts + row * 2, expert_weights + row * 2);\n}",
+            "route",
+        ),
         // The bias in the weights, or not in the choice; no groups; the sum alone; the scale before it.
-        ("expert_weights[row * 2] = 2.0f * scores[first] / sum", "expert_weights[row * 2] = 2.0f * keys[first] / sum", "route_groups"),
+        (
+            "expert_weights[row * 2] = 2.0f * scores[first] / sum",
+            "expert_weights[row * 2] = 2.0f * keys[first] / sum",
+            "route_groups",
+        ),
         ("keys[i] = scores[i] + selection_bias[i]", "keys[i] = scores[i]", "route_groups"),
         ("second ? 3u : 12u", "0u", "route_groups"),
         ("keys[2] + keys[3] > keys[0] + keys[1]", "max(keys[2], keys[3]) > max(keys[0], keys[1])", "route_groups"),

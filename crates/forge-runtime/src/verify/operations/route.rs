@@ -89,12 +89,7 @@ fn best(numbers: &[f64], count: usize) -> Vec<usize> {
 }
 
 /// Compares the experts and weights that a kernel left; gives the experts.
-pub(super) fn check(
-    routing: &Routing,
-    shared: Option<SharedWeight>,
-    run: &Run<'_>,
-    out: &mut Comparison,
-) -> Vec<u32> {
+pub(super) fn check(routing: &Routing, shared: Option<SharedWeight>, run: &Run<'_>, out: &mut Comparison) -> Vec<u32> {
     let (chosen, rows) = (routing.chosen, run.case.rows);
     let stride = chosen + usize::from(shared.is_some());
     let logits = run.given(Role::RouterLogits);
