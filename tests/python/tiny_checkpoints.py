@@ -76,10 +76,13 @@ CASES = {
     "arcee": ("Arcee", {**NARROW, "mlp_bias": True, "rope_parameters": YARN}),
     "ministral": ("Ministral", {**NARROW, "head_dim": 16, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"], "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}),
     "ministral3": ("Ministral3", {**NARROW, "head_dim": 16, "rope_parameters": {**YARN, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}}),
+    "lfm2": ("Lfm2", {"intermediate_size": 36, "block_multiple_of": 8, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}),
+    "qwen35": ("Qwen3_5Text", {**NARROW, "head_dim": 16, "num_hidden_layers": 3, "layer_types": ["linear_attention", "linear_attention", "full_attention"], "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 12, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25}}),
     "granite": ("Granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.2, "residual_multiplier": 0.22, "logits_scaling": 8.0}),
 }
 # Changes of a case's configuration, each of which must change its logits: what they turn off is what the case is for.
-# `biases` and `means` are turned off in the model: every bias, and the mean that a LayerNorm subtracts.
+# `biases` and `means` are turned off in the model: every bias, and the mean that a LayerNorm subtracts; `taps` are those of
+# convolutions, turned round; `decays` are those of recurrent states, all alike.
 ABLATIONS = {
     "starcoder2": ["biases", "means", {"hidden_act": "silu"}],
     "starcoder2-window": ["means", {"sliding_window": None}],
@@ -95,6 +98,8 @@ ABLATIONS = {
     "exaone4-full": [{"rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}}],
     "ministral": [{"sliding_window": 16}, {"layer_types": ["sliding_attention"] * 2}],
     "ministral3": [{"rope_parameters": YARN | {"llama_4_scaling_beta": 0.1}}],
+    "lfm2": ["taps", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
+    "qwen35": ["biases", "taps", "decays", {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}],
     "arcee": ["biases", {"hidden_act": "silu"}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
 }
 # Least difference of logits that counts as one; the tests' bound is 2e-3.
@@ -141,6 +146,12 @@ def check_ablations(case, weights, ids, logits):
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if ablation == "biases" and name.endswith("bias"):
+                    weight.zero_()
+                    turned_off += 1
+                if ablation == "taps" and "conv" in name and weight.dim() == 3:
+                    weight.copy_(weight.flip(-1))
+                    turned_off += 1
+                if ablation == "decays" and name.endswith("A_log"):
                     weight.zero_()
                     turned_off += 1
             for module in model.modules():

@@ -2,8 +2,8 @@
 //! does not compile.
 
 use forge_spec::{
-    Activation, Argument, Attention, CacheType, Cost, Data, Dim, Epilogue, Format, HeadNorm, Matrix, Operation,
-    Projection, RopeAppend, Split, Vocabulary,
+    Activation, Argument, Attention, CacheType, Cost, Data, Dim, Epilogue, Format, GatedDelta, HeadNorm, Matrix,
+    Operation, Projection, RopeAppend, Split, Vocabulary,
 };
 
 use crate::naming::{grouped, variant};
@@ -94,7 +94,7 @@ macro_rules! choice {
 choice!(Activation { Silu, GeluTanh, ReluSquared });
 choice!(CacheType { F16, F32 });
 choice!(Dim { Const(count), Rows, RowTiles(rows), Parts });
-choice!(Data<'_> { Tensor(name), Words(count), Slots(count), Cache(width), Params });
+choice!(Data<'_> { Tensor(name), Words(count), Slots(count), Cache(width), State(width), Params });
 choice!(Format {
     F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2K, Q3K, Q4K, Q5K, Q6K, Iq4Nl, Mxfp4, Q1_0, Tq2_0G128,
     Affine { bits, group, bf16 }
@@ -104,16 +104,17 @@ choice!(Epilogue {
 });
 choice!(Operation<'_> {
     Embed { table, scale }, LayerInputs { table, layers, eps, scale, factor }, Project(projection), RopeAppend(rope),
-    Attention(attention), AttentionCombine { heads, head_dim, split }, RmsNorm { width, eps }, LayerNorm { width, eps },
+    ShortConv { channels, taps }, GatedDelta(delta), HeadGate { heads, head_dim, width }, Attention(attention), AttentionCombine { heads, head_dim, split }, RmsNorm { width, eps }, LayerNorm { width, eps },
     PostNorm { width, eps, factor }, SampleBest(vocabulary), SampleCollect(vocabulary), SampleDraw(vocabulary)
 });
+record!(GatedDelta { key_heads, value_heads, key_dim, value_dim, taps, tiled_heads, eps });
 record!(Matrix { format, rows, cols });
 record!(HeadNorm { eps, across_heads });
 record!(Split { above, positions, most, window });
 record!(Vocabulary { tokens, groups });
 block!(Projection<'_> { matrices; norm_eps; half_operands; epilogue });
 block!(RopeAppend<'_> {
-    heads, kv_heads, head_dim, keys_as_values;
+    heads, kv_heads, head_dim, keys_as_values, gated;
     norms;
     inv_freq, interleaved, magnitude;
     cache, wrap

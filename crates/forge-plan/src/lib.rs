@@ -22,6 +22,7 @@ mod packed;
 pub mod plan;
 pub mod quantize;
 mod roles;
+pub mod state;
 pub mod tuning;
 pub mod valid;
 

@@ -12,7 +12,7 @@ use crate::binding::{Access, Binding, Element, Extent};
 use crate::families::Rows;
 use crate::kernel::{Kernel, KernelId};
 use crate::packed::stored;
-use crate::plan::{Arg, BufferPlan, Choice, Place, Plan, SamplerBuffer, Schedule, Step, When};
+use crate::plan::{Arg, BufferPlan, Choice, Place, Plan, SamplerBuffer, Schedule, StatePlan, Step, When};
 
 /// Most threads of a threadgroup on every Apple-silicon GPU.
 const MAX_THREADS: u32 = 1024;
@@ -140,12 +140,23 @@ impl Bound<'_> {
             }
             Arg::Keys(slot) | Arg::Values(slot) => {
                 let layers = self.plan.layers.iter().filter_map(|layer| layer.states.get(slot));
-                let mut widths = layers.map(|&state| self.plan.states[state].width());
+                let mut widths = layers.filter_map(|&state| Some(self.plan.states[state].kv()?.width()));
                 let is_cache = matches!(binding.element, Element::Cache(kv) if kv == self.plan.kv);
                 if is_cache && matches!(binding.extent, Extent::Positions(_)) && widths.any(|width| width == words) {
                     Ok(())
                 } else {
                     wrong(format!("the cache of slot {slot}"))
+                }
+            }
+            Arg::State(slot) => {
+                let layers = self.layers();
+                let states = layers.iter().filter_map(|&layer| self.plan.layers[layer].states.get(slot));
+                let mut states = states.map(|&state| self.plan.states[state]);
+                let is_state = binding.element == Element::F32 && matches!(binding.extent, Extent::State { .. });
+                if is_state && states.all(|state| state == StatePlan::Recurrent { width: words }) {
+                    Ok(())
+                } else {
+                    wrong(format!("the recurrent state of slot {slot}"))
                 }
             }
             Arg::Params if binding.element == Element::Params => Ok(()),
@@ -257,8 +268,15 @@ impl Written {
             Arg::Keys(slot) => written.keys.contains(&states[slot]),
             Arg::Values(slot) => written.values.contains(&states[slot]),
             Arg::Logits => written.logits,
-            // The host or an earlier command buffer wrote these; the sampler's steps follow one another.
-            Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params | Arg::Sampler(_) | Arg::Chosen => true,
+            // The host or an earlier command buffer wrote these; the sampler's steps follow one another; a sequence's first
+            // step does not read its recurrent state.
+            Arg::State(_)
+            | Arg::Layer(_)
+            | Arg::Model(_)
+            | Arg::NextGamma
+            | Arg::Params
+            | Arg::Sampler(_)
+            | Arg::Chosen => true,
         };
         let args = || kernel.bindings.iter().map(|binding| (binding, step.args[&binding.role]));
         if let Some((binding, arg)) = args().find(|(binding, arg)| binding.access.reads() && !has(self, *arg)) {
@@ -273,7 +291,13 @@ impl Written {
                 Arg::Keys(slot) => _ = self.keys.insert(states[slot]),
                 Arg::Values(slot) => _ = self.values.insert(states[slot]),
                 Arg::Logits => self.logits = true,
-                Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params | Arg::Sampler(_) | Arg::Chosen => {}
+                Arg::State(_)
+                | Arg::Layer(_)
+                | Arg::Model(_)
+                | Arg::NextGamma
+                | Arg::Params
+                | Arg::Sampler(_)
+                | Arg::Chosen => {}
             }
         }
         Ok(())

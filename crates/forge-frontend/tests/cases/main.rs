@@ -4,6 +4,7 @@
 mod configurations;
 mod import;
 mod interpreter;
+mod recurrent;
 mod tokenizer;
 
 use std::path::{Path, PathBuf};

@@ -54,6 +54,8 @@ pub enum Data<'a> {
     Slots(usize),
     /// A KV cache with so many elements per position, for each of those sequences.
     Cache(usize),
+    /// A recurrent state of so many f32 for each of those sequences, in two copies: after position p it lies in copy p % 2.
+    State(usize),
     /// The step's `StepParams`, one record a row.
     Params,
 }
@@ -107,6 +109,14 @@ pub enum Role {
     Keys,
     /// The cache of values.
     Values,
+    /// The recurrent state.
+    State,
+    /// Taps of a convolution.
+    Taps,
+    /// Rate of decay of each head, below 0.
+    Decay,
+    /// Added to what a head's decay is made of.
+    TimeBias,
     /// Gamma of the query heads' norm.
     QGamma,
     /// Gamma of the key heads' norm.
@@ -158,6 +168,10 @@ impl Role {
             Self::Parts => "parts",
             Self::Keys => "keys",
             Self::Values => "values",
+            Self::State => "state",
+            Self::Taps => "taps",
+            Self::Decay => "decay",
+            Self::TimeBias => "time_bias",
             Self::QGamma => "q_gamma",
             Self::KGamma => "k_gamma",
             Self::VGamma => "v_gamma",

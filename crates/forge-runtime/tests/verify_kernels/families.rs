@@ -3,7 +3,9 @@
 use forge_runtime::gpu::KernelSpec;
 use forge_runtime::verify::*;
 
-const fn spec(name: &'static str) -> KernelSpec {
+use super::recurrent::{GATED_DELTA, RECURRENT};
+
+pub const fn spec(name: &'static str) -> KernelSpec {
     KernelSpec { name, threads: 1, threadgroup_bytes: 0 }
 }
 
@@ -23,9 +25,9 @@ pub const TABLE: Argument = Argument::read(Role::Table, Data::Tensor("matrix"));
 const WEIGHTS: Argument = Argument::read(Role::Weights, Data::Tensor("matrix"));
 const NEXT_TOKEN: Argument = Argument::read(Role::NextToken, Data::Slots(1));
 const INPUT: Argument = Argument::read(Role::Input, Data::Words(32));
-const STEP: Argument = Argument::read(Role::Step, Data::Params);
+pub const STEP: Argument = Argument::read(Role::Step, Data::Params);
 const MATRIX: Matrix = Matrix { format: Format::F32, rows: 8, cols: 32 };
-const SOME_ROWS: &[usize] = &[1, 7];
+pub const SOME_ROWS: &[usize] = &[1, 7];
 pub const ONE_ROW: &[usize] = &[1];
 
 pub const fn check(
@@ -47,7 +49,7 @@ pub const fn check(
 }
 
 pub const BY_ROW: [Dim; 2] = [Dim::Rows, Dim::Const(1)];
-const ONCE: [Dim; 2] = [Dim::Const(1), Dim::Const(1)];
+pub const ONCE: [Dim; 2] = [Dim::Const(1), Dim::Const(1)];
 
 pub static EMBED: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/embed.metal"),
@@ -117,7 +119,7 @@ const fn project(norm_eps: Option<f32>, half_operands: bool, epilogue: Epilogue)
 }
 
 const RESIDUAL: Epilogue = Epilogue::Residual { factor: 0.5 };
-const Y8: Argument = Argument::write(Role::Y, Data::Words(8));
+pub const Y8: Argument = Argument::write(Role::Y, Data::Words(8));
 const X8: Argument = Argument::update(Role::X, Data::Words(8));
 
 pub static PROJECT: Family = Family {
@@ -243,6 +245,7 @@ pub static ROPE_APPEND: Family = Family {
             BY_ROW,
             Operation::RopeAppend(RopeAppend {
                 keys_as_values: false,
+                gated: false,
                 heads: 2,
                 kv_heads: 1,
                 head_dim: 8,
@@ -267,6 +270,7 @@ pub static ROPE_APPEND: Family = Family {
             BY_ROW,
             Operation::RopeAppend(RopeAppend {
                 keys_as_values: true,
+                gated: false,
                 heads: 2,
                 kv_heads: 1,
                 head_dim: 8,
@@ -552,6 +556,7 @@ pub static SLOTS: Family = Family {
             0,
             Operation::RopeAppend(RopeAppend {
                 keys_as_values: false,
+                gated: false,
                 heads: 1,
                 kv_heads: 1,
                 head_dim: 8,
@@ -631,5 +636,5 @@ pub static SLOTS: Family = Family {
     ],
 };
 
-pub static FAMILIES: [&Family; 8] =
-    [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &NORMS, &SAMPLE, &SLOTS];
+pub static FAMILIES: [&Family; 10] =
+    [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &RECURRENT, &GATED_DELTA, &ATTENTION, &NORMS, &SAMPLE, &SLOTS];

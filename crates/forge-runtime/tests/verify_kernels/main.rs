@@ -4,11 +4,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod families;
+mod recurrent;
 
 use families::*;
 use forge_runtime::gpu::{Gpu, Source};
 use forge_runtime::verify::*;
 use forge_runtime::weights::Weights;
+use recurrent::{GATED_DELTA, RECURRENT};
 
 /// Lists kinds of operations once, so that one without an arm here does not compile and one without faults fails.
 macro_rules! kinds {
@@ -48,6 +50,9 @@ kinds! {
         ..
     }),
     "rope and append": Operation::RopeAppend(_),
+    "short convolution": Operation::ShortConv { .. },
+    "gated delta rule": Operation::GatedDelta(_),
+    "gates of heads": Operation::HeadGate { .. },
     "attention": Operation::Attention(Attention { split: None, .. }),
     "attention, in parts": Operation::Attention(Attention { split: Some(_), .. }),
     "attention, combined": Operation::AttentionCombine { .. },
@@ -111,6 +116,16 @@ fn wrong_projections_are_found() {
 #[test]
 fn wrong_rotations_and_appends_are_found() {
     each_fault_is_found(&ROPE_APPEND);
+}
+
+#[test]
+fn wrong_recurrent_steps_are_found() {
+    each_fault_is_found(&RECURRENT);
+}
+
+#[test]
+fn wrong_delta_rules_and_gates_are_found() {
+    each_fault_is_found(&GATED_DELTA);
 }
 
 #[test]
