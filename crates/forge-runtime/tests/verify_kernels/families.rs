@@ -3,7 +3,7 @@
 use forge_runtime::gpu::KernelSpec;
 use forge_runtime::verify::*;
 
-use super::recurrent::{GATED_DELTA, RECURRENT};
+use super::recurrent::{GATED_DELTA, RECURRENT, RECURRENT_SLOTS};
 
 pub const fn spec(name: &'static str) -> KernelSpec {
     KernelSpec { name, threads: 1, threadgroup_bytes: 0 }
@@ -543,7 +543,11 @@ pub static SAMPLE: Family = Family {
 };
 
 /// A kernel whose rows may be of any of the program's sequences.
-const fn mixed(kernel: usize, operation: Operation<'static>, arguments: &'static [Argument<'static>]) -> KernelCheck {
+pub const fn mixed(
+    kernel: usize,
+    operation: Operation<'static>,
+    arguments: &'static [Argument<'static>],
+) -> KernelCheck {
     KernelCheck { mixed: true, ..check(kernel, &[1, 2, 8], BY_ROW, operation, arguments) }
 }
 
@@ -636,5 +640,16 @@ pub static SLOTS: Family = Family {
     ],
 };
 
-pub static FAMILIES: [&Family; 10] =
-    [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &RECURRENT, &GATED_DELTA, &ATTENTION, &NORMS, &SAMPLE, &SLOTS];
+pub static FAMILIES: [&Family; 11] = [
+    &EMBED,
+    &LAYER_INPUTS,
+    &PROJECT,
+    &ROPE_APPEND,
+    &RECURRENT,
+    &GATED_DELTA,
+    &RECURRENT_SLOTS,
+    &ATTENTION,
+    &NORMS,
+    &SAMPLE,
+    &SLOTS,
+];

@@ -10,7 +10,7 @@ use families::*;
 use forge_runtime::gpu::{Gpu, Source};
 use forge_runtime::verify::*;
 use forge_runtime::weights::Weights;
-use recurrent::{GATED_DELTA, RECURRENT};
+use recurrent::{GATED_DELTA, RECURRENT, RECURRENT_SLOTS};
 
 /// Lists kinds of operations once, so that one without an arm here does not compile and one without faults fails.
 macro_rules! kinds {
@@ -126,6 +126,11 @@ fn wrong_recurrent_steps_are_found() {
 #[test]
 fn wrong_delta_rules_and_gates_are_found() {
     each_fault_is_found(&GATED_DELTA);
+}
+
+#[test]
+fn states_of_other_sequences_are_found() {
+    each_fault_is_found(&RECURRENT_SLOTS);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use forge_runtime::verify::*;
 
-use super::families::{BY_ROW, Family, ONCE, SOME_ROWS, STEP, Y8, check, spec};
+use super::families::{BY_ROW, Family, ONCE, SOME_ROWS, STEP, Y8, check, mixed, spec};
 
 pub static RECURRENT: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/recurrent.metal"),
@@ -146,5 +146,30 @@ pub static GATED_DELTA: Family = Family {
         ("row * 48 + 16 + i]", "row * 48 + 8 + i]", "gated_append"),
         ("row * 48 + 32 + i]", "row * 48 + 24 + i]", "gated_append"),
         ("precise::exp(-gate)", "precise::exp(-2.0f * gate)", "head_gate"),
+    ],
+};
+
+pub static RECURRENT_SLOTS: Family = Family {
+    metal: include_str!("../fixtures/plain_kernels/recurrent_slots.metal"),
+    slots: 3,
+    specs: &[spec("conv_slots")],
+    checks: &[mixed(
+        0,
+        Operation::ShortConv { channels: 8, taps: 3 },
+        &[
+            Argument::read(Role::Input, Data::Words(24)),
+            Argument::read(Role::Taps, Data::Tensor("gamma")),
+            Argument::update(Role::State, Data::State(16)),
+            Y8,
+            STEP,
+        ],
+    )],
+    faults: &[
+        // Every sequence in the first one's state.
+        ("step[first].slot * 32", "0 * step[first].slot", "conv_slots"),
+        // The copy that the sequence's first row leaves.
+        ("step[last].position % 2", "step[first].position % 2", "conv_slots"),
+        // Each row by itself.
+        ("row < step[0].rows", "row < first + 1", "conv_slots"),
     ],
 };
