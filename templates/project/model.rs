@@ -47,6 +47,7 @@ pub static INFO: ModelInfo = ModelInfo {
     rewind: /*{ rewind }*/,
     kv_bytes_per_token: /*{ kv_bytes_per_token }*/,
     activation_bytes: /*{ activation_bytes }*/,
+    recurrent_bytes: /*{ recurrent_bytes }*/,
     prefill_tile: PREFILL_TILE,
     kernels: &KERNELS,
 };
@@ -123,17 +124,37 @@ const BLOCKS: [Block; LAYERS] = [
 
 /// KV caches: bytes of K (and of V) per position, and the most positions that are kept.
 #[rustfmt::skip]
-const CACHES: [(usize, usize); /*{ states.len() }*/] = [
-/*%- for line in state_lines %*/
+const CACHES: [(usize, usize); /*{ caches }*/] = [
+/*%- for line in cache_lines %*/
     /*{ line }*/
 /*%- endfor %*/
 ];
-/*%- if shared_caches.len() > 0 %*/
+/*%- if cache_of_layer.len() > 0 %*/
 
-/// Index into [`CACHES`] of each layer.
+/// Index into [`CACHES`] of each layer/*% if recurrent > 0 %*/; 0 of those without/*% endif %*/.
 #[rustfmt::skip]
 const CACHE_OF_LAYER: [usize; LAYERS] = [
-/*%- for line in shared_caches %*/
+/*%- for line in cache_of_layer %*/
+    /*{ line }*/
+/*%- endfor %*/
+];
+/*%- endif %*/
+/*%- if recurrent > 0 %*/
+
+/// Recurrent states: f32 of one of their two copies. After position p a state lies in copy p % 2.
+#[rustfmt::skip]
+const RECURRENT: [usize; /*{ recurrent }*/] = [
+/*%- for line in recurrent_lines %*/
+    /*{ line }*/
+/*%- endfor %*/
+];
+/*%- endif %*/
+/*%- if state_of_layer.len() > 0 %*/
+
+/// Index into [`RECURRENT`] of each layer; 0 of those without.
+#[rustfmt::skip]
+const STATE_OF_LAYER: [usize; LAYERS] = [
+/*%- for line in state_of_layer %*/
     /*{ line }*/
 /*%- endfor %*/
 ];
@@ -195,6 +216,10 @@ pub struct Model {
 /*%- endfor %*/
     layers: Vec<LayerWeights>,
     caches: Vec<Cache>,
+/*%- if recurrent > 0 %*/
+    /// [SLOTS, 2, RECURRENT] f32 each
+    states: Vec<Slice>,
+/*%- endif %*/
     step: StepBuffers,
     tile: TileBuffers,
     /// [STEPS] times StepParams of up to FEW_ROWS rows
@@ -253,6 +278,12 @@ impl Model {
             let allocate = |what: &str| -> Result<Slice> { Ok(gpu.alloc(&format!("{what} {i}"), bytes)?.whole()) };
             caches.push(Cache { keys: allocate("keys")?, values: allocate("values")? });
         }
+/*%- if recurrent > 0 %*/
+        let mut states = Vec::with_capacity(RECURRENT.len());
+        for (i, width) in RECURRENT.into_iter().enumerate() {
+            states.push(gpu.alloc(&format!("state {i}"), (SLOTS * 2 * width * 4) as u64)?.whole());
+        }
+/*%- endif %*/
         let rows = |rows: usize, name: &str, width: usize| -> Result<Slice> {
             Ok(gpu.alloc(name, (rows * width * 4) as u64)?.whole())
         };
@@ -285,6 +316,9 @@ impl Model {
 /*%- endfor %*/
             layers,
             caches,
+/*%- if recurrent > 0 %*/
+            states,
+/*%- endif %*/
             step,
             tile,
             step_records: gpu.alloc("step parameters", (STEPS * StepParams::step_bytes(FEW_ROWS)) as u64)?,
@@ -354,7 +388,7 @@ impl Model {
         let b = &self.step;
         let layer = &self.layers[i];
 /*%- for cache in block.caches %*/
-        let /*{ cache.name }*/ = &self.caches[/*{ cache.index }*/];
+        let /*{ cache.name }*/ = &self./*{ cache.of }*/[/*{ cache.index }*/];
 /*%- endfor %*/
 /*%- let steps = &block.decode %*/
 /*%- include "project/steps.part.rs" %*/
@@ -366,7 +400,7 @@ impl Model {
         let b = &self.tile;
         let layer = &self.layers[i];
 /*%- for cache in block.caches %*/
-        let /*{ cache.name }*/ = &self.caches[/*{ cache.index }*/];
+        let /*{ cache.name }*/ = &self./*{ cache.of }*/[/*{ cache.index }*/];
 /*%- endfor %*/
 /*%- let steps = &block.prefill %*/
 /*%- include "project/steps.part.rs" %*/
@@ -531,6 +565,14 @@ impl LanguageModel for Model {
                 part(all, from).copy_to(&part(all, to));
             }
         }
+/*%- if recurrent > 0 %*/
+        // Both copies: which one counts depends on the position.
+        for (width, all) in RECURRENT.into_iter().zip(&self.states) {
+            let bytes = (2 * width * 4) as u64;
+            let part = |index: Slot| all.slice(index as u64 * bytes, bytes);
+            part(from).copy_to(&part(to));
+        }
+/*%- endif %*/
         Ok(())
     }
 }

@@ -83,11 +83,14 @@ CASES = {
     "olmoe": ("Olmoe", {**NARROW, "num_experts": 6, "num_experts_per_tok": 3}),
     "granitemoe": ("GraniteMoe", {**NARROW, "num_local_experts": 4, "num_experts_per_tok": 2, "embedding_multiplier": 2.0, "attention_multiplier": 0.2, "residual_multiplier": 0.6, "logits_scaling": 2.0}),
     "glm4-moe": ("Glm4Moe", {"moe_intermediate_size": 24, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5, "head_dim": 8, "attention_bias": True, "use_qk_norm": True, "num_nextn_predict_layers": 0}),
+    "lfm2": ("Lfm2", {"intermediate_size": 36, "block_multiple_of": 8, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}),
+    "qwen35": ("Qwen3_5Text", {**NARROW, "head_dim": 16, "num_hidden_layers": 3, "layer_types": ["linear_attention", "linear_attention", "full_attention"], "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 12, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25}}),
     "granite": ("Granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.2, "residual_multiplier": 0.22, "logits_scaling": 8.0}),
 }
 # Changes of a case's configuration, each of which must change its logits: what they turn off is what the case is for.
 # `biases` and `means` are turned off in the model: every bias, and the mean that a LayerNorm subtracts; `shared` is what every
-# token's expert adds, `correction` what a router adds for the choice alone.
+# token's expert adds, `correction` what a router adds for the choice alone; `taps` are those of convolutions, turned round;
+# `decays` are those of recurrent states, all alike.
 ABLATIONS = {
     "starcoder2": ["biases", "means", {"hidden_act": "silu"}],
     "starcoder2-window": ["means", {"sliding_window": None}],
@@ -109,6 +112,8 @@ ABLATIONS = {
     "olmoe": [{"norm_topk_prob": True}, {"num_experts_per_tok": 2}],
     "granitemoe": [{"num_experts_per_tok": 1}, {"residual_multiplier": 1.0}],
     "glm4-moe": ["shared", "correction", {"n_group": 1, "topk_group": 1}, {"topk_group": 1}, {"routed_scaling_factor": 1.0}, {"norm_topk_prob": False}],
+    "lfm2": ["taps", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
+    "qwen35": ["biases", "taps", "decays", {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}],
     "arcee": ["biases", {"hidden_act": "silu"}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
 }
 # Least difference of logits that counts as one; the tests' bound is 2e-3.
@@ -158,6 +163,11 @@ def check_ablations(case, weights, ids, logits):
                 if ablation == "biases" and name.endswith("bias") or shared:
                     weight.zero_()
                     turned_off += 1
+                if ablation == "taps" and "conv" in name and weight.dim() == 3:
+                    weight.copy_(weight.flip(-1))
+                    turned_off += 1
+                if ablation == "decays" and name.endswith("A_log"):
+                    weight.zero_()
             for name, buffer in model.named_buffers():
                 if ablation == "correction" and name.endswith("correction_bias"):
                     buffer.zero_()

@@ -48,6 +48,8 @@ pub fn comment(binding: &Binding, kernel: &Kernel) -> String {
         Extent::Slots { slots: 1, shape } if shape.is_empty() => String::new(),
         Extent::Slots { slots: 1, shape } => list(&[], shape),
         Extent::Slots { slots, shape } => list(&[&slots.to_string()], shape),
+        Extent::State { slots: 1, shape } => list(&["2"], shape),
+        Extent::State { slots, shape } => list(&[&slots.to_string(), "2"], shape),
         Extent::LayerRows { layers, width } => format!("[{layers}, rows, {width}]"),
         Extent::Parts { heads, head_dim } => {
             return format!(
@@ -88,6 +90,7 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         Role::Step if kernel.is_for_one_row() => "not read; the kernel for several rows takes the same arguments",
         Role::Step => "[rows] records of this step",
         Role::Sinks => "scores without a value",
+        Role::State => "that after position p in copy p % 2",
         Role::Seen => "bits, one per token",
         Role::Best => "key and id",
         Role::Count => "candidates",
@@ -111,6 +114,9 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         | Role::Parts
         | Role::Keys
         | Role::Values
+        | Role::Taps
+        | Role::Decay
+        | Role::TimeBias
         | Role::QGamma
         | Role::KGamma
         | Role::VGamma

@@ -177,6 +177,7 @@ fn data<'a>(plan: &Plan, binding: &Binding, arg: Arg, layer: Option<usize>, tens
             }
         }
         Arg::Keys(_) | Arg::Values(_) => return Data::Cache(binding.words()),
+        Arg::State(_) => return Data::State(binding.words()),
         Arg::Params => return Data::Params,
         Arg::Buffer(_) | Arg::LayerPart { .. } | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => {
             let words = binding.words();

@@ -307,6 +307,9 @@ const FAMILIES: [&str; 16] = [
     "gemv_q1_0_sums",
     "rope",
     "layer_inputs",
+    "short_conv",
+    "gated_delta",
+    "head_gate",
     "attention_decode",
     "attention_tile",
     "gemm",
@@ -466,6 +469,7 @@ fn row_pointers(bindings: &[Binding]) -> Vec<RowPointer> {
         Extent::Fixed(_)
         | Extent::Positions(_)
         | Extent::Slots { .. }
+        | Extent::State { .. }
         | Extent::LayerRows { .. }
         | Extent::Parts { .. } => None,
     };
@@ -549,13 +553,15 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
         })
     };
     let rotates = rope.rope.is_some();
+    // Gates stand between the queries, and so before keys and values.
+    let after_gates = if rope.gated { format!("source + {}", q * rope.head_dim) } else { "source".into() };
     let mut parts = vec![RopePart {
         start: 0,
         end: q,
         heads: q,
         cache: false,
         target: "q",
-        source: "source".into(),
+        source: if rope.gated { format!("source + head * {}", rope.head_dim) } else { "source".into() },
         rotates,
         norm: norm(rope.q_norm, q, 0, "q_gamma"),
     }];
@@ -566,14 +572,14 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
             heads: kv,
             cache: true,
             target,
-            source: "source".into(),
+            source: after_gates.clone(),
             rotates,
             norm,
         };
         parts.push(cache(q, "keys", rotates, norm(rope.k_norm, kv, q, "k_gamma")));
         let values = cache(q + kv, "values", false, norm(rope.v_norm, kv, q + kv, "v_gamma"));
         let source = match rope.keys_as_values {
-            true => format!("source - {}", kv * rope.head_dim),
+            true => format!("{after_gates} - {}", kv * rope.head_dim),
             false => values.source.clone(),
         };
         parts.push(RopePart { source, ..values });

@@ -3,7 +3,7 @@
 
 use forge_spec::{
     Activation, Argument, Attention, CacheType, Cost, Data, Dim, Epilogue, ExpertResults, ExpertsDown, ExpertsOf,
-    ExpertsUp, Format, GroupScore, Groups, HeadNorm, Matrix, Operation, Projection, RopeAppend, Routing, Scores,
+    ExpertsUp, Format, GatedDelta, GroupScore, Groups, HeadNorm, Matrix, Operation, Projection, RopeAppend, Routing, Scores,
     SharedExpert, SharedWeight, SortExperts, Split, Vocabulary,
 };
 
@@ -101,12 +101,13 @@ macro_rules! choice {
 choice!(Activation { Silu, GeluTanh, ReluSquared });
 choice!(CacheType { F16, F32 });
 choice!(Dim { Const(count), Rows, RowTiles(rows), Parts, Indirect { per_row, most } });
-choice!(Data<'_> { Tensor(name), Words(count), Slots(count), Cache(width), Params });
+choice!(Data<'_> { Tensor(name), Words(count), Slots(count), Cache(width), State(width), Params });
 choice!(Epilogue {
     Store { softcap }, Residual { factor }, Activated(activation), Gated(activation), GatedBy(activation)
 });
 choice!(Operation<'_> {
     Embed { table, scale }, LayerInputs { table, layers, eps, scale, factor }, Project(projection), RopeAppend(rope),
+    ShortConv { channels, taps }, GatedDelta(delta), HeadGate { heads, head_dim, width },
     Attention(attention), AttentionCombine { heads, head_dim, split }, RmsNorm { width, eps }, LayerNorm { width, eps },
     PostNorm { width, eps, factor }, Route { routing, shared }, SortExperts(sort), ExpertsUp(experts), ExpertsDown(experts),
     ExpertsSum { width, chosen, shared, factor }, SampleBest(vocabulary), SampleCollect(vocabulary), SampleDraw(vocabulary)
@@ -122,13 +123,14 @@ choice!(SharedWeight { One, Gate });
 record!(SharedExpert { matrix, weight });
 block!(ExpertsDown { matrix; experts, chosen; shared; results });
 block!(ExpertsUp<'_> { matrices; experts, chosen, width; of; shared; activation, norm_eps, half_operands });
+record!(GatedDelta { key_heads, value_heads, key_dim, value_dim, taps, tiled_heads, eps });
 record!(Matrix { format, rows, cols });
 record!(HeadNorm { eps, across_heads });
 record!(Split { above, positions, most, window });
 record!(Vocabulary { tokens, groups });
 block!(Projection<'_> { matrices; norm_eps; half_operands; epilogue });
 block!(RopeAppend<'_> {
-    heads, kv_heads, head_dim, keys_as_values;
+    heads, kv_heads, head_dim, keys_as_values, gated;
     norms;
     inv_freq, interleaved, magnitude;
     cache, wrap

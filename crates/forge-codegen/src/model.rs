@@ -5,7 +5,7 @@ use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
 use forge_plan::binding::Element;
 use forge_plan::families::FEW_TOKENS;
 use forge_plan::memory;
-use forge_plan::plan::{Arg, BufferPlan, Choice, Counts, Dim, Field, Step, When};
+use forge_plan::plan::{Arg, BufferPlan, Choice, Counts, Dim, Field, StatePlan, Step, When};
 use forge_plan::{CacheType, Family, Kernel, Plan};
 
 use crate::naming::{constant, grouped, identifier, model_identifier, plain, variant, wrap};
@@ -44,6 +44,7 @@ pub struct ModelFile<'a> {
     pub weights_header_sha256: String,
     pub kv_bytes_per_token: String,
     pub activation_bytes: String,
+    pub recurrent_bytes: String,
     pub kv: &'static str,
     pub decode_dispatches: usize,
     pub kernels: Vec<KernelRow>,
@@ -56,9 +57,12 @@ pub struct ModelFile<'a> {
     pub model_fields: Vec<FieldView>,
     pub decode_buffers: Vec<BufferView>,
     pub prefill_buffers: Vec<BufferView>,
-    pub states: Vec<()>,
-    pub state_lines: Vec<String>,
-    pub shared_caches: Vec<String>,
+    pub caches: usize,
+    pub cache_lines: Vec<String>,
+    pub cache_of_layer: Vec<String>,
+    pub recurrent: usize,
+    pub recurrent_lines: Vec<String>,
+    pub state_of_layer: Vec<String>,
     /// Whether a step of a decoded token prepares the norm that follows its block.
     pub next_gamma: bool,
     pub first_norm: Option<String>,
@@ -108,6 +112,8 @@ pub struct BlockView {
 
 pub struct CacheView {
     pub name: String,
+    /// The model's field.
+    pub of: &'static str,
     pub index: String,
 }
 
@@ -178,6 +184,7 @@ impl<'a> ModelFile<'a> {
             weights_header_sha256: facts.weights_header_sha256,
             kv_bytes_per_token: grouped(memory::kv_bytes_per_token(plan)),
             activation_bytes: grouped(memory::activation_bytes(plan) + memory::windowed_bytes(plan)),
+            recurrent_bytes: grouped(memory::recurrent_bytes(plan)),
             kv: match plan.kv {
                 CacheType::F16 => "f16",
                 CacheType::F32 => "f32",
@@ -202,15 +209,18 @@ impl<'a> ModelFile<'a> {
             model_fields: fields(&plan.model_fields, model_identifier),
             decode_buffers: buffers(&plan.decode_buffers),
             prefill_buffers: buffers(&plan.prefill_buffers),
-            states: vec![(); plan.states.len()],
-            state_lines: wrap(
-                plan.states.iter().map(|s| {
-                    let capacity = s.capacity.map_or_else(|| "CONTEXT".to_owned(), |c| c.to_string());
-                    format!("({}, {capacity})", s.width() * plan.kv.bytes())
+            caches: plan.states.iter().filter_map(StatePlan::kv).count(),
+            cache_lines: wrap(
+                plan.states.iter().filter_map(StatePlan::kv).map(|cache| {
+                    let capacity = cache.capacity.map_or_else(|| "CONTEXT".to_owned(), |c| c.to_string());
+                    format!("({}, {capacity})", cache.position_bytes(plan.kv))
                 }),
                 LINE - 4,
             ),
-            shared_caches: shared_caches(plan),
+            cache_of_layer: of_layers(plan, true),
+            recurrent: plan.states.iter().filter(|state| state.kv().is_none()).count(),
+            recurrent_lines: wrap(plan.states.iter().filter_map(recurrent_width), LINE - 4),
+            state_of_layer: of_layers(plan, false),
             next_gamma: prepares_next(plan),
             first_norm: plan.first_norm.map(|field| identifier(&plan.layer_fields[field].name)),
             final_norm: model_identifier(&plan.model_fields[plan.final_norm].name),
@@ -320,10 +330,13 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                 title,
                 caches: (0..caches)
                     .map(|slot| {
-                        let own = layers.iter().all(|(i, layer)| layer.states[slot] == *i);
+                        let kv = plan.states[layers[0].1.states[slot]].kv().is_some();
+                        let own = layers.iter().all(|(i, layer)| index_of_kind(plan, layer.states[slot]) == *i);
+                        let map = if kv { "CACHE_OF_LAYER[i]" } else { "STATE_OF_LAYER[i]" };
                         CacheView {
-                            name: cache_name(slot),
-                            index: if own { "i".into() } else { "CACHE_OF_LAYER[i]".into() },
+                            name: if kv { cache_name(slot) } else { state_name(slot) },
+                            of: if kv { "caches" } else { "states" },
+                            index: if own { "i" } else { map }.into(),
                         }
                     })
                     .collect(),
@@ -348,15 +361,39 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
         .collect()
 }
 
-/// Caches by layer, where some layers read another layer's.
-fn shared_caches(plan: &Plan) -> Vec<String> {
-    let own = plan.layers.iter().enumerate().all(|(i, layer)| layer.states.iter().all(|&state| state == i));
-    let states = plan.layers.iter().map(|layer| layer.states.first().map_or(0, |&state| state).to_string());
-    if own { Vec::new() } else { wrap(states, LINE - 4) }
+/// A state's place among those of its kind.
+fn index_of_kind(plan: &Plan, state: usize) -> usize {
+    let is_kv = |state: &StatePlan| state.kv().is_some();
+    plan.states[..state].iter().filter(|other| is_kv(other) == is_kv(&plan.states[state])).count()
+}
+
+/// Caches (or recurrent states) by layer, where not each layer has the one of its number; 0 for a layer without.
+fn of_layers(plan: &Plan, kv: bool) -> Vec<String> {
+    let own = |layer: usize| -> Vec<usize> {
+        let states = plan.layers[layer].states.iter().filter(|&&state| plan.states[state].kv().is_some() == kv);
+        states.map(|&state| index_of_kind(plan, state)).collect()
+    };
+    let lists: Vec<Vec<usize>> = (0..plan.layers.len()).map(own).collect();
+    if lists.iter().enumerate().all(|(layer, states)| states.iter().all(|&state| state == layer)) {
+        return Vec::new();
+    }
+    wrap(lists.iter().map(|states| states.first().copied().unwrap_or(0).to_string()), LINE - 4)
+}
+
+/// Elements of a copy of a recurrent state.
+fn recurrent_width(state: &StatePlan) -> Option<String> {
+    match state {
+        StatePlan::Kv(_) => None,
+        StatePlan::Recurrent { width } => Some(grouped(*width as u64)),
+    }
 }
 
 fn cache_name(slot: usize) -> String {
     if slot == 0 { "cache".into() } else { format!("cache_{slot}") }
+}
+
+fn state_name(slot: usize) -> String {
+    if slot == 0 { "state".into() } else { format!("state_{slot}") }
 }
 
 /// The statements of steps over `rows` rows.
@@ -466,6 +503,7 @@ fn argument(plan: &Plan, arg: Arg) -> String {
         Arg::LayerPart { place, .. } => format!("&layer_part(&b.{}, i, rows)", places::name(place)),
         Arg::Keys(slot) => format!("&{}.keys", cache_name(slot)),
         Arg::Values(slot) => format!("&{}.values", cache_name(slot)),
+        Arg::State(slot) => state_name(slot),
         Arg::Params => "params".into(),
         Arg::Logits => "logits".into(),
         Arg::Sampler(buffer) => format!("&self.sampler.{}", places::sampler(buffer)),

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use forge_formats::Format;
-pub use forge_spec::{Activation, GroupScore, Groups, Routing, Scores};
+pub use forge_spec::{Activation, GatedDelta, GroupScore, Groups, Routing, Scores};
 
 use crate::config::ModelConfig;
 
@@ -29,7 +29,7 @@ pub struct Graph {
     pub config: ModelConfig,
     /// Every weight the graph uses, once.
     pub weights: Vec<Weight>,
-    /// Every KV cache (later: recurrent states).
+    /// Every KV cache and recurrent state.
     pub states: Vec<State>,
     /// Token ids to the first residual value.
     pub embed: Stage,
@@ -206,6 +206,42 @@ pub enum Op {
         /// The cache.
         state: StateSlotId,
     },
+    /// `C * (conv(B * X) + bias)` of an input `[tokens, 3 * channels]` that holds B, C and X in this order: a causal
+    /// convolution of each channel by itself over the last `taps` tokens, between two gates.
+    ShortConv {
+        /// The last `taps - 1` rows of `B * X`, the oldest first.
+        state: StateSlotId,
+        /// `[channels * taps]`, a channel's taps together, the newest token's last.
+        weight: SlotId,
+        /// `[channels]`.
+        bias: Option<SlotId>,
+        /// Tokens that a result depends on, its own included.
+        taps: usize,
+    },
+    /// The gated delta rule over q, k and v of all heads side by side (input 0), z (1), b (2) and a (3).
+    GatedDelta {
+        /// See [`GatedDelta::state_width`].
+        state: StateSlotId,
+        /// Sizes, and what it computes.
+        delta: GatedDelta,
+        /// `[channels * taps]`, a channel's taps together, the newest token's last.
+        conv: SlotId,
+        /// `[value_heads]`, below 0.
+        decay: SlotId,
+        /// `[value_heads]`.
+        time_bias: SlotId,
+        /// `[value_dim]`, of the norm of each head's result.
+        gamma: SlotId,
+    },
+    /// The first or the second `head_dim` elements of each head's `2 * head_dim`.
+    HeadHalf {
+        /// Heads in the value.
+        heads: usize,
+        /// Elements per head of the result.
+        head_dim: usize,
+        /// Whether it is the second.
+        second: bool,
+    },
     /// Causal attention of queries (input 0) over the cache.
     Attention {
         /// The cache.
@@ -340,9 +376,31 @@ pub struct State {
     pub spec: StateSpec,
 }
 
+/// A state's kind and sizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateSpec {
+    /// Keys and values of each position.
+    Kv(KvSpec),
+    /// What stands for all positions so far; zeros before the first.
+    Recurrent {
+        /// f32 elements.
+        width: usize,
+    },
+}
+
+impl StateSpec {
+    /// The sizes of a KV cache, where it is one.
+    pub fn kv(&self) -> Option<KvSpec> {
+        match self {
+            Self::Kv(spec) => Some(*spec),
+            Self::Recurrent { .. } => None,
+        }
+    }
+}
+
 /// Sizes of a KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StateSpec {
+pub struct KvSpec {
     /// Key/value heads.
     pub kv_heads: usize,
     /// Elements per head, of K and of V.
@@ -373,8 +431,18 @@ pub struct Weight {
     /// Multiplied with every element, `offset` included, when packed; 1 but for a factor on the logits, which is folded
     /// into the final norm. Vectors only.
     pub factor: f32,
+    /// What is packed in place of an element `w` is `-exp(w)`, before `offset` and `factor`. Vectors only.
+    pub negated_exp: bool,
     /// Largest magnitude of a vector's elements, `offset` and `factor` included; `None` for matrices.
     pub max_abs: Option<f32>,
+}
+
+impl Weight {
+    /// A stored vector's element as it is packed.
+    pub fn element(&self, stored: f32) -> f32 {
+        let value = if self.negated_exp { -stored.exp() } else { stored };
+        (value + self.offset) * self.factor
+    }
 }
 
 /// Where a weight's bytes lie.
@@ -443,10 +511,14 @@ impl Op {
             Op::Attention { sinks, .. } => sinks.iter().copied().collect(),
             Op::ScaleBy { scale } => vec![*scale],
             Op::LayerNorm { gamma, beta, .. } => [Some(*gamma), *beta].into_iter().flatten().collect(),
-            Op::Linear { weight, bias } => [Some(*weight), *bias].into_iter().flatten().collect(),
+            Op::Linear { weight, bias } | Op::ShortConv { weight, bias, .. } => {
+                [Some(*weight), *bias].into_iter().flatten().collect()
+            }
+            Op::GatedDelta { conv, decay, time_bias, gamma, .. } => vec![*conv, *decay, *time_bias, *gamma],
             Op::Route { bias, .. } => bias.iter().copied().collect(),
             Op::Experts { gate, up, down, .. } => vec![*gate, *up, *down],
             Op::Rope { .. }
+            | Op::HeadHalf { .. }
             | Op::KvAppend { .. }
             | Op::GatedActivation { .. }
             | Op::SigmoidGate

@@ -70,8 +70,9 @@ fn measure_vectors(graph: &mut Graph, files: &[MappedFile]) {
         let mut values = vec![0.0; weight.cols];
         let bytes = &files[*file].map[range.start as usize..range.end as usize];
         if decode_row(weight.format, bytes, &mut values).is_ok() {
-            let packed = values.iter().map(|value| ((value + weight.offset) * weight.factor).abs());
-            weight.max_abs = Some(largest(packed));
+            let packed = values.iter().map(|&value| weight.element(value).abs());
+            let most = largest(packed);
+            weight.max_abs = Some(most);
         }
     }
 }

@@ -120,6 +120,14 @@ refusals! {
     LayerKinds,
     /// A kind of layer that is not built.
     LayerKind,
+    /// Which layers attend, not said of each.
+    LayerMixers,
+    /// Value heads of a delta rule that do not divide among its key heads.
+    DeltaGroups,
+    /// Values of a delta rule that do not divide among its value heads.
+    DeltaValues,
+    /// A size of a delta rule that is not built.
+    DeltaWidth,
     /// Attention in both directions.
     Bidirectional,
     /// A scale of queries that is no positive number.

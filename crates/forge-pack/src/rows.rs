@@ -58,8 +58,7 @@ impl Packing<'_> {
         let bytes = self.slice(weight, range, 1, 0..1)?;
         decode_row(weight.format, bytes, &mut elements)
             .map_err(|source| PackError::Format { tensor: weight.tensor.clone(), source })?;
-        let bytes: Vec<u8> =
-            elements.iter().flat_map(|element| ((element + weight.offset) * weight.factor).to_le_bytes()).collect();
+        let bytes: Vec<u8> = elements.iter().flat_map(|&element| weight.element(element).to_le_bytes()).collect();
         output.write(job.tensor, 4 * job.first as u64, &bytes)
     }
 

@@ -58,6 +58,14 @@ pub enum Extent {
         /// Elements of each.
         shape: Vec<usize>,
     },
+    /// So many for each sequence that the program holds, in [`STATE_COPIES`](crate::state::STATE_COPIES) copies: of each sequence
+    /// that rows of the step are of, it reads one copy, unless the first of these rows is the sequence's first, and writes one.
+    State {
+        /// Sequences.
+        slots: usize,
+        /// Elements of a copy.
+        shape: Vec<usize>,
+    },
     /// `[layers, rows, width]`.
     LayerRows {
         /// Layers.
@@ -82,6 +90,8 @@ pub enum Touch {
     All,
     /// For each row of the step, one entry of the outermost axis: a row of a table, a position of a cache.
     PerRow,
+    /// So many elements of each row of the step.
+    Columns(usize),
     /// Every position, or part of the context, that the rows see.
     Seen,
     /// All of it; threads load so many elements for each row of the step, some of them several times.
@@ -149,9 +159,11 @@ impl Extent {
     /// Sizes of the axes that are known at generation, outermost first.
     fn shape(&self) -> Vec<usize> {
         match self {
-            Self::Fixed(shape) | Self::Rows(shape) | Self::Positions(shape) | Self::Slots { shape, .. } => {
-                shape.clone()
-            }
+            Self::Fixed(shape)
+            | Self::Rows(shape)
+            | Self::Positions(shape)
+            | Self::Slots { shape, .. }
+            | Self::State { shape, .. } => shape.clone(),
             Self::LayerRows { layers, width } => vec![*layers, *width],
             Self::Parts { heads, head_dim } => vec![heads * (head_dim + 2)],
         }
@@ -199,7 +211,7 @@ impl Binding {
         self.element == Element::Params
     }
 
-    /// 32-bit words for each row of the step, or elements for each position of a cache.
+    /// 32-bit words for each row of the step, elements for each position of a cache, or elements of a state's copy.
     pub fn words(&self) -> usize {
         let count: usize = self.extent.shape().iter().product();
         match (&self.extent, self.element) {
@@ -224,15 +236,17 @@ impl Binding {
             (Touch::One, _) => Linear::per_row(self.element.bytes(1, 1) as u64),
             (Touch::PerRow, _) => Linear::per_row(entry()),
             (Touch::Chosen { of, each_row }, _) => Linear::per_row(all / of as u64 * each_row as u64),
+            (Touch::Columns(elements), _) => Linear::per_row(self.element.bytes(elements, elements) as u64),
             (Touch::Seen, Extent::Parts { .. }) => Linear { per_part: all, ..Linear::default() },
             (Touch::Seen, _) => Linear { per_position: all, ..Linear::default() },
             (
                 Touch::All | Touch::AtMost | Touch::ChosenOfMany { .. } | Touch::Loads(_),
                 Extent::Rows(_) | Extent::LayerRows { .. } | Extent::Slots { .. },
             ) => Linear::per_row(all),
+            // Of a state: for each sequence.
             (
                 Touch::All | Touch::AtMost | Touch::ChosenOfMany { .. } | Touch::Loads(_),
-                Extent::Fixed(_) | Extent::Positions(_) | Extent::Parts { .. },
+                Extent::Fixed(_) | Extent::Positions(_) | Extent::State { .. } | Extent::Parts { .. },
             ) => Linear::fixed(all),
         }
     }
@@ -244,6 +258,7 @@ impl Binding {
             Touch::All
             | Touch::AtMost
             | Touch::PerRow
+            | Touch::Columns(_)
             | Touch::Chosen { .. }
             | Touch::ChosenOfMany { .. }
             | Touch::Seen

@@ -13,7 +13,7 @@ use forge_formats::Format;
 use forge_spec::Role;
 
 use crate::attention;
-use crate::binding::{Binding, Element, Touch};
+use crate::binding::{Binding, Element, Extent, Touch};
 use crate::families::{FEW_TOKENS, Family};
 use crate::kernel::Kernel;
 use crate::linear::{Counts, Linear};
@@ -263,7 +263,7 @@ fn touched(plan: &Plan, schedule: &Schedule) -> BTreeMap<Tensor, Touch> {
     touched
 }
 
-/// Weights in their stored size, the cache, the logits.
+/// Weights in their stored size, the states, the logits.
 fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
     let touched = touched(plan, schedule);
     let rows = |tensor: &PackedTensor| match touched.get(&(tensor.layer, tensor.field)) {
@@ -278,12 +278,8 @@ fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
     let mut bytes: u64 = weights.sum();
     for layer in &plan.layers {
         for &state in &layer.states {
-            let state = &plan.states[state];
-            let row = 2 * state.width() * plan.kv.bytes();
-            let window = state.window.unwrap_or(usize::MAX);
             let rows = size.rows / size.slots;
-            let read = (size.position + rows).min(window.saturating_add(rows - 1));
-            bytes += ((read + rows) * size.slots * row) as u64;
+            bytes += size.slots as u64 * plan.states[state].least_traffic(plan.kv, rows, size.position);
         }
     }
     if !schedule.head().is_empty() {
@@ -303,8 +299,12 @@ pub fn dispatch(kernel: &Kernel, size: StepSize) -> Cost {
         Dim::Indirect { per_row, most } => (*per_row as u64 * counts.rows).min(*most as u64),
     });
     let traffic = |binding: &Binding| {
-        let (reads, writes) = (binding.access.reads(), binding.access.writes());
-        let bytes = |does: bool, count: Linear| if does { count.at(counts) } else { 0 };
+        // Before the first position a recurrent state is zeros.
+        let is_state = matches!(binding.extent, Extent::State { .. });
+        let starts = size.position == 0 && is_state;
+        let sequences = if is_state { size.slots as u64 } else { 1 };
+        let (reads, writes) = (binding.access.reads() && !starts, binding.access.writes());
+        let bytes = |does: bool, count: Linear| if does { sequences * count.at(counts) } else { 0 };
         Traffic {
             read: bytes(reads, binding.bytes()),
             requested: bytes(reads, binding.loaded()),

@@ -23,6 +23,7 @@ pub mod plan;
 pub mod quantize;
 mod roles;
 pub mod schedule;
+pub mod state;
 pub mod tuning;
 pub mod valid;
 

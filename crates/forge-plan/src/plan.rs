@@ -11,6 +11,7 @@ use crate::geometry::Geometries;
 use crate::kernel::{Kernel, KernelId};
 use crate::pack::PackPlan;
 pub use crate::schedule::{Schedule, Segment, Stage, Steps, Visit};
+pub use crate::state::{KvPlan, StatePlan};
 
 /// What the user chooses.
 #[derive(Debug, Clone)]
@@ -64,9 +65,9 @@ pub struct Plan {
     pub decode: Schedule,
     /// A tile: many rows that follow one another in one sequence.
     pub prefill: Schedule,
-    /// Caches.
+    /// States of one sequence.
     pub states: Vec<StatePlan>,
-    /// Block and caches of each layer.
+    /// Block and states of each layer.
     pub layers: Vec<LayerPlan>,
     /// Block names.
     pub blocks: Vec<String>,
@@ -115,6 +116,10 @@ pub enum Place {
     AttentionParts,
     /// The gated activation.
     Gated,
+    /// What a recurrent step works on.
+    MixerInput,
+    /// What it leaves.
+    Mixed,
     /// Every layer's own input.
     LayerInputs,
     /// The embedding projected to the layers' own inputs.
@@ -192,27 +197,7 @@ pub struct KernelTable {
     pub kernels: Vec<KernelId>,
 }
 
-/// A KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StatePlan {
-    /// Key/value heads.
-    pub kv_heads: usize,
-    /// Elements per head.
-    pub head_dim: usize,
-    /// Positions that a token looks at, itself included; `None`: all.
-    pub window: Option<usize>,
-    /// Positions kept; `None`: the whole context.
-    pub capacity: Option<usize>,
-}
-
-impl StatePlan {
-    /// Elements of K (and of V) per position.
-    pub fn width(&self) -> usize {
-        self.kv_heads * self.head_dim
-    }
-}
-
-/// A layer's block and caches.
+/// A layer's block and states.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerPlan {
     /// Index into [`Plan::blocks`].
@@ -335,6 +320,8 @@ pub enum Arg {
     Keys(usize),
     /// Values of the layer's state slot.
     Values(usize),
+    /// The recurrent state of the layer's state slot.
+    State(usize),
     /// The step's parameters.
     Params,
     /// Logits.

@@ -13,7 +13,8 @@ use crate::families::Rows;
 use crate::kernel::{Kernel, KernelId};
 use crate::packed::stored;
 use crate::plan::{
-    Arg, BufferPlan, Choice, Counts, Place, Plan, SamplerBuffer, Schedule, Segment, Stage, Step, Steps, Visit, When,
+    Arg, BufferPlan, Choice, Counts, Place, Plan, SamplerBuffer, Schedule, Segment, Stage, StatePlan, Step, Steps, Visit,
+    When,
 };
 
 /// Most threads of a threadgroup on every Apple-silicon GPU.
@@ -176,12 +177,23 @@ impl Bound<'_> {
             }
             Arg::Keys(slot) | Arg::Values(slot) => {
                 let layers = self.plan.layers.iter().filter_map(|layer| layer.states.get(slot));
-                let mut widths = layers.map(|&state| self.plan.states[state].width());
+                let mut widths = layers.filter_map(|&state| Some(self.plan.states[state].kv()?.width()));
                 let is_cache = matches!(binding.element, Element::Cache(kv) if kv == self.plan.kv);
                 if is_cache && matches!(binding.extent, Extent::Positions(_)) && widths.any(|width| width == words) {
                     Ok(())
                 } else {
                     wrong(format!("the cache of slot {slot}"))
+                }
+            }
+            Arg::State(slot) => {
+                let layers = self.layers();
+                let states = layers.iter().filter_map(|&layer| self.plan.layers[layer].states.get(slot));
+                let mut states = states.map(|&state| self.plan.states[state]);
+                let is_state = binding.element == Element::F32 && matches!(binding.extent, Extent::State { .. });
+                if is_state && states.all(|state| state == StatePlan::Recurrent { width: words }) {
+                    Ok(())
+                } else {
+                    wrong(format!("the recurrent state of slot {slot}"))
                 }
             }
             Arg::Params if binding.element == Element::Params => Ok(()),
@@ -313,8 +325,15 @@ impl Written {
             Arg::Keys(slot) => written.keys.contains(&states[slot]),
             Arg::Values(slot) => written.values.contains(&states[slot]),
             Arg::Logits => written.logits,
-            // The host or an earlier command buffer wrote these; the sampler's steps follow one another.
-            Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params | Arg::Sampler(_) | Arg::Chosen => true,
+            // The host or an earlier command buffer wrote these; the sampler's steps follow one another; a sequence's first
+            // step does not read its recurrent state.
+            Arg::State(_)
+            | Arg::Layer(_)
+            | Arg::Model(_)
+            | Arg::NextGamma
+            | Arg::Params
+            | Arg::Sampler(_)
+            | Arg::Chosen => true,
         };
         if let Some(Counts { place, .. }) = step.counts
             && !self.places.contains(&place)
@@ -334,7 +353,13 @@ impl Written {
                 Arg::Keys(slot) => _ = self.keys.insert(states[slot]),
                 Arg::Values(slot) => _ = self.values.insert(states[slot]),
                 Arg::Logits => self.logits = true,
-                Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params | Arg::Sampler(_) | Arg::Chosen => {}
+                Arg::State(_)
+                | Arg::Layer(_)
+                | Arg::Model(_)
+                | Arg::NextGamma
+                | Arg::Params
+                | Arg::Sampler(_)
+                | Arg::Chosen => {}
             }
         }
         Ok(())

@@ -32,7 +32,8 @@ fn graph(random: &mut Random) -> Graph {
         context: [100, 600, 4000][random.below(3)],
     };
     let formats = [Format::F32, Format::F16, Format::BF16, Format::Q8_0, Format::Q4_0];
-    let mut graph = common::llama(sizes, formats[random.below(5)]);
+    let format = formats[random.below(5)];
+    let mut graph = if random.below(3) == 0 { common::hybrid(sizes, format) } else { common::llama(sizes, format) };
     // Layers and matrices of other formats.
     for weight in graph.weights.iter_mut().filter(|weight| weight.rows > 1) {
         if random.below(4) == 0 && weight.cols.is_multiple_of(32) {
@@ -40,10 +41,12 @@ fn graph(random: &mut Random) -> Graph {
         }
     }
     let window = (random.below(2) == 0).then(|| 1 + random.below(sizes.context));
-    for state in &mut graph.states {
-        state.spec.window = window;
+    let slots = graph.blocks.iter_mut().flat_map(|block| &mut block.state_slots);
+    for spec in graph.states.iter_mut().map(|state| &mut state.spec).chain(slots) {
+        if let StateSpec::Kv(cache) = spec {
+            cache.window = window;
+        }
     }
-    graph.blocks[0].state_slots[0].window = window;
     let softcap = (random.below(3) == 0).then_some(30.0);
     let with_sinks = (random.below(3) == 0).then(|| vector(&mut graph, "attn_sinks", sizes.heads));
     for node in &mut graph.blocks[0].nodes {
@@ -70,7 +73,7 @@ fn graph(random: &mut Random) -> Graph {
 fn vector(graph: &mut Graph, role: &str, cols: usize) -> SlotId {
     let block = &mut graph.blocks[0];
     block.slots.push(Slot { role: role.into(), rows: 1, cols });
-    for (index, layer) in graph.layers.iter_mut().enumerate() {
+    for (index, layer) in graph.layers.iter_mut().enumerate().filter(|(_, layer)| layer.block == 0) {
         graph.weights.push(Weight {
             tensor: role.into(),
             role: role.into(),
@@ -81,6 +84,7 @@ fn vector(graph: &mut Graph, role: &str, cols: usize) -> SlotId {
             source: Source::Rows(FileRange { file: 0, range: 0..0 }),
             offset: 0.0,
             factor: 1.0,
+            negated_exp: false,
             max_abs: Some(1.0),
         });
         layer.weights.push(graph.weights.len() - 1);
@@ -138,6 +142,7 @@ fn linear(block: &Block, role: &str) -> usize {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Memory {
     Buffer(Place),
+    State(usize),
     Keys(usize),
     Values(usize),
     Logits,
@@ -166,6 +171,7 @@ fn walk(plan: &Plan, schedule: &Schedule, skipped: When) -> Vec<Dispatch> {
         let touched = plan.kernels[id].bindings.iter().filter_map(|binding| {
             let memory = match step.args[&binding.role] {
                 Arg::Buffer(place) | Arg::LayerPart { place, .. } => Memory::Buffer(place),
+                Arg::State(slot) => Memory::State(states[slot]),
                 Arg::Keys(slot) => Memory::Keys(states[slot]),
                 Arg::Values(slot) => Memory::Values(states[slot]),
                 Arg::Logits => Memory::Logits,

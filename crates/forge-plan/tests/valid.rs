@@ -6,11 +6,11 @@ mod indirect;
 #[path = "common/lists.rs"]
 mod lists;
 
-use common::{Sizes, llama};
+use common::{Sizes, hybrid, llama};
 use forge_formats::Format;
 use forge_plan::binding::{Element, Extent};
 use forge_plan::families::RmsNorm;
-use forge_plan::plan::{Arg, Choice, Counts, Dim, Place, Segment, Stage, Step, Steps, When};
+use forge_plan::plan::{Arg, Choice, Counts, Dim, Place, Segment, Stage, StatePlan, Step, Steps, When};
 use forge_plan::{Kernel, Plan, PlanError, PlanOptions, plan, valid};
 use forge_spec::Role;
 
@@ -23,7 +23,10 @@ fn sound() -> Plan {
 
 /// What the validator says of a plan that `change` broke.
 fn found(change: impl FnOnce(&mut Plan)) -> String {
-    let mut plan = sound();
+    broken(sound(), change)
+}
+
+fn broken(mut plan: Plan, change: impl FnOnce(&mut Plan)) -> String {
     change(&mut plan);
     match valid::check(&plan) {
         Err(PlanError::Invalid { kernel, what }) => format!("{kernel}: {what}"),
@@ -85,8 +88,21 @@ fn extents_that_do_not_fit() {
         tensor.format = Format::Q4_0;
     });
     assert!(format.contains("layers.0.o_proj is not Packed(Q8_0)"), "{format}");
-    let cache = found(|plan| plan.states.iter_mut().for_each(|state| state.head_dim = 32));
+    let cache = found(|plan| {
+        for state in &mut plan.states {
+            let StatePlan::Kv(cache) = state else { panic!("a cache") };
+            cache.head_dim = 32;
+        }
+    });
     assert!(cache.starts_with("rope_append: keys: the cache of slot 0"), "{cache}");
+    let recurrent = broken(plan(&hybrid(SIZES, Format::Q8_0), &PlanOptions::default()).expect("a plan"), |plan| {
+        for state in &mut plan.states {
+            if let StatePlan::Recurrent { width } = state {
+                *width += 1;
+            }
+        }
+    });
+    assert!(recurrent.starts_with("short_conv: state: the recurrent state of slot 0 is bound to"), "{recurrent}");
     let logits = found(|plan| {
         for binding in &mut kernel(plan, "lm_head").bindings {
             if binding.role == Role::Y {

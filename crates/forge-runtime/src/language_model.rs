@@ -38,6 +38,9 @@ pub struct ModelInfo {
     pub kv_bytes_per_token: u64,
     /// Bytes of every other buffer: activations, partial sums, logits.
     pub activation_bytes: u64,
+    /// Bytes of recurrent state of all slots, whatever their lengths; 0 for a model that keeps none. A sequence with some can be
+    /// continued from its end, and from nowhere before it: then `rewind` is 0.
+    pub recurrent_bytes: u64,
     /// Most tokens that one prefill dispatch works on.
     pub prefill_tile: usize,
     /// Every kernel, in the order of the indices that the schedules use.
@@ -47,7 +50,7 @@ pub struct ModelInfo {
 impl ModelInfo {
     /// Bytes of GPU memory needed with a KV cache of `context` tokens.
     pub fn memory_bytes(&self, context: usize) -> u64 {
-        self.weights_bytes + self.activation_bytes + self.kv_bytes_per_token * context as u64
+        self.weights_bytes + self.activation_bytes + self.recurrent_bytes + self.kv_bytes_per_token * context as u64
     }
 }
 

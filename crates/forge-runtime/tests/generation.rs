@@ -191,6 +191,21 @@ fn the_next_turn_goes_on_where_the_last_one_ended() {
 }
 
 #[test]
+fn a_recurrent_state_is_gone_on_with_from_its_end_alone() {
+    for (rewind, cut_back) in [(Some(0), 0), (None, 2)] {
+        let mut engine = Engine::new(HashModel::with_slots(1, rewind), text("demo"));
+        let mut reused = |prompt: &[u32]| {
+            let request = Request { max_tokens: Some(0), ..request(prompt) };
+            engine.generate(&request, &mut Pieces::default()).expect("runs").reused_tokens
+        };
+        // A prompt's last token is not run here.
+        assert_eq!(reused(&[1, 2, 3, 4]), 0);
+        assert_eq!(reused(&[1, 2, 3, 9, 9]), 3);
+        assert_eq!(reused(&[1, 2, 7, 7]), cut_back);
+    }
+}
+
+#[test]
 fn bad_prompts_are_refused() {
     let mut engine = Engine::new(HashModel { context: 8, ..HashModel::new() }, text("demo"));
     let mut run = |prompt: &[u32]| engine.generate(&request(prompt), &mut Pieces::default());

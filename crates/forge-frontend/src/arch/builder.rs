@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use crate::FrontendError;
 use crate::config::ModelConfig;
 use crate::graph::{
-    Activation, Attention, Block, Graph, Layer, Node, Op, Rope, Routing, Slot, SlotId, Stage, State, StateId,
+    Activation, Attention, Block, GatedDelta, Graph, Layer, Node, Op, Rope, Routing, Slot, SlotId, Stage, State, StateId,
     StateSlotId, StateSpec, Value, ValueId, Weight, WeightId,
 };
-use crate::source::{Part, Tensors};
+use crate::source::{Part, Shape, Tensors};
 
 /// Builds one [`Block`]. Each method adds one operation and returns its result.
 pub(crate) struct BlockBuilder {
@@ -92,6 +92,32 @@ impl BlockBuilder {
 
     pub fn kv_append(&mut self, state: StateSlotId, k: ValueId, v: ValueId) {
         self.block.nodes.push(Node { op: Op::KvAppend { state }, inputs: vec![k, v], output: None });
+    }
+
+    /// A short convolution of `taps` taps between gates, over B, C and X side by side; with `<role>_bias` where `bias`.
+    pub fn short_conv(&mut self, name: &str, role: &str, bcx: ValueId, taps: usize, bias: bool) -> ValueId {
+        let channels = self.width(bcx) / 3;
+        let weight = self.slot(role, 1, channels * taps);
+        let bias = bias.then(|| self.slot(&format!("{role}_bias"), 1, channels));
+        let state = self.state(StateSpec::Recurrent { width: (taps - 1) * channels });
+        self.node(Op::ShortConv { state, weight, bias, taps }, &[bcx], name, channels)
+    }
+
+    /// The gated delta rule over the results of its four projections: q, k and v, z, b, a.
+    pub fn gated_delta(&mut self, name: &str, inputs: [ValueId; 4], delta: GatedDelta) -> ValueId {
+        let conv = self.slot("delta_conv", 1, delta.channels() * delta.taps);
+        let decay = self.slot("delta_decay", 1, delta.value_heads);
+        let time_bias = self.slot("delta_dt_bias", 1, delta.value_heads);
+        let gamma = self.slot("delta_norm", 1, delta.value_dim);
+        let state = self.state(StateSpec::Recurrent { width: delta.state_width() });
+        let op = Op::GatedDelta { state, delta, conv, decay, time_bias, gamma };
+        self.node(op, &inputs, name, delta.value_heads * delta.value_dim)
+    }
+
+    /// Half of each head, the first or the second.
+    pub fn head_half(&mut self, name: &str, x: ValueId, head_dim: usize, second: bool) -> ValueId {
+        let width = self.width(x) / 2;
+        self.node(Op::HeadHalf { heads: width / head_dim, head_dim, second }, &[x], name, width)
     }
 
     pub fn attention(
@@ -192,6 +218,8 @@ pub(crate) struct GraphBuilder<'a> {
     pub parts: Vec<Part>,
     /// Added to every norm's weights: 1 where the checkpoint stores `w` of `1 + w`.
     pub norm_offset: f32,
+    /// Role whose tensors hold the logarithm of what is meant, with its sign turned.
+    pub logarithm: Option<&'static str>,
     weights: Vec<Weight>,
     known: HashMap<(String, Option<usize>), WeightId>,
     states: Vec<State>,
@@ -205,6 +233,7 @@ impl<'a> GraphBuilder<'a> {
             tensors,
             parts: Vec::new(),
             norm_offset: 0.0,
+            logarithm: None,
             weights: Vec::new(),
             known: HashMap::new(),
             states: Vec::new(),
@@ -264,14 +293,31 @@ impl<'a> GraphBuilder<'a> {
                 _ => None,
             })
         };
+        let taps_of = |id: SlotId| {
+            block.nodes.iter().find_map(|node| match node.op {
+                Op::ShortConv { weight, taps, .. } if weight == id => Some(taps),
+                Op::GatedDelta { conv, delta, .. } if conv == id => Some(delta.taps),
+                _ => None,
+            })
+        };
+        let is_delta_vector = |id: SlotId| {
+            let of = |op: &Op| matches!(*op, Op::GatedDelta { decay, gamma, .. } if [decay, gamma].contains(&id));
+            block.nodes.iter().any(|node| of(&node.op))
+        };
         let fill_slot = |(id, slot): (SlotId, &Slot)| {
             if let Some(experts) = experts(id) {
                 return self.stack(&slot.role, layer, experts, slot);
             }
             let norm = norms.contains(&id);
             let role = if tied && slot.role == "output" { "token_embd" } else { &slot.role };
-            let vector = norm || slot.rows == 1 && slot.cols == 1 || role.ends_with("_bias");
-            self.weight(role, layer, slot, vector, if norm { self.norm_offset } else { 0.0 })
+            let shape = match taps_of(id) {
+                Some(taps) => Shape::Taps { channels: slot.cols / taps, taps },
+                None if norm || is_delta_vector(id) || slot.rows == 1 && slot.cols == 1 || role.ends_with("_bias") => {
+                    Shape::Vector
+                }
+                None => Shape::Matrix,
+            };
+            self.weight(role, layer, slot, shape, if norm { self.norm_offset } else { 0.0 })
         };
         block.slots.iter().enumerate().map(fill_slot).collect()
     }
@@ -281,15 +327,16 @@ impl<'a> GraphBuilder<'a> {
         role: &str,
         layer: Option<usize>,
         slot: &Slot,
-        vector: bool,
+        shape: Shape,
         offset: f32,
     ) -> Result<WeightId, FrontendError> {
         if let Some(&id) = self.known.get(&(role.to_owned(), layer)) {
             return Ok(id);
         }
         let part = self.parts.iter().find(|part| part.role == role);
-        let weight = self.tensors.weight(role, layer, slot.rows, slot.cols, vector, part)?;
-        self.weights.push(Weight { offset, ..weight });
+        let weight = self.tensors.weight(role, layer, slot.rows, slot.cols, shape, part)?;
+        let negated_exp = self.logarithm == Some(role);
+        self.weights.push(Weight { offset, negated_exp, ..weight });
         self.known.insert((role.to_owned(), layer), self.weights.len() - 1);
         Ok(self.weights.len() - 1)
     }

@@ -11,7 +11,9 @@ mod gemma4;
 mod glm4;
 mod glm4_moe;
 mod granite;
+mod hybrid;
 mod layers;
+mod lfm2;
 mod llama;
 mod ministral;
 mod mixtral;
@@ -22,6 +24,7 @@ mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen35;
 mod qwen_moe;
 mod seed_oss;
 mod smollm3;
@@ -58,6 +61,7 @@ const FAMILIES: &[Family] = &[
     gemma4::FAMILY,
     glm4::FAMILY,
     granite::FAMILY,
+    lfm2::FAMILY,
     llama::FAMILY,
     ministral::MINISTRAL,
     ministral::MINISTRAL3,
@@ -66,6 +70,7 @@ const FAMILIES: &[Family] = &[
     phi3::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
+    qwen35::FAMILY,
     seed_oss::FAMILY,
     smollm3::FAMILY,
     stablelm::FAMILY,
@@ -186,6 +191,7 @@ pub(crate) fn build(loaded: &mut Loaded, family: &Family) -> Result<Graph, Front
     let graph = (family.build)(loaded)?;
     loaded.tensors.ignore(is_without_effect);
     loaded.ignore_other_towers();
+    loaded.ignore_predictors(graph.config.num_layers)?;
     match loaded.tensors.unread() {
         None => Ok(graph),
         Some((tensor, entry)) => Err(FrontendError::UnreadTensor {

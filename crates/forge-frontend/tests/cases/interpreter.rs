@@ -1,13 +1,16 @@
 //! Runs a graph in f32, the plainest way: the meaning of the operations, against which references are compared.
 
+use super::recurrent;
 use forge_formats::{AffineRow, decode_affine, decode_row};
 use forge_frontend::Checkpoint;
-use forge_frontend::graph::{Activation, Attention, Block, Graph, Op, Rope, RopePairing, Source, StateId, WeightId};
+use forge_frontend::graph::{
+    Activation, Attention, Block, Graph, Op, Rope, RopePairing, Source, StateId, StateSpec, WeightId,
+};
 
 /// `[tokens, width]`.
-type Rows = Vec<Vec<f32>>;
+pub type Rows = Vec<Vec<f32>>;
 
-/// Keys and values of one state, `[positions, kv_heads * head_dim]` each.
+/// Keys and values of one state, `[positions, kv_heads * head_dim]` each. Recurrent states have none: a whole text runs at once.
 #[derive(Default)]
 struct Cache {
     keys: Rows,
@@ -61,7 +64,7 @@ fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
             }
             Source::Quantize { .. } | Source::Stack(_) => unreachable!("neither quantised nor a stack within a stack"),
         }
-        out.iter_mut().for_each(|value| *value = (*value + weight.offset) * weight.factor);
+        out.iter_mut().for_each(|value| *value = weight.element(*value));
         out
     };
     (0..weight.rows).map(row).collect()
@@ -126,9 +129,9 @@ fn run_block(
                 continue;
             }
             Op::Attention { state, heads, attention, sinks } => {
-                let spec = block.state_slots[*state];
+                assert_eq!(block.state_slots[*state], graph.states[states[*state]].spec);
+                let spec = block.state_slots[*state].kv().expect("a cache");
                 let sinks = sinks.map(|sinks| &weight(sinks)[0][..]);
-                assert_eq!(spec, graph.states[states[*state]].spec);
                 attend(input(0), &caches[states[*state]], *heads, spec.kv_heads, spec.head_dim, attention, sinks)
             }
             Op::Route { routing, bias } => {
@@ -152,6 +155,24 @@ fn run_block(
                 };
                 input(0).iter().zip(input(1)).map(one).collect()
             }
+            }
+            Op::ShortConv { state, weight: taps, bias, taps: count } => {
+                let channels = block.values[node.output.expect("a result")].width;
+                let width = (count - 1) * channels;
+                assert_eq!(graph.states[states[*state]].spec, StateSpec::Recurrent { width });
+                recurrent::short_conv(input(0), channels, &weight(*taps)[0], bias.map(|bias| &weight(bias)[0][..]))
+            }
+            Op::GatedDelta { state, delta, conv, decay, time_bias, gamma } => {
+                assert_eq!(graph.states[states[*state]].spec, StateSpec::Recurrent { width: delta.state_width() });
+                let [conv, decay, time_bias, gamma] =
+                    [conv, decay, time_bias, gamma].map(|slot| weight(*slot)[0].as_slice());
+                let inputs = [0, 1, 2, 3].map(|index| input(index));
+                recurrent::gated_delta(inputs, delta, conv, [decay, time_bias, gamma])
+            }
+            Op::HeadHalf { head_dim, second, .. } => map(input(0), |row| {
+                let half = |head: &[f32]| head[usize::from(*second) * head_dim..][..*head_dim].to_vec();
+                row.chunks(2 * head_dim).flat_map(half).collect()
+            }),
             Op::GatedActivation { activation } => zip(input(0), input(1), |gate, up| activate(gate, *activation) * up),
             Op::Activation { activation } => {
                 map(input(0), |row| row.iter().map(|&value| activate(value, *activation)).collect())

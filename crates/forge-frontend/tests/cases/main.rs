@@ -5,6 +5,7 @@ mod configurations;
 mod import;
 mod interpreter;
 mod mixture;
+mod recurrent;
 mod tokenizer;
 
 use std::path::{Path, PathBuf};

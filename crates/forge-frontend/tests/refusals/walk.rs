@@ -75,6 +75,23 @@ fn llama(hidden: u32) -> Gguf {
     sizes.into_iter().fold(gguf, |gguf, (key, value)| size(gguf, key, value))
 }
 
+/// A Qwen 3.5's GGUF whose values do not divide among their heads.
+fn qwen35() -> Gguf {
+    let sizes = [
+        ("qwen35.block_count", 1),
+        ("qwen35.context_length", 64),
+        ("qwen35.embedding_length", 32),
+        ("qwen35.feed_forward_length", 32),
+        ("qwen35.attention.head_count", 4),
+        ("qwen35.ssm.group_count", 2),
+        ("qwen35.ssm.time_step_rank", 4),
+        ("qwen35.ssm.inner_size", 30),
+    ];
+    let gguf = Gguf::new().entry(b"general.architecture", 8, &string(b"qwen35"));
+    let gguf = gguf.entry(b"qwen35.attention.layer_norm_rms_epsilon", 6, &1e-5f32.to_le_bytes());
+    sizes.into_iter().fold(gguf, |gguf, (key, value): (&str, u32)| gguf.entry(key.as_bytes(), 4, &value.to_le_bytes()))
+}
+
 fn epsilon(gguf: Gguf) -> Gguf {
     gguf.entry(b"llama.attention.layer_norm_rms_epsilon", 6, &1e-5f32.to_le_bytes())
 }
@@ -186,6 +203,27 @@ fn configurations() -> Vec<Row> {
             "layer_types",
             json!(["full_attention", "chunked", "a", "b"]),
             "is not supported",
+        ),
+        config(
+            Refusal::LayerMixers,
+            "lfm2",
+            "layer_types",
+            json!(["conv"]),
+            "expected full_attention or conv for each of the 3 layers",
+        ),
+        config(
+            Refusal::DeltaGroups,
+            "qwen35",
+            "linear_num_value_heads",
+            json!(3),
+            "= 3 is not a multiple of linear_num",
+        ),
+        config(
+            Refusal::DeltaWidth,
+            "qwen35",
+            "linear_key_head_dim",
+            json!(512),
+            "= 512 is not supported: 2 to 256 are built, not 512",
         ),
         config(Refusal::Bidirectional, "gemma2", "use_bidirectional_attention", json!(true), "= true is not supported"),
         config(
@@ -468,6 +506,11 @@ fn tensors() -> Vec<Row> {
         weights(Refusal::ElementType, &["tensor model.norm.weight: expected F32, F16 or BF16, found I16"], |weights| {
             weights.header.get_mut("model.norm.weight").expect("it")["dtype"] = json!("I16");
         }),
+        gguf(
+            Refusal::DeltaValues,
+            &["qwen35.ssm.inner_size = 30 is not a multiple of qwen35.ssm.time_step_rank = 4"],
+            &table(qwen35()),
+        ),
         gguf(Refusal::NoArchitecture, &["key general.architecture is missing"], &Gguf::new()),
         gguf(Refusal::MissingNumber, &["key llama.attention.layer_norm_rms_epsilon is missing"], &table(llama(32))),
         gguf(

@@ -5,14 +5,17 @@ mod attention;
 mod embed;
 mod expert_tiles;
 mod experts;
+mod gated_delta;
 mod gemm;
 mod gemv;
+mod head_gate;
 mod layer_inputs;
 mod norm;
 mod projection;
 mod rope_append;
 mod route;
 mod sample;
+mod short_conv;
 
 use forge_spec::{Dim, Matrix, Operation, SortExperts};
 
@@ -20,14 +23,17 @@ pub use attention::{Attend, AttentionCombine, AttentionDecode, AttentionPart, At
 pub use embed::Embed;
 pub use expert_tiles::{ExpertsDownTile, ExpertsSum, ExpertsUpTile, expert_tile};
 pub use experts::{ExpertsDown, ExpertsUp};
+pub use gated_delta::GatedDelta;
 pub use gemm::{GEMM_ROWS, GEMM_TOKENS, Gemm};
 pub use gemv::{FEW_TOKENS, Gemv, Tokens};
+pub use head_gate::HeadGate;
 pub use layer_inputs::LayerInputs;
 pub use norm::{LayerNorm, PostNorm, RmsNorm};
 pub use projection::{Epilogue, NextNorm, NormScale};
 pub use rope_append::{HeadNorm, RopeAppend};
 pub use route::{MOST_CHOSEN, MOST_EXPERTS, MOST_GROUPS, Route, Router};
 pub use sample::{Sample, SampleBest, SampleCollect, SampleDraw};
+pub use short_conv::ShortConv;
 
 use crate::binding::Binding;
 use crate::call::{Call, Position, Value};
@@ -175,6 +181,12 @@ families!(
     Gemm,
     /// Head norms, RoPE and KV append, any number of rows.
     RopeAppend,
+    /// Short convolution between gates, of a few rows or a tile.
+    ShortConv,
+    /// Gated delta rule, of a few rows or a tile.
+    GatedDelta,
+    /// Gates of attention's result, any number of rows.
+    HeadGate,
     /// Causal attention of a tile of tokens over the cache.
     AttentionTile,
     /// Attention of rows of any sequences, each over its whole context.

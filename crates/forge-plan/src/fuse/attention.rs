@@ -1,20 +1,26 @@
 //! `Linear -> [norm] -> [Rope] -> [KvAppend] -> Attention`: attention takes the norms, the rotation and the append of its operands
-//! along.
+//! along, and its result may be gated: `HeadHalf, Attention -> SigmoidGate`.
 
 use forge_frontend::graph::{Attention, Node, Op, Rope, SlotId, StateSlotId, ValueId};
 
 use super::{AttentionStep, Fuser, RopeStep};
 use crate::PlanError;
-use crate::families::HeadNorm;
+use crate::families::{HeadGate, HeadNorm};
 use crate::plan::Place;
 
-/// The projection's value that an operand comes from, and the norm and rotation on the way.
-type Chain = (ValueId, Option<(HeadNorm, Option<SlotId>)>, Option<Rope>);
+/// The projection's value that an operand comes from, and what is on the way.
+struct Chain {
+    value: ValueId,
+    norm: Option<(HeadNorm, Option<SlotId>)>,
+    rope: Option<Rope>,
+    /// It is the first half of each of the value's heads.
+    halved: bool,
+}
 
 impl Fuser<'_> {
     /// Walks back from an attention operand over rotation and norms to the projection's buffer.
     fn chain(&mut self, value: ValueId) -> Result<Chain, PlanError> {
-        let (mut value, mut norm, mut rope) = (value, None, None);
+        let (mut value, mut norm, mut rope, mut halved) = (value, None, None, false);
         while !self.buffers.contains_key(&value) {
             let index = self
                 .producer(value)
@@ -34,12 +40,13 @@ impl Fuser<'_> {
                     let kind = HeadNorm { norm: norm_of, gamma: true };
                     norm = Some((kind, Some(*gamma)));
                 }
+                Op::HeadHalf { second: false, .. } if !halved => halved = true,
                 other => return Err(self.unsupported(&format!("{other:?} before attention"))),
             }
             self.done[index] = true;
             value = self.block.nodes[index].inputs[0];
         }
-        Ok((value, norm, rope))
+        Ok(Chain { value, norm, rope, halved })
     }
 
     /// The steps of attention `node` over `state`.
@@ -51,10 +58,14 @@ impl Fuser<'_> {
         attention: Attention,
         sinks: Option<SlotId>,
     ) -> Result<(RopeStep, AttentionStep), PlanError> {
-        let spec = self.block.state_slots[state];
-        let (q, q_norm, rope) = self.chain(node.inputs[0])?;
+        let spec = self.block.state_slots[state].kv();
+        let spec = spec.ok_or_else(|| self.unsupported("attention over a state that is no cache"))?;
+        let Chain { value: q, norm: q_norm, rope, halved: gated } = self.chain(node.inputs[0])?;
         if self.buffers[&q] != (Place::Qkv, 0) {
             return Err(self.unsupported("queries that do not come first in their projection"));
+        }
+        if gated && q_norm.is_some_and(|(norm, _)| norm.norm.across_heads) {
+            return Err(self.unsupported("a norm across the heads of gated queries"));
         }
         let append = self
             .block
@@ -67,22 +78,44 @@ impl Fuser<'_> {
         if let Some(append) = append {
             self.done[append] = true;
             let inputs = self.block.nodes[append].inputs.clone();
-            let (k, k_norm, k_rope) = self.chain(inputs[0])?;
-            let (v, v_norm, v_rope) = self.chain(inputs[1])?;
-            let (q_rows, kv_rows) = (heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+            let (keys, values) = (self.chain(inputs[0])?, self.chain(inputs[1])?);
+            if keys.halved || values.halved {
+                return Err(self.unsupported("halves of keys or values"));
+            }
+            let (k, v) = (keys.value, values.value);
+            let q_rows = heads * spec.head_dim * if gated { 2 } else { 1 };
+            let kv_rows = spec.kv_heads * spec.head_dim;
             keys_as_values = k == v;
             let v_row = if keys_as_values { q_rows } else { q_rows + kv_rows };
             if [self.buffers[&k], self.buffers[&v]] != [(Place::Qkv, q_rows), (Place::Qkv, v_row)] {
                 return Err(self.unsupported("keys and values apart from the queries"));
             }
-            if k_rope != rope || v_rope.is_some() {
+            if keys.rope != rope || values.rope.is_some() {
                 return Err(self.unsupported("different rotations of queries and keys"));
             }
-            norms = [norms[0], k_norm, v_norm];
+            norms = [norms[0], keys.norm, values.norm];
             kv_heads = spec.kv_heads;
         }
         let head_dim = spec.head_dim;
-        let step = RopeStep { heads, kv_heads, head_dim, keys_as_values, norms, rope, state };
+        let step = RopeStep { heads, kv_heads, head_dim, keys_as_values, gated, norms, rope, state };
         Ok((step, AttentionStep { heads, head_dim, attention, sinks, state }))
+    }
+    /// The gate of attention's result, which lies with the queries: the second half of each of their heads.
+    pub(super) fn head_gate(&mut self, node: &Node) -> Result<HeadGate, PlanError> {
+        let unfit = || self.unsupported("a gate that does not lie with the queries of the attention that it is for");
+        let [attention, gate] = node.inputs[..] else { return Err(unfit()) };
+        let index = self.producer(gate).ok_or_else(unfit)?;
+        let half = &self.block.nodes[index];
+        let Op::HeadHalf { heads, head_dim, second: true } = half.op else { return Err(unfit()) };
+        let places = [half.inputs[0], attention].map(|value| self.buffers.get(&value).copied());
+        if places != [Some((Place::Qkv, 0)), Some((Place::Attention, 0))] {
+            return Err(unfit());
+        }
+        let rows = |(value, (place, row)): (&ValueId, &(Place, usize))| {
+            if *place == Place::Qkv { row + self.block.values[*value].width } else { 0 }
+        };
+        let width = self.buffers.iter().map(rows).max().unwrap_or(0);
+        self.done[index] = true;
+        Ok(HeadGate { heads, head_dim, width })
     }
 }

@@ -8,14 +8,15 @@ mod attention;
 mod layer_inputs;
 mod mixture;
 mod projection;
+mod recurrent;
 mod residual;
 
 use std::collections::HashMap;
 
-use forge_frontend::graph::{Activation, Attention, Block, Node, Op, Rope, SlotId, StateSlotId, ValueId};
+use forge_frontend::graph::{Activation, Attention, Block, GatedDelta, Node, Op, Rope, SlotId, StateSlotId, ValueId};
 
 use crate::PlanError;
-use crate::families::HeadNorm;
+use crate::families::{HeadGate, HeadNorm};
 use crate::plan::Place;
 pub use mixture::{MixtureStep, SharedStep};
 
@@ -52,6 +53,9 @@ impl Fused {
             | Self::Embed { .. }
             | Self::RopeAppend(_)
             | Self::Attention(_)
+            | Self::ShortConv(_)
+            | Self::GatedDelta(_)
+            | Self::HeadGate(_)
             | Self::LayerInputs(_) => None,
         }
     }
@@ -105,6 +109,12 @@ pub enum Fused {
     RopeAppend(RopeStep),
     /// Attention over the cache.
     Attention(AttentionStep),
+    /// A short convolution between gates.
+    ShortConv(ShortConvStep),
+    /// The gated delta rule.
+    GatedDelta(GatedDeltaStep),
+    /// Gates of attention's result.
+    HeadGate(HeadGate),
     /// A projection of the embedding to every layer's own input.
     LayerInputs(LayerInputsStep),
     /// A mixture of experts, added to the residual stream.
@@ -201,11 +211,45 @@ pub struct RopeStep {
     pub head_dim: usize,
     /// Values are the keys before their norm and rotation; the buffer has none of their own.
     pub keys_as_values: bool,
+    /// Gates follow the queries of each head.
+    pub gated: bool,
     /// Norms of q, k, v with their gamma.
     pub norms: [Option<(HeadNorm, Option<SlotId>)>; 3],
     /// Rotation.
     pub rope: Option<Rope>,
     /// The cache.
+    pub state: StateSlotId,
+}
+
+/// A short convolution of [`Place::MixerInput`] to [`Place::Mixed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShortConvStep {
+    /// Channels.
+    pub channels: usize,
+    /// Rows that a result depends on.
+    pub taps: usize,
+    /// `[channels * taps]`.
+    pub weight: SlotId,
+    /// `[channels]`.
+    pub bias: Option<SlotId>,
+    /// The recurrent state.
+    pub state: StateSlotId,
+}
+
+/// The gated delta rule from [`Place::MixerInput`] to [`Place::Mixed`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GatedDeltaStep {
+    /// Sizes.
+    pub delta: GatedDelta,
+    /// `[channels * taps]`.
+    pub conv: SlotId,
+    /// `[value_heads]`.
+    pub decay: SlotId,
+    /// `[value_heads]`.
+    pub time_bias: SlotId,
+    /// `[value_dim]`.
+    pub gamma: SlotId,
+    /// The recurrent state.
     pub state: StateSlotId,
 }
 
@@ -291,13 +335,28 @@ impl Fuser<'_> {
                     ops.push(Fused::Attention(attention));
                     self.buffers.insert(self.output(node)?, (Place::Attention, 0));
                 }
+                Op::ShortConv { .. } => {
+                    ops.push(Fused::ShortConv(self.short_conv(node)?));
+                    self.buffers.insert(self.output(node)?, (Place::Mixed, 0));
+                }
+                Op::GatedDelta { .. } => {
+                    ops.push(Fused::GatedDelta(self.gated_delta(node)?));
+                    self.buffers.insert(self.output(node)?, (Place::Mixed, 0));
+                }
+                Op::SigmoidGate => {
+                    ops.push(Fused::HeadGate(self.head_gate(node)?));
+                    self.buffers.insert(self.output(node)?, (Place::Attention, 0));
+                }
                 // Whoever reads their results takes them along.
-                Op::RmsNorm { .. } | Op::HeadNorm { .. } | Op::Rope { .. } | Op::KvAppend { .. } => continue,
+                Op::RmsNorm { .. }
+                | Op::HeadNorm { .. }
+                | Op::Rope { .. }
+                | Op::HeadHalf { .. }
+                | Op::KvAppend { .. } => continue,
                 other @ (Op::GatedActivation { .. }
                 | Op::Activation { .. }
                 | Op::Route { .. }
                 | Op::Experts { .. }
-                | Op::SigmoidGate
                 | Op::LayerNorm { .. }
                 | Op::Add
                 | Op::Scale { .. }

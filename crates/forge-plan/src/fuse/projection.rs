@@ -111,6 +111,11 @@ impl Fuser<'_> {
             }
         }
         // What else is stored is for attention; where it is for anything else, that finds no pattern.
-        Ok((Outcome::Store(if for_layers { Place::LayerModel } else { Place::Qkv }), None))
+        let place = match for_layers {
+            true => Place::LayerModel,
+            false if outputs.iter().any(|&value| self.is_mixed(value)) => Place::MixerInput,
+            false => Place::Qkv,
+        };
+        Ok((Outcome::Store(place), None))
     }
 }

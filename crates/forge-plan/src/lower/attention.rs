@@ -5,7 +5,9 @@ use forge_spec::Role;
 use super::weights::Owners;
 use super::{Lowering, Path};
 use crate::attention;
-use crate::families::{Attend, AttentionCombine, AttentionDecode, AttentionPart, AttentionTile, Family, RopeAppend};
+use crate::families::{
+    Attend, AttentionCombine, AttentionDecode, AttentionPart, AttentionTile, Family, HeadGate, RopeAppend,
+};
 use crate::fuse::{AttentionStep, RopeStep};
 use crate::plan::{Arg, Choice, Place, Step, When};
 
@@ -24,6 +26,7 @@ impl Lowering<'_> {
             kv_heads: step.kv_heads,
             head_dim: step.head_dim,
             keys_as_values: step.keys_as_values,
+            gated: step.gated,
             q_norm,
             k_norm,
             v_norm,
@@ -49,8 +52,16 @@ impl Lowering<'_> {
             .bind(Role::Step, Arg::Params)
     }
 
+    /// The gates of attention's result, in place.
+    pub(super) fn head_gate(&mut self, gate: &HeadGate, path: Path) -> Step {
+        let kernel = self.kernels.add("attention_gate", *gate);
+        Step::new(Choice::Fixed(kernel))
+            .bind(Role::Qkv, self.buffer(path, Place::Qkv, gate.width))
+            .bind(Role::Y, self.buffer(path, Place::Attention, gate.heads * gate.head_dim))
+    }
+
     pub(super) fn attention(&mut self, owner: &Owners<'_>, step: &AttentionStep, path: Path, steps: &mut Vec<Step>) {
-        let spec = self.spec(owner, step.state);
+        let spec = self.cache(owner, step.state);
         let width = step.heads * step.head_dim;
         let attend = Attend {
             heads: step.heads,

@@ -6,13 +6,14 @@ mod embed;
 mod mixture;
 mod norm;
 mod projection;
+mod recurrent;
 mod sample;
 mod weights;
 
 use std::collections::BTreeMap;
 
 use forge_frontend::Graph;
-use forge_frontend::graph::Layer;
+use forge_frontend::graph::{KvSpec, Layer};
 
 use crate::families::{NextNorm, PREFILL_ROWS, ROW_ELEMENTS};
 use crate::fuse::{Fused, FusedBlock, Norm, NormKind, Outcome};
@@ -22,6 +23,7 @@ use crate::plan::{
     Arg, BufferPlan, CacheType, KernelTable, LayerPlan, Place, Plan, PlanOptions, Schedule, Segment, Stage, StatePlan,
     Step,
 };
+use crate::state::capacity;
 use crate::{PlanError, barriers};
 use weights::{Owners, WeightFields};
 
@@ -128,12 +130,6 @@ impl<'a> Lowering<'a> {
         let [decode_buffers, prefill_buffers] =
             self.buffers.map(|widths| widths.into_iter().map(|(place, width)| BufferPlan { place, width }).collect());
         let (layer_fields, model_fields, tensors) = self.fields.finish(layers.len());
-        let state = |state: &forge_frontend::graph::State| StatePlan {
-            kv_heads: state.spec.kv_heads,
-            head_dim: state.spec.head_dim,
-            window: state.spec.window,
-            capacity: capacity(state.spec.window, self.tile, self.context),
-        };
         Ok(Plan {
             config: graph.config.clone(),
             kv: self.options.kv,
@@ -150,7 +146,7 @@ impl<'a> Lowering<'a> {
             tables: self.tables,
             decode,
             prefill,
-            states: graph.states.iter().map(state).collect(),
+            states: graph.states.iter().map(|s| StatePlan::new(s.spec, self.tile, self.context)).collect(),
             layers: layers.iter().map(|l| LayerPlan { block: l.block, states: l.states.clone() }).collect(),
             blocks: blocks.iter().map(|block| block.name.clone()).collect(),
             first_norm,
@@ -175,6 +171,9 @@ impl<'a> Lowering<'a> {
                 Fused::RopeAppend(rope) => steps.push(self.rope(owner, rope, path)),
                 Fused::Attention(attention) => self.attention(owner, attention, path, &mut steps),
                 Fused::Mixture(mixture) => self.mixture(block, owner, mixture, path, &mut steps)?,
+                Fused::ShortConv(conv) => steps.push(self.short_conv(owner, conv, path)),
+                Fused::GatedDelta(delta) => steps.push(self.gated_delta(owner, delta, path)),
+                Fused::HeadGate(gate) => steps.push(self.head_gate(gate, path)),
                 Fused::LayerInputs(inputs) => steps.push(self.layer_inputs(owner, inputs, path)?),
             }
         }
@@ -219,15 +218,17 @@ impl<'a> Lowering<'a> {
         self.fuses_norms(path).then_some(NextNorm { partials: self.partials })
     }
 
-    fn spec(&self, owner: &Owners<'_>, slot: usize) -> forge_frontend::graph::StateSpec {
-        match owner {
+    /// The KV cache in a state slot; fusion has seen that it is one.
+    fn cache(&self, owner: &Owners<'_>, slot: usize) -> KvSpec {
+        let spec = match owner {
             Owners::Layers(layers) => self.graph.states[layers[0].1.states[slot]].spec,
             Owners::Stage(stage) => stage.block.state_slots[slot],
-        }
+        };
+        spec.kv().expect("attention over a cache")
     }
 
     fn wrap(&self, owner: &Owners<'_>, slot: usize) -> Option<usize> {
-        capacity(self.spec(owner, slot).window, self.tile, self.context)
+        capacity(self.cache(owner, slot).window, self.tile, self.context)
     }
 
     fn kv(&self) -> CacheType {
@@ -237,9 +238,4 @@ impl<'a> Lowering<'a> {
     fn slots(&self) -> usize {
         self.options.slots
     }
-}
-
-/// Positions that a windowed cache keeps: the window, and what a tile appends before its first row reads.
-fn capacity(window: Option<usize>, tile: usize, context: usize) -> Option<usize> {
-    window.map(|window| window + tile - 1).filter(|&capacity| capacity < context)
 }

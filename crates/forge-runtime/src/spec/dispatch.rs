@@ -69,6 +69,8 @@ pub enum Data<'a> {
     Slots(usize),
     /// A KV cache with so many elements per position, for each of those sequences.
     Cache(usize),
+    /// A recurrent state of so many f32 for each of those sequences, in two copies: after position p it lies in copy p % 2.
+    State(usize),
     /// The step's `StepParams`, one record a row.
     Params,
 }
@@ -140,6 +142,14 @@ pub enum Role {
     Values,
     /// A score of each query head that has no value.
     Sinks,
+    /// The recurrent state.
+    State,
+    /// Taps of a convolution.
+    Taps,
+    /// Rate of decay of each head, below 0.
+    Decay,
+    /// Added to what a head's decay is made of.
+    TimeBias,
     /// Gamma of the query heads' norm.
     QGamma,
     /// Gamma of the key heads' norm.
@@ -200,6 +210,10 @@ impl Role {
             Self::Keys => "keys",
             Self::Values => "values",
             Self::Sinks => "sinks",
+            Self::State => "state",
+            Self::Taps => "taps",
+            Self::Decay => "decay",
+            Self::TimeBias => "time_bias",
             Self::QGamma => "q_gamma",
             Self::KGamma => "k_gamma",
             Self::VGamma => "v_gamma",

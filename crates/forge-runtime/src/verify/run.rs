@@ -14,6 +14,9 @@ use super::table::{Argument, CacheType, Data, Dim, KernelCheck, Matrix, Role, Sp
 /// What outputs hold before: not a number.
 const POISON: u32 = 0x7FC0_0000;
 
+/// Copies of a recurrent state.
+const STATE_COPIES: usize = 2;
+
 /// Where the kernel runs.
 pub(super) struct Bench<'a> {
     pub gpu: &'a Gpu,
@@ -91,6 +94,14 @@ impl Case {
         (0..self.rows).flat_map(record).collect()
     }
 
+    /// The start of a sequence, just after it, and both parities further in, for kernels that carry a recurrent state.
+    pub fn of_state(rows: usize, context: usize) -> Vec<Self> {
+        let last = context.saturating_sub(rows);
+        let mut positions = [0, 1, 100, 301].map(|position: usize| position.min(last)).to_vec();
+        positions.dedup();
+        positions.into_iter().map(|position| Self::at(rows, position, None)).collect()
+    }
+
     /// The start of a sequence, somewhere in it, far in, and where a cache wraps; of a split context those that are.
     pub fn at_positions(rows: usize, wrap: Option<usize>, split: Option<Split>, context: usize) -> Vec<Self> {
         let last = context.saturating_sub(rows);
@@ -151,6 +162,17 @@ fn cache_contents(cache: CacheType, count: usize, random: &mut Random) -> Vec<u8
         CacheType::F16 => (0..count).flat_map(|_| random.half_bits().to_le_bytes()).collect(),
         CacheType::F32 => bytes_of((0..count).map(|_| random.between(-1.0, 1.0).to_bits())),
     }
+}
+
+/// The recurrent state of one sequence in a step.
+#[derive(Debug)]
+pub(super) struct Carried {
+    /// The sequence's rows, in order.
+    pub rows: Vec<usize>,
+    /// The state before the first of them; none at the sequence's beginning.
+    pub before: Option<Vec<f32>>,
+    /// Where the state after the last of them begins.
+    pub start: usize,
 }
 
 /// A finished run: every argument before and after.
@@ -283,6 +305,23 @@ impl<'a> Run<'a> {
         self.left(role).into_iter().map(f32::to_bits).collect()
     }
 
+    /// What the step does with the recurrent state, of `width` elements, of each sequence that rows of it are of.
+    pub fn carried(&self, width: usize) -> Vec<Carried> {
+        let given = self.given(Role::State);
+        let copy = |slot: usize, position: usize| (slot * STATE_COPIES + position % STATE_COPIES) * width;
+        let carried = |slot: usize| {
+            let rows: Vec<usize> = (0..self.case.rows).filter(|&row| self.case.place(row).0 == slot).collect();
+            let [first, .., last] = [*rows.first()?, *rows.last()?];
+            let before = self.case.place(first).1.checked_sub(1).map(|position| copy(slot, position));
+            Some(Carried {
+                before: before.map(|start| given[start..start + width].to_vec()),
+                start: copy(slot, self.case.place(last).1),
+                rows,
+            })
+        };
+        (0..self.case.slots).filter_map(carried).collect()
+    }
+
     /// A cache that the kernel was given.
     pub fn cache_given(&self, role: Role, cache: CacheType) -> Vec<f64> {
         elements(cache, self.before.get(&role).map_or(&[], |bytes| bytes))
@@ -323,6 +362,7 @@ fn contents(argument: &Argument, inputs: &[(Role, Input)], name: &str, case: &Ca
         Data::Params => bytes_of(case.records()),
         // What an append leaves as it was is compared too.
         Data::Cache(width) => input()?.words(width, case.capacity * case.slots, &mut random),
+        Data::State(width) => input()?.words(width, STATE_COPIES * case.slots, &mut random),
         Data::Slots(words) if argument.reads => input()?.words(words, case.slots, &mut random),
         Data::Slots(words) => bytes_of((0..words * case.slots).map(|_| POISON)),
         Data::Words(words) if argument.reads => input()?.words(words, case.rows, &mut random),

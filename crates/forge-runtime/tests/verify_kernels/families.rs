@@ -5,6 +5,7 @@ use forge_runtime::verify::*;
 
 use crate::mixtures::MIXTURES;
 pub use crate::sinks::SINKS;
+use crate::recurrent::{GATED_DELTA, RECURRENT, RECURRENT_SLOTS};
 
 pub const fn spec(name: &'static str) -> KernelSpec {
     KernelSpec { name, threads: 1, threadgroup_bytes: 0 }
@@ -120,7 +121,7 @@ pub const fn project(norm_eps: Option<f32>, half_operands: bool, epilogue: Epilo
 }
 
 pub const RESIDUAL: Epilogue = Epilogue::Residual { factor: 0.5 };
-const Y8: Argument = Argument::write(Role::Y, Data::Words(8));
+pub const Y8: Argument = Argument::write(Role::Y, Data::Words(8));
 pub const X8: Argument = Argument::update(Role::X, Data::Words(8));
 
 pub static PROJECT: Family = Family {
@@ -246,6 +247,7 @@ pub static ROPE_APPEND: Family = Family {
             BY_ROW,
             Operation::RopeAppend(RopeAppend {
                 keys_as_values: false,
+                gated: false,
                 heads: 2,
                 kv_heads: 1,
                 head_dim: 8,
@@ -270,6 +272,7 @@ pub static ROPE_APPEND: Family = Family {
             BY_ROW,
             Operation::RopeAppend(RopeAppend {
                 keys_as_values: true,
+                gated: false,
                 heads: 2,
                 kv_heads: 1,
                 head_dim: 8,
@@ -541,5 +544,17 @@ pub static SAMPLE: Family = Family {
     ],
 };
 
-pub static FAMILIES: [&Family; 9] =
-    [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &SINKS, &NORMS, &MIXTURES, &SAMPLE];
+pub static FAMILIES: [&Family; 12] = [
+    &EMBED,
+    &LAYER_INPUTS,
+    &PROJECT,
+    &ROPE_APPEND,
+    &RECURRENT,
+    &GATED_DELTA,
+    &RECURRENT_SLOTS,
+    &ATTENTION,
+    &SINKS,
+    &NORMS,
+    &MIXTURES,
+    &SAMPLE,
+];

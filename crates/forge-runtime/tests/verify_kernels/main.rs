@@ -5,6 +5,7 @@
 mod common;
 mod families;
 mod mixtures;
+mod recurrent;
 mod sinks;
 mod slots;
 
@@ -13,6 +14,7 @@ use forge_runtime::gpu::{Gpu, Source};
 use forge_runtime::verify::*;
 use forge_runtime::weights::Weights;
 use mixtures::MIXTURES;
+use recurrent::{GATED_DELTA, RECURRENT, RECURRENT_SLOTS};
 use slots::SLOTS;
 
 /// Lists kinds of operations once, so that one without an arm here does not compile and one without faults fails.
@@ -53,6 +55,9 @@ kinds! {
         ..
     }),
     "rope and append": Operation::RopeAppend(_),
+    "short convolution": Operation::ShortConv { .. },
+    "gated delta rule": Operation::GatedDelta(_),
+    "gates of heads": Operation::HeadGate { .. },
     "attention": Operation::Attention(Attention { split: None, .. }),
     "attention, in parts": Operation::Attention(Attention { split: Some(_), .. }),
     "attention, combined": Operation::AttentionCombine { .. },
@@ -123,6 +128,21 @@ fn wrong_projections_are_found() {
 #[test]
 fn wrong_rotations_and_appends_are_found() {
     each_fault_is_found(&ROPE_APPEND);
+}
+
+#[test]
+fn wrong_recurrent_steps_are_found() {
+    each_fault_is_found(&RECURRENT);
+}
+
+#[test]
+fn wrong_delta_rules_and_gates_are_found() {
+    each_fault_is_found(&GATED_DELTA);
+}
+
+#[test]
+fn states_of_other_sequences_are_found() {
+    each_fault_is_found(&RECURRENT_SLOTS);
 }
 
 #[test]

@@ -4,6 +4,8 @@
 mod attention;
 mod embed;
 mod experts;
+mod gated_delta;
+mod head_gate;
 mod layer_inputs;
 mod next_norm;
 mod norms;
@@ -11,6 +13,7 @@ mod project;
 mod rope_append;
 mod route;
 mod sample;
+mod short_conv;
 
 use super::compare::Comparison;
 use super::run::{Case, Input, Run};
@@ -44,6 +47,9 @@ pub(super) fn reference<'a>(operation: &Operation<'a>) -> Box<dyn Reference + 'a
         }
         Operation::Project(projection) => Box::new(projection),
         Operation::RopeAppend(rope) => Box::new(rope),
+        Operation::ShortConv { channels, taps } => Box::new(short_conv::ShortConv { channels, taps }),
+        Operation::GatedDelta(delta) => Box::new(delta),
+        Operation::HeadGate { heads, head_dim, width } => Box::new(head_gate::HeadGate { heads, head_dim, width }),
         Operation::Attention(attention) => Box::new(attention),
         Operation::AttentionCombine { heads, head_dim, split } => {
             Box::new(attention::Combine { heads, head_dim, split })
