@@ -297,7 +297,7 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
 }
 
 /// Sources of families, each after those that it needs. The first of them every file has.
-const FAMILIES: [&str; 16] = [
+const FAMILIES: [&str; 19] = [
     "activation",
     "rows",
     "embed",

@@ -164,6 +164,8 @@ impl Place {
             | Self::LayerGate
             | Self::Projected
             | Self::ProjectedSums
+            | Self::MixerInput
+            | Self::Mixed
             | Self::RouterLogits
             | Self::ExpertWeights
             | Self::ExpertResults => Element::F32,

@@ -13,8 +13,8 @@ use crate::families::Rows;
 use crate::kernel::{Kernel, KernelId};
 use crate::packed::stored;
 use crate::plan::{
-    Arg, BufferPlan, Choice, Counts, Place, Plan, SamplerBuffer, Schedule, Segment, Stage, StatePlan, Step, Steps, Visit,
-    When,
+    Arg, BufferPlan, Choice, Counts, Place, Plan, SamplerBuffer, Schedule, Segment, Stage, StatePlan, Step, Steps,
+    Visit, When,
 };
 
 /// Most threads of a threadgroup on every Apple-silicon GPU.

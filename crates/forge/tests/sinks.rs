@@ -6,6 +6,8 @@
 mod interpreter;
 #[path = "../../forge-frontend/tests/cases/mixture.rs"]
 mod mixture;
+#[path = "../../forge-frontend/tests/cases/recurrent.rs"]
+mod recurrent;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,6 +64,7 @@ fn add_sinks(checkpoint: &mut Checkpoint, file: &Path) {
             source: Source::Rows(FileRange { file: checkpoint.files.len(), range: start..values.len() as u64 }),
             offset: 0.0,
             factor: 1.0,
+            negated_exp: false,
             max_abs: Some(4.0),
         });
         layer.weights.push(graph.weights.len() - 1);

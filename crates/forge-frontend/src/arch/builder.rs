@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::FrontendError;
 use crate::config::ModelConfig;
 use crate::graph::{
-    Activation, Attention, Block, GatedDelta, Graph, Layer, Node, Op, Rope, Routing, Slot, SlotId, Stage, State, StateId,
-    StateSlotId, StateSpec, Value, ValueId, Weight, WeightId,
+    Activation, Attention, Block, GatedDelta, Graph, Layer, Node, Op, Rope, Routing, Slot, SlotId, Stage, State,
+    StateId, StateSlotId, StateSpec, Value, ValueId, Weight, WeightId,
 };
 use crate::source::{Part, Shape, Tensors};
 

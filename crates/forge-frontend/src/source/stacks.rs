@@ -187,6 +187,7 @@ impl Tensors {
             source,
             offset: 0.0,
             factor: 1.0,
+            negated_exp: false,
             max_abs: None,
         })
     }

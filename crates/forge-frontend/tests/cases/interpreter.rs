@@ -155,7 +155,6 @@ fn run_block(
                 };
                 input(0).iter().zip(input(1)).map(one).collect()
             }
-            }
             Op::ShortConv { state, weight: taps, bias, taps: count } => {
                 let channels = block.values[node.output.expect("a result")].width;
                 let width = (count - 1) * channels;

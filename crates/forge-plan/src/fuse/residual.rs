@@ -21,7 +21,13 @@ pub(super) fn link(ops: &mut [Fused]) {
                 mixture.next = next;
                 mixture.input
             }
-            Fused::Embed { .. } | Fused::RopeAppend(_) | Fused::Attention(_) | Fused::LayerInputs(_) => continue,
+            Fused::Embed { .. }
+            | Fused::RopeAppend(_)
+            | Fused::Attention(_)
+            | Fused::ShortConv(_)
+            | Fused::GatedDelta(_)
+            | Fused::HeadGate(_)
+            | Fused::LayerInputs(_) => continue,
         };
         if let Input::Stream(norm) = input {
             next = norm.map_or(Next::AfterBlock, Next::Norm);

@@ -194,6 +194,9 @@ impl<'a> Lowering<'a> {
                     | Fused::Embed { .. }
                     | Fused::RopeAppend(_)
                     | Fused::Attention(_)
+                    | Fused::ShortConv(_)
+                    | Fused::GatedDelta(_)
+                    | Fused::HeadGate(_)
                     | Fused::LayerInputs(_) => {}
                 }
             }

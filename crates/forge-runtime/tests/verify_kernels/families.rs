@@ -4,8 +4,8 @@ use forge_runtime::gpu::KernelSpec;
 use forge_runtime::verify::*;
 
 use crate::mixtures::MIXTURES;
-pub use crate::sinks::SINKS;
 use crate::recurrent::{GATED_DELTA, RECURRENT, RECURRENT_SLOTS};
+pub use crate::sinks::SINKS;
 
 pub const fn spec(name: &'static str) -> KernelSpec {
     KernelSpec { name, threads: 1, threadgroup_bytes: 0 }

@@ -2,7 +2,8 @@
 
 use forge_runtime::verify::*;
 
-use super::families::{BY_ROW, Family, ONCE, SOME_ROWS, STEP, Y8, check, mixed, spec};
+use super::families::{BY_ROW, Family, ONCE, SOME_ROWS, STEP, Y8, check, spec};
+use super::slots::mixed;
 
 pub static RECURRENT: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/recurrent.metal"),

@@ -5,7 +5,11 @@ use forge_runtime::verify::*;
 use crate::families::*;
 
 /// A kernel whose rows may be of any of the program's sequences.
-const fn mixed(kernel: usize, operation: Operation<'static>, arguments: &'static [Argument<'static>]) -> KernelCheck {
+pub const fn mixed(
+    kernel: usize,
+    operation: Operation<'static>,
+    arguments: &'static [Argument<'static>],
+) -> KernelCheck {
     KernelCheck { mixed: true, ..check(kernel, &[1, 2, 8], BY_ROW, operation, arguments) }
 }
 
@@ -18,6 +22,7 @@ pub static SLOTS: Family = Family {
             0,
             Operation::RopeAppend(RopeAppend {
                 keys_as_values: false,
+                gated: false,
                 heads: 1,
                 kv_heads: 1,
                 head_dim: 8,
