@@ -43,6 +43,14 @@ BLOCKS = {
     "Q1_0": (18, 128, [0], 4),
     "TQ2_0_g128": (34, 128, [32], 4),
     "IQ4_XS": (136, 256, [0], 4),
+    # Three blocks of extreme scales, then as many as it takes to have every point and every sign.
+    "IQ3_XXS": (98, 256, [0], 3 + 4),
+    "IQ3_S": (110, 256, [0], 3 + 8),
+    "IQ2_XXS": (66, 256, [0], 3 + 8),
+    "IQ2_XS": (74, 256, [0], 3 + 16),
+    "IQ2_S": (82, 256, [0], 3 + 32),
+    "IQ1_S": (50, 256, [0], 3 + 64),
+    "IQ1_M": (56, 256, [], 3 + 64),
 }
 
 
@@ -78,7 +86,51 @@ def random_blocks(name, rng):
         # A zero, a subnormal and a large one.
         scale[:3] = [0.0, 3e-7, -900.0]
         blocks[:, at : at + 2] = scale.view(np.uint8).reshape(count, 2)
+    if name.startswith(("IQ1", "IQ2", "IQ3")):
+        every_point(name, blocks[3:], rng)
+        if name == "IQ1_M":
+            # 0, the smallest subnormal, a large one.
+            blocks[:3, 49::2] = np.array([[0, 0, 0, 0], [16, 0, 0, 0], [0, 0, 0, 0xE0]]) | blocks[:3, 49::2] & 15
     return blocks
+
+
+def every_point(name, blocks, rng):
+    """Puts every index of the grid into the blocks, and every index of seven signs."""
+    count = len(blocks)
+    if name == "IQ1_M":
+        # The factor lies in the top nibbles of the last four shorts.
+        scale = rng.uniform(-0.1, 0.1, size=count).astype(np.float16)
+        shorts = blocks[:, 48:].view("<u2")
+        shorts[:] = shorts & 0x0FFF | (scale.view(np.uint16)[:, None] >> np.array([0, 4, 8, 12]) & 15) << 12
+    points = {"IQ3_XXS": 256, "IQ3_S": 512, "IQ2_XXS": 256, "IQ2_XS": 512, "IQ2_S": 1024}.get(name, 2048)
+    each = 64 if name.startswith("IQ3") else 32
+    index = np.resize(rng.permutation(points), (count, each))
+    seven = np.resize(rng.permutation(128), (count, 32)).astype(np.uint32)
+    group = index.reshape(count, 8, -1)
+    if name in ("IQ3_XXS", "IQ3_S"):
+        blocks[:, 2:66] = index & 255
+    if name == "IQ3_S":
+        blocks[:, 66:74] = np.packbits(index >> 8, axis=1, bitorder="little")
+    if name == "IQ2_XXS":
+        blocks[:, 2:].reshape(count, 8, 8)[:, :, :4] = group
+    if name == "IQ2_XS":
+        blocks[:, 2:66] = (index | seven << 9).astype("<u2").view(np.uint8)
+    if name == "IQ2_S":
+        blocks[:, 2:34] = index & 255
+        blocks[:, 66:74] = (group >> 8 << np.array([0, 2, 4, 6])).sum(axis=2)
+    if name == "IQ1_S":
+        blocks[:, 2:34] = index & 255
+        high = blocks[:, 34:].copy().view("<u2") & 0xF000 | (group >> 8 << np.array([0, 3, 6, 9])).sum(axis=2)
+        blocks[:, 34:] = high.astype("<u2").view(np.uint8)
+    if name == "IQ1_M":
+        blocks[:, :32] = index & 255
+        high = index >> 8 | rng.integers(0, 2, index.shape) << 3
+        blocks[:, 32:48] = high[:, ::2] | high[:, 1::2] << 4
+    if name in ("IQ3_XXS", "IQ2_XXS"):
+        scale = np.resize(rng.permutation(16), (count, 8)).astype(np.uint32)
+        words = (seven.reshape(count, 8, 4) << np.array([0, 7, 14, 21])).sum(axis=2).astype(np.uint32) | scale << 28
+        places = blocks[:, 66:] if name == "IQ3_XXS" else blocks[:, 2:].reshape(count, 8, 8)[:, :, 4:]
+        places[:] = words.astype("<u4").view(np.uint8).reshape(places.shape)
 
 
 def decode(name, blocks):

@@ -26,9 +26,7 @@ const OTHERS: &[OtherType] = &[
     other(15, "Q8_K", 256, 292),
     other(16, "IQ2_XXS", 256, 66),
     other(17, "IQ2_XS", 256, 74),
-    other(18, "IQ3_XXS", 256, 98),
     other(19, "IQ1_S", 256, 50),
-    other(21, "IQ3_S", 256, 110),
     other(22, "IQ2_S", 256, 82),
     other(24, "I8", 1, 1),
     other(25, "I16", 1, 2),
@@ -123,7 +121,7 @@ mod tests {
 
     #[test]
     fn refusals_name_the_type() {
-        for (id, name) in [(4, "Q4_2"), (15, "Q8_K"), (16, "IQ2_XXS"), (21, "IQ3_S"), (34, "TQ1_0"), (40, "NVFP4")] {
+        for (id, name) in [(4, "Q4_2"), (9, "Q8_1"), (15, "Q8_K"), (24, "I8"), (34, "TQ1_0"), (40, "NVFP4")] {
             let refusal = FormatError::UnsupportedGgmlType { id, name };
             assert_eq!(Format::from_ggml(id, 256, 256, 32), Err(refusal));
             assert_eq!(ggml_name(id), Some(name));

@@ -35,6 +35,8 @@ fn packed_format(format: Stored) -> Format {
         Stored::Q6K => Format::Q6K,
         Stored::Iq4Nl => Format::Iq4Nl,
         Stored::Iq4Xs => Format::Iq4Xs,
+        Stored::Iq3Xxs => Format::Iq3Xxs,
+        Stored::Iq3S => Format::Iq3S,
         Stored::Mxfp4 => Format::Mxfp4,
         Stored::Q1_0 => Format::Q1_0,
         Stored::Tq2_0G128 => Format::Tq2_0G128,

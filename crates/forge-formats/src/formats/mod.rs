@@ -1,6 +1,9 @@
 //! The weight formats: one file each with all that is particular to it.
 
 mod floats;
+mod grid;
+mod iq3_s;
+mod iq3_xxs;
 mod iq4_nl;
 mod iq4_xs;
 mod mxfp4;
@@ -104,6 +107,10 @@ formats! {
     Iq4Nl: iq4_nl::IQ4_NL,
     /// `block_iq4_xs`: 8 sub-blocks of 32 with signed 6-bit scales, nibbles into the table of `block_iq4_nl`.
     Iq4Xs: iq4_xs::IQ4_XS,
+    /// `block_iq3_xxs`: points of a grid of four weights; per 32 signs and a 4-bit scale.
+    Iq3Xxs: iq3_xxs::IQ3_XXS,
+    /// `block_iq3_s`: points of a grid of four weights, their signs, a 4-bit scale per 32.
+    Iq3S: iq3_s::IQ3_S,
     /// `block_mxfp4`: E8M0 scale, 32 E2M1 values (OCP Microscaling Formats 1.0).
     Mxfp4: mxfp4::MXFP4,
     /// `block_q1_0`: f16 scale, 128 sign bits.
@@ -316,7 +323,7 @@ mod tests {
 
     #[test]
     fn unknown_names_are_refused() {
-        assert_eq!("IQ2_XXS".parse::<Format>(), Err(FormatError::UnknownName { name: "IQ2_XXS".into() }));
+        assert_eq!("Q8_K".parse::<Format>(), Err(FormatError::UnknownName { name: "Q8_K".into() }));
         assert_eq!("mlx7".parse::<Format>(), Err(FormatError::UnsupportedAffine { bits: 7, group: 64 }));
         assert_eq!("affine4_g48".parse::<Format>(), Err(FormatError::UnsupportedAffine { bits: 4, group: 48 }));
         assert!("affine_".parse::<Format>().is_err());

@@ -3,6 +3,7 @@
 use forge_formats::{
     AffineRow, Format, FormatError, Layout, Packer, SourceRows, decode_affine, decode_row, packed_len,
 };
+use forge_spec::grids::{self, Grid};
 use half::{bf16, f16};
 
 /// xorshift64: bytes without a pattern.
@@ -122,6 +123,19 @@ fn high_half(bits: u32) -> f32 {
     f16::from_bits((bits >> 16) as u16).to_f32()
 }
 
+/// Four coordinates of a point from `first`, times the scale, negative where their bit of `signs` is set.
+fn signed(grid: &Grid, point: u32, first: usize, scale: f32, signs: u32) -> [f32; 4] {
+    [0, 1, 2, 3].map(|i| {
+        let size = scale * f32::from(grid.coordinate(point as usize, first + i));
+        if signs >> i & 1 == 1 { -size } else { size }
+    })
+}
+
+/// Seven signs and the eighth.
+fn even_signs(seven: u32) -> u32 {
+    seven & 127 | ((seven & 127).count_ones() & 1) << 7
+}
+
 /// Four weights from `col`, with the arithmetic of the reference decoders.
 fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -> [f32; 4] {
     const IQ4_NL: [f32; 16] =
@@ -175,6 +189,21 @@ fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -
             let scale = packed.entry(1, 4, 4, row, &p) | packed.entry(2, 2, 4, row, &p) << 4;
             let d = packed.half(3, p.tile + p.t, row) * (scale as f32 - 32.0);
             packed.four(0, 4, row, &p).map(|q| d * IQ4_NL[q as usize])
+        }
+        Format::Iq3Xxs => {
+            let p = place(8, 4);
+            let point = packed.entry(0, 16, 1, row, &p) >> (8 * p.j) & 255;
+            let word = packed.entry(1, 32, 4, row, &p);
+            let scale = packed.half(2, p.tile + p.t, row) * (0.5 + (word >> 28) as f32) * 0.5;
+            signed(&grids::IQ3_XXS, point, 0, scale, even_signs(word >> (p.lane % 4 * 7)) >> (4 * p.j))
+        }
+        Format::Iq3S => {
+            let p = place(8, 4);
+            let low = packed.entry(0, 16, 1, row, &p) >> (8 * p.j) & 255;
+            let point = low | (packed.entry(1, 2, 1, row, &p) >> p.j & 1) << 8;
+            let signs = packed.entry(2, 8, 1, row, &p) >> (4 * p.j);
+            let scale = packed.half(4, p.tile + p.t, row) * (1 + 2 * packed.entry(3, 4, 4, row, &p)) as f32;
+            signed(&grids::IQ3_S, point, 0, scale, signs)
         }
         Format::Mxfp4 => {
             let p = place(32, 4);

@@ -33,6 +33,10 @@ pub enum Format {
     Iq4Nl,
     /// 4-bit codes of the same levels; 6-bit scale less 32 per 32, half factor per 256.
     Iq4Xs,
+    /// Points of a grid of four; signs and 4-bit scale per 32, half factor per 256.
+    Iq3Xxs,
+    /// Points of a grid of four; signs, 4-bit scale per 32, half factor per 256.
+    Iq3S,
     /// E2M1 values; power of two per 32.
     Mxfp4,
     /// Signs; half scale per 128.

@@ -7,6 +7,7 @@
 mod cost;
 mod dispatch;
 mod format;
+pub mod grids;
 mod mixture;
 mod operation;
 mod params;

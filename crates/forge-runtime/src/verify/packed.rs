@@ -6,6 +6,8 @@
 //! and a partial tile. Codes, and then what scales them, are planes with all rows in order, each from a multiple of 256
 //! bytes.
 
+mod grids;
+
 use super::super::spec::Format;
 
 /// Columns of a tile.
@@ -144,6 +146,8 @@ impl Packed<'_> {
                 let factor = half(planes.supers(&at, 2));
                 Weight::exact(factor * (f64::from(scale) - 32.0) * IQ4_NL[code as usize])
             }
+            Format::Iq3Xxs => planes.iq3_xxs(&Column::new(self.cols, col, 8, 4)),
+            Format::Iq3S => planes.iq3_s(&Column::new(self.cols, col, 8, 4)),
             Format::Mxfp4 => {
                 let at = Column::new(self.cols, col, 32, 4);
                 let code = planes.codes(&at, 4);
@@ -190,8 +194,8 @@ struct Column {
     count: usize,
     /// Tile within the group.
     tile: usize,
-    /// Block within the tile.
-    block_in_tile: usize,
+    /// Column within the tile.
+    in_tile: usize,
     lane: usize,
     /// Which of the lane's eight columns.
     element: usize,
@@ -226,7 +230,7 @@ impl Column {
             first,
             count,
             tile: wanted - first,
-            block_in_tile: in_tile / block,
+            in_tile,
             lane: in_tile / block * (block / 8) + in_half / 4,
             element: in_tile % block / half_block * 4 + in_half % 4,
         }
@@ -275,8 +279,13 @@ impl Planes<'_> {
 
     /// The next plane is `bits` bits of each block.
     fn blocks(&mut self, at: &Column, bits: usize) -> u32 {
-        let row = self.next(self.packed.cols / at.block * bits);
-        let entry = at.first * (TILE / at.block) + at.block_in_tile * at.count + at.tile;
+        self.groups(at, at.block, bits)
+    }
+
+    /// The next plane is `bits` bits of each so many columns.
+    fn groups(&mut self, at: &Column, columns: usize, bits: usize) -> u32 {
+        let row = self.next(self.packed.cols / columns * bits);
+        let entry = at.first * (TILE / columns) + at.in_tile / columns * at.count + at.tile;
         let first_bit = entry * bits;
         if bits >= 8 {
             return little_endian(self.packed.bytes, row + first_bit / 8, bits / 8);

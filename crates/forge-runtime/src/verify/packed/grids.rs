@@ -1,0 +1,38 @@
+//! Weights of the formats whose groups of weights are points of a grid.
+
+use super::super::super::spec::grids::{self, Grid};
+use super::{Column, Planes, Weight, half};
+
+/// Coordinate of a point, times a scale, negative where its bit of `signs` is set.
+fn signed(grid: &Grid, point: u32, at: &Column, scale: f64, signs: u32) -> Weight {
+    let size = scale * f64::from(grid.coordinate(point as usize, at.element % grid.width()));
+    Weight::exact(if signs >> at.element & 1 == 1 { -size } else { size })
+}
+
+/// Seven signs with an eighth, so that an even number is negative.
+fn with_eighth(seven: u32) -> u32 {
+    let seven = seven % 128;
+    if seven.count_ones() % 2 == 1 { seven + 128 } else { seven }
+}
+
+/// The signs of a column's eight in a word of four times seven.
+fn signs_in(word: u32, at: &Column) -> u32 {
+    with_eighth(word >> (at.in_tile % 32 / 8 * 7))
+}
+
+impl Planes<'_> {
+    pub(super) fn iq3_xxs(&mut self, at: &Column) -> Weight {
+        let point = self.blocks(at, 16) >> (at.element / 4 * 8) & 255;
+        let word = self.groups(at, 32, 32);
+        let scale = half(self.supers(at, 2)) * (f64::from(word >> 28) + 0.5) / 2.0;
+        signed(&grids::IQ3_XXS, point, at, scale, signs_in(word, at))
+    }
+
+    pub(super) fn iq3_s(&mut self, at: &Column) -> Weight {
+        let low = self.blocks(at, 16) >> (at.element / 4 * 8) & 255;
+        let ninth = self.blocks(at, 2) >> (at.element / 4) & 1;
+        let signs = self.blocks(at, 8);
+        let scale = f64::from(2 * self.groups(at, 32, 4) + 1);
+        signed(&grids::IQ3_S, low + 256 * ninth, at, half(self.supers(at, 2)) * scale, signs)
+    }
+}
