@@ -2,6 +2,9 @@
 
 mod floats;
 mod grid;
+mod iq2_s;
+mod iq2_xs;
+mod iq2_xxs;
 mod iq3_s;
 mod iq3_xxs;
 mod iq4_nl;
@@ -111,6 +114,12 @@ formats! {
     Iq3Xxs: iq3_xxs::IQ3_XXS,
     /// `block_iq3_s`: points of a grid of four weights, their signs, a 4-bit scale per 32.
     Iq3S: iq3_s::IQ3_S,
+    /// `block_iq2_xxs`: points of a grid of eight weights; per 32 signs and a 4-bit scale.
+    Iq2Xxs: iq2_xxs::IQ2_XXS,
+    /// `block_iq2_xs`: points of a grid of eight weights with their signs, a 4-bit scale per 16.
+    Iq2Xs: iq2_xs::IQ2_XS,
+    /// `block_iq2_s`: points of a grid of eight weights, their signs, a 4-bit scale per 16.
+    Iq2S: iq2_s::IQ2_S,
     /// `block_mxfp4`: E8M0 scale, 32 E2M1 values (OCP Microscaling Formats 1.0).
     Mxfp4: mxfp4::MXFP4,
     /// `block_q1_0`: f16 scale, 128 sign bits.

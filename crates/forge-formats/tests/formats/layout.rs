@@ -205,6 +205,26 @@ fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -
             let scale = packed.half(4, p.tile + p.t, row) * (1 + 2 * packed.entry(3, 4, 4, row, &p)) as f32;
             signed(&grids::IQ3_S, point, 0, scale, signs)
         }
+        Format::Iq2Xxs => {
+            let p = place(8, 4);
+            let word = packed.entry(1, 32, 4, row, &p);
+            let scale = packed.half(2, p.tile + p.t, row) * (0.5 + (word >> 28) as f32) * 0.25;
+            let signs = even_signs(word >> (p.lane % 4 * 7)) >> (4 * p.j);
+            signed(&grids::IQ2_XXS, packed.entry(0, 8, 1, row, &p), 4 * p.j, scale, signs)
+        }
+        Format::Iq2Xs => {
+            let p = place(8, 4);
+            let word = packed.entry(0, 16, 1, row, &p);
+            let scale = packed.half(2, p.tile + p.t, row) * (0.5 + packed.entry(1, 4, 2, row, &p) as f32) * 0.25;
+            signed(&grids::IQ2_XS, word & 511, 4 * p.j, scale, even_signs(word >> 9) >> (4 * p.j))
+        }
+        Format::Iq2S => {
+            let p = place(8, 4);
+            let word = packed.entry(0, 16, 1, row, &p);
+            let point = word & 255 | packed.entry(1, 2, 1, row, &p) << 8;
+            let scale = packed.half(3, p.tile + p.t, row) * (0.5 + packed.entry(2, 4, 2, row, &p) as f32) * 0.25;
+            signed(&grids::IQ2_S, point, 4 * p.j, scale, word >> (8 + 4 * p.j))
+        }
         Format::Mxfp4 => {
             let p = place(32, 4);
             let d = f32::from_bits(packed.entry(1, 8, 4, row, &p) << 23);

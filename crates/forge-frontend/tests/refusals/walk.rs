@@ -492,8 +492,8 @@ fn tensors() -> Vec<Row> {
         ),
         gguf(
             Refusal::GgmlType,
-            &["tensor token_embd.weight: IQ2_XXS (GGML type 16) is not supported"],
-            &epsilon(llama(256)).tensor("token_embd.weight", &[256, 8], 16, &[0; 66 * 8]),
+            &["tensor token_embd.weight: Q8_K (GGML type 15) is not supported"],
+            &epsilon(llama(256)).tensor("token_embd.weight", &[256, 8], 15, &[0; 292 * 8]),
         ),
     ]
 }

@@ -37,6 +37,12 @@ pub enum Format {
     Iq3Xxs,
     /// Points of a grid of four; signs, 4-bit scale per 32, half factor per 256.
     Iq3S,
+    /// Points of a grid of eight; signs and 4-bit scale per 32, half factor per 256.
+    Iq2Xxs,
+    /// Points of a larger grid of eight with their signs; 4-bit scale per 16, half factor per 256.
+    Iq2Xs,
+    /// Points of the largest grid of eight; signs, 4-bit scale per 16, half factor per 256.
+    Iq2S,
     /// E2M1 values; power of two per 32.
     Mxfp4,
     /// Signs; half scale per 128.

@@ -35,4 +35,24 @@ impl Planes<'_> {
         let scale = f64::from(2 * self.groups(at, 32, 4) + 1);
         signed(&grids::IQ3_S, low + 256 * ninth, at, half(self.supers(at, 2)) * scale, signs)
     }
+
+    pub(super) fn iq2_xxs(&mut self, at: &Column) -> Weight {
+        let point = self.blocks(at, 8);
+        let word = self.groups(at, 32, 32);
+        let scale = half(self.supers(at, 2)) * (f64::from(word >> 28) + 0.5) / 4.0;
+        signed(&grids::IQ2_XXS, point, at, scale, signs_in(word, at))
+    }
+
+    pub(super) fn iq2_xs(&mut self, at: &Column) -> Weight {
+        let word = self.blocks(at, 16);
+        let scale = (f64::from(self.groups(at, 16, 4)) + 0.5) / 4.0;
+        signed(&grids::IQ2_XS, word % 512, at, half(self.supers(at, 2)) * scale, with_eighth(word >> 9))
+    }
+
+    pub(super) fn iq2_s(&mut self, at: &Column) -> Weight {
+        let word = self.blocks(at, 16);
+        let point = word % 256 + 256 * self.blocks(at, 2);
+        let scale = (f64::from(self.groups(at, 16, 4)) + 0.5) / 4.0;
+        signed(&grids::IQ2_S, point, at, half(self.supers(at, 2)) * scale, word >> 8)
+    }
 }
