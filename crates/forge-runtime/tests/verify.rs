@@ -40,6 +40,8 @@ fn packed_format(format: Stored) -> Format {
         Stored::Iq2Xxs => Format::Iq2Xxs,
         Stored::Iq2Xs => Format::Iq2Xs,
         Stored::Iq2S => Format::Iq2S,
+        Stored::Iq1S => Format::Iq1S,
+        Stored::Iq1M => Format::Iq1M,
         Stored::Mxfp4 => Format::Mxfp4,
         Stored::Q1_0 => Format::Q1_0,
         Stored::Tq2_0G128 => Format::Tq2_0G128,

@@ -20,3 +20,11 @@ pub(super) fn put_signed(grid: &Grid, point: usize, scale: f32, signs: u8, out: 
 pub(super) fn word_at(block: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
 }
+
+/// A point's coordinates, each 0.125 more (or less, where `lower` says so), times `scale`.
+pub(super) fn put_shifted(grid: &Grid, point: usize, scale: f32, lower: bool, out: &mut [f32]) {
+    let delta = if lower { -0.125 } else { 0.125 };
+    for (i, o) in out.iter_mut().enumerate() {
+        *o = scale * (f32::from(grid.coordinate(point, i)) + delta);
+    }
+}

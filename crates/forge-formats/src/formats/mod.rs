@@ -2,6 +2,8 @@
 
 mod floats;
 mod grid;
+mod iq1_m;
+mod iq1_s;
 mod iq2_s;
 mod iq2_xs;
 mod iq2_xxs;
@@ -120,6 +122,10 @@ formats! {
     Iq2Xs: iq2_xs::IQ2_XS,
     /// `block_iq2_s`: points of a grid of eight weights, their signs, a 4-bit scale per 16.
     Iq2S: iq2_s::IQ2_S,
+    /// `block_iq1_s`: points of a grid of eight weights; per 32 a 3-bit scale and the sign of an eighth.
+    Iq1S: iq1_s::IQ1_S,
+    /// `block_iq1_m`: points of the same grid with the sign of an eighth; a 3-bit scale per 16.
+    Iq1M: iq1_m::IQ1_M,
     /// `block_mxfp4`: E8M0 scale, 32 E2M1 values (OCP Microscaling Formats 1.0).
     Mxfp4: mxfp4::MXFP4,
     /// `block_q1_0`: f16 scale, 128 sign bits.

@@ -136,6 +136,12 @@ fn even_signs(seven: u32) -> u32 {
     seven & 127 | ((seven & 127).count_ones() & 1) << 7
 }
 
+/// Coordinates of a point from `first`, with an eighth added or, where `lower` is 1, taken away.
+fn shifted(point: u32, first: usize, scale: f32, lower: u32) -> [f32; 4] {
+    let eighth = if lower == 1 { -0.125 } else { 0.125 };
+    [0, 1, 2, 3].map(|i| scale * (f32::from(grids::IQ1_S.coordinate(point as usize, first + i)) + eighth))
+}
+
 /// Four weights from `col`, with the arithmetic of the reference decoders.
 fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -> [f32; 4] {
     const IQ4_NL: [f32; 16] =
@@ -225,6 +231,25 @@ fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -
             let scale = packed.half(3, p.tile + p.t, row) * (0.5 + packed.entry(2, 4, 2, row, &p) as f32) * 0.25;
             signed(&grids::IQ2_S, point, 4 * p.j, scale, word >> (8 + 4 * p.j))
         }
+        Format::Iq1S => {
+            let p = place(8, 4);
+            let word = packed.entry(1, 16, 4, row, &p);
+            let point = packed.entry(0, 8, 1, row, &p) | (word >> (p.lane % 4 * 3) & 7) << 8;
+            let scale = packed.half(2, p.tile + p.t, row) * (2 * (word >> 12 & 7) + 1) as f32;
+            shifted(point, 4 * p.j, scale, word >> 15)
+        }
+        Format::Iq1M => {
+            let p = place(8, 4);
+            let nibble = packed.entry(1, 4, 1, row, &p);
+            let point = packed.entry(0, 8, 1, row, &p) | (nibble & 7) << 8;
+            let short = |i: usize| {
+                let at = (p.tile + p.t) * 8 + 2 * i;
+                u16::from_le_bytes([packed.plane(2, row)[at], packed.plane(2, row)[at + 1]])
+            };
+            let factor = (0..4).map(|i| (short(i) >> 12) << (4 * i)).sum();
+            let scale = short(p.lane / 8) >> (p.lane / 2 % 4 * 3) & 7;
+            shifted(point, 4 * p.j, f16::from_bits(factor).to_f32() * f32::from(2 * scale + 1), nibble >> 3)
+        }
         Format::Mxfp4 => {
             let p = place(32, 4);
             let d = f32::from_bits(packed.entry(1, 8, 4, row, &p) << 23);
@@ -305,6 +330,7 @@ fn random_blocks(format: Format, rows: usize, cols: usize, bytes: &mut Bytes) ->
         Format::Q3K => &[108],
         Format::Q6K => &[208],
         Format::Tq2_0G128 => &[32],
+        Format::Iq1M => &[54],
         Format::Mxfp4 => &[],
         _ => &[0],
     };

@@ -43,6 +43,10 @@ pub enum Format {
     Iq2Xs,
     /// Points of the largest grid of eight; signs, 4-bit scale per 16, half factor per 256.
     Iq2S,
+    /// Points of a grid of -1, 0 and 1, and an eighth; 3-bit scale and the eighth's sign per 32, half factor per 256.
+    Iq1S,
+    /// Points of the same grid, and an eighth of either sign; 3-bit scale per 16, half factor per 256.
+    Iq1M,
     /// E2M1 values; power of two per 32.
     Mxfp4,
     /// Signs; half scale per 128.

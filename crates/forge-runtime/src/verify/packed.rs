@@ -151,6 +151,8 @@ impl Packed<'_> {
             Format::Iq2Xxs => planes.iq2_xxs(&Column::new(self.cols, col, 8, 4)),
             Format::Iq2Xs => planes.iq2_xs(&Column::new(self.cols, col, 8, 4)),
             Format::Iq2S => planes.iq2_s(&Column::new(self.cols, col, 8, 4)),
+            Format::Iq1S => planes.iq1_s(&Column::new(self.cols, col, 8, 4)),
+            Format::Iq1M => planes.iq1_m(&Column::new(self.cols, col, 8, 4)),
             Format::Mxfp4 => {
                 let at = Column::new(self.cols, col, 32, 4);
                 let code = planes.codes(&at, 4);

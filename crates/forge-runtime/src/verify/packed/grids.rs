@@ -1,7 +1,7 @@
 //! Weights of the formats whose groups of weights are points of a grid.
 
 use super::super::super::spec::grids::{self, Grid};
-use super::{Column, Planes, Weight, half};
+use super::{Column, Planes, Weight, half, little_endian};
 
 /// Coordinate of a point, times a scale, negative where its bit of `signs` is set.
 fn signed(grid: &Grid, point: u32, at: &Column, scale: f64, signs: u32) -> Weight {
@@ -18,6 +18,14 @@ fn with_eighth(seven: u32) -> u32 {
 /// The signs of a column's eight in a word of four times seven.
 fn signs_in(word: u32, at: &Column) -> u32 {
     with_eighth(word >> (at.in_tile % 32 / 8 * 7))
+}
+
+/// Coordinate of a point of IQ1_S's grid and an eighth, which `lower` takes away, times a scale. Kernels count coordinates
+/// from 0 and take one away in the end.
+fn shifted(point: u32, at: &Column, scale: f64, lower: u32) -> Weight {
+    let coordinate = f64::from(grids::IQ1_S.coordinate(point as usize, at.element));
+    let eighth = if lower == 1 { -0.125 } else { 0.125 };
+    Weight { value: scale * (coordinate + eighth), magnitude: scale.abs() * (coordinate + 2.125) }
 }
 
 impl Planes<'_> {
@@ -54,5 +62,23 @@ impl Planes<'_> {
         let point = word % 256 + 256 * self.blocks(at, 2);
         let scale = (f64::from(self.groups(at, 16, 4)) + 0.5) / 4.0;
         signed(&grids::IQ2_S, point, at, half(self.supers(at, 2)) * scale, word >> 8)
+    }
+
+    pub(super) fn iq1_s(&mut self, at: &Column) -> Weight {
+        let low = self.blocks(at, 8);
+        let word = self.groups(at, 32, 16);
+        let point = low + 256 * (word >> (at.in_tile % 32 / 8 * 3) & 7);
+        let scale = half(self.supers(at, 2)) * f64::from(2 * (word >> 12 & 7) + 1);
+        shifted(point, at, scale, word >> 15)
+    }
+
+    pub(super) fn iq1_m(&mut self, at: &Column) -> Weight {
+        let low = self.blocks(at, 8);
+        let nibble = self.blocks(at, 4);
+        let row = self.next(self.packed.cols / 4);
+        let short = |i: usize| little_endian(self.packed.bytes, row + (at.first + at.tile) * 8 + 2 * i, 2);
+        let factor = (0..4).map(|i| (short(i) >> 12) << (4 * i)).sum();
+        let scale = short(at.in_tile / 64) >> (at.in_tile % 64 / 16 * 3) & 7;
+        shifted(low + 256 * (nibble % 8), at, half(factor) * f64::from(2 * scale + 1), nibble >> 3)
     }
 }
