@@ -14,7 +14,7 @@ import grids
 SHAPES = [(4096, 4096), (12288, 4096), (4096, 12288), (1024, 4096), (151936, 2560)]
 NAMES = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0", "q4_1": "Q4_1", "q5_0": "Q5_0",
          "q5_1": "Q5_1", "q2_k": "Q2K", "q3_k": "Q3K", "q4_k": "Q4K", "q5_k": "Q5K", "q6_k": "Q6K", "iq4_nl": "Iq4Nl",
-         "mxfp4": "Mxfp4", "q1_0": "Q1_0", "tq2_0": "Tq2_0G128", "iq4_xs": "Iq4Xs", "iq3_xxs": "Iq3Xxs", "iq3_s": "Iq3S",
+         "mxfp4": "Mxfp4", "q1_0": "Q1_0", "tq2_0_g128": "Tq2_0G128", "iq4_xs": "Iq4Xs", "iq3_xxs": "Iq3Xxs", "iq3_s": "Iq3S",
          "iq2_xxs": "Iq2Xxs", "iq2_xs": "Iq2Xs", "iq2_s": "Iq2S", "iq1_s": "Iq1S", "iq1_m": "Iq1M"}
 # format: (its line in geometry.rs, sources besides common.metal, function, template arguments before the sizes)
 FORMATS = {f: ("Format::" + name, ["gemv_" + f], "gemv_" + f, "") for f, name in NAMES.items()}
