@@ -1,12 +1,12 @@
 // needs: codes_2
-// TQ2_0 in blocks of 128: a half scale for codes 0, 1 and 2, less 1.
+// TQ2_0: codes of 2 bits, less 1, times a half factor per 256.
 struct Tq2_0 {
     typedef Codes2 Codes;
     static constexpr constant uint BLOCK = 128;
     static constexpr constant uint TILES = 4;
 
     template <uint ROWS, uint COLS>
-    static constexpr ulong scales() { return Codes::bytes<ROWS, COLS>(); }
+    static constexpr ulong factors() { return Codes::bytes<ROWS, COLS>(); }
 
     template <uint ROWS, uint COLS, uint T>
     static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
@@ -14,8 +14,8 @@ struct Tq2_0 {
         uint q[Codes::words(T)];
         Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
         float d[T];
-        load_halves<T, alignment(COLS / 64)>(
-            plane_row<COLS / 64>(weights + scales<ROWS, COLS>(), row, step) + tile * 4 + lane / 16 * (2 * T), d);
+        load_halves<T, alignment(COLS / 128)>(
+            plane_row<COLS / 128>(weights + factors<ROWS, COLS>(), row, step) + tile * 2, d);
         float sum = 0.0f;
         for (uint t = 0; t < T; ++t) {
             sum = fma(d[t], Codes::dot<2, T>(q, t, v + 2 * t, sums[t]), sum);
@@ -35,6 +35,6 @@ template <uint ROWS, uint COLS>
 inline float4 load4_tq2_0(device const uchar* weights, uint row, uint col) {
     const Place p = find_columns<COLS, Tq2_0::BLOCK, Tq2_0::TILES>(col);
     const float4 codes = Codes2::four<ROWS, COLS>(weights, row, p);
-    device const uchar* scales = plane_row<COLS / 64>(weights + Tq2_0::scales<ROWS, COLS>(), row, 0) + p.tile * 4;
-    return load_half(scales, p.lane / 16 * p.count + p.t) * (codes - 1.0f);
+    device const uchar* d = plane_row<COLS / 128>(weights + Tq2_0::factors<ROWS, COLS>(), row, 0) + p.tile * 2;
+    return load_half(d, p.t) * (codes - 1.0f);
 }

@@ -10,7 +10,7 @@ Files, little-endian:
   affine<B>_g<G>.bin    u32 weights, u32 GGML type id of the scales, codes, scales, biases, f32 weights     from mlx
   affine<B>_g<G>.encode.bin   f32 relative RMS error of mlx.core.quantize, then the f32 weights it was given
 
-The gguf package has no Q1_0 and no TQ2_0_g128: their decoders are here, from the description of the blocks alone.
+The gguf package has no Q1_0, Q2_0 and TQ2_0_g128: their decoders are here, from the description of the blocks alone.
 """
 
 import argparse
@@ -51,6 +51,9 @@ BLOCKS = {
     "IQ2_S": (82, 256, [0], 3 + 32),
     "IQ1_S": (50, 256, [0], 3 + 64),
     "IQ1_M": (56, 256, [], 3 + 64),
+    "TQ2_0": (66, 256, [64], 4),
+    "Q2_0": (18, 64, [0], 6),
+    "TQ1_0": (54, 256, [52], 8),
 }
 
 
@@ -67,7 +70,13 @@ def decode_tq2_0_g128(blocks):
     return np.select([code == 0, code == 2], [-d, d], np.float32(0))
 
 
-OWN = {"Q1_0": decode_q1_0, "TQ2_0_g128": decode_tq2_0_g128}
+def decode_q2_0(blocks):
+    d = blocks[:, :2].copy().view(np.float16).astype(np.float32)
+    bits = np.unpackbits(blocks[:, 2:], axis=1, bitorder="little").reshape(len(blocks), 64, 2)
+    return d * (bits[:, :, 0] + 2 * bits[:, :, 1] - np.float32(1))
+
+
+OWN = {"Q1_0": decode_q1_0, "Q2_0": decode_q2_0, "TQ2_0_g128": decode_tq2_0_g128}
 
 
 def random_blocks(name, rng):

@@ -9,15 +9,15 @@ import os
 import re
 import sys
 
+import grids
+
 SHAPES = [(4096, 4096), (12288, 4096), (4096, 12288), (1024, 4096), (151936, 2560)]
-# format: (its line in geometry.rs, sources besides common.metal, function, template arguments before the sizes)
-CODES = {"q8_0": 8, "q4_0": 4, "q4_1": 4, "q5_0": 5, "q5_1": 5, "q2_k": 2, "q3_k": 3, "q4_k": 4, "q5_k": 5, "q6_k": 6,
-         "iq4_nl": 4, "mxfp4": 4, "q1_0": 1, "tq2_0": 2}
 NAMES = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0", "q4_1": "Q4_1", "q5_0": "Q5_0",
          "q5_1": "Q5_1", "q2_k": "Q2K", "q3_k": "Q3K", "q4_k": "Q4K", "q5_k": "Q5K", "q6_k": "Q6K", "iq4_nl": "Iq4Nl",
-         "mxfp4": "Mxfp4", "q1_0": "Q1_0", "tq2_0": "Tq2_0G128"}
-FORMATS = {f: ("Format::" + name, ["codes_%d" % CODES.get(f, 0)] * (f in CODES) + ["levels"] * (f in ("iq4_nl", "mxfp4")) +
-               ["k_scales"] * (f in ("q4_k", "q5_k")) + ["gemv_" + f], "gemv_" + f, "") for f, name in NAMES.items()}
+         "mxfp4": "Mxfp4", "q1_0": "Q1_0", "tq2_0_g128": "Tq2_0G128", "iq4_xs": "Iq4Xs", "iq3_xxs": "Iq3Xxs", "iq3_s": "Iq3S",
+         "iq2_xxs": "Iq2Xxs", "iq2_xs": "Iq2Xs", "iq2_s": "Iq2S", "iq1_s": "Iq1S", "iq1_m": "Iq1M"}
+# format: (its line in geometry.rs, sources besides common.metal, function, template arguments before the sizes)
+FORMATS = {f: ("Format::" + name, ["gemv_" + f], "gemv_" + f, "") for f, name in NAMES.items()}
 for bits in (2, 3, 4, 5, 6, 8):
     line = "Format::Affine { bits: 2 | 3, .. }" if bits < 4 else "Format::Affine { bits: 8, .. }" if bits == 8 else "Format::Affine { .. }"
     FORMATS["affine%d_64" % bits] = (line, ["codes_%d" % bits, "gemv_affine"], "gemv_affine", "Codes%d, 64, true, " % bits)
@@ -80,11 +80,33 @@ def table():
         for name in [names] if "{" in names else names.split("|"):
             out[name.strip()] = choices
     # Formats without a row of their own have that of their width.
-    for width, names in (("0\\.\\.5", ("Iq4Nl", "Mxfp4")), ("_", ("Q5_0", "Q5_1"))):
+    narrow = [name for f, name in NAMES.items() if f.startswith("iq")] + ["Mxfp4"]
+    for width, names in (("0\\.\\.5", narrow), ("_", ("Q5_0", "Q5_1"))):
         row = re.search(r"\n\s+%s\s+=> row\((.*?)\),\n" % width, text).group(1)
         for name in names:
             out.setdefault("Format::" + name, [tuple(map(int, e)) for e in re.findall(r"\((\d+), (\d+), (\d+)\)", row)])
     return out
+
+
+def points(name):
+    """The table of a grid, as `sources.rs` renders it."""
+    coordinates = grids.grid(name, "cpu").long().tolist()
+    packed = name == "iq1_s"
+    kind = "ushort" if packed else "uint" if len(coordinates[0]) == 4 else "ulong"
+    words = [sum((c + 1) << (2 * i) if packed else c << (8 * i) for i, c in enumerate(point)) for point in coordinates]
+    return "constant %s %s_POINTS[%d] = {%s};\n" % (kind, name.capitalize(), len(words), ", ".join(map(hex, words)))
+
+
+def needed(name, done):
+    """A source after those that its first line names."""
+    if name in done:
+        return []
+    done.add(name)
+    if name.startswith("points_"):
+        return [{"text": points(name[7:])}]
+    first = open("templates/msl/%s.metal" % name).readline()
+    names = first[len("// needs: "):].strip().split(", ") if first.startswith("// needs: ") else []
+    return [source for other in names for source in needed(other, done)] + [{"file": name + ".metal"}]
 
 
 def geometry(choices, columns_at_once, rows, cols):
@@ -110,7 +132,8 @@ def main():
                             "B_SIGNED_SUMS": str(int(signed_sums))},
                 "launches": [{"kernel": "bench_gemv", "args": ["w", "x", "y"],
                               "grid": ["ceil(rows, %d)" % (nr * nsg // ks), 1, 1], "tg": [32 * nsg, 1, 1]}]})
-        source = [{"file": name + ".metal"} for name in ["common"] + files + ["gemv_q1_0_sums"] * (f == "q1_0")]
+        done = set()
+        source = [part for name in ["common"] + files + ["gemv_q1_0_sums"] * (f == "q1_0") for part in needed(name, done)]
         source.append({"text": (WRAPPER if f == "q1_0" else re.sub(r"#if B_SIGNED_SUMS.*?#endif\n", "", WRAPPER, flags=re.S))
                        .replace("GEMV", function).replace("ARGUMENTS ", arguments)})
         json.dump({"source": source, "kernels": kernels}, open(os.path.join(out, f + ".json"), "w"), indent=0)

@@ -1,9 +1,9 @@
-"""Writes two small random Llama checkpoints that hold every weight format, with transformers' logits for them.
+"""Writes three small random Llama checkpoints that hold every weight format, with transformers' logits for them.
 
-usage: format_checkpoints.py OUT [--only formats-gguf|formats-mlx]
+usage: format_checkpoints.py OUT [--only formats-gguf|formats-iq|formats-mlx]
 
 OUT/formats-gguf/model.MIXED.gguf has another GGML format in nearly every matrix, random blocks with scales that give weights of a
-usual size; OUT/formats-mlx/mlx has every bit width and group size of MLX's affine quantisation. Beside them lies
+usual size; OUT/formats-iq/model.IQ.gguf has those whose blocks are 256 weights and whose codes are indices; OUT/formats-mlx/mlx has every bit width and group size of MLX's affine quantisation. Beside them lies
 reference.safetensors: `input_ids` and `logits`, in float32 on the dequantised weights (by the `gguf` package; affine ones
 here, scale * code + bias). Needs torch, transformers, accelerate, gguf and numpy.
 """
@@ -40,6 +40,14 @@ BLOCKS = {
     T.Q6_K: (210, [208], None),
     T.IQ4_NL: (18, [0], None),
     T.MXFP4: (17, [], 0),
+    T.IQ4_XS: (136, [0], None),
+    T.IQ3_XXS: (98, [0], None),
+    T.IQ3_S: (110, [0], None),
+    T.IQ2_XXS: (66, [0], None),
+    T.IQ2_XS: (74, [0], None),
+    T.IQ2_S: (82, [0], None),
+    T.IQ1_S: (50, [0], None),
+    T.IQ1_M: (56, [], None),
 }
 # Per layer: q, k, v, output, gate, up, down. Rows of the output projection are 128 wide: no K-quants there.
 MATRICES = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
@@ -49,6 +57,12 @@ FORMATS = [
     [T.Q5_K, T.Q2_K, T.Q6_K, T.IQ4_NL, T.MXFP4, T.IQ4_NL, T.Q3_K],
 ]
 EMBEDDING, HEAD = T.Q5_1, T.MXFP4
+IQ_FORMATS = [
+    [T.IQ4_XS, T.IQ3_XXS, T.IQ2_XXS, T.IQ3_S, T.IQ2_XS, T.IQ2_S, T.IQ1_S],
+    [T.IQ1_M, T.IQ1_S, T.IQ2_S, T.IQ4_XS, T.IQ3_XXS, T.IQ2_XXS, T.IQ1_M],
+    [T.IQ2_XS, T.IQ3_S, T.IQ1_M, T.IQ3_XXS, T.IQ1_S, T.IQ4_XS, T.IQ3_S],
+]
+IQ_EMBEDDING, IQ_HEAD = T.IQ2_S, T.IQ3_S
 
 
 def blocks(random, kind, rows, cols):
@@ -62,6 +76,11 @@ def blocks(random, kind, rows, cols):
     def put(factor):
         for index, offset in enumerate(halves):
             data[:, offset : offset + 2] = (field[:, index] * factor).astype("<f2").view(np.uint8).reshape(-1, 2)
+        if kind == T.IQ1_M:
+            # The half lies in the top nibbles of the last four shorts.
+            half = (np.linspace(0.5, 1.0, count) * factor).astype("<f2").view("<u2")
+            shorts = data[:, 48:].view("<u2")
+            shorts[:] = shorts & 0x0FFF | (half[:, None] >> np.array([0, 4, 8, 12]) & 15) << 12
         if exponent is not None:
             data[:, exponent] = np.clip(np.round(127 + np.log2(factor)), 0, 254)
         return data.reshape(rows, -1)
@@ -71,9 +90,17 @@ def blocks(random, kind, rows, cols):
 
 
 def write_gguf(root):
-    random = np.random.default_rng(1)
-    hidden, ffn, heads, kv_heads, head_dim = 256, 256, 4, 2, 32
-    path = root / "model.MIXED.gguf"
+    return write_mixture(root, "MIXED", 1, 32, FORMATS, EMBEDDING, HEAD)
+
+
+def write_iq(root):
+    return write_mixture(root, "IQ", 4, 64, IQ_FORMATS, IQ_EMBEDDING, IQ_HEAD)
+
+
+def write_mixture(root, name, seed, head_dim, formats, embedding, head):
+    random = np.random.default_rng(seed)
+    hidden, ffn, heads, kv_heads = 256, 256, 4, 2
+    path = root / f"model.{name}.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("formats")
     writer.add_block_count(LAYERS)
@@ -98,7 +125,8 @@ def write_gguf(root):
     writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
-    shapes = dict(zip(MATRICES, [(128, hidden), (64, hidden), (64, hidden), (hidden, 128), (ffn, hidden), (ffn, hidden), (hidden, ffn)]))
+    shapes = dict(zip(MATRICES, [(heads * head_dim, hidden), (kv_heads * head_dim, hidden), (kv_heads * head_dim, hidden),
+                                 (hidden, heads * head_dim), (ffn, hidden), (ffn, hidden), (hidden, ffn)]))  # fmt: skip
 
     def matrix(name, kind, shape):
         writer.add_tensor(name, blocks(random, kind, *shape), raw_dtype=kind)
@@ -106,10 +134,10 @@ def write_gguf(root):
     def norm(name):
         writer.add_tensor(name, (1 + 0.2 * random.standard_normal(hidden)).astype(np.float32))
 
-    matrix("token_embd.weight", EMBEDDING, (VOCAB, hidden))
-    matrix("output.weight", HEAD, (VOCAB, hidden))
+    matrix("token_embd.weight", embedding, (VOCAB, hidden))
+    matrix("output.weight", head, (VOCAB, hidden))
     norm("output_norm.weight")
-    for layer, kinds in enumerate(FORMATS):
+    for layer, kinds in enumerate(formats):
         norm(f"blk.{layer}.attn_norm.weight")
         norm(f"blk.{layer}.ffn_norm.weight")
         for name, kind in zip(MATRICES, kinds):
@@ -175,7 +203,7 @@ def main():
     arguments.add_argument("out", type=Path)
     arguments.add_argument("--only")
     arguments = arguments.parse_args()
-    for case, write in {"formats-gguf": write_gguf, "formats-mlx": write_mlx}.items():
+    for case, write in {"formats-gguf": write_gguf, "formats-iq": write_iq, "formats-mlx": write_mlx}.items():
         if arguments.only not in (None, case):
             continue
         root = arguments.out / case

@@ -32,13 +32,10 @@ const OTHERS: &[OtherType] = &[
     other(31, "Q4_0_4_4", 0, 0),
     other(32, "Q4_0_4_8", 0, 0),
     other(33, "Q4_0_8_8", 0, 0),
-    other(34, "TQ1_0", 256, 54),
-    other(35, "TQ2_0", 256, 66),
     other(36, "IQ4_NL_4_4", 0, 0),
     other(37, "IQ4_NL_4_8", 0, 0),
     other(38, "IQ4_NL_8_8", 0, 0),
     other(40, "NVFP4", 64, 36),
-    other(SHARED_ID, "Q2_0", 64, 18),
 ];
 
 fn find(id: u32) -> Option<&'static OtherType> {
@@ -72,7 +69,7 @@ impl Format {
         };
         match (fits(128, 34), fits(64, 18)) {
             (true, false) => Ok(Self::Tq2_0G128),
-            (false, true) => Err(FormatError::UnsupportedGgmlType { id: SHARED_ID, name: "Q2_0" }),
+            (false, true) => Ok(Self::Q2_0),
             _ => Err(FormatError::AmbiguousGgmlType { elements, span }),
         }
     }
@@ -110,13 +107,15 @@ mod tests {
             let elements = 128 * 1024;
             let span = format.row_bytes(elements).expect("whole blocks") as u64;
             assert_eq!(Format::from_ggml(id, elements as u64, span, 32), Ok(format));
-            assert_eq!(ggml_block(id).is_some_and(|(n, _)| n as usize == format.block_elements()), id != 42);
+            // Mainline's Q2_0 comes first of the two.
+            let first = format != Format::Tq2_0G128;
+            assert_eq!(ggml_block(id).is_some_and(|(n, _)| n as usize == format.block_elements()), first);
         }
     }
 
     #[test]
     fn refusals_name_the_type() {
-        for (id, name) in [(4, "Q4_2"), (9, "Q8_1"), (15, "Q8_K"), (24, "I8"), (34, "TQ1_0"), (40, "NVFP4")] {
+        for (id, name) in [(4, "Q4_2"), (9, "Q8_1"), (15, "Q8_K"), (24, "I8"), (28, "F64"), (40, "NVFP4")] {
             let refusal = FormatError::UnsupportedGgmlType { id, name };
             assert_eq!(Format::from_ggml(id, 256, 256, 32), Err(refusal));
             assert_eq!(ggml_name(id), Some(name));
@@ -126,7 +125,7 @@ mod tests {
 
     #[test]
     fn type_42_is_told_apart_by_size() {
-        let q2_0 = Err(FormatError::UnsupportedGgmlType { id: 42, name: "Q2_0" });
+        let q2_0 = Ok(Format::Q2_0);
         // 128 x 256 weights: 8704 bytes or 9216, with or without padding.
         assert_eq!(Format::from_ggml(42, 32_768, 8_704, 32), Ok(Format::Tq2_0G128));
         assert_eq!(Format::from_ggml(42, 32_768, 8_704 + 31, 32), Ok(Format::Tq2_0G128));

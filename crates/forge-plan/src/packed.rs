@@ -16,7 +16,6 @@ pub fn describe(matrix: &Matrix) -> String {
 /// A format's name in identifiers and comments: `q8_0`, `affine4_g64`.
 pub fn format_name(format: Stored) -> String {
     match format {
-        Stored::Tq2_0G128 => "tq2_0".into(),
         Stored::Affine { bits, group } => format!("affine{bits}_g{group}"),
         other => other.to_string().to_lowercase(),
     }

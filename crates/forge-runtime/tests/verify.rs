@@ -44,6 +44,9 @@ fn packed_format(format: Stored) -> Format {
         Stored::Iq1M => Format::Iq1M,
         Stored::Mxfp4 => Format::Mxfp4,
         Stored::Q1_0 => Format::Q1_0,
+        Stored::Q2_0 => Format::Q2_0,
+        Stored::Tq1_0 => Format::Tq1_0,
+        Stored::Tq2_0 => Format::Tq2_0,
         Stored::Tq2_0G128 => Format::Tq2_0G128,
         Stored::Affine { bits, group } => Format::Affine { bits: bits.into(), group: group.into(), bf16: false },
     }

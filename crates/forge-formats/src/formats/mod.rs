@@ -13,6 +13,7 @@ mod iq4_nl;
 mod iq4_xs;
 mod mxfp4;
 mod q1_0;
+mod q2_0;
 mod q2_k;
 mod q3_k;
 mod q4_0;
@@ -23,6 +24,8 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod tq1_0;
+mod tq2_0;
 mod tq2_0_g128;
 
 use std::fmt;
@@ -130,6 +133,12 @@ formats! {
     Mxfp4: mxfp4::MXFP4,
     /// `block_q1_0`: f16 scale, 128 sign bits.
     Q1_0: q1_0::Q1_0,
+    /// `block_q2_0`: f16 scale, 64 2-bit codes minus 1. Its type id is also TQ2_0_g128's.
+    Q2_0: q2_0::Q2_0,
+    /// `block_tq1_0`: 256 digits in base 3 minus 1, f16 scale.
+    Tq1_0: tq1_0::TQ1_0,
+    /// `block_tq2_0`: 256 2-bit codes minus 1, f16 scale.
+    Tq2_0: tq2_0::TQ2_0,
     /// TQ2_0_g128 of OxiBonsai: 128 2-bit codes in order, f16 scale last.
     Tq2_0G128: tq2_0_g128::TQ2_0_G128,
 }

@@ -22,7 +22,14 @@ pub(crate) enum Plane {
     Bits,
     /// One entry of so many bits per block, within a group of tiles ordered by block in the tile, then tile.
     Blocks {
-        /// Bits: 2, 4, 8, 16 or 32; less than 8 only where rows are whole tiles.
+        /// Bits: 1, 2, 4, 8, 16 or 32; less than 8 only where rows are whole tiles.
+        bits: usize,
+    },
+    /// The same for an entry per so many columns, whole tiles in a row.
+    Groups {
+        /// Columns that share an entry.
+        columns: usize,
+        /// Bits: 4, 16 or 32.
         bits: usize,
     },
     /// The same for an entry per so many columns, whole tiles in a row.

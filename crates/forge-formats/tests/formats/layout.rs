@@ -261,6 +261,21 @@ fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -
             let byte = packed.plane(0, row)[p.tile * 32 + p.lane * p.count + p.t];
             [0, 1, 2, 3].map(|i| if byte >> (4 * p.j + i) & 1 == 1 { d } else { -d })
         }
+        Format::Q2_0 => {
+            let p = place(64, 4);
+            one_scale(packed.four(0, 2, row, &p), low_half(packed.entry(1, 16, 8, row, &p)), 1.0)
+        }
+        Format::Tq1_0 => {
+            let p = place(8, 4);
+            let three = packed.entry(1, 4, 1, row, &p) | packed.entry(2, 1, 1, row, &p) << 4;
+            let number = packed.entry(0, 8, 1, row, &p) + 243 * three;
+            let digits = [0, 1, 2, 3].map(|i| number / 3_u32.pow(4 * p.j as u32 + i) % 3);
+            one_scale(digits, packed.half(3, p.tile + p.t, row), 1.0)
+        }
+        Format::Tq2_0 => {
+            let p = place(128, 4);
+            one_scale(packed.four(0, 2, row, &p), packed.half(1, p.tile + p.t, row), 1.0)
+        }
         Format::Tq2_0G128 => {
             let p = place(128, 4);
             one_scale(packed.four(0, 2, row, &p), low_half(packed.entry(1, 16, 16, row, &p)), 1.0)
@@ -330,6 +345,8 @@ fn random_blocks(format: Format, rows: usize, cols: usize, bytes: &mut Bytes) ->
         Format::Q3K => &[108],
         Format::Q6K => &[208],
         Format::Tq2_0G128 => &[32],
+        Format::Tq1_0 => &[52],
+        Format::Tq2_0 => &[64],
         Format::Iq1M => &[54],
         Format::Mxfp4 => &[],
         _ => &[0],

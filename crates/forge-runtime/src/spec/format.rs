@@ -51,6 +51,12 @@ pub enum Format {
     Mxfp4,
     /// Signs; half scale per 128.
     Q1_0,
+    /// 2-bit codes less 1; half scale per 64.
+    Q2_0,
+    /// Digits in base 3 less 1, eight in 13 bits; half factor per 256.
+    Tq1_0,
+    /// 2-bit codes less 1; half factor per 256.
+    Tq2_0,
     /// 2-bit codes less 1; half scale per 128.
     Tq2_0G128,
     /// Codes with a scale and a bias per group.

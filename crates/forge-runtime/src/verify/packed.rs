@@ -165,6 +165,24 @@ impl Packed<'_> {
                 let value = scale_sign * planes.half(&at);
                 Weight { value, magnitude: 2.0 * value.abs() }
             }
+            Format::Q2_0 => {
+                let at = Column::new(self.cols, col, 64, 4);
+                let code = planes.codes(&at, 2);
+                Weight::offset(planes.half(&at), code, 1)
+            }
+            Format::Tq1_0 => {
+                let at = Column::new(self.cols, col, 8, 4);
+                let five = planes.blocks(&at, 8);
+                let three = planes.blocks(&at, 4) + 16 * planes.blocks(&at, 1);
+                let number = if at.element < 5 { five } else { three };
+                let digit = number / 3_u32.pow(at.element as u32 % 5) % 3;
+                Weight::offset(half(planes.supers(&at, 2)), digit, 1)
+            }
+            Format::Tq2_0 => {
+                let at = Column::new(self.cols, col, 128, 4);
+                let code = planes.codes(&at, 2);
+                Weight::offset(half(planes.supers(&at, 2)), code, 1)
+            }
             Format::Tq2_0G128 => {
                 let at = Column::new(self.cols, col, 128, 4);
                 let code = planes.codes(&at, 2);

@@ -91,10 +91,7 @@ fn alignment(path: &Path, header: &Header) -> Result<u64, CheckpointError> {
 /// A file uses type 42 for one format only: tensors too small to tell follow one that is not.
 fn settle_ambiguous(formats: &mut [Result<Format, FormatError>]) {
     let ambiguous = |format: &Result<_, _>| matches!(format, Err(FormatError::AmbiguousGgmlType { .. }));
-    let settled = formats.iter().find(|format| match format {
-        Ok(format) => *format == Format::Tq2_0G128,
-        Err(error) => matches!(error, FormatError::UnsupportedGgmlType { name: "Q2_0", .. }),
-    });
+    let settled = formats.iter().find(|format| matches!(format, Ok(Format::Tq2_0G128 | Format::Q2_0)));
     if let Some(settled) = settled.cloned() {
         formats.iter_mut().filter(|format| ambiguous(format)).for_each(|format| *format = settled.clone());
     }
