@@ -32,13 +32,6 @@ pub(crate) enum Plane {
         /// Bits: 4, 16 or 32.
         bits: usize,
     },
-    /// The same for an entry per so many columns, whole tiles in a row.
-    Groups {
-        /// Columns that share an entry.
-        columns: usize,
-        /// Bits: 4, 16 or 32.
-        bits: usize,
-    },
     /// What a super-block of 256 columns has, in column order.
     Supers {
         /// Bytes per super-block.
