@@ -6,7 +6,7 @@ use forge_plan::binding::Element;
 use forge_plan::families::FEW_TOKENS;
 use forge_plan::memory;
 use forge_plan::plan::{Arg, BufferPlan, Choice, Counts, Dim, Field, Step, When};
-use forge_plan::{CacheType, Family, Kernel, Plan};
+use forge_plan::{Family, Kernel, Plan};
 
 use crate::naming::{constant, grouped, identifier, model_identifier, plain, variant, wrap};
 use crate::places;
@@ -178,10 +178,7 @@ impl<'a> ModelFile<'a> {
             weights_header_sha256: facts.weights_header_sha256,
             kv_bytes_per_token: grouped(memory::kv_bytes_per_token(plan)),
             activation_bytes: grouped(memory::activation_bytes(plan) + memory::windowed_bytes(plan)),
-            kv: match plan.kv {
-                CacheType::F16 => "f16",
-                CacheType::F32 => "f32",
-            },
+            kv: plan.kv.name(),
             decode_dispatches: decode_dispatches(plan),
             kernels: plan.kernels.iter().map(KernelRow::new).collect(),
             tables: plan
@@ -206,7 +203,7 @@ impl<'a> ModelFile<'a> {
             state_lines: wrap(
                 plan.states.iter().map(|s| {
                     let capacity = s.capacity.map_or_else(|| "CONTEXT".to_owned(), |c| c.to_string());
-                    format!("({}, {capacity})", s.width() * plan.kv.bytes())
+                    format!("({}, {capacity})", plan.kv.stride(s.width()))
                 }),
                 LINE - 4,
             ),

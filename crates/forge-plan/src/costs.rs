@@ -279,7 +279,7 @@ fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
     for layer in &plan.layers {
         for &state in &layer.states {
             let state = &plan.states[state];
-            let row = 2 * state.width() * plan.kv.bytes();
+            let row = 2 * plan.kv.bytes(state.width());
             let window = state.window.unwrap_or(usize::MAX);
             let rows = size.rows / size.slots;
             let read = (size.position + rows).min(window.saturating_add(rows - 1));

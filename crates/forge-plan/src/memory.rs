@@ -8,7 +8,7 @@ const CANDIDATE: usize = 3;
 
 /// Bytes of a cache with room for `positions` positions.
 fn cache_bytes(plan: &Plan, state: &StatePlan, positions: usize) -> u64 {
-    (plan.slots * 2 * state.width() * plan.kv.bytes()) as u64 * positions as u64
+    (plan.slots * 2 * plan.kv.stride(state.width())) as u64 * positions as u64
 }
 
 /// Bytes of all KV caches of a program with room for `context` tokens; windowed caches have room for their window at most.

@@ -136,6 +136,7 @@ pub(crate) fn memory(plan: &Plan, weights: u64, context: usize) -> [(&'static st
     let element = match plan.kv {
         CacheType::F16 => "half",
         CacheType::F32 => "float",
+        CacheType::Q8_0 => "q8_0",
     };
     [
         ("weights", units::bytes(weights)),

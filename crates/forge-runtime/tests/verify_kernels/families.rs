@@ -3,6 +3,7 @@
 use forge_runtime::gpu::KernelSpec;
 use forge_runtime::verify::*;
 
+pub use crate::cache_q8_0::CACHE_Q8_0;
 use crate::mixtures::MIXTURES;
 pub use crate::sinks::SINKS;
 
@@ -541,5 +542,5 @@ pub static SAMPLE: Family = Family {
     ],
 };
 
-pub static FAMILIES: [&Family; 9] =
-    [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &SINKS, &NORMS, &MIXTURES, &SAMPLE];
+pub static FAMILIES: [&Family; 10] =
+    [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &SINKS, &CACHE_Q8_0, &NORMS, &MIXTURES, &SAMPLE];
