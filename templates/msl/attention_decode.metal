@@ -13,12 +13,6 @@ constexpr uint lanes_each(uint head_dim) {
 
 constexpr uint power_of_two(uint n) { return n > 8 ? 16 : n > 4 ? 8 : n > 2 ? 4 : n; }
 
-inline void load8(device const half* p, thread float4* v) {
-    const uint4 bits = *(device const uint4*)p;
-    v[0] = float4(as_type<half4>(uint2(bits.x, bits.y)));
-    v[1] = float4(as_type<half4>(uint2(bits.z, bits.w)));
-}
-
 inline void load8(device const float* p, thread float4* v) {
     v[0] = ((device const float4*)p)[0];
     v[1] = ((device const float4*)p)[1];
@@ -66,11 +60,11 @@ inline void attend(device const float* q, device const T* keys, device const T* 
     constexpr uint VECTORS = (HEAD_DIM + 8 * EACH - 1) / (8 * EACH);
     constexpr uint AT_ONCE = 32 / EACH;
     constexpr uint COUNT = power_of_two(HEADS_SHARED);
-    constexpr uint STRIDE = KV_HEADS * HEAD_DIM;
+    constexpr uint WIDTH = KV_HEADS * HEAD_DIM;
     constexpr float LOG2_E = 1.44269504f;
     const uint head = group * HEADS_SHARED;
-    keys += ulong(start_of_slot) * STRIDE;
-    values += ulong(start_of_slot) * STRIDE;
+    keys += ulong(start_of_slot) * cache_stride(WIDTH);
+    values += ulong(start_of_slot) * cache_stride(WIDTH);
     const uint kv_offset = head / (HEADS / KV_HEADS) * HEAD_DIM;
     const uint place = lane / EACH;
     const uint element = lane % EACH * 8;
@@ -104,7 +98,7 @@ inline void attend(device const float* q, device const T* keys, device const T* 
         float top = NO_SCORE;
         for (uint i = 0; i < STEPS; ++i) {
             const uint at = min(start + i * AT_ONCE + place, end - 1);
-            device const T* key = keys + (WRAP != 0 ? at % WRAP : at) * STRIDE + kv_offset;
+            const auto key = cache_head<WIDTH>(keys, WRAP != 0 ? at % WRAP : at, kv_offset);
             float sums[COUNT];
             for (uint h = 0; h < COUNT; ++h) {
                 sums[h] = 0.0f;
@@ -112,7 +106,7 @@ inline void attend(device const float* q, device const T* keys, device const T* 
             for (uint n = 0; n < VECTORS; ++n) {
                 const uint e = n * 8 * EACH + element;
                 float4 k[2];
-                load8(key + (HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM ? e : 0), k);
+                load_cache8(key, HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM ? e : 0, k);
                 for (uint h = 0; h < HEADS_SHARED; ++h) {
                     const uint v = 2 * (h * VECTORS + n);
                     sums[h] = fma4(k[0], query[v], fma4(k[1], query[v + 1], sums[h]));
@@ -140,7 +134,7 @@ inline void attend(device const float* q, device const T* keys, device const T* 
         }
         for (uint i = 0; i < STEPS; ++i) {
             const uint at = min(start + i * AT_ONCE + place, end - 1);
-            device const T* value = values + (WRAP != 0 ? at % WRAP : at) * STRIDE + kv_offset;
+            const auto value = cache_head<WIDTH>(values, WRAP != 0 ? at % WRAP : at, kv_offset);
             const float weight = exp2(scores[i] - highest);
             total += weight;
             float weights[HEADS_SHARED];
@@ -150,7 +144,7 @@ inline void attend(device const float* q, device const T* keys, device const T* 
             for (uint n = 0; n < VECTORS; ++n) {
                 const uint e = n * 8 * EACH + element;
                 float4 v[2];
-                load8(value + (HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM ? e : 0), v);
+                load_cache8(value, HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM ? e : 0, v);
                 for (uint h = 0; h < HEADS_SHARED; ++h) {
                     acc[2 * (h * VECTORS + n)] += weights[h] * v[0];
                     acc[2 * (h * VECTORS + n) + 1] += weights[h] * v[1];

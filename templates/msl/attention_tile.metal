@@ -3,15 +3,19 @@
 // all in 8x8 matrices of operand type O (half or float) with float sums. `sinks`, where there are any, [HEADS], are scores
 // without a value.
 
-// KEYS rows of the cache from position `start` on, zeros from `end` on, as operands.
-template <uint STRIDE, uint HEAD_DIM, uint KEYS, uint WRAP, typename O, typename T>
-inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint start, uint end, uint thread_index) {
+// KEYS rows of a head of the cache from position `start` on, zeros from `end` on, as operands.
+template <uint WIDTH, uint HEAD_DIM, uint KEYS, uint WRAP, typename O, typename T>
+inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint kv_offset, uint start, uint end,
+                            uint thread_index) {
     for (uint i = thread_index; i < KEYS * HEAD_DIM / 4; i += 128) {
         const uint key = start + i / (HEAD_DIM / 4);
         const uint element = i % (HEAD_DIM / 4) * 4;
+        float4 value = 0.0f;
+        if (key < end) {
+            value = load_cache4(cache_head<WIDTH>(cache, WRAP != 0 ? key % WRAP : key, kv_offset), element);
+        }
         for (uint e = 0; e < 4; ++e) {
-            const uint slot = WRAP != 0 ? key % WRAP : key;
-            tile[i * 4 + e] = key < end ? O(cache[slot * STRIDE + element + e]) : O(0.0f);
+            tile[i * 4 + e] = O(value[e]);
         }
     }
 }
@@ -22,7 +26,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
                            float softcap, uint block, uint head, uint thread_index, uint simdgroup, uint lane,
                            device const float* sinks = nullptr) {
     constexpr uint PARTS = HEAD_DIM / 8;
-    constexpr uint STRIDE = KV_HEADS * HEAD_DIM;
+    constexpr uint WIDTH = KV_HEADS * HEAD_DIM;
     threadgroup O* tile = (threadgroup O*)shared;
     threadgroup float* scores = shared + KEYS * HEAD_DIM * sizeof(O) / 4 + simdgroup * 8 * KEYS;
     threadgroup O* weights =
@@ -30,8 +34,8 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     threadgroup float* square =
         shared + KEYS * HEAD_DIM * sizeof(O) / 4 + 32 * KEYS + 32 * KEYS * sizeof(O) / 4 + simdgroup * 64;
     const uint kv_offset = head / (HEADS / KV_HEADS) * HEAD_DIM;
-    keys += ulong(start_of_slot) * STRIDE;
-    values += ulong(start_of_slot) * STRIDE;
+    keys += ulong(start_of_slot) * cache_stride(WIDTH);
+    values += ulong(start_of_slot) * cache_stride(WIDTH);
     const uint first_row = block * 32 + simdgroup * 8;
 
     // Eight rows of queries as matrices, through one 8x8 square of threadgroup memory.
@@ -61,7 +65,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     const uint begin = WINDOW != 0 && first_position + 1 > WINDOW ? first_position + 1 - WINDOW : 0;
     const uint end = position + min(rows, block * 32 + 32);
     for (uint start = begin; start < end; start += KEYS) {
-        load_cache_tile<STRIDE, HEAD_DIM, KEYS, WRAP>(keys + kv_offset, tile, start, end, thread_index);
+        load_cache_tile<WIDTH, HEAD_DIM, KEYS, WRAP>(keys, tile, kv_offset, start, end, thread_index);
         threadgroup_barrier(mem_flags::mem_threadgroup);
         for (uint j = 0; j < KEYS / 8; ++j) {
             simdgroup_matrix<float, 8, 8> score = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
@@ -104,7 +108,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
         }
         // All are done with the keys: the values take their place.
         threadgroup_barrier(mem_flags::mem_threadgroup);
-        load_cache_tile<STRIDE, HEAD_DIM, KEYS, WRAP>(values + kv_offset, tile, start, end, thread_index);
+        load_cache_tile<WIDTH, HEAD_DIM, KEYS, WRAP>(values, tile, kv_offset, start, end, thread_index);
         simdgroup_matrix<float, 8, 8> diagonal;
         simdgroup_load(diagonal, square, 8);
         threadgroup_barrier(mem_flags::mem_threadgroup);

@@ -88,8 +88,8 @@ kernel void /*{ kernel.name }*/(
 /*%- for part in k.parts %*/
     /*% if !loop.first %*/} else /*% endif %*/if (head < /*{ part.end }*/) {
 /*%- if part.cache %*/
-        const /*{ k.place_type }*/ place = /*{ k.place }*/ * /*{ part.heads }*/ + head - /*{ part.start }*/;
-        device /*{ k.kv }*/* target = /*{ part.target }*/ + place * /*{ k.head_dim }*/;
+        const auto target =
+            cache_head</*{ part.heads * k.head_dim }*/>(/*{ part.target }*/, /*{ k.place }*/, (head - /*{ part.start }*/) * /*{ k.head_dim }*/);
 /*%- else %*/
         device float* target = q + (row * /*{ part.heads }*/ + head) * /*{ k.head_dim }*/;
 /*%- endif %*/

@@ -14,7 +14,7 @@ use forge_plan::binding::Touch;
 use forge_plan::costs::{Encoded, StepSize, dispatches};
 use forge_plan::families::FEW_TOKENS;
 use forge_plan::plan::Stage;
-use forge_plan::{Family, Plan, PlanOptions};
+use forge_plan::{CacheType, Family, Plan, PlanOptions};
 use serde::Deserialize;
 
 use crate::forge::{Forge, build_project, constant};
@@ -25,7 +25,16 @@ use crate::{demo, shell};
 #[derive(Debug, Default, clap::Args)]
 pub struct Options {
     /// Only these of the checkpoints
-    only: Vec<String>,
+    pub only: Vec<String>,
+    /// Element type of the KV cache: f16, f32 or q8_0
+    #[arg(long, default_value = "f16", value_parser = cache_type)]
+    pub kv: CacheType,
+}
+
+/// The cache of that name.
+fn cache_type(name: &str) -> Result<CacheType, String> {
+    let all = [CacheType::F16, CacheType::F32, CacheType::Q8_0];
+    all.into_iter().find(|kv| kv.name() == name).ok_or_else(|| format!("no cache called {name}"))
 }
 
 /// A run of the program, and how many tokens it is of.
@@ -85,7 +94,7 @@ pub fn main(options: &Options) -> Result<()> {
     for (name, checkpoint) in cases {
         for slots in if CASES_OF_SLOTS.contains(&name) { &[1, SLOTS][..] } else { &[1] } {
             let label = if *slots == 1 { name.to_owned() } else { format!("{name} with {slots} slots") };
-            match compare_checkpoint(&forge, name, &shell::root().join(checkpoint), *slots) {
+            match compare_checkpoint(&forge, name, &shell::root().join(checkpoint), *slots, options.kv) {
                 Ok(compared) => println!("counters: {label}: {compared} dispatches read and write what the plan says"),
                 Err(error) => {
                     println!("counters: {label}: {error:#}");
@@ -101,13 +110,16 @@ pub fn main(options: &Options) -> Result<()> {
 }
 
 /// Dispatches compared, all of them as planned.
-fn compare_checkpoint(forge: &Forge, name: &str, checkpoint: &Path, slots: usize) -> Result<usize> {
+fn compare_checkpoint(forge: &Forge, name: &str, checkpoint: &Path, slots: usize, kv: CacheType) -> Result<usize> {
     let project = shell::scratch("counters")?.join(name);
     let (project_name, count) = (format!("counters-{name}"), slots.to_string());
-    forge.must_generate(checkpoint, &project, &["--name", &project_name, "--slots", &count, "--force"])?;
+    let args = ["--name", &project_name, "--slots", &count, "--kv", kv.name(), "--force"];
+    forge.must_generate(checkpoint, &project, &args)?;
     let program = build_project(&project)?;
-    let plan =
-        forge_plan::plan(&forge_frontend::load(checkpoint)?.graph, &PlanOptions { slots, ..PlanOptions::default() })?;
+    let plan = forge_plan::plan(
+        &forge_frontend::load(checkpoint)?.graph,
+        &PlanOptions { slots, kv, ..PlanOptions::default() },
+    )?;
     let model = std::fs::read_to_string(project.join("src/model.rs"))?;
     let tile = constant(&model, "LOGITS_TILE")?;
     let mut compared = 0;

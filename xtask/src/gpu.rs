@@ -70,7 +70,7 @@ pub fn main(options: &Options) -> Result<()> {
                 continue;
             }
             // the first way is the strictest
-            let Some(variant) = Variant::all(case, checkpoint, &[])?.into_iter().next() else { continue };
+            let Some(variant) = Variant::all(case, checkpoint, &[], None)?.into_iter().next() else { continue };
             let name = format!("{}-{}", case.name, checkpoint.label);
             println!("{name}");
             let project = shell::scratch("gpu")?.join("project");

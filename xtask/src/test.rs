@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use forge_plan::CacheType;
 
 use crate::forge::Forge;
 use crate::table::Table;
@@ -137,10 +138,12 @@ fn run(step: Step) -> Result<Outcome> {
             // it does a trained model.
             let tiny = cases::Options { format: vec!["hf".into()], kv: Some("f32".into()), ..Default::default() };
             let whole = cases::Options { quantize: vec!["q8_0".into()], ..Default::default() };
+            let q8_0 = cases::Options { kv: Some("q8_0".into()), ..Default::default() };
             let folders = [
                 ("assets", &whole),
                 ("tests/fixtures/models", &whole),
                 ("crates/forge-frontend/tests/fixtures/tiny", &tiny),
+                ("assets", &q8_0),
             ];
             for (dir, options) in folders {
                 let start = Instant::now();
@@ -154,7 +157,10 @@ fn run(step: Step) -> Result<Outcome> {
         Step::Demo => demo::main()?,
         Step::Library => library::main()?,
         Step::Check => Forge::build()?.must_check(&demo::project()?.0)?,
-        Step::Counters => counters::main(&counters::Options::default())?,
+        Step::Counters => {
+            counters::main(&counters::Options::default())?;
+            counters::main(&counters::Options { only: vec!["demo".into()], kv: CacheType::Q8_0 })?;
+        }
         Step::Tune => tune::main()?,
         Step::Mutate => {
             let options = mutate::Options { case: vec!["demo".to_owned()], sample: Some(10), ..Default::default() };

@@ -11,7 +11,7 @@ use forge_plan::families::{self, Epilogue, GEMM_ROWS, Gemm, Gemv, HeadNorm, Rope
 use forge_plan::{Family, Kernel, Plan};
 use forge_spec::{Dim, Format};
 
-use crate::bindings::{cache_type, comment, declaration};
+use crate::bindings::{comment, declaration};
 use crate::calls::activation;
 use crate::naming::{float, identifier, packed_name, wrap};
 use crate::{calls, sources};
@@ -96,10 +96,8 @@ pub enum Body {
 pub struct RopeView {
     pub width: usize,
     pub head_dim: usize,
-    /// Type of a head's number in the cache, and the position part of it.
-    pub place_type: &'static str,
+    /// Which position of the cache a row goes to.
     pub place: String,
-    pub kv: &'static str,
     pub rotary: usize,
     pub interleaved: bool,
     pub table: String,
@@ -337,6 +335,7 @@ fn used_sources(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
             None => sources::of_format(&format.name).into_iter().for_each(&mut add),
         }
     }
+    sources::of_cache(plan.kv).into_iter().for_each(&mut add);
     let used = calls::sources(plan);
     let always = &FAMILIES[..4];
     let in_order = FAMILIES.iter().filter(|name| always.contains(name) || used.contains(name));
@@ -587,9 +586,7 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
     RopeView {
         width: rope.width(),
         head_dim: rope.head_dim,
-        place_type: if rope.slots == 1 { "uint" } else { "ulong" },
         place: place(rope),
-        kv: cache_type(rope.kv),
         rotary: rope.rope.as_ref().map_or(0, |r| r.rotary_dim),
         interleaved: rope.rope.as_ref().is_some_and(|r| r.pairing == RopePairing::Interleaved),
         table: rope.table.map_or_else(String::new, |table| table_name(plan, table)),

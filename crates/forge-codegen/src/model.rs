@@ -6,7 +6,7 @@ use forge_plan::binding::Element;
 use forge_plan::families::FEW_TOKENS;
 use forge_plan::memory;
 use forge_plan::plan::{Arg, BufferPlan, Choice, Counts, Dim, Field, StatePlan, Step, When};
-use forge_plan::{CacheType, Family, Kernel, Plan};
+use forge_plan::{Family, Kernel, Plan};
 
 use crate::naming::{constant, grouped, identifier, model_identifier, plain, variant, wrap};
 use crate::places;
@@ -185,10 +185,7 @@ impl<'a> ModelFile<'a> {
             kv_bytes_per_token: grouped(memory::kv_bytes_per_token(plan)),
             activation_bytes: grouped(memory::activation_bytes(plan) + memory::windowed_bytes(plan)),
             recurrent_bytes: grouped(memory::recurrent_bytes(plan)),
-            kv: match plan.kv {
-                CacheType::F16 => "f16",
-                CacheType::F32 => "f32",
-            },
+            kv: plan.kv.name(),
             decode_dispatches: decode_dispatches(plan),
             kernels: plan.kernels.iter().map(KernelRow::new).collect(),
             tables: plan
@@ -213,7 +210,7 @@ impl<'a> ModelFile<'a> {
             cache_lines: wrap(
                 plan.states.iter().filter_map(StatePlan::kv).map(|cache| {
                     let capacity = cache.capacity.map_or_else(|| "CONTEXT".to_owned(), |c| c.to_string());
-                    format!("({}, {capacity})", cache.position_bytes(plan.kv))
+                    format!("({}, {capacity})", cache.position_stride(plan.kv))
                 }),
                 LINE - 4,
             ),

@@ -1,4 +1,7 @@
-//! The Metal sources of weight formats: `templates/msl/gemv_<format>.metal`, after the files that its first line names.
+//! The Metal sources of weight formats, `templates/msl/gemv_<format>.metal`, and of ways to store keys and values,
+//! `kv_<type>.metal`, after the files that the first line names.
+
+use forge_spec::CacheType;
 
 use std::sync::LazyLock;
 
@@ -16,6 +19,13 @@ const NEEDS: &str = "// needs: ";
 pub(crate) fn of_format(format: &str) -> Vec<&'static str> {
     let mut list = Vec::new();
     collect(&format!("gemv_{format}"), &mut list);
+    list
+}
+
+/// The source of a way to store keys and values, after what it needs.
+pub(crate) fn of_cache(cache: CacheType) -> Vec<&'static str> {
+    let mut list = Vec::new();
+    collect(&format!("kv_{}", cache.name()), &mut list);
     list
 }
 

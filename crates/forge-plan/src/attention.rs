@@ -53,10 +53,10 @@ pub fn tile_keys(head_dim: usize, half_operands: bool) -> usize {
     }
 }
 
-/// Whether prefill attention may hold queries, keys and probabilities as half: the cache does, and heads are long
-/// enough for it to matter.
+/// Whether prefill attention may hold queries, keys and probabilities as half: the cache has no more digits, and heads are
+/// long enough for it to matter.
 pub fn half_operands(head_dim: usize, kv: CacheType) -> bool {
-    kv == CacheType::F16 && head_dim >= 64
+    kv != CacheType::F32 && head_dim >= 64
 }
 
 #[cfg(test)]

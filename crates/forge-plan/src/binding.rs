@@ -149,7 +149,7 @@ impl Element {
             Self::Candidate => 12 * count,
             // What packing pads is never read.
             Self::Packed(format) => stored(format).row_bytes(row).unwrap_or(0) * (count / row.max(1)),
-            Self::Cache(cache) => cache.bytes() * count,
+            Self::Cache(cache) => cache.bytes(count),
             Self::Params => 0,
         }
     }

@@ -1,6 +1,7 @@
 //! What makes a graph impossible to plan.
 
 use forge_formats::Format;
+use forge_spec::CacheType;
 
 /// Why no plan exists for a graph.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -22,6 +23,14 @@ pub enum PlanError {
         cols: usize,
         /// What they must be a multiple of.
         multiple: usize,
+    },
+    /// Heads that the cache cannot store.
+    #[error("--kv {}: heads of {head_dim} elements are no whole number of its blocks of {}", cache.name(), cache.block())]
+    CacheBlocks {
+        /// How keys and values were to be stored.
+        cache: CacheType,
+        /// Elements of a head.
+        head_dim: usize,
     },
     /// Affine scales that the kernels do not read.
     #[error("{tensor}: scales and biases are {format}; F16 and BF16 are supported")]

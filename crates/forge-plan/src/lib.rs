@@ -47,6 +47,13 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan, PlanError> {
     if context > trained || context == 0 {
         return Err(PlanError::Context { asked: context, trained });
     }
+    for state in &graph.states {
+        let Some(spec) = state.spec.kv() else { continue };
+        let (cache, head_dim) = (options.kv, spec.head_dim);
+        if !head_dim.is_multiple_of(cache.block()) {
+            return Err(PlanError::CacheBlocks { cache, head_dim });
+        }
+    }
     let fused = lower::FusedGraph {
         embed: fuse::fuse(&graph.embed.block)?,
         blocks: graph.blocks.iter().map(fuse::fuse).collect::<Result<_, _>>()?,

@@ -40,9 +40,14 @@ impl KvPlan {
         self.kv_heads * self.head_dim
     }
 
-    /// Bytes of K (and of V) per position.
+    /// Bytes of K (and of V) of a position that are read and written.
     pub fn position_bytes(&self, kv: CacheType) -> usize {
-        self.width() * kv.bytes()
+        kv.bytes(self.width())
+    }
+
+    /// Bytes from K (or V) of a position to that of the next.
+    pub fn position_stride(&self, kv: CacheType) -> usize {
+        kv.stride(self.width())
     }
 }
 
@@ -72,7 +77,7 @@ impl StatePlan {
     pub fn bytes(&self, kv: CacheType, context: usize) -> u64 {
         match self {
             Self::Kv(cache) => {
-                (2 * cache.position_bytes(kv)) as u64 * cache.capacity.unwrap_or(context).min(context) as u64
+                (2 * cache.position_stride(kv)) as u64 * cache.capacity.unwrap_or(context).min(context) as u64
             }
             Self::Recurrent { width } => (STATE_COPIES * width * RECURRENT_BYTES) as u64,
         }
@@ -81,7 +86,7 @@ impl StatePlan {
     /// Bytes that one more token of context costs.
     pub fn bytes_per_token(&self, kv: CacheType) -> u64 {
         match self {
-            Self::Kv(cache) if cache.capacity.is_none() => (2 * cache.position_bytes(kv)) as u64,
+            Self::Kv(cache) if cache.capacity.is_none() => (2 * cache.position_stride(kv)) as u64,
             Self::Kv(_) | Self::Recurrent { .. } => 0,
         }
     }

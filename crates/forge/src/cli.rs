@@ -167,6 +167,9 @@ pub enum Kv {
     F16,
     /// Single precision
     F32,
+    /// 8.5 bits an element: blocks of 32; for heads of a multiple of 32 elements
+    #[value(name = "q8_0")]
+    Q8_0,
 }
 
 impl From<Kv> for CacheType {
@@ -174,6 +177,7 @@ impl From<Kv> for CacheType {
         match kv {
             Kv::F16 => Self::F16,
             Kv::F32 => Self::F32,
+            Kv::Q8_0 => Self::Q8_0,
         }
     }
 }

@@ -111,7 +111,8 @@ impl From<FrontendError> for Error {
 impl From<PlanError> for Error {
     fn from(error: PlanError) -> Self {
         use PlanError as E;
-        let unsupported = matches!(error, E::Unsupported { .. } | E::Width { .. } | E::AffineScales { .. });
+        let unsupported =
+            matches!(error, E::Unsupported { .. } | E::Width { .. } | E::AffineScales { .. } | E::CacheBlocks { .. });
         wrap(unsupported, Self::Plan(error))
     }
 }

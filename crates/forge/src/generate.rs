@@ -11,7 +11,7 @@ use forge_frontend::Checkpoint;
 use forge_frontend::graph::WeightId;
 use forge_pack::{Header, Packed, Packing};
 use forge_plan::quantize::Kept;
-use forge_plan::{Plan, PlanOptions, plan};
+use forge_plan::{CacheType, Plan, PlanOptions, plan};
 use sha2::{Digest, Sha256};
 
 use crate::cli::{GenArgs, Kv, warn};
@@ -219,8 +219,8 @@ fn render_options(args: &GenArgs, name: &str) -> RenderOptions {
     if let Some(context) = args.context {
         let _ = write!(command, " --context {context}");
     }
-    if args.kv == Kv::F32 {
-        command.push_str(" --kv f32");
+    if args.kv != Kv::F16 {
+        let _ = write!(command, " --kv {}", CacheType::from(args.kv).name());
     }
     if args.slots != 1 {
         let _ = write!(command, " --slots {}", args.slots);

@@ -137,6 +137,7 @@ pub(crate) fn memory(plan: &Plan, weights: u64, context: usize) -> Vec<(&'static
     let element = match plan.kv {
         CacheType::F16 => "half",
         CacheType::F32 => "float",
+        CacheType::Q8_0 => "q8_0",
     };
     let mut lines = vec![
         ("weights", units::bytes(weights)),

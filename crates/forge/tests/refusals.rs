@@ -15,7 +15,7 @@ use forge::cli::{GenArgs, InspectArgs, Kv};
 use forge::output::{OutputError, Target};
 use forge_formats::Format;
 use forge_frontend::graph::{FileRange, Graph, Node, Op, Source};
-use forge_plan::{PlanError, PlanOptions, plan, quantize};
+use forge_plan::{CacheType, PlanError, PlanOptions, plan, quantize};
 use serde_json::json;
 
 fn graph(checkpoint: &Path) -> Graph {
@@ -62,6 +62,11 @@ fn graphs_without_a_plan() {
     let options = PlanOptions { context: Some(0), ..PlanOptions::default() };
     let error = plan(&graph(&hf()), &options).map(drop).unwrap_err();
     assert!(error.to_string().starts_with("--context 0 holds no token; the trained context is "), "{error}");
+
+    let options = PlanOptions { kv: CacheType::Q8_0, ..PlanOptions::default() };
+    let error = plan(&graph(&hf()), &options).map(drop).unwrap_err();
+    assert!(matches!(&error, PlanError::CacheBlocks { cache: CacheType::Q8_0, head_dim: 16 }), "{error}");
+    assert_eq!(error.to_string(), "--kv q8_0: heads of 16 elements are no whole number of its blocks of 32");
 
     let error = quantize(&mut graph(&gguf()), Format::Q8_0).unwrap_err();
     assert!(matches!(&error, PlanError::NothingToQuantize { .. }), "{error}");

@@ -12,6 +12,8 @@ use super::compare::{Logits, Reference};
 const EXACT_BOUND: f32 = 2e-3;
 /// Largest logit difference with an f16 KV cache or weights of 16 bits and fewer.
 const HALF_BOUND: f32 = 2e-2;
+/// The same where keys and values have 8 bits.
+const Q8_0_BOUND: f32 = 1e-1;
 
 /// A case folder with its checkpoints.
 #[derive(Debug)]
@@ -63,11 +65,14 @@ pub struct Variant {
 
 impl Variant {
     /// The ways to try with a checkpoint of a case. A folder of exact weights is also quantised to those of the
-    /// formats that the case has a reference for.
+    /// formats that the case has a reference for. A Q8_0 cache is tried when it is asked for.
     ///
     /// # Errors
     /// An unreadable reference.
-    pub fn all(case: &Case, checkpoint: &Checkpoint, quantize: &[String]) -> Result<Vec<Self>> {
+    pub fn all(case: &Case, checkpoint: &Checkpoint, quantize: &[String], kv: Option<&str>) -> Result<Vec<Self>> {
+        if kv == Some("q8_0") {
+            return Ok(vec![Self { quantize: None, tuning: None, slots: None, kv: "q8_0", bound: Q8_0_BOUND }]);
+        }
         let half = Self { quantize: None, tuning: None, slots: None, kv: "f16", bound: HALF_BOUND };
         if !checkpoint.exact {
             return Ok(vec![half]);

@@ -32,7 +32,7 @@ pub struct Options {
     /// Only checkpoints of this format: hf, mlx, F16, Q8_0, ... (repeatable)
     #[arg(long, value_name = "FORMAT")]
     pub format: Vec<String>,
-    /// Only this element type of the KV cache: f16 or f32
+    /// Only this element type of the KV cache: f16, f32 or q8_0
     #[arg(long, value_name = "TYPE")]
     pub kv: Option<String>,
     /// Also let `forge gen` quantise Hugging Face folders to this format (repeatable), against the reference for the
@@ -86,7 +86,7 @@ pub fn run(options: &Options) -> Result<Totals> {
     for case in &cases {
         for checkpoint in &case.checkpoints {
             if options.format.is_empty() || options.format.contains(&checkpoint.label) {
-                let jobs = Variant::all(case, checkpoint, &options.quantize)?;
+                let jobs = Variant::all(case, checkpoint, &options.quantize, options.kv.as_deref())?;
                 let chosen = |variant: &Variant| options.kv.as_ref().is_none_or(|kv| kv == variant.kv);
                 let jobs = jobs.into_iter().filter(chosen).map(|job| Variant {
                     tuning: options.tuning.clone(),

@@ -209,7 +209,7 @@ pub enum Activation {
     ReluSquared,
 }
 
-/// Element type of the KV cache.
+/// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CacheType {
     /// Binary16.
@@ -217,14 +217,43 @@ pub enum CacheType {
     F16,
     /// Binary32.
     F32,
+    /// Blocks of 32 elements of a head: signed codes of a byte and a binary16 scale, as GGUF's block_q8_0 has them. All codes
+    /// of a position come first, then all scales, `templates/msl/kv_q8_0.metal` says why.
+    Q8_0,
 }
 
 impl CacheType {
-    /// Bytes of an element.
-    pub const fn bytes(self) -> usize {
+    /// What it is called in options and reports.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::F16 => 2,
-            Self::F32 => 4,
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+            Self::Q8_0 => "q8_0",
+        }
+    }
+
+    /// Elements that are stored together; heads are whole blocks.
+    pub const fn block(self) -> usize {
+        match self {
+            Self::F16 | Self::F32 => 1,
+            Self::Q8_0 => 32,
+        }
+    }
+
+    /// Bytes of `count` elements, whole blocks.
+    pub const fn bytes(self, count: usize) -> usize {
+        match self {
+            Self::F16 => 2 * count,
+            Self::F32 => 4 * count,
+            Self::Q8_0 => count + count / 16,
+        }
+    }
+
+    /// Bytes from a position of `width` elements to the next.
+    pub const fn stride(self, width: usize) -> usize {
+        match self {
+            Self::F16 | Self::F32 => self.bytes(width),
+            Self::Q8_0 => self.bytes(width).next_multiple_of(8),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! ([`Checks`], in `src/checks.rs`); of large matrices a sample of output rows is compared.
 
 mod batches;
+mod cache;
 mod compare;
 mod error;
 mod operations;

@@ -6,8 +6,9 @@ use super::super::batch::{Row, Token, Wants};
 use super::super::gpu::{Buffer, Gpu, Kernel, Mapped, Slice, pool};
 use super::super::weights::Weights;
 use super::super::{Error, Result};
+use super::cache;
 use super::operations::Draw;
-use super::packed::{Packed, half};
+use super::packed::Packed;
 use super::random::Random;
 use super::table::{Argument, CacheType, Data, Dim, KernelCheck, Matrix, Role, Split, StepParams};
 
@@ -151,16 +152,9 @@ impl Input {
                 between(0.5 * mean, 1.5 * mean)
             }
             Self::Tokens(end) => bytes_of((0..count).map(|_| random.below(*end) as u32)),
-            Self::Cache(cache) => cache_contents(*cache, count, random),
+            Self::Cache(cache) => cache::contents(*cache, words, rows, random),
             Self::Words(words) => bytes_of(words.iter().copied().cycle().take(count)),
         }
-    }
-}
-
-fn cache_contents(cache: CacheType, count: usize, random: &mut Random) -> Vec<u8> {
-    match cache {
-        CacheType::F16 => (0..count).flat_map(|_| random.half_bits().to_le_bytes()).collect(),
-        CacheType::F32 => bytes_of((0..count).map(|_| random.between(-1.0, 1.0).to_bits())),
     }
 }
 
@@ -324,24 +318,31 @@ impl<'a> Run<'a> {
 
     /// A cache that the kernel was given.
     pub fn cache_given(&self, role: Role, cache: CacheType) -> Vec<f64> {
-        elements(cache, self.before.get(&role).map_or(&[], |bytes| bytes))
+        cache::elements(cache, self.cache_width(role), self.before.get(&role).map_or(&[], |bytes| bytes))
     }
 
     /// A cache that the kernel left.
     pub fn cache_left(&self, role: Role, cache: CacheType) -> Vec<f64> {
-        elements(cache, self.after.get(&role).map_or(&[], |bytes| bytes))
+        cache::elements(cache, self.cache_width(role), self.after.get(&role).map_or(&[], |bytes| bytes))
+    }
+
+    /// The scales of a cache that the kernel left, one for each block of elements; none where it has none.
+    pub fn cache_scales_left(&self, role: Role, cache: CacheType) -> Vec<f64> {
+        cache::scales(cache, self.cache_width(role), self.after.get(&role).map_or(&[], |bytes| bytes))
+    }
+
+    /// Elements of a position of a cache.
+    fn cache_width(&self, role: Role) -> usize {
+        let width = self.arguments.iter().find_map(|argument| match argument.data {
+            Data::Cache(width) if argument.role == role => Some(width),
+            _ => None,
+        });
+        width.unwrap_or(1)
     }
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-}
-
-fn elements(cache: CacheType, bytes: &[u8]) -> Vec<f64> {
-    match cache {
-        CacheType::F16 => bytes.chunks_exact(2).map(|b| half(u32::from(u16::from_le_bytes([b[0], b[1]])))).collect(),
-        CacheType::F32 => floats(bytes).into_iter().map(f64::from).collect(),
-    }
 }
 
 fn bytes_of(words: impl IntoIterator<Item = u32>) -> Vec<u8> {

@@ -3,6 +3,7 @@
 use forge_runtime::gpu::KernelSpec;
 use forge_runtime::verify::*;
 
+pub use crate::cache_q8_0::CACHE_Q8_0;
 use crate::mixtures::MIXTURES;
 use crate::recurrent::{GATED_DELTA, RECURRENT, RECURRENT_SLOTS};
 pub use crate::sinks::SINKS;
@@ -544,7 +545,7 @@ pub static SAMPLE: Family = Family {
     ],
 };
 
-pub static FAMILIES: [&Family; 12] = [
+pub static FAMILIES: [&Family; 13] = [
     &EMBED,
     &LAYER_INPUTS,
     &PROJECT,
@@ -554,6 +555,7 @@ pub static FAMILIES: [&Family; 12] = [
     &RECURRENT_SLOTS,
     &ATTENTION,
     &SINKS,
+    &CACHE_Q8_0,
     &NORMS,
     &MIXTURES,
     &SAMPLE,

@@ -1,6 +1,7 @@
 //! The references of `verify` against small kernels on the software device: right ones pass, and of every operation at least
 //! two faults are found, each in its kernel and in no other.
 
+mod cache_q8_0;
 #[path = "../common/mod.rs"]
 mod common;
 mod families;
@@ -153,6 +154,11 @@ fn wrong_attention_is_found() {
 #[test]
 fn wrong_sinks_are_found() {
     each_fault_is_found(&SINKS);
+}
+
+#[test]
+fn wrong_q8_0_caches_are_found() {
+    each_fault_is_found(&CACHE_Q8_0);
 }
 
 #[test]

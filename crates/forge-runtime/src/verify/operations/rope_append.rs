@@ -1,5 +1,6 @@
 //! Head norms, rotation, and the append to the cache.
 
+use super::super::cache::BLOCK;
 use super::super::compare::Comparison;
 use super::super::error::{Approximate, FEW, HALF_ROUNDING, ROUNDING, SMALLEST_HALF, sum_error};
 use super::super::run::{Case, Input, Run};
@@ -65,6 +66,7 @@ impl Reference for RopeAppend<'_> {
             } else {
                 run.left(Role::Q).into_iter().map(f64::from).collect()
             };
+            let found_scales = if cached { run.cache_scales_left(part.target, self.cache) } else { Vec::new() };
             // What a row does not own stays as it was.
             let mut untouched = vec![cached; found.len()];
             for (row, values) in input.chunks_exact(width).enumerate() {
@@ -76,13 +78,16 @@ impl Reference for RopeAppend<'_> {
                     let normed = normalise(&part, &gamma, &own, head, head_values);
                     let at = if cached { run.case.cached(row, position, self.wrap) } else { row };
                     let start = (at * part.heads + head) * dim;
-                    for (i, expected) in rotate(self, part.rotates, position, &normed).into_iter().enumerate() {
-                        let mut bound = expected.bound;
-                        if cached && self.cache == CacheType::F16 {
-                            bound += (expected.value.abs() + bound) * HALF_ROUNDING + SMALLEST_HALF;
+                    let mut expected = rotate(self, part.rotates, position, &normed);
+                    if cached {
+                        let scales = self.store(&mut expected);
+                        for (scale, block) in scales.into_iter().zip(start / BLOCK..) {
+                            out.number(part.target, block * BLOCK, found_scales[block], scale.value, scale.bound);
                         }
-                        out.number(part.target, start + i, found[start + i], expected.value, bound);
-                        untouched[start + i] = false;
+                    }
+                    for (expected, at) in expected.into_iter().zip(start..) {
+                        out.number(part.target, at, found[at], expected.value, expected.bound);
+                        untouched[at] = false;
                     }
                 }
             }
@@ -94,6 +99,42 @@ impl Reference for RopeAppend<'_> {
             }
         }
     }
+}
+
+impl RopeAppend<'_> {
+    /// What the cache can be off by comes to a head's elements; the scales that they are stored with, if any.
+    fn store(&self, head: &mut [Approximate]) -> Vec<Approximate> {
+        match self.cache {
+            CacheType::F32 => Vec::new(),
+            CacheType::F16 => {
+                for element in head {
+                    element.bound += to_half(*element);
+                }
+                Vec::new()
+            }
+            CacheType::Q8_0 => head.chunks_mut(BLOCK).map(store_block).collect(),
+        }
+    }
+}
+
+/// What rounding to half adds to a number's bound.
+fn to_half(number: Approximate) -> f64 {
+    (number.value.abs() + number.bound) * HALF_ROUNDING + SMALLEST_HALF
+}
+
+/// A block's scale: its largest magnitude is 127 of them. Each element is the whole number of them next to it, by the scale
+/// before that is rounded.
+fn store_block(block: &mut [Approximate]) -> Approximate {
+    let largest = block.iter().map(|element| element.value.abs()).fold(0.0, f64::max);
+    let off = block.iter().map(|element| element.bound).fold(0.0, f64::max);
+    let scale = Approximate { value: largest / 127.0, bound: off / 127.0 + largest * FEW };
+    let rounding = to_half(scale);
+    for element in block {
+        let codes = element.value.abs() / scale.value.max(f64::MIN_POSITIVE);
+        element.bound =
+            2.0 * element.bound + (0.5 + codes * FEW) * scale.value + (codes + 1.0) * (scale.bound + rounding);
+    }
+    Approximate { bound: scale.bound + rounding, ..scale }
 }
 
 /// A head after its norm; `own` are all heads of its part.

@@ -1,0 +1,76 @@
+//! A Q8_0 cache, written and read, right and wrong.
+
+use forge_runtime::verify::*;
+
+use super::families::*;
+
+pub static CACHE_Q8_0: Family = Family {
+    slots: 1,
+    metal: include_str!("../fixtures/plain_kernels/cache_q8_0.metal"),
+    specs: &[spec("rope_append"), spec("attention")],
+    checks: &[
+        check(
+            0,
+            SOME_ROWS,
+            BY_ROW,
+            Operation::RopeAppend(RopeAppend {
+                keys_as_values: false,
+                gated: false,
+                heads: 2,
+                kv_heads: 2,
+                head_dim: 32,
+                norms: [None, None, None],
+                inv_freq: &[1.0, 0.3, 0.09, 0.027],
+                interleaved: true,
+                magnitude: 1.0,
+                cache: CacheType::Q8_0,
+                wrap: Some(40),
+            }),
+            &[
+                Argument::read(Role::Qkv, Data::Words(192)),
+                Argument::write(Role::Q, Data::Words(64)),
+                Argument::write(Role::Keys, Data::Cache(64)),
+                Argument::write(Role::Values, Data::Cache(64)),
+                STEP,
+            ],
+        ),
+        check(
+            1,
+            SOME_ROWS,
+            [Dim::Rows, Dim::Const(4)],
+            Operation::Attention(Attention {
+                heads: 4,
+                kv_heads: 2,
+                head_dim: 32,
+                scale: 0.125,
+                softcap: None,
+                window: Some(24),
+                cache: CacheType::Q8_0,
+                wrap: Some(40),
+                half_operands: false,
+                split: None,
+            }),
+            &[
+                Argument::read(Role::Q, Data::Words(128)),
+                Argument::read(Role::Keys, Data::Cache(64)),
+                Argument::read(Role::Values, Data::Cache(64)),
+                Argument::write(Role::Y, Data::Words(128)),
+                STEP,
+            ],
+        ),
+    ],
+    faults: &[
+        // Codes cut off, scales of another divisor and of both heads, codes or scales of a head at the other's place.
+        ("char(round(values[i] / scale))", "char(values[i] / scale)", "rope_append"),
+        ("largest / 127.0f", "largest / 126.5f", "rope_append"),
+        ("[head] = half(scale)", "[head ^ 1] = half(scale)", "rope_append"),
+        ("[head * 32 + i] = char", "[(head ^ 1) * 32 + i] = char", "rope_append"),
+        ("float largest = 0.0f", "float largest = 1.5f", "rope_append"),
+        ("values, position % 40, head % 2, own", "values, position % 39, head % 2, own", "rope_append"),
+        // Codes without their signs, scales of the other head, and one key too many.
+        ("float(((device const char*)own)[head", "float(own[head", "attention"),
+        ("(own + 64))[head])", "(own + 64))[head ^ 1])", "attention"),
+        ("stored(values, key % 40, head / 2, i)", "stored(values, key % 40, head % 2, i)", "attention"),
+        ("position - 23", "position - 24", "attention"),
+    ],
+};
