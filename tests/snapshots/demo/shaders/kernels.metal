@@ -1419,14 +1419,14 @@ kernel void rope_append(
         rotate_head<32, 32, true>(
             source, target, norm, ROPE_INV_FREQ, float(position), 1.0f, lane);
     } else if (head < 12) {
-        const uint place = position * 4 + head - 8;
-        device half* target = keys + place * 32;
+        const auto target =
+            cache_head<128>(keys, position, (head - 8) * 32);
         const Unnormed norm = {};
         rotate_head<32, 32, true>(
             source, target, norm, ROPE_INV_FREQ, float(position), 1.0f, lane);
     } else if (head < 16) {
-        const uint place = position * 4 + head - 12;
-        device half* target = values + place * 32;
+        const auto target =
+            cache_head<128>(values, position, (head - 12) * 32);
         const Unnormed norm = {};
         copy_head<32>(source, target, norm, lane);
     }

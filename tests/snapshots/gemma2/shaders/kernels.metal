@@ -1207,14 +1207,14 @@ kernel void rope_append(
         rotate_head<16, 16, false>(
             source, target, norm, ROPE_INV_FREQ, float(position), 1.0f, lane);
     } else if (head < 6) {
-        const uint place = position * 2 + head - 4;
-        device half* target = keys + place * 16;
+        const auto target =
+            cache_head<32>(keys, position, (head - 4) * 16);
         const Unnormed norm = {};
         rotate_head<16, 16, false>(
             source, target, norm, ROPE_INV_FREQ, float(position), 1.0f, lane);
     } else if (head < 8) {
-        const uint place = position * 2 + head - 6;
-        device half* target = values + place * 16;
+        const auto target =
+            cache_head<32>(values, position, (head - 6) * 16);
         const Unnormed norm = {};
         copy_head<16>(source, target, norm, lane);
     }

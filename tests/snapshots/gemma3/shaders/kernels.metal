@@ -1216,15 +1216,15 @@ kernel void rope_append(
         rotate_head<16, 16, false>(
             source, target, norm, ROPE_INV_FREQ_0, float(position), 1.0f, lane);
     } else if (head < 6) {
-        const uint place = position * 2 + head - 4;
-        device half* target = keys + place * 16;
+        const auto target =
+            cache_head<32>(keys, position, (head - 4) * 16);
         const float scale = elements_rms_scale<16>(source, 1e-6f, lane);
         const NormedByGamma norm = {scale, k_gamma};
         rotate_head<16, 16, false>(
             source, target, norm, ROPE_INV_FREQ_0, float(position), 1.0f, lane);
     } else if (head < 8) {
-        const uint place = position * 2 + head - 6;
-        device half* target = values + place * 16;
+        const auto target =
+            cache_head<32>(values, position, (head - 6) * 16);
         const Unnormed norm = {};
         copy_head<16>(source, target, norm, lane);
     }
@@ -1450,15 +1450,15 @@ kernel void rope_append_alt(
         rotate_head<16, 16, false>(
             source, target, norm, ROPE_INV_FREQ_1, float(position), 1.0f, lane);
     } else if (head < 6) {
-        const uint place = position * 2 + head - 4;
-        device half* target = keys + place * 16;
+        const auto target =
+            cache_head<32>(keys, position, (head - 4) * 16);
         const float scale = elements_rms_scale<16>(source, 1e-6f, lane);
         const NormedByGamma norm = {scale, k_gamma};
         rotate_head<16, 16, false>(
             source, target, norm, ROPE_INV_FREQ_1, float(position), 1.0f, lane);
     } else if (head < 8) {
-        const uint place = position * 2 + head - 6;
-        device half* target = values + place * 16;
+        const auto target =
+            cache_head<32>(values, position, (head - 6) * 16);
         const Unnormed norm = {};
         copy_head<16>(source, target, norm, lane);
     }

@@ -145,7 +145,7 @@ static KERNELS: [KernelCheck; 29] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
-            heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false,
+            heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false, gated: false,
             norms: [Some(HeadNorm { eps: 1e-6, across_heads: false }), Some(HeadNorm { eps: 1e-6, across_heads: false }), None],
             inv_freq: &INV_FREQ_0, interleaved: false, magnitude: 1.0,
             cache: CacheType::F16, wrap: None,
@@ -333,7 +333,7 @@ static KERNELS: [KernelCheck; 29] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
-            heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false,
+            heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false, gated: false,
             norms: [Some(HeadNorm { eps: 1e-6, across_heads: false }), Some(HeadNorm { eps: 1e-6, across_heads: false }), None],
             inv_freq: &INV_FREQ_1, interleaved: false, magnitude: 1.0,
             cache: CacheType::F16, wrap: None,

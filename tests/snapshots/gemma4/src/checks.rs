@@ -254,7 +254,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
-            heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false,
+            heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false, gated: false,
             norms: [Some(HeadNorm { eps: 1e-6, across_heads: false }), Some(HeadNorm { eps: 1e-6, across_heads: false }), Some(HeadNorm { eps: 1e-6, across_heads: false })],
             inv_freq: &INV_FREQ_0, interleaved: false, magnitude: 1.0,
             cache: CacheType::F16, wrap: None,
@@ -587,7 +587,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
-            heads: 4, kv_heads: 2, head_dim: 32, keys_as_values: false,
+            heads: 4, kv_heads: 2, head_dim: 32, keys_as_values: false, gated: false,
             norms: [Some(HeadNorm { eps: 1e-6, across_heads: false }), Some(HeadNorm { eps: 1e-6, across_heads: false }), Some(HeadNorm { eps: 1e-6, across_heads: false })],
             inv_freq: &INV_FREQ_1, interleaved: false, magnitude: 1.0,
             cache: CacheType::F16, wrap: None,
@@ -715,7 +715,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
-            heads: 4, kv_heads: 0, head_dim: 16, keys_as_values: false,
+            heads: 4, kv_heads: 0, head_dim: 16, keys_as_values: false, gated: false,
             norms: [Some(HeadNorm { eps: 1e-6, across_heads: false }), None, None],
             inv_freq: &INV_FREQ_0, interleaved: false, magnitude: 1.0,
             cache: CacheType::F16, wrap: None,
@@ -861,7 +861,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
-            heads: 4, kv_heads: 0, head_dim: 32, keys_as_values: false,
+            heads: 4, kv_heads: 0, head_dim: 32, keys_as_values: false, gated: false,
             norms: [Some(HeadNorm { eps: 1e-6, across_heads: false }), None, None],
             inv_freq: &INV_FREQ_1, interleaved: false, magnitude: 1.0,
             cache: CacheType::F16, wrap: None,

@@ -47,6 +47,7 @@ pub static INFO: ModelInfo = ModelInfo {
     rewind: Some(255),
     kv_bytes_per_token: 64,
     activation_bytes: 306_720,
+    recurrent_bytes: 0,
     prefill_tile: PREFILL_TILE,
     kernels: &KERNELS,
 };
