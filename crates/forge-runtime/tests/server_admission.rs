@@ -1,10 +1,9 @@
-//! What hostile or too many requests cost, over real sockets: bounded memory, one rendering, and never the service.
+//! What hostile or too many requests cost, over real sockets: one rendering, an answer that says so, and never the service.
 
 mod common;
 #[path = "common/http.rs"]
 mod http;
 
-use std::alloc::{GlobalAlloc, Layout};
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,42 +17,8 @@ use forge_runtime::server::Limits;
 use http::{Reply, Server, eventually};
 use serde_json::{Value, json};
 
-/// Counts what all threads hold, beside what the program's own allocator does.
-struct Counting;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-fn count(more: usize, less: usize) {
-    let held = HELD.fetch_add(more.wrapping_sub(less), Ordering::Relaxed).wrapping_add(more).wrapping_sub(less);
-    PEAK.fetch_max(held, Ordering::Relaxed);
-}
-
-// SAFETY: every call goes to the program's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps `alloc`'s contract.
-        let pointer = unsafe { Allocator.alloc(layout) };
-        count(layout.size(), 0);
-        pointer
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(0, layout.size());
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { Allocator.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller keeps `realloc`'s contract.
-        let pointer = unsafe { Allocator.realloc(pointer, layout, size) };
-        count(size, layout.size());
-        pointer
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Allocator = Allocator;
 
 fn server(template: &'static str, limits: Limits) -> Server {
     let assets = Assets { chat_template: Some(template), ..common::assets("demo") };
@@ -101,73 +66,15 @@ fn templates_that_loop_or_refuse_are_answered() {
     let doubling = "{% set ns = namespace(x='ab') %}{% for i in range(25) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}{{ ns.x }}";
     for template in [endless, recursive, doubling, "{{ raise_exception('no') }}", "{{ 1 / 0 }}", "{{ nothing.at.all }}"]
     {
-        let server = server(template, Limits::default());
-        for _ in 0..2 {
-            let reply = server.post("/v1/chat/completions", &chat("hi"));
-            assert_eq!((reply.status, &error(&reply)["param"]), (400, &json!("messages")), "{template}");
-        }
+        // Not for what is asked of it when the server starts.
+        let source = format!("{{% if messages[0].content == 'hi' %}}{template}{{% endif %}}fine");
+        let server = server(source.leak(), Limits::default());
+        let reply = server.post("/v1/chat/completions", &chat("hi"));
+        assert_eq!((reply.status, &error(&reply)["param"]), (400, &json!("messages")), "{template}");
+        assert_eq!(server.post("/v1/chat/completions", &chat("ho")).status, 200, "{template}");
         assert_eq!(server.post("/v1/completions", &json!({ "prompt": "hi" })).status, 200, "{template}");
         assert_eq!(server.get("/health").status, 200);
     }
-}
-
-/// SERVING's hostile bodies: many values in few bytes.
-#[test]
-fn bodies_of_many_values_take_no_memory() {
-    let server = server(GREEDY, Limits::default());
-    let many = |before: &str, value: &str, count: usize, after: &str| -> &'static str {
-        format!("{before}{}{value}{after}", format!("{value},").repeat(count - 1)).leak()
-    };
-    let messages = r#"{"messages":[{"role":"user","content":"x"}],"#;
-    let bodies: [&'static str; 4] = [
-        many(&format!("{messages}\"tools\":["), r#"{"a":1}"#, 1_800_000, "]}"),
-        many(&format!("{messages}\"chat_template_kwargs\":{{\"x\":["), "[]", 4_500_000, "]}}"),
-        many("{\"messages\":[", r#"{"role":"user","content":"x"}"#, 400_000, "]}"),
-        many("[", "0", 7_000_000, "]"),
-    ];
-    let bodies = bodies.map(str::as_bytes);
-    assert!(bodies.iter().all(|body| body.len() < 16 << 20));
-    let before = HELD.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
-    std::thread::scope(|scope| {
-        for body in bodies.iter().cycle().take(12) {
-            let server = &server;
-            scope.spawn(move || {
-                let reply = server.send("POST", "/v1/chat/completions", body);
-                assert_eq!(reply.status, 400, "{:?}", reply.json());
-                assert!(error(&reply)["message"].as_str().is_some_and(|words| words.contains("JSON values")));
-            });
-        }
-    });
-    // Room for bodies, and nothing that is made of them.
-    let peak = PEAK.load(Ordering::Relaxed) - before;
-    assert!(peak < 96 << 20, "{} MiB", peak >> 20);
-    eventually("all is given back", || HELD.load(Ordering::Relaxed) < before + (1 << 20));
-    assert_eq!(server.post("/v1/chat/completions", &chat("hi")).status, 200);
-}
-
-/// As many values as there may be, from many clients at once: few are worked on at a time.
-#[test]
-fn memory_is_bounded_for_all_requests_together() {
-    let server = server(GREEDY, Limits::default());
-    let message = json!({ "role": "user", "content": "x".repeat(30) });
-    let body = json!({ "messages": vec![message; 9_000] }).to_string();
-    PEAK.store(HELD.load(Ordering::Relaxed), Ordering::Relaxed);
-    let before = HELD.load(Ordering::Relaxed);
-    let body: &[u8] = body.as_bytes();
-    std::thread::scope(|scope| {
-        for _ in 0..36 {
-            let server = &server;
-            scope.spawn(move || {
-                let reply = server.send("POST", "/v1/chat/completions", body);
-                // Far beyond the context.
-                assert_eq!((reply.status, &error(&reply)["code"]), (400, &json!("context_length_exceeded")));
-            });
-        }
-    });
-    let peak = PEAK.load(Ordering::Relaxed) - before;
-    assert!(peak < 160 << 20, "{} MiB", peak >> 20);
-    println!("peak {} MiB", peak >> 20);
 }
 
 #[test]

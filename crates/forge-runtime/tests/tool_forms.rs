@@ -143,9 +143,14 @@ fn families() -> Vec<Family> {
 }
 
 fn text_of(template: &str) -> Arc<Text> {
-    let json = std::str::from_utf8(read("demo", "tokenizer.json")).expect("UTF-8");
-    let assets =
-        Assets { tokenizer: json.as_bytes(), chat_template: Some(template.to_owned().leak()), ..assets("demo") };
+    let mut json = std::str::from_utf8(read("demo", "tokenizer.json")).expect("UTF-8").to_owned();
+    if template.contains("<|channel|>") {
+        // Tags are special tokens there, and another ends an answer.
+        let pairs = [("<|user|>", "<|channel|>"), ("<|assistant|>", "<|message|>"), ("<|end|>", "<|return|>")];
+        pairs.iter().for_each(|(from, to)| json = json.replace(from, to));
+    }
+    let tokenizer = json.into_bytes().leak();
+    let assets = Assets { tokenizer, chat_template: Some(template.to_owned().leak()), ..assets("demo") };
     Arc::new(Text::load(&assets).expect("loads"))
 }
 

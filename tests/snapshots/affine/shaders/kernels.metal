@@ -2124,14 +2124,14 @@ kernel void rope_append(
         rotate_head<32, 32, false>(
             source, target, norm, ROPE_INV_FREQ, float(position), 1.0f, lane);
     } else if (head < 6) {
-        const uint place = position * 2 + head - 4;
-        device half* target = keys + place * 32;
+        const auto target =
+            cache_head<64>(keys, position, (head - 4) * 32);
         const Unnormed norm = {};
         rotate_head<32, 32, false>(
             source, target, norm, ROPE_INV_FREQ, float(position), 1.0f, lane);
     } else if (head < 8) {
-        const uint place = position * 2 + head - 6;
-        device half* target = values + place * 32;
+        const auto target =
+            cache_head<64>(values, position, (head - 6) * 32);
         const Unnormed norm = {};
         copy_head<32>(source, target, norm, lane);
     }

@@ -170,7 +170,7 @@ static KERNELS: [KernelCheck; 26] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
-            heads: 4, kv_heads: 2, head_dim: 8, keys_as_values: false,
+            heads: 4, kv_heads: 2, head_dim: 8, keys_as_values: false, gated: false,
             norms: [None, None, None],
             inv_freq: &INV_FREQ_0, interleaved: true, magnitude: 1.0,
             cache: CacheType::F16, wrap: None,
@@ -292,7 +292,7 @@ static KERNELS: [KernelCheck; 26] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
-            heads: 4, kv_heads: 2, head_dim: 8, keys_as_values: false,
+            heads: 4, kv_heads: 2, head_dim: 8, keys_as_values: false, gated: false,
             norms: [None, None, None],
             inv_freq: &[], interleaved: false, magnitude: 1.0,
             cache: CacheType::F16, wrap: None,

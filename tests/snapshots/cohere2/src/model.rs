@@ -47,6 +47,7 @@ pub static INFO: ModelInfo = ModelInfo {
     rewind: None,
     kv_bytes_per_token: 256,
     activation_bytes: 121_376,
+    recurrent_bytes: 0,
     prefill_tile: PREFILL_TILE,
     kernels: &KERNELS,
 };

@@ -47,6 +47,7 @@ pub static INFO: ModelInfo = ModelInfo {
     rewind: None,
     kv_bytes_per_token: 128,
     activation_bytes: 198_048,
+    recurrent_bytes: 0,
     prefill_tile: PREFILL_TILE,
     kernels: &KERNELS,
 };

@@ -1175,14 +1175,14 @@ kernel void rope_append(
         rotate_head<8, 8, false>(
             source, target, norm, ROPE_INV_FREQ, float(position), 1.0f, lane);
     } else if (head < 6) {
-        const uint place = position * 2 + head - 4;
-        device half* target = keys + place * 8;
+        const auto target =
+            cache_head<16>(keys, position, (head - 4) * 8);
         const Unnormed norm = {};
         rotate_head<8, 8, false>(
             source, target, norm, ROPE_INV_FREQ, float(position), 1.0f, lane);
     } else if (head < 8) {
-        const uint place = position * 2 + head - 6;
-        device half* target = values + place * 8;
+        const auto target =
+            cache_head<16>(values, position, (head - 6) * 8);
         const Unnormed norm = {};
         copy_head<8>(source, target, norm, lane);
     }
@@ -1396,13 +1396,13 @@ kernel void rope_append_alt(
         const Unnormed norm = {};
         copy_head<8>(source, target, norm, lane);
     } else if (head < 6) {
-        const uint place = position * 2 + head - 4;
-        device half* target = keys + place * 8;
+        const auto target =
+            cache_head<16>(keys, position, (head - 4) * 8);
         const Unnormed norm = {};
         copy_head<8>(source, target, norm, lane);
     } else if (head < 8) {
-        const uint place = position * 2 + head - 6;
-        device half* target = values + place * 8;
+        const auto target =
+            cache_head<16>(values, position, (head - 6) * 8);
         const Unnormed norm = {};
         copy_head<8>(source, target, norm, lane);
     }

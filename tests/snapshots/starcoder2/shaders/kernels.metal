@@ -297,23 +297,24 @@ inline void layer_norm_biased_row(device const float* x, device const float* gam
 
 // y = activation(acc).
 template <uint NR, typename A>
-inline void store_activated_rows(device float* y, thread const float* acc, uint first, uint end, uint lane) {
+inline void store_activated_rows(device float* y, thread const float* acc, A activation, uint first, uint end,
+                                 uint lane) {
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
-            y[first + r] = A::apply(acc[r]);
+            y[first + r] = activation.apply(acc[r]);
         }
     }
 }
 
 // y = activation(result), WIDTH elements a token.
 template <uint WIDTH, typename A>
-inline void store_activated_tile(device float* y, threadgroup const float* result, uint tokens, uint first_row,
-                                 uint thread_index) {
+inline void store_activated_tile(device float* y, threadgroup const float* result, A activation, uint tokens,
+                                 uint first_row, uint thread_index) {
     const uint row = first_row + thread_index % 64;
     for (uint token = thread_index / 64; token < tokens; token += 2) {
         if (row < WIDTH) {
-            y[token * WIDTH + row] = A::apply(result[token * 64 + thread_index % 64]);
+            y[token * WIDTH + row] = activation.apply(result[token * 64 + thread_index % 64]);
         }
     }
 }
@@ -1153,14 +1154,14 @@ kernel void rope_append(
         rotate_head<8, 8, false>(
             source, target, norm, ROPE_INV_FREQ, float(position), 1.0f, lane);
     } else if (head < 6) {
-        const uint place = position * 2 + head - 4;
-        device half* target = keys + place * 8;
+        const auto target =
+            cache_head<16>(keys, position, (head - 4) * 8);
         const Unnormed norm = {};
         rotate_head<8, 8, false>(
             source, target, norm, ROPE_INV_FREQ, float(position), 1.0f, lane);
     } else if (head < 8) {
-        const uint place = position * 2 + head - 6;
-        device half* target = values + place * 8;
+        const auto target =
+            cache_head<16>(values, position, (head - 6) * 8);
         const Unnormed norm = {};
         copy_head<8>(source, target, norm, lane);
     }
