@@ -33,10 +33,10 @@ pub fn recurrent_bytes(plan: &Plan) -> u64 {
 }
 
 /// Positions by which a sequence can be cut back and gone on with: none of one with a recurrent state, else what windowed caches
-/// keep beyond their window; any number where nothing is windowed.
+/// keep beyond their window, less the one that a step ahead of the host has written over; any number where nothing is windowed.
 pub fn rewind(plan: &Plan) -> Option<usize> {
     let of = |state: &StatePlan| match state {
-        StatePlan::Kv(cache) => Some(cache.capacity? - cache.window?),
+        StatePlan::Kv(cache) => Some((cache.capacity? - cache.window?).saturating_sub(1)),
         StatePlan::Recurrent { .. } => Some(0),
     };
     plan.states.iter().filter_map(of).min()

@@ -70,24 +70,21 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
     mixture::graph(loaded, &sizes, &attention, (&mixture, &mixtures), dense::tied(loaded, false)?)
 }
 
-/// Layers less those that predict further tokens, which a GGUF counts among its blocks and a folder has beyond them; these are
-/// passed over, with a warning.
+/// Passes over the blocks after the layers that predict further tokens, with a warning: a GGUF counts them among its blocks, of
+/// which `layers` is what is left, a folder has them beyond.
 fn without_predictions(loaded: &Loaded, layers: usize) -> Result<usize, FrontendError> {
     const PREDICTIONS: Key = Key::new("nextn_predict_layers", "num_nextn_predict_layers");
     let h = &loaded.hparams;
     // 0 is no size.
     let none = h.get(PREDICTIONS).and_then(crate::source::integer) == Some(0);
     let predictions = if none { 0 } else { h.opt_usize(PREDICTIONS)?.unwrap_or(0) };
-    let own = match h.dialect {
-        Dialect::Gguf if predictions >= layers => {
-            let expected = format!("fewer than the {layers} blocks");
-            return Err(h.invalid(Refusal::PredictionLayers, PREDICTIONS, expected));
-        }
-        Dialect::Gguf => layers - predictions,
-        Dialect::HuggingFace => layers,
-    };
+    let blocks = h.usize(key::LAYERS)?;
+    if h.dialect == Dialect::Gguf && predictions >= blocks {
+        let expected = format!("fewer than the {blocks} blocks");
+        return Err(h.invalid(Refusal::PredictionLayers, PREDICTIONS, expected));
+    }
     let block = |layer: usize| loaded.tensors.name("attn_norm", Some(layer));
-    let prefixes: Vec<String> = (own..own + predictions.min(loaded.tensors.entries.len()))
+    let prefixes: Vec<String> = (layers..layers + predictions.min(loaded.tensors.entries.len()))
         .map(|layer| {
             let name = block(layer);
             let end = name.find(&format!(".{layer}.")).map_or(name.len(), |at| at + format!(".{layer}.").len());
@@ -104,5 +101,5 @@ fn without_predictions(loaded: &Loaded, layers: usize) -> Result<usize, Frontend
             tensors,
         });
     }
-    Ok(own)
+    Ok(layers)
 }

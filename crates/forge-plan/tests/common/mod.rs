@@ -160,7 +160,9 @@ pub fn hybrid(sizes: Sizes, format: Format) -> Graph {
         let weights = fill(&mut graph.weights, format, &block, Some(index));
         graph.layers[index] = Layer { block: 1, weights, states: vec![index] };
     }
-    graph.blocks.push(block);
+    if sizes.layers > 1 {
+        graph.blocks.push(block);
+    }
     graph
 }
 
