@@ -75,7 +75,8 @@ pub static MIXTURES: Family = Family {
         ),
         check(
             1,
-            SOME_ROWS,
+            // Enough rows for one whose groups another rule would judge otherwise.
+            &[1, 7, 64],
             BY_ROW,
             Operation::Route { routing: GROUPS, shared: None },
             &[LOGITS, Argument::read(Role::SelectionBias, Data::Tensor("gamma")), EXPERTS_LEFT, WEIGHTS_LEFT],
