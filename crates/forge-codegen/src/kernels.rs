@@ -113,6 +113,27 @@ pub struct RopePart {
     pub source: String,
     pub rotates: bool,
     pub norm: Option<RopeNorm>,
+    /// Whether the norm is of the rotated head.
+    pub norms_last: bool,
+    /// Beta of a factor that grows with the position, or nothing, and the positions that share a factor.
+    pub scale: String,
+    pub scale_positions: usize,
+}
+
+impl RopePart {
+    /// MSL type of the norm.
+    pub fn norm_type(&self) -> &'static str {
+        match &self.norm {
+            None => "Unnormed",
+            Some(norm) if norm.gamma.is_empty() && !norm.across => "Normed",
+            Some(_) => "NormedByGamma",
+        }
+    }
+
+    /// Name of what is applied to each element.
+    pub fn norm_name(&self) -> &'static str {
+        if self.scale.is_empty() { "norm" } else { "scaled" }
+    }
 }
 
 pub struct RopeNorm {
@@ -179,7 +200,7 @@ pub enum GemvEnd {
     StoreSums { partials: usize, groups: usize },
     Accumulate { factor: String },
     Residual { factor: String, partials: usize, groups: usize },
-    Activated { activation: &'static str },
+    Activated { activation: String },
     Gated { activation: &'static str },
     GatedBy { activation: &'static str },
 }
@@ -206,7 +227,7 @@ pub struct GemmView {
 pub enum GemmEnd {
     Store { softcap: String },
     Residual { factor: String },
-    Activated { activation: &'static str },
+    Activated { activation: String },
     Gated { activation: &'static str },
     GatedBy { activation: &'static str },
 }
@@ -288,13 +309,14 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
 }
 
 /// Sources of families, each after those that it needs. The first of them every file has.
-const FAMILIES: [&str; 13] = [
+const FAMILIES: [&str; 14] = [
     "activation",
     "rows",
     "embed",
     "norm",
     "layer_norm",
     "activated",
+    "xielu",
     "gemv_q1_0_sums",
     "rope",
     "layer_inputs",
@@ -361,6 +383,15 @@ fn activation(activation: Activation) -> &'static str {
         Activation::Silu => "Silu",
         Activation::GeluTanh => "GeluTanh",
         Activation::ReluSquared => "ReluSquared",
+        Activation::Xielu => "Xielu",
+    }
+}
+
+/// A value of that type, in a kernel whose argument `activation` holds what numbers it takes.
+fn activation_value(kind: Activation) -> String {
+    match kind {
+        Activation::Silu | Activation::GeluTanh | Activation::ReluSquared => format!("{}()", activation(kind)),
+        Activation::Xielu => "xielu(activation)".to_owned(),
     }
 }
 
@@ -443,7 +474,7 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
             Epilogue::Residual { factor, next: Some(next) } => {
                 GemvEnd::Residual { factor: float(factor), partials: next.partials, groups: total_groups }
             }
-            Epilogue::Activated(kind) => GemvEnd::Activated { activation: activation(kind) },
+            Epilogue::Activated(kind) => GemvEnd::Activated { activation: activation_value(kind) },
             Epilogue::Gated(kind) => GemvEnd::Gated { activation: activation(kind) },
             Epilogue::GatedBy(kind) => GemvEnd::GatedBy { activation: activation(kind) },
         },
@@ -499,7 +530,7 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
         epilogue: match gemm.epilogue {
             Epilogue::Store { softcap, .. } => GemmEnd::Store { softcap: softcap.map_or_else(String::new, float) },
             Epilogue::Residual { factor, .. } => GemmEnd::Residual { factor: float(factor) },
-            Epilogue::Activated(kind) => GemmEnd::Activated { activation: activation(kind) },
+            Epilogue::Activated(kind) => GemmEnd::Activated { activation: activation_value(kind) },
             Epilogue::Gated(kind) => GemmEnd::Gated { activation: activation(kind) },
             Epilogue::GatedBy(kind) => GemmEnd::GatedBy { activation: activation(kind) },
         },
@@ -527,9 +558,12 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
         source: "source".into(),
         rotates,
         norm: norm(rope.q_norm, q, 0, "q_gamma"),
+        norms_last: rope.norms_last && rope.q_norm.is_some(),
+        scale: rope.query_scale.map_or_else(String::new, |scale| float(scale.beta)),
+        scale_positions: rope.query_scale.map_or(0, |scale| scale.original_context),
     }];
     if kv > 0 {
-        let cache = |start, target, rotates, norm| RopePart {
+        let cache = |start, target, rotates, norm: Option<RopeNorm>| RopePart {
             start,
             end: start + kv,
             heads: kv,
@@ -537,7 +571,10 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
             target,
             source: "source".into(),
             rotates,
+            norms_last: rotates && rope.norms_last && norm.is_some(),
             norm,
+            scale: String::new(),
+            scale_positions: 0,
         };
         parts.push(cache(q, "keys", rotates, norm(rope.k_norm, kv, q, "k_gamma")));
         let values = cache(q + kv, "values", false, norm(rope.v_norm, kv, q + kv, "v_gamma"));

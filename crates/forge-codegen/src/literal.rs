@@ -3,7 +3,7 @@
 
 use forge_spec::{
     Activation, Argument, Attention, CacheType, Cost, Data, Dim, Epilogue, Format, HeadNorm, Matrix, Operation,
-    Projection, RopeAppend, Split, Vocabulary,
+    PositionScale, Projection, RopeAppend, Split, Vocabulary,
 };
 
 use crate::naming::{grouped, variant};
@@ -91,7 +91,7 @@ macro_rules! choice {
     };
 }
 
-choice!(Activation { Silu, GeluTanh, ReluSquared });
+choice!(Activation { Silu, GeluTanh, ReluSquared, Xielu });
 choice!(CacheType { F16, F32 });
 choice!(Dim { Const(count), Rows, RowTiles(rows), Parts });
 choice!(Data<'_> { Tensor(name), Words(count), Cache(width), Params });
@@ -111,12 +111,13 @@ record!(Matrix { format, rows, cols });
 record!(HeadNorm { eps, across_heads });
 record!(Split { above, positions, most, window });
 record!(Vocabulary { tokens, groups });
+record!(PositionScale { beta, original_context });
 block!(Projection<'_> { matrices; norm_eps; half_operands; epilogue });
 block!(RopeAppend<'_> {
     heads, kv_heads, head_dim, keys_as_values;
-    norms;
+    norms, norms_last;
     inv_freq, interleaved, magnitude;
-    cache, wrap
+    query_scale, cache, wrap
 });
 block!(Attention { heads, kv_heads, head_dim; scale, softcap, window; cache, wrap; half_operands, split });
 
@@ -157,7 +158,7 @@ macro_rules! optional {
         }
     )*};
 }
-optional!(HeadNorm, Split);
+optional!(HeadNorm, PositionScale, Split);
 
 /// An argument as a call of the constructor for its access.
 impl Literal for Argument<'_> {

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use forge_formats::Format;
-pub use forge_spec::Activation;
+pub use forge_spec::{Activation, PositionScale};
 
 use crate::config::ModelConfig;
 
@@ -174,6 +174,11 @@ pub enum Op {
         /// Pairing and frequencies.
         rope: Rope,
     },
+    /// Multiplication by a factor that grows with the token's position.
+    PositionScale {
+        /// The factor.
+        scale: PositionScale,
+    },
     /// Appends keys (input 0) and values (input 1) at the token's position.
     KvAppend {
         /// The cache.
@@ -197,6 +202,8 @@ pub enum Op {
     Activation {
         /// The non-linearity.
         activation: Activation,
+        /// Its numbers, where it takes some.
+        parameters: Option<SlotId>,
     },
     /// Sum of two values; the first is the residual stream where one is.
     Add,
@@ -325,10 +332,12 @@ pub struct Weight {
 }
 
 /// Where a weight's bytes lie.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Source {
     /// Rows one after another in the weight's format.
     Rows(FileRange),
+    /// Not in the checkpoint as they are: the front end has made them of what is. Vectors only.
+    Values(Vec<f32>),
     /// Rows of floats, to be quantised to the weight's format when packed.
     Quantize {
         /// `[rows, cols]` of `from`.
@@ -368,11 +377,12 @@ impl Op {
             Op::ScaleBy { scale } => vec![*scale],
             Op::LayerNorm { gamma, beta, .. } => [Some(*gamma), *beta].into_iter().flatten().collect(),
             Op::Linear { weight, bias } => [Some(*weight), *bias].into_iter().flatten().collect(),
+            Op::Activation { parameters, .. } => parameters.iter().copied().collect(),
             Op::Rope { .. }
+            | Op::PositionScale { .. }
             | Op::KvAppend { .. }
             | Op::Attention { .. }
             | Op::GatedActivation { .. }
-            | Op::Activation { .. }
             | Op::Add
             | Op::Scale { .. }
             | Op::SoftCap { .. } => Vec::new(),

@@ -161,6 +161,10 @@ fn fingerprint(checkpoint: &Checkpoint, plan: &Plan) -> String {
         let weight = &checkpoint.graph.weights[*id];
         let ranges = match &weight.source {
             Source::Rows(range) => vec![range],
+            Source::Values(values) => {
+                values.iter().for_each(|value| hasher.update(value.to_le_bytes()));
+                Vec::new()
+            }
             Source::Quantize { rows, from } => {
                 // Another version may quantise otherwise.
                 hasher.update(format!("{from} {} {}", weight.format, env!("CARGO_PKG_VERSION")));

@@ -78,7 +78,7 @@ fn assert_warned(checkpoint: &Path, expected: &[Warning]) {
 fn every_warning() {
     type Change = fn(&Path);
     let name = "model.safetensors".to_owned();
-    let rows: [(&str, Change, Warning); 8] = [
+    let rows: [(&str, Change, Warning); 7] = [
         (
             "llama",
             |folder| ["vision_tower.a", "vision_tower.b"].iter().for_each(|name| add_tensor(folder, name)),
@@ -93,7 +93,6 @@ fn every_warning() {
                 tensors: 1,
             },
         ),
-        ("ministral3", |_| {}, Warning::ScaledQueries { file: "config.json".to_owned(), above: 32, context: 128 }),
         ("phi3-longrope", |_| {}, Warning::LongFactors { file: "config.json".to_owned(), above: 64, context: 128 }),
         (
             "llama",

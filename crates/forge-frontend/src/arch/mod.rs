@@ -1,5 +1,6 @@
 //! Architecture families: one file each, building a graph from neutral hyper-parameters and tensors.
 
+mod apertus;
 mod arcee;
 mod builder;
 mod cohere;
@@ -10,6 +11,7 @@ mod gemma;
 mod gemma4;
 mod glm4;
 mod granite;
+mod hunyuan;
 mod layers;
 mod llama;
 mod ministral;
@@ -42,6 +44,7 @@ pub(crate) struct Family {
 }
 
 const FAMILIES: &[Family] = &[
+    apertus::FAMILY,
     arcee::FAMILY,
     cohere::COHERE,
     cohere::COHERE2,
@@ -53,6 +56,7 @@ const FAMILIES: &[Family] = &[
     gemma4::FAMILY,
     glm4::FAMILY,
     granite::FAMILY,
+    hunyuan::FAMILY,
     llama::FAMILY,
     ministral::MINISTRAL,
     ministral::MINISTRAL3,
@@ -69,8 +73,6 @@ const FAMILIES: &[Family] = &[
 
 /// Architectures that people have and that are not built, by their names in either dialect, with the reason.
 const NOT_BUILT: &[(&[&str], &str)] = &[
-    (&["hunyuan-dense", "hunyuan_v1_dense"], "its norms of q and k come after the rotation, which is not built"),
-    (&["apertus"], "its feed-forward's activation (xIELU) is not built"),
     (&["gemma3n", "gemma3n_text"], "its alternating updates (AltUp) and learned augmented residuals are not built"),
     (
         &[
@@ -101,7 +103,8 @@ const NO_MIXTURES: &str = "mixtures of experts are not built";
 
 /// Refuses mixtures, whatever their architecture is called.
 fn refuse_experts(h: &Hparams) -> Result<(), FrontendError> {
-    let counts = |value: &Value| value.as_bool() == Some(true) || integer(value).is_some_and(|count| count > 0);
+    // One expert is none: Hunyuan's dense models say so.
+    let counts = |value: &Value| value.as_bool() == Some(true) || integer(value).is_some_and(|count| count > 1);
     match EXPERTS.into_iter().find(|&key| h.get(key).is_some_and(counts)) {
         Some(key) => Err(h.unsupported(Refusal::Experts, key, NO_MIXTURES)),
         None => Ok(()),

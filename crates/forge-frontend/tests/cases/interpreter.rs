@@ -56,6 +56,7 @@ fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
                 let affine = AffineRow { format: weight.format, codes, scales, biases, scale_format: *scale_format };
                 decode_affine(&affine, &mut out).expect("a row decodes");
             }
+            Source::Values(values) => out.clone_from(values),
             Source::Quantize { .. } => unreachable!("a loaded checkpoint quantises nothing"),
         }
         out.iter_mut().for_each(|value| *value = (*value + weight.offset) * weight.factor);
@@ -116,6 +117,13 @@ fn run_block(
                 };
                 input(0).iter().enumerate().map(rotate).collect()
             }
+            Op::PositionScale { scale } => {
+                let scaled = |(position, row): (usize, &Vec<f32>)| {
+                    let times = (1 + position / scale.original_context) as f32;
+                    row.iter().map(|value| value * (1.0 + scale.beta * times.ln())).collect()
+                };
+                input(0).iter().enumerate().map(scaled).collect()
+            }
             Op::KvAppend { state } => {
                 let cache = &mut caches[states[*state]];
                 cache.keys.extend(input(0).iter().cloned());
@@ -127,9 +135,12 @@ fn run_block(
                 assert_eq!(spec, graph.states[states[*state]].spec);
                 attend(input(0), &caches[states[*state]], *heads, spec.kv_heads, spec.head_dim, attention)
             }
-            Op::GatedActivation { activation } => zip(input(0), input(1), |gate, up| activate(gate, *activation) * up),
-            Op::Activation { activation } => {
-                map(input(0), |row| row.iter().map(|&value| activate(value, *activation)).collect())
+            Op::GatedActivation { activation } => {
+                zip(input(0), input(1), |gate, up| activate(gate, *activation, &[]) * up)
+            }
+            Op::Activation { activation, parameters } => {
+                let numbers = parameters.map_or(&[][..], |slot| &weight(slot)[0]);
+                map(input(0), |row| row.iter().map(|&value| activate(value, *activation, numbers)).collect())
             }
             Op::Add => zip(input(0), input(1), |a, b| a + b),
             Op::Scale { factor } => map(input(0), |row| row.iter().map(|value| value * factor).collect()),
@@ -213,7 +224,7 @@ fn attend(q: &Rows, cache: &Cache, heads: usize, kv_heads: usize, head_dim: usiz
     q.iter().enumerate().map(one).collect()
 }
 
-fn activate(x: f32, activation: Activation) -> f32 {
+fn activate(x: f32, activation: Activation, numbers: &[f32]) -> f32 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::GeluTanh => {
@@ -221,5 +232,7 @@ fn activate(x: f32, activation: Activation) -> f32 {
             0.5 * x * (1.0 + inner.tanh())
         }
         Activation::ReluSquared => x.max(0.0) * x.max(0.0),
+        Activation::Xielu if x > 0.0 => numbers[0] * x * x + numbers[2] * x,
+        Activation::Xielu => (x.min(numbers[3]).exp_m1() - x) * numbers[1] + numbers[2] * x,
     }
 }

@@ -7,6 +7,7 @@ mod architectures;
 mod build;
 mod tolerance;
 mod walk;
+mod xielu;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,45 +1,62 @@
 //! `Linear -> [norm] -> [Rope] -> [KvAppend] -> Attention`: attention takes the norms, the rotation and the append of its operands
-//! along.
+//! along. Norms may come after the rotation, and queries be scaled by their position after both.
 
-use forge_frontend::graph::{Attention, Node, Op, Rope, SlotId, StateSlotId, ValueId};
+use forge_frontend::graph::{Attention, Node, Op, PositionScale, Rope, SlotId, StateSlotId, ValueId};
 
 use super::{AttentionStep, Fuser, RopeStep};
 use crate::PlanError;
 use crate::families::HeadNorm;
 use crate::plan::Place;
 
-/// The projection's value that an operand comes from, and the norm and rotation on the way.
-type Chain = (ValueId, Option<(HeadNorm, Option<SlotId>)>, Option<Rope>);
+/// How an operand of attention comes from a projection.
+struct Chain {
+    /// The projection's value.
+    value: ValueId,
+    norm: Option<(HeadNorm, Option<SlotId>)>,
+    rope: Option<Rope>,
+    /// Whether the norm comes after the rotation.
+    norm_last: bool,
+    scale: Option<PositionScale>,
+}
 
 impl Fuser<'_> {
-    /// Walks back from an attention operand over rotation and norms to the projection's buffer.
+    /// Walks back from an attention operand over its factor, rotation and norms to the projection's buffer.
     fn chain(&mut self, value: ValueId) -> Result<Chain, PlanError> {
-        let (mut value, mut norm, mut rope) = (value, None, None);
-        while !self.buffers.contains_key(&value) {
+        let mut chain = Chain { value, norm: None, rope: None, norm_last: false, scale: None };
+        while !self.buffers.contains_key(&chain.value) {
             let index = self
-                .producer(value)
+                .producer(chain.value)
                 .ok_or_else(|| self.unsupported("an attention operand that no projection makes"))?;
             let node = &self.block.nodes[index];
+            let normed = |norm: forge_spec::HeadNorm, gamma: Option<SlotId>| {
+                Some((HeadNorm { norm, gamma: gamma.is_some() }, gamma))
+            };
             match &node.op {
-                Op::Rope { rope: by, .. } if rope.is_none() && norm.is_none() => {
-                    rope = Some(by.clone());
+                Op::PositionScale { scale }
+                    if chain.scale.is_none() && chain.rope.is_none() && chain.norm.is_none() =>
+                {
+                    chain.scale = Some(*scale);
                 }
-                Op::HeadNorm { gamma, eps, .. } if norm.is_none() => {
-                    let norm_of = forge_spec::HeadNorm { eps: *eps, across_heads: false };
-                    let kind = HeadNorm { norm: norm_of, gamma: gamma.is_some() };
-                    norm = Some((kind, *gamma));
+                Op::Rope { rope: by, .. } if chain.rope.is_none() => {
+                    chain.rope = Some(by.clone());
+                    chain.norm_last = chain.norm.is_some();
                 }
-                Op::RmsNorm { gamma, eps } if norm.is_none() => {
-                    let norm_of = forge_spec::HeadNorm { eps: *eps, across_heads: true };
-                    let kind = HeadNorm { norm: norm_of, gamma: true };
-                    norm = Some((kind, Some(*gamma)));
+                Op::HeadNorm { gamma, eps, .. } if chain.norm.is_none() => {
+                    chain.norm = normed(forge_spec::HeadNorm { eps: *eps, across_heads: false }, *gamma);
+                }
+                Op::RmsNorm { gamma, eps } if chain.norm.is_none() => {
+                    chain.norm = normed(forge_spec::HeadNorm { eps: *eps, across_heads: true }, Some(*gamma));
                 }
                 other => return Err(self.unsupported(&format!("{other:?} before attention"))),
             }
             self.done[index] = true;
-            value = self.block.nodes[index].inputs[0];
+            chain.value = self.block.nodes[index].inputs[0];
         }
-        Ok((value, norm, rope))
+        // The kernel takes the root of the mean of squares before it rotates, which keeps it.
+        if chain.norm_last && chain.rope.as_ref().is_some_and(|rope| rope.magnitude != 1.0) {
+            return Err(self.unsupported("a norm after a rotation that scales"));
+        }
+        Ok(chain)
     }
 
     /// The steps of attention `node` over `state`.
@@ -51,8 +68,8 @@ impl Fuser<'_> {
         attention: Attention,
     ) -> Result<(RopeStep, AttentionStep), PlanError> {
         let spec = self.block.state_slots[state];
-        let (q, q_norm, rope) = self.chain(node.inputs[0])?;
-        if self.buffers[&q] != (Place::Qkv, 0) {
+        let q = self.chain(node.inputs[0])?;
+        if self.buffers[&q.value] != (Place::Qkv, 0) {
             return Err(self.unsupported("queries that do not come first in their projection"));
         }
         let append = self
@@ -60,28 +77,36 @@ impl Fuser<'_> {
             .nodes
             .iter()
             .position(|node| matches!(node.op, Op::KvAppend { state: appended } if appended == state));
-        let mut norms = [q_norm, None, None];
+        let (mut norms, mut norms_last) = ([q.norm, None, None], q.norm_last);
         let mut kv_heads = 0;
         let mut keys_as_values = false;
         if let Some(append) = append {
             self.done[append] = true;
             let inputs = self.block.nodes[append].inputs.clone();
-            let (k, k_norm, k_rope) = self.chain(inputs[0])?;
-            let (v, v_norm, v_rope) = self.chain(inputs[1])?;
+            let k = self.chain(inputs[0])?;
+            let v = self.chain(inputs[1])?;
             let (q_rows, kv_rows) = (heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-            keys_as_values = k == v;
+            keys_as_values = k.value == v.value;
             let v_row = if keys_as_values { q_rows } else { q_rows + kv_rows };
-            if [self.buffers[&k], self.buffers[&v]] != [(Place::Qkv, q_rows), (Place::Qkv, v_row)] {
+            if [self.buffers[&k.value], self.buffers[&v.value]] != [(Place::Qkv, q_rows), (Place::Qkv, v_row)] {
                 return Err(self.unsupported("keys and values apart from the queries"));
             }
-            if k_rope != rope || v_rope.is_some() {
+            if k.rope != q.rope || v.rope.is_some() {
                 return Err(self.unsupported("different rotations of queries and keys"));
             }
-            norms = [norms[0], k_norm, v_norm];
+            if k.norm_last != q.norm_last && q.norm.is_some() && k.norm.is_some() {
+                return Err(self.unsupported("norms before and after the rotation"));
+            }
+            norms_last |= k.norm_last;
+            if k.scale.is_some() || v.scale.is_some() {
+                return Err(self.unsupported("keys or values that are scaled by their position"));
+            }
+            norms = [norms[0], k.norm, v.norm];
             kv_heads = spec.kv_heads;
         }
         let head_dim = spec.head_dim;
-        let step = RopeStep { heads, kv_heads, head_dim, keys_as_values, norms, rope, state };
+        let (rope, query_scale) = (q.rope, q.scale);
+        let step = RopeStep { heads, kv_heads, head_dim, keys_as_values, norms, norms_last, rope, query_scale, state };
         Ok((step, AttentionStep { heads, head_dim, attention, state }))
     }
 }

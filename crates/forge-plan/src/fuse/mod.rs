@@ -11,7 +11,9 @@ mod residual;
 
 use std::collections::HashMap;
 
-use forge_frontend::graph::{Activation, Attention, Block, Node, Op, Rope, SlotId, StateSlotId, ValueId};
+use forge_frontend::graph::{
+    Activation, Attention, Block, Node, Op, PositionScale, Rope, SlotId, StateSlotId, ValueId,
+};
 
 use crate::PlanError;
 use crate::families::HeadNorm;
@@ -147,7 +149,12 @@ pub enum Outcome {
         next: Next,
     },
     /// `activation(y)`.
-    Activated(Activation),
+    Activated {
+        /// The non-linearity.
+        activation: Activation,
+        /// Its numbers, where it takes some.
+        parameters: Option<SlotId>,
+    },
     /// `activation(first) * second`.
     Gated(Activation),
     /// `activation(y)` times the layer's own input.
@@ -197,8 +204,12 @@ pub struct RopeStep {
     pub keys_as_values: bool,
     /// Norms of q, k, v with their gamma.
     pub norms: [Option<(HeadNorm, Option<SlotId>)>; 3],
+    /// Norms of q and k come after the rotation.
+    pub norms_last: bool,
     /// Rotation.
     pub rope: Option<Rope>,
+    /// Factor on the queries.
+    pub query_scale: Option<PositionScale>,
     /// The cache.
     pub state: StateSlotId,
 }
@@ -278,7 +289,11 @@ impl Fuser<'_> {
                     self.buffers.insert(self.output(node)?, (Place::Attention, 0));
                 }
                 // Whoever reads their results takes them along.
-                Op::RmsNorm { .. } | Op::HeadNorm { .. } | Op::Rope { .. } | Op::KvAppend { .. } => continue,
+                Op::RmsNorm { .. }
+                | Op::HeadNorm { .. }
+                | Op::Rope { .. }
+                | Op::PositionScale { .. }
+                | Op::KvAppend { .. } => continue,
                 other @ (Op::GatedActivation { .. }
                 | Op::Activation { .. }
                 | Op::LayerNorm { .. }

@@ -140,7 +140,7 @@ impl Lowering<'_> {
             Source::Affine { scale_format, .. } if scale_format != Format::F16 => {
                 return Err(PlanError::AffineScales { tensor: weight.tensor.clone(), format: scale_format });
             }
-            Source::Affine { .. } | Source::Rows(_) | Source::Quantize { .. } => false,
+            Source::Affine { .. } | Source::Rows(_) | Source::Values(_) | Source::Quantize { .. } => false,
         };
         Ok(Matrix { format: packed(weight.format, bf16_scales), rows, cols: weight.cols })
     }

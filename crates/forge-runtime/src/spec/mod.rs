@@ -14,6 +14,7 @@ pub use cost::Cost;
 pub use dispatch::{Argument, Data, Dim, Role};
 pub use format::Format;
 pub use operation::{
-    Activation, Attention, CacheType, Epilogue, HeadNorm, Matrix, Operation, Projection, RopeAppend, Split, Vocabulary,
+    Activation, Attention, CacheType, Epilogue, HeadNorm, Matrix, Operation, PositionScale, Projection, RopeAppend,
+    Split, Vocabulary,
 };
 pub use params::{Param, StepParams};

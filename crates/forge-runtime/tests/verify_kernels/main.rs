@@ -47,7 +47,13 @@ kinds! {
             | Epilogue::GatedBy(Activation::ReluSquared),
         ..
     }),
-    "rope and append": Operation::RopeAppend(_),
+    "projection, xielu": Operation::Project(Projection {
+        epilogue:
+            Epilogue::Activated(Activation::Xielu) | Epilogue::Gated(Activation::Xielu) | Epilogue::GatedBy(Activation::Xielu),
+        ..
+    }),
+    "rope and append": Operation::RopeAppend(RopeAppend { norms_last: false, .. }),
+    "rope, norms and append": Operation::RopeAppend(RopeAppend { norms_last: true, .. }),
     "attention": Operation::Attention(Attention { split: None, .. }),
     "attention, in parts": Operation::Attention(Attention { split: Some(_), .. }),
     "attention, combined": Operation::AttentionCombine { .. },

@@ -288,23 +288,24 @@ inline void layer_norm_biased_row(device const float* x, device const float* gam
 
 // y = activation(acc).
 template <uint NR, typename A>
-inline void store_activated_rows(device float* y, thread const float* acc, uint first, uint end, uint lane) {
+inline void store_activated_rows(device float* y, thread const float* acc, A activation, uint first, uint end,
+                                 uint lane) {
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
-            y[first + r] = A::apply(acc[r]);
+            y[first + r] = activation.apply(acc[r]);
         }
     }
 }
 
 // y = activation(result), WIDTH elements a token.
 template <uint WIDTH, typename A>
-inline void store_activated_tile(device float* y, threadgroup const float* result, uint tokens, uint first_row,
-                                 uint thread_index) {
+inline void store_activated_tile(device float* y, threadgroup const float* result, A activation, uint tokens,
+                                 uint first_row, uint thread_index) {
     const uint row = first_row + thread_index % 64;
     for (uint token = thread_index / 64; token < tokens; token += 2) {
         if (row < WIDTH) {
-            y[token * WIDTH + row] = A::apply(result[token * 64 + thread_index % 64]);
+            y[token * WIDTH + row] = activation.apply(result[token * 64 + thread_index % 64]);
         }
     }
 }
@@ -1143,7 +1144,7 @@ kernel void up_proj(
             weights, input, first, 0, lane, acc);
     }
     add_bias<2>(acc, bias, first, end);
-    store_activated_rows<2, GeluTanh>(y, acc, first, end, lane);
+    store_activated_rows<2>(y, acc, GeluTanh(), first, end, lane);
 }
 
 // [32, 24] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -1379,8 +1380,8 @@ kernel void up_proj_tile(
     gemm_tile<Weights_bf16, Weights_bf16, float, 24, 32, 0, 0>(
         weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
     add_tile_bias<0>(shared, bias, first, end, thread_index);
-    store_activated_tile<24, GeluTanh>(
-        y + first_token * 24, shared, tokens, first, thread_index);
+    store_activated_tile<24>(
+        y + first_token * 24, shared, GeluTanh(), tokens, first, thread_index);
 }
 
 // [24, 32] bf16 for up to 8 tokens: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -1407,7 +1408,7 @@ kernel void up_proj_few(
         if (n < step.rows) {
             thread float* sums = acc + n * 2;
             add_bias<2>(sums, bias, first, end);
-            store_activated_rows<2, GeluTanh>(y + n * 24, sums, first, end, lane);
+            store_activated_rows<2>(y + n * 24, sums, GeluTanh(), first, end, lane);
         }
     }
 }
