@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use forge_frontend::checkpoint::{GgufFile, SafetensorsSet};
-use forge_frontend::graph::{FileRange, Graph, Source};
+use forge_frontend::graph::{FileRange, Graph};
 use forge_frontend::{Assets, Checkpoint, load};
 use forge_runtime::tokenizer::Tokenizer;
 
@@ -122,10 +122,7 @@ fn look_at(checkpoint: &Checkpoint) -> bool {
 }
 
 fn ranges(graph: &Graph) -> impl Iterator<Item = &FileRange> {
-    graph.weights.iter().flat_map(|weight| match &weight.source {
-        Source::Affine { quants, scales, biases, .. } => vec![quants, scales, biases],
-        Source::Rows(range) | Source::Quantize { rows: range, .. } => vec![range],
-    })
+    graph.weights.iter().flat_map(|weight| weight.source.ranges())
 }
 
 /// A folder of this thread, which goes away with it.

@@ -1,6 +1,6 @@
-// Attention of one new token over the KV cache, [position][kv head][HEAD_DIM], with online softmax. A threadgroup takes
-// HEADS_SHARED query heads of one kv head, which share each read of keys and values, over one part of the context;
-// several parts are put together by attention_combine.
+// Attention of rows, each of a sequence and at a position of its own, over the KV cache, [position][kv head][HEAD_DIM],
+// with online softmax. A threadgroup takes HEADS_SHARED query heads of one kv head, which share each read of keys and
+// values, of one row over one part of its context; several parts are put together by attention_combine.
 //
 // In a simdgroup LANES_EACH lanes hold one position, eight elements each, so that it reads 32 / LANES_EACH positions at
 // a time, STEPS times in a row before the softmax moves on. Scores are in powers of two.
@@ -45,19 +45,23 @@ inline float sum_heads(thread float* values, uint lane) {
     return sum;
 }
 
-// Floats of threadgroup memory that attention_part needs.
-constexpr uint attention_shared(uint head_dim, uint heads_shared, uint simdgroups) {
-    return simdgroups * heads_shared * (head_dim + 2);
+// Parts that a row's context is split into; the host dispatches as many as the longest needs.
+template <uint WINDOW, uint UNSPLIT, uint PART_POSITIONS, uint MAX_PARTS>
+inline uint context_parts(uint position) {
+    const uint positions = WINDOW != 0 ? min(position + 1, WINDOW) : position + 1;
+    return positions <= UNSPLIT ? 1 : min((positions + PART_POSITIONS - 1) / PART_POSITIONS, MAX_PARTS);
 }
 
-// Part `part` of `parts` of the positions `first` to `position` (WINDOW positions at most; the cache holds WRAP of them
-// if WRAP is not 0), for heads group * HEADS_SHARED and on. With one part y is [HEADS, HEAD_DIM] and gets the result;
-// else it gets sums [parts][HEADS][HEAD_DIM] and then the highest score and the weight of each, [parts][HEADS][2].
+// Part `part` of `parts` of the positions that a row at `position` sees (WINDOW at most), for heads group * HEADS_SHARED
+// and on. Its sequence begins at position `start_of_slot` of the cache, which holds WRAP positions of it if WRAP is not
+// 0. WHOLE: y is [HEADS, HEAD_DIM] and gets the result of the one part; else it gets sums [parts][HEADS][HEAD_DIM] and
+// then the highest score and the weight of each, [parts][HEADS][2]. `sinks`, where there are any, [HEADS], are scores
+// without a value, which the first part counts.
 template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint HEADS_SHARED, uint SIMDGROUPS, uint STEPS, uint WINDOW,
-          uint WRAP, typename T>
-inline void attention_part(device const float* q, device const T* keys, device const T* values, device float* y,
-                           threadgroup float* shared, uint position, float scale, float softcap, uint group, uint part,
-                           uint parts, uint simdgroup, uint lane) {
+          uint WRAP, bool WHOLE, typename T>
+inline void attend(device const float* q, device const T* keys, device const T* values, device float* y,
+                   threadgroup float* shared, uint start_of_slot, uint position, float scale, float softcap, uint group,
+                   uint part, uint parts, uint simdgroup, uint lane, device const float* sinks) {
     constexpr uint EACH = lanes_each(HEAD_DIM);
     constexpr uint VECTORS = (HEAD_DIM + 8 * EACH - 1) / (8 * EACH);
     constexpr uint AT_ONCE = 32 / EACH;
@@ -65,6 +69,8 @@ inline void attention_part(device const float* q, device const T* keys, device c
     constexpr uint STRIDE = KV_HEADS * HEAD_DIM;
     constexpr float LOG2_E = 1.44269504f;
     const uint head = group * HEADS_SHARED;
+    keys += ulong(start_of_slot) * STRIDE;
+    values += ulong(start_of_slot) * STRIDE;
     const uint kv_offset = head / (HEADS / KV_HEADS) * HEAD_DIM;
     const uint place = lane / EACH;
     const uint element = lane % EACH * 8;
@@ -88,6 +94,11 @@ inline void attention_part(device const float* q, device const T* keys, device c
     }
     float highest = NO_SCORE;
     float total = 0.0f;
+    if (sinks != nullptr && part == 0 && simdgroup == 0) {
+        // As if it had come before the first key.
+        highest = sinks[head + min(lane % EACH / (EACH / COUNT), HEADS_SHARED - 1)] * LOG2_E;
+        total = place == 0 ? 1.0f : 0.0f;
+    }
     for (uint start = begin + simdgroup * (AT_ONCE * STEPS); start < end; start += SIMDGROUPS * AT_ONCE * STEPS) {
         float scores[STEPS];
         float top = NO_SCORE;
@@ -184,7 +195,7 @@ inline void attention_part(device const float* q, device const T* keys, device c
             sum += c * *(threadgroup const float4*)(shared + at * HEAD_DIM + i % (HEAD_DIM / 4) * 4);
             weight += c * scales[2 * at + 1];
         }
-        if (parts == 1) {
+        if (WHOLE) {
             ((device float4*)(y + head * HEAD_DIM))[i] = sum / weight;
         } else {
             ((device float4*)(y + (part * HEADS + head) * HEAD_DIM))[i] = sum;
@@ -197,13 +208,40 @@ inline void attention_part(device const float* q, device const T* keys, device c
     }
 }
 
-// Puts the parts of one head together; `shared` holds SIMDGROUPS * HEAD_DIM floats.
-template <uint HEADS, uint HEAD_DIM, uint SIMDGROUPS, uint WINDOW, uint PART_POSITIONS, uint MAX_PARTS>
+// A row over all that it sees.
+template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint HEADS_SHARED, uint SIMDGROUPS, uint STEPS, uint WINDOW,
+          uint WRAP, typename T>
+inline void attention_whole(device const float* q, device const T* keys, device const T* values, device float* y,
+                            threadgroup float* shared, uint start_of_slot, uint position, float scale, float softcap,
+                            uint group, uint, uint row, uint simdgroup, uint lane,
+                            device const float* sinks = nullptr) {
+    attend<HEADS, KV_HEADS, HEAD_DIM, HEADS_SHARED, SIMDGROUPS, STEPS, WINDOW, WRAP, true>(
+        q + row * (HEADS * HEAD_DIM), keys, values, y + row * (HEADS * HEAD_DIM), shared, start_of_slot, position, scale,
+        softcap, group, 0, 1, simdgroup, lane, sinks);
+}
+
+// A row over a part of what it sees; y has room for MAX_PARTS parts of each row.
+template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint HEADS_SHARED, uint SIMDGROUPS, uint STEPS, uint WINDOW,
+          uint WRAP, uint UNSPLIT, uint PART_POSITIONS, uint MAX_PARTS, typename T>
+inline void attention_part(device const float* q, device const T* keys, device const T* values, device float* y,
+                           threadgroup float* shared, uint start_of_slot, uint position, float scale, float softcap,
+                           uint group, uint part, uint row, uint simdgroup, uint lane,
+                           device const float* sinks = nullptr) {
+    const uint parts = context_parts<WINDOW, UNSPLIT, PART_POSITIONS, MAX_PARTS>(position);
+    if (part < parts) {
+        attend<HEADS, KV_HEADS, HEAD_DIM, HEADS_SHARED, SIMDGROUPS, STEPS, WINDOW, WRAP, false>(
+            q + row * (HEADS * HEAD_DIM), keys, values, y + row * (MAX_PARTS * HEADS * (HEAD_DIM + 2)), shared,
+            start_of_slot, position, scale, softcap, group, part, parts, simdgroup, lane, sinks);
+    }
+}
+
+// Puts the parts of one head of a row together; `shared` holds SIMDGROUPS * HEAD_DIM floats.
+template <uint HEADS, uint HEAD_DIM, uint SIMDGROUPS, uint WINDOW, uint UNSPLIT, uint PART_POSITIONS, uint MAX_PARTS>
 inline void attention_combine(device const float* sums, device float* y, threadgroup float* shared, uint position,
-                              uint head, uint simdgroup, uint lane) {
-    // As many parts as the host dispatched.
-    const uint positions = WINDOW > 0 ? min(position + 1, WINDOW) : position + 1;
-    const uint parts = min((positions + PART_POSITIONS - 1) / PART_POSITIONS, MAX_PARTS);
+                              uint head, uint row, uint simdgroup, uint lane) {
+    const uint parts = context_parts<WINDOW, UNSPLIT, PART_POSITIONS, MAX_PARTS>(position);
+    sums += row * (MAX_PARTS * HEADS * (HEAD_DIM + 2));
+    y += row * (HEADS * HEAD_DIM);
     constexpr uint VECTORS = (HEAD_DIM / 4 + 31) / 32;
     device const float2* scales = (device const float2*)(sums + parts * HEADS * HEAD_DIM);
     float top = NO_SCORE;

@@ -1,6 +1,7 @@
 // Causal attention of a tile of tokens over the KV cache, with online softmax. A threadgroup of four simdgroups takes
 // 32 rows of one head, eight rows a simdgroup, and walks the keys KEYS at a time: scores = Q K^T, softmax, sums += P V,
-// all in 8x8 matrices of operand type O (half or float) with float sums.
+// all in 8x8 matrices of operand type O (half or float) with float sums. `sinks`, where there are any, [HEADS], are scores
+// without a value.
 
 // KEYS rows of the cache from position `start` on, zeros from `end` on, as operands.
 template <uint STRIDE, uint HEAD_DIM, uint KEYS, uint WRAP, typename O, typename T>
@@ -17,8 +18,9 @@ inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint sta
 
 template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint KEYS, uint WINDOW, uint WRAP, typename O, typename T>
 inline void attention_tile(device const float* q, device const T* keys, device const T* values, device float* y,
-                           threadgroup float* shared, uint position, uint rows, float scale, float softcap, uint block,
-                           uint head, uint thread_index, uint simdgroup, uint lane) {
+                           threadgroup float* shared, uint start_of_slot, uint position, uint rows, float scale,
+                           float softcap, uint block, uint head, uint thread_index, uint simdgroup, uint lane,
+                           device const float* sinks = nullptr) {
     constexpr uint PARTS = HEAD_DIM / 8;
     constexpr uint STRIDE = KV_HEADS * HEAD_DIM;
     threadgroup O* tile = (threadgroup O*)shared;
@@ -28,6 +30,8 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     threadgroup float* square =
         shared + KEYS * HEAD_DIM * sizeof(O) / 4 + 32 * KEYS + 32 * KEYS * sizeof(O) / 4 + simdgroup * 64;
     const uint kv_offset = head / (HEADS / KV_HEADS) * HEAD_DIM;
+    keys += ulong(start_of_slot) * STRIDE;
+    values += ulong(start_of_slot) * STRIDE;
     const uint first_row = block * 32 + simdgroup * 8;
 
     // Eight rows of queries as matrices, through one 8x8 square of threadgroup memory.
@@ -48,8 +52,8 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     // Four lanes share a row of scores.
     const uint row = lane / 4;
     const uint own = position + first_row + row; // the row's position
-    float highest = -1.0e30f;
-    float total = 0.0f;
+    float highest = sinks != nullptr ? sinks[head] : -1.0e30f;
+    float total = sinks != nullptr ? 1.0f : 0.0f;
     square[lane] = 0.0f;
     square[lane + 32] = 0.0f;
 

@@ -252,6 +252,24 @@ inline Place find_columns(uint col) {
     return p;
 }
 
+// The fields of BITS bits of block number `block` in T tiles, tile t's from bit BITS * t on.
+template <uint T, uint BITS>
+inline uint load_fields(device const uchar* group, uint block) {
+    uint word;
+    if (T * BITS >= 8) {
+        load_words<T * BITS / 8>(group + block * (T * BITS / 8), &word);
+        return word;
+    }
+    return group[block * (T * BITS) / 8] >> (block * (T * BITS) % 8);
+}
+
+// One of them, of 8 bits or less.
+template <uint BITS>
+inline uint one_field(device const uchar* group, Place p, uint block) {
+    const uint bit = (block * p.count + p.t) * BITS;
+    return group[bit / 8] >> (bit % 8) & ((1 << BITS) - 1);
+}
+
 // Planes of 1 and 2 bits: bit 4p.. of a half holds pair p of several tiles, the first lowest. Fewer tiles than fill a word
 // are stored in less, columns 2p and 2p + 1 side by side.
 inline uint spread_short(uint bits) { return (bits & 0x3333) | (bits & 0xCCCC) << 14; }

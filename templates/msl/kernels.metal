@@ -11,7 +11,7 @@
 #include <metal_stdlib>
 using namespace metal;
 
-// What changes from step to step: one /*{ record_bytes }*/-byte record per step in flight.
+// What changes from step to step: one record for each row of a step.
 struct StepParams {
 /*%- for line in step_params %*/
     /*{ line }*/
@@ -53,6 +53,14 @@ struct Weights_/*{ format.name }*/ {
 /*%- endif %*/
     }
 };
+
+struct Gemv_/*{ format.name }*/ {
+    template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
+    static inline void run(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
+                           thread float* acc) {
+        gemv_/*{ format.name }*/<ROWS, COLS, NR, KS, SPLIT>(weights, x, row, part, lane, acc);
+    }
+};
 /*%- endfor %*/
 /*%- for kernel in kernels %*/
 
@@ -75,13 +83,13 @@ kernel void /*{ kernel.name }*/(
 /*%- when Body::Rope with (k) %*/
     const uint head = group.x * 4 + simdgroup;
     const uint row = group.y;
-    const uint position = step.position + row;
+    const uint position = step[row].position;
     device const float* source = qkv + row * /*{ k.width }*/ + head * /*{ k.head_dim }*/;
 /*%- for part in k.parts %*/
     /*% if !loop.first %*/} else /*% endif %*/if (head < /*{ part.end }*/) {
 /*%- if part.cache %*/
-        const uint slot = /*{ k.slot }*/ * /*{ part.heads }*/ + head - /*{ part.start }*/;
-        device /*{ k.kv }*/* target = /*{ part.target }*/ + slot * /*{ k.head_dim }*/;
+        const /*{ k.place_type }*/ place = /*{ k.place }*/ * /*{ part.heads }*/ + head - /*{ part.start }*/;
+        device /*{ k.kv }*/* target = /*{ part.target }*/ + place * /*{ k.head_dim }*/;
 /*%- else %*/
         device float* target = q + (row * /*{ part.heads }*/ + head) * /*{ k.head_dim }*/;
 /*%- endif %*/
@@ -118,6 +126,12 @@ kernel void /*{ kernel.name }*/(
 /*%- endfor %*/
     }
 /*%- when Body::Gemv with (k) %*/
+/*%- if k.each.len() > 0 %*/
+    const uint group = at.x;
+/*%- for pointer in k.each %*/
+    /*{ pointer.name }*/ += at.y * /*{ pointer.width }*/;
+/*%- endfor %*/
+/*%- endif %*/
     float acc[/*{ k.results }*/] = {};
 /*%- if k.branches %*/
     uint first = 0;
@@ -169,39 +183,55 @@ kernel void /*{ kernel.name }*/(
 /*%- if k.many %*/
     #pragma clang loop unroll(full)
     for (uint n = 0; n < /*{ k.many_tokens }*/; ++n) {
-        if (n < step.rows) {
+        if (n < step->rows) {
 /*%- if k.gated %*/
             thread float* gate = acc + n * /*{ k.token_results }*/;
             thread float* up = gate + /*{ k.up_offset }*/;
+/*%- if k.normed %*/
+            const float scale = rms_scale</*{ k.partials }*/, /*{ k.cols }*/>(input_sums + n * /*{ k.partials }*/, /*{ k.eps }*/, lane);
+            scale_rows</*{ k.half_nr }*/>(gate, scale);
+            scale_rows</*{ k.half_nr }*/>(up, scale);
+/*%- endif %*/
 /*%- if k.bias %*/
             add_bias</*{ k.half_nr }*/>(gate, bias, first, end);
             add_bias</*{ k.half_nr }*/>(up, bias + /*{ k.end }*/, first, end);
 /*%- endif %*/
 /*%- else %*/
-            thread float* sums = acc + n * /*{ k.nr }*/;
+            thread float* results = acc + n * /*{ k.nr }*/;
+/*%- if k.normed %*/
+            scale_rows</*{ k.nr }*/>(
+                results, rms_scale</*{ k.partials }*/, /*{ k.cols }*/>(input_sums + n * /*{ k.partials }*/, /*{ k.eps }*/, lane));
+/*%- endif %*/
 /*%- if k.bias %*/
-            add_bias</*{ k.nr }*/>(sums, bias, first, end);
+            add_bias</*{ k.nr }*/>(results, bias, first, end);
 /*%- endif %*/
 /*%- endif %*/
 /*%- match k.epilogue %*/
 /*%- when GemvEnd::Store with { softcap } %*/
 /*%- if !softcap.is_empty() %*/
-            softcap_rows</*{ k.nr }*/>(sums, /*{ softcap }*/);
+            softcap_rows</*{ k.nr }*/>(results, /*{ softcap }*/);
 /*%- endif %*/
-            store_rows</*{ k.nr }*/>(y + n * /*{ k.rows }*/, sums, first, end, lane);
+            store_rows</*{ k.nr }*/>(y + n * /*{ k.rows }*/, results, first, end, lane);
 /*%- when GemvEnd::Accumulate with { factor } %*/
-            accumulate_rows</*{ k.nr }*/>(x + n * /*{ k.rows }*/, sums, /*{ factor }*/, first, end, lane);
+            accumulate_rows</*{ k.nr }*/>(x + n * /*{ k.rows }*/, results, /*{ factor }*/, first, end, lane);
 /*%- when GemvEnd::Activated with { activation } %*/
-            store_activated_rows</*{ k.nr }*/>(y + n * /*{ k.rows }*/, sums, /*{ activation }*/, first, end, lane);
+            store_activated_rows</*{ k.nr }*/>(y + n * /*{ k.rows }*/, results, /*{ activation }*/, first, end, lane);
 /*%- when GemvEnd::Gated with { activation } %*/
             store_gated_rows</*{ k.half_nr }*/, /*{ activation }*/>(y + n * /*{ k.end }*/, gate, up, first, end, lane);
 /*%- when GemvEnd::GatedBy with { activation } %*/
             store_gated_by_rows</*{ k.nr }*/, /*{ activation }*/>(
-                y + n * /*{ k.rows }*/, multiplier + n * /*{ k.rows }*/, sums, first, end, lane);
+                y + n * /*{ k.rows }*/, multiplier + n * /*{ k.rows }*/, results, first, end, lane);
 /*%- when GemvEnd::StoreSums with { partials, groups } %*/
-            #error "/*{ partials }*/ partial sums of /*{ groups }*/ threadgroups are of one row"
+            const float square =
+                /*% if k.splits_k %*/!owner ? 0.0f : /*% endif %*/store_rows</*{ k.nr }*/>(y + n * /*{ k.rows }*/, results, first, end, lane);
+            store_partial_sum</*{ k.simdgroups }*/, /*{ groups }*/, /*{ partials }*/>(
+                result_sums + n * /*{ partials }*/, shared/*{ k.sums_offset }*/ + n * /*{ k.simdgroups }*/, square, group, simdgroup, lane);
 /*%- when GemvEnd::Residual with { factor, partials, groups } %*/
-            #error "/*{ partials }*/ partial sums of /*{ groups }*/ threadgroups, factor /*{ factor }*/, are of one row"
+            const float square =
+                /*% if k.splits_k %*/!owner ? 0.0f : /*% endif %*/add_rows</*{ k.nr }*/>(
+                    x + n * /*{ k.rows }*/, gamma, scaled + n * /*{ k.rows }*/, results, /*{ factor }*/, first, end, lane);
+            store_partial_sum</*{ k.simdgroups }*/, /*{ groups }*/, /*{ partials }*/>(
+                sums + n * /*{ partials }*/, shared/*{ k.sums_offset }*/ + n * /*{ k.simdgroups }*/, square, group, simdgroup, lane);
 /*%- endmatch %*/
         }
     }
@@ -244,7 +274,7 @@ kernel void /*{ kernel.name }*/(
 /*%- endif %*/
 /*%- when Body::Gemm with (k) %*/
     const uint first_token = group.y * 64;
-    const uint tokens = min(64u, step.rows - first_token);
+    const uint tokens = min(64u, step->rows - first_token);
     device const float* tile_input = input + first_token * /*{ k.cols }*/;
 /*%- if k.branches %*/
     uint first = 0;

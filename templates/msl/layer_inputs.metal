@@ -3,19 +3,20 @@
 
 // y[layer, row] = factor * (projected / rms * gamma + scale * table[token]), WIDTH elements each.
 template <typename W, uint VOCAB, uint LAYERS, uint WIDTH>
-inline void layer_inputs_row(device const uchar* table, device const uint* tokens, device const float* projected,
+inline void layer_inputs_row(device const uchar* table, device const uint* next_token, device const float* projected,
                              device const float* gamma, device float* y, float eps, float scale, float factor,
-                             uint2 group, uint rows, uint simdgroup, uint lane) {
+                             constant StepParams& params, uint2 group, uint simdgroup, uint lane) {
     const uint layer = group.x * 4 + simdgroup;
     const uint row = group.y;
     if (layer >= LAYERS) {
         return;
     }
     device const float* source = projected + (row * LAYERS + layer) * WIDTH;
-    device float* target = y + (layer * rows + row) * WIDTH;
+    device float* target = y + (layer * params.rows + row) * WIDTH;
+    const uint token = row_token(params, next_token);
     const float normed = elements_rms_scale<WIDTH>(source, eps, lane);
     for (uint i = lane * 4; i < WIDTH; i += 128) {
-        const float4 looked_up = W::template load4<VOCAB, LAYERS * WIDTH>(table, tokens[row], layer * WIDTH + i);
+        const float4 looked_up = W::template load4<VOCAB, LAYERS * WIDTH>(table, token, layer * WIDTH + i);
         const float4 value = *(device const float4*)(source + i) * normed * *(device const float4*)(gamma + i);
         *(device float4*)(target + i) = factor * (value + scale * looked_up);
     }

@@ -50,22 +50,24 @@ inline void post_norm_row(device const float* y, device const float* gamma, devi
     }
 }
 
-// The same for the one row of a decode step, spread over threadgroups of 1024 elements, with what the next
-// projection needs.
+// The same for the rows of a step, each spread over threadgroups of 1024 elements, with what the next projection needs.
 template <uint WIDTH, uint RESULT_PARTIALS, uint PARTIALS>
 inline void post_norm_scaled_row(device const float* y, device const float* result_sums, device const float* gamma,
                                  device float* x, device const float* next_gamma, device float* scaled,
                                  device float* sums, threadgroup float* shared, float eps, float factor,
-                                 float layer_scale, uint group, uint thread_index, uint simdgroup, uint lane) {
+                                 float layer_scale, uint2 group, uint thread_index, uint simdgroup, uint lane) {
+    result_sums += group.y * RESULT_PARTIALS;
     const float scale = factor * rms_scale<RESULT_PARTIALS, WIDTH>(result_sums, eps, lane);
-    const uint i = group * 1024 + thread_index * 4;
+    const uint i = group.x * 1024 + thread_index * 4;
+    const uint at = group.y * WIDTH + i;
     float square = 0.0f;
     if (i < WIDTH) {
-        const float4 normed = *(device const float4*)(y + i) * scale * *(device const float4*)(gamma + i);
-        const float4 value = (*(device const float4*)(x + i) + normed) * layer_scale;
-        *(device float4*)(x + i) = value;
-        *(device float4*)(scaled + i) = value * *(device const float4*)(next_gamma + i);
+        const float4 normed = *(device const float4*)(y + at) * scale * *(device const float4*)(gamma + i);
+        const float4 value = (*(device const float4*)(x + at) + normed) * layer_scale;
+        *(device float4*)(x + at) = value;
+        *(device float4*)(scaled + at) = value * *(device const float4*)(next_gamma + i);
         square = dot(value, value);
     }
-    store_partial_sum<8, (WIDTH + 1023) / 1024, PARTIALS>(sums, shared, square, group, simdgroup, lane);
+    store_partial_sum<8, (WIDTH + 1023) / 1024, PARTIALS>(
+        sums + group.y * PARTIALS, shared, square, group.x, simdgroup, lane);
 }

@@ -1,4 +1,4 @@
-// The choice of the next token, in three steps: the highest logit, the tokens that may be drawn, the draw. Everything
+// The choice of the next token of each row that wants one, in three steps: the highest logit, the tokens that may be drawn, the draw. Everything
 // that decides is exact in any order (integers, maxima), so that the result depends on no schedule and the host's
 // sampler, which does the same, chooses the same token.
 //
@@ -83,22 +83,28 @@ inline ulong threadgroup_total(ulong value, threadgroup uint* shared, uint simdg
 // Step 1: best key and id of one threadgroup's share of the vocabulary. The first one empties the list of candidates.
 template <uint VOCAB, uint GROUPS>
 inline void best_logit(device const float* logits, device const uint* seen, device uint* best, device atomic_uint* count,
-                       threadgroup uint* shared, float penalty, uint group, uint thread_index, uint simdgroup,
-                       uint lane) {
+                       threadgroup uint* shared, constant StepParams& row, uint2 group, uint thread_index,
+                       uint simdgroup, uint lane) {
+    if (row.chooses == 0) {
+        return;
+    }
+    logits += group.y * VOCAB;
+    seen += row.slot * ((VOCAB + 31) / 32);
+    best += row.slot * (2 * GROUPS);
     uint2 own = uint2(0, 0xFFFFFFFFu);
-    for (uint id = group * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
+    for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
         const float logit = logits[id];
-        const uint key = is_finite_logit(logit) ? ordered_bits(penalized(logit, id, seen, penalty)) : 0;
+        const uint key = is_finite_logit(logit) ? ordered_bits(penalized(logit, id, seen, row.repeat_penalty)) : 0;
         if (key > own.x) {
             own = uint2(key, id);
         }
     }
     own = threadgroup_best(own, shared, simdgroup, lane);
     if (thread_index == 0) {
-        best[group * 2] = own.x;
-        best[group * 2 + 1] = own.y;
-        if (group == 0) {
-            atomic_store_explicit(count, 0u, memory_order_relaxed);
+        best[group.x * 2] = own.x;
+        best[group.x * 2 + 1] = own.y;
+        if (group.x == 0) {
+            atomic_store_explicit(count + row.slot, 0u, memory_order_relaxed);
         }
     }
 }
@@ -106,24 +112,28 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
 // Step 2: every token that may be drawn, with its weight, in no order.
 template <uint VOCAB, uint GROUPS>
 inline void collect_candidates(device const float* logits, device const uint* seen, device const uint* best,
-                               device atomic_uint* count, device Candidate* candidates, float penalty,
-                               float inverse_temperature, uint group, uint thread_index) {
-    if (inverse_temperature == 0.0f) {
-        return; // greedy
+                               device atomic_uint* count, device Candidate* candidates, constant StepParams& row,
+                               uint2 group, uint thread_index) {
+    if (row.chooses == 0 || row.inverse_temperature == 0.0f) {
+        return; // nothing, or greedy
     }
+    logits += group.y * VOCAB;
+    seen += row.slot * ((VOCAB + 31) / 32);
+    best += row.slot * (2 * GROUPS);
+    candidates += row.slot * VOCAB;
     uint top = 0;
     for (uint i = 0; i < GROUPS; ++i) {
         top = max(top, best[i * 2]);
     }
     const float highest = from_ordered_bits(top);
-    for (uint id = group * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
+    for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
         if (!is_finite_logit(logits[id])) {
             continue;
         }
-        const float logit = penalized(logits[id], id, seen, penalty);
-        const uint weight = uint(precise::exp((logit - highest) * inverse_temperature) * 16777216.0f);
+        const float logit = penalized(logits[id], id, seen, row.repeat_penalty);
+        const uint weight = uint(precise::exp((logit - highest) * row.inverse_temperature) * 16777216.0f);
         if (weight > 0) {
-            const uint at = atomic_fetch_add_explicit(count, 1u, memory_order_relaxed);
+            const uint at = atomic_fetch_add_explicit(count + row.slot, 1u, memory_order_relaxed);
             candidates[at].key = ordered_bits(logit);
             candidates[at].id = id;
             candidates[at].weight = weight;
@@ -165,35 +175,41 @@ inline ulong kept_weight(device const Candidate* candidates, uint count, uint lo
     return threadgroup_total(sum, shared, simdgroup, lane);
 }
 
-// Step 3, one threadgroup: filters and draw. The token goes where the next step's embedding reads it and into the
-// record that the host reads.
-template <uint GROUPS>
+// Step 3, one threadgroup a row: filters and draw. The token goes where the slot's next step reads it and where the host
+// does.
+template <uint VOCAB, uint GROUPS>
 inline void draw_token(device const uint* best, device const atomic_uint* counter, device const Candidate* candidates,
                        device uint* seen, device uint* next_token, device uint* chosen, threadgroup uint* shared,
-                       constant StepParams& step, uint thread_index, uint simdgroup, uint lane) {
+                       constant StepParams& row, uint2 group, uint thread_index, uint simdgroup, uint lane) {
+    if (row.chooses == 0) {
+        return;
+    }
+    best += row.slot * (2 * GROUPS);
+    candidates += row.slot * VOCAB;
+    seen += row.slot * ((VOCAB + 31) / 32);
     uint2 own = uint2(0, 0xFFFFFFFFu);
-    if (step.inverse_temperature == 0.0f) {
+    if (row.inverse_temperature == 0.0f) {
         for (uint i = thread_index; i < GROUPS; i += 256) {
             if (best[i * 2] > own.x || (best[i * 2] == own.x && best[i * 2 + 1] < own.y)) {
                 own = uint2(best[i * 2], best[i * 2 + 1]);
             }
         }
     } else {
-        const uint count = atomic_load_explicit(counter, memory_order_relaxed);
+        const uint count = atomic_load_explicit(counter + row.slot, memory_order_relaxed);
         uint low = 0;
-        if (step.top_k > 0 && step.top_k < count) {
-            low = lowest_kept(candidates, count, low, false, step.top_k, shared, thread_index, simdgroup, lane);
+        if (row.top_k > 0 && row.top_k < count) {
+            low = lowest_kept(candidates, count, low, false, row.top_k, shared, thread_index, simdgroup, lane);
         }
-        if (step.top_p < 16777216) {
+        if (row.top_p < 16777216) {
             // A share of the total in units of 2^-24, rounded up.
             const ulong total = kept_weight(candidates, count, low, shared, thread_index, simdgroup, lane);
-            const ulong wanted = (total >> 24) * step.top_p + (((total & 0xFFFFFF) * step.top_p + 0xFFFFFF) >> 24);
+            const ulong wanted = (total >> 24) * row.top_p + (((total & 0xFFFFFF) * row.top_p + 0xFFFFFF) >> 24);
             low = lowest_kept(candidates, count, low, true, wanted, shared, thread_index, simdgroup, lane);
         }
         for (uint i = thread_index; i < count; i += 256) {
             const Candidate c = candidates[i];
-            if (c.key >= low && c.weight >= step.min_p) {
-                const uint random = philox(uint2(step.draw_low, step.draw_high), c.id, uint2(step.seed_low, step.seed_high));
+            if (c.key >= low && c.weight >= row.min_p) {
+                const uint random = philox(uint2(row.draw_low, row.draw_high), c.id, uint2(row.seed_low, row.seed_high));
                 const float uniform = (float(random >> 9) + 0.5f) * 1.1920929e-7f;
                 const float noise = -precise::log(-precise::log(uniform));
                 const uint key = ordered_bits(precise::log(float(c.weight)) + noise);
@@ -208,9 +224,9 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
     own = threadgroup_best(own, shared, simdgroup, lane);
     if (thread_index == 0) {
         const uint token = own.y;
-        chosen[0] = token; // 0xFFFFFFFF where no logit is finite
+        chosen[group.y] = token; // 0xFFFFFFFF where no logit is finite
         if (token != 0xFFFFFFFFu) {
-            next_token[0] = token;
+            next_token[row.slot] = token;
             seen[token / 32] |= 1u << (token % 32);
         }
     }

@@ -11,7 +11,7 @@ use super::tuning::TUNING;
 
 /// Every kernel.
 pub static CHECKS: Checks =
-    Checks { forge_version: "/*{ version }*/", source: &SOURCE, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
+    Checks { forge_version: "/*{ version }*/", source: &SOURCE, slots: /*{ slots }*/, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
 
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
@@ -40,6 +40,7 @@ static KERNELS: [KernelCheck; /*{ checks.len() }*/] = [
         kernel: /*{ c.kernel }*/,
         layer: /*{ c.layer }*/,
         rows: &[/*{ c.rows }*/],
+        mixed: /*{ c.mixed }*/,
         grid: /*{ c.grid }*/,
         operation: /*{ c.operation }*/,
         arguments: &[

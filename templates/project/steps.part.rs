@@ -1,6 +1,6 @@
 /*%- for step in steps %*/
 /*%- if let Some(positions) = step.opens %*/
-        let parts = attention_parts(/*% if *positions > 0 %*/positions.min(/*{ positions }*/)/*% else %*/positions/*% endif %*/);
+        let parts = attention_parts(/*% if *positions > 0 %*/longest.min(/*{ positions }*/)/*% else %*/longest/*% endif %*/);
         if parts == 1 {
 /*%- endif %*/
 /*%- if step.otherwise %*/

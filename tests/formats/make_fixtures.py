@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes crates/forge-formats/tests/fixtures: stored weights and what independent decoders make of them.
 
-Needs `pip install gguf==0.19.0 mlx[cpu]==0.32.4`. The fixtures are committed; run this only to add one.
+Needs `pip install gguf==0.19.0 mlx[cpu]==0.32.4`; `--only NAME` writes that of one block format and needs no mlx. The fixtures
+are committed; run this only to add one.
 
 Files, little-endian:
   <FORMAT>.bin          u32 weights, u32 bytes, blocks, f32 weights     blocks are random, weights from the gguf package
@@ -12,11 +13,11 @@ Files, little-endian:
 The gguf package has no Q1_0 and no TQ2_0_g128: their decoders are here, from the description of the blocks alone.
 """
 
+import argparse
 import struct
 from pathlib import Path
 
 import gguf
-import mlx.core as mx
 import numpy as np
 from gguf import GGMLQuantizationType as T
 
@@ -41,6 +42,15 @@ BLOCKS = {
     "MXFP4": (17, 32, [], 8),
     "Q1_0": (18, 128, [0], 4),
     "TQ2_0_g128": (34, 128, [32], 4),
+    "IQ4_XS": (136, 256, [0], 4),
+    # Three blocks of extreme scales, then as many as it takes to have every point and every sign.
+    "IQ3_XXS": (98, 256, [0], 3 + 4),
+    "IQ3_S": (110, 256, [0], 3 + 8),
+    "IQ2_XXS": (66, 256, [0], 3 + 8),
+    "IQ2_XS": (74, 256, [0], 3 + 16),
+    "IQ2_S": (82, 256, [0], 3 + 32),
+    "IQ1_S": (50, 256, [0], 3 + 64),
+    "IQ1_M": (56, 256, [], 3 + 64),
 }
 
 
@@ -76,7 +86,51 @@ def random_blocks(name, rng):
         # A zero, a subnormal and a large one.
         scale[:3] = [0.0, 3e-7, -900.0]
         blocks[:, at : at + 2] = scale.view(np.uint8).reshape(count, 2)
+    if name.startswith(("IQ1", "IQ2", "IQ3")):
+        every_point(name, blocks[3:], rng)
+        if name == "IQ1_M":
+            # 0, the smallest subnormal, a large one.
+            blocks[:3, 49::2] = np.array([[0, 0, 0, 0], [16, 0, 0, 0], [0, 0, 0, 0xE0]]) | blocks[:3, 49::2] & 15
     return blocks
+
+
+def every_point(name, blocks, rng):
+    """Puts every index of the grid into the blocks, and every index of seven signs."""
+    count = len(blocks)
+    if name == "IQ1_M":
+        # The factor lies in the top nibbles of the last four shorts.
+        scale = rng.uniform(-0.1, 0.1, size=count).astype(np.float16)
+        shorts = blocks[:, 48:].view("<u2")
+        shorts[:] = shorts & 0x0FFF | (scale.view(np.uint16)[:, None] >> np.array([0, 4, 8, 12]) & 15) << 12
+    points = {"IQ3_XXS": 256, "IQ3_S": 512, "IQ2_XXS": 256, "IQ2_XS": 512, "IQ2_S": 1024}.get(name, 2048)
+    each = 64 if name.startswith("IQ3") else 32
+    index = np.resize(rng.permutation(points), (count, each))
+    seven = np.resize(rng.permutation(128), (count, 32)).astype(np.uint32)
+    group = index.reshape(count, 8, -1)
+    if name in ("IQ3_XXS", "IQ3_S"):
+        blocks[:, 2:66] = index & 255
+    if name == "IQ3_S":
+        blocks[:, 66:74] = np.packbits(index >> 8, axis=1, bitorder="little")
+    if name == "IQ2_XXS":
+        blocks[:, 2:].reshape(count, 8, 8)[:, :, :4] = group
+    if name == "IQ2_XS":
+        blocks[:, 2:66] = (index | seven << 9).astype("<u2").view(np.uint8)
+    if name == "IQ2_S":
+        blocks[:, 2:34] = index & 255
+        blocks[:, 66:74] = (group >> 8 << np.array([0, 2, 4, 6])).sum(axis=2)
+    if name == "IQ1_S":
+        blocks[:, 2:34] = index & 255
+        high = blocks[:, 34:].copy().view("<u2") & 0xF000 | (group >> 8 << np.array([0, 3, 6, 9])).sum(axis=2)
+        blocks[:, 34:] = high.astype("<u2").view(np.uint8)
+    if name == "IQ1_M":
+        blocks[:, :32] = index & 255
+        high = index >> 8 | rng.integers(0, 2, index.shape) << 3
+        blocks[:, 32:48] = high[:, ::2] | high[:, 1::2] << 4
+    if name in ("IQ3_XXS", "IQ2_XXS"):
+        scale = np.resize(rng.permutation(16), (count, 8)).astype(np.uint32)
+        words = (seven.reshape(count, 8, 4) << np.array([0, 7, 14, 21])).sum(axis=2).astype(np.uint32) | scale << 28
+        places = blocks[:, 66:] if name == "IQ3_XXS" else blocks[:, 2:].reshape(count, 8, 8)[:, :, 4:]
+        places[:] = words.astype("<u4").view(np.uint8).reshape(places.shape)
 
 
 def decode(name, blocks):
@@ -89,12 +143,17 @@ def write(name, *parts):
     (OUT / name).write_bytes(b"".join(parts))
 
 
-def block_formats():
+def block_formats(only):
     for seed, name in enumerate(BLOCKS):
+        if only not in (None, name):
+            continue
         blocks = random_blocks(name, np.random.default_rng(seed))
         weights = decode(name, blocks).astype(np.float32).reshape(-1)
         assert np.isfinite(weights).all() and weights.size == blocks.shape[0] * BLOCKS[name][1]
         write(f"{name}.bin", struct.pack("<II", weights.size, blocks.size), blocks.tobytes(), weights.tobytes())
+
+
+def encoded_formats():
     for seed, name in enumerate(["Q8_0", "Q4_0", "Q4_1"]):
         rng = np.random.default_rng(100 + seed)
         weights = rng.standard_normal(8 * 32).astype(np.float32) * np.float32(0.02)
@@ -106,12 +165,15 @@ def block_formats():
         write(f"{name}.encode.bin", struct.pack("<II", weights.size, blocks.size), blocks.tobytes(), weights.tobytes())
 
 
-def to_bytes(array):
-    """The bytes of an mlx array; bfloat16 has no numpy counterpart."""
-    return np.array(array.view(mx.uint16) if array.dtype == mx.bfloat16 else array).tobytes()
-
-
 def affine_formats():
+    import mlx.core as mx
+
+    mx.set_default_device(mx.cpu)
+
+    def to_bytes(array):
+        """The bytes of an mlx array; bfloat16 has no numpy counterpart."""
+        return np.array(array.view(mx.uint16) if array.dtype == mx.bfloat16 else array).tobytes()
+
     scale_types = {32: (T.F32, mx.float32), 64: (T.BF16, mx.bfloat16), 128: (T.F16, mx.float16)}
     for bits in (2, 3, 4, 5, 6, 8):
         for group in (32, 64, 128):
@@ -136,7 +198,11 @@ def affine_formats():
 
 
 if __name__ == "__main__":
-    mx.set_default_device(mx.cpu)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--only", choices=BLOCKS)
+    only = arguments.parse_args().only
     OUT.mkdir(parents=True, exist_ok=True)
-    block_formats()
-    affine_formats()
+    block_formats(only)
+    if only is None:
+        encoded_formats()
+        affine_formats()

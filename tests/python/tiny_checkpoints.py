@@ -43,6 +43,7 @@ LONGROPE = {
 }
 GEMMA4 = {"head_dim": 16, "global_head_dim": 32, "sliding_window": 8, "vocab_size": 86, "vocab_size_per_layer_input": 86, "hidden_size_per_layer_input": 8}
 NARROW = {"intermediate_size": 24}
+MIXTURE = {"moe_intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 2}
 CASES = {
     "llama-biases-linear": ("Llama", {"attention_bias": True, "mlp_bias": True, "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}}),
     "llama-yarn": ("Llama", {"rope_parameters": YARN}),
@@ -81,11 +82,21 @@ CASES = {
     "ministral": ("Ministral", {**NARROW, "head_dim": 16, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"], "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}),
     "ministral3": ("Ministral3", {**NARROW, "head_dim": 16, "rope_parameters": MINISTRAL3}),
     "gpt-oss": ("GptOss", {"head_dim": 8, "intermediate_size": 16, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"], "rope_parameters": {**YARN, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}}),
+    "qwen3-moe": ("Qwen3Moe", {**MIXTURE, "num_hidden_layers": 3, "head_dim": 16, "mlp_only_layers": [1], "norm_topk_prob": True}),
+    "qwen2-moe": ("Qwen2Moe", {**MIXTURE, "shared_expert_intermediate_size": 20, "norm_topk_prob": False}),
+    "mixtral": ("Mixtral", {**NARROW, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "olmoe": ("Olmoe", {**NARROW, "num_experts": 6, "num_experts_per_tok": 3}),
+    "granitemoe": ("GraniteMoe", {**NARROW, "num_local_experts": 4, "num_experts_per_tok": 2, "embedding_multiplier": 2.0, "attention_multiplier": 0.2, "residual_multiplier": 0.6, "logits_scaling": 2.0}),
+    "glm4-moe": ("Glm4Moe", {"moe_intermediate_size": 24, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5, "head_dim": 8, "attention_bias": True, "use_qk_norm": True, "num_nextn_predict_layers": 0}),
+    "lfm2": ("Lfm2", {"intermediate_size": 36, "block_multiple_of": 8, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}),
+    "qwen35": ("Qwen3_5Text", {**NARROW, "head_dim": 16, "num_hidden_layers": 3, "layer_types": ["linear_attention", "linear_attention", "full_attention"], "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 12, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25}}),
     "granite": ("Granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.2, "residual_multiplier": 0.22, "logits_scaling": 8.0}),
 }
 # Changes of a case's configuration, each of which must change its logits: what they turn off is what the case is for.
 # `biases` and `means` are turned off in the model: every bias, and the mean that a LayerNorm subtracts; `norms_last`: norms of
-# q and k come before the rotation. Other names are of parameters and buffers that become zeros.
+# q and k come before the rotation; `shared` is what every token's expert adds, `correction` what a router adds for the choice
+# alone; `taps` are those of convolutions, turned round; `decays` are those of recurrent states, all alike. Other names are of
+# parameters and buffers that become zeros.
 ABLATIONS = {
     "starcoder2": ["biases", "means", {"hidden_act": "silu"}],
     "starcoder2-window": ["means", {"sliding_window": None}],
@@ -104,6 +115,14 @@ ABLATIONS = {
     "apertus": ["alpha_p", "alpha_n", "beta", "eps", {"hidden_act": "relu2"}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
     "hunyuan-dense": ["norms_last", {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
     "gpt-oss": ["biases", "sinks", {"num_experts_per_tok": 1}, {"layer_types": ["sliding_attention"] * 2}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
+    "qwen3-moe": [{"norm_topk_prob": False}, {"num_experts_per_tok": 1}],
+    "qwen2-moe": [{"norm_topk_prob": True}, {"num_experts_per_tok": 3}, "shared"],
+    "mixtral": [{"num_experts_per_tok": 1}],
+    "olmoe": [{"norm_topk_prob": True}, {"num_experts_per_tok": 2}],
+    "granitemoe": [{"num_experts_per_tok": 1}, {"residual_multiplier": 1.0}],
+    "glm4-moe": ["shared", "correction", {"n_group": 1, "topk_group": 1}, {"topk_group": 1}, {"routed_scaling_factor": 1.0}, {"norm_topk_prob": False}],
+    "lfm2": ["taps", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
+    "qwen35": ["biases", "taps", "decays", {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}],
     "arcee": ["biases", {"hidden_act": "silu"}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
 }
 # Least difference of logits that counts as one; the tests' bound is 2e-3.
@@ -165,11 +184,19 @@ def check_ablations(case, weights, ids, logits):
         turned_off = 0
         with torch.no_grad():
             for name, weight in model.named_parameters():
-                if ablation == "biases" and name.endswith("bias") or isinstance(ablation, str) and name.endswith(f".{ablation}"):
+                shared = ablation == "shared" and "shared_expert" in name and "down" in name
+                named = isinstance(ablation, str) and name.endswith(f".{ablation}")
+                if ablation == "biases" and name.endswith("bias") or shared or named:
                     weight.zero_()
                     turned_off += 1
+                if ablation == "taps" and "conv" in name and weight.dim() == 3:
+                    weight.copy_(weight.flip(-1))
+                    turned_off += 1
+                if ablation == "decays" and name.endswith("A_log"):
+                    weight.zero_()
             for name, buffer in model.named_buffers():
-                if isinstance(ablation, str) and name.endswith(f".{ablation}"):
+                named = isinstance(ablation, str) and name.endswith(f".{ablation}")
+                if ablation == "correction" and name.endswith("correction_bias") or named:
                     buffer.zero_()
                     turned_off += 1
             for module in model.modules():
@@ -215,6 +242,9 @@ def write_hf(case, folder):
             else:
                 weight.copy_(noise * 1.5 / weight.shape[-1] ** 0.5)
             weight.copy_(weight.to(torch.bfloat16).to(torch.float32))
+        for name, buffer in model.named_buffers():
+            if name.endswith("correction_bias"):
+                buffer.copy_((torch.randn_like(buffer) * 0.3).to(torch.bfloat16).to(torch.float32))
         for name, scalar in model.named_buffers():
             if name.endswith("layer_scalar"):
                 scalar.copy_((torch.rand_like(scalar) + 0.5).to(torch.bfloat16).to(torch.float32))

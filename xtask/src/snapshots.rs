@@ -23,7 +23,7 @@ pub const CASES: [(&str, &str); 2] = [("demo", crate::demo::CHECKPOINT), ("llama
 const TINY: &str = "crates/forge-frontend/tests/fixtures/tiny";
 
 /// Cases of which the [`SOURCES`] are kept, for what the whole ones do not have.
-pub const SOURCE_CASES: [(&str, &str); 15] = [
+pub const SOURCE_CASES: [(&str, &str); 18] = [
     // Two kinds of layers, post-norms, soft-caps, windows.
     ("gemma2", "crates/forge-frontend/tests/fixtures/tiny/gemma2/hf"),
     // QK norms, two rotations.
@@ -49,6 +49,12 @@ pub const SOURCE_CASES: [(&str, &str); 15] = [
     ("hunyuan-dense", "crates/forge-frontend/tests/fixtures/tiny/hunyuan-dense/hf"),
     // Queries that grow with their position.
     ("ministral3", "crates/forge-frontend/tests/fixtures/tiny/ministral3/hf"),
+    // Experts, one of them for every token.
+    ("qwen2-moe", "crates/forge-frontend/tests/fixtures/tiny/qwen2-moe/hf"),
+    // Short convolutions and their state beside caches.
+    ("lfm2", "crates/forge-frontend/tests/fixtures/tiny/lfm2/hf"),
+    // The gated delta rule, gated attention.
+    ("qwen35", "crates/forge-frontend/tests/fixtures/tiny/qwen35/hf"),
     // Formats that differ within a projection and from layer to layer.
     ("mixed", "tests/fixtures/models/formats-gguf/model.MIXED.gguf"),
     ("affine", "tests/fixtures/models/formats-mlx/mlx"),

@@ -24,7 +24,7 @@ pub fn declaration(binding: &Binding) -> String {
         Element::Candidate => "Candidate",
         Element::Packed(_) => "uchar",
         Element::Cache(cache) => cache_type(cache),
-        Element::Params => return format!("constant StepParams& {name}"),
+        Element::Params => return format!("constant StepParams* {name}"),
     };
     if binding.access.writes() {
         format!("device {element}* {name}")
@@ -45,10 +45,15 @@ pub fn comment(binding: &Binding, kernel: &Kernel) -> String {
         Extent::Fixed(shape) => list(&[], shape),
         Extent::Rows(shape) => list(rows, shape),
         Extent::Positions(shape) => list(&["positions"], shape),
+        Extent::Slots { slots: 1, shape } if shape.is_empty() => String::new(),
+        Extent::Slots { slots: 1, shape } => list(&[], shape),
+        Extent::Slots { slots, shape } => list(&[&slots.to_string()], shape),
+        Extent::State { slots: 1, shape } => list(&["2"], shape),
+        Extent::State { slots, shape } => list(&[&slots.to_string(), "2"], shape),
         Extent::LayerRows { layers, width } => format!("[{layers}, rows, {width}]"),
         Extent::Parts { heads, head_dim } => {
             return format!(
-                "[parts, {}] f32 sums, then [parts, {heads}, 2] highest score and weight",
+                "[rows] of [parts, {}] f32 sums, then [parts, {heads}, 2] highest score and weight",
                 heads * head_dim
             );
         }
@@ -72,7 +77,6 @@ pub fn comment(binding: &Binding, kernel: &Kernel) -> String {
 fn note(role: Role, kernel: &Kernel) -> &'static str {
     let has = |other: Role| kernel.bindings.iter().any(|binding| binding.role == other);
     match role {
-        Role::Tokens => "token ids",
         Role::Input if has(Role::InputSums) => "x * gamma",
         Role::InputSums => "partial sums of squares",
         // An argument of its own has only xIELU.
@@ -82,7 +86,13 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         Role::Scaled => "x * gamma",
         Role::Sums => "partial sums of x^2",
         Role::Scale => "the layer's",
-        Role::Step => "position and rows of this step",
+        Role::Pairs => "row * experts of a row + which of them",
+        Role::Tiles => "expert, first pair, pairs",
+        Role::Threadgroups => "of the grids over the tiles",
+        Role::Step if kernel.is_for_one_row() => "not read; the kernel for several rows takes the same arguments",
+        Role::Step => "[rows] records of this step",
+        Role::Sinks => "scores without a value",
+        Role::State => "that after position p in copy p % 2",
         Role::Seen => "bits, one per token",
         Role::Best => "key and id",
         Role::Count => "candidates",
@@ -106,10 +116,18 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         | Role::Parts
         | Role::Keys
         | Role::Values
+        | Role::Taps
+        | Role::Decay
+        | Role::TimeBias
         | Role::QGamma
         | Role::KGamma
         | Role::VGamma
         | Role::Logits
+        | Role::SharedWeights
+        | Role::RouterLogits
+        | Role::SelectionBias
+        | Role::Experts
+        | Role::ExpertWeights
         | Role::Candidates => "",
     }
 }

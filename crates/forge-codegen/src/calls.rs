@@ -2,6 +2,9 @@
 
 use forge_plan::Plan;
 use forge_plan::call::{Call, Constant, Param, Position, Value};
+use forge_plan::families::Router;
+
+use forge_spec::{Activation, GroupScore, Routing, Scores};
 
 use crate::kernels::Builtin;
 use crate::naming::{float, packed_name};
@@ -41,8 +44,47 @@ fn constant(constant: &Constant) -> String {
     match constant {
         Constant::Size(size) => size.to_string(),
         Constant::Weights(format) => format!("Weights_{}", packed_name(*format)),
+        Constant::Gemv(format) => format!("Gemv_{}", packed_name(*format)),
+        Constant::Activation(kind) => activation(*kind).to_owned(),
+        Constant::Router(router) => routing(router),
         Constant::Half(half) => (if *half { "half" } else { "float" }).to_owned(),
     }
+}
+
+/// The type of `activation.metal`.
+pub fn activation(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Silu => "Silu",
+        Activation::GeluTanh => "GeluTanh",
+        Activation::ReluSquared => "ReluSquared",
+        Activation::Xielu => "Xielu",
+    }
+}
+
+/// A value of that type, in a kernel whose argument `activation` holds what numbers it takes.
+pub fn activation_value(kind: Activation) -> String {
+    match kind {
+        Activation::Silu | Activation::GeluTanh | Activation::ReluSquared => format!("{}()", activation(kind)),
+        Activation::Xielu => "xielu(activation)".to_owned(),
+    }
+}
+
+/// The type of `route.metal`.
+fn routing(router: &Router) -> String {
+    let Routing { experts, chosen, scores, groups, normalised: _, scale: _ } = router.routing;
+    let scores = match scores {
+        Scores::Softmax => 0,
+        Scores::SoftmaxOfChosen => 1,
+        Scores::Sigmoid => 2,
+    };
+    let (count, kept, judged) = groups.map_or((1, 1, 1), |groups| {
+        let judged = match groups.judged_by {
+            GroupScore::Best => 1,
+            GroupScore::BestTwo => 2,
+        };
+        (groups.count, groups.chosen, judged)
+    });
+    format!("Routing<{experts}, {chosen}, {scores}, {}, {count}, {kept}, {judged}>", u8::from(router.biased))
 }
 
 fn argument(value: &Value) -> String {
@@ -52,9 +94,20 @@ fn argument(value: &Value) -> String {
         Value::Shared => "shared".to_owned(),
         Value::Float(value) => float(*value),
         Value::Size(size) => size.to_string(),
-        Value::Param(param) => format!("step.{}", word(*param).name()),
+        Value::Param(param) => format!("step->{}", word(*param).name()),
+        Value::OfRow(param, row) => format!("step[{}].{}", at(*row), word(*param).name()),
+        Value::Row(row) => format!("step[{}]", at(*row)),
+        Value::SlotStart(positions, row) => slot_start(&format!("step[{}].", at(*row)), *positions),
+        Value::TileStart(positions) => slot_start("step->", *positions),
         Value::At(position) => at(*position).to_owned(),
     }
+}
+
+/// Where the sequence of the row with this record begins in a cache of so many positions each.
+pub fn slot_start(record: &str, positions: Option<usize>) -> String {
+    let context = format!("{record}context");
+    let each = positions.map_or_else(|| context.clone(), |count| format!("min({context}, {count}u)"));
+    format!("{record}slot * {each}")
 }
 
 /// The word of `StepParams`.
@@ -62,8 +115,6 @@ fn word(param: Param) -> forge_spec::Param {
     match param {
         Param::Position => forge_spec::Param::Position,
         Param::Rows => forge_spec::Param::Rows,
-        Param::RepeatPenalty => forge_spec::Param::RepeatPenalty,
-        Param::InverseTemperature => forge_spec::Param::InverseTemperature,
     }
 }
 
@@ -96,7 +147,7 @@ fn at(position: Position) -> &'static str {
         Position::Group | Position::Group2 => "group",
         Position::GroupX => "group.x",
         Position::GroupY => "group.y",
-        Position::GroupsY => "groups.y",
+        Position::GroupZ => "group.z",
         Position::Thread => "thread_index",
         Position::Simdgroup => "simdgroup",
         Position::Lane => "lane",
@@ -105,12 +156,12 @@ fn at(position: Position) -> &'static str {
 
 /// The position parameters that a kernel declares for these, in the order that all kernels have.
 pub fn builtins(positions: &[Position]) -> Vec<Builtin> {
+    let axes = if positions.contains(&Position::GroupZ) { "uint3 group" } else { "uint2 group" };
     let declared = |position: &Position| match position {
         Position::Group => Builtin::new("uint group", "threadgroup_position_in_grid"),
-        Position::Group2 | Position::GroupX | Position::GroupY => {
-            Builtin::new("uint2 group", "threadgroup_position_in_grid")
+        Position::Group2 | Position::GroupX | Position::GroupY | Position::GroupZ => {
+            Builtin::new(axes, "threadgroup_position_in_grid")
         }
-        Position::GroupsY => Builtin::new("uint2 groups", "threadgroups_per_grid"),
         Position::Thread => Builtin::new("uint thread_index", "thread_index_in_threadgroup"),
         Position::Simdgroup => Builtin::new("uint simdgroup", "simdgroup_index_in_threadgroup"),
         Position::Lane => Builtin::new("uint lane", "thread_index_in_simdgroup"),
@@ -124,7 +175,16 @@ pub fn builtins(positions: &[Position]) -> Vec<Builtin> {
 
 /// Where the threads of a call are.
 pub fn positions(call: &Call) -> Vec<Position> {
-    let position = |value: &Value| if let Value::At(position) = value { Some(*position) } else { None };
+    let position = |value: &Value| match value {
+        Value::At(at) | Value::OfRow(_, at) | Value::Row(at) | Value::SlotStart(_, at) => Some(*at),
+        Value::Bound(_)
+        | Value::First(_)
+        | Value::Shared
+        | Value::Float(_)
+        | Value::Size(_)
+        | Value::Param(_)
+        | Value::TileStart(_) => None,
+    };
     call.arguments.iter().filter_map(position).collect()
 }
 
@@ -164,13 +224,15 @@ mod tests {
         // The notes of neighbours begin in one column.
         let column = |line: &String| line.find(" // ").map(|at| at + 1);
         let columns: Vec<usize> = lines.iter().filter_map(column).collect();
-        assert_eq!(columns, [15, 15, 27, 16, 16, 16, 16]);
+        assert_eq!(columns, [15, 15, 15, 15, 15, 15, 27, 16, 16, 16, 16]);
     }
 
     #[test]
     fn positions_are_declared_once_and_in_order() {
-        let list = builtins(&[Position::Lane, Position::GroupY, Position::GroupX, Position::GroupsY]);
-        let declared: Vec<&str> = list.iter().map(|builtin| builtin.declaration).collect();
-        assert_eq!(declared, ["uint2 group", "uint2 groups", "uint lane"]);
+        let declared = |positions: &[Position]| -> Vec<&str> {
+            builtins(positions).iter().map(|builtin| builtin.declaration).collect()
+        };
+        assert_eq!(declared(&[Position::Lane, Position::GroupY, Position::GroupX]), ["uint2 group", "uint lane"]);
+        assert_eq!(declared(&[Position::GroupZ, Position::Lane, Position::GroupX]), ["uint3 group", "uint lane"]);
     }
 }

@@ -3,19 +3,19 @@
 //! A kernel that several layers run is checked with one layer's weights, from the middle of those that run it.
 
 use askama::Template;
-use forge_plan::binding::Binding;
+use forge_plan::binding::{Binding, Extent};
 use forge_plan::costs::formula;
 use forge_plan::families::{FEW_TOKENS, Rows};
 use forge_plan::plan::{Arg, Choice, FieldId, Step};
 use forge_plan::{KernelId, Plan};
-use forge_spec::{Argument, Data, Dim};
+use forge_spec::{Argument, Data};
 
 use crate::literal::{Literal, table_name};
 use crate::naming::{identifier, wrap};
 
-/// Numbers of rows that prefill kernels are tried with: less than a tile of anything, ragged, whole, one more.
+/// Numbers of rows that kernels of tiles are tried with: less than a tile of anything, ragged, whole, one more.
 const ROWS: [usize; 4] = [1, 7, 64, 65];
-/// The same for kernels of short tiles.
+/// The same for kernels of steps.
 const FEW_ROWS: [usize; 4] = [1, 2, 7, FEW_TOKENS];
 
 /// `src/checks.rs`.
@@ -26,6 +26,7 @@ pub struct ChecksFile<'a> {
     pub version: &'static str,
     pub source: &'a str,
     pub tables: Vec<TableView>,
+    pub slots: usize,
     pub checks: Vec<CheckView>,
     pub costs: Vec<CostView>,
 }
@@ -49,6 +50,8 @@ pub struct CheckView {
     pub kernel: KernelId,
     pub layer: String,
     pub rows: String,
+    /// Whether the rows of a step may be of several sequences.
+    pub mixed: bool,
     pub grid: String,
     pub operation: String,
     pub arguments: Vec<String>,
@@ -74,6 +77,7 @@ impl<'a> ChecksFile<'a> {
             version: env!("CARGO_PKG_VERSION"),
             source,
             tables: plan.rope_tables.iter().enumerate().map(|(i, table)| rope_table(i, table)).collect(),
+            slots: plan.slots,
             checks: places.map(|(id, place)| check(plan, id, &place)).collect(),
             costs: plan
                 .kernels
@@ -105,13 +109,13 @@ fn place<'a>(plan: &'a Plan, id: KernelId) -> Option<Place<'a>> {
         };
         // A step's kernel, and the one it has for few tokens.
         let variants = |step: &'a Step| std::iter::once(step.kernel).chain(step.few).map(move |kernel| (step, kernel));
-        let stages = [&schedule.embed, &schedule.head, &schedule.sample];
+        let stages = [schedule.embed(), schedule.head(), schedule.sample()];
         for (step, kernel) in stages.into_iter().flatten().flat_map(variants) {
             if kernel == Choice::Fixed(id) {
                 add(step, None);
             }
         }
-        for (block, steps) in schedule.blocks.iter().enumerate() {
+        for (block, steps) in schedule.blocks().iter().enumerate() {
             for (step, kernel) in steps.iter().flat_map(variants) {
                 let runs = |layer: usize| match kernel {
                     Choice::Fixed(kernel) => kernel == id,
@@ -130,20 +134,20 @@ fn place<'a>(plan: &'a Plan, id: KernelId) -> Option<Place<'a>> {
 
 fn check(plan: &Plan, id: KernelId, place: &Place<'_>) -> CheckView {
     let kernel = &plan.kernels[id];
-    let rows: Vec<String> = if place.prefill {
-        let rows = if kernel.family.rows() == Rows::Few { FEW_ROWS } else { ROWS };
-        rows.into_iter().filter(|&rows| rows <= plan.prefill_tile).map(|rows| rows.to_string()).collect()
-    } else {
-        vec!["1".into()]
+    let rows: Vec<String> = match (kernel.family.rows(), place.prefill) {
+        (Rows::One, _) => vec!["1".into()],
+        (Rows::Few | Rows::Any, false) => FEW_ROWS.map(|rows| rows.to_string()).into(),
+        (Rows::Few | Rows::Any, true) => {
+            ROWS.into_iter().filter(|&rows| rows <= plan.prefill_tile).map(|rows| rows.to_string()).collect()
+        }
     };
-    // Decode dispatches a kernel of any number of rows for its one.
-    let grid = kernel.launch.grid.map(|dim| if dim == Dim::Rows && !place.prefill { Dim::Const(1) } else { dim });
     CheckView {
         name: identifier(&kernel.name),
         kernel: id,
         layer: place.layer.map_or_else(|| "None".into(), |layer| format!("Some({layer})")),
         rows: rows.join(", "),
-        grid: grid.literal(&plan.rope_tables),
+        mixed: !place.prefill,
+        grid: kernel.launch.grid.literal(&plan.rope_tables),
         operation: kernel.family.operation(&plan.rope_tables).literal(&plan.rope_tables),
         arguments: kernel
             .bindings
@@ -173,9 +177,15 @@ fn data<'a>(plan: &Plan, binding: &Binding, arg: Arg, layer: Option<usize>, tens
             }
         }
         Arg::Keys(_) | Arg::Values(_) => return Data::Cache(binding.words()),
+        Arg::State(_) => return Data::State(binding.words()),
         Arg::Params => return Data::Params,
-        Arg::Buffer(_) | Arg::LayerPart { .. } | Arg::Tokens | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => {
-            return Data::Words(binding.words());
+        Arg::Buffer(_) | Arg::LayerPart { .. } | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => {
+            let words = binding.words();
+            return if matches!(binding.extent, Extent::Slots { .. }) {
+                Data::Slots(words)
+            } else {
+                Data::Words(words)
+            };
         }
     };
     Data::Tensor(tensor)

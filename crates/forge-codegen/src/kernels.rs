@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 
 use askama::Template;
 use forge_frontend::graph::RopePairing;
+use forge_plan::binding::{Binding, Extent};
 use forge_plan::call::Position;
-use forge_plan::families::{self, Epilogue, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend};
-use forge_plan::{Kernel, Plan};
-use forge_spec::{Activation, Format, StepParams};
+use forge_plan::families::{self, Epilogue, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend, Tokens};
+use forge_plan::{Family, Kernel, Plan};
+use forge_spec::{Dim, Format};
 
 use crate::bindings::{cache_type, comment, declaration};
+use crate::calls::{activation, activation_value};
 use crate::naming::{float, identifier, packed_name, wrap};
 use crate::{calls, sources};
 
@@ -24,9 +26,8 @@ pub struct KernelsFile<'a> {
     pub command: &'a str,
     /// The file holds variants for `tune`, which need what `kernels.metal` has.
     pub variants: bool,
-    /// Words of the step's parameters, and bytes of a record.
+    /// Words of a record of the step's parameters.
     pub step_params: Vec<String>,
-    pub record_bytes: usize,
     pub rope_tables: Vec<TableView>,
     pub families: Vec<&'static str>,
     pub formats: Vec<FormatView>,
@@ -95,7 +96,9 @@ pub enum Body {
 pub struct RopeView {
     pub width: usize,
     pub head_dim: usize,
-    pub slot: String,
+    /// Type of a head's number in the cache, and the position part of it.
+    pub place_type: &'static str,
+    pub place: String,
     pub kv: &'static str,
     pub rotary: usize,
     pub interleaved: bool,
@@ -144,7 +147,15 @@ pub struct RopeNorm {
     pub gamma: &'static str,
 }
 
+/// An argument with a row for each row of the step.
+pub struct RowPointer {
+    pub name: &'static str,
+    pub width: usize,
+}
+
 pub struct GemvView {
+    /// Arguments that a threadgroup moves on to its row, where each row has threadgroups of its own.
+    pub each: Vec<RowPointer>,
     pub nr: usize,
     pub half_nr: usize,
     /// Room for several tokens.
@@ -245,7 +256,6 @@ impl<'a> KernelsFile<'a> {
             command,
             variants: false,
             step_params: calls::step_params(),
-            record_bytes: StepParams::RECORD_BYTES,
             rope_tables: rope_tables(plan),
             families: used_sources(plan, &formats),
             formats,
@@ -268,7 +278,6 @@ impl<'a> KernelsFile<'a> {
             command,
             variants: true,
             step_params: Vec::new(),
-            record_bytes: StepParams::RECORD_BYTES,
             rope_tables: Vec::new(),
             families: Vec::new(),
             formats: Vec::new(),
@@ -309,7 +318,7 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
 }
 
 /// Sources of families, each after those that it needs. The first of them every file has.
-const FAMILIES: [&str; 14] = [
+const FAMILIES: [&str; 20] = [
     "activation",
     "rows",
     "embed",
@@ -320,9 +329,15 @@ const FAMILIES: [&str; 14] = [
     "gemv_q1_0_sums",
     "rope",
     "layer_inputs",
+    "short_conv",
+    "gated_delta",
+    "head_gate",
     "attention_decode",
     "attention_tile",
     "gemm",
+    "route",
+    "experts",
+    "expert_tiles",
     "sample",
 ];
 
@@ -360,12 +375,16 @@ fn kernel_view(kernel: &Kernel, plan: &Plan) -> KernelView {
             (vec![Position::Group2, Position::Simdgroup, Position::Lane], Body::Rope(rope_view(rope, plan)))
         }
         families::Body::Gemv(gemv) => {
-            (vec![Position::Group, Position::Simdgroup, Position::Lane], Body::Gemv(gemv_view(gemv)))
+            (vec![Position::Group, Position::Simdgroup, Position::Lane], Body::Gemv(gemv_view(gemv, &kernel.bindings)))
         }
         families::Body::Gemm(gemm) => {
             (vec![Position::Group2, Position::Thread, Position::Simdgroup], Body::Gemm(gemm_view(gemm)))
         }
     };
+    let mut builtins = calls::builtins(&positions);
+    if kernel.launch.grid[1] == Dim::Rows && matches!(kernel.family, Family::Gemv(_)) {
+        builtins[0] = Builtin::new("uint2 at", "threadgroup_position_in_grid");
+    }
     KernelView {
         name: identifier(&kernel.name),
         comment: kernel.family.title(),
@@ -373,29 +392,12 @@ fn kernel_view(kernel: &Kernel, plan: &Plan) -> KernelView {
         shared: (kernel.launch.threadgroup_bytes as usize).div_ceil(4),
         shared_type: if kernel.family.shared_integers() { "uint" } else { "float" },
         params,
-        builtins: calls::builtins(&positions),
+        builtins,
         body,
     }
 }
 
-fn activation(activation: Activation) -> &'static str {
-    match activation {
-        Activation::Silu => "Silu",
-        Activation::GeluTanh => "GeluTanh",
-        Activation::ReluSquared => "ReluSquared",
-        Activation::Xielu => "Xielu",
-    }
-}
-
-/// A value of that type, in a kernel whose argument `activation` holds what numbers it takes.
-fn activation_value(kind: Activation) -> String {
-    match kind {
-        Activation::Silu | Activation::GeluTanh | Activation::ReluSquared => format!("{}()", activation(kind)),
-        Activation::Xielu => "xielu(activation)".to_owned(),
-    }
-}
-
-fn gemv_view(gemv: &Gemv) -> GemvView {
+fn gemv_view(gemv: &Gemv, bindings: &[Binding]) -> GemvView {
     let g = gemv.geometry;
     let gated = matches!(gemv.epilogue, Epilogue::Gated(_));
     let nr = g.rows_per_simdgroup;
@@ -414,7 +416,7 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
             rows: s.rows,
             nr: if gated && !one_matrix { nr / 2 } else { nr },
             split: if one_matrix { gemv.rows / 2 } else { 0 },
-            acc_offset: if gated && i > 0 { format!(" + {}", gemv.tokens * nr / 2) } else { String::new() },
+            acc_offset: if gated && i > 0 { format!(" + {}", gemv.tokens.at_once() * nr / 2) } else { String::new() },
             start_group,
             end_group: start_group + count,
             first_row,
@@ -431,19 +433,20 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
     let total_groups = groups.iter().sum();
     let needs_sums =
         matches!(gemv.epilogue, Epilogue::Store { partials: Some(_), .. } | Epilogue::Residual { next: Some(_), .. });
-    let many = gemv.tokens > 1;
-    let results = nr * gemv.tokens;
+    let many = gemv.tokens == Tokens::Few;
+    let results = nr * gemv.tokens.at_once();
     // Gate and up rows of one matrix lie together by token; of two matrices, all gate rows come first.
     let (token_results, up_offset) = if gemv.matrices.len() == 1 { (nr, nr / 2) } else { (nr / 2, results / 2) };
-    let sums = if needs_sums { g.simdgroups } else { 0 };
+    let sums = if needs_sums { g.simdgroups * gemv.tokens.at_once() } else { 0 };
     let table = ((if g.split_k > 1 { g.simdgroups * results } else { 0 }) + sums).next_multiple_of(4);
     GemvView {
+        each: if gemv.tokens == Tokens::Each { row_pointers(bindings) } else { Vec::new() },
         nr,
         half_nr: nr / 2,
         many,
-        many_tokens: gemv.tokens,
-        tokens_constant: if many { format!(", {}", gemv.tokens) } else { String::new() },
-        tokens: if many { ", step.rows" } else { "" },
+        many_tokens: gemv.tokens.at_once(),
+        tokens_constant: if many { format!(", {}", gemv.tokens.at_once()) } else { String::new() },
+        tokens: if many { ", step->rows" } else { "" },
         results,
         token_results,
         up_offset,
@@ -465,7 +468,7 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
         eps: gemv.norm.map_or_else(String::new, |norm| float(norm.eps)),
         bias: gemv.bias,
         gated,
-        sums_offset: if g.split_k > 1 { format!(" + {}", g.simdgroups * nr) } else { String::new() },
+        sums_offset: if g.split_k > 1 { format!(" + {}", g.simdgroups * results) } else { String::new() },
         segments,
         epilogue: match gemv.epilogue {
             Epilogue::Store { partials: Some(partials), .. } => GemvEnd::StoreSums { partials, groups: total_groups },
@@ -479,6 +482,20 @@ fn gemv_view(gemv: &Gemv) -> GemvView {
             Epilogue::GatedBy(kind) => GemvEnd::GatedBy { activation: activation(kind) },
         },
     }
+}
+
+/// Arguments that have a row for each row of the step.
+fn row_pointers(bindings: &[Binding]) -> Vec<RowPointer> {
+    let pointer = |binding: &Binding| match &binding.extent {
+        Extent::Rows(shape) => Some(RowPointer { name: binding.role.name(), width: shape.iter().product() }),
+        Extent::Fixed(_)
+        | Extent::Positions(_)
+        | Extent::Slots { .. }
+        | Extent::State { .. }
+        | Extent::LayerRows { .. }
+        | Extent::Parts { .. } => None,
+    };
+    bindings.iter().filter_map(pointer).collect()
 }
 
 /// Which part of a row's columns a simdgroup takes, by the logarithm of how many share it.
@@ -537,6 +554,15 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
     }
 }
 
+/// The position in the cache of the row that is at `position` of its sequence.
+fn place(rope: &RopeAppend) -> String {
+    let within = rope.wrap.map_or_else(|| "position".to_owned(), |wrap| format!("position % {wrap}"));
+    if rope.slots == 1 {
+        return within;
+    }
+    format!("(ulong({}) + {within})", calls::slot_start("step[row].", rope.wrap))
+}
+
 fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
     let (q, kv) = (rope.heads, rope.kv_heads);
     let norm = |norm: Option<HeadNorm>, heads: usize, first_head: usize, gamma: &'static str| {
@@ -549,13 +575,15 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
         })
     };
     let rotates = rope.rope.is_some();
+    // Gates stand between the queries, and so before keys and values.
+    let after_gates = if rope.gated { format!("source + {}", q * rope.head_dim) } else { "source".into() };
     let mut parts = vec![RopePart {
         start: 0,
         end: q,
         heads: q,
         cache: false,
         target: "q",
-        source: "source".into(),
+        source: if rope.gated { format!("source + head * {}", rope.head_dim) } else { "source".into() },
         rotates,
         norm: norm(rope.q_norm, q, 0, "q_gamma"),
         norms_last: rope.norms_last && rope.q_norm.is_some(),
@@ -569,7 +597,7 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
             heads: kv,
             cache: true,
             target,
-            source: "source".into(),
+            source: after_gates.clone(),
             rotates,
             norms_last: rotates && rope.norms_last && norm.is_some(),
             norm,
@@ -579,7 +607,7 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
         parts.push(cache(q, "keys", rotates, norm(rope.k_norm, kv, q, "k_gamma")));
         let values = cache(q + kv, "values", false, norm(rope.v_norm, kv, q + kv, "v_gamma"));
         let source = match rope.keys_as_values {
-            true => format!("source - {}", kv * rope.head_dim),
+            true => format!("{after_gates} - {}", kv * rope.head_dim),
             false => values.source.clone(),
         };
         parts.push(RopePart { source, ..values });
@@ -587,7 +615,8 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
     RopeView {
         width: rope.width(),
         head_dim: rope.head_dim,
-        slot: rope.wrap.map_or_else(|| "position".to_owned(), |wrap| format!("position % {wrap}")),
+        place_type: if rope.slots == 1 { "uint" } else { "ulong" },
+        place: place(rope),
         kv: cache_type(rope.kv),
         rotary: rope.rope.as_ref().map_or(0, |r| r.rotary_dim),
         interleaved: rope.rope.as_ref().is_some_and(|r| r.pairing == RopePairing::Interleaved),

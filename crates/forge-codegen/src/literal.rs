@@ -2,8 +2,9 @@
 //! does not compile.
 
 use forge_spec::{
-    Activation, Argument, Attention, CacheType, Cost, Data, Dim, Epilogue, Format, HeadNorm, Matrix, Operation,
-    PositionScale, Projection, RopeAppend, Split, Vocabulary,
+    Activation, Argument, Attention, CacheType, Cost, Data, Dim, Epilogue, ExpertResults, ExpertsDown, ExpertsOf,
+    ExpertsUp, Format, GatedDelta, GroupScore, Groups, HeadNorm, Matrix, Operation, PositionScale, Projection,
+    RopeAppend, Routing, Scores, SharedExpert, SharedWeight, SortExperts, Split, Vocabulary,
 };
 
 use crate::naming::{grouped, variant};
@@ -32,6 +33,12 @@ macro_rules! plain {
     )*};
 }
 plain!(bool, usize, f32, Option<f32>, Option<usize>);
+
+impl Literal for Format {
+    fn literal(&self, _: &[Vec<f32>]) -> String {
+        format!("Format::{self:?}")
+    }
+}
 
 /// `Name { a: .., b: .. }` on one line.
 macro_rules! record {
@@ -93,20 +100,30 @@ macro_rules! choice {
 
 choice!(Activation { Silu, GeluTanh, ReluSquared, Xielu });
 choice!(CacheType { F16, F32 });
-choice!(Dim { Const(count), Rows, RowTiles(rows), Parts });
-choice!(Data<'_> { Tensor(name), Words(count), Cache(width), Params });
-choice!(Format {
-    F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2K, Q3K, Q4K, Q5K, Q6K, Iq4Nl, Mxfp4, Q1_0, Tq2_0G128,
-    Affine { bits, group, bf16 }
-});
+choice!(Dim { Const(count), Rows, RowTiles(rows), Parts, Indirect { per_row, most } });
+choice!(Data<'_> { Tensor(name), Words(count), Slots(count), Cache(width), State(width), Params });
 choice!(Epilogue {
     Store { softcap }, Residual { factor }, Activated(activation), Gated(activation), GatedBy(activation)
 });
 choice!(Operation<'_> {
     Embed { table, scale }, LayerInputs { table, layers, eps, scale, factor }, Project(projection), RopeAppend(rope),
+    ShortConv { channels, taps }, GatedDelta(delta), HeadGate { heads, head_dim, width },
     Attention(attention), AttentionCombine { heads, head_dim, split }, RmsNorm { width, eps }, LayerNorm { width, eps },
-    PostNorm { width, eps, factor }, SampleBest(vocabulary), SampleCollect(vocabulary), SampleDraw(vocabulary)
+    PostNorm { width, eps, factor }, Route { routing, shared }, SortExperts(sort), ExpertsUp(experts), ExpertsDown(experts),
+    ExpertsSum { width, chosen, shared, factor }, SampleBest(vocabulary), SampleCollect(vocabulary), SampleDraw(vocabulary)
 });
+choice!(Scores { Softmax, SoftmaxOfChosen, Sigmoid });
+choice!(GroupScore { Best, BestTwo });
+record!(Groups { count, chosen, judged_by });
+record!(Routing { experts, chosen, scores, groups, normalised, scale });
+record!(SortExperts { experts, chosen, tile, columns });
+choice!(ExpertsOf { Rows(routing), Tiles(pairs) });
+choice!(ExpertResults { Summed { factor }, Tiles(pairs) });
+choice!(SharedWeight { One, Gate });
+record!(SharedExpert { matrix, weight });
+block!(ExpertsDown { matrix; experts, chosen; shared; results });
+block!(ExpertsUp<'_> { matrices; experts, chosen, width; of; shared; activation, norm_eps, half_operands });
+record!(GatedDelta { key_heads, value_heads, key_dim, value_dim, taps, tiled_heads, eps });
 record!(Matrix { format, rows, cols });
 record!(HeadNorm { eps, across_heads });
 record!(Split { above, positions, most, window });
@@ -114,7 +131,7 @@ record!(Vocabulary { tokens, groups });
 record!(PositionScale { beta, original_context });
 block!(Projection<'_> { matrices; norm_eps; half_operands; epilogue });
 block!(RopeAppend<'_> {
-    heads, kv_heads, head_dim, keys_as_values;
+    heads, kv_heads, head_dim, keys_as_values, gated;
     norms, norms_last;
     inv_freq, interleaved, magnitude;
     query_scale, cache, wrap
@@ -158,7 +175,7 @@ macro_rules! optional {
         }
     )*};
 }
-optional!(HeadNorm, PositionScale, Split);
+optional!(HeadNorm, PositionScale, Split, Groups, SharedWeight, SharedExpert, Matrix);
 
 /// An argument as a call of the constructor for its access.
 impl Literal for Argument<'_> {

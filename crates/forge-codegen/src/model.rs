@@ -2,9 +2,10 @@
 
 use askama::Template;
 use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
+use forge_plan::binding::Element;
 use forge_plan::families::FEW_TOKENS;
 use forge_plan::memory;
-use forge_plan::plan::{Arg, BufferPlan, Choice, Dim, Field, Step, When};
+use forge_plan::plan::{Arg, BufferPlan, Choice, Counts, Dim, Field, StatePlan, Step, When};
 use forge_plan::{CacheType, Family, Kernel, Plan};
 
 use crate::naming::{constant, grouped, identifier, model_identifier, plain, variant, wrap};
@@ -33,13 +34,17 @@ pub struct ModelFile<'a> {
     pub default_context: String,
     pub prefill_tile: usize,
     pub logits_tile: usize,
-    pub few_tokens: usize,
+    pub few_rows: usize,
+    pub slots: usize,
+    /// Positions by which a sequence can be cut back, as a Rust expression.
+    pub rewind: String,
     pub prefill_layers: usize,
     pub parameters: String,
     pub weights_bytes: String,
     pub weights_header_sha256: String,
     pub kv_bytes_per_token: String,
     pub activation_bytes: String,
+    pub recurrent_bytes: String,
     pub kv: &'static str,
     pub decode_dispatches: usize,
     pub kernels: Vec<KernelRow>,
@@ -52,9 +57,12 @@ pub struct ModelFile<'a> {
     pub model_fields: Vec<FieldView>,
     pub decode_buffers: Vec<BufferView>,
     pub prefill_buffers: Vec<BufferView>,
-    pub states: Vec<()>,
-    pub state_lines: Vec<String>,
-    pub shared_caches: Vec<String>,
+    pub caches: usize,
+    pub cache_lines: Vec<String>,
+    pub cache_of_layer: Vec<String>,
+    pub recurrent: usize,
+    pub recurrent_lines: Vec<String>,
+    pub state_of_layer: Vec<String>,
     /// Whether a step of a decoded token prepares the norm that follows its block.
     pub next_gamma: bool,
     pub first_norm: Option<String>,
@@ -71,8 +79,6 @@ pub struct ModelFile<'a> {
     /// Words of the buffer for their best keys and ids.
     pub sample_words: usize,
     pub prefill_embed: Vec<StepView>,
-    /// Whether a step of those takes the step's parameters.
-    pub prefill_embed_params: bool,
     /// Elements of a layer's part of the layers' own inputs; none where layers have none.
     pub layer_input: Option<usize>,
     pub prefill_head: Vec<StepView>,
@@ -106,6 +112,8 @@ pub struct BlockView {
 
 pub struct CacheView {
     pub name: String,
+    /// The model's field.
+    pub of: &'static str,
     pub index: String,
 }
 
@@ -121,6 +129,7 @@ pub struct FieldView {
 pub struct BufferView {
     pub name: String,
     pub width: usize,
+    pub element: &'static str,
     pub comment: String,
 }
 
@@ -151,8 +160,7 @@ pub struct Facts<'a> {
 impl<'a> ModelFile<'a> {
     /// The view of a plan.
     pub fn new(plan: &'a Plan, facts: Facts<'a>) -> Self {
-        let (prefill_embed, prefill_head) =
-            (steps(plan, &plan.prefill.embed, "rows"), steps(plan, &plan.prefill.head, "rows"));
+        let (prefill_embed, prefill_head) = (steps(plan, plan.prefill.embed()), steps(plan, plan.prefill.head()));
         let table = |name: String, items: Vec<String>| TableRow { name, lines: wrap(items, LINE - 4) };
         ModelFile {
             version: env!("CARGO_PKG_VERSION"),
@@ -167,13 +175,16 @@ impl<'a> ModelFile<'a> {
             default_context: grouped(plan.context.min(DEFAULT_CONTEXT) as u64),
             prefill_tile: plan.prefill_tile,
             logits_tile: LOGITS_TILE.min(plan.prefill_tile),
-            few_tokens: FEW_TOKENS,
+            few_rows: FEW_TOKENS,
+            slots: plan.slots,
+            rewind: memory::rewind(plan).map_or_else(|| "None".to_owned(), |count| format!("Some({count})")),
             prefill_layers: plan.prefill_layers,
             parameters: grouped(facts.parameters),
             weights_bytes: grouped(facts.weights_bytes),
             weights_header_sha256: facts.weights_header_sha256,
             kv_bytes_per_token: grouped(memory::kv_bytes_per_token(plan)),
             activation_bytes: grouped(memory::activation_bytes(plan) + memory::windowed_bytes(plan)),
+            recurrent_bytes: grouped(memory::recurrent_bytes(plan)),
             kv: match plan.kv {
                 CacheType::F16 => "f16",
                 CacheType::F32 => "f32",
@@ -198,38 +209,36 @@ impl<'a> ModelFile<'a> {
             model_fields: fields(&plan.model_fields, model_identifier),
             decode_buffers: buffers(&plan.decode_buffers),
             prefill_buffers: buffers(&plan.prefill_buffers),
-            states: vec![(); plan.states.len()],
-            state_lines: wrap(
-                plan.states.iter().map(|s| {
-                    let capacity = s.capacity.map_or_else(|| "CONTEXT".to_owned(), |c| c.to_string());
-                    format!("({}, {capacity})", s.width() * plan.kv.bytes())
+            caches: plan.states.iter().filter_map(StatePlan::kv).count(),
+            cache_lines: wrap(
+                plan.states.iter().filter_map(StatePlan::kv).map(|cache| {
+                    let capacity = cache.capacity.map_or_else(|| "CONTEXT".to_owned(), |c| c.to_string());
+                    format!("({}, {capacity})", cache.position_bytes(plan.kv))
                 }),
                 LINE - 4,
             ),
-            shared_caches: shared_caches(plan),
+            cache_of_layer: of_layers(plan, true),
+            recurrent: plan.states.iter().filter(|state| state.kv().is_none()).count(),
+            recurrent_lines: wrap(plan.states.iter().filter_map(recurrent_width), LINE - 4),
+            state_of_layer: of_layers(plan, false),
             next_gamma: prepares_next(plan),
             first_norm: plan.first_norm.map(|field| identifier(&plan.layer_fields[field].name)),
             final_norm: model_identifier(&plan.model_fields[plan.final_norm].name),
-            decode_embed: steps(plan, &plan.decode.embed, "1"),
-            decode_head: steps(plan, &plan.decode.head, "1"),
+            decode_embed: steps(plan, plan.decode.embed()),
+            decode_head: steps(plan, plan.decode.head()),
             splits: splits(plan),
             encode_signature: signature(
-                "encode_decode",
-                &["pass: &mut Commands", "tokens: &Slice", "logits: &Slice", "params: &Slice"],
+                "encode_step",
+                &["pass: &mut Commands", "rows: u32", "params: &Slice"],
                 splits(plan),
             ),
             unsplit_positions: UNSPLIT_POSITIONS,
             part_positions: PART_POSITIONS,
             max_parts: MAX_PARTS,
-            decode_sample: steps(plan, &plan.decode.sample, "1"),
+            decode_sample: steps(plan, plan.decode.sample()),
             sample_groups: sample_groups(plan),
             sample_words: 2 * sample_groups(plan),
             prefill_embed,
-            prefill_embed_params: plan
-                .prefill
-                .embed
-                .iter()
-                .any(|step| step.args.values().any(|arg| *arg == Arg::Params)),
             layer_input: layer_input(plan),
             prefill_head,
         }
@@ -238,9 +247,9 @@ impl<'a> ModelFile<'a> {
 
 /// Dispatches of one decode step.
 pub fn decode_dispatches(plan: &Plan) -> usize {
-    let steps = |block: usize| plan.decode.blocks[block].iter().filter(|step| step.when != When::Split).count();
+    let steps = |block: usize| plan.decode.blocks()[block].iter().filter(|step| step.when != When::Split).count();
     let layers: usize = plan.layers.iter().map(|layer| steps(layer.block)).sum();
-    plan.decode.embed.len() + layers + plan.decode.head.len() + plan.decode.sample.len()
+    plan.decode.embed().len() + layers + plan.decode.head().len() + plan.decode.sample().len()
 }
 
 /// Whether a step of a decoded token prepares the norm that follows its block.
@@ -287,7 +296,7 @@ fn by_slot(fields: &[Field]) -> Vec<&Field> {
 
 /// Elements of a layer's part of the layers' own inputs.
 fn layer_input(plan: &Plan) -> Option<usize> {
-    let mut args = plan.decode.blocks.iter().flatten().flat_map(|step| step.args.values());
+    let mut args = plan.decode.blocks().iter().flatten().flat_map(|step| step.args.values());
     args.find_map(|arg| if let Arg::LayerPart { width, .. } = arg { Some(*width) } else { None })
 }
 
@@ -296,6 +305,7 @@ fn buffers(buffers: &[BufferPlan]) -> Vec<BufferView> {
     let view = |b: &BufferPlan| BufferView {
         name: places::name(b.place).to_owned(),
         width: b.width,
+        element: if b.place.element() == Element::U32 { "u32" } else { "f32" },
         comment: places::comment(b.place).to_owned(),
     };
     let mut views: Vec<BufferView> = buffers.iter().map(view).collect();
@@ -320,46 +330,74 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                 title,
                 caches: (0..caches)
                     .map(|slot| {
-                        let own = layers.iter().all(|(i, layer)| layer.states[slot] == *i);
+                        let kv = plan.states[layers[0].1.states[slot]].kv().is_some();
+                        let own = layers.iter().all(|(i, layer)| index_of_kind(plan, layer.states[slot]) == *i);
+                        let map = if kv { "CACHE_OF_LAYER[i]" } else { "STATE_OF_LAYER[i]" };
                         CacheView {
-                            name: cache_name(slot),
-                            index: if own { "i".into() } else { "CACHE_OF_LAYER[i]".into() },
+                            name: if kv { cache_name(slot) } else { state_name(slot) },
+                            of: if kv { "caches" } else { "states" },
+                            index: if own { "i" } else { map }.into(),
                         }
                     })
                     .collect(),
-                decode: steps(plan, &plan.decode.blocks[index], "1"),
-                decode_dispatches: plan.decode.blocks[index].iter().filter(|s| s.when != When::Split).count(),
+                decode: steps(plan, &plan.decode.blocks()[index]),
+                decode_dispatches: plan.decode.blocks()[index].iter().filter(|s| s.when != When::Split).count(),
                 splits: block_splits(plan, index),
-                split_dispatches: plan.decode.blocks[index].iter().filter(|s| s.when != When::OnePart).count(),
+                split_dispatches: plan.decode.blocks()[index].iter().filter(|s| s.when != When::OnePart).count(),
                 decode_signature: {
                     let next = prepares_next(plan).then_some("next_gamma: &Slice");
-                    let params = ["pass: &mut Commands", "i: usize"].into_iter().chain(next).chain(["params: &Slice"]);
+                    let first = ["pass: &mut Commands", "i: usize", "rows: u32"];
+                    let params = first.into_iter().chain(next).chain(["params: &Slice"]);
                     signature(
-                        &format!("decode_{}", identifier(name)),
+                        &format!("step_{}", identifier(name)),
                         &params.collect::<Vec<_>>(),
                         block_splits(plan, index),
                     )
                 },
-                prefill: steps(plan, &plan.prefill.blocks[index], "rows"),
+                prefill: steps(plan, &plan.prefill.blocks()[index]),
                 name: identifier(name),
             }
         })
         .collect()
 }
 
-/// Caches by layer, where some layers read another layer's.
-fn shared_caches(plan: &Plan) -> Vec<String> {
-    let own = plan.layers.iter().enumerate().all(|(i, layer)| layer.states.iter().all(|&state| state == i));
-    let states = plan.layers.iter().map(|layer| layer.states.first().map_or(0, |&state| state).to_string());
-    if own { Vec::new() } else { wrap(states, LINE - 4) }
+/// A state's place among those of its kind.
+fn index_of_kind(plan: &Plan, state: usize) -> usize {
+    let is_kv = |state: &StatePlan| state.kv().is_some();
+    plan.states[..state].iter().filter(|other| is_kv(other) == is_kv(&plan.states[state])).count()
+}
+
+/// Caches (or recurrent states) by layer, where not each layer has the one of its number; 0 for a layer without.
+fn of_layers(plan: &Plan, kv: bool) -> Vec<String> {
+    let own = |layer: usize| -> Vec<usize> {
+        let states = plan.layers[layer].states.iter().filter(|&&state| plan.states[state].kv().is_some() == kv);
+        states.map(|&state| index_of_kind(plan, state)).collect()
+    };
+    let lists: Vec<Vec<usize>> = (0..plan.layers.len()).map(own).collect();
+    if lists.iter().enumerate().all(|(layer, states)| states.iter().all(|&state| state == layer)) {
+        return Vec::new();
+    }
+    wrap(lists.iter().map(|states| states.first().copied().unwrap_or(0).to_string()), LINE - 4)
+}
+
+/// Elements of a copy of a recurrent state.
+fn recurrent_width(state: &StatePlan) -> Option<String> {
+    match state {
+        StatePlan::Kv(_) => None,
+        StatePlan::Recurrent { width } => Some(grouped(*width as u64)),
+    }
 }
 
 fn cache_name(slot: usize) -> String {
     if slot == 0 { "cache".into() } else { format!("cache_{slot}") }
 }
 
+fn state_name(slot: usize) -> String {
+    if slot == 0 { "state".into() } else { format!("state_{slot}") }
+}
+
 /// The statements of steps over `rows` rows.
-fn steps(plan: &Plan, steps: &[Step], rows: &str) -> Vec<StepView> {
+fn steps(plan: &Plan, steps: &[Step]) -> Vec<StepView> {
     let mut views = Vec::new();
     for (i, step) in steps.iter().enumerate() {
         let before = i.checked_sub(1).map_or(When::Always, |i| steps[i].when);
@@ -367,7 +405,7 @@ fn steps(plan: &Plan, steps: &[Step], rows: &str) -> Vec<StepView> {
         let pad = if step.when == When::Always { "        " } else { "            " };
         views.push(StepView {
             barrier: step.barrier,
-            call: call(plan, step, pad, rows),
+            call: call(plan, step, pad),
             opens: (step.when == When::OnePart).then(|| window(plan, step)),
             otherwise: step.when == When::Split && before == When::OnePart,
             closes: step.when == When::Split && after != When::Split,
@@ -379,18 +417,18 @@ fn steps(plan: &Plan, steps: &[Step], rows: &str) -> Vec<StepView> {
 
 /// Whether decode attention splits long contexts.
 fn splits(plan: &Plan) -> bool {
-    (0..plan.decode.blocks.len()).any(|block| block_splits(plan, block))
+    (0..plan.decode.blocks().len()).any(|block| block_splits(plan, block))
 }
 
 fn block_splits(plan: &Plan, block: usize) -> bool {
-    plan.decode.blocks[block].iter().any(|step| step.when == When::Split)
+    plan.decode.blocks()[block].iter().any(|step| step.when == When::Split)
 }
 
 /// A method's head, broken into lines as rustfmt breaks it; with `positions` where attention splits.
 fn signature(name: &str, params: &[&str], splits: bool) -> String {
     let mut params: Vec<&str> = std::iter::once("&self").chain(params.iter().copied()).collect();
     if splits {
-        params.push("positions: usize");
+        params.push("longest: usize");
     }
     let one = format!("fn {name}({}) {{", params.join(", "));
     if one.len() + 4 <= LINE {
@@ -406,7 +444,7 @@ fn window(plan: &Plan, step: &Step) -> usize {
 }
 
 /// The dispatch statement, broken into lines as rustfmt breaks it.
-fn call(plan: &Plan, step: &Step, pad: &str, rows: &str) -> String {
+fn call(plan: &Plan, step: &Step, pad: &str) -> String {
     let kernel = |choice: Choice| match choice {
         Choice::Fixed(id) => format!("kernel::{}", constant(&plan.kernels[id].name)),
         Choice::PerLayer(table) => format!("{}[i]", constant(&plan.tables[table].name)),
@@ -417,19 +455,27 @@ fn call(plan: &Plan, step: &Step, pad: &str, rows: &str) -> String {
             // Kernels of one table have one grid.
             Choice::PerLayer(table) => plan.tables[table].kernels[0],
         };
-        format!("[{}]", plan.kernels[id].launch.grid.map(|axis| dim(axis, rows)).join(", "))
+        format!("[{}]", plan.kernels[id].launch.grid.map(dim).join(", "))
     };
     let (kernel, grid) = match step.few {
         None => (format!("k({})", kernel(step.kernel)), grid(step.kernel)),
         Some(few) => (
-            format!("k(by_rows(rows, {}, {}))", kernel(few), kernel(step.kernel)),
-            format!("by_rows(rows, {}, {})", grid(few), grid(step.kernel)),
+            format!("k(by_rows(rows, {}, {}))", kernel(step.kernel), kernel(few)),
+            if grid(few) == grid(step.kernel) {
+                grid(few)
+            } else {
+                format!("by_rows(rows, {}, {})", grid(step.kernel), grid(few))
+            },
         ),
     };
     let first = step.kernels(&plan.tables).next().expect("a step has a kernel");
     let bindings = &plan.kernels[first].bindings;
-    let args: Vec<String> = bindings.iter().map(|b| argument(plan, step.args[&b.role], rows)).collect();
-    let one = format!("pass.dispatch({kernel}, &[{}], {grid});", args.join(", "));
+    let args: Vec<String> = bindings.iter().map(|b| argument(plan, step.args[&b.role])).collect();
+    let (method, grid) = match step.counts {
+        None => ("dispatch", vec![grid]),
+        Some(counts) => ("dispatch_indirect", vec![threadgroups(counts), grid]),
+    };
+    let one = format!("pass.{method}({kernel}, &[{}], {});", args.join(", "), grid.join(", "));
     if one.len() + pad.len() <= LINE {
         return one;
     }
@@ -439,31 +485,40 @@ fn call(plan: &Plan, step: &Step, pad: &str, rows: &str) -> String {
     } else {
         format!("&[\n{pad}        {},\n{pad}    ],", args.join(&format!(",\n{pad}        ")))
     };
-    format!("pass.dispatch(\n{pad}    {kernel},\n{pad}    {list}\n{pad}    {grid},\n{pad});")
+    let grid = grid.join(&format!(",\n{pad}    "));
+    format!("pass.{method}(\n{pad}    {kernel},\n{pad}    {list}\n{pad}    {grid},\n{pad});")
 }
 
-fn argument(plan: &Plan, arg: Arg, rows: &str) -> String {
+/// Where an indirect grid's threadgroups are.
+fn threadgroups(counts: Counts) -> String {
+    format!("&b.{}.slice({}, {})", places::name(counts.place), counts.offset(), Counts::BYTES)
+}
+
+fn argument(plan: &Plan, arg: Arg) -> String {
     match arg {
         Arg::Layer(field) => format!("&layer.{}", identifier(&plan.layer_fields[field].name)),
         Arg::Model(field) => format!("&self.{}", model_identifier(&plan.model_fields[field].name)),
         Arg::NextGamma => "next_gamma".into(),
         Arg::Buffer(place) => format!("&b.{}", places::name(place)),
-        Arg::LayerPart { place, .. } => format!("&layer_part(&b.{}, i, {rows})", places::name(place)),
+        Arg::LayerPart { place, .. } => format!("&layer_part(&b.{}, i, rows)", places::name(place)),
         Arg::Keys(slot) => format!("&{}.keys", cache_name(slot)),
         Arg::Values(slot) => format!("&{}.values", cache_name(slot)),
+        Arg::State(slot) => state_name(slot),
         Arg::Params => "params".into(),
-        Arg::Tokens => "tokens".into(),
         Arg::Logits => "logits".into(),
-        Arg::Sampler(buffer) => format!("&s.{}", places::sampler(buffer)),
+        Arg::Sampler(buffer) => format!("&self.sampler.{}", places::sampler(buffer)),
         Arg::Chosen => "chosen".into(),
     }
 }
 
-fn dim(dim: Dim, rows: &str) -> String {
+fn dim(dim: Dim) -> String {
     match dim {
         Dim::Const(n) => n.to_string(),
-        Dim::Rows => rows.into(),
-        Dim::RowTiles(n) => format!("{rows}.div_ceil({n})"),
+        Dim::Rows => "rows".into(),
+        Dim::RowTiles(n) => format!("rows.div_ceil({n})"),
         Dim::Parts => "parts".into(),
+        // The most there may be.
+        Dim::Indirect { per_row: 1, most } => format!("rows.min({most})"),
+        Dim::Indirect { per_row, most } => format!("(rows * {per_row}).min({most})"),
     }
 }

@@ -14,11 +14,20 @@ pub fn name(place: Place) -> &'static str {
         Place::Attention => "attn",
         Place::AttentionParts => "attn_parts",
         Place::Gated => "act",
+        Place::MixerInput => "mixer_in",
+        Place::Mixed => "mixed",
         Place::LayerInputs => "layer_inputs",
         Place::LayerModel => "per_layer_model",
         Place::LayerGate => "per_layer_gate",
         Place::Projected => "projected",
         Place::ProjectedSums => "projected_sums",
+        Place::Threadgroups => "threadgroups",
+        Place::RouterLogits => "router_logits",
+        Place::Experts => "experts",
+        Place::ExpertWeights => "expert_weights",
+        Place::Pairs => "pairs",
+        Place::Tiles => "tiles",
+        Place::ExpertResults => "expert_results",
     }
 }
 
@@ -34,11 +43,20 @@ pub fn comment(place: Place) -> &'static str {
         Place::Attention => "attention's result",
         Place::AttentionParts => "attention's results by part of the context",
         Place::Gated => "the gated activation",
+        Place::MixerInput => "what a recurrent step works on",
+        Place::Mixed => "what it leaves",
         Place::LayerInputs => "every layer's own input",
         Place::LayerModel => "the embedding projected to the layers' own inputs",
         Place::LayerGate => "a layer's own input, gated",
         Place::Projected => "a projection before its norm",
         Place::ProjectedSums => "partial sums of its squares",
+        Place::RouterLogits => "the router's logits",
+        Place::Experts => "each row's experts",
+        Place::ExpertWeights => "their weights",
+        Place::Pairs => "rows and experts, in order of the experts",
+        Place::Tiles => "tiles of those: expert, first pair, pairs",
+        Place::ExpertResults => "the results of each row's experts",
+        Place::Threadgroups => "threadgroups of indirect dispatches, three words each",
     }
 }
 

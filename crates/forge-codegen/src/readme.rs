@@ -79,11 +79,8 @@ impl<'a> ReadmeFile<'a> {
                 .into_iter()
                 .map(|context| {
                     let cache = memory::kv_bytes(plan, context);
-                    MemoryRow {
-                        context,
-                        cache: bytes(cache),
-                        total: bytes(cache + weights_bytes + memory::activation_bytes(plan)),
-                    }
+                    let others = memory::activation_bytes(plan) + memory::recurrent_bytes(plan);
+                    MemoryRow { context, cache: bytes(cache), total: bytes(cache + weights_bytes + others) }
                 })
                 .collect(),
         }

@@ -1,5 +1,11 @@
 //! The Metal sources of weight formats: `templates/msl/gemv_<format>.metal`, after the files that its first line names.
 
+use std::sync::LazyLock;
+
+use forge_spec::grids::{GRIDS, Grid};
+
+use crate::naming::wrap;
+
 include!(concat!(env!("OUT_DIR"), "/msl.rs"));
 
 /// How a source begins that needs others before it: their names follow, with commas.
@@ -13,9 +19,39 @@ pub(crate) fn of_format(format: &str) -> Vec<&'static str> {
     list
 }
 
-/// The source of this name.
+/// The source of this name: a file, or `points_<format>`, the table of a grid.
 pub(crate) fn named(name: &str) -> Option<&'static str> {
-    MSL.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+    static TABLES: LazyLock<Vec<(String, String)>> = LazyLock::new(|| GRIDS.into_iter().map(points).collect());
+    let table = || TABLES.iter().find(|(known, _)| *known == name).map(|(_, text)| text.as_str());
+    MSL.iter().find(|(known, _)| *known == name).map(|(_, text)| *text).or_else(table)
+}
+
+/// A grid's table: a point's coordinates as the bytes of a word, or as the grid's codes where some are negative.
+fn points(grid: &Grid) -> (String, String) {
+    let packed = grid.levels.iter().any(|level| *level < 0);
+    let (element, stored) = match (packed, grid.width()) {
+        (true, _) => ("ushort", "bits of codes"),
+        (false, 4) => ("uint", "bytes"),
+        (false, _) => ("ulong", "bytes"),
+    };
+    let digits = if packed { 4 } else { 2 * grid.width() };
+    let points = (0..grid.points()).map(|point| {
+        let bytes = (0..grid.width()).rev().map(|i| grid.coordinate(point, i));
+        let word = bytes.fold(0_u64, |word, byte| word << 8 | u64::from(byte.cast_unsigned()));
+        format!("{:#0width$x}", if packed { grid.codes(point).into() } else { word }, width = digits + 2)
+    });
+    let name = format!("points_{}", grid.name);
+    let constant = format!("{}{}_POINTS", grid.name[..1].to_uppercase(), &grid.name[1..]);
+    let mut text = format!(
+        "// The grid of {}: points of {} coordinates, as {stored}.\nconstant {element} {constant}[{}] = {{\n",
+        grid.name.to_uppercase(),
+        grid.width(),
+        grid.points()
+    );
+    for line in wrap(points, 112) {
+        text += &format!("    {line}\n");
+    }
+    (name, text + "};\n")
 }
 
 fn collect(name: &str, list: &mut Vec<&'static str>) {

@@ -149,8 +149,9 @@ fn signed_sums() {
             let (gate, up) = y.split_at(gemv.rows / 2);
             gate.iter().zip(up).map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up).collect()
         };
-        let cost = dispatch(kernel, StepSize { rows: 1, position: 0 });
-        let data = [packed, bytes(&x), bytes(&sums), vec![0; expected.len() * 4]];
+        let cost = dispatch(kernel, StepSize { rows: 1, position: 0, slots: 1 });
+        let step = vec![0; StepParams::BYTES];
+        let data = [packed, bytes(&x), bytes(&sums), vec![0; expected.len() * 4], step];
         let (found, counters) = run(&compile(&text, kernel), kernel, &data, [gemv.threadgroups(), 1]);
         assert_close(&found, &expected);
         assert_eq!(counters.bindings[0].unique_bytes_read, cost.bindings[0].read, "{name}: weights");
@@ -180,8 +181,7 @@ fn every_weight_is_read_once_per_tile_of_64_tokens() {
         };
         for (tokens, tiles) in [(1_usize, 1_usize), (64, 1), (65, 2), (128, 2)] {
             let params = StepParams { rows: tokens as u32, ..StepParams::default() };
-            let mut params: Vec<u8> = params.words().iter().flat_map(|word| word.to_le_bytes()).collect();
-            params.resize(StepParams::RECORD_BYTES, 0);
+            let params: Vec<u8> = params.words().iter().flat_map(|word| word.to_le_bytes()).collect();
             let data = [packed.clone(), bytes(&noise(tokens * gemm.cols, 7)), vec![0; tokens * gemm.rows * 4], params];
             let (_, counters) = run(&library, kernel, &data, [gemm.row_tiles(), tiles]);
             let read = counters.bindings[0].bytes_read as f64 / (weights * tiles) as f64;

@@ -20,7 +20,7 @@ const ROLES: [(&str, &str); 6] = [
     ("ffn_norm", "float4"),
     ("attn_norm", "struct"),
     // A field of the model's struct, and no identifier at all.
-    ("output_norm", "records"),
+    ("output_norm", "logits"),
     ("output", "2. head-\"matrix\""),
 ];
 
@@ -91,12 +91,12 @@ fn keywords_become_identifiers() {
     let output = output.expect("rustfmt runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let declared = |line: &str| model.lines().filter(|other| other.trim() == line).count();
-    assert_eq!(declared("records: Buffer,"), 1);
-    assert_eq!(declared("records_: Slice,"), 1);
+    assert_eq!(declared("logits: Buffer,"), 1);
+    assert_eq!(declared("logits_: Slice,"), 1);
     assert_eq!(declared("loop_: Slice,"), 1);
     assert_eq!(declared("float4_: Slice,"), 1);
     assert_eq!([declared("Loop,"), declared("Self_,")], [1, 1]);
     // Tensors of the weights file keep their names.
     assert_eq!(declared("loop_: tensor(\"loop\")?,"), 1);
-    assert_eq!(declared("records_: tensor(\"records\")?,"), 1);
+    assert_eq!(declared("logits_: tensor(\"logits\")?,"), 1);
 }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use forge_formats::Format;
-pub use forge_spec::{Activation, PositionScale};
+pub use forge_spec::{Activation, GatedDelta, GroupScore, Groups, PositionScale, Routing, Scores};
 
 use crate::config::ModelConfig;
 
@@ -29,7 +29,7 @@ pub struct Graph {
     pub config: ModelConfig,
     /// Every weight the graph uses, once.
     pub weights: Vec<Weight>,
-    /// Every KV cache (later: recurrent states).
+    /// Every KV cache and recurrent state.
     pub states: Vec<State>,
     /// Token ids to the first residual value.
     pub embed: Stage,
@@ -45,6 +45,33 @@ impl Graph {
     /// Elements of all weights, each once.
     pub fn parameters(&self) -> u64 {
         self.weights.iter().map(|weight| weight.rows as u64 * weight.cols as u64).sum()
+    }
+
+    /// Elements of the weights that one token is multiplied with: of experts those that it takes, of a table of embeddings
+    /// one row.
+    pub fn active_parameters(&self) -> u64 {
+        let stages = [&self.embed, &self.head].map(|stage| (&stage.block, &stage.weights));
+        let layers = self.layers.iter().map(|layer| (&self.blocks[layer.block], &layer.weights));
+        let mut active = vec![0; self.weights.len()];
+        for (block, ids) in stages.into_iter().chain(layers) {
+            let chosen = block.nodes.iter().find_map(|node| match &node.op {
+                Op::Route { routing, .. } => Some((routing.chosen as u64, routing.experts as u64)),
+                _ => None,
+            });
+            for node in &block.nodes {
+                for slot in node.op.slots() {
+                    let weight = &self.weights[ids[slot]];
+                    let all = weight.rows as u64 * weight.cols as u64;
+                    let elements = match (&node.op, chosen) {
+                        (Op::Experts { .. }, Some((chosen, experts))) => all / experts * chosen,
+                        (Op::Embedding { .. }, _) => weight.cols as u64,
+                        _ => all,
+                    };
+                    active[ids[slot]] = elements.max(active[ids[slot]]);
+                }
+            }
+        }
+        active.iter().sum()
     }
 
     /// The context that a model is built for unless another is asked for, in tokens: the trained one, or the longest for
@@ -184,6 +211,42 @@ pub enum Op {
         /// The cache.
         state: StateSlotId,
     },
+    /// `C * (conv(B * X) + bias)` of an input `[tokens, 3 * channels]` that holds B, C and X in this order: a causal
+    /// convolution of each channel by itself over the last `taps` tokens, between two gates.
+    ShortConv {
+        /// The last `taps - 1` rows of `B * X`, the oldest first.
+        state: StateSlotId,
+        /// `[channels * taps]`, a channel's taps together, the newest token's last.
+        weight: SlotId,
+        /// `[channels]`.
+        bias: Option<SlotId>,
+        /// Tokens that a result depends on, its own included.
+        taps: usize,
+    },
+    /// The gated delta rule over q, k and v of all heads side by side (input 0), z (1), b (2) and a (3).
+    GatedDelta {
+        /// See [`GatedDelta::state_width`].
+        state: StateSlotId,
+        /// Sizes, and what it computes.
+        delta: GatedDelta,
+        /// `[channels * taps]`, a channel's taps together, the newest token's last.
+        conv: SlotId,
+        /// `[value_heads]`, below 0.
+        decay: SlotId,
+        /// `[value_heads]`.
+        time_bias: SlotId,
+        /// `[value_dim]`, of the norm of each head's result.
+        gamma: SlotId,
+    },
+    /// The first or the second `head_dim` elements of each head's `2 * head_dim`.
+    HeadHalf {
+        /// Heads in the value.
+        heads: usize,
+        /// Elements per head of the result.
+        head_dim: usize,
+        /// Whether it is the second.
+        second: bool,
+    },
     /// Causal attention of queries (input 0) over the cache.
     Attention {
         /// The cache.
@@ -192,12 +255,38 @@ pub enum Op {
         heads: usize,
         /// Sizes, scale, window, soft-cap.
         attention: Attention,
+        /// `[heads]`: a score of each head for which there is no key and a value of 0 (gpt-oss); neither scaled nor capped.
+        sinks: Option<SlotId>,
     },
     /// `activation(gate) * up`, inputs in this order.
     GatedActivation {
         /// The gate's non-linearity.
         activation: Activation,
     },
+    /// The experts that each token takes, from the router's logits `[tokens, experts]`. The result is as wide: the weight of
+    /// each expert that is chosen, and 0 for the others.
+    Route {
+        /// The rule.
+        routing: Routing,
+        /// `[experts]`, added to the scores for the choice alone.
+        bias: Option<SlotId>,
+    },
+    /// Sum over the experts of a token (input 0) of its weight (input 1, `[tokens, experts]`) times
+    /// `down(activation(gate x) * up x)`. Of stacked matrices those of the first expert come first.
+    Experts {
+        /// `[experts * width, hidden]`.
+        gate: SlotId,
+        /// The same.
+        up: SlotId,
+        /// `[experts * hidden, width]`.
+        down: SlotId,
+        /// Experts.
+        experts: usize,
+        /// The gate's non-linearity.
+        activation: Activation,
+    },
+    /// `x * sigmoid(g)`, inputs in this order; the gate is as wide as `x`, or one number for all of it.
+    SigmoidGate,
     /// `activation(x)`: a feed-forward without a gate.
     Activation {
         /// The non-linearity.
@@ -294,9 +383,31 @@ pub struct State {
     pub spec: StateSpec,
 }
 
+/// A state's kind and sizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateSpec {
+    /// Keys and values of each position.
+    Kv(KvSpec),
+    /// What stands for all positions so far; zeros before the first.
+    Recurrent {
+        /// f32 elements.
+        width: usize,
+    },
+}
+
+impl StateSpec {
+    /// The sizes of a KV cache, where it is one.
+    pub fn kv(&self) -> Option<KvSpec> {
+        match self {
+            Self::Kv(spec) => Some(*spec),
+            Self::Recurrent { .. } => None,
+        }
+    }
+}
+
 /// Sizes of a KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StateSpec {
+pub struct KvSpec {
     /// Key/value heads.
     pub kv_heads: usize,
     /// Elements per head, of K and of V.
@@ -327,8 +438,18 @@ pub struct Weight {
     /// Multiplied with every element, `offset` included, when packed; 1 but for a factor on the logits, which is folded
     /// into the final norm. Vectors only.
     pub factor: f32,
+    /// What is packed in place of an element `w` is `-exp(w)`, before `offset` and `factor`. Vectors only.
+    pub negated_exp: bool,
     /// Largest magnitude of a vector's elements, `offset` and `factor` included; `None` for matrices.
     pub max_abs: Option<f32>,
+}
+
+impl Weight {
+    /// A stored vector's element as it is packed.
+    pub fn element(&self, stored: f32) -> f32 {
+        let value = if self.negated_exp { -stored.exp() } else { stored };
+        (value + self.offset) * self.factor
+    }
 }
 
 /// Where a weight's bytes lie.
@@ -356,6 +477,29 @@ pub enum Source {
         /// Format of scales and biases: F16, BF16 or F32.
         scale_format: Format,
     },
+    /// Matrices of equally many rows one after another, each from a place of its own: experts that a checkpoint does not
+    /// store together. None of them is a stack.
+    Stack(Vec<Source>),
+}
+
+impl Source {
+    /// The places that rows come from, each of as many.
+    pub fn pieces(&self) -> &[Source] {
+        match self {
+            Self::Stack(pieces) => pieces,
+            Self::Rows(_) | Self::Values(_) | Self::Quantize { .. } | Self::Affine { .. } => std::slice::from_ref(self),
+        }
+    }
+
+    /// Every range of bytes.
+    pub fn ranges(&self) -> Vec<&FileRange> {
+        match self {
+            Self::Rows(range) | Self::Quantize { rows: range, .. } => vec![range],
+            Self::Affine { quants, scales, biases, .. } => vec![quants, scales, biases],
+            Self::Values(_) => Vec::new(),
+            Self::Stack(pieces) => pieces.iter().flat_map(Self::ranges).collect(),
+        }
+    }
 }
 
 /// Bytes of one of the checkpoint's files.
@@ -374,15 +518,22 @@ impl Op {
             Op::Embedding { table, .. } => vec![*table],
             Op::RmsNorm { gamma, .. } => vec![*gamma],
             Op::HeadNorm { gamma, .. } => gamma.iter().copied().collect(),
+            Op::Attention { sinks, .. } => sinks.iter().copied().collect(),
             Op::ScaleBy { scale } => vec![*scale],
             Op::LayerNorm { gamma, beta, .. } => [Some(*gamma), *beta].into_iter().flatten().collect(),
-            Op::Linear { weight, bias } => [Some(*weight), *bias].into_iter().flatten().collect(),
+            Op::Linear { weight, bias } | Op::ShortConv { weight, bias, .. } => {
+                [Some(*weight), *bias].into_iter().flatten().collect()
+            }
+            Op::GatedDelta { conv, decay, time_bias, gamma, .. } => vec![*conv, *decay, *time_bias, *gamma],
+            Op::Route { bias, .. } => bias.iter().copied().collect(),
+            Op::Experts { gate, up, down, .. } => vec![*gate, *up, *down],
             Op::Activation { parameters, .. } => parameters.iter().copied().collect(),
             Op::Rope { .. }
             | Op::PositionScale { .. }
+            | Op::HeadHalf { .. }
             | Op::KvAppend { .. }
-            | Op::Attention { .. }
             | Op::GatedActivation { .. }
+            | Op::SigmoidGate
             | Op::Add
             | Op::Scale { .. }
             | Op::SoftCap { .. } => Vec::new(),

@@ -76,10 +76,10 @@ fn measure_vectors(graph: &mut Graph, files: &[MappedFile]) {
                 values.clone_from(made);
                 true
             }
-            Source::Quantize { .. } | Source::Affine { .. } => false,
+            Source::Quantize { .. } | Source::Affine { .. } | Source::Stack(_) => false,
         };
         if decoded {
-            let packed = values.iter().map(|value| ((value + weight.offset) * weight.factor).abs());
+            let packed = values.iter().map(|&value| weight.element(value).abs());
             weight.max_abs = Some(largest(packed));
         }
     }

@@ -38,6 +38,28 @@ refusals! {
     Experts,
     /// Experts' weights where the configuration tells of none.
     ExpertWeights,
+    /// More experts for a token than there are.
+    ExpertCount,
+    /// Experts that do not divide among their groups.
+    ExpertGroups,
+    /// More groups to choose from than there are.
+    GroupCount,
+    /// Groups to choose from that have too few experts.
+    GroupExperts,
+    /// A router's scores that are not built.
+    GatingFunction,
+    /// More blocks that predict further tokens than there are blocks.
+    PredictionLayers,
+    /// Layers without experts, listed as something else than layers.
+    DenseLayers,
+    /// Experts' matrices of another shape than the configuration implies.
+    ExpertShape,
+    /// Experts of one layer in different formats.
+    ExpertFormats,
+    /// Experts with more rows than kernels count.
+    ExpertRows,
+    /// Queries, keys and values that are clipped.
+    ClippedQkv,
     /// Weights quantised by a method that is not read.
     QuantizationMethod,
     /// Bits or group size of an MLX folder that are no numbers.
@@ -90,8 +112,6 @@ refusals! {
     Epsilon,
     /// More layers than tensors.
     LayerCount,
-    /// No layers but those that guess further tokens.
-    PredictionLayers,
     /// An activation that is not built.
     Activation,
     /// Numbers of xIELU that a GGUF lacks.
@@ -108,6 +128,14 @@ refusals! {
     LayerKinds,
     /// A kind of layer that is not built.
     LayerKind,
+    /// Which layers attend, not said of each.
+    LayerMixers,
+    /// Value heads of a delta rule that do not divide among its key heads.
+    DeltaGroups,
+    /// Values of a delta rule that do not divide among its value heads.
+    DeltaValues,
+    /// A size of a delta rule that is not built.
+    DeltaWidth,
     /// Attention in both directions.
     Bidirectional,
     /// A scale of queries that is no positive number.

@@ -15,6 +15,16 @@ pub enum Warning {
         /// How many there are.
         tensors: usize,
     },
+    /// Layers that predict tokens beyond the next one.
+    #[error("{file}: {first} (tensors: {tensors}): not used, it predicts tokens beyond the next one")]
+    Predictor {
+        /// The file, or the folder's index.
+        file: String,
+        /// The first of its tensors.
+        first: String,
+        /// How many there are.
+        tensors: usize,
+    },
     /// Keys and values of layers that read the caches of other layers.
     #[error("{file}: {first} (tensors: {tensors}): not used, the layer reads another layer's cache")]
     SharedCache {
@@ -23,6 +33,16 @@ pub enum Warning {
         /// The first such tensor.
         first: String,
         /// How many there are.
+        tensors: usize,
+    },
+    /// Blocks that predict further tokens.
+    #[error("{file}: {first}* (tensors: {tensors}): not used, it predicts further tokens")]
+    PredictionLayers {
+        /// The file, or the folder's index.
+        file: String,
+        /// What the names of the first one's tensors begin with.
+        first: String,
+        /// How many tensors there are in all.
         tensors: usize,
     },
     /// Longrope's factors for long texts.

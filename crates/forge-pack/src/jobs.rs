@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use forge_plan::PackPlan;
 use forge_plan::pack::PackPart;
+use forge_plan::{PackPlan, PackedTensor};
 
 /// About how many bytes of the weights file one job makes: what stays in a core's cache between packing and writing.
 const JOB_BYTES: usize = 512 << 10;
@@ -22,12 +22,12 @@ pub(crate) struct Job {
 }
 
 /// All jobs of a plan, in file order. `part_len` gives a part's rows (elements, for a vector).
-pub(crate) fn jobs(plan: &PackPlan, part_len: impl Fn(&PackPart) -> usize) -> Vec<Job> {
+pub(crate) fn jobs(plan: &PackPlan, part_len: impl Fn(&PackedTensor, &PackPart) -> usize) -> Vec<Job> {
     let mut jobs = Vec::new();
     for (tensor, packed) in plan.tensors.iter().enumerate() {
         let mut first = 0;
         for &part in &packed.parts {
-            let len = part_len(&part);
+            let len = part_len(packed, &part);
             if packed.is_vector() {
                 jobs.push(Job { tensor, part, rows: 0..1, first });
             } else {

@@ -23,8 +23,8 @@ use std::time::Duration;
 use forge_formats::Deviation;
 use forge_frontend::Checkpoint;
 use forge_frontend::graph::{FileRange, Graph, WeightId};
-use forge_plan::PackPlan;
 use forge_plan::pack::PackPart;
+use forge_plan::{PackPlan, PackedTensor};
 use sha2::{Digest, Sha256};
 
 pub use error::PackError;
@@ -91,7 +91,7 @@ impl Packing<'_> {
         // Padding is never written: a file is zero where nothing was.
         file.set_len(header.file_bytes).map_err(io_error("write", path))?;
         file.write_all_at(&header.bytes, 0).map_err(io_error("write", path))?;
-        let jobs = jobs(self.plan, |part| self.part_len(part));
+        let jobs = jobs(self.plan, |tensor, part| self.part_len(tensor, part));
         let ends = ends(&jobs, &header);
         let output = Output { file: &file, path, header: &header };
         let queue = Mutex::new(jobs.iter().enumerate());
@@ -150,11 +150,11 @@ impl Packing<'_> {
     }
 
     /// Rows of a part; its elements where it belongs to a vector.
-    fn part_len(&self, part: &PackPart) -> usize {
+    fn part_len(&self, tensor: &PackedTensor, part: &PackPart) -> usize {
         match part {
             PackPart::Weight(id) => {
                 let weight = &self.graph.weights[*id];
-                if weight.rows == 1 { weight.cols } else { weight.rows }
+                if tensor.is_vector() { weight.cols } else { weight.rows }
             }
             PackPart::Zeros(len) => *len,
         }

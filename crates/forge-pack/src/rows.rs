@@ -1,5 +1,7 @@
 //! One job: rows of a weight, converted and written.
 
+use std::ops::Range;
+
 use forge_formats::{Deviation, Layout, Packer, SourceRows, decode_row};
 use forge_frontend::graph::{FileRange, Source, Weight};
 use forge_plan::PackedTensor;
@@ -20,6 +22,13 @@ pub(crate) struct Scratch {
 /// Something else than `expected` where the plan has it.
 fn mixed(weight: &Weight, expected: &str, found: &str) -> PackError {
     PackError::Mixed { tensor: weight.tensor.clone(), expected: expected.into(), found: found.into() }
+}
+
+/// A piece of a weight's source: its first row, and how many it has.
+struct Piece<'a> {
+    source: &'a Source,
+    first: usize,
+    rows: usize,
 }
 
 impl Packing<'_> {
@@ -51,12 +60,11 @@ impl Packing<'_> {
                 decode_row(weight.format, bytes, &mut elements)
                     .map_err(|source| PackError::Format { tensor: weight.tensor.clone(), source })?;
             }
-            Source::Quantize { .. } | Source::Affine { .. } => {
+            Source::Quantize { .. } | Source::Affine { .. } | Source::Stack(_) => {
                 return Err(mixed(weight, "one vector", "parts"));
             }
         }
-        let bytes: Vec<u8> =
-            elements.iter().flat_map(|element| ((element + weight.offset) * weight.factor).to_le_bytes()).collect();
+        let bytes: Vec<u8> = elements.iter().flat_map(|&element| weight.element(element).to_le_bytes()).collect();
         output.write(job.tensor, 4 * job.first as u64, &bytes)
     }
 
@@ -77,11 +85,42 @@ impl Packing<'_> {
                 found: format!("{} {}", found.1, found.0),
             });
         }
+        // Of a stack the pieces that the rows are in, one by one.
+        let pieces = weight.source.pieces();
+        let each = weight.rows / pieces.len().max(1);
+        let mut deviation: Option<Deviation> = None;
+        for (index, piece) in pieces.iter().enumerate() {
+            let first = index * each;
+            let rows = job.rows.start.max(first)..job.rows.end.min(first + each);
+            if rows.start < rows.end {
+                let place = Piece { source: piece, first, rows: each };
+                let found = self.piece(job, weight, tensor, place, rows, output, scratch)?;
+                if let Some(found) = found {
+                    deviation.get_or_insert_default().merge(&found);
+                }
+            }
+        }
+        Ok(deviation)
+    }
+
+    /// Rows of one piece; `rows` are counted from the weight's first.
+    #[expect(clippy::too_many_arguments, reason = "what is packed, from where and to where")]
+    fn piece(
+        &self,
+        job: &Job,
+        weight: &Weight,
+        tensor: &PackedTensor,
+        piece: Piece<'_>,
+        rows: Range<usize>,
+        output: &Output<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<Option<Deviation>, PackError> {
         let format_error = |source| PackError::Format { tensor: weight.tensor.clone(), source };
-        let slice = |range| self.slice(weight, range, weight.rows, job.rows.clone());
+        let own = rows.start - piece.first..rows.end - piece.first;
+        let slice = |range| self.slice(weight, range, piece.rows, own.clone());
         let Scratch { packer, encoder } = scratch;
         let mut deviation = None;
-        let source = match &weight.source {
+        let source = match piece.source {
             Source::Rows(range) => SourceRows::Blocks(slice(range)?),
             Source::Values(_) => return Err(mixed(weight, "rows of the checkpoint", "values")),
             Source::Quantize { rows, from } => {
@@ -91,6 +130,13 @@ impl Packing<'_> {
             }
             Source::Affine { quants, scales, biases, .. } => {
                 SourceRows::Affine { codes: slice(quants)?, scales: slice(scales)?, biases: slice(biases)? }
+            }
+            Source::Stack(_) => {
+                return Err(PackError::Mixed {
+                    tensor: weight.tensor.clone(),
+                    expected: "rows".into(),
+                    found: "a stack within a stack".into(),
+                });
             }
         };
         if packer.as_ref().is_none_or(|(of, _)| *of != job.tensor) {
@@ -109,7 +155,7 @@ impl Packing<'_> {
         }
         let (_, packer) = packer.as_mut().expect("set above");
         let mut written = Ok(());
-        let packed = packer.pack(job.first + job.rows.start, source, |at, bytes| {
+        let packed = packer.pack(job.first + rows.start, source, |at, bytes| {
             if written.is_ok() {
                 written = output.write(job.tensor, at, bytes);
             }
@@ -119,13 +165,7 @@ impl Packing<'_> {
     }
 
     /// The bytes of some of a weight's rows; `range` holds all `count` of them.
-    fn slice(
-        &self,
-        weight: &Weight,
-        range: &FileRange,
-        count: usize,
-        rows: std::ops::Range<usize>,
-    ) -> Result<&[u8], PackError> {
+    fn slice(&self, weight: &Weight, range: &FileRange, count: usize, rows: Range<usize>) -> Result<&[u8], PackError> {
         let bytes = self.source.bytes(range);
         let row = bytes.len() / count.max(1);
         if row * count != bytes.len() {

@@ -75,6 +75,7 @@ impl Model {
             source: WeightSource::Rows(range),
             offset,
             factor: 1.0,
+            negated_exp: false,
             max_abs: None,
         });
         self.graph.weights.len() - 1

@@ -1,20 +1,13 @@
 //! The smallest set of encoder barriers that the steps' dependences need.
 //!
 //! On a concurrent encoder two dispatches run at once unless a barrier lies between. A step needs one when
-//! it touches a buffer that a step since the last barrier touches too, one of them writing.
+//! it touches a buffer that a step since the last barrier touches too, one of them writing. The grid of an indirect dispatch is
+//! read from a buffer as its arguments are.
 
 use std::collections::BTreeSet;
 
 use crate::kernel::Kernel;
-use crate::plan::{Arg, Choice, KernelTable, Place, SamplerBuffer, Schedule, Step, When};
-
-#[derive(Default, Clone, PartialEq)]
-struct Pending {
-    /// Steps that do not run in this walk.
-    skipped: When,
-    read: BTreeSet<Resource>,
-    written: BTreeSet<Resource>,
-}
+use crate::plan::{Arg, Choice, KernelTable, Place, SamplerBuffer, Schedule, Visit, When};
 
 /// What two dispatches may both touch. The host or an earlier command buffer wrote weights, parameters and token ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +15,7 @@ enum Resource {
     Buffer(Place),
     Keys(usize),
     Values(usize),
+    State(usize),
     Logits,
     Sampler(SamplerBuffer),
     Chosen,
@@ -33,54 +27,85 @@ impl Resource {
             Arg::Buffer(place) | Arg::LayerPart { place, .. } => Some(Self::Buffer(place)),
             Arg::Keys(slot) => Some(Self::Keys(slot)),
             Arg::Values(slot) => Some(Self::Values(slot)),
+            Arg::State(slot) => Some(Self::State(slot)),
             Arg::Logits => Some(Self::Logits),
             Arg::Sampler(buffer) => Some(Self::Sampler(buffer)),
             Arg::Chosen => Some(Self::Chosen),
-            Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params | Arg::Tokens => None,
+            Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params => None,
         }
     }
 }
 
-/// Sets [`Step::barrier`] in a schedule whose layers run the blocks in `order`.
+/// One dispatch of a walk through a schedule.
+struct Dispatch {
+    /// The step's number in the schedule.
+    step: usize,
+    read: Vec<Resource>,
+    written: Vec<Resource>,
+}
+
+/// Sets [`Step::barrier`](crate::plan::Step::barrier) in a schedule whose layers run the blocks in `order`.
 pub fn place(schedule: &mut Schedule, order: &[usize], kernels: &[Kernel], tables: &[KernelTable]) {
-    for skipped in [When::Split, When::OnePart] {
-        // Nothing is pending when a command buffer starts; what differs between visits of a block is kept.
-        let mut pending = Pending { skipped, ..Pending::default() };
-        pending.run(&mut schedule.embed, kernels, tables);
-        for &block in order {
-            pending.run(&mut schedule.blocks[block], kernels, tables);
+    let walks = [When::Split, When::OnePart].map(|skipped| walk(schedule, order, kernels, tables, skipped));
+    let mut barriers = vec![false; schedule.steps().count()];
+    for walk in &walks {
+        complete(walk, &mut barriers);
+    }
+    // What the second visit of a block needs may have made needless what the first one got.
+    for step in 0..barriers.len() {
+        let mut without = barriers.clone();
+        without[step] = false;
+        if walks.iter().all(|walk| !complete(walk, &mut without)) {
+            barriers = without;
         }
-        pending.run(&mut schedule.head, kernels, tables);
-        pending.run(&mut schedule.sample, kernels, tables);
+    }
+    for (step, barrier) in schedule.steps_mut().zip(barriers) {
+        step.barrier = barrier;
     }
 }
 
-impl Pending {
-    fn run(&mut self, steps: &mut [Step], kernels: &[Kernel], tables: &[KernelTable]) {
-        for step in steps.iter_mut().filter(|step| step.when == When::Always || step.when != self.skipped) {
-            let kernel = match step.kernel {
-                Choice::Fixed(id) => &kernels[id],
-                Choice::PerLayer(table) => &kernels[tables[table].kernels[0]],
-            };
-            let (mut read, mut written) = (Vec::new(), Vec::new());
-            for binding in &kernel.bindings {
-                let Some(resource) = step.args.get(&binding.role).and_then(Resource::of) else { continue };
-                if binding.access.reads() {
-                    read.push(resource);
-                }
-                if binding.access.writes() {
-                    written.push(resource);
-                }
-            }
-            let conflict = read.iter().any(|resource| self.written.contains(resource))
-                || written.iter().any(|resource| self.written.contains(resource) || self.read.contains(resource));
-            if conflict || step.barrier {
-                step.barrier = true;
-                self.read.clear();
-                self.written.clear();
-            }
-            self.read.extend(read);
-            self.written.extend(written);
+/// The dispatches of a schedule in a context that is split or not.
+fn walk(
+    schedule: &Schedule,
+    order: &[usize],
+    kernels: &[Kernel],
+    tables: &[KernelTable],
+    skipped: When,
+) -> Vec<Dispatch> {
+    let runs = |visit: &Visit<'_>| visit.step.when == When::Always || visit.step.when != skipped;
+    let dispatch = |Visit { number, step, .. }: Visit<'_>| {
+        let kernel = match step.kernel {
+            Choice::Fixed(id) => &kernels[id],
+            Choice::PerLayer(table) => &kernels[tables[table].kernels[0]],
+        };
+        let counts = step.counts.map(|counts| Resource::Buffer(counts.place));
+        let mut dispatch = Dispatch { step: number, read: counts.into_iter().collect(), written: Vec::new() };
+        for binding in &kernel.bindings {
+            let Some(resource) = step.args.get(&binding.role).and_then(Resource::of) else { continue };
+            dispatch.read.extend(binding.access.reads().then_some(resource));
+            dispatch.written.extend(binding.access.writes().then_some(resource));
         }
+        dispatch
+    };
+    schedule.visits(order).filter(runs).map(dispatch).collect()
+}
+
+/// Adds the barriers that a walk lacks, by step; whether it lacked any. Nothing is pending when a command buffer starts.
+fn complete(walk: &[Dispatch], barriers: &mut [bool]) -> bool {
+    let (mut read, mut written) = (BTreeSet::<Resource>::new(), BTreeSet::<Resource>::new());
+    let mut lacked = false;
+    for dispatch in walk {
+        let conflict = dispatch.read.iter().any(|resource| written.contains(resource))
+            || dispatch.written.iter().any(|resource| written.contains(resource) || read.contains(resource));
+        let barrier = &mut barriers[dispatch.step];
+        if conflict || *barrier {
+            lacked |= !*barrier;
+            *barrier = true;
+            read.clear();
+            written.clear();
+        }
+        read.extend(&dispatch.read);
+        written.extend(&dispatch.written);
     }
+    lacked
 }

@@ -38,7 +38,7 @@ pub enum Element {
     Packed(Format),
     /// Keys or values.
     Cache(CacheType),
-    /// The step's parameters, one record.
+    /// The step's parameters, a record for each row.
     Params,
 }
 
@@ -51,6 +51,21 @@ pub enum Extent {
     Rows(Vec<usize>),
     /// So many for each position of a cache.
     Positions(Vec<usize>),
+    /// So many for each sequence that the program holds; rows of the step are of different ones.
+    Slots {
+        /// Sequences.
+        slots: usize,
+        /// Elements of each.
+        shape: Vec<usize>,
+    },
+    /// So many for each sequence that the program holds, in [`STATE_COPIES`](crate::state::STATE_COPIES) copies: of each sequence
+    /// that rows of the step are of, it reads one copy, unless the first of these rows is the sequence's first, and writes one.
+    State {
+        /// Sequences.
+        slots: usize,
+        /// Elements of a copy.
+        shape: Vec<usize>,
+    },
     /// `[layers, rows, width]`.
     LayerRows {
         /// Layers.
@@ -75,13 +90,32 @@ pub enum Touch {
     All,
     /// For each row of the step, one entry of the outermost axis: a row of a table, a position of a cache.
     PerRow,
+    /// So many elements of each row of the step.
+    Columns(usize),
     /// Every position, or part of the context, that the rows see.
     Seen,
     /// All of it; threads load so many elements for each row of the step, some of them several times.
     Loads(usize),
+    /// All of it at most.
+    AtMost,
+    /// Of `of` equal parts of the outermost axis, `each_row` for each row of the step: the experts that it takes. Rows that
+    /// take the same ones touch fewer.
+    Chosen {
+        /// Parts.
+        of: usize,
+        /// Parts of a row.
+        each_row: usize,
+    },
+    /// The same of so many rows that it is all of it at most.
+    ChosenOfMany {
+        /// Parts.
+        of: usize,
+        /// Parts of a row.
+        each_row: usize,
+    },
     /// One element.
     One,
-    /// Nothing, when a token is chosen greedily and its logits are finite.
+    /// Nothing, when the host knows the tokens, and chooses greedily among finite logits.
     Never,
 }
 
@@ -125,7 +159,11 @@ impl Extent {
     /// Sizes of the axes that are known at generation, outermost first.
     fn shape(&self) -> Vec<usize> {
         match self {
-            Self::Fixed(shape) | Self::Rows(shape) | Self::Positions(shape) => shape.clone(),
+            Self::Fixed(shape)
+            | Self::Rows(shape)
+            | Self::Positions(shape)
+            | Self::Slots { shape, .. }
+            | Self::State { shape, .. } => shape.clone(),
             Self::LayerRows { layers, width } => vec![*layers, *width],
             Self::Parts { heads, head_dim } => vec![heads * (head_dim + 2)],
         }
@@ -148,6 +186,11 @@ impl Binding {
         Self { access: Access::ReadWrite, ..Self::read(role, element, extent) }
     }
 
+    /// What the last step of each slot chose.
+    pub(crate) fn next_token(slots: usize) -> Self {
+        Self::read(Role::NextToken, Element::U32, Extent::Slots { slots, shape: Vec::new() }).touching(Touch::Never)
+    }
+
     /// The step's parameters.
     pub(crate) fn params() -> Self {
         Self::read(Role::Step, Element::Params, Extent::Fixed(Vec::new()))
@@ -163,12 +206,12 @@ impl Binding {
         Self { touch, ..self }
     }
 
-    /// Whether it is a reference to one record that no thread writes, rather than a buffer.
+    /// Whether it is the step's parameters, which no thread writes, rather than a buffer.
     pub fn is_params(&self) -> bool {
         self.element == Element::Params
     }
 
-    /// 32-bit words for each row of the step, or elements for each position of a cache.
+    /// 32-bit words for each row of the step, elements for each position of a cache, or elements of a state's copy.
     pub fn words(&self) -> usize {
         let count: usize = self.extent.shape().iter().product();
         match (&self.extent, self.element) {
@@ -190,14 +233,21 @@ impl Binding {
         };
         match (self.touch, &self.extent) {
             (Touch::Never, _) => Linear::default(),
-            (Touch::One, _) => Linear::fixed(self.element.bytes(1, 1) as u64),
+            (Touch::One, _) => Linear::per_row(self.element.bytes(1, 1) as u64),
             (Touch::PerRow, _) => Linear::per_row(entry()),
+            (Touch::Chosen { of, each_row }, _) => Linear::per_row(all / of as u64 * each_row as u64),
+            (Touch::Columns(elements), _) => Linear::per_row(self.element.bytes(elements, elements) as u64),
             (Touch::Seen, Extent::Parts { .. }) => Linear { per_part: all, ..Linear::default() },
             (Touch::Seen, _) => Linear { per_position: all, ..Linear::default() },
-            (Touch::All | Touch::Loads(_), Extent::Rows(_) | Extent::LayerRows { .. }) => Linear::per_row(all),
-            (Touch::All | Touch::Loads(_), Extent::Fixed(_) | Extent::Positions(_) | Extent::Parts { .. }) => {
-                Linear::fixed(all)
-            }
+            (
+                Touch::All | Touch::AtMost | Touch::ChosenOfMany { .. } | Touch::Loads(_),
+                Extent::Rows(_) | Extent::LayerRows { .. } | Extent::Slots { .. },
+            ) => Linear::per_row(all),
+            // Of a state: for each sequence.
+            (
+                Touch::All | Touch::AtMost | Touch::ChosenOfMany { .. } | Touch::Loads(_),
+                Extent::Fixed(_) | Extent::Positions(_) | Extent::State { .. } | Extent::Parts { .. },
+            ) => Linear::fixed(all),
         }
     }
 
@@ -205,7 +255,15 @@ impl Binding {
     pub fn loaded(&self) -> Linear {
         match self.touch {
             Touch::Loads(elements) => Linear::per_row(self.element.bytes(elements, elements) as u64),
-            Touch::All | Touch::PerRow | Touch::Seen | Touch::One | Touch::Never => self.bytes(),
+            Touch::All
+            | Touch::AtMost
+            | Touch::PerRow
+            | Touch::Columns(_)
+            | Touch::Chosen { .. }
+            | Touch::ChosenOfMany { .. }
+            | Touch::Seen
+            | Touch::One
+            | Touch::Never => self.bytes(),
         }
     }
 

@@ -1,6 +1,8 @@
 //! What the body of a kernel is: a call of one function of its family, as data.
 
-use forge_spec::{Format, Role};
+use forge_spec::{Activation, Format, Role};
+
+use crate::families::Router;
 
 /// A call with its template arguments and arguments.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,12 +16,18 @@ pub struct Call {
 }
 
 /// A template argument.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Constant {
     /// A number.
     Size(usize),
     /// How weights of a format are loaded.
     Weights(Format),
+    /// How a matrix of a format is multiplied by a vector.
+    Gemv(Format),
+    /// A non-linearity.
+    Activation(Activation),
+    /// How experts are chosen.
+    Router(Router),
     /// Operands are half rather than float.
     Half(bool),
 }
@@ -37,23 +45,28 @@ pub enum Value {
     Float(f32),
     /// A whole number.
     Size(usize),
-    /// A word of the step's parameters.
+    /// A word that the records of all rows of the step share.
     Param(Param),
+    /// A word of the record of the row that is at this position of the grid.
+    OfRow(Param, Position),
+    /// All of that record.
+    Row(Position),
+    /// The position in the cache where that row's sequence begins, of sequences that each have so many positions; as many as
+    /// the program's context where none are given.
+    SlotStart(Option<usize>, Position),
+    /// The same of a tile, whose rows are of one sequence.
+    TileStart(Option<usize>),
     /// Where the thread is.
     At(Position),
 }
 
-/// Words of the step's parameters that calls pass on.
+/// Words of the records that calls pass on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Param {
-    /// Position of the first row.
+    /// Position of the row.
     Position,
     /// Rows of the step.
     Rows,
-    /// Penalty on tokens that occurred.
-    RepeatPenalty,
-    /// 1 / temperature; 0: greedy.
-    InverseTemperature,
 }
 
 /// Where a thread is.
@@ -67,8 +80,8 @@ pub enum Position {
     GroupX,
     /// The threadgroup along the second axis of two.
     GroupY,
-    /// Threadgroups along the second axis of two.
-    GroupsY,
+    /// The threadgroup along the third axis.
+    GroupZ,
     /// The thread in its threadgroup.
     Thread,
     /// The simdgroup in its threadgroup.

@@ -13,20 +13,22 @@ use forge_formats::Format;
 use forge_spec::Role;
 
 use crate::attention;
-use crate::binding::{Binding, Element, Touch};
+use crate::binding::{Binding, Element, Extent, Touch};
 use crate::families::{FEW_TOKENS, Family};
 use crate::kernel::Kernel;
 use crate::linear::{Counts, Linear};
 use crate::pack::PackedTensor;
-use crate::plan::{Arg, Choice, Dim, FieldId, Plan, Schedule, Step, When};
+use crate::plan::{Arg, Choice, Counts as StepCounts, Dim, FieldId, Plan, Schedule, Stage, Visit, When};
 
 /// Size of a step: what the kernels learn at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepSize {
-    /// Tokens in the step.
+    /// Rows of the step.
     pub rows: usize,
-    /// Position of the first of them.
+    /// Position of the first row of each sequence.
     pub position: usize,
+    /// Sequences that the rows are of, as many of each.
+    pub slots: usize,
 }
 
 /// Bytes of one binding in one dispatch.
@@ -47,18 +49,20 @@ pub struct Cost {
     pub bindings: Vec<Traffic>,
     /// Multiplications and additions of matrix products and attention.
     pub flops: u64,
-    /// Threadgroups.
+    /// Threadgroups; the most there may be where a buffer says how many.
     pub threadgroups: u64,
+    /// Bytes read to learn how many.
+    pub counts: u64,
 }
 
 impl Cost {
     /// Bytes read, each once.
     pub fn read(&self) -> u64 {
-        self.bindings.iter().map(|b| b.read).sum()
+        self.counts + self.bindings.iter().map(|b| b.read).sum::<u64>()
     }
     /// Bytes read, each time that a thread loads them; see [`Traffic::requested`].
     pub fn requested(&self) -> u64 {
-        self.bindings.iter().map(|b| b.requested).sum()
+        self.counts + self.bindings.iter().map(|b| b.requested).sum::<u64>()
     }
     /// Bytes written, each once.
     pub fn written(&self) -> u64 {
@@ -135,19 +139,20 @@ impl PassCost {
 
 /// A decode step with `position` tokens before it.
 pub fn decode(plan: &Plan, position: usize) -> PassCost {
-    let size = StepSize { rows: 1, position };
+    let size = StepSize { rows: 1, position, slots: 1 };
     pass(plan, &dispatches(plan, &plan.decode, size), lower_bound(plan, &plan.decode, size))
 }
 
 /// `tokens` tokens after `position` others, in tiles, without logits.
 pub fn prompt(plan: &Plan, tokens: usize, position: usize) -> PassCost {
-    let schedule = Schedule { head: Vec::new(), ..plan.prefill.clone() };
+    let tile = plan.prefill.without(Stage::Head);
+    let step = plan.decode.without(Stage::Head).without(Stage::Sample);
     let mut list = Vec::new();
     for first in (0..tokens).step_by(plan.prefill_tile) {
-        let size = StepSize { rows: plan.prefill_tile.min(tokens - first), position: position + first };
-        list.extend(dispatches(plan, &schedule, size));
+        let size = StepSize { rows: plan.prefill_tile.min(tokens - first), position: position + first, slots: 1 };
+        list.extend(dispatches(plan, if size.rows <= FEW_TOKENS { &step } else { &tile }, size));
     }
-    pass(plan, &list, lower_bound(plan, &schedule, StepSize { rows: tokens, position }))
+    pass(plan, &list, lower_bound(plan, &tile, StepSize { rows: tokens, position, slots: 1 }))
 }
 
 /// One dispatch of a pass, as it is encoded.
@@ -164,23 +169,20 @@ pub struct Encoded {
 /// All dispatches of a schedule for a step of this size, in order.
 pub fn dispatches(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<Encoded> {
     let mut list = Vec::new();
-    let mut add = |step: &Step, layer: usize| {
-        let few = step.few.filter(|_| size.rows <= FEW_TOKENS);
+    for Visit { step, layer, .. } in schedule.visits(&plan.order()) {
+        let few = step.few.filter(|_| size.rows > 1);
         let kernel = match few.unwrap_or(step.kernel) {
             Choice::Fixed(id) => id,
-            Choice::PerLayer(table) => plan.tables[table].kernels[layer],
+            Choice::PerLayer(table) => plan.tables[table].kernels[layer.unwrap_or(0)],
         };
         let window = plan.kernels[kernel].family.window().unwrap_or(usize::MAX);
-        let split = attention::parts((size.position + 1).min(window)) > 1;
+        // The longest context among the rows says how attention goes.
+        let longest = size.position + size.rows / size.slots;
+        let split = attention::parts(longest.min(window)) > 1;
         if step.when != if split { When::OnePart } else { When::Split } {
             list.push(Encoded { kernel, barrier: step.barrier, cost: dispatch(&plan.kernels[kernel], size) });
         }
-    };
-    schedule.embed.iter().for_each(|step| add(step, 0));
-    for (index, layer) in plan.layers.iter().enumerate() {
-        schedule.blocks[layer.block].iter().for_each(|step| add(step, index));
     }
-    schedule.head.iter().chain(&schedule.sample).for_each(|step| add(step, 0));
     list
 }
 
@@ -228,7 +230,8 @@ fn projection_traffic(kernel: &Kernel, cost: &Cost) -> (u64, u64) {
     };
     let weights = of(|binding| matches!(binding.element, Element::Packed(_)), |traffic| traffic.read);
     let input = of(|binding| binding.role == Role::Input, |traffic| traffic.requested);
-    (weights, if matches!(kernel.family, Family::Gemm(_)) { 0 } else { input })
+    let tiles = matches!(kernel.family, Family::Gemm(_) | Family::ExpertsUpTile(_) | Family::ExpertsDownTile(_));
+    (weights, if tiles { 0 } else { input })
 }
 
 fn stored(format: Format, rows: usize, cols: usize) -> u64 {
@@ -241,7 +244,7 @@ type Tensor = (Option<usize>, FieldId);
 /// The tensors that a schedule touches: whether all of each, or a row for each row of the step.
 fn touched(plan: &Plan, schedule: &Schedule) -> BTreeMap<Tensor, Touch> {
     let mut touched = BTreeMap::new();
-    let mut add = |step: &Step, layer: Option<usize>| {
+    for Visit { step, layer, .. } in schedule.visits(&plan.order()) {
         for binding in step.kernels(&plan.tables).take(1).flat_map(|id| &plan.kernels[id].bindings) {
             let next = layer.map_or(0, |layer| layer + 1);
             let tensor = match (step.args.get(&binding.role), plan.first_norm) {
@@ -256,19 +259,18 @@ fn touched(plan: &Plan, schedule: &Schedule) -> BTreeMap<Tensor, Touch> {
                 *touch = binding.touch;
             }
         }
-    };
-    schedule.embed.iter().chain(&schedule.head).for_each(|step| add(step, None));
-    for (index, layer) in plan.layers.iter().enumerate() {
-        schedule.blocks[layer.block].iter().for_each(|step| add(step, Some(index)));
     }
     touched
 }
 
-/// Weights in their stored size, the cache, the logits.
+/// Weights in their stored size, the states, the logits.
 fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
     let touched = touched(plan, schedule);
     let rows = |tensor: &PackedTensor| match touched.get(&(tensor.layer, tensor.field)) {
         Some(Touch::PerRow) => size.rows,
+        Some(Touch::Chosen { of, each_row } | Touch::ChosenOfMany { of, each_row }) => {
+            tensor.rows / of * each_row.saturating_mul(size.rows).min(*of)
+        }
         Some(_) => tensor.rows,
         None => 0,
     };
@@ -276,31 +278,33 @@ fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
     let mut bytes: u64 = weights.sum();
     for layer in &plan.layers {
         for &state in &layer.states {
-            let state = &plan.states[state];
-            let row = 2 * state.width() * plan.kv.bytes();
-            let window = state.window.unwrap_or(usize::MAX);
-            let read = (size.position + size.rows).min(window.saturating_add(size.rows - 1));
-            bytes += ((read + size.rows) * row) as u64;
+            let rows = size.rows / size.slots;
+            bytes += size.slots as u64 * plan.states[state].least_traffic(plan.kv, rows, size.position);
         }
     }
-    if !schedule.head.is_empty() {
+    if !schedule.head().is_empty() {
         bytes += (plan.config.vocab_size * 4 * size.rows) as u64;
     }
     bytes
 }
 
-/// What one dispatch of a kernel costs.
+/// What one dispatch of a kernel costs; of an indirect one, at most.
 pub fn dispatch(kernel: &Kernel, size: StepSize) -> Cost {
     let counts = Counts::new(size, &kernel.launch.grid, kernel.family.window());
     let groups = kernel.launch.grid.iter().map(|dim| match dim {
         Dim::Const(n) => *n as u64,
         Dim::Rows => counts.rows,
         Dim::RowTiles(_) => counts.tiles,
-        Dim::Parts => counts.parts,
+        Dim::Parts => counts.most_parts,
+        Dim::Indirect { per_row, most } => (*per_row as u64 * counts.rows).min(*most as u64),
     });
     let traffic = |binding: &Binding| {
-        let (reads, writes) = (binding.access.reads(), binding.access.writes());
-        let bytes = |does: bool, count: Linear| if does { count.at(counts) } else { 0 };
+        // Before the first position a recurrent state is zeros.
+        let is_state = matches!(binding.extent, Extent::State { .. });
+        let starts = size.position == 0 && is_state;
+        let sequences = if is_state { size.slots as u64 } else { 1 };
+        let (reads, writes) = (binding.access.reads() && !starts, binding.access.writes());
+        let bytes = |does: bool, count: Linear| if does { sequences * count.at(counts) } else { 0 };
         Traffic {
             read: bytes(reads, binding.bytes()),
             requested: bytes(reads, binding.loaded()),
@@ -311,7 +315,13 @@ pub fn dispatch(kernel: &Kernel, size: StepSize) -> Cost {
         bindings: kernel.bindings.iter().map(traffic).collect(),
         flops: kernel.family.flops().at(counts.of_pairs()),
         threadgroups: groups.product(),
+        counts: counts_bytes(kernel),
     }
+}
+
+/// Bytes that a dispatch reads to learn its threadgroups.
+fn counts_bytes(kernel: &Kernel) -> u64 {
+    if kernel.launch.is_indirect() { StepCounts::BYTES as u64 } else { 0 }
 }
 
 /// What one dispatch of a kernel moves (bytes read and written, each once) and computes, for programs that learn the step's
@@ -321,6 +331,7 @@ pub fn formula(kernel: &Kernel) -> forge_spec::Cost {
         .bindings
         .iter()
         .map(|binding| binding.bytes() * (u64::from(binding.access.reads()) + u64::from(binding.access.writes())))
+        .chain([Linear::fixed(counts_bytes(kernel))])
         .sum();
     forge_spec::Cost { bytes: bytes.terms(), flops: kernel.family.flops().terms() }
 }

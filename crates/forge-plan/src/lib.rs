@@ -22,6 +22,8 @@ mod packed;
 pub mod plan;
 pub mod quantize;
 mod roles;
+pub mod schedule;
+pub mod state;
 pub mod tuning;
 pub mod valid;
 

@@ -33,24 +33,30 @@ pub struct Counts {
     pub positions: u64,
     /// Pairs of a row and a position that it sees.
     pub pairs: u64,
-    /// Parts that the context is split into.
+    /// Parts that the contexts of the rows are split into.
     pub parts: u64,
+    /// Parts of the longest of them.
+    pub most_parts: u64,
 }
 
 impl Counts {
     /// Those of a kernel with this grid whose rows see `window` positions at most.
     pub fn new(size: StepSize, grid: &[Dim; 3], window: Option<usize>) -> Self {
         let seen = |position: usize| (position + 1).min(window.unwrap_or(usize::MAX));
+        let rows = size.rows / size.slots;
+        let positions = || size.position..size.position + rows;
+        let parts = |position: usize| attention::parts(seen(position));
         let tiles = grid.iter().find_map(|dim| match dim {
             Dim::RowTiles(rows) => Some(size.rows.div_ceil(*rows)),
-            Dim::Const(_) | Dim::Rows | Dim::Parts => None,
+            Dim::Const(_) | Dim::Rows | Dim::Parts | Dim::Indirect { .. } => None,
         });
         Self {
             rows: size.rows as u64,
             tiles: tiles.unwrap_or(0) as u64,
-            positions: (size.rows - 1 + seen(size.position)) as u64,
-            pairs: (size.position..size.position + size.rows).map(seen).sum::<usize>() as u64,
-            parts: attention::parts(seen(size.position)) as u64,
+            positions: (size.slots * (rows - 1 + seen(size.position))) as u64,
+            pairs: (size.slots * positions().map(seen).sum::<usize>()) as u64,
+            parts: (size.slots * positions().map(parts).sum::<usize>()) as u64,
+            most_parts: positions().map(parts).max().unwrap_or(1) as u64,
         }
     }
 

@@ -6,19 +6,30 @@ use forge_frontend::ModelConfig;
 use forge_spec::Role;
 pub use forge_spec::{CacheType, Dim};
 
+use crate::binding::Element;
 use crate::geometry::Geometries;
 use crate::kernel::{Kernel, KernelId};
 use crate::pack::PackPlan;
+pub use crate::schedule::{Schedule, Segment, Stage, Steps, Visit};
+pub use crate::state::{KvPlan, StatePlan};
 
 /// What the user chooses.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct PlanOptions {
     /// Largest context in tokens; the graph's default unless given.
     pub context: Option<usize>,
     /// Storage of keys and values.
     pub kv: CacheType,
+    /// Sequences whose state is held side by side; at least 1.
+    pub slots: usize,
     /// Geometries of matrix-vector products that go before the table's.
     pub geometries: Geometries,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self { context: None, kv: CacheType::default(), slots: 1, geometries: Geometries::default() }
+    }
 }
 
 /// Everything the emitted project is rendered from.
@@ -28,6 +39,8 @@ pub struct Plan {
     pub config: ModelConfig,
     /// Storage of keys and values.
     pub kv: CacheType,
+    /// Sequences whose state is held side by side.
+    pub slots: usize,
     /// Largest context, tokens.
     pub context: usize,
     /// Most tokens in one prefill tile.
@@ -38,9 +51,9 @@ pub struct Plan {
     pub kernels: Vec<Kernel>,
     /// Distinct RoPE frequency tables.
     pub rope_tables: Vec<Vec<f32>>,
-    /// Activation buffers of the decode path, one row each.
+    /// Activation buffers of steps, [`FEW_TOKENS`](crate::families::FEW_TOKENS) rows each.
     pub decode_buffers: Vec<BufferPlan>,
-    /// Activation buffers of the prefill path, `prefill_tile` rows each.
+    /// Activation buffers of tiles, `prefill_tile` rows each.
     pub prefill_buffers: Vec<BufferPlan>,
     /// Weight fields of a layer.
     pub layer_fields: Vec<Field>,
@@ -48,13 +61,13 @@ pub struct Plan {
     pub model_fields: Vec<Field>,
     /// Per-layer kernel choices, where layers differ in format.
     pub tables: Vec<KernelTable>,
-    /// Steps of both paths.
+    /// A step: one row or a few, each of a sequence and at a position of its own.
     pub decode: Schedule,
-    /// Steps of both paths.
+    /// A tile: many rows that follow one another in one sequence.
     pub prefill: Schedule,
-    /// Caches.
+    /// States of one sequence.
     pub states: Vec<StatePlan>,
-    /// Block and caches of each layer.
+    /// Block and states of each layer.
     pub layers: Vec<LayerPlan>,
     /// Block names.
     pub blocks: Vec<String>,
@@ -66,12 +79,19 @@ pub struct Plan {
     pub weights: PackPlan,
 }
 
+impl Plan {
+    /// The block of each layer.
+    pub fn order(&self) -> Vec<usize> {
+        self.layers.iter().map(|layer| layer.block).collect()
+    }
+}
+
 /// An activation buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BufferPlan {
     /// What it holds.
     pub place: Place,
-    /// f32 elements per row.
+    /// Words per row: f32, or u32 where the place holds those.
     pub width: usize,
 }
 
@@ -96,6 +116,10 @@ pub enum Place {
     AttentionParts,
     /// The gated activation.
     Gated,
+    /// What a recurrent step works on.
+    MixerInput,
+    /// What it leaves.
+    Mixed,
     /// Every layer's own input.
     LayerInputs,
     /// The embedding projected to the layers' own inputs.
@@ -106,6 +130,48 @@ pub enum Place {
     Projected,
     /// Partial sums of its squares.
     ProjectedSums,
+    /// Threadgroups of indirect grids, three words each.
+    Threadgroups,
+    /// The router's logits.
+    RouterLogits,
+    /// Each row's experts.
+    Experts,
+    /// Their weights.
+    ExpertWeights,
+    /// Rows and experts, in order of the experts.
+    Pairs,
+    /// Tiles of those.
+    Tiles,
+    /// The results of each row's experts.
+    ExpertResults,
+}
+
+impl Place {
+    /// What a word of it is.
+    pub fn element(self) -> Element {
+        match self {
+            Self::Stream
+            | Self::Scaled
+            | Self::Sums
+            | Self::Normed
+            | Self::Qkv
+            | Self::Queries
+            | Self::Attention
+            | Self::AttentionParts
+            | Self::Gated
+            | Self::LayerInputs
+            | Self::LayerModel
+            | Self::LayerGate
+            | Self::Projected
+            | Self::ProjectedSums
+            | Self::MixerInput
+            | Self::Mixed
+            | Self::RouterLogits
+            | Self::ExpertWeights
+            | Self::ExpertResults => Element::F32,
+            Self::Threadgroups | Self::Experts | Self::Pairs | Self::Tiles => Element::U32,
+        }
+    }
 }
 
 /// Index into [`Plan::layer_fields`] or [`Plan::model_fields`].
@@ -133,27 +199,7 @@ pub struct KernelTable {
     pub kernels: Vec<KernelId>,
 }
 
-/// A KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StatePlan {
-    /// Key/value heads.
-    pub kv_heads: usize,
-    /// Elements per head.
-    pub head_dim: usize,
-    /// Positions that a token looks at, itself included; `None`: all.
-    pub window: Option<usize>,
-    /// Positions kept; `None`: the whole context.
-    pub capacity: Option<usize>,
-}
-
-impl StatePlan {
-    /// Elements of K (and of V) per position.
-    pub fn width(&self) -> usize {
-        self.kv_heads * self.head_dim
-    }
-}
-
-/// A layer's block and caches.
+/// A layer's block and states.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerPlan {
     /// Index into [`Plan::blocks`].
@@ -162,27 +208,7 @@ pub struct LayerPlan {
     pub states: Vec<usize>,
 }
 
-/// Steps of one path.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Schedule {
-    /// Before the layers.
-    pub embed: Vec<Step>,
-    /// One list per block.
-    pub blocks: Vec<Vec<Step>>,
-    /// After the layers.
-    pub head: Vec<Step>,
-    /// Decode: the choice of the next token.
-    pub sample: Vec<Step>,
-}
-
-impl Schedule {
-    /// Every step, each block's once.
-    pub fn steps(&self) -> impl Iterator<Item = &Step> {
-        self.embed.iter().chain(self.blocks.iter().flatten()).chain(&self.head).chain(&self.sample)
-    }
-}
-
-/// One dispatch. Its grid is the kernel's.
+/// One dispatch. Its grid is the kernel's; what an indirect one is read from is the step's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     /// Which kernel.
@@ -193,14 +219,37 @@ pub struct Step {
     pub barrier: bool,
     /// When it runs.
     pub when: When,
-    /// Prefill: the kernel that runs instead when the tile has few tokens, with the same arguments.
+    /// The kernel that runs instead where the step has more rows than one, with the same arguments.
     pub few: Option<Choice>,
+    /// Where the threadgroups are, of a kernel whose grid is indirect.
+    pub counts: Option<Counts>,
+}
+
+/// Three words of a buffer: threadgroups along each axis, which an earlier step of the schedule writes anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// The buffer.
+    pub place: Place,
+    /// The first of the words, from the buffer's start.
+    pub word: usize,
+}
+
+impl Counts {
+    /// How many words.
+    pub const WORDS: usize = 3;
+    /// Their bytes.
+    pub const BYTES: usize = 4 * Self::WORDS;
+
+    /// The first byte, from the buffer's start.
+    pub fn offset(self) -> usize {
+        4 * self.word
+    }
 }
 
 impl Step {
     /// A step that always runs, in one way, without a barrier yet.
     pub(crate) fn new(kernel: Choice) -> Self {
-        Self { kernel, args: BTreeMap::new(), barrier: false, when: When::Always, few: None }
+        Self { kernel, args: BTreeMap::new(), barrier: false, when: When::Always, few: None, counts: None }
     }
 
     /// With an argument more.
@@ -213,6 +262,11 @@ impl Step {
     pub(crate) fn bind_all(mut self, args: impl IntoIterator<Item = (Role, Arg)>) -> Self {
         self.args.extend(args);
         self
+    }
+
+    /// With the threadgroups of its kernel's indirect grid in a buffer.
+    pub fn with_counts(self, counts: Counts) -> Self {
+        Self { counts: Some(counts), ..self }
     }
 
     /// Every kernel that it may run.
@@ -268,15 +322,15 @@ pub enum Arg {
     Keys(usize),
     /// Values of the layer's state slot.
     Values(usize),
+    /// The recurrent state of the layer's state slot.
+    State(usize),
     /// The step's parameters.
     Params,
-    /// Token ids.
-    Tokens,
     /// Logits.
     Logits,
     /// A buffer of the sampler.
     Sampler(SamplerBuffer),
-    /// Where the host reads the chosen token.
+    /// Where the host reads the chosen tokens, one a row.
     Chosen,
 }
 
@@ -291,6 +345,6 @@ pub enum SamplerBuffer {
     Count,
     /// Key, id, weight of each.
     Candidates,
-    /// What the next step embeds.
+    /// What each slot's next step embeds.
     NextToken,
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use forge_formats::Format;
 use forge_frontend::Graph;
-use forge_frontend::graph::{Source, WeightId};
+use forge_frontend::graph::{Layer, Node, Op, Source, ValueId, WeightId};
 
 use crate::PlanError;
 
@@ -16,6 +16,8 @@ use crate::PlanError;
 pub enum Kept {
     /// It has been quantised already: a second time would add a second error to the first.
     Quantized,
+    /// It chooses experts: an error there takes others.
+    Router,
     /// A row is no whole number of blocks.
     Width {
         /// Weights per row.
@@ -28,6 +30,7 @@ pub enum Kept {
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Router => f.write_str("chooses experts"),
             Self::Quantized => f.write_str("is quantised already"),
             Self::Width { cols, block } => {
                 write!(f, "rows of {cols} weights are no whole number of blocks of {block}")
@@ -45,20 +48,31 @@ pub fn quantize(graph: &mut Graph, target: Format) -> Result<Vec<(WeightId, Kept
     let mut kept = Vec::new();
     let mut converted = 0;
     let mut formats = Vec::new();
+    let routers = routers(graph);
     for (id, weight) in graph.weights.iter_mut().enumerate().filter(|(_, weight)| weight.rows > 1) {
         let from = weight.format;
         if !formats.contains(&from) {
             formats.push(from);
         }
         let block = target.block_elements();
-        match &weight.source {
-            Source::Rows(rows) if from.is_float() && weight.cols.is_multiple_of(block) => {
-                weight.source = Source::Quantize { rows: rows.clone(), from };
-                weight.format = target;
-                converted += 1;
-            }
-            Source::Rows(_) if from.is_float() => kept.push((id, Kept::Width { cols: weight.cols, block })),
-            _ => kept.push((id, Kept::Quantized)),
+        let floats = from.is_float() && weight.source.pieces().iter().all(|piece| matches!(piece, Source::Rows(_)));
+        if !floats {
+            kept.push((id, Kept::Quantized));
+        } else if routers.contains(&id) {
+            kept.push((id, Kept::Router));
+        } else if !weight.cols.is_multiple_of(block) {
+            kept.push((id, Kept::Width { cols: weight.cols, block }));
+        } else {
+            let quantized = |piece: &Source| match piece {
+                Source::Rows(rows) => Source::Quantize { rows: rows.clone(), from },
+                other => other.clone(),
+            };
+            weight.source = match &weight.source {
+                Source::Stack(pieces) => Source::Stack(pieces.iter().map(quantized).collect()),
+                source => quantized(source),
+            };
+            weight.format = target;
+            converted += 1;
         }
     }
     if converted == 0 {
@@ -66,4 +80,19 @@ pub fn quantize(graph: &mut Graph, target: Format) -> Result<Vec<(WeightId, Kept
         return Err(PlanError::NothingToQuantize { target, formats: formats.join(", ") });
     }
     Ok(kept)
+}
+
+/// The matrices whose results choose experts.
+fn routers(graph: &Graph) -> Vec<WeightId> {
+    let of_layer = |layer: &Layer| {
+        let nodes = &graph.blocks[layer.block].nodes;
+        let logits = |node: &Node| matches!(node.op, Op::Route { .. }).then(|| node.inputs[0]);
+        let logits: Vec<ValueId> = nodes.iter().filter_map(logits).collect();
+        let router = |node: &Node| {
+            let Op::Linear { weight, .. } = node.op else { return None };
+            node.output.is_some_and(|value| logits.contains(&value)).then(|| layer.weights[weight])
+        };
+        nodes.iter().filter_map(router).collect::<Vec<_>>()
+    };
+    graph.layers.iter().flat_map(of_layer).collect()
 }

@@ -1,6 +1,6 @@
 //! What `tune` of a generated project tries: for each shape of a matrix-vector product, its kernels with other geometries.
 
-use crate::families::{Family, Gemv};
+use crate::families::{Family, Gemv, Tokens};
 use crate::geometry::{Geometry, Shape, candidates};
 use crate::kernel::{Kernel, KernelId};
 use crate::plan::Plan;
@@ -81,7 +81,7 @@ pub fn tuning(plan: &Plan) -> Vec<ShapeTuning> {
 /// A decode kernel. The geometry of kernels for several tokens follows from theirs.
 fn gemv(kernel: &Kernel) -> Option<(&str, &Gemv)> {
     let Family::Gemv(gemv) = &kernel.family else { return None };
-    (gemv.tokens == 1).then_some((&kernel.name, gemv))
+    (gemv.tokens == Tokens::One).then_some((&kernel.name, gemv))
 }
 
 fn variant_kernel(name: &str, gemv: &Gemv) -> VariantKernel {

@@ -12,7 +12,10 @@ use crate::binding::{Access, Binding, Element, Extent};
 use crate::families::Rows;
 use crate::kernel::{Kernel, KernelId};
 use crate::packed::stored;
-use crate::plan::{Arg, BufferPlan, Choice, Place, Plan, SamplerBuffer, Schedule, Step, When};
+use crate::plan::{
+    Arg, BufferPlan, Choice, Counts, Place, Plan, SamplerBuffer, Schedule, Segment, Stage, StatePlan, Step, Steps,
+    Visit, When,
+};
 
 /// Most threads of a threadgroup on every Apple-silicon GPU.
 const MAX_THREADS: u32 = 1024;
@@ -31,8 +34,8 @@ pub fn check(plan: &Plan) -> Result<(), PlanError> {
     }
     let mut scheduled = BTreeSet::new();
     let paths = [
-        (&plan.decode, &plan.decode_buffers, [Rows::One, Rows::Any]),
-        (&plan.prefill, &plan.prefill_buffers, [Rows::Few, Rows::Any]),
+        (&plan.decode, &plan.decode_buffers, &[Rows::One, Rows::Few, Rows::Any][..]),
+        (&plan.prefill, &plan.prefill_buffers, &[Rows::Any][..]),
     ];
     for (schedule, buffers, rows) in paths {
         for step in schedule.steps() {
@@ -44,9 +47,11 @@ pub fn check(plan: &Plan) -> Result<(), PlanError> {
                 let checked = Bound { plan, kernel: &plan.kernels[id], step, buffers };
                 checked.roles()?;
                 checked.extents()?;
+                checked.counts()?;
             }
             tables(plan, step)?;
         }
+        segments(plan, schedule)?;
         order(plan, schedule)?;
     }
     match (0..plan.kernels.len()).find(|id| !scheduled.contains(id)) {
@@ -120,6 +125,35 @@ impl Bound<'_> {
         Ok(())
     }
 
+    /// An indirect grid has its threadgroups in a buffer, one that the kernel itself leaves alone; no other grid has.
+    fn counts(&self) -> Result<(), PlanError> {
+        let wrong = |what: String| Err(invalid(self.kernel, what));
+        let Some(counts) = self.step.counts else {
+            return match self.kernel.launch.is_indirect() {
+                true => wrong("its grid is indirect, and its step names no threadgroup counts".into()),
+                false => Ok(()),
+            };
+        };
+        let Counts { place, word } = counts;
+        if !self.kernel.launch.is_indirect() {
+            return wrong(format!("its step has threadgroup counts in {place:?}, but its grid is not indirect"));
+        }
+        if self.step.few.is_some() {
+            return wrong("its grid is indirect, and its step has another kernel for few tokens".into());
+        }
+        let has_room = |buffer: &BufferPlan| buffer.place == place && buffer.width >= word + Counts::WORDS;
+        if place.element() != Element::U32 || !self.buffers.iter().any(has_room) {
+            return wrong(format!("its threadgroup counts are no three words from word {word} of {place:?} on"));
+        }
+        let writes = |binding: &&Binding| {
+            binding.access.writes() && self.step.args.get(&binding.role) == Some(&Arg::Buffer(place))
+        };
+        match self.kernel.bindings.iter().find(writes) {
+            Some(binding) => wrong(format!("{}: it writes its own threadgroup counts", binding.role.name())),
+            None => Ok(()),
+        }
+    }
+
     fn extent(&self, binding: &Binding, arg: Arg) -> Result<(), PlanError> {
         let wrong = |found: String| {
             let name = binding.role.name();
@@ -129,8 +163,11 @@ impl Bound<'_> {
         match arg {
             Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma => self.tensors(binding, arg),
             Arg::Buffer(place) => match self.buffers.iter().find(|buffer| buffer.place == place) {
-                Some(buffer) if buffer.width >= words && binding.element == Element::F32 => Ok(()),
-                Some(buffer) => wrong(format!("{place:?} of {} floats a row", buffer.width)),
+                Some(buffer) if buffer.width >= words && is_of(binding.element, place) => Ok(()),
+                Some(buffer) => wrong(match place.element() {
+                    Element::U32 => format!("{place:?} of {} words", buffer.width),
+                    _ => format!("{place:?} of {} floats a row", buffer.width),
+                }),
                 None => wrong(format!("{place:?}, which is not allocated,")),
             },
             Arg::LayerPart { place, width } => {
@@ -140,7 +177,7 @@ impl Bound<'_> {
             }
             Arg::Keys(slot) | Arg::Values(slot) => {
                 let layers = self.plan.layers.iter().filter_map(|layer| layer.states.get(slot));
-                let mut widths = layers.map(|&state| self.plan.states[state].width());
+                let mut widths = layers.filter_map(|&state| Some(self.plan.states[state].kv()?.width()));
                 let is_cache = matches!(binding.element, Element::Cache(kv) if kv == self.plan.kv);
                 if is_cache && matches!(binding.extent, Extent::Positions(_)) && widths.any(|width| width == words) {
                     Ok(())
@@ -148,12 +185,22 @@ impl Bound<'_> {
                     wrong(format!("the cache of slot {slot}"))
                 }
             }
+            Arg::State(slot) => {
+                let layers = self.layers();
+                let states = layers.iter().filter_map(|&layer| self.plan.layers[layer].states.get(slot));
+                let mut states = states.map(|&state| self.plan.states[state]);
+                let is_state = binding.element == Element::F32 && matches!(binding.extent, Extent::State { .. });
+                if is_state && states.all(|state| state == StatePlan::Recurrent { width: words }) {
+                    Ok(())
+                } else {
+                    wrong(format!("the recurrent state of slot {slot}"))
+                }
+            }
             Arg::Params if binding.element == Element::Params => Ok(()),
-            Arg::Tokens if binding.element == Element::U32 && words == 1 => Ok(()),
             Arg::Logits if binding.element == Element::F32 && words == self.plan.config.vocab_size => Ok(()),
             Arg::Sampler(SamplerBuffer::NextToken) | Arg::Chosen if words == 1 => Ok(()),
             Arg::Sampler(buffer) if words <= self.sampler_words(buffer) => Ok(()),
-            Arg::Params | Arg::Tokens | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => wrong(format!("{arg:?}")),
+            Arg::Params | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => wrong(format!("{arg:?}")),
         }
     }
 
@@ -208,7 +255,7 @@ impl Bound<'_> {
             }
         };
         let block = [&self.plan.decode, &self.plan.prefill].into_iter().find_map(|schedule| {
-            schedule.blocks.iter().position(|steps| steps.iter().any(|s| std::ptr::eq(s, self.step)))
+            schedule.blocks().iter().position(|steps| steps.iter().any(|s| std::ptr::eq(s, self.step)))
         });
         let layers = self.plan.layers.iter().enumerate().filter(|(_, layer)| Some(layer.block) == block);
         let choices = [Some(self.step.kernel), self.step.few];
@@ -219,22 +266,42 @@ impl Bound<'_> {
     }
 }
 
+/// Whether words of a place are such elements to a kernel.
+fn is_of(element: Element, place: Place) -> bool {
+    let word = if element == Element::AtomicU32 { Element::U32 } else { element };
+    word == place.element()
+}
+
+/// Segments are in the order of their stages, so that a project runs them as they are planned, and the layers' has every block.
+fn segments(plan: &Plan, schedule: &Schedule) -> Result<(), PlanError> {
+    let mut before: Option<Stage> = None;
+    for segment in &schedule.segments {
+        let Segment { stage, steps } = segment;
+        let fits = match steps {
+            Steps::Once(_) => *stage != Stage::Layers,
+            Steps::Layers(blocks) => *stage == Stage::Layers && blocks.len() == plan.blocks.len(),
+        };
+        if !fits || before >= Some(*stage) {
+            let kernel = segment.steps().flat_map(|step| step.kernels(&plan.tables)).next();
+            let what = if fits { "it comes twice or too late" } else { "it is not what its stage is made of" };
+            return Err(match kernel {
+                Some(id) => invalid(&plan.kernels[id], format!("its segment is {stage:?}: {what}")),
+                None => PlanError::Invalid { kernel: "none".into(), what: format!("a segment is {stage:?}: {what}") },
+            });
+        }
+        before = Some(*stage);
+    }
+    Ok(())
+}
+
 /// Nothing is read that no step before it wrote: walks the schedule as it runs, once for a short and once for a split
 /// context.
 fn order(plan: &Plan, schedule: &Schedule) -> Result<(), PlanError> {
     for skipped in [When::Split, When::OnePart] {
         let mut written = Written::default();
-        let runs = |step: &&Step| step.when == When::Always || step.when != skipped;
-        for step in schedule.embed.iter().filter(runs) {
-            written.step(plan, step, &[])?;
-        }
-        for layer in &plan.layers {
-            for step in schedule.blocks[layer.block].iter().filter(runs) {
-                written.step(plan, step, &layer.states)?;
-            }
-        }
-        for step in schedule.head.iter().chain(&schedule.sample).filter(runs) {
-            written.step(plan, step, &[])?;
+        let runs = |visit: &Visit<'_>| visit.step.when == When::Always || visit.step.when != skipped;
+        for Visit { step, layer, .. } in schedule.visits(&plan.order()).filter(runs) {
+            written.step(plan, step, layer.map_or(&[], |layer| &plan.layers[layer].states))?;
         }
     }
     Ok(())
@@ -258,15 +325,21 @@ impl Written {
             Arg::Keys(slot) => written.keys.contains(&states[slot]),
             Arg::Values(slot) => written.values.contains(&states[slot]),
             Arg::Logits => written.logits,
-            // The host or an earlier command buffer wrote these; the sampler's steps follow one another.
-            Arg::Layer(_)
+            // The host or an earlier command buffer wrote these; the sampler's steps follow one another; a sequence's first
+            // step does not read its recurrent state.
+            Arg::State(_)
+            | Arg::Layer(_)
             | Arg::Model(_)
             | Arg::NextGamma
             | Arg::Params
-            | Arg::Tokens
             | Arg::Sampler(_)
             | Arg::Chosen => true,
         };
+        if let Some(Counts { place, .. }) = step.counts
+            && !self.places.contains(&place)
+        {
+            return Err(invalid(kernel, format!("its grid: {place:?} is read before anything is written")));
+        }
         let args = || kernel.bindings.iter().map(|binding| (binding, step.args[&binding.role]));
         if let Some((binding, arg)) = args().find(|(binding, arg)| binding.access.reads() && !has(self, *arg)) {
             return Err(invalid(
@@ -280,11 +353,11 @@ impl Written {
                 Arg::Keys(slot) => _ = self.keys.insert(states[slot]),
                 Arg::Values(slot) => _ = self.values.insert(states[slot]),
                 Arg::Logits => self.logits = true,
-                Arg::Layer(_)
+                Arg::State(_)
+                | Arg::Layer(_)
                 | Arg::Model(_)
                 | Arg::NextGamma
                 | Arg::Params
-                | Arg::Tokens
                 | Arg::Sampler(_)
                 | Arg::Chosen => {}
             }

@@ -63,7 +63,7 @@ fn branches_side_by_side_share_a_norm() {
             let Choice::Fixed(kernel) = step.kernel else { panic!("one kernel for all layers") };
             (plan.kernels[kernel].name.as_str(), step.barrier)
         };
-        let steps: Vec<_> = plan.decode.blocks[0].iter().filter(|step| step.when != When::Split).map(step).collect();
+        let steps: Vec<_> = plan.decode.blocks()[0].iter().filter(|step| step.when != When::Split).map(step).collect();
         let projections =
             [("qkv_proj", true), ("gate_up_proj", false), ("rope_append", true), ("attention", true), ("o_proj", true)];
         let expected: Vec<_> = [("layer_norm", true)][..usize::from(mean)]

@@ -2,6 +2,10 @@
 //! dispatches; arguments, extents and order hold by the validator, which planning runs.
 
 mod common;
+#[path = "common/indirect.rs"]
+mod indirect;
+#[path = "common/lists.rs"]
+mod lists;
 #[path = "common/random.rs"]
 mod random;
 
@@ -10,8 +14,8 @@ use std::collections::BTreeMap;
 use common::Sizes;
 use forge_formats::Format;
 use forge_frontend::graph::*;
-use forge_plan::plan::{Arg, Place, SamplerBuffer, Schedule, Step, When};
-use forge_plan::{CacheType, Plan, PlanOptions, plan, valid};
+use forge_plan::plan::{Arg, Choice, Place, SamplerBuffer, Schedule, Stage, Step, When};
+use forge_plan::{CacheType, KernelId, Plan, PlanError, PlanOptions, barriers, plan, valid};
 use random::Random;
 
 /// A llama of random sizes with a random choice of what other architectures have.
@@ -28,7 +32,8 @@ fn graph(random: &mut Random) -> Graph {
         context: [100, 600, 4000][random.below(3)],
     };
     let formats = [Format::F32, Format::F16, Format::BF16, Format::Q8_0, Format::Q4_0];
-    let mut graph = common::llama(sizes, formats[random.below(5)]);
+    let format = formats[random.below(5)];
+    let mut graph = if random.below(3) == 0 { common::hybrid(sizes, format) } else { common::llama(sizes, format) };
     // Layers and matrices of other formats.
     for weight in graph.weights.iter_mut().filter(|weight| weight.rows > 1) {
         if random.below(4) == 0 && weight.cols.is_multiple_of(32) {
@@ -36,14 +41,18 @@ fn graph(random: &mut Random) -> Graph {
         }
     }
     let window = (random.below(2) == 0).then(|| 1 + random.below(sizes.context));
-    for state in &mut graph.states {
-        state.spec.window = window;
+    let slots = graph.blocks.iter_mut().flat_map(|block| &mut block.state_slots);
+    for spec in graph.states.iter_mut().map(|state| &mut state.spec).chain(slots) {
+        if let StateSpec::Kv(cache) = spec {
+            cache.window = window;
+        }
     }
-    graph.blocks[0].state_slots[0].window = window;
     let softcap = (random.below(3) == 0).then_some(30.0);
+    let with_sinks = (random.below(3) == 0).then(|| vector(&mut graph, "attn_sinks", sizes.heads));
     for node in &mut graph.blocks[0].nodes {
-        if let Op::Attention { attention, .. } = &mut node.op {
+        if let Op::Attention { attention, sinks, .. } = &mut node.op {
             *attention = Attention { window, softcap, ..*attention };
+            *sinks = with_sinks;
         }
     }
     for role in ["attn_output", "ffn_down"] {
@@ -64,7 +73,7 @@ fn graph(random: &mut Random) -> Graph {
 fn vector(graph: &mut Graph, role: &str, cols: usize) -> SlotId {
     let block = &mut graph.blocks[0];
     block.slots.push(Slot { role: role.into(), rows: 1, cols });
-    for (index, layer) in graph.layers.iter_mut().enumerate() {
+    for (index, layer) in graph.layers.iter_mut().enumerate().filter(|(_, layer)| layer.block == 0) {
         graph.weights.push(Weight {
             tensor: role.into(),
             role: role.into(),
@@ -75,6 +84,7 @@ fn vector(graph: &mut Graph, role: &str, cols: usize) -> SlotId {
             source: Source::Rows(FileRange { file: 0, range: 0..0 }),
             offset: 0.0,
             factor: 1.0,
+            negated_exp: false,
             max_abs: Some(1.0),
         });
         layer.weights.push(graph.weights.len() - 1);
@@ -132,6 +142,7 @@ fn linear(block: &Block, role: &str) -> usize {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Memory {
     Buffer(Place),
+    State(usize),
     Keys(usize),
     Values(usize),
     Logits,
@@ -155,26 +166,29 @@ fn walk(plan: &Plan, schedule: &Schedule, skipped: When) -> Vec<Dispatch> {
             return;
         }
         let id = step.kernels(&plan.tables).next().expect("a kernel");
+        // The device reads an indirect grid as a kernel reads an argument.
+        let counts = step.counts.map(|counts| (Memory::Buffer(counts.place), false));
         let touched = plan.kernels[id].bindings.iter().filter_map(|binding| {
             let memory = match step.args[&binding.role] {
                 Arg::Buffer(place) | Arg::LayerPart { place, .. } => Memory::Buffer(place),
+                Arg::State(slot) => Memory::State(states[slot]),
                 Arg::Keys(slot) => Memory::Keys(states[slot]),
                 Arg::Values(slot) => Memory::Values(states[slot]),
                 Arg::Logits => Memory::Logits,
                 Arg::Sampler(buffer) => Memory::Sampler(buffer),
                 Arg::Chosen => Memory::Chosen,
-                Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params | Arg::Tokens => return None,
+                Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma | Arg::Params => return None,
             };
             Some((memory, binding.access.writes()))
         });
         let number = numbers.iter().position(|other| std::ptr::eq(*other, step)).expect("is in the schedule");
-        list.push(Dispatch { step: number, barrier: step.barrier, touched: touched.collect() });
+        list.push(Dispatch { step: number, barrier: step.barrier, touched: touched.chain(counts).collect() });
     };
-    schedule.embed.iter().for_each(|step| add(step, &[]));
+    schedule.embed().iter().for_each(|step| add(step, &[]));
     for layer in &plan.layers {
-        schedule.blocks[layer.block].iter().for_each(|step| add(step, &layer.states));
+        schedule.blocks()[layer.block].iter().for_each(|step| add(step, &layer.states));
     }
-    schedule.head.iter().chain(&schedule.sample).for_each(|step| add(step, &[]));
+    schedule.head().iter().chain(schedule.sample()).for_each(|step| add(step, &[]));
     list
 }
 
@@ -198,6 +212,77 @@ fn race(walk: &[Dispatch], without: Option<usize>) -> Option<(usize, usize)> {
     None
 }
 
+/// Asserts that the barriers of a schedule suffice and that each is needed; how many there are.
+fn assert_barriers(plan: &Plan, schedule: &Schedule) -> usize {
+    let walks = [When::Split, When::OnePart].map(|skipped| walk(plan, schedule, skipped));
+    for walk in &walks {
+        assert_eq!(race(walk, None), None, "a barrier is missing");
+    }
+    let mut barriers = 0;
+    for (number, step) in schedule.steps().enumerate().filter(|(_, step)| step.barrier) {
+        let needed = walks.iter().any(|walk| race(walk, Some(number)).is_some());
+        assert!(needed, "step {number}, {:?}, needs no barrier", step.args);
+        barriers += 1;
+    }
+    barriers
+}
+
+/// Makes the grid of a random kernel of a prefill indirect, and lets a step count it: before the layers, or in each of them
+/// before the first that has it.
+fn indirect_step(plan: &mut Plan, random: &mut Random) {
+    let order = plan.order();
+    let steps = plan.prefill.blocks()[0].iter().enumerate().filter(|(_, step)| step.few.is_none());
+    let fixed: Vec<(usize, KernelId)> = steps
+        .filter_map(|(at, step)| match step.kernel {
+            Choice::Fixed(id) => Some((at, id)),
+            Choice::PerLayer(_) => None,
+        })
+        .collect();
+    let (_, kernel) = fixed[random.below(fixed.len())];
+    let first = fixed.iter().find(|(_, id)| *id == kernel).expect("it is one of them").0;
+    let counting = indirect::make_indirect(plan, kernel);
+    let outside = plan.prefill.embed().iter().any(|step| step.counts.is_some());
+    let step = indirect::counting_step(counting);
+    if outside || random.below(2) == 0 {
+        let before = plan.prefill.embed().iter().position(|step| step.counts.is_some());
+        let at = random.below(before.unwrap_or(plan.prefill.embed().len()) + 1);
+        lists::once(&mut plan.prefill, Stage::Embed).insert(at, step);
+    } else {
+        lists::block(&mut plan.prefill, 0).insert(random.below(first + 1), step);
+    }
+    // A kernel that both paths run would need counts in decode too.
+    plan.decode = Schedule::default();
+    plan.prefill.steps_mut().for_each(|step| step.barrier = false);
+    barriers::place(&mut plan.prefill, &order, &plan.kernels, &plan.tables);
+}
+
+/// The same with a grid that a step of the schedule counts.
+#[test]
+fn barriers_suffice_and_each_is_needed_with_an_indirect_grid() {
+    let mut random = Random::new(11);
+    let (mut barriers, mut indirect) = (0, 0);
+    for _ in 0..300 {
+        let mut plan = plan(&graph(&mut random), &PlanOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+        indirect_step(&mut plan, &mut random);
+        barriers += assert_barriers(&plan, &plan.prefill);
+        let walk = walk(&plan, &plan.prefill, When::Split);
+        let counts = |dispatch: &&Dispatch| dispatch.touched.contains(&(Memory::Buffer(Place::Threadgroups), false));
+        indirect += walk.iter().filter(counts).count();
+        // The counts are read as the arguments are: without their step nothing is left of the plan.
+        let wrong = |plan: &Plan| match valid::check(plan) {
+            Err(PlanError::Invalid { what, .. }) => what,
+            Ok(()) => String::new(),
+            Err(other) => panic!("{other}"),
+        };
+        let counting = Choice::Fixed(plan.kernels.len() - 1);
+        lists::once(&mut plan.prefill, Stage::Embed).retain(|step| step.kernel != counting);
+        lists::block(&mut plan.prefill, 0).retain(|step| step.kernel != counting);
+        assert_eq!(wrong(&plan), "its grid: Threadgroups is read before anything is written");
+    }
+    println!("{barriers} barriers, {indirect} indirect dispatches");
+    assert!(barriers > 2000 && indirect >= 300);
+}
+
 #[test]
 fn barriers_suffice_and_each_is_needed() {
     let mut random = Random::new(3);
@@ -208,15 +293,7 @@ fn barriers_suffice_and_each_is_needed() {
         let plan = plan(&graph, &PlanOptions { kv, ..PlanOptions::default() }).unwrap_or_else(|e| panic!("{e}"));
         valid::check(&plan).expect("planning has checked it");
         for schedule in [&plan.decode, &plan.prefill] {
-            let walks = [When::Split, When::OnePart].map(|skipped| walk(&plan, schedule, skipped));
-            for walk in &walks {
-                assert_eq!(race(walk, None), None, "a barrier is missing");
-            }
-            for (number, step) in schedule.steps().enumerate().filter(|(_, step)| step.barrier) {
-                let needed = walks.iter().any(|walk| race(walk, Some(number)).is_some());
-                assert!(needed, "step {number}, {:?}, needs no barrier", step.args);
-                barriers += 1;
-            }
+            barriers += assert_barriers(&plan, schedule);
         }
         plans += 1;
     }

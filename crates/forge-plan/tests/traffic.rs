@@ -2,6 +2,8 @@
 //! formulas of costs; what there is to tune.
 
 mod common;
+#[path = "common/indirect.rs"]
+mod indirect;
 #[path = "common/random.rs"]
 mod random;
 
@@ -66,7 +68,7 @@ fn formulas_are_exact() {
         for (&window, _) in windows.iter().flat_map(|window| std::iter::repeat_n(window, 40).zip(0..)) {
             let kernel = Kernel::new(kernel.name.clone(), with_window(&kernel.family, window));
             let rows = if kernel.is_for_one_row() { 1 } else { 1 + random.below(200) };
-            let size = StepSize { rows, position: random.below(5000) };
+            let size = StepSize { rows, position: random.below(5000), slots: 1 };
             // What the rows see, position by position.
             let seen = |row: usize| {
                 let position = size.position + row;
@@ -79,7 +81,8 @@ fn formulas_are_exact() {
                 _ => None,
             });
             let counts = |positions: usize| {
-                [1, rows, tiles.unwrap_or(0), positions, attention::parts(seen(0).len())].map(|count| count as u64)
+                let parts = (0..rows).map(|row| attention::parts(seen(row).len())).sum();
+                [1, rows, tiles.unwrap_or(0), positions, parts].map(|count| count as u64)
             };
             let value = |terms: [u64; 5], positions| -> u64 {
                 terms.iter().zip(counts(positions)).map(|(factor, count)| factor * count).sum()
@@ -92,6 +95,24 @@ fn formulas_are_exact() {
         }
     }
     assert!(compared > 1000, "{compared} comparisons");
+}
+
+/// An indirect dispatch costs what the largest grid may, and the twelve bytes that say how large it is.
+#[test]
+fn an_indirect_dispatch_costs_its_largest_grid_and_its_counts() {
+    let plan = llama(Format::Q4_0);
+    let direct = plan.kernels.iter().find(|kernel| kernel.name == "rms_norm_tile").expect("a kernel");
+    let mut kernel = direct.clone();
+    kernel.launch.grid = [indirect::INDIRECT, Dim::Const(2), Dim::Const(1)];
+    for (rows, threadgroups) in [(1, 6), (33, 198), (34, 200), (256, 200)] {
+        let size = StepSize { rows, position: 0, slots: 1 };
+        let (cost, before) = (costs::dispatch(&kernel, size), costs::dispatch(direct, size));
+        assert_eq!((cost.threadgroups, cost.counts, before.counts), (threadgroups, 12, 0), "{rows} rows");
+        assert_eq!((cost.read(), cost.written()), (before.read() + 12, before.written()));
+    }
+    let mut terms = costs::formula(direct).bytes;
+    terms[0] += 12;
+    assert_eq!(costs::formula(&kernel).bytes, terms);
 }
 
 fn with_window(family: &Family, window: Option<usize>) -> Family {
@@ -109,7 +130,7 @@ fn with_window(family: &Family, window: Option<usize>) -> Family {
 #[test]
 fn a_dense_layer_is_six_dispatches_and_seven_where_the_context_splits() {
     let plan = llama(Format::Q4_0);
-    let outside = plan.decode.embed.len() + plan.decode.head.len() + plan.decode.sample.len();
+    let outside = plan.decode.embed().len() + plan.decode.head().len() + plan.decode.sample().len();
     for (position, each) in [(0, 6), (8191, 7)] {
         let cost = costs::decode(&plan, position);
         let layers = cost.dispatches() as usize - outside;

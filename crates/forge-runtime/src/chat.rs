@@ -1,12 +1,13 @@
 //! One chat template: the checkpoint's Jinja template, parsed as transformers' Jinja2 would ([`super::jinja`]), with the
 //! functions that transformers adds.
 //!
-//! A template comes with a checkpoint that a stranger may have made: rendering has bounded fuel, time, memory and depth.
+//! A template comes with a checkpoint that a stranger may have made: rendering has bounded fuel, time, memory and depth. A rendering
+//! beyond its bounds is given up, and costs nobody else anything but what it holds; after [`MOST_GIVEN_UP`] there are no more.
 
 use std::ffi::CString;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,8 @@ use super::{Error, Result, jinja};
 /// Template instructions that one rendering may execute. Real templates need some hundred per message and tool.
 const FUEL: u64 = 4_000_000;
 
-/// Longest time for one rendering: a single instruction may repeat a string a hundred million times.
+/// Longest time for one rendering: a single instruction may repeat a string a hundred million times. It counts only where the
+/// process had as much of a processor: one that is stopped, or starved by others, has no time.
 const LONGEST: Duration = Duration::from_secs(20);
 
 /// Most memory of one rendering, the prompt and all that leads to it; values that share their parts count once.
@@ -32,11 +34,57 @@ const GLANCE: Duration = Duration::from_millis(20);
 /// Most bytes of a prompt; no context holds as much.
 const LONGEST_PROMPT: usize = 64 << 20;
 
+/// Renderings of one template that may be given up and hold their memory still; then the template renders nothing more.
+pub const MOST_GIVEN_UP: usize = 4;
+
 /// A parsed chat template.
 pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
-    /// A rendering took too long, or too much memory, and was left where it is: there is no second one.
-    given_up: &'static AtomicBool,
+    /// Renderings that took too long, or too much memory, and have not ended since.
+    given_up: Arc<AtomicUsize>,
+}
+
+/// How one rendering ended, as its thread and whoever waits for it agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    Running,
+    Ended,
+    GivenUp,
+}
+
+/// What a rendering's thread and whoever waits for it share.
+struct Rendering {
+    course: Mutex<Course>,
+    /// It asked for too much memory and will not go on.
+    stopped: AtomicBool,
+    /// It took too long: it ends when it next writes to the prompt.
+    late: AtomicBool,
+    given_up: Arc<AtomicUsize>,
+}
+
+impl Rendering {
+    fn course(&self) -> std::sync::MutexGuard<'_, Course> {
+        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_up(&self) {
+        let mut course = self.course();
+        if *course == Course::Running {
+            *course = Course::GivenUp;
+            self.given_up.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The thread's side of a rendering, dropped where that ends in whatever way.
+struct Ends(Arc<Rendering>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        if std::mem::replace(&mut *self.0.course(), Course::Ended) == Course::GivenUp {
+            self.0.given_up.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl ChatTemplate {
@@ -56,13 +104,18 @@ impl ChatTemplate {
                 environment.add_global(name.clone(), minijinja::Value::from(Serde(value)));
             }
         }
-        Ok(Self { environment: Arc::new(environment), given_up: Box::leak(Box::new(AtomicBool::new(false))) })
+        Ok(Self { environment: Arc::new(environment), given_up: Arc::default() })
+    }
+
+    /// Renderings that were given up and hold their memory still.
+    pub fn given_up(&self) -> usize {
+        self.given_up.load(Ordering::Relaxed)
     }
 
     /// The prompt for `messages`. `extra` holds further variables, `tools` and whatever else the template knows.
     ///
     /// # Errors
-    /// [`Error::Template`], with the template's own words if it refused the messages.
+    /// [`Error::Template`], with the template's own words if it refused the messages; [`Error::RenderingsGivenUp`].
     pub fn render(
         &self,
         messages: &[Value],
@@ -84,34 +137,46 @@ impl ChatTemplate {
             let (seconds, mebibytes) = (LONGEST.as_secs(), MOST_MEMORY >> 20);
             Error::Template(format!("rendering took longer than {seconds} seconds or more than {mebibytes} MiB"))
         };
-        let given_up = self.given_up;
-        if given_up.load(Ordering::Relaxed) {
-            return Err(refusal());
+        if self.given_up() >= MOST_GIVEN_UP {
+            return Err(Error::RenderingsGivenUp { renderings: self.given_up() });
         }
         let (sender, receiver) = mpsc::channel();
         let environment = Arc::clone(&self.environment);
+        let rendering = Arc::new(Rendering {
+            course: Mutex::new(Course::Running),
+            stopped: AtomicBool::new(false),
+            late: AtomicBool::new(false),
+            given_up: self.given_up.clone(),
+        });
+        let ends = Ends(rendering.clone());
         let work = move || {
-            let mut prompt = Prompt(Vec::new());
-            let rendered = bounded(MOST_MEMORY, given_up, || {
+            let Ends(rendering) = &ends;
+            let rendered = bounded(MOST_MEMORY, &rendering.stopped, || {
+                // What it writes and what it reads are dropped within the bound they were counted in.
+                let mut prompt = Prompt { bytes: Vec::new(), late: &rendering.late };
                 let template = environment.get_template(jinja::NAME)?;
-                template.render_captured_to(Serde(&variables), &mut prompt).map(drop)
+                template.render_captured_to(Serde(&variables), &mut prompt).map(drop)?;
+                // Only text is written to it.
+                Ok(String::from_utf8_lossy(&prompt.bytes).into_owned())
             });
-            // Only text is written to it.
-            let rendered = rendered.map(|()| String::from_utf8_lossy(&prompt.0).into_owned()).map_err(template_error);
+            drop(variables);
             // Where it took too long, nobody waits for it.
-            let _ = sender.send(rendered);
+            let _ = sender.send(rendered.map_err(template_error));
         };
         let spawned = thread::Builder::new().name("chat template".into()).stack_size(jinja::STACK_BYTES).spawn(work);
         spawned.map_err(|error| Error::Template(format!("no thread to render it on: {error}")))?;
-        let start = Instant::now();
+        let (start, worked) = (Instant::now(), processor_time());
         loop {
             match receiver.recv_timeout(GLANCE) {
                 Ok(rendered) => return rendered,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    if start.elapsed() > LONGEST {
-                        given_up.store(true, Ordering::Relaxed);
+                    let late = start.elapsed() > LONGEST
+                        && processor_time().zip(worked).is_none_or(|(now, then)| now.saturating_sub(then) > LONGEST);
+                    if late {
+                        rendering.late.store(true, Ordering::Relaxed);
                     }
-                    if given_up.load(Ordering::Relaxed) {
+                    if late || rendering.stopped.load(Ordering::Relaxed) {
+                        rendering.give_up();
                         return Err(refusal());
                     }
                 }
@@ -123,15 +188,30 @@ impl ChatTemplate {
     }
 }
 
-/// A prompt that refuses to grow beyond [`LONGEST_PROMPT`].
-struct Prompt(Vec<u8>);
+/// Processor time of all threads of this process, none of which has had more; `None` where it is not known.
+fn processor_time() -> Option<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call is given a place of its type.
+    let known = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) } == 0;
+    let part = |count: i64| u64::try_from(count).unwrap_or(0);
+    known.then(|| Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec)))
+}
 
-impl io::Write for Prompt {
+/// A prompt that refuses to grow beyond [`LONGEST_PROMPT`], and once nobody waits for it.
+struct Prompt<'a> {
+    bytes: Vec<u8>,
+    late: &'a AtomicBool,
+}
+
+impl io::Write for Prompt<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > LONGEST_PROMPT {
+        if self.bytes.len() + bytes.len() > LONGEST_PROMPT {
             return Err(io::Error::other(format!("the prompt is longer than {LONGEST_PROMPT} bytes")));
         }
-        self.0.extend(bytes);
+        if self.late.load(Ordering::Relaxed) {
+            return Err(io::Error::other("nobody waits for the prompt any more"));
+        }
+        self.bytes.extend(bytes);
         Ok(bytes.len())
     }
 

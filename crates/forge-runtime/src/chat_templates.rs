@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Map, Value, json};
 
 use super::chat::ChatTemplate;
-use super::messages::{check_messages, cut_at_mark, join_parts, mark_end, wrap_text};
+use super::messages::{check_messages, cut_at_mark, encode_arguments, join_parts, mark_end, wrap_text};
 use super::{Error, Result};
 
 /// Name of the template for what no other is for.
@@ -68,10 +68,15 @@ fn ends_with_text_of_assistant(messages: &Value) -> bool {
 struct Named {
     /// Or why it does not parse.
     template: Result<ChatTemplate, String>,
+    source: String,
     /// Whether it has a branch for the role "developer".
     knows_developer: bool,
     /// Contents that messages of a role may have.
     contents: Mutex<HashMap<String, Contents>>,
+}
+
+fn mentions(source: &str, role: &str) -> bool {
+    ['\'', '"'].iter().any(|quote| source.contains(&format!("{quote}{role}{quote}")))
 }
 
 /// Contents that a template renders.
@@ -97,7 +102,8 @@ impl ChatTemplates {
                 Error::Template(reason) => reason,
                 other => other.to_string(),
             }),
-            knows_developer: ["'developer'", "\"developer\""].iter().any(|role| source.contains(role)),
+            source: source.to_owned(),
+            knows_developer: mentions(source, "developer"),
             contents: Mutex::default(),
         };
         Self(sources.into_iter().map(|(name, source)| (name.to_owned(), named(source))).collect())
@@ -113,13 +119,25 @@ impl ChatTemplates {
         self.0.keys().map(String::as_str)
     }
 
+    /// Whether one of them has a word for this role, in quotes.
+    pub fn mention(&self, role: &str) -> bool {
+        self.0.values().any(|named| mentions(&named.source, role))
+    }
+
+    /// Renderings that were given up and hold their memory still, of the template that has most of them.
+    pub fn given_up(&self) -> usize {
+        let templates = self.0.values().filter_map(|named| named.template.as_ref().ok());
+        templates.map(ChatTemplate::given_up).max().unwrap_or(0)
+    }
+
     /// The prompt for a chat. `variables` has what else the template knows, `tools` and `documents` too; `chat_template` in it
     /// is the name of a template. Without one, tools ask for `tool_use`, documents for `rag`, where there are such.
     ///
     /// # Errors
-    /// [`Error::NoTemplate`], [`Error::Messages`] and [`Error::Template`].
+    /// [`Error::NoTemplate`], [`Error::Messages`], [`Error::Template`] and [`Error::RenderingsGivenUp`].
     pub fn render(&self, messages: &Value, ending: Ending, variables: &Map<String, Value>) -> Result<String> {
-        let mut messages = check_messages(messages)?;
+        let given = messages;
+        let mut messages = check_messages(given)?;
         let mut variables = variables.clone();
         let wanted = variables.shift_remove("chat_template");
         for other in ["messages", "add_generation_prompt", "continue_final_message"] {
@@ -137,11 +155,21 @@ impl ChatTemplates {
                 _ => {}
             }
         }
-        if ending == Ending::Continued {
-            let text = mark_end(&mut messages)?;
-            return cut_at_mark(&template.render(&messages, false, &variables)?, &text);
+        let finish = |messages: &mut Vec<Value>| {
+            if ending == Ending::Continued {
+                let text = mark_end(messages)?;
+                return cut_at_mark(&template.render(messages, false, &variables)?, &text);
+            }
+            template.render(messages, ending == Ending::Opened, &variables)
+        };
+        let mut strings = messages.clone();
+        match finish(&mut messages) {
+            // Some templates (DeepSeek's) put arguments into the text as they are.
+            Err(Error::Template(reason)) if encode_arguments(&mut strings, given) => {
+                finish(&mut strings).map_err(|_| Error::Template(reason))
+            }
+            result => result,
         }
-        template.render(&messages, ending == Ending::Opened, &variables)
     }
 
     fn choose(&self, wanted: Option<&Value>, variables: &Map<String, Value>) -> Result<&Named> {

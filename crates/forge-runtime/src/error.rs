@@ -61,6 +61,12 @@ pub enum Error {
     /// The chat template does not parse, or refused the messages.
     #[error("chat template: {0}")]
     Template(String),
+    /// So many renderings went beyond their bounds and hold what they took that there are no more.
+    #[error("chat template: {renderings} renderings were given up and hold their memory still; restart the program")]
+    RenderingsGivenUp {
+        /// How many.
+        renderings: usize,
+    },
     /// The checkpoint came without a chat template.
     #[error("this model has no chat template; use a plain prompt")]
     NoTemplate,
@@ -90,6 +96,14 @@ pub enum Error {
         id: u32,
         /// Ids are below this.
         vocab_size: usize,
+    },
+    /// A batch of rows that no model can run.
+    #[error("row {row} of a batch {what}")]
+    Batch {
+        /// The row's index.
+        row: usize,
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// A context that the model was not trained for.
     #[error("a context of {asked} tokens was asked for; this model has from 1 to {trained}")]

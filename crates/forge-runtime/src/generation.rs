@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::assets::Text;
+use super::batch::Slot;
 use super::sampler::Sampling;
+use super::slots::{Place, Slots};
 use super::tokenizer::{Detokenizer, Tokenizer};
 use super::{Error, LanguageModel, LogitRows, Result};
 
@@ -39,7 +41,7 @@ pub enum Finish {
 pub struct Summary {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Those of them that the model had seen already, as the beginning of the sequence before.
+    /// Those of them that the model had seen already, as the beginning of a sequence that it holds.
     pub reused_tokens: usize,
     /// Tokens generated, an end token included.
     pub completion_tokens: usize,
@@ -68,19 +70,19 @@ pub trait Listener {
     }
 }
 
-/// A model, its text side, and the sequence that its state holds.
+/// A model, its text side, and the sequences that its slots hold.
 pub struct Engine<M> {
     model: M,
     text: Arc<Text>,
-    /// Tokens that the model's state stands for.
-    held: Vec<u32>,
+    slots: Slots,
     logits: Vec<f32>,
 }
 
 impl<M: LanguageModel> Engine<M> {
     /// An engine with no sequence yet.
     pub fn new(model: M, text: Arc<Text>) -> Self {
-        Self { model, text, held: Vec::new(), logits: Vec::new() }
+        let slots = Slots::new(model.info().slots, model.info().rewind);
+        Self { model, text, slots, logits: Vec::new() }
     }
 
     /// The model.
@@ -93,32 +95,37 @@ impl<M: LanguageModel> Engine<M> {
         &self.text
     }
 
-    /// Forgets the sequence; needed after a panic inside [`Engine::generate`] only.
+    /// Forgets all sequences; needed after a panic inside [`Engine::generate`] only.
     pub fn reset(&mut self) {
-        self.held.clear();
+        self.slots.clear();
     }
 
-    /// Generates. A prompt that begins with the whole sequence of the generation before, as the next turn of a chat does, is
-    /// continued from there.
+    /// Generates. What a prompt has in common with a sequence that a slot holds, as the next turn of a chat has, is not run
+    /// again.
     ///
     /// # Errors
     /// [`Error::EmptyPrompt`], [`Error::PromptTooLong`] and [`Error::TokenOutOfRange`] for prompts that do not fit;
     /// [`Error::NonFiniteLogits`]; and whatever the model reports. Being cancelled is no error but a [`Finish`].
     pub fn generate(&mut self, request: &Request, listener: &mut dyn Listener) -> Result<Summary> {
         check_prompt(&request.prompt, self.model.info().vocab_size, self.model.context())?;
-        // Until the end is reached in good order, nothing is known of the model's state.
-        let mut held = std::mem::take(&mut self.held);
-        let reused =
-            if request.prompt.len() > held.len() && request.prompt.starts_with(&held) { held.len() } else { 0 };
-        held.truncate(reused);
-        let result = self.run(request, listener, &mut held);
-        if result.is_ok() {
-            self.held = held;
+        let Place { slot, reused, copied_from } = self.slots.place(&request.prompt);
+        if let Some(from) = copied_from {
+            self.model.copy_slot(from, slot, reused)?;
         }
-        result
+        let mut held = request.prompt[..reused].to_vec();
+        // Until the end is reached in good order, nothing is known of the slot's state.
+        let summary = self.run(request, listener, slot, &mut held)?;
+        self.slots.keep(slot, held);
+        Ok(summary)
     }
 
-    fn run(&mut self, request: &Request, listener: &mut dyn Listener, held: &mut Vec<u32>) -> Result<Summary> {
+    fn run(
+        &mut self,
+        request: &Request,
+        listener: &mut dyn Listener,
+        slot: Slot,
+        held: &mut Vec<u32>,
+    ) -> Result<Summary> {
         let text = self.text.clone();
         let mut output = Output::new(&text, request)?;
         let reused_tokens = held.len();
@@ -136,8 +143,9 @@ impl<M: LanguageModel> Engine<M> {
         let last = request.prompt.len() - 1;
         let prompt = &request.prompt[reused_tokens..last];
         self.logits.clear();
-        let prefill =
-            self.model.prefill(prompt, reused_tokens, LogitRows::None, &mut self.logits, &mut || listener.keep_going());
+        let mut keep_going = || listener.keep_going();
+        let none = LogitRows::None;
+        let prefill = self.model.prefill(slot, reused_tokens, prompt, none, &mut self.logits, &mut keep_going);
         match prefill {
             Ok(()) if limit > 0 && listener.keep_going() => {}
             Ok(()) if limit == 0 => {
@@ -182,8 +190,8 @@ impl<M: LanguageModel> Engine<M> {
             held.push(token);
             true
         };
-        let positions =
-            self.model.generate(request.prompt[last], last, &request.sampling, &request.prompt, &mut hear)?;
+        let (token, sampling) = (request.prompt[last], &request.sampling);
+        let positions = self.model.generate(slot, last, token, sampling, &request.prompt, &mut hear)?;
         if let Some(error) = failure {
             return Err(error);
         }

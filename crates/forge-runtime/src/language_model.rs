@@ -1,9 +1,10 @@
-//! What the command line and the server know of a model: its constants and two calls, prefill and decode.
+//! What the command line and the server know of a model: its constants, and rows that are submitted and waited for.
 
 use std::path::PathBuf;
 
+use super::batch::{self, Outcome, Part, Row, Slot, Step, Token, Wants};
 use super::gpu::{Gpu, KernelSpec};
-use super::sampler::{Sampler, Sampling};
+use super::sampler::{Sampling, StepSampling};
 use super::{Error, Result};
 
 /// Constants of one generated model.
@@ -27,10 +28,19 @@ pub struct ModelInfo {
     pub weights_bytes: u64,
     /// SHA-256, in lower-case hexadecimal, of the file's first `8 + n` bytes: length word and header.
     pub weights_header_sha256: &'static str,
-    /// Bytes of KV cache for each token of context, over all layers.
+    /// Sequences whose state is held side by side.
+    pub slots: usize,
+    /// Most rows of a step.
+    pub few_rows: usize,
+    /// Positions by which a sequence can be cut back and gone on with; `None` for any number.
+    pub rewind: Option<usize>,
+    /// Bytes of KV cache for each token of context, over all layers and slots.
     pub kv_bytes_per_token: u64,
     /// Bytes of every other buffer: activations, partial sums, logits.
     pub activation_bytes: u64,
+    /// Bytes of recurrent state of all slots, whatever their lengths; 0 for a model that keeps none. A sequence with some can be
+    /// continued from its end, and from nowhere before it: then `rewind` is 0.
+    pub recurrent_bytes: u64,
     /// Most tokens that one prefill dispatch works on.
     pub prefill_tile: usize,
     /// Every kernel, in the order of the indices that the schedules use.
@@ -40,7 +50,7 @@ pub struct ModelInfo {
 impl ModelInfo {
     /// Bytes of GPU memory needed with a KV cache of `context` tokens.
     pub fn memory_bytes(&self, context: usize) -> u64 {
-        self.weights_bytes + self.activation_bytes + self.kv_bytes_per_token * context as u64
+        self.weights_bytes + self.activation_bytes + self.recurrent_bytes + self.kv_bytes_per_token * context as u64
     }
 }
 
@@ -79,15 +89,15 @@ pub enum LogitRows {
     All,
 }
 
-/// One model with the state of one sequence.
+/// One model with the state of [`ModelInfo::slots`] sequences.
 ///
-/// Positions are filled in order. A call at position `p` makes all state beyond `p` void, and a call at position 0 starts a
-/// new sequence; a caller goes back to no other position than 0, because recurrent state and windowed caches cannot.
+/// The positions of a sequence are filled in order. A row at position `p` makes all state of its slot beyond `p` void; position 0
+/// starts a new sequence. How far a sequence may be cut back and gone on with is [`ModelInfo::rewind`].
 pub trait LanguageModel: Send {
     /// The model's constants.
     fn info(&self) -> &'static ModelInfo;
 
-    /// Tokens that the KV cache holds.
+    /// Tokens that the KV cache holds, of each slot.
     fn context(&self) -> usize;
 
     /// The device it runs on; `None` for a model without kernels.
@@ -95,55 +105,179 @@ pub trait LanguageModel: Send {
         None
     }
 
-    /// Runs `tokens` at positions `position..position + tokens.len()` and appends the wanted logits rows, `[vocab]` f32 each,
-    /// to `logits`. `keep_going` is asked once per tile of at most [`ModelInfo::prefill_tile`] tokens.
+    /// Starts a step of one to [`ModelInfo::few_rows`] rows of any slots. Each row comes to the same bits whatever rows stand
+    /// beside it. The host may start a step before the one before has ended, with [`Token::Chosen`]; a step of which logits are
+    /// wanted is waited for.
+    ///
+    /// # Errors
+    /// Rows that [`batch::check`] refuses, and GPU errors.
+    fn step(&mut self, rows: &[Row]) -> Result<Step>;
+
+    /// Runs a tile: at most [`ModelInfo::prefill_tile`] tokens of one slot from `position` on, that many at once. `logits` gets
+    /// `[vocab]` f32 of each token more.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::step`].
+    fn tile(&mut self, slot: Slot, position: usize, tokens: &[u32], logits: Option<&mut Vec<f32>>) -> Result<()>;
+
+    /// Waits for a step. What came of each row is in their order.
+    ///
+    /// # Errors
+    /// GPU errors.
+    fn finish(&mut self, step: Step) -> Result<Vec<Outcome>>;
+
+    /// Says which tokens occurred in a slot's sequence so far, for the repeat penalty; no step of the slot is on its way.
+    fn observe(&mut self, slot: Slot, tokens: &[u32]);
+
+    /// Copies the state of the first `positions` positions of a slot to another, while no step of either is on its way.
+    ///
+    /// # Errors
+    /// GPU errors.
+    fn copy_slot(&mut self, from: Slot, to: Slot, positions: usize) -> Result<()>;
+
+    /// Runs rows of any slots, any number of each: long runs of known tokens in tiles, the rest in steps. Prompts, decoding,
+    /// batches of sequences and the verification of a guessed run are all this. The last step may still be on its way.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::step`].
+    fn submit(&mut self, rows: &[Row]) -> Result<Submitted> {
+        let (info, context) = (self.info(), self.context());
+        batch::check(rows, info.vocab_size, context, info.slots)?;
+        let mut submitted = Submitted::default();
+        for part in batch::parts(rows, info.few_rows) {
+            if let Some(step) = submitted.last.take() {
+                submitted.done.extend(self.finish(step)?);
+            }
+            match part {
+                Part::Step(rows) => submitted.last = Some(self.step(rows)?),
+                Part::Tile(rows) | Part::TileOfLogits(rows) => {
+                    let wanted = matches!(part, Part::TileOfLogits(_));
+                    for tile in rows.chunks(info.prefill_tile) {
+                        let ids: Vec<u32> = tile.iter().map(Row::known).collect();
+                        let mut logits = Vec::new();
+                        self.tile(tile[0].slot, tile[0].position, &ids, wanted.then_some(&mut logits))?;
+                        if wanted {
+                            let rows = logits.chunks_exact(info.vocab_size);
+                            submitted.done.extend(rows.map(|row| Outcome::Logits(row.to_vec())));
+                        } else {
+                            submitted.done.extend(tile.iter().map(|_| Outcome::Nothing));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(submitted)
+    }
+
+    /// Waits for what was submitted. What came of each row is in their order.
+    ///
+    /// # Errors
+    /// GPU errors.
+    fn wait(&mut self, submitted: Submitted) -> Result<Vec<Outcome>> {
+        let Submitted { mut done, last } = submitted;
+        if let Some(step) = last {
+            done.extend(self.finish(step)?);
+        }
+        Ok(done)
+    }
+
+    /// Runs `tokens` at positions `position..position + tokens.len()` of a slot and appends the wanted logits rows, `[vocab]` f32
+    /// each, to `logits`. `keep_going` is asked once per tile of at most [`ModelInfo::prefill_tile`] tokens.
     ///
     /// # Errors
     /// [`Error::Cancelled`] once `keep_going` says no, [`Error::PromptTooLong`] past the context, and GPU errors. After an
     /// error the sequence has to be started again.
     fn prefill(
         &mut self,
-        tokens: &[u32],
+        slot: Slot,
         position: usize,
-        rows: LogitRows,
+        tokens: &[u32],
+        wanted: LogitRows,
         logits: &mut Vec<f32>,
         keep_going: &mut dyn FnMut() -> bool,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        let mut rows = Row::run(slot, position, tokens);
+        let from = match wanted {
+            LogitRows::None => rows.len(),
+            LogitRows::Last => rows.len().saturating_sub(1),
+            LogitRows::All => 0,
+        };
+        rows[from..].iter_mut().for_each(|row| row.wants = Wants::Logits);
+        // Before anything is run, rather than tile by tile.
+        batch::check(&rows, self.info().vocab_size, self.context(), self.info().slots)?;
+        for tile in rows.chunks(self.info().prefill_tile) {
+            if !keep_going() {
+                return Err(Error::Cancelled);
+            }
+            let submitted = self.submit(tile)?;
+            for outcome in self.wait(submitted)? {
+                if let Outcome::Logits(row) = outcome {
+                    logits.extend_from_slice(&row);
+                }
+            }
+        }
+        Ok(())
+    }
 
-    /// Runs one token at `position` and replaces `logits` by its row, `[vocab]` f32.
+    /// Runs one token at `position` of a slot and replaces `logits` by its row, `[vocab]` f32.
     ///
     /// # Errors
-    /// As [`LanguageModel::prefill`].
-    fn decode(&mut self, token: u32, position: usize, logits: &mut Vec<f32>) -> Result<()>;
+    /// As [`LanguageModel::step`].
+    fn decode(&mut self, slot: Slot, position: usize, token: u32, logits: &mut Vec<f32>) -> Result<()> {
+        logits.clear();
+        self.prefill(slot, position, &[token], LogitRows::Last, logits, &mut || true)
+    }
 
-    /// Decodes `token` at `position`, chooses the next token, decodes that, and so on. `listener` gets every chosen token
-    /// and says whether to go on; the context's end stops it too. `observed` are the tokens so far, for the repeat
-    /// penalty. Returns the positions that hold the sequence then: the last chosen token is not decoded.
-    ///
-    /// This one samples on the host after each step; a model on a GPU chooses there and runs a step ahead.
+    /// Decodes `token` at `position` of a slot, chooses the next token, decodes that, and so on, a step ahead of the host.
+    /// `listener` gets every chosen token and says whether to go on; the context's end stops it too. `observed` are the tokens so
+    /// far, for the repeat penalty. Returns the positions that hold the sequence then: the last chosen token is not decoded.
     ///
     /// # Errors
-    /// As [`LanguageModel::decode`], and [`Error::NonFiniteLogits`].
+    /// As [`LanguageModel::step`], and [`Error::NonFiniteLogits`].
     fn generate(
         &mut self,
-        token: u32,
+        slot: Slot,
         position: usize,
+        token: u32,
         sampling: &Sampling,
         observed: &[u32],
         listener: &mut dyn FnMut(u32) -> bool,
     ) -> Result<usize> {
-        let mut sampler = Sampler::new(sampling);
-        observed.iter().for_each(|&token| sampler.observe(token));
-        let (mut token, mut position, mut logits) = (token, position, Vec::new());
+        self.observe(slot, observed);
+        let mut sampling = StepSampling::new(sampling);
+        let row = |token, position, sampling: &StepSampling| {
+            [Row { token, slot, position, wants: Wants::Choice(sampling.clone()) }]
+        };
+        let mut position = position;
+        let mut current = self.submit(&row(Token::Known(token), position, &sampling))?;
         loop {
-            self.decode(token, position, &mut logits)?;
+            // The next step is on its way before this one's token is known.
             position += 1;
-            token = sampler.sample(&mut logits).ok_or(Error::NonFiniteLogits { position })?;
-            if !listener(token) || position == self.context() {
-                return Ok(position);
+            sampling.advance();
+            let ahead = position < self.context();
+            let next = ahead.then(|| self.submit(&row(Token::Chosen, position, &sampling))).transpose()?;
+            let chosen = match self.wait(current)?.pop() {
+                Some(Outcome::Choice(chosen)) => chosen,
+                _ => None,
+            };
+            let go_on = chosen.is_some_and(&mut *listener);
+            match next {
+                Some(next) if go_on => current = next,
+                next => {
+                    next.map(|next| self.wait(next)).transpose()?;
+                    return chosen.map(|_| position).ok_or(Error::NonFiniteLogits { position });
+                }
             }
         }
     }
+}
+
+/// What was submitted: what is done of it, and the step that may still be on its way.
+#[must_use = "what was submitted has to be waited for"]
+#[derive(Default)]
+pub struct Submitted {
+    done: Vec<Outcome>,
+    last: Option<Step>,
 }
 
 impl<M: LanguageModel + ?Sized> LanguageModel for Box<M> {
@@ -159,29 +293,23 @@ impl<M: LanguageModel + ?Sized> LanguageModel for Box<M> {
         (**self).gpu()
     }
 
-    fn prefill(
-        &mut self,
-        tokens: &[u32],
-        position: usize,
-        rows: LogitRows,
-        logits: &mut Vec<f32>,
-        keep_going: &mut dyn FnMut() -> bool,
-    ) -> Result<()> {
-        (**self).prefill(tokens, position, rows, logits, keep_going)
+    fn step(&mut self, rows: &[Row]) -> Result<Step> {
+        (**self).step(rows)
     }
 
-    fn decode(&mut self, token: u32, position: usize, logits: &mut Vec<f32>) -> Result<()> {
-        (**self).decode(token, position, logits)
+    fn tile(&mut self, slot: Slot, position: usize, tokens: &[u32], logits: Option<&mut Vec<f32>>) -> Result<()> {
+        (**self).tile(slot, position, tokens, logits)
     }
 
-    fn generate(
-        &mut self,
-        token: u32,
-        position: usize,
-        sampling: &Sampling,
-        observed: &[u32],
-        listener: &mut dyn FnMut(u32) -> bool,
-    ) -> Result<usize> {
-        (**self).generate(token, position, sampling, observed, listener)
+    fn finish(&mut self, step: Step) -> Result<Vec<Outcome>> {
+        (**self).finish(step)
+    }
+
+    fn observe(&mut self, slot: Slot, tokens: &[u32]) {
+        (**self).observe(slot, tokens);
+    }
+
+    fn copy_slot(&mut self, from: Slot, to: Slot, positions: usize) -> Result<()> {
+        (**self).copy_slot(from, to, positions)
     }
 }

@@ -21,6 +21,7 @@
 //! * `cli`, `server`: what a user touches.
 
 pub mod assets;
+pub mod batch;
 pub mod chat;
 pub mod chat_templates;
 #[cfg(feature = "cli")]
@@ -37,6 +38,7 @@ pub mod profile;
 pub mod sampler;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod slots;
 pub mod spec;
 pub mod tokenizer;
 pub mod tune;
@@ -45,4 +47,4 @@ pub mod weights;
 
 pub use assets::Assets;
 pub use error::{Error, Result};
-pub use language_model::{LanguageModel, LoadOptions, LogitRows, ModelInfo};
+pub use language_model::{LanguageModel, LoadOptions, LogitRows, ModelInfo, Submitted};

@@ -2,10 +2,11 @@
 //!
 //! The template engine has no hook on its operators, and `x ~ x` doubles a string at each of thirty instructions. So the
 //! bound sits where memory is given out: a thread that asks for more than it may is stopped there for good, and whoever
-//! waits for it is told by a flag. What it holds is lost, at most its bound.
+//! waits for it is told by a flag. What it holds is lost, at most its bound; the flag is that thread's alone.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -15,18 +16,25 @@ pub struct Allocator;
 thread_local! {
     /// Bytes that this thread may still take, where it is bounded.
     static LEFT: Cell<Option<isize>> = const { Cell::new(None) };
-    /// Raised when it asks for more.
-    static STOPPED: Cell<Option<&'static AtomicBool>> = const { Cell::new(None) };
+    /// Raised when it asks for more. Points to what [`bounded`] was lent, while it runs.
+    static STOPPED: Cell<*const AtomicBool> = const { Cell::new(ptr::null()) };
 }
 
 /// Runs `work` on this thread, which holds at most `bytes` more than now. If it asks for more, `stopped` is raised and this
 /// thread waits for ever. Without effect unless [`Allocator`] is the program's global allocator.
-pub fn bounded<T>(bytes: usize, stopped: &'static AtomicBool, work: impl FnOnce() -> T) -> T {
-    STOPPED.set(Some(stopped));
+pub fn bounded<T>(bytes: usize, stopped: &AtomicBool, work: impl FnOnce() -> T) -> T {
+    /// Ends the bound, also where `work` panics.
+    struct Bound;
+    impl Drop for Bound {
+        fn drop(&mut self) {
+            LEFT.set(None);
+            STOPPED.set(ptr::null());
+        }
+    }
+    STOPPED.set(stopped);
     LEFT.set(Some(bytes as isize));
-    let result = work();
-    LEFT.set(None);
-    result
+    let _bound = Bound;
+    work()
 }
 
 fn take(bytes: isize) {
@@ -36,7 +44,8 @@ fn take(bytes: isize) {
         left.set(Some(before - bytes));
         if before < bytes {
             left.set(None);
-            if let Some(stopped) = STOPPED.get() {
+            // SAFETY: null, or what `bounded` borrows for as long as this thread is within it, which it never leaves.
+            if let Some(stopped) = unsafe { STOPPED.get().as_ref() } {
                 stopped.store(true, Ordering::Relaxed);
             }
             loop {

@@ -75,6 +75,24 @@ fn decode_arguments(call: Option<&mut Value>) {
     }
 }
 
+/// The arguments of earlier tool calls as strings of JSON: those that the client sent as such, as they were. Whether there are any.
+pub(super) fn encode_arguments(messages: &mut [Value], given: &Value) -> bool {
+    let mut any = false;
+    for (message, given) in messages.iter_mut().zip(given.as_array().into_iter().flatten()) {
+        let calls = message.get_mut("tool_calls").and_then(Value::as_array_mut).into_iter().flatten();
+        for (index, call) in calls.enumerate() {
+            let Some(arguments) = call.pointer_mut("/function/arguments").filter(|arguments| arguments.is_object())
+            else {
+                continue;
+            };
+            let sent = given.pointer(&format!("/tool_calls/{index}/function/arguments")).and_then(Value::as_str);
+            *arguments = sent.map_or_else(|| arguments.to_string(), str::to_owned).into();
+            any = true;
+        }
+    }
+    any
+}
+
 /// `reasoning_content` from its other names, and `thinking`, which some templates read, from it.
 fn alias_thoughts(message: &mut Map<String, Value>) {
     let Some(thoughts) = THOUGHTS.iter().find_map(|name| message.get(*name)).cloned() else { return };

@@ -116,11 +116,9 @@ impl StepSampling {
         self.draw += 1;
     }
 
-    /// The parameters of a step of `rows` rows from `position` on.
-    pub fn params(&self, position: usize, rows: usize) -> StepParams {
+    /// The words of a row's record that are the sampling kernels'.
+    pub fn params(&self) -> StepParams {
         StepParams {
-            position: position as u32,
-            rows: rows as u32,
             inverse_temperature: self.inverse_temperature,
             repeat_penalty: self.repeat_penalty,
             top_k: self.top_k,
@@ -130,6 +128,7 @@ impl StepSampling {
             seed_high: (self.seed >> 32) as u32,
             draw_low: self.draw as u32,
             draw_high: (self.draw >> 32) as u32,
+            ..StepParams::default()
         }
     }
 }
@@ -154,7 +153,12 @@ struct Candidate {
 impl Sampler {
     /// A sampler at its first draw.
     pub fn new(sampling: &Sampling) -> Self {
-        Self { step: StepSampling::new(sampling), seen: BTreeSet::new(), candidates: Vec::new() }
+        Self::at(StepSampling::new(sampling))
+    }
+
+    /// A sampler at this step's draw.
+    pub fn at(step: StepSampling) -> Self {
+        Self { step, seen: BTreeSet::new(), candidates: Vec::new() }
     }
 
     /// Tells the sampler of a token that occurred, for the repeat penalty. Tokens that it chose itself it knows.

@@ -15,8 +15,14 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// A program without kernels.
-static CHECKS: Checks =
-    Checks { forge_version: "0", source: &Source::new("", &[]), kernels: &[], costs: &[], tuning: &common::NO_TUNING };
+static CHECKS: Checks = Checks {
+    forge_version: "0",
+    source: &Source::new("", &[]),
+    slots: 1,
+    kernels: &[],
+    costs: &[],
+    tuning: &common::NO_TUNING,
+};
 
 const HEADER: &str = r#"{"x":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}"#;
 
@@ -34,7 +40,7 @@ fn main() -> ExitCode {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     std::fs::write(folder.join("weights.safetensors"), weights()).expect("writes");
-    let tests: [(&str, Test); 12] = [
+    let tests: [(&str, Test); 13] = [
         ("generate", generate),
         ("generate_reads_stdin", generate_reads_stdin),
         ("sampling_is_repeatable", sampling_is_repeatable),
@@ -43,6 +49,7 @@ fn main() -> ExitCode {
         ("info_bench_verify", info_bench_verify),
         ("chat", chat),
         ("serve", serve),
+        ("serve_with_a_key", serve_with_a_key),
         ("errors", errors),
         ("help", help),
         ("a_closed_pipe_is_quiet", a_closed_pipe_is_quiet),
@@ -213,9 +220,63 @@ fn serve(folder: &Path) {
     assert_eq!(misspelt.status.code(), Some(2));
     assert!(stderr(&misspelt).contains("an origin is scheme://host"), "{}", stderr(&misspelt));
     assert!(stderr(&refused).starts_with(&format!("error: {address}: ")), "{}", stderr(&refused));
+    // Beyond this machine it wants a key.
+    let open = run(&mut command(folder, &["serve", "--host", "0.0.0.0", "--port", "0"]));
+    assert_eq!(open.status.code(), Some(1));
+    assert!(stderr(&open).contains("--host 0.0.0.0 lets in everybody who reaches the port"), "{}", stderr(&open));
+    for (args, words) in [
+        (&["--host", "nowhere"][..], "neither an IP address nor localhost"),
+        (&["--api-key", ""], "a key is one or more visible ASCII characters"),
+        (&["--api-key", "k", "--no-key"], "cannot be used with"),
+        (&["--max-body", "0"], "a number from 1 to 1024"),
+    ] {
+        let output = run(&mut command(folder, &[&["serve"][..], args].concat()));
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).contains(words), "{args:?}: {}", stderr(&output));
+    }
+    let broken = run(command(folder, &["serve", "--port", "0"]).env("FORGE_API_KEY", "two words"));
+    assert!(stderr(&broken).contains("FORGE_API_KEY: a key is"), "{}", stderr(&broken));
+    let help = stdout(&run(&mut command(folder, &["serve", "--help"])));
+    for option in
+        ["--cors", "--allow-host", "--api-key", "--no-key", "--queue", "--max-body", "--connections", "--grace"]
+    {
+        assert!(help.contains(option), "{option}: {help}");
+    }
+    line.clear();
+    notes.read_line(&mut line).expect("reads");
+    assert!(line.contains(" GET /health 200 "), "{line}");
     let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("runs");
     assert!(killed.success());
     assert!(child.wait().expect("ends").success(), "a server that is told to stop has not failed");
+}
+
+/// A key in the environment, a name that is an address, and no log.
+fn serve_with_a_key(folder: &Path) {
+    let args = ["serve", "--host", "localhost", "--port", "0", "--quiet"];
+    let mut child =
+        command(folder, &args).env("FORGE_API_KEY", "my-key").stderr(Stdio::piped()).spawn().expect("starts");
+    let mut notes = BufReader::new(child.stderr.take().expect("stderr"));
+    let mut line = String::new();
+    while !line.contains("listening on http://127.0.0.1:") {
+        line.clear();
+        assert_ne!(notes.read_line(&mut line).expect("reads"), 0, "it ended");
+    }
+    let address = line.split("http://").nth(1).expect("an address").split(';').next().expect("an address");
+    for (key, status) in
+        [("", 401), ("authorization: Bearer other\r\n", 401), ("authorization: Bearer my-key\r\n", 200)]
+    {
+        let mut stream = std::net::TcpStream::connect(address).expect("connects");
+        let request = format!("GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{key}\r\n");
+        stream.write_all(request.as_bytes()).expect("sends");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("reads");
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{key}: {reply}");
+    }
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("runs");
+    assert!(killed.success() && child.wait().expect("ends").success());
+    let mut rest = String::new();
+    notes.read_to_string(&mut rest).expect("reads");
+    assert_eq!(rest, "", "nothing is logged");
 }
 
 fn errors(folder: &Path) {

@@ -144,7 +144,8 @@ fn listeners_can_stop_it() {
     // In the middle of the prompt: five tiles, stopped before the third.
     let tiles = counters.tiles.load(Ordering::SeqCst);
     let mut listener = Pieces { stop_at_poll: Some(3), ..Pieces::default() };
-    let summary = engine.generate(&request(&prompt), &mut listener).expect("generates");
+    let other: Vec<u32> = (1..41).collect();
+    let summary = engine.generate(&request(&other), &mut listener).expect("generates");
     assert_eq!((summary.finish, summary.completion_tokens), (Finish::Cancelled, 0));
     assert_eq!(counters.tiles.load(Ordering::SeqCst) - tiles, 2);
     // And the engine is good for the next request.
@@ -169,8 +170,9 @@ fn the_next_turn_goes_on_where_the_last_one_ended() {
         let mut model = HashModel::new();
         forge_runtime::LanguageModel::prefill(
             &mut model,
-            &tokens,
             0,
+            0,
+            &tokens,
             forge_runtime::LogitRows::Last,
             &mut logits,
             &mut || true,
@@ -186,6 +188,21 @@ fn the_next_turn_goes_on_where_the_last_one_ended() {
     assert_eq!((summary.reused_tokens, counters.prefilled_tokens.load(Ordering::SeqCst)), (7, 1));
     fresh.generate(&request(&tokens), &mut restarted).expect("generates");
     assert_eq!(continued.pieces, restarted.pieces);
+}
+
+#[test]
+fn a_recurrent_state_is_gone_on_with_from_its_end_alone() {
+    for (rewind, cut_back) in [(Some(0), 0), (None, 2)] {
+        let mut engine = Engine::new(HashModel::with_slots(1, rewind), text("demo"));
+        let mut reused = |prompt: &[u32]| {
+            let request = Request { max_tokens: Some(0), ..request(prompt) };
+            engine.generate(&request, &mut Pieces::default()).expect("runs").reused_tokens
+        };
+        // A prompt's last token is not run here.
+        assert_eq!(reused(&[1, 2, 3, 4]), 0);
+        assert_eq!(reused(&[1, 2, 3, 9, 9]), 3);
+        assert_eq!(reused(&[1, 2, 7, 7]), cut_back);
+    }
 }
 
 #[test]

@@ -24,6 +24,7 @@ const fn check(kernel: usize) -> KernelCheck {
         kernel,
         layer: None,
         rows: &[1],
+        mixed: false,
         grid: [Dim::Const(1); 3],
         operation: Operation::RmsNorm { width: 32, eps: 0.0 },
         arguments: &[],
@@ -34,8 +35,14 @@ const fn check(kernel: usize) -> KernelCheck {
 static KERNELS: [KernelCheck; 2] = [check(1), check(0)];
 static COSTS: [Cost; 2] =
     [Cost { bytes: [1, 0, 0, 0, 0], flops: [0; 5] }, Cost { bytes: [100, 10, 0, 1, 0], flops: [0, 0, 0, 7, 0] }];
-static CHECKS: Checks =
-    Checks { forge_version: "0", source: &SOURCE, kernels: &KERNELS, costs: &COSTS, tuning: &common::NO_TUNING };
+static CHECKS: Checks = Checks {
+    forge_version: "0",
+    source: &SOURCE,
+    slots: 1,
+    kernels: &KERNELS,
+    costs: &COSTS,
+    tuning: &common::NO_TUNING,
+};
 
 fn device() -> (Gpu, Buffer) {
     let gpu = Gpu::open(&SOURCE, &SPECS).unwrap_or_else(|error| panic!("{error}"));
@@ -114,7 +121,8 @@ fn costs_stop_at_the_window_and_count_parts() {
     };
     let split = Some(Split { above: 256, positions: 64, most: 4, window: None });
     let decode = |window, position| cost.at(Size { rows: 1, position }, &attention(window, split, Dim::Const(7)));
-    assert_eq!(decode(None, 99), (5 + 200 + 6, 1 + 100));
+    // What is not above the bound is one part.
+    assert_eq!(decode(None, 99), (5 + 200 + 3, 1 + 100));
     assert_eq!(decode(Some(10), 9999), (5 + 20 + 12, 1 + 10));
     // A tile of rows reads the window of its first row and the rows after it.
     let tile = attention(Some(10), None, Dim::RowTiles(3));

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use forge_runtime::gpu::{Buffer, Gpu, KernelSpec, Source, pool};
 use forge_runtime::philox::philox;
 use forge_runtime::sampler::{LEAST_TOP_P, Sampler, Sampling, StepSampling};
+use forge_runtime::spec::StepParams;
 
 const FAMILY: &str = include_str!("../../../templates/msl/sample.metal");
 
@@ -19,28 +20,29 @@ using namespace metal;
 const KERNELS: &str = r"
 kernel void best(device const float* logits [[buffer(0)]], device const uint* seen [[buffer(1)]],
                  device uint* best [[buffer(2)]], device atomic_uint* count [[buffer(3)]],
-                 constant StepParams& step [[buffer(4)]], uint group [[threadgroup_position_in_grid]],
+                 constant StepParams& step [[buffer(4)]], uint2 group [[threadgroup_position_in_grid]],
                  uint thread_index [[thread_index_in_threadgroup]], uint simdgroup [[simdgroup_index_in_threadgroup]],
                  uint lane [[thread_index_in_simdgroup]]) {
     threadgroup uint shared[16];
-    best_logit<600, 2>(logits, seen, best, count, shared, step.repeat_penalty, group, thread_index, simdgroup, lane);
+    best_logit<600, 2>(logits, seen, best, count, shared, step, group, thread_index, simdgroup, lane);
 }
 
 kernel void collect(device const float* logits [[buffer(0)]], device const uint* seen [[buffer(1)]],
                     device const uint* best [[buffer(2)]], device atomic_uint* count [[buffer(3)]],
                     device Candidate* candidates [[buffer(4)]], constant StepParams& step [[buffer(5)]],
-                    uint group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]]) {
-    collect_candidates<600, 2>(logits, seen, best, count, candidates, step.repeat_penalty, step.inverse_temperature,
-                               group, thread_index);
+                    uint2 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]]) {
+    collect_candidates<600, 2>(logits, seen, best, count, candidates, step, group, thread_index);
 }
 
 kernel void draw(device const uint* best [[buffer(0)]], device const atomic_uint* count [[buffer(1)]],
                  device const Candidate* candidates [[buffer(2)]], device uint* seen [[buffer(3)]],
                  device uint* next_token [[buffer(4)]], device uint* chosen [[buffer(5)]],
-                 constant StepParams& step [[buffer(6)]], uint thread_index [[thread_index_in_threadgroup]],
+                 constant StepParams& step [[buffer(6)]], uint2 group [[threadgroup_position_in_grid]],
+                 uint thread_index [[thread_index_in_threadgroup]],
                  uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
     threadgroup uint shared[16];
-    draw_token<2>(best, count, candidates, seen, next_token, chosen, shared, step, thread_index, simdgroup, lane);
+    draw_token<600, 2>(best, count, candidates, seen, next_token, chosen, shared, step, group, thread_index, simdgroup,
+                       lane);
 }
 ";
 
@@ -74,7 +76,7 @@ impl Device {
         let mut words = [0u32; VOCAB.div_ceil(32)];
         seen.iter().for_each(|id| words[*id as usize / 32] |= 1 << (id % 32));
         bits.write(0, &words);
-        params.write(0, &step.params(0, 1).words());
+        params.write(0, &StepParams { rows: 1, chooses: 1, ..step.params() }.words());
         let pending = pool(|| {
             let mut commands = self.gpu.commands("sampling");
             let shared = [logit, bits, best, count].map(Buffer::whole);

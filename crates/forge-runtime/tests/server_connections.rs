@@ -134,6 +134,96 @@ fn cancelled_answers_are_told_their_end() {
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
+#[test]
+fn idle_connections_end() {
+    let time = Duration::from_millis(300);
+    let server = Server::start(HashModel::new(), Limits { header_time: time, ..Limits::default() });
+    let mut connection = server.connect(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    assert!(rest(&mut connection).starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn a_server_that_stops_waits_no_longer_than_its_grace() {
+    let limits = Limits { grace: Duration::from_millis(300), ..Limits::default() };
+    let model = slow(50);
+    let counters = model.counters.clone();
+    let server = Server::start(model, limits);
+    let body = json!({ "prompt": [1, 2], "max_tokens": 200, "stream": true }).to_string();
+    let [running, waiting] = [(), ()].map(|()| server.open("POST", "/v1/completions", body.as_bytes()));
+    eventually("it decodes", || counters.decoded.load(Ordering::SeqCst) >= 3);
+    server.stop();
+    let [running, waiting] = [running, waiting].map(|connection| Reply::read(connection, |_| true).events());
+    for events in [&running, &waiting] {
+        assert_eq!(events.last().map(String::as_str), Some("[DONE]"), "{events:?}");
+    }
+    let told =
+        |events: &[String]| events.iter().any(|event| event.contains("\"length\"") || event.contains("\"stopping\""));
+    assert!(told(&running) && told(&waiting), "{running:?} {waiting:?}");
+    assert!(counters.decoded.load(Ordering::SeqCst) < 200);
+    server.ended();
+}
+
+#[test]
+fn idle_connections_make_room() {
+    let server = Server::start(HashModel::new(), Limits { connections: 4, ..Limits::default() });
+    let mut idle: Vec<TcpStream> = (0..20).map(|_| server.connect(HALF_HEADER)).collect();
+    assert_eq!(server.get("/health").status, 200);
+    // The eldest have gone, and only they.
+    assert!(idle[..16].iter_mut().all(|connection| rest(connection).is_empty()));
+    let mut last = idle.pop().expect("a connection");
+    last.write_all(b"\r\n").expect("sends");
+    let mut begin = [0; 12];
+    last.read_exact(&mut begin).expect("an answer");
+    assert_eq!(&begin, b"HTTP/1.1 200");
+}
+
+#[test]
+fn connections_that_are_all_busy_make_none() {
+    let model = slow(50);
+    let counters = model.counters.clone();
+    let server = Server::start(model, Limits { connections: 3, ..Limits::default() });
+    let body = json!({ "prompt": [1, 2], "max_tokens": 200, "stream": true }).to_string();
+    let mut busy: Vec<TcpStream> = (0..3).map(|_| server.open("POST", "/v1/completions", body.as_bytes())).collect();
+    eventually("it decodes", || counters.decoded.load(Ordering::SeqCst) >= 1);
+    // All three have been seen once each has an answer; only the first has a token.
+    for connection in &mut busy {
+        let mut begin = [0; 12];
+        if connection.peek(&mut begin).is_ok_and(|bytes| bytes > 0) {
+            assert_eq!(&begin, b"HTTP/1.1 200");
+        }
+    }
+    let refused = server.get("/health");
+    assert_eq!((refused.status, &error(&refused)["code"]), (503, &json!("too_many_connections")));
+    assert!(refused.header("retry-after").is_some());
+    drop(busy);
+    eventually("there is room again", || server.get("/health").status == 200);
+}
+
+#[test]
+fn what_is_no_request_is_answered_in_json() {
+    let server = Server::start(HashModel::new(), Limits::default());
+    let long = "x".repeat(1 << 20);
+    for (sent, status) in [
+        ("garbage\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/9.9\r\n\r\n".into(), 400),
+        ("\u{16}\u{3}\u{1}\u{2}\u{0}\r\n".into(), 400),
+        (format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", &long[..100_000]), 414),
+        (format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {long}\r\n\r\n"), 431),
+    ] {
+        let mut connection = server.connect(b"");
+        // The answer may come before all is sent.
+        let _ = connection.write_all(sent.as_bytes());
+        let reply = Reply::read(connection, |_| true);
+        assert_eq!((reply.status, reply.header("content-type")), (status, Some("application/json")), "{sent:.30}");
+        assert_eq!(error(&reply)["type"], "invalid_request_error");
+    }
+    // After an answer on the same connection too.
+    let sent = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\nnonsense\r\n\r\n";
+    let text = rest(&mut server.connect(sent));
+    let second = text.split("HTTP/1.1 400 ").nth(1).unwrap_or_else(|| panic!("{text}"));
+    assert!(second.ends_with("\"param\":null,\"code\":null}}"), "{text}");
+}
+
 /// A preflight for a chat of this origin.
 fn preflight(server: &Server, path: &str, origin: &str) -> Reply {
     let lines = format!(
@@ -153,7 +243,7 @@ fn pages_of_this_machine_get_their_preflights_answered() {
             assert!(reply.header("access-control-allow-methods").is_some_and(|methods| methods.contains("POST")));
         }
         // Every answer is for the page, errors and streams too.
-        let line = format!("origin: {origin}\r\n");
+        let line = format!("origin: {origin}\r\ncontent-type: application/json\r\n");
         let streamed = json!({ "prompt": [1, 2], "max_tokens": 2, "stream": true }).to_string();
         for (method, path, body, status) in [
             ("GET", "/v1/models", "", 200),

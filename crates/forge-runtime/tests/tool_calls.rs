@@ -11,7 +11,7 @@ use common::{HashModel, assets, fixture, read};
 use forge_runtime::Assets;
 use forge_runtime::assets::Text;
 use forge_runtime::server::Limits;
-use forge_runtime::server::tools::CallForm;
+use forge_runtime::server::tools::{CallForm, Style};
 use http::{Reply, Server};
 use serde_json::{Value, json};
 
@@ -43,9 +43,12 @@ fn forms_of_real_templates() {
     for name in ["qwen2.5.jinja", "qwen3.jinja", "granite4.1.jinja"] {
         assert_eq!(named(name), Some(tagged("<tool_call>", "</tool_call>")), "{name}");
     }
-    assert_eq!(named("qwen3-coder.jinja"), Some(CallForm { xml: true, ..tagged("<tool_call>", "</tool_call>") }));
+    assert_eq!(
+        named("qwen3-coder.jinja"),
+        Some(CallForm { style: Style::Xml, ..tagged("<tool_call>", "</tool_call>") })
+    );
     assert_eq!(named("mistral-nemo.jinja"), Some(tagged("[TOOL_CALLS]", "")));
-    assert_eq!(named("gemma4.jinja"), Some(CallForm { pairs: true, ..tagged("<|tool_call>", "<tool_call|>") }));
+    assert_eq!(named("gemma4.jinja"), Some(CallForm { style: Style::Pairs, ..tagged("<|tool_call>", "<tool_call|>") }));
     // No calls.
     assert_eq!(named("phi3.5.jinja"), None);
 }
@@ -81,7 +84,7 @@ fn forms_of_small_templates() {
         Some(tagged("[TOOL_CALLS]", ""))
     );
     let xml = "<tool_call><function={{ f.name }}>{% for k, v in f.arguments | items %}<parameter={{ k }}>{{ v }}</parameter>{% endfor %}</function></tool_call>";
-    assert_eq!(of(xml), Some(CallForm { xml: true, ..tagged("<tool_call>", "</tool_call>") }));
+    assert_eq!(of(xml), Some(CallForm { style: Style::Xml, ..tagged("<tool_call>", "</tool_call>") }));
     // Forms that are none of these.
     for unknown in [
         "<call {{ f.name }}>{{ f.arguments | tojson }}</call>",
@@ -327,9 +330,12 @@ fn choices_of_tools() {
         );
     }
     let named = json!({ "type": "function", "function": { "name": "get_weather" } });
+    let other = json!({ "type": "function", "function": { "name": "get_time" } });
     for (fields, param) in [
-        (json!({ "tool_choice": "required" }), "tool_choice"),
-        (json!({ "tool_choice": named }), "tool_choice"),
+        (json!({ "tool_choice": "required", "tools": [] }), "tool_choice"),
+        (json!({ "tool_choice": named, "tools": null }), "tool_choice"),
+        (json!({ "tool_choice": other }), "tool_choice"),
+        (json!({ "tool_choice": "always" }), "tool_choice"),
         (json!({ "tool_choice": { "type": "allowed_tools" } }), "tool_choice"),
         (json!({ "tools": [1] }), "tools[0]"),
         (
@@ -343,6 +349,60 @@ fn choices_of_tools() {
         let reply = ask(&server, &fields);
         assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!(param)), "{fields}");
     }
+}
+
+/// The prompt has the call's beginning, and the answer goes on from there.
+#[test]
+fn calls_that_are_asked_for_are_begun() {
+    let named = json!({ "type": "function", "function": { "name": "get_weather" } });
+    let rest = "\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>";
+    for (template, answer) in [
+        (template(HERMES), rest),
+        // What the prompt has begun to think is ended first.
+        (template(HERMES).replace("assistant\n{% endif", "assistant\n<think>\n{% endif"), rest),
+        (
+            template("{\"name\": \"{{ f.name }}\", \"parameters\": {{ f.arguments | tojson }}}"),
+            &rest[..rest.len() - 13],
+        ),
+        (
+            template(
+                "<tool_call><function={{ f.name }}>{% for k, v in f.arguments | items %}<parameter={{ k }}>{{ v }}</parameter>{% endfor %}</function></tool_call>",
+            ),
+            "><parameter=city>Oslo</parameter></function></tool_call>",
+        ),
+    ] {
+        let server = answering(&template, answer, USUAL);
+        let plain = ask(&server, &json!({})).json()["usage"]["prompt_tokens"].as_u64().expect("a count");
+        // One of one is as good as named.
+        for choose in [&named, &json!("required")] {
+            let called = choice(&server, &json!({ "tool_choice": choose }));
+            assert_eq!(called["finish_reason"], "tool_calls", "{template}: {called}");
+            let call = &called["message"]["tool_calls"][0]["function"];
+            assert_eq!(call["name"], "get_weather");
+            let arguments: Value = serde_json::from_str(call["arguments"].as_str().expect("text")).expect("JSON");
+            assert_eq!(arguments, json!({ "city": "Oslo" }));
+            let forced = ask(&server, &json!({ "tool_choice": choose })).json();
+            assert!(forced["usage"]["prompt_tokens"].as_u64().is_some_and(|tokens| tokens > plain));
+        }
+    }
+    // Which of two is the model's to say.
+    let two = json!([
+        { "type": "function", "function": { "name": "get_time" } }, { "type": "function", "function": { "name": "get_weather" } },
+    ]);
+    let server = answering(&template(HERMES), &format!("get_weather{rest}"), USUAL);
+    let called = choice(&server, &json!({ "tool_choice": "required", "tools": two }));
+    assert_call(&called["message"]["tool_calls"][0], "{\"city\": \"Oslo\"}");
+    // What comes of it all the same is content, with what the prompt had of it.
+    let server = answering(&template(HERMES), " and so on", USUAL);
+    let failed = choice(&server, &json!({ "tool_choice": named }));
+    assert_eq!(
+        (&failed["finish_reason"], &failed["message"]["content"]),
+        (&json!("stop"), &json!("{\"name\": \"get_weather and so on"))
+    );
+    // Where no call's beginning is known, nobody can write it.
+    let server = answering(&template("I call {{ f.name }}."), CALL, USUAL);
+    let refused = ask(&server, &json!({ "tool_choice": "required" }));
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("tool_choice")));
 }
 
 #[test]

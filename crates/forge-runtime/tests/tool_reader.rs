@@ -1,12 +1,13 @@
 //! Reading answers with tool calls: every form, wherever the text is cut, and whatever a model does wrong.
 
 use forge_runtime::philox::philox;
-use forge_runtime::server::tools::{CallForm, Part, Reader, Tool};
+use forge_runtime::server::tools::{CallForm, Part, Reader, Style, Thinking, Tool};
 use serde_json::{Value, json};
 
 fn form(open: &[&str], close: &[&str], bare: bool, xml: bool) -> CallForm {
     let list = |tags: &[&str]| tags.iter().map(|tag| (*tag).to_owned()).collect();
-    CallForm { open: list(open), close: list(close), bare, xml, ..CallForm::default() }
+    let style = if xml { Style::Xml } else { Style::Json };
+    CallForm { open: list(open), close: list(close), bare, style, ..CallForm::default() }
 }
 
 fn hermes() -> CallForm {
@@ -26,7 +27,7 @@ fn llama() -> CallForm {
 }
 
 fn gemma() -> CallForm {
-    CallForm { pairs: true, ..form(&["<|tool_call>"], &["<tool_call|>"], false, false) }
+    CallForm { style: Style::Pairs, ..form(&["<|tool_call>"], &["<tool_call|>"], false, false) }
 }
 
 fn tools() -> Vec<Tool> {
@@ -53,7 +54,7 @@ fn joined(parts: Vec<Part>) -> Vec<Part> {
 }
 
 fn read(form: &CallForm, pieces: &[&str]) -> Vec<Part> {
-    let mut reader = Reader::new(Some(form.clone()), tools(), false);
+    let mut reader = Reader::new(Some(form.clone()), tools(), &Thinking::default(), false);
     let mut parts: Vec<Part> = pieces.iter().flat_map(|piece| reader.push(piece)).collect();
     parts.extend(reader.finish());
     joined(parts)
@@ -360,13 +361,13 @@ fn reasoning_is_apart_and_holds_no_calls() {
     assert_eq!(read("<think>never done </thin"), [reasoning("never done </thin")]);
     assert_eq!(read("<thinking>"), [content("<thinking>")]);
     // A prompt may have begun it.
-    let mut reader = Reader::new(None, Vec::new(), true);
+    let mut reader = Reader::new(None, Vec::new(), &Thinking::default(), true);
     let mut parts = reader.push("\nSo </th");
     parts.extend(reader.push("ink>\n\nHi"));
     parts.extend(reader.finish());
     assert_eq!(joined(parts), [reasoning("So"), content("Hi")]);
     // Without tools, text passes as it comes.
-    let mut reader = Reader::new(None, Vec::new(), false);
+    let mut reader = Reader::new(None, Vec::new(), &Thinking::default(), false);
     assert_eq!(reader.push("Hello \n"), [content("Hello \n")]);
     assert_eq!(reader.push("<tool_call>"), [content("<tool_call>")]);
     assert_eq!(reader.finish(), []);
@@ -421,7 +422,7 @@ fn any_text_reads_the_same_wherever_it_is_cut() {
 
 #[test]
 fn content_comes_as_soon_as_it_is_certain() {
-    let mut reader = Reader::new(Some(hermes()), tools(), false);
+    let mut reader = Reader::new(Some(hermes()), tools(), &Thinking::default(), false);
     assert_eq!(reader.push("Hello"), [content("Hello")]);
     assert_eq!(reader.push(" wor"), [content(" wor")]);
     assert_eq!(reader.push("ld <t"), [content("ld")], "the blank may stand before a tag");

@@ -46,12 +46,14 @@ kernel void proj_wrong(device const float* weights [[buffer(0)]], device const f
 
 static SOURCE: Source = Source::new(TEXT, &[]);
 static KERNELS: [KernelSpec; 1] = [spec("proj")];
-static CHECKS: Checks = Checks { forge_version: "0", source: &SOURCE, kernels: &[CHECK], costs: &[], tuning: &TUNING };
+static CHECKS: Checks =
+    Checks { forge_version: "0", source: &SOURCE, slots: 1, kernels: &[CHECK], costs: &[], tuning: &TUNING };
 
 const CHECK: KernelCheck = KernelCheck {
     kernel: 0,
     layer: None,
     rows: &[1],
+    mixed: false,
     grid: [Dim::Const(1); 3],
     operation: Operation::Project(Projection {
         matrices: &[Matrix { format: Format::F32, rows: 8, cols: 32 }],

@@ -52,6 +52,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Error> {
         name: None,
         context: args.context,
         kv: args.kv,
+        slots: args.slots,
         quantize: None,
         tuning: None,
         force: false,

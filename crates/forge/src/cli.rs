@@ -39,6 +39,7 @@ enum Command {
   forge gen model.Q8_0.gguf -o my-model
   forge gen ./Llama-3.2-1B-Instruct -o llama --context 4096
   forge gen ./Llama-3.2-1B-Instruct -o llama --quantize q4_k
+  forge gen model.gguf -o my-model --slots 4    holds four conversations at once
   forge gen model.gguf -o my-model --force      regenerate; edited files are kept as copies
   forge gen model.gguf -o my-model --force --tuning tuning.json
 
@@ -59,6 +60,9 @@ pub struct GenArgs {
     /// Element type of the KV cache
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     pub kv: Kv,
+    /// Sequences that the program holds side by side, each with a KV cache of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = slots)]
+    pub slots: usize,
     /// Quantise F32, F16 and BF16 matrices to this format and report each one's error; vectors, matrices that are
     /// quantised already and those whose rows are no whole number of blocks stay as they are
     #[arg(long, value_enum, value_name = "FORMAT")]
@@ -92,6 +96,9 @@ pub struct InspectArgs {
     /// Element type of the KV cache
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     pub kv: Kv,
+    /// Sequences that the program holds side by side, each with a KV cache of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = slots)]
+    pub slots: usize,
     /// Account for every kernel of a decode step and of a prompt
     #[arg(long)]
     pub plan: bool,
@@ -101,6 +108,16 @@ pub struct InspectArgs {
     /// Memory bandwidth in GB/s to predict decoding for [default: a table of Apple chips]
     #[arg(long, value_name = "GB/S", value_parser = bandwidth)]
     pub bandwidth: Option<f64>,
+}
+
+/// Most sequences that a program may hold.
+const MOST_SLOTS: usize = 64;
+
+fn slots(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=MOST_SLOTS).contains(&count) => Ok(count),
+        _ => Err(format!("expected a number from 1 to {MOST_SLOTS}")),
+    }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -135,6 +152,9 @@ pub struct CheckArgs {
     /// For a checkpoint: element type of the KV cache
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     pub kv: Kv,
+    /// For a checkpoint: sequences that the program holds side by side, each with a KV cache of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = slots)]
+    pub slots: usize,
     /// Run the whole of a large model in checked mode too
     #[arg(long)]
     pub full: bool,

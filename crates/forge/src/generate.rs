@@ -43,7 +43,8 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
         None => Vec::new(),
     };
     let tuning = args.tuning.as_deref().map(Tuning::read).transpose()?.unwrap_or_default();
-    let options = PlanOptions { context: args.context, kv: args.kv.into(), geometries: tuning.geometries() };
+    let (kv, slots) = (args.kv.into(), args.slots);
+    let options = PlanOptions { context: args.context, kv, slots, geometries: tuning.geometries() };
     let plan = plan(&checkpoint.graph, &options)?;
     if let Some(path) = &args.tuning {
         tuning.check(path, &plan)?;
@@ -159,21 +160,15 @@ fn fingerprint(checkpoint: &Checkpoint, plan: &Plan) -> String {
     for part in plan.weights.tensors.iter().flat_map(|tensor| &tensor.parts) {
         let PackPart::Weight(id) = part else { continue };
         let weight = &checkpoint.graph.weights[*id];
-        let ranges = match &weight.source {
-            Source::Rows(range) => vec![range],
-            Source::Values(values) => {
-                values.iter().for_each(|value| hasher.update(value.to_le_bytes()));
-                Vec::new()
-            }
-            Source::Quantize { rows, from } => {
-                // Another version may quantise otherwise.
-                hasher.update(format!("{from} {} {}", weight.format, env!("CARGO_PKG_VERSION")));
-                vec![rows]
-            }
-            Source::Affine { quants, scales, biases, .. } => vec![quants, scales, biases],
-        };
+        if let Source::Values(values) = &weight.source {
+            values.iter().for_each(|value| hasher.update(value.to_le_bytes()));
+        }
+        if let Source::Quantize { from, .. } = &weight.source.pieces()[0] {
+            // Another version may quantise otherwise.
+            hasher.update(format!("{from} {} {}", weight.format, env!("CARGO_PKG_VERSION")));
+        }
         hasher.update(weight.offset.to_le_bytes());
-        for bytes in ranges.into_iter().map(|range| checkpoint.bytes(range)) {
+        for bytes in weight.source.ranges().into_iter().map(|range| checkpoint.bytes(range)) {
             hasher.update(bytes.len().to_le_bytes());
             let sample = SAMPLE.min(bytes.len());
             for start in [0, (bytes.len() - sample) / 2, bytes.len() - sample] {
@@ -229,6 +224,9 @@ fn render_options(args: &GenArgs, name: &str) -> RenderOptions {
     }
     if args.kv == Kv::F32 {
         command.push_str(" --kv f32");
+    }
+    if args.slots != 1 {
+        let _ = write!(command, " --slots {}", args.slots);
     }
     if let Some(format) = args.quantize.and_then(|format| format.to_possible_value()) {
         let _ = write!(command, " --quantize {}", format.get_name());

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use forge_frontend::{Checkpoint, Survey, survey};
+use forge_frontend::graph::Op;
+use forge_frontend::{Checkpoint, Graph, Survey, survey};
 use forge_pack::Header;
 use forge_plan::costs;
 use forge_plan::{Plan, PlanError, PlanOptions, plan};
@@ -79,7 +80,8 @@ fn plain(text: &str) -> String {
 fn supported(args: &InspectArgs) -> Result<String, Error> {
     let checkpoint = forge_frontend::load(&args.checkpoint)?;
     interrupt::check()?;
-    let plan = plan(&checkpoint.graph, &PlanOptions { kv: args.kv.into(), ..PlanOptions::default() })?;
+    let plan =
+        plan(&checkpoint.graph, &PlanOptions { kv: args.kv.into(), slots: args.slots, ..PlanOptions::default() })?;
     let trained = plan.context;
     let context = args.context.unwrap_or(trained.min(USUAL_CONTEXT));
     if context == 0 || context > trained {
@@ -96,23 +98,20 @@ fn report(checkpoint: &Checkpoint, plan: &Plan, context: usize, args: &InspectAr
     let graph = &checkpoint.graph;
     let config = &graph.config;
     let mut text = String::new();
-    section(
-        &mut text,
-        &format!("{} ({}, {})", config.name, config.architecture, checkpoint.kind),
-        &[
-            ("parameters", units::parameters(graph.parameters())),
-            ("layers", config.num_layers.to_string()),
-            ("hidden size", config.hidden_size.to_string()),
-            ("feed-forward size", config.intermediate_size.to_string()),
-            (
-                "heads",
-                format!("{} of {}, {} for keys and values", config.num_heads, config.head_dim, config.num_kv_heads),
-            ),
-            ("vocabulary", config.vocab_size.to_string()),
-            ("trained context", format!("{} tokens", config.trained_context)),
-            ("chat template", chat_templates(checkpoint)),
-        ],
-    );
+    let mut lines = vec![
+        ("parameters", parameters(graph)),
+        ("layers", config.num_layers.to_string()),
+        ("hidden size", config.hidden_size.to_string()),
+        ("feed-forward size", config.intermediate_size.to_string()),
+    ];
+    lines.extend(experts(graph).map(|experts| ("experts", experts)));
+    lines.extend([
+        ("heads", format!("{} of {}, {} for keys and values", config.num_heads, config.head_dim, config.num_kv_heads)),
+        ("vocabulary", config.vocab_size.to_string()),
+        ("trained context", format!("{} tokens", config.trained_context)),
+        ("chat template", chat_templates(checkpoint)),
+    ]);
+    section(&mut text, &format!("{} ({}, {})", config.name, config.architecture, checkpoint.kind), &lines);
     section(&mut text, "Tensors", &formats(checkpoint));
     list(&mut text, "Warnings", &warnings(&checkpoint.warnings));
     let weights = Header::new(&plan.weights).file_bytes;
@@ -134,7 +133,39 @@ fn report(checkpoint: &Checkpoint, plan: &Plan, context: usize, args: &InspectAr
     text
 }
 
-/// A title with aligned lines below it.
+/// Parameters, and of a mixture those that a token is multiplied with.
+fn parameters(graph: &Graph) -> String {
+    let all = units::parameters(graph.parameters());
+    match experts(graph) {
+        Some(_) => format!("{all}, {} active", units::parameters(graph.active_parameters())),
+        None => all,
+    }
+}
+
+/// The experts of a mixture: how many a token takes, and their weights' bytes as stored.
+fn experts(graph: &Graph) -> Option<String> {
+    let mut rules: Vec<(usize, usize)> = Vec::new();
+    let mut bytes = 0;
+    for layer in &graph.layers {
+        let block = &graph.blocks[layer.block];
+        for node in &block.nodes {
+            match &node.op {
+                Op::Route { routing, .. } if !rules.contains(&(routing.chosen, routing.experts)) => {
+                    rules.push((routing.chosen, routing.experts));
+                }
+                Op::Experts { .. } => {
+                    let weights = node.op.slots().into_iter().map(|slot| &graph.weights[layer.weights[slot]]);
+                    bytes +=
+                        weights.map(|w| w.format.row_bytes(w.cols).unwrap_or(0) as u64 * w.rows as u64).sum::<u64>();
+                }
+                _ => {}
+            }
+        }
+    }
+    let rules: Vec<String> = rules.iter().map(|(chosen, experts)| format!("{chosen} of {experts} a token")).collect();
+    (!rules.is_empty()).then(|| format!("{}, {}", rules.join(" or "), units::bytes(bytes)))
+}
+
 /// Whether there are chat templates, and which besides the default one.
 fn chat_templates(checkpoint: &Checkpoint) -> String {
     let assets = &checkpoint.assets;

@@ -126,8 +126,9 @@ pub(crate) fn roofline(token: &PassCost, bandwidth: Option<f64>, every: bool) ->
 }
 
 /// Lines of memory at a context.
-pub(crate) fn memory(plan: &Plan, weights: u64, context: usize) -> [(&'static str, String); 4] {
+pub(crate) fn memory(plan: &Plan, weights: u64, context: usize) -> Vec<(&'static str, String)> {
     let (kv, activations) = (memory::kv_bytes(plan, context), memory::activation_bytes(plan));
+    let recurrent = memory::recurrent_bytes(plan);
     let per_token = units::bytes(memory::kv_bytes_per_token(plan));
     let windowed = match memory::windowed_bytes(plan) {
         0 => String::new(),
@@ -137,10 +138,14 @@ pub(crate) fn memory(plan: &Plan, weights: u64, context: usize) -> [(&'static st
         CacheType::F16 => "half",
         CacheType::F32 => "float",
     };
-    [
+    let mut lines = vec![
         ("weights", units::bytes(weights)),
         ("KV cache", format!("{} ({element}, {per_token} a token{windowed})", units::bytes(kv))),
-        ("activations", units::bytes(activations)),
-        ("in all", units::bytes(weights + kv + activations)),
-    ]
+    ];
+    if recurrent > 0 {
+        lines.push(("recurrent state", format!("{} (float, whatever the context)", units::bytes(recurrent))));
+    }
+    lines.push(("activations", units::bytes(activations)));
+    lines.push(("in all", units::bytes(weights + kv + recurrent + activations)));
+    lines
 }

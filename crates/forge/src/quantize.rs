@@ -22,7 +22,7 @@ pub fn report(
     let (mut total, mut worst) = (Deviation::default(), None::<(f64, &str)>);
     for (id, weight) in graph.weights.iter().enumerate() {
         let kept = kept.iter().find(|(kept, _)| *kept == id).map(|(_, reason)| reason);
-        let (from, deviation) = match (&weight.source, deviations.get(&id)) {
+        let (from, deviation) = match (&weight.source.pieces()[0], deviations.get(&id)) {
             (Source::Quantize { from, .. }, Some(deviation)) => (*from, Some(deviation)),
             _ if kept.is_some() => (weight.format, None),
             _ => continue,

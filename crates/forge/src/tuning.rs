@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use forge_formats::Format;
+use forge_plan::families::Tokens;
 use forge_plan::geometry::{Geometries, Geometry, Shape};
 use forge_plan::{Family, Plan};
 use serde_json::Value;
@@ -42,7 +43,7 @@ impl Tuning {
         for (index, (shape, geometry)) in self.entries.iter().enumerate() {
             let products = || {
                 plan.kernels.iter().filter_map(|kernel| match &kernel.family {
-                    Family::Gemv(gemv) if gemv.tokens == 1 && gemv.shape == *shape => Some(gemv),
+                    Family::Gemv(gemv) if gemv.tokens == Tokens::One && gemv.shape == *shape => Some(gemv),
                     _ => None,
                 })
             };

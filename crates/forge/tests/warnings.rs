@@ -78,7 +78,7 @@ fn assert_warned(checkpoint: &Path, expected: &[Warning]) {
 fn every_warning() {
     type Change = fn(&Path);
     let name = "model.safetensors".to_owned();
-    let rows: [(&str, Change, Warning); 7] = [
+    let rows: [(&str, Change, Warning); 9] = [
         (
             "llama",
             |folder| ["vision_tower.a", "vision_tower.b"].iter().for_each(|name| add_tensor(folder, name)),
@@ -92,6 +92,19 @@ fn every_warning() {
                 first: "model.layers.4.self_attn.k_norm.weight".to_owned(),
                 tensors: 1,
             },
+        ),
+        (
+            "glm4-moe",
+            |folder| {
+                edit(folder, "config.json", |config| _ = config.insert("num_nextn_predict_layers".into(), json!(1)));
+                add_tensor(folder, "model.layers.2.eh_proj.weight");
+            },
+            Warning::PredictionLayers { file: name.clone(), first: "model.layers.2.".to_owned(), tensors: 1 },
+        ),
+        (
+            "qwen35",
+            |folder| add_tensor(folder, "mtp.fc.weight"),
+            Warning::Predictor { file: name.clone(), first: "mtp.fc.weight".to_owned(), tensors: 1 },
         ),
         ("phi3-longrope", |_| {}, Warning::LongFactors { file: "config.json".to_owned(), above: 64, context: 128 }),
         (

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_void};
 
 use crate::buffer::Buffer;
-use crate::command::Dispatch;
+use crate::command::{Bound, Dispatch};
 use crate::counters::{BindingCounters, DispatchCounters};
 use crate::error::{Error, Report};
 use crate::library::Worker;
@@ -257,11 +257,41 @@ fn c_string(text: &str) -> CString {
     CString::new(text.split('\0').next().unwrap_or_default()).unwrap_or_default()
 }
 
-/// Runs one dispatch with every access checked.
+/// The counts of an indirect grid as memory that its dispatch reads.
+fn counts_region(Bound { buffer, offset, len }: &Bound) -> Region {
+    let mut was_read = Bits::new(*len);
+    was_read.set(0, *len);
+    Region {
+        buffer: buffer.clone(),
+        begin: *offset,
+        end: offset + len,
+        copy: Vec::new(),
+        data: std::ptr::null_mut(),
+        writable: false,
+        written: None,
+        was_read,
+        was_written: Bits::new(*len),
+    }
+}
+
+/// A dispatch that writes what its own grid is read from: the device may read it again while the threadgroups run.
+fn writes_own_counts(kernel: &str, counts: &Region, regions: &[Region]) -> Option<Report> {
+    let own = regions.iter().find(|region| {
+        let (begin, end) = (region.begin.max(counts.begin), region.end.min(counts.end));
+        region.buffer.is_same(&counts.buffer)
+            && begin < end
+            && region.was_written.count(begin - region.begin, end - region.begin) > 0
+    })?;
+    let message = format!("it writes its own threadgroup counts, buffer {} byte {}", own.buffer.label(), counts.begin);
+    Some(Report { kernel: kernel.to_owned(), message })
+}
+
+/// Runs `threadgroups` of one dispatch with every access checked.
 pub(crate) fn run(
     worker: &mut Worker,
     (begin, end): (CheckBegin, CheckEnd),
     dispatch: &Dispatch,
+    threadgroups: [u32; 3],
     segment: &mut Segment,
 ) -> Result<(Vec<Report>, DispatchCounters), Error> {
     let (mut regions, region_of) = regions(dispatch);
@@ -319,11 +349,11 @@ pub(crate) fn run(
         return Err(Error::WorkerMemory);
     }
     let loaded = dispatch.kernel.object()?;
-    let groups = dispatch.threadgroups.iter().map(|groups| u64::from(*groups)).product();
+    let groups = threadgroups.iter().map(|groups| u64::from(*groups)).product();
     let mut counted = HostCounters::default();
     // SAFETY: every binding points to memory of its length, which checked mode does not leave
     unsafe {
-        worker.run(loaded, &dispatch.kernel, &pointers, dispatch.threadgroups, dispatch.threads, 0..groups);
+        worker.run(loaded, &dispatch.kernel, &pointers, threadgroups, dispatch.threads, 0..groups);
         end(worker.pointer(), &raw mut counted);
     }
     let name = dispatch.kernel.name();
@@ -351,10 +381,16 @@ pub(crate) fn run(
     for region in &regions {
         region.copy_out();
     }
+    let counts = dispatch.grid.counts().map(|counts| counts_region(&counts.bound));
+    let counts_bytes_read = counts.as_ref().map_or(0, Region::len) as u64;
+    reports.extend(counts.as_ref().and_then(|counts| writes_own_counts(name, counts, &regions)));
+    regions.extend(counts);
     reports.extend(segment.add(name, regions));
     let HostCounters { barriers, matrix_operations, threadgroup_bytes_read, threadgroup_bytes_written } = counted;
     let counters = DispatchCounters {
         kernel: name.to_owned(),
+        threadgroups,
+        counts_bytes_read,
         bindings,
         barriers,
         matrix_operations,

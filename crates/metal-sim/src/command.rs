@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use crate::buffer::{Binding, Buffer};
 use crate::counters::DispatchCounters;
 use crate::error::Error;
+use crate::grid::{Counts, Grid};
 use crate::library::Kernel;
 
 /// What a finished command buffer measured.
@@ -28,7 +29,7 @@ pub(crate) struct Bound {
 pub(crate) struct Dispatch {
     pub(crate) kernel: Kernel,
     pub(crate) bindings: Vec<Bound>,
-    pub(crate) threadgroups: [u32; 3],
+    pub(crate) grid: Grid,
     pub(crate) threads: [u32; 3],
 }
 
@@ -84,16 +85,41 @@ impl CommandBuffer {
     /// Adds a dispatch: `bindings[i]` is `[[buffer(i)]]`, `threadgroups` the grid, `threads` the size of a threadgroup.
     /// What is wrong with it is [`Submission::wait`]'s error, and nothing of the command buffer runs.
     pub fn dispatch(&mut self, kernel: &Kernel, bindings: &[Binding<'_>], threadgroups: [u32; 3], threads: [u32; 3]) {
-        if let Err(error) = validate(kernel, bindings, threadgroups, threads) {
-            self.error.get_or_insert(error);
-            return;
+        let grid = if threadgroups.contains(&0) {
+            Err(Error::EmptyGrid { kernel: kernel.name().to_owned(), threadgroups })
+        } else {
+            Ok(Grid::Direct(threadgroups))
+        };
+        self.add(kernel, bindings, grid, threads);
+    }
+
+    /// Adds a dispatch whose grid is in a buffer: three u32 at `counts`, the threadgroups along each axis, as they are when
+    /// its turn comes. None may be above `most`; with a zero among them nothing runs. An earlier dispatch of the command
+    /// buffer that writes them needs a barrier, as for everything that is read.
+    ///
+    /// What is wrong is [`Submission::wait`]'s error, as in [`CommandBuffer::dispatch`]. On an NVIDIA GPU, which learns the
+    /// counts only while it runs, more than `most` end the device.
+    pub fn dispatch_indirect(
+        &mut self,
+        kernel: &Kernel,
+        bindings: &[Binding<'_>],
+        counts: Binding<'_>,
+        most: [u32; 3],
+        threads: [u32; 3],
+    ) {
+        let grid = Counts::new(kernel.name(), &counts, most, threads).map(Grid::Indirect);
+        self.add(kernel, bindings, grid, threads);
+    }
+
+    fn add(&mut self, kernel: &Kernel, bindings: &[Binding<'_>], grid: Result<Grid, Error>, threads: [u32; 3]) {
+        match validate(kernel, bindings, threads).and(grid) {
+            Ok(grid) => {
+                let bound = |of: &Binding<'_>| Bound { buffer: of.buffer.clone(), offset: of.offset, len: of.len };
+                let bindings = bindings.iter().map(bound).collect();
+                self.commands.push(Command::Dispatch(Dispatch { kernel: kernel.clone(), bindings, grid, threads }));
+            }
+            Err(error) => _ = self.error.get_or_insert(error),
         }
-        let bindings = bindings
-            .iter()
-            .map(|binding| Bound { buffer: binding.buffer.clone(), offset: binding.offset, len: binding.len })
-            .collect();
-        let kernel = kernel.clone();
-        self.commands.push(Command::Dispatch(Dispatch { kernel, bindings, threadgroups, threads }));
     }
 
     /// What follows sees all that came before.
@@ -116,7 +142,7 @@ impl CommandBuffer {
     }
 }
 
-fn validate(kernel: &Kernel, bindings: &[Binding<'_>], threadgroups: [u32; 3], threads: [u32; 3]) -> Result<(), Error> {
+fn validate(kernel: &Kernel, bindings: &[Binding<'_>], threads: [u32; 3]) -> Result<(), Error> {
     let name = || kernel.name().to_owned();
     if bindings.len() > 31 {
         return Err(Error::TooManyBuffers { kernel: name(), index: bindings.len() - 1 });
@@ -150,9 +176,6 @@ fn validate(kernel: &Kernel, bindings: &[Binding<'_>], threadgroups: [u32; 3], t
     let count = threads.iter().map(|threads| u64::from(*threads)).product();
     if count == 0 || count > u64::from(kernel.thread_limit()) {
         return Err(Error::Threads { kernel: name(), threads: count, limit: kernel.thread_limit() });
-    }
-    if threadgroups.contains(&0) {
-        return Err(Error::EmptyGrid { kernel: name(), threadgroups });
     }
     Ok(())
 }

@@ -24,6 +24,10 @@ pub struct BindingCounters {
 pub struct DispatchCounters {
     /// The kernel.
     pub kernel: String,
+    /// Threadgroups that ran, along each axis.
+    pub threadgroups: [u32; 3],
+    /// Bytes of threadgroup counts read for an indirect grid.
+    pub counts_bytes_read: u64,
     /// Its buffers, by index.
     pub bindings: Vec<BindingCounters>,
     /// Threadgroup barriers executed, each counted once for a threadgroup.

@@ -188,15 +188,22 @@ impl Runner {
         let mut segment = Segment::default();
         for command in &job.commands {
             match command {
-                Command::Dispatch(dispatch) => match dispatch.kernel.object()?.interface.check {
-                    Some(functions) => {
-                        let worker = self.checked_worker(dispatch)?;
-                        let (new, counted) = check::run(worker, functions, dispatch, &mut segment)?;
-                        reports.extend(new);
-                        counters.push(counted);
+                Command::Dispatch(dispatch) => {
+                    // with a grid that is wrong nothing runs, and what else is wrong is told too
+                    let threadgroups = dispatch.grid.resolve(dispatch.kernel.name()).unwrap_or_else(|report| {
+                        reports.push(report);
+                        [0; 3]
+                    });
+                    match dispatch.kernel.object()?.interface.check {
+                        Some(functions) => {
+                            let worker = self.checked_worker(dispatch)?;
+                            let (new, counted) = check::run(worker, functions, dispatch, threadgroups, &mut segment)?;
+                            reports.extend(new);
+                            counters.push(counted);
+                        }
+                        None => reports.extend(self.unchecked(dispatch, threadgroups)?),
                     }
-                    None => reports.extend(self.unchecked(dispatch)?),
-                },
+                }
                 Command::Barrier => segment.barrier(),
             }
         }
@@ -207,7 +214,7 @@ impl Runner {
         }
     }
 
-    fn unchecked(&mut self, dispatch: &Dispatch) -> Result<Vec<Report>, Error> {
+    fn unchecked(&mut self, dispatch: &Dispatch, threadgroups: [u32; 3]) -> Result<Vec<Report>, Error> {
         let buffers =
             dispatch.bindings.iter().map(|bound| bound.buffer.contents().wrapping_add(bound.offset).cast()).collect();
         // what a kernel without checks writes is not known in detail
@@ -215,7 +222,7 @@ impl Runner {
             let bound = &dispatch.bindings[argument.index as usize];
             bound.buffer.mark_written(bound.offset, bound.len);
         }
-        self.pool.run(dispatch, buffers)
+        self.pool.run(dispatch, threadgroups, buffers)
     }
 
     fn checked_worker(&mut self, dispatch: &Dispatch) -> Result<&mut Worker, Error> {

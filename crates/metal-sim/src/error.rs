@@ -62,6 +62,18 @@ pub enum Error {
     Threads { kernel: String, threads: u64, limit: u32 },
     #[error("kernel {kernel}: a grid of {threadgroups:?} threadgroups is empty")]
     EmptyGrid { kernel: String, threadgroups: [u32; 3] },
+    #[error(
+        "kernel {kernel}: its threadgroup counts are 12 bytes; bound are {bytes} at {offset} in buffer {label} of {buffer} bytes"
+    )]
+    CountsRange { kernel: String, label: String, offset: usize, bytes: usize, buffer: usize },
+    #[error(
+        "kernel {kernel}: its threadgroup counts are at byte {offset} of buffer {label}, which is not a multiple of 4"
+    )]
+    CountsAlignment { kernel: String, label: String, offset: usize },
+    #[error(
+        "kernel {kernel}: {threadgroups:?} threadgroups of {threads:?} threads have positions of more than 32 bits"
+    )]
+    GridLimit { kernel: String, threadgroups: [u32; 3], threads: [u32; 3] },
     #[error("kernel {kernel} was compiled for another device than the one it was dispatched on")]
     OtherDevice { kernel: String },
     /// `METAL_SIM_DEVICE` asks for what is not there.

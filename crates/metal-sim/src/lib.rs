@@ -16,6 +16,7 @@ mod counters;
 mod cuda;
 mod device;
 mod error;
+mod grid;
 mod library;
 pub mod msl;
 mod pool;

@@ -91,10 +91,15 @@ impl Pool {
         Self { threads, own: None, helpers: Vec::new(), shared: Arc::default() }
     }
 
-    /// Runs one dispatch to its end.
-    pub(crate) fn run(&mut self, dispatch: &Dispatch, buffers: Vec<*mut c_void>) -> Result<Vec<Report>, Error> {
+    /// Runs the threadgroups of one dispatch to their end.
+    pub(crate) fn run(
+        &mut self,
+        dispatch: &Dispatch,
+        threadgroups: [u32; 3],
+        buffers: Vec<*mut c_void>,
+    ) -> Result<Vec<Report>, Error> {
         let loaded = dispatch.kernel.object()?;
-        let total = dispatch.threadgroups.iter().map(|groups| u64::from(*groups)).product::<u64>();
+        let total = threadgroups.iter().map(|groups| u64::from(*groups)).product::<u64>();
         let group_threads = dispatch.threads.iter().map(|threads| u64::from(*threads)).product::<u64>();
         let helped = total > 1 && total * group_threads > SMALL_GRID && self.threads > 1;
         while helped && self.helpers.len() + 1 < self.threads {
@@ -115,7 +120,7 @@ impl Pool {
             loaded: Arc::clone(loaded),
             kernel: dispatch.kernel.clone(),
             buffers,
-            threadgroups: dispatch.threadgroups,
+            threadgroups,
             threads: dispatch.threads,
             next: AtomicU64::new(0),
             total,

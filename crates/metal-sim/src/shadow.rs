@@ -92,6 +92,15 @@ impl Shadow {
         Self::Everything
     }
 
+    /// The first byte of `begin..end` that was not written.
+    pub(crate) fn first_missing(&self, begin: usize, end: usize) -> Option<usize> {
+        match self {
+            Self::Everything => None,
+            Self::Nothing => (begin < end).then_some(begin),
+            Self::Some(bits) => (begin..end).find(|&byte| bits.window(byte) & 1 == 0),
+        }
+    }
+
     /// Marks bytes `begin..end` of a buffer of `len`.
     pub(crate) fn mark(&mut self, begin: usize, end: usize, len: usize) {
         match self {

@@ -1,11 +1,14 @@
 //! An NVIDIA GPU as the device, against arithmetic done here. Ignored where there is none.
 
 mod common;
+#[path = "common/tiles.rs"]
+mod tiles;
 
 use std::sync::Arc;
 
 use common::{assert_close, filled, floats, language_buffers, language_results, noise, read_floats, simdgroup_results};
 use metal_sim::{Binding, Buffer, CompileOptions, Device, Error, Library, Timing};
+use tiles::{MOST, Tiles};
 
 const SOURCE: &str = include_str!("cuda/cuda.metal");
 
@@ -218,4 +221,40 @@ fn what_cannot_run_is_an_error() {
         device.compile("kernel void k(device float* o [[buffer(0)]]) { no }", "k.metal", &CompileOptions::default());
     assert!(matches!(error, Err(Error::Compile { .. })));
     assert!(device.compile(SOURCE, "cuda.metal", &CompileOptions { checked: true }).is_err());
+}
+
+#[test]
+#[ignore = "needs an NVIDIA GPU"]
+fn a_grid_in_a_buffer() {
+    let device = gpu();
+    let library = compiled(&device, include_str!("kernels/indirect.metal"), "indirect.metal");
+    // the same graph with other buffers; tiles beyond the counts were written to by nobody, and none at all run of the last
+    for lengths in [&[3, 0, 9, 4][..], &[1], &[4; 12], &[0, 0, 5], &[0]] {
+        let tiles = Tiles::new(&device, lengths);
+        let mut commands = device.command_buffer("tiles");
+        tiles.count(&library, &mut commands);
+        commands.barrier();
+        tiles.scale(&library, &mut commands, MOST);
+        commands.commit().wait().expect("runs");
+        if tiles.tile_count() > 0 {
+            tiles.assert_scaled();
+        } else {
+            assert_eq!(read_floats(&tiles.y), [0.0; 8]);
+        }
+    }
+}
+
+/// It ends the GPU's context, so this device alone.
+#[test]
+#[ignore = "needs an NVIDIA GPU"]
+fn more_threadgroups_than_the_largest_grid_has_are_an_error() {
+    let device = gpu();
+    let library = compiled(&device, include_str!("kernels/indirect.metal"), "indirect.metal");
+    let tiles = Tiles::new(&device, &[9, 1]);
+    let mut commands = device.command_buffer("tiles");
+    tiles.count(&library, &mut commands);
+    commands.barrier();
+    tiles.scale(&library, &mut commands, [3, 2, 1]);
+    let error = commands.commit().wait().expect_err("has four tiles");
+    assert!(matches!(error, Error::Cuda { .. }), "{error}");
 }

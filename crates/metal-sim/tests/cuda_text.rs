@@ -66,6 +66,7 @@ fn the_language_compiles() {
         ("language.metal", include_str!("kernels/language.metal")),
         ("sw.metal", include_str!("kernels/sw.metal")),
         ("cuda.metal", include_str!("cuda/cuda.metal")),
+        ("indirect.metal", include_str!("kernels/indirect.metal")),
     ];
     for (name, source) in files {
         assert_eq!(errors(&cuda(source, name)), "", "{name}");

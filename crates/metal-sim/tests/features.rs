@@ -33,6 +33,12 @@ fn simdgroup_functions() {
             })
             .collect();
         assert_close(&read_floats(&p), &want, 1e-5);
+
+        // The only simdgroup function is in a member of a struct.
+        run(library, &device, "member", &[&a, &p], [1, 1, 1], [64, 1, 1]).expect("runs clean");
+        let sum = |simdgroup: usize| input[32 * simdgroup..][..32].iter().map(|x| f64::from(*x)).sum::<f64>();
+        let want: Vec<f64> = (0..64).map(|thread| 2.0 * sum(thread / 32)).collect();
+        assert_close(&read_floats(&p), &want, 1e-5);
     }
 }
 

@@ -12,14 +12,13 @@ use anyhow::{Context, Result};
 use forge_codegen::{RenderOptions, render};
 use forge_formats::Format;
 use forge_plan::binding::Binding;
-use forge_plan::families::{Epilogue, Gemv};
+use forge_plan::families::{Epilogue, Gemv, Tokens};
 use forge_plan::{Family, Kernel, PlanOptions, plan};
+use forge_spec::Param;
 use serde_json::{Value, json};
 
 /// A function of Metal's that the bench's translation does not have; the sampling kernels use it.
 const MULHI: &str = "inline uint mulhi(uint a, uint b) { return uint((ulong(a) * b) >> 32); }";
-/// Words of the record of step parameters that kernels declare.
-const STEP_WORDS: usize = 11;
 
 /// Writes the folder for `checkpoint`.
 ///
@@ -95,20 +94,21 @@ fn case(kernel: &Kernel, gemv: &Gemv, format: Format) -> Value {
 
 /// Whether the kernel's result is the product that the bench compares with.
 fn checked(gemv: &Gemv) -> bool {
-    gemv.tokens == 1 && matches!(gemv.epilogue, Epilogue::Store { softcap: None, .. })
+    gemv.tokens == Tokens::One && matches!(gemv.epilogue, Epilogue::Store { softcap: None, .. })
 }
 
 /// What the bench binds: weights, input and result of the product, zeros to read, scratch to write.
 fn argument(index: usize, binding: &Binding, gemv: &Gemv) -> Value {
-    let bytes = gemv.rows.max(gemv.cols) * gemv.tokens * 4;
+    let rows = gemv.tokens.at_once();
+    let bytes = gemv.rows.max(gemv.cols) * rows * 4;
     match binding.role.name() {
         "weights" => json!("w"),
-        "input" if gemv.tokens == 1 => json!("x"),
+        "input" if rows == 1 => json!("x"),
         "y" if checked(gemv) => json!("y"),
         "step" => {
-            // Position 0, as many rows as there is room for.
-            let word = |word: usize| json!(["u32", if word == 1 { gemv.tokens.to_string() } else { "0".to_owned() }]);
-            json!({ "struct": (0..STEP_WORDS).map(word).collect::<Vec<_>>() })
+            // Position 0, as many rows as there is room for; the first of their records.
+            let word = |param: &Param| json!(["u32", if *param == Param::Rows { rows } else { 0 }.to_string()]);
+            json!({ "struct": Param::ALL.iter().map(word).collect::<Vec<_>>() })
         }
         _ if binding.access.reads() => json!(format!("zero{index}:{bytes}")),
         _ => json!(format!("tmp{index}:{bytes}")),

@@ -53,6 +53,8 @@ pub struct Variant {
     pub quantize: Option<String>,
     /// Argument of `--tuning`.
     pub tuning: Option<String>,
+    /// Argument of `--slots`.
+    pub slots: Option<usize>,
     /// Argument of `--kv`.
     pub kv: &'static str,
     /// Largest absolute difference of a logit.
@@ -66,7 +68,7 @@ impl Variant {
     /// # Errors
     /// An unreadable reference.
     pub fn all(case: &Case, checkpoint: &Checkpoint, quantize: &[String]) -> Result<Vec<Self>> {
-        let half = Self { quantize: None, tuning: None, kv: "f16", bound: HALF_BOUND };
+        let half = Self { quantize: None, tuning: None, slots: None, kv: "f16", bound: HALF_BOUND };
         if !checkpoint.exact {
             return Ok(vec![half]);
         }

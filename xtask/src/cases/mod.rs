@@ -42,6 +42,9 @@ pub struct Options {
     /// Generate with the geometries of this file
     #[arg(long, value_name = "FILE")]
     pub tuning: Option<String>,
+    /// Generate programs that hold so many sequences, and compare rows side by side with the same rows alone
+    #[arg(long, value_name = "N")]
+    pub slots: Option<usize>,
     /// Exit with 0 although some checkpoints are not supported
     #[arg(long)]
     pub allow_unsupported: bool,
@@ -85,7 +88,11 @@ pub fn run(options: &Options) -> Result<Totals> {
             if options.format.is_empty() || options.format.contains(&checkpoint.label) {
                 let jobs = Variant::all(case, checkpoint, &options.quantize)?;
                 let chosen = |variant: &Variant| options.kv.as_ref().is_none_or(|kv| kv == variant.kv);
-                let jobs = jobs.into_iter().filter(chosen).map(|job| Variant { tuning: options.tuning.clone(), ..job });
+                let jobs = jobs.into_iter().filter(chosen).map(|job| Variant {
+                    tuning: options.tuning.clone(),
+                    slots: options.slots,
+                    ..job
+                });
                 run_checkpoint(&forge, case, checkpoint, jobs, &mut report)?;
             }
         }
@@ -184,6 +191,10 @@ fn run_variant(
     if let Some(context) = &context {
         args.extend(["--context", context]);
     }
+    let slots = variant.slots.map(|slots| slots.to_string());
+    if let Some(slots) = &slots {
+        args.extend(["--slots", slots]);
+    }
     if let Some(file) = &variant.tuning {
         args.extend(["--tuning", file]);
     }
@@ -193,6 +204,11 @@ fn run_variant(
     }
     let program = crate::forge::build_project(&project)?;
     let mut problems = Vec::new();
+    if variant.slots.is_some() {
+        let mut command = Command::new(&program);
+        command.args(["verify", "--batches"]).env("METAL_SIM_CHECKED", "1").envs([shell::kernels_cache()]);
+        problems.extend(shell::capture(&mut command).err().map(|error| format!("verify --batches: {error:#}")));
+    }
     let mut agreements = Vec::new();
     for (cell, flags) in [(4, &[][..]), (5, &["--decode"][..])] {
         let logits = logits(&program, &reference.fed_ids(), flags)?;

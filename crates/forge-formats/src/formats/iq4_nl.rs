@@ -16,7 +16,7 @@ pub(super) const IQ4_NL: BlockFormat = BlockFormat {
 };
 
 /// GGML's `kvalues_iq4nl`.
-const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub(super) const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 fn decode(block: &[u8; 18], out: &mut [f32; 32]) {
     let d = f16_at(block, 0);

@@ -1,7 +1,16 @@
 //! The weight formats: one file each with all that is particular to it.
 
 mod floats;
+mod grid;
+mod iq1_m;
+mod iq1_s;
+mod iq2_s;
+mod iq2_xs;
+mod iq2_xxs;
+mod iq3_s;
+mod iq3_xxs;
 mod iq4_nl;
+mod iq4_xs;
 mod mxfp4;
 mod q1_0;
 mod q2_k;
@@ -25,75 +34,105 @@ use crate::FormatError;
 use crate::ggml::SHARED_ID;
 use crate::layout::{RowParts, Scheme};
 
-/// How the weights of a matrix are stored in a checkpoint.
-///
-/// A row is a whole number of blocks; rows follow one another without padding. Names without a comment are GGML's
-/// (`block_q8_0` and so on).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Format {
-    /// IEEE binary32.
-    F32,
-    /// IEEE binary16.
-    F16,
-    /// The upper half of a binary32.
-    BF16,
-    /// `block_q8_0`: f16 scale, 32 signed bytes.
-    Q8_0,
-    /// `block_q4_0`: f16 scale, 32 nibbles minus 8.
-    Q4_0,
-    /// `block_q4_1`: f16 scale, f16 minimum, 32 nibbles.
-    Q4_1,
-    /// `block_q5_0`: f16 scale, 32 fifth bits, 32 nibbles, minus 16.
-    Q5_0,
-    /// `block_q5_1`: f16 scale, f16 minimum, 32 fifth bits, 32 nibbles.
-    Q5_1,
-    /// `block_q2_K`: 16 sub-blocks of 16 with 4-bit scales and minimums.
-    Q2K,
-    /// `block_q3_K`: 16 sub-blocks of 16 with signed 6-bit scales.
-    Q3K,
-    /// `block_q4_K`: 8 sub-blocks of 32 with 6-bit scales and minimums.
-    Q4K,
-    /// `block_q5_K`: 8 sub-blocks of 32 with 6-bit scales and minimums.
-    Q5K,
-    /// `block_q6_K`: 16 sub-blocks of 16 with signed 8-bit scales.
-    Q6K,
-    /// `block_iq4_nl`: f16 scale, 32 nibbles into a fixed table of 16 values.
-    Iq4Nl,
-    /// `block_mxfp4`: E8M0 scale, 32 E2M1 values (OCP Microscaling Formats 1.0).
-    Mxfp4,
-    /// `block_q1_0`: f16 scale, 128 sign bits.
-    Q1_0,
-    /// TQ2_0_g128 of OxiBonsai: 128 2-bit codes in order, f16 scale last.
-    Tq2_0G128,
-    /// MLX's affine quantisation: `scale * code + bias` per group; codes, scales and biases are three tensors.
-    Affine {
-        /// Bits per code: 2, 3, 4, 5, 6 or 8.
-        bits: u8,
-        /// Weights per scale and bias: 32, 64 or 128.
-        group: u16,
-    },
-}
+/// The formats that lie in blocks: what a checkpoint calls them, and where their facts are. The weights file has formats of
+/// the same names.
+macro_rules! formats {
+    ($($(#[$doc:meta])* $name:ident: $facts:path,)*) => {
+        /// How the weights of a matrix are stored in a checkpoint.
+        ///
+        /// A row is a whole number of blocks; rows follow one another without padding. Names without a comment are GGML's
+        /// (`block_q8_0` and so on).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Format {
+            $($(#[$doc])* $name,)*
+            /// MLX's affine quantisation: `scale * code + bias` per group; codes, scales and biases are three tensors.
+            Affine {
+                /// Bits per code: 2, 3, 4, 5, 6 or 8.
+                bits: u8,
+                /// Weights per scale and bias: 32, 64 or 128.
+                group: u16,
+            },
+        }
 
-/// Every format but affine.
-const BLOCK_FORMATS: [&BlockFormat; 17] = [
-    &floats::F32,
-    &floats::F16,
-    &floats::BF16,
-    &q8_0::Q8_0,
-    &q4_0::Q4_0,
-    &q4_1::Q4_1,
-    &q5_0::Q5_0,
-    &q5_1::Q5_1,
-    &q2_k::Q2_K,
-    &q3_k::Q3_K,
-    &q4_k::Q4_K,
-    &q5_k::Q5_K,
-    &q6_k::Q6_K,
-    &iq4_nl::IQ4_NL,
-    &mxfp4::MXFP4,
-    &q1_0::Q1_0,
-    &tq2_0_g128::TQ2_0_G128,
-];
+        /// Every format but affine.
+        const BLOCK_FORMATS: &[&BlockFormat] = &[$(&$facts),*];
+
+        impl Format {
+            /// The format that such matrices have in the weights file; `bf16` scales and biases are told apart for affine
+            /// formats alone.
+            pub fn packed(self, bf16: bool) -> forge_spec::Format {
+                match self {
+                    $(Self::$name => forge_spec::Format::$name,)*
+                    Self::Affine { bits, group } => {
+                        forge_spec::Format::Affine { bits: bits.into(), group: group.into(), bf16 }
+                    }
+                }
+            }
+
+            /// The checkpoint's format that a packed one comes from.
+            pub fn stored(packed: forge_spec::Format) -> Self {
+                match packed {
+                    $(forge_spec::Format::$name => Self::$name,)*
+                    forge_spec::Format::Affine { bits, group, .. } => {
+                        Self::Affine { bits: bits as u8, group: group as u16 }
+                    }
+                }
+            }
+        }
+    };
+}
+formats! {
+    /// IEEE binary32.
+    F32: floats::F32,
+    /// IEEE binary16.
+    F16: floats::F16,
+    /// The upper half of a binary32.
+    BF16: floats::BF16,
+    /// `block_q8_0`: f16 scale, 32 signed bytes.
+    Q8_0: q8_0::Q8_0,
+    /// `block_q4_0`: f16 scale, 32 nibbles minus 8.
+    Q4_0: q4_0::Q4_0,
+    /// `block_q4_1`: f16 scale, f16 minimum, 32 nibbles.
+    Q4_1: q4_1::Q4_1,
+    /// `block_q5_0`: f16 scale, 32 fifth bits, 32 nibbles, minus 16.
+    Q5_0: q5_0::Q5_0,
+    /// `block_q5_1`: f16 scale, f16 minimum, 32 fifth bits, 32 nibbles.
+    Q5_1: q5_1::Q5_1,
+    /// `block_q2_K`: 16 sub-blocks of 16 with 4-bit scales and minimums.
+    Q2K: q2_k::Q2_K,
+    /// `block_q3_K`: 16 sub-blocks of 16 with signed 6-bit scales.
+    Q3K: q3_k::Q3_K,
+    /// `block_q4_K`: 8 sub-blocks of 32 with 6-bit scales and minimums.
+    Q4K: q4_k::Q4_K,
+    /// `block_q5_K`: 8 sub-blocks of 32 with 6-bit scales and minimums.
+    Q5K: q5_k::Q5_K,
+    /// `block_q6_K`: 16 sub-blocks of 16 with signed 8-bit scales.
+    Q6K: q6_k::Q6_K,
+    /// `block_iq4_nl`: f16 scale, 32 nibbles into a fixed table of 16 values.
+    Iq4Nl: iq4_nl::IQ4_NL,
+    /// `block_iq4_xs`: 8 sub-blocks of 32 with signed 6-bit scales, nibbles into the table of `block_iq4_nl`.
+    Iq4Xs: iq4_xs::IQ4_XS,
+    /// `block_iq3_xxs`: points of a grid of four weights; per 32 signs and a 4-bit scale.
+    Iq3Xxs: iq3_xxs::IQ3_XXS,
+    /// `block_iq3_s`: points of a grid of four weights, their signs, a 4-bit scale per 32.
+    Iq3S: iq3_s::IQ3_S,
+    /// `block_iq2_xxs`: points of a grid of eight weights; per 32 signs and a 4-bit scale.
+    Iq2Xxs: iq2_xxs::IQ2_XXS,
+    /// `block_iq2_xs`: points of a grid of eight weights with their signs, a 4-bit scale per 16.
+    Iq2Xs: iq2_xs::IQ2_XS,
+    /// `block_iq2_s`: points of a grid of eight weights, their signs, a 4-bit scale per 16.
+    Iq2S: iq2_s::IQ2_S,
+    /// `block_iq1_s`: points of a grid of eight weights; per 32 a 3-bit scale and the sign of an eighth.
+    Iq1S: iq1_s::IQ1_S,
+    /// `block_iq1_m`: points of the same grid with the sign of an eighth; a 3-bit scale per 16.
+    Iq1M: iq1_m::IQ1_M,
+    /// `block_mxfp4`: E8M0 scale, 32 E2M1 values (OCP Microscaling Formats 1.0).
+    Mxfp4: mxfp4::MXFP4,
+    /// `block_q1_0`: f16 scale, 128 sign bits.
+    Q1_0: q1_0::Q1_0,
+    /// TQ2_0_g128 of OxiBonsai: 128 2-bit codes in order, f16 scale last.
+    Tq2_0G128: tq2_0_g128::TQ2_0_G128,
+}
 
 /// What there is to know about a format that lies in blocks: one constant per format, in a file of its own.
 #[derive(Debug)]
@@ -127,7 +166,7 @@ impl Format {
         let affine = AFFINE_BITS
             .into_iter()
             .flat_map(|bits| AFFINE_GROUPS.into_iter().map(move |group| Self::Affine { bits, group }));
-        BLOCK_FORMATS.into_iter().map(|known| known.format).chain(affine)
+        BLOCK_FORMATS.iter().copied().map(|known| known.format).chain(affine)
     }
 
     /// The affine format of these settings.
@@ -145,12 +184,12 @@ impl Format {
 
     /// The format's facts; `None` for affine.
     pub(crate) fn block(self) -> Option<&'static BlockFormat> {
-        BLOCK_FORMATS.into_iter().find(|known| known.format == self)
+        BLOCK_FORMATS.iter().copied().find(|known| known.format == self)
     }
 
     /// The format of this GGML type id; type 42 has two (see [`Format::from_ggml`]).
     pub(crate) fn with_ggml_id(id: u32) -> Option<&'static BlockFormat> {
-        BLOCK_FORMATS.into_iter().find(|known| known.ggml_id == id)
+        BLOCK_FORMATS.iter().copied().find(|known| known.ggml_id == id)
     }
 
     /// Weights per block; 1 for the float formats, the group size for affine.
@@ -198,7 +237,7 @@ impl FromStr for Format {
     /// Parses a name as `Display` prints it, in any case; `mlx4` is 4-bit affine in groups of 64, as mlx-lm writes it.
     fn from_str(name: &str) -> Result<Self, FormatError> {
         let unknown = || FormatError::UnknownName { name: name.to_owned() };
-        if let Some(known) = BLOCK_FORMATS.into_iter().find(|known| known.name.eq_ignore_ascii_case(name)) {
+        if let Some(known) = BLOCK_FORMATS.iter().copied().find(|known| known.name.eq_ignore_ascii_case(name)) {
             return Ok(known.format);
         }
         let lower = name.to_ascii_lowercase();
@@ -299,7 +338,7 @@ mod tests {
 
     #[test]
     fn unknown_names_are_refused() {
-        assert_eq!("IQ2_XXS".parse::<Format>(), Err(FormatError::UnknownName { name: "IQ2_XXS".into() }));
+        assert_eq!("Q8_K".parse::<Format>(), Err(FormatError::UnknownName { name: "Q8_K".into() }));
         assert_eq!("mlx7".parse::<Format>(), Err(FormatError::UnsupportedAffine { bits: 7, group: 64 }));
         assert_eq!("affine4_g48".parse::<Format>(), Err(FormatError::UnsupportedAffine { bits: 4, group: 48 }));
         assert!("affine_".parse::<Format>().is_err());

@@ -158,7 +158,8 @@ impl Packer {
             return;
         }
         self.parts.read(format, cols, source, row);
-        let mut entries = self.parts.entries.iter();
+        let mut lists = self.parts.entries.iter();
+        let mut entries = || lists.next().expect("one list of entries per plane of blocks or groups");
         for (plane, out) in self.scheme.planes.iter().zip(&mut self.output) {
             match *plane {
                 Plane::Codes { shift, bits } => {
@@ -166,8 +167,10 @@ impl Packer {
                 }
                 Plane::Bits => write::bits(&self.scheme, cols, &self.parts.codes, out),
                 Plane::Blocks { bits } => {
-                    let entries = entries.next().expect("one list of entries per plane of blocks");
-                    write::blocks(&self.scheme, cols, entries, bits, out);
+                    write::entries(&self.scheme, cols, self.scheme.block, entries(), bits, out);
+                }
+                Plane::Groups { columns, bits } => {
+                    write::entries(&self.scheme, cols, columns, entries(), bits, out);
                 }
                 Plane::Supers { .. } => out.extend_from_slice(&self.parts.supers),
                 Plane::Values { .. } => unreachable!("floats have no other plane"),

@@ -10,7 +10,7 @@ use crate::formats::{half_bits, scale_and_min};
 pub(crate) struct RowParts {
     /// One code per column.
     pub codes: Vec<u8>,
-    /// Per plane of blocks: one entry per block.
+    /// Per plane of blocks or groups: one entry each.
     pub entries: Vec<Vec<u32>>,
     /// The bytes of the super-blocks.
     pub supers: Vec<u8>,
@@ -21,7 +21,7 @@ impl RowParts {
     pub fn read(&mut self, format: Format, cols: usize, source: SourceRows<'_>, row: usize) {
         self.codes.clear();
         self.supers.clear();
-        self.entries.resize(2, Vec::new());
+        self.entries.resize(4, Vec::new());
         self.entries.iter_mut().for_each(Vec::clear);
         match source {
             SourceRows::Affine { codes, scales, biases } => self.read_affine(format, cols, codes, scales, biases, row),

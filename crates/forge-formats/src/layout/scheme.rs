@@ -25,6 +25,13 @@ pub(crate) enum Plane {
         /// Bits: 2, 4, 8, 16 or 32; less than 8 only where rows are whole tiles.
         bits: usize,
     },
+    /// The same for an entry per so many columns, whole tiles in a row.
+    Groups {
+        /// Columns that share an entry.
+        columns: usize,
+        /// Bits: 4, 16 or 32.
+        bits: usize,
+    },
     /// What a super-block of 256 columns has, in column order.
     Supers {
         /// Bytes per super-block.
@@ -118,6 +125,7 @@ impl Plane {
             Self::Codes { bits, .. } => cols * bits / 8,
             Self::Bits => cols / 8,
             Self::Blocks { bits } => cols / scheme.block * bits / 8,
+            Self::Groups { columns, bits } => cols / columns * bits / 8,
             Self::Supers { bytes } => cols / TILE * bytes,
         }
     }

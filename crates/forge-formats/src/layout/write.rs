@@ -91,15 +91,15 @@ pub(super) fn bits(scheme: &Scheme, cols: usize, codes: &[u8], out: &mut Vec<u8>
     });
 }
 
-/// Entries of a row, one per block in column order: per group by block in the tile, then tile, as a little-endian stream
-/// of bits.
-pub(super) fn blocks(scheme: &Scheme, cols: usize, entries: &[u32], bits: usize, out: &mut Vec<u8>) {
-    let per_tile = TILE / scheme.block;
+/// Entries of a row, one per `columns` columns in their order: per group of tiles by place in the tile, then tile, as a
+/// little-endian stream of bits.
+pub(super) fn entries(scheme: &Scheme, cols: usize, columns: usize, entries: &[u32], bits: usize, out: &mut Vec<u8>) {
+    let per_tile = TILE / columns;
     let (mut pending, mut filled) = (0_u64, 0);
     for group in scheme.groups(cols) {
-        for block in 0..group.cols / scheme.block {
+        for place in 0..group.cols / columns {
             for tile in 0..group.count {
-                let entry = entries[(group.tile + tile) * per_tile + block];
+                let entry = entries[(group.tile + tile) * per_tile + place];
                 pending |= u64::from(entry) << filled;
                 filled += bits;
                 while filled >= 8 {

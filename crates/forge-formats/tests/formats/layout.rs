@@ -3,6 +3,7 @@
 use forge_formats::{
     AffineRow, Format, FormatError, Layout, Packer, SourceRows, decode_affine, decode_row, packed_len,
 };
+use forge_spec::grids::{self, Grid};
 use half::{bf16, f16};
 
 /// xorshift64: bytes without a pattern.
@@ -122,6 +123,25 @@ fn high_half(bits: u32) -> f32 {
     f16::from_bits((bits >> 16) as u16).to_f32()
 }
 
+/// Four coordinates of a point from `first`, times the scale, negative where their bit of `signs` is set.
+fn signed(grid: &Grid, point: u32, first: usize, scale: f32, signs: u32) -> [f32; 4] {
+    [0, 1, 2, 3].map(|i| {
+        let size = scale * f32::from(grid.coordinate(point as usize, first + i));
+        if signs >> i & 1 == 1 { -size } else { size }
+    })
+}
+
+/// Seven signs and the eighth.
+fn even_signs(seven: u32) -> u32 {
+    seven & 127 | ((seven & 127).count_ones() & 1) << 7
+}
+
+/// Coordinates of a point from `first`, with an eighth added or, where `lower` is 1, taken away.
+fn shifted(point: u32, first: usize, scale: f32, lower: u32) -> [f32; 4] {
+    let eighth = if lower == 1 { -0.125 } else { 0.125 };
+    [0, 1, 2, 3].map(|i| scale * (f32::from(grids::IQ1_S.coordinate(point as usize, first + i)) + eighth))
+}
+
 /// Four weights from `col`, with the arithmetic of the reference decoders.
 fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -> [f32; 4] {
     const IQ4_NL: [f32; 16] =
@@ -169,6 +189,66 @@ fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -
             let p = place(32, 4);
             let d = low_half(packed.entry(1, 16, 4, row, &p));
             packed.four(0, 4, row, &p).map(|q| d * IQ4_NL[q as usize])
+        }
+        Format::Iq4Xs => {
+            let p = place(32, 4);
+            let scale = packed.entry(1, 4, 4, row, &p) | packed.entry(2, 2, 4, row, &p) << 4;
+            let d = packed.half(3, p.tile + p.t, row) * (scale as f32 - 32.0);
+            packed.four(0, 4, row, &p).map(|q| d * IQ4_NL[q as usize])
+        }
+        Format::Iq3Xxs => {
+            let p = place(8, 4);
+            let point = packed.entry(0, 16, 1, row, &p) >> (8 * p.j) & 255;
+            let word = packed.entry(1, 32, 4, row, &p);
+            let scale = packed.half(2, p.tile + p.t, row) * (0.5 + (word >> 28) as f32) * 0.5;
+            signed(&grids::IQ3_XXS, point, 0, scale, even_signs(word >> (p.lane % 4 * 7)) >> (4 * p.j))
+        }
+        Format::Iq3S => {
+            let p = place(8, 4);
+            let low = packed.entry(0, 16, 1, row, &p) >> (8 * p.j) & 255;
+            let point = low | (packed.entry(1, 2, 1, row, &p) >> p.j & 1) << 8;
+            let signs = packed.entry(2, 8, 1, row, &p) >> (4 * p.j);
+            let scale = packed.half(4, p.tile + p.t, row) * (1 + 2 * packed.entry(3, 4, 4, row, &p)) as f32;
+            signed(&grids::IQ3_S, point, 0, scale, signs)
+        }
+        Format::Iq2Xxs => {
+            let p = place(8, 4);
+            let word = packed.entry(1, 32, 4, row, &p);
+            let scale = packed.half(2, p.tile + p.t, row) * (0.5 + (word >> 28) as f32) * 0.25;
+            let signs = even_signs(word >> (p.lane % 4 * 7)) >> (4 * p.j);
+            signed(&grids::IQ2_XXS, packed.entry(0, 8, 1, row, &p), 4 * p.j, scale, signs)
+        }
+        Format::Iq2Xs => {
+            let p = place(8, 4);
+            let word = packed.entry(0, 16, 1, row, &p);
+            let scale = packed.half(2, p.tile + p.t, row) * (0.5 + packed.entry(1, 4, 2, row, &p) as f32) * 0.25;
+            signed(&grids::IQ2_XS, word & 511, 4 * p.j, scale, even_signs(word >> 9) >> (4 * p.j))
+        }
+        Format::Iq2S => {
+            let p = place(8, 4);
+            let word = packed.entry(0, 16, 1, row, &p);
+            let point = word & 255 | packed.entry(1, 2, 1, row, &p) << 8;
+            let scale = packed.half(3, p.tile + p.t, row) * (0.5 + packed.entry(2, 4, 2, row, &p) as f32) * 0.25;
+            signed(&grids::IQ2_S, point, 4 * p.j, scale, word >> (8 + 4 * p.j))
+        }
+        Format::Iq1S => {
+            let p = place(8, 4);
+            let word = packed.entry(1, 16, 4, row, &p);
+            let point = packed.entry(0, 8, 1, row, &p) | (word >> (p.lane % 4 * 3) & 7) << 8;
+            let scale = packed.half(2, p.tile + p.t, row) * (2 * (word >> 12 & 7) + 1) as f32;
+            shifted(point, 4 * p.j, scale, word >> 15)
+        }
+        Format::Iq1M => {
+            let p = place(8, 4);
+            let nibble = packed.entry(1, 4, 1, row, &p);
+            let point = packed.entry(0, 8, 1, row, &p) | (nibble & 7) << 8;
+            let short = |i: usize| {
+                let at = (p.tile + p.t) * 8 + 2 * i;
+                u16::from_le_bytes([packed.plane(2, row)[at], packed.plane(2, row)[at + 1]])
+            };
+            let factor = (0..4).map(|i| (short(i) >> 12) << (4 * i)).sum();
+            let scale = short(p.lane / 8) >> (p.lane / 2 % 4 * 3) & 7;
+            shifted(point, 4 * p.j, f16::from_bits(factor).to_f32() * f32::from(2 * scale + 1), nibble >> 3)
         }
         Format::Mxfp4 => {
             let p = place(32, 4);
@@ -250,6 +330,7 @@ fn random_blocks(format: Format, rows: usize, cols: usize, bytes: &mut Bytes) ->
         Format::Q3K => &[108],
         Format::Q6K => &[208],
         Format::Tq2_0G128 => &[32],
+        Format::Iq1M => &[54],
         Format::Mxfp4 => &[],
         _ => &[0],
     };

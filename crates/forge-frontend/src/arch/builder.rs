@@ -7,10 +7,10 @@ use forge_formats::Format;
 use crate::FrontendError;
 use crate::config::ModelConfig;
 use crate::graph::{
-    Activation, Attention, Block, Graph, Layer, Node, Op, PositionScale, Rope, Slot, SlotId, Source, Stage, State,
-    StateId, StateSlotId, StateSpec, Value, ValueId, Weight, WeightId,
+    Activation, Attention, Block, GatedDelta, Graph, Layer, Node, Op, PositionScale, Rope, Routing, Slot, SlotId,
+    Source, Stage, State, StateId, StateSlotId, StateSpec, Value, ValueId, Weight, WeightId,
 };
-use crate::source::{Part, Tensors};
+use crate::source::{Part, Shape, Tensors};
 
 /// Role of the numbers that an activation takes.
 pub(crate) const ACTIVATION_NUMBERS: &str = "ffn_act";
@@ -105,6 +105,32 @@ impl BlockBuilder {
         self.block.nodes.push(Node { op: Op::KvAppend { state }, inputs: vec![k, v], output: None });
     }
 
+    /// A short convolution of `taps` taps between gates, over B, C and X side by side; with `<role>_bias` where `bias`.
+    pub fn short_conv(&mut self, name: &str, role: &str, bcx: ValueId, taps: usize, bias: bool) -> ValueId {
+        let channels = self.width(bcx) / 3;
+        let weight = self.slot(role, 1, channels * taps);
+        let bias = bias.then(|| self.slot(&format!("{role}_bias"), 1, channels));
+        let state = self.state(StateSpec::Recurrent { width: (taps - 1) * channels });
+        self.node(Op::ShortConv { state, weight, bias, taps }, &[bcx], name, channels)
+    }
+
+    /// The gated delta rule over the results of its four projections: q, k and v, z, b, a.
+    pub fn gated_delta(&mut self, name: &str, inputs: [ValueId; 4], delta: GatedDelta) -> ValueId {
+        let conv = self.slot("delta_conv", 1, delta.channels() * delta.taps);
+        let decay = self.slot("delta_decay", 1, delta.value_heads);
+        let time_bias = self.slot("delta_dt_bias", 1, delta.value_heads);
+        let gamma = self.slot("delta_norm", 1, delta.value_dim);
+        let state = self.state(StateSpec::Recurrent { width: delta.state_width() });
+        let op = Op::GatedDelta { state, delta, conv, decay, time_bias, gamma };
+        self.node(op, &inputs, name, delta.value_heads * delta.value_dim)
+    }
+
+    /// Half of each head, the first or the second.
+    pub fn head_half(&mut self, name: &str, x: ValueId, head_dim: usize, second: bool) -> ValueId {
+        let width = self.width(x) / 2;
+        self.node(Op::HeadHalf { heads: width / head_dim, head_dim, second }, &[x], name, width)
+    }
+
     pub fn attention(
         &mut self,
         name: &str,
@@ -114,12 +140,42 @@ impl BlockBuilder {
         attention: Attention,
     ) -> ValueId {
         let width = self.width(q);
-        self.node(Op::Attention { state, heads, attention }, &[q], name, width)
+        self.node(Op::Attention { state, heads, attention, sinks: None }, &[q], name, width)
     }
 
     pub fn gated(&mut self, name: &str, gate: ValueId, up: ValueId, activation: Activation) -> ValueId {
         let width = self.width(up);
         self.node(Op::GatedActivation { activation }, &[gate, up], name, width)
+    }
+
+    /// The weights of the experts that `routing` chooses by these logits; with a selection bias `<role>_bias` where
+    /// `bias`.
+    pub fn route(&mut self, name: &str, role: &str, logits: ValueId, routing: Routing, bias: bool) -> ValueId {
+        let width = self.width(logits);
+        let bias = bias.then(|| self.slot(&format!("{role}_bias"), 1, width));
+        self.node(Op::Route { routing, bias }, &[logits], name, width)
+    }
+
+    /// The weighted sum of what gated experts of this width make of `x`.
+    pub fn experts(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        weights: ValueId,
+        width: usize,
+        activation: Activation,
+    ) -> ValueId {
+        let (hidden, experts) = (self.width(x), self.width(weights));
+        let gate = self.slot("expert_gate", experts * width, hidden);
+        let up = self.slot("expert_up", experts * width, hidden);
+        let down = self.slot("expert_down", experts * hidden, width);
+        self.node(Op::Experts { gate, up, down, experts, activation }, &[x, weights], name, hidden)
+    }
+
+    /// `x * sigmoid(gate)`.
+    pub fn sigmoid_gate(&mut self, name: &str, x: ValueId, gate: ValueId) -> ValueId {
+        let width = self.width(x);
+        self.node(Op::SigmoidGate, &[x, gate], name, width)
     }
 
     /// `activation(x)`; where it takes numbers, with those of the role `ffn_act`.
@@ -177,6 +233,8 @@ pub(crate) struct GraphBuilder<'a> {
     pub made: HashMap<(&'static str, usize), (String, Vec<f32>)>,
     /// Added to every norm's weights: 1 where the checkpoint stores `w` of `1 + w`.
     pub norm_offset: f32,
+    /// Role whose tensors hold the logarithm of what is meant, with its sign turned.
+    pub logarithm: Option<&'static str>,
     weights: Vec<Weight>,
     known: HashMap<(String, Option<usize>), WeightId>,
     states: Vec<State>,
@@ -191,6 +249,7 @@ impl<'a> GraphBuilder<'a> {
             parts: Vec::new(),
             made: HashMap::new(),
             norm_offset: 0.0,
+            logarithm: None,
             weights: Vec::new(),
             known: HashMap::new(),
             states: Vec::new(),
@@ -244,11 +303,37 @@ impl<'a> GraphBuilder<'a> {
                 _ => None,
             })
             .collect();
+        let experts = |id: SlotId| {
+            block.nodes.iter().find_map(|node| match node.op {
+                Op::Experts { gate, up, down, experts, .. } if [gate, up, down].contains(&id) => Some(experts),
+                _ => None,
+            })
+        };
+        let taps_of = |id: SlotId| {
+            block.nodes.iter().find_map(|node| match node.op {
+                Op::ShortConv { weight, taps, .. } if weight == id => Some(taps),
+                Op::GatedDelta { conv, delta, .. } if conv == id => Some(delta.taps),
+                _ => None,
+            })
+        };
+        let is_delta_vector = |id: SlotId| {
+            let of = |op: &Op| matches!(*op, Op::GatedDelta { decay, gamma, .. } if [decay, gamma].contains(&id));
+            block.nodes.iter().any(|node| of(&node.op))
+        };
         let fill_slot = |(id, slot): (SlotId, &Slot)| {
+            if let Some(experts) = experts(id) {
+                return self.stack(&slot.role, layer, experts, slot);
+            }
             let norm = norms.contains(&id);
             let role = if tied && slot.role == "output" { "token_embd" } else { &slot.role };
-            let vector = norm || slot.rows == 1 && slot.cols == 1 || role.ends_with("_bias");
-            self.weight(role, layer, slot, vector, if norm { self.norm_offset } else { 0.0 })
+            let shape = match taps_of(id) {
+                Some(taps) => Shape::Taps { channels: slot.cols / taps, taps },
+                None if norm || is_delta_vector(id) || slot.rows == 1 && slot.cols == 1 || role.ends_with("_bias") => {
+                    Shape::Vector
+                }
+                None => Shape::Matrix,
+            };
+            self.weight(role, layer, slot, shape, if norm { self.norm_offset } else { 0.0 })
         };
         block.slots.iter().enumerate().map(fill_slot).collect()
     }
@@ -258,7 +343,7 @@ impl<'a> GraphBuilder<'a> {
         role: &str,
         layer: Option<usize>,
         slot: &Slot,
-        vector: bool,
+        shape: Shape,
         offset: f32,
     ) -> Result<WeightId, FrontendError> {
         if let Some(&id) = self.known.get(&(role.to_owned(), layer)) {
@@ -276,15 +361,29 @@ impl<'a> GraphBuilder<'a> {
                 source: Source::Values(values.clone()),
                 offset: 0.0,
                 factor: 1.0,
+                negated_exp: false,
                 max_abs: None,
             },
             None => {
                 let part = self.parts.iter().find(|part| part.role == role);
-                self.tensors.weight(role, layer, slot.rows, slot.cols, vector, part)?
+                self.tensors.weight(role, layer, slot.rows, slot.cols, shape, part)?
             }
         };
-        self.weights.push(Weight { offset, ..weight });
+        let negated_exp = self.logarithm == Some(role);
+        self.weights.push(Weight { offset, negated_exp, ..weight });
         self.known.insert((role.to_owned(), layer), self.weights.len() - 1);
+        Ok(self.weights.len() - 1)
+    }
+
+    fn stack(
+        &mut self,
+        role: &str,
+        layer: Option<usize>,
+        experts: usize,
+        slot: &Slot,
+    ) -> Result<WeightId, FrontendError> {
+        let weight = self.tensors.stack(role, layer, experts, slot.rows / experts, slot.cols)?;
+        self.weights.push(weight);
         Ok(self.weights.len() - 1)
     }
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::builder::{BlockBuilder, GraphBuilder};
 use crate::config::ModelConfig;
-use crate::graph::{Activation, Attention, Block, PositionScale, Rope, StateSpec, ValueId};
+use crate::graph::{Activation, Attention, Block, KvSpec, PositionScale, Rope, StateSpec, ValueId};
 use crate::source::{Dialect, Hparams, Key, Loaded, Part, integer, key};
 use crate::{FrontendError, Refusal};
 
@@ -41,7 +41,8 @@ impl Sizes {
         Self::read_all(loaded, intermediate, kv_heads, key::EPS)
     }
 
-    fn read_all(
+    /// All of it given.
+    pub fn read_all(
         loaded: &Loaded,
         intermediate: usize,
         kv_heads: Option<usize>,
@@ -128,30 +129,16 @@ impl Sizes {
         (1.0 / (self.head_dim as f64).sqrt()) as f32
     }
 
-    pub fn state(&self, window: Option<usize>) -> StateSpec {
-        StateSpec { kv_heads: self.kv_heads, head_dim: self.head_dim, window }
+    pub fn state(&self, window: Option<usize>) -> KvSpec {
+        KvSpec { kv_heads: self.kv_heads, head_dim: self.head_dim, window }
     }
 }
 
 /// The number of layers. Every layer has tensors, so a damaged number is found before anything is made for each layer. The
 /// last blocks of a GGUF may be for guessing further tokens (llama.cpp's "NextN"): they count, and are passed over.
 pub(crate) fn layer_count(loaded: &Loaded) -> Result<usize, FrontendError> {
-    const PREDICTION: Key = Key::new("nextn_predict_layers", "");
-    let h = &loaded.hparams;
-    let (blocks, tensors) = (h.usize(key::LAYERS)?, loaded.tensors.entries.len());
-    let prediction = match h.get(PREDICTION) {
-        Some(value) if integer(value) == Some(0) => 0,
-        _ => h.opt_usize(PREDICTION)?.unwrap_or(0),
-    };
-    if prediction >= blocks {
-        let message = format!("fewer than the {blocks} blocks");
-        return Err(h.invalid(Refusal::PredictionLayers, PREDICTION, message));
-    }
-    let layers = blocks - prediction;
-    let block = |tensor: &str| tensor.strip_prefix("blk.")?.split_once('.')?.0.parse::<usize>().ok();
-    if prediction > 0 {
-        loaded.tensors.ignore(|tensor| block(tensor).is_some_and(|block| (layers..blocks).contains(&block)));
-    }
+    let (blocks, tensors) = (loaded.hparams.usize(key::LAYERS)?, loaded.tensors.entries.len());
+    let layers = blocks.saturating_sub(loaded.trailing_blocks()?);
     if layers > tensors {
         return Err(loaded.hparams.invalid(
             Refusal::LayerCount,
@@ -184,7 +171,7 @@ pub(crate) enum QkNorm {
 #[derive(Debug, Clone)]
 pub(crate) struct AttentionSpec {
     pub heads: usize,
-    pub state: StateSpec,
+    pub state: KvSpec,
     pub rope: Option<Rope>,
     pub attention: Attention,
     pub qk_norm: QkNorm,
@@ -201,6 +188,8 @@ pub(crate) struct Qkv {
     q: ValueId,
     k: ValueId,
     v: ValueId,
+    /// Gates of what attention results in.
+    gate: Option<ValueId>,
 }
 
 /// Attention from its normalised input to the result of the output projection, `hidden` wide.
@@ -216,7 +205,19 @@ pub(crate) fn qkv(b: &mut BlockBuilder, input: ValueId, spec: &AttentionSpec) ->
     let q = b.linear("q", "attn_q", input, spec.heads * head_dim, spec.qkv_bias);
     let k = b.linear("k", "attn_k", input, kv_width, spec.qkv_bias);
     let v = b.linear("v", "attn_v", input, kv_width, spec.qkv_bias);
-    Qkv { q, k, v }
+    Qkv { q, k, v, gate: None }
+}
+
+/// Attention whose result is gated; the queries' projection gives each head's gates after its queries.
+pub(crate) fn gated_attention(b: &mut BlockBuilder, input: ValueId, hidden: usize, spec: &AttentionSpec) -> ValueId {
+    let head_dim = spec.state.head_dim;
+    let kv_width = spec.state.kv_heads * head_dim;
+    let both = b.linear("q_and_gate", "attn_q", input, 2 * spec.heads * head_dim, spec.qkv_bias);
+    let k = b.linear("k", "attn_k", input, kv_width, spec.qkv_bias);
+    let v = b.linear("v", "attn_v", input, kv_width, spec.qkv_bias);
+    let q = b.head_half("q", both, head_dim, false);
+    let gate = b.head_half("gate", both, head_dim, true);
+    attend(b, Qkv { q, k, v, gate: Some(gate) }, hidden, spec)
 }
 
 /// What follows them, to the result of the output projection.
@@ -233,7 +234,7 @@ pub(crate) fn attend_scaled(
     query_scale: Option<PositionScale>,
 ) -> ValueId {
     let head_dim = spec.state.head_dim;
-    let Qkv { mut q, mut k, v } = qkv;
+    let Qkv { mut q, mut k, v, gate } = qkv;
     match spec.qk_norm {
         QkNorm::None | QkNorm::RotatedHeads => {}
         QkNorm::Heads => (q, k) = head_norms(b, q, k, spec),
@@ -250,9 +251,12 @@ pub(crate) fn attend_scaled(
         (q, k) = head_norms(b, q, k, spec);
     }
     q = b.position_scale("q_scaled", q, query_scale);
-    let state = b.state(spec.state);
+    let state = b.state(StateSpec::Kv(spec.state));
     b.kv_append(state, k, v);
-    let attn = b.attention("attn", q, state, spec.heads, spec.attention);
+    let mut attn = b.attention("attn", q, state, spec.heads, spec.attention);
+    if let Some(gate) = gate {
+        attn = b.sigmoid_gate("attn_gated", attn, gate);
+    }
     b.linear("attn_out", "attn_output", attn, hidden, spec.output_bias)
 }
 
@@ -299,9 +303,14 @@ pub(crate) fn embed(sizes: &Sizes, scale: f32) -> Block {
 
 /// The head: final norm, projection to the vocabulary, a soft-cap where the model has one.
 pub(crate) fn head(sizes: &Sizes, cap: Option<f32>) -> Block {
+    head_normed_by(sizes, "output_norm", cap)
+}
+
+/// The same with the final norm in `norm`.
+pub(crate) fn head_normed_by(sizes: &Sizes, norm: &str, cap: Option<f32>) -> Block {
     let mut b = BlockBuilder::new("head");
     let x = b.input("x", sizes.hidden);
-    let normed = b.rms_norm("normed", "output_norm", x, sizes.eps);
+    let normed = b.rms_norm("normed", norm, x, sizes.eps);
     let mut logits = b.linear("logits", "output", normed, sizes.vocab, false);
     logits = b.soft_cap("capped_logits", logits, cap);
     b.finish(logits)
@@ -410,13 +419,27 @@ pub(crate) fn layer_name(sliding: &[bool], layer: usize) -> &'static str {
     }
 }
 
-/// A pre-norm layer: `x + attention(norm(x))`, then `x + ffn(norm(x))`, each branch times `residual`.
+/// A pre-norm layer: `x + attention(norm(x))`, then `x + ffn(norm(x))`, each branch times `residual`. The feed-forward is
+/// gated, by this activation and with biases or not.
 pub(crate) fn pre_norm_layer(
     name: &str,
     sizes: &Sizes,
     spec: &AttentionSpec,
     ffn: (Activation, bool),
     residual: f32,
+) -> Block {
+    pre_norm_layer_with(name, sizes, spec, residual, |b, input| {
+        feed_forward(b, input, sizes.hidden, sizes.intermediate, ffn.0, ffn.1)
+    })
+}
+
+/// The same with a feed-forward that `ffn` adds, from its normalised input to a result of its width.
+pub(crate) fn pre_norm_layer_with(
+    name: &str,
+    sizes: &Sizes,
+    spec: &AttentionSpec,
+    residual: f32,
+    ffn: impl FnOnce(&mut BlockBuilder, ValueId) -> ValueId,
 ) -> Block {
     let mut b = BlockBuilder::new(name);
     let x = b.input("x", sizes.hidden);
@@ -425,7 +448,7 @@ pub(crate) fn pre_norm_layer(
     attn = b.scale("attn_scaled", attn, residual);
     let x = b.add("x_attn", x, attn);
     let ffn_in = b.rms_norm("ffn_in", "ffn_norm", x, sizes.eps);
-    let mut out = feed_forward(&mut b, ffn_in, sizes.hidden, sizes.intermediate, ffn.0, ffn.1);
+    let mut out = ffn(&mut b, ffn_in);
     out = b.scale("ffn_scaled", out, residual);
     let x = b.add("x_ffn", x, out);
     b.finish(x)

@@ -32,8 +32,6 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
     };
     let rope = loaded.rope(sizes.head_dim, RopePairing::Halves, RopeLayers::All)?;
     let tied = dense::tied(loaded, false)?;
-    // Of layers that guess further tokens, which EXAONE 4.5 has.
-    loaded.tensors.ignore(|tensor| tensor.starts_with("mtp."));
 
     let mut graph = GraphBuilder::new(&loaded.tensors);
     graph.parts = dense::fused_qkv(loaded, &sizes);

@@ -8,7 +8,7 @@ use super::Family;
 use super::builder::{BlockBuilder, GraphBuilder};
 use super::dense::{self, Sizes};
 use crate::Warning;
-use crate::graph::{Activation, Attention, Block, Graph, Rope, RopePairing, StateId, ValueId};
+use crate::graph::{Activation, Attention, Block, Graph, KvSpec, Rope, RopePairing, StateId, StateSpec, ValueId};
 use crate::source::{Dialect, Hparams, Key, Loaded, Role, RopeLayers, integer, key};
 use crate::{FrontendError, Refusal};
 
@@ -239,7 +239,7 @@ fn embed(loaded: &Loaded, common: &Common) -> Result<Block, FrontendError> {
     let mut b = BlockBuilder::new("embed");
     let x = b.embedding("x", "token_embd", sizes.vocab, sizes.hidden, (sizes.hidden as f32).sqrt());
     if let Some(width) = common.per_layer {
-        let rows = loaded.tensors.rows("per_layer_token_embd")?;
+        let rows = loaded.tensors.rows("per_layer_token_embd", None)?;
         if rows < sizes.vocab {
             return Err(loaded.hparams.invalid(
                 Refusal::TableRows,
@@ -300,7 +300,7 @@ fn attention(
     let Sizes { heads, eps, hidden, .. } = common.sizes;
     let (head_dim, kv_width) = (layer.head_dim, layer.kv_heads * layer.head_dim);
     let window = layer.sliding.then_some(common.window);
-    let spec = crate::graph::StateSpec { kv_heads: layer.kv_heads, head_dim, window };
+    let spec = StateSpec::Kv(KvSpec { kv_heads: layer.kv_heads, head_dim, window });
     let q = b.linear("q", "attn_q", input, heads * head_dim, common.bias);
     let keys = appends.then(|| b.linear("k", "attn_k", input, kv_width, common.bias));
     let values = keys.map(|k| match layer.keys_as_values {

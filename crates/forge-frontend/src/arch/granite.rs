@@ -3,9 +3,10 @@
 use super::Family;
 use super::builder::GraphBuilder;
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
+use super::mixture::{Mixture, Router};
 use crate::FrontendError;
-use crate::graph::{Activation, Attention, Graph, RopePairing};
-use crate::source::{Key, Loaded, RopeLayers, key};
+use crate::graph::{Activation, Attention, Graph, GroupScore, RopePairing, Scores};
+use crate::source::{Key, Loaded, Role, RopeLayers, key};
 
 pub(super) const FAMILY: Family = Family {
     gguf: &["granite"],
@@ -15,10 +16,40 @@ pub(super) const FAMILY: Family = Family {
             "logits_scaling": 1.0}"#,
     )],
     roles: &[],
-    build,
+    build: |loaded| build(loaded, None),
 };
 
-fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
+/// The mixture of Granite 3: its experts are stacked in folders, too.
+pub(super) const MIXTURE: Family = Family {
+    gguf: &["granitemoe"],
+    hf: &[(
+        "granitemoe",
+        r#"{"rms_norm_eps": 1e-6, "embedding_multiplier": 1.0, "attention_multiplier": 1.0, "residual_multiplier": 1.0,
+            "logits_scaling": 1.0, "max_position_embeddings": 2048, "num_local_experts": 8, "num_experts_per_tok": 2,
+            "intermediate_size": 11008}"#,
+    )],
+    roles: &[Role::new("router", "ffn_gate_inp", "block_sparse_moe.router.layer")],
+    build: |loaded| {
+        let h = &loaded.hparams;
+        let router = Router {
+            experts: Key::new("expert_count", "num_local_experts"),
+            scores: Scores::SoftmaxOfChosen,
+            normalised: true,
+            normalised_by: 0.0,
+            groups: GroupScore::BestTwo,
+        };
+        let mixture = Mixture {
+            routing: router.read(h)?,
+            selection_bias: false,
+            width: h.usize(key::INTERMEDIATE)?,
+            activation: dense::activation(h, key::ACTIVATION, Activation::Silu)?,
+            shared: None,
+        };
+        build(loaded, Some(&mixture))
+    },
+};
+
+fn build(loaded: &Loaded, mixture: Option<&Mixture>) -> Result<Graph, FrontendError> {
     const EMBEDDING: Key = Key::new("embedding_scale", "embedding_multiplier");
     const ATTENTION: Key = Key::new("attention.scale", "attention_multiplier");
     const RESIDUAL: Key = Key::new("residual_scale", "residual_multiplier");
@@ -47,7 +78,12 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
     let mut graph = GraphBuilder::new(&loaded.tensors);
     let embed = graph.stage(dense::embed(&sizes, factor(EMBEDDING)?), tied)?;
     for _ in 0..sizes.layers {
-        let block = dense::pre_norm_layer("layer", &sizes, &spec, (activation, mlp_bias), residual);
+        let block = match mixture {
+            Some(mixture) => {
+                dense::pre_norm_layer_with("layer", &sizes, &spec, residual, |b, input| mixture.add(b, input))
+            }
+            None => dense::pre_norm_layer("layer", &sizes, &spec, (activation, mlp_bias), residual),
+        };
         dense::add_layer(&mut graph, block)?;
     }
     let head = graph.stage(dense::head(&sizes, None), tied)?;

@@ -3,6 +3,7 @@
 use super::Family;
 use super::builder::GraphBuilder;
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
+use super::mixture::Mixture;
 use crate::FrontendError;
 use crate::graph::{Activation, Attention, Graph, RopePairing};
 use crate::source::{Loaded, RopeLayers, key};
@@ -18,6 +19,11 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
+    build_with(loaded, None)
+}
+
+/// The same with a mixture in every layer.
+pub(super) fn build_with(loaded: &Loaded, mixture: Option<&Mixture>) -> Result<Graph, FrontendError> {
     let h = &loaded.hparams;
     let sizes = Sizes::read(loaded)?;
     let activation = dense::activation(h, key::ACTIVATION, Activation::Silu)?;
@@ -39,7 +45,10 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
     let mut graph = GraphBuilder::new(&loaded.tensors);
     let embed = graph.stage(dense::embed(&sizes, 1.0), tied)?;
     for _ in 0..sizes.layers {
-        let block = dense::pre_norm_layer("layer", &sizes, &spec, (activation, mlp_bias), 1.0);
+        let block = match mixture {
+            Some(mixture) => dense::pre_norm_layer_with("layer", &sizes, &spec, 1.0, |b, input| mixture.add(b, input)),
+            None => dense::pre_norm_layer("layer", &sizes, &spec, (activation, mlp_bias), 1.0),
+        };
         dense::add_layer(&mut graph, block)?;
     }
     let head = graph.stage(dense::head(&sizes, None), tied)?;

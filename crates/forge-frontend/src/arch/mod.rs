@@ -10,16 +10,24 @@ mod exaone4;
 mod gemma;
 mod gemma4;
 mod glm4;
+mod glm4_moe;
 mod granite;
 mod hunyuan;
+mod hybrid;
 mod layers;
+mod lfm2;
 mod llama;
 mod ministral;
+mod mixtral;
+mod mixture;
 mod olmo2;
+mod olmoe;
 mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen35;
+mod qwen_moe;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
@@ -57,6 +65,7 @@ const FAMILIES: &[Family] = &[
     glm4::FAMILY,
     granite::FAMILY,
     hunyuan::FAMILY,
+    lfm2::FAMILY,
     llama::FAMILY,
     ministral::MINISTRAL,
     ministral::MINISTRAL3,
@@ -65,30 +74,22 @@ const FAMILIES: &[Family] = &[
     phi3::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
+    qwen35::FAMILY,
     seed_oss::FAMILY,
     smollm3::FAMILY,
     stablelm::FAMILY,
     starcoder2::FAMILY,
 ];
 
+/// Mixtures of experts. A GGUF may call one by the name of a dense family.
+static MIXTURES: &[Family] =
+    &[glm4_moe::FAMILY, granite::MIXTURE, mixtral::FAMILY, olmoe::FAMILY, qwen_moe::QWEN2, qwen_moe::QWEN3];
+
 /// Architectures that people have and that are not built, by their names in either dialect, with the reason.
 const NOT_BUILT: &[(&[&str], &str)] = &[
     (&["gemma3n", "gemma3n_text"], "its alternating updates (AltUp) and learned augmented residuals are not built"),
-    (
-        &[
-            "qwen2moe",
-            "qwen2_moe",
-            "qwen3moe",
-            "qwen3_moe",
-            "mixtral",
-            "gpt-oss",
-            "gpt_oss",
-            "phimoe",
-            "olmoe",
-            "granitemoe",
-        ],
-        NO_MIXTURES,
-    ),
+    (&["gpt-oss", "gpt_oss"], "its clamped activation and biases of experts are not built"),
+    (&["phimoe"], "its router, which chooses by a threshold, is not built"),
 ];
 
 /// Keys that count the experts of a mixture, under every name they have had.
@@ -99,16 +100,13 @@ const EXPERTS: [Key; 5] = [
     Key::new("", "moe_num_experts"),
     Key::new("", "enable_moe_block"),
 ];
-const NO_MIXTURES: &str = "mixtures of experts are not built";
+const NO_MIXTURES: &str = "this architecture's mixture of experts is not built";
 
-/// Refuses mixtures, whatever their architecture is called.
-fn refuse_experts(h: &Hparams) -> Result<(), FrontendError> {
+/// The key that says that there are experts.
+fn counts_experts(h: &Hparams) -> Option<Key> {
     // One expert is none: Hunyuan's dense models say so.
     let counts = |value: &Value| value.as_bool() == Some(true) || integer(value).is_some_and(|count| count > 1);
-    match EXPERTS.into_iter().find(|&key| h.get(key).is_some_and(counts)) {
-        Some(key) => Err(h.unsupported(Refusal::Experts, key, NO_MIXTURES)),
-        None => Ok(()),
-    }
+    EXPERTS.into_iter().find(|&key| h.get(key).is_some_and(counts))
 }
 
 /// Refuses the weights of experts, which a configuration may tell nothing of.
@@ -132,15 +130,16 @@ fn supported(dialect: Dialect) -> Vec<&'static str> {
         Dialect::Gguf => family.gguf.to_vec(),
         Dialect::HuggingFace => family.hf.iter().map(|(name, _)| *name).collect(),
     };
-    let mut all: Vec<_> = FAMILIES.iter().flat_map(names).collect();
+    let mut all: Vec<_> = FAMILIES.iter().chain(MIXTURES).flat_map(names).collect();
     all.sort_unstable();
+    all.dedup();
     all
 }
 
 /// The family of an architecture's name.
 ///
 /// # Errors
-/// An unknown name, with those that are known, or a mixture of experts.
+/// An unknown name, with those that are known, or a mixture of experts of a family that has none.
 pub(crate) fn family(h: &Hparams, architecture: &str) -> Result<&'static Family, FrontendError> {
     let (dialect, file) = (h.dialect, &h.file);
     let names = |family: &&Family| match dialect {
@@ -160,8 +159,15 @@ pub(crate) fn family(h: &Hparams, architecture: &str) -> Result<&'static Family,
             reason: (*reason).to_owned(),
         });
     }
-    refuse_experts(h)?;
-    FAMILIES.iter().find(names).ok_or_else(|| FrontendError::UnknownArchitecture {
+    let dense = FAMILIES.iter().find(names);
+    match (counts_experts(h), MIXTURES.iter().find(names)) {
+        (Some(_), Some(mixture)) => return Ok(mixture),
+        (Some(key), None) => return Err(h.unsupported(Refusal::Experts, key, NO_MIXTURES)),
+        // Keys that a family's defaults have may be left out.
+        (None, Some(mixture)) if dense.is_none() => return Ok(mixture),
+        (None, _) => {}
+    }
+    dense.ok_or_else(|| FrontendError::UnknownArchitecture {
         file: file.clone(),
         found: architecture.to_owned(),
         supported: supported(dialect).join(", "),
@@ -173,12 +179,22 @@ pub(crate) fn build(loaded: &mut Loaded, family: &Family) -> Result<Graph, Front
     loaded.tensors.roles = family.roles;
     if loaded.hparams.dialect == Dialect::HuggingFace {
         let defaults = family.hf.iter().find(|(name, _)| *name == loaded.architecture).map_or("{}", |(_, json)| json);
+        // Newer transformers write one family's experts under another's name: it goes before a default under the own one.
+        let counted = counts_experts(&loaded.hparams).and_then(|key| loaded.hparams.get(key).cloned());
+        if let Some(count @ Value::Number(_)) = counted {
+            for key in EXPERTS.iter().filter(|key| key.hf.contains("experts")) {
+                loaded.hparams.values.entry(key.hf).or_insert_with(|| count.clone());
+            }
+        }
         loaded.hparams.fill_in(defaults);
     }
-    refuse_expert_weights(loaded)?;
+    if !MIXTURES.iter().any(|mixture| std::ptr::eq(mixture, family)) {
+        refuse_expert_weights(loaded)?;
+    }
     let graph = (family.build)(loaded)?;
     loaded.tensors.ignore(is_without_effect);
     loaded.ignore_other_towers();
+    loaded.ignore_predictors(graph.config.num_layers)?;
     match loaded.tensors.unread() {
         None => Ok(graph),
         Some((tensor, entry)) => Err(FrontendError::UnreadTensor {

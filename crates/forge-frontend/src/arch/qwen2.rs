@@ -3,6 +3,7 @@
 use super::Family;
 use super::builder::GraphBuilder;
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
+use super::mixture::{self, Mixture};
 use crate::FrontendError;
 use crate::graph::{Activation, Attention, Graph, RopePairing};
 use crate::source::{Key, Loaded, RopeLayers, key};
@@ -18,21 +19,32 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
     build_qwen(loaded, QkNorm::None, true, false)
 }
 
-/// Qwen2 and Qwen3 alike: windows, where a configuration has them, begin at `max_window_layers`.
+/// Qwen2 and Qwen3 alike.
 pub(super) fn build_qwen(
     loaded: &Loaded,
     qk_norm: QkNorm,
     qkv_bias: bool,
     output_bias: bool,
 ) -> Result<Graph, FrontendError> {
+    build_with(loaded, &Sizes::read(loaded)?, None, qk_norm, [qkv_bias, output_bias])
+}
+
+/// The same with a mixture in some layers. Windows, where a configuration has them, begin at `max_window_layers`; the biases
+/// are those of q, k and v, and of attention's output.
+pub(super) fn build_with(
+    loaded: &Loaded,
+    sizes: &Sizes,
+    mixture: Option<(&Mixture, &[bool])>,
+    qk_norm: QkNorm,
+    [qkv_bias, output_bias]: [bool; 2],
+) -> Result<Graph, FrontendError> {
     const USE_WINDOW: Key = Key::new("", "use_sliding_window");
     const MAX_WINDOW_LAYERS: Key = Key::new("", "max_window_layers");
     let h = &loaded.hparams;
-    let sizes = Sizes::read(loaded)?;
     let activation = dense::activation(h, key::ACTIVATION, Activation::Silu)?;
     let window = if h.opt_bool(USE_WINDOW)? == Some(true) { h.window()? } else { None };
     let first_sliding = match window {
-        Some(_) => h.usize(MAX_WINDOW_LAYERS)?,
+        Some(_) => h.opt_usize(MAX_WINDOW_LAYERS)?.unwrap_or(0),
         None => sizes.layers,
     };
     let sliding = match window {
@@ -43,7 +55,7 @@ pub(super) fn build_qwen(
     let tied = dense::tied(loaded, false)?;
 
     let mut graph = GraphBuilder::new(&loaded.tensors);
-    let embed = graph.stage(dense::embed(&sizes, 1.0), tied)?;
+    let embed = graph.stage(dense::embed(sizes, 1.0), tied)?;
     for layer in 0..sizes.layers {
         let window = window.filter(|_| sliding[layer]);
         let spec = AttentionSpec {
@@ -56,9 +68,19 @@ pub(super) fn build_qwen(
             qkv_bias,
             output_bias,
         };
-        let name = dense::layer_name(&sliding, layer);
-        dense::add_layer(&mut graph, dense::pre_norm_layer(name, &sizes, &spec, (activation, false), 1.0))?;
+        let block = match mixture {
+            Some((mixture, layers)) if layers[layer] => {
+                let name = mixture::layer_name(layers, layer);
+                dense::pre_norm_layer_with(name, sizes, &spec, 1.0, |b, input| mixture.add(b, input))
+            }
+            mixture => {
+                let name = mixture.map(|(_, layers)| mixture::layer_name(layers, layer));
+                let name = name.unwrap_or(dense::layer_name(&sliding, layer));
+                dense::pre_norm_layer(name, sizes, &spec, (activation, false), 1.0)
+            }
+        };
+        dense::add_layer(&mut graph, block)?;
     }
-    let head = graph.stage(dense::head(&sizes, None), tied)?;
+    let head = graph.stage(dense::head(sizes, None), tied)?;
     Ok(graph.finish(sizes.config(loaded), embed, head))
 }

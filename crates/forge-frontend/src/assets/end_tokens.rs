@@ -21,9 +21,19 @@ const END_OF_TURN: &[&str] = &[
     "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
 ];
 
-/// Whether an added token of this text ends a turn.
-pub(super) fn ends_turn(text: &str) -> bool {
-    END_OF_TURN.contains(&text)
+/// Tokens of answers in channels (gpt-oss), of which a message's end is not the answer's: the second and third end it.
+const CHANNELS: [&str; 3] = ["<|channel|>", "<|call|>", "<|return|>"];
+const END_OF_MESSAGE: &str = "<|end|>";
+
+/// Ids of those added tokens that end a turn.
+pub(super) fn of_turns<'a>(added: impl Iterator<Item = (&'a str, u32)>) -> BTreeSet<u32> {
+    let added: Vec<_> = added.collect();
+    let in_channels = CHANNELS.iter().all(|tag| added.iter().any(|(text, _)| text == tag));
+    let ends = |text: &str| match text {
+        END_OF_MESSAGE => !in_channels,
+        _ => END_OF_TURN.contains(&text) || in_channels && CHANNELS[1..].contains(&text),
+    };
+    added.into_iter().filter(|(text, _)| ends(text)).map(|(_, id)| id).collect()
 }
 
 /// Adds a JSON id or list of ids.

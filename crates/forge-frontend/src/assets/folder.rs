@@ -47,7 +47,7 @@ pub(super) fn from_folder(folder: &Path, config: &Map<String, Value>) -> Result<
     let mut end_ids: BTreeSet<u32> = eos.iter().map(|(_, id)| *id).collect();
     end_tokens::add_ids(&mut end_ids, config.get("eos_token_id"));
     end_tokens::add_ids(&mut end_ids, generation.get("eos_token_id"));
-    end_ids.extend(tokenizer.found_first().filter(|(text, _)| end_tokens::ends_turn(text)).map(|(_, id)| id));
+    end_ids.extend(end_tokens::of_turns(tokenizer.found_first()));
 
     let templates = Templates::from_folder(folder, &tokenizer_config)?;
     let defaults = Defaults(&generation);

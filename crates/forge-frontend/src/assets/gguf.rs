@@ -78,7 +78,7 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
     // Some converters mark end-of-turn tokens as user-defined.
     let added = |token: &Token| matches!(token.kind, TokenType::Control | TokenType::UserDefined);
     let added = tokens.iter().enumerate().filter(|(_, token)| added(token));
-    end_tokens.extend(added.filter(|(_, token)| end_tokens::ends_turn(&token.text)).map(|(id, _)| id as u32));
+    end_tokens.extend(end_tokens::of_turns(added.map(|(id, token)| (token.text.as_str(), id as u32))));
 
     let templates = reader.templates()?;
     // No text becomes these: llama.cpp passes over ids that the vocabulary lacks.

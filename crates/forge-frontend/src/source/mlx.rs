@@ -31,15 +31,20 @@ pub(super) fn join_affine(
         let Format::Affine { bits, group } = format else { continue };
         let file = entries[&weight_name].file.clone();
         let (code_bits, group_size) = (usize::from(bits), usize::from(group));
-        let [rows, words] = codes.shape[..] else {
-            // A stack of matrices: refused by its name where it is wanted, after the architecture has been looked at.
-            if let Some(entry) = entries.get_mut(&weight_name) {
-                entry.stored = Stored::Foreign(format!("a stack of {format} matrices"));
+        // A stack of matrices has one dimension more.
+        let (words, leading) = match &codes.shape[..] {
+            [leading @ .., words] if (1..=2).contains(&leading.len()) => (*words, leading),
+            _ => {
+                // Refused by its name where it is wanted, after the architecture has been looked at.
+                if let Some(entry) = entries.get_mut(&weight_name) {
+                    entry.stored = Stored::Foreign(format!("{} dimensions of {format}", codes.shape.len()));
+                }
+                entries.remove(&format!("{module}.scales"));
+                entries.remove(&format!("{module}.biases"));
+                continue;
             }
-            entries.remove(&format!("{module}.scales"));
-            entries.remove(&format!("{module}.biases"));
-            continue;
         };
+        let shape = |cols: usize| [leading, &[cols]].concat();
         // An empty tensor may claim any width.
         let cols = words.checked_mul(32).ok_or_else(|| FrontendError::Tensor {
             refusal: Refusal::AffineWidth,
@@ -56,12 +61,13 @@ pub(super) fn join_affine(
                 tensor: name.clone(),
             };
             let tensor = set.tensors().get(&name).ok_or_else(missing)?;
-            if tensor.shape != [rows, cols / group_size] {
+            let expected = shape(cols / group_size);
+            if tensor.shape != expected {
                 return Err(FrontendError::TensorShape {
                     refusal: Refusal::AffineShape,
                     file: file.clone(),
                     tensor: name,
-                    expected: vec![rows, cols / group_size],
+                    expected,
                     found: tensor.shape.clone(),
                 });
             }
@@ -89,7 +95,7 @@ pub(super) fn join_affine(
         entries.remove(&format!("{module}.scales"));
         entries.remove(&format!("{module}.biases"));
         if let Some(entry) = entries.get_mut(&weight_name) {
-            entry.shape = vec![rows, cols];
+            entry.shape = shape(cols);
             entry.stored = Stored::Affine { bits, group, ranges };
         }
     }

@@ -6,6 +6,7 @@ mod hparams;
 mod json;
 mod mlx;
 mod rope;
+mod stacks;
 mod tensors;
 
 pub(crate) use gguf::load_gguf;
@@ -13,13 +14,13 @@ pub(crate) use hf::{CONFIG, TOKENIZER, duplicate_keys, load_folder, read_file, r
 pub(crate) use hparams::{Hparams, Key, brief, key};
 pub(crate) use json::{integer, lenient_json, unsigned, without_mark};
 pub(crate) use rope::RopeLayers;
-pub(crate) use tensors::{Entry, Part, Role, Stored, Tensors};
+pub(crate) use tensors::{Entry, Part, Role, Shape, Stored, Tensors};
 
 use std::cell::RefCell;
 
-use crate::Warning;
 use crate::checkpoint::MappedFile;
 use crate::graph::FileRange;
+use crate::{FrontendError, Warning};
 
 /// Whose names a checkpoint uses. MLX folders use Hugging Face's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,9 @@ pub(crate) struct Loaded {
     /// What its owner should know.
     pub warnings: RefCell<Vec<Warning>>,
 }
+
+/// How many blocks predict tokens beyond the next one.
+const PREDICTORS: Key = Key::new("nextn_predict_layers", "num_nextn_predict_layers");
 
 /// What the tensors of a multimodal model's other parts begin with.
 const OTHER_TOWERS: &[&str] = &[
@@ -73,6 +77,33 @@ impl Loaded {
                 self.warn(Warning::OtherTower { file, tower, tensors: count });
             }
         }
+    }
+
+    /// Blocks at the end of a GGUF that predict tokens beyond the next one, and that its number of blocks counts.
+    pub fn trailing_blocks(&self) -> Result<usize, FrontendError> {
+        match self.hparams.get(PREDICTORS) {
+            Some(value) if self.hparams.dialect == Dialect::HuggingFace || integer(value) == Some(0) => Ok(0),
+            _ => Ok(self.hparams.opt_usize(PREDICTORS)?.unwrap_or(0)),
+        }
+    }
+
+    /// Passes over the layers that predict tokens beyond the next one (multi-token prediction), with a warning.
+    pub fn ignore_predictors(&self, layers: usize) -> Result<(), FrontendError> {
+        let trailing = self.trailing_blocks()?;
+        let is_part = |name: &str| match self.hparams.dialect {
+            Dialect::HuggingFace => name.split('.').take(3).any(|part| part == "mtp"),
+            Dialect::Gguf => {
+                let block = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+                block.is_some_and(|block| (layers..layers + trailing).contains(&block))
+            }
+        };
+        let mut parts = self.tensors.entries.keys().filter(|name| is_part(name));
+        if let Some(first) = parts.next() {
+            let (file, first, tensors) = (self.tensors.file.clone(), first.clone(), 1 + parts.count());
+            self.tensors.ignore(is_part);
+            self.warn(Warning::Predictor { file, first, tensors });
+        }
+        Ok(())
     }
 
     pub fn bytes(&self, range: &FileRange) -> &[u8] {

@@ -18,18 +18,25 @@ pub(crate) struct Role {
     pub gguf: &'static str,
     /// After `layers.N.`.
     pub hf: &'static str,
-    /// Whether `.weight` or `.bias` follows in a folder; it does in every GGUF.
+    /// Whether `.weight` or `.bias` follows in a folder.
     suffixed: bool,
+    /// Whether it does in a GGUF.
+    suffixed_in_gguf: bool,
 }
 
 impl Role {
     pub const fn new(role: &'static str, gguf: &'static str, hf: &'static str) -> Self {
-        Self { role, gguf, hf, suffixed: true }
+        Self { role, gguf, hf, suffixed: true, suffixed_in_gguf: true }
     }
 
     /// A tensor whose whole name in a folder is `hf`.
     pub const fn bare(role: &'static str, gguf: &'static str, hf: &'static str) -> Self {
-        Self { role, gguf, hf, suffixed: false }
+        Self { role, gguf, hf, suffixed: false, suffixed_in_gguf: true }
+    }
+
+    /// A tensor whose whole name is `gguf` in a GGUF and `hf` in a folder.
+    pub const fn unsuffixed(role: &'static str, gguf: &'static str, hf: &'static str) -> Self {
+        Self { role, gguf, hf, suffixed: false, suffixed_in_gguf: false }
     }
 }
 
@@ -52,6 +59,23 @@ const COMMON: &[Role] = &[
     Role::new("ffn_gate_up", "ffn_up", "mlp.gate_up_proj"),
     Role::new("ffn_down", "ffn_down", "mlp.down_proj"),
 ];
+
+/// What a weight is, and so how its tensor is shaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// `[rows, cols]`.
+    Matrix,
+    /// `[cols]`.
+    Vector,
+    /// Taps of a convolution of each channel by itself, taken as a vector: `[channels, 1, taps]` in a Hugging Face folder,
+    /// `[channels, taps, 1]` in an MLX folder, `[channels, taps]` in a GGUF.
+    Taps {
+        /// Channels.
+        channels: usize,
+        /// Taps of each.
+        taps: usize,
+    },
+}
 
 /// How a tensor is stored.
 #[derive(Debug)]
@@ -128,6 +152,9 @@ impl Tensors {
             (Dialect::HuggingFace, Some(layer)) if found.is_some_and(|role| !role.suffixed) => {
                 format!("{}layers.{layer}.{stem}", self.prefix)
             }
+            (Dialect::Gguf, Some(layer)) if found.is_some_and(|role| !role.suffixed_in_gguf) => {
+                format!("blk.{layer}.{stem}")
+            }
             (Dialect::Gguf, Some(layer)) => format!("blk.{layer}.{stem}.{suffix}"),
             (Dialect::Gguf, None) => format!("{stem}.{suffix}"),
             (Dialect::HuggingFace, Some(layer)) => format!("{}layers.{layer}.{stem}.{suffix}", self.prefix),
@@ -153,12 +180,12 @@ impl Tensors {
 
     /// Rows of the embedding table: the only size that some GGUFs do not state.
     pub fn vocab_rows(&self) -> Result<usize, FrontendError> {
-        self.rows("token_embd")
+        self.rows("token_embd", None)
     }
 
-    /// Rows of a table outside the layers.
-    pub fn rows(&self, role: &str) -> Result<usize, FrontendError> {
-        let name = self.name(role, None);
+    /// Rows of a table or matrix.
+    pub fn rows(&self, role: &str, layer: Option<usize>) -> Result<usize, FrontendError> {
+        let name = self.name(role, layer);
         let entry = self.find(&name)?;
         match entry.shape[..] {
             [rows, _] if rows > 0 => Ok(rows),
@@ -172,7 +199,7 @@ impl Tensors {
         }
     }
 
-    /// The weight of a role. `rows` is 1 and `vector` true for norms and biases.
+    /// The weight of a role. `rows` is 1 for what is no matrix.
     ///
     /// # Errors
     /// The tensor is missing, of another shape, or in a format that is not read.
@@ -182,19 +209,27 @@ impl Tensors {
         layer: Option<usize>,
         rows: usize,
         cols: usize,
-        vector: bool,
+        shape: Shape,
         part: Option<&Part>,
     ) -> Result<Weight, FrontendError> {
         let name = self.name(part.map_or(role, |part| part.of), layer);
         let entry = self.find(&name)?;
         let total_rows = part.map_or(rows, |part| part.total_rows);
         // Of a vector a part is some elements.
-        let expected = match (vector, part) {
-            (true, None) => vec![cols],
-            (true, Some(_)) => vec![total_rows],
-            (false, _) => vec![total_rows, cols],
+        let expected = match (shape, part) {
+            // A GGUF's shapes have no leading ones.
+            (Shape::Matrix, None) if rows == 1 && self.dialect == Dialect::Gguf => vec![cols],
+            (Shape::Vector, None) => vec![cols],
+            (Shape::Vector, Some(_)) => vec![total_rows],
+            (Shape::Matrix, _) => vec![total_rows, cols],
+            (Shape::Taps { channels, taps }, _) => vec![channels, taps],
         };
-        if entry.shape != expected {
+        let longer = |shape: &[usize]| shape.iter().copied().filter(|&axis| axis != 1).collect::<Vec<_>>();
+        let fits = match shape {
+            Shape::Matrix | Shape::Vector => entry.shape == expected,
+            Shape::Taps { .. } => longer(&entry.shape) == longer(&expected),
+        };
+        if !fits {
             return Err(FrontendError::TensorShape {
                 refusal: Refusal::WeightShape,
                 file: entry.file.clone(),
@@ -204,8 +239,8 @@ impl Tensors {
             });
         }
         let first_row = part.map_or(0, |part| part.first_row);
-        let (format, source) = match (vector, part) {
-            (true, Some(_)) => entry.rows(&name, 1, total_rows, first_row, cols)?,
+        let (format, source) = match (shape, part) {
+            (Shape::Vector, Some(_)) => entry.rows(&name, 1, total_rows, first_row, cols)?,
             _ => entry.rows(&name, cols, total_rows, first_row, rows)?,
         };
         Ok(Weight {
@@ -218,6 +253,7 @@ impl Tensors {
             source,
             offset: 0.0,
             factor: 1.0,
+            negated_exp: false,
             max_abs: None,
         })
     }
@@ -235,7 +271,7 @@ impl Tensors {
 
 impl Entry {
     /// Bytes of `rows` rows from `first_row` on, of `total_rows` rows of `cols` weights.
-    fn rows(
+    pub(super) fn rows(
         &self,
         name: &str,
         cols: usize,

@@ -1,13 +1,16 @@
 //! Runs a graph in f32, the plainest way: the meaning of the operations, against which references are compared.
 
+use super::recurrent;
 use forge_formats::{AffineRow, decode_affine, decode_row};
 use forge_frontend::Checkpoint;
-use forge_frontend::graph::{Activation, Attention, Block, Graph, Op, Rope, RopePairing, Source, StateId, WeightId};
+use forge_frontend::graph::{
+    Activation, Attention, Block, Graph, Op, Rope, RopePairing, Source, StateId, StateSpec, WeightId,
+};
 
 /// `[tokens, width]`.
-type Rows = Vec<Vec<f32>>;
+pub type Rows = Vec<Vec<f32>>;
 
-/// Keys and values of one state, `[positions, kv_heads * head_dim]` each.
+/// Keys and values of one state, `[positions, kv_heads * head_dim]` each. Recurrent states have none: a whole text runs at once.
 #[derive(Default)]
 struct Cache {
     keys: Rows,
@@ -38,18 +41,21 @@ pub fn logits(checkpoint: &Checkpoint, tokens: &[u32]) -> Rows {
 
 fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
     let weight = &checkpoint.graph.weights[id];
+    let pieces = weight.source.pieces();
+    let rows = weight.rows / pieces.len();
     let row = |row: usize| {
         let mut out = vec![0.0; weight.cols];
-        match &weight.source {
+        let (piece, row) = (&pieces[row / rows], row % rows);
+        match piece {
             Source::Rows(range) => {
                 let bytes = checkpoint.bytes(range);
-                let row_bytes = bytes.len() / weight.rows;
+                let row_bytes = bytes.len() / rows;
                 decode_row(weight.format, &bytes[row * row_bytes..][..row_bytes], &mut out).expect("a row decodes");
             }
             Source::Affine { quants, scales, biases, scale_format } => {
                 let part = |range| {
                     let bytes = checkpoint.bytes(range);
-                    let row_bytes = bytes.len() / weight.rows;
+                    let row_bytes = bytes.len() / rows;
                     &bytes[row * row_bytes..][..row_bytes]
                 };
                 let (codes, scales, biases) = (part(quants), part(scales), part(biases));
@@ -57,9 +63,9 @@ fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
                 decode_affine(&affine, &mut out).expect("a row decodes");
             }
             Source::Values(values) => out.clone_from(values),
-            Source::Quantize { .. } => unreachable!("a loaded checkpoint quantises nothing"),
+            Source::Quantize { .. } | Source::Stack(_) => unreachable!("neither quantised nor a stack within a stack"),
         }
-        out.iter_mut().for_each(|value| *value = (*value + weight.offset) * weight.factor);
+        out.iter_mut().for_each(|value| *value = weight.element(*value));
         out
     };
     (0..weight.rows).map(row).collect()
@@ -130,11 +136,50 @@ fn run_block(
                 cache.values.extend(input(1).iter().cloned());
                 continue;
             }
-            Op::Attention { state, heads, attention } => {
-                let spec = block.state_slots[*state];
-                assert_eq!(spec, graph.states[states[*state]].spec);
-                attend(input(0), &caches[states[*state]], *heads, spec.kv_heads, spec.head_dim, attention)
+            Op::Attention { state, heads, attention, sinks } => {
+                assert_eq!(block.state_slots[*state], graph.states[states[*state]].spec);
+                let spec = block.state_slots[*state].kv().expect("a cache");
+                let sinks = sinks.map(|sinks| &weight(sinks)[0][..]);
+                attend(input(0), &caches[states[*state]], *heads, spec.kv_heads, spec.head_dim, attention, sinks)
             }
+            Op::Route { routing, bias } => {
+                let bias = bias.map(|bias| &weight(bias)[0][..]);
+                map(input(0), |logits| crate::mixture::weights(logits, bias, routing))
+            }
+            Op::Experts { gate, up, down, experts, activation } => {
+                let [gate, up, down] = [gate, up, down].map(|slot| weight(*slot));
+                let one = |(row, weights): (&Vec<f32>, &Vec<f32>)| {
+                    crate::mixture::experts(row, weights, [gate, up, down], *experts, |value| {
+                        activate(value, *activation, &[])
+                    })
+                };
+                input(0).iter().zip(input(1)).map(one).collect()
+            }
+            Op::SigmoidGate => {
+                let sigmoid = |value: f32| 1.0 / (1.0 + (-value).exp());
+                let one = |(row, gate): (&Vec<f32>, &Vec<f32>)| {
+                    let gate = |index: usize| sigmoid(gate[if gate.len() == 1 { 0 } else { index }]);
+                    row.iter().enumerate().map(|(index, value)| value * gate(index)).collect()
+                };
+                input(0).iter().zip(input(1)).map(one).collect()
+            }
+            Op::ShortConv { state, weight: taps, bias, taps: count } => {
+                let channels = block.values[node.output.expect("a result")].width;
+                let width = (count - 1) * channels;
+                assert_eq!(graph.states[states[*state]].spec, StateSpec::Recurrent { width });
+                recurrent::short_conv(input(0), channels, &weight(*taps)[0], bias.map(|bias| &weight(bias)[0][..]))
+            }
+            Op::GatedDelta { state, delta, conv, decay, time_bias, gamma } => {
+                assert_eq!(graph.states[states[*state]].spec, StateSpec::Recurrent { width: delta.state_width() });
+                let [conv, decay, time_bias, gamma] =
+                    [conv, decay, time_bias, gamma].map(|slot| weight(*slot)[0].as_slice());
+                let inputs = [0, 1, 2, 3].map(|index| input(index));
+                recurrent::gated_delta(inputs, delta, conv, [decay, time_bias, gamma])
+            }
+            Op::HeadHalf { head_dim, second, .. } => map(input(0), |row| {
+                let half = |head: &[f32]| head[usize::from(*second) * head_dim..][..*head_dim].to_vec();
+                row.chunks(2 * head_dim).flat_map(half).collect()
+            }),
             Op::GatedActivation { activation } => {
                 zip(input(0), input(1), |gate, up| activate(gate, *activation, &[]) * up)
             }
@@ -199,7 +244,15 @@ fn rotated(head: &[f32], rope: &Rope, position: usize, tokens: usize) -> Vec<f32
     out
 }
 
-fn attend(q: &Rows, cache: &Cache, heads: usize, kv_heads: usize, head_dim: usize, spec: &Attention) -> Rows {
+fn attend(
+    q: &Rows,
+    cache: &Cache,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    spec: &Attention,
+    sinks: Option<&[f32]>,
+) -> Rows {
     let one = |(position, row): (usize, &Vec<f32>)| {
         let first = spec.window.map_or(0, |window| (position + 1).saturating_sub(window));
         let head = |(head, q): (usize, &[f32])| {
@@ -210,9 +263,10 @@ fn attend(q: &Rows, cache: &Cache, heads: usize, kv_heads: usize, head_dim: usiz
                 spec.softcap.map_or(score, |cap| cap * (score / cap).tanh())
             };
             let scores: Vec<f32> = cache.keys[first..=position].iter().map(score).collect();
-            let largest = scores.iter().copied().fold(f32::MIN, f32::max);
+            let sink = sinks.map(|sinks| sinks[head]);
+            let largest = scores.iter().copied().chain(sink).fold(f32::MIN, f32::max);
             let exps: Vec<f32> = scores.iter().map(|score| (score - largest).exp()).collect();
-            let sum: f32 = exps.iter().sum();
+            let sum: f32 = exps.iter().copied().chain(sink.map(|sink| (sink - largest).exp())).sum();
             let mut out = vec![0.0; head_dim];
             for (exp, value) in exps.iter().zip(&cache.values[first..=position]) {
                 out.iter_mut().zip(&value[at..]).for_each(|(out, value)| *out += exp / sum * value);

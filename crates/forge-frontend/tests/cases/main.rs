@@ -4,6 +4,8 @@
 mod configurations;
 mod import;
 mod interpreter;
+mod mixture;
+mod recurrent;
 mod tokenizer;
 
 use std::path::{Path, PathBuf};

@@ -120,7 +120,7 @@ pub fn sample_gguf() -> Gguf {
         .entry(b"floats", 9, &floats)
         .tensor("norm", &[3], 0, &[1; 12])
         .tensor("matrix", &[32, 2], 8, &[2; 68])
-        .tensor("refused", &[256], 16, &[3; 66])
+        .tensor("refused", &[256], 15, &[3; 292])
         .tensor("unknown", &[5], 99, &[4; 10])
 }
 

@@ -5,6 +5,7 @@ mod architectures;
 #[path = "../checkpoint/build.rs"]
 #[expect(dead_code, reason = "shared with the tests of the containers")]
 mod build;
+mod mixtures;
 mod tolerance;
 mod walk;
 mod xielu;
@@ -169,7 +170,7 @@ fn features_that_are_not_built_are_named() {
         (
             "enable_moe_block",
             json!(true),
-            "enable_moe_block = true is not supported: mixtures of experts are not built",
+            "enable_moe_block = true is not supported: this architecture's mixture of experts is not built",
         ),
         ("use_bidirectional_attention", json!("all"), "use_bidirectional_attention = \"all\" is not supported"),
         ("num_kv_shared_layers", json!(6), "num_kv_shared_layers: expected a layer of layer 0's kind before those"),

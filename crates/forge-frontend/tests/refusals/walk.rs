@@ -1,5 +1,5 @@
 //! Every refusal of a checkpoint's content, one by one: made to happen, and held to a line that names the file and the key or
-//! tensor.
+//! tensor. One file, long as it is, because it is one list: a row for each.
 
 use std::fs;
 
@@ -29,6 +29,13 @@ fn config(refusal: Refusal, case: &str, key: &'static str, value: Value, words: 
 /// A fixture with other weights.
 fn weights(refusal: Refusal, words: &[&'static str], edit: impl FnOnce(&mut Weights)) -> Row {
     let folder = Folder::of("qwen2");
+    folder.edit_weights(edit);
+    (refusal, [&["model.safetensors: "], words].concat(), folder.error())
+}
+
+/// A mixture with other weights.
+fn experts(refusal: Refusal, words: &[&'static str], edit: impl FnOnce(&mut Weights)) -> Row {
+    let folder = Folder::of("qwen3-moe");
     folder.edit_weights(edit);
     (refusal, [&["model.safetensors: "], words].concat(), folder.error())
 }
@@ -74,6 +81,23 @@ pub fn sizes(architecture: &str, hidden: u32) -> Gguf {
 /// A Llama's GGUF as far as its first weight.
 fn llama(hidden: u32) -> Gguf {
     sizes("llama", hidden)
+}
+
+/// A Qwen 3.5's GGUF whose values do not divide among their heads.
+fn qwen35() -> Gguf {
+    let sizes = [
+        ("qwen35.block_count", 1),
+        ("qwen35.context_length", 64),
+        ("qwen35.embedding_length", 32),
+        ("qwen35.feed_forward_length", 32),
+        ("qwen35.attention.head_count", 4),
+        ("qwen35.ssm.group_count", 2),
+        ("qwen35.ssm.time_step_rank", 4),
+        ("qwen35.ssm.inner_size", 30),
+    ];
+    let gguf = Gguf::new().entry(b"general.architecture", 8, &string(b"qwen35"));
+    let gguf = gguf.entry(b"qwen35.attention.layer_norm_rms_epsilon", 6, &1e-5f32.to_le_bytes());
+    sizes.into_iter().fold(gguf, |gguf, (key, value): (&str, u32)| gguf.entry(key.as_bytes(), 4, &value.to_le_bytes()))
 }
 
 fn epsilon(gguf: Gguf) -> Gguf {
@@ -138,7 +162,13 @@ fn configurations() -> Vec<Row> {
             json!(true),
             "= true is not supported: norms of each head",
         ),
-        config(Refusal::Experts, "qwen2", "num_local_experts", json!(8), "= 8 is not supported: mixtures of experts"),
+        config(
+            Refusal::Experts,
+            "qwen2",
+            "num_local_experts",
+            json!(8),
+            "= 8 is not supported: this architecture's mixture",
+        ),
         config(Refusal::QuantizationMethod, "qwen2", "quantization_config", json!({"quant_method": "fp8"}), "\"fp8\""),
         config(Refusal::UnequalSizes, "qwen2", "num_key_value_heads", json!([2, 1]), "= [2,1] is not supported"),
         config(Refusal::NoSizes, "qwen2", "num_key_value_heads", json!([]), "expected a size, found []"),
@@ -181,6 +211,27 @@ fn configurations() -> Vec<Row> {
             "layer_types",
             json!(["full_attention", "chunked", "a", "b"]),
             "is not supported",
+        ),
+        config(
+            Refusal::LayerMixers,
+            "lfm2",
+            "layer_types",
+            json!(["conv"]),
+            "expected full_attention or conv for each of the 3 layers",
+        ),
+        config(
+            Refusal::DeltaGroups,
+            "qwen35",
+            "linear_num_value_heads",
+            json!(3),
+            "= 3 is not a multiple of linear_num",
+        ),
+        config(
+            Refusal::DeltaWidth,
+            "qwen35",
+            "linear_key_head_dim",
+            json!(512),
+            "= 512 is not supported: 2 to 256 are built, not 512",
         ),
         config(Refusal::Bidirectional, "gemma2", "use_bidirectional_attention", json!(true), "= true is not supported"),
         config(
@@ -305,6 +356,72 @@ fn configurations() -> Vec<Row> {
     ]
 }
 
+/// What mixtures may ask for in vain.
+fn mixtures() -> Vec<Row> {
+    let changed = |refusal, case: &str, keys: &[(&str, Value)], words: &[&'static str]| {
+        let folder = Folder::of(case);
+        folder.edit_json("config.json", |config| {
+            config.extend(keys.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        });
+        (refusal, words.to_vec(), folder.error())
+    };
+    let expert = "model.layers.0.mlp.experts.3.up_proj.weight";
+    let sizes = |gguf: Gguf, sizes: &[(&str, u32)]| {
+        sizes.iter().fold(gguf, |gguf, (key, value)| gguf.entry(key.as_bytes(), 4, &value.to_le_bytes()))
+    };
+    let mixtral =
+        sizes(llama(32), &[("llama.expert_count", 4), ("llama.expert_used_count", 2), ("llama.expert_gating_func", 9)]);
+    let glm = sizes(
+        Gguf::new().entry(b"general.architecture", 8, &string(b"glm4moe")),
+        &[
+            ("glm4moe.block_count", 1),
+            ("glm4moe.context_length", 64),
+            ("glm4moe.embedding_length", 32),
+            ("glm4moe.feed_forward_length", 32),
+            ("glm4moe.attention.head_count", 4),
+            ("glm4moe.expert_count", 4),
+            ("glm4moe.nextn_predict_layers", 1),
+        ],
+    );
+    let glm = table(glm.entry(b"glm4moe.attention.layer_norm_rms_epsilon", 6, &1e-5f32.to_le_bytes()));
+    vec![
+        config(Refusal::ExpertCount, "qwen3-moe", "num_experts_per_tok", json!(7), "expected at most the 6 experts"),
+        config(Refusal::DenseLayers, "qwen3-moe", "mlp_only_layers", json!("1"), "expected a list of layers"),
+        config(Refusal::ClippedQkv, "olmoe", "clip_qkv", json!(8.0), "= 8.0 is not supported: queries, keys"),
+        config(Refusal::GroupCount, "glm4-moe", "topk_group", json!(5), "expected at most the 4 groups, found 5"),
+        changed(
+            Refusal::ExpertGroups,
+            "glm4-moe",
+            &[("n_group", json!(3))],
+            &["config.json: n_routed_experts = 8 is not a multiple of n_group = 3"],
+        ),
+        changed(
+            Refusal::GroupExperts,
+            "glm4-moe",
+            &[("n_group", json!(8)), ("topk_group", json!(1))],
+            &["config.json: topk_group: expected groups of at least 2 experts, found 1"],
+        ),
+        changed(
+            Refusal::ExpertRows,
+            "qwen3-moe",
+            &[("moe_intermediate_size", json!(i32::MAX))],
+            &["tensor model.layers.0.mlp.experts.0.gate_proj.weight: expected experts of fewer rows in all"],
+        ),
+        experts(Refusal::ExpertShape, &["tensor", expert, "expected shape [24, 32], found [32, 24]"], |weights| {
+            weights.header.get_mut(expert).expect("it")["shape"] = json!([32, 24]);
+        }),
+        experts(
+            Refusal::ExpertFormats,
+            &["tensor", expert, "expected the type of the other experts, found F16"],
+            |weights| {
+                weights.header.get_mut(expert).expect("it")["dtype"] = json!("F16");
+            },
+        ),
+        gguf(Refusal::GatingFunction, &["llama.expert_gating_func = 9 is not supported: scores are softmax"], &mixtral),
+        gguf(Refusal::PredictionLayers, &["glm4moe.nextn_predict_layers: expected fewer than the 1 blocks"], &glm),
+    ]
+}
+
 fn tensors() -> Vec<Row> {
     let four = json!({"bits": 4, "group_size": 32});
     let codes = ("a.weight", "U32", json!([2, 4]));
@@ -381,7 +498,7 @@ fn tensors() -> Vec<Row> {
             Refusal::ExpertWeights,
             &[
                 "tensor model.layers.0.mlp.switch_mlp.up_proj.weight",
-                " = U32 is not supported: mixtures of experts are not built",
+                " = U32 is not supported: this architecture's mixture of experts is not built",
             ],
             |weights| weights.add("model.layers.0.mlp.switch_mlp.up_proj.weight", "U32", &json!([4, 8, 4])),
         ),
@@ -397,13 +514,13 @@ fn tensors() -> Vec<Row> {
         weights(Refusal::ElementType, &["tensor model.norm.weight: expected F32, F16 or BF16, found I16"], |weights| {
             weights.header.get_mut("model.norm.weight").expect("it")["dtype"] = json!("I16");
         }),
+        gguf(
+            Refusal::DeltaValues,
+            &["qwen35.ssm.inner_size = 30 is not a multiple of qwen35.ssm.time_step_rank = 4"],
+            &table(qwen35()),
+        ),
         gguf(Refusal::NoArchitecture, &["key general.architecture is missing"], &Gguf::new()),
         gguf(Refusal::MissingNumber, &["key llama.attention.layer_norm_rms_epsilon is missing"], &table(llama(32))),
-        gguf(
-            Refusal::PredictionLayers,
-            &["llama.nextn_predict_layers: expected fewer than the 1 blocks, found 1"],
-            &table(llama(32).entry(b"llama.nextn_predict_layers", 4, &1u32.to_le_bytes())),
-        ),
         gguf(
             Refusal::ValueWidth,
             &["llama.attention.value_length = 4 is not supported"],
@@ -426,8 +543,8 @@ fn tensors() -> Vec<Row> {
         ),
         gguf(
             Refusal::GgmlType,
-            &["tensor token_embd.weight: IQ2_XXS (GGML type 16) is not supported"],
-            &epsilon(llama(256)).tensor("token_embd.weight", &[256, 8], 16, &[0; 66 * 8]),
+            &["tensor token_embd.weight: Q8_K (GGML type 15) is not supported"],
+            &epsilon(llama(256)).tensor("token_embd.weight", &[256, 8], 15, &[0; 292 * 8]),
         ),
     ]
 }
@@ -571,7 +688,8 @@ fn assets() -> Vec<Row> {
 
 #[test]
 fn every_refusal() {
-    let rows: Vec<Row> = [configurations(), tensors(), xielu::rows(), assets()].into_iter().flatten().collect();
+    let rows: Vec<Row> =
+        [configurations(), mixtures(), tensors(), xielu::rows(), assets()].into_iter().flatten().collect();
     for (refusal, words, error) in &rows {
         let line = error.to_string();
         assert_eq!(error.refusal(), Some(*refusal), "{line}");

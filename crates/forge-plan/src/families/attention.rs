@@ -1,4 +1,5 @@
-//! Causal attention over the cache: a tile of rows, one row over the whole context, and one row over parts of it.
+//! Causal attention over the cache: a tile of rows of one sequence, and rows of any sequences, each over its whole context or
+//! over parts of it.
 
 use forge_frontend::graph::Attention;
 use forge_spec::{CacheType, Dim, Operation, Role, Split};
@@ -31,8 +32,12 @@ pub struct Attend {
     pub head_dim: usize,
     /// Scale, window, soft-cap.
     pub attention: Attention,
+    /// Whether each head has a score without a value.
+    pub sinks: bool,
     /// Storage of the cache.
     pub kv: CacheType,
+    /// Sequences that the cache holds side by side.
+    pub slots: usize,
     /// Positions that the cache wraps at.
     pub wrap: Option<usize>,
 }
@@ -55,9 +60,9 @@ macro_rules! variants {
 variants!(
     /// A tile of rows.
     AttentionTile,
-    /// One row over all that it sees.
+    /// Rows of any sequences, each over all that it sees.
     AttentionDecode,
-    /// One row over each part of what it sees.
+    /// The same over each part of what it sees.
     AttentionPart,
     /// The parts' results, put together.
     AttentionCombine
@@ -74,7 +79,7 @@ impl Attend {
         self.heads * (self.head_dim + 2)
     }
 
-    /// How the kernels for one row spread over threadgroups.
+    /// How the kernels for rows of any sequences spread over threadgroups.
     pub fn geometry(&self) -> DecodeGeometry {
         decode_geometry(self.heads, self.kv_heads, self.head_dim)
     }
@@ -98,17 +103,29 @@ impl Attend {
         [self.attention.scale, self.attention.softcap.unwrap_or(0.0)].map(Value::Float)
     }
 
-    /// The function of the kernels for one row, given the group of heads, the part and how many parts there are.
-    fn part_call(&self, part: [Value; 3]) -> Call {
+    /// Where the row's sequence begins in the cache.
+    fn slot_start(&self, row: Position) -> Value {
+        if self.slots == 1 { Value::Size(0) } else { Value::SlotStart(self.wrap, row) }
+    }
+
+    /// A function of the kernels for rows of any sequences, with those constants beside the sizes.
+    fn part_call(&self, function: &'static str, constants: &[usize]) -> Call {
         let g = self.geometry();
         let sizes = [self.heads, self.kv_heads, self.head_dim, g.heads_shared, g.simdgroups, g.steps];
         let seen = [self.attention.window, self.wrap].map(|limit| limit.unwrap_or(0));
-        let rest = [Value::At(Position::Simdgroup), Value::At(Position::Lane)];
+        let row = [self.slot_start(Position::GroupZ), Value::OfRow(Param::Position, Position::GroupZ)];
+        let rest = [Position::GroupX, Position::GroupY, Position::GroupZ, Position::Simdgroup, Position::Lane];
+        let rest: Vec<Value> = rest.map(Value::At).into_iter().chain(self.sinks()).collect();
         Call {
-            function: "attention_part",
-            constants: sizes.into_iter().chain(seen).map(Constant::Size).collect(),
-            arguments: [&OPERANDS[..], &[Value::Param(Param::Position)], &self.factors(), &part, &rest].concat(),
+            function,
+            constants: sizes.iter().chain(&seen).chain(constants).copied().map(Constant::Size).collect(),
+            arguments: [&OPERANDS[..], &row, &self.factors(), &rest].concat(),
         }
+    }
+
+    /// The last argument, where heads have sinks.
+    fn sinks(&self) -> Option<Value> {
+        self.sinks.then_some(Value::Bound(Role::Sinks))
     }
 
     fn row(&self, role: Role) -> Binding {
@@ -126,7 +143,9 @@ impl Attend {
 
     /// Queries and the cache to a result.
     fn bindings(&self, result: Binding) -> Vec<Binding> {
-        vec![self.row(Role::Q), self.cache(Role::Keys), self.cache(Role::Values), result, Binding::params()]
+        let sinks = self.sinks.then(|| Binding::read(Role::Sinks, Element::F32, Extent::Fixed(vec![self.heads])));
+        let operands = [self.row(Role::Q), self.cache(Role::Keys), self.cache(Role::Values), result];
+        operands.into_iter().chain(sinks).chain([Binding::params()]).collect()
     }
 
     fn whole_bindings(&self) -> Vec<Binding> {
@@ -138,7 +157,7 @@ impl Attend {
         Launch {
             threads: 32 * g.simdgroups as u32,
             threadgroup_bytes: (g.simdgroups * g.heads_shared * (self.head_dim + 2) * 4) as u32,
-            grid: [Dim::Const(self.heads / g.heads_shared), parts, ONE],
+            grid: [Dim::Const(self.heads / g.heads_shared), parts, Dim::Rows],
         }
     }
 
@@ -209,11 +228,16 @@ impl KernelFamily for AttentionTile {
             Value::At(Position::Simdgroup),
             Value::At(Position::Lane),
         ];
-        let params = [Value::Param(Param::Position), Value::Param(Param::Rows)];
+        let start = if self.slots == 1 { Value::Size(0) } else { Value::TileStart(self.wrap) };
+        let params = [start, Value::Param(Param::Position), Value::Param(Param::Rows)];
         Body::Call(Call {
             function: "attention_tile",
             constants: constants.chain([Constant::Half(self.half_operands())]).collect(),
-            arguments: [&OPERANDS[..], &params, &self.factors(), &rest].concat(),
+            arguments: [&OPERANDS[..], &params, &self.factors(), &rest]
+                .concat()
+                .into_iter()
+                .chain(self.sinks())
+                .collect(),
         })
     }
 
@@ -248,7 +272,7 @@ impl KernelFamily for AttentionDecode {
     }
 
     fn body(&self) -> Body<'_> {
-        Body::Call(self.part_call([Value::At(Position::Group), Value::Size(0), Value::Size(1)]))
+        Body::Call(self.part_call("attention_whole", &[]))
     }
 
     fn sources(&self) -> &'static [&'static str] {
@@ -264,7 +288,7 @@ impl KernelFamily for AttentionDecode {
     }
 
     fn rows(&self) -> Rows {
-        Rows::One
+        Rows::Few
     }
 
     fn window(&self) -> Option<usize> {
@@ -286,7 +310,7 @@ impl KernelFamily for AttentionPart {
     }
 
     fn body(&self) -> Body<'_> {
-        Body::Call(self.part_call([Position::GroupX, Position::GroupY, Position::GroupsY].map(Value::At)))
+        Body::Call(self.part_call("attention_part", &[UNSPLIT_POSITIONS, PART_POSITIONS, MAX_PARTS]))
     }
 
     fn sources(&self) -> &'static [&'static str] {
@@ -302,7 +326,7 @@ impl KernelFamily for AttentionPart {
     }
 
     fn rows(&self) -> Rows {
-        Rows::One
+        Rows::Few
     }
 
     fn window(&self) -> Option<usize> {
@@ -321,7 +345,7 @@ impl KernelFamily for AttentionCombine {
     fn bindings(&self) -> Vec<Binding> {
         vec![
             Binding::read(Role::Parts, Element::F32, self.parts()).touching(Touch::Seen),
-            Binding::write(Role::Y, Element::F32, Extent::Fixed(vec![self.width()])),
+            Binding::write(Role::Y, Element::F32, Extent::Rows(vec![self.width()])),
             Binding::params(),
         ]
     }
@@ -330,7 +354,7 @@ impl KernelFamily for AttentionCombine {
         Launch {
             threads: 32 * COMBINE_SIMDGROUPS as u32,
             threadgroup_bytes: (COMBINE_SIMDGROUPS * self.head_dim * 4) as u32,
-            grid: [Dim::Const(self.heads), ONE, ONE],
+            grid: [Dim::Const(self.heads), Dim::Rows, ONE],
         }
     }
 
@@ -340,16 +364,18 @@ impl KernelFamily for AttentionCombine {
 
     fn body(&self) -> Body<'_> {
         let window = self.attention.window.unwrap_or(0);
-        let sizes = [self.heads, self.head_dim, self.simdgroups(), window, PART_POSITIONS, MAX_PARTS];
+        let split = [UNSPLIT_POSITIONS, PART_POSITIONS, MAX_PARTS];
+        let sizes = [self.heads, self.head_dim, self.simdgroups(), window].into_iter().chain(split);
         Body::Call(Call {
             function: "attention_combine",
-            constants: sizes.map(Constant::Size).into(),
+            constants: sizes.map(Constant::Size).collect(),
             arguments: vec![
                 Value::Bound(Role::Parts),
                 Value::Bound(Role::Y),
                 Value::Shared,
-                Value::Param(Param::Position),
-                Value::At(Position::Group),
+                Value::OfRow(Param::Position, Position::GroupY),
+                Value::At(Position::GroupX),
+                Value::At(Position::GroupY),
                 Value::At(Position::Simdgroup),
                 Value::At(Position::Lane),
             ],
@@ -369,7 +395,7 @@ impl KernelFamily for AttentionCombine {
     }
 
     fn rows(&self) -> Rows {
-        Rows::One
+        Rows::Few
     }
 
     fn window(&self) -> Option<usize> {

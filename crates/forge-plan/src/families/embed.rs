@@ -3,7 +3,7 @@
 use forge_spec::{Dim, Matrix, Operation, Role};
 
 use super::projection::next_bindings;
-use super::{Body, KernelFamily, Launch, NextNorm, ONE, ROW_ELEMENTS, ROW_POSITIONS, ROW_THREADS};
+use super::{Body, KernelFamily, Launch, NextNorm, ONE, ROW_ELEMENTS, ROW_THREADS, Rows, SHARE_POSITIONS};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::call::{Call, Constant, Position, Value};
 
@@ -14,7 +14,9 @@ pub struct Embed {
     pub table: Matrix,
     /// Factor on the embedding.
     pub scale: f32,
-    /// Decode: what the next projection needs. `None` in prefill.
+    /// Sequences of the program, each with a token that its last step chose.
+    pub slots: usize,
+    /// In steps: what the next projection needs. `None` in tiles.
     pub next: Option<NextNorm>,
 }
 
@@ -22,10 +24,11 @@ impl KernelFamily for Embed {
     fn bindings(&self) -> Vec<Binding> {
         let mut list = vec![
             Binding::matrix(Role::Table, &self.table).touching(Touch::PerRow),
-            Binding::read(Role::Tokens, Element::U32, Extent::Rows(Vec::new())),
+            Binding::next_token(self.slots),
             Binding::write(Role::X, Element::F32, Extent::Rows(vec![self.table.cols])),
         ];
         list.extend(next_bindings(self.next, self.table.cols));
+        list.push(Binding::params());
         list
     }
 
@@ -34,7 +37,7 @@ impl KernelFamily for Embed {
         Launch {
             threads: ROW_THREADS,
             threadgroup_bytes: if scaled { 32 } else { 0 },
-            grid: [Dim::Const(self.table.cols.div_ceil(ROW_ELEMENTS)), if scaled { ONE } else { Dim::Rows }, ONE],
+            grid: [Dim::Const(self.table.cols.div_ceil(ROW_ELEMENTS)), Dim::Rows, ONE],
         }
     }
 
@@ -43,20 +46,21 @@ impl KernelFamily for Embed {
     }
 
     fn body(&self) -> Body<'_> {
-        let bound = [Role::Table, Role::Tokens, Role::X].map(Value::Bound);
+        let bound = [Role::Table, Role::NextToken, Role::X].map(Value::Bound);
+        let row = Value::Row(Position::GroupY);
         let mut constants = vec![
             Constant::Weights(self.table.format),
             Constant::Size(self.table.rows),
             Constant::Size(self.table.cols),
         ];
         let Some(next) = self.next else {
-            let rest = [Value::Float(self.scale), Value::At(Position::Group2), Value::At(Position::Thread)];
-            return Body::Call(Call { function: "embed_row", constants, arguments: [bound, rest].concat() });
+            let rest = [row, Value::Float(self.scale), Value::At(Position::Group2), Value::At(Position::Thread)];
+            return Body::Call(Call { function: "embed_row", constants, arguments: [&bound[..], &rest].concat() });
         };
         constants.push(Constant::Size(next.partials));
         let next = [Role::Gamma, Role::Scaled, Role::Sums].map(Value::Bound);
-        let rest = [Value::Shared, Value::Float(self.scale)];
-        let arguments = [&bound[..], &next, &rest, &ROW_POSITIONS].concat();
+        let rest = [row, Value::Shared, Value::Float(self.scale)];
+        let arguments = [&bound[..], &next, &rest, &SHARE_POSITIONS].concat();
         Body::Call(Call { function: "embed_scaled_row", constants, arguments })
     }
 
@@ -70,5 +74,9 @@ impl KernelFamily for Embed {
 
     fn matrices(&self) -> &[Matrix] {
         std::slice::from_ref(&self.table)
+    }
+
+    fn rows(&self) -> Rows {
+        if self.next.is_some() { Rows::Few } else { Rows::Any }
     }
 }

@@ -2,7 +2,7 @@
 
 use forge_spec::{Activation, Dim, Matrix, Operation, Role};
 
-use super::projection::{describe_all, matrix_bindings, operation, params, result_bindings};
+use super::projection::{describe_all, matrix_bindings, operation, result_bindings};
 use super::{Body, Epilogue, KernelFamily, Launch, ONE};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::linear::Linear;
@@ -51,7 +51,7 @@ impl KernelFamily for Gemm {
         list.push(input.touching(Touch::Loads(self.row_tiles() * self.cols)));
         list.extend(self.bias.then(|| Binding::read(Role::Bias, Element::F32, Extent::Fixed(vec![self.rows]))));
         list.extend(result_bindings(self.epilogue, self.rows));
-        list.extend(params(self.rows()));
+        list.push(Binding::params());
         list
     }
 

@@ -2,14 +2,35 @@
 
 use forge_spec::{Activation, Dim, Format, Matrix, Operation, Role};
 
-use super::projection::{describe_all, matrix_bindings, operation, params, result_bindings};
+use super::projection::{describe_all, matrix_bindings, operation, result_bindings};
 use super::{Body, Epilogue, KernelFamily, Launch, NormScale, ONE, Rows};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::geometry::{Geometry, SIGNED_SUMS_ROWS, Shape};
 use crate::linear::Linear;
 
-/// Prefill tiles of up to that many tokens run on matrix-vector kernels, which read the weights once for all of them.
+/// Most rows of a step. Up to that many share one reading of the weights.
 pub const FEW_TOKENS: usize = 8;
+
+/// How many rows of a step a matrix-vector kernel multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tokens {
+    /// One.
+    One,
+    /// Up to [`FEW_TOKENS`] with one reading of the weights.
+    Few,
+    /// Up to [`FEW_TOKENS`], each in threadgroups of its own.
+    Each,
+}
+
+impl Tokens {
+    /// Rows whose sums a simdgroup holds.
+    pub fn at_once(self) -> usize {
+        match self {
+            Self::One | Self::Each => 1,
+            Self::Few => FEW_TOKENS,
+        }
+    }
+}
 
 /// Columns of a tile of packed rows.
 const TILE: usize = 256;
@@ -36,16 +57,28 @@ pub struct Gemv {
     pub bias: bool,
     /// What happens to the result.
     pub epilogue: Epilogue,
-    /// Most tokens in one step: 1 in decode, [`FEW_TOKENS`] in the kernels of short prefill tiles.
-    pub tokens: usize,
+    /// Rows of the step.
+    pub tokens: Tokens,
 }
 
 impl Gemv {
+    /// The kernel for several rows whose result for each has the same bits as that of this one for one row: a sum's terms, and
+    /// the partial sums that a norm adds up, come in the same order.
+    pub fn for_few_tokens(&self) -> Self {
+        if self.signed_sums() {
+            // The table is of one row's input; looked up weights are summed in another order than multiplied ones.
+            return Self { tokens: Tokens::Each, ..self.clone() };
+        }
+        // Without partial sums nothing depends on which rows a simdgroup has.
+        let geometry = if self.epilogue.partials() > 0 { self.geometry } else { self.geometry.for_few_tokens() };
+        Self { geometry, tokens: Tokens::Few, ..self.clone() }
+    }
+
     /// Whether the kernel keeps all signed sums of four inputs in threadgroup memory and looks weights up four at a time
     /// (`gemv_q1_0_sums`).
     pub fn signed_sums(&self) -> bool {
         let one_matrix = matches!(self.matrices.as_slice(), [only] if only.format == Format::Q1_0);
-        one_matrix && self.tokens == 1 && self.rows >= SIGNED_SUMS_ROWS
+        one_matrix && self.tokens != Tokens::Few && self.rows >= SIGNED_SUMS_ROWS
     }
 
     /// Threadgroups of the dispatch: each matrix starts at a new one.
@@ -87,8 +120,9 @@ impl Gemv {
     /// simdgroup.
     pub fn shared_floats(&self) -> [usize; 2] {
         let g = self.geometry;
-        let split = if g.split_k > 1 { g.simdgroups * g.rows_per_simdgroup * self.tokens } else { 0 };
-        [split, if self.epilogue.partials() > 0 { g.simdgroups } else { 0 }]
+        let rows = self.tokens.at_once();
+        let split = if g.split_k > 1 { g.simdgroups * g.rows_per_simdgroup * rows } else { 0 };
+        [split, if self.epilogue.partials() > 0 { g.simdgroups * rows } else { 0 }]
     }
 }
 
@@ -98,11 +132,12 @@ impl KernelFamily for Gemv {
         let mut list: Vec<Binding> = matrix_bindings(&self.matrices).collect();
         list.push(input.touching(Touch::Loads(self.input_loads())));
         list.extend(
-            self.norm.map(|norm| Binding::read(Role::InputSums, Element::F32, Extent::Fixed(vec![norm.partials]))),
+            self.norm.map(|norm| Binding::read(Role::InputSums, Element::F32, Extent::Rows(vec![norm.partials]))),
         );
         list.extend(self.bias.then(|| Binding::read(Role::Bias, Element::F32, Extent::Fixed(vec![self.rows]))));
         list.extend(result_bindings(self.epilogue, self.rows));
-        list.extend(params(self.rows()));
+        // The kernel for one row reads none, but takes what that for several does.
+        list.push(Binding::params());
         list
     }
 
@@ -112,14 +147,18 @@ impl KernelFamily for Gemv {
         Launch {
             threads: 32 * self.geometry.simdgroups as u32,
             threadgroup_bytes: ((4 * floats).next_multiple_of(16) + table) as u32,
-            grid: [Dim::Const(self.threadgroups()), ONE, ONE],
+            grid: [Dim::Const(self.threadgroups()), if self.tokens == Tokens::Each { Dim::Rows } else { ONE }, ONE],
         }
     }
 
     fn title(&self) -> String {
         let g = self.geometry;
         let split = if g.split_k > 1 { format!(", {} simdgroups share a row", g.split_k) } else { String::new() };
-        let tokens = if self.tokens > 1 { format!(" for up to {} tokens", self.tokens) } else { String::new() };
+        let tokens = match self.tokens {
+            Tokens::One => String::new(),
+            Tokens::Few => format!(" for up to {FEW_TOKENS} rows"),
+            Tokens::Each => format!(" for each of up to {FEW_TOKENS} rows"),
+        };
         let (rows, simdgroups) = (g.rows_per_simdgroup, g.simdgroups);
         let matrices = describe_all(&self.matrices);
         format!("{matrices}{tokens}: {rows} rows per simdgroup, {simdgroups} simdgroups per threadgroup{split}")
@@ -155,7 +194,7 @@ impl KernelFamily for Gemv {
     }
 
     fn rows(&self) -> Rows {
-        if self.tokens == 1 { Rows::One } else { Rows::Few }
+        if self.tokens == Tokens::One { Rows::One } else { Rows::Few }
     }
 
     fn projection(&self) -> Option<[usize; 2]> {
@@ -181,7 +220,7 @@ mod tests {
             norm: None,
             bias: false,
             epilogue: if gated { Epilogue::Gated(Activation::Silu) } else { store },
-            tokens: 1,
+            tokens: Tokens::One,
         };
         gemv.input_loads()
     }

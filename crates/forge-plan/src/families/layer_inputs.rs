@@ -4,13 +4,15 @@ use forge_spec::{Dim, Matrix, Operation, Role};
 
 use super::{Body, GROUP_HEADS, KernelFamily, Launch, ONE};
 use crate::binding::{Binding, Element, Extent, Touch};
-use crate::call::{Call, Constant, Param, Position, Value};
+use crate::call::{Call, Constant, Position, Value};
 
 /// Constants of the kernel of the layers' own inputs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerInputs {
     /// `[vocab, layers * width]`.
     pub table: Matrix,
+    /// Sequences of the program, each with a token that its last step chose.
+    pub slots: usize,
     /// Layers.
     pub layers: usize,
     /// Elements of a layer's input; the table and the projection have `layers * width` columns.
@@ -28,7 +30,7 @@ impl KernelFamily for LayerInputs {
         let Self { layers, width, .. } = *self;
         vec![
             Binding::matrix(Role::Table, &self.table).touching(Touch::PerRow),
-            Binding::read(Role::Tokens, Element::U32, Extent::Rows(Vec::new())),
+            Binding::next_token(self.slots),
             Binding::read(Role::Projected, Element::F32, Extent::Rows(vec![layers * width])),
             Binding::read(Role::Gamma, Element::F32, Extent::Fixed(vec![width])),
             Binding::write(Role::Y, Element::F32, Extent::LayerRows { layers, width }),
@@ -47,11 +49,11 @@ impl KernelFamily for LayerInputs {
 
     fn body(&self) -> Body<'_> {
         let sizes = [self.table.rows, self.layers, self.width].map(Constant::Size);
-        let bound = [Role::Table, Role::Tokens, Role::Projected, Role::Gamma, Role::Y].map(Value::Bound);
+        let bound = [Role::Table, Role::NextToken, Role::Projected, Role::Gamma, Role::Y].map(Value::Bound);
         let floats = [self.eps, self.scale, self.factor].map(Value::Float);
         let rest = [
+            Value::Row(Position::GroupY),
             Value::At(Position::Group2),
-            Value::Param(Param::Rows),
             Value::At(Position::Simdgroup),
             Value::At(Position::Lane),
         ];

@@ -3,30 +3,44 @@
 
 mod attention;
 mod embed;
+mod expert_tiles;
+mod experts;
+mod gated_delta;
 mod gemm;
 mod gemv;
+mod head_gate;
 mod layer_inputs;
 mod norm;
 mod projection;
 mod rope_append;
+mod route;
 mod sample;
+mod short_conv;
 
-use forge_spec::{Dim, Matrix, Operation};
+use forge_spec::{Dim, Matrix, Operation, SortExperts};
 
 pub use attention::{Attend, AttentionCombine, AttentionDecode, AttentionPart, AttentionTile};
 pub use embed::Embed;
+pub use expert_tiles::{ExpertsDownTile, ExpertsSum, ExpertsUpTile, expert_tile};
+pub use experts::{ExpertsDown, ExpertsUp};
+pub use gated_delta::GatedDelta;
 pub use gemm::{GEMM_ROWS, GEMM_TOKENS, Gemm};
-pub use gemv::{FEW_TOKENS, Gemv};
+pub use gemv::{FEW_TOKENS, Gemv, Tokens};
+pub use head_gate::HeadGate;
 pub use layer_inputs::LayerInputs;
 pub use norm::{LayerNorm, PostNorm, RmsNorm};
 pub use projection::{Epilogue, NextNorm, NormScale};
 pub use rope_append::{HeadNorm, RopeAppend};
+pub use route::{MOST_CHOSEN, MOST_EXPERTS, MOST_GROUPS, Route, Router};
 pub use sample::{Sample, SampleBest, SampleCollect, SampleDraw};
+pub use short_conv::ShortConv;
 
 use crate::binding::Binding;
 use crate::call::{Call, Position, Value};
 use crate::linear::Linear;
 
+/// Most rows in one tile of a prompt.
+pub const PREFILL_ROWS: usize = 256;
 /// Threads of the kernels that work on whole rows.
 const ROW_THREADS: u32 = 256;
 /// Heads (simdgroups) that one threadgroup of the kernels that work on heads handles.
@@ -34,7 +48,16 @@ const GROUP_HEADS: usize = 4;
 /// Elements that one threadgroup of the embedding and post-norm kernels handles.
 pub const ROW_ELEMENTS: usize = 1024;
 
-/// Where a thread is in a kernel whose threadgroups work on a row each, or on a share of one.
+/// Where a thread is in a kernel whose threadgroups work on shares of rows: along the first axis the share, along the second the
+/// row.
+const SHARE_POSITIONS: [Value; 4] = [
+    Value::At(Position::Group2),
+    Value::At(Position::Thread),
+    Value::At(Position::Simdgroup),
+    Value::At(Position::Lane),
+];
+
+/// Where a thread is in a kernel whose threadgroups work on a row each.
 const ROW_POSITIONS: [Value; 4] = [
     Value::At(Position::Group),
     Value::At(Position::Thread),
@@ -53,12 +76,19 @@ pub struct Launch {
     pub grid: [Dim; 3],
 }
 
+impl Launch {
+    /// Whether a buffer says how many threadgroups there are.
+    pub fn is_indirect(&self) -> bool {
+        self.grid.iter().any(|dim| dim.is_indirect())
+    }
+}
+
 /// How many rows a kernel works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rows {
     /// One.
     One,
-    /// Up to [`FEW_TOKENS`].
+    /// One to [`FEW_TOKENS`], each of a sequence and at a position of its own.
     Few,
     /// Any number, in tiles or one by one.
     Any,
@@ -143,7 +173,7 @@ macro_rules! families {
     };
 }
 families!(
-    /// Token id to residual stream, decode: also `x * gamma` and partial sums of squares.
+    /// Token id to residual stream; in steps also `x * gamma` and partial sums of squares.
     Embed,
     /// Matrix times vector with a fused prologue and epilogue.
     Gemv,
@@ -151,11 +181,17 @@ families!(
     Gemm,
     /// Head norms, RoPE and KV append, any number of rows.
     RopeAppend,
+    /// Short convolution between gates, of a few rows or a tile.
+    ShortConv,
+    /// Gated delta rule, of a few rows or a tile.
+    GatedDelta,
+    /// Gates of attention's result, any number of rows.
+    HeadGate,
     /// Causal attention of a tile of tokens over the cache.
     AttentionTile,
-    /// Attention of one token over the whole context.
+    /// Attention of rows of any sequences, each over its whole context.
     AttentionDecode,
-    /// Attention of one token over one part of the context.
+    /// The same over one part of the context.
     AttentionPart,
     /// Puts the parts together.
     AttentionCombine,
@@ -167,6 +203,20 @@ families!(
     LayerNorm,
     /// `x += norm(y)` after a projection with a post-norm.
     PostNorm,
+    /// Choice of each row's experts.
+    Route,
+    /// Rows in order of their experts.
+    SortExperts,
+    /// Choice of a row's experts, gate and up of each.
+    ExpertsUp,
+    /// Down of a row's experts, and their weighted sum.
+    ExpertsDown,
+    /// Gate and up of experts, each over its rows of a tile.
+    ExpertsUpTile,
+    /// Down of experts, each over its rows of a tile.
+    ExpertsDownTile,
+    /// Weighted sum of the results of each row's experts.
+    ExpertsSum,
     /// Choice of the next token, step 1: the best of each share of the vocabulary.
     SampleBest,
     /// Step 2: tokens that may be drawn.

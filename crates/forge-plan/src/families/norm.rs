@@ -3,7 +3,9 @@
 use forge_spec::{Dim, Operation, Role};
 
 use super::projection::next_bindings;
-use super::{Body, KernelFamily, Launch, NextNorm, ONE, ROW_ELEMENTS, ROW_POSITIONS, ROW_THREADS};
+use super::{
+    Body, KernelFamily, Launch, NextNorm, ONE, ROW_ELEMENTS, ROW_POSITIONS, ROW_THREADS, Rows, SHARE_POSITIONS,
+};
 use crate::binding::{Binding, Element, Extent};
 use crate::call::{Call, Constant, Position, Value};
 
@@ -106,9 +108,9 @@ pub struct PostNorm {
     pub factor: f32,
     /// Whether a number of the checkpoint multiplies the sum.
     pub scaled: bool,
-    /// Partial sums of squares to add up; `None`: the kernel sums the row itself (prefill).
+    /// Partial sums of squares to add up; `None`: the kernel sums the row itself (tiles).
     pub partials: Option<usize>,
-    /// Decode: what the next projection needs.
+    /// In steps: what the next projection needs.
     pub next: Option<NextNorm>,
 }
 
@@ -117,7 +119,8 @@ impl KernelFamily for PostNorm {
         let row = || Extent::Rows(vec![self.width]);
         let vector = |role, length| Binding::read(role, Element::F32, Extent::Fixed(vec![length]));
         let mut list = vec![Binding::read(Role::Y, Element::F32, row())];
-        list.extend(self.partials.map(|partials| vector(Role::ResultSums, partials)));
+        let sums = |partials| Binding::read(Role::ResultSums, Element::F32, Extent::Rows(vec![partials]));
+        list.extend(self.partials.map(sums));
         list.push(vector(Role::PostGamma, self.width));
         list.extend(self.scaled.then(|| vector(Role::Scale, 1)));
         list.push(Binding::update(Role::X, Element::F32, row()));
@@ -126,10 +129,8 @@ impl KernelFamily for PostNorm {
     }
 
     fn launch(&self) -> Launch {
-        let grid = match self.next {
-            Some(_) => [Dim::Const(self.width.div_ceil(ROW_ELEMENTS)), ONE, ONE],
-            None => [ONE, Dim::Rows, ONE],
-        };
+        let shares = if self.next.is_some() { self.width.div_ceil(ROW_ELEMENTS) } else { 1 };
+        let grid = [Dim::Const(shares), Dim::Rows, ONE];
         Launch { threads: ROW_THREADS, threadgroup_bytes: 32, grid }
     }
 
@@ -156,7 +157,7 @@ impl KernelFamily for PostNorm {
         Body::Call(Call {
             function: "post_norm_scaled_row",
             constants: sizes.map(Constant::Size).into(),
-            arguments: [&bound[..], &factors, &ROW_POSITIONS].concat(),
+            arguments: [&bound[..], &factors, &SHARE_POSITIONS].concat(),
         })
     }
 
@@ -166,5 +167,9 @@ impl KernelFamily for PostNorm {
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
         Operation::PostNorm { width: self.width, eps: self.eps, factor: self.factor }
+    }
+
+    fn rows(&self) -> Rows {
+        if self.next.is_some() { Rows::Few } else { Rows::Any }
     }
 }

@@ -2,7 +2,6 @@
 
 use forge_spec::{Activation, Matrix, Operation, Projection, Role};
 
-use super::Rows;
 use crate::binding::{Binding, Element, Extent};
 use crate::packed::describe;
 
@@ -35,11 +34,11 @@ pub enum Epilogue {
         /// Partial sums of squares of the result, for a post-norm.
         partials: Option<usize>,
     },
-    /// Added to the residual stream times `factor`; decode also prepares the next norm.
+    /// Added to the residual stream times `factor`; in steps the next norm is prepared too.
     Residual {
         /// Factor on the projection.
         factor: f32,
-        /// Decode: what the next projection needs.
+        /// In steps: what the next projection needs.
         next: Option<NextNorm>,
     },
     /// `activation(y)`.
@@ -99,8 +98,8 @@ pub(super) fn next_bindings(next: Option<NextNorm>, hidden: usize) -> Vec<Bindin
     next.map_or_else(Vec::new, |next| {
         vec![
             Binding::read(Role::Gamma, Element::F32, Extent::Fixed(vec![hidden])),
-            Binding::write(Role::Scaled, Element::F32, Extent::Fixed(vec![hidden])),
-            Binding::write(Role::Sums, Element::F32, Extent::Fixed(vec![next.partials])),
+            Binding::write(Role::Scaled, Element::F32, Extent::Rows(vec![hidden])),
+            Binding::write(Role::Sums, Element::F32, Extent::Rows(vec![next.partials])),
         ]
     })
 }
@@ -116,7 +115,7 @@ pub(super) fn result_bindings(epilogue: Epilogue, rows: usize) -> Vec<Binding> {
     let row = |width: usize| Extent::Rows(vec![width]);
     match epilogue {
         Epilogue::Store { partials, .. } => {
-            let sums = partials.map(|count| Binding::write(Role::ResultSums, Element::F32, Extent::Fixed(vec![count])));
+            let sums = partials.map(|count| Binding::write(Role::ResultSums, Element::F32, row(count)));
             std::iter::once(Binding::write(Role::Y, Element::F32, row(rows))).chain(sums).collect()
         }
         Epilogue::Residual { next, .. } => {
@@ -150,9 +149,4 @@ pub(super) fn operation(
     epilogue: Epilogue,
 ) -> Operation<'_> {
     Operation::Project(Projection { matrices, norm_eps, half_operands, epilogue: epilogue.spec() })
-}
-
-/// Whether a kernel for so many rows takes the step's parameters: one row reads none of them.
-pub(super) fn params(rows: Rows) -> Option<Binding> {
-    (rows != Rows::One).then(Binding::params)
 }

@@ -26,6 +26,8 @@ pub struct RopeAppend {
     pub head_dim: usize,
     /// Values are the keys before their norm and rotation.
     pub keys_as_values: bool,
+    /// Gates follow the queries of each head, which are passed over.
+    pub gated: bool,
     /// Norm of the queries.
     pub q_norm: Option<HeadNorm>,
     /// Norm of the keys.
@@ -42,23 +44,31 @@ pub struct RopeAppend {
     pub table: Option<usize>,
     /// Storage of the cache.
     pub kv: CacheType,
+    /// Sequences that the cache holds side by side.
+    pub slots: usize,
     /// Positions that the cache wraps at; `None` for a cache of the whole context.
     pub wrap: Option<usize>,
 }
 
 impl RopeAppend {
+    /// From the queries of one head to those of the next, in heads.
+    pub fn query_stride(&self) -> usize {
+        if self.gated { 2 } else { 1 }
+    }
+
     /// Elements of a row before rotation.
     pub fn width(&self) -> usize {
-        (self.heads + if self.keys_as_values { 1 } else { 2 } * self.kv_heads) * self.head_dim
+        (self.query_stride() * self.heads + if self.keys_as_values { 1 } else { 2 } * self.kv_heads) * self.head_dim
     }
 }
 
 impl KernelFamily for RopeAppend {
     fn bindings(&self) -> Vec<Binding> {
-        let mut list = vec![
-            Binding::read(Role::Qkv, Element::F32, Extent::Rows(vec![self.width()])),
-            Binding::write(Role::Q, Element::F32, Extent::Rows(vec![self.heads * self.head_dim])),
-        ];
+        let mut qkv = Binding::read(Role::Qkv, Element::F32, Extent::Rows(vec![self.width()]));
+        if self.gated {
+            qkv = qkv.touching(Touch::Columns(self.width() - self.heads * self.head_dim));
+        }
+        let mut list = vec![qkv, Binding::write(Role::Q, Element::F32, Extent::Rows(vec![self.heads * self.head_dim]))];
         if self.kv_heads > 0 {
             let positions = Extent::Positions(vec![self.kv_heads, self.head_dim]);
             list.extend(
@@ -106,6 +116,7 @@ impl KernelFamily for RopeAppend {
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
             keys_as_values: self.keys_as_values,
+            gated: self.gated,
             norms: [self.q_norm, self.k_norm, self.v_norm].map(|norm| norm.map(|norm| norm.norm)),
             norms_last: self.norms_last,
             inv_freq: self.table.map_or(&[], |table| tables[table].as_slice()),

@@ -2,9 +2,9 @@
 
 use forge_spec::{Dim, Operation, Role, Vocabulary};
 
-use super::{Body, KernelFamily, Launch, ONE, ROW_POSITIONS, ROW_THREADS, Rows};
+use super::{Body, KernelFamily, Launch, ONE, ROW_THREADS, Rows, SHARE_POSITIONS};
 use crate::binding::{Binding, Element, Extent, Touch};
-use crate::call::{Call, Constant, Param, Position, Value};
+use crate::call::{Call, Constant, Position, Value};
 
 /// Constants of the sampling kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Sample {
     pub vocab: usize,
     /// Threadgroups that share the vocabulary.
     pub groups: usize,
+    /// Sequences of the program, each of which chooses one token a step at most.
+    pub slots: usize,
 }
 
 /// Step 1: the best of each share of the vocabulary.
@@ -27,28 +29,33 @@ pub struct SampleDraw(pub Sample);
 
 impl Sample {
     fn logits(self) -> Binding {
-        Binding::read(Role::Logits, Element::F32, Extent::Fixed(vec![self.vocab]))
+        Binding::read(Role::Logits, Element::F32, Extent::Rows(vec![self.vocab]))
     }
 
     fn seen(self) -> Binding {
         // A bit for each token.
-        Binding::read(Role::Seen, Element::U32, Extent::Fixed(vec![self.vocab.div_ceil(32)]))
+        Binding::read(Role::Seen, Element::U32, self.each(vec![self.vocab.div_ceil(32)]))
     }
 
     fn best(self) -> Binding {
-        Binding::read(Role::Best, Element::U32, Extent::Fixed(vec![self.groups, 2]))
+        Binding::read(Role::Best, Element::U32, self.each(vec![self.groups, 2]))
     }
 
     fn count(self) -> Binding {
-        Binding::read(Role::Count, Element::AtomicU32, Extent::Fixed(Vec::new()))
+        Binding::read(Role::Count, Element::AtomicU32, self.each(Vec::new()))
     }
 
     fn candidates(self) -> Binding {
-        Binding::read(Role::Candidates, Element::Candidate, Extent::Fixed(vec![self.vocab]))
+        Binding::read(Role::Candidates, Element::Candidate, self.each(vec![self.vocab]))
+    }
+
+    /// So much for each slot.
+    fn each(self, shape: Vec<usize>) -> Extent {
+        Extent::Slots { slots: self.slots, shape }
     }
 
     fn launch(self, threadgroup_bytes: u32, groups: usize) -> Launch {
-        Launch { threads: ROW_THREADS, threadgroup_bytes, grid: [Dim::Const(groups), ONE, ONE] }
+        Launch { threads: ROW_THREADS, threadgroup_bytes, grid: [Dim::Const(groups), Dim::Rows, ONE] }
     }
 
     /// A call of a function of the vocabulary and its shares.
@@ -87,8 +94,8 @@ impl KernelFamily for SampleBest {
 
     fn body(&self) -> Body<'_> {
         let bound = [Role::Logits, Role::Seen, Role::Best, Role::Count].map(Value::Bound);
-        let rest = [Value::Shared, Value::Param(Param::RepeatPenalty)];
-        Body::Call(self.0.call("best_logit", [&bound[..], &rest, &ROW_POSITIONS].concat()))
+        let rest = [Value::Shared, Value::Row(Position::GroupY)];
+        Body::Call(self.0.call("best_logit", [&bound[..], &rest, &SHARE_POSITIONS].concat()))
     }
 
     fn shared_integers(&self) -> bool {
@@ -104,7 +111,7 @@ impl KernelFamily for SampleBest {
     }
 
     fn rows(&self) -> Rows {
-        Rows::One
+        Rows::Few
     }
 }
 
@@ -125,12 +132,7 @@ impl KernelFamily for SampleCollect {
 
     fn body(&self) -> Body<'_> {
         let bound = [Role::Logits, Role::Seen, Role::Best, Role::Count, Role::Candidates].map(Value::Bound);
-        let rest = [
-            Value::Param(Param::RepeatPenalty),
-            Value::Param(Param::InverseTemperature),
-            Value::At(Position::Group),
-            Value::At(Position::Thread),
-        ];
+        let rest = [Value::Row(Position::GroupY), Value::At(Position::Group2), Value::At(Position::Thread)];
         Body::Call(self.0.call("collect_candidates", [&bound[..], &rest].concat()))
     }
 
@@ -143,21 +145,21 @@ impl KernelFamily for SampleCollect {
     }
 
     fn rows(&self) -> Rows {
-        Rows::One
+        Rows::Few
     }
 }
 
 impl KernelFamily for SampleDraw {
     fn bindings(&self) -> Vec<Binding> {
         let s = self.0;
-        let word = |role| Binding::write(role, Element::U32, Extent::Fixed(Vec::new()));
+        let chosen = Binding::write(Role::Chosen, Element::U32, Extent::Rows(Vec::new()));
         vec![
             s.best(),
             s.count().touching(Touch::Never),
             s.candidates().touching(Touch::Never),
             updated(s.seen()).touching(Touch::One),
-            word(Role::NextToken),
-            word(Role::Chosen),
+            written(Binding::next_token(s.slots)),
+            chosen,
             Binding::params(),
         ]
     }
@@ -172,12 +174,11 @@ impl KernelFamily for SampleDraw {
 
     fn body(&self) -> Body<'_> {
         let bound = [Role::Best, Role::Count, Role::Candidates, Role::Seen, Role::NextToken, Role::Chosen];
-        let [_, positions @ ..] = ROW_POSITIONS;
-        let rest = [Value::Shared, Value::Bound(Role::Step)];
+        let rest = [Value::Shared, Value::Row(Position::GroupY)];
         Body::Call(Call {
             function: "draw_token",
-            constants: vec![Constant::Size(self.0.groups)],
-            arguments: [&bound.map(Value::Bound)[..], &rest, &positions].concat(),
+            constants: [self.0.vocab, self.0.groups].map(Constant::Size).into(),
+            arguments: [&bound.map(Value::Bound)[..], &rest, &SHARE_POSITIONS].concat(),
         })
     }
 
@@ -194,6 +195,6 @@ impl KernelFamily for SampleDraw {
     }
 
     fn rows(&self) -> Rows {
-        Rows::One
+        Rows::Few
     }
 }

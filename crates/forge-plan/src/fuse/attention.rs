@@ -1,11 +1,12 @@
 //! `Linear -> [norm] -> [Rope] -> [KvAppend] -> Attention`: attention takes the norms, the rotation and the append of its operands
-//! along. Norms may come after the rotation, and queries be scaled by their position after both.
+//! along. Norms may come after the rotation, and queries be scaled by their position after both. The result may be gated:
+//! `HeadHalf, Attention -> SigmoidGate`.
 
 use forge_frontend::graph::{Attention, Node, Op, PositionScale, Rope, SlotId, StateSlotId, ValueId};
 
 use super::{AttentionStep, Fuser, RopeStep};
 use crate::PlanError;
-use crate::families::HeadNorm;
+use crate::families::{HeadGate, HeadNorm};
 use crate::plan::Place;
 
 /// How an operand of attention comes from a projection.
@@ -17,12 +18,14 @@ struct Chain {
     /// Whether the norm comes after the rotation.
     norm_last: bool,
     scale: Option<PositionScale>,
+    /// It is the first half of each of the value's heads.
+    halved: bool,
 }
 
 impl Fuser<'_> {
     /// Walks back from an attention operand over its factor, rotation and norms to the projection's buffer.
     fn chain(&mut self, value: ValueId) -> Result<Chain, PlanError> {
-        let mut chain = Chain { value, norm: None, rope: None, norm_last: false, scale: None };
+        let mut chain = Chain { value, norm: None, rope: None, norm_last: false, scale: None, halved: false };
         while !self.buffers.contains_key(&chain.value) {
             let index = self
                 .producer(chain.value)
@@ -47,6 +50,7 @@ impl Fuser<'_> {
                 Op::RmsNorm { gamma, eps } if chain.norm.is_none() => {
                     chain.norm = normed(forge_spec::HeadNorm { eps: *eps, across_heads: true }, Some(*gamma));
                 }
+                Op::HeadHalf { second: false, .. } if !chain.halved => chain.halved = true,
                 other => return Err(self.unsupported(&format!("{other:?} before attention"))),
             }
             self.done[index] = true;
@@ -66,11 +70,17 @@ impl Fuser<'_> {
         state: StateSlotId,
         heads: usize,
         attention: Attention,
+        sinks: Option<SlotId>,
     ) -> Result<(RopeStep, AttentionStep), PlanError> {
-        let spec = self.block.state_slots[state];
+        let spec = self.block.state_slots[state].kv();
+        let spec = spec.ok_or_else(|| self.unsupported("attention over a state that is no cache"))?;
         let q = self.chain(node.inputs[0])?;
+        let gated = q.halved;
         if self.buffers[&q.value] != (Place::Qkv, 0) {
             return Err(self.unsupported("queries that do not come first in their projection"));
+        }
+        if gated && q.norm.is_some_and(|(norm, _)| norm.norm.across_heads) {
+            return Err(self.unsupported("a norm across the heads of gated queries"));
         }
         let append = self
             .block
@@ -85,7 +95,11 @@ impl Fuser<'_> {
             let inputs = self.block.nodes[append].inputs.clone();
             let k = self.chain(inputs[0])?;
             let v = self.chain(inputs[1])?;
-            let (q_rows, kv_rows) = (heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+            if k.halved || v.halved {
+                return Err(self.unsupported("halves of keys or values"));
+            }
+            let q_rows = heads * spec.head_dim * if gated { 2 } else { 1 };
+            let kv_rows = spec.kv_heads * spec.head_dim;
             keys_as_values = k.value == v.value;
             let v_row = if keys_as_values { q_rows } else { q_rows + kv_rows };
             if [self.buffers[&k.value], self.buffers[&v.value]] != [(Place::Qkv, q_rows), (Place::Qkv, v_row)] {
@@ -106,7 +120,27 @@ impl Fuser<'_> {
         }
         let head_dim = spec.head_dim;
         let (rope, query_scale) = (q.rope, q.scale);
-        let step = RopeStep { heads, kv_heads, head_dim, keys_as_values, norms, norms_last, rope, query_scale, state };
-        Ok((step, AttentionStep { heads, head_dim, attention, state }))
+        let step =
+            RopeStep { heads, kv_heads, head_dim, keys_as_values, gated, norms, norms_last, rope, query_scale, state };
+        Ok((step, AttentionStep { heads, head_dim, attention, sinks, state }))
+    }
+
+    /// The gate of attention's result, which lies with the queries: the second half of each of their heads.
+    pub(super) fn head_gate(&mut self, node: &Node) -> Result<HeadGate, PlanError> {
+        let unfit = || self.unsupported("a gate that does not lie with the queries of the attention that it is for");
+        let [attention, gate] = node.inputs[..] else { return Err(unfit()) };
+        let index = self.producer(gate).ok_or_else(unfit)?;
+        let half = &self.block.nodes[index];
+        let Op::HeadHalf { heads, head_dim, second: true } = half.op else { return Err(unfit()) };
+        let places = [half.inputs[0], attention].map(|value| self.buffers.get(&value).copied());
+        if places != [Some((Place::Qkv, 0)), Some((Place::Attention, 0))] {
+            return Err(unfit());
+        }
+        let rows = |(value, (place, row)): (&ValueId, &(Place, usize))| {
+            if *place == Place::Qkv { row + self.block.values[*value].width } else { 0 }
+        };
+        let width = self.buffers.iter().map(rows).max().unwrap_or(0);
+        self.done[index] = true;
+        Ok(HeadGate { heads, head_dim, width })
     }
 }

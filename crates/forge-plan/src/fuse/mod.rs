@@ -6,18 +6,21 @@
 
 mod attention;
 mod layer_inputs;
+mod mixture;
 mod projection;
+mod recurrent;
 mod residual;
 
 use std::collections::HashMap;
 
 use forge_frontend::graph::{
-    Activation, Attention, Block, Node, Op, PositionScale, Rope, SlotId, StateSlotId, ValueId,
+    Activation, Attention, Block, GatedDelta, Node, Op, PositionScale, Rope, SlotId, StateSlotId, ValueId,
 };
 
 use crate::PlanError;
-use crate::families::HeadNorm;
+use crate::families::{HeadGate, HeadNorm};
 use crate::plan::Place;
+pub use mixture::{MixtureStep, SharedStep};
 
 /// A block as fused steps. A block whose branches stand side by side has the projections of both before either adds to the
 /// residual stream.
@@ -45,11 +48,16 @@ impl Fused {
     /// The norm of the residual stream that it reads, where it is a projection.
     fn norm(&self) -> Option<Norm> {
         match self {
-            Self::Projection(Projection { input: Input::Stream(norm), .. }) => *norm,
+            Self::Projection(Projection { input: Input::Stream(norm), .. })
+            | Self::Mixture(MixtureStep { input: Input::Stream(norm), .. }) => *norm,
             Self::Projection(Projection { input: Input::Buffer(_), .. })
+            | Self::Mixture(MixtureStep { input: Input::Buffer(_), .. })
             | Self::Embed { .. }
             | Self::RopeAppend(_)
             | Self::Attention(_)
+            | Self::ShortConv(_)
+            | Self::GatedDelta(_)
+            | Self::HeadGate(_)
             | Self::LayerInputs(_) => None,
         }
     }
@@ -103,8 +111,16 @@ pub enum Fused {
     RopeAppend(RopeStep),
     /// Attention over the cache.
     Attention(AttentionStep),
+    /// A short convolution between gates.
+    ShortConv(ShortConvStep),
+    /// The gated delta rule.
+    GatedDelta(GatedDeltaStep),
+    /// Gates of attention's result.
+    HeadGate(HeadGate),
     /// A projection of the embedding to every layer's own input.
     LayerInputs(LayerInputsStep),
+    /// A mixture of experts, added to the residual stream.
+    Mixture(MixtureStep),
 }
 
 /// One matrix of a projection.
@@ -202,6 +218,8 @@ pub struct RopeStep {
     pub head_dim: usize,
     /// Values are the keys before their norm and rotation; the buffer has none of their own.
     pub keys_as_values: bool,
+    /// Gates follow the queries of each head.
+    pub gated: bool,
     /// Norms of q, k, v with their gamma.
     pub norms: [Option<(HeadNorm, Option<SlotId>)>; 3],
     /// Norms of q and k come after the rotation.
@@ -214,6 +232,38 @@ pub struct RopeStep {
     pub state: StateSlotId,
 }
 
+/// A short convolution of [`Place::MixerInput`] to [`Place::Mixed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShortConvStep {
+    /// Channels.
+    pub channels: usize,
+    /// Rows that a result depends on.
+    pub taps: usize,
+    /// `[channels * taps]`.
+    pub weight: SlotId,
+    /// `[channels]`.
+    pub bias: Option<SlotId>,
+    /// The recurrent state.
+    pub state: StateSlotId,
+}
+
+/// The gated delta rule from [`Place::MixerInput`] to [`Place::Mixed`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GatedDeltaStep {
+    /// Sizes.
+    pub delta: GatedDelta,
+    /// `[channels * taps]`.
+    pub conv: SlotId,
+    /// `[value_heads]`.
+    pub decay: SlotId,
+    /// `[value_heads]`.
+    pub time_bias: SlotId,
+    /// `[value_dim]`.
+    pub gamma: SlotId,
+    /// The recurrent state.
+    pub state: StateSlotId,
+}
+
 /// Attention of the rows over the cache.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttentionStep {
@@ -223,6 +273,8 @@ pub struct AttentionStep {
     pub head_dim: usize,
     /// Scale, window, soft-cap.
     pub attention: Attention,
+    /// `[heads]`: a score of each head without a value.
+    pub sinks: Option<SlotId>,
     /// The cache.
     pub state: StateSlotId,
 }
@@ -276,26 +328,47 @@ impl Fuser<'_> {
                         (None, None) if input == stream => Input::Stream(None),
                         (None, _) => return Err(self.unsupported("the input of a projection")),
                     };
+                    if self.routes(node) {
+                        let (mixture, sum) = self.mixture(index, source, stream)?;
+                        stream = sum;
+                        ops.push(Fused::Mixture(mixture));
+                        continue;
+                    }
                     let for_layers = layer_inputs.take_if(|(projected, _)| node.output == Some(*projected));
                     let (projection, sum) = self.projection(index, source, stream, for_layers.is_some())?;
                     stream = sum.unwrap_or(stream);
                     ops.push(Fused::Projection(projection));
                     ops.extend(for_layers.map(|(_, step)| Fused::LayerInputs(step)));
                 }
-                Op::Attention { state, heads, attention } => {
-                    let (rope, attention) = self.attention(node, *state, *heads, *attention)?;
+                Op::Attention { state, heads, attention, sinks } => {
+                    let (rope, attention) = self.attention(node, *state, *heads, *attention, *sinks)?;
                     ops.push(Fused::RopeAppend(rope));
                     ops.push(Fused::Attention(attention));
+                    self.buffers.insert(self.output(node)?, (Place::Attention, 0));
+                }
+                Op::ShortConv { .. } => {
+                    ops.push(Fused::ShortConv(self.short_conv(node)?));
+                    self.buffers.insert(self.output(node)?, (Place::Mixed, 0));
+                }
+                Op::GatedDelta { .. } => {
+                    ops.push(Fused::GatedDelta(self.gated_delta(node)?));
+                    self.buffers.insert(self.output(node)?, (Place::Mixed, 0));
+                }
+                Op::SigmoidGate => {
+                    ops.push(Fused::HeadGate(self.head_gate(node)?));
                     self.buffers.insert(self.output(node)?, (Place::Attention, 0));
                 }
                 // Whoever reads their results takes them along.
                 Op::RmsNorm { .. }
                 | Op::HeadNorm { .. }
                 | Op::Rope { .. }
+                | Op::HeadHalf { .. }
                 | Op::PositionScale { .. }
                 | Op::KvAppend { .. } => continue,
                 other @ (Op::GatedActivation { .. }
                 | Op::Activation { .. }
+                | Op::Route { .. }
+                | Op::Experts { .. }
                 | Op::LayerNorm { .. }
                 | Op::Add
                 | Op::Scale { .. }

@@ -59,7 +59,7 @@ impl Fuser<'_> {
     }
 
     /// Refuses a gate whose activation takes numbers of the layer: only feed-forwards without a gate bind them.
-    fn gate(&self, activation: Activation) -> Result<(), PlanError> {
+    pub(super) fn gate(&self, activation: Activation) -> Result<(), PlanError> {
         if activation.parameters() > 0 {
             return Err(self.unsupported(&format!("{activation:?}, which takes numbers of the layer, as a gate")));
         }
@@ -121,6 +121,11 @@ impl Fuser<'_> {
             }
         }
         // What else is stored is for attention; where it is for anything else, that finds no pattern.
-        Ok((Outcome::Store(if for_layers { Place::LayerModel } else { Place::Qkv }), None))
+        let place = match for_layers {
+            true => Place::LayerModel,
+            false if outputs.iter().any(|&value| self.is_mixed(value)) => Place::MixerInput,
+            false => Place::Qkv,
+        };
+        Ok((Outcome::Store(place), None))
     }
 }

@@ -10,11 +10,26 @@ use super::{Fused, Fuser, Input, Next, Norm, NormKind, Outcome};
 pub(super) fn link(ops: &mut [Fused]) {
     let mut next = Next::AfterBlock;
     for op in ops.iter_mut().rev() {
-        let Fused::Projection(projection) = op else { continue };
-        if let Outcome::Residual { next: prepared, .. } = &mut projection.outcome {
-            *prepared = next;
-        }
-        if let Input::Stream(norm) = projection.input {
+        let input = match op {
+            Fused::Projection(projection) => {
+                if let Outcome::Residual { next: prepared, .. } = &mut projection.outcome {
+                    *prepared = next;
+                }
+                projection.input
+            }
+            Fused::Mixture(mixture) => {
+                mixture.next = next;
+                mixture.input
+            }
+            Fused::Embed { .. }
+            | Fused::RopeAppend(_)
+            | Fused::Attention(_)
+            | Fused::ShortConv(_)
+            | Fused::GatedDelta(_)
+            | Fused::HeadGate(_)
+            | Fused::LayerInputs(_) => continue,
+        };
+        if let Input::Stream(norm) = input {
             next = norm.map_or(Next::AfterBlock, Next::Norm);
         }
     }

@@ -2,17 +2,17 @@
 
 use forge_spec::Role;
 
-use super::Lowering;
 use super::weights::Owners;
+use super::{Lowering, Path};
 use crate::attention;
 use crate::families::{
-    Attend, AttentionCombine, AttentionDecode, AttentionPart, AttentionTile, Family, RopeAppend, Rows,
+    Attend, AttentionCombine, AttentionDecode, AttentionPart, AttentionTile, Family, HeadGate, RopeAppend,
 };
 use crate::fuse::{AttentionStep, RopeStep};
 use crate::plan::{Arg, Choice, Place, Step, When};
 
 impl Lowering<'_> {
-    pub(super) fn rope(&mut self, owner: &Owners<'_>, step: &RopeStep, rows: Rows) -> Step {
+    pub(super) fn rope(&mut self, owner: &Owners<'_>, step: &RopeStep, path: Path) -> Step {
         let table = step.rope.as_ref().map(|rope| {
             let inv_freq = rope.frequencies(self.context);
             self.rope_tables.iter().position(|t| t == inv_freq).unwrap_or_else(|| {
@@ -26,6 +26,7 @@ impl Lowering<'_> {
             kv_heads: step.kv_heads,
             head_dim: step.head_dim,
             keys_as_values: step.keys_as_values,
+            gated: step.gated,
             q_norm,
             k_norm,
             v_norm,
@@ -34,6 +35,7 @@ impl Lowering<'_> {
             query_scale: step.query_scale,
             table,
             kv: self.kv(),
+            slots: self.slots(),
             wrap: self.wrap(owner, step.state),
         };
         let width = family.width();
@@ -45,36 +47,48 @@ impl Lowering<'_> {
             .map(|(role, gamma)| (role, self.vector(owner, gamma)))
             .collect();
         Step::new(Choice::Fixed(kernel))
-            .bind(Role::Qkv, self.buffer(rows, Place::Qkv, width))
-            .bind(Role::Q, self.buffer(rows, Place::Queries, step.heads * step.head_dim))
+            .bind(Role::Qkv, self.buffer(path, Place::Qkv, width))
+            .bind(Role::Q, self.buffer(path, Place::Queries, step.heads * step.head_dim))
             .bind_all(cache.into_iter().filter(|_| step.kv_heads > 0))
             .bind_all(gammas)
             .bind(Role::Step, Arg::Params)
     }
 
-    pub(super) fn attention(&mut self, owner: &Owners<'_>, step: &AttentionStep, rows: Rows, steps: &mut Vec<Step>) {
-        let spec = self.spec(owner, step.state);
+    /// The gates of attention's result, in place.
+    pub(super) fn head_gate(&mut self, gate: &HeadGate, path: Path) -> Step {
+        let kernel = self.kernels.add("attention_gate", *gate);
+        Step::new(Choice::Fixed(kernel))
+            .bind(Role::Qkv, self.buffer(path, Place::Qkv, gate.width))
+            .bind(Role::Y, self.buffer(path, Place::Attention, gate.heads * gate.head_dim))
+    }
+
+    pub(super) fn attention(&mut self, owner: &Owners<'_>, step: &AttentionStep, path: Path, steps: &mut Vec<Step>) {
+        let spec = self.cache(owner, step.state);
         let width = step.heads * step.head_dim;
         let attend = Attend {
             heads: step.heads,
             kv_heads: spec.kv_heads,
             head_dim: step.head_dim,
             attention: step.attention,
+            sinks: step.sinks.is_some(),
             kv: self.kv(),
+            slots: self.slots(),
             wrap: self.wrap(owner, step.state),
         };
+        let sinks = step.sinks.map(|sinks| (Role::Sinks, self.vector(owner, sinks)));
         let mut add = |name: &str, family: Family, result: Arg, when: When, this: &mut Self| {
             let kernel = this.kernels.add(name, family);
             let step = Step::new(Choice::Fixed(kernel))
-                .bind(Role::Q, this.buffer(rows, Place::Queries, width))
+                .bind(Role::Q, this.buffer(path, Place::Queries, width))
                 .bind(Role::Keys, Arg::Keys(step.state))
                 .bind(Role::Values, Arg::Values(step.state))
                 .bind(Role::Y, result)
+                .bind_all(sinks)
                 .bind(Role::Step, Arg::Params);
             steps.push(Step { when, ..step });
         };
-        let y = self.buffer(rows, Place::Attention, width);
-        if rows != Rows::One {
+        let y = self.buffer(path, Place::Attention, width);
+        if path == Path::Tile {
             add("attention_tile", AttentionTile(attend).into(), y, When::Always, self);
             return;
         }
@@ -82,7 +96,7 @@ impl Lowering<'_> {
         let when = if splits { When::OnePart } else { When::Always };
         add("attention", AttentionDecode(attend.clone()).into(), y, when, self);
         if splits {
-            let parts = self.buffer(rows, Place::AttentionParts, attention::MAX_PARTS * attend.part_floats());
+            let parts = self.buffer(path, Place::AttentionParts, attention::MAX_PARTS * attend.part_floats());
             add("attention_part", AttentionPart(attend.clone()).into(), parts, When::Split, self);
             let kernel = self.kernels.add("attention_combine", AttentionCombine(attend));
             let step = Step::new(Choice::Fixed(kernel))

@@ -3,11 +3,11 @@
 use forge_frontend::graph::SlotId;
 use forge_spec::Role;
 
-use super::Lowering;
 use super::weights::Owners;
-use crate::families::{Embed, LayerInputs, Rows};
+use super::{Lowering, Path};
+use crate::families::{Embed, LayerInputs};
 use crate::fuse::{LayerInputsStep, Next};
-use crate::plan::{Arg, Choice, Place, Step};
+use crate::plan::{Arg, Choice, Place, SamplerBuffer, Step};
 use crate::{PlanError, roles};
 
 impl Lowering<'_> {
@@ -16,24 +16,25 @@ impl Lowering<'_> {
         owner: &Owners<'_>,
         table: SlotId,
         scale: f32,
-        rows: Rows,
+        path: Path,
     ) -> Result<Step, PlanError> {
         let (weights, table) = self.table(owner, table, roles::EMBEDDING)?;
-        let name = if self.fused_norms && rows != Rows::One { "embed_tile" } else { "embed" };
-        let kernel = self.kernels.add(name, Embed { table, scale, next: self.next(rows) });
-        let x = self.buffer(rows, Place::Stream, table.cols);
+        let name = if self.fused_norms && path == Path::Tile { "embed_tile" } else { "embed" };
+        let kernel = self.kernels.add(name, Embed { table, scale, slots: self.slots(), next: self.next(path) });
+        let x = self.buffer(path, Place::Stream, table.cols);
         Ok(Step::new(Choice::Fixed(kernel))
             .bind(Role::Table, weights)
-            .bind(Role::Tokens, Arg::Tokens)
+            .bind(Role::NextToken, Arg::Sampler(SamplerBuffer::NextToken))
             .bind(Role::X, x)
-            .bind_all(self.next_args(owner, Next::AfterBlock, rows)))
+            .bind_all(self.next_args(owner, Next::AfterBlock, path))
+            .bind(Role::Step, Arg::Params))
     }
 
     pub(super) fn layer_inputs(
         &mut self,
         owner: &Owners<'_>,
         step: &LayerInputsStep,
-        rows: Rows,
+        path: Path,
     ) -> Result<Step, PlanError> {
         let role = self.role(owner, step.table).to_owned();
         if !step.width.is_multiple_of(4) {
@@ -41,14 +42,14 @@ impl Lowering<'_> {
         }
         let (weights, table) = self.table(owner, step.table, &role)?;
         let LayerInputsStep { layers, width, scale, factor, .. } = *step;
-        let family = LayerInputs { table, layers, width, eps: step.norm.eps, scale, factor };
+        let family = LayerInputs { table, slots: self.slots(), layers, width, eps: step.norm.eps, scale, factor };
         let kernel = self.kernels.add("layer_inputs", family);
-        let projected = self.buffer(rows, Place::LayerModel, layers * width);
+        let projected = self.buffer(path, Place::LayerModel, layers * width);
         let gamma = self.vector(owner, step.norm.gamma);
-        let inputs = self.buffer(rows, Place::LayerInputs, layers * width);
+        let inputs = self.buffer(path, Place::LayerInputs, layers * width);
         Ok(Step::new(Choice::Fixed(kernel))
             .bind(Role::Table, weights)
-            .bind(Role::Tokens, Arg::Tokens)
+            .bind(Role::NextToken, Arg::Sampler(SamplerBuffer::NextToken))
             .bind(Role::Projected, projected)
             .bind(Role::Gamma, gamma)
             .bind(Role::Y, inputs)

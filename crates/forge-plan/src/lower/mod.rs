@@ -1,29 +1,34 @@
-//! Lowering: fused operations become steps, each with a kernel and what it is bound to, for one row and for a tile of rows.
+//! Lowering: fused operations become steps, each with a kernel and what it is bound to, for a few rows of any sequences and for
+//! a tile of rows of one.
 
 mod attention;
 mod embed;
+mod mixture;
 mod norm;
 mod projection;
+mod recurrent;
 mod sample;
 mod weights;
 
 use std::collections::BTreeMap;
 
 use forge_frontend::Graph;
-use forge_frontend::graph::Layer;
+use forge_frontend::graph::{KvSpec, Layer};
 
-use crate::families::{NextNorm, ROW_ELEMENTS, Rows};
+use crate::families::{NextNorm, PREFILL_ROWS, ROW_ELEMENTS};
 use crate::fuse::{Fused, FusedBlock, Norm, NormKind, Outcome};
 use crate::kernel::Kernels;
 use crate::pack::PackPlan;
 use crate::plan::{
-    Arg, BufferPlan, CacheType, KernelTable, LayerPlan, Place, Plan, PlanOptions, Schedule, StatePlan, Step,
+    Arg, BufferPlan, CacheType, KernelTable, LayerPlan, Place, Plan, PlanOptions, Schedule, Segment, Stage, StatePlan,
+    Step,
 };
+use crate::state::capacity;
 use crate::{PlanError, barriers};
 use weights::{Owners, WeightFields};
 
 /// Most tokens in one prefill tile.
-const PREFILL_TILE: usize = 256;
+const PREFILL_TILE: usize = PREFILL_ROWS;
 /// Weight elements times tokens that one prefill command buffer may multiply: about a quarter of a second
 /// on the slowest GPU, so that the system's watchdog never sees a long one.
 const PREFILL_WORK: usize = 250_000_000_000;
@@ -41,6 +46,16 @@ impl FusedGraph {
     }
 }
 
+/// Which of a program's two ways through the layers a step is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// One row, or a few, each of a sequence and at a position of its own. Every kernel gives a row the same bits whatever rows
+    /// stand beside it.
+    Step,
+    /// Many rows that follow one another in one sequence.
+    Tile,
+}
+
 /// What lowering collects.
 pub(crate) struct Lowering<'a> {
     graph: &'a Graph,
@@ -49,13 +64,13 @@ pub(crate) struct Lowering<'a> {
     tile: usize,
     /// Slots of the residual stream's partial sums.
     partials: usize,
-    /// Whether one row's steps leave the next norm's input. An RMS norm is one factor on the projection that reads it; one
+    /// Whether steps of a few rows leave the next norm's input. An RMS norm is one factor on the projection that reads it; one
     /// that subtracts a mean is not, and then every norm is a dispatch of its own.
     fused_norms: bool,
     kernels: Kernels,
     rope_tables: Vec<Vec<f32>>,
     tables: Vec<KernelTable>,
-    /// Widths of the buffers for one row, and for tiles.
+    /// Widths of the buffers for steps, and for tiles.
     buffers: [BTreeMap<Place, usize>; 2],
     fields: WeightFields,
 }
@@ -95,19 +110,14 @@ impl<'a> Lowering<'a> {
             .collect();
         self.partials = self.max_partials(blocks, &owners);
         let (embed_owner, head_owner) = (Owners::Stage(&graph.embed), Owners::Stage(&graph.head));
-        let mut decode = Schedule::default();
-        let mut prefill = Schedule::default();
-        decode.embed = self.steps(embed, &embed_owner, Rows::One)?;
-        prefill.embed = self.steps(embed, &embed_owner, Rows::Any)?;
-        for (block, owner) in blocks.iter().zip(&owners) {
-            decode.blocks.push(self.steps(block, owner, Rows::One)?);
-        }
-        decode.head = self.steps(head, &head_owner, Rows::One)?;
-        decode.sample = self.sample();
-        for (block, owner) in blocks.iter().zip(&owners) {
-            prefill.blocks.push(self.steps(block, owner, Rows::Any)?);
-        }
-        prefill.head = self.steps(head, &head_owner, Rows::Any)?;
+        let (mut decode, mut prefill) = (Schedule::default(), Schedule::default());
+        decode.segments.push(Segment::once(Stage::Embed, self.steps(embed, &embed_owner, Path::Step)?));
+        prefill.segments.push(Segment::once(Stage::Embed, self.steps(embed, &embed_owner, Path::Tile)?));
+        decode.segments.push(self.layers(blocks, &owners, Path::Step)?);
+        decode.segments.push(Segment::once(Stage::Head, self.steps(head, &head_owner, Path::Step)?));
+        decode.segments.push(Segment::once(Stage::Sample, self.sample()));
+        prefill.segments.push(self.layers(blocks, &owners, Path::Tile)?);
+        prefill.segments.push(Segment::once(Stage::Head, self.steps(head, &head_owner, Path::Tile)?));
         let order: Vec<usize> = graph.layers.iter().map(|layer| layer.block).collect();
         barriers::place(&mut decode, &order, &self.kernels.list, &self.tables);
         barriers::place(&mut prefill, &order, &self.kernels.list, &self.tables);
@@ -120,15 +130,10 @@ impl<'a> Lowering<'a> {
         let [decode_buffers, prefill_buffers] =
             self.buffers.map(|widths| widths.into_iter().map(|(place, width)| BufferPlan { place, width }).collect());
         let (layer_fields, model_fields, tensors) = self.fields.finish(layers.len());
-        let state = |state: &forge_frontend::graph::State| StatePlan {
-            kv_heads: state.spec.kv_heads,
-            head_dim: state.spec.head_dim,
-            window: state.spec.window,
-            capacity: capacity(state.spec.window, self.tile, self.context),
-        };
         Ok(Plan {
             config: graph.config.clone(),
             kv: self.options.kv,
+            slots: self.options.slots,
             context: self.context,
             prefill_tile: self.tile,
             prefill_layers: (PREFILL_WORK / layer_work.max(1)).clamp(1, layers.len().max(1)),
@@ -141,7 +146,7 @@ impl<'a> Lowering<'a> {
             tables: self.tables,
             decode,
             prefill,
-            states: graph.states.iter().map(state).collect(),
+            states: graph.states.iter().map(|s| StatePlan::new(s.spec, self.tile, self.context)).collect(),
             layers: layers.iter().map(|l| LayerPlan { block: l.block, states: l.states.clone() }).collect(),
             blocks: blocks.iter().map(|block| block.name.clone()).collect(),
             first_norm,
@@ -150,16 +155,26 @@ impl<'a> Lowering<'a> {
         })
     }
 
-    /// The steps of one block for one row, or for tiles.
-    fn steps(&mut self, block: &FusedBlock, owner: &Owners<'_>, rows: Rows) -> Result<Vec<Step>, PlanError> {
+    /// The steps of all layers, by block.
+    fn layers(&mut self, blocks: &[FusedBlock], owners: &[Owners<'_>], path: Path) -> Result<Segment, PlanError> {
+        let steps = blocks.iter().zip(owners).map(|(block, owner)| self.steps(block, owner, path));
+        Ok(Segment::layers(steps.collect::<Result<_, _>>()?))
+    }
+
+    /// The steps of one block on one path.
+    fn steps(&mut self, block: &FusedBlock, owner: &Owners<'_>, path: Path) -> Result<Vec<Step>, PlanError> {
         let mut steps = Vec::new();
         for op in &block.ops {
             match op {
-                Fused::Embed { table, scale } => steps.push(self.embed(owner, *table, *scale, rows)?),
-                Fused::Projection(projection) => self.projection(block, owner, projection, rows, &mut steps)?,
-                Fused::RopeAppend(rope) => steps.push(self.rope(owner, rope, rows)),
-                Fused::Attention(attention) => self.attention(owner, attention, rows, &mut steps),
-                Fused::LayerInputs(inputs) => steps.push(self.layer_inputs(owner, inputs, rows)?),
+                Fused::Embed { table, scale } => steps.push(self.embed(owner, *table, *scale, path)?),
+                Fused::Projection(projection) => self.projection(block, owner, projection, path, &mut steps)?,
+                Fused::RopeAppend(rope) => steps.push(self.rope(owner, rope, path)),
+                Fused::Attention(attention) => self.attention(owner, attention, path, &mut steps),
+                Fused::Mixture(mixture) => self.mixture(block, owner, mixture, path, &mut steps)?,
+                Fused::ShortConv(conv) => steps.push(self.short_conv(owner, conv, path)),
+                Fused::GatedDelta(delta) => steps.push(self.gated_delta(owner, delta, path)),
+                Fused::HeadGate(gate) => steps.push(self.head_gate(gate, path)),
+                Fused::LayerInputs(inputs) => steps.push(self.layer_inputs(owner, inputs, path)?),
             }
         }
         Ok(steps)
@@ -170,10 +185,19 @@ impl<'a> Lowering<'a> {
         let mut most = self.graph.config.hidden_size.div_ceil(ROW_ELEMENTS);
         for (block, owner) in blocks.iter().zip(owners) {
             for op in &block.ops {
-                if let Fused::Projection(p) = op
-                    && let Outcome::Residual { post_norm: None, .. } = p.outcome
-                {
-                    most = most.max(self.projection_partials(owner, p));
+                match op {
+                    Fused::Projection(p) if matches!(p.outcome, Outcome::Residual { post_norm: None, .. }) => {
+                        most = most.max(self.projection_partials(owner, p));
+                    }
+                    Fused::Mixture(mixture) => most = most.max(self.mixture_partials(owner, mixture)),
+                    Fused::Projection(_)
+                    | Fused::Embed { .. }
+                    | Fused::RopeAppend(_)
+                    | Fused::Attention(_)
+                    | Fused::ShortConv(_)
+                    | Fused::GatedDelta(_)
+                    | Fused::HeadGate(_)
+                    | Fused::LayerInputs(_) => {}
                 }
             }
         }
@@ -181,39 +205,40 @@ impl<'a> Lowering<'a> {
     }
 
     /// Declares an activation buffer at least `width` wide.
-    fn buffer(&mut self, rows: Rows, place: Place, width: usize) -> Arg {
-        let entry = self.buffers[usize::from(rows != Rows::One)].entry(place).or_insert(width);
+    fn buffer(&mut self, path: Path, place: Place, width: usize) -> Arg {
+        let entry = self.buffers[usize::from(path == Path::Tile)].entry(place).or_insert(width);
         *entry = width.max(*entry);
         Arg::Buffer(place)
     }
 
-    /// Whether steps over `rows` leave the next norm's input; where not, norms are dispatches of their own.
-    fn fuses_norms(&self, rows: Rows) -> bool {
-        rows == Rows::One && self.fused_norms
+    /// Whether steps leave the next norm's input; where not, norms are dispatches of their own.
+    fn fuses_norms(&self, path: Path) -> bool {
+        path == Path::Step && self.fused_norms
     }
 
     /// What they leave.
-    fn next(&self, rows: Rows) -> Option<NextNorm> {
-        self.fuses_norms(rows).then_some(NextNorm { partials: self.partials })
+    fn next(&self, path: Path) -> Option<NextNorm> {
+        self.fuses_norms(path).then_some(NextNorm { partials: self.partials })
     }
 
-    fn spec(&self, owner: &Owners<'_>, slot: usize) -> forge_frontend::graph::StateSpec {
-        match owner {
+    /// The KV cache in a state slot; fusion has seen that it is one.
+    fn cache(&self, owner: &Owners<'_>, slot: usize) -> KvSpec {
+        let spec = match owner {
             Owners::Layers(layers) => self.graph.states[layers[0].1.states[slot]].spec,
             Owners::Stage(stage) => stage.block.state_slots[slot],
-        }
+        };
+        spec.kv().expect("attention over a cache")
     }
 
     fn wrap(&self, owner: &Owners<'_>, slot: usize) -> Option<usize> {
-        capacity(self.spec(owner, slot).window, self.tile, self.context)
+        capacity(self.cache(owner, slot).window, self.tile, self.context)
     }
 
     fn kv(&self) -> CacheType {
         self.options.kv
     }
-}
 
-/// Positions that a windowed cache keeps: the window, and what a tile appends before its first row reads.
-fn capacity(window: Option<usize>, tile: usize, context: usize) -> Option<usize> {
-    window.map(|window| window + tile - 1).filter(|&capacity| capacity < context)
+    fn slots(&self) -> usize {
+        self.options.slots
+    }
 }

@@ -3,10 +3,10 @@
 use forge_frontend::graph::SlotId;
 use forge_spec::Role;
 
-use super::Lowering;
 use super::weights::Owners;
+use super::{Lowering, Path};
 use crate::PlanError;
-use crate::families::{LayerNorm, PostNorm, RmsNorm, Rows};
+use crate::families::{LayerNorm, PostNorm, RmsNorm};
 use crate::fuse::{FusedBlock, Next, Norm, NormKind};
 use crate::plan::{Arg, Choice, FieldId, Place, Step};
 
@@ -24,21 +24,21 @@ pub(super) struct PostNormStep {
 
 impl Lowering<'_> {
     /// What a step that writes the residual stream of one row leaves for norm `next`.
-    pub(super) fn next_args(&mut self, owner: &Owners<'_>, next: Next, rows: Rows) -> Vec<(Role, Arg)> {
-        if !self.fuses_norms(rows) {
+    pub(super) fn next_args(&mut self, owner: &Owners<'_>, next: Next, path: Path) -> Vec<(Role, Arg)> {
+        if !self.fuses_norms(path) {
             return Vec::new();
         }
         let gamma = match next {
             Next::Norm(norm) => self.vector(owner, norm.gamma),
             Next::AfterBlock => Arg::NextGamma,
         };
-        let scaled = self.buffer(rows, Place::Scaled, self.graph.config.hidden_size);
-        let sums = self.buffer(rows, Place::Sums, self.partials);
+        let scaled = self.buffer(path, Place::Scaled, self.graph.config.hidden_size);
+        let sums = self.buffer(path, Place::Sums, self.partials);
         vec![(Role::Gamma, gamma), (Role::Scaled, scaled), (Role::Sums, sums)]
     }
 
     /// The norm of rows as a step of its own.
-    pub(super) fn row_norm(&mut self, owner: &Owners<'_>, norm: Norm, rows: Rows) -> Step {
+    pub(super) fn row_norm(&mut self, owner: &Owners<'_>, norm: Norm, path: Path) -> Step {
         let (width, eps) = (self.graph.config.hidden_size, norm.eps);
         let (kernel, beta) = match norm.kind {
             NormKind::Rms => {
@@ -50,27 +50,27 @@ impl Lowering<'_> {
             }
         };
         Step::new(Choice::Fixed(kernel))
-            .bind(Role::X, self.buffer(rows, Place::Stream, width))
+            .bind(Role::X, self.buffer(path, Place::Stream, width))
             .bind(Role::Gamma, self.vector(owner, norm.gamma))
             .bind_all(beta.map(|beta| (Role::Beta, self.vector(owner, beta))))
-            .bind(Role::Y, self.buffer(rows, Place::Normed, width))
+            .bind(Role::Y, self.buffer(path, Place::Normed, width))
     }
 
-    pub(super) fn post_norm(&mut self, owner: &Owners<'_>, step: &PostNormStep, rows: Rows) -> Step {
+    pub(super) fn post_norm(&mut self, owner: &Owners<'_>, step: &PostNormStep, path: Path) -> Step {
         let PostNormStep { norm, factor, scale, partials, next } = *step;
         let width = self.graph.config.hidden_size;
         let family =
-            PostNorm { width, eps: norm.eps, factor, scaled: scale.is_some(), partials, next: self.next(rows) };
-        let name = if self.fused_norms && rows != Rows::One { "post_norm_tile" } else { "post_norm" };
+            PostNorm { width, eps: norm.eps, factor, scaled: scale.is_some(), partials, next: self.next(path) };
+        let name = if self.fused_norms && path == Path::Tile { "post_norm_tile" } else { "post_norm" };
         let kernel = self.kernels.add(name, family);
-        let sums = partials.map(|count| (Role::ResultSums, self.buffer(rows, Place::ProjectedSums, count)));
+        let sums = partials.map(|count| (Role::ResultSums, self.buffer(path, Place::ProjectedSums, count)));
         Step::new(Choice::Fixed(kernel))
-            .bind(Role::Y, self.buffer(rows, Place::Projected, width))
+            .bind(Role::Y, self.buffer(path, Place::Projected, width))
             .bind_all(sums)
             .bind(Role::PostGamma, self.vector(owner, norm.gamma))
             .bind_all(scale.map(|scale| (Role::Scale, self.vector(owner, scale))))
-            .bind(Role::X, self.buffer(rows, Place::Stream, width))
-            .bind_all(self.next_args(owner, next, rows))
+            .bind(Role::X, self.buffer(path, Place::Stream, width))
+            .bind_all(self.next_args(owner, next, path))
     }
 
     /// The field of the norm that a block starts with; the same for all blocks, or none in any.

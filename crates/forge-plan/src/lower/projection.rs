@@ -4,10 +4,10 @@
 use forge_formats::Format as Stored;
 use forge_spec::{Format, Matrix as PackedMatrix, Role};
 
-use super::Lowering;
 use super::norm::PostNormStep;
 use super::weights::{Owners, Parts};
-use crate::families::{Epilogue, FEW_TOKENS, Gemm, Gemv, NormScale, Rows};
+use super::{Lowering, Path};
+use crate::families::{Epilogue, Gemm, Gemv, NormScale, Tokens};
 use crate::fuse::{FusedBlock, Input, Matrix, NormKind, Outcome, Projection};
 use crate::geometry::{Geometry, Shape, gemv_geometry};
 use crate::kernel::KernelId;
@@ -25,13 +25,13 @@ impl Lowering<'_> {
         block: &FusedBlock,
         owner: &Owners<'_>,
         p: &Projection,
-        rows: Rows,
+        path: Path,
         steps: &mut Vec<Step>,
     ) -> Result<(), PlanError> {
         let name = self.projection_name(owner, &p.matrices);
         let groups: Vec<Vec<Matrix>> = self.stack(owner, &p.matrices).into_iter().map(<[_]>::to_vec).collect();
         let mut args = self.weight_args(owner, &groups);
-        let (input, norm) = self.input(owner, p, rows, steps);
+        let (input, norm) = self.input(owner, (p.input, p.cols), path, steps);
         args.extend(input);
         let bias = p.matrices.iter().any(|m| m.bias.is_some());
         if bias {
@@ -40,9 +40,9 @@ impl Lowering<'_> {
             let parts = Parts { slots: &slots, lengths: &lengths, vector: true };
             args.push((Role::Bias, self.field(owner, &format!("{name}_bias"), &parts)));
         }
-        let (result, epilogue, post) = self.result(owner, p, rows);
+        let (result, epilogue, post) = self.result(owner, p, path);
         args.extend(result);
-        args.extend((rows != Rows::One).then_some((Role::Step, Arg::Params)));
+        args.push((Role::Step, Arg::Params));
         let total = p.matrices.iter().map(|m| m.rows).sum();
         let (shape, mut geometry) = self.geometry(owner, p);
         if epilogue.is_gated() {
@@ -56,28 +56,27 @@ impl Lowering<'_> {
                 let rows = group.iter().map(|m| m.rows).sum();
                 matrices.push(self.matrix(owner.weight(layer, group[0].weight), rows)?);
             }
-            let half_tiles = self.half_tiles(owner, p, layer, &matrices);
-            let gemv = Gemv { matrices, rows: total, cols: p.cols, shape, geometry, norm, bias, epilogue, tokens: 1 };
-            if rows == Rows::One {
-                choices.push(self.kernels.add(&name, gemv));
+            let half_tiles = self.half_tiles(owner, (p.input, p.cols), layer, &matrices);
+            if path == Path::Tile {
+                let gemm = Gemm { matrices, rows: total, cols: p.cols, half_tiles, bias, epilogue };
+                choices.push(self.kernels.add(&format!("{name}_tile"), gemm));
                 continue;
             }
-            let matrices = gemv.matrices.clone();
-            let gemm = Gemm { matrices, rows: total, cols: p.cols, half_tiles, bias, epilogue };
-            choices.push(self.kernels.add(&format!("{name}_tile"), gemm));
-            let gemv = Gemv { geometry: geometry.for_few_tokens(), tokens: FEW_TOKENS, ..gemv };
-            few.push(self.kernels.add(&format!("{name}_few"), gemv));
+            let tokens = Tokens::One;
+            let one = Gemv { matrices, rows: total, cols: p.cols, shape, geometry, norm, bias, epilogue, tokens };
+            choices.push(self.kernels.add(&name, one.clone()));
+            few.push(self.kernels.add(&format!("{name}_few"), one.for_few_tokens()));
         }
-        let step = if rows == Rows::One {
-            Step::new(self.choose(block, owner, &name, &choices))
-        } else {
-            let tile = self.choose(block, owner, &format!("{name}_tile"), &choices);
-            let few = self.choose(block, owner, &format!("{name}_few"), &few);
-            Step { few: Some(few), ..Step::new(tile) }
+        let step = match path {
+            Path::Step => {
+                let one = self.choose(block, owner, &name, &choices);
+                Step { few: Some(self.choose(block, owner, &format!("{name}_few"), &few)), ..Step::new(one) }
+            }
+            Path::Tile => Step::new(self.choose(block, owner, &format!("{name}_tile"), &choices)),
         };
         steps.push(step.bind_all(args));
         if let Some(post) = post {
-            steps.push(self.post_norm(owner, &post, rows));
+            steps.push(self.post_norm(owner, &post, path));
         }
         Ok(())
     }
@@ -89,7 +88,7 @@ impl Lowering<'_> {
     }
 
     /// Runs of matrices that have one format in every layer, so that they can be stacked.
-    fn stack<'m>(&self, owner: &Owners<'_>, matrices: &'m [Matrix]) -> Vec<&'m [Matrix]> {
+    pub(super) fn stack<'m>(&self, owner: &Owners<'_>, matrices: &'m [Matrix]) -> Vec<&'m [Matrix]> {
         let formats = |m: &Matrix| -> Vec<Stored> {
             (0..owner.count()).map(|i| self.graph.weights[owner.weight(i, m.weight)].format).collect()
         };
@@ -97,7 +96,7 @@ impl Lowering<'_> {
     }
 
     /// Each stack under the field of its roles.
-    fn weight_args(&mut self, owner: &Owners<'_>, groups: &[Vec<Matrix>]) -> Vec<(Role, Arg)> {
+    pub(super) fn weight_args(&mut self, owner: &Owners<'_>, groups: &[Vec<Matrix>]) -> Vec<(Role, Arg)> {
         let mut args = Vec::new();
         for (group, role) in groups.iter().zip([Role::Weights, Role::Weights1, Role::Weights2]) {
             let roles: Vec<&str> = group.iter().map(|m| self.role(owner, m.weight)).collect();
@@ -109,20 +108,20 @@ impl Lowering<'_> {
         args
     }
 
-    /// The input: for one row with its norm as one scalar, for tiles through a norm of their own.
-    fn input(
+    /// The input: in steps with its norm as one scalar a row, for tiles through a norm of their own.
+    pub(super) fn input(
         &mut self,
         owner: &Owners<'_>,
-        p: &Projection,
-        rows: Rows,
+        (input, cols): (Input, usize),
+        path: Path,
         steps: &mut Vec<Step>,
     ) -> (Vec<(Role, Arg)>, Option<NormScale>) {
         let hidden = self.graph.config.hidden_size;
-        match p.input {
-            Input::Stream(Some(norm)) if self.fuses_norms(rows) => {
+        match input {
+            Input::Stream(Some(norm)) if self.fuses_norms(path) => {
                 let partials = self.partials;
-                let scaled = self.buffer(rows, Place::Scaled, hidden);
-                let sums = self.buffer(rows, Place::Sums, partials);
+                let scaled = self.buffer(path, Place::Scaled, hidden);
+                let sums = self.buffer(path, Place::Sums, partials);
                 // Whoever wrote the stream has applied it; the layers' weights hold it all the same.
                 self.vector(owner, norm.gamma);
                 let scale = NormScale { partials, eps: norm.eps };
@@ -130,14 +129,14 @@ impl Lowering<'_> {
             }
             Input::Stream(Some(norm)) => {
                 // A norm that stands side by side with another projection of it has been computed.
-                let step = self.row_norm(owner, norm, rows);
+                let step = self.row_norm(owner, norm, path);
                 if !is_normed(steps, &step) {
                     steps.push(step);
                 }
-                (vec![(Role::Input, self.buffer(rows, Place::Normed, hidden))], None)
+                (vec![(Role::Input, self.buffer(path, Place::Normed, hidden))], None)
             }
-            Input::Stream(None) => (vec![(Role::Input, self.buffer(rows, Place::Stream, hidden))], None),
-            Input::Buffer(place) => (vec![(Role::Input, self.buffer(rows, place, p.cols))], None),
+            Input::Stream(None) => (vec![(Role::Input, self.buffer(path, Place::Stream, hidden))], None),
+            Input::Buffer(place) => (vec![(Role::Input, self.buffer(path, place, cols))], None),
         }
     }
 
@@ -146,41 +145,41 @@ impl Lowering<'_> {
         &mut self,
         owner: &Owners<'_>,
         p: &Projection,
-        rows: Rows,
+        path: Path,
     ) -> (Vec<(Role, Arg)>, Epilogue, Option<PostNormStep>) {
         let total: usize = p.matrices.iter().map(|m| m.rows).sum();
         match p.outcome {
             Outcome::Store(place) => {
-                let y = self.buffer(rows, place, total);
+                let y = self.buffer(path, place, total);
                 (vec![(Role::Y, y)], Epilogue::Store { softcap: None, partials: None }, None)
             }
             Outcome::Logits { softcap } => {
                 (vec![(Role::Y, Arg::Logits)], Epilogue::Store { softcap, partials: None }, None)
             }
             Outcome::Activated { activation, parameters } => {
-                let y = self.buffer(rows, Place::Gated, total);
+                let y = self.buffer(path, Place::Gated, total);
                 let parameters = parameters.map(|slot| (Role::Activation, self.vector(owner, slot)));
                 let args = parameters.into_iter().chain([(Role::Y, y)]).collect();
                 (args, Epilogue::Activated(activation), None)
             }
             Outcome::Gated(activation) => {
-                let y = self.buffer(rows, Place::Gated, total / 2);
+                let y = self.buffer(path, Place::Gated, total / 2);
                 (vec![(Role::Y, y)], Epilogue::Gated(activation), None)
             }
             Outcome::GatedByInput(activation) => {
                 let multiplier = Arg::LayerPart { place: Place::LayerInputs, width: total };
-                let y = self.buffer(rows, Place::LayerGate, total);
+                let y = self.buffer(path, Place::LayerGate, total);
                 (vec![(Role::Multiplier, multiplier), (Role::Y, y)], Epilogue::GatedBy(activation), None)
             }
             Outcome::Residual { factor, post_norm: None, next, .. } => {
-                let mut args = vec![(Role::X, self.buffer(rows, Place::Stream, self.graph.config.hidden_size))];
-                args.extend(self.next_args(owner, next, rows));
-                (args, Epilogue::Residual { factor, next: self.next(rows) }, None)
+                let mut args = vec![(Role::X, self.buffer(path, Place::Stream, self.graph.config.hidden_size))];
+                args.extend(self.next_args(owner, next, path));
+                (args, Epilogue::Residual { factor, next: self.next(path) }, None)
             }
             Outcome::Residual { factor, post_norm: Some(norm), scale, next } => {
-                let mut args = vec![(Role::Y, self.buffer(rows, Place::Projected, total))];
-                let partials = self.fuses_norms(rows).then(|| self.projection_partials(owner, p));
-                args.extend(partials.map(|count| (Role::ResultSums, self.buffer(rows, Place::ProjectedSums, count))));
+                let mut args = vec![(Role::Y, self.buffer(path, Place::Projected, total))];
+                let partials = self.fuses_norms(path).then(|| self.projection_partials(owner, p));
+                args.extend(partials.map(|count| (Role::ResultSums, self.buffer(path, Place::ProjectedSums, count))));
                 let post = PostNormStep { norm, factor, scale, partials, next };
                 (args, Epilogue::Store { softcap: None, partials }, Some(post))
             }
@@ -195,9 +194,7 @@ impl Lowering<'_> {
             let widest = p.matrices.iter().max_by_key(|m| m.rows);
             widest.map_or(Stored::F32, |m| self.graph.weights[owner.weight(layer, m.weight)].format)
         };
-        let formats: Vec<Stored> = (0..owner.count()).map(format).collect();
-        let count = |format: &Stored| formats.iter().filter(|other| *other == format).count();
-        let most = formats.iter().rev().max_by_key(|format| count(format)).copied().unwrap_or(Stored::F32);
+        let most = most_common((0..owner.count()).map(format));
         let shape = Shape { format: most, rows: p.matrices.iter().map(|m| m.rows).sum(), cols: p.cols };
         let asked = self.options.geometries.get(&shape).copied();
         (shape, asked.unwrap_or_else(|| gemv_geometry(shape.format, shape.rows, shape.cols)))
@@ -206,16 +203,22 @@ impl Lowering<'_> {
     /// Whether the tiles of a projection may hold half operands: its weights have no more range than that, its input
     /// cannot leave the half range (a norm bounds it by sqrt(width) times the largest gamma, plus the largest beta), and it
     /// is wide enough for the tiles to matter.
-    fn half_tiles(&self, owner: &Owners<'_>, p: &Projection, layer: usize, matrices: &[PackedMatrix]) -> bool {
+    pub(super) fn half_tiles(
+        &self,
+        owner: &Owners<'_>,
+        (input, cols): (Input, usize),
+        layer: usize,
+        matrices: &[PackedMatrix],
+    ) -> bool {
         let wide_range = |m: &PackedMatrix| matches!(m.format, Format::F32 | Format::BF16);
-        let Input::Stream(Some(norm)) = &p.input else { return false };
+        let Input::Stream(Some(norm)) = input else { return false };
         let largest = |slot| self.graph.weights[owner.weight(layer, slot)].max_abs.unwrap_or(f32::INFINITY);
         let added = match norm.kind {
             NormKind::Layer { beta: Some(beta) } => largest(beta),
             _ => 0.0,
         };
-        let bound = largest(norm.gamma) * (p.cols as f32).sqrt() + added;
-        p.cols >= HALF_TILE_WIDTH && bound < HALF_TILE_RANGE && !matrices.iter().any(wide_range)
+        let bound = largest(norm.gamma) * (cols as f32).sqrt() + added;
+        cols >= HALF_TILE_WIDTH && bound < HALF_TILE_RANGE && !matrices.iter().any(wide_range)
     }
 
     /// Partial sums that a projection of one matrix writes: one a threadgroup.
@@ -224,7 +227,13 @@ impl Lowering<'_> {
     }
 
     /// One kernel for all layers, or a table.
-    fn choose(&mut self, block: &FusedBlock, owner: &Owners<'_>, name: &str, choices: &[KernelId]) -> Choice {
+    pub(super) fn choose(
+        &mut self,
+        block: &FusedBlock,
+        owner: &Owners<'_>,
+        name: &str,
+        choices: &[KernelId],
+    ) -> Choice {
         if choices.iter().all(|&id| id == choices[0]) {
             return Choice::Fixed(choices[0]);
         }
@@ -238,6 +247,13 @@ impl Lowering<'_> {
         self.tables.push(KernelTable { name: format!("{block}{name}").to_uppercase(), kernels });
         Choice::PerLayer(self.tables.len() - 1)
     }
+}
+
+/// The format that most layers have; of equally many the last one's.
+pub(super) fn most_common(formats: impl Iterator<Item = Stored>) -> Stored {
+    let formats: Vec<Stored> = formats.collect();
+    let count = |format: &Stored| formats.iter().filter(|other| *other == format).count();
+    formats.iter().rev().max_by_key(|format| count(format)).copied().unwrap_or(Stored::F32)
 }
 
 /// Whether the buffer of the normed stream holds the result of `norm`: it was computed by one of `steps`, and since then

@@ -14,7 +14,7 @@ const GROUPS: usize = 64;
 impl Lowering<'_> {
     pub(super) fn sample(&mut self) -> Vec<Step> {
         let vocab = self.graph.config.vocab_size;
-        let sample = Sample { vocab, groups: vocab.div_ceil(SHARE).min(GROUPS) };
+        let sample = Sample { vocab, groups: vocab.div_ceil(SHARE).min(GROUPS), slots: self.slots() };
         let steps: [(&str, Family); 3] = [
             ("sample_best", SampleBest(sample).into()),
             ("sample_collect", SampleCollect(sample).into()),

@@ -9,7 +9,7 @@ use forge_spec::Matrix;
 use super::Lowering;
 use crate::PlanError;
 use crate::pack::{PackPart, PackedTensor};
-use crate::packed::{format_name, packed};
+use crate::packed::format_name;
 use crate::plan::{Arg, Field, FieldId};
 
 /// Where a block's weights come from: the layers that run it, or a stage.
@@ -135,14 +135,19 @@ impl Lowering<'_> {
         if !weight.cols.is_multiple_of(4) {
             return Err(PlanError::Width { role: weight.role.clone(), cols: weight.cols, multiple: 4 });
         }
-        let bf16_scales = match weight.source {
+        // The pieces of a stack are alike.
+        let bf16_scales = match weight.source.pieces()[0] {
             Source::Affine { scale_format: Format::BF16, .. } => true,
             Source::Affine { scale_format, .. } if scale_format != Format::F16 => {
                 return Err(PlanError::AffineScales { tensor: weight.tensor.clone(), format: scale_format });
             }
-            Source::Affine { .. } | Source::Rows(_) | Source::Values(_) | Source::Quantize { .. } => false,
+            Source::Affine { .. }
+            | Source::Rows(_)
+            | Source::Values(_)
+            | Source::Quantize { .. }
+            | Source::Stack(_) => false,
         };
-        Ok(Matrix { format: packed(weight.format, bf16_scales), rows, cols: weight.cols })
+        Ok(Matrix { format: weight.format.packed(bf16_scales), rows, cols: weight.cols })
     }
 
     pub(super) fn role(&self, owner: &Owners<'_>, slot: SlotId) -> &str {

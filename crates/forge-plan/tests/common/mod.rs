@@ -46,6 +46,18 @@ impl Builder {
         self.node(Op::Linear { weight, bias: None }, &[input], rows)
     }
 
+    /// What follows a layer's mixer.
+    fn feed_forward(&mut self, mixed: ValueId) {
+        let Sizes { hidden, ffn, .. } = self.sizes;
+        let x = self.node(Op::Add, &[0, mixed], hidden);
+        let normed = self.norm("ffn_norm", x);
+        let gate = self.linear("ffn_gate", normed, ffn, hidden);
+        let up = self.linear("ffn_up", normed, ffn, hidden);
+        let act = self.node(Op::GatedActivation { activation: Activation::Silu }, &[gate, up], ffn);
+        let down = self.linear("ffn_down", act, hidden, ffn);
+        self.node(Op::Add, &[x, down], hidden);
+    }
+
     fn norm(&mut self, role: &str, input: ValueId) -> ValueId {
         let hidden = self.sizes.hidden;
         let gamma = self.slot(role, 1, hidden);
@@ -53,10 +65,48 @@ impl Builder {
     }
 }
 
-fn layer_block(sizes: Sizes) -> Block {
-    let Sizes { hidden, ffn, heads, kv_heads, head_dim, .. } = sizes;
+/// Sizes of a mixture of experts in place of the feed-forward.
+#[derive(Debug, Clone, Copy)]
+pub struct Mixture {
+    pub experts: usize,
+    pub chosen: usize,
+    pub width: usize,
+    /// Width of an expert that every token takes, behind a gate; 0: there is none.
+    pub shared: usize,
+}
+
+impl Builder {
+    /// The mixture's result, of a normed input.
+    fn mixture(&mut self, input: ValueId, mixture: Mixture) -> ValueId {
+        let Mixture { experts, chosen, width, shared } = mixture;
+        let hidden = self.sizes.hidden;
+        let logits = self.linear("router", input, experts, hidden);
+        let scores = Scores::SoftmaxOfChosen;
+        let routing = Routing { experts, chosen, scores, groups: None, normalised: None, scale: 1.0 };
+        let weights = self.node(Op::Route { routing, bias: None }, &[logits], experts);
+        let gate = self.slot("expert_gate", experts * width, hidden);
+        let up = self.slot("expert_up", experts * width, hidden);
+        let down = self.slot("expert_down", experts * hidden, width);
+        let activation = Activation::Silu;
+        let op = Op::Experts { gate, up, down, experts, activation };
+        let routed = self.node(op, &[input, weights], hidden);
+        if shared == 0 {
+            return routed;
+        }
+        let gate = self.linear("shared_gate", input, shared, hidden);
+        let up = self.linear("shared_up", input, shared, hidden);
+        let act = self.node(Op::GatedActivation { activation }, &[gate, up], shared);
+        let down = self.linear("shared_down", act, hidden, shared);
+        let gate = self.linear("shared_router", input, 1, hidden);
+        let of_all = self.node(Op::SigmoidGate, &[down, gate], hidden);
+        self.node(Op::Add, &[routed, of_all], hidden)
+    }
+}
+
+fn layer_block(sizes: Sizes, mixture: Option<Mixture>) -> Block {
+    let Sizes { hidden, heads, kv_heads, head_dim, .. } = sizes;
     let mut b = Builder::new(sizes, "layer");
-    b.block.state_slots.push(StateSpec { kv_heads, head_dim, window: None });
+    b.block.state_slots.push(StateSpec::Kv(KvSpec { kv_heads, head_dim, window: None }));
     let normed = b.norm("attn_norm", 0);
     let q = b.linear("attn_q", normed, heads * head_dim, hidden);
     let k = b.linear("attn_k", normed, kv_heads * head_dim, hidden);
@@ -72,51 +122,95 @@ fn layer_block(sizes: Sizes) -> Block {
     let k = b.node(Op::Rope { heads: kv_heads, head_dim, rope }, &[k], kv_heads * head_dim);
     b.block.nodes.push(Node { op: Op::KvAppend { state: 0 }, inputs: vec![k, v], output: None });
     let attention = Attention { scale: 0.088_388_35, window: None, softcap: None };
-    let y = b.node(Op::Attention { state: 0, heads, attention }, &[q], heads * head_dim);
+    let y = b.node(Op::Attention { state: 0, heads, attention, sinks: None }, &[q], heads * head_dim);
     let y = b.linear("attn_output", y, hidden, heads * head_dim);
+    let Some(mixture) = mixture else {
+        b.feed_forward(y);
+        return b.block;
+    };
     let x = b.node(Op::Add, &[0, y], hidden);
     let normed = b.norm("ffn_norm", x);
-    let gate = b.linear("ffn_gate", normed, ffn, hidden);
-    let up = b.linear("ffn_up", normed, ffn, hidden);
-    let act = b.node(Op::GatedActivation { activation: Activation::Silu }, &[gate, up], ffn);
-    let down = b.linear("ffn_down", act, hidden, ffn);
-    b.node(Op::Add, &[x, down], hidden);
+    let y = b.mixture(normed, mixture);
+    b.node(Op::Add, &[x, y], hidden);
     b.block
 }
 
+/// A layer with a short convolution of three taps in place of attention.
+#[allow(dead_code, reason = "not every test has layers of two kinds")]
+fn conv_block(sizes: Sizes) -> Block {
+    let Sizes { hidden, .. } = sizes;
+    let mut b = Builder::new(sizes, "conv_layer");
+    b.block.state_slots.push(StateSpec::Recurrent { width: 2 * hidden });
+    let normed = b.norm("attn_norm", 0);
+    let bcx = b.linear("conv_in", normed, 3 * hidden, hidden);
+    let weight = b.slot("conv", 1, 3 * hidden);
+    let y = b.node(Op::ShortConv { state: 0, weight, bias: None, taps: 3 }, &[bcx], hidden);
+    let y = b.linear("conv_out", y, hidden, hidden);
+    b.feed_forward(y);
+    b.block
+}
+
+/// A Llama of which every second layer has a convolution instead.
+#[allow(dead_code, reason = "not every test has layers of two kinds")]
+pub fn hybrid(sizes: Sizes, format: Format) -> Graph {
+    let mut graph = llama(sizes, format);
+    let block = conv_block(sizes);
+    for index in (1..sizes.layers).step_by(2) {
+        graph.states[index].spec = block.state_slots[0];
+        let weights = fill(&mut graph.weights, format, &block, Some(index));
+        graph.layers[index] = Layer { block: 1, weights, states: vec![index] };
+    }
+    if sizes.layers > 1 {
+        graph.blocks.push(block);
+    }
+    graph
+}
+
+/// A weight for each slot of a block.
+fn fill(weights: &mut Vec<Weight>, format: Format, block: &Block, layer: Option<usize>) -> Vec<WeightId> {
+    let slots = block.slots.iter().map(|slot| {
+        let (rows, cols) = (slot.rows, slot.cols);
+        weights.push(Weight {
+            tensor: slot.role.clone(),
+            role: slot.role.clone(),
+            layer,
+            rows,
+            cols,
+            format: if rows == 1 || slot.role == "router" { Format::F32 } else { format },
+            source: Source::Rows(FileRange { file: 0, range: 0..0 }),
+            offset: 0.0,
+            factor: 1.0,
+            negated_exp: false,
+            max_abs: (rows == 1).then_some(1.0),
+        });
+        weights.len() - 1
+    });
+    slots.collect()
+}
+
 /// A Llama of these sizes whose matrices are all of one format.
+#[allow(dead_code, reason = "not every test has a dense model")]
 pub fn llama(sizes: Sizes, format: Format) -> Graph {
+    graph(sizes, None, format)
+}
+
+/// The same with a mixture in every layer, whose router is F32.
+#[allow(dead_code, reason = "not every test has a mixture")]
+pub fn mixture(sizes: Sizes, mixture: Mixture, format: Format) -> Graph {
+    graph(sizes, Some(mixture), format)
+}
+
+fn graph(sizes: Sizes, mixture: Option<Mixture>, format: Format) -> Graph {
     let Sizes { hidden, vocab, .. } = sizes;
     let mut weights = Vec::new();
-    let mut fill = |block: &Block, layer: Option<usize>| -> Vec<WeightId> {
-        block
-            .slots
-            .iter()
-            .map(|slot| {
-                let (rows, cols) = (slot.rows, slot.cols);
-                weights.push(Weight {
-                    tensor: slot.role.clone(),
-                    role: slot.role.clone(),
-                    layer,
-                    rows,
-                    cols,
-                    format: if rows == 1 { Format::F32 } else { format },
-                    source: Source::Rows(FileRange { file: 0, range: 0..0 }),
-                    offset: 0.0,
-                    factor: 1.0,
-                    max_abs: (rows == 1).then_some(1.0),
-                });
-                weights.len() - 1
-            })
-            .collect()
-    };
+    let mut fill = |block: &Block, layer: Option<usize>| fill(&mut weights, format, block, layer);
     let mut embed = Builder::new(sizes, "embed");
     let table = embed.slot("token_embd", vocab, hidden);
     embed.node(Op::Embedding { table, scale: 1.0 }, &[], hidden);
     let mut head = Builder::new(sizes, "head");
     let normed = head.norm("output_norm", 0);
     head.linear("output", normed, vocab, hidden);
-    let block = layer_block(sizes);
+    let block = layer_block(sizes, mixture);
     let embed = Stage { weights: fill(&embed.block, None), block: embed.block };
     let list = (0..sizes.layers).map(|i| Layer { block: 0, weights: fill(&block, Some(i)), states: vec![i] }).collect();
     let head = Stage { weights: fill(&head.block, None), block: head.block };

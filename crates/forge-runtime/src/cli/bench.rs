@@ -34,14 +34,14 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     let mut logits = Vec::new();
     let mut prompt = |model: &mut M| {
         logits.clear();
-        model.prefill(&tokens[..options.prompt], 0, LogitRows::Last, &mut logits, &mut || true)
+        model.prefill(0, 0, &tokens[..options.prompt], LogitRows::Last, &mut logits, &mut || true)
     };
     let mut row = Vec::new();
     let mut decode = |model: &mut M| {
         tokens[..options.generate]
             .iter()
             .enumerate()
-            .try_for_each(|(position, &token)| model.decode(token, position, &mut row))
+            .try_for_each(|(position, &token)| model.decode(0, position, token, &mut row))
     };
     terminal::print("| model | test | tokens/s |\n| --- | --- | ---: |\n")?;
     if options.prompt > 0 {

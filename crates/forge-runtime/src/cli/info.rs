@@ -24,6 +24,9 @@ pub(super) fn run<M: LanguageModel + 'static>(program: &Program<M>) -> Result<()
         ("KV cache".to_owned(), format!("{} a token", format_bytes(info.kv_bytes_per_token))),
         ("activations".to_owned(), format_bytes(info.activation_bytes)),
     ];
+    if info.recurrent_bytes > 0 {
+        lines.push(("recurrent state".to_owned(), format_bytes(info.recurrent_bytes)));
+    }
     let mut contexts = vec![info.default_context, info.trained_context];
     contexts.extend(program.global.context);
     contexts.sort_unstable();

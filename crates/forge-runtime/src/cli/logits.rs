@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
+use super::super::batch::{Outcome, Row, Token, Wants};
 use super::super::generation::check_prompt;
 use super::super::{Error, LanguageModel, LogitRows, Result};
 use super::{Program, terminal};
@@ -19,6 +20,10 @@ pub(super) struct Options {
     /// Run one token at a time instead of tiles of them.
     #[arg(long)]
     decode: bool,
+    /// Run so many sequences side by side, each in a slot of its own, one token of each at a time; each begins one token later
+    /// than the one before and goes round. The logits are those of the first.
+    #[arg(long, value_name = "N", conflicts_with_all = ["decode", "last"])]
+    side_by_side: Option<usize>,
     /// Only the logits after the last token, computed as generation does: tiles, then one token.
     #[arg(long, conflicts_with = "decode")]
     last: bool,
@@ -36,12 +41,21 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     if options.decode {
         let mut row = Vec::new();
         for (position, &token) in options.ids.iter().enumerate() {
-            model.decode(token, position, &mut row)?;
+            model.decode(0, position, token, &mut row)?;
             logits.extend_from_slice(&row);
+        }
+    } else if let Some(sequences) = options.side_by_side {
+        for position in 0..options.ids.len() {
+            let token = |slot: usize| Token::Known(options.ids[(position + slot) % options.ids.len()]);
+            let row = |slot| Row { token: token(slot), slot, position, wants: Wants::Logits };
+            let submitted = model.submit(&(0..sequences).map(row).collect::<Vec<_>>())?;
+            if let Some(Outcome::Logits(row)) = model.wait(submitted)?.first() {
+                logits.extend_from_slice(row);
+            }
         }
     } else {
         let rows = if options.last { LogitRows::Last } else { LogitRows::All };
-        model.prefill(&options.ids, 0, rows, &mut logits, &mut || true)?;
+        model.prefill(0, 0, &options.ids, rows, &mut logits, &mut || true)?;
     }
     let rows = logits.len() / vocab_size;
     write_logits(&options.output, rows, vocab_size, &logits)?;

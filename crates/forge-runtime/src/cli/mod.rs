@@ -68,7 +68,7 @@ enum Command {
     /// Find the fastest geometry of each matrix-vector kernel on this device.
     Tune(tune::Options),
     /// Check that the weights are whole, and every kernel against a reference on this device.
-    Verify,
+    Verify(verify::Options),
 }
 
 /// Options of the commands that sample.
@@ -194,7 +194,7 @@ fn dispatch(program: Program<Box<dyn LanguageModel>>, command: Command) -> Resul
         Command::Bench(options) => bench::run(program, &options),
         Command::Profile(options) => profile::run(program, &options),
         Command::Tune(options) => tune::run(program, &options),
-        Command::Verify => verify::run(&program),
+        Command::Verify(options) => verify::run(program, &options),
     }
 }
 

@@ -1,16 +1,24 @@
 //! `serve`: the HTTP server.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use clap::Args;
 
-use super::super::{LanguageModel, Result, server};
+use super::super::server::{self, Limits};
+use super::super::{Error, LanguageModel, Result};
 use super::{Program, terminal};
+
+/// Variable with a key that clients must bring; unlike an option, other users of the machine do not see it.
+const KEY_VARIABLE: &str = "FORGE_API_KEY";
+
+/// Files that are no connections.
+const OTHER_FILES: usize = 32;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Address to listen on.
-    #[arg(long, default_value = "127.0.0.1")]
+    /// Address to listen on: an IP address, or localhost. Beyond this machine it needs --api-key or --no-key.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = address)]
     host: IpAddr,
     /// Port to listen on; 0 takes a free one.
     #[arg(long, default_value_t = 8080)]
@@ -19,9 +27,90 @@ pub(super) struct Options {
     /// all; none lets in not even those of this machine. Can be given several times.
     #[arg(long, value_name = "ORIGIN")]
     cors: Vec<server::Origin>,
+    /// Let clients call the server by this name, or by any for *. Addresses, names without a dot, and names below localhost,
+    /// local, internal and home.arpa are always right. Can be given several times.
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<String>,
+    /// Ask every request but /health for this key (authorization: Bearer KEY). Can be given several times. The variable
+    /// FORGE_API_KEY does the same, and is not seen by other users of the machine.
+    #[arg(long, value_name = "KEY")]
+    api_key: Vec<server::ApiKey>,
+    /// Ask for no key, also beyond this machine.
+    #[arg(long, conflicts_with = "api_key")]
+    no_key: bool,
+    /// Requests that may wait while one runs; more are told to come again (status 429).
+    #[arg(long, value_name = "N", default_value_t = Limits::default().queue)]
+    queue: usize,
+    /// Longest request body in MiB (status 413).
+    #[arg(long, value_name = "MIB", default_value_t = Limits::default().body_bytes >> 20, value_parser = mebibytes)]
+    max_body: usize,
+    /// Connections at a time; for more, those idle longest are closed.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
+    connections: usize,
+    /// Seconds for answers under way once the server is told to stop; then they are cancelled.
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().grace.as_secs())]
+    grace: u64,
+    /// No line on stderr for each request.
+    #[arg(long)]
+    quiet: bool,
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    match text {
+        "localhost" => Ok(Ipv4Addr::LOCALHOST.into()),
+        _ => text.parse().map_err(|_| "neither an IP address nor localhost".to_owned()),
+    }
+}
+
+fn mebibytes(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|mebibytes| (1..=1024).contains(mebibytes));
+    number.ok_or_else(|| "a number from 1 to 1024".to_owned())
+}
+
+impl Options {
+    fn keys(&self) -> Result<server::ApiKeys> {
+        let mut keys = self.api_key.clone();
+        if !self.no_key
+            && let Some(key) = std::env::var_os(KEY_VARIABLE).filter(|key| !key.is_empty())
+        {
+            let key = key.into_string().map_err(|_| Error::Usage(format!("{KEY_VARIABLE} is not UTF-8")))?;
+            keys.push(key.parse().map_err(|words| Error::Usage(format!("{KEY_VARIABLE}: {words}")))?);
+        }
+        if keys.is_empty() && !self.no_key && !self.host.is_loopback() {
+            let words = "lets in everybody who reaches the port; give --api-key KEY, or --no-key if that is meant";
+            return Err(Error::Usage(format!("--host {} {words}", self.host)));
+        }
+        Ok(keys.into_iter().collect())
+    }
+
+    fn server(&self) -> Result<server::Options> {
+        let log = if self.quiet {
+            server::Log::default()
+        } else {
+            let io = |source| Error::Io { path: "log".into(), source };
+            server::Log::to(std::io::stderr()).map_err(io)?
+        };
+        Ok(server::Options {
+            limits: Limits {
+                queue: self.queue,
+                body_bytes: self.max_body << 20,
+                connections: self.connections,
+                grace: Duration::from_secs(self.grace),
+                ..Limits::default()
+            },
+            origins: server::Origins::default().with(self.cors.iter().cloned()),
+            hosts: server::Hosts::default().with(self.allow_host.iter().cloned()),
+            keys: self.keys()?,
+            log,
+        })
+    }
 }
 
 pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Options) -> Result<()> {
+    let mut serving = options.server()?;
+    if let Some(files) = server::raise_file_limit() {
+        serving.limits.connections = serving.limits.connections.min(files.saturating_sub(OTHER_FILES));
+    }
     let text = program.text()?;
     let address = (options.host, options.port).into();
     // Taken before the model is loaded, so that a port in use is known at once.
@@ -30,10 +119,10 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     if !text.templates.is_empty() {
         let calls = server::tools::CallForm::of(&text)
             .map_or("in no known form, left in the text".into(), |form| form.describe());
-        terminal::note(&format!("tool calls: {calls}"));
+        let reasoning = server::tools::Thinking::of(&text).describe();
+        terminal::note(&format!("tool calls: {calls}; reasoning: {reasoning}"));
     }
-    let origins = server::Origins::default().with(options.cors.iter().cloned());
-    server::run(listener, model, text, server::Options { origins, ..Default::default() }, |address| {
+    server::run(listener, model, text, serving, |address| {
         terminal::note(&format!("listening on http://{address}; try http://{address}/v1/models"));
     })
 }

@@ -1,16 +1,26 @@
-//! `verify`: the weights file is read whole and its hash compared, then every kernel is compared with a reference.
+//! `verify`: the weights file is read whole and its hash compared, then every kernel is compared with a reference; asked for,
+//! sequences side by side with the same sequences alone.
 
 use std::time::Instant;
 
+use clap::Args;
 use sha2::{Digest, Sha256};
 
 use super::super::gpu::Gpu;
-use super::super::verify::Verifier;
+use super::super::verify::{Verifier, batches};
 use super::super::weights::{Weights, verify};
 use super::super::{Error, LanguageModel, Result};
 use super::{Program, terminal};
 
-pub(super) fn run<M: LanguageModel + 'static>(program: &Program<M>) -> Result<()> {
+/// What to verify.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Also run the whole model: sequences side by side, copied and cut back, against the same sequences alone, bit for bit.
+    #[arg(long)]
+    batches: bool,
+}
+
+pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, asked: &Options) -> Result<()> {
     let options = program.load_options()?;
     let weights = Weights::open(&options.weights, program.info)?;
     let (digest, compared) = verify(&options.weights, |_| {})?;
@@ -19,7 +29,23 @@ pub(super) fn run<M: LanguageModel + 'static>(program: &Program<M>) -> Result<()
     if program.checks.kernels.is_empty() {
         return Ok(());
     }
-    kernels(program, &weights)
+    kernels(&program, &weights)?;
+    if asked.batches { side_by_side(program) } else { Ok(()) }
+}
+
+/// The report on sequences side by side.
+fn side_by_side<M: LanguageModel + 'static>(program: Program<M>) -> Result<()> {
+    let mut model = program.model()?;
+    let all = batches(&mut model)?;
+    terminal::print("\nrows                                                   numbers  difference  result\n")?;
+    for compared in &all {
+        let (what, numbers, result) = (&compared.what, compared.numbers, compared.fault.as_deref().unwrap_or("ok"));
+        terminal::print(&format!("{what:52}  {numbers:>8}  {:>10}  {result}\n", size(compared.difference.into())))?;
+    }
+    match all.iter().filter(|compared| compared.fault.is_some()).count() {
+        0 => Ok(()),
+        failed => Err(Error::Verify { failed, runs: all.len() }),
+    }
 }
 
 /// The report on all kernels, fit to paste into an issue.

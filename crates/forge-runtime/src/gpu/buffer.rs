@@ -129,6 +129,25 @@ impl Slice {
         Slice { buffer: self.buffer.clone(), offset: self.offset + offset, len }
     }
 
+    /// Copies these bytes to another slice, which does not overlap this one. Not while a command buffer that touches either is
+    /// running.
+    ///
+    /// # Panics
+    /// If the other is shorter, or over the same bytes.
+    pub fn copy_to(&self, other: &Slice) {
+        assert!(other.len >= self.len, "{}: {} bytes do not fit {}", other.buffer.label, self.len, other.len);
+        let (from, to) = (&self.buffer.storage, &other.buffer.storage);
+        // SAFETY: both ranges were checked when the slices were made, and lie in storages that live as long as they do.
+        unsafe {
+            let source = from.contents().add(self.offset as usize);
+            let target = to.contents().add(other.offset as usize);
+            let apart = source.addr().abs_diff(target.addr()) >= self.len as usize;
+            assert!(apart, "{}: a copy over itself", other.buffer.label);
+            std::ptr::copy_nonoverlapping(source, target, self.len as usize);
+        }
+        to.written(other.offset, self.len as usize);
+    }
+
     pub(super) fn buffer(&self) -> &Buffer {
         &self.buffer
     }

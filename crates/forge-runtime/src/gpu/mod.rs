@@ -4,7 +4,8 @@
 //! both need, bounds above all, is written once in `buffer` and `mapped`.
 //!
 //! Every dispatch of a command buffer may run at the same time as the others: two that touch the same bytes, one of them
-//! writing, need [`Commands::barrier`] between them. Command buffers run in the order in which they are committed.
+//! writing, need [`Commands::barrier`] between them. An indirect grid is read by its dispatch. Command buffers run in the order in
+//! which they are committed.
 
 mod buffer;
 mod fault;

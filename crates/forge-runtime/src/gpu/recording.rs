@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Kernel, Slice};
+use super::{Commands, Kernel, Slice};
 
 /// One dispatch of a command buffer.
 #[derive(Clone)]
@@ -11,10 +11,23 @@ pub struct Dispatch {
     pub kernel: Kernel,
     /// `arguments[i]` is `[[buffer(i)]]`.
     pub arguments: Vec<Slice>,
-    /// Threadgroups.
+    /// Threadgroups; the most there may be where a buffer says how many.
     pub threadgroups: [u32; 3],
+    /// Where the threadgroups of an indirect dispatch are: three u32.
+    pub counts: Option<Slice>,
     /// Whether a barrier precedes it.
     pub barrier: bool,
+}
+
+impl Dispatch {
+    /// Adds it to a command buffer, without its barrier.
+    pub fn encode(&self, commands: &mut Commands) {
+        let arguments: Vec<&Slice> = self.arguments.iter().collect();
+        match &self.counts {
+            Some(counts) => commands.dispatch_indirect(&self.kernel, &arguments, counts, self.threadgroups),
+            None => commands.dispatch(&self.kernel, &arguments, self.threadgroups),
+        }
+    }
 }
 
 /// Keeps the dispatches of a [`Gpu`](super::Gpu)'s command buffers while it is on. Clones share what is kept.
@@ -54,11 +67,18 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub(super) fn dispatch(&mut self, kernel: &Kernel, arguments: &[&Slice], threadgroups: [u32; 3]) {
+    pub(super) fn dispatch(
+        &mut self,
+        kernel: &Kernel,
+        arguments: &[&Slice],
+        counts: Option<&Slice>,
+        threadgroups: [u32; 3],
+    ) {
         self.dispatches.push(Dispatch {
             kernel: kernel.clone(),
             arguments: arguments.iter().map(|slice| (*slice).clone()).collect(),
             threadgroups,
+            counts: counts.cloned(),
             barrier: std::mem::take(&mut self.barrier),
         });
     }

@@ -237,6 +237,11 @@ fn find(library: &metal_sim::Library, specs: &'static [KernelSpec]) -> Result<Ve
     specs.iter().map(find).collect()
 }
 
+fn binding(slice: &Slice) -> metal_sim::Binding<'_> {
+    let buffer = &slice.buffer().storage().0;
+    metal_sim::Binding { buffer, offset: slice.offset() as usize, len: slice.bytes() as usize }
+}
+
 /// A command buffer being filled.
 pub struct Commands {
     commands: metal_sim::CommandBuffer,
@@ -252,17 +257,21 @@ impl Commands {
     /// Adds a dispatch of `threadgroups` threadgroups; `args[i]` is `[[buffer(i)]]`.
     pub fn dispatch(&mut self, kernel: &Kernel, args: &[&Slice], threadgroups: [u32; 3]) {
         if let Some(page) = &mut self.page {
-            page.dispatch(kernel, args, threadgroups);
+            page.dispatch(kernel, args, None, threadgroups);
         }
-        let bindings: Vec<metal_sim::Binding<'_>> = args
-            .iter()
-            .map(|slice| metal_sim::Binding {
-                buffer: &slice.buffer().storage().0,
-                offset: slice.offset() as usize,
-                len: slice.bytes() as usize,
-            })
-            .collect();
+        let bindings: Vec<metal_sim::Binding<'_>> = args.iter().map(|slice| binding(slice)).collect();
         self.commands.dispatch(&kernel.kernel, &bindings, threadgroups, [kernel.threads, 1, 1]);
+    }
+
+    /// Adds a dispatch of as many threadgroups as `counts` says when its turn comes: three u32, one for each axis, none of
+    /// them above `most`. Where one is 0 nothing runs. The dispatch reads `counts`, so that one of the same command buffer
+    /// that writes it needs a barrier between.
+    pub fn dispatch_indirect(&mut self, kernel: &Kernel, args: &[&Slice], counts: &Slice, most: [u32; 3]) {
+        if let Some(page) = &mut self.page {
+            page.dispatch(kernel, args, Some(counts), most);
+        }
+        let bindings: Vec<metal_sim::Binding<'_>> = args.iter().map(|slice| binding(slice)).collect();
+        self.commands.dispatch_indirect(&kernel.kernel, &bindings, binding(counts), most, [kernel.threads, 1, 1]);
     }
 
     /// Makes what the dispatches before it wrote visible to those after it.
@@ -351,6 +360,8 @@ fn counted(label: &str, dispatches: &[metal_sim::DispatchCounters]) -> String {
         let bindings: Vec<Value> = d.bindings.iter().map(binding).collect();
         json!({
             "kernel": d.kernel,
+            "threadgroups": d.threadgroups,
+            "counts_bytes_read": d.counts_bytes_read,
             "barriers": d.barriers,
             "matrix_operations": d.matrix_operations,
             "threadgroup_bytes_read": d.threadgroup_bytes_read,

@@ -94,7 +94,7 @@ pub fn record_decode<M: LanguageModel>(model: &mut M, position: usize) -> Result
     let Some(recorder) = model.gpu().map(|gpu| gpu.recorder().clone()) else { return Ok(Vec::new()) };
     recorder.start();
     let end = model.context();
-    let result = model.generate(0, position, &Sampling::default(), &[], &mut |_| false);
+    let result = model.generate(0, position, 0, &Sampling::default(), &[], &mut |_| false);
     let mut buffers = recorder.stop();
     // A step ahead is on its way before the first token is known, unless the context ends.
     if position + 1 < end {
@@ -110,7 +110,7 @@ pub fn record_decode<M: LanguageModel>(model: &mut M, position: usize) -> Result
 pub fn record_prefill<M: LanguageModel>(model: &mut M, tokens: &[u32], position: usize) -> Result<Vec<Vec<Dispatch>>> {
     let Some(recorder) = model.gpu().map(|gpu| gpu.recorder().clone()) else { return Ok(Vec::new()) };
     recorder.start();
-    let result = model.prefill(tokens, position, LogitRows::None, &mut Vec::new(), &mut || true);
+    let result = model.prefill(0, position, tokens, LogitRows::None, &mut Vec::new(), &mut || true);
     let buffers = recorder.stop();
     result.map(|()| buffers)
 }
@@ -195,8 +195,7 @@ fn run(gpu: &Gpu, buffers: &[Vec<&Dispatch>], times: usize) -> Result<f64> {
                     if dispatch.barrier || (index == 0 && time > 0) {
                         commands.barrier();
                     }
-                    let arguments: Vec<_> = dispatch.arguments.iter().collect();
-                    commands.dispatch(&dispatch.kernel, &arguments, dispatch.threadgroups);
+                    dispatch.encode(&mut commands);
                 }
             }
             commands.commit()

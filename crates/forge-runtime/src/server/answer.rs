@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -13,16 +13,20 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::super::generation::{Finish, Summary};
 use super::api_error::ApiError;
+use super::heartbeat::Heartbeat;
+use super::log::Record;
 use super::request::Reading;
 use super::tools::{Part, Reader};
 use super::worker::Event;
 
 /// Header that says what a client asked for and does not get.
 const WARNING: HeaderName = HeaderName::from_static("x-forge-warning");
+
+/// An event that clients pass over (Server-sent events, HTML standard).
+const COMMENT: &str = ": still at work\n\n";
 
 /// Which of the two ways to generate was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,16 +57,31 @@ pub(super) struct Answer {
     reader: Option<Reader>,
     /// Most tool calls.
     most_calls: usize,
-    /// Whether ids of calls are nine letters and digits, as Mistral's templates demand, without the usual prefix.
-    short_ids: bool,
+    /// What ids of calls look like.
+    ids: Ids,
+    /// Calls of earlier answers.
+    calls_before: usize,
     /// Tool calls so far.
     calls: usize,
     /// What the client should know, in a header.
     warning: Option<HeaderValue>,
+    /// What the log should.
+    record: Record,
+}
+
+/// What ids of calls look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ids {
+    /// `call_` and what follows.
+    Usual,
+    /// Nine letters and digits, as Mistral's templates demand.
+    Short,
+    /// `functions.name:0`, counted through the whole chat, which Kimi's template writes in place of the name.
+    Named,
 }
 
 impl Answer {
-    pub(super) fn new(endpoint: Endpoint, model: &'static str, reading: Option<Reading>) -> Self {
+    pub(super) fn new(endpoint: Endpoint, model: &'static str, reading: Option<Reading>, record: Record) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let created = unix_time();
         let prefix = match endpoint {
@@ -77,15 +96,25 @@ impl Answer {
             model,
             reader: None,
             most_calls: usize::MAX,
-            short_ids: false,
+            ids: Ids::Usual,
+            calls_before: 0,
             calls: 0,
             warning: None,
+            record,
         };
         if let Some(reading) = reading {
             answer.most_calls = if reading.parallel { usize::MAX } else { 1 };
-            answer.short_ids = reading.form.iter().flat_map(|form| &form.open).any(|tag| tag.starts_with('['));
+            answer.ids = match &reading.form {
+                Some(form) if form.named_ids => Ids::Named,
+                Some(form) if form.open.iter().any(|tag| tag.starts_with('[')) => Ids::Short,
+                _ => Ids::Usual,
+            };
+            answer.calls_before = reading.calls_before;
             answer.warning = reading.warning.map(HeaderValue::from_static);
-            answer.reader = Some(Reader::new(reading.form, reading.tools, reading.thinking));
+            let mut reader = Reader::new(reading.form, reading.tools, &reading.thinking, reading.inside);
+            // Nothing comes of the beginning of a call.
+            reader.push(&reading.begun);
+            answer.reader = Some(reader);
         }
         answer
     }
@@ -98,7 +127,7 @@ impl Answer {
                 match part {
                     Part::Content(piece) => text.push_str(&piece),
                     Part::Reasoning(piece) => reasoning.push_str(&piece),
-                    Part::Call { name, arguments } => calls.push(self.call(&name, &arguments)),
+                    Part::Call { name, arguments } => calls.push(self.call(&name, &arguments, calls.len())),
                 }
             }
             match event {
@@ -127,7 +156,13 @@ impl Answer {
     }
 
     /// Answers with an event for each piece of text as it comes.
-    pub(super) fn stream(mut self, events: UnboundedReceiver<Event>, include_usage: bool) -> Response {
+    /// Whenever nothing came for a time of `silence`, a comment does, so that nobody takes the server for dead.
+    pub(super) fn stream(
+        mut self,
+        events: UnboundedReceiver<Event>,
+        include_usage: bool,
+        silence: Duration,
+    ) -> Response {
         let opening = match self.endpoint {
             Endpoint::Completion => String::new(),
             Endpoint::Chat => {
@@ -137,7 +172,10 @@ impl Answer {
         };
         let mut response = Response::new(Body::empty());
         self.warn(&mut response);
-        let rest = UnboundedReceiverStream::new(events).map(move |event| self.events(event, include_usage));
+        let rest = Heartbeat::new(events, silence).map(move |event| match event {
+            Some(event) => self.events(event, include_usage),
+            None => COMMENT.to_owned(),
+        });
         let parts = tokio_stream::once(opening).chain(rest).map(Ok::<_, Infallible>);
         *response.body_mut() = Body::from_stream(parts);
         let headers = response.headers_mut();
@@ -154,6 +192,11 @@ impl Answer {
 
     /// What an event adds to the answer.
     fn parts(&mut self, event: &Event) -> Vec<Part> {
+        match event {
+            Event::Text(_) => {}
+            Event::Done(Ok(summary)) => self.record.generated(summary),
+            Event::Done(Err(error)) => self.record.failed(&error.to_string()),
+        }
         let mut parts = match (event, &mut self.reader) {
             (Event::Text(text), Some(reader)) => reader.push(text),
             (Event::Text(text), None) => vec![Part::Content(text.clone())],
@@ -170,9 +213,13 @@ impl Answer {
         parts
     }
 
-    /// A tool call in the form of the API.
-    fn call(&self, name: &str, arguments: &str) -> Value {
-        let id = if self.short_ids { call_id() } else { format!("call_{}", call_id()) };
+    /// A tool call in the form of the API, the answer's `index`th.
+    fn call(&self, name: &str, arguments: &str, index: usize) -> Value {
+        let id = match self.ids {
+            Ids::Usual => format!("call_{}", call_id()),
+            Ids::Short => call_id(),
+            Ids::Named => format!("functions.{name}:{}", self.calls_before + index),
+        };
         json!({ "id": id, "type": "function", "function": { "name": name, "arguments": arguments } })
     }
 
@@ -190,7 +237,7 @@ impl Answer {
                 (_, Part::Reasoning(piece)) => vec![json!({ "reasoning_content": piece })],
                 (_, Part::Call { name, arguments }) => {
                     // First who is called, then with what.
-                    let mut call = self.call(&name, "");
+                    let mut call = self.call(&name, "", index);
                     call["index"] = index.into();
                     let rest = json!({ "index": index, "function": { "arguments": arguments } });
                     index += 1;

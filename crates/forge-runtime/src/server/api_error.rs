@@ -1,11 +1,15 @@
 //! Errors in OpenAI's form.
 
-use axum::http::StatusCode;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::super::Error;
 use super::answer::json_response;
+
+/// After how many seconds a client that was not let in should come again.
+const COME_AGAIN: HeaderValue = HeaderValue::from_static("5");
 
 /// An error answer.
 #[derive(Debug)]
@@ -40,6 +44,15 @@ impl ApiError {
         Self { status: StatusCode::PAYLOAD_TOO_LARGE, ..Self::invalid(None, message) }
     }
 
+    pub(super) fn long_target() -> Self {
+        Self { status: StatusCode::URI_TOO_LONG, ..Self::invalid(None, "the request's target is too long".into()) }
+    }
+
+    pub(super) fn long_header() -> Self {
+        let words = "the request's header is too long".into();
+        Self { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, ..Self::invalid(None, words) }
+    }
+
     pub(super) fn too_slow() -> Self {
         Self { status: StatusCode::REQUEST_TIMEOUT, ..Self::invalid(None, "the request body came too slowly".into()) }
     }
@@ -48,12 +61,33 @@ impl ApiError {
         Self { status: StatusCode::FORBIDDEN, ..Self::invalid(None, message) }
     }
 
+    pub(super) fn unauthorized(message: String) -> Self {
+        Self { status: StatusCode::UNAUTHORIZED, code: Some("invalid_api_key"), ..Self::invalid(None, message) }
+    }
+
+    pub(super) fn wrong_type(message: String) -> Self {
+        Self { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, ..Self::invalid(None, message) }
+    }
+
     pub(super) fn overloaded() -> Self {
         Self {
-            status: StatusCode::SERVICE_UNAVAILABLE,
+            status: StatusCode::TOO_MANY_REQUESTS,
+            kind: "rate_limit_error",
             code: Some("queue_full"),
             ..Self::internal("too many requests are waiting; try again later".into())
         }
+    }
+
+    pub(super) fn crowded() -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code: Some("too_many_connections"),
+            ..Self::internal("too many connections; try again later".into())
+        }
+    }
+
+    pub(super) fn degraded(message: String) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, code: Some("degraded"), ..Self::internal(message) }
     }
 
     pub(super) fn stopping() -> Self {
@@ -78,6 +112,7 @@ impl ApiError {
             Error::Messages { place, .. } => Self::invalid(place.clone(), message),
             Error::Sampling { name, .. } => Self::invalid((*name).to_owned(), message),
             Error::Cancelled => Self::stopping(),
+            Error::RenderingsGivenUp { .. } => Self::degraded(message),
             Error::EmptyPrompt
             | Error::TokenOutOfRange { .. }
             | Error::NoTemplate
@@ -87,9 +122,36 @@ impl ApiError {
         }
     }
 
+    /// Whether it says that there is too much of something.
+    pub(super) fn is_about_amounts(&self) -> bool {
+        matches!(self.status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS)
+    }
+
+    /// What it says.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The body of the answer.
     pub(super) fn body(&self) -> Value {
         json!({ "error": { "message": self.message, "type": self.kind, "param": self.param, "code": self.code } })
+    }
+}
+
+impl ApiError {
+    /// The whole answer as bytes, after which the connection is closed.
+    pub(super) fn raw(self) -> Vec<u8> {
+        let body = self.body().to_string();
+        let reason = self.status.canonical_reason().unwrap_or_default();
+        let mut head = format!("HTTP/1.1 {} {reason}\r\n", self.status.as_u16());
+        let lines = [("content-length", body.len().to_string()), ("connection", "close".into())];
+        for (name, value) in lines {
+            head += &format!("{name}: {value}\r\n");
+        }
+        for (name, value) in self.into_response().headers() {
+            head += &format!("{name}: {}\r\n", value.to_str().unwrap_or_default());
+        }
+        (head + "\r\n" + &body).into_bytes()
     }
 }
 
@@ -97,6 +159,13 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = json_response(&self.body());
         *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            headers.insert(RETRY_AFTER, COME_AGAIN);
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, const { HeaderValue::from_static("Bearer") });
+        }
         response
     }
 }

@@ -4,10 +4,32 @@ use serde_json::{Map, Value};
 
 use super::api_error::ApiError;
 
+/// What a field that limits something says.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Limit {
+    /// -1, as in llama.cpp's server and LM Studio.
+    None,
+    /// So many.
+    Of(usize),
+}
+
+impl Limit {
+    pub(super) fn most(self) -> Option<usize> {
+        match self {
+            Self::None => None,
+            Self::Of(most) => Some(most),
+        }
+    }
+}
+
 pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
-    pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+    /// The fields of a request, which may hold `most` values in all: each takes far more memory than its text.
+    pub(super) fn parse(body: &[u8], most: usize) -> Result<Self, ApiError> {
+        if values(body) > most {
+            return Err(ApiError::invalid(None, format!("the request body holds more than {most} JSON values")));
+        }
         match serde_json::from_slice(body) {
             Ok(Value::Object(fields)) => Ok(Self(fields)),
             Ok(_) => Err(ApiError::invalid(None, "the request body is not a JSON object".into())),
@@ -35,12 +57,12 @@ impl Fields {
         self.typed(name, "a whole number, 0 or more", |value| value.as_u64().and_then(|n| usize::try_from(n).ok()))
     }
 
-    /// A count of at least 1.
-    pub(super) fn positive(&self, name: &str) -> Result<Option<usize>, ApiError> {
-        match self.count(name)? {
-            Some(0) => Err(wrong_type(name, "1 or more")),
-            count => Ok(count),
-        }
+    /// A limit: a count, or -1 for none.
+    pub(super) fn limit(&self, name: &str) -> Result<Option<Limit>, ApiError> {
+        self.typed(name, "a whole number, 0 or more, or -1 for no limit", |value| match value.as_i64() {
+            Some(-1) => Some(Limit::None),
+            _ => value.as_u64().and_then(|n| usize::try_from(n).ok()).map(Limit::Of),
+        })
     }
 
     /// Any 64-bit integer; negative ones wrap, which for a seed is as good as any.
@@ -76,6 +98,21 @@ impl Fields {
             Some(value) => read(value).map(Some).ok_or_else(|| wrong_type(name, expected)),
         }
     }
+}
+
+/// How many values and keys a JSON text holds at most: what stands behind a bracket, a comma or a colon.
+fn values(body: &[u8]) -> usize {
+    let (mut count, mut in_string, mut escaped) = (1, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' | b',' | b':' if !in_string => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 pub(super) fn wrong_type(name: &str, expected: &str) -> ApiError {

@@ -4,14 +4,21 @@
 //! thread works through a bounded queue of requests. A client may name any model; answers carry this one's name. Whatever a client
 //! sends, the answer is JSON: a result, or `{"error": {"message", "type", "param", "code"}}`.
 //!
-//! A connection that closes cancels its generation, during the prompt too. The first interrupt stops taking connections, closes
-//! those that no answer is under way on, and lets generations end; the second cancels them, and what they came to is sent.
+//! A connection that closes cancels its generation, during the prompt too; one that only ends its sending side is taken to have
+//! closed, since the two look alike until something is sent to it. The first interrupt stops taking connections, closes
+//! those that no answer is under way on, and lets generations end; the second, or the end of the time of grace, cancels them, and
+//! what they came to is sent.
 
+mod activity;
+mod admission;
 mod answer;
 mod api_error;
 mod connections;
 mod cors;
 mod fields;
+mod gate;
+mod heartbeat;
+mod log;
 mod request;
 pub mod tools;
 mod worker;
@@ -24,44 +31,59 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
-use axum::http::{Method, Uri};
-use axum::middleware::from_fn_with_state;
+use axum::extract::{Extension, Path, State};
+use axum::http::{HeaderMap, Method, Uri};
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio_stream::StreamExt;
 
 use super::assets::Text;
+use super::chat::MOST_GIVEN_UP;
 use super::{Error, LanguageModel, ModelInfo, Result};
+use admission::Admission;
 use answer::{Answer, Endpoint};
 use api_error::ApiError;
 use connections::Stage;
+pub use connections::raise_file_limit;
 pub use cors::{Origin, Origins};
-use tools::CallForm;
+pub use gate::{ApiKey, ApiKeys, Hosts};
+pub use log::Log;
+use log::Record;
+use request::Answers;
 use worker::Worker;
 
 /// Limits of the server.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Requests that may wait while one runs; more are refused with status 503.
+    /// Requests that may wait while one runs; more are refused with status 429.
     pub queue: usize,
+    /// Connections at a time. For one more, the one that has been idle longest is closed; where none is, it is answered with
+    /// status 503.
+    pub connections: usize,
     /// Bytes of the longest request body; longer ones are refused with status 413.
     pub body_bytes: usize,
     /// Time for the header of a request, and for an idle connection; then the connection is closed.
     pub header_time: Duration,
     /// Time for the body of a request, and as much for each MiB of it that has come; then it is refused with status 408.
     pub body_time: Duration,
+    /// Time for answers under way once the server is told to stop; then they are cancelled.
+    pub grace: Duration,
+    /// Longest time without a sign of life in a stream.
+    pub silence: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             queue: 64,
+            connections: 512,
             body_bytes: 16 << 20,
             header_time: Duration::from_secs(30),
             body_time: Duration::from_secs(30),
+            grace: Duration::from_secs(30),
+            silence: Duration::from_secs(5),
         }
     }
 }
@@ -73,6 +95,12 @@ pub struct Options {
     pub limits: Limits,
     /// Pages of browsers that may use it.
     pub origins: Origins,
+    /// Names that it may be called by.
+    pub hosts: Hosts,
+    /// Keys, one of which every request must bring.
+    pub keys: ApiKeys,
+    /// Where a line for each request goes.
+    pub log: Log,
 }
 
 impl From<Limits> for Options {
@@ -86,11 +114,12 @@ struct Shared {
     text: Arc<Text>,
     context: usize,
     worker: Worker,
-    /// How the model writes tool calls, if that is known, and the special tokens among their tags.
-    calls: Option<CallForm>,
-    call_tags: Arc<[(u32, String)]>,
+    answers: Answers,
+    /// Special tokens among the marks of reasoning, and with those of calls.
+    thinking_tags: Arc<[(u32, String)]>,
+    all_tags: Arc<[(u32, String)]>,
+    admission: Admission,
     limits: Limits,
-    stages: watch::Receiver<Stage>,
     started: u64,
 }
 
@@ -129,19 +158,23 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
     stop: impl Fn() -> F + Send + Sync + 'static,
 ) -> Result<()> {
     let io = |source| Error::Io { path: "HTTP server".into(), source };
-    let Options { limits, origins } = options.into();
+    let options = options.into();
+    let limits = options.limits;
     let address = listener.local_addr().map_err(io)?;
     listener.set_nonblocking(true).map_err(io)?;
     let info = model.info();
     let context = model.context();
     let (worker, model_thread) = Worker::start(model, text.clone(), limits.queue).map_err(io)?;
     let canceller = worker.canceller();
-    let calls = CallForm::of(&text);
-    let call_tags = calls.iter().flat_map(|form| form.special_tags(&text)).collect();
+    let answers = Answers::of(&text);
+    let thinking_tags: Arc<[_]> = answers.thinking.special_tags(&text).into();
+    let call_tags = answers.calls.iter().flat_map(|form| form.special_tags(&text));
+    let all_tags = thinking_tags.iter().cloned().chain(call_tags).collect();
     let (stage, stages) = watch::channel(Stage::Serving);
     let started = answer::unix_time();
+    let admission = Admission::new(limits, stages.clone());
     let shared =
-        Arc::new(Shared { info, text, context, worker, calls, call_tags, limits, stages: stages.clone(), started });
+        Arc::new(Shared { info, text, context, worker, answers, thinking_tags, all_tags, admission, limits, started });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(io)?;
     runtime.block_on(async move {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(io)?;
@@ -150,13 +183,13 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
             stop().await;
             let second = stop();
             stage.send_replace(Stage::Stopping);
-            second.await;
+            let _ = tokio::time::timeout(limits.grace, second).await;
             canceller.cancel_all();
             stage.send_replace(Stage::Leaving);
             std::future::pending().await
         };
         tokio::select! {
-            () = connections::serve(listener, router(shared, origins), limits.header_time, stages) => {}
+            () = connections::serve(listener, router(shared, options), limits, stages) => {}
             () = stopping => {}
         }
         Ok::<_, Error>(())
@@ -167,21 +200,39 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
     Ok(())
 }
 
-fn router(shared: Arc<Shared>, origins: Origins) -> Router {
-    Router::new()
+fn router(shared: Arc<Shared>, options: Options) -> Router {
+    let Options { origins, hosts, keys, log, .. } = options;
+    let mut router = Router::new();
+    // Some clients leave out the version, or are given an address that ends in a slash.
+    for version in ["", "/v1"] {
+        for end in ["", "/"] {
+            router = router
+                .route(&format!("{version}/models{end}"), get(models))
+                .route(&format!("{version}/completions{end}"), post(completions))
+                .route(&format!("{version}/chat/completions{end}"), post(chat_completions));
+        }
+    }
+    // The innermost comes first.
+    router
         .route("/health", get(health))
-        .route("/v1/models", get(models))
         .route("/v1/models/{*id}", get(model))
-        .route("/v1/completions", post(completions))
-        .route("/v1/chat/completions", post(chat_completions))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .with_state(shared)
+        .layer(from_fn(gate::check_type))
+        .layer(from_fn_with_state(Arc::new(keys), gate::check_key))
         .layer(from_fn_with_state(Arc::new(origins), cors::check))
+        .layer(from_fn_with_state(Arc::new(hosts), gate::check_host))
+        .layer(from_fn_with_state(log, log::track))
 }
 
-async fn health() -> Response {
-    answer::json_response(&json!({ "status": "ok" }))
+async fn health(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.text.templates.given_up() {
+        renderings @ MOST_GIVEN_UP.. => {
+            ApiError::degraded(Error::RenderingsGivenUp { renderings }.to_string()).into_response()
+        }
+        _ => answer::json_response(&json!({ "status": "ok" })),
+    }
 }
 
 async fn models(State(shared): State<Arc<Shared>>) -> Response {
@@ -217,62 +268,59 @@ async fn wrong_method(method: Method, uri: Uri) -> ApiError {
     ApiError::wrong_method(format!("{method} is not allowed on {}", uri.path()))
 }
 
-async fn completions(State(shared): State<Arc<Shared>>, body: Body) -> Result<Response, ApiError> {
-    respond(shared, Endpoint::Completion, body).await
+async fn completions(
+    State(shared): State<Arc<Shared>>,
+    Extension(record): Extension<Record>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    respond(shared, Endpoint::Completion, record, headers, body).await
 }
 
-async fn chat_completions(State(shared): State<Arc<Shared>>, body: Body) -> Result<Response, ApiError> {
-    respond(shared, Endpoint::Chat, body).await
+async fn chat_completions(
+    State(shared): State<Arc<Shared>>,
+    Extension(record): Extension<Record>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    respond(shared, Endpoint::Chat, record, headers, body).await
 }
 
-async fn respond(shared: Arc<Shared>, endpoint: Endpoint, body: Body) -> Result<Response, ApiError> {
-    let body = read_body(body, &shared).await?;
+async fn respond(
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    record: Record,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let failed = |error: ApiError| {
+        record.failed(error.message());
+        error
+    };
+    let body = shared.admission.read(&headers, body).await.map_err(failed)?;
+    let place = shared.admission.place().map_err(failed)?;
+    let turn = shared.admission.turn().await.map_err(failed)?;
     // Templates and tokenizers take their time on long prompts; other connections go on meanwhile.
     let preparing = shared.clone();
     let prepared = tokio::task::spawn_blocking(move || {
-        let Shared { text, calls, info, context, .. } = &*preparing;
-        request::prepare(&body, endpoint, text, calls.as_ref(), info, *context)
+        let Shared { text, answers, info, context, .. } = &*preparing;
+        // The turn and the body's room are given up where the work ends, whether or not anybody waits for it still.
+        let (_turn, body) = (turn, body);
+        request::prepare(&body.bytes, endpoint, text, answers, info, *context)
     })
     .await
-    .map_err(|_| ApiError::internal("the request could not be processed".into()))??;
-    let reads_calls = prepared.reading.as_ref().is_some_and(|reading| reading.form.is_some());
-    let shown = if reads_calls { shared.call_tags.clone() } else { Arc::default() };
-    let events = shared.worker.submit(prepared.request, shown)?;
-    let answer = Answer::new(endpoint, shared.info.name, prepared.reading);
+    .unwrap_or_else(|_| Err(ApiError::internal("the request could not be processed".into())))
+    .map_err(failed)?;
+    let shown = match &prepared.reading {
+        Some(reading) if reading.form.is_some() => shared.all_tags.clone(),
+        Some(_) => shared.thinking_tags.clone(),
+        None => Arc::default(),
+    };
+    let events = shared.worker.submit(prepared.request, shown, place).map_err(failed)?;
+    let answer = Answer::new(endpoint, shared.info.name, prepared.reading, record);
     match prepared.stream {
-        Some(options) => Ok(answer.stream(events, options.include_usage)),
+        Some(options) => Ok(answer.stream(events, options.include_usage, shared.limits.silence)),
         None => answer.whole(events).await,
-    }
-}
-
-/// The whole body. A client that stops sending it keeps nothing waiting, least of all a server that stops.
-async fn read_body(body: Body, shared: &Shared) -> Result<Vec<u8>, ApiError> {
-    let Limits { body_bytes, body_time, .. } = shared.limits;
-    let start = tokio::time::Instant::now();
-    let mut stages = shared.stages.clone();
-    let mut parts = body.into_data_stream();
-    let mut bytes = Vec::new();
-    loop {
-        let mebibytes = u32::try_from(bytes.len() >> 20).unwrap_or(u32::MAX);
-        let deadline = start + body_time.saturating_mul(1 + mebibytes);
-        let part = tokio::select! {
-            // What is here already is taken, also by a server that stops.
-            biased;
-            part = parts.next() => part,
-            () = connections::reached(&mut stages, Stage::Stopping) => return Err(ApiError::stopping()),
-            () = tokio::time::sleep_until(deadline) => return Err(ApiError::too_slow()),
-        };
-        match part {
-            None => return Ok(bytes),
-            Some(Ok(part)) if part.len() <= body_bytes - bytes.len() => bytes.extend(part),
-            Some(Ok(_)) => {
-                return Err(ApiError::too_large(format!("the request body is longer than {body_bytes} bytes")));
-            }
-            // Nobody is left to answer to, unless its encoding is broken.
-            Some(Err(error)) => {
-                return Err(ApiError::invalid(None, format!("the request body could not be read: {error}")));
-            }
-        }
     }
 }
 

@@ -8,11 +8,24 @@ use super::super::generation::{Request, check_prompt};
 use super::super::{Error, ModelInfo};
 use super::answer::Endpoint;
 use super::api_error::ApiError;
-use super::fields::{Fields, wrong_type};
-use super::tools::{CallForm, Tool};
+use super::fields::{Fields, Limit, wrong_type};
+use super::tools::{CallForm, Thinking, Tool};
 
 /// Stop strings of one request; OpenAI has 4.
 const MAX_STOPS: usize = 16;
+
+/// Bytes of one stop string: the end of the text is compared with it at every token.
+const LONGEST_STOP: usize = 4096;
+
+/// JSON values of one request, beside the ids of a prompt. A hundred tools with their schemas have some ten thousand.
+const MAX_VALUES: usize = 100_000;
+
+/// Messages of one chat, and tools offered to it.
+const MAX_MESSAGES: usize = 10_000;
+const MAX_TOOLS: usize = 1_000;
+
+/// Roles of the OpenAI API; templates may have others.
+const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
 
 /// Tokens of a completion that names no limit, as in OpenAI's API. A chat goes on to the end of the context.
 const DEFAULT_COMPLETION_TOKENS: usize = 16;
@@ -36,12 +49,46 @@ pub(super) struct Reading {
     pub(super) form: Option<CallForm>,
     /// What the request offers.
     pub(super) tools: Vec<Tool>,
-    /// Whether the prompt ends inside of the reasoning.
-    pub(super) thinking: bool,
+    /// How reasoning is marked.
+    pub(super) thinking: Thinking,
+    /// Whether the prompt ends inside of it.
+    pub(super) inside: bool,
+    /// What of the answer the prompt has already: the beginning of a call that was asked for.
+    pub(super) begun: String,
+    /// Calls of earlier answers.
+    pub(super) calls_before: usize,
     /// Whether there may be several calls.
     pub(super) parallel: bool,
     /// What the client should know.
     pub(super) warning: Option<&'static str>,
+}
+
+/// What is known of a model's answers.
+pub(super) struct Answers {
+    /// How it writes tool calls, if that is known.
+    pub(super) calls: Option<CallForm>,
+    /// What a call begins with.
+    pub(super) beginning: Option<String>,
+    /// How it marks reasoning.
+    pub(super) thinking: Thinking,
+}
+
+impl Answers {
+    /// What a model's text side shows.
+    pub(super) fn of(text: &Text) -> Self {
+        let calls = CallForm::of(text);
+        let beginning = calls.as_ref().and_then(|form| form.beginning(text));
+        Self { calls, beginning, thinking: Thinking::of(text) }
+    }
+}
+
+/// What `tool_choice` says.
+#[derive(Debug, PartialEq)]
+enum Choice {
+    Auto,
+    None,
+    /// A call, of this function if one is named.
+    Call(Option<String>),
 }
 
 /// Said of tools where the form of calls is not known.
@@ -51,21 +98,22 @@ pub(super) fn prepare(
     body: &[u8],
     endpoint: Endpoint,
     text: &Text,
-    form: Option<&CallForm>,
+    answers: &Answers,
     info: &ModelInfo,
     context: usize,
 ) -> Result<Prepared, ApiError> {
-    let fields = Fields::parse(body)?;
+    let fields = Fields::parse(body, MAX_VALUES.saturating_add(context))?;
     fields.string("model")?;
     refuse_unsupported(&fields)?;
     let stream = stream_options(&fields)?;
     let max_tokens = match endpoint {
-        Endpoint::Chat => match fields.positive("max_completion_tokens")? {
-            Some(limit) => Some(limit),
-            None => fields.positive("max_tokens")?,
+        Endpoint::Chat => match fields.limit("max_completion_tokens")? {
+            Some(limit) => limit,
+            None => fields.limit("max_tokens")?.unwrap_or(Limit::None),
         },
-        Endpoint::Completion => Some(fields.positive("max_tokens")?.unwrap_or(DEFAULT_COMPLETION_TOKENS)),
+        Endpoint::Completion => fields.limit("max_tokens")?.unwrap_or(Limit::Of(DEFAULT_COMPLETION_TOKENS)),
     };
+    let max_tokens = max_tokens.most();
     let options = SamplingOptions {
         temperature: fields.number("temperature")?,
         top_k: fields.count("top_k")?,
@@ -83,7 +131,7 @@ pub(super) fn prepare(
     let stop = stop_strings(&fields)?;
     let (prompt, continues_prompt, reading) = match endpoint {
         Endpoint::Chat => {
-            let (prompt, continues, reading) = chat_prompt(&fields, text, form, context)?;
+            let (prompt, continues, reading) = chat_prompt(&fields, text, answers, context)?;
             (prompt, continues, Some(reading))
         }
         Endpoint::Completion => (completion_prompt(&fields, text, context)?, true, None),
@@ -114,9 +162,14 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
     fields.refuse_unless("frequency_penalty", zero, "is not supported; repeat_penalty is")?;
     fields.refuse_unless("presence_penalty", zero, "is not supported; repeat_penalty is")?;
     fields.refuse_unless("response_format", plain_text, "only type \"text\" is supported")?;
-    let why = "nothing holds the model to a call; only \"auto\" and \"none\" are supported";
-    fields.refuse_unless("tool_choice", unforced, why)?;
-    fields.refuse_unless("functions", empty, "is not supported; tools is")
+    fields.refuse_unless("functions", empty, "is not supported; tools is")?;
+    fields.refuse_unless("function_call", unforced, "is not supported; tool_choice is")?;
+    let text_alone = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(|kind| kind == "text"));
+    fields.refuse_unless("modalities", text_alone, "only [\"text\"] is supported")?;
+    fields.refuse_unless("audio", |_| false, "is not supported")?;
+    fields.refuse_unless("ignore_eos", off, "is not supported")?;
+    let on = |value: &Value| value.as_bool() == Some(true);
+    fields.refuse_unless("cache_prompt", on, "what a prompt begins with is always reused if it can be")
 }
 
 fn stream_options(fields: &Fields) -> Result<Option<StreamOptions>, ApiError> {
@@ -153,6 +206,10 @@ fn stop_strings(fields: &Fields) -> Result<Vec<String>, ApiError> {
             format!("stop has {} strings, at most {MAX_STOPS} are allowed", stops.len()),
         ));
     }
+    if stops.iter().any(|stop| stop.len() > LONGEST_STOP) {
+        let words = format!("stop has a string longer than {LONGEST_STOP} bytes");
+        return Err(ApiError::invalid("stop".to_owned(), words));
+    }
     Ok(stops)
 }
 
@@ -163,10 +220,11 @@ const TEMPLATE_FIELDS: [&str; 4] = ["chat_template", "documents", "enable_thinki
 fn chat_prompt(
     fields: &Fields,
     text: &Text,
-    form: Option<&CallForm>,
+    answers: &Answers,
     context: usize,
 ) -> Result<(Vec<u32>, bool, Reading), ApiError> {
     let messages = fields.get("messages").ok_or_else(|| wrong_type("messages", "a list of messages"))?;
+    check_roles(messages, text)?;
     let mut variables = Map::new();
     for name in TEMPLATE_FIELDS {
         variables.extend(fields.get(name).map(|value| (name.to_owned(), value.clone())));
@@ -174,7 +232,8 @@ fn chat_prompt(
     variables.extend(fields.object("chat_template_kwargs")?.cloned().unwrap_or_default());
     let parallel = fields.boolean("parallel_tool_calls")?.unwrap_or(true);
     let mut tools = offered_tools(fields)?;
-    if fields.get("tool_choice").and_then(Value::as_str) == Some("none") {
+    let choice = choice(fields, &tools)?;
+    if choice == Choice::None {
         tools.clear();
         variables.shift_remove("tools");
     } else if let Some(tools) = fields.get("tools").filter(|_| !tools.is_empty()) {
@@ -189,18 +248,90 @@ fn chat_prompt(
     let usage = |error: Error| ApiError::invalid(None, error.to_string());
     let ending = Ending::of(&variables, messages, true).map_err(usage)?;
     let error = |error| ApiError::from_runtime(&error, "messages");
-    let rendered = text.render_chat(messages, ending, &variables).map_err(error)?;
+    let mut rendered = text.render_chat(messages, ending, &variables).map_err(error)?;
+    let mut reading = Reading {
+        form: answers.calls.clone().filter(|_| !tools.is_empty()),
+        thinking: answers.thinking.clone(),
+        inside: answers.thinking.is_open_at_end_of(&rendered),
+        begun: String::new(),
+        calls_before: messages.as_array().into_iter().flatten().map(calls_of).sum(),
+        parallel,
+        warning: (answers.calls.is_none() && !tools.is_empty()).then_some(NO_CALLS),
+        tools,
+    };
+    let mut continues = ending == Ending::Continued;
+    if let Choice::Call(name) = choice {
+        let beginning = answers.beginning.as_ref().filter(|_| reading.form.is_some() && !continues);
+        let why = "tool_choice: how a call of this model begins is not known; only \"auto\" and \"none\" are supported";
+        let beginning = beginning.ok_or_else(|| ApiError::invalid("tool_choice".to_owned(), why.into()))?;
+        if let (true, Thinking::Tags { close, .. }) = (reading.inside, &reading.thinking) {
+            // A call that is asked for needs no thought.
+            rendered = format!("{}\n\n{close}\n\n", rendered.trim_end());
+            reading.inside = false;
+        }
+        reading.begun = format!("{beginning}{}", name.unwrap_or_default());
+        rendered += &reading.begun;
+        continues = true;
+    }
     let prompt = text.tokenizer.encode_within(&rendered, false, context).map_err(error)?;
-    let form = form.filter(|_| !tools.is_empty()).cloned();
-    let warning = (form.is_none() && !tools.is_empty()).then_some(NO_CALLS);
-    let thinking = rendered.trim_end().ends_with("<think>");
-    Ok((prompt, ending == Ending::Continued, Reading { form, tools, thinking, parallel, warning }))
+    Ok((prompt, continues, reading))
+}
+
+fn calls_of(message: &Value) -> usize {
+    message.get("tool_calls").and_then(Value::as_array).map_or(0, Vec::len)
+}
+
+/// What the request says of calls: whether there may, or must be one.
+fn choice(fields: &Fields, tools: &[Tool]) -> Result<Choice, ApiError> {
+    let expected = "\"auto\", \"none\", \"required\", or a function's name";
+    let Some(value) = fields.get("tool_choice") else { return Ok(Choice::Auto) };
+    let call = |name: Option<String>| match &name {
+        _ if tools.is_empty() => Err(wrong_type("tool_choice", "\"none\" where there are no tools")),
+        Some(name) if !tools.iter().any(|tool| tool.name == *name) => {
+            Err(ApiError::invalid("tool_choice".to_owned(), format!("tool_choice: there is no tool {name:?}")))
+        }
+        _ => Ok(Choice::Call(name)),
+    };
+    match value.as_str() {
+        Some("auto") => Ok(Choice::Auto),
+        Some("none") => Ok(Choice::None),
+        // One of one is as good as named.
+        Some("required") => call(tools.first().filter(|_| tools.len() == 1).map(|tool| tool.name.clone())),
+        Some(_) => Err(wrong_type("tool_choice", expected)),
+        None => match (value["type"].as_str(), value["function"]["name"].as_str()) {
+            (Some("function") | None, Some(name)) => call(Some(name.to_owned())),
+            _ => Err(wrong_type("tool_choice", expected)),
+        },
+    }
+}
+
+/// Refuses more messages than there may be, and roles that neither the API nor the template has a word for.
+fn check_roles(messages: &Value, text: &Text) -> Result<(), ApiError> {
+    let messages = messages.as_array().map_or(&[][..], Vec::as_slice);
+    if messages.len() > MAX_MESSAGES {
+        let words = format!("messages are {}, at most {MAX_MESSAGES} are allowed", messages.len());
+        return Err(ApiError::invalid("messages".to_owned(), words));
+    }
+    let unknown = |message: &Value| {
+        let role = message["role"].as_str()?;
+        (!ROLES.contains(&role) && !text.templates.mention(role)).then(|| role.to_owned())
+    };
+    match messages.iter().enumerate().find_map(|(index, message)| Some((index, unknown(message)?))) {
+        Some((index, role)) => {
+            Err(wrong_type(&format!("messages[{index}].role"), &format!("one of {}, not {role:?}", ROLES.join(", "))))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What the request offers to the model.
 fn offered_tools(fields: &Fields) -> Result<Vec<Tool>, ApiError> {
     let Some(tools) = fields.get("tools") else { return Ok(Vec::new()) };
     let tools = tools.as_array().ok_or_else(|| wrong_type("tools", "a list of tools"))?;
+    if tools.len() > MAX_TOOLS {
+        let words = format!("tools are {}, at most {MAX_TOOLS} are allowed", tools.len());
+        return Err(ApiError::invalid("tools".to_owned(), words));
+    }
     let tool = |(index, tool): (usize, &Value)| {
         let function = tool.get("function").filter(|_| matches!(tool["type"].as_str(), None | Some("function")));
         let name = function.and_then(|function| function["name"].as_str()).filter(|name| !name.is_empty());

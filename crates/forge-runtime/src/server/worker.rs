@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 
 use super::super::assets::Text;
 use super::super::generation::{Engine, Listener, Request, Summary};
 use super::super::{Error, LanguageModel};
+use super::admission::Place;
 use super::api_error::ApiError;
 
 /// What the model thread tells of a request.
@@ -27,6 +29,8 @@ struct Job {
     shown: Arc<[(u32, String)]>,
     /// Its other end is dropped when the client goes away.
     events: UnboundedSender<Event>,
+    /// Given up when the job is done.
+    _place: Place,
 }
 
 /// The way to the model thread.
@@ -56,7 +60,8 @@ impl Worker {
         text: Arc<Text>,
         queue: usize,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (sender, receiver) = channel(queue.max(1));
+        // As many as there are places.
+        let (sender, receiver) = channel(queue.saturating_add(1).min(Semaphore::MAX_PERMITS));
         let canceller = Canceller(Arc::new(AtomicBool::new(false)));
         let engine = Engine::new(model, text);
         let cancelled = canceller.clone();
@@ -74,9 +79,10 @@ impl Worker {
         &self,
         request: Request,
         shown: Arc<[(u32, String)]>,
+        place: Place,
     ) -> Result<UnboundedReceiver<Event>, ApiError> {
         let (events, receiver) = unbounded_channel();
-        match self.queue.try_send(Job { request, shown, events }) {
+        match self.queue.try_send(Job { request, shown, events, _place: place }) {
             Ok(()) => Ok(receiver),
             Err(TrySendError::Full(_)) => Err(ApiError::overloaded()),
             Err(TrySendError::Closed(_)) => Err(ApiError::internal("the model has stopped".into())),
@@ -85,7 +91,7 @@ impl Worker {
 }
 
 fn work<M: LanguageModel>(mut engine: Engine<M>, mut queue: Receiver<Job>, cancelled: &Canceller) {
-    while let Some(Job { request, shown, events }) = queue.blocking_recv() {
+    while let Some(Job { request, shown, events, _place }) = queue.blocking_recv() {
         let mut listener = Client { events: &events, shown: &shown, cancelled };
         if !listener.keep_going() {
             // Cancelled before its turn; a client that is gone does not hear it.

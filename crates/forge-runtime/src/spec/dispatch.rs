@@ -11,6 +11,21 @@ pub enum Dim {
     RowTiles(usize),
     /// Parts of the context.
     Parts,
+    /// As many as three words of a buffer say, one for each axis, which an earlier dispatch wrote anew: at most `per_row`
+    /// for each row of the step, and at most `most`. A grid with such an axis has all of its axes from there.
+    Indirect {
+        /// Most threadgroups for each row of the step.
+        per_row: usize,
+        /// Most threadgroups.
+        most: usize,
+    },
+}
+
+impl Dim {
+    /// Whether a buffer says how many.
+    pub const fn is_indirect(self) -> bool {
+        matches!(self, Self::Indirect { .. })
+    }
 }
 
 /// One argument of a kernel.
@@ -50,9 +65,13 @@ pub enum Data<'a> {
     Tensor(&'a str),
     /// So many f32 or u32 per row of the step.
     Words(usize),
-    /// A KV cache with so many elements per position.
+    /// So many f32 or u32 per sequence that the program holds.
+    Slots(usize),
+    /// A KV cache with so many elements per position, for each of those sequences.
     Cache(usize),
-    /// The step's `StepParams`.
+    /// A recurrent state of so many f32 for each of those sequences, in two copies: after position p it lies in copy p % 2.
+    State(usize),
+    /// The step's `StepParams`, one record a row.
     Params,
 }
 
@@ -67,8 +86,6 @@ pub enum Role {
     Weights2,
     /// The embedding table.
     Table,
-    /// Token ids to look up.
-    Tokens,
     /// A projection's input.
     Input,
     /// Partial sums of the input's squares, for its norm.
@@ -97,6 +114,22 @@ pub enum Role {
     Scale,
     /// What an activated projection is multiplied by.
     Multiplier,
+    /// The weights of an expert that every row takes.
+    SharedWeights,
+    /// The router's logits of a row.
+    RouterLogits,
+    /// Added to a router's scores for the choice.
+    SelectionBias,
+    /// A row's experts.
+    Experts,
+    /// Their weights.
+    ExpertWeights,
+    /// Rows and experts, in order of the experts: row times experts of a row, plus which of them.
+    Pairs,
+    /// Tiles of those: expert, first pair, pairs.
+    Tiles,
+    /// Threadgroups of the grids over the tiles.
+    Threadgroups,
     /// The embedding projected to all layers' own inputs.
     Projected,
     /// Queries, keys and values of a row.
@@ -109,6 +142,16 @@ pub enum Role {
     Keys,
     /// The cache of values.
     Values,
+    /// A score of each query head that has no value.
+    Sinks,
+    /// The recurrent state.
+    State,
+    /// Taps of a convolution.
+    Taps,
+    /// Rate of decay of each head, below 0.
+    Decay,
+    /// Added to what a head's decay is made of.
+    TimeBias,
     /// Gamma of the query heads' norm.
     QGamma,
     /// Gamma of the key heads' norm.
@@ -117,7 +160,7 @@ pub enum Role {
     VGamma,
     /// The step's parameters.
     Step,
-    /// A row of logits.
+    /// Logits.
     Logits,
     /// One bit per token that occurred.
     Seen,
@@ -127,9 +170,9 @@ pub enum Role {
     Count,
     /// Tokens that may be drawn: key, id, weight.
     Candidates,
-    /// The chosen token, for the next step.
+    /// The token that each slot chose last, for its next step.
     NextToken,
-    /// The chosen token, for the host.
+    /// The tokens that rows chose, for the host.
     Chosen,
 }
 
@@ -141,7 +184,6 @@ impl Role {
             Self::Weights1 => "weights_1",
             Self::Weights2 => "weights_2",
             Self::Table => "table",
-            Self::Tokens => "tokens",
             Self::Input => "input",
             Self::InputSums => "input_sums",
             Self::Bias => "bias",
@@ -156,12 +198,25 @@ impl Role {
             Self::PostGamma => "post_gamma",
             Self::Scale => "scale",
             Self::Multiplier => "multiplier",
+            Self::SharedWeights => "shared_weights",
+            Self::RouterLogits => "router_logits",
+            Self::SelectionBias => "selection_bias",
+            Self::Experts => "experts",
+            Self::ExpertWeights => "expert_weights",
+            Self::Pairs => "pairs",
+            Self::Tiles => "tiles",
+            Self::Threadgroups => "threadgroups",
             Self::Projected => "projected",
             Self::Qkv => "qkv",
             Self::Q => "q",
             Self::Parts => "parts",
             Self::Keys => "keys",
             Self::Values => "values",
+            Self::Sinks => "sinks",
+            Self::State => "state",
+            Self::Taps => "taps",
+            Self::Decay => "decay",
+            Self::TimeBias => "time_bias",
             Self::QGamma => "q_gamma",
             Self::KGamma => "k_gamma",
             Self::VGamma => "v_gamma",

@@ -31,6 +31,22 @@ pub enum Format {
     Q6K,
     /// 4-bit codes of fixed levels; half scale per 32.
     Iq4Nl,
+    /// 4-bit codes of the same levels; 6-bit scale less 32 per 32, half factor per 256.
+    Iq4Xs,
+    /// Points of a grid of four; signs and 4-bit scale per 32, half factor per 256.
+    Iq3Xxs,
+    /// Points of a grid of four; signs, 4-bit scale per 32, half factor per 256.
+    Iq3S,
+    /// Points of a grid of eight; signs and 4-bit scale per 32, half factor per 256.
+    Iq2Xxs,
+    /// Points of a larger grid of eight with their signs; 4-bit scale per 16, half factor per 256.
+    Iq2Xs,
+    /// Points of the largest grid of eight; signs, 4-bit scale per 16, half factor per 256.
+    Iq2S,
+    /// Points of a grid of -1, 0 and 1, and an eighth; 3-bit scale and the eighth's sign per 32, half factor per 256.
+    Iq1S,
+    /// Points of the same grid, and an eighth of either sign; 3-bit scale per 16, half factor per 256.
+    Iq1M,
     /// E2M1 values; power of two per 32.
     Mxfp4,
     /// Signs; half scale per 128.

@@ -7,14 +7,20 @@
 mod cost;
 mod dispatch;
 mod format;
+pub mod grids;
+mod mixture;
 mod operation;
 mod params;
 
 pub use cost::Cost;
 pub use dispatch::{Argument, Data, Dim, Role};
 pub use format::Format;
+pub use mixture::{
+    ExpertResults, ExpertsDown, ExpertsOf, ExpertsUp, GroupScore, Groups, Routing, Scores, SharedExpert, SharedWeight,
+    SortExperts,
+};
 pub use operation::{
-    Activation, Attention, CacheType, Epilogue, HeadNorm, Matrix, Operation, PositionScale, Projection, RopeAppend,
-    Split, Vocabulary,
+    Activation, Attention, CacheType, Epilogue, GatedDelta, HeadNorm, Matrix, Operation, PositionScale, Projection,
+    RopeAppend, Split, Vocabulary,
 };
 pub use params::{Param, StepParams};

@@ -1,6 +1,7 @@
 //! What a kernel computes, with its sizes.
 
 use super::Format;
+use super::mixture::{ExpertsDown, ExpertsUp, Routing, SharedWeight, SortExperts};
 
 /// A packed matrix of the weights file.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,7 +42,26 @@ pub enum Operation<'a> {
     Project(Projection<'a>),
     /// Head norms, rotation, and the append to the cache.
     RopeAppend(RopeAppend<'a>),
-    /// Causal attention over the cache.
+    /// `C * (conv(B * X) + bias)` of rows that hold B, C and X, the bias being an argument or 0: a causal convolution of each
+    /// channel over the last `taps` rows. The state holds the last `taps - 1` rows of `B * X`, the oldest first.
+    ShortConv {
+        /// Elements of B, of C, of X and of the result.
+        channels: usize,
+        /// Rows that a result depends on, its own included.
+        taps: usize,
+    },
+    /// The gated delta rule.
+    GatedDelta(GatedDelta),
+    /// `y * sigmoid(gate)`: in a row of `width` elements the gates of each head follow its queries.
+    HeadGate {
+        /// Heads.
+        heads: usize,
+        /// Elements of a head.
+        head_dim: usize,
+        /// Elements of a row of queries and gates, keys and values.
+        width: usize,
+    },
+    /// Causal attention over the cache, with the argument `sinks` where there is one.
     Attention(Attention),
     /// Puts the parts of a split context together.
     AttentionCombine {
@@ -75,6 +95,30 @@ pub enum Operation<'a> {
         /// Factor on the normed value.
         factor: f32,
     },
+    /// The experts of each row and their weights, from the router's logits.
+    Route {
+        /// The rule.
+        routing: Routing,
+        /// The weight of an expert that every row takes.
+        shared: Option<SharedWeight>,
+    },
+    /// The order in which experts run over many rows.
+    SortExperts(SortExperts),
+    /// Gate, up and activation of experts.
+    ExpertsUp(ExpertsUp<'a>),
+    /// What experts add to the residual stream, or leave for the sum.
+    ExpertsDown(ExpertsDown),
+    /// `x += factor * sum of weight * result` over the experts of each row.
+    ExpertsSum {
+        /// Elements of a row.
+        width: usize,
+        /// Experts of a row.
+        chosen: usize,
+        /// Whether there is one that every row takes: the argument `projected`.
+        shared: bool,
+        /// Factor on the sum.
+        factor: f32,
+    },
     /// The best token of each share of the vocabulary.
     SampleBest(Vocabulary),
     /// The tokens that may be drawn.
@@ -93,9 +137,17 @@ impl Operation<'_> {
             | Self::LayerInputs { .. }
             | Self::Project(_)
             | Self::RopeAppend(_)
+            | Self::ShortConv { .. }
+            | Self::GatedDelta(_)
+            | Self::HeadGate { .. }
             | Self::RmsNorm { .. }
             | Self::LayerNorm { .. }
             | Self::PostNorm { .. }
+            | Self::Route { .. }
+            | Self::SortExperts(_)
+            | Self::ExpertsUp(_)
+            | Self::ExpertsDown(_)
+            | Self::ExpertsSum { .. }
             | Self::SampleBest(_)
             | Self::SampleCollect(_)
             | Self::SampleDraw(_) => None,
@@ -220,6 +272,8 @@ pub struct RopeAppend<'a> {
     pub head_dim: usize,
     /// Values are the keys before their norm and rotation.
     pub keys_as_values: bool,
+    /// Gates follow the queries of each head, which are passed over.
+    pub gated: bool,
     /// Norms of queries, keys and values.
     pub norms: [Option<HeadNorm>; 3],
     /// Norms of queries and keys are taken after their rotation rather than before.
@@ -236,6 +290,54 @@ pub struct RopeAppend<'a> {
     pub cache: CacheType,
     /// Positions that the cache wraps at.
     pub wrap: Option<usize>,
+}
+
+/// Sizes of the gated delta rule.
+///
+/// A row is q and k of the key heads, v of the value heads, a gate z for each value, then b and a of each value head. q, k and v go
+/// through a causal convolution of each channel and SiLU; then q and k of a head are divided by their length, `sqrt(sum x^2 +
+/// 1e-6)`, and q by `sqrt(key_dim)`. The state S `[value_dim, key_dim]` of a value head becomes `exp(decay * softplus(a +
+/// time_bias)) S`, then `u = sigmoid(b) (v - S k)` is written, `S + u k^T`, and read, `o = S q`. The result is
+/// `o / rms(o) * gamma * silu(z)`, each head by itself. (Yang et al., "Gated Delta Networks", 2024.)
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GatedDelta {
+    /// Heads of q and k.
+    pub key_heads: usize,
+    /// Heads of v; a multiple of `key_heads`.
+    pub value_heads: usize,
+    /// Elements of a head of q and of k.
+    pub key_dim: usize,
+    /// Elements of a head of v.
+    pub value_dim: usize,
+    /// Rows that the convolution depends on, its own included.
+    pub taps: usize,
+    /// Value head j has key head `j % key_heads`; else neighbours share one.
+    pub tiled_heads: bool,
+    /// Added to the mean of squares of a result.
+    pub eps: f32,
+}
+
+impl GatedDelta {
+    /// Channels that are convolved: q, k and v of all heads.
+    pub const fn channels(&self) -> usize {
+        2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
+    }
+
+    /// Elements of a row.
+    pub const fn row_width(&self) -> usize {
+        self.channels() + self.value_heads * self.value_dim + 2 * self.value_heads
+    }
+
+    /// Elements of a value head's state: `[value_dim, key_dim]`, then the last `taps - 1` rows of its own q, k and v before the
+    /// convolution, the oldest first. Value heads of one key head hold its rows each for themselves.
+    pub const fn head_state(&self) -> usize {
+        self.value_dim * self.key_dim + (self.taps - 1) * (2 * self.key_dim + self.value_dim)
+    }
+
+    /// Elements of the state of all heads.
+    pub const fn state_width(&self) -> usize {
+        self.value_heads * self.head_state()
+    }
 }
 
 /// Sizes of an attention kernel.
@@ -280,6 +382,7 @@ pub struct Split {
 impl Split {
     /// Parts of the context of a token at `position`.
     pub fn parts(&self, position: usize) -> usize {
-        (position + 1).min(self.window.unwrap_or(usize::MAX)).div_ceil(self.positions).min(self.most)
+        let seen = (position + 1).min(self.window.unwrap_or(usize::MAX));
+        if seen <= self.above { 1 } else { seen.div_ceil(self.positions).min(self.most) }
     }
 }

@@ -1,4 +1,4 @@
-//! The parameters of a step: what changes from one to the next.
+//! The parameters of a step: what changes from one to the next, a record for each row.
 
 /// A type that words have.
 trait Element {
@@ -25,7 +25,7 @@ impl Element for f32 {
 /// Declares the words of the record once: `StepParams`, its order in memory and what `kernels.metal` says of each.
 macro_rules! step_params {
     ($($(#[$doc:meta])* $param:ident, $field:ident: $element:ident, $note:literal $(under $heading:literal)?;)*) => {
-        /// The parameters of one step. `kernels.metal` has a struct of the same name with the same words in the same order.
+        /// The parameters of one row of a step. `kernels.metal` has a struct of the same name with the same words in the same order.
         #[derive(Debug, Clone, Copy, PartialEq, Default)]
         pub struct StepParams {
             $($(#[$doc])* pub $field: $element,)*
@@ -71,7 +71,7 @@ macro_rules! step_params {
         }
 
         impl StepParams {
-            /// The words of the record, in order; what follows up to [`StepParams::RECORD_BYTES`] is not read.
+            /// The words of the record, in order.
             pub fn words(&self) -> [u32; Param::ALL.len()] {
                 [$(Element::bits(self.$field)),*]
             }
@@ -80,10 +80,18 @@ macro_rules! step_params {
 }
 
 step_params! {
-    /// Position of the first row.
-    Position, position: u32, "of the first row";
-    /// Rows of the step.
-    Rows, rows: u32, "tokens in this step";
+    /// Position of the row in its sequence.
+    Position, position: u32, "of the row in its sequence";
+    /// The row's sequence.
+    Slot, slot: u32, "its sequence";
+    /// Rows of the step; the same in the records of all its rows.
+    Rows, rows: u32, "of this step";
+    /// Positions from one slot's cache of the whole context to the next's.
+    Context, context: u32, "positions of a slot's cache";
+    /// The token; [`StepParams::CHOSEN`] for the one that the slot's last step chose.
+    Token, token: u32, "0xFFFFFFFF: what the slot's last step chose";
+    /// Whether a token is chosen: 1, else 0.
+    Chooses, chooses: u32, "whether its next token is chosen";
     /// `1 / temperature`; 0 is greedy.
     InverseTemperature, inverse_temperature: f32, "0: greedy" under "The choice of the next token; see the sampling kernels.";
     /// Divides positive logits of tokens that occurred, and multiplies negative ones.
@@ -105,8 +113,15 @@ step_params! {
 }
 
 impl StepParams {
-    /// Bytes from one record to the next: where constants may begin on every Metal device.
-    pub const RECORD_BYTES: usize = 256;
-}
+    /// Bytes of a row's record.
+    pub const BYTES: usize = 4 * Param::ALL.len();
 
-const _: () = assert!(4 * Param::ALL.len() <= StepParams::RECORD_BYTES, "a record holds all words");
+    /// In place of a token: what the last step of the row's slot chose.
+    pub const CHOSEN: u32 = u32::MAX;
+
+    /// Bytes from the records of one step of `rows` rows to those of the next: constants may begin at multiples of 256 bytes
+    /// on every Metal device.
+    pub const fn step_bytes(rows: usize) -> usize {
+        (rows * Self::BYTES).next_multiple_of(256)
+    }
+}

@@ -4,6 +4,7 @@
 //! leaves is compared with f64 arithmetic over weights decoded here. The generated project says what its kernels are
 //! ([`Checks`], in `src/checks.rs`); of large matrices a sample of output rows is compared.
 
+mod batches;
 mod compare;
 mod error;
 mod operations;
@@ -15,6 +16,7 @@ mod table;
 use super::gpu::{Gpu, Kernel, Mapped};
 use super::weights::Weights;
 use super::{ModelInfo, Result};
+pub use batches::{Compared, batches};
 use compare::Comparison;
 use operations::reference;
 use run::{Bench, Run};
@@ -85,6 +87,7 @@ impl<'a> Verifier<'a> {
         let mut fault = None;
         let reference = reference(&check.operation);
         for case in reference.cases(rows, self.info.trained_context) {
+            let case = case.of_slots(self.checks.slots, check.mixed);
             match Run::new(&bench, check, kernel, &case, &reference.inputs(&case)) {
                 Ok(run) => reference.check(&run, &mut comparison),
                 Err(error) => {

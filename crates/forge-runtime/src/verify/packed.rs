@@ -6,12 +6,14 @@
 //! and a partial tile. Codes, and then what scales them, are planes with all rows in order, each from a multiple of 256
 //! bytes.
 
+mod grids;
+
 use super::super::spec::Format;
 
 /// Columns of a tile.
 const TILE: usize = 256;
 
-/// Levels of [`Format::Iq4Nl`] (GGML's `kvalues_iq4nl`).
+/// Levels of [`Format::Iq4Nl`] and [`Format::Iq4Xs`] (GGML's `kvalues_iq4nl`).
 const IQ4_NL: [f64; 16] =
     [-127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0];
 
@@ -137,6 +139,20 @@ impl Packed<'_> {
                 let code = planes.codes(&at, 4);
                 Weight::exact(planes.half(&at) * IQ4_NL[code as usize])
             }
+            Format::Iq4Xs => {
+                let at = Column::new(self.cols, col, 32, 4);
+                let code = planes.codes(&at, 4);
+                let scale = planes.blocks(&at, 4) + 16 * planes.blocks(&at, 2);
+                let factor = half(planes.supers(&at, 2));
+                Weight::exact(factor * (f64::from(scale) - 32.0) * IQ4_NL[code as usize])
+            }
+            Format::Iq3Xxs => planes.iq3_xxs(&Column::new(self.cols, col, 8, 4)),
+            Format::Iq3S => planes.iq3_s(&Column::new(self.cols, col, 8, 4)),
+            Format::Iq2Xxs => planes.iq2_xxs(&Column::new(self.cols, col, 8, 4)),
+            Format::Iq2Xs => planes.iq2_xs(&Column::new(self.cols, col, 8, 4)),
+            Format::Iq2S => planes.iq2_s(&Column::new(self.cols, col, 8, 4)),
+            Format::Iq1S => planes.iq1_s(&Column::new(self.cols, col, 8, 4)),
+            Format::Iq1M => planes.iq1_m(&Column::new(self.cols, col, 8, 4)),
             Format::Mxfp4 => {
                 let at = Column::new(self.cols, col, 32, 4);
                 let code = planes.codes(&at, 4);
@@ -183,8 +199,8 @@ struct Column {
     count: usize,
     /// Tile within the group.
     tile: usize,
-    /// Block within the tile.
-    block_in_tile: usize,
+    /// Column within the tile.
+    in_tile: usize,
     lane: usize,
     /// Which of the lane's eight columns.
     element: usize,
@@ -219,7 +235,7 @@ impl Column {
             first,
             count,
             tile: wanted - first,
-            block_in_tile: in_tile / block,
+            in_tile,
             lane: in_tile / block * (block / 8) + in_half / 4,
             element: in_tile % block / half_block * 4 + in_half % 4,
         }
@@ -268,8 +284,13 @@ impl Planes<'_> {
 
     /// The next plane is `bits` bits of each block.
     fn blocks(&mut self, at: &Column, bits: usize) -> u32 {
-        let row = self.next(self.packed.cols / at.block * bits);
-        let entry = at.first * (TILE / at.block) + at.block_in_tile * at.count + at.tile;
+        self.groups(at, at.block, bits)
+    }
+
+    /// The next plane is `bits` bits of each so many columns.
+    fn groups(&mut self, at: &Column, columns: usize, bits: usize) -> u32 {
+        let row = self.next(self.packed.cols / columns * bits);
+        let entry = at.first * (TILE / columns) + at.in_tile / columns * at.count + at.tile;
         let first_bit = entry * bits;
         if bits >= 8 {
             return little_endian(self.packed.bytes, row + first_bit / 8, bits / 8);

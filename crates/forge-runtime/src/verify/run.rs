@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::super::batch::{Row, Token, Wants};
 use super::super::gpu::{Buffer, Gpu, Kernel, Mapped, Slice, pool};
-use super::super::sampler::StepSampling;
 use super::super::weights::Weights;
 use super::super::{Error, Result};
 use super::operations::Draw;
@@ -13,6 +13,9 @@ use super::table::{Argument, CacheType, Data, Dim, KernelCheck, Matrix, Role, Sp
 
 /// What outputs hold before: not a number.
 const POISON: u32 = 0x7FC0_0000;
+
+/// Copies of a recurrent state.
+const STATE_COPIES: usize = 2;
 
 /// Where the kernel runs.
 pub(super) struct Bench<'a> {
@@ -28,8 +31,14 @@ pub(super) struct Case {
     pub rows: usize,
     /// Position of the first row.
     pub position: usize,
-    /// Positions that the cache holds.
+    /// Positions that the cache holds of each sequence.
     pub capacity: usize,
+    /// Sequences that the program holds.
+    pub slots: usize,
+    /// Whether the rows are of several of them.
+    pub mixed: bool,
+    /// The rows' tokens, where they matter; as records have them.
+    pub tokens: Vec<u32>,
     /// For the sampling kernels.
     pub draw: Option<Draw>,
 }
@@ -37,18 +46,74 @@ pub(super) struct Case {
 impl Case {
     /// `rows` rows from `position` on, in a cache that wraps at `wrap` or holds no more than is needed.
     pub fn at(rows: usize, position: usize, wrap: Option<usize>) -> Self {
-        Self { rows, position, capacity: wrap.unwrap_or(position + rows), draw: None }
+        let capacity = wrap.unwrap_or(position + rows);
+        Self { rows, position, capacity, slots: 1, mixed: false, tokens: Vec::new(), draw: None }
+    }
+
+    /// The same in a program that holds so many sequences, `mixed` with rows of several.
+    pub fn of_slots(self, slots: usize, mixed: bool) -> Self {
+        Self { slots, mixed, ..self }
+    }
+
+    /// Tokens below `end`, the last and the first of them first, in between such as their slot chose before.
+    pub fn with_tokens(self, end: usize) -> Self {
+        let mut random = Random::new("tokens", self.rows as u64);
+        let ends = [end - 1, 0].into_iter();
+        let ids = ends.chain(std::iter::repeat_with(|| random.below(end))).take(self.rows);
+        let token = |(row, id): (usize, usize)| if row % 3 == 2 { StepParams::CHOSEN } else { id as u32 };
+        Self { tokens: ids.enumerate().map(token).collect(), ..self }
+    }
+
+    /// Slot and position of a row.
+    pub fn place(&self, row: usize) -> (usize, usize) {
+        let slot = self.slots - 1 - if self.mixed { row % self.slots } else { 0 };
+        (slot, self.position + row)
+    }
+
+    /// Where in a cache a row's sequence has `position`.
+    pub fn cached(&self, row: usize, position: usize, wrap: Option<usize>) -> usize {
+        self.place(row).0 * self.capacity + wrap.map_or(position, |wrap| position % wrap)
+    }
+
+    /// Whether a row chooses a token: no slot does so twice in one step.
+    pub fn chooses(&self, row: usize) -> bool {
+        self.draw.is_some() && row < self.slots
+    }
+
+    /// The words of all rows' records.
+    fn records(&self) -> Vec<u32> {
+        let record = |row: usize| {
+            let (slot, position) = self.place(row);
+            let wants = match &self.draw {
+                Some(draw) if self.chooses(row) => Wants::Choice(draw.step.clone()),
+                _ => Wants::Nothing,
+            };
+            let token = Token::Known(self.tokens.get(row).copied().unwrap_or(0));
+            Row { token, slot, position, wants }.params(self.rows, self.capacity).words()
+        };
+        (0..self.rows).flat_map(record).collect()
+    }
+
+    /// The start of a sequence, just after it, and both parities further in, for kernels that carry a recurrent state.
+    pub fn of_state(rows: usize, context: usize) -> Vec<Self> {
+        let last = context.saturating_sub(rows);
+        let mut positions = [0, 1, 100, 301].map(|position: usize| position.min(last)).to_vec();
+        positions.dedup();
+        positions.into_iter().map(|position| Self::at(rows, position, None)).collect()
     }
 
     /// The start of a sequence, somewhere in it, far in, and where a cache wraps; of a split context those that are.
     pub fn at_positions(rows: usize, wrap: Option<usize>, split: Option<Split>, context: usize) -> Vec<Self> {
         let last = context.saturating_sub(rows);
         let mut positions = match split {
-            Some(split) => vec![split.above, 4 * split.above - 1, split.positions * split.most + 100],
+            Some(split) => {
+                vec![split.above.saturating_sub(rows / 2), 4 * split.above - 1, split.positions * split.most + 100]
+            }
             None => vec![0, 100, 300],
         };
         positions.extend(wrap.map(|wrap| wrap.saturating_sub(rows / 2 + 1)));
-        let least = split.map_or(0, |split| split.above);
+        // Of several rows the first see less than what is split.
+        let least = split.map_or(0, |split| split.above.saturating_sub(rows / 2));
         let mut positions: Vec<usize> = positions.into_iter().map(|position| position.min(last).max(least)).collect();
         positions.sort_unstable();
         positions.dedup();
@@ -63,11 +128,11 @@ pub(super) enum Input {
     Between(f32, f32),
     /// Shares of a sum of so many squares whose mean is about 1.
     Squares(usize),
-    /// Token ids below this, the last and the first of them first.
+    /// Token ids below this.
     Tokens(usize),
     /// Keys or values.
     Cache(CacheType),
-    /// These words.
+    /// These words, over and over.
     Words(Vec<u32>),
 }
 
@@ -85,13 +150,9 @@ impl Input {
                 let mean = *terms as f32 / words as f32;
                 between(0.5 * mean, 1.5 * mean)
             }
-            Self::Tokens(end) => {
-                let ends = [end - 1, 0].into_iter();
-                let ids = ends.chain(std::iter::repeat_with(|| random.below(*end)));
-                bytes_of(ids.take(count).map(|id| id as u32))
-            }
+            Self::Tokens(end) => bytes_of((0..count).map(|_| random.below(*end) as u32)),
             Self::Cache(cache) => cache_contents(*cache, count, random),
-            Self::Words(words) => bytes_of(words.iter().copied()),
+            Self::Words(words) => bytes_of(words.iter().copied().cycle().take(count)),
         }
     }
 }
@@ -101,6 +162,17 @@ fn cache_contents(cache: CacheType, count: usize, random: &mut Random) -> Vec<u8
         CacheType::F16 => (0..count).flat_map(|_| random.half_bits().to_le_bytes()).collect(),
         CacheType::F32 => bytes_of((0..count).map(|_| random.between(-1.0, 1.0).to_bits())),
     }
+}
+
+/// The recurrent state of one sequence in a step.
+#[derive(Debug)]
+pub(super) struct Carried {
+    /// The sequence's rows, in order.
+    pub rows: Vec<usize>,
+    /// The state before the first of them; none at the sequence's beginning.
+    pub before: Option<Vec<f32>>,
+    /// Where the state after the last of them begins.
+    pub start: usize,
 }
 
 /// A finished run: every argument before and after.
@@ -145,12 +217,25 @@ impl<'a> Run<'a> {
             Dim::Const(count) => count,
             Dim::Rows => case.rows,
             Dim::RowTiles(tile) => case.rows.div_ceil(tile),
-            Dim::Parts => check.operation.split().map_or(1, |split| split.parts(case.position)),
+            Dim::Parts => check.operation.split().map_or(1, |split| split.parts(case.position + case.rows - 1)),
+            Dim::Indirect { per_row, most } => (per_row * case.rows).min(most),
         });
+        let grid = grid.map(|count| count as u32);
+        // Where the program has the grid from a dispatch before, the largest there may be is written here.
+        let counts = if check.grid.iter().any(|dim| dim.is_indirect()) {
+            let counts = bench.gpu.alloc("threadgroup counts", 12)?;
+            counts.write(0, &grid);
+            Some(counts.whole())
+        } else {
+            None
+        };
         let pending = pool(|| {
             let mut commands = bench.gpu.commands(name);
             let arguments: Vec<&Slice> = slices.iter().collect();
-            commands.dispatch(kernel, &arguments, grid.map(|count| count as u32));
+            match &counts {
+                Some(counts) => commands.dispatch_indirect(kernel, &arguments, counts, grid),
+                None => commands.dispatch(kernel, &arguments, grid),
+            }
             commands.commit()
         });
         pending.wait()?;
@@ -201,9 +286,40 @@ impl<'a> Run<'a> {
         self.given(role).into_iter().map(f32::to_bits).collect()
     }
 
+    /// Tokens of the rows, those that their slots chose before among them.
+    pub fn tokens(&self) -> Vec<u32> {
+        let chosen = self.words_given(Role::NextToken);
+        let token = |(row, &token)| if token == StepParams::CHOSEN { chosen[self.case.place(row).0] } else { token };
+        self.case.tokens.iter().enumerate().map(token).collect()
+    }
+
+    /// u32 values that the kernel left of one of `parts` equal parts of an argument.
+    pub fn part_left(&self, role: Role, part: usize, parts: usize) -> Vec<u32> {
+        let words = self.words_left(role);
+        let length = words.len() / parts;
+        words[part * length..][..length].to_vec()
+    }
+
     /// u32 values that the kernel left.
     pub fn words_left(&self, role: Role) -> Vec<u32> {
         self.left(role).into_iter().map(f32::to_bits).collect()
+    }
+
+    /// What the step does with the recurrent state, of `width` elements, of each sequence that rows of it are of.
+    pub fn carried(&self, width: usize) -> Vec<Carried> {
+        let given = self.given(Role::State);
+        let copy = |slot: usize, position: usize| (slot * STATE_COPIES + position % STATE_COPIES) * width;
+        let carried = |slot: usize| {
+            let rows: Vec<usize> = (0..self.case.rows).filter(|&row| self.case.place(row).0 == slot).collect();
+            let [first, .., last] = [*rows.first()?, *rows.last()?];
+            let before = self.case.place(first).1.checked_sub(1).map(|position| copy(slot, position));
+            Some(Carried {
+                before: before.map(|start| given[start..start + width].to_vec()),
+                start: copy(slot, self.case.place(last).1),
+                rows,
+            })
+        };
+        (0..self.case.slots).filter_map(carried).collect()
     }
 
     /// A cache that the kernel was given.
@@ -243,14 +359,12 @@ fn contents(argument: &Argument, inputs: &[(Role, Input)], name: &str, case: &Ca
     };
     Ok(match argument.data {
         Data::Tensor(_) => Vec::new(),
-        Data::Params => {
-            let sampling = case.draw.as_ref().map_or_else(StepSampling::default, |draw| draw.step.clone());
-            let mut bytes = bytes_of(sampling.params(case.position, case.rows).words());
-            bytes.resize(StepParams::RECORD_BYTES, 0);
-            bytes
-        }
+        Data::Params => bytes_of(case.records()),
         // What an append leaves as it was is compared too.
-        Data::Cache(width) => input()?.words(width, case.capacity, &mut random),
+        Data::Cache(width) => input()?.words(width, case.capacity * case.slots, &mut random),
+        Data::State(width) => input()?.words(width, STATE_COPIES * case.slots, &mut random),
+        Data::Slots(words) if argument.reads => input()?.words(words, case.slots, &mut random),
+        Data::Slots(words) => bytes_of((0..words * case.slots).map(|_| POISON)),
         Data::Words(words) if argument.reads => input()?.words(words, case.rows, &mut random),
         Data::Words(words) => bytes_of((0..words * case.rows).map(|_| POISON)),
     })

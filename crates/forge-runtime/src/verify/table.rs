@@ -11,6 +11,8 @@ pub struct Checks {
     pub forge_version: &'static str,
     /// The kernels.
     pub source: &'static Source,
+    /// Sequences that the program holds.
+    pub slots: usize,
     /// One entry per kernel.
     pub kernels: &'static [KernelCheck],
     /// What each kernel moves and computes, in the same order.
@@ -28,6 +30,8 @@ pub struct KernelCheck {
     pub layer: Option<usize>,
     /// Rows (tokens of a step) to try.
     pub rows: &'static [usize],
+    /// Whether the rows of a step may be of several sequences.
+    pub mixed: bool,
     /// Threadgroups.
     pub grid: [Dim; 3],
     /// What it computes.

@@ -165,9 +165,14 @@ impl Reply {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {:.300}", self.body))
     }
 
-    /// The data of each server-sent event.
+    /// The body as it came.
+    pub fn text(&self) -> &str {
+        &self.body
+    }
+
+    /// The data of each server-sent event that is no comment.
     pub fn events(&self) -> Vec<String> {
-        let events = self.body.split("\n\n").filter(|event| !event.is_empty());
+        let events = self.body.split("\n\n").filter(|event| !event.is_empty() && !event.starts_with(':'));
         events.map(|event| event.strip_prefix("data: ").expect("data").to_owned()).collect()
     }
 }

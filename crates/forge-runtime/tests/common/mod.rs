@@ -1,16 +1,19 @@
 //! What the tests share: real tokenizers as fixtures, and a model that is a hash function.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use forge_runtime::assets::Text;
+use forge_runtime::batch::{Outcome, Row, Slot, Step, Token, Wants};
 use forge_runtime::gpu::{KernelSpec, Source};
+use forge_runtime::sampler::Sampler;
 use forge_runtime::spec::Param;
 use forge_runtime::tune::Tuning;
-use forge_runtime::{Assets, Error, LanguageModel, LogitRows, ModelInfo, Result};
+use forge_runtime::{Assets, Error, LanguageModel, ModelInfo, Result};
 use sha2::{Digest, Sha256};
 
 pub fn fixture(model: &str, file: &str) -> PathBuf {
@@ -58,8 +61,12 @@ pub static INFO: ModelInfo = ModelInfo {
     parameters: 1,
     weights_bytes: 0,
     weights_header_sha256: "",
+    slots: 1,
+    few_rows: 1,
+    rewind: None,
     kv_bytes_per_token: 1,
     activation_bytes: 1,
+    recurrent_bytes: 0,
     prefill_tile: TILE,
     kernels: &[],
 };
@@ -89,21 +96,31 @@ pub fn weights_file(folder: &Path, kernels: &'static [KernelSpec]) -> (PathBuf, 
 pub struct HashModel {
     pub script: Vec<u32>,
     pub context: usize,
-    /// Time that a token or a tile takes.
+    /// Time that a step or a tile takes.
     pub pace: Duration,
     /// A token on which the model panics.
     pub panic_on: Option<u32>,
     pub counters: Arc<Counters>,
-    pub tokens: Vec<u32>,
+    pub info: Option<&'static ModelInfo>,
+    pub slots: BTreeMap<Slot, Sequence>,
     pub scripted: usize,
+}
+
+/// What a slot holds.
+#[derive(Default, Clone)]
+pub struct Sequence {
+    pub tokens: Vec<u32>,
+    seen: Vec<u32>,
+    chosen: u32,
 }
 
 #[derive(Default)]
 pub struct Counters {
     pub tiles: AtomicUsize,
+    /// Tokens whose followers were chosen, or their logits asked for.
     pub decoded: AtomicUsize,
-    pub cancelled: AtomicUsize,
     pub prefilled_tokens: AtomicUsize,
+    pub copies: AtomicUsize,
 }
 
 impl HashModel {
@@ -115,80 +132,107 @@ impl HashModel {
         Self { script: script.to_vec(), ..Self::new() }
     }
 
-    fn row(&mut self, logits: &mut Vec<f32>) {
+    /// One that holds so many sequences.
+    pub fn with_slots(slots: usize, rewind: Option<usize>) -> Self {
+        Self { info: Some(Box::leak(Box::new(ModelInfo { slots, rewind, ..INFO }))), ..Self::new() }
+    }
+
+    fn row(&mut self, slot: Slot) -> Vec<f32> {
         let mut hash = 0xcbf2_9ce4_8422_2325u64;
-        for token in &self.tokens {
+        for token in &self.slots[&slot].tokens {
             hash = (hash ^ u64::from(*token)).wrapping_mul(0x100_0000_01b3);
         }
         let wanted = self.script.get(self.scripted).copied();
         self.scripted += 1;
-        logits.extend((0..VOCAB as u64).map(|id| {
+        let logit = |id: u64| {
             let mixed = (hash ^ id.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
             let noise = (mixed >> 40) as f32 / 16_777_216.0 * 8.0;
             if wanted == Some(id as u32) { 100.0 } else { noise }
-        }));
+        };
+        (0..VOCAB as u64).map(logit).collect()
     }
 
-    fn take(&mut self, token: u32, position: usize) -> Result<()> {
-        if position == 0 {
-            self.tokens.clear();
-        }
-        assert_eq!(position, self.tokens.len(), "positions come in order, or start again at 0");
+    fn take(&mut self, slot: Slot, token: u32, position: usize) -> Result<()> {
+        let tokens = &mut self.slots.entry(slot).or_default().tokens;
+        assert!(position <= tokens.len(), "positions come in order: {position} after {}", tokens.len());
+        tokens.truncate(position);
         if position >= self.context {
             return Err(Error::PromptTooLong { tokens: position + 1, context: self.context });
         }
         assert!((token as usize) < VOCAB);
         assert_ne!(Some(token), self.panic_on, "asked to panic");
-        self.tokens.push(token);
+        tokens.push(token);
         Ok(())
     }
 }
 
 impl LanguageModel for HashModel {
     fn info(&self) -> &'static ModelInfo {
-        &INFO
+        self.info.unwrap_or(&INFO)
     }
 
     fn context(&self) -> usize {
         self.context
     }
 
-    fn prefill(
-        &mut self,
-        tokens: &[u32],
-        position: usize,
-        rows: LogitRows,
-        logits: &mut Vec<f32>,
-        keep_going: &mut dyn FnMut() -> bool,
-    ) -> Result<()> {
-        self.scripted = 0;
-        for (tile, chunk) in tokens.chunks(TILE).enumerate() {
-            if !keep_going() {
-                self.counters.cancelled.fetch_add(1, Ordering::SeqCst);
-                return Err(Error::Cancelled);
-            }
-            std::thread::sleep(self.pace);
-            self.counters.tiles.fetch_add(1, Ordering::SeqCst);
-            for (i, &token) in chunk.iter().enumerate() {
-                self.take(token, position + tile * TILE + i)?;
-                if rows == LogitRows::All {
-                    self.row(logits);
+    fn step(&mut self, rows: &[Row]) -> Result<Step> {
+        std::thread::sleep(self.pace);
+        let mut outcomes = Vec::new();
+        for row in rows {
+            let token = match row.token {
+                Token::Known(id) => id,
+                Token::Chosen => self.slots[&row.slot].chosen,
+            };
+            self.take(row.slot, token, row.position)?;
+            let count =
+                if row.wants == Wants::Nothing { &self.counters.prefilled_tokens } else { &self.counters.decoded };
+            count.fetch_add(1, Ordering::SeqCst);
+            outcomes.push(match &row.wants {
+                Wants::Nothing => Outcome::Nothing,
+                Wants::Logits => Outcome::Logits(self.row(row.slot)),
+                Wants::Choice(step) => {
+                    let mut sampler = Sampler::at(step.clone());
+                    self.slots[&row.slot].seen.iter().for_each(|&token| sampler.observe(token));
+                    let token = sampler.sample(&mut self.row(row.slot));
+                    let sequence = self.slots.entry(row.slot).or_default();
+                    sequence.chosen = token.unwrap_or(sequence.chosen);
+                    sequence.seen.extend(token);
+                    Outcome::Choice(token)
                 }
-            }
+            });
         }
+        Ok(Step::Done(outcomes))
+    }
+
+    fn tile(&mut self, slot: Slot, position: usize, tokens: &[u32], mut logits: Option<&mut Vec<f32>>) -> Result<()> {
+        std::thread::sleep(self.pace);
+        self.counters.tiles.fetch_add(1, Ordering::SeqCst);
         self.counters.prefilled_tokens.fetch_add(tokens.len(), Ordering::SeqCst);
-        if rows == LogitRows::Last {
-            self.row(logits);
+        for (position, &token) in (position..).zip(tokens) {
+            self.take(slot, token, position)?;
+            if let Some(logits) = &mut logits {
+                logits.extend(self.row(slot));
+            }
         }
         Ok(())
     }
 
-    fn decode(&mut self, token: u32, position: usize, logits: &mut Vec<f32>) -> Result<()> {
-        std::thread::sleep(self.pace);
-        self.counters.decoded.fetch_add(1, Ordering::SeqCst);
-        self.take(token, position)?;
-        logits.clear();
-        self.row(logits);
+    fn finish(&mut self, step: Step) -> Result<Vec<Outcome>> {
+        match step {
+            Step::Done(outcomes) => Ok(outcomes),
+            Step::Running { .. } => panic!("no step of this model runs on"),
+        }
+    }
+
+    fn observe(&mut self, slot: Slot, tokens: &[u32]) {
+        self.scripted = 0;
+        self.slots.entry(slot).or_default().seen = tokens.to_vec();
+    }
+
+    fn copy_slot(&mut self, from: Slot, to: Slot, positions: usize) -> Result<()> {
+        self.counters.copies.fetch_add(1, Ordering::SeqCst);
+        let tokens = self.slots[&from].tokens[..positions].to_vec();
+        self.slots.insert(to, Sequence { tokens, ..Sequence::default() });
         Ok(())
     }
 }

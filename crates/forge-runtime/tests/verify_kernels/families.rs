@@ -3,7 +3,11 @@
 use forge_runtime::gpu::KernelSpec;
 use forge_runtime::verify::*;
 
-const fn spec(name: &'static str) -> KernelSpec {
+use crate::mixtures::MIXTURES;
+use crate::recurrent::{GATED_DELTA, RECURRENT, RECURRENT_SLOTS};
+pub use crate::sinks::SINKS;
+
+pub const fn spec(name: &'static str) -> KernelSpec {
     KernelSpec { name, threads: 1, threadgroup_bytes: 0 }
 }
 
@@ -14,16 +18,18 @@ pub struct Family {
     pub checks: &'static [KernelCheck],
     /// What stands in the file, what is put in its place, and the kernel that is wrong then.
     pub faults: &'static [(&'static str, &'static str, &'static str)],
+    /// Sequences that the program holds.
+    pub slots: usize,
 }
 
-const GAMMA: Argument = Argument::read(Role::Gamma, Data::Tensor("gamma"));
+pub const GAMMA: Argument = Argument::read(Role::Gamma, Data::Tensor("gamma"));
 pub const TABLE: Argument = Argument::read(Role::Table, Data::Tensor("matrix"));
-const WEIGHTS: Argument = Argument::read(Role::Weights, Data::Tensor("matrix"));
-const TOKENS: Argument = Argument::read(Role::Tokens, Data::Words(1));
-const INPUT: Argument = Argument::read(Role::Input, Data::Words(32));
-const STEP: Argument = Argument::read(Role::Step, Data::Params);
+pub const WEIGHTS: Argument = Argument::read(Role::Weights, Data::Tensor("matrix"));
+const NEXT_TOKEN: Argument = Argument::read(Role::NextToken, Data::Slots(1));
+pub const INPUT: Argument = Argument::read(Role::Input, Data::Words(32));
+pub const STEP: Argument = Argument::read(Role::Step, Data::Params);
 const MATRIX: Matrix = Matrix { format: Format::F32, rows: 8, cols: 32 };
-const SOME_ROWS: &[usize] = &[1, 7];
+pub const SOME_ROWS: &[usize] = &[1, 7];
 pub const ONE_ROW: &[usize] = &[1];
 
 pub const fn check(
@@ -33,17 +39,26 @@ pub const fn check(
     operation: Operation<'static>,
     arguments: &'static [Argument<'static>],
 ) -> KernelCheck {
-    KernelCheck { kernel, layer: None, rows, grid: [grid[0], grid[1], Dim::Const(1)], operation, arguments }
+    KernelCheck {
+        kernel,
+        layer: None,
+        rows,
+        mixed: false,
+        grid: [grid[0], grid[1], Dim::Const(1)],
+        operation,
+        arguments,
+    }
 }
 
 pub const BY_ROW: [Dim; 2] = [Dim::Rows, Dim::Const(1)];
-const ONCE: [Dim; 2] = [Dim::Const(1), Dim::Const(1)];
+pub const ONCE: [Dim; 2] = [Dim::Const(1), Dim::Const(1)];
 
 pub static EMBED: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/embed.metal"),
+    slots: 1,
     specs: &[spec("embed"), spec("embed_scaled")],
     checks: &[
-        check(0, SOME_ROWS, BY_ROW, EMBED_TABLE, &[TABLE, TOKENS, Argument::write(Role::X, Data::Words(32))]),
+        check(0, SOME_ROWS, BY_ROW, EMBED_TABLE, &[TABLE, NEXT_TOKEN, Argument::write(Role::X, Data::Words(32)), STEP]),
         check(
             1,
             ONE_ROW,
@@ -51,20 +66,21 @@ pub static EMBED: Family = Family {
             EMBED_TABLE,
             &[
                 TABLE,
-                TOKENS,
+                NEXT_TOKEN,
                 Argument::write(Role::X, Data::Words(32)),
                 GAMMA,
                 Argument::write(Role::Scaled, Data::Words(32)),
                 Argument::write(Role::Sums, Data::Words(2)),
+                STEP,
             ],
         ),
     ],
     faults: &[
         ("1.5f * table", "1.49999f * table", "embed"),
-        ("table[tokens[row] * 32 + i]", "table[tokens[row] * 32 + (i ^ 1)]", "embed"),
+        ("next_token) * 32 + i];", "next_token) * 32 + (i ^ 1)];", "embed"),
         // Every row the first one's token.
-        ("tokens[row]", "tokens[0]", "embed"),
-        ("value * gamma[i]", "table[tokens[0] * 32 + i] * gamma[i]", "embed_scaled"),
+        ("row_token(step[row]", "row_token(step[0]", "embed"),
+        ("value * gamma[i]", "table[row_token(step[0], next_token) * 32 + i] * gamma[i]", "embed_scaled"),
         ("sums[1] = squares[1]", "sums[1] = 0.0f", "embed_scaled"),
         ("x[i] = value", "x[i] = value * gamma[i]", "embed_scaled"),
     ],
@@ -73,6 +89,7 @@ pub const EMBED_TABLE: Operation = Operation::Embed { table: MATRIX, scale: 1.5 
 
 pub static LAYER_INPUTS: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/layer_inputs.metal"),
+    slots: 1,
     specs: &[spec("layer_inputs")],
     checks: &[check(
         0,
@@ -81,7 +98,7 @@ pub static LAYER_INPUTS: Family = Family {
         Operation::LayerInputs { table: MATRIX, layers: 2, eps: 1e-5, scale: 0.5, factor: 0.7 },
         &[
             TABLE,
-            TOKENS,
+            NEXT_TOKEN,
             Argument::read(Role::Projected, Data::Words(32)),
             GAMMA,
             Argument::write(Role::Y, Data::Words(32)),
@@ -92,23 +109,24 @@ pub static LAYER_INPUTS: Family = Family {
         // The norm of both layers together.
         ("sum / 16.0f", "sum / 32.0f", "layer_inputs"),
         // [rows, layers, width] instead of [layers, rows, width].
-        ("layer * step.rows + row", "row * 2 + layer", "layer_inputs"),
+        ("layer * step->rows + row", "row * 2 + layer", "layer_inputs"),
         ("0.5f * looked_up", "looked_up", "layer_inputs"),
         ("* 32 + layer * 16 + i]", "* 32 + i]", "layer_inputs"),
         ("0.7f * (source[i] * scale * gamma[i] + 0.5f", "(0.7f * source[i] * scale * gamma[i] + 0.5f", "layer_inputs"),
     ],
 };
 
-const fn project(norm_eps: Option<f32>, half_operands: bool, epilogue: Epilogue) -> Operation<'static> {
+pub const fn project(norm_eps: Option<f32>, half_operands: bool, epilogue: Epilogue) -> Operation<'static> {
     Operation::Project(Projection { matrices: &[MATRIX], norm_eps, half_operands, epilogue })
 }
 
-const RESIDUAL: Epilogue = Epilogue::Residual { factor: 0.5 };
-const Y8: Argument = Argument::write(Role::Y, Data::Words(8));
-const X8: Argument = Argument::update(Role::X, Data::Words(8));
+pub const RESIDUAL: Epilogue = Epilogue::Residual { factor: 0.5 };
+pub const Y8: Argument = Argument::write(Role::Y, Data::Words(8));
+pub const X8: Argument = Argument::update(Role::X, Data::Words(8));
 
 pub static PROJECT: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/project.metal"),
+    slots: 1,
     specs: &[
         spec("store"),
         spec("stacked"),
@@ -233,6 +251,7 @@ const HEADS: HeadNorm = HeadNorm { eps: 1e-5, across_heads: false };
 
 pub static ROPE_APPEND: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/rope_append.metal"),
+    slots: 1,
     specs: &[spec("rope_append"), spec("rope_normed"), spec("rope_last")],
     checks: &[
         check(
@@ -241,6 +260,7 @@ pub static ROPE_APPEND: Family = Family {
             BY_ROW,
             Operation::RopeAppend(RopeAppend {
                 keys_as_values: false,
+                gated: false,
                 heads: 2,
                 kv_heads: 1,
                 head_dim: 8,
@@ -267,6 +287,7 @@ pub static ROPE_APPEND: Family = Family {
             BY_ROW,
             Operation::RopeAppend(RopeAppend {
                 keys_as_values: true,
+                gated: false,
                 heads: 2,
                 kv_heads: 1,
                 head_dim: 8,
@@ -299,6 +320,7 @@ pub static ROPE_APPEND: Family = Family {
             BY_ROW,
             Operation::RopeAppend(RopeAppend {
                 keys_as_values: false,
+                gated: false,
                 heads: 2,
                 kv_heads: 1,
                 head_dim: 8,
@@ -344,10 +366,11 @@ pub static ROPE_APPEND: Family = Family {
     ],
 };
 
-const WINDOWED: Split = Split { above: 16, positions: 8, most: 4, window: Some(100) };
+pub const WINDOWED: Split = Split { above: 16, positions: 8, most: 4, window: Some(100) };
 
 pub static ATTENTION: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/attention.metal"),
+    slots: 1,
     specs: &[spec("attention"), spec("attention_part"), spec("attention_combine")],
     checks: &[
         check(
@@ -430,6 +453,7 @@ pub static ATTENTION: Family = Family {
 
 pub static NORMS: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/norms.metal"),
+    slots: 1,
     specs: &[spec("rms_norm"), spec("layer_norm"), spec("post_norm"), spec("post_norm_scaled")],
     checks: &[
         check(
@@ -496,11 +520,12 @@ pub static NORMS: Family = Family {
     ],
 };
 
-const VOCABULARY: Vocabulary = Vocabulary { tokens: 100, groups: 2 };
-const LOGITS: Argument = Argument::read(Role::Logits, Data::Words(100));
+pub const VOCABULARY: Vocabulary = Vocabulary { tokens: 100, groups: 2 };
+pub const LOGITS: Argument = Argument::read(Role::Logits, Data::Words(100));
 
 pub static SAMPLE: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/sample.metal"),
+    slots: 1,
     specs: &[spec("sample_best"), spec("sample_collect"), spec("sample_draw")],
     checks: &[
         check(
@@ -571,4 +596,17 @@ pub static SAMPLE: Family = Family {
     ],
 };
 
-pub static FAMILIES: [&Family; 7] = [&EMBED, &LAYER_INPUTS, &PROJECT, &ROPE_APPEND, &ATTENTION, &NORMS, &SAMPLE];
+pub static FAMILIES: [&Family; 12] = [
+    &EMBED,
+    &LAYER_INPUTS,
+    &PROJECT,
+    &ROPE_APPEND,
+    &RECURRENT,
+    &GATED_DELTA,
+    &RECURRENT_SLOTS,
+    &ATTENTION,
+    &SINKS,
+    &NORMS,
+    &MIXTURES,
+    &SAMPLE,
+];

@@ -4,11 +4,18 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod families;
+mod mixtures;
+mod recurrent;
+mod sinks;
+mod slots;
 
 use families::*;
 use forge_runtime::gpu::{Gpu, Source};
 use forge_runtime::verify::*;
 use forge_runtime::weights::Weights;
+use mixtures::MIXTURES;
+use recurrent::{GATED_DELTA, RECURRENT, RECURRENT_SLOTS};
+use slots::SLOTS;
 
 /// Lists kinds of operations once, so that one without an arm here does not compile and one without faults fails.
 macro_rules! kinds {
@@ -54,12 +61,22 @@ kinds! {
     }),
     "rope and append": Operation::RopeAppend(RopeAppend { norms_last: false, .. }),
     "rope, norms and append": Operation::RopeAppend(RopeAppend { norms_last: true, .. }),
+    "short convolution": Operation::ShortConv { .. },
+    "gated delta rule": Operation::GatedDelta(_),
+    "gates of heads": Operation::HeadGate { .. },
     "attention": Operation::Attention(Attention { split: None, .. }),
     "attention, in parts": Operation::Attention(Attention { split: Some(_), .. }),
     "attention, combined": Operation::AttentionCombine { .. },
     "rms norm": Operation::RmsNorm { .. },
     "layer norm": Operation::LayerNorm { .. },
     "post-norm": Operation::PostNorm { .. },
+    "choice of experts": Operation::Route { .. },
+    "order of experts": Operation::SortExperts(_),
+    "gate and up of rows' experts": Operation::ExpertsUp(ExpertsUp { of: ExpertsOf::Rows(_), .. }),
+    "gate and up of tiles": Operation::ExpertsUp(ExpertsUp { of: ExpertsOf::Tiles(_), .. }),
+    "down of rows' experts": Operation::ExpertsDown(ExpertsDown { results: ExpertResults::Summed { .. }, .. }),
+    "down of tiles": Operation::ExpertsDown(ExpertsDown { results: ExpertResults::Tiles(_), .. }),
+    "sum of experts": Operation::ExpertsSum { .. },
     "best token": Operation::SampleBest(_),
     "candidates": Operation::SampleCollect(_),
     "draw": Operation::SampleDraw(_),
@@ -75,6 +92,7 @@ fn failing(family: &Family, metal: &str, checks: &'static [KernelCheck]) -> Vec<
     let checks = Checks {
         forge_version: "0",
         source: Box::leak(Box::new(Source::new(text, &[]))),
+        slots: family.slots,
         kernels: checks,
         costs: &[],
         tuning: &common::NO_TUNING,
@@ -119,8 +137,28 @@ fn wrong_rotations_and_appends_are_found() {
 }
 
 #[test]
+fn wrong_recurrent_steps_are_found() {
+    each_fault_is_found(&RECURRENT);
+}
+
+#[test]
+fn wrong_delta_rules_and_gates_are_found() {
+    each_fault_is_found(&GATED_DELTA);
+}
+
+#[test]
+fn states_of_other_sequences_are_found() {
+    each_fault_is_found(&RECURRENT_SLOTS);
+}
+
+#[test]
 fn wrong_attention_is_found() {
     each_fault_is_found(&ATTENTION);
+}
+
+#[test]
+fn wrong_sinks_are_found() {
+    each_fault_is_found(&SINKS);
 }
 
 #[test]
@@ -129,13 +167,25 @@ fn wrong_norms_are_found() {
 }
 
 #[test]
+fn wrong_mixtures_are_found() {
+    each_fault_is_found(&MIXTURES);
+}
+
+#[test]
 fn wrong_choices_are_found() {
     each_fault_is_found(&SAMPLE);
 }
 
 #[test]
+fn rows_of_wrong_sequences_are_found() {
+    each_fault_is_found(&SLOTS);
+}
+
+#[test]
 fn every_operation_has_a_kernel_and_each_kernel_two_faults() {
-    let checks = || FAMILIES.iter().flat_map(|family| family.checks.iter().map(move |check| (family, check)));
+    let checks = || {
+        FAMILIES.into_iter().chain([&SLOTS]).flat_map(|family| family.checks.iter().map(move |check| (family, check)))
+    };
     for kind_of_operation in KINDS {
         let found = checks().any(|(_, check)| kind(&check.operation) == *kind_of_operation);
         assert!(found, "no kernel for {kind_of_operation}");
@@ -147,7 +197,7 @@ fn every_operation_has_a_kernel_and_each_kernel_two_faults() {
         assert!(faults >= 2, "{name}: {faults} faults");
     }
     // Each kernel has one check, and each fault's kernel is one of them.
-    for family in FAMILIES {
+    for family in FAMILIES.into_iter().chain([&SLOTS]) {
         assert!(family.checks.iter().map(|check| check.kernel).eq(0..family.specs.len()));
         assert!(family.faults.iter().all(|(_, _, kernel)| family.specs.iter().any(|spec| spec.name == *kernel)));
     }

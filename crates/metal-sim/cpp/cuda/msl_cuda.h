@@ -14,8 +14,19 @@ inline metal::uint3 thread_position_in_threadgroup() { return metal::uint3(threa
 inline metal::uint3 threadgroup_position_in_grid() { return metal::uint3(blockIdx.x, blockIdx.y, blockIdx.z); }
 inline metal::uint3 threads_per_threadgroup() { return metal::uint3(blockDim.x, blockDim.y, blockDim.z); }
 inline metal::uint3 dispatch_threads_per_threadgroup() { return threads_per_threadgroup(); }
-inline metal::uint3 threadgroups_per_grid() { return metal::uint3(gridDim.x, gridDim.y, gridDim.z); }
-inline metal::uint3 threads_per_grid() { return threadgroups_per_grid() * threads_per_threadgroup(); }
+// `counts` are the threadgroups of an indirect grid; null for another, which is all that is launched.
+inline metal::uint3 threadgroups_per_grid(const unsigned* counts) {
+  return counts ? metal::uint3(counts[0], counts[1], counts[2]) : metal::uint3(gridDim.x, gridDim.y, gridDim.z);
+}
+inline metal::uint3 threads_per_grid(const unsigned* counts) {
+  return threadgroups_per_grid(counts) * threads_per_threadgroup();
+}
+// Whether this threadgroup is beyond those of an indirect grid. More than are launched would be left out in silence: a trap.
+inline bool is_beyond(const unsigned* counts) {
+  if (!counts) return false;
+  if (counts[0] > gridDim.x || counts[1] > gridDim.y || counts[2] > gridDim.z) __trap();
+  return blockIdx.x >= counts[0] || blockIdx.y >= counts[1] || blockIdx.z >= counts[2];
+}
 inline metal::uint3 thread_position_in_grid() {
   return threadgroup_position_in_grid() * threads_per_threadgroup() + thread_position_in_threadgroup();
 }

@@ -23,7 +23,7 @@ pub(super) struct Node {
     pub(super) function: Handle,
     pub(super) grid: [u32; 3],
     pub(super) block: [u32; 3],
-    /// Addresses, in the order of the kernel's parameters.
+    /// Addresses, in the order of the kernel's parameters: the threadgroup counts of an indirect grid, else 0; the buffers.
     pub(super) addresses: Vec<u64>,
 }
 

@@ -7,8 +7,9 @@ use std::sync::mpsc::{Receiver, channel};
 use super::Gpu;
 use super::driver::Handle;
 use super::graph::{Graphs, Node};
-use crate::command::{Command, Dispatch, Job, Timing};
+use crate::command::{Bound, Command, Dispatch, Job, Timing};
 use crate::error::Error;
+use crate::grid::Grid;
 use crate::library::Code;
 
 /// A moment in the stream.
@@ -96,21 +97,18 @@ fn node(gpu: &Arc<Gpu>, dispatch: &Dispatch) -> Result<Node, Error> {
         return Err(other());
     }
     let function = module.function(dispatch.kernel.info.index);
-    let mut addresses = Vec::with_capacity(function.buffers.len());
-    for index in &function.buffers {
-        let bound = &dispatch.bindings[*index];
+    let address = |bound: &Bound| {
         let mirror = bound.buffer.mirror().ok_or_else(other)?;
         // SAFETY: the memory is the buffer's, and the context was made current
-        let address = unsafe { mirror.push(bound.buffer.memory()) }?;
-        addresses.push(address + bound.offset as u64);
-    }
-    Ok(Node {
-        _module: Arc::clone(module),
-        function: function.handle,
-        grid: dispatch.threadgroups,
-        block: dispatch.threads,
-        addresses,
-    })
+        Ok(unsafe { mirror.push(bound.buffer.memory()) }? + bound.offset as u64)
+    };
+    let (grid, counts) = match &dispatch.grid {
+        Grid::Direct(threadgroups) => (*threadgroups, 0),
+        Grid::Indirect(counts) => (counts.most, address(&counts.bound)?),
+    };
+    let buffers = function.buffers.iter().map(|index| address(&dispatch.bindings[*index]));
+    let addresses = std::iter::once(Ok(counts)).chain(buffers).collect::<Result<_, Error>>()?;
+    Ok(Node { _module: Arc::clone(module), function: function.handle, grid, block: dispatch.threads, addresses })
 }
 
 /// Hands a job to the GPU: its start, after what is copied for it, and its end.

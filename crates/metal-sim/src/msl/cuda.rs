@@ -16,8 +16,8 @@ pub const CUDA_HEADERS: [(&str, &str); 5] = [
 
 impl Rewritten {
     /// The whole CUDA C++ file: the body, line by line where it was, and for each kernel a `__global__` function
-    /// `msl_kernel_NAME` with a pointer for each buffer, in the order of the kernel's parameters. `file` is the name for
-    /// messages.
+    /// `msl_kernel_NAME` with a pointer to the counts of an indirect grid and one for each buffer, in the order of the
+    /// kernel's parameters. `file` is the name for messages.
     ///
     /// # Errors
     /// What depends on the order of lanes in a matrix, with file and line.
@@ -161,7 +161,8 @@ mod tests {
         let entry = cuda.split("#line 1 \"entries\"\n").nth(1).expect("has entries");
         assert_eq!(
             entry,
-            "extern \"C\" __global__ void __launch_bounds__(64) msl_kernel_k(void* b3, void* b0) {\n  k(*(const uint*)b3, \
+            "extern \"C\" __global__ void __launch_bounds__(64) msl_kernel_k(const unsigned* counts, void* b3, void* b0) {\n  \
+             if (msl::is_beyond(counts)) return;\n  k(*(const uint*)b3, \
              (const float *)b0, uint2(msl::thread_position_in_grid().x, msl::thread_position_in_grid().y), \
              (ushort)msl::thread_index_in_simdgroup());\n}\n} }\n"
         );

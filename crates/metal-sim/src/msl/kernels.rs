@@ -278,23 +278,29 @@ impl KernelSource {
         )
     }
 
-    /// The CUDA kernel `msl_kernel_NAME` that calls the kernel for one thread: a pointer for each buffer, in the order of
-    /// the parameters.
+    /// The CUDA kernel `msl_kernel_NAME` that calls the kernel for one thread: a pointer to the counts of an indirect grid,
+    /// null for another; then one for each buffer, in the order of the parameters.
+    ///
+    /// CUDA has no dispatch whose grid is in a buffer. The largest grid is launched and the threadgroups beyond the counts
+    /// return at once: the command buffer stays one graph, with no wait of the host in its middle.
     pub(super) fn cuda_entry(&self) -> String {
         let buffer = |index: &str| format!("b{index}");
-        let attribute = |name: &str| format!("msl::{name}()");
+        let attribute = |name: &str| match name {
+            "threadgroups_per_grid" | "threads_per_grid" => format!("msl::{name}(counts)"),
+            _ => format!("msl::{name}()"),
+        };
         let arguments: Vec<_> =
             self.parameters.iter().map(|parameter| Self::argument(parameter, buffer, attribute)).collect();
         let bounds =
             self.max_threads.as_ref().map_or_else(String::new, |threads| format!("__launch_bounds__({threads}) "));
         let pointers: Vec<_> = self
             .buffers()
-            .map(|parameter| format!("void* b{}", parameter.argument.as_deref().unwrap_or_default()))
+            .map(|parameter| format!(", void* b{}", parameter.argument.as_deref().unwrap_or_default()))
             .collect();
         format!(
-            "extern \"C\" __global__ void {bounds}msl_kernel_{0}({1}) {{\n  {0}({2});\n}}\n",
+            "extern \"C\" __global__ void {bounds}msl_kernel_{0}(const unsigned* counts{1}) {{\n  if (msl::is_beyond(counts)) return;\n  {0}({2});\n}}\n",
             self.name,
-            pointers.join(", "),
+            pointers.concat(),
             arguments.join(", ")
         )
     }

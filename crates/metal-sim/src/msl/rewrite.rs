@@ -101,6 +101,13 @@ impl<'a> Source<'a> {
         self.matching(at, "[", "]")
     }
 
+    /// The name of the struct whose members begin at `brace`.
+    fn struct_name(&self, brace: usize) -> Option<&'a str> {
+        let before = |at: &usize| !matches!(self.at(*at), ";" | "}");
+        let found = (0..brace).rev().take_while(before).find(|at| matches!(self.at(*at), "struct" | "class" | "union"));
+        found.map(|at| self.at(at + 1))
+    }
+
     /// The name before the parameter list that ends right before `brace`, if a function's body begins there.
     fn function_name(&self, brace: usize) -> Option<&'a str> {
         let mut at = brace.checked_sub(1)?;
@@ -175,7 +182,8 @@ fn find<'a>(source: &Source<'a>) -> Result<Found<'a>, MslError> {
             "{" => {
                 if depth == 0 {
                     let end = source.matching(at, "{", "}")?;
-                    if let Some(name) = source.function_name(at) {
+                    // A struct stands for the functions in it: who calls one names the struct somewhere.
+                    if let Some(name) = source.function_name(at).or_else(|| source.struct_name(at)) {
                         let words = (at..end).filter(|at| source.kind(*at) == Some(TokenKind::Identifier));
                         found.bodies.entry(name).or_default().extend(words.map(|at| source.at(at)));
                     }

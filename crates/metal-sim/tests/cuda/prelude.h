@@ -16,6 +16,7 @@ struct Dim {
 };
 extern const Dim threadIdx, blockIdx, blockDim, gridDim;
 void __syncthreads();
+void __trap();
 void __syncwarp();
 unsigned __shfl_sync(unsigned mask, unsigned v, int lane, int width);
 unsigned __ballot_sync(unsigned mask, int v);

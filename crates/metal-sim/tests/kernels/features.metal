@@ -12,6 +12,10 @@ kernel void shuffles(device const float* a [[buffer(0)]], device float* o [[buff
 }
 kernel void partial(device const float* a [[buffer(0)]], device float* o [[buffer(1)]], uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
   float v = 0; if (lane < 10) { v = simd_sum(a[i]); } o[i] = v; }
+template <uint FACTOR> struct Total { template <typename T> static inline T of(T v) { return simd_sum(v) * T(FACTOR); } };
+template <typename R> inline float totalled(float v) { return R::template of<float>(v); }
+kernel void member(device const float* a [[buffer(0)]], device float* o [[buffer(1)]], uint i [[thread_position_in_grid]]) {
+  o[i] = totalled<Total<2>>(a[i]); }
 kernel void types(device const half* h [[buffer(0)]], device const bfloat* b [[buffer(1)]], constant Params& p [[buffer(2)]], device float* o [[buffer(3)]], device const uchar* q [[buffer(4)]], uint i [[thread_position_in_grid]]) {
   half x = h[i], y = x * x + half(0.1h); float f = float(y) * p.scale;
   float4 v = float4(float3(p.v), 1.0f); v.xy = v.yx; half4 hv = half4(v); float4 w = float4(hv) + float4(uchar4(q[4 * i], q[4 * i + 1], q[4 * i + 2], q[4 * i + 3]));

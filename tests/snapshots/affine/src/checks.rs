@@ -11,60 +11,60 @@ use super::tuning::TUNING;
 
 /// Every kernel.
 pub static CHECKS: Checks =
-    Checks { forge_version: "0.1.0", source: &SOURCE, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
+    Checks { forge_version: "0.1.0", source: &SOURCE, slots: 1, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
 
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
 static COSTS: [Cost; 48] = [
-    Cost { bytes: [1_088, 564, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
-    Cost { bytes: [0, 564, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
-    Cost { bytes: [11_584, 1_536, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj
-    Cost { bytes: [20_544, 1_536, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_affine4_g128_affine5_g32_affine5_g64
-    Cost { bytes: [35_648, 1_536, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_affine8_g32_affine8_g64_affine8_g128
+    Cost { bytes: [512, 1_136, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
+    Cost { bytes: [0, 560, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
+    Cost { bytes: [11_520, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [11_520, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_few
+    Cost { bytes: [20_480, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_affine4_g128_affine5_g32_affine5_g64
+    Cost { bytes: [20_480, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_few_affine4_g128_affine5_g32_affine5_g64
+    Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_affine8_g32_affine8_g64_affine8_g128
+    Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_few_affine8_g32_affine8_g64_affine8_g128
     Cost { bytes: [0, 1_792, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 1_024, 0, 256, 0], flops: [0, 0, 0, 512, 0] }, // attention
-    Cost { bytes: [8_256, 1_536, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj
-    Cost { bytes: [11_840, 1_536, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_affine5_g128
-    Cost { bytes: [7_232, 1_536, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_affine2_g32
-    Cost { bytes: [16_960, 1_024, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj
-    Cost { bytes: [27_712, 1_024, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_affine6_g32_affine6_g64
-    Cost { bytes: [9_792, 1_024, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_affine2_g64_affine2_g128
-    Cost { bytes: [10_304, 1_536, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj
-    Cost { bytes: [13_888, 1_536, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_affine6_g128
-    Cost { bytes: [9_280, 1_536, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_affine3_g32
-    Cost { bytes: [4_992, 864, 0, 0, 0], flops: [0, 22_528, 0, 0, 0] }, // lm_head
-    Cost { bytes: [364, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
+    Cost { bytes: [7_680, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj
+    Cost { bytes: [7_680, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_few
+    Cost { bytes: [11_264, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_affine5_g128
+    Cost { bytes: [11_264, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_few_affine5_g128
+    Cost { bytes: [6_656, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_affine2_g32
+    Cost { bytes: [6_656, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_few_affine2_g32
+    Cost { bytes: [16_896, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [16_896, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_few
+    Cost { bytes: [27_648, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_affine6_g32_affine6_g64
+    Cost { bytes: [27_648, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_few_affine6_g32_affine6_g64
+    Cost { bytes: [9_728, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_affine2_g64_affine2_g128
+    Cost { bytes: [9_728, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_few_affine2_g64_affine2_g128
+    Cost { bytes: [9_728, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj
+    Cost { bytes: [9_728, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_few
+    Cost { bytes: [13_312, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_affine6_g128
+    Cost { bytes: [13_312, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_few_affine6_g128
+    Cost { bytes: [8_704, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_affine3_g32
+    Cost { bytes: [8_704, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_few_affine3_g32
+    Cost { bytes: [4_928, 928, 0, 0, 0], flops: [0, 22_528, 0, 0, 0] }, // lm_head
+    Cost { bytes: [4_928, 928, 0, 0, 0], flops: [0, 22_528, 0, 0, 0] }, // lm_head_few
+    Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
-    Cost { bytes: [24, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
+    Cost { bytes: [0, 24, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
     Cost { bytes: [512, 1_024, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rms_norm_tile
     Cost { bytes: [11_520, 1_536, 0, 0, 0], flops: [0, 0, 4_194_304, 0, 0] }, // qkv_proj_tile
-    Cost { bytes: [11_520, 1_536, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [20_480, 1_536, 0, 0, 0], flops: [0, 0, 4_194_304, 0, 0] }, // qkv_proj_tile_affine4_g128_affine5_g32_affine5_g64
-    Cost { bytes: [20_480, 1_536, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_few_affine4_g128_affine5_g32_affine5_g64
     Cost { bytes: [35_584, 1_536, 0, 0, 0], flops: [0, 0, 4_194_304, 0, 0] }, // qkv_proj_tile_affine8_g32_affine8_g64_affine8_g128
-    Cost { bytes: [35_584, 1_536, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_few_affine8_g32_affine8_g64_affine8_g128
     Cost { bytes: [0, 1_024, 0, 256, 0], flops: [0, 0, 0, 512, 0] }, // attention_tile
     Cost { bytes: [7_168, 1_536, 0, 0, 0], flops: [0, 0, 2_097_152, 0, 0] }, // o_proj_tile
-    Cost { bytes: [7_168, 1_536, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [10_752, 1_536, 0, 0, 0], flops: [0, 0, 2_097_152, 0, 0] }, // o_proj_tile_affine5_g128
-    Cost { bytes: [10_752, 1_536, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_few_affine5_g128
     Cost { bytes: [6_144, 1_536, 0, 0, 0], flops: [0, 0, 2_097_152, 0, 0] }, // o_proj_tile_affine2_g32
-    Cost { bytes: [6_144, 1_536, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_few_affine2_g32
     Cost { bytes: [16_896, 1_024, 0, 0, 0], flops: [0, 0, 4_194_304, 0, 0] }, // gate_up_proj_tile
-    Cost { bytes: [16_896, 1_024, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [27_648, 1_024, 0, 0, 0], flops: [0, 0, 4_194_304, 0, 0] }, // gate_up_proj_tile_affine6_g32_affine6_g64
-    Cost { bytes: [27_648, 1_024, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_few_affine6_g32_affine6_g64
     Cost { bytes: [9_728, 1_024, 0, 0, 0], flops: [0, 0, 4_194_304, 0, 0] }, // gate_up_proj_tile_affine2_g64_affine2_g128
-    Cost { bytes: [9_728, 1_024, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_few_affine2_g64_affine2_g128
     Cost { bytes: [9_216, 1_536, 0, 0, 0], flops: [0, 0, 2_097_152, 0, 0] }, // down_proj_tile
-    Cost { bytes: [9_216, 1_536, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [12_800, 1_536, 0, 0, 0], flops: [0, 0, 2_097_152, 0, 0] }, // down_proj_tile_affine6_g128
-    Cost { bytes: [12_800, 1_536, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_few_affine6_g128
     Cost { bytes: [8_192, 1_536, 0, 0, 0], flops: [0, 0, 2_097_152, 0, 0] }, // down_proj_tile_affine3_g32
-    Cost { bytes: [8_192, 1_536, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_few_affine3_g32
     Cost { bytes: [4_928, 864, 0, 0, 0], flops: [0, 0, 2_097_152, 0, 0] }, // lm_head_tile
-    Cost { bytes: [4_928, 864, 0, 0, 0], flops: [0, 22_528, 0, 0, 0] }, // lm_head_few
 ];
 
 /// Rotations per position of each pair of elements.
@@ -80,16 +80,18 @@ static KERNELS: [KernelCheck; 48] = [
     KernelCheck {
         kernel: 0,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::Embed { table: Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 88, cols: 128 }, scale: 1.0 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
-            Argument::read(Role::Tokens, Data::Words(1)),
+            Argument::read(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::X, Data::Words(128)),
             Argument::read(Role::Gamma, Data::Tensor("layers.0.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(128)),
             Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // embed_tile
@@ -97,12 +99,14 @@ static KERNELS: [KernelCheck; 48] = [
         kernel: 1,
         layer: None,
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::Embed { table: Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 88, cols: 128 }, scale: 1.0 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
-            Argument::read(Role::Tokens, Data::Words(1)),
+            Argument::read(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::X, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj
@@ -110,6 +114,7 @@ static KERNELS: [KernelCheck; 48] = [
         kernel: 2,
         layer: Some(0),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 64, cols: 128 }],
@@ -124,13 +129,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 3,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 64, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.q_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.0.k_proj")),
+            Argument::read(Role::Weights2, Data::Tensor("layers.0.v_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_affine4_g128_affine5_g32_affine5_g64
     KernelCheck {
-        kernel: 3,
+        kernel: 4,
         layer: Some(1),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true }, rows: 64, cols: 128 }],
@@ -145,13 +175,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few_affine4_g128_affine5_g32_affine5_g64
+    KernelCheck {
+        kernel: 5,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true }, rows: 64, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.q_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.1.k_proj")),
+            Argument::read(Role::Weights2, Data::Tensor("layers.1.v_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_affine8_g32_affine8_g64_affine8_g128
     KernelCheck {
-        kernel: 4,
+        kernel: 6,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true }, rows: 64, cols: 128 }],
@@ -166,13 +221,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few_affine8_g32_affine8_g64_affine8_g128
+    KernelCheck {
+        kernel: 7,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true }, rows: 64, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.q_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.2.k_proj")),
+            Argument::read(Role::Weights2, Data::Tensor("layers.2.v_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // rope_append
     KernelCheck {
-        kernel: 5,
+        kernel: 8,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
             heads: 4, kv_heads: 2, head_dim: 32, keys_as_values: false,
@@ -190,10 +270,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // attention
     KernelCheck {
-        kernel: 6,
+        kernel: 9,
         layer: Some(1),
-        rows: &[1],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 32,
             scale: 0.17677669, softcap: None, window: None,
@@ -210,9 +291,10 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 7,
+        kernel: 10,
         layer: Some(0),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 128, cols: 128 }],
@@ -227,13 +309,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(128)),
             Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_few
+    KernelCheck {
+        kernel: 11,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_affine5_g128
     KernelCheck {
-        kernel: 8,
+        kernel: 12,
         layer: Some(1),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true }, rows: 128, cols: 128 }],
@@ -248,13 +355,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(128)),
             Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_few_affine5_g128
+    KernelCheck {
+        kernel: 13,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_affine2_g32
     KernelCheck {
-        kernel: 9,
+        kernel: 14,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 128, cols: 128 }],
@@ -269,13 +401,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.2.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(128)),
             Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_few_affine2_g32
+    KernelCheck {
+        kernel: 15,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.2.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 10,
+        kernel: 16,
         layer: Some(0),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true }, rows: 128, cols: 128 }],
@@ -289,13 +446,37 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // gate_up_proj_few
+    KernelCheck {
+        kernel: 17,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.gate_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.0.up_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 11,
+        kernel: 18,
         layer: Some(1),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true }, rows: 128, cols: 128 }],
@@ -309,13 +490,37 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // gate_up_proj_few_affine6_g32_affine6_g64
+    KernelCheck {
+        kernel: 19,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.1.up_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 12,
+        kernel: 20,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 128, cols: 128 }],
@@ -329,13 +534,37 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // gate_up_proj_few_affine2_g64_affine2_g128
+    KernelCheck {
+        kernel: 21,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.gate_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.2.up_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj
     KernelCheck {
-        kernel: 13,
+        kernel: 22,
         layer: Some(0),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true }, rows: 128, cols: 128 }],
@@ -350,13 +579,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(128)),
             Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // down_proj_few
+    KernelCheck {
+        kernel: 23,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.down_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_affine6_g128
     KernelCheck {
-        kernel: 14,
+        kernel: 24,
         layer: Some(1),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true }, rows: 128, cols: 128 }],
@@ -371,13 +625,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(128)),
             Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // down_proj_few_affine6_g128
+    KernelCheck {
+        kernel: 25,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_affine3_g32
     KernelCheck {
-        kernel: 15,
+        kernel: 26,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 128, cols: 128 }],
@@ -392,13 +671,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("output_norm")),
             Argument::write(Role::Scaled, Data::Words(128)),
             Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // down_proj_few_affine3_g32
+    KernelCheck {
+        kernel: 27,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.down_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("output_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head
     KernelCheck {
-        kernel: 16,
+        kernel: 28,
         layer: None,
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(11), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 88, cols: 128 }],
@@ -411,61 +715,87 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(88)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // lm_head_few
+    KernelCheck {
+        kernel: 29,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(11), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 88, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("lm_head")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(88)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_best
     KernelCheck {
-        kernel: 17,
+        kernel: 30,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleBest(Vocabulary { tokens: 88, groups: 1 }),
         arguments: &[
             Argument::read(Role::Logits, Data::Words(88)),
-            Argument::read(Role::Seen, Data::Words(3)),
-            Argument::write(Role::Best, Data::Words(2)),
-            Argument::write(Role::Count, Data::Words(1)),
+            Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::write(Role::Best, Data::Slots(2)),
+            Argument::write(Role::Count, Data::Slots(1)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_collect
     KernelCheck {
-        kernel: 18,
+        kernel: 31,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleCollect(Vocabulary { tokens: 88, groups: 1 }),
         arguments: &[
             Argument::read(Role::Logits, Data::Words(88)),
-            Argument::read(Role::Seen, Data::Words(3)),
-            Argument::read(Role::Best, Data::Words(2)),
-            Argument::update(Role::Count, Data::Words(1)),
-            Argument::write(Role::Candidates, Data::Words(264)),
+            Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::read(Role::Best, Data::Slots(2)),
+            Argument::update(Role::Count, Data::Slots(1)),
+            Argument::write(Role::Candidates, Data::Slots(264)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_draw
     KernelCheck {
-        kernel: 19,
+        kernel: 32,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleDraw(Vocabulary { tokens: 88, groups: 1 }),
         arguments: &[
-            Argument::read(Role::Best, Data::Words(2)),
-            Argument::read(Role::Count, Data::Words(1)),
-            Argument::read(Role::Candidates, Data::Words(264)),
-            Argument::update(Role::Seen, Data::Words(3)),
-            Argument::write(Role::NextToken, Data::Words(1)),
+            Argument::read(Role::Best, Data::Slots(2)),
+            Argument::read(Role::Count, Data::Slots(1)),
+            Argument::read(Role::Candidates, Data::Slots(264)),
+            Argument::update(Role::Seen, Data::Slots(3)),
+            Argument::write(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::Chosen, Data::Words(1)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 20,
+        kernel: 33,
         layer: None,
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Rows, Dim::Const(1), Dim::Const(1)],
         operation: Operation::RmsNorm { width: 128, eps: 1e-6 },
         arguments: &[
@@ -476,31 +806,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 21,
+        kernel: 34,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 64, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.0.q_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.0.k_proj")),
-            Argument::read(Role::Weights2, Data::Tensor("layers.0.v_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // qkv_proj_few
-    KernelCheck {
-        kernel: 22,
-        layer: Some(0),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 64, cols: 128 }],
             norm_eps: None,
@@ -518,31 +828,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_tile_affine4_g128_affine5_g32_affine5_g64
     KernelCheck {
-        kernel: 23,
+        kernel: 35,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true }, rows: 64, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.q_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.1.k_proj")),
-            Argument::read(Role::Weights2, Data::Tensor("layers.1.v_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // qkv_proj_few_affine4_g128_affine5_g32_affine5_g64
-    KernelCheck {
-        kernel: 24,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true }, rows: 64, cols: 128 }],
             norm_eps: None,
@@ -560,31 +850,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_tile_affine8_g32_affine8_g64_affine8_g128
     KernelCheck {
-        kernel: 25,
+        kernel: 36,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true }, rows: 64, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.q_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.2.k_proj")),
-            Argument::read(Role::Weights2, Data::Tensor("layers.2.v_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // qkv_proj_few_affine8_g32_affine8_g64_affine8_g128
-    KernelCheck {
-        kernel: 26,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true }, rows: 64, cols: 128 }],
             norm_eps: None,
@@ -602,9 +872,10 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 27,
+        kernel: 37,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 32,
@@ -622,29 +893,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 28,
+        kernel: 38,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 128, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.0.o_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::update(Role::X, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // o_proj_few
-    KernelCheck {
-        kernel: 29,
-        layer: Some(0),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -660,29 +913,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_tile_affine5_g128
     KernelCheck {
-        kernel: 30,
+        kernel: 39,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true }, rows: 128, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::update(Role::X, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // o_proj_few_affine5_g128
-    KernelCheck {
-        kernel: 31,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -698,29 +933,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_tile_affine2_g32
     KernelCheck {
-        kernel: 32,
+        kernel: 40,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 128, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::update(Role::X, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // o_proj_few_affine2_g32
-    KernelCheck {
-        kernel: 33,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -736,30 +953,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 34,
+        kernel: 41,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true }, rows: 128, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Gated(Activation::Silu),
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.0.gate_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.0.up_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // gate_up_proj_few
-    KernelCheck {
-        kernel: 35,
-        layer: Some(0),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -776,30 +974,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_tile_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 36,
+        kernel: 42,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true }, rows: 128, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Gated(Activation::Silu),
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.1.up_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // gate_up_proj_few_affine6_g32_affine6_g64
-    KernelCheck {
-        kernel: 37,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -816,30 +995,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_tile_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 38,
+        kernel: 43,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 128, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Gated(Activation::Silu),
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.gate_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.2.up_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // gate_up_proj_few_affine2_g64_affine2_g128
-    KernelCheck {
-        kernel: 39,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -856,29 +1016,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 40,
+        kernel: 44,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true }, rows: 128, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.0.down_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::update(Role::X, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // down_proj_few
-    KernelCheck {
-        kernel: 41,
-        layer: Some(0),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -894,29 +1036,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_tile_affine6_g128
     KernelCheck {
-        kernel: 42,
+        kernel: 45,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true }, rows: 128, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::update(Role::X, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // down_proj_few_affine6_g128
-    KernelCheck {
-        kernel: 43,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -932,29 +1056,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_tile_affine3_g32
     KernelCheck {
-        kernel: 44,
+        kernel: 46,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 128, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.down_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::update(Role::X, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // down_proj_few_affine3_g32
-    KernelCheck {
-        kernel: 45,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -970,29 +1076,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 46,
-        layer: None,
-        rows: &[1, 7, 64, 65],
-        grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 88, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("lm_head")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // lm_head_few
-    KernelCheck {
         kernel: 47,
         layer: None,
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(11), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 7, 64, 65],
+        mixed: false,
+        grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 88, cols: 128 }],
             norm_eps: None,

@@ -11,38 +11,38 @@ use super::tuning::TUNING;
 
 /// Every kernel.
 pub static CHECKS: Checks =
-    Checks { forge_version: "0.1.0", source: &SOURCE, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
+    Checks { forge_version: "0.1.0", source: &SOURCE, slots: 1, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
 
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
 static COSTS: [Cost; 26] = [
-    Cost { bytes: [2_112, 1_300, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
-    Cost { bytes: [0, 1_300, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
-    Cost { bytes: [139_328, 3_072, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [1_024, 2_384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
+    Cost { bytes: [0, 1_296, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
+    Cost { bytes: [139_264, 3_136, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [139_264, 3_136, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 3_584, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 2_048, 0, 512, 0], flops: [0, 0, 0, 1_024, 0] }, // attention
     Cost { bytes: [0, 1_024, 0, 512, 1_088], flops: [0, 0, 0, 1_024, 0] }, // attention_part
-    Cost { bytes: [1_024, 0, 0, 0, 1_088], flops: [0, 0, 0, 0, 512] }, // attention_combine
-    Cost { bytes: [71_744, 3_072, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // o_proj
-    Cost { bytes: [417_856, 4_096, 0, 0, 0], flops: [0, 786_432, 0, 0, 0] }, // gate_up_proj
-    Cost { bytes: [211_008, 5_120, 0, 0, 0], flops: [0, 393_216, 0, 0, 0] }, // down_proj
-    Cost { bytes: [557_120, 9_216, 0, 0, 0], flops: [0, 1_048_576, 0, 0, 0] }, // lm_head
-    Cost { bytes: [8_212, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
+    Cost { bytes: [0, 1_024, 0, 0, 1_088], flops: [0, 0, 0, 0, 512] }, // attention_combine
+    Cost { bytes: [70_656, 4_160, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // o_proj
+    Cost { bytes: [70_656, 4_160, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // o_proj_few
+    Cost { bytes: [417_792, 4_160, 0, 0, 0], flops: [0, 786_432, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [417_792, 4_160, 0, 0, 0], flops: [0, 786_432, 0, 0, 0] }, // gate_up_proj_few
+    Cost { bytes: [209_920, 6_208, 0, 0, 0], flops: [0, 393_216, 0, 0, 0] }, // down_proj
+    Cost { bytes: [209_920, 6_208, 0, 0, 0], flops: [0, 393_216, 0, 0, 0] }, // down_proj_few
+    Cost { bytes: [557_056, 9_280, 0, 0, 0], flops: [0, 1_048_576, 0, 0, 0] }, // lm_head
+    Cost { bytes: [557_056, 9_280, 0, 0, 0], flops: [0, 1_048_576, 0, 0, 0] }, // lm_head_few
+    Cost { bytes: [0, 8_212, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
-    Cost { bytes: [32, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
+    Cost { bytes: [0, 32, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
     Cost { bytes: [1_024, 2_048, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rms_norm_tile
     Cost { bytes: [139_264, 3_072, 0, 0, 0], flops: [0, 0, 16_777_216, 0, 0] }, // qkv_proj_tile
-    Cost { bytes: [139_264, 3_072, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 2_048, 0, 512, 0], flops: [0, 0, 0, 1_024, 0] }, // attention_tile
     Cost { bytes: [69_632, 3_072, 0, 0, 0], flops: [0, 0, 8_388_608, 0, 0] }, // o_proj_tile
-    Cost { bytes: [69_632, 3_072, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [417_792, 4_096, 0, 0, 0], flops: [0, 0, 50_331_648, 0, 0] }, // gate_up_proj_tile
-    Cost { bytes: [417_792, 4_096, 0, 0, 0], flops: [0, 786_432, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [208_896, 5_120, 0, 0, 0], flops: [0, 0, 25_165_824, 0, 0] }, // down_proj_tile
-    Cost { bytes: [208_896, 5_120, 0, 0, 0], flops: [0, 393_216, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [557_056, 9_216, 0, 0, 0], flops: [0, 0, 67_108_864, 0, 0] }, // lm_head_tile
-    Cost { bytes: [557_056, 9_216, 0, 0, 0], flops: [0, 1_048_576, 0, 0, 0] }, // lm_head_few
 ];
 
 /// Rotations per position of each pair of elements.
@@ -58,16 +58,18 @@ static KERNELS: [KernelCheck; 26] = [
     KernelCheck {
         kernel: 0,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::Embed { table: Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }, scale: 1.0 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
-            Argument::read(Role::Tokens, Data::Words(1)),
+            Argument::read(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::X, Data::Words(256)),
             Argument::read(Role::Gamma, Data::Tensor("layers.0.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // embed_tile
@@ -75,12 +77,14 @@ static KERNELS: [KernelCheck; 26] = [
         kernel: 1,
         layer: None,
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::Embed { table: Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }, scale: 1.0 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
-            Argument::read(Role::Tokens, Data::Words(1)),
+            Argument::read(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::X, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj
@@ -88,6 +92,7 @@ static KERNELS: [KernelCheck; 26] = [
         kernel: 2,
         layer: Some(3),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 512, cols: 256 }],
@@ -100,13 +105,36 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(512)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 3,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q8_0, rows: 512, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(512)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // rope_append
     KernelCheck {
-        kernel: 3,
+        kernel: 4,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
             heads: 8, kv_heads: 4, head_dim: 32, keys_as_values: false,
@@ -124,10 +152,11 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // attention
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(3),
-        rows: &[1],
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(4), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
             heads: 8, kv_heads: 4, head_dim: 32,
             scale: 0.17677669, softcap: None, window: None,
@@ -144,10 +173,11 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // attention_part
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(3),
-        rows: &[1],
-        grid: [Dim::Const(4), Dim::Parts, Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(4), Dim::Parts, Dim::Rows],
         operation: Operation::Attention(Attention {
             heads: 8, kv_heads: 4, head_dim: 32,
             scale: 0.17677669, softcap: None, window: None,
@@ -164,10 +194,11 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // attention_combine
     KernelCheck {
-        kernel: 6,
+        kernel: 7,
         layer: Some(3),
-        rows: &[1],
-        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(8), Dim::Rows, Dim::Const(1)],
         operation: Operation::AttentionCombine { heads: 8, head_dim: 32, split: Split { above: 256, positions: 64, most: 32, window: None } },
         arguments: &[
             Argument::read(Role::Parts, Data::Words(8704)),
@@ -177,9 +208,10 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 7,
+        kernel: 8,
         layer: Some(3),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 256 }],
@@ -194,13 +226,38 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.3.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_few
+    KernelCheck {
+        kernel: 9,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 256 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.o_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.3.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(256)),
+            Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 8,
+        kernel: 10,
         layer: Some(3),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(96), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 1536, cols: 256 }],
@@ -213,13 +270,36 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(768)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // gate_up_proj_few
+    KernelCheck {
+        kernel: 11,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(96), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q8_0, rows: 1536, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(768)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj
     KernelCheck {
-        kernel: 9,
+        kernel: 12,
         layer: Some(3),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 768 }],
@@ -234,13 +314,38 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.4.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // down_proj_few
+    KernelCheck {
+        kernel: 13,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 768 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.down_proj")),
+            Argument::read(Role::Input, Data::Words(768)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.4.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(256)),
+            Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head
     KernelCheck {
-        kernel: 10,
+        kernel: 14,
         layer: None,
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(256), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }],
@@ -253,61 +358,87 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(2048)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // lm_head_few
+    KernelCheck {
+        kernel: 15,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(256), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("token_embd")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(2048)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_best
     KernelCheck {
-        kernel: 11,
+        kernel: 16,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleBest(Vocabulary { tokens: 2048, groups: 2 }),
         arguments: &[
             Argument::read(Role::Logits, Data::Words(2048)),
-            Argument::read(Role::Seen, Data::Words(64)),
-            Argument::write(Role::Best, Data::Words(4)),
-            Argument::write(Role::Count, Data::Words(1)),
+            Argument::read(Role::Seen, Data::Slots(64)),
+            Argument::write(Role::Best, Data::Slots(4)),
+            Argument::write(Role::Count, Data::Slots(1)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_collect
     KernelCheck {
-        kernel: 12,
+        kernel: 17,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleCollect(Vocabulary { tokens: 2048, groups: 2 }),
         arguments: &[
             Argument::read(Role::Logits, Data::Words(2048)),
-            Argument::read(Role::Seen, Data::Words(64)),
-            Argument::read(Role::Best, Data::Words(4)),
-            Argument::update(Role::Count, Data::Words(1)),
-            Argument::write(Role::Candidates, Data::Words(6144)),
+            Argument::read(Role::Seen, Data::Slots(64)),
+            Argument::read(Role::Best, Data::Slots(4)),
+            Argument::update(Role::Count, Data::Slots(1)),
+            Argument::write(Role::Candidates, Data::Slots(6144)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_draw
     KernelCheck {
-        kernel: 13,
+        kernel: 18,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleDraw(Vocabulary { tokens: 2048, groups: 2 }),
         arguments: &[
-            Argument::read(Role::Best, Data::Words(4)),
-            Argument::read(Role::Count, Data::Words(1)),
-            Argument::read(Role::Candidates, Data::Words(6144)),
-            Argument::update(Role::Seen, Data::Words(64)),
-            Argument::write(Role::NextToken, Data::Words(1)),
+            Argument::read(Role::Best, Data::Slots(4)),
+            Argument::read(Role::Count, Data::Slots(1)),
+            Argument::read(Role::Candidates, Data::Slots(6144)),
+            Argument::update(Role::Seen, Data::Slots(64)),
+            Argument::write(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::Chosen, Data::Words(1)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 14,
+        kernel: 19,
         layer: None,
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Rows, Dim::Const(1), Dim::Const(1)],
         operation: Operation::RmsNorm { width: 256, eps: 1e-5 },
         arguments: &[
@@ -318,9 +449,10 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 15,
+        kernel: 20,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(8), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 512, cols: 256 }],
@@ -335,30 +467,12 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_few
-    KernelCheck {
-        kernel: 16,
-        layer: Some(3),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q8_0, rows: 512, cols: 256 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.3.qkv_proj")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::write(Role::Y, Data::Words(512)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
     // attention_tile
     KernelCheck {
-        kernel: 17,
+        kernel: 21,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 8, kv_heads: 4, head_dim: 32,
@@ -376,29 +490,11 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 18,
+        kernel: 22,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 256 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.3.o_proj")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::update(Role::X, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // o_proj_few
-    KernelCheck {
-        kernel: 19,
-        layer: Some(3),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -414,9 +510,10 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 20,
+        kernel: 23,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(24), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 1536, cols: 256 }],
@@ -431,50 +528,13 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // gate_up_proj_few
-    KernelCheck {
-        kernel: 21,
-        layer: Some(3),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(96), Dim::Const(1), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q8_0, rows: 1536, cols: 256 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Gated(Activation::Silu),
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.3.gate_up_proj")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::write(Role::Y, Data::Words(768)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
     // down_proj_tile
     KernelCheck {
-        kernel: 22,
+        kernel: 24,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 768 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.3.down_proj")),
-            Argument::read(Role::Input, Data::Words(768)),
-            Argument::update(Role::X, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // down_proj_few
-    KernelCheck {
-        kernel: 23,
-        layer: Some(3),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 768 }],
             norm_eps: None,
@@ -490,33 +550,15 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 24,
+        kernel: 25,
         layer: None,
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(32), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }],
             norm_eps: None,
             half_operands: true,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("token_embd")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::write(Role::Y, Data::Words(2048)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // lm_head_few
-    KernelCheck {
-        kernel: 25,
-        layer: None,
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(256), Dim::Const(1), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }],
-            norm_eps: None,
-            half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[

@@ -11,40 +11,40 @@ use super::tuning::TUNING;
 
 /// Every kernel.
 pub static CHECKS: Checks =
-    Checks { forge_version: "0.1.0", source: &SOURCE, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
+    Checks { forge_version: "0.1.0", source: &SOURCE, slots: 1, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
 
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
 static COSTS: [Cost; 28] = [
-    Cost { bytes: [260, 196, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
-    Cost { bytes: [0, 196, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
-    Cost { bytes: [8_196, 640, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [128, 324, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
+    Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
+    Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 896, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention
-    Cost { bytes: [4_104, 384, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj
-    Cost { bytes: [396, 384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm
-    Cost { bytes: [5_124, 288, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
-    Cost { bytes: [2_568, 288, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
+    Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj
+    Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_few
+    Cost { bytes: [256, 524, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm
+    Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
+    Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
+    Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention_alt
-    Cost { bytes: [5_636, 480, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
-    Cost { bytes: [364, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
+    Cost { bytes: [5_632, 484, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_632, 484, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
+    Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
-    Cost { bytes: [24, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
+    Cost { bytes: [0, 24, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
     Cost { bytes: [128, 256, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rms_norm_tile
     Cost { bytes: [8_192, 640, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // qkv_proj_tile
-    Cost { bytes: [8_192, 640, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention_tile
     Cost { bytes: [4_096, 384, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // o_proj_tile
-    Cost { bytes: [4_096, 384, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [128, 384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm_tile
     Cost { bytes: [5_120, 288, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // gate_up_proj_tile
-    Cost { bytes: [5_120, 288, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [2_560, 288, 0, 0, 0], flops: [0, 0, 327_680, 0, 0] }, // down_proj_tile
-    Cost { bytes: [2_560, 288, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention_tile_alt
     Cost { bytes: [5_632, 480, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // lm_head_tile
-    Cost { bytes: [5_632, 480, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
 ];
 
 /// Rotations per position of each pair of elements.
@@ -59,16 +59,18 @@ static KERNELS: [KernelCheck; 28] = [
     KernelCheck {
         kernel: 0,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 32 }, scale: 5.656854 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
-            Argument::read(Role::Tokens, Data::Words(1)),
+            Argument::read(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::X, Data::Words(32)),
             Argument::read(Role::Gamma, Data::Tensor("layers.0.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
             Argument::write(Role::Sums, Data::Words(1)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // embed_tile
@@ -76,12 +78,14 @@ static KERNELS: [KernelCheck; 28] = [
         kernel: 1,
         layer: None,
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 32 }, scale: 5.656854 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
-            Argument::read(Role::Tokens, Data::Words(1)),
+            Argument::read(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::X, Data::Words(32)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj
@@ -89,6 +93,7 @@ static KERNELS: [KernelCheck; 28] = [
         kernel: 2,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
@@ -101,13 +106,36 @@ static KERNELS: [KernelCheck; 28] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 3,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // rope_append
     KernelCheck {
-        kernel: 3,
+        kernel: 4,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
             heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false,
@@ -125,10 +153,11 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // attention
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(2),
-        rows: &[1],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 16,
             scale: 0.20412415, softcap: Some(5.0), window: Some(8),
@@ -145,9 +174,10 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
@@ -160,14 +190,37 @@ static KERNELS: [KernelCheck; 28] = [
             Argument::read(Role::Input, Data::Words(64)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_few
+    KernelCheck {
+        kernel: 7,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // post_norm
     KernelCheck {
-        kernel: 6,
+        kernel: 8,
         layer: Some(2),
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::PostNorm { width: 32, eps: 1e-6, factor: 1.0 },
         arguments: &[
             Argument::read(Role::Y, Data::Words(32)),
@@ -181,9 +234,10 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 7,
+        kernel: 9,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
@@ -196,13 +250,36 @@ static KERNELS: [KernelCheck; 28] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(40)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // gate_up_proj_few
+    KernelCheck {
+        kernel: 10,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::GeluTanh),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(40)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj
     KernelCheck {
-        kernel: 8,
+        kernel: 11,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
@@ -215,14 +292,37 @@ static KERNELS: [KernelCheck; 28] = [
             Argument::read(Role::Input, Data::Words(40)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // down_proj_few
+    KernelCheck {
+        kernel: 12,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.down_proj")),
+            Argument::read(Role::Input, Data::Words(40)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // attention_alt
     KernelCheck {
-        kernel: 9,
+        kernel: 13,
         layer: Some(1),
-        rows: &[1],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 16,
             scale: 0.20412415, softcap: Some(5.0), window: None,
@@ -239,9 +339,10 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 10,
+        kernel: 14,
         layer: None,
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
@@ -254,61 +355,87 @@ static KERNELS: [KernelCheck; 28] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(88)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // lm_head_few
+    KernelCheck {
+        kernel: 15,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: Some(3.0) },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("token_embd")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(88)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_best
     KernelCheck {
-        kernel: 11,
+        kernel: 16,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleBest(Vocabulary { tokens: 88, groups: 1 }),
         arguments: &[
             Argument::read(Role::Logits, Data::Words(88)),
-            Argument::read(Role::Seen, Data::Words(3)),
-            Argument::write(Role::Best, Data::Words(2)),
-            Argument::write(Role::Count, Data::Words(1)),
+            Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::write(Role::Best, Data::Slots(2)),
+            Argument::write(Role::Count, Data::Slots(1)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_collect
     KernelCheck {
-        kernel: 12,
+        kernel: 17,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleCollect(Vocabulary { tokens: 88, groups: 1 }),
         arguments: &[
             Argument::read(Role::Logits, Data::Words(88)),
-            Argument::read(Role::Seen, Data::Words(3)),
-            Argument::read(Role::Best, Data::Words(2)),
-            Argument::update(Role::Count, Data::Words(1)),
-            Argument::write(Role::Candidates, Data::Words(264)),
+            Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::read(Role::Best, Data::Slots(2)),
+            Argument::update(Role::Count, Data::Slots(1)),
+            Argument::write(Role::Candidates, Data::Slots(264)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_draw
     KernelCheck {
-        kernel: 13,
+        kernel: 18,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleDraw(Vocabulary { tokens: 88, groups: 1 }),
         arguments: &[
-            Argument::read(Role::Best, Data::Words(2)),
-            Argument::read(Role::Count, Data::Words(1)),
-            Argument::read(Role::Candidates, Data::Words(264)),
-            Argument::update(Role::Seen, Data::Words(3)),
-            Argument::write(Role::NextToken, Data::Words(1)),
+            Argument::read(Role::Best, Data::Slots(2)),
+            Argument::read(Role::Count, Data::Slots(1)),
+            Argument::read(Role::Candidates, Data::Slots(264)),
+            Argument::update(Role::Seen, Data::Slots(3)),
+            Argument::write(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::Chosen, Data::Words(1)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 14,
+        kernel: 19,
         layer: None,
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Rows, Dim::Const(1), Dim::Const(1)],
         operation: Operation::RmsNorm { width: 32, eps: 1e-6 },
         arguments: &[
@@ -319,29 +446,11 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 15,
+        kernel: 20,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.qkv_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // qkv_proj_few
-    KernelCheck {
-        kernel: 16,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: None,
@@ -357,9 +466,10 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 17,
+        kernel: 21,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 16,
@@ -377,29 +487,11 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 18,
+        kernel: 22,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
-            Argument::read(Role::Input, Data::Words(64)),
-            Argument::write(Role::Y, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // o_proj_few
-    KernelCheck {
-        kernel: 19,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
             norm_eps: None,
@@ -415,9 +507,10 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // post_norm_tile
     KernelCheck {
-        kernel: 20,
+        kernel: 23,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::PostNorm { width: 32, eps: 1e-6, factor: 1.0 },
         arguments: &[
@@ -428,29 +521,11 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 21,
+        kernel: 24,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Gated(Activation::GeluTanh),
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.gate_up_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::write(Role::Y, Data::Words(40)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // gate_up_proj_few
-    KernelCheck {
-        kernel: 22,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: None,
@@ -466,29 +541,11 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 23,
+        kernel: 25,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.down_proj")),
-            Argument::read(Role::Input, Data::Words(40)),
-            Argument::write(Role::Y, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // down_proj_few
-    KernelCheck {
-        kernel: 24,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -504,9 +561,10 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // attention_tile_alt
     KernelCheck {
-        kernel: 25,
+        kernel: 26,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 16,
@@ -524,29 +582,11 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 26,
-        layer: None,
-        rows: &[1, 7, 64, 65],
-        grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: Some(3.0) },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("token_embd")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // lm_head_few
-    KernelCheck {
         kernel: 27,
         layer: None,
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 7, 64, 65],
+        mixed: false,
+        grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: None,

@@ -11,49 +11,49 @@ use super::tuning::TUNING;
 
 /// Every kernel.
 pub static CHECKS: Checks =
-    Checks { forge_version: "0.1.0", source: &SOURCE, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
+    Checks { forge_version: "0.1.0", source: &SOURCE, slots: 1, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
 
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
 static COSTS: [Cost; 37] = [
-    Cost { bytes: [260, 196, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
-    Cost { bytes: [0, 196, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
-    Cost { bytes: [8_196, 640, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [128, 324, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
+    Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
+    Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [128, 896, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention
-    Cost { bytes: [4_104, 384, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj
-    Cost { bytes: [396, 384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm
-    Cost { bytes: [5_124, 288, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
-    Cost { bytes: [2_568, 288, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
-    Cost { bytes: [400, 384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm_alt
-    Cost { bytes: [10_244, 768, 0, 0, 0], flops: [0, 10_240, 0, 0, 0] }, // qk_proj
+    Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj
+    Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_few
+    Cost { bytes: [256, 524, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm
+    Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
+    Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
+    Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
+    Cost { bytes: [260, 524, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm_alt
+    Cost { bytes: [10_240, 772, 0, 0, 0], flops: [0, 10_240, 0, 0, 0] }, // qk_proj
+    Cost { bytes: [10_240, 772, 0, 0, 0], flops: [0, 10_240, 0, 0, 0] }, // qk_proj_few
     Cost { bytes: [256, 1_280, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append_alt
     Cost { bytes: [0, 1_024, 0, 128, 0], flops: [0, 0, 0, 512, 0] }, // attention_alt
-    Cost { bytes: [8_200, 640, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_32x128
-    Cost { bytes: [5_508, 472, 0, 0, 0], flops: [0, 5_504, 0, 0, 0] }, // lm_head
-    Cost { bytes: [356, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
+    Cost { bytes: [8_192, 648, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_32x128
+    Cost { bytes: [8_192, 648, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_few_32x128
+    Cost { bytes: [5_504, 476, 0, 0, 0], flops: [0, 5_504, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_504, 476, 0, 0, 0], flops: [0, 5_504, 0, 0, 0] }, // lm_head_few
+    Cost { bytes: [0, 356, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
-    Cost { bytes: [24, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
+    Cost { bytes: [0, 24, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
     Cost { bytes: [128, 256, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rms_norm_tile
     Cost { bytes: [8_192, 640, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // qkv_proj_tile
-    Cost { bytes: [8_192, 640, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention_tile
     Cost { bytes: [4_096, 384, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // o_proj_tile
-    Cost { bytes: [4_096, 384, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [128, 384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm_tile
     Cost { bytes: [5_120, 288, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // gate_up_proj_tile
-    Cost { bytes: [5_120, 288, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [2_560, 288, 0, 0, 0], flops: [0, 0, 327_680, 0, 0] }, // down_proj_tile
-    Cost { bytes: [2_560, 288, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [132, 384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm_tile_alt
     Cost { bytes: [10_240, 768, 0, 0, 0], flops: [0, 0, 786_432, 0, 0] }, // qk_proj_tile
-    Cost { bytes: [10_240, 768, 0, 0, 0], flops: [0, 10_240, 0, 0, 0] }, // qk_proj_few
     Cost { bytes: [0, 1_024, 0, 128, 0], flops: [0, 0, 0, 512, 0] }, // attention_tile_alt
     Cost { bytes: [8_192, 640, 0, 0, 0], flops: [0, 0, 1_048_576, 0, 0] }, // o_proj_tile_32x128
-    Cost { bytes: [8_192, 640, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_few_32x128
     Cost { bytes: [5_504, 472, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // lm_head_tile
-    Cost { bytes: [5_504, 472, 0, 0, 0], flops: [0, 5_504, 0, 0, 0] }, // lm_head_few
 ];
 
 /// Rotations per position of each pair of elements.
@@ -74,16 +74,18 @@ static KERNELS: [KernelCheck; 37] = [
     KernelCheck {
         kernel: 0,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 86, cols: 32 }, scale: 5.656854 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
-            Argument::read(Role::Tokens, Data::Words(1)),
+            Argument::read(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::X, Data::Words(32)),
             Argument::read(Role::Gamma, Data::Tensor("layers.0.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
             Argument::write(Role::Sums, Data::Words(1)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // embed_tile
@@ -91,12 +93,14 @@ static KERNELS: [KernelCheck; 37] = [
         kernel: 1,
         layer: None,
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 86, cols: 32 }, scale: 5.656854 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
-            Argument::read(Role::Tokens, Data::Words(1)),
+            Argument::read(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::X, Data::Words(32)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj
@@ -104,6 +108,7 @@ static KERNELS: [KernelCheck; 37] = [
         kernel: 2,
         layer: Some(1),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
@@ -116,13 +121,36 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 3,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // rope_append
     KernelCheck {
-        kernel: 3,
+        kernel: 4,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
             heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false,
@@ -142,10 +170,11 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // attention
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(1),
-        rows: &[1],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 16,
             scale: 1.0, softcap: None, window: Some(8),
@@ -162,9 +191,10 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(1),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
@@ -177,14 +207,37 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Input, Data::Words(64)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_few
+    KernelCheck {
+        kernel: 7,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // post_norm
     KernelCheck {
-        kernel: 6,
+        kernel: 8,
         layer: Some(1),
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::PostNorm { width: 32, eps: 1e-6, factor: 1.0 },
         arguments: &[
             Argument::read(Role::Y, Data::Words(32)),
@@ -198,9 +251,10 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 7,
+        kernel: 9,
         layer: Some(1),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
@@ -213,13 +267,36 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(40)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // gate_up_proj_few
+    KernelCheck {
+        kernel: 10,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::GeluTanh),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(40)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj
     KernelCheck {
-        kernel: 8,
+        kernel: 11,
         layer: Some(1),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
@@ -232,14 +309,37 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Input, Data::Words(40)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // down_proj_few
+    KernelCheck {
+        kernel: 12,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
+            Argument::read(Role::Input, Data::Words(40)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // post_norm_alt
     KernelCheck {
-        kernel: 9,
+        kernel: 13,
         layer: Some(1),
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::PostNorm { width: 32, eps: 1e-6, factor: 1.0 },
         arguments: &[
             Argument::read(Role::Y, Data::Words(32)),
@@ -254,9 +354,10 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // qk_proj
     KernelCheck {
-        kernel: 10,
+        kernel: 14,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(10), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
@@ -269,13 +370,36 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(160)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qk_proj_few
+    KernelCheck {
+        kernel: 15,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(10), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.qk_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(160)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // rope_append_alt
     KernelCheck {
-        kernel: 11,
+        kernel: 16,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
             heads: 4, kv_heads: 1, head_dim: 32, keys_as_values: true,
@@ -295,10 +419,11 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // attention_alt
     KernelCheck {
-        kernel: 12,
+        kernel: 17,
         layer: Some(2),
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 1, head_dim: 32,
             scale: 1.0, softcap: None, window: None,
@@ -315,9 +440,10 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // o_proj_32x128
     KernelCheck {
-        kernel: 13,
+        kernel: 18,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 128 }],
@@ -330,13 +456,36 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_few_32x128
+    KernelCheck {
+        kernel: 19,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head
     KernelCheck {
-        kernel: 14,
+        kernel: 20,
         layer: None,
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
@@ -349,61 +498,87 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(86)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // lm_head_few
+    KernelCheck {
+        kernel: 21,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("token_embd")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(86)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_best
     KernelCheck {
-        kernel: 15,
+        kernel: 22,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleBest(Vocabulary { tokens: 86, groups: 1 }),
         arguments: &[
             Argument::read(Role::Logits, Data::Words(86)),
-            Argument::read(Role::Seen, Data::Words(3)),
-            Argument::write(Role::Best, Data::Words(2)),
-            Argument::write(Role::Count, Data::Words(1)),
+            Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::write(Role::Best, Data::Slots(2)),
+            Argument::write(Role::Count, Data::Slots(1)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_collect
     KernelCheck {
-        kernel: 16,
+        kernel: 23,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleCollect(Vocabulary { tokens: 86, groups: 1 }),
         arguments: &[
             Argument::read(Role::Logits, Data::Words(86)),
-            Argument::read(Role::Seen, Data::Words(3)),
-            Argument::read(Role::Best, Data::Words(2)),
-            Argument::update(Role::Count, Data::Words(1)),
-            Argument::write(Role::Candidates, Data::Words(258)),
+            Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::read(Role::Best, Data::Slots(2)),
+            Argument::update(Role::Count, Data::Slots(1)),
+            Argument::write(Role::Candidates, Data::Slots(258)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_draw
     KernelCheck {
-        kernel: 17,
+        kernel: 24,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleDraw(Vocabulary { tokens: 86, groups: 1 }),
         arguments: &[
-            Argument::read(Role::Best, Data::Words(2)),
-            Argument::read(Role::Count, Data::Words(1)),
-            Argument::read(Role::Candidates, Data::Words(258)),
-            Argument::update(Role::Seen, Data::Words(3)),
-            Argument::write(Role::NextToken, Data::Words(1)),
+            Argument::read(Role::Best, Data::Slots(2)),
+            Argument::read(Role::Count, Data::Slots(1)),
+            Argument::read(Role::Candidates, Data::Slots(258)),
+            Argument::update(Role::Seen, Data::Slots(3)),
+            Argument::write(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::Chosen, Data::Words(1)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 18,
+        kernel: 25,
         layer: None,
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Rows, Dim::Const(1), Dim::Const(1)],
         operation: Operation::RmsNorm { width: 32, eps: 1e-6 },
         arguments: &[
@@ -414,29 +589,11 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 19,
+        kernel: 26,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // qkv_proj_few
-    KernelCheck {
-        kernel: 20,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: None,
@@ -452,9 +609,10 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 21,
+        kernel: 27,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 16,
@@ -472,29 +630,11 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 22,
+        kernel: 28,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
-            Argument::read(Role::Input, Data::Words(64)),
-            Argument::write(Role::Y, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // o_proj_few
-    KernelCheck {
-        kernel: 23,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
             norm_eps: None,
@@ -510,9 +650,10 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // post_norm_tile
     KernelCheck {
-        kernel: 24,
+        kernel: 29,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::PostNorm { width: 32, eps: 1e-6, factor: 1.0 },
         arguments: &[
@@ -523,29 +664,11 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 25,
+        kernel: 30,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Gated(Activation::GeluTanh),
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::write(Role::Y, Data::Words(40)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // gate_up_proj_few
-    KernelCheck {
-        kernel: 26,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: None,
@@ -561,29 +684,11 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 27,
+        kernel: 31,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
-            Argument::read(Role::Input, Data::Words(40)),
-            Argument::write(Role::Y, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // down_proj_few
-    KernelCheck {
-        kernel: 28,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -599,9 +704,10 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // post_norm_tile_alt
     KernelCheck {
-        kernel: 29,
+        kernel: 32,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::PostNorm { width: 32, eps: 1e-6, factor: 1.0 },
         arguments: &[
@@ -613,29 +719,11 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // qk_proj_tile
     KernelCheck {
-        kernel: 30,
+        kernel: 33,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(3), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.qk_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::write(Role::Y, Data::Words(160)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // qk_proj_few
-    KernelCheck {
-        kernel: 31,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(10), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
             norm_eps: None,
@@ -651,9 +739,10 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // attention_tile_alt
     KernelCheck {
-        kernel: 32,
+        kernel: 34,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 1, head_dim: 32,
@@ -671,29 +760,11 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // o_proj_tile_32x128
     KernelCheck {
-        kernel: 33,
+        kernel: 35,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::write(Role::Y, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // o_proj_few_32x128
-    KernelCheck {
-        kernel: 34,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 128 }],
             norm_eps: None,
@@ -709,29 +780,11 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 35,
-        layer: None,
-        rows: &[1, 7, 64, 65],
-        grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("token_embd")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::write(Role::Y, Data::Words(86)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // lm_head_few
-    KernelCheck {
         kernel: 36,
         layer: None,
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 7, 64, 65],
+        mixed: false,
+        grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
             norm_eps: None,

@@ -11,73 +11,73 @@ use super::tuning::TUNING;
 
 /// Every kernel.
 pub static CHECKS: Checks =
-    Checks { forge_version: "0.1.0", source: &SOURCE, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
+    Checks { forge_version: "0.1.0", source: &SOURCE, slots: 1, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
 
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
 static COSTS: [Cost; 61] = [
-    Cost { bytes: [260, 196, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
+    Cost { bytes: [128, 324, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [3_072, 320, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // per_layer_model_proj
-    Cost { bytes: [32, 484, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // layer_inputs
-    Cost { bytes: [0, 196, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
-    Cost { bytes: [3_072, 320, 0, 0, 0], flops: [0, 0, 262_144, 0, 0] }, // per_layer_model_proj_tile
     Cost { bytes: [3_072, 320, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // per_layer_model_proj_few
-    Cost { bytes: [8_196, 640, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [32, 480, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // layer_inputs
+    Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
+    Cost { bytes: [3_072, 320, 0, 0, 0], flops: [0, 0, 262_144, 0, 0] }, // per_layer_model_proj_tile
+    Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [128, 896, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention
-    Cost { bytes: [4_104, 384, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj
-    Cost { bytes: [396, 384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm
-    Cost { bytes: [5_124, 288, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
-    Cost { bytes: [2_568, 288, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
+    Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj
+    Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_few
+    Cost { bytes: [256, 524, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm
+    Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
+    Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
+    Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [512, 192, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // per_layer_gate
-    Cost { bytes: [520, 160, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // per_layer_proj
-    Cost { bytes: [400, 384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm_alt
-    Cost { bytes: [16_388, 1_152, 0, 0, 0], flops: [0, 16_384, 0, 0, 0] }, // qkv_proj_256x32
+    Cost { bytes: [512, 192, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // per_layer_gate_few
+    Cost { bytes: [512, 168, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // per_layer_proj
+    Cost { bytes: [512, 168, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // per_layer_proj_few
+    Cost { bytes: [260, 524, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm_alt
+    Cost { bytes: [16_384, 1_156, 0, 0, 0], flops: [0, 16_384, 0, 0, 0] }, // qkv_proj_256x32
+    Cost { bytes: [16_384, 1_156, 0, 0, 0], flops: [0, 16_384, 0, 0, 0] }, // qkv_proj_few_256x32
     Cost { bytes: [256, 1_792, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append_alt
     Cost { bytes: [0, 1_024, 0, 256, 0], flops: [0, 0, 0, 512, 0] }, // attention_alt
-    Cost { bytes: [8_200, 640, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_32x128
-    Cost { bytes: [4_100, 384, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // q_proj
+    Cost { bytes: [8_192, 648, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_32x128
+    Cost { bytes: [8_192, 648, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_few_32x128
+    Cost { bytes: [4_096, 388, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // q_proj
+    Cost { bytes: [4_096, 388, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // q_proj_few
     Cost { bytes: [64, 512, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append_alt_2
-    Cost { bytes: [10_244, 448, 0, 0, 0], flops: [0, 10_240, 0, 0, 0] }, // gate_up_proj_160x32
-    Cost { bytes: [5_128, 448, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // down_proj_32x80
-    Cost { bytes: [8_196, 640, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // q_proj_128x32
+    Cost { bytes: [10_240, 452, 0, 0, 0], flops: [0, 10_240, 0, 0, 0] }, // gate_up_proj_160x32
+    Cost { bytes: [10_240, 452, 0, 0, 0], flops: [0, 10_240, 0, 0, 0] }, // gate_up_proj_few_160x32
+    Cost { bytes: [5_120, 456, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // down_proj_32x80
+    Cost { bytes: [5_120, 456, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // down_proj_few_32x80
+    Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // q_proj_128x32
+    Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // q_proj_few_128x32
     Cost { bytes: [128, 1_024, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append_alt_3
-    Cost { bytes: [5_508, 472, 0, 0, 0], flops: [0, 5_504, 0, 0, 0] }, // lm_head
-    Cost { bytes: [356, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
+    Cost { bytes: [5_504, 476, 0, 0, 0], flops: [0, 5_504, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_504, 476, 0, 0, 0], flops: [0, 5_504, 0, 0, 0] }, // lm_head_few
+    Cost { bytes: [0, 356, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
-    Cost { bytes: [24, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
+    Cost { bytes: [0, 24, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
     Cost { bytes: [128, 256, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rms_norm_tile
     Cost { bytes: [8_192, 640, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // qkv_proj_tile
-    Cost { bytes: [8_192, 640, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention_tile
     Cost { bytes: [4_096, 384, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // o_proj_tile
-    Cost { bytes: [4_096, 384, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [128, 384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm_tile
     Cost { bytes: [5_120, 288, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // gate_up_proj_tile
-    Cost { bytes: [5_120, 288, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [2_560, 288, 0, 0, 0], flops: [0, 0, 327_680, 0, 0] }, // down_proj_tile
-    Cost { bytes: [2_560, 288, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [512, 192, 0, 0, 0], flops: [0, 0, 262_144, 0, 0] }, // per_layer_gate_tile
-    Cost { bytes: [512, 192, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // per_layer_gate_few
     Cost { bytes: [512, 160, 0, 0, 0], flops: [0, 0, 65_536, 0, 0] }, // per_layer_proj_tile
-    Cost { bytes: [512, 160, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // per_layer_proj_few
     Cost { bytes: [132, 384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm_tile_alt
     Cost { bytes: [16_384, 1_152, 0, 0, 0], flops: [0, 0, 1_048_576, 0, 0] }, // qkv_proj_tile_256x32
-    Cost { bytes: [16_384, 1_152, 0, 0, 0], flops: [0, 16_384, 0, 0, 0] }, // qkv_proj_few_256x32
     Cost { bytes: [0, 1_024, 0, 256, 0], flops: [0, 0, 0, 512, 0] }, // attention_tile_alt
     Cost { bytes: [8_192, 640, 0, 0, 0], flops: [0, 0, 1_048_576, 0, 0] }, // o_proj_tile_32x128
-    Cost { bytes: [8_192, 640, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_few_32x128
     Cost { bytes: [4_096, 384, 0, 0, 0], flops: [0, 0, 262_144, 0, 0] }, // q_proj_tile
-    Cost { bytes: [4_096, 384, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // q_proj_few
     Cost { bytes: [10_240, 448, 0, 0, 0], flops: [0, 0, 786_432, 0, 0] }, // gate_up_proj_tile_160x32
-    Cost { bytes: [10_240, 448, 0, 0, 0], flops: [0, 10_240, 0, 0, 0] }, // gate_up_proj_few_160x32
     Cost { bytes: [5_120, 448, 0, 0, 0], flops: [0, 0, 655_360, 0, 0] }, // down_proj_tile_32x80
-    Cost { bytes: [5_120, 448, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // down_proj_few_32x80
     Cost { bytes: [8_192, 640, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // q_proj_tile_128x32
-    Cost { bytes: [8_192, 640, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // q_proj_few_128x32
     Cost { bytes: [5_504, 472, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // lm_head_tile
-    Cost { bytes: [5_504, 472, 0, 0, 0], flops: [0, 5_504, 0, 0, 0] }, // lm_head_few
 ];
 
 /// Rotations per position of each pair of elements.
@@ -98,16 +98,18 @@ static KERNELS: [KernelCheck; 61] = [
     KernelCheck {
         kernel: 0,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 86, cols: 32 }, scale: 5.656854 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
-            Argument::read(Role::Tokens, Data::Words(1)),
+            Argument::read(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::X, Data::Words(32)),
             Argument::read(Role::Gamma, Data::Tensor("layers.0.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
             Argument::write(Role::Sums, Data::Words(1)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // per_layer_model_proj
@@ -115,54 +117,8 @@ static KERNELS: [KernelCheck; 61] = [
         kernel: 1,
         layer: None,
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(3), Dim::Const(1), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("per_layer_model_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::write(Role::Y, Data::Words(48)),
-        ],
-    },
-    // layer_inputs
-    KernelCheck {
-        kernel: 2,
-        layer: None,
-        rows: &[1, 7, 64, 65],
-        grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
-        operation: Operation::LayerInputs { table: Matrix { format: Format::BF16, rows: 86, cols: 48 }, layers: 6, eps: 3.2000004e-5, scale: 2.828427, factor: 0.70710677 },
-        arguments: &[
-            Argument::read(Role::Table, Data::Tensor("per_layer_token_embd")),
-            Argument::read(Role::Tokens, Data::Words(1)),
-            Argument::read(Role::Projected, Data::Words(48)),
-            Argument::read(Role::Gamma, Data::Tensor("per_layer_proj_norm")),
-            Argument::write(Role::Y, Data::Words(48)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // embed_tile
-    KernelCheck {
-        kernel: 3,
-        layer: None,
-        rows: &[1, 7, 64, 65],
-        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 86, cols: 32 }, scale: 5.656854 },
-        arguments: &[
-            Argument::read(Role::Table, Data::Tensor("token_embd")),
-            Argument::read(Role::Tokens, Data::Words(1)),
-            Argument::write(Role::X, Data::Words(32)),
-        ],
-    },
-    // per_layer_model_proj_tile
-    KernelCheck {
-        kernel: 4,
-        layer: None,
-        rows: &[1, 7, 64, 65],
-        grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: None,
@@ -178,10 +134,63 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // per_layer_model_proj_few
     KernelCheck {
-        kernel: 5,
+        kernel: 2,
         layer: None,
         rows: &[1, 2, 7, 8],
+        mixed: true,
         grid: [Dim::Const(3), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("per_layer_model_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(48)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // layer_inputs
+    KernelCheck {
+        kernel: 3,
+        layer: None,
+        rows: &[1, 7, 64, 65],
+        mixed: false,
+        grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
+        operation: Operation::LayerInputs { table: Matrix { format: Format::BF16, rows: 86, cols: 48 }, layers: 6, eps: 3.2000004e-5, scale: 2.828427, factor: 0.70710677 },
+        arguments: &[
+            Argument::read(Role::Table, Data::Tensor("per_layer_token_embd")),
+            Argument::read(Role::NextToken, Data::Slots(1)),
+            Argument::read(Role::Projected, Data::Words(48)),
+            Argument::read(Role::Gamma, Data::Tensor("per_layer_proj_norm")),
+            Argument::write(Role::Y, Data::Words(48)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // embed_tile
+    KernelCheck {
+        kernel: 4,
+        layer: None,
+        rows: &[1, 7, 64, 65],
+        mixed: false,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
+        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 86, cols: 32 }, scale: 5.656854 },
+        arguments: &[
+            Argument::read(Role::Table, Data::Tensor("token_embd")),
+            Argument::read(Role::NextToken, Data::Slots(1)),
+            Argument::write(Role::X, Data::Words(32)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // per_layer_model_proj_tile
+    KernelCheck {
+        kernel: 5,
+        layer: None,
+        rows: &[1, 7, 64, 65],
+        mixed: false,
+        grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: None,
@@ -200,6 +209,7 @@ static KERNELS: [KernelCheck; 61] = [
         kernel: 6,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
@@ -212,13 +222,36 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 7,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // rope_append
     KernelCheck {
-        kernel: 7,
+        kernel: 8,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
             heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false,
@@ -238,10 +271,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // attention
     KernelCheck {
-        kernel: 8,
+        kernel: 9,
         layer: Some(2),
-        rows: &[1],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 16,
             scale: 1.0, softcap: None, window: Some(8),
@@ -258,9 +292,10 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 9,
+        kernel: 10,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
@@ -273,14 +308,37 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(64)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_few
+    KernelCheck {
+        kernel: 11,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // post_norm
     KernelCheck {
-        kernel: 10,
+        kernel: 12,
         layer: Some(2),
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::PostNorm { width: 32, eps: 1e-6, factor: 1.0 },
         arguments: &[
             Argument::read(Role::Y, Data::Words(32)),
@@ -294,9 +352,10 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 11,
+        kernel: 13,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
@@ -309,13 +368,36 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(40)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // gate_up_proj_few
+    KernelCheck {
+        kernel: 14,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::GeluTanh),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(40)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj
     KernelCheck {
-        kernel: 12,
+        kernel: 15,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
@@ -328,13 +410,36 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(40)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // down_proj_few
+    KernelCheck {
+        kernel: 16,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.down_proj")),
+            Argument::read(Role::Input, Data::Words(40)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // per_layer_gate
     KernelCheck {
-        kernel: 13,
+        kernel: 17,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 8, cols: 32 }],
@@ -347,13 +452,36 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::Multiplier, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(8)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // per_layer_gate_few
+    KernelCheck {
+        kernel: 18,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 8, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::GatedBy(Activation::GeluTanh),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.per_layer_gate")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::Multiplier, Data::Words(8)),
+            Argument::write(Role::Y, Data::Words(8)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // per_layer_proj
     KernelCheck {
-        kernel: 14,
+        kernel: 19,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 8 }],
@@ -366,14 +494,37 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // per_layer_proj_few
+    KernelCheck {
+        kernel: 20,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 8 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.per_layer_proj")),
+            Argument::read(Role::Input, Data::Words(8)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // post_norm_alt
     KernelCheck {
-        kernel: 15,
+        kernel: 21,
         layer: Some(2),
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::PostNorm { width: 32, eps: 1e-6, factor: 1.0 },
         arguments: &[
             Argument::read(Role::Y, Data::Words(32)),
@@ -388,9 +539,10 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // qkv_proj_256x32
     KernelCheck {
-        kernel: 16,
+        kernel: 22,
         layer: Some(3),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 256, cols: 32 }],
@@ -403,13 +555,36 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few_256x32
+    KernelCheck {
+        kernel: 23,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 256, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // rope_append_alt
     KernelCheck {
-        kernel: 17,
+        kernel: 24,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
             heads: 4, kv_heads: 2, head_dim: 32, keys_as_values: false,
@@ -429,10 +604,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // attention_alt
     KernelCheck {
-        kernel: 18,
+        kernel: 25,
         layer: Some(3),
-        rows: &[1],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 32,
             scale: 1.0, softcap: None, window: None,
@@ -449,9 +625,10 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // o_proj_32x128
     KernelCheck {
-        kernel: 19,
+        kernel: 26,
         layer: Some(3),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 128 }],
@@ -464,13 +641,36 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_few_32x128
+    KernelCheck {
+        kernel: 27,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // q_proj
     KernelCheck {
-        kernel: 20,
+        kernel: 28,
         layer: Some(4),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
@@ -483,13 +683,36 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(64)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // q_proj_few
+    KernelCheck {
+        kernel: 29,
+        layer: Some(4),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.4.q_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(64)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // rope_append_alt_2
     KernelCheck {
-        kernel: 21,
+        kernel: 30,
         layer: Some(4),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
             heads: 4, kv_heads: 0, head_dim: 16, keys_as_values: false,
@@ -506,9 +729,10 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_160x32
     KernelCheck {
-        kernel: 22,
+        kernel: 31,
         layer: Some(4),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(10), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
@@ -521,13 +745,36 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(80)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // gate_up_proj_few_160x32
+    KernelCheck {
+        kernel: 32,
+        layer: Some(4),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(10), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::GeluTanh),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.4.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(80)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_32x80
     KernelCheck {
-        kernel: 23,
+        kernel: 33,
         layer: Some(4),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 80 }],
@@ -540,13 +787,36 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(80)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // down_proj_few_32x80
+    KernelCheck {
+        kernel: 34,
+        layer: Some(4),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 80 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.4.down_proj")),
+            Argument::read(Role::Input, Data::Words(80)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // q_proj_128x32
     KernelCheck {
-        kernel: 24,
+        kernel: 35,
         layer: Some(5),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
@@ -559,13 +829,36 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // q_proj_few_128x32
+    KernelCheck {
+        kernel: 36,
+        layer: Some(5),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.5.q_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // rope_append_alt_3
     KernelCheck {
-        kernel: 25,
+        kernel: 37,
         layer: Some(5),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
             heads: 4, kv_heads: 0, head_dim: 32, keys_as_values: false,
@@ -582,9 +875,10 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 26,
+        kernel: 38,
         layer: None,
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
@@ -597,61 +891,87 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(86)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // lm_head_few
+    KernelCheck {
+        kernel: 39,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: Some(3.0) },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("token_embd")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(86)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_best
     KernelCheck {
-        kernel: 27,
+        kernel: 40,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleBest(Vocabulary { tokens: 86, groups: 1 }),
         arguments: &[
             Argument::read(Role::Logits, Data::Words(86)),
-            Argument::read(Role::Seen, Data::Words(3)),
-            Argument::write(Role::Best, Data::Words(2)),
-            Argument::write(Role::Count, Data::Words(1)),
+            Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::write(Role::Best, Data::Slots(2)),
+            Argument::write(Role::Count, Data::Slots(1)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_collect
     KernelCheck {
-        kernel: 28,
+        kernel: 41,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleCollect(Vocabulary { tokens: 86, groups: 1 }),
         arguments: &[
             Argument::read(Role::Logits, Data::Words(86)),
-            Argument::read(Role::Seen, Data::Words(3)),
-            Argument::read(Role::Best, Data::Words(2)),
-            Argument::update(Role::Count, Data::Words(1)),
-            Argument::write(Role::Candidates, Data::Words(258)),
+            Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::read(Role::Best, Data::Slots(2)),
+            Argument::update(Role::Count, Data::Slots(1)),
+            Argument::write(Role::Candidates, Data::Slots(258)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_draw
     KernelCheck {
-        kernel: 29,
+        kernel: 42,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleDraw(Vocabulary { tokens: 86, groups: 1 }),
         arguments: &[
-            Argument::read(Role::Best, Data::Words(2)),
-            Argument::read(Role::Count, Data::Words(1)),
-            Argument::read(Role::Candidates, Data::Words(258)),
-            Argument::update(Role::Seen, Data::Words(3)),
-            Argument::write(Role::NextToken, Data::Words(1)),
+            Argument::read(Role::Best, Data::Slots(2)),
+            Argument::read(Role::Count, Data::Slots(1)),
+            Argument::read(Role::Candidates, Data::Slots(258)),
+            Argument::update(Role::Seen, Data::Slots(3)),
+            Argument::write(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::Chosen, Data::Words(1)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 30,
+        kernel: 43,
         layer: None,
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Rows, Dim::Const(1), Dim::Const(1)],
         operation: Operation::RmsNorm { width: 32, eps: 1e-6 },
         arguments: &[
@@ -662,29 +982,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 31,
+        kernel: 44,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.qkv_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // qkv_proj_few
-    KernelCheck {
-        kernel: 32,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: None,
@@ -700,9 +1002,10 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 33,
+        kernel: 45,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 16,
@@ -720,29 +1023,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 34,
+        kernel: 46,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
-            Argument::read(Role::Input, Data::Words(64)),
-            Argument::write(Role::Y, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // o_proj_few
-    KernelCheck {
-        kernel: 35,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
             norm_eps: None,
@@ -758,9 +1043,10 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // post_norm_tile
     KernelCheck {
-        kernel: 36,
+        kernel: 47,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::PostNorm { width: 32, eps: 1e-6, factor: 1.0 },
         arguments: &[
@@ -771,29 +1057,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 37,
+        kernel: 48,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Gated(Activation::GeluTanh),
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.gate_up_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::write(Role::Y, Data::Words(40)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // gate_up_proj_few
-    KernelCheck {
-        kernel: 38,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: None,
@@ -809,29 +1077,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 39,
+        kernel: 49,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.down_proj")),
-            Argument::read(Role::Input, Data::Words(40)),
-            Argument::write(Role::Y, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // down_proj_few
-    KernelCheck {
-        kernel: 40,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -847,30 +1097,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // per_layer_gate_tile
     KernelCheck {
-        kernel: 41,
+        kernel: 50,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 8, cols: 32 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::GatedBy(Activation::GeluTanh),
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.per_layer_gate")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::Multiplier, Data::Words(8)),
-            Argument::write(Role::Y, Data::Words(8)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // per_layer_gate_few
-    KernelCheck {
-        kernel: 42,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 8, cols: 32 }],
             norm_eps: None,
@@ -887,29 +1118,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // per_layer_proj_tile
     KernelCheck {
-        kernel: 43,
+        kernel: 51,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 8 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.per_layer_proj")),
-            Argument::read(Role::Input, Data::Words(8)),
-            Argument::write(Role::Y, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // per_layer_proj_few
-    KernelCheck {
-        kernel: 44,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 8 }],
             norm_eps: None,
@@ -925,9 +1138,10 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // post_norm_tile_alt
     KernelCheck {
-        kernel: 45,
+        kernel: 52,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::PostNorm { width: 32, eps: 1e-6, factor: 1.0 },
         arguments: &[
@@ -939,29 +1153,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // qkv_proj_tile_256x32
     KernelCheck {
-        kernel: 46,
+        kernel: 53,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 256, cols: 32 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.3.qkv_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // qkv_proj_few_256x32
-    KernelCheck {
-        kernel: 47,
-        layer: Some(3),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 256, cols: 32 }],
             norm_eps: None,
@@ -977,9 +1173,10 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // attention_tile_alt
     KernelCheck {
-        kernel: 48,
+        kernel: 54,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 32,
@@ -997,29 +1194,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // o_proj_tile_32x128
     KernelCheck {
-        kernel: 49,
+        kernel: 55,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.3.o_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::write(Role::Y, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // o_proj_few_32x128
-    KernelCheck {
-        kernel: 50,
-        layer: Some(3),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 128 }],
             norm_eps: None,
@@ -1035,29 +1214,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // q_proj_tile
     KernelCheck {
-        kernel: 51,
+        kernel: 56,
         layer: Some(4),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.4.q_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::write(Role::Y, Data::Words(64)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // q_proj_few
-    KernelCheck {
-        kernel: 52,
-        layer: Some(4),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: None,
@@ -1073,29 +1234,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_tile_160x32
     KernelCheck {
-        kernel: 53,
+        kernel: 57,
         layer: Some(4),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(3), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Gated(Activation::GeluTanh),
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.4.gate_up_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::write(Role::Y, Data::Words(80)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // gate_up_proj_few_160x32
-    KernelCheck {
-        kernel: 54,
-        layer: Some(4),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(10), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
             norm_eps: None,
@@ -1111,29 +1254,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_tile_32x80
     KernelCheck {
-        kernel: 55,
+        kernel: 58,
         layer: Some(4),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 80 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.4.down_proj")),
-            Argument::read(Role::Input, Data::Words(80)),
-            Argument::write(Role::Y, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // down_proj_few_32x80
-    KernelCheck {
-        kernel: 56,
-        layer: Some(4),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 80 }],
             norm_eps: None,
@@ -1149,29 +1274,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // q_proj_tile_128x32
     KernelCheck {
-        kernel: 57,
+        kernel: 59,
         layer: Some(5),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.5.q_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // q_proj_few_128x32
-    KernelCheck {
-        kernel: 58,
-        layer: Some(5),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: None,
@@ -1187,29 +1294,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 59,
-        layer: None,
-        rows: &[1, 7, 64, 65],
-        grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: Some(3.0) },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("token_embd")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::write(Role::Y, Data::Words(86)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // lm_head_few
-    KernelCheck {
         kernel: 60,
         layer: None,
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 7, 64, 65],
+        mixed: false,
+        grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
             norm_eps: None,

@@ -11,36 +11,36 @@ use super::tuning::TUNING;
 
 /// Every kernel.
 pub static CHECKS: Checks =
-    Checks { forge_version: "0.1.0", source: &SOURCE, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
+    Checks { forge_version: "0.1.0", source: &SOURCE, slots: 1, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
 
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
 static COSTS: [Cost; 24] = [
-    Cost { bytes: [528, 388, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
-    Cost { bytes: [0, 388, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
-    Cost { bytes: [16_400, 768, 0, 0, 0], flops: [0, 16_384, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [256, 656, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
+    Cost { bytes: [0, 384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
+    Cost { bytes: [16_384, 784, 0, 0, 0], flops: [0, 16_384, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [16_384, 784, 0, 0, 0], flops: [0, 16_384, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 896, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention
-    Cost { bytes: [8_720, 768, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj
-    Cost { bytes: [40_976, 896, 0, 0, 0], flops: [0, 40_960, 0, 0, 0] }, // gate_up_proj
-    Cost { bytes: [21_008, 1_152, 0, 0, 0], flops: [0, 20_480, 0, 0, 0] }, // down_proj
-    Cost { bytes: [65_552, 2_304, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // lm_head
-    Cost { bytes: [2_060, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
+    Cost { bytes: [8_448, 1_040, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj
+    Cost { bytes: [8_448, 1_040, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_few
+    Cost { bytes: [40_960, 912, 0, 0, 0], flops: [0, 40_960, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [40_960, 912, 0, 0, 0], flops: [0, 40_960, 0, 0, 0] }, // gate_up_proj_few
+    Cost { bytes: [20_736, 1_424, 0, 0, 0], flops: [0, 20_480, 0, 0, 0] }, // down_proj
+    Cost { bytes: [20_736, 1_424, 0, 0, 0], flops: [0, 20_480, 0, 0, 0] }, // down_proj_few
+    Cost { bytes: [65_536, 2_320, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // lm_head
+    Cost { bytes: [65_536, 2_320, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // lm_head_few
+    Cost { bytes: [0, 2_060, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
-    Cost { bytes: [24, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
+    Cost { bytes: [0, 24, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
     Cost { bytes: [256, 512, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rms_norm_tile
     Cost { bytes: [16_384, 768, 0, 0, 0], flops: [0, 0, 1_048_576, 0, 0] }, // qkv_proj_tile
-    Cost { bytes: [16_384, 768, 0, 0, 0], flops: [0, 16_384, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention_tile
     Cost { bytes: [8_192, 768, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // o_proj_tile
-    Cost { bytes: [8_192, 768, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [40_960, 896, 0, 0, 0], flops: [0, 0, 2_621_440, 0, 0] }, // gate_up_proj_tile
-    Cost { bytes: [40_960, 896, 0, 0, 0], flops: [0, 40_960, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [20_480, 1_152, 0, 0, 0], flops: [0, 0, 1_310_720, 0, 0] }, // down_proj_tile
-    Cost { bytes: [20_480, 1_152, 0, 0, 0], flops: [0, 20_480, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [65_536, 2_304, 0, 0, 0], flops: [0, 0, 4_194_304, 0, 0] }, // lm_head_tile
-    Cost { bytes: [65_536, 2_304, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // lm_head_few
 ];
 
 /// Rotations per position of each pair of elements.
@@ -55,16 +55,18 @@ static KERNELS: [KernelCheck; 24] = [
     KernelCheck {
         kernel: 0,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 512, cols: 64 }, scale: 1.0 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
-            Argument::read(Role::Tokens, Data::Words(1)),
+            Argument::read(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::X, Data::Words(64)),
             Argument::read(Role::Gamma, Data::Tensor("layers.0.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(64)),
             Argument::write(Role::Sums, Data::Words(4)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // embed_tile
@@ -72,12 +74,14 @@ static KERNELS: [KernelCheck; 24] = [
         kernel: 1,
         layer: None,
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 512, cols: 64 }, scale: 1.0 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
-            Argument::read(Role::Tokens, Data::Words(1)),
+            Argument::read(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::X, Data::Words(64)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj
@@ -85,6 +89,7 @@ static KERNELS: [KernelCheck; 24] = [
         kernel: 2,
         layer: Some(1),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 64 }],
@@ -97,13 +102,36 @@ static KERNELS: [KernelCheck; 24] = [
             Argument::read(Role::Input, Data::Words(64)),
             Argument::read(Role::InputSums, Data::Words(4)),
             Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 3,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 64 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // rope_append
     KernelCheck {
-        kernel: 3,
+        kernel: 4,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
             heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false,
@@ -121,10 +149,11 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // attention
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(1),
-        rows: &[1],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 16,
             scale: 0.25, softcap: None, window: None,
@@ -141,9 +170,10 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(1),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 64 }],
@@ -158,13 +188,38 @@ static KERNELS: [KernelCheck; 24] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(64)),
             Argument::write(Role::Sums, Data::Words(4)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_few
+    KernelCheck {
+        kernel: 7,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 64 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::update(Role::X, Data::Words(64)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(64)),
+            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 6,
+        kernel: 8,
         layer: Some(1),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(20), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 320, cols: 64 }],
@@ -177,13 +232,36 @@ static KERNELS: [KernelCheck; 24] = [
             Argument::read(Role::Input, Data::Words(64)),
             Argument::read(Role::InputSums, Data::Words(4)),
             Argument::write(Role::Y, Data::Words(160)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // gate_up_proj_few
+    KernelCheck {
+        kernel: 9,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(20), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 320, cols: 64 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::write(Role::Y, Data::Words(160)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj
     KernelCheck {
-        kernel: 7,
+        kernel: 10,
         layer: Some(1),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 160 }],
@@ -198,13 +276,38 @@ static KERNELS: [KernelCheck; 24] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(64)),
             Argument::write(Role::Sums, Data::Words(4)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // down_proj_few
+    KernelCheck {
+        kernel: 11,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 160 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
+            Argument::read(Role::Input, Data::Words(160)),
+            Argument::update(Role::X, Data::Words(64)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(64)),
+            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head
     KernelCheck {
-        kernel: 8,
+        kernel: 12,
         layer: None,
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 512, cols: 64 }],
@@ -217,61 +320,87 @@ static KERNELS: [KernelCheck; 24] = [
             Argument::read(Role::Input, Data::Words(64)),
             Argument::read(Role::InputSums, Data::Words(4)),
             Argument::write(Role::Y, Data::Words(512)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // lm_head_few
+    KernelCheck {
+        kernel: 13,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 512, cols: 64 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("lm_head")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::write(Role::Y, Data::Words(512)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_best
     KernelCheck {
-        kernel: 9,
+        kernel: 14,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleBest(Vocabulary { tokens: 512, groups: 1 }),
         arguments: &[
             Argument::read(Role::Logits, Data::Words(512)),
-            Argument::read(Role::Seen, Data::Words(16)),
-            Argument::write(Role::Best, Data::Words(2)),
-            Argument::write(Role::Count, Data::Words(1)),
+            Argument::read(Role::Seen, Data::Slots(16)),
+            Argument::write(Role::Best, Data::Slots(2)),
+            Argument::write(Role::Count, Data::Slots(1)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_collect
     KernelCheck {
-        kernel: 10,
+        kernel: 15,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleCollect(Vocabulary { tokens: 512, groups: 1 }),
         arguments: &[
             Argument::read(Role::Logits, Data::Words(512)),
-            Argument::read(Role::Seen, Data::Words(16)),
-            Argument::read(Role::Best, Data::Words(2)),
-            Argument::update(Role::Count, Data::Words(1)),
-            Argument::write(Role::Candidates, Data::Words(1536)),
+            Argument::read(Role::Seen, Data::Slots(16)),
+            Argument::read(Role::Best, Data::Slots(2)),
+            Argument::update(Role::Count, Data::Slots(1)),
+            Argument::write(Role::Candidates, Data::Slots(1536)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_draw
     KernelCheck {
-        kernel: 11,
+        kernel: 16,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleDraw(Vocabulary { tokens: 512, groups: 1 }),
         arguments: &[
-            Argument::read(Role::Best, Data::Words(2)),
-            Argument::read(Role::Count, Data::Words(1)),
-            Argument::read(Role::Candidates, Data::Words(1536)),
-            Argument::update(Role::Seen, Data::Words(16)),
-            Argument::write(Role::NextToken, Data::Words(1)),
+            Argument::read(Role::Best, Data::Slots(2)),
+            Argument::read(Role::Count, Data::Slots(1)),
+            Argument::read(Role::Candidates, Data::Slots(1536)),
+            Argument::update(Role::Seen, Data::Slots(16)),
+            Argument::write(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::Chosen, Data::Words(1)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 12,
+        kernel: 17,
         layer: None,
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Rows, Dim::Const(1), Dim::Const(1)],
         operation: Operation::RmsNorm { width: 64, eps: 1e-5 },
         arguments: &[
@@ -282,29 +411,11 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 13,
+        kernel: 18,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 64 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
-            Argument::read(Role::Input, Data::Words(64)),
-            Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // qkv_proj_few
-    KernelCheck {
-        kernel: 14,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 64 }],
             norm_eps: None,
@@ -320,9 +431,10 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 15,
+        kernel: 19,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 16,
@@ -340,29 +452,11 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 16,
+        kernel: 20,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 64 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
-            Argument::read(Role::Input, Data::Words(64)),
-            Argument::update(Role::X, Data::Words(64)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // o_proj_few
-    KernelCheck {
-        kernel: 17,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 64 }],
             norm_eps: None,
@@ -378,29 +472,11 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 18,
+        kernel: 21,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(5), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 320, cols: 64 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Gated(Activation::Silu),
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
-            Argument::read(Role::Input, Data::Words(64)),
-            Argument::write(Role::Y, Data::Words(160)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // gate_up_proj_few
-    KernelCheck {
-        kernel: 19,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(20), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 320, cols: 64 }],
             norm_eps: None,
@@ -416,29 +492,11 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 20,
+        kernel: 22,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 160 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
-            Argument::read(Role::Input, Data::Words(160)),
-            Argument::update(Role::X, Data::Words(64)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // down_proj_few
-    KernelCheck {
-        kernel: 21,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 160 }],
             norm_eps: None,
@@ -454,29 +512,11 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 22,
-        layer: None,
-        rows: &[1, 7, 64, 65],
-        grid: [Dim::Const(8), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 512, cols: 64 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("lm_head")),
-            Argument::read(Role::Input, Data::Words(64)),
-            Argument::write(Role::Y, Data::Words(512)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // lm_head_few
-    KernelCheck {
         kernel: 23,
         layer: None,
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 7, 64, 65],
+        mixed: false,
+        grid: [Dim::Const(8), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 512, cols: 64 }],
             norm_eps: None,

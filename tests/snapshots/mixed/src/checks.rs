@@ -11,60 +11,60 @@ use super::tuning::TUNING;
 
 /// Every kernel.
 pub static CHECKS: Checks =
-    Checks { forge_version: "0.1.0", source: &SOURCE, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
+    Checks { forge_version: "0.1.0", source: &SOURCE, slots: 1, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
 
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
 static COSTS: [Cost; 48] = [
-    Cost { bytes: [2_176, 1_220, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
-    Cost { bytes: [0, 1_220, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
-    Cost { bytes: [43_136, 2_048, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj
-    Cost { bytes: [34_304, 2_048, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_iq4_nl_mxfp4_q3_k
-    Cost { bytes: [41_472, 2_048, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_q5_k_q2_k_q6_k
+    Cost { bytes: [1_024, 2_368, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
+    Cost { bytes: [0, 1_216, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
+    Cost { bytes: [43_008, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [43_008, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_few
+    Cost { bytes: [34_176, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_iq4_nl_mxfp4_q3_k
+    Cost { bytes: [34_176, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_few_iq4_nl_mxfp4_q3_k
+    Cost { bytes: [41_344, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_q5_k_q2_k_q6_k
+    Cost { bytes: [41_344, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_few_q5_k_q2_k_q6_k
     Cost { bytes: [0, 1_792, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 1_024, 0, 256, 0], flops: [0, 0, 0, 512, 0] }, // attention
-    Cost { bytes: [24_704, 2_560, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj
-    Cost { bytes: [19_584, 2_560, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_mxfp4
-    Cost { bytes: [20_608, 2_560, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_iq4_nl
-    Cost { bytes: [49_792, 2_048, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj
-    Cost { bytes: [86_144, 2_048, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_q4_1_q5_0
-    Cost { bytes: [71_808, 2_048, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_mxfp4_iq4_nl
-    Cost { bytes: [47_232, 3_072, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj
-    Cost { bytes: [23_680, 3_072, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_q2_k
-    Cost { bytes: [30_336, 3_072, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_q3_k
-    Cost { bytes: [12_096, 1_376, 0, 0, 0], flops: [0, 45_056, 0, 0, 0] }, // lm_head
-    Cost { bytes: [364, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
+    Cost { bytes: [23_552, 3_712, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj
+    Cost { bytes: [23_552, 3_712, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_few
+    Cost { bytes: [18_432, 3_712, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_mxfp4
+    Cost { bytes: [18_432, 3_712, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_few_mxfp4
+    Cost { bytes: [19_456, 3_712, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_iq4_nl
+    Cost { bytes: [19_456, 3_712, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_few_iq4_nl
+    Cost { bytes: [49_664, 2_176, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [49_664, 2_176, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_few
+    Cost { bytes: [86_016, 2_176, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_q4_1_q5_0
+    Cost { bytes: [86_016, 2_176, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_few_q4_1_q5_0
+    Cost { bytes: [71_680, 2_176, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_mxfp4_iq4_nl
+    Cost { bytes: [71_680, 2_176, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_few_mxfp4_iq4_nl
+    Cost { bytes: [46_080, 4_224, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj
+    Cost { bytes: [46_080, 4_224, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_few
+    Cost { bytes: [22_528, 4_224, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_q2_k
+    Cost { bytes: [22_528, 4_224, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_few_q2_k
+    Cost { bytes: [29_184, 4_224, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_q3_k
+    Cost { bytes: [29_184, 4_224, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_few_q3_k
+    Cost { bytes: [11_968, 1_504, 0, 0, 0], flops: [0, 45_056, 0, 0, 0] }, // lm_head
+    Cost { bytes: [11_968, 1_504, 0, 0, 0], flops: [0, 45_056, 0, 0, 0] }, // lm_head_few
+    Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
-    Cost { bytes: [24, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
+    Cost { bytes: [0, 24, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
     Cost { bytes: [1_024, 2_048, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rms_norm_tile
     Cost { bytes: [43_008, 2_048, 0, 0, 0], flops: [0, 0, 8_388_608, 0, 0] }, // qkv_proj_tile
-    Cost { bytes: [43_008, 2_048, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [34_176, 2_048, 0, 0, 0], flops: [0, 0, 8_388_608, 0, 0] }, // qkv_proj_tile_iq4_nl_mxfp4_q3_k
-    Cost { bytes: [34_176, 2_048, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_few_iq4_nl_mxfp4_q3_k
     Cost { bytes: [41_344, 2_048, 0, 0, 0], flops: [0, 0, 8_388_608, 0, 0] }, // qkv_proj_tile_q5_k_q2_k_q6_k
-    Cost { bytes: [41_344, 2_048, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_few_q5_k_q2_k_q6_k
     Cost { bytes: [0, 1_024, 0, 256, 0], flops: [0, 0, 0, 512, 0] }, // attention_tile
     Cost { bytes: [22_528, 2_560, 0, 0, 0], flops: [0, 0, 4_194_304, 0, 0] }, // o_proj_tile
-    Cost { bytes: [22_528, 2_560, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [17_408, 2_560, 0, 0, 0], flops: [0, 0, 4_194_304, 0, 0] }, // o_proj_tile_mxfp4
-    Cost { bytes: [17_408, 2_560, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_few_mxfp4
     Cost { bytes: [18_432, 2_560, 0, 0, 0], flops: [0, 0, 4_194_304, 0, 0] }, // o_proj_tile_iq4_nl
-    Cost { bytes: [18_432, 2_560, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_few_iq4_nl
     Cost { bytes: [49_664, 2_048, 0, 0, 0], flops: [0, 0, 16_777_216, 0, 0] }, // gate_up_proj_tile
-    Cost { bytes: [49_664, 2_048, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [86_016, 2_048, 0, 0, 0], flops: [0, 0, 16_777_216, 0, 0] }, // gate_up_proj_tile_q4_1_q5_0
-    Cost { bytes: [86_016, 2_048, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_few_q4_1_q5_0
     Cost { bytes: [71_680, 2_048, 0, 0, 0], flops: [0, 0, 16_777_216, 0, 0] }, // gate_up_proj_tile_mxfp4_iq4_nl
-    Cost { bytes: [71_680, 2_048, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_few_mxfp4_iq4_nl
     Cost { bytes: [45_056, 3_072, 0, 0, 0], flops: [0, 0, 8_388_608, 0, 0] }, // down_proj_tile
-    Cost { bytes: [45_056, 3_072, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [21_504, 3_072, 0, 0, 0], flops: [0, 0, 8_388_608, 0, 0] }, // down_proj_tile_q2_k
-    Cost { bytes: [21_504, 3_072, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_few_q2_k
     Cost { bytes: [28_160, 3_072, 0, 0, 0], flops: [0, 0, 8_388_608, 0, 0] }, // down_proj_tile_q3_k
-    Cost { bytes: [28_160, 3_072, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_few_q3_k
     Cost { bytes: [11_968, 1_376, 0, 0, 0], flops: [0, 0, 4_194_304, 0, 0] }, // lm_head_tile
-    Cost { bytes: [11_968, 1_376, 0, 0, 0], flops: [0, 45_056, 0, 0, 0] }, // lm_head_few
 ];
 
 /// Rotations per position of each pair of elements.
@@ -80,16 +80,18 @@ static KERNELS: [KernelCheck; 48] = [
     KernelCheck {
         kernel: 0,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::Embed { table: Matrix { format: Format::Q5_1, rows: 88, cols: 256 }, scale: 1.0 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
-            Argument::read(Role::Tokens, Data::Words(1)),
+            Argument::read(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::X, Data::Words(256)),
             Argument::read(Role::Gamma, Data::Tensor("layers.0.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(32)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // embed_tile
@@ -97,12 +99,14 @@ static KERNELS: [KernelCheck; 48] = [
         kernel: 1,
         layer: None,
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::Embed { table: Matrix { format: Format::Q5_1, rows: 88, cols: 256 }, scale: 1.0 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
-            Argument::read(Role::Tokens, Data::Words(1)),
+            Argument::read(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::X, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj
@@ -110,6 +114,7 @@ static KERNELS: [KernelCheck; 48] = [
         kernel: 2,
         layer: Some(0),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q4_1, rows: 128, cols: 256 }, Matrix { format: Format::Q4_1, rows: 64, cols: 256 }, Matrix { format: Format::Q5_1, rows: 64, cols: 256 }],
@@ -124,13 +129,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 3,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q4_1, rows: 128, cols: 256 }, Matrix { format: Format::Q4_1, rows: 64, cols: 256 }, Matrix { format: Format::Q5_1, rows: 64, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.q_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.0.k_proj")),
+            Argument::read(Role::Weights2, Data::Tensor("layers.0.v_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_iq4_nl_mxfp4_q3_k
     KernelCheck {
-        kernel: 3,
+        kernel: 4,
         layer: Some(1),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Iq4Nl, rows: 128, cols: 256 }, Matrix { format: Format::Mxfp4, rows: 64, cols: 256 }, Matrix { format: Format::Q3K, rows: 64, cols: 256 }],
@@ -145,13 +175,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few_iq4_nl_mxfp4_q3_k
+    KernelCheck {
+        kernel: 5,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Iq4Nl, rows: 128, cols: 256 }, Matrix { format: Format::Mxfp4, rows: 64, cols: 256 }, Matrix { format: Format::Q3K, rows: 64, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.q_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.1.k_proj")),
+            Argument::read(Role::Weights2, Data::Tensor("layers.1.v_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_q5_k_q2_k_q6_k
     KernelCheck {
-        kernel: 4,
+        kernel: 6,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5K, rows: 128, cols: 256 }, Matrix { format: Format::Q2K, rows: 64, cols: 256 }, Matrix { format: Format::Q6K, rows: 64, cols: 256 }],
@@ -166,13 +221,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few_q5_k_q2_k_q6_k
+    KernelCheck {
+        kernel: 7,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q5K, rows: 128, cols: 256 }, Matrix { format: Format::Q2K, rows: 64, cols: 256 }, Matrix { format: Format::Q6K, rows: 64, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.q_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.2.k_proj")),
+            Argument::read(Role::Weights2, Data::Tensor("layers.2.v_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // rope_append
     KernelCheck {
-        kernel: 5,
+        kernel: 8,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
             heads: 4, kv_heads: 2, head_dim: 32, keys_as_values: false,
@@ -190,10 +270,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // attention
     KernelCheck {
-        kernel: 6,
+        kernel: 9,
         layer: Some(1),
-        rows: &[1],
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 32,
             scale: 0.17677669, softcap: None, window: None,
@@ -210,9 +291,10 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 7,
+        kernel: 10,
         layer: Some(0),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5_0, rows: 256, cols: 128 }],
@@ -227,13 +309,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(32)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_few
+    KernelCheck {
+        kernel: 11,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q5_0, rows: 256, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(256)),
+            Argument::write(Role::Sums, Data::Words(32)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_mxfp4
     KernelCheck {
-        kernel: 8,
+        kernel: 12,
         layer: Some(1),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 128 }],
@@ -248,13 +355,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(32)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_few_mxfp4
+    KernelCheck {
+        kernel: 13,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(256)),
+            Argument::write(Role::Sums, Data::Words(32)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_iq4_nl
     KernelCheck {
-        kernel: 9,
+        kernel: 14,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Iq4Nl, rows: 256, cols: 128 }],
@@ -269,13 +401,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.2.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(32)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_few_iq4_nl
+    KernelCheck {
+        kernel: 15,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Iq4Nl, rows: 256, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.2.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(256)),
+            Argument::write(Role::Sums, Data::Words(32)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 10,
+        kernel: 16,
         layer: Some(0),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(64), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }, Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
@@ -289,13 +446,37 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // gate_up_proj_few
+    KernelCheck {
+        kernel: 17,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(64), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }, Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.gate_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.0.up_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_q4_1_q5_0
     KernelCheck {
-        kernel: 11,
+        kernel: 18,
         layer: Some(1),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(64), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q4_1, rows: 256, cols: 256 }, Matrix { format: Format::Q5_0, rows: 256, cols: 256 }],
@@ -309,13 +490,37 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // gate_up_proj_few_q4_1_q5_0
+    KernelCheck {
+        kernel: 19,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(64), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q4_1, rows: 256, cols: 256 }, Matrix { format: Format::Q5_0, rows: 256, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.1.up_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_mxfp4_iq4_nl
     KernelCheck {
-        kernel: 12,
+        kernel: 20,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(64), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 256 }, Matrix { format: Format::Iq4Nl, rows: 256, cols: 256 }],
@@ -329,13 +534,37 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // gate_up_proj_few_mxfp4_iq4_nl
+    KernelCheck {
+        kernel: 21,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(64), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 256 }, Matrix { format: Format::Iq4Nl, rows: 256, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.gate_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.2.up_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj
     KernelCheck {
-        kernel: 13,
+        kernel: 22,
         layer: Some(0),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5K, rows: 256, cols: 256 }],
@@ -350,13 +579,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(32)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // down_proj_few
+    KernelCheck {
+        kernel: 23,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q5K, rows: 256, cols: 256 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.down_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(256)),
+            Argument::write(Role::Sums, Data::Words(32)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_q2_k
     KernelCheck {
-        kernel: 14,
+        kernel: 24,
         layer: Some(1),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }],
@@ -371,13 +625,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(32)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // down_proj_few_q2_k
+    KernelCheck {
+        kernel: 25,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(256)),
+            Argument::write(Role::Sums, Data::Words(32)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_q3_k
     KernelCheck {
-        kernel: 15,
+        kernel: 26,
         layer: Some(2),
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
@@ -392,13 +671,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("output_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(32)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // down_proj_few_q3_k
+    KernelCheck {
+        kernel: 27,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.down_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Gamma, Data::Tensor("output_norm")),
+            Argument::write(Role::Scaled, Data::Words(256)),
+            Argument::write(Role::Sums, Data::Words(32)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head
     KernelCheck {
-        kernel: 16,
+        kernel: 28,
         layer: None,
         rows: &[1],
+        mixed: true,
         grid: [Dim::Const(11), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 88, cols: 256 }],
@@ -411,61 +715,87 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(88)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // lm_head_few
+    KernelCheck {
+        kernel: 29,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(11), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Mxfp4, rows: 88, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("lm_head")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(88)),
+            Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_best
     KernelCheck {
-        kernel: 17,
+        kernel: 30,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleBest(Vocabulary { tokens: 88, groups: 1 }),
         arguments: &[
             Argument::read(Role::Logits, Data::Words(88)),
-            Argument::read(Role::Seen, Data::Words(3)),
-            Argument::write(Role::Best, Data::Words(2)),
-            Argument::write(Role::Count, Data::Words(1)),
+            Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::write(Role::Best, Data::Slots(2)),
+            Argument::write(Role::Count, Data::Slots(1)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_collect
     KernelCheck {
-        kernel: 18,
+        kernel: 31,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleCollect(Vocabulary { tokens: 88, groups: 1 }),
         arguments: &[
             Argument::read(Role::Logits, Data::Words(88)),
-            Argument::read(Role::Seen, Data::Words(3)),
-            Argument::read(Role::Best, Data::Words(2)),
-            Argument::update(Role::Count, Data::Words(1)),
-            Argument::write(Role::Candidates, Data::Words(264)),
+            Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::read(Role::Best, Data::Slots(2)),
+            Argument::update(Role::Count, Data::Slots(1)),
+            Argument::write(Role::Candidates, Data::Slots(264)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // sample_draw
     KernelCheck {
-        kernel: 19,
+        kernel: 32,
         layer: None,
-        rows: &[1],
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
         operation: Operation::SampleDraw(Vocabulary { tokens: 88, groups: 1 }),
         arguments: &[
-            Argument::read(Role::Best, Data::Words(2)),
-            Argument::read(Role::Count, Data::Words(1)),
-            Argument::read(Role::Candidates, Data::Words(264)),
-            Argument::update(Role::Seen, Data::Words(3)),
-            Argument::write(Role::NextToken, Data::Words(1)),
+            Argument::read(Role::Best, Data::Slots(2)),
+            Argument::read(Role::Count, Data::Slots(1)),
+            Argument::read(Role::Candidates, Data::Slots(264)),
+            Argument::update(Role::Seen, Data::Slots(3)),
+            Argument::write(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::Chosen, Data::Words(1)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 20,
+        kernel: 33,
         layer: None,
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Rows, Dim::Const(1), Dim::Const(1)],
         operation: Operation::RmsNorm { width: 256, eps: 1e-5 },
         arguments: &[
@@ -476,35 +806,15 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 21,
+        kernel: 34,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q4_1, rows: 128, cols: 256 }, Matrix { format: Format::Q4_1, rows: 64, cols: 256 }, Matrix { format: Format::Q5_1, rows: 64, cols: 256 }],
             norm_eps: None,
             half_operands: true,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.0.q_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.0.k_proj")),
-            Argument::read(Role::Weights2, Data::Tensor("layers.0.v_proj")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // qkv_proj_few
-    KernelCheck {
-        kernel: 22,
-        layer: Some(0),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q4_1, rows: 128, cols: 256 }, Matrix { format: Format::Q4_1, rows: 64, cols: 256 }, Matrix { format: Format::Q5_1, rows: 64, cols: 256 }],
-            norm_eps: None,
-            half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[
@@ -518,35 +828,15 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_tile_iq4_nl_mxfp4_q3_k
     KernelCheck {
-        kernel: 23,
+        kernel: 35,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Iq4Nl, rows: 128, cols: 256 }, Matrix { format: Format::Mxfp4, rows: 64, cols: 256 }, Matrix { format: Format::Q3K, rows: 64, cols: 256 }],
             norm_eps: None,
             half_operands: true,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.q_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.1.k_proj")),
-            Argument::read(Role::Weights2, Data::Tensor("layers.1.v_proj")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // qkv_proj_few_iq4_nl_mxfp4_q3_k
-    KernelCheck {
-        kernel: 24,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Iq4Nl, rows: 128, cols: 256 }, Matrix { format: Format::Mxfp4, rows: 64, cols: 256 }, Matrix { format: Format::Q3K, rows: 64, cols: 256 }],
-            norm_eps: None,
-            half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[
@@ -560,9 +850,10 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_tile_q5_k_q2_k_q6_k
     KernelCheck {
-        kernel: 25,
+        kernel: 36,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5K, rows: 128, cols: 256 }, Matrix { format: Format::Q2K, rows: 64, cols: 256 }, Matrix { format: Format::Q6K, rows: 64, cols: 256 }],
@@ -579,32 +870,12 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_few_q5_k_q2_k_q6_k
-    KernelCheck {
-        kernel: 26,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q5K, rows: 128, cols: 256 }, Matrix { format: Format::Q2K, rows: 64, cols: 256 }, Matrix { format: Format::Q6K, rows: 64, cols: 256 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.q_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.2.k_proj")),
-            Argument::read(Role::Weights2, Data::Tensor("layers.2.v_proj")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
     // attention_tile
     KernelCheck {
-        kernel: 27,
+        kernel: 37,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 32,
@@ -622,29 +893,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 28,
+        kernel: 38,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q5_0, rows: 256, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.0.o_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::update(Role::X, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // o_proj_few
-    KernelCheck {
-        kernel: 29,
-        layer: Some(0),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5_0, rows: 256, cols: 128 }],
             norm_eps: None,
@@ -660,29 +913,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_tile_mxfp4
     KernelCheck {
-        kernel: 30,
+        kernel: 39,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::update(Role::X, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // o_proj_few_mxfp4
-    KernelCheck {
-        kernel: 31,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 128 }],
             norm_eps: None,
@@ -698,29 +933,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_tile_iq4_nl
     KernelCheck {
-        kernel: 32,
+        kernel: 40,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Iq4Nl, rows: 256, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::update(Role::X, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // o_proj_few_iq4_nl
-    KernelCheck {
-        kernel: 33,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Iq4Nl, rows: 256, cols: 128 }],
             norm_eps: None,
@@ -736,34 +953,15 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 34,
+        kernel: 41,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(8), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }, Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
             norm_eps: None,
             half_operands: true,
-            epilogue: Epilogue::Gated(Activation::Silu),
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.0.gate_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.0.up_proj")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // gate_up_proj_few
-    KernelCheck {
-        kernel: 35,
-        layer: Some(0),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(64), Dim::Const(1), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }, Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
-            norm_eps: None,
-            half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
         }),
         arguments: &[
@@ -776,34 +974,15 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_tile_q4_1_q5_0
     KernelCheck {
-        kernel: 36,
+        kernel: 42,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(8), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q4_1, rows: 256, cols: 256 }, Matrix { format: Format::Q5_0, rows: 256, cols: 256 }],
             norm_eps: None,
             half_operands: true,
-            epilogue: Epilogue::Gated(Activation::Silu),
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.1.up_proj")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // gate_up_proj_few_q4_1_q5_0
-    KernelCheck {
-        kernel: 37,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(64), Dim::Const(1), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q4_1, rows: 256, cols: 256 }, Matrix { format: Format::Q5_0, rows: 256, cols: 256 }],
-            norm_eps: None,
-            half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
         }),
         arguments: &[
@@ -816,9 +995,10 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_tile_mxfp4_iq4_nl
     KernelCheck {
-        kernel: 38,
+        kernel: 43,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(8), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 256 }, Matrix { format: Format::Iq4Nl, rows: 256, cols: 256 }],
@@ -834,51 +1014,13 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // gate_up_proj_few_mxfp4_iq4_nl
-    KernelCheck {
-        kernel: 39,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(64), Dim::Const(1), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 256 }, Matrix { format: Format::Iq4Nl, rows: 256, cols: 256 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Gated(Activation::Silu),
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.gate_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.2.up_proj")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
     // down_proj_tile
     KernelCheck {
-        kernel: 40,
+        kernel: 44,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q5K, rows: 256, cols: 256 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.0.down_proj")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::update(Role::X, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // down_proj_few
-    KernelCheck {
-        kernel: 41,
-        layer: Some(0),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5K, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -894,29 +1036,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_tile_q2_k
     KernelCheck {
-        kernel: 42,
+        kernel: 45,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::update(Role::X, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // down_proj_few_q2_k
-    KernelCheck {
-        kernel: 43,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -932,29 +1056,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_tile_q3_k
     KernelCheck {
-        kernel: 44,
+        kernel: 46,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.down_proj")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::update(Role::X, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // down_proj_few_q3_k
-    KernelCheck {
-        kernel: 45,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -970,33 +1076,15 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 46,
+        kernel: 47,
         layer: None,
         rows: &[1, 7, 64, 65],
+        mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 88, cols: 256 }],
             norm_eps: None,
             half_operands: true,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("lm_head")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // lm_head_few
-    KernelCheck {
-        kernel: 47,
-        layer: None,
-        rows: &[1, 2, 7, 8],
-        grid: [Dim::Const(11), Dim::Const(1), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Mxfp4, rows: 88, cols: 256 }],
-            norm_eps: None,
-            half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[

@@ -8,10 +8,14 @@
 #include <metal_stdlib>
 using namespace metal;
 
-// What changes from step to step: one 256-byte record per step in flight.
+// What changes from step to step: one record for each row of a step.
 struct StepParams {
-    uint position; // of the first row
-    uint rows;     // tokens in this step
+    uint position; // of the row in its sequence
+    uint slot;     // its sequence
+    uint rows;     // of this step
+    uint context;  // positions of a slot's cache
+    uint token;    // 0xFFFFFFFF: what the slot's last step chose
+    uint chooses;  // whether its next token is chosen
     // The choice of the next token; see the sampling kernels.
     float inverse_temperature; // 0: greedy
     float repeat_penalty;
@@ -221,12 +225,17 @@ inline void accumulate_rows(device float* x, thread const float* acc, float fact
 
 // Embedding lookup. A threadgroup of 256 threads handles 1024 elements of one row, four a thread.
 
+// The token of a row: the host knows it, or the row's slot chose it in its last step.
+inline uint row_token(constant StepParams& row, device const uint* next_token) {
+    return row.token == 0xFFFFFFFFu ? next_token[row.slot] : row.token;
+}
+
 template <typename W, uint VOCAB, uint HIDDEN>
-inline void embed_row(device const uchar* table, device const uint* tokens, device float* x, float scale,
-                      uint2 group, uint thread_index) {
+inline void embed_row(device const uchar* table, device const uint* next_token, device float* x,
+                      constant StepParams& row, float scale, uint2 group, uint thread_index) {
     const uint column = group.x * 1024 + thread_index * 4;
     if (column < HIDDEN) {
-        const float4 value = scale * W::template load4<VOCAB, HIDDEN>(table, tokens[group.y], column);
+        const float4 value = scale * W::template load4<VOCAB, HIDDEN>(table, row_token(row, next_token), column);
         *(device float4*)(x + group.y * HIDDEN + column) = value;
     }
 }
@@ -288,24 +297,23 @@ inline void layer_norm_biased_row(device const float* x, device const float* gam
 
 // y = activation(acc).
 template <uint NR, typename A>
-inline void store_activated_rows(device float* y, thread const float* acc, A activation, uint first, uint end,
-                                 uint lane) {
+inline void store_activated_rows(device float* y, thread const float* acc, uint first, uint end, uint lane) {
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
-            y[first + r] = activation.apply(acc[r]);
+            y[first + r] = A::apply(acc[r]);
         }
     }
 }
 
 // y = activation(result), WIDTH elements a token.
 template <uint WIDTH, typename A>
-inline void store_activated_tile(device float* y, threadgroup const float* result, A activation, uint tokens,
-                                 uint first_row, uint thread_index) {
+inline void store_activated_tile(device float* y, threadgroup const float* result, uint tokens, uint first_row,
+                                 uint thread_index) {
     const uint row = first_row + thread_index % 64;
     for (uint token = thread_index / 64; token < tokens; token += 2) {
         if (row < WIDTH) {
-            y[token * WIDTH + row] = activation.apply(result[token * 64 + thread_index % 64]);
+            y[token * WIDTH + row] = A::apply(result[token * 64 + thread_index % 64]);
         }
     }
 }
@@ -344,9 +352,9 @@ inline void copy_head(device const float* source, device T* target, N norm, uint
     }
 }
 
-// Attention of one new token over the KV cache, [position][kv head][HEAD_DIM], with online softmax. A threadgroup takes
-// HEADS_SHARED query heads of one kv head, which share each read of keys and values, over one part of the context;
-// several parts are put together by attention_combine.
+// Attention of rows, each of a sequence and at a position of its own, over the KV cache, [position][kv head][HEAD_DIM],
+// with online softmax. A threadgroup takes HEADS_SHARED query heads of one kv head, which share each read of keys and
+// values, of one row over one part of its context; several parts are put together by attention_combine.
 //
 // In a simdgroup LANES_EACH lanes hold one position, eight elements each, so that it reads 32 / LANES_EACH positions at
 // a time, STEPS times in a row before the softmax moves on. Scores are in powers of two.
@@ -391,14 +399,16 @@ inline float sum_heads(thread float* values, uint lane) {
     return sum;
 }
 
-// Part `part` of `parts` of the positions `first` to `position` (WINDOW positions at most; the cache holds WRAP of them
-// if WRAP is not 0), for heads group * HEADS_SHARED and on. With one part y is [HEADS, HEAD_DIM] and gets the result;
-// else it gets sums [parts][HEADS][HEAD_DIM] and then the highest score and the weight of each, [parts][HEADS][2].
+// Part `part` of `parts` of the positions that a row at `position` sees (WINDOW at most), for heads group * HEADS_SHARED
+// and on. Its sequence begins at position `start_of_slot` of the cache, which holds WRAP positions of it if WRAP is not
+// 0. WHOLE: y is [HEADS, HEAD_DIM] and gets the result of the one part; else it gets sums [parts][HEADS][HEAD_DIM] and
+// then the highest score and the weight of each, [parts][HEADS][2]. `sinks`, where there are any, [HEADS], are scores
+// without a value, which the first part counts.
 template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint HEADS_SHARED, uint SIMDGROUPS, uint STEPS, uint WINDOW,
-          uint WRAP, typename T>
-inline void attention_part(device const float* q, device const T* keys, device const T* values, device float* y,
-                           threadgroup float* shared, uint position, float scale, float softcap, uint group, uint part,
-                           uint parts, uint simdgroup, uint lane) {
+          uint WRAP, bool WHOLE, typename T>
+inline void attend(device const float* q, device const T* keys, device const T* values, device float* y,
+                   threadgroup float* shared, uint start_of_slot, uint position, float scale, float softcap, uint group,
+                   uint part, uint parts, uint simdgroup, uint lane, device const float* sinks) {
     constexpr uint EACH = lanes_each(HEAD_DIM);
     constexpr uint VECTORS = (HEAD_DIM + 8 * EACH - 1) / (8 * EACH);
     constexpr uint AT_ONCE = 32 / EACH;
@@ -406,6 +416,8 @@ inline void attention_part(device const float* q, device const T* keys, device c
     constexpr uint STRIDE = KV_HEADS * HEAD_DIM;
     constexpr float LOG2_E = 1.44269504f;
     const uint head = group * HEADS_SHARED;
+    keys += ulong(start_of_slot) * STRIDE;
+    values += ulong(start_of_slot) * STRIDE;
     const uint kv_offset = head / (HEADS / KV_HEADS) * HEAD_DIM;
     const uint place = lane / EACH;
     const uint element = lane % EACH * 8;
@@ -429,6 +441,11 @@ inline void attention_part(device const float* q, device const T* keys, device c
     }
     float highest = NO_SCORE;
     float total = 0.0f;
+    if (sinks != nullptr && part == 0 && simdgroup == 0) {
+        // As if it had come before the first key.
+        highest = sinks[head + min(lane % EACH / (EACH / COUNT), HEADS_SHARED - 1)] * LOG2_E;
+        total = place == 0 ? 1.0f : 0.0f;
+    }
     for (uint start = begin + simdgroup * (AT_ONCE * STEPS); start < end; start += SIMDGROUPS * AT_ONCE * STEPS) {
         float scores[STEPS];
         float top = NO_SCORE;
@@ -525,7 +542,7 @@ inline void attention_part(device const float* q, device const T* keys, device c
             sum += c * *(threadgroup const float4*)(shared + at * HEAD_DIM + i % (HEAD_DIM / 4) * 4);
             weight += c * scales[2 * at + 1];
         }
-        if (parts == 1) {
+        if (WHOLE) {
             ((device float4*)(y + head * HEAD_DIM))[i] = sum / weight;
         } else {
             ((device float4*)(y + (part * HEADS + head) * HEAD_DIM))[i] = sum;
@@ -538,9 +555,22 @@ inline void attention_part(device const float* q, device const T* keys, device c
     }
 }
 
+// A row over all that it sees.
+template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint HEADS_SHARED, uint SIMDGROUPS, uint STEPS, uint WINDOW,
+          uint WRAP, typename T>
+inline void attention_whole(device const float* q, device const T* keys, device const T* values, device float* y,
+                            threadgroup float* shared, uint start_of_slot, uint position, float scale, float softcap,
+                            uint group, uint, uint row, uint simdgroup, uint lane,
+                            device const float* sinks = nullptr) {
+    attend<HEADS, KV_HEADS, HEAD_DIM, HEADS_SHARED, SIMDGROUPS, STEPS, WINDOW, WRAP, true>(
+        q + row * (HEADS * HEAD_DIM), keys, values, y + row * (HEADS * HEAD_DIM), shared, start_of_slot, position, scale,
+        softcap, group, 0, 1, simdgroup, lane, sinks);
+}
+
 // Causal attention of a tile of tokens over the KV cache, with online softmax. A threadgroup of four simdgroups takes
 // 32 rows of one head, eight rows a simdgroup, and walks the keys KEYS at a time: scores = Q K^T, softmax, sums += P V,
-// all in 8x8 matrices of operand type O (half or float) with float sums.
+// all in 8x8 matrices of operand type O (half or float) with float sums. `sinks`, where there are any, [HEADS], are scores
+// without a value.
 
 // KEYS rows of the cache from position `start` on, zeros from `end` on, as operands.
 template <uint STRIDE, uint HEAD_DIM, uint KEYS, uint WRAP, typename O, typename T>
@@ -557,8 +587,9 @@ inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint sta
 
 template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint KEYS, uint WINDOW, uint WRAP, typename O, typename T>
 inline void attention_tile(device const float* q, device const T* keys, device const T* values, device float* y,
-                           threadgroup float* shared, uint position, uint rows, float scale, float softcap, uint block,
-                           uint head, uint thread_index, uint simdgroup, uint lane) {
+                           threadgroup float* shared, uint start_of_slot, uint position, uint rows, float scale,
+                           float softcap, uint block, uint head, uint thread_index, uint simdgroup, uint lane,
+                           device const float* sinks = nullptr) {
     constexpr uint PARTS = HEAD_DIM / 8;
     constexpr uint STRIDE = KV_HEADS * HEAD_DIM;
     threadgroup O* tile = (threadgroup O*)shared;
@@ -568,6 +599,8 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     threadgroup float* square =
         shared + KEYS * HEAD_DIM * sizeof(O) / 4 + 32 * KEYS + 32 * KEYS * sizeof(O) / 4 + simdgroup * 64;
     const uint kv_offset = head / (HEADS / KV_HEADS) * HEAD_DIM;
+    keys += ulong(start_of_slot) * STRIDE;
+    values += ulong(start_of_slot) * STRIDE;
     const uint first_row = block * 32 + simdgroup * 8;
 
     // Eight rows of queries as matrices, through one 8x8 square of threadgroup memory.
@@ -588,8 +621,8 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     // Four lanes share a row of scores.
     const uint row = lane / 4;
     const uint own = position + first_row + row; // the row's position
-    float highest = -1.0e30f;
-    float total = 0.0f;
+    float highest = sinks != nullptr ? sinks[head] : -1.0e30f;
+    float total = sinks != nullptr ? 1.0f : 0.0f;
     square[lane] = 0.0f;
     square[lane + 32] = 0.0f;
 
@@ -780,7 +813,7 @@ inline void add_tile(device float* x, threadgroup const float* result, float fac
     }
 }
 
-// The choice of the next token, in three steps: the highest logit, the tokens that may be drawn, the draw. Everything
+// The choice of the next token of each row that wants one, in three steps: the highest logit, the tokens that may be drawn, the draw. Everything
 // that decides is exact in any order (integers, maxima), so that the result depends on no schedule and the host's
 // sampler, which does the same, chooses the same token.
 //
@@ -865,22 +898,28 @@ inline ulong threadgroup_total(ulong value, threadgroup uint* shared, uint simdg
 // Step 1: best key and id of one threadgroup's share of the vocabulary. The first one empties the list of candidates.
 template <uint VOCAB, uint GROUPS>
 inline void best_logit(device const float* logits, device const uint* seen, device uint* best, device atomic_uint* count,
-                       threadgroup uint* shared, float penalty, uint group, uint thread_index, uint simdgroup,
-                       uint lane) {
+                       threadgroup uint* shared, constant StepParams& row, uint2 group, uint thread_index,
+                       uint simdgroup, uint lane) {
+    if (row.chooses == 0) {
+        return;
+    }
+    logits += group.y * VOCAB;
+    seen += row.slot * ((VOCAB + 31) / 32);
+    best += row.slot * (2 * GROUPS);
     uint2 own = uint2(0, 0xFFFFFFFFu);
-    for (uint id = group * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
+    for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
         const float logit = logits[id];
-        const uint key = is_finite_logit(logit) ? ordered_bits(penalized(logit, id, seen, penalty)) : 0;
+        const uint key = is_finite_logit(logit) ? ordered_bits(penalized(logit, id, seen, row.repeat_penalty)) : 0;
         if (key > own.x) {
             own = uint2(key, id);
         }
     }
     own = threadgroup_best(own, shared, simdgroup, lane);
     if (thread_index == 0) {
-        best[group * 2] = own.x;
-        best[group * 2 + 1] = own.y;
-        if (group == 0) {
-            atomic_store_explicit(count, 0u, memory_order_relaxed);
+        best[group.x * 2] = own.x;
+        best[group.x * 2 + 1] = own.y;
+        if (group.x == 0) {
+            atomic_store_explicit(count + row.slot, 0u, memory_order_relaxed);
         }
     }
 }
@@ -888,24 +927,28 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
 // Step 2: every token that may be drawn, with its weight, in no order.
 template <uint VOCAB, uint GROUPS>
 inline void collect_candidates(device const float* logits, device const uint* seen, device const uint* best,
-                               device atomic_uint* count, device Candidate* candidates, float penalty,
-                               float inverse_temperature, uint group, uint thread_index) {
-    if (inverse_temperature == 0.0f) {
-        return; // greedy
+                               device atomic_uint* count, device Candidate* candidates, constant StepParams& row,
+                               uint2 group, uint thread_index) {
+    if (row.chooses == 0 || row.inverse_temperature == 0.0f) {
+        return; // nothing, or greedy
     }
+    logits += group.y * VOCAB;
+    seen += row.slot * ((VOCAB + 31) / 32);
+    best += row.slot * (2 * GROUPS);
+    candidates += row.slot * VOCAB;
     uint top = 0;
     for (uint i = 0; i < GROUPS; ++i) {
         top = max(top, best[i * 2]);
     }
     const float highest = from_ordered_bits(top);
-    for (uint id = group * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
+    for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
         if (!is_finite_logit(logits[id])) {
             continue;
         }
-        const float logit = penalized(logits[id], id, seen, penalty);
-        const uint weight = uint(precise::exp((logit - highest) * inverse_temperature) * 16777216.0f);
+        const float logit = penalized(logits[id], id, seen, row.repeat_penalty);
+        const uint weight = uint(precise::exp((logit - highest) * row.inverse_temperature) * 16777216.0f);
         if (weight > 0) {
-            const uint at = atomic_fetch_add_explicit(count, 1u, memory_order_relaxed);
+            const uint at = atomic_fetch_add_explicit(count + row.slot, 1u, memory_order_relaxed);
             candidates[at].key = ordered_bits(logit);
             candidates[at].id = id;
             candidates[at].weight = weight;
@@ -947,35 +990,41 @@ inline ulong kept_weight(device const Candidate* candidates, uint count, uint lo
     return threadgroup_total(sum, shared, simdgroup, lane);
 }
 
-// Step 3, one threadgroup: filters and draw. The token goes where the next step's embedding reads it and into the
-// record that the host reads.
-template <uint GROUPS>
+// Step 3, one threadgroup a row: filters and draw. The token goes where the slot's next step reads it and where the host
+// does.
+template <uint VOCAB, uint GROUPS>
 inline void draw_token(device const uint* best, device const atomic_uint* counter, device const Candidate* candidates,
                        device uint* seen, device uint* next_token, device uint* chosen, threadgroup uint* shared,
-                       constant StepParams& step, uint thread_index, uint simdgroup, uint lane) {
+                       constant StepParams& row, uint2 group, uint thread_index, uint simdgroup, uint lane) {
+    if (row.chooses == 0) {
+        return;
+    }
+    best += row.slot * (2 * GROUPS);
+    candidates += row.slot * VOCAB;
+    seen += row.slot * ((VOCAB + 31) / 32);
     uint2 own = uint2(0, 0xFFFFFFFFu);
-    if (step.inverse_temperature == 0.0f) {
+    if (row.inverse_temperature == 0.0f) {
         for (uint i = thread_index; i < GROUPS; i += 256) {
             if (best[i * 2] > own.x || (best[i * 2] == own.x && best[i * 2 + 1] < own.y)) {
                 own = uint2(best[i * 2], best[i * 2 + 1]);
             }
         }
     } else {
-        const uint count = atomic_load_explicit(counter, memory_order_relaxed);
+        const uint count = atomic_load_explicit(counter + row.slot, memory_order_relaxed);
         uint low = 0;
-        if (step.top_k > 0 && step.top_k < count) {
-            low = lowest_kept(candidates, count, low, false, step.top_k, shared, thread_index, simdgroup, lane);
+        if (row.top_k > 0 && row.top_k < count) {
+            low = lowest_kept(candidates, count, low, false, row.top_k, shared, thread_index, simdgroup, lane);
         }
-        if (step.top_p < 16777216) {
+        if (row.top_p < 16777216) {
             // A share of the total in units of 2^-24, rounded up.
             const ulong total = kept_weight(candidates, count, low, shared, thread_index, simdgroup, lane);
-            const ulong wanted = (total >> 24) * step.top_p + (((total & 0xFFFFFF) * step.top_p + 0xFFFFFF) >> 24);
+            const ulong wanted = (total >> 24) * row.top_p + (((total & 0xFFFFFF) * row.top_p + 0xFFFFFF) >> 24);
             low = lowest_kept(candidates, count, low, true, wanted, shared, thread_index, simdgroup, lane);
         }
         for (uint i = thread_index; i < count; i += 256) {
             const Candidate c = candidates[i];
-            if (c.key >= low && c.weight >= step.min_p) {
-                const uint random = philox(uint2(step.draw_low, step.draw_high), c.id, uint2(step.seed_low, step.seed_high));
+            if (c.key >= low && c.weight >= row.min_p) {
+                const uint random = philox(uint2(row.draw_low, row.draw_high), c.id, uint2(row.seed_low, row.seed_high));
                 const float uniform = (float(random >> 9) + 0.5f) * 1.1920929e-7f;
                 const float noise = -precise::log(-precise::log(uniform));
                 const uint key = ordered_bits(precise::log(float(c.weight)) + noise);
@@ -990,9 +1039,9 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
     own = threadgroup_best(own, shared, simdgroup, lane);
     if (thread_index == 0) {
         const uint token = own.y;
-        chosen[0] = token; // 0xFFFFFFFF where no logit is finite
+        chosen[group.y] = token; // 0xFFFFFFFF where no logit is finite
         if (token != 0xFFFFFFFFu) {
-            next_token[0] = token;
+            next_token[row.slot] = token;
             seen[token / 32] |= 1u << (token % 32);
         }
     }
@@ -1009,12 +1058,13 @@ struct Weights_bf16 {
 [[max_total_threads_per_threadgroup(256)]]
 kernel void embed(
     device const uchar* table [[buffer(0)]], // [88, 32] bf16
-    device const uint* tokens [[buffer(1)]], // [rows] token ids
+    device const uint* next_token [[buffer(1)]], // what the next step embeds
     device float* x [[buffer(2)]], // [rows, 32] f32
+    constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    embed_row<Weights_bf16, 88, 32>(table, tokens, x, 1.0f, group, thread_index);
+    embed_row<Weights_bf16, 88, 32>(table, next_token, x, step[group.y], 1.0f, group, thread_index);
 }
 
 // norm of each row less its mean
@@ -1040,6 +1090,7 @@ kernel void qkv_proj(
     device const float* input [[buffer(1)]], // [32] f32
     device const float* bias [[buffer(2)]], // [64] f32
     device float* y [[buffer(3)]], // [64] f32
+    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1053,6 +1104,33 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
+// [64, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void qkv_proj_few(
+    device const uchar* weights [[buffer(0)]], // [64, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device const float* bias [[buffer(2)]], // [64] f32
+    device float* y [[buffer(3)]], // [rows, 64] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint group [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    float acc[16] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 64;
+    gemv_bf16<64, 32, 2, 1, 0, 8>(
+        weights, input, first, 0, lane, acc, step->rows);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 8; ++n) {
+        if (n < step->rows) {
+            thread float* results = acc + n * 2;
+            add_bias<2>(results, bias, first, end);
+            store_rows<2>(y + n * 64, results, first, end, lane);
+        }
+    }
+}
+
 // 4 query and 2 key/value heads of 8: rotate, append to the cache
 [[max_total_threads_per_threadgroup(128)]]
 kernel void rope_append(
@@ -1060,14 +1138,14 @@ kernel void rope_append(
     device float* q [[buffer(1)]], // [rows, 32] f32
     device half* keys [[buffer(2)]], // [positions, 2, 8] half
     device half* values [[buffer(3)]], // [positions, 2, 8] half
-    constant StepParams& step [[buffer(4)]], // position and rows of this step
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     const uint head = group.x * 4 + simdgroup;
     const uint row = group.y;
-    const uint position = step.position + row;
+    const uint position = step[row].position;
     device const float* source = qkv + row * 64 + head * 8;
     if (head < 4) {
         device float* target = q + (row * 4 + head) * 8;
@@ -1075,14 +1153,14 @@ kernel void rope_append(
         rotate_head<8, 8, false>(
             source, target, norm, ROPE_INV_FREQ, float(position), 1.0f, lane);
     } else if (head < 6) {
-        const uint slot = position * 2 + head - 4;
-        device half* target = keys + slot * 8;
+        const uint place = position * 2 + head - 4;
+        device half* target = keys + place * 8;
         const Unnormed norm = {};
         rotate_head<8, 8, false>(
             source, target, norm, ROPE_INV_FREQ, float(position), 1.0f, lane);
     } else if (head < 8) {
-        const uint slot = position * 2 + head - 6;
-        device half* target = values + slot * 8;
+        const uint place = position * 2 + head - 6;
+        device half* target = values + place * 8;
         const Unnormed norm = {};
         copy_head<8>(source, target, norm, lane);
     }
@@ -1091,18 +1169,19 @@ kernel void rope_append(
 // attention of 4 heads over 2 key/value heads of 8
 [[max_total_threads_per_threadgroup(256)]]
 kernel void attention(
-    device const float* q [[buffer(0)]], // [32] f32
+    device const float* q [[buffer(0)]], // [rows, 32] f32
     device const half* keys [[buffer(1)]], // [positions, 2, 8] half
     device const half* values [[buffer(2)]], // [positions, 2, 8] half
-    device float* y [[buffer(3)]], // [32] f32
-    constant StepParams& step [[buffer(4)]], // position and rows of this step
-    uint group [[threadgroup_position_in_grid]],
+    device float* y [[buffer(3)]], // [rows, 32] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint3 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[80];
-    attention_part<4, 2, 8, 1, 8, 4, 0, 0>(
-        q, keys, values, y, shared, step.position, 0.35355338f, 0.0f, group, 0, 1, simdgroup, lane);
+    attention_whole<4, 2, 8, 1, 8, 4, 0, 0>(
+        q, keys, values, y, shared, 0, step[group.z].position, 0.35355338f, 0.0f, group.x, group.y, group.z, simdgroup,
+        lane);
 }
 
 // [32, 32] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -1112,6 +1191,7 @@ kernel void o_proj(
     device const float* input [[buffer(1)]], // [32] f32
     device const float* bias [[buffer(2)]], // [32] f32
     device float* x [[buffer(3)]], // [32] f32
+    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1125,6 +1205,33 @@ kernel void o_proj(
     accumulate_rows<2>(x, acc, 1.0f, first, end, lane);
 }
 
+// [32, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void o_proj_few(
+    device const uchar* weights [[buffer(0)]], // [32, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device const float* bias [[buffer(2)]], // [32] f32
+    device float* x [[buffer(3)]], // [rows, 32] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint group [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    float acc[16] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 32;
+    gemv_bf16<32, 32, 2, 1, 0, 8>(
+        weights, input, first, 0, lane, acc, step->rows);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 8; ++n) {
+        if (n < step->rows) {
+            thread float* results = acc + n * 2;
+            add_bias<2>(results, bias, first, end);
+            accumulate_rows<2>(x + n * 32, results, 1.0f, first, end, lane);
+        }
+    }
+}
+
 // [24, 32] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void up_proj(
@@ -1132,6 +1239,7 @@ kernel void up_proj(
     device const float* input [[buffer(1)]], // [32] f32
     device const float* bias [[buffer(2)]], // [24] f32
     device float* y [[buffer(3)]], // [24] f32
+    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1144,7 +1252,36 @@ kernel void up_proj(
             weights, input, first, 0, lane, acc);
     }
     add_bias<2>(acc, bias, first, end);
-    store_activated_rows<2>(y, acc, GeluTanh(), first, end, lane);
+    store_activated_rows<2, GeluTanh>(y, acc, first, end, lane);
+}
+
+// [24, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void up_proj_few(
+    device const uchar* weights [[buffer(0)]], // [24, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device const float* bias [[buffer(2)]], // [24] f32
+    device float* y [[buffer(3)]], // [rows, 24] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint group [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    float acc[16] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 24;
+    if (first < end) {
+        gemv_bf16<24, 32, 2, 1, 0, 8>(
+            weights, input, first, 0, lane, acc, step->rows);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 8; ++n) {
+        if (n < step->rows) {
+            thread float* results = acc + n * 2;
+            add_bias<2>(results, bias, first, end);
+            store_activated_rows<2, GeluTanh>(y + n * 24, results, first, end, lane);
+        }
+    }
 }
 
 // [32, 24] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -1154,6 +1291,7 @@ kernel void down_proj(
     device const float* input [[buffer(1)]], // [24] f32
     device const float* bias [[buffer(2)]], // [32] f32
     device float* x [[buffer(3)]], // [32] f32
+    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1167,12 +1305,40 @@ kernel void down_proj(
     accumulate_rows<2>(x, acc, 1.0f, first, end, lane);
 }
 
+// [32, 24] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void down_proj_few(
+    device const uchar* weights [[buffer(0)]], // [32, 24] bf16
+    device const float* input [[buffer(1)]], // [rows, 24] f32
+    device const float* bias [[buffer(2)]], // [32] f32
+    device float* x [[buffer(3)]], // [rows, 32] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint group [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    float acc[16] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 32;
+    gemv_bf16<32, 24, 2, 1, 0, 8>(
+        weights, input, first, 0, lane, acc, step->rows);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 8; ++n) {
+        if (n < step->rows) {
+            thread float* results = acc + n * 2;
+            add_bias<2>(results, bias, first, end);
+            accumulate_rows<2>(x + n * 32, results, 1.0f, first, end, lane);
+        }
+    }
+}
+
 // [88, 32] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [32] f32
     device float* y [[buffer(2)]], // [88] f32
+    constant StepParams* step [[buffer(3)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1187,37 +1353,63 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
+// [88, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void lm_head_few(
+    device const uchar* weights [[buffer(0)]], // [88, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device float* y [[buffer(2)]], // [rows, 88] f32
+    constant StepParams* step [[buffer(3)]], // [rows] records of this step
+    uint group [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    float acc[16] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 88;
+    if (first < end) {
+        gemv_bf16<88, 32, 2, 1, 0, 8>(
+            weights, input, first, 0, lane, acc, step->rows);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 8; ++n) {
+        if (n < step->rows) {
+            thread float* results = acc + n * 2;
+            store_rows<2>(y + n * 88, results, first, end, lane);
+        }
+    }
+}
+
 // the highest logit
 [[max_total_threads_per_threadgroup(256)]]
 kernel void sample_best(
-    device const float* logits [[buffer(0)]], // [88] f32
+    device const float* logits [[buffer(0)]], // [rows, 88] f32
     device const uint* seen [[buffer(1)]], // [3] bits, one per token
     device uint* best [[buffer(2)]], // [1, 2] key and id
     device atomic_uint* count [[buffer(3)]], // candidates
-    constant StepParams& step [[buffer(4)]], // position and rows of this step
-    uint group [[threadgroup_position_in_grid]],
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup uint shared[16];
-    best_logit<88, 1>(logits, seen, best, count, shared, step.repeat_penalty, group, thread_index, simdgroup, lane);
+    best_logit<88, 1>(logits, seen, best, count, shared, step[group.y], group, thread_index, simdgroup, lane);
 }
 
 // tokens that may be drawn
 [[max_total_threads_per_threadgroup(256)]]
 kernel void sample_collect(
-    device const float* logits [[buffer(0)]], // [88] f32
+    device const float* logits [[buffer(0)]], // [rows, 88] f32
     device const uint* seen [[buffer(1)]], // [3] bits, one per token
     device const uint* best [[buffer(2)]], // [1, 2] key and id
     device atomic_uint* count [[buffer(3)]], // candidates
     device Candidate* candidates [[buffer(4)]], // [88]
-    constant StepParams& step [[buffer(5)]], // position and rows of this step
-    uint group [[threadgroup_position_in_grid]],
+    constant StepParams* step [[buffer(5)]], // [rows] records of this step
+    uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    collect_candidates<88, 1>(
-        logits, seen, best, count, candidates, step.repeat_penalty, step.inverse_temperature, group, thread_index);
+    collect_candidates<88, 1>(logits, seen, best, count, candidates, step[group.y], group, thread_index);
 }
 
 // filters and draw
@@ -1228,14 +1420,16 @@ kernel void sample_draw(
     device const Candidate* candidates [[buffer(2)]], // [88]
     device uint* seen [[buffer(3)]], // [3] bits, one per token
     device uint* next_token [[buffer(4)]], // what the next step embeds
-    device uint* chosen [[buffer(5)]], // the same, for the host
-    constant StepParams& step [[buffer(6)]], // position and rows of this step
+    device uint* chosen [[buffer(5)]], // [rows] the same, for the host
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup uint shared[16];
-    draw_token<1>(best, count, candidates, seen, next_token, chosen, shared, step, thread_index, simdgroup, lane);
+    draw_token<88, 1>(
+        best, count, candidates, seen, next_token, chosen, shared, step[group.y], group, thread_index, simdgroup, lane);
 }
 
 // [64, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -1245,14 +1439,14 @@ kernel void qkv_proj_tile(
     device const float* input [[buffer(1)]], // [rows, 32] f32
     device const float* bias [[buffer(2)]], // [64] f32
     device float* y [[buffer(3)]], // [rows, 64] f32
-    constant StepParams& step [[buffer(4)]], // position and rows of this step
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
-    const uint tokens = min(64u, step.rows - first_token);
+    const uint tokens = min(64u, step->rows - first_token);
     device const float* tile_input = input + first_token * 32;
     const uint first = group.x * 64;
     const uint end = 64;
@@ -1262,33 +1456,6 @@ kernel void qkv_proj_tile(
     store_tile<64>(y + first_token * 64, shared, tokens, first, end, thread_index);
 }
 
-// [64, 32] bf16 for up to 8 tokens: 2 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void qkv_proj_few(
-    device const uchar* weights [[buffer(0)]], // [64, 32] bf16
-    device const float* input [[buffer(1)]], // [rows, 32] f32
-    device const float* bias [[buffer(2)]], // [64] f32
-    device float* y [[buffer(3)]], // [rows, 64] f32
-    constant StepParams& step [[buffer(4)]], // position and rows of this step
-    uint group [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
-    const uint end = 64;
-    gemv_bf16<64, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step.rows);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step.rows) {
-            thread float* sums = acc + n * 2;
-            add_bias<2>(sums, bias, first, end);
-            store_rows<2>(y + n * 64, sums, first, end, lane);
-        }
-    }
-}
-
 // attention of 4 heads over 2 key/value heads of 8: 32 rows of a head
 [[max_total_threads_per_threadgroup(128)]]
 kernel void attention_tile(
@@ -1296,7 +1463,7 @@ kernel void attention_tile(
     device const half* keys [[buffer(1)]], // [positions, 2, 8] half
     device const half* values [[buffer(2)]], // [positions, 2, 8] half
     device float* y [[buffer(3)]], // [rows, 32] f32
-    constant StepParams& step [[buffer(4)]], // position and rows of this step
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -1304,7 +1471,7 @@ kernel void attention_tile(
 {
     threadgroup float shared[2560];
     attention_tile<4, 2, 8, 32, 0, 0, float>(
-        q, keys, values, y, shared, step.position, step.rows, 0.35355338f, 0.0f, group.x, group.y, thread_index,
+        q, keys, values, y, shared, 0, step->position, step->rows, 0.35355338f, 0.0f, group.x, group.y, thread_index,
         simdgroup, lane);
 }
 
@@ -1315,14 +1482,14 @@ kernel void o_proj_tile(
     device const float* input [[buffer(1)]], // [rows, 32] f32
     device const float* bias [[buffer(2)]], // [32] f32
     device float* x [[buffer(3)]], // [rows, 32] f32
-    constant StepParams& step [[buffer(4)]], // position and rows of this step
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
-    const uint tokens = min(64u, step.rows - first_token);
+    const uint tokens = min(64u, step->rows - first_token);
     device const float* tile_input = input + first_token * 32;
     const uint first = group.x * 64;
     const uint end = 32;
@@ -1332,33 +1499,6 @@ kernel void o_proj_tile(
     add_tile<32>(x + first_token * 32, shared, 1.0f, tokens, first, thread_index);
 }
 
-// [32, 32] bf16 for up to 8 tokens: 2 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void o_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 32] bf16
-    device const float* input [[buffer(1)]], // [rows, 32] f32
-    device const float* bias [[buffer(2)]], // [32] f32
-    device float* x [[buffer(3)]], // [rows, 32] f32
-    constant StepParams& step [[buffer(4)]], // position and rows of this step
-    uint group [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
-    const uint end = 32;
-    gemv_bf16<32, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step.rows);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step.rows) {
-            thread float* sums = acc + n * 2;
-            add_bias<2>(sums, bias, first, end);
-            accumulate_rows<2>(x + n * 32, sums, 1.0f, first, end, lane);
-        }
-    }
-}
-
 // [24, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void up_proj_tile(
@@ -1366,51 +1506,22 @@ kernel void up_proj_tile(
     device const float* input [[buffer(1)]], // [rows, 32] f32
     device const float* bias [[buffer(2)]], // [24] f32
     device float* y [[buffer(3)]], // [rows, 24] f32
-    constant StepParams& step [[buffer(4)]], // position and rows of this step
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
-    const uint tokens = min(64u, step.rows - first_token);
+    const uint tokens = min(64u, step->rows - first_token);
     device const float* tile_input = input + first_token * 32;
     const uint first = group.x * 64;
     const uint end = 24;
     gemm_tile<Weights_bf16, Weights_bf16, float, 24, 32, 0, 0>(
         weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
     add_tile_bias<0>(shared, bias, first, end, thread_index);
-    store_activated_tile<24>(
-        y + first_token * 24, shared, GeluTanh(), tokens, first, thread_index);
-}
-
-// [24, 32] bf16 for up to 8 tokens: 2 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void up_proj_few(
-    device const uchar* weights [[buffer(0)]], // [24, 32] bf16
-    device const float* input [[buffer(1)]], // [rows, 32] f32
-    device const float* bias [[buffer(2)]], // [24] f32
-    device float* y [[buffer(3)]], // [rows, 24] f32
-    constant StepParams& step [[buffer(4)]], // position and rows of this step
-    uint group [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
-    const uint end = 24;
-    if (first < end) {
-        gemv_bf16<24, 32, 2, 1, 0, 8>(
-            weights, input, first, 0, lane, acc, step.rows);
-    }
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step.rows) {
-            thread float* sums = acc + n * 2;
-            add_bias<2>(sums, bias, first, end);
-            store_activated_rows<2>(y + n * 24, sums, GeluTanh(), first, end, lane);
-        }
-    }
+    store_activated_tile<24, GeluTanh>(
+        y + first_token * 24, shared, tokens, first, thread_index);
 }
 
 // [32, 24] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -1420,14 +1531,14 @@ kernel void down_proj_tile(
     device const float* input [[buffer(1)]], // [rows, 24] f32
     device const float* bias [[buffer(2)]], // [32] f32
     device float* x [[buffer(3)]], // [rows, 32] f32
-    constant StepParams& step [[buffer(4)]], // position and rows of this step
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
-    const uint tokens = min(64u, step.rows - first_token);
+    const uint tokens = min(64u, step->rows - first_token);
     device const float* tile_input = input + first_token * 24;
     const uint first = group.x * 64;
     const uint end = 32;
@@ -1437,78 +1548,24 @@ kernel void down_proj_tile(
     add_tile<32>(x + first_token * 32, shared, 1.0f, tokens, first, thread_index);
 }
 
-// [32, 24] bf16 for up to 8 tokens: 2 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void down_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 24] bf16
-    device const float* input [[buffer(1)]], // [rows, 24] f32
-    device const float* bias [[buffer(2)]], // [32] f32
-    device float* x [[buffer(3)]], // [rows, 32] f32
-    constant StepParams& step [[buffer(4)]], // position and rows of this step
-    uint group [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
-    const uint end = 32;
-    gemv_bf16<32, 24, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step.rows);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step.rows) {
-            thread float* sums = acc + n * 2;
-            add_bias<2>(sums, bias, first, end);
-            accumulate_rows<2>(x + n * 32, sums, 1.0f, first, end, lane);
-        }
-    }
-}
-
 // [88, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_tile(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
     device float* y [[buffer(2)]], // [rows, 88] f32
-    constant StepParams& step [[buffer(3)]], // position and rows of this step
+    constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
-    const uint tokens = min(64u, step.rows - first_token);
+    const uint tokens = min(64u, step->rows - first_token);
     device const float* tile_input = input + first_token * 32;
     const uint first = group.x * 64;
     const uint end = 88;
     gemm_tile<Weights_bf16, Weights_bf16, float, 88, 32, 0, 0>(
         weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
     store_tile<88>(y + first_token * 88, shared, tokens, first, end, thread_index);
-}
-
-// [88, 32] bf16 for up to 8 tokens: 2 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void lm_head_few(
-    device const uchar* weights [[buffer(0)]], // [88, 32] bf16
-    device const float* input [[buffer(1)]], // [rows, 32] f32
-    device float* y [[buffer(2)]], // [rows, 88] f32
-    constant StepParams& step [[buffer(3)]], // position and rows of this step
-    uint group [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
-    const uint end = 88;
-    if (first < end) {
-        gemv_bf16<88, 32, 2, 1, 0, 8>(
-            weights, input, first, 0, lane, acc, step.rows);
-    }
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step.rows) {
-            thread float* sums = acc + n * 2;
-            store_rows<2>(y + n * 88, sums, first, end, lane);
-        }
-    }
 }

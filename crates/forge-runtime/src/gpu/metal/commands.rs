@@ -39,20 +39,36 @@ impl Commands {
     /// Adds a dispatch of `threadgroups` threadgroups; `args[i]` is `[[buffer(i)]]`.
     pub fn dispatch(&mut self, kernel: &Kernel, args: &[&Slice], threadgroups: [u32; 3]) {
         if let Some(page) = &mut self.page {
-            page.dispatch(kernel, args, threadgroups);
+            page.dispatch(kernel, args, None, threadgroups);
         }
         let Some((_, encoder)) = &self.open else { return };
-        encoder.setComputePipelineState(&kernel.pipeline);
-        for (index, slice) in args.iter().enumerate() {
-            let buffer = &slice.buffer().storage().0;
-            // SAFETY: the offset lies inside the buffer (checked when the slice was made), which the command buffer retains.
-            unsafe { encoder.setBuffer_offset_atIndex(Some(buffer), slice.offset() as usize, index) };
-        }
+        let threads = bind(encoder, kernel, args);
         let [width, height, depth] = threadgroups.map(|count| count as usize);
-        encoder.dispatchThreadgroups_threadsPerThreadgroup(
-            MTLSize { width, height, depth },
-            MTLSize { width: kernel.threads as usize, height: 1, depth: 1 },
-        );
+        encoder.dispatchThreadgroups_threadsPerThreadgroup(MTLSize { width, height, depth }, threads);
+    }
+
+    /// Adds a dispatch of as many threadgroups as `counts` says when its turn comes: three u32, one for each axis
+    /// (`MTLDispatchThreadgroupsIndirectArguments`), none of them above `most`. Where one is 0 nothing runs. The dispatch reads
+    /// `counts`, so that one of the same command buffer that writes it needs a barrier between.
+    ///
+    /// # Panics
+    /// If `counts` is shorter than 12 bytes or does not start at a multiple of 4.
+    pub fn dispatch_indirect(&mut self, kernel: &Kernel, args: &[&Slice], counts: &Slice, most: [u32; 3]) {
+        let fits = counts.bytes() >= 12 && counts.offset().is_multiple_of(4);
+        assert!(fits, "{}: {} bytes at {} hold no threadgroup counts", kernel.name, counts.bytes(), counts.offset());
+        if let Some(page) = &mut self.page {
+            page.dispatch(kernel, args, Some(counts), most);
+        }
+        let Some((_, encoder)) = &self.open else { return };
+        let threads = bind(encoder, kernel, args);
+        let (buffer, offset) = (&counts.buffer().storage().0, counts.offset() as usize);
+        // SAFETY: twelve bytes from the offset on lie inside the buffer, which the command buffer retains; the device reads the
+        // counts, and what the kernel does beyond `most` is the kernel's own affair, as with any grid.
+        unsafe {
+            encoder.dispatchThreadgroupsWithIndirectBuffer_indirectBufferOffset_threadsPerThreadgroup(
+                buffer, offset, threads,
+            );
+        }
     }
 
     /// Makes what the dispatches before it wrote visible to those after it.
@@ -77,6 +93,17 @@ impl Commands {
         }
         Pending { commands, label: std::mem::take(&mut self.label), waited: false }
     }
+}
+
+/// Sets the kernel and its arguments; gives the size of its threadgroups.
+fn bind(encoder: &Encoder, kernel: &Kernel, args: &[&Slice]) -> MTLSize {
+    encoder.setComputePipelineState(&kernel.pipeline);
+    for (index, slice) in args.iter().enumerate() {
+        let buffer = &slice.buffer().storage().0;
+        // SAFETY: the offset lies inside the buffer (checked when the slice was made), which the command buffer retains.
+        unsafe { encoder.setBuffer_offset_atIndex(Some(buffer), slice.offset() as usize, index) };
+    }
+    MTLSize { width: kernel.threads as usize, height: 1, depth: 1 }
 }
 
 impl Drop for Commands {

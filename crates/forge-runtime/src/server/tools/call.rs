@@ -5,8 +5,9 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::Tool;
-use super::form::FUNCTION;
 
+/// How a call in XML begins.
+pub(super) const FUNCTION: &str = "<function=";
 const PARAMETER: &str = "<parameter=";
 const END_OF_PARAMETER: &str = "</parameter>";
 const END_OF_FUNCTION: &str = "</function>";
@@ -41,7 +42,7 @@ pub(super) struct Scan {
 
 impl Scan {
     /// Bytes of the JSON object that `text` begins with; `None` where it is none.
-    fn object(&mut self, text: &str) -> Option<Option<usize>> {
+    pub(super) fn object(&mut self, text: &str) -> Option<Option<usize>> {
         while let Some(&byte) = text.as_bytes().get(self.at) {
             self.at += 1;
             if self.in_string {
@@ -175,7 +176,7 @@ pub(super) fn xml(text: &str, tools: &[Tool]) -> Begun {
         Ok(name) => name,
         Err(begun) => return begun,
     };
-    let schema = tools.iter().find(|tool| tool.name == name).map_or(&Value::Null, |tool| &tool.parameters);
+    let schema = schema_of(tools, name);
     let mut arguments = Map::new();
     loop {
         rest = rest.trim_start();
@@ -191,7 +192,9 @@ pub(super) fn xml(text: &str, tools: &[Tool]) -> Begun {
             Ok(key) => key,
             Err(begun) => return begun,
         };
-        let Some((value, after)) = value(after) else { return Begun::Open };
+        let Some((value, after)) = value_before(after, END_OF_PARAMETER, &[PARAMETER, END_OF_FUNCTION]) else {
+            return Begun::Open;
+        };
         arguments.insert(key.to_owned(), typed(value, &schema["properties"][key]));
         rest = after;
     }
@@ -209,24 +212,29 @@ fn name(text: &str) -> Result<(&str, &str), Begun> {
     }
 }
 
-/// A value and what follows its end. The same tag inside of a value ends it only where the function goes on behind it.
-fn value(text: &str) -> Option<(&str, &str)> {
-    for (end, tag) in text.match_indices(END_OF_PARAMETER) {
+/// A value and what follows its end. The same tag inside of a value ends it only where one of `next` follows.
+pub(super) fn value_before<'a>(text: &'a str, tag: &str, next: &[&str]) -> Option<(&'a str, &'a str)> {
+    for (end, _) in text.match_indices(tag) {
         let after = &text[end + tag.len()..];
-        let next = after.trim_start();
-        if next.starts_with(PARAMETER) || next.starts_with(END_OF_FUNCTION) {
+        let following = after.trim_start();
+        if next.iter().any(|next| following.starts_with(next)) {
             let value = text[..end].strip_prefix('\n').unwrap_or(&text[..end]);
             return Some((value.strip_suffix('\n').unwrap_or(value), after));
         }
-        if PARAMETER.starts_with(next) || END_OF_FUNCTION.starts_with(next) {
+        if next.iter().any(|next| next.starts_with(following)) {
             return None;
         }
     }
     None
 }
 
+/// The schema of a function's arguments, null where it is not among the tools.
+pub(super) fn schema_of<'a>(tools: &'a [Tool], name: &str) -> &'a Value {
+    tools.iter().find(|tool| tool.name == name).map_or(&Value::Null, |tool| &tool.parameters)
+}
+
 /// A value as the schema of its parameter has it; text where that has no word on it, or another.
-fn typed(value: &str, schema: &Value) -> Value {
+pub(super) fn typed(value: &str, schema: &Value) -> Value {
     let mut types = Vec::new();
     collect_types(schema, &mut types);
     let text = || Value::String(value.to_owned());

@@ -1,16 +1,25 @@
 //! Tool calls in answers: how a model writes them, and finding them in its text as it comes.
 //!
-//! [`form`] asks the chat template; [`reader`] takes an answer apart into content, reasoning and calls; [`call`] reads one call.
-//! Nothing here knows of HTTP or of the API's objects.
+//! [`form`] says what forms there are and [`probe`] asks the chat template which it is; [`reader`] takes an answer apart into
+//! content, reasoning and calls; [`call`] reads one call, and so do [`invoke`], [`keys`], [`python`] and [`separated`] in forms of their
+//! own; [`harmony`] reads answers in channels. Nothing here knows of HTTP or of the API's objects.
 
 mod call;
 mod form;
+mod harmony;
+mod invoke;
+mod keys;
+mod probe;
+mod python;
 mod reader;
+mod separated;
+mod thinking;
 
 use serde_json::Value;
 
-pub use form::CallForm;
+pub use form::{CallForm, Style};
 pub use reader::{Part, Reader};
+pub use thinking::Thinking;
 
 /// A function that a request offers to the model.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,13 +4,10 @@
 //! or a call is held back until it is certain. Tags never come out, nor do the blanks around them; what stands where a call
 //! should and is none comes out as content.
 
-use super::call::{self, Begun, Scan};
-use super::form::FUNCTION;
-use super::{CallForm, Tool};
-
-/// Tags of reasoning, which an answer may begin with (DeepSeek R1, Qwen 3 and many after them).
-const THINK: &str = "<think>";
-const END_OF_THINKING: &str = "</think>";
+use super::call::{self, Begun, FUNCTION, Scan};
+use super::harmony::Channels;
+use super::{CallForm, Style, Thinking, Tool};
+use super::{invoke, keys, python, separated};
 
 /// A part of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +28,10 @@ pub enum Part {
 /// The state of one answer.
 #[derive(Debug)]
 pub struct Reader {
+    /// Reads all of it where it comes in channels.
+    channels: Option<Channels>,
+    /// Tags of reasoning.
+    think: [String; 2],
     form: Option<CallForm>,
     tools: Vec<Tool>,
     tags: Vec<Tag>,
@@ -72,28 +73,41 @@ enum State {
 }
 
 impl Reader {
-    /// A reader of an answer that has not begun. Without a `form` there are no calls. `thinking` says that the prompt ended
+    /// A reader of an answer that has not begun. Without a `form` there are no calls. `inside` says that the prompt ended
     /// inside of the reasoning.
-    pub fn new(form: Option<CallForm>, tools: Vec<Tool>, thinking: bool) -> Self {
+    pub fn new(form: Option<CallForm>, tools: Vec<Tool>, thinking: &Thinking, inside: bool) -> Self {
+        let in_channels = *thinking == Thinking::Channels;
+        let calls_in_channels = form.as_ref().is_some_and(|form| form.style == Style::Channels);
+        let channels = (in_channels || calls_in_channels).then(|| Channels::new(calls_in_channels, inside));
+        let think = match thinking {
+            Thinking::Tags { open, close } => [open.clone(), close.clone()],
+            Thinking::Channels => Default::default(),
+        };
         let mut tags = Vec::new();
         if let Some(form) = &form {
             let tag = |kind| move |text: &String| Tag { text: text.clone(), kind };
             tags.extend(form.open.iter().map(tag(TagKind::Open)));
             tags.extend(form.close.iter().map(tag(TagKind::Close)));
-            tags.extend(form.xml.then(|| Tag { text: FUNCTION.into(), kind: TagKind::Function }));
+            tags.extend((form.style == Style::Xml).then(|| Tag { text: FUNCTION.into(), kind: TagKind::Function }));
         }
-        let state = if thinking { State::Reasoning } else { State::Start { thought: false } };
-        Self { form, tools, tags, state, held: String::new(), after_tag: thinking }
+        let state = if inside { State::Reasoning } else { State::Start { thought: false } };
+        Self { channels, think, form, tools, tags, state, held: String::new(), after_tag: inside }
     }
 
     /// Takes the next piece of text and gives what is certain by now.
     pub fn push(&mut self, piece: &str) -> Vec<Part> {
+        if let Some(channels) = &mut self.channels {
+            return channels.push(piece);
+        }
         self.held.push_str(piece);
         self.read(false)
     }
 
     /// Gives the rest of an answer that has ended.
     pub fn finish(&mut self) -> Vec<Part> {
+        if let Some(channels) = &mut self.channels {
+            return channels.finish();
+        }
         self.read(true)
     }
 
@@ -121,10 +135,10 @@ impl Reader {
 
     fn start(&mut self, thought: bool, end: bool) -> bool {
         let text = self.held.trim_start();
-        if text.is_empty() && !end || !thought && !end && is_begun(text, THINK) {
+        if text.is_empty() && !end || !thought && !end && is_begun(text, &self.think[0]) {
             return false;
         }
-        if let Some(rest) = text.strip_prefix(THINK).filter(|_| !thought) {
+        if let Some(rest) = text.strip_prefix(self.think[0].as_str()).filter(|_| !thought) {
             self.held = rest.to_owned();
             self.enter(State::Reasoning);
         } else if text.starts_with(['{', '[']) && self.form.as_ref().is_some_and(|form| form.bare) {
@@ -136,13 +150,13 @@ impl Reader {
     }
 
     fn reasoning(&mut self, end: bool, parts: &mut Vec<Part>) -> bool {
-        if let Some(at) = self.held.find(END_OF_THINKING) {
+        if let Some(at) = self.held.find(&self.think[1]) {
             self.give(at, parts);
-            self.held.drain(..END_OF_THINKING.len());
+            self.held.drain(..self.think[1].len());
             self.enter(State::Start { thought: true });
             return true;
         }
-        let certain = if end { self.held.len() } else { self.held.len() - begun(&self.held, END_OF_THINKING) };
+        let certain = if end { self.held.len() } else { self.held.len() - begun(&self.held, &self.think[1]) };
         self.give_before_blanks(certain, parts);
         false
     }
@@ -172,13 +186,21 @@ impl Reader {
             (text, in_list) = (rest.trim_start(), true);
         }
         let after_bracket = || self.tags.iter().any(|tag| tag.kind == TagKind::Open && tag.text.starts_with('['));
-        let begun = match text.chars().next() {
-            None => Begun::Open,
-            Some(_) if self.form.as_ref().is_some_and(|form| form.pairs) => call::pairs(text),
-            Some('{') => call::json(text, scan),
-            Some('<') => call::xml(text, &self.tools),
-            Some(_) if !in_list && after_bracket() => call::named(text, scan),
-            Some(_) => Begun::Other,
+        let style = self.form.as_ref().map_or(&Style::Json, |form| &form.style);
+        let begun = match (text.chars().next(), style) {
+            (None, _) => Begun::Open,
+            (Some(_), Style::Pairs) => call::pairs(text),
+            (Some(_), Style::Python) => python::read(text),
+            (Some(_), Style::Separated(separator)) => separated::read(text, separator, scan),
+            (Some('{'), _) => call::json(text, scan),
+            (Some('<'), Style::Invoke(mark)) => invoke::read(text, mark, &self.tools),
+            (Some('<'), _) => call::xml(text, &self.tools),
+            (Some(_), Style::Keys) => {
+                let close = self.form.as_ref().and_then(|form| form.close.first());
+                keys::read(text, &self.tools, close.map_or(keys::USUAL_END, String::as_str))
+            }
+            (Some(_), _) if !in_list && after_bracket() => call::named(text, scan),
+            (Some(_), _) => Begun::Other,
         };
         match begun {
             Begun::Open if !end => false,
@@ -211,6 +233,23 @@ impl Reader {
             self.tag(kind, length);
             return true;
         }
+        let style = self.form.as_ref().map_or(&Style::Json, |form| &form.style);
+        // The end of a fenced block.
+        if let Style::Separated(_) = style
+            && !end
+            && is_begun(&self.held, separated::FENCE)
+        {
+            return false;
+        }
+        if let Some(rest) = self.held.strip_prefix(separated::FENCE).filter(|_| matches!(style, Style::Separated(_))) {
+            self.held = rest.to_owned();
+            self.enter(State::AfterCall { in_list });
+            return true;
+        }
+        let opening = match style {
+            Style::Invoke(mark) => invoke::opening(mark),
+            _ => FUNCTION.to_owned(),
+        };
         let bare = self.form.as_ref().is_some_and(|form| form.bare);
         let another = |in_list| State::Call { scan: Scan::default(), in_list, bare };
         match self.held.as_bytes()[0] {
@@ -227,10 +266,10 @@ impl Reader {
                 self.enter(another(false));
             }
             b'{' => self.state = another(false),
-            b'c' if self.form.as_ref().is_some_and(|form| form.pairs) => self.state = another(false),
-            b'<' if self.held.starts_with(FUNCTION) => self.state = another(false),
+            b'c' if *style == Style::Pairs => self.state = another(false),
+            b'<' if self.held.starts_with(&opening) => self.state = another(false),
             _ if !end && self.tags.iter().any(|tag| is_begun(&self.held, &tag.text)) => return false,
-            _ if !end && is_begun(&self.held, FUNCTION) => return false,
+            _ if !end && is_begun(&self.held, &opening) => return false,
             _ => self.state = State::Text,
         }
         true
@@ -296,7 +335,7 @@ fn is_begun(text: &str, tag: &str) -> bool {
 }
 
 /// Bytes of the longest end of `text` that `tag` begins with.
-fn begun(text: &str, tag: &str) -> usize {
-    let longest = text.len().min(tag.len() - 1);
+pub(super) fn begun(text: &str, tag: &str) -> usize {
+    let longest = text.len().min(tag.len().saturating_sub(1));
     (1..=longest).rev().find(|length| text.as_bytes().ends_with(&tag.as_bytes()[..*length])).unwrap_or(0)
 }

@@ -38,32 +38,37 @@ impl Reference for Attention {
         let mut found = run.left(Role::Y);
         if let Some(split) = self.split {
             // Parts may be cut in any way; what they come to is compared.
-            let whole = combine(&found, heads, dim, split.parts(run.case.position));
-            found = whole.into_iter().map(|element| element.value as f32).collect();
+            let rows = found.chunks_exact(found.len() / run.case.rows).enumerate();
+            let whole = rows.flat_map(|(row, parts)| combine(parts, heads, dim, split.parts(run.case.place(row).1)));
+            found = whole.map(|element| element.value as f32).collect();
         }
         let keys = run.cache_given(Role::Keys, self.cache);
         let values = run.cache_given(Role::Values, self.cache);
+        let sinks = run.has(Role::Sinks).then(|| run.given(Role::Sinks));
         for (i, &value) in found.iter().enumerate() {
             out.written(Role::Y, i, value);
         }
         for row in spread(run.case.rows, SAMPLED_TOKENS) {
-            let position = run.case.position + row;
+            let position = run.case.place(row).1;
             let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
             for head in 0..heads {
                 let start = (row * heads + head) * dim;
                 let kv_head = head / (heads / kv_heads);
                 let cached = |cache, position: usize| -> &[f64] {
                     let cache: &Vec<f64> = cache;
-                    let slot = self.wrap.map_or(position, |wrap| position % wrap);
-                    &cache[(slot * kv_heads + kv_head) * dim..][..dim]
+                    let at = run.case.cached(row, position, self.wrap);
+                    &cache[(at * kv_heads + kv_head) * dim..][..dim]
                 };
                 let scores: Vec<Approximate> =
                     (first..=position).map(|at| score(self, &q[start..start + dim], cached(&keys, at))).collect();
-                let highest = scores.iter().map(|score| score.value).fold(f64::MIN, f64::max);
+                // Of no position, and so with no value.
+                let sink = sinks.as_ref().map(|sinks| f64::from(sinks[head]));
+                let all = || scores.iter().map(|score| score.value).chain(sink);
+                let highest = all().fold(f64::MIN, f64::max);
                 let weights: Vec<f64> = scores.iter().map(|score| (score.value - highest).exp()).collect();
-                let total: f64 = weights.iter().sum();
+                let total: f64 = all().map(|score| (score - highest).exp()).sum();
                 // A score's error is its weight's, relatively; so is that of the highest and of the exponent's argument.
-                let spread_of_scores = scores.iter().map(|score| highest - score.value).fold(0.0, f64::max);
+                let spread_of_scores = all().map(|score| highest - score).fold(0.0, f64::max);
                 let score_error = scores.iter().map(|score| score.bound).fold(0.0, f64::max);
                 let error =
                     2.0 * score_error + FEW * (2.0 + highest.abs() + spread_of_scores) + 2.0 * sum_error(weights.len());
@@ -100,10 +105,13 @@ impl Reference for Combine {
     }
 
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
-        let parts = self.split.parts(run.case.position);
         let (given, found) = (run.given(Role::Parts), run.left(Role::Y));
-        for (i, expected) in combine(&given, self.heads, self.head_dim, parts).into_iter().enumerate() {
-            out.number(Role::Y, i, found[i].into(), expected.value, expected.bound);
+        for (row, parts) in given.chunks_exact(given.len() / run.case.rows).enumerate() {
+            let count = self.split.parts(run.case.place(row).1);
+            for (i, expected) in combine(parts, self.heads, self.head_dim, count).into_iter().enumerate() {
+                let at = row * self.heads * self.head_dim + i;
+                out.number(Role::Y, at, found[at].into(), expected.value, expected.bound);
+            }
         }
     }
 }

@@ -18,14 +18,18 @@ impl Reference for Embed {
         self.table.describe()
     }
 
+    fn cases(&self, rows: usize, _: usize) -> Vec<Case> {
+        vec![Case::at(rows, 0, None).with_tokens(self.table.rows)]
+    }
+
     fn inputs(&self, _: &Case) -> Vec<(Role, Input)> {
-        vec![(Role::Tokens, Input::Tokens(self.table.rows))]
+        vec![(Role::NextToken, Input::Tokens(self.table.rows))]
     }
 
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
         let (table, scale) = (&self.table, f64::from(self.scale));
         let packed = run.matrix(Role::Table, table);
-        let (tokens, found) = (run.words_given(Role::Tokens), run.left(Role::X));
+        let (tokens, found) = (run.tokens(), run.left(Role::X));
         let mut row = vec![Weight::default(); table.cols];
         for (i, &token) in tokens.iter().enumerate() {
             packed.row(token as usize, &mut row);

@@ -22,15 +22,19 @@ impl Reference for LayerInputs {
         self.table.describe()
     }
 
+    fn cases(&self, rows: usize, _: usize) -> Vec<Case> {
+        vec![Case::at(rows, 0, None).with_tokens(self.table.rows)]
+    }
+
     fn inputs(&self, _: &Case) -> Vec<(Role, Input)> {
-        vec![(Role::Tokens, Input::Tokens(self.table.rows)), (Role::Projected, Input::UNIT)]
+        vec![(Role::NextToken, Input::Tokens(self.table.rows)), (Role::Projected, Input::UNIT)]
     }
 
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
         let (table, layers) = (&self.table, self.layers);
         let [eps, scale, factor] = [self.eps, self.scale, self.factor].map(f64::from);
         let packed = run.matrix(Role::Table, table);
-        let (tokens, projected) = (run.words_given(Role::Tokens), run.given(Role::Projected));
+        let (tokens, projected) = (run.tokens(), run.given(Role::Projected));
         let (gamma, found) = (run.given(Role::Gamma), run.left(Role::Y));
         let width = table.cols / layers;
         let mut row = vec![Weight::default(); table.cols];

@@ -3,12 +3,17 @@
 
 mod attention;
 mod embed;
+mod experts;
+mod gated_delta;
+mod head_gate;
 mod layer_inputs;
 mod next_norm;
 mod norms;
 mod project;
 mod rope_append;
+mod route;
 mod sample;
+mod short_conv;
 
 use super::compare::Comparison;
 use super::run::{Case, Input, Run};
@@ -42,6 +47,9 @@ pub(super) fn reference<'a>(operation: &Operation<'a>) -> Box<dyn Reference + 'a
         }
         Operation::Project(projection) => Box::new(projection),
         Operation::RopeAppend(rope) => Box::new(rope),
+        Operation::ShortConv { channels, taps } => Box::new(short_conv::ShortConv { channels, taps }),
+        Operation::GatedDelta(delta) => Box::new(delta),
+        Operation::HeadGate { heads, head_dim, width } => Box::new(head_gate::HeadGate { heads, head_dim, width }),
         Operation::Attention(attention) => Box::new(attention),
         Operation::AttentionCombine { heads, head_dim, split } => {
             Box::new(attention::Combine { heads, head_dim, split })
@@ -49,6 +57,13 @@ pub(super) fn reference<'a>(operation: &Operation<'a>) -> Box<dyn Reference + 'a
         Operation::RmsNorm { width, eps } => Box::new(norms::RmsNorm { width, eps }),
         Operation::LayerNorm { width, eps } => Box::new(norms::LayerNorm { width, eps }),
         Operation::PostNorm { width, eps, factor } => Box::new(norms::PostNorm { width, eps, factor }),
+        Operation::Route { routing, shared } => Box::new(route::Route { routing, shared }),
+        Operation::SortExperts(sort) => Box::new(sort),
+        Operation::ExpertsUp(experts) => Box::new(experts),
+        Operation::ExpertsDown(experts) => Box::new(experts),
+        Operation::ExpertsSum { width, chosen, shared, factor } => {
+            Box::new(experts::Sum { width, chosen, shared, factor })
+        }
         Operation::SampleBest(vocabulary) => Box::new(sample::Best(vocabulary)),
         Operation::SampleCollect(vocabulary) => Box::new(sample::Collect(vocabulary)),
         Operation::SampleDraw(vocabulary) => Box::new(sample::Choice(vocabulary)),

@@ -16,12 +16,16 @@ pub(super) fn check(run: &Run<'_>, out: &mut Comparison) {
         let expected = f64::from(x) * f64::from(gamma[i % width]);
         out.number(Role::Scaled, i, scaled[i].into(), expected, 2.0 * ROUNDING * expected.abs());
     }
-    sum_of_squares(Role::Sums, &x, run, out);
+    sums_of_squares(Role::Sums, &x, run, out);
 }
 
-/// The partial sums in `role`, which may be cut in any way, add up to the sum of squares.
-pub(super) fn sum_of_squares(role: Role, values: &[f32], run: &Run<'_>, out: &mut Comparison) {
-    let expected: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
-    let found: f64 = run.left(role).iter().map(|&sum| f64::from(sum)).sum();
-    out.number(role, 0, found, expected, expected * sum_error(values.len()));
+/// The partial sums in `role`, which may be cut in any way, add up to the sum of squares of each row.
+pub(super) fn sums_of_squares(role: Role, values: &[f32], run: &Run<'_>, out: &mut Comparison) {
+    let (sums, rows) = (run.left(role), run.case.rows);
+    let pairs = values.chunks_exact(values.len() / rows).zip(sums.chunks_exact(sums.len() / rows));
+    for (row, (values, sums)) in pairs.enumerate() {
+        let expected: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
+        let found: f64 = sums.iter().map(|&sum| f64::from(sum)).sum();
+        out.number(role, row, found, expected, expected * sum_error(values.len()));
+    }
 }

@@ -99,7 +99,9 @@ impl Reference for PostNorm {
         let layer_scale = if run.has(Role::Scale) { run.given(Role::Scale)[0].into() } else { 1.0 };
         for (row, values) in y.chunks_exact(width).enumerate() {
             let scale = if run.has(Role::ResultSums) {
-                let sum: f64 = run.given(Role::ResultSums).iter().map(|&sum| f64::from(sum)).sum();
+                let sums = run.given(Role::ResultSums);
+                let sums = sums.chunks_exact(sums.len() / run.case.rows).nth(row).unwrap_or_default();
+                let sum: f64 = sums.iter().map(|&sum| f64::from(sum)).sum();
                 (sum / width as f64 + eps).sqrt().recip()
             } else {
                 rms_scale(values, eps)

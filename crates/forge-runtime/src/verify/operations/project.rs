@@ -42,11 +42,14 @@ impl Reference for Projection<'_> {
         for (i, &value) in found.iter().enumerate() {
             out.written(role, i, value);
         }
-        // The norm of the input, as one factor.
-        let norm = self.norm_eps.map(|eps| {
+        // The norm of each row of the input, as one factor.
+        let norms: Vec<(f64, f64)> = self.norm_eps.map_or_else(Vec::new, |eps| {
             let sums = run.given(Role::InputSums);
-            let mean = sums.iter().map(|&sum| f64::from(sum)).sum::<f64>() / cols as f64;
-            ((mean + f64::from(eps)).sqrt().recip(), sum_error(sums.len()) + FEW)
+            let factor = |sums: &[f32]| {
+                let mean = sums.iter().map(|&sum| f64::from(sum)).sum::<f64>() / cols as f64;
+                ((mean + f64::from(eps)).sqrt().recip(), sum_error(sums.len()) + FEW)
+            };
+            sums.chunks_exact(sums.len() / run.case.rows).map(factor).collect()
         });
         let mut weights = vec![Weight::default(); cols];
         let mut results: Vec<Vec<Approximate>> = vec![Vec::new(); 2];
@@ -55,9 +58,9 @@ impl Reference for Projection<'_> {
             for (&row, results) in halves.iter().zip(&mut results) {
                 read_row(matrices, row, run, &mut weights);
                 results.clear();
-                results.extend(input.chunks_exact(cols).map(|input| {
+                results.extend(input.chunks_exact(cols).enumerate().map(|(token, input)| {
                     let mut result = dot(&weights, input, self.half_operands);
-                    if let Some((scale, error)) = norm {
+                    if let Some(&(scale, error)) = norms.get(token) {
                         result = result.times(scale, error);
                     }
                     bias.get(row).map_or(result, |&bias| result.plus(bias.into()))
@@ -78,14 +81,14 @@ impl Reference for Projection<'_> {
             }
         }
         if run.has(Role::ResultSums) {
-            next_norm::sum_of_squares(Role::ResultSums, &found, run, out);
+            next_norm::sums_of_squares(Role::ResultSums, &found, run, out);
         }
         next_norm::check(run, out);
     }
 }
 
 /// Row `row` of stacked matrices.
-fn read_row(matrices: &[Matrix], mut row: usize, run: &Run<'_>, weights: &mut [Weight]) {
+pub(super) fn read_row(matrices: &[Matrix], mut row: usize, run: &Run<'_>, weights: &mut [Weight]) {
     for (matrix, role) in matrices.iter().zip([Role::Weights, Role::Weights1, Role::Weights2]) {
         if row < matrix.rows {
             return run.matrix(role, matrix).row(row, weights);
@@ -95,7 +98,7 @@ fn read_row(matrices: &[Matrix], mut row: usize, run: &Run<'_>, weights: &mut [W
 }
 
 /// Sum of products and its bound.
-fn dot(weights: &[Weight], input: &[f32], half_operands: bool) -> Approximate {
+pub(super) fn dot(weights: &[Weight], input: &[f32], half_operands: bool) -> Approximate {
     let (mut value, mut squares, mut variance) = (0.0, 0.0, 0.0);
     for (weight, &x) in weights.iter().zip(input) {
         let x = f64::from(x);
@@ -109,7 +112,7 @@ fn dot(weights: &[Weight], input: &[f32], half_operands: bool) -> Approximate {
 }
 
 /// `activation(gate) * up`, with the numbers that the activation takes.
-fn gate(activation: Activation, numbers: &[f32], gate: Approximate, up: Approximate) -> Approximate {
+pub(super) fn gate(activation: Activation, numbers: &[f32], gate: Approximate, up: Approximate) -> Approximate {
     let x = gate.value;
     // No activation is steeper than 1.2 but those with a square.
     let (activated, slope) = match activation {

@@ -10,6 +10,8 @@ use super::Reference;
 struct Part {
     first_head: usize,
     heads: usize,
+    /// From one head to the next.
+    stride: usize,
     norm: Option<HeadNorm>,
     gamma: Role,
     rotates: bool,
@@ -37,12 +39,22 @@ impl Reference for RopeAppend<'_> {
 
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
         let (q, kv, dim) = (self.heads, self.kv_heads, self.head_dim);
-        let width = (q + if self.keys_as_values { kv } else { 2 * kv }) * dim;
+        let per_query = if self.gated { 2 } else { 1 };
+        let width = (q * per_query + if self.keys_as_values { kv } else { 2 * kv }) * dim;
         let rotates = !self.inv_freq.is_empty();
         let [q_norm, k_norm, v_norm] = self.norms;
-        let part =
-            |first_head, heads, norm, gamma, rotates, target| Part { first_head, heads, norm, gamma, rotates, target };
-        let mut parts = vec![part(0, q, q_norm, Role::QGamma, rotates, Role::Q)];
+        let part = |first_head, heads, norm, gamma, rotates, target| Part {
+            first_head,
+            heads,
+            stride: 1,
+            norm,
+            gamma,
+            rotates,
+            target,
+        };
+        let queries = part(0, q, q_norm, Role::QGamma, rotates, Role::Q);
+        let mut parts = vec![Part { stride: per_query, ..queries }];
+        let q = q * per_query;
         if kv > 0 {
             parts.push(part(q, kv, k_norm, Role::KGamma, rotates, Role::Keys));
             let values = if self.keys_as_values { q } else { q + kv };
@@ -60,12 +72,13 @@ impl Reference for RopeAppend<'_> {
             // What a row does not own stays as it was.
             let mut untouched = vec![cached; found.len()];
             for (row, values) in input.chunks_exact(width).enumerate() {
-                let position = run.case.position + row;
-                let own = &values[part.first_head * dim..][..part.heads * dim];
+                let position = run.case.place(row).1;
+                let own = (0..part.heads).map(|head| (part.first_head + head * part.stride) * dim);
+                let own: Vec<f32> = own.flat_map(|start| &values[start..start + dim]).copied().collect();
                 for head in 0..part.heads {
-                    let transformed = self.transform(&part, &gamma, own, head, position);
-                    let slot = if cached { self.wrap.map_or(position, |wrap| position % wrap) } else { row };
-                    let start = (slot * part.heads + head) * dim;
+                    let transformed = self.transform(&part, &gamma, &own, head, position);
+                    let at = if cached { run.case.cached(row, position, self.wrap) } else { row };
+                    let start = (at * part.heads + head) * dim;
                     for (i, expected) in transformed.into_iter().enumerate() {
                         let mut bound = expected.bound;
                         if cached && self.cache == CacheType::F16 {

@@ -248,7 +248,20 @@ impl Reference for Best {
 
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
         let Some(draw) = &run.case.draw else { return };
-        let found = run.words_left(Role::Best);
+        for slot in slots(run) {
+            self.check_slot(draw, run, slot, out);
+        }
+    }
+}
+
+/// Slots that choose a token.
+fn slots(run: &Run<'_>) -> impl Iterator<Item = usize> {
+    (0..run.case.rows).filter(|&row| run.case.chooses(row)).map(|row| run.case.place(row).0)
+}
+
+impl Best {
+    fn check_slot(&self, draw: &Draw, run: &Run<'_>, slot: usize, out: &mut Comparison) {
+        let found = run.part_left(Role::Best, slot, run.case.slots);
         let mut highest = f64::MIN;
         for group in 0..self.0.groups {
             let (key, id) = (found[2 * group], found[2 * group + 1]);
@@ -266,7 +279,7 @@ impl Reference for Best {
                 (0..self.0.groups).for_each(|group| out.exact(Role::Best, 2 * group + 1, found[2 * group + 1], NONE))
             }
         }
-        out.exact(Role::Count, 0, run.words_left(Role::Count)[0], 0);
+        out.exact(Role::Count, slot, run.words_left(Role::Count)[slot], 0);
     }
 }
 
@@ -288,8 +301,16 @@ impl Reference for Collect {
 
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
         let Some(draw) = &run.case.draw else { return };
-        let count = run.words_left(Role::Count)[0] as usize;
-        let found = run.words_left(Role::Candidates);
+        for slot in slots(run) {
+            self.check_slot(draw, run, slot, out);
+        }
+    }
+}
+
+impl Collect {
+    fn check_slot(&self, draw: &Draw, run: &Run<'_>, slot: usize, out: &mut Comparison) {
+        let count = run.words_left(Role::Count)[slot] as usize;
+        let found = run.part_left(Role::Candidates, slot, run.case.slots);
         let mut ids = BTreeSet::new();
         for (i, candidate) in found.chunks_exact(3).take(count).enumerate() {
             let [key, id, weight] = [candidate[0], candidate[1], candidate[2]];
@@ -306,7 +327,7 @@ impl Reference for Collect {
             }
         }
         if !drawn {
-            out.exact(Role::Count, 0, count as u32, 0);
+            out.exact(Role::Count, slot, count as u32, 0);
         }
     }
 }
@@ -333,25 +354,34 @@ impl Reference for Choice {
 
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
         let Some(draw) = &run.case.draw else { return };
-        let chosen = run.words_left(Role::Chosen)[0];
+        for row in (0..run.case.rows).filter(|&row| run.case.chooses(row)) {
+            self.check_row(draw, run, row, out);
+        }
+    }
+}
+
+impl Choice {
+    fn check_row(&self, draw: &Draw, run: &Run<'_>, row: usize, out: &mut Comparison) {
+        let (chosen, slot) = (run.words_left(Role::Chosen)[row], run.case.place(row).0);
         if draw.candidates.is_empty() {
             let best = draw.best.chunks_exact(2).max_by_key(|best| (best[0], !best[1]));
-            out.exact(Role::Chosen, 0, chosen, best.map_or(NONE, |best| best[1]));
+            out.exact(Role::Chosen, row, chosen, best.map_or(NONE, |best| best[1]));
         } else {
             let scores = draw.scores();
             let expected = scores.values().copied().fold(f64::MIN, f64::max);
             let found = scores.get(&chosen).copied().unwrap_or(f64::NAN);
             // Logarithms of a weight of 24 bits and of noise.
-            out.number(Role::Chosen, 0, found, expected, 16.0 * ROUNDING * 32.0);
+            out.number(Role::Chosen, row, found, expected, 16.0 * ROUNDING * 32.0);
         }
         // Without a token there is none to go on with.
-        let next = if chosen == NONE { run.words_given(Role::NextToken)[0] } else { chosen };
-        out.exact(Role::NextToken, 0, run.words_left(Role::NextToken)[0], next);
+        let next = if chosen == NONE { run.words_given(Role::NextToken)[slot] } else { chosen };
+        out.exact(Role::NextToken, slot, run.words_left(Role::NextToken)[slot], next);
         let mut seen = draw.seen.clone();
         if let Some(word) = seen.get_mut(chosen as usize / 32) {
             *word |= 1 << (chosen % 32);
         }
-        for (i, (found, expected)) in run.words_left(Role::Seen).into_iter().zip(seen).enumerate() {
+        for (i, (found, expected)) in run.part_left(Role::Seen, slot, run.case.slots).into_iter().zip(seen).enumerate()
+        {
             out.exact(Role::Seen, i, found, expected);
         }
     }

@@ -1,0 +1,39 @@
+//! `block_iq1_s`: d f16, qs u8[32], qh u16[8] (per 32 weights four times three bits of index, a 3-bit scale, a sign).
+
+use forge_spec::grids;
+
+use super::grid::put_shifted;
+use super::{BlockFormat, each_block, f16_at, half_bits};
+use crate::Format;
+use crate::layout::{Plane, RowParts, Scheme};
+
+pub(super) const IQ1_S: BlockFormat = BlockFormat {
+    format: Format::Iq1S,
+    name: "IQ1_S",
+    ggml_id: 19,
+    elements: 256,
+    bytes: 50,
+    scheme: Scheme {
+        block: 8,
+        tiles: 4,
+        planes: &[Plane::BYTE, Plane::Groups { columns: 32, bits: 16 }, Plane::Supers { bytes: 2 }],
+    },
+    decode: |row, out| each_block(row, out, decode),
+    take_apart: |row, parts| row.chunks_exact(50).for_each(|block| take_apart(block, parts)),
+};
+
+fn decode(block: &[u8; 50], out: &mut [f32; 256]) {
+    let d = f16_at(block, 0);
+    for (i, out) in out.chunks_exact_mut(8).enumerate() {
+        let word = half_bits(block, 34 + i / 4 * 2);
+        let index = usize::from(block[2 + i]) | (word as usize >> (3 * (i % 4)) & 7) << 8;
+        let scale = d * (2 * (word >> 12 & 7) + 1) as f32;
+        put_shifted(&grids::IQ1_S, index, scale, word >> 15 == 1, out);
+    }
+}
+
+fn take_apart(block: &[u8], parts: &mut RowParts) {
+    parts.entries[0].extend(block[2..34].iter().map(|&b| u32::from(b)));
+    parts.entries[1].extend((0..8).map(|i| half_bits(block, 34 + 2 * i)));
+    parts.supers.extend_from_slice(&block[..2]);
+}

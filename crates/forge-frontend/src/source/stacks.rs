@@ -1,0 +1,222 @@
+//! The matrices of a mixture's experts as one stack, however a checkpoint stores them: together, gate and up in one, or
+//! each by itself.
+
+use super::Dialect;
+use super::tensors::{Entry, Stored, Tensors};
+use crate::graph::{Source, Weight};
+use crate::{FrontendError, Refusal};
+
+/// A way to store a stack.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// One tensor `[experts, rows, cols]`.
+    Whole(&'static str),
+    /// One tensor `[experts, 2 rows, cols]`, of which each expert's first or second rows are meant.
+    Half(&'static str, usize),
+    /// A tensor `[rows, cols]` for each, with the expert's index in place of `#`.
+    Each(&'static str),
+}
+
+/// The ways of each role and dialect; the names tell which a checkpoint has.
+const GGUF: &[(&str, &[Place])] = &[
+    (
+        "expert_gate",
+        &[
+            Place::Whole("ffn_gate_exps.weight"),
+            Place::Half("ffn_gate_up_exps.weight", 0),
+            Place::Each("ffn_gate.#.weight"),
+        ],
+    ),
+    (
+        "expert_up",
+        &[
+            Place::Whole("ffn_up_exps.weight"),
+            Place::Half("ffn_gate_up_exps.weight", 1),
+            Place::Each("ffn_up.#.weight"),
+        ],
+    ),
+    ("expert_down", &[Place::Whole("ffn_down_exps.weight"), Place::Each("ffn_down.#.weight")]),
+];
+
+/// Folders of old have a tensor for each expert; transformers 5 stacks them, and so do Granite and MLX.
+const FOLDER: &[(&str, &[Place])] = &[
+    (
+        "expert_gate",
+        &[
+            Place::Each("mlp.experts.#.gate_proj.weight"),
+            Place::Half("mlp.experts.gate_up_proj", 0),
+            Place::Whole("mlp.switch_mlp.gate_proj.weight"),
+            Place::Each("block_sparse_moe.experts.#.w1.weight"),
+            Place::Half("block_sparse_moe.input_linear.weight", 0),
+            Place::Whole("block_sparse_moe.switch_mlp.gate_proj.weight"),
+        ],
+    ),
+    (
+        "expert_up",
+        &[
+            Place::Each("mlp.experts.#.up_proj.weight"),
+            Place::Half("mlp.experts.gate_up_proj", 1),
+            Place::Whole("mlp.switch_mlp.up_proj.weight"),
+            Place::Each("block_sparse_moe.experts.#.w3.weight"),
+            Place::Half("block_sparse_moe.input_linear.weight", 1),
+            Place::Whole("block_sparse_moe.switch_mlp.up_proj.weight"),
+        ],
+    ),
+    (
+        "expert_down",
+        &[
+            Place::Each("mlp.experts.#.down_proj.weight"),
+            Place::Whole("mlp.experts.down_proj"),
+            Place::Whole("mlp.switch_mlp.down_proj.weight"),
+            Place::Each("block_sparse_moe.experts.#.w2.weight"),
+            Place::Whole("block_sparse_moe.output_linear.weight"),
+            Place::Whole("block_sparse_moe.switch_mlp.down_proj.weight"),
+        ],
+    ),
+];
+
+impl Place {
+    fn name(self, expert: usize) -> String {
+        match self {
+            Self::Whole(name) | Self::Half(name, _) => name.to_owned(),
+            Self::Each(name) => name.replace('#', &expert.to_string()),
+        }
+    }
+}
+
+impl Tensors {
+    /// Whether a layer has experts.
+    pub fn has_experts(&self, layer: usize) -> bool {
+        let Some((_, places)) = self.stacks().iter().find(|(role, _)| *role == "expert_down") else { return false };
+        places.iter().any(|place| self.entries.contains_key(&self.in_layer(layer, &place.name(0))))
+    }
+
+    fn stacks(&self) -> &'static [(&'static str, &'static [Place])] {
+        match self.dialect {
+            Dialect::Gguf => GGUF,
+            Dialect::HuggingFace => FOLDER,
+        }
+    }
+
+    fn in_layer(&self, layer: usize, name: &str) -> String {
+        match self.dialect {
+            Dialect::Gguf => format!("blk.{layer}.{name}"),
+            Dialect::HuggingFace => format!("{}layers.{layer}.{name}", self.prefix),
+        }
+    }
+
+    /// The stacked matrices of a role, `rows` rows of `cols` weights for each expert.
+    ///
+    /// # Errors
+    /// A tensor is missing, of another shape, or in a format that is not read; experts differ in format; more rows than
+    /// kernels count.
+    ///
+    /// # Panics
+    /// A role that is no stack's.
+    pub fn stack(
+        &self,
+        role: &str,
+        layer: Option<usize>,
+        experts: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Weight, FrontendError> {
+        let (_, places) = self.stacks().iter().find(|(known, _)| *known == role).expect("the role of a stack");
+        let name = |place: Place, expert| {
+            let name = place.name(expert);
+            layer.map_or_else(|| name.clone(), |layer| self.in_layer(layer, &name))
+        };
+        let there = places.iter().find(|place| self.entries.contains_key(&name(**place, 0)));
+        let place = *there.unwrap_or(&places[0]);
+        let first_name = name(place, 0);
+        let first = self.find(&first_name)?;
+        // A row's index is a word to kernels, which put gate and up rows of all experts one after another.
+        let total = experts.checked_mul(rows).filter(|&total| u32::try_from(2 * total).is_ok());
+        let Some(total) = total else {
+            return Err(FrontendError::Tensor {
+                refusal: Refusal::ExpertRows,
+                file: first.file.clone(),
+                tensor: first_name,
+                expected: "experts of fewer rows in all",
+                found: format!("{experts} of {rows}"),
+            });
+        };
+        let (format, source) = match place {
+            Place::Whole(_) => {
+                first.expect_shape(&first_name, &[experts, rows, cols], self.dialect)?;
+                first.rows(&first_name, cols, total, 0, total)?
+            }
+            Place::Half(_, half) => {
+                first.expect_shape(&first_name, &[experts, 2 * rows, cols], self.dialect)?;
+                let piece = |expert| first.rows(&first_name, cols, 2 * total, (2 * expert + half) * rows, rows);
+                let (format, _) = piece(0)?;
+                let pieces = (0..experts).map(|expert| piece(expert).map(|(_, source)| source));
+                (format, Source::Stack(pieces.collect::<Result<_, _>>()?))
+            }
+            Place::Each(_) => {
+                let mut pieces = Vec::new();
+                let mut format = None;
+                for expert in 0..experts {
+                    let name = name(place, expert);
+                    let entry = self.find(&name)?;
+                    entry.expect_shape(&name, &[rows, cols], self.dialect)?;
+                    let (own, piece) = entry.rows(&name, cols, rows, 0, rows)?;
+                    let like_the_first = *format.get_or_insert(own) == own && entry.scales() == first.scales();
+                    if !like_the_first {
+                        return Err(FrontendError::TensorType {
+                            refusal: Refusal::ExpertFormats,
+                            file: entry.file.clone(),
+                            tensor: name,
+                            expected: "the type of the other experts",
+                            found: entry.stored_name(),
+                        });
+                    }
+                    pieces.push(piece);
+                }
+                let format = format.expect("there is an expert");
+                (format, Source::Stack(pieces))
+            }
+        };
+        Ok(Weight {
+            tensor: first_name,
+            role: role.to_owned(),
+            layer,
+            rows: total,
+            cols,
+            format,
+            source,
+            offset: 0.0,
+            factor: 1.0,
+            negated_exp: false,
+            max_abs: None,
+        })
+    }
+}
+
+impl Entry {
+    fn expect_shape(&self, name: &str, expected: &[usize], dialect: Dialect) -> Result<(), FrontendError> {
+        let expected = match (expected, dialect) {
+            // A GGUF's shapes have no leading ones.
+            ([1, rest @ ..], Dialect::Gguf) => rest,
+            _ => expected,
+        };
+        if self.shape == expected {
+            return Ok(());
+        }
+        Err(FrontendError::TensorShape {
+            refusal: Refusal::ExpertShape,
+            file: self.file.clone(),
+            tensor: name.to_owned(),
+            expected: expected.to_vec(),
+            found: self.shape.clone(),
+        })
+    }
+
+    /// Format of the scales, where there are some apart.
+    fn scales(&self) -> Option<forge_formats::Format> {
+        match &self.stored {
+            Stored::Affine { ranges, .. } => Some(ranges.scale_format),
+            Stored::Rows(..) | Stored::Refused(_) | Stored::Foreign(_) => None,
+        }
+    }
+}

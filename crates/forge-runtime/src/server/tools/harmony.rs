@@ -1,0 +1,188 @@
+//! Answers in channels (gpt-oss): `<|channel|>NAME<|message|>TEXT<|end|><|start|>assistant<|channel|>...`. What is on `analysis` is
+//! reasoning, what goes `to=functions.NAME` is a call, and all else is content.
+//!
+//! Source of the form: OpenAI's documentation of the harmony format.
+
+use serde_json::{Map, Value};
+
+use super::Part;
+use super::reader::begun;
+
+pub(super) const CHANNEL: &str = "<|channel|>";
+const MESSAGE: &str = "<|message|>";
+const START: &str = "<|start|>";
+const END: &str = "<|end|>";
+const CALL: &str = "<|call|>";
+const RETURN: &str = "<|return|>";
+const CONSTRAIN: &str = "<|constrain|>";
+
+/// Every tag, for the detokenizer: all are special tokens.
+pub(super) const TAGS: [&str; 7] = [CHANNEL, MESSAGE, START, END, CALL, RETURN, CONSTRAIN];
+
+/// Tags that end a message.
+const ENDS: [&str; 5] = [END, CALL, RETURN, START, CHANNEL];
+
+/// What headers begin with: a tag, or what may stand behind the tag that the prompt ends with.
+const HEADERS: [&str; 3] = ["<|", "assistant", "to="];
+
+/// Longest header; what is longer without its end is none.
+const LONGEST_HEADER: usize = 512;
+
+/// What a message is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    Content,
+    Reasoning,
+    /// A call of this function.
+    Call(String),
+}
+
+/// The state of one answer.
+#[derive(Debug)]
+pub(super) struct Channels {
+    /// Text that has not come out yet.
+    held: String,
+    /// `None` in a header.
+    message: Option<Kind>,
+    /// Blanks that come next are left out.
+    fresh: bool,
+    /// Whether calls are looked for.
+    calls: bool,
+    /// Whether there was content, and reasoning, in a message before.
+    gave: [bool; 2],
+}
+
+impl Channels {
+    /// An answer whose prompt ended with the assistant's header, or, if `thinking`, inside of the reasoning.
+    pub(super) fn new(calls: bool, thinking: bool) -> Self {
+        Self { held: String::new(), message: thinking.then_some(Kind::Reasoning), fresh: true, calls, gave: [false; 2] }
+    }
+
+    pub(super) fn push(&mut self, piece: &str) -> Vec<Part> {
+        self.held.push_str(piece);
+        self.read(false)
+    }
+
+    pub(super) fn finish(&mut self) -> Vec<Part> {
+        self.read(true)
+    }
+
+    fn read(&mut self, end: bool) -> Vec<Part> {
+        let mut parts = Vec::new();
+        while self.step(end, &mut parts) {}
+        parts
+    }
+
+    fn step(&mut self, end: bool, parts: &mut Vec<Part>) -> bool {
+        match self.message.clone() {
+            None => self.header(end),
+            Some(kind) => self.body(&kind, end, parts),
+        }
+    }
+
+    /// Looks for the end of a header.
+    fn header(&mut self, end: bool) -> bool {
+        let header = self.held.trim_start();
+        let begins = HEADERS.iter().any(|begin| header.starts_with(begin));
+        if !begins && !end && HEADERS.iter().any(|begin| begin.starts_with(header)) {
+            return false;
+        }
+        match header.find(MESSAGE).filter(|at| begins && *at <= LONGEST_HEADER) {
+            Some(at) => {
+                let kind = self.kind(&header[..at]);
+                let used = self.held.len() - header.len() + at + MESSAGE.len();
+                self.held.drain(..used);
+                self.message = Some(kind);
+                self.fresh = true;
+                true
+            }
+            None if begins && !end && header.len() < LONGEST_HEADER + MESSAGE.len() => false,
+            // An answer that ends in a header has nothing more to say.
+            None if header.is_empty() || end && header.starts_with(HEADERS[0]) && header.len() <= LONGEST_HEADER => {
+                self.held.clear();
+                false
+            }
+            // A model that writes no channels.
+            None => {
+                self.message = Some(Kind::Content);
+                true
+            }
+        }
+    }
+
+    fn kind(&self, header: &str) -> Kind {
+        let recipient = header.split("to=").nth(1).map(|rest| {
+            let end = rest.find(|c: char| c.is_whitespace() || c == '<').unwrap_or(rest.len());
+            &rest[..end]
+        });
+        if let Some(name) = recipient.and_then(|name| name.strip_prefix("functions.")).filter(|name| !name.is_empty())
+            && self.calls
+        {
+            return Kind::Call(name.to_owned());
+        }
+        let channel = header.rsplit(CHANNEL).next().unwrap_or_default().trim();
+        // Other tools' arguments are for nobody to read.
+        if channel.starts_with("analysis") { Kind::Reasoning } else { Kind::Content }
+    }
+
+    fn body(&mut self, kind: &Kind, end: bool, parts: &mut Vec<Part>) -> bool {
+        let found = ENDS.iter().filter_map(|tag| Some((self.held.find(tag)?, *tag))).min();
+        if let Some((at, tag)) = found {
+            let text = self.held[..at].to_owned();
+            // What begins a header is a part of it.
+            let drop = if tag == CHANNEL { at } else { at + tag.len() };
+            self.held.drain(..drop);
+            self.give(kind, &text, true, parts);
+            self.message = None;
+            return true;
+        }
+        if end {
+            let text = std::mem::take(&mut self.held);
+            self.give(kind, &text, true, parts);
+            return false;
+        }
+        if matches!(kind, Kind::Call(_)) {
+            return false;
+        }
+        let kept = ENDS.iter().map(|tag| begun(&self.held, tag)).max().unwrap_or(0);
+        let certain = self.held[..self.held.len() - kept].trim_end().len();
+        let text: String = self.held.drain(..certain).collect();
+        self.give(kind, &text, false, parts);
+        false
+    }
+
+    /// Gives out text of a message, which ends here if it is the `last`.
+    fn give(&mut self, kind: &Kind, text: &str, last: bool, parts: &mut Vec<Part>) {
+        let text = if self.fresh { text.trim_start() } else { text };
+        let text = if last { text.trim_end() } else { text };
+        let first = self.fresh && !text.is_empty();
+        self.fresh &= text.is_empty();
+        let text = match kind {
+            Kind::Content | Kind::Reasoning => {
+                let gave = &mut self.gave[usize::from(*kind == Kind::Reasoning)];
+                let apart = if first && *gave { "\n\n" } else { "" };
+                *gave |= first;
+                &format!("{apart}{text}")
+            }
+            Kind::Call(_) => text,
+        };
+        match kind {
+            Kind::Call(name) => {
+                let arguments = if text.is_empty() { "{}" } else { text };
+                if serde_json::from_str::<Map<String, Value>>(arguments).is_ok() {
+                    parts.push(Part::Call { name: name.clone(), arguments: arguments.to_owned() });
+                } else {
+                    push_text(parts, false, text);
+                }
+            }
+            Kind::Content => push_text(parts, false, text),
+            Kind::Reasoning => push_text(parts, true, text),
+        }
+    }
+}
+
+fn push_text(parts: &mut Vec<Part>, reasoning: bool, text: &str) {
+    if !text.is_empty() {
+        parts.push(if reasoning { Part::Reasoning(text.into()) } else { Part::Content(text.into()) });
+    }
+}

@@ -1,0 +1,263 @@
+//! Which form of calls a model has, found out from its chat template: what that writes for a call of an earlier turn is what the
+//! model has learned to write. A template that writes no calls at all leaves the tags that its instructions, or else the
+//! vocabulary, have.
+
+use serde_json::{Map, Value, json};
+
+use super::super::super::assets::Text;
+use super::super::super::chat_templates::Ending;
+use super::call::{self, Begun, FUNCTION};
+use super::form::{CallForm, Style};
+use super::{invoke, keys};
+
+/// Name of the function in the probing call, and of another that is only offered; neither occurs in a template.
+const CALLED: &str = "forge_probe_call";
+const OFFERED: &str = "forge_probe_tool";
+/// Name and value of the argument.
+const KEY: &str = "forge_probe_key";
+const VALUE: &str = "forge_probe_value";
+
+/// Tags that calls stand between, for templates that write none.
+const USUAL_TAGS: [(&str, &str); 3] =
+    [("<tool_call>", "</tool_call>"), ("[TOOL_CALLS]", ""), ("<|tool_call|>", "<|/tool_call|>")];
+/// Where the Llama 3 family begins a call that is not only JSON.
+const PYTHON_TAG: &str = "<|python_tag|>";
+
+/// Longest tag; what is longer between brackets is text.
+const LONGEST_TAG: usize = 40;
+
+/// Ids of the probing call: some templates insist on nine letters and digits, and Kimi's writes the id instead of the name.
+const SHORT_ID: &str = "abcDEF123";
+const NAMED_ID: &str = "functions.forge_probe_call:0";
+
+impl CallForm {
+    /// The form that a model's text side shows; `None` where it is none of those known, or nothing shows any.
+    pub fn of(text: &Text) -> Option<Self> {
+        if text.templates.is_empty() {
+            return None;
+        }
+        let user = json!({ "role": "user", "content": "Q" });
+        let plain = render(text, &json!([user, { "role": "assistant", "content": "A" }]), false).unwrap_or_default();
+        let mut shown = false;
+        let in_object = json!({ KEY: VALUE });
+        for id in [SHORT_ID, NAMED_ID] {
+            for arguments in [in_object.clone(), Value::String(in_object.to_string())] {
+                for answered in [false, true] {
+                    let messages = conversation(&user, id, &arguments, answered);
+                    let called = render(text, &messages, true).filter(|text| text.contains(CALLED));
+                    let Some(called) = called else { continue };
+                    shown = true;
+                    if let Some(mut form) = shown_form(&called, &plain) {
+                        form.named_ids = id == NAMED_ID;
+                        return Some(form.with_python_tag(text));
+                    }
+                }
+            }
+        }
+        if shown { None } else { Self::usual(text, &user) }
+    }
+
+    /// The form of tags that the instructions for tools mention, or else the vocabulary has.
+    fn usual(text: &Text, user: &Value) -> Option<Self> {
+        let instructions = render(text, &json!([user]), true).unwrap_or_default();
+        let mentioned = USUAL_TAGS.into_iter().find(|(open, _)| instructions.contains(open));
+        let known = || USUAL_TAGS.into_iter().find(|(open, _)| text.tokenizer.id(open).is_some());
+        if let Some((open, close)) = mentioned.or_else(known) {
+            let close = Some(close).filter(|close| !close.is_empty());
+            return Some(Self::tagged(Some(open), close));
+        }
+        let bare = Self { bare: true, ..Self::default() };
+        text.tokenizer.id(PYTHON_TAG).map(|_| bare.with_python_tag(text))
+    }
+
+    /// What the template writes of a call up to its name, behind what begins the answer: a prompt that ends with it leaves the model
+    /// nothing but a call. `None` where the name is not the first that is written, or nothing is.
+    pub fn beginning(&self, text: &Text) -> Option<String> {
+        if self.style == Style::Channels {
+            return Some("<|channel|>commentary to=functions.".into());
+        }
+        let user = json!({ "role": "user", "content": "Q" });
+        let (id, in_object) = (if self.named_ids { NAMED_ID } else { SHORT_ID }, json!({ KEY: VALUE }));
+        [in_object.clone(), Value::String(in_object.to_string())].iter().find_map(|arguments| {
+            let called = render(text, &conversation(&user, id, arguments, false), true)
+                .or_else(|| render(text, &conversation(&user, id, arguments, true), true))?;
+            let before = &called[..called.find(CALLED)?];
+            let start =
+                if self.bare { before.rfind("{\"name\"")? } else { before.rfind(self.open.first()?.as_str())? };
+            // Tags around all calls.
+            let outside = before[..start].trim_end();
+            let outer = self.close.iter().find(|tag| outside.ends_with(tag.as_str()) && !is_closing(tag));
+            let start = outer.map_or(start, |tag| outside.len() - tag.len());
+            let beginning = &before[start..];
+            (!beginning.contains(VALUE)).then(|| beginning.to_owned())
+        })
+    }
+
+    fn with_python_tag(mut self, text: &Text) -> Self {
+        if self.bare && text.tokenizer.id(PYTHON_TAG).is_some() {
+            self.open.push(PYTHON_TAG.into());
+        }
+        self
+    }
+}
+
+/// A conversation with one call in it.
+fn conversation(user: &Value, id: &str, arguments: &Value, answered: bool) -> Value {
+    let function = json!({ "name": CALLED, "arguments": arguments });
+    let call = json!({ "id": id, "type": "function", "function": function });
+    let mut messages = vec![user.clone(), json!({ "role": "assistant", "content": "", "tool_calls": [call] })];
+    if answered {
+        messages.push(json!({ "role": "tool", "tool_call_id": id, "name": OFFERED, "content": "R" }));
+    }
+    Value::Array(messages)
+}
+
+fn render(text: &Text, messages: &Value, tools: bool) -> Option<String> {
+    let mut variables = Map::new();
+    if tools {
+        let parameters = json!({ "type": "object", "properties": { "x": { "type": "string", "description": "X" } } });
+        let function = json!({ "name": OFFERED, "description": "D", "parameters": parameters });
+        variables.insert("tools".into(), json!([{ "type": "function", "function": function }]));
+    }
+    text.render_chat(messages, Ending::Closed, &variables).ok()
+}
+
+/// The form of the call in `called`; tags that an answer without calls has as well, in `plain`, are not the call's.
+fn shown_form(called: &str, plain: &str) -> Option<CallForm> {
+    let at = called.find(CALLED)?;
+    let (before, after) = (&called[..at], &called[at + CALLED.len()..]);
+    let open_tag = |before| tag_before(before).filter(|tag| !plain.contains(tag));
+    let close_tag = |after| tag_after(after).filter(|tag| !plain.contains(tag));
+    if let (Some(before), Some(after)) = (before.strip_suffix(FUNCTION), after.strip_prefix('>')) {
+        after.contains(&format!("<parameter={KEY}>")).then_some(())?;
+        let close = after.split_once("</function>").and_then(|(_, after)| close_tag(after));
+        return Some(CallForm { style: Style::Xml, bare: false, ..CallForm::tagged(open_tag(before), close) });
+    }
+    if before.ends_with("to=functions.") && called.contains(super::harmony::CHANNEL) {
+        return Some(CallForm { style: Style::Channels, ..CallForm::default() });
+    }
+    if let Some(form) = with_own_tags(before, after, plain) {
+        return Some(form);
+    }
+    if let Some(open) = open_tag(before).filter(|open| before.ends_with(open) && open.starts_with('[')) {
+        let arguments = ["[ARGS]", "[CALL_ID]", "{"].iter().any(|next| after.starts_with(next));
+        return arguments.then(|| CallForm::tagged(Some(open), None));
+    }
+    if let Some(open) = before.strip_suffix(call::CALL).and_then(open_tag) {
+        let Begun::Call { bytes, .. } = call::pairs(&called[at - call::CALL.len()..]) else { return None };
+        let close = close_tag(&called[at - call::CALL.len() + bytes..]);
+        return Some(CallForm { style: Style::Pairs, ..CallForm::tagged(Some(open), close) });
+    }
+    // The innermost object around the name that has all a call has.
+    let (start, length) = before.rmatch_indices('{').take(3).find_map(|(start, _)| {
+        let mut values = serde_json::Deserializer::from_str(&called[start..]).into_iter::<Value>();
+        let object = values.next()?.ok()?;
+        is_call(&object).then(|| (start, values.byte_offset()))
+    })?;
+    let (mut before, mut after) = (called[..start].trim_end(), called[start + length..].trim_start());
+    if let (Some(outer), Some(rest)) = (before.strip_suffix('['), after.strip_prefix(']')) {
+        (before, after) = (outer, rest);
+    }
+    Some(CallForm::tagged(open_tag(before), close_tag(after)))
+}
+
+/// The form where what stands next to the name is a tag, or punctuation, of one form alone.
+fn with_own_tags(before: &str, after: &str, plain: &str) -> Option<CallForm> {
+    let new = |tag: &&str| !plain.contains(*tag);
+    // Tags next to each other: the innermost is the call's, those around it are all calls'.
+    let tagged = |before: &str, after: &str, style: Style| {
+        let open = tag_before(before).filter(new)?;
+        let outside = before.trim_end().strip_suffix(open)?;
+        let (mut close, mut rest) = (Vec::new(), after);
+        while let Some(tag) = tag_after(rest).filter(new) {
+            close.push(tag.to_owned());
+            rest = rest.trim_start().strip_prefix(tag)?;
+        }
+        close.extend(tag_before(outside).filter(new).map(str::to_owned));
+        Some(CallForm { open: vec![open.to_owned()], close, style, ..CallForm::default() })
+    };
+    if after.trim_start().starts_with(&format!("{}{KEY}", keys::KEY)) {
+        let (_, rest) = after.rsplit_once(VALUE)?;
+        return tagged(before, rest.trim_start().strip_prefix(keys::END_OF_VALUE)?, Style::Keys);
+    }
+    if let Some(mark) =
+        before.strip_suffix("invoke name=\"").and_then(|before| before.rsplit_once('<')).map(|(_, mark)| mark)
+    {
+        let outside = before.strip_suffix(invoke::opening(mark).as_str())?;
+        let (_, rest) = after.split_once(&format!("</{mark}invoke>"))?;
+        return tagged(outside, rest, Style::Invoke(mark.to_owned()));
+    }
+    if let (Some(outside), Some(rest)) = (before.strip_suffix('['), after.strip_prefix('(')) {
+        let (_, rest) = rest.strip_prefix(KEY)?.strip_prefix('=')?.split_once(VALUE)?;
+        let rest = rest.trim_start_matches(['"', '\'']).strip_prefix(")]")?;
+        return tagged(outside, rest, Style::Python);
+    }
+    // A tag behind the name, or behind what kind of tool it is.
+    let start = before.trim_end();
+    let (outside, separator, arguments) = match after.strip_prefix(|c: char| c == '<' || c == ':') {
+        Some(_) => {
+            let index = after.trim_start_matches(|c: char| c == ':' || c.is_ascii_digit());
+            let separator = tag_after(index).filter(|tag| tag.starts_with('<'))?;
+            let name = start.strip_suffix("functions.").unwrap_or(start);
+            (name, separator, index.trim_start().strip_prefix(separator)?)
+        }
+        None => {
+            let separator = tag_before(start).filter(|tag| tag.starts_with('<') && after.contains("```"))?;
+            let kind = start.strip_suffix(separator)?;
+            let kind = kind.strip_suffix("function")?;
+            (kind, separator, after.split_once("```")?.1.trim_start_matches("json"))
+        }
+    };
+    let arguments = arguments.trim_start();
+    let mut values = serde_json::Deserializer::from_str(arguments).into_iter::<Value>();
+    let object = values.next()?.ok()?;
+    (object[KEY] == VALUE).then_some(())?;
+    let rest = arguments[values.byte_offset()..].trim_start();
+    let rest = rest.strip_prefix("```").unwrap_or(rest);
+    tagged(outside, rest, Style::Separated(separator.to_owned()))
+}
+
+fn is_call(object: &Value) -> bool {
+    let function = object.get("function").filter(|inner| inner.is_object()).unwrap_or(object);
+    let arguments = function.get("arguments").or_else(|| function.get("parameters"));
+    let argument = match arguments {
+        Some(Value::String(text)) => text.contains(VALUE),
+        Some(arguments) => arguments.get(KEY).and_then(Value::as_str) == Some(VALUE),
+        None => false,
+    };
+    argument && function.get("name").and_then(Value::as_str) == Some(CALLED)
+}
+
+/// The tag, `<...>` or `[...]`, that a text ends with.
+fn tag_before(text: &str) -> Option<&str> {
+    let text = text.trim_end();
+    let bracket = match text.chars().next_back()? {
+        '>' => '<',
+        ']' => '[',
+        _ => return None,
+    };
+    Some(&text[text.rfind(bracket)?..]).filter(|tag| is_tag(tag))
+}
+
+/// The tag that a text begins with.
+fn tag_after(text: &str) -> Option<&str> {
+    let text = text.trim_start();
+    let bracket = match text.chars().next()? {
+        '<' => '>',
+        '[' => ']',
+        _ => return None,
+    };
+    Some(&text[..=text.find(bracket)?]).filter(|tag| is_tag(tag))
+}
+
+/// Whether a tag that may stand behind a call says that something ended.
+fn is_closing(tag: &str) -> bool {
+    tag.contains("end") || tag.contains('/')
+}
+
+fn is_tag(tag: &str) -> bool {
+    let inner = tag.get(1..tag.len() - 1).unwrap_or_default();
+    tag.len() <= LONGEST_TAG
+        && inner.chars().any(char::is_alphabetic)
+        && inner.chars().all(|c| c.is_alphanumeric() || "_-/|:▁｜".contains(c))
+}

@@ -1,0 +1,62 @@
+// needs: points, points_iq2_s
+// IQ2_S: a point of eight columns, a byte with two more bits in another plane, and above it a byte of signs; a scale of
+// 4 bits ((s + 1/2) / 4) per 16 columns, a half factor per 256.
+struct Iq2_s {
+    typedef PointCodes Codes;
+    static constexpr constant uint BLOCK = 8;
+    static constexpr constant uint TILES = 4;
+
+    template <uint ROWS, uint COLS>
+    static constexpr ulong top_plane() { return align_plane(ulong(ROWS) * (COLS / 4)); }
+
+    template <uint ROWS, uint COLS>
+    static constexpr ulong scale_plane() { return top_plane<ROWS, COLS>() + align_plane(ulong(ROWS) * (COLS / 32)); }
+
+    template <uint ROWS, uint COLS>
+    static constexpr ulong factor_plane() { return scale_plane<ROWS, COLS>() + align_plane(ulong(ROWS) * (COLS / 32)); }
+
+    template <uint ROWS, uint COLS, uint T>
+    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
+                            thread const float4* v, thread const float* sums) {
+        uint points[(T + 1) / 2];
+        float d[T];
+        load_words<2 * T>(plane_row<COLS / 4>(weights, row, step) + tile * 64 + lane * (2 * T), points);
+        const uint top =
+            load_fields<T, 2>(plane_row<COLS / 32>(weights + top_plane<ROWS, COLS>(), row, step) + tile * 8, lane);
+        const uint nibs =
+            load_fields<T, 4>(plane_row<COLS / 32>(weights + scale_plane<ROWS, COLS>(), row, step) + tile * 8, lane / 2);
+        load_halves<T, alignment(COLS / 128)>(
+            plane_row<COLS / 128>(weights + factor_plane<ROWS, COLS>(), row, step) + tile * 2, d);
+        float sum = 0.0f;
+        for (uint t = 0; t < T; ++t) {
+            const uint point = points[t / 2] >> (t % 2 * 16);
+            const uint2 bytes = as_type<uint2>(Iq2_s_POINTS[(point & 255) | (top >> (2 * t) & 3) << 8]);
+            const float scale = d[t] * (0.25f * float(nibs >> (4 * t) & 15) + 0.125f);
+            sum = fma(scale, dot_signed(bytes, point >> 8 & 255, v + 2 * t), sum);
+        }
+        return sum;
+    }
+};
+
+template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
+inline void gemv_iq2_s(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
+                      thread float* acc, uint tokens = 1) {
+    gemv_packed<Iq2_s, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+}
+
+// Four weights from `col`, a multiple of 4.
+template <uint ROWS, uint COLS>
+inline float4 load4_iq2_s(device const uchar* weights, uint row, uint col) {
+    const Place p = find_columns<COLS, Iq2_s::BLOCK, Iq2_s::TILES>(col);
+    const uint at = p.lane * p.count + p.t;
+    const uint point = ((device const ushort*)(plane_row<COLS / 4>(weights, row, 0) + p.tile * 64))[at];
+    const uint top =
+        one_field<2>(plane_row<COLS / 32>(weights + Iq2_s::top_plane<ROWS, COLS>(), row, 0) + p.tile * 8, p, p.lane);
+    const uint2 bytes = as_type<uint2>(Iq2_s_POINTS[(point & 255) | top << 8]);
+    const uint scale =
+        one_field<4>(plane_row<COLS / 32>(weights + Iq2_s::scale_plane<ROWS, COLS>(), row, 0) + p.tile * 8, p, p.lane / 2);
+    const float d =
+        load_half(plane_row<COLS / 128>(weights + Iq2_s::factor_plane<ROWS, COLS>(), row, 0) + p.tile * 2, p.t);
+    const float4 weights4 = signed_point(p.j == 0 ? bytes.x : bytes.y, point >> (8 + 4 * p.j) & 15);
+    return d * (0.25f * float(scale) + 0.125f) * weights4;
+}

@@ -1,0 +1,241 @@
+// The choice of experts. A simdgroup holds a row's scores, those of experts 32 i + lane in element i, as keys that order as
+// the scores do, so that the choice is exact: the best come first, of equal ones that of the lower index.
+
+// A float as an integer of the same order; more than 0, which stands for none.
+inline uint order_key(float x) {
+    const uint bits = as_type<uint>(x);
+    // Zeros of either sign are equal.
+    return bits > 0x80000000u ? max(~bits, 1u) : bits | 0x80000000u;
+}
+
+// SCORES: 0 softmax over all experts, 1 over the chosen ones, 2 sigmoid. With GROUPS groups of neighbours experts come from
+// CHOSEN_GROUPS of them alone, which are judged by the sum of their JUDGED best.
+template <uint EXPERTS, uint CHOSEN, uint SCORES, uint BIASED, uint GROUPS, uint CHOSEN_GROUPS, uint JUDGED>
+struct Routing {
+    static constexpr constant uint COUNT = (EXPERTS + 31) / 32;
+
+    // 1 / (1 + exp(-x)), and what softmax is made of.
+    static inline float sigmoid(float x) { return 1.0f / (1.0f + precise::exp(min(-x, 80.0f))); }
+
+    // Largest logit and the sum of exp(logit - largest) of all experts.
+    static inline float2 softmax_of_all(device const float* logits, uint lane) {
+        float largest = logits[min(lane, EXPERTS - 1)];
+        for (uint i = 1; i < COUNT; ++i) {
+            largest = max(largest, logits[min(i * 32 + lane, EXPERTS - 1)]);
+        }
+        largest = simd_max(largest);
+        float sum = 0.0f;
+        for (uint i = 0; i < COUNT; ++i) {
+            if (i * 32 + lane < EXPERTS) {
+                sum += precise::exp(logits[i * 32 + lane] - largest);
+            }
+        }
+        return float2(largest, simd_sum(sum));
+    }
+
+    // What experts are chosen by.
+    static inline void choice_keys(device const float* logits, device const float* bias, thread uint* keys, uint lane) {
+        const float2 all = SCORES == 0 && (BIASED != 0 || GROUPS > 1) ? softmax_of_all(logits, lane) : float2(0.0f, 1.0f);
+        float scores[COUNT];
+        #pragma clang loop unroll(full)
+        for (uint i = 0; i < COUNT; ++i) {
+            const uint expert = min(i * 32 + lane, EXPERTS - 1);
+            float score = logits[expert];
+            if (SCORES == 2) {
+                score = sigmoid(score);
+            } else if (SCORES == 0 && (BIASED != 0 || GROUPS > 1)) {
+                score = precise::exp(score - all.x) / all.y;
+            }
+            scores[i] = BIASED != 0 ? score + bias[expert] : score;
+            keys[i] = i * 32 + lane < EXPERTS ? order_key(scores[i]) : 0;
+        }
+        if (GROUPS > 1) {
+            keep_groups(scores, keys, lane);
+        }
+    }
+
+    // Leaves the experts of the best groups.
+    static inline void keep_groups(thread const float* scores, thread uint* keys, uint lane) {
+        constexpr uint EACH = EXPERTS / GROUPS;
+        uint group_key = 0;
+        for (uint group = 0; group < GROUPS; ++group) {
+            float judged = 0.0f;
+            uint before = EXPERTS;
+            for (uint n = 0; n < JUDGED && n < EACH; ++n) {
+                uint best = 0;
+                uint index = EXPERTS;
+                for (uint i = 0; i < COUNT; ++i) {
+                    const uint expert = i * 32 + lane;
+                    if (expert / EACH == group && expert < EXPERTS && expert != before && keys[i] > best) {
+                        best = keys[i];
+                        index = expert;
+                    }
+                }
+                const uint top = simd_max(best);
+                const uint first = simd_min(best == top ? index : EXPERTS);
+                float score = 0.0f;
+                for (uint i = 0; i < COUNT; ++i) {
+                    if (i * 32 + lane == first) {
+                        score = scores[i];
+                    }
+                }
+                judged += simd_sum(score);
+                before = first;
+            }
+            group_key = lane == group ? order_key(judged) : group_key;
+        }
+        uint kept = 0;
+        for (uint n = 0; n < CHOSEN_GROUPS; ++n) {
+            const uint top = simd_max(group_key);
+            const uint group = simd_min(group_key == top ? lane : 31u);
+            kept |= 1u << group;
+            group_key = lane == group ? 0 : group_key;
+        }
+        #pragma clang loop unroll(full)
+        for (uint i = 0; i < COUNT; ++i) {
+            if ((kept >> (i * 32 + lane) / EACH & 1u) == 0) {
+                keys[i] = 0;
+            }
+        }
+    }
+
+    // The best expert that is left; it is taken out.
+    static inline uint take_best(thread uint* keys, uint lane) {
+        uint best = keys[0];
+        #pragma clang loop unroll(full)
+        for (uint i = 1; i < COUNT; ++i) {
+            best = max(best, keys[i]);
+        }
+        best = simd_max(best);
+        uint expert = EXPERTS - 1;
+        #pragma clang loop unroll(full)
+        for (uint i = COUNT; i > 0; --i) {
+            if (keys[i - 1] == best) {
+                expert = min((i - 1) * 32 + lane, expert);
+            }
+        }
+        expert = simd_min(expert);
+        #pragma clang loop unroll(full)
+        for (uint i = 0; i < COUNT; ++i) {
+            if (i * 32 + lane == expert) {
+                keys[i] = 0;
+            }
+        }
+        return expert;
+    }
+
+    // The expert in this place of a row's choice.
+    static inline uint at(device const float* logits, device const float* bias, uint place, uint lane) {
+        uint left[COUNT];
+        choice_keys(logits, bias, left, lane);
+        uint expert = take_best(left, lane);
+        for (uint n = 0; n < place; ++n) {
+            expert = take_best(left, lane);
+        }
+        return expert;
+    }
+
+    // A row's experts, the best first, and their weights. With SHARED an expert that every row takes has a weight after them:
+    // 1, or with 2 a sigmoid of the logit after those of the experts.
+    template <uint SHARED>
+    static inline void store(device const float* logits, device const float* bias, device uint* experts,
+                             device float* weights, float added, float scale, uint lane) {
+        uint left[COUNT];
+        choice_keys(logits, bias, left, lane);
+        uint own = 0;
+        for (uint n = 0; n < CHOSEN; ++n) {
+            const uint expert = take_best(left, lane);
+            own = lane == n ? expert : own;
+        }
+        const bool mine = lane < CHOSEN;
+        float weight = logits[own];
+        if (SCORES == 2) {
+            weight = sigmoid(weight);
+        } else if (SCORES == 1) {
+            weight = precise::exp(weight - simd_max(weight));
+        } else {
+            const float2 all = softmax_of_all(logits, lane);
+            weight = precise::exp(weight - all.x) / all.y;
+        }
+        // A softmax of the chosen is divided by their sum, other scores where something is to be added to it.
+        const float sum = simd_sum(mine ? weight : 0.0f);
+        if (SCORES == 1) {
+            weight /= sum;
+        } else if (added >= 0.0f) {
+            weight /= sum + added;
+        }
+        if (mine) {
+            experts[lane] = own;
+            weights[lane] = weight * scale;
+        }
+        if (SHARED != 0 && lane == 0) {
+            weights[CHOSEN] = SHARED == 2 ? sigmoid(logits[EXPERTS]) : 1.0f;
+        }
+    }
+};
+
+// One row a simdgroup.
+template <typename R, uint LOGITS, uint CHOSEN, uint SHARED>
+inline void route_row(device const float* logits, device const float* bias, device uint* experts, device float* weights,
+                      float added, float scale, uint row, uint lane) {
+    constexpr uint WEIGHTS = SHARED != 0 ? CHOSEN + 1 : CHOSEN;
+    R::template store<SHARED>(logits + row * LOGITS, bias, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
+                              lane);
+}
+
+// Rows and experts in order of the experts, and of the rows for each, cut into tiles of up to TILE pairs; then the
+// threadgroups of two grids over the tiles. One threadgroup of 8 simdgroups, each with every eighth expert; `shared` holds
+// a count for each expert.
+template <uint EXPERTS, uint CHOSEN, uint TILE, uint COLUMNS_UP, uint COLUMNS_DOWN>
+inline void sort_pairs(device const uint* experts, device uint* pairs, device uint* tiles, device uint* threadgroups,
+                         threadgroup uint* shared, uint rows, uint simdgroup, uint lane) {
+    const uint count = rows * CHOSEN;
+    for (uint expert = simdgroup; expert < EXPERTS; expert += 8) {
+        uint found = 0;
+        for (uint pair = lane; pair < count; pair += 32) {
+            found += experts[pair] == expert ? 1u : 0u;
+        }
+        found = simd_sum(found);
+        if (lane == 0) {
+            shared[expert] = found;
+        }
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    // Pairs and tiles of the experts before this one.
+    uint first = 0;
+    uint tile = 0;
+    uint at = 0;
+    for (uint expert = simdgroup; expert < EXPERTS; expert += 8) {
+        for (; at < expert; ++at) {
+            first += shared[at];
+            tile += (shared[at] + TILE - 1) / TILE;
+        }
+        const uint found = shared[expert];
+        uint next = first;
+        for (uint base = 0; base < count; base += 32) {
+            const uint pair = base + lane;
+            const bool mine = pair < count && experts[min(pair, count - 1)] == expert;
+            const uint before = simd_prefix_exclusive_sum(mine ? 1u : 0u);
+            if (mine) {
+                pairs[next + before] = pair;
+            }
+            next += simd_sum(mine ? 1u : 0u);
+        }
+        for (uint n = lane; n * TILE < found; n += 32) {
+            tiles[3 * (tile + n)] = expert;
+            tiles[3 * (tile + n) + 1] = first + n * TILE;
+            tiles[3 * (tile + n) + 2] = min(found - n * TILE, TILE);
+        }
+    }
+    if (simdgroup == 0 && lane == 0) {
+        for (; at < EXPERTS; ++at) {
+            tile += (shared[at] + TILE - 1) / TILE;
+        }
+        threadgroups[0] = COLUMNS_UP;
+        threadgroups[1] = tile;
+        threadgroups[2] = 1;
+        threadgroups[3] = COLUMNS_DOWN;
+        threadgroups[4] = tile;
+        threadgroups[5] = 1;
+    }
+}
