@@ -111,11 +111,17 @@ kernel void /*{ kernel.name }*/(
 /*%- when None %*/
         const Unnormed norm = {};
 /*%- endmatch %*/
-/*%- if part.rotates %*/
+/*%- if !part.scale.is_empty() %*/
+        const Scaled</*{ part.norm_type() }*/> scaled = {norm, position_scale</*{ part.scale_positions }*/>(position, /*{ part.scale }*/)};
+/*%- endif %*/
+/*%- if part.norms_last %*/
+        rotate_then_norm</*{ k.head_dim }*/, /*{ k.rotary }*/, /*{ k.interleaved }*/>(
+            /*{ part.source }*/, target, /*{ part.norm_name() }*/, /*{ k.table }*/, float(position), lane);
+/*%- else if part.rotates %*/
         rotate_head</*{ k.head_dim }*/, /*{ k.rotary }*/, /*{ k.interleaved }*/>(
-            /*{ part.source }*/, target, norm, /*{ k.table }*/, float(position), /*{ k.magnitude }*/, lane);
+            /*{ part.source }*/, target, /*{ part.norm_name() }*/, /*{ k.table }*/, float(position), /*{ k.magnitude }*/, lane);
 /*%- else %*/
-        copy_head</*{ k.head_dim }*/>(/*{ part.source }*/, target, norm, lane);
+        copy_head</*{ k.head_dim }*/>(/*{ part.source }*/, target, /*{ part.norm_name() }*/, lane);
 /*%- endif %*/
 /*%- endfor %*/
     }
@@ -209,7 +215,7 @@ kernel void /*{ kernel.name }*/(
 /*%- when GemvEnd::Accumulate with { factor } %*/
             accumulate_rows</*{ k.nr }*/>(x + n * /*{ k.rows }*/, results, /*{ factor }*/, first, end, lane);
 /*%- when GemvEnd::Activated with { activation } %*/
-            store_activated_rows</*{ k.nr }*/, /*{ activation }*/>(y + n * /*{ k.rows }*/, results, first, end, lane);
+            store_activated_rows</*{ k.nr }*/>(y + n * /*{ k.rows }*/, results, /*{ activation }*/, first, end, lane);
 /*%- when GemvEnd::Gated with { activation } %*/
             store_gated_rows</*{ k.half_nr }*/, /*{ activation }*/>(y + n * /*{ k.end }*/, gate, up, first, end, lane);
 /*%- when GemvEnd::GatedBy with { activation } %*/
@@ -259,7 +265,7 @@ kernel void /*{ kernel.name }*/(
 /*%- when GemvEnd::Accumulate with { factor } %*/
     accumulate_rows</*{ k.nr }*/>(x, acc, /*{ factor }*/, first, end, lane);
 /*%- when GemvEnd::Activated with { activation } %*/
-    store_activated_rows</*{ k.nr }*/, /*{ activation }*/>(y, acc, first, end, lane);
+    store_activated_rows</*{ k.nr }*/>(y, acc, /*{ activation }*/, first, end, lane);
 /*%- when GemvEnd::Gated with { activation } %*/
     store_gated_rows</*{ k.half_nr }*/, /*{ activation }*/>(y, acc, acc + /*{ k.half_nr }*/, first, end, lane);
 /*%- when GemvEnd::GatedBy with { activation } %*/
@@ -300,8 +306,8 @@ kernel void /*{ kernel.name }*/(
 /*%- when GemmEnd::Residual with { factor } %*/
     add_tile</*{ k.rows }*/>(x + first_token * /*{ k.rows }*/, shared, /*{ factor }*/, tokens, first, thread_index);
 /*%- when GemmEnd::Activated with { activation } %*/
-    store_activated_tile</*{ k.rows }*/, /*{ activation }*/>(
-        y + first_token * /*{ k.rows }*/, shared, tokens, first, thread_index);
+    store_activated_tile</*{ k.rows }*/>(
+        y + first_token * /*{ k.rows }*/, shared, /*{ activation }*/, tokens, first, thread_index);
 /*%- when GemmEnd::Gated with { activation } %*/
     store_gated_tile</*{ k.end }*/, /*{ activation }*/>(y + first_token * /*{ k.end }*/, shared, tokens, first, thread_index);
 /*%- when GemmEnd::GatedBy with { activation } %*/

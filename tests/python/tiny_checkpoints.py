@@ -32,6 +32,7 @@ COMMON = {
     "pad_token_id": 0,
 }
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+MINISTRAL3 = {**YARN, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}
 LONGROPE = {
     "rope_type": "longrope",
     "rope_theta": 10000.0,
@@ -75,8 +76,12 @@ CASES = {
     "exaone4": ("Exaone4", {**NARROW, "num_hidden_layers": 4, "sliding_window": 8}),
     "exaone4-full": ("Exaone4", {**NARROW, "sliding_window": None, "layer_types": ["full_attention"] * 2, "rope_parameters": {"rope_type": "llama3", "rope_theta": 1000000.0, "factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}}),
     "arcee": ("Arcee", {**NARROW, "mlp_bias": True, "rope_parameters": YARN}),
+    "apertus": ("Apertus", {**NARROW, "head_dim": 8, "rope_parameters": {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}}),
+    # The converter knows one base and two lengths of context.
+    "hunyuan-dense": ("HunYuanDenseV1", {**NARROW, "head_dim": 16, "max_position_embeddings": 32768, "tie_word_embeddings": True, "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "alpha": 50.0, "factor": 1.0}}),
     "ministral": ("Ministral", {**NARROW, "head_dim": 16, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"], "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}),
-    "ministral3": ("Ministral3", {**NARROW, "head_dim": 16, "rope_parameters": {**YARN, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}}),
+    "ministral3": ("Ministral3", {**NARROW, "head_dim": 16, "rope_parameters": MINISTRAL3}),
+    "gpt-oss": ("GptOss", {"head_dim": 8, "intermediate_size": 16, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"], "rope_parameters": {**YARN, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}}),
     "qwen3-moe": ("Qwen3Moe", {**MIXTURE, "num_hidden_layers": 3, "head_dim": 16, "mlp_only_layers": [1], "norm_topk_prob": True}),
     "qwen2-moe": ("Qwen2Moe", {**MIXTURE, "shared_expert_intermediate_size": 20, "norm_topk_prob": False}),
     "mixtral": ("Mixtral", {**NARROW, "num_local_experts": 4, "num_experts_per_tok": 2}),
@@ -88,9 +93,10 @@ CASES = {
     "granite": ("Granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.2, "residual_multiplier": 0.22, "logits_scaling": 8.0}),
 }
 # Changes of a case's configuration, each of which must change its logits: what they turn off is what the case is for.
-# `biases` and `means` are turned off in the model: every bias, and the mean that a LayerNorm subtracts; `shared` is what every
-# token's expert adds, `correction` what a router adds for the choice alone; `taps` are those of convolutions, turned round;
-# `decays` are those of recurrent states, all alike.
+# `biases` and `means` are turned off in the model: every bias, and the mean that a LayerNorm subtracts; `norms_last`: norms of
+# q and k come before the rotation; `shared` is what every token's expert adds, `correction` what a router adds for the choice
+# alone; `taps` are those of convolutions, turned round; `decays` are those of recurrent states, all alike. Other names are of
+# parameters and buffers that become zeros.
 ABLATIONS = {
     "starcoder2": ["biases", "means", {"hidden_act": "silu"}],
     "starcoder2-window": ["means", {"sliding_window": None}],
@@ -105,7 +111,10 @@ ABLATIONS = {
     "exaone4": [{"sliding_window": 16}, {"layer_types": ["sliding_attention"] * 4}, {"layer_types": ["full_attention"] * 4}],
     "exaone4-full": [{"rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}}],
     "ministral": [{"sliding_window": 16}, {"layer_types": ["sliding_attention"] * 2}],
-    "ministral3": [{"rope_parameters": YARN | {"llama_4_scaling_beta": 0.1}}],
+    "ministral3": [{"rope_parameters": YARN | {"llama_4_scaling_beta": 0.1}}, {"rope_parameters": MINISTRAL3 | {"llama_4_scaling_beta": 0.0}}],
+    "apertus": ["alpha_p", "alpha_n", "beta", "eps", {"hidden_act": "relu2"}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
+    "hunyuan-dense": ["norms_last", {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
+    "gpt-oss": ["biases", "sinks", {"num_experts_per_tok": 1}, {"layer_types": ["sliding_attention"] * 2}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
     "qwen3-moe": [{"norm_topk_prob": False}, {"num_experts_per_tok": 1}],
     "qwen2-moe": [{"norm_topk_prob": True}, {"num_experts_per_tok": 3}, "shared"],
     "mixtral": [{"num_experts_per_tok": 1}],
@@ -119,12 +128,17 @@ ABLATIONS = {
 # Least difference of logits that counts as one; the tests' bound is 2e-3.
 ABLATED = 0.05
 # Contexts that projects are built for, where the default would not do.
-CONTEXTS = {"phi3-longrope-long": 128}
+CONTEXTS = {"phi3-longrope-long": 128, "hunyuan-dense": 128}
+# Other seeds than the sum of a name's characters.
+SEEDS = {"gpt-oss": 1}
+# Mixtures of experts: rounding must not change which experts are chosen.
+MIXTURES = {"gpt-oss"}
 # What GGUFs have no key for: these windows, and a query_pre_attn_scalar other than the head's width.
 NOT_IN_GGUF = {"starcoder2-window", "ministral", "mistral-window", "qwen2-window", "qwen2-window-long", "gemma2"}
 # Longer than the cache of a windowed layer (the window and a prefill tile of 256), twice, so that it wraps in the middle of
-# a tile; and longer than one part of decode attention.
-LONG = {"qwen2-window-long": 560}
+# a tile; and longer than one part of decode attention. Of the other, longer than three times the context beyond which queries
+# are scaled.
+LONG = {"qwen2-window-long": 560, "ministral3": 100}
 
 
 def tokenizer_json():
@@ -151,6 +165,17 @@ def without_means(module):
     return lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * module.weight + (0.0 if bias is None else bias)
 
 
+def norm_first(attention):
+    """Puts the norms of Hunyuan's heads before the rotation."""
+    def normed(projection, norm):
+        heads = lambda x: x.view(*x.shape[:-1], -1, attention.head_dim)
+        return lambda x: norm(heads(projection(x))).flatten(-2)
+
+    attention.q_proj.forward = normed(attention.q_proj.forward, attention.query_layernorm.forward)
+    attention.k_proj.forward = normed(attention.k_proj.forward, attention.key_layernorm.forward)
+    attention.query_layernorm.forward = attention.key_layernorm.forward = lambda x: x
+
+
 def check_ablations(case, weights, ids, logits):
     for ablation in ABLATIONS.get(case, []):
         model = make_model(case, ablation if isinstance(ablation, dict) else {})
@@ -160,7 +185,8 @@ def check_ablations(case, weights, ids, logits):
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 shared = ablation == "shared" and "shared_expert" in name and "down" in name
-                if ablation == "biases" and name.endswith("bias") or shared:
+                named = isinstance(ablation, str) and name.endswith(f".{ablation}")
+                if ablation == "biases" and name.endswith("bias") or shared or named:
                     weight.zero_()
                     turned_off += 1
                 if ablation == "taps" and "conv" in name and weight.dim() == 3:
@@ -169,12 +195,16 @@ def check_ablations(case, weights, ids, logits):
                 if ablation == "decays" and name.endswith("A_log"):
                     weight.zero_()
             for name, buffer in model.named_buffers():
-                if ablation == "correction" and name.endswith("correction_bias"):
+                named = isinstance(ablation, str) and name.endswith(f".{ablation}")
+                if ablation == "correction" and name.endswith("correction_bias") or named:
                     buffer.zero_()
                     turned_off += 1
             for module in model.modules():
                 if ablation == "means" and "LayerNorm" in type(module).__name__:
                     module.forward = without_means(module)
+                    turned_off += 1
+                if ablation == "norms_last" and hasattr(module, "query_layernorm"):
+                    norm_first(module)
                     turned_off += 1
             difference = (model(ids).logits[0] - logits).abs().max().item()
         print(f"{case} without {ablation}: {difference:.2f}")
@@ -182,8 +212,22 @@ def check_ablations(case, weights, ids, logits):
             sys.exit(f"{case}: {ablation} makes no difference")
 
 
+def check_margins(case, model, ids, logits):
+    """Weights that are off by their last bits leave the logits nearly as they are: no choice of an expert is close."""
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    with torch.no_grad():
+        for _ in range(4):
+            noise = {name: weight * (1 + 1e-4 * torch.randn_like(weight)) if weight.is_floating_point() else weight for name, weight in weights.items()}
+            model.load_state_dict(noise)
+            difference = (model(ids).logits[0] - logits).abs().max().item()
+            print(f"{case} with noise of 1e-4: {difference:.1e}")
+            if difference > 0.02:
+                sys.exit(f"{case}: an expert is chosen by a hair")
+    model.load_state_dict(weights)
+
+
 def write_hf(case, folder):
-    torch.manual_seed(sum(map(ord, case)))
+    torch.manual_seed(SEEDS.get(case, sum(map(ord, case))))
     model = make_model(case, {})
     config = model.config
     with torch.no_grad():
@@ -204,8 +248,15 @@ def write_hf(case, folder):
         for name, scalar in model.named_buffers():
             if name.endswith("layer_scalar"):
                 scalar.copy_((torch.rand_like(scalar) + 0.5).to(torch.bfloat16).to(torch.float32))
+            # Of xIELU. Models have an eps of -1e-6, which no test would see.
+            if name.endswith("act_fn.beta"):
+                scalar.copy_((torch.rand_like(scalar) + 0.2).to(torch.bfloat16).to(torch.float32))
+            if name.endswith("act_fn.eps"):
+                scalar.copy_((-torch.rand_like(scalar) - 0.2).to(torch.bfloat16).to(torch.float32))
         ids = torch.randint(3, config.vocab_size, (1, LONG.get(case, TOKENS)), dtype=torch.int64)
         logits = model(ids).logits[0]
+    if case in MIXTURES:
+        check_margins(case, model, ids, logits)
     check_ablations(case, model.state_dict(), ids, logits)
     folder.mkdir(parents=True)
     model.to(torch.bfloat16).save_pretrained(folder)

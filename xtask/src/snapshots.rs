@@ -23,7 +23,7 @@ pub const CASES: [(&str, &str); 2] = [("demo", crate::demo::CHECKPOINT), ("llama
 const TINY: &str = "crates/forge-frontend/tests/fixtures/tiny";
 
 /// Cases of which the [`SOURCES`] are kept, for what the whole ones do not have.
-pub const SOURCE_CASES: [(&str, &str); 15] = [
+pub const SOURCE_CASES: [(&str, &str); 18] = [
     // Two kinds of layers, post-norms, soft-caps, windows.
     ("gemma2", "crates/forge-frontend/tests/fixtures/tiny/gemma2/hf"),
     // QK norms, two rotations.
@@ -43,6 +43,12 @@ pub const SOURCE_CASES: [(&str, &str); 15] = [
     ("starcoder2", "crates/forge-frontend/tests/fixtures/tiny/starcoder2/hf"),
     // Branches side by side, neighbouring pairs, windows and layers without rotation.
     ("cohere2", "crates/forge-frontend/tests/fixtures/tiny/cohere2/hf"),
+    // An activation with numbers of the layer.
+    ("apertus", "crates/forge-frontend/tests/fixtures/tiny/apertus/hf"),
+    // Norms after the rotation.
+    ("hunyuan-dense", "crates/forge-frontend/tests/fixtures/tiny/hunyuan-dense/hf"),
+    // Queries that grow with their position.
+    ("ministral3", "crates/forge-frontend/tests/fixtures/tiny/ministral3/hf"),
     // Experts, one of them for every token.
     ("qwen2-moe", "crates/forge-frontend/tests/fixtures/tiny/qwen2-moe/hf"),
     // Short convolutions and their state beside caches.

@@ -81,6 +81,8 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
     match role {
         Role::Input if has(Role::InputSums) => "x * gamma",
         Role::InputSums => "partial sums of squares",
+        // An argument of its own has only xIELU.
+        Role::Activation => "alpha_p, alpha_n, beta, eps",
         Role::ResultSums => "partial sums of y^2",
         Role::Gamma if has(Role::Scaled) => "the next norm's",
         Role::Scaled => "x * gamma",

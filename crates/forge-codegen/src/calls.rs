@@ -57,6 +57,15 @@ pub fn activation(activation: Activation) -> &'static str {
         Activation::Silu => "Silu",
         Activation::GeluTanh => "GeluTanh",
         Activation::ReluSquared => "ReluSquared",
+        Activation::Xielu => "Xielu",
+    }
+}
+
+/// A value of that type, in a kernel whose argument `activation` holds what numbers it takes.
+pub fn activation_value(kind: Activation) -> String {
+    match kind {
+        Activation::Silu | Activation::GeluTanh | Activation::ReluSquared => format!("{}()", activation(kind)),
+        Activation::Xielu => "xielu(activation)".to_owned(),
     }
 }
 

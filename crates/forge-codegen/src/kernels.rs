@@ -12,7 +12,7 @@ use forge_plan::{Family, Kernel, Plan};
 use forge_spec::{Dim, Format};
 
 use crate::bindings::{comment, declaration};
-use crate::calls::activation;
+use crate::calls::{activation, activation_value};
 use crate::naming::{float, identifier, packed_name, wrap};
 use crate::{calls, sources};
 
@@ -114,6 +114,27 @@ pub struct RopePart {
     pub source: String,
     pub rotates: bool,
     pub norm: Option<RopeNorm>,
+    /// Whether the norm is of the rotated head.
+    pub norms_last: bool,
+    /// Beta of a factor that grows with the position, or nothing, and the positions that share a factor.
+    pub scale: String,
+    pub scale_positions: usize,
+}
+
+impl RopePart {
+    /// MSL type of the norm.
+    pub fn norm_type(&self) -> &'static str {
+        match &self.norm {
+            None => "Unnormed",
+            Some(norm) if norm.gamma.is_empty() && !norm.across => "Normed",
+            Some(_) => "NormedByGamma",
+        }
+    }
+
+    /// Name of what is applied to each element.
+    pub fn norm_name(&self) -> &'static str {
+        if self.scale.is_empty() { "norm" } else { "scaled" }
+    }
 }
 
 pub struct RopeNorm {
@@ -188,7 +209,7 @@ pub enum GemvEnd {
     StoreSums { partials: usize, groups: usize },
     Accumulate { factor: String },
     Residual { factor: String, partials: usize, groups: usize },
-    Activated { activation: &'static str },
+    Activated { activation: String },
     Gated { activation: &'static str },
     GatedBy { activation: &'static str },
 }
@@ -215,7 +236,7 @@ pub struct GemmView {
 pub enum GemmEnd {
     Store { softcap: String },
     Residual { factor: String },
-    Activated { activation: &'static str },
+    Activated { activation: String },
     Gated { activation: &'static str },
     GatedBy { activation: &'static str },
 }
@@ -295,13 +316,14 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
 }
 
 /// Sources of families, each after those that it needs. The first of them every file has.
-const FAMILIES: [&str; 19] = [
+const FAMILIES: [&str; 20] = [
     "activation",
     "rows",
     "embed",
     "norm",
     "layer_norm",
     "activated",
+    "xielu",
     "gemv_q1_0_sums",
     "rope",
     "layer_inputs",
@@ -454,7 +476,7 @@ fn gemv_view(gemv: &Gemv, bindings: &[Binding]) -> GemvView {
             Epilogue::Residual { factor, next: Some(next) } => {
                 GemvEnd::Residual { factor: float(factor), partials: next.partials, groups: total_groups }
             }
-            Epilogue::Activated(kind) => GemvEnd::Activated { activation: activation(kind) },
+            Epilogue::Activated(kind) => GemvEnd::Activated { activation: activation_value(kind) },
             Epilogue::Gated(kind) => GemvEnd::Gated { activation: activation(kind) },
             Epilogue::GatedBy(kind) => GemvEnd::GatedBy { activation: activation(kind) },
         },
@@ -524,7 +546,7 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
         epilogue: match gemm.epilogue {
             Epilogue::Store { softcap, .. } => GemmEnd::Store { softcap: softcap.map_or_else(String::new, float) },
             Epilogue::Residual { factor, .. } => GemmEnd::Residual { factor: float(factor) },
-            Epilogue::Activated(kind) => GemmEnd::Activated { activation: activation(kind) },
+            Epilogue::Activated(kind) => GemmEnd::Activated { activation: activation_value(kind) },
             Epilogue::Gated(kind) => GemmEnd::Gated { activation: activation(kind) },
             Epilogue::GatedBy(kind) => GemmEnd::GatedBy { activation: activation(kind) },
         },
@@ -563,9 +585,12 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
         source: if rope.gated { format!("source + head * {}", rope.head_dim) } else { "source".into() },
         rotates,
         norm: norm(rope.q_norm, q, 0, "q_gamma"),
+        norms_last: rope.norms_last && rope.q_norm.is_some(),
+        scale: rope.query_scale.map_or_else(String::new, |scale| float(scale.beta)),
+        scale_positions: rope.query_scale.map_or(0, |scale| scale.original_context),
     }];
     if kv > 0 {
-        let cache = |start, target, rotates, norm| RopePart {
+        let cache = |start, target, rotates, norm: Option<RopeNorm>| RopePart {
             start,
             end: start + kv,
             heads: kv,
@@ -573,7 +598,10 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
             target,
             source: after_gates.clone(),
             rotates,
+            norms_last: rotates && rope.norms_last && norm.is_some(),
             norm,
+            scale: String::new(),
+            scale_positions: 0,
         };
         parts.push(cache(q, "keys", rotates, norm(rope.k_norm, kv, q, "k_gamma")));
         let values = cache(q + kv, "values", false, norm(rope.v_norm, kv, q + kv, "v_gamma"));

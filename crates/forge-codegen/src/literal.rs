@@ -3,8 +3,8 @@
 
 use forge_spec::{
     Activation, Argument, Attention, CacheType, Cost, Data, Dim, Epilogue, ExpertResults, ExpertsDown, ExpertsOf,
-    ExpertsUp, Format, GatedDelta, GroupScore, Groups, HeadNorm, Matrix, Operation, Projection, RopeAppend, Routing,
-    Scores, SharedExpert, SharedWeight, SortExperts, Split, Vocabulary,
+    ExpertsUp, Format, GatedDelta, GroupScore, Groups, HeadNorm, Matrix, Operation, PositionScale, Projection,
+    RopeAppend, Routing, Scores, SharedExpert, SharedWeight, SortExperts, Split, Vocabulary,
 };
 
 use crate::naming::{grouped, variant};
@@ -98,7 +98,7 @@ macro_rules! choice {
     };
 }
 
-choice!(Activation { Silu, GeluTanh, ReluSquared });
+choice!(Activation { Silu, GeluTanh, ReluSquared, Xielu });
 choice!(CacheType { F16, F32, Q8_0 });
 choice!(Dim { Const(count), Rows, RowTiles(rows), Parts, Indirect { per_row, most } });
 choice!(Data<'_> { Tensor(name), Words(count), Slots(count), Cache(width), State(width), Params });
@@ -128,12 +128,13 @@ record!(Matrix { format, rows, cols });
 record!(HeadNorm { eps, across_heads });
 record!(Split { above, positions, most, window });
 record!(Vocabulary { tokens, groups });
+record!(PositionScale { beta, original_context });
 block!(Projection<'_> { matrices; norm_eps; half_operands; epilogue });
 block!(RopeAppend<'_> {
     heads, kv_heads, head_dim, keys_as_values, gated;
-    norms;
+    norms, norms_last;
     inv_freq, interleaved, magnitude;
-    cache, wrap
+    query_scale, cache, wrap
 });
 block!(Attention { heads, kv_heads, head_dim; scale, softcap, window; cache, wrap; half_operands, split });
 
@@ -174,7 +175,7 @@ macro_rules! optional {
         }
     )*};
 }
-optional!(HeadNorm, Split, Groups, SharedWeight, SharedExpert, Matrix);
+optional!(HeadNorm, PositionScale, Split, Groups, SharedWeight, SharedExpert, Matrix);
 
 /// An argument as a call of the constructor for its access.
 impl Literal for Argument<'_> {

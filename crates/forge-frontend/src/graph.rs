@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use forge_formats::Format;
-pub use forge_spec::{Activation, GatedDelta, GroupScore, Groups, Routing, Scores};
+pub use forge_spec::{Activation, GatedDelta, GroupScore, Groups, PositionScale, Routing, Scores};
 
 use crate::config::ModelConfig;
 
@@ -201,6 +201,11 @@ pub enum Op {
         /// Pairing and frequencies.
         rope: Rope,
     },
+    /// Multiplication by a factor that grows with the token's position.
+    PositionScale {
+        /// The factor.
+        scale: PositionScale,
+    },
     /// Appends keys (input 0) and values (input 1) at the token's position.
     KvAppend {
         /// The cache.
@@ -286,6 +291,8 @@ pub enum Op {
     Activation {
         /// The non-linearity.
         activation: Activation,
+        /// Its numbers, where it takes some.
+        parameters: Option<SlotId>,
     },
     /// Sum of two values; the first is the residual stream where one is.
     Add,
@@ -446,10 +453,12 @@ impl Weight {
 }
 
 /// Where a weight's bytes lie.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Source {
     /// Rows one after another in the weight's format.
     Rows(FileRange),
+    /// Not in the checkpoint as they are: the front end has made them of what is. Vectors only.
+    Values(Vec<f32>),
     /// Rows of floats, to be quantised to the weight's format when packed.
     Quantize {
         /// `[rows, cols]` of `from`.
@@ -478,7 +487,7 @@ impl Source {
     pub fn pieces(&self) -> &[Source] {
         match self {
             Self::Stack(pieces) => pieces,
-            Self::Rows(_) | Self::Quantize { .. } | Self::Affine { .. } => std::slice::from_ref(self),
+            Self::Rows(_) | Self::Values(_) | Self::Quantize { .. } | Self::Affine { .. } => std::slice::from_ref(self),
         }
     }
 
@@ -487,6 +496,7 @@ impl Source {
         match self {
             Self::Rows(range) | Self::Quantize { rows: range, .. } => vec![range],
             Self::Affine { quants, scales, biases, .. } => vec![quants, scales, biases],
+            Self::Values(_) => Vec::new(),
             Self::Stack(pieces) => pieces.iter().flat_map(Self::ranges).collect(),
         }
     }
@@ -517,12 +527,13 @@ impl Op {
             Op::GatedDelta { conv, decay, time_bias, gamma, .. } => vec![*conv, *decay, *time_bias, *gamma],
             Op::Route { bias, .. } => bias.iter().copied().collect(),
             Op::Experts { gate, up, down, .. } => vec![*gate, *up, *down],
+            Op::Activation { parameters, .. } => parameters.iter().copied().collect(),
             Op::Rope { .. }
+            | Op::PositionScale { .. }
             | Op::HeadHalf { .. }
             | Op::KvAppend { .. }
             | Op::GatedActivation { .. }
             | Op::SigmoidGate
-            | Op::Activation { .. }
             | Op::Add
             | Op::Scale { .. }
             | Op::SoftCap { .. } => Vec::new(),

@@ -66,13 +66,21 @@ pub fn load(path: &Path) -> Result<Checkpoint, FrontendError> {
 /// Sets [`Weight::max_abs`](crate::graph::Weight::max_abs) of every vector.
 fn measure_vectors(graph: &mut Graph, files: &[MappedFile]) {
     for weight in graph.weights.iter_mut().filter(|weight| weight.rows == 1) {
-        let Source::Rows(FileRange { file, range }) = &weight.source else { continue };
         let mut values = vec![0.0; weight.cols];
-        let bytes = &files[*file].map[range.start as usize..range.end as usize];
-        if decode_row(weight.format, bytes, &mut values).is_ok() {
+        let decoded = match &weight.source {
+            Source::Rows(FileRange { file, range }) => {
+                let bytes = &files[*file].map[range.start as usize..range.end as usize];
+                decode_row(weight.format, bytes, &mut values).is_ok()
+            }
+            Source::Values(made) => {
+                values.clone_from(made);
+                true
+            }
+            Source::Quantize { .. } | Source::Affine { .. } | Source::Stack(_) => false,
+        };
+        if decoded {
             let packed = values.iter().map(|&value| weight.element(value).abs());
-            let most = largest(packed);
-            weight.max_abs = Some(most);
+            weight.max_abs = Some(largest(packed));
         }
     }
 }

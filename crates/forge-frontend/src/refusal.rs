@@ -114,6 +114,14 @@ refusals! {
     LayerCount,
     /// An activation that is not built.
     Activation,
+    /// Numbers of xIELU that a GGUF lacks.
+    MissingXielu,
+    /// Numbers of xIELU, not one for each layer.
+    XieluNumbers,
+    /// A tensor of xIELU that is no number.
+    XieluTensor,
+    /// An epsilon of xIELU that is not below 0.
+    XieluEpsilon,
     /// Norms of each head of q and k that subtract a mean.
     HeadLayerNorms,
     /// Kinds of layers, not one for each.

@@ -58,19 +58,6 @@ pub enum Warning {
         /// Tokens that the model was trained for.
         context: usize,
     },
-    /// A factor on queries that grows with their position.
-    #[error(
-        "{file}: queries beyond position {above} are scaled, which is not built: contexts of up to {above} tokens, not \
-         {context}"
-    )]
-    ScaledQueries {
-        /// The file with the configuration.
-        file: String,
-        /// Tokens up to which the factor is 1.
-        above: usize,
-        /// Tokens that the model was trained for.
-        context: usize,
-    },
     /// A chat template that the engine of generated projects does not take.
     #[error("{file}: chat template{}: {reason}; chats are refused, plain prompts work", named(name))]
     Template {

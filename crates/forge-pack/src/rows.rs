@@ -19,6 +19,11 @@ pub(crate) struct Scratch {
     encoder: Encoder,
 }
 
+/// Something else than `expected` where the plan has it.
+fn mixed(weight: &Weight, expected: &str, found: &str) -> PackError {
+    PackError::Mixed { tensor: weight.tensor.clone(), expected: expected.into(), found: found.into() }
+}
+
 /// A piece of a weight's source: its first row, and how many it has.
 struct Piece<'a> {
     source: &'a Source,
@@ -48,16 +53,17 @@ impl Packing<'_> {
     /// A vector: f32 elements, with the weight's offset and factor.
     fn vector(&self, job: &Job, weight: &Weight, output: &Output<'_>) -> Result<(), PackError> {
         let mut elements = vec![0.0; weight.cols];
-        let Source::Rows(range) = &weight.source else {
-            return Err(PackError::Mixed {
-                tensor: weight.tensor.clone(),
-                expected: "one vector".into(),
-                found: "parts".into(),
-            });
-        };
-        let bytes = self.slice(weight, range, 1, 0..1)?;
-        decode_row(weight.format, bytes, &mut elements)
-            .map_err(|source| PackError::Format { tensor: weight.tensor.clone(), source })?;
+        match &weight.source {
+            Source::Values(values) => elements.clone_from(values),
+            Source::Rows(range) => {
+                let bytes = self.slice(weight, range, 1, 0..1)?;
+                decode_row(weight.format, bytes, &mut elements)
+                    .map_err(|source| PackError::Format { tensor: weight.tensor.clone(), source })?;
+            }
+            Source::Quantize { .. } | Source::Affine { .. } | Source::Stack(_) => {
+                return Err(mixed(weight, "one vector", "parts"));
+            }
+        }
         let bytes: Vec<u8> = elements.iter().flat_map(|&element| weight.element(element).to_le_bytes()).collect();
         output.write(job.tensor, 4 * job.first as u64, &bytes)
     }
@@ -116,6 +122,7 @@ impl Packing<'_> {
         let mut deviation = None;
         let source = match piece.source {
             Source::Rows(range) => SourceRows::Blocks(slice(range)?),
+            Source::Values(_) => return Err(mixed(weight, "rows of the checkpoint", "values")),
             Source::Quantize { rows, from } => {
                 let found = encoder.encode(weight.format, weight.cols, *from, slice(rows)?);
                 deviation = Some(found.map_err(format_error)?);

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Sizes, llama};
 use forge_formats::Format;
-use forge_frontend::graph::{Block, Op};
+use forge_frontend::graph::{Activation, Block, Graph, Node, Op, PositionScale, Value};
 use forge_plan::plan::{Choice, Step, When};
 use forge_plan::{PlanError, PlanOptions, plan};
 
@@ -74,4 +74,77 @@ fn branches_side_by_side_share_a_norm() {
             .collect();
         assert_eq!(steps, expected, "subtracting a mean: {mean}");
     }
+}
+
+/// A node after the one that `after` finds first in the layers' block; readers of that one's result read the new one's.
+fn follow(graph: &mut Graph, mut after: impl FnMut(&Op) -> bool, op: Op) {
+    let block = &mut graph.blocks[0];
+    let at = block.nodes.iter().position(|node| after(&node.op)).expect("one");
+    let value = block.nodes[at].output.expect("a result");
+    block.values.push(Value { name: "more".into(), width: block.values[value].width });
+    let result = block.values.len() - 1;
+    for input in block.nodes.iter_mut().flat_map(|node| &mut node.inputs).filter(|input| **input == value) {
+        *input = result;
+    }
+    block.nodes.insert(at + 1, Node { op, inputs: vec![value], output: Some(result) });
+}
+
+fn refusal(graph: &Graph) -> String {
+    match plan(graph, &PlanOptions::default()).expect_err("a refusal") {
+        PlanError::Unsupported { block, what } if block == "layer" => what,
+        other => panic!("{other}"),
+    }
+}
+
+const HEAD_NORM: Op = Op::HeadNorm { gamma: None, heads: SIZES.heads, head_dim: SIZES.head_dim, eps: 1e-5 };
+const KEY_NORM: Op = Op::HeadNorm { gamma: None, heads: SIZES.kv_heads, head_dim: SIZES.head_dim, eps: 1e-5 };
+
+fn turns(of: usize) -> impl Fn(&Op) -> bool {
+    move |op| matches!(op, Op::Rope { heads, .. } if *heads == of)
+}
+
+/// Norms of rotated heads take the scale before the rotation, which has to keep it.
+#[test]
+fn norms_after_the_rotation() {
+    let mut graph = llama(SIZES, Format::F32);
+    follow(&mut graph, turns(SIZES.heads), HEAD_NORM);
+    follow(&mut graph, turns(SIZES.kv_heads), KEY_NORM);
+    assert!(plan(&graph, &PlanOptions::default()).is_ok());
+    for node in &mut graph.blocks[0].nodes {
+        if let Op::Rope { rope, .. } = &mut node.op {
+            rope.magnitude = 1.25;
+        }
+    }
+    assert_eq!(refusal(&graph), "a norm after a rotation that scales");
+
+    // Of queries after it, of keys before it.
+    let mut graph = llama(SIZES, Format::F32);
+    follow(&mut graph, turns(SIZES.heads), HEAD_NORM);
+    let block = &graph.blocks[0];
+    let key = block.nodes.iter().find(|node| turns(SIZES.kv_heads)(&node.op)).expect("a rotation").inputs[0];
+    let projection = block.nodes.iter().position(|node| node.output == Some(key)).expect("a projection");
+    let mut nodes = 0..;
+    follow(&mut graph, |_| nodes.next() == Some(projection), KEY_NORM);
+    assert_eq!(refusal(&graph), "norms before and after the rotation");
+}
+
+#[test]
+fn only_queries_are_scaled_by_their_position() {
+    let op = Op::PositionScale { scale: PositionScale { beta: 0.1, original_context: 64 } };
+    let mut graph = llama(SIZES, Format::F32);
+    follow(&mut graph, turns(SIZES.heads), op.clone());
+    assert!(plan(&graph, &PlanOptions::default()).is_ok());
+    follow(&mut graph, turns(SIZES.kv_heads), op);
+    assert_eq!(refusal(&graph), "keys or values that are scaled by their position");
+}
+
+#[test]
+fn a_gate_has_no_numbers_of_the_layer() {
+    let mut graph = llama(SIZES, Format::F32);
+    for node in &mut graph.blocks[0].nodes {
+        if let Op::GatedActivation { activation } = &mut node.op {
+            *activation = Activation::Xielu;
+        }
+    }
+    assert_eq!(refusal(&graph), "Xielu, which takes numbers of the layer, as a gate");
 }

@@ -160,6 +160,9 @@ fn fingerprint(checkpoint: &Checkpoint, plan: &Plan) -> String {
     for part in plan.weights.tensors.iter().flat_map(|tensor| &tensor.parts) {
         let PackPart::Weight(id) = part else { continue };
         let weight = &checkpoint.graph.weights[*id];
+        if let Source::Values(values) = &weight.source {
+            values.iter().for_each(|value| hasher.update(value.to_le_bytes()));
+        }
         if let Source::Quantize { from, .. } = &weight.source.pieces()[0] {
             // Another version may quantise otherwise.
             hasher.update(format!("{from} {} {}", weight.format, env!("CARGO_PKG_VERSION")));

@@ -78,7 +78,7 @@ fn assert_warned(checkpoint: &Path, expected: &[Warning]) {
 fn every_warning() {
     type Change = fn(&Path);
     let name = "model.safetensors".to_owned();
-    let rows: [(&str, Change, Warning); 10] = [
+    let rows: [(&str, Change, Warning); 9] = [
         (
             "llama",
             |folder| ["vision_tower.a", "vision_tower.b"].iter().for_each(|name| add_tensor(folder, name)),
@@ -106,7 +106,6 @@ fn every_warning() {
             |folder| add_tensor(folder, "mtp.fc.weight"),
             Warning::Predictor { file: name.clone(), first: "mtp.fc.weight".to_owned(), tensors: 1 },
         ),
-        ("ministral3", |_| {}, Warning::ScaledQueries { file: "config.json".to_owned(), above: 32, context: 128 }),
         ("phi3-longrope", |_| {}, Warning::LongFactors { file: "config.json".to_owned(), above: 64, context: 128 }),
         (
             "llama",

@@ -30,7 +30,7 @@ fn code(block: &[u8], e: usize) -> u8 {
     };
     // Times a power of three, what is left of the point goes and the digit stands right of it.
     let fraction = block[byte].wrapping_mul([1, 3, 9, 27, 81][digit]);
-    (u16::from(fraction) * 3 >> 8) as u8
+    ((u16::from(fraction) * 3) >> 8) as u8
 }
 
 fn decode(block: &[u8; 54], out: &mut [f32; 256]) {

@@ -2,13 +2,18 @@
 
 use std::collections::HashMap;
 
+use forge_formats::Format;
+
 use crate::FrontendError;
 use crate::config::ModelConfig;
 use crate::graph::{
-    Activation, Attention, Block, GatedDelta, Graph, Layer, Node, Op, Rope, Routing, Slot, SlotId, Stage, State,
-    StateId, StateSlotId, StateSpec, Value, ValueId, Weight, WeightId,
+    Activation, Attention, Block, GatedDelta, Graph, Layer, Node, Op, PositionScale, Rope, Routing, Slot, SlotId,
+    Source, Stage, State, StateId, StateSlotId, StateSpec, Value, ValueId, Weight, WeightId,
 };
 use crate::source::{Part, Shape, Tensors};
+
+/// Role of the numbers that an activation takes.
+pub(crate) const ACTIVATION_NUMBERS: &str = "ffn_act";
 
 /// Builds one [`Block`]. Each method adds one operation and returns its result.
 pub(crate) struct BlockBuilder {
@@ -90,6 +95,12 @@ impl BlockBuilder {
         self.node(Op::Rope { heads: width / head_dim, head_dim, rope: rope.clone() }, &[x], name, width)
     }
 
+    /// `x` times a factor that grows with the position; `x` itself without one.
+    pub fn position_scale(&mut self, name: &str, x: ValueId, scale: Option<PositionScale>) -> ValueId {
+        let width = self.width(x);
+        scale.map_or(x, |scale| self.node(Op::PositionScale { scale }, &[x], name, width))
+    }
+
     pub fn kv_append(&mut self, state: StateSlotId, k: ValueId, v: ValueId) {
         self.block.nodes.push(Node { op: Op::KvAppend { state }, inputs: vec![k, v], output: None });
     }
@@ -167,10 +178,12 @@ impl BlockBuilder {
         self.node(Op::SigmoidGate, &[x, gate], name, width)
     }
 
-    /// `activation(x)`.
+    /// `activation(x)`; where it takes numbers, with those of the role `ffn_act`.
     pub fn activation(&mut self, name: &str, x: ValueId, activation: Activation) -> ValueId {
         let width = self.width(x);
-        self.node(Op::Activation { activation }, &[x], name, width)
+        let count = activation.parameters();
+        let parameters = (count > 0).then(|| self.slot(ACTIVATION_NUMBERS, 1, count));
+        self.node(Op::Activation { activation, parameters }, &[x], name, width)
     }
 
     pub fn add(&mut self, name: &str, residual: ValueId, x: ValueId) -> ValueId {
@@ -216,6 +229,8 @@ pub(crate) struct GraphBuilder<'a> {
     tensors: &'a Tensors,
     /// Roles that are rows of another role's tensor.
     pub parts: Vec<Part>,
+    /// Vectors of layers that the front end has made, by role and layer: values, and the tensor or key that they are of.
+    pub made: HashMap<(&'static str, usize), (String, Vec<f32>)>,
     /// Added to every norm's weights: 1 where the checkpoint stores `w` of `1 + w`.
     pub norm_offset: f32,
     /// Role whose tensors hold the logarithm of what is meant, with its sign turned.
@@ -232,6 +247,7 @@ impl<'a> GraphBuilder<'a> {
         Self {
             tensors,
             parts: Vec::new(),
+            made: HashMap::new(),
             norm_offset: 0.0,
             logarithm: None,
             weights: Vec::new(),
@@ -333,8 +349,26 @@ impl<'a> GraphBuilder<'a> {
         if let Some(&id) = self.known.get(&(role.to_owned(), layer)) {
             return Ok(id);
         }
-        let part = self.parts.iter().find(|part| part.role == role);
-        let weight = self.tensors.weight(role, layer, slot.rows, slot.cols, shape, part)?;
+        let made = layer.and_then(|layer| self.made.iter().find(|((made, of), _)| *made == role && *of == layer));
+        let weight = match made {
+            Some((_, (tensor, values))) => Weight {
+                tensor: tensor.clone(),
+                role: role.to_owned(),
+                layer,
+                rows: slot.rows,
+                cols: slot.cols,
+                format: Format::F32,
+                source: Source::Values(values.clone()),
+                offset: 0.0,
+                factor: 1.0,
+                negated_exp: false,
+                max_abs: None,
+            },
+            None => {
+                let part = self.parts.iter().find(|part| part.role == role);
+                self.tensors.weight(role, layer, slot.rows, slot.cols, shape, part)?
+            }
+        };
         let negated_exp = self.logarithm == Some(role);
         self.weights.push(Weight { offset, negated_exp, ..weight });
         self.known.insert((role.to_owned(), layer), self.weights.len() - 1);

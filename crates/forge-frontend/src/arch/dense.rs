@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::builder::{BlockBuilder, GraphBuilder};
 use crate::config::ModelConfig;
-use crate::graph::{Activation, Attention, Block, KvSpec, Rope, StateSpec, ValueId};
+use crate::graph::{Activation, Attention, Block, KvSpec, PositionScale, Rope, StateSpec, ValueId};
 use crate::source::{Dialect, Hparams, Key, Loaded, Part, integer, key};
 use crate::{FrontendError, Refusal};
 
@@ -134,7 +134,8 @@ impl Sizes {
     }
 }
 
-/// The number of layers. Every layer has tensors, so a damaged number is found before anything is made for each layer.
+/// The number of layers. Every layer has tensors, so a damaged number is found before anything is made for each layer. The
+/// last blocks of a GGUF may be for guessing further tokens (llama.cpp's "NextN"): they count, and are passed over.
 pub(crate) fn layer_count(loaded: &Loaded) -> Result<usize, FrontendError> {
     let (blocks, tensors) = (loaded.hparams.usize(key::LAYERS)?, loaded.tensors.entries.len());
     let layers = blocks.saturating_sub(loaded.trailing_blocks()?);
@@ -160,6 +161,8 @@ pub(crate) enum QkNorm {
     None,
     /// Each head by itself (Qwen3, Gemma 3).
     Heads,
+    /// The same, after the rotation (Hunyuan).
+    RotatedHeads,
     /// All heads together (OLMo 2).
     Whole,
 }
@@ -219,14 +222,22 @@ pub(crate) fn gated_attention(b: &mut BlockBuilder, input: ValueId, hidden: usiz
 
 /// What follows them, to the result of the output projection.
 pub(crate) fn attend(b: &mut BlockBuilder, qkv: Qkv, hidden: usize, spec: &AttentionSpec) -> ValueId {
+    attend_scaled(b, qkv, hidden, spec, None)
+}
+
+/// The same with a factor on the queries that grows with their position.
+pub(crate) fn attend_scaled(
+    b: &mut BlockBuilder,
+    qkv: Qkv,
+    hidden: usize,
+    spec: &AttentionSpec,
+    query_scale: Option<PositionScale>,
+) -> ValueId {
     let head_dim = spec.state.head_dim;
     let Qkv { mut q, mut k, v, gate } = qkv;
     match spec.qk_norm {
-        QkNorm::None => {}
-        QkNorm::Heads => {
-            q = b.head_norm("q_normed", Some("attn_q_norm"), q, head_dim, spec.eps);
-            k = b.head_norm("k_normed", Some("attn_k_norm"), k, head_dim, spec.eps);
-        }
+        QkNorm::None | QkNorm::RotatedHeads => {}
+        QkNorm::Heads => (q, k) = head_norms(b, q, k, spec),
         QkNorm::Whole => {
             q = b.rms_norm("q_normed", "attn_q_norm", q, spec.eps);
             k = b.rms_norm("k_normed", "attn_k_norm", k, spec.eps);
@@ -236,6 +247,10 @@ pub(crate) fn attend(b: &mut BlockBuilder, qkv: Qkv, hidden: usize, spec: &Atten
         q = b.rope("q_rope", q, head_dim, rope);
         k = b.rope("k_rope", k, head_dim, rope);
     }
+    if spec.qk_norm == QkNorm::RotatedHeads {
+        (q, k) = head_norms(b, q, k, spec);
+    }
+    q = b.position_scale("q_scaled", q, query_scale);
     let state = b.state(StateSpec::Kv(spec.state));
     b.kv_append(state, k, v);
     let mut attn = b.attention("attn", q, state, spec.heads, spec.attention);
@@ -243,6 +258,14 @@ pub(crate) fn attend(b: &mut BlockBuilder, qkv: Qkv, hidden: usize, spec: &Atten
         attn = b.sigmoid_gate("attn_gated", attn, gate);
     }
     b.linear("attn_out", "attn_output", attn, hidden, spec.output_bias)
+}
+
+/// Norms of each head of queries and keys.
+fn head_norms(b: &mut BlockBuilder, q: ValueId, k: ValueId, spec: &AttentionSpec) -> (ValueId, ValueId) {
+    let head_dim = spec.state.head_dim;
+    let q = b.head_norm("q_normed", Some("attn_q_norm"), q, head_dim, spec.eps);
+    let k = b.head_norm("k_normed", Some("attn_k_norm"), k, head_dim, spec.eps);
+    (q, k)
 }
 
 /// Gated feed-forward from its normalised input to the result of the down projection, `hidden` wide.
@@ -344,6 +367,8 @@ pub(crate) fn activation(h: &Hparams, key: Key, default: Activation) -> Result<A
         Some("silu" | "swish") => Ok(Activation::Silu),
         Some("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast") => Ok(Activation::GeluTanh),
         Some("relu2") => Ok(Activation::ReluSquared),
+        // What takes numbers of the layer has an architecture of its own.
+        Some("xielu") if default == Activation::Xielu => Ok(default),
         Some(_) => {
             Err(h.unsupported(Refusal::Activation, key, "the activations are silu, gelu_pytorch_tanh and relu2"))
         }
@@ -360,6 +385,13 @@ pub(crate) fn sliding_layers(
     let h = &loaded.hparams;
     let pattern = [key::LAYER_TYPES, WINDOW_PATTERN].into_iter().find(|&key| h.get(key).is_some());
     let Some(key) = pattern else { return Ok((0..layers).map(default).collect()) };
+    // EXAONE's way of writing a period.
+    if let Some(Value::String(letters)) = h.get(key)
+        && !letters.is_empty()
+        && letters.bytes().all(|letter| b"LG".contains(&letter))
+    {
+        return Ok(letters.bytes().cycle().take(layers).map(|letter| letter == b'L').collect());
+    }
     let one_each = || h.invalid(Refusal::LayerKinds, key, format!("an array of {layers}, one per layer"));
     let kind = |value: &Value| match value {
         Value::Bool(sliding) => Ok(*sliding),

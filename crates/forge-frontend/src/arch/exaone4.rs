@@ -1,4 +1,5 @@
-//! EXAONE 4: norms after each branch only, and of each head of q and k; where some layers have windows, they alone rotate.
+//! EXAONE 4 and the text model of EXAONE 4.5: norms after each branch only, and of each head of q and k; where some layers
+//! have windows, they alone rotate.
 
 use super::Family;
 use super::builder::GraphBuilder;
@@ -7,13 +8,12 @@ use crate::FrontendError;
 use crate::graph::{Activation, Attention, Graph, RopePairing};
 use crate::source::{Loaded, Role, RopeLayers, key};
 
+const DEFAULTS: &str = r#"{"rms_norm_eps": 1e-5, "max_position_embeddings": 2048, "sliding_window": 4096,
+    "sliding_window_pattern": 4}"#;
+
 pub(super) const FAMILY: Family = Family {
     gguf: &["exaone4"],
-    hf: &[(
-        "exaone4",
-        r#"{"rms_norm_eps": 1e-5, "max_position_embeddings": 2048, "sliding_window": 4096,
-            "sliding_window_pattern": 4}"#,
-    )],
+    hf: &[("exaone4", DEFAULTS), ("exaone4_5_text", DEFAULTS)],
     roles: &[
         Role::new("post_attn_norm", "post_attention_norm", "post_attention_layernorm"),
         Role::new("post_ffn_norm", "post_ffw_norm", "post_feedforward_layernorm"),

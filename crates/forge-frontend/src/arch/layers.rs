@@ -102,9 +102,20 @@ pub(crate) fn graph(
     tied: bool,
     head_bias: bool,
 ) -> Result<Graph, FrontendError> {
-    let sizes = spec.sizes;
     let mut graph = GraphBuilder::new(&loaded.tensors);
-    graph.parts = dense::fused_qkv(loaded, sizes);
+    graph.parts = dense::fused_qkv(loaded, spec.sizes);
+    graph_of(graph, loaded, spec, tied, head_bias)
+}
+
+/// The same from a builder that knows more of the checkpoint.
+pub(crate) fn graph_of(
+    mut graph: GraphBuilder<'_>,
+    loaded: &Loaded,
+    spec: &LayerSpec<'_>,
+    tied: bool,
+    head_bias: bool,
+) -> Result<Graph, FrontendError> {
+    let sizes = spec.sizes;
     let embed = graph.stage(dense::embed(sizes, 1.0), tied)?;
     for _ in 0..sizes.layers {
         dense::add_layer(&mut graph, layer("layer", spec))?;

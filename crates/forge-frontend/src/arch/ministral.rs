@@ -1,14 +1,12 @@
 //! Ministral 8B (layers with and without windows), and Ministral 3, Devstral 2 and the text models of Mistral Small 3
 //! GGUFs: Llama's layers with YaRN, and queries that grow beyond the context that the model was first trained for.
 
-use serde_json::Value;
-
 use super::Family;
-use super::builder::GraphBuilder;
+use super::builder::{BlockBuilder, GraphBuilder};
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
-use crate::graph::{Activation, Attention, Graph, RopePairing};
+use crate::FrontendError;
+use crate::graph::{Activation, Attention, Block, Graph, PositionScale, RopePairing};
 use crate::source::{Dialect, Key, Loaded, RopeLayers, key};
-use crate::{FrontendError, Warning};
 
 pub(super) const MINISTRAL: Family = Family {
     gguf: &[],
@@ -17,7 +15,7 @@ pub(super) const MINISTRAL: Family = Family {
         r#"{"rms_norm_eps": 1e-6, "max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096}"#,
     )],
     roles: &[],
-    build,
+    build: |loaded| build(loaded, None),
 };
 
 pub(super) const MINISTRAL3: Family = Family {
@@ -30,17 +28,10 @@ pub(super) const MINISTRAL3: Family = Family {
                 "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}}"#,
     )],
     roles: &[],
-    build: |loaded| {
-        let mut graph = build(loaded)?;
-        if let Some(above) = unscaled_context(loaded)?.filter(|&above| above < graph.config.trained_context) {
-            let context = std::mem::replace(&mut graph.config.trained_context, above);
-            loaded.warn(Warning::ScaledQueries { file: loaded.hparams.file.clone(), above, context });
-        }
-        Ok(graph)
-    },
+    build: |loaded| build(loaded, query_scale(loaded)?),
 };
 
-fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
+fn build(loaded: &Loaded, query_scale: Option<PositionScale>) -> Result<Graph, FrontendError> {
     let h = &loaded.hparams;
     let sizes = Sizes::read(loaded)?;
     let activation = dense::activation(h, key::ACTIVATION, Activation::Silu)?;
@@ -72,24 +63,49 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
             output_bias,
         };
         let name = dense::layer_name(&sliding, layer);
-        dense::add_layer(&mut graph, dense::pre_norm_layer(name, &sizes, &spec, (activation, mlp_bias), 1.0))?;
+        dense::add_layer(&mut graph, scaled_layer(name, &sizes, &spec, (activation, mlp_bias), query_scale))?;
     }
     let head = graph.stage(dense::head(&sizes, None), tied)?;
     Ok(graph.finish(sizes.config(loaded), embed, head))
 }
 
-/// Tokens up to which queries are taken as they are: `1 + beta * ln(1 + floor(position / original))` is their factor.
-fn unscaled_context(loaded: &Loaded) -> Result<Option<usize>, FrontendError> {
+/// A layer with norms before its branches, and a factor on its queries.
+fn scaled_layer(
+    name: &str,
+    sizes: &Sizes,
+    spec: &AttentionSpec,
+    ffn: (Activation, bool),
+    query_scale: Option<PositionScale>,
+) -> Block {
+    let mut b = BlockBuilder::new(name);
+    let x = b.input("x", sizes.hidden);
+    let attn_in = b.rms_norm("attn_in", "attn_norm", x, sizes.eps);
+    let qkv = dense::qkv(&mut b, attn_in, spec);
+    let attn = dense::attend_scaled(&mut b, qkv, sizes.hidden, spec, query_scale);
+    let x = b.add("x_attn", x, attn);
+    let ffn_in = b.rms_norm("ffn_in", "ffn_norm", x, sizes.eps);
+    let out = dense::feed_forward(&mut b, ffn_in, sizes.hidden, sizes.intermediate, ffn.0, ffn.1);
+    let x = b.add("x_ffn", x, out);
+    b.finish(x)
+}
+
+/// The factor on queries, as Llama 4 has it, in `rope_parameters` or a GGUF's `attention.temperature_scale`.
+fn query_scale(loaded: &Loaded) -> Result<Option<PositionScale>, FrontendError> {
     const BETA: Key = Key::new("attention.temperature_scale", "");
     const ORIGINAL: Key = Key::new("rope.scaling.original_context_length", "");
-    const ROPE: [Key; 2] = [Key::new("", "rope_parameters"), Key::new("", "rope_scaling")];
     let h = &loaded.hparams;
-    if h.dialect == Dialect::Gguf {
-        let scaled = h.opt_f32(BETA)?.is_some_and(|beta| beta != 0.0);
-        return if scaled { h.usize(ORIGINAL).map(Some) } else { Ok(None) };
-    }
-    let rope = ROPE.into_iter().find_map(|key| h.get(key).and_then(Value::as_object));
-    let number = |key: &str| rope.and_then(|rope| rope.get(key)).and_then(Value::as_f64).filter(|&number| number > 0.0);
-    // YaRN's own reading has refused what are no numbers.
-    Ok(number("llama_4_scaling_beta").and_then(|_| number("original_max_position_embeddings")).map(|n| n as usize))
+    let (beta, original) = match h.dialect {
+        Dialect::Gguf => match h.opt_f32(BETA)?.filter(|&beta| beta != 0.0) {
+            Some(beta) => (Some(beta), h.usize(ORIGINAL)?),
+            None => (None, 0),
+        },
+        Dialect::HuggingFace => {
+            let [beta, original] = ["llama_4_scaling_beta", "original_max_position_embeddings"];
+            (
+                loaded.rope_number(beta)?.filter(|&beta| beta != 0.0),
+                loaded.rope_number(original)?.unwrap_or(0.0) as usize,
+            )
+        }
+    };
+    Ok(beta.filter(|_| original > 0).map(|beta| PositionScale { beta, original_context: original }))
 }

@@ -1,5 +1,6 @@
 //! Architecture families: one file each, building a graph from neutral hyper-parameters and tensors.
 
+mod apertus;
 mod arcee;
 mod builder;
 mod cohere;
@@ -11,6 +12,7 @@ mod gemma4;
 mod glm4;
 mod glm4_moe;
 mod granite;
+mod hunyuan;
 mod hybrid;
 mod layers;
 mod lfm2;
@@ -50,6 +52,7 @@ pub(crate) struct Family {
 }
 
 const FAMILIES: &[Family] = &[
+    apertus::FAMILY,
     arcee::FAMILY,
     cohere::COHERE,
     cohere::COHERE2,
@@ -61,6 +64,7 @@ const FAMILIES: &[Family] = &[
     gemma4::FAMILY,
     glm4::FAMILY,
     granite::FAMILY,
+    hunyuan::FAMILY,
     lfm2::FAMILY,
     llama::FAMILY,
     ministral::MINISTRAL,
@@ -83,8 +87,6 @@ static MIXTURES: &[Family] =
 
 /// Architectures that people have and that are not built, by their names in either dialect, with the reason.
 const NOT_BUILT: &[(&[&str], &str)] = &[
-    (&["hunyuan-dense", "hunyuan_v1_dense"], "its norms of q and k come after the rotation, which is not built"),
-    (&["apertus"], "its feed-forward's activation (xIELU) is not built"),
     (&["gemma3n", "gemma3n_text"], "its alternating updates (AltUp) and learned augmented residuals are not built"),
     (&["gpt-oss", "gpt_oss"], "its clamped activation and biases of experts are not built"),
     (&["phimoe"], "its router, which chooses by a threshold, is not built"),
@@ -102,7 +104,8 @@ const NO_MIXTURES: &str = "this architecture's mixture of experts is not built";
 
 /// The key that says that there are experts.
 fn counts_experts(h: &Hparams) -> Option<Key> {
-    let counts = |value: &Value| value.as_bool() == Some(true) || integer(value).is_some_and(|count| count > 0);
+    // One expert is none: Hunyuan's dense models say so.
+    let counts = |value: &Value| value.as_bool() == Some(true) || integer(value).is_some_and(|count| count > 1);
     EXPERTS.into_iter().find(|&key| h.get(key).is_some_and(counts))
 }
 

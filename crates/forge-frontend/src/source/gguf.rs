@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use serde_json::{Map, Value};
 
-use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, json::float};
+use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, hparams::is_global, json::float};
 use crate::checkpoint::{GgufFile, MetaArray, MetaValue};
 use crate::graph::FileRange;
 use crate::{FrontendError, Refusal};
@@ -25,8 +25,10 @@ pub(crate) fn load_gguf(gguf: &GgufFile) -> Result<Loaded, FrontendError> {
     })?;
 
     let prefix = format!("{architecture}.");
-    let keys = gguf.entries().iter().filter_map(|(key, value)| Some((key.strip_prefix(&prefix)?, json(value)?)));
-    let values: Map<String, Value> = keys.map(|(key, value)| (key.to_owned(), value)).collect();
+    let own = |key: &'_ str| key.strip_prefix(&prefix).map(str::to_owned);
+    let global = |key: &str| is_global(key).then(|| key.to_owned());
+    let keys = gguf.entries().iter().filter_map(|(key, value)| Some((own(key).or_else(|| global(key))?, json(value)?)));
+    let values: Map<String, Value> = keys.collect();
     let hparams = Hparams { dialect: Dialect::Gguf, file: file.clone(), prefix, values };
 
     let entries = gguf.tensors().iter().map(|tensor| {

@@ -44,6 +44,11 @@ pub(crate) mod key {
     pub const LAYER_TYPES: Key = Key::new("", "layer_types");
 }
 
+/// Whether a GGUF has this key without its architecture's prefix.
+pub(super) fn is_global(key: &str) -> bool {
+    key.starts_with("xielu.")
+}
+
 /// The architecture's own keys of a checkpoint.
 #[derive(Debug)]
 pub(crate) struct Hparams {
@@ -81,6 +86,9 @@ impl Hparams {
             Dialect::Gguf => key.gguf,
             Dialect::HuggingFace => key.hf,
         };
+        if self.dialect == Dialect::Gguf && is_global(name) {
+            return name.to_owned();
+        }
         format!("{}{name}", self.prefix)
     }
 

@@ -19,6 +19,8 @@ const SCALING_TYPE: Key = Key::new("rope.scaling.type", "");
 const SCALING_FACTOR: Key = Key::new("rope.scaling.factor", "");
 /// What early GGUFs have instead of type and factor.
 const SCALE_LINEAR: Key = Key::new("rope.scale_linear", "");
+/// What stretches the base, where the base is not stretched already.
+const SCALING_ALPHA: Key = Key::new("rope.scaling.alpha", "");
 const ATTN_FACTOR: Key = Key::new("rope.scaling.attn_factor", "");
 const ORIGINAL_CONTEXT: Key = Key::new("rope.scaling.original_context_length", "original_max_position_embeddings");
 const YARN_BETA_FAST: Key = Key::new("rope.scaling.yarn_beta_fast", "");
@@ -34,6 +36,8 @@ const ROPE_SCALING: Key = Key::new("", "rope_scaling");
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RopeLayers {
     All,
+    /// All, of a model whose `dynamic` scaling is a base that is stretched by a fixed `alpha` (Hunyuan).
+    Stretched,
     /// Global layers of a model that also has windowed ones.
     Full,
     /// Windowed layers; `theta` is the key of their own base and its default.
@@ -46,7 +50,7 @@ pub(crate) enum RopeLayers {
 impl RopeLayers {
     fn layer_type(self) -> &'static str {
         match self {
-            Self::All | Self::Full => "full_attention",
+            Self::All | Self::Stretched | Self::Full => "full_attention",
             Self::Sliding { .. } => "sliding_attention",
         }
     }
@@ -99,6 +103,12 @@ impl Loaded {
         Ok(stated.or(h.opt_f32(THETA)?).unwrap_or(DEFAULT_THETA))
     }
 
+    /// A number of the global layers' RoPE object in a config.json.
+    pub fn rope_number(&self, key: &str) -> Result<Option<f32>, FrontendError> {
+        let (name, object) = self.rope_object(RopeLayers::Full)?;
+        Params { loaded: self, name, object }.opt_f32(key)
+    }
+
     /// The longest text for which longrope's short factors hold, and the long ones; `None` without longrope, or where no
     /// text is longer.
     fn long_factors(&self, rotary_dim: usize, layers: RopeLayers) -> Result<Option<(usize, Vec<f32>)>, FrontendError> {
@@ -146,7 +156,10 @@ impl Loaded {
 
     fn gguf_rope(&self, rotary_dim: usize, layers: RopeLayers) -> Result<(f32, RopeScaling), FrontendError> {
         let h = &self.hparams;
-        let theta = h.opt_f32(THETA)?.unwrap_or(DEFAULT_THETA);
+        let mut theta = h.opt_f32(THETA)?.unwrap_or(DEFAULT_THETA);
+        if let (RopeLayers::Stretched, Some(alpha)) = (layers, h.opt_f32(SCALING_ALPHA)?) {
+            theta = stretched(theta, alpha, rotary_dim);
+        }
         if let RopeLayers::Sliding { theta, default } = layers {
             return Ok((h.opt_f32(theta)?.unwrap_or(default), RopeScaling::None));
         }
@@ -240,11 +253,17 @@ impl Loaded {
             rotary_dim = head_dim;
         }
         self.check_rotary(PARTIAL, rotary_dim, head_dim)?;
+        let stretch = match layers {
+            RopeLayers::Stretched if kind == "dynamic" => params.opt_f32("alpha")?.filter(|&alpha| alpha != 0.0),
+            _ => None,
+        };
+        let theta = stretch.map_or(theta, |alpha| stretched(theta, alpha, rotary_dim));
         let scaling = match kind {
             "proportional" => RopeScaling::Proportional {
                 pairs: (f64::from(partial) * head_dim as f64 / 2.0) as usize,
                 factor: params.opt_f32("factor")?.unwrap_or(1.0),
             },
+            "dynamic" if stretch.is_some() => RopeScaling::None,
             "default" => RopeScaling::None,
             "linear" => RopeScaling::Linear { factor: params.f32("factor")? },
             "llama3" => RopeScaling::Llama3 {
@@ -325,6 +344,11 @@ impl Loaded {
         let map = object(ROPE_SCALING)?.filter(|_| scaled);
         Ok(("rope_scaling".to_owned(), map.cloned().unwrap_or_default()))
     }
+}
+
+/// `theta * alpha^(dim / (dim - 2))`: the slowest pair turns `alpha` times as slowly, the fastest as before ("NTK-aware").
+fn stretched(theta: f32, alpha: f32, dim: usize) -> f32 {
+    (f64::from(theta) * f64::from(alpha).powf(dim as f64 / (dim as f64 - 2.0))) as f32
 }
 
 /// A RoPE object of a config.json.

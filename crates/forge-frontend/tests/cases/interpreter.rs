@@ -62,6 +62,7 @@ fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
                 let affine = AffineRow { format: weight.format, codes, scales, biases, scale_format: *scale_format };
                 decode_affine(&affine, &mut out).expect("a row decodes");
             }
+            Source::Values(values) => out.clone_from(values),
             Source::Quantize { .. } | Source::Stack(_) => unreachable!("neither quantised nor a stack within a stack"),
         }
         out.iter_mut().for_each(|value| *value = weight.element(*value));
@@ -122,6 +123,13 @@ fn run_block(
                 };
                 input(0).iter().enumerate().map(rotate).collect()
             }
+            Op::PositionScale { scale } => {
+                let scaled = |(position, row): (usize, &Vec<f32>)| {
+                    let times = (1 + position / scale.original_context) as f32;
+                    row.iter().map(|value| value * (1.0 + scale.beta * times.ln())).collect()
+                };
+                input(0).iter().enumerate().map(scaled).collect()
+            }
             Op::KvAppend { state } => {
                 let cache = &mut caches[states[*state]];
                 cache.keys.extend(input(0).iter().cloned());
@@ -142,7 +150,7 @@ fn run_block(
                 let [gate, up, down] = [gate, up, down].map(|slot| weight(*slot));
                 let one = |(row, weights): (&Vec<f32>, &Vec<f32>)| {
                     crate::mixture::experts(row, weights, [gate, up, down], *experts, |value| {
-                        activate(value, *activation)
+                        activate(value, *activation, &[])
                     })
                 };
                 input(0).iter().zip(input(1)).map(one).collect()
@@ -165,16 +173,19 @@ fn run_block(
                 assert_eq!(graph.states[states[*state]].spec, StateSpec::Recurrent { width: delta.state_width() });
                 let [conv, decay, time_bias, gamma] =
                     [conv, decay, time_bias, gamma].map(|slot| weight(*slot)[0].as_slice());
-                let inputs = [0, 1, 2, 3].map(|index| input(index));
+                let inputs = [0, 1, 2, 3].map(input);
                 recurrent::gated_delta(inputs, delta, conv, [decay, time_bias, gamma])
             }
             Op::HeadHalf { head_dim, second, .. } => map(input(0), |row| {
                 let half = |head: &[f32]| head[usize::from(*second) * head_dim..][..*head_dim].to_vec();
                 row.chunks(2 * head_dim).flat_map(half).collect()
             }),
-            Op::GatedActivation { activation } => zip(input(0), input(1), |gate, up| activate(gate, *activation) * up),
-            Op::Activation { activation } => {
-                map(input(0), |row| row.iter().map(|&value| activate(value, *activation)).collect())
+            Op::GatedActivation { activation } => {
+                zip(input(0), input(1), |gate, up| activate(gate, *activation, &[]) * up)
+            }
+            Op::Activation { activation, parameters } => {
+                let numbers = parameters.map_or(&[][..], |slot| &weight(slot)[0]);
+                map(input(0), |row| row.iter().map(|&value| activate(value, *activation, numbers)).collect())
             }
             Op::Add => zip(input(0), input(1), |a, b| a + b),
             Op::Scale { factor } => map(input(0), |row| row.iter().map(|value| value * factor).collect()),
@@ -267,7 +278,7 @@ fn attend(
     q.iter().enumerate().map(one).collect()
 }
 
-fn activate(x: f32, activation: Activation) -> f32 {
+fn activate(x: f32, activation: Activation, numbers: &[f32]) -> f32 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::GeluTanh => {
@@ -275,5 +286,7 @@ fn activate(x: f32, activation: Activation) -> f32 {
             0.5 * x * (1.0 + inner.tanh())
         }
         Activation::ReluSquared => x.max(0.0) * x.max(0.0),
+        Activation::Xielu if x > 0.0 => numbers[0] * x * x + numbers[2] * x,
+        Activation::Xielu => (x.min(numbers[3]).exp_m1() - x) * numbers[1] + numbers[2] * x,
     }
 }

@@ -8,6 +8,7 @@ mod build;
 mod mixtures;
 mod tolerance;
 mod walk;
+mod xielu;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -8,10 +8,11 @@ use forge_frontend::{Assets, FrontendError, Refusal, load};
 use serde_json::{Value, json};
 
 use crate::build::{Folder as Scratch, Gguf, array, string};
+use crate::xielu;
 use crate::{Folder, Weights};
 
 /// A refusal, what its line names, and the error that a checkpoint made for it gives.
-type Row = (Refusal, Vec<&'static str>, FrontendError);
+pub type Row = (Refusal, Vec<&'static str>, FrontendError);
 
 /// A fixture with one key of config.json changed; null removes it.
 fn config(refusal: Refusal, case: &str, key: &'static str, value: Value, words: &'static str) -> Row {
@@ -61,18 +62,25 @@ fn file(refusal: Refusal, words: &[&'static str], name: &'static str, bytes: Opt
     (refusal, words.to_vec(), folder.error())
 }
 
+/// A GGUF with the sizes that every architecture has.
+pub fn sizes(architecture: &str, hidden: u32) -> Gguf {
+    let size = |gguf: Gguf, key: &str, value: u32| {
+        gguf.entry(format!("{architecture}.{key}").as_bytes(), 4, &value.to_le_bytes())
+    };
+    let sizes = [
+        ("block_count", 1),
+        ("context_length", 64),
+        ("embedding_length", hidden),
+        ("feed_forward_length", 32),
+        ("attention.head_count", 4),
+    ];
+    let gguf = Gguf::new().entry(b"general.architecture", 8, &string(architecture.as_bytes()));
+    sizes.into_iter().fold(gguf, |gguf, (key, value)| size(gguf, key, value))
+}
+
 /// A Llama's GGUF as far as its first weight.
 fn llama(hidden: u32) -> Gguf {
-    let size = |gguf: Gguf, key: &str, value: u32| gguf.entry(key.as_bytes(), 4, &value.to_le_bytes());
-    let sizes = [
-        ("llama.block_count", 1),
-        ("llama.context_length", 64),
-        ("llama.embedding_length", hidden),
-        ("llama.feed_forward_length", 32),
-        ("llama.attention.head_count", 4),
-    ];
-    let gguf = Gguf::new().entry(b"general.architecture", 8, &string(b"llama"));
-    sizes.into_iter().fold(gguf, |gguf, (key, value)| size(gguf, key, value))
+    sizes("llama", hidden)
 }
 
 /// A Qwen 3.5's GGUF whose values do not divide among their heads.
@@ -96,11 +104,11 @@ fn epsilon(gguf: Gguf) -> Gguf {
     gguf.entry(b"llama.attention.layer_norm_rms_epsilon", 6, &1e-5f32.to_le_bytes())
 }
 
-fn table(gguf: Gguf) -> Gguf {
+pub fn table(gguf: Gguf) -> Gguf {
     gguf.tensor("token_embd.weight", &[32, 8], 0, &[0; 32 * 8 * 4])
 }
 
-fn gguf(refusal: Refusal, words: &[&'static str], gguf: &Gguf) -> Row {
+pub fn gguf(refusal: Refusal, words: &[&'static str], gguf: &Gguf) -> Row {
     let folder = Scratch::new();
     let path = folder.write("m.gguf", &gguf.bytes());
     let error = load(&path).expect_err("a refusal");
@@ -146,7 +154,7 @@ fn configurations() -> Vec<Row> {
         file(Refusal::NoConfig, &["expected a GGUF file, or a folder with config.json"], "config.json", None),
         file(Refusal::NotAnObject, &["config.json: ", "the whole file", "found [1]"], "config.json", Some(b"[1]")),
         config(Refusal::NoModelType, "qwen2", "model_type", Value::Null, "is missing"),
-        config(Refusal::NotBuilt, "qwen2", "model_type", json!("apertus"), "its feed-forward's activation"),
+        config(Refusal::NotBuilt, "qwen2", "model_type", json!("gemma3n"), "its alternating updates (AltUp)"),
         config(
             Refusal::HeadLayerNorms,
             "stablelm",
@@ -680,7 +688,8 @@ fn assets() -> Vec<Row> {
 
 #[test]
 fn every_refusal() {
-    let rows: Vec<Row> = [configurations(), mixtures(), tensors(), assets()].into_iter().flatten().collect();
+    let rows: Vec<Row> =
+        [configurations(), mixtures(), tensors(), xielu::rows(), assets()].into_iter().flatten().collect();
     for (refusal, words, error) in &rows {
         let line = error.to_string();
         assert_eq!(error.refusal(), Some(*refusal), "{line}");

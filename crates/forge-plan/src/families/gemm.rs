@@ -1,6 +1,6 @@
 //! Matrix times a tile of tokens.
 
-use forge_spec::{Dim, Matrix, Operation, Role};
+use forge_spec::{Activation, Dim, Matrix, Operation, Role};
 
 use super::projection::{describe_all, matrix_bindings, operation, result_bindings};
 use super::{Body, Epilogue, KernelFamily, Launch, ONE};
@@ -73,10 +73,12 @@ impl KernelFamily for Gemm {
     }
 
     fn sources(&self) -> &'static [&'static str] {
-        if matches!(self.epilogue, Epilogue::Activated(_)) {
-            &["activation", "activated", "gemm"]
-        } else {
-            &["activation", "gemm"]
+        match self.epilogue {
+            Epilogue::Activated(Activation::Xielu) => &["activation", "activated", "xielu", "gemm"],
+            Epilogue::Activated(_) => &["activation", "activated", "gemm"],
+            Epilogue::Store { .. } | Epilogue::Residual { .. } | Epilogue::Gated(_) | Epilogue::GatedBy(_) => {
+                &["activation", "gemm"]
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Matrix times one vector, or a few.
 
-use forge_spec::{Dim, Format, Matrix, Operation, Role};
+use forge_spec::{Activation, Dim, Format, Matrix, Operation, Role};
 
 use super::projection::{describe_all, matrix_bindings, operation, result_bindings};
 use super::{Body, Epilogue, KernelFamily, Launch, NormScale, ONE, Rows};
@@ -170,8 +170,12 @@ impl KernelFamily for Gemv {
 
     fn sources(&self) -> &'static [&'static str] {
         match (self.signed_sums(), self.epilogue) {
+            (true, Epilogue::Activated(Activation::Xielu)) => {
+                &["activation", "rows", "activated", "xielu", "gemv_q1_0_sums"]
+            }
             (true, Epilogue::Activated(_)) => &["activation", "rows", "activated", "gemv_q1_0_sums"],
             (true, _) => &["activation", "rows", "gemv_q1_0_sums"],
+            (false, Epilogue::Activated(Activation::Xielu)) => &["activation", "rows", "activated", "xielu"],
             (false, Epilogue::Activated(_)) => &["activation", "rows", "activated"],
             (false, _) => &["activation", "rows"],
         }
@@ -200,8 +204,6 @@ impl KernelFamily for Gemv {
 
 #[cfg(test)]
 mod tests {
-    use forge_spec::Activation;
-
     use super::*;
 
     /// Elements that threads load of one row of the input.

@@ -122,7 +122,12 @@ pub(super) fn result_bindings(epilogue: Epilogue, rows: usize) -> Vec<Binding> {
             let x = Binding::update(Role::X, Element::F32, row(rows));
             std::iter::once(x).chain(next_bindings(next, rows)).collect()
         }
-        Epilogue::Activated(_) => vec![Binding::write(Role::Y, Element::F32, row(rows))],
+        Epilogue::Activated(activation) => {
+            let count = activation.parameters();
+            let parameters = Binding::read(Role::Activation, Element::F32, Extent::Fixed(vec![count]));
+            let y = Binding::write(Role::Y, Element::F32, row(rows));
+            (count > 0).then_some(parameters).into_iter().chain([y]).collect()
+        }
         Epilogue::Gated(_) => vec![Binding::write(Role::Y, Element::F32, row(rows / 2))],
         Epilogue::GatedBy(_) => vec![
             Binding::read(Role::Multiplier, Element::F32, row(rows)),

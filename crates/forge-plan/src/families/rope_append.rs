@@ -1,6 +1,6 @@
 //! Norms of heads, rotary position embedding, and the append to the cache.
 
-use forge_frontend::graph::{Rope, RopePairing};
+use forge_frontend::graph::{PositionScale, Rope, RopePairing};
 use forge_spec::{CacheType, Dim, Operation, Role};
 
 use super::{Body, GROUP_HEADS, KernelFamily, Launch, ONE};
@@ -34,8 +34,12 @@ pub struct RopeAppend {
     pub k_norm: Option<HeadNorm>,
     /// Norm of the values.
     pub v_norm: Option<HeadNorm>,
+    /// Norms of queries and keys come after the rotation.
+    pub norms_last: bool,
     /// Rotation; `None` for layers without positions.
     pub rope: Option<Rope>,
+    /// Factor on the queries.
+    pub query_scale: Option<PositionScale>,
     /// Index of the frequency table in [`Plan::rope_tables`](crate::Plan::rope_tables).
     pub table: Option<usize>,
     /// Storage of the cache.
@@ -114,9 +118,11 @@ impl KernelFamily for RopeAppend {
             keys_as_values: self.keys_as_values,
             gated: self.gated,
             norms: [self.q_norm, self.k_norm, self.v_norm].map(|norm| norm.map(|norm| norm.norm)),
+            norms_last: self.norms_last,
             inv_freq: self.table.map_or(&[], |table| tables[table].as_slice()),
             interleaved: self.rope.as_ref().is_some_and(|rope| rope.pairing == RopePairing::Interleaved),
             magnitude: self.rope.as_ref().map_or(1.0, |rope| rope.magnitude),
+            query_scale: self.query_scale,
             cache: self.kv,
             wrap: self.wrap,
         })

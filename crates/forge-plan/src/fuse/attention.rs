@@ -1,52 +1,66 @@
 //! `Linear -> [norm] -> [Rope] -> [KvAppend] -> Attention`: attention takes the norms, the rotation and the append of its operands
-//! along, and its result may be gated: `HeadHalf, Attention -> SigmoidGate`.
+//! along. Norms may come after the rotation, and queries be scaled by their position after both. The result may be gated:
+//! `HeadHalf, Attention -> SigmoidGate`.
 
-use forge_frontend::graph::{Attention, Node, Op, Rope, SlotId, StateSlotId, ValueId};
+use forge_frontend::graph::{Attention, Node, Op, PositionScale, Rope, SlotId, StateSlotId, ValueId};
 
 use super::{AttentionStep, Fuser, RopeStep};
 use crate::PlanError;
 use crate::families::{HeadGate, HeadNorm};
 use crate::plan::Place;
 
-/// The projection's value that an operand comes from, and what is on the way.
+/// How an operand of attention comes from a projection.
 struct Chain {
+    /// The projection's value.
     value: ValueId,
     norm: Option<(HeadNorm, Option<SlotId>)>,
     rope: Option<Rope>,
+    /// Whether the norm comes after the rotation.
+    norm_last: bool,
+    scale: Option<PositionScale>,
     /// It is the first half of each of the value's heads.
     halved: bool,
 }
 
 impl Fuser<'_> {
-    /// Walks back from an attention operand over rotation and norms to the projection's buffer.
+    /// Walks back from an attention operand over its factor, rotation and norms to the projection's buffer.
     fn chain(&mut self, value: ValueId) -> Result<Chain, PlanError> {
-        let (mut value, mut norm, mut rope, mut halved) = (value, None, None, false);
-        while !self.buffers.contains_key(&value) {
+        let mut chain = Chain { value, norm: None, rope: None, norm_last: false, scale: None, halved: false };
+        while !self.buffers.contains_key(&chain.value) {
             let index = self
-                .producer(value)
+                .producer(chain.value)
                 .ok_or_else(|| self.unsupported("an attention operand that no projection makes"))?;
             let node = &self.block.nodes[index];
+            let normed = |norm: forge_spec::HeadNorm, gamma: Option<SlotId>| {
+                Some((HeadNorm { norm, gamma: gamma.is_some() }, gamma))
+            };
             match &node.op {
-                Op::Rope { rope: by, .. } if rope.is_none() && norm.is_none() => {
-                    rope = Some(by.clone());
+                Op::PositionScale { scale }
+                    if chain.scale.is_none() && chain.rope.is_none() && chain.norm.is_none() =>
+                {
+                    chain.scale = Some(*scale);
                 }
-                Op::HeadNorm { gamma, eps, .. } if norm.is_none() => {
-                    let norm_of = forge_spec::HeadNorm { eps: *eps, across_heads: false };
-                    let kind = HeadNorm { norm: norm_of, gamma: gamma.is_some() };
-                    norm = Some((kind, *gamma));
+                Op::Rope { rope: by, .. } if chain.rope.is_none() => {
+                    chain.rope = Some(by.clone());
+                    chain.norm_last = chain.norm.is_some();
                 }
-                Op::RmsNorm { gamma, eps } if norm.is_none() => {
-                    let norm_of = forge_spec::HeadNorm { eps: *eps, across_heads: true };
-                    let kind = HeadNorm { norm: norm_of, gamma: true };
-                    norm = Some((kind, Some(*gamma)));
+                Op::HeadNorm { gamma, eps, .. } if chain.norm.is_none() => {
+                    chain.norm = normed(forge_spec::HeadNorm { eps: *eps, across_heads: false }, *gamma);
                 }
-                Op::HeadHalf { second: false, .. } if !halved => halved = true,
+                Op::RmsNorm { gamma, eps } if chain.norm.is_none() => {
+                    chain.norm = normed(forge_spec::HeadNorm { eps: *eps, across_heads: true }, Some(*gamma));
+                }
+                Op::HeadHalf { second: false, .. } if !chain.halved => chain.halved = true,
                 other => return Err(self.unsupported(&format!("{other:?} before attention"))),
             }
             self.done[index] = true;
-            value = self.block.nodes[index].inputs[0];
+            chain.value = self.block.nodes[index].inputs[0];
         }
-        Ok(Chain { value, norm, rope, halved })
+        // The kernel takes the root of the mean of squares before it rotates, which keeps it.
+        if chain.norm_last && chain.rope.as_ref().is_some_and(|rope| rope.magnitude != 1.0) {
+            return Err(self.unsupported("a norm after a rotation that scales"));
+        }
+        Ok(chain)
     }
 
     /// The steps of attention `node` over `state`.
@@ -60,11 +74,12 @@ impl Fuser<'_> {
     ) -> Result<(RopeStep, AttentionStep), PlanError> {
         let spec = self.block.state_slots[state].kv();
         let spec = spec.ok_or_else(|| self.unsupported("attention over a state that is no cache"))?;
-        let Chain { value: q, norm: q_norm, rope, halved: gated } = self.chain(node.inputs[0])?;
-        if self.buffers[&q] != (Place::Qkv, 0) {
+        let q = self.chain(node.inputs[0])?;
+        let gated = q.halved;
+        if self.buffers[&q.value] != (Place::Qkv, 0) {
             return Err(self.unsupported("queries that do not come first in their projection"));
         }
-        if gated && q_norm.is_some_and(|(norm, _)| norm.norm.across_heads) {
+        if gated && q.norm.is_some_and(|(norm, _)| norm.norm.across_heads) {
             return Err(self.unsupported("a norm across the heads of gated queries"));
         }
         let append = self
@@ -72,34 +87,44 @@ impl Fuser<'_> {
             .nodes
             .iter()
             .position(|node| matches!(node.op, Op::KvAppend { state: appended } if appended == state));
-        let mut norms = [q_norm, None, None];
+        let (mut norms, mut norms_last) = ([q.norm, None, None], q.norm_last);
         let mut kv_heads = 0;
         let mut keys_as_values = false;
         if let Some(append) = append {
             self.done[append] = true;
             let inputs = self.block.nodes[append].inputs.clone();
-            let (keys, values) = (self.chain(inputs[0])?, self.chain(inputs[1])?);
-            if keys.halved || values.halved {
+            let k = self.chain(inputs[0])?;
+            let v = self.chain(inputs[1])?;
+            if k.halved || v.halved {
                 return Err(self.unsupported("halves of keys or values"));
             }
-            let (k, v) = (keys.value, values.value);
             let q_rows = heads * spec.head_dim * if gated { 2 } else { 1 };
             let kv_rows = spec.kv_heads * spec.head_dim;
-            keys_as_values = k == v;
+            keys_as_values = k.value == v.value;
             let v_row = if keys_as_values { q_rows } else { q_rows + kv_rows };
-            if [self.buffers[&k], self.buffers[&v]] != [(Place::Qkv, q_rows), (Place::Qkv, v_row)] {
+            if [self.buffers[&k.value], self.buffers[&v.value]] != [(Place::Qkv, q_rows), (Place::Qkv, v_row)] {
                 return Err(self.unsupported("keys and values apart from the queries"));
             }
-            if keys.rope != rope || values.rope.is_some() {
+            if k.rope != q.rope || v.rope.is_some() {
                 return Err(self.unsupported("different rotations of queries and keys"));
             }
-            norms = [norms[0], keys.norm, values.norm];
+            if k.norm_last != q.norm_last && q.norm.is_some() && k.norm.is_some() {
+                return Err(self.unsupported("norms before and after the rotation"));
+            }
+            norms_last |= k.norm_last;
+            if k.scale.is_some() || v.scale.is_some() {
+                return Err(self.unsupported("keys or values that are scaled by their position"));
+            }
+            norms = [norms[0], k.norm, v.norm];
             kv_heads = spec.kv_heads;
         }
         let head_dim = spec.head_dim;
-        let step = RopeStep { heads, kv_heads, head_dim, keys_as_values, gated, norms, rope, state };
+        let (rope, query_scale) = (q.rope, q.scale);
+        let step =
+            RopeStep { heads, kv_heads, head_dim, keys_as_values, gated, norms, norms_last, rope, query_scale, state };
         Ok((step, AttentionStep { heads, head_dim, attention, sinks, state }))
     }
+
     /// The gate of attention's result, which lies with the queries: the second half of each of their heads.
     pub(super) fn head_gate(&mut self, node: &Node) -> Result<HeadGate, PlanError> {
         let unfit = || self.unsupported("a gate that does not lie with the queries of the attention that it is for");

@@ -81,6 +81,7 @@ impl Fuser<'_> {
         else {
             return Err(self.unsupported("a router without experts"));
         };
+        self.gate(activation)?;
         if block.nodes[experts].inputs != [router.inputs[0], self.output(&block.nodes[route])?] {
             return Err(self.unsupported("experts that read something else than their router"));
         }

@@ -13,7 +13,9 @@ mod residual;
 
 use std::collections::HashMap;
 
-use forge_frontend::graph::{Activation, Attention, Block, GatedDelta, Node, Op, Rope, SlotId, StateSlotId, ValueId};
+use forge_frontend::graph::{
+    Activation, Attention, Block, GatedDelta, Node, Op, PositionScale, Rope, SlotId, StateSlotId, ValueId,
+};
 
 use crate::PlanError;
 use crate::families::{HeadGate, HeadNorm};
@@ -163,7 +165,12 @@ pub enum Outcome {
         next: Next,
     },
     /// `activation(y)`.
-    Activated(Activation),
+    Activated {
+        /// The non-linearity.
+        activation: Activation,
+        /// Its numbers, where it takes some.
+        parameters: Option<SlotId>,
+    },
     /// `activation(first) * second`.
     Gated(Activation),
     /// `activation(y)` times the layer's own input.
@@ -215,8 +222,12 @@ pub struct RopeStep {
     pub gated: bool,
     /// Norms of q, k, v with their gamma.
     pub norms: [Option<(HeadNorm, Option<SlotId>)>; 3],
+    /// Norms of q and k come after the rotation.
+    pub norms_last: bool,
     /// Rotation.
     pub rope: Option<Rope>,
+    /// Factor on the queries.
+    pub query_scale: Option<PositionScale>,
     /// The cache.
     pub state: StateSlotId,
 }
@@ -352,6 +363,7 @@ impl Fuser<'_> {
                 | Op::HeadNorm { .. }
                 | Op::Rope { .. }
                 | Op::HeadHalf { .. }
+                | Op::PositionScale { .. }
                 | Op::KvAppend { .. } => continue,
                 other @ (Op::GatedActivation { .. }
                 | Op::Activation { .. }

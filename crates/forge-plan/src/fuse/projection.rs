@@ -2,7 +2,7 @@
 //! `Linear -> GatedActivation(layer input)`,
 //! `Linear -> .. -> Add(stream)`, `Linear -> [SoftCap]` as the block's result, or `Linear..` for a later step.
 
-use forge_frontend::graph::{Op, ValueId};
+use forge_frontend::graph::{Activation, Op, ValueId};
 
 use super::{Fuser, Input, Matrix, Outcome, Projection};
 use crate::PlanError;
@@ -58,6 +58,14 @@ impl Fuser<'_> {
         matches!(self.block.nodes[user].op, Op::GatedActivation { .. } | Op::Activation { .. }).then_some(user)
     }
 
+    /// Refuses a gate whose activation takes numbers of the layer: only feed-forwards without a gate bind them.
+    pub(super) fn gate(&self, activation: Activation) -> Result<(), PlanError> {
+        if activation.parameters() > 0 {
+            return Err(self.unsupported(&format!("{activation:?}, which takes numbers of the layer, as a gate")));
+        }
+        Ok(())
+    }
+
     /// What happens to the results of one projection, and the new residual stream.
     fn outcome(
         &mut self,
@@ -72,22 +80,24 @@ impl Fuser<'_> {
             && let Op::GatedActivation { activation } = block.nodes[a].op
             && block.nodes[a].inputs == outputs
         {
+            self.gate(activation)?;
             self.done[a] = true;
             self.buffers.insert(self.output(&block.nodes[a])?, (Place::Gated, 0));
             return Ok((Outcome::Gated(activation), None));
         }
         if let [Some(user)] = users[..]
-            && let Op::Activation { activation } = block.nodes[user].op
+            && let Op::Activation { activation, parameters } = block.nodes[user].op
         {
             self.done[user] = true;
             self.buffers.insert(self.output(&block.nodes[user])?, (Place::Gated, 0));
-            return Ok((Outcome::Activated(activation), None));
+            return Ok((Outcome::Activated { activation, parameters }, None));
         }
         if let ([Some(user)], &[value]) = (&users[..], outputs)
             && let Op::GatedActivation { activation } = block.nodes[*user].op
             && block.inputs > LAYER_INPUT
             && block.nodes[*user].inputs == [value, LAYER_INPUT]
         {
+            self.gate(activation)?;
             self.done[*user] = true;
             self.buffers.insert(self.output(&block.nodes[*user])?, (Place::LayerGate, 0));
             return Ok((Outcome::GatedByInput(activation), None));

@@ -156,9 +156,11 @@ impl Lowering<'_> {
             Outcome::Logits { softcap } => {
                 (vec![(Role::Y, Arg::Logits)], Epilogue::Store { softcap, partials: None }, None)
             }
-            Outcome::Activated(activation) => {
+            Outcome::Activated { activation, parameters } => {
                 let y = self.buffer(path, Place::Gated, total);
-                (vec![(Role::Y, y)], Epilogue::Activated(activation), None)
+                let parameters = parameters.map(|slot| (Role::Activation, self.vector(owner, slot)));
+                let args = parameters.into_iter().chain([(Role::Y, y)]).collect();
+                (args, Epilogue::Activated(activation), None)
             }
             Outcome::Gated(activation) => {
                 let y = self.buffer(path, Place::Gated, total / 2);

@@ -141,7 +141,11 @@ impl Lowering<'_> {
             Source::Affine { scale_format, .. } if scale_format != Format::F16 => {
                 return Err(PlanError::AffineScales { tensor: weight.tensor.clone(), format: scale_format });
             }
-            Source::Affine { .. } | Source::Rows(_) | Source::Quantize { .. } | Source::Stack(_) => false,
+            Source::Affine { .. }
+            | Source::Rows(_)
+            | Source::Values(_)
+            | Source::Quantize { .. }
+            | Source::Stack(_) => false,
         };
         Ok(Matrix { format: weight.format.packed(bf16_scales), rows, cols: weight.cols })
     }

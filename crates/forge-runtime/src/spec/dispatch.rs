@@ -92,6 +92,8 @@ pub enum Role {
     InputSums,
     /// Added to a projection.
     Bias,
+    /// Numbers of a projection's activation.
+    Activation,
     /// Result, or what a post-norm works on.
     Y,
     /// Partial sums of the result's squares.
@@ -185,6 +187,7 @@ impl Role {
             Self::Input => "input",
             Self::InputSums => "input_sums",
             Self::Bias => "bias",
+            Self::Activation => "activation",
             Self::Y => "y",
             Self::ResultSums => "result_sums",
             Self::X => "x",

@@ -20,7 +20,7 @@ pub use mixture::{
     SortExperts,
 };
 pub use operation::{
-    Activation, Attention, CacheType, Epilogue, GatedDelta, HeadNorm, Matrix, Operation, Projection, RopeAppend, Split,
-    Vocabulary,
+    Activation, Attention, CacheType, Epilogue, GatedDelta, HeadNorm, Matrix, Operation, PositionScale, Projection,
+    RopeAppend, Split, Vocabulary,
 };
 pub use params::{Param, StepParams};

@@ -207,6 +207,29 @@ pub enum Activation {
     GeluTanh,
     /// `max(x, 0)^2`.
     ReluSquared,
+    /// xIELU (Huang and Schlag, "Deriving Activation Functions Using Integration", 2024), with numbers `[alpha_p, alpha_n,
+    /// beta, eps]` of the layer, eps below 0: `(alpha_p x + beta) x` where x is positive, else
+    /// `alpha_n (expm1(min(x, eps)) - x) + beta x`.
+    Xielu,
+}
+
+impl Activation {
+    /// How many numbers of the layer it takes.
+    pub const fn parameters(self) -> usize {
+        match self {
+            Self::Silu | Self::GeluTanh | Self::ReluSquared => 0,
+            Self::Xielu => 4,
+        }
+    }
+}
+
+/// A factor that grows with the position: `1 + beta * ln(1 + floor(position / original_context))`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PositionScale {
+    /// How fast it grows.
+    pub beta: f32,
+    /// Positions below this have a factor of 1.
+    pub original_context: usize,
 }
 
 /// How keys and values are stored.
@@ -282,12 +305,16 @@ pub struct RopeAppend<'a> {
     pub gated: bool,
     /// Norms of queries, keys and values.
     pub norms: [Option<HeadNorm>; 3],
+    /// Norms of queries and keys are taken after their rotation rather than before.
+    pub norms_last: bool,
     /// Rotations per position of each pair, `[rotary_dim / 2]`; none where heads do not rotate.
     pub inv_freq: &'a [f32],
     /// Pairs are (2i, 2i + 1) rather than (i, i + rotary_dim / 2).
     pub interleaved: bool,
     /// Factor on cos and sin.
     pub magnitude: f32,
+    /// Factor on the queries.
+    pub query_scale: Option<PositionScale>,
     /// Element type of the cache.
     pub cache: CacheType,
     /// Positions that the cache wraps at.

@@ -71,13 +71,14 @@ pub static INFO: ModelInfo = ModelInfo {
     kernels: &[],
 };
 
-/// A weights file with a gamma of 32 and two matrices of 8 rows of 32, and a description of the program it belongs to.
+/// A weights file with a gamma of 32, two matrices of 8 rows of 32 and the numbers of an activation, and a description of the program it belongs to.
 pub fn weights_file(folder: &Path, kernels: &'static [KernelSpec]) -> (PathBuf, &'static ModelInfo) {
-    let mut header = br#"{"gamma":{"dtype":"F32","shape":[32],"data_offsets":[0,128]},"matrix":{"dtype":"F32","shape":[8,32],"data_offsets":[128,1152]},"other":{"dtype":"F32","shape":[8,32],"data_offsets":[1152,2176]}}"#.to_vec();
+    let mut header = br#"{"gamma":{"dtype":"F32","shape":[32],"data_offsets":[0,128]},"matrix":{"dtype":"F32","shape":[8,32],"data_offsets":[128,1152]},"other":{"dtype":"F32","shape":[8,32],"data_offsets":[1152,2176]},"numbers":{"dtype":"F32","shape":[4],"data_offsets":[2176,2192]}}"#.to_vec();
     header.resize(header.len().next_multiple_of(256) - 8, b' ');
     let mut bytes = [&(header.len() as u64).to_le_bytes()[..], &header].concat();
     let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     bytes.extend((0..544).flat_map(|i| ((i as f32 * 0.37).sin()).to_le_bytes()));
+    bytes.extend([0.7f32, 0.9, 0.4, -0.25].iter().flat_map(|number| number.to_le_bytes()));
     let path = folder.join("weights.safetensors");
     std::fs::write(&path, &bytes).expect("writes");
     let info = ModelInfo {

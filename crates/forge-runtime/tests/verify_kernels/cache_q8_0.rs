@@ -16,6 +16,8 @@ pub static CACHE_Q8_0: Family = Family {
             Operation::RopeAppend(RopeAppend {
                 keys_as_values: false,
                 gated: false,
+                norms_last: false,
+                query_scale: None,
                 heads: 2,
                 kv_heads: 2,
                 head_dim: 32,

@@ -1,4 +1,4 @@
-//! The plain kernels, what `verify` knows of them, and the faults.
+//! The plain kernels, what `verify` knows of them, and the faults. One file, long as it is, because it is one list.
 
 use forge_runtime::gpu::KernelSpec;
 use forge_runtime::verify::*;
@@ -137,6 +137,7 @@ pub static PROJECT: Family = Family {
         spec("activated"),
         spec("gate_up"),
         spec("gated_by"),
+        spec("xielu"),
     ],
     checks: &[
         check(
@@ -202,6 +203,13 @@ pub static PROJECT: Family = Family {
             project(None, false, Epilogue::GatedBy(Activation::GeluTanh)),
             &[WEIGHTS, INPUT, Argument::read(Role::Multiplier, Data::Words(8)), Y8],
         ),
+        check(
+            8,
+            SOME_ROWS,
+            BY_ROW,
+            project(None, false, Epilogue::Activated(Activation::Xielu)),
+            &[WEIGHTS, INPUT, Argument::read(Role::Activation, Data::Tensor("numbers")), Y8],
+        ),
     ],
     faults: &[
         ("+ bias[row]", "+ bias[row + 1]", "store"),
@@ -232,6 +240,11 @@ pub static PROJECT: Family = Family {
         ("row + 4)", "row * 2 + 1)", "gate_up"),
         ("0.044715f", "0.0447f", "gated_by"),
         ("gelu * multiplier[token * 8 + row]", "gelu * multiplier[row]", "gated_by"),
+        // An epsilon that counts for nothing, and one that does for what is subtracted.
+        ("precise::exp(min(v, numbers[3])) - 1.0f - v", "precise::exp(v) - 1.0f - v", "xielu"),
+        ("- 1.0f - v)", "- 1.0f - min(v, numbers[3]))", "xielu"),
+        ("numbers[0] * v * v", "numbers[1] * v * v", "xielu"),
+        ("+ numbers[2] * v", "+ 1.001f * numbers[2] * v", "xielu"),
     ],
 };
 
@@ -240,7 +253,7 @@ const HEADS: HeadNorm = HeadNorm { eps: 1e-5, across_heads: false };
 pub static ROPE_APPEND: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/rope_append.metal"),
     slots: 1,
-    specs: &[spec("rope_append"), spec("rope_normed")],
+    specs: &[spec("rope_append"), spec("rope_normed"), spec("rope_last")],
     checks: &[
         check(
             0,
@@ -253,9 +266,11 @@ pub static ROPE_APPEND: Family = Family {
                 kv_heads: 1,
                 head_dim: 8,
                 norms: [None, None, None],
+                norms_last: false,
                 inv_freq: &[1.0, 0.1, 0.01],
                 interleaved: false,
                 magnitude: 1.0,
+                query_scale: None,
                 cache: CacheType::F32,
                 wrap: None,
             }),
@@ -282,14 +297,45 @@ pub static ROPE_APPEND: Family = Family {
                     Some(HEADS),
                     Some(HeadNorm { eps: 5e-3, ..HEADS }),
                 ],
+                norms_last: false,
                 inv_freq: &[1.0, 0.3, 0.09, 0.027],
                 interleaved: true,
                 magnitude: 1.25,
+                query_scale: None,
                 cache: CacheType::F16,
                 wrap: Some(40),
             }),
             &[
                 Argument::read(Role::Qkv, Data::Words(24)),
+                Argument::read(Role::QGamma, Data::Tensor("gamma")),
+                Argument::read(Role::KGamma, Data::Tensor("matrix")),
+                Argument::write(Role::Q, Data::Words(16)),
+                Argument::write(Role::Keys, Data::Cache(8)),
+                Argument::write(Role::Values, Data::Cache(8)),
+                STEP,
+            ],
+        ),
+        check(
+            2,
+            SOME_ROWS,
+            BY_ROW,
+            Operation::RopeAppend(RopeAppend {
+                keys_as_values: false,
+                gated: false,
+                heads: 2,
+                kv_heads: 1,
+                head_dim: 8,
+                norms: [Some(HEADS), Some(HEADS), None],
+                norms_last: true,
+                inv_freq: &[1.0, 0.1, 0.01],
+                interleaved: false,
+                magnitude: 1.0,
+                query_scale: Some(PositionScale { beta: 0.3, original_context: 52 }),
+                cache: CacheType::F32,
+                wrap: None,
+            }),
+            &[
+                Argument::read(Role::Qkv, Data::Words(32)),
                 Argument::read(Role::QGamma, Data::Tensor("gamma")),
                 Argument::read(Role::KGamma, Data::Tensor("matrix")),
                 Argument::write(Role::Q, Data::Words(16)),
@@ -312,6 +358,12 @@ pub static ROPE_APPEND: Family = Family {
         ("k_gamma[i - 16]", "q_gamma[i - 16]", "rope_normed"),
         // Halves as pairs.
         ("y = heads[2 * pair + 1]", "y = heads[pair / 4 * 8 + (2 * pair + 4) % 8]", "rope_normed"),
+        // A factor that changes a position late, and one on keys.
+        ("position / 52", "(position - 1) / 52", "rope_last"),
+        ("heads[16 + i] = rotated", "heads[16 + i] = factor * rotated", "rope_last"),
+        ("0.3f * precise::log", "0.3f * precise::log2", "rope_last"),
+        // A gamma that turns with its element.
+        ("head[i] = source[i];", "head[i] = source[i] * gamma[i];", "rope_last"),
     ],
 };
 

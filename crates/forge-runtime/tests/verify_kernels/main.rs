@@ -55,7 +55,13 @@ kinds! {
             | Epilogue::GatedBy(Activation::ReluSquared),
         ..
     }),
-    "rope and append": Operation::RopeAppend(_),
+    "projection, xielu": Operation::Project(Projection {
+        epilogue:
+            Epilogue::Activated(Activation::Xielu) | Epilogue::Gated(Activation::Xielu) | Epilogue::GatedBy(Activation::Xielu),
+        ..
+    }),
+    "rope and append": Operation::RopeAppend(RopeAppend { norms_last: false, .. }),
+    "rope, norms and append": Operation::RopeAppend(RopeAppend { norms_last: true, .. }),
     "short convolution": Operation::ShortConv { .. },
     "gated delta rule": Operation::GatedDelta(_),
     "gates of heads": Operation::HeadGate { .. },

@@ -138,9 +138,9 @@ static KERNELS: [KernelCheck; 26] = [
         grid: [Dim::Const(4), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
             heads: 8, kv_heads: 4, head_dim: 32, keys_as_values: false, gated: false,
-            norms: [None, None, None],
+            norms: [None, None, None], norms_last: false,
             inv_freq: &INV_FREQ_0, interleaved: true, magnitude: 1.0,
-            cache: CacheType::F16, wrap: None,
+            query_scale: None, cache: CacheType::F16, wrap: None,
         }),
         arguments: &[
             Argument::read(Role::Qkv, Data::Words(512)),

@@ -139,9 +139,9 @@ static KERNELS: [KernelCheck; 28] = [
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
             heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false, gated: false,
-            norms: [None, None, None],
+            norms: [None, None, None], norms_last: false,
             inv_freq: &INV_FREQ_0, interleaved: false, magnitude: 1.0,
-            cache: CacheType::F16, wrap: None,
+            query_scale: None, cache: CacheType::F16, wrap: None,
         }),
         arguments: &[
             Argument::read(Role::Qkv, Data::Words(128)),

@@ -135,9 +135,9 @@ static KERNELS: [KernelCheck; 26] = [
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
             heads: 4, kv_heads: 2, head_dim: 8, keys_as_values: false, gated: false,
-            norms: [Some(HeadNorm { eps: 1e-5, across_heads: true }), Some(HeadNorm { eps: 1e-5, across_heads: true }), None],
+            norms: [Some(HeadNorm { eps: 1e-5, across_heads: true }), Some(HeadNorm { eps: 1e-5, across_heads: true }), None], norms_last: false,
             inv_freq: &INV_FREQ_0, interleaved: false, magnitude: 1.0,
-            cache: CacheType::F16, wrap: None,
+            query_scale: None, cache: CacheType::F16, wrap: None,
         }),
         arguments: &[
             Argument::read(Role::Qkv, Data::Words(64)),

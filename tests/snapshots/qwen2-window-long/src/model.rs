@@ -44,7 +44,7 @@ pub static INFO: ModelInfo = ModelInfo {
     weights_header_sha256: "88d79f912b25df0a90a704062e979937a2cdb50e80f1ffca57f4c2e3e6aa8e26",
     slots: SLOTS,
     few_rows: FEW_ROWS,
-    rewind: Some(255),
+    rewind: Some(254),
     kv_bytes_per_token: 64,
     activation_bytes: 306_720,
     recurrent_bytes: 0,

@@ -339,9 +339,9 @@ static KERNELS: [KernelCheck; 33] = [
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
             heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false, gated: true,
-            norms: [Some(HeadNorm { eps: 1e-6, across_heads: false }), Some(HeadNorm { eps: 1e-6, across_heads: false }), None],
+            norms: [Some(HeadNorm { eps: 1e-6, across_heads: false }), Some(HeadNorm { eps: 1e-6, across_heads: false }), None], norms_last: false,
             inv_freq: &INV_FREQ_0, interleaved: false, magnitude: 1.0,
-            cache: CacheType::F16, wrap: None,
+            query_scale: None, cache: CacheType::F16, wrap: None,
         }),
         arguments: &[
             Argument::read(Role::Qkv, Data::Words(192)),

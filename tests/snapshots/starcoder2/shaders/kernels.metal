@@ -175,6 +175,27 @@ inline float4 load4_bf16(device const uchar* weights, uint row, uint col) {
     return w;
 }
 
+// Keys and values of a layer as numbers of one type, [positions][KV_HEADS][HEAD_DIM] each. Other kv_*.metal have the same
+// functions for other ways to store them. WIDTH is KV_HEADS * HEAD_DIM.
+
+// Elements of a cache from one position to the next.
+constexpr uint cache_stride(uint width) { return width; }
+
+// What the head that starts with element `first` has at position `at`.
+template <uint WIDTH, typename P, typename T>
+inline device T* cache_head(device T* cache, P at, uint first) {
+    return cache + at * cache_stride(WIDTH) + first;
+}
+
+// Four elements of a head from element i on, and eight.
+inline float4 load_cache4(device const half* head, uint i) { return float4(*(device const half4*)(head + i)); }
+
+inline void load_cache8(device const half* head, uint i, thread float4* v) {
+    const uint4 bits = *(device const uint4*)(head + i);
+    v[0] = float4(as_type<half4>(uint2(bits.x, bits.y)));
+    v[1] = float4(as_type<half4>(uint2(bits.z, bits.w)));
+}
+
 // Non-linearities of feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
 // since fast math knows no infinity.
 
@@ -368,12 +389,6 @@ constexpr uint lanes_each(uint head_dim) {
 
 constexpr uint power_of_two(uint n) { return n > 8 ? 16 : n > 4 ? 8 : n > 2 ? 4 : n; }
 
-inline void load8(device const half* p, thread float4* v) {
-    const uint4 bits = *(device const uint4*)p;
-    v[0] = float4(as_type<half4>(uint2(bits.x, bits.y)));
-    v[1] = float4(as_type<half4>(uint2(bits.z, bits.w)));
-}
-
 inline void load8(device const float* p, thread float4* v) {
     v[0] = ((device const float4*)p)[0];
     v[1] = ((device const float4*)p)[1];
@@ -414,11 +429,11 @@ inline void attend(device const float* q, device const T* keys, device const T* 
     constexpr uint VECTORS = (HEAD_DIM + 8 * EACH - 1) / (8 * EACH);
     constexpr uint AT_ONCE = 32 / EACH;
     constexpr uint COUNT = power_of_two(HEADS_SHARED);
-    constexpr uint STRIDE = KV_HEADS * HEAD_DIM;
+    constexpr uint WIDTH = KV_HEADS * HEAD_DIM;
     constexpr float LOG2_E = 1.44269504f;
     const uint head = group * HEADS_SHARED;
-    keys += ulong(start_of_slot) * STRIDE;
-    values += ulong(start_of_slot) * STRIDE;
+    keys += ulong(start_of_slot) * cache_stride(WIDTH);
+    values += ulong(start_of_slot) * cache_stride(WIDTH);
     const uint kv_offset = head / (HEADS / KV_HEADS) * HEAD_DIM;
     const uint place = lane / EACH;
     const uint element = lane % EACH * 8;
@@ -452,7 +467,7 @@ inline void attend(device const float* q, device const T* keys, device const T* 
         float top = NO_SCORE;
         for (uint i = 0; i < STEPS; ++i) {
             const uint at = min(start + i * AT_ONCE + place, end - 1);
-            device const T* key = keys + (WRAP != 0 ? at % WRAP : at) * STRIDE + kv_offset;
+            const auto key = cache_head<WIDTH>(keys, WRAP != 0 ? at % WRAP : at, kv_offset);
             float sums[COUNT];
             for (uint h = 0; h < COUNT; ++h) {
                 sums[h] = 0.0f;
@@ -460,7 +475,7 @@ inline void attend(device const float* q, device const T* keys, device const T* 
             for (uint n = 0; n < VECTORS; ++n) {
                 const uint e = n * 8 * EACH + element;
                 float4 k[2];
-                load8(key + (HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM ? e : 0), k);
+                load_cache8(key, HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM ? e : 0, k);
                 for (uint h = 0; h < HEADS_SHARED; ++h) {
                     const uint v = 2 * (h * VECTORS + n);
                     sums[h] = fma4(k[0], query[v], fma4(k[1], query[v + 1], sums[h]));
@@ -488,7 +503,7 @@ inline void attend(device const float* q, device const T* keys, device const T* 
         }
         for (uint i = 0; i < STEPS; ++i) {
             const uint at = min(start + i * AT_ONCE + place, end - 1);
-            device const T* value = values + (WRAP != 0 ? at % WRAP : at) * STRIDE + kv_offset;
+            const auto value = cache_head<WIDTH>(values, WRAP != 0 ? at % WRAP : at, kv_offset);
             const float weight = exp2(scores[i] - highest);
             total += weight;
             float weights[HEADS_SHARED];
@@ -498,7 +513,7 @@ inline void attend(device const float* q, device const T* keys, device const T* 
             for (uint n = 0; n < VECTORS; ++n) {
                 const uint e = n * 8 * EACH + element;
                 float4 v[2];
-                load8(value + (HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM ? e : 0), v);
+                load_cache8(value, HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM ? e : 0, v);
                 for (uint h = 0; h < HEADS_SHARED; ++h) {
                     acc[2 * (h * VECTORS + n)] += weights[h] * v[0];
                     acc[2 * (h * VECTORS + n) + 1] += weights[h] * v[1];
@@ -573,15 +588,19 @@ inline void attention_whole(device const float* q, device const T* keys, device 
 // all in 8x8 matrices of operand type O (half or float) with float sums. `sinks`, where there are any, [HEADS], are scores
 // without a value.
 
-// KEYS rows of the cache from position `start` on, zeros from `end` on, as operands.
-template <uint STRIDE, uint HEAD_DIM, uint KEYS, uint WRAP, typename O, typename T>
-inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint start, uint end, uint thread_index) {
+// KEYS rows of a head of the cache from position `start` on, zeros from `end` on, as operands.
+template <uint WIDTH, uint HEAD_DIM, uint KEYS, uint WRAP, typename O, typename T>
+inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint kv_offset, uint start, uint end,
+                            uint thread_index) {
     for (uint i = thread_index; i < KEYS * HEAD_DIM / 4; i += 128) {
         const uint key = start + i / (HEAD_DIM / 4);
         const uint element = i % (HEAD_DIM / 4) * 4;
+        float4 value = 0.0f;
+        if (key < end) {
+            value = load_cache4(cache_head<WIDTH>(cache, WRAP != 0 ? key % WRAP : key, kv_offset), element);
+        }
         for (uint e = 0; e < 4; ++e) {
-            const uint slot = WRAP != 0 ? key % WRAP : key;
-            tile[i * 4 + e] = key < end ? O(cache[slot * STRIDE + element + e]) : O(0.0f);
+            tile[i * 4 + e] = O(value[e]);
         }
     }
 }
@@ -592,7 +611,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
                            float softcap, uint block, uint head, uint thread_index, uint simdgroup, uint lane,
                            device const float* sinks = nullptr) {
     constexpr uint PARTS = HEAD_DIM / 8;
-    constexpr uint STRIDE = KV_HEADS * HEAD_DIM;
+    constexpr uint WIDTH = KV_HEADS * HEAD_DIM;
     threadgroup O* tile = (threadgroup O*)shared;
     threadgroup float* scores = shared + KEYS * HEAD_DIM * sizeof(O) / 4 + simdgroup * 8 * KEYS;
     threadgroup O* weights =
@@ -600,8 +619,8 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     threadgroup float* square =
         shared + KEYS * HEAD_DIM * sizeof(O) / 4 + 32 * KEYS + 32 * KEYS * sizeof(O) / 4 + simdgroup * 64;
     const uint kv_offset = head / (HEADS / KV_HEADS) * HEAD_DIM;
-    keys += ulong(start_of_slot) * STRIDE;
-    values += ulong(start_of_slot) * STRIDE;
+    keys += ulong(start_of_slot) * cache_stride(WIDTH);
+    values += ulong(start_of_slot) * cache_stride(WIDTH);
     const uint first_row = block * 32 + simdgroup * 8;
 
     // Eight rows of queries as matrices, through one 8x8 square of threadgroup memory.
@@ -631,7 +650,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     const uint begin = WINDOW != 0 && first_position + 1 > WINDOW ? first_position + 1 - WINDOW : 0;
     const uint end = position + min(rows, block * 32 + 32);
     for (uint start = begin; start < end; start += KEYS) {
-        load_cache_tile<STRIDE, HEAD_DIM, KEYS, WRAP>(keys + kv_offset, tile, start, end, thread_index);
+        load_cache_tile<WIDTH, HEAD_DIM, KEYS, WRAP>(keys, tile, kv_offset, start, end, thread_index);
         threadgroup_barrier(mem_flags::mem_threadgroup);
         for (uint j = 0; j < KEYS / 8; ++j) {
             simdgroup_matrix<float, 8, 8> score = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
@@ -674,7 +693,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
         }
         // All are done with the keys: the values take their place.
         threadgroup_barrier(mem_flags::mem_threadgroup);
-        load_cache_tile<STRIDE, HEAD_DIM, KEYS, WRAP>(values + kv_offset, tile, start, end, thread_index);
+        load_cache_tile<WIDTH, HEAD_DIM, KEYS, WRAP>(values, tile, kv_offset, start, end, thread_index);
         simdgroup_matrix<float, 8, 8> diagonal;
         simdgroup_load(diagonal, square, 8);
         threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -1253,7 +1272,7 @@ kernel void up_proj(
             weights, input, first, 0, lane, acc);
     }
     add_bias<2>(acc, bias, first, end);
-    store_activated_rows<2, GeluTanh>(y, acc, first, end, lane);
+    store_activated_rows<2>(y, acc, GeluTanh(), first, end, lane);
 }
 
 // [24, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -1280,7 +1299,7 @@ kernel void up_proj_few(
         if (n < step->rows) {
             thread float* results = acc + n * 2;
             add_bias<2>(results, bias, first, end);
-            store_activated_rows<2, GeluTanh>(y + n * 24, results, first, end, lane);
+            store_activated_rows<2>(y + n * 24, results, GeluTanh(), first, end, lane);
         }
     }
 }
@@ -1521,8 +1540,8 @@ kernel void up_proj_tile(
     gemm_tile<Weights_bf16, Weights_bf16, float, 24, 32, 0, 0>(
         weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
     add_tile_bias<0>(shared, bias, first, end, thread_index);
-    store_activated_tile<24, GeluTanh>(
-        y + first_token * 24, shared, tokens, first, thread_index);
+    store_activated_tile<24>(
+        y + first_token * 24, shared, GeluTanh(), tokens, first, thread_index);
 }
 
 // [32, 24] bf16, a tile of 64 tokens and 64 rows per threadgroup

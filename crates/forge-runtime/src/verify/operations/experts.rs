@@ -82,7 +82,7 @@ impl Reference for ExpertsUp<'_> {
                     let result = dot(&weights, input, self.half_operands);
                     norms[row].map_or(result, |(scale, error)| result.times(scale, error))
                 });
-                let expected = gate(self.activation, gated, up);
+                let expected = gate(self.activation, &[], gated, up);
                 let at = row * results + place * width + line;
                 out.number(Role::Y, at, found[at].into(), expected.value, expected.bound);
             }

@@ -22,6 +22,7 @@ impl Reference for Projection<'_> {
             (Role::InputSums, Input::Squares(self.matrices[0].cols)),
             (Role::X, Input::UNIT),
             (Role::Multiplier, Input::UNIT),
+            (Role::Activation, Input::UNIT),
         ]
     }
 
@@ -33,6 +34,7 @@ impl Reference for Projection<'_> {
         let input = run.given(Role::Input);
         let given = |role| if run.has(role) { run.given(role) } else { Vec::new() };
         let (bias, multiplier) = (given(Role::Bias), given(Role::Multiplier));
+        let numbers = given(Role::Activation);
         let residual = matches!(self.epilogue, Epilogue::Residual { .. });
         let role = if residual { Role::X } else { Role::Y };
         let stream = if residual { run.given(Role::X) } else { Vec::new() };
@@ -69,10 +71,10 @@ impl Reference for Projection<'_> {
                 let expected = match self.epilogue {
                     Epilogue::Store { softcap } => result.softcap(softcap),
                     Epilogue::Residual { factor } => result.times(factor.into(), 0.0).plus(stream[at].into()),
-                    Epilogue::Activated(activation) => gate(activation, result, Approximate::exact(1.0)),
-                    Epilogue::Gated(activation) => gate(activation, result, results[1][token]),
+                    Epilogue::Activated(activation) => gate(activation, &numbers, result, Approximate::exact(1.0)),
+                    Epilogue::Gated(activation) => gate(activation, &numbers, result, results[1][token]),
                     Epilogue::GatedBy(activation) => {
-                        gate(activation, result, Approximate::exact(multiplier[at].into()))
+                        gate(activation, &numbers, result, Approximate::exact(multiplier[at].into()))
                     }
                 };
                 out.number(role, at, found[at].into(), expected.value, expected.bound);
@@ -109,22 +111,33 @@ pub(super) fn dot(weights: &[Weight], input: &[f32], half_operands: bool) -> App
     Approximate { value, bound: sum_error(weights.len()) * squares.sqrt() + DEVIATIONS * variance.sqrt() }
 }
 
-/// `activation(gate) * up`. No activation is steeper than 1.2 but the square.
-pub(super) fn gate(activation: Activation, gate: Approximate, up: Approximate) -> Approximate {
+/// `activation(gate) * up`, with the numbers that the activation takes.
+pub(super) fn gate(activation: Activation, numbers: &[f32], gate: Approximate, up: Approximate) -> Approximate {
     let x = gate.value;
-    let activated = match activation {
-        Activation::Silu => x / (1.0 + (-x).exp()),
+    // No activation is steeper than 1.2 but those with a square.
+    let (activated, slope) = match activation {
+        Activation::Silu => (x / (1.0 + (-x).exp()), 1.2),
         Activation::GeluTanh => {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
-            0.5 * x * (1.0 + inner.tanh())
+            (0.5 * x * (1.0 + inner.tanh()), 1.2)
         }
-        Activation::ReluSquared => x.max(0.0).powi(2),
+        Activation::ReluSquared => (x.max(0.0).powi(2), 2.0 * (x.abs() + gate.bound)),
+        Activation::Xielu => {
+            let [alpha_p, alpha_n, beta, eps] = [0, 1, 2, 3].map(|i| f64::from(numbers[i]));
+            let value = match x > 0.0 {
+                true => alpha_p * x * x + beta * x,
+                false => alpha_n * (x.min(eps).exp_m1() - x) + beta * x,
+            };
+            // The slope of the square, and of the sum of a slope from -1 to 0 and a line; the two meet at 0.
+            (value, 2.0 * alpha_p.abs() * (x.abs() + gate.bound) + alpha_n.abs() + beta.abs())
+        }
     };
-    let slope = match activation {
-        Activation::Silu | Activation::GeluTanh => 1.2,
-        Activation::ReluSquared => 2.0 * (x.abs() + gate.bound),
+    // What is taken apart and put together again is off by its largest part.
+    let parts = match activation {
+        Activation::Silu | Activation::GeluTanh | Activation::ReluSquared => x.abs().min(1.0),
+        Activation::Xielu => x.abs() * numbers.iter().map(|number| f64::from(number.abs())).sum::<f64>(),
     };
-    let error = slope * gate.bound + FEW * (activated.abs() + x.abs().min(1.0));
+    let error = slope * gate.bound + FEW * (activated.abs() + parts);
     let value = activated * up.value;
     Approximate { value, bound: error * (up.value.abs() + up.bound) + activated.abs() * up.bound + FEW * value.abs() }
 }

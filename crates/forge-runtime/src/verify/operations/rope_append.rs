@@ -6,7 +6,6 @@ use super::super::error::{Approximate, FEW, HALF_ROUNDING, ROUNDING, SMALLEST_HA
 use super::super::run::{Case, Input, Run};
 use super::super::table::{CacheType, HeadNorm, Role, RopeAppend};
 use super::Reference;
-use super::norms::rms_scale;
 
 /// One of the parts of a row before RoPE.
 struct Part {
@@ -26,7 +25,12 @@ impl Reference for RopeAppend<'_> {
     }
 
     fn cases(&self, rows: usize, context: usize) -> Vec<Case> {
-        Case::at_positions(rows, self.wrap, None, context)
+        let mut cases = Case::at_positions(rows, self.wrap, None, context);
+        // Where the factor on the queries changes.
+        let changes = self.query_scale.map(|scale| 2 * scale.original_context - 1);
+        let last = context.saturating_sub(rows);
+        cases.extend(changes.map(|position| Case::at(rows, position.min(last), self.wrap)));
+        cases
     }
 
     fn inputs(&self, _: &Case) -> Vec<(Role, Input)> {
@@ -74,11 +78,10 @@ impl Reference for RopeAppend<'_> {
                 let own = (0..part.heads).map(|head| (part.first_head + head * part.stride) * dim);
                 let own: Vec<f32> = own.flat_map(|start| &values[start..start + dim]).copied().collect();
                 for head in 0..part.heads {
-                    let head_values = &own[head * dim..][..dim];
-                    let normed = normalise(&part, &gamma, &own, head, head_values);
+                    let transformed = self.transform(&part, &gamma, &own, head, position);
                     let at = if cached { run.case.cached(row, position, self.wrap) } else { row };
                     let start = (at * part.heads + head) * dim;
-                    let mut expected = rotate(self, part.rotates, position, &normed);
+                    let mut expected = transformed;
                     if cached {
                         let scales = self.store(&mut expected);
                         for (scale, block) in scales.into_iter().zip(start / BLOCK..) {
@@ -115,6 +118,23 @@ impl RopeAppend<'_> {
             CacheType::Q8_0 => head.chunks_mut(BLOCK).map(store_block).collect(),
         }
     }
+
+    /// Head `head` of a part of a row at `position`; `own` are all heads of the part.
+    fn transform(&self, part: &Part, gamma: &[f32], own: &[f32], head: usize, position: usize) -> Vec<Approximate> {
+        let exact = |values: &[f32]| values.iter().map(|&value| Approximate::exact(value.into())).collect::<Vec<_>>();
+        let dim = self.head_dim;
+        let values = if self.norms_last && part.rotates {
+            let rotated: Vec<Approximate> =
+                exact(own).chunks_exact(dim).flat_map(|head| rotate(self, true, position, head)).collect();
+            normalise(part, gamma, &rotated, head, dim)
+        } else {
+            rotate(self, part.rotates, position, &normalise(part, gamma, &exact(own), head, dim))
+        };
+        let Some(scale) = self.query_scale.filter(|_| part.target == Role::Q) else { return values };
+        let times = (position as f64 / scale.original_context as f64).floor();
+        let factor = 1.0 + f64::from(scale.beta) * (1.0 + times).ln();
+        values.into_iter().map(|value| value.times(factor, FEW)).collect()
+    }
 }
 
 /// What rounding to half adds to a number's bound.
@@ -138,14 +158,15 @@ fn store_block(block: &mut [Approximate]) -> Approximate {
 }
 
 /// A head after its norm; `own` are all heads of its part.
-fn normalise(part: &Part, gamma: &[f32], own: &[f32], head: usize, values: &[f32]) -> Vec<Approximate> {
+fn normalise(part: &Part, gamma: &[f32], own: &[Approximate], head: usize, dim: usize) -> Vec<Approximate> {
+    let values = &own[head * dim..][..dim];
     let scale = part.norm.map(|norm| {
         let over = if norm.across_heads { own } else { values };
-        (rms_scale(over, norm.eps.into()), sum_error(over.len()) + FEW)
+        let mean = over.iter().map(|value| value.value.powi(2)).sum::<f64>() / over.len() as f64;
+        ((mean + f64::from(norm.eps)).sqrt().recip(), sum_error(over.len()) + FEW)
     });
-    let first = if part.norm.is_some_and(|norm| norm.across_heads) { head * values.len() } else { 0 };
+    let first = if part.norm.is_some_and(|norm| norm.across_heads) { head * dim } else { 0 };
     let normed = values.iter().enumerate().map(|(i, &value)| {
-        let value = Approximate::exact(value.into());
         let Some((scale, error)) = scale else { return value };
         value.times(scale * gamma.get(first + i).map_or(1.0, |&gamma| gamma.into()), error)
     });
