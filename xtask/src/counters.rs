@@ -51,7 +51,7 @@ enum Run {
 /// Ragged tiles and whole ones; attention splits the context beyond 256 positions.
 const RUNS: [Run; 5] = [Run::Prefill(1), Run::Prefill(7), Run::Prefill(65), Run::Decode(2), Run::Decode(258)];
 /// The same of programs that hold several sequences.
-const RUNS_OF_SLOTS: [Run; 2] = [Run::Prefill(70), Run::Copies(258)];
+const RUNS_OF_SLOTS: [Run; 2] = [Run::Prefill(70), Run::Copies(40)];
 /// Sequences that those hold.
 const SLOTS: usize = 3;
 /// Checkpoints of which such programs are made too.

@@ -12,8 +12,9 @@ use super::compare::{Logits, Reference};
 const EXACT_BOUND: f32 = 2e-3;
 /// Largest logit difference with an f16 KV cache or weights of 16 bits and fewer.
 const HALF_BOUND: f32 = 2e-2;
-/// The same where keys and values have 8 bits.
-const Q8_0_BOUND: f32 = 1e-1;
+/// The same where keys and values have 8 bits, whose rounding is 16 times that of half: 0.16 on the demo, with every choice the
+/// same. What is exact of it, the stored blocks and each kernel, other tests hold to their bounds.
+const Q8_0_BOUND: f32 = 2.5e-1;
 
 /// A case folder with its checkpoints.
 #[derive(Debug)]
