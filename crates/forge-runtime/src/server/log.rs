@@ -97,9 +97,16 @@ impl Record {
             Finish::Length => "length",
             Finish::Cancelled => "cancelled",
         };
-        let Summary { prompt_tokens, reused_tokens, completion_tokens, prompt_time, decode_time, .. } = summary;
-        let mut words = format!(
-            "prompt={prompt_tokens} cached={reused_tokens} new={completion_tokens} first={:.3}s",
+        let Summary { prompt_tokens, reused_tokens, completion_tokens, miss, queue_time, prompt_time, decode_time, .. } =
+            summary;
+        let mut words = format!("prompt={prompt_tokens} cached={reused_tokens}");
+        if let Some(miss) = miss {
+            let _ = write!(words, " miss={miss}");
+        }
+        let _ = write!(
+            words,
+            " new={completion_tokens} queue={:.3}s first={:.3}s",
+            queue_time.as_secs_f64(),
             prompt_time.as_secs_f64()
         );
         let seconds = decode_time.as_secs_f64();

@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use forge_runtime::assets::Text;
-use forge_runtime::server::{Options, bind, run_until};
+use forge_runtime::server::{Options, Parts, bind, run_until};
+use forge_runtime::{LanguageModel as _, ModelInfo, Result};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -17,7 +18,7 @@ use crate::common::{HashModel, text};
 pub struct Server {
     address: SocketAddr,
     stops: Arc<Semaphore>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl Server {
@@ -27,6 +28,18 @@ impl Server {
 
     /// A server of another tokenizer or template.
     pub fn with_text(model: HashModel, text: Arc<Text>, options: impl Into<Options>) -> Self {
+        let (info, context) = (model.info(), model.context());
+        Self::loading(info, context, text, options, move || Ok(model))
+    }
+
+    /// A server that has its model once `load` is done.
+    pub fn loading(
+        info: &'static ModelInfo,
+        context: usize,
+        text: Arc<Text>,
+        options: impl Into<Options>,
+        load: impl FnOnce() -> Result<HashModel> + Send + 'static,
+    ) -> Self {
         let options = options.into();
         let listener = bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -41,7 +54,8 @@ impl Server {
                     }
                 }
             };
-            run_until(listener, model, text, options, |_| {}, stop).expect("serves");
+            let parts = Parts { listener, info, context, load, text };
+            run_until(parts, options, |_| {}, stop)
         });
         Self { address, stops, thread: Some(thread) }
     }
@@ -101,7 +115,12 @@ impl Server {
 impl Server {
     /// Waits for the end of a server that was told to stop, and does not tell it again.
     pub fn ended(mut self) {
-        self.thread.take().expect("runs").join().expect("the server panicked");
+        self.thread.take().expect("runs").join().expect("the server panicked").expect("serves");
+    }
+
+    /// What a server ends with that has no model.
+    pub fn failed(mut self) -> String {
+        self.thread.take().expect("runs").join().expect("the server panicked").expect_err("no model").to_string()
     }
 }
 
@@ -110,7 +129,7 @@ impl Drop for Server {
         self.stops.add_permits(2);
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
-            assert!(ended.is_ok() || std::thread::panicking(), "the server panicked");
+            assert!(matches!(ended, Ok(Ok(()))) || std::thread::panicking(), "the server panicked or failed");
         }
     }
 }
