@@ -192,12 +192,12 @@ fn short_prompts_go_first_and_long_ones_do_not_starve() {
     let bounds = Bounds::new(8, 256);
     let long = Request { came: Duration::ZERO, tokens: 100_000, rows: 1, steps: 10, cancelled: None };
     let title = |at: u64| Request { came: Duration::from_millis(at), tokens: 60, rows: 4, steps: 8, cancelled: None };
-    let requests: Vec<Request> = [long].into_iter().chain((1..5_000).map(|i| title(100 * i))).collect();
+    let requests: Vec<Request> = [long].into_iter().chain((1..3_000).map(|i| title(300 * i))).collect();
     let states = simulate(bounds, &machine, &requests);
     for (request, state) in requests.iter().zip(&states).skip(1) {
         let took = state.ended.expect("ended") - request.came;
         // Eight steps, tiles between them, and what stood before it.
-        assert!(took < Duration::from_secs(3), "{took:?}");
+        assert!(took < Duration::from_secs(2), "{took:?}");
     }
     let last = requests.last().expect("a request").came;
     assert!(states[0].ended.expect("ended") < last, "the long prompt waited for all others");
@@ -246,7 +246,7 @@ fn tiles_are_cut_by_what_they_took() {
         assert_eq!(tokens, 256);
         lengths
     };
-    assert_eq!(lengths(Duration::from_micros(100)), [32, 64, 128, 256, 256, 256, 256, 256]);
+    assert_eq!(lengths(Duration::from_micros(100)), [32, 256, 256, 256, 256, 256, 256, 256]);
     assert_eq!(lengths(Duration::from_millis(1)), [32, 64, 64, 64, 64, 64, 64, 64]);
     assert_eq!(lengths(Duration::from_secs(1)), [32; 8]);
 }

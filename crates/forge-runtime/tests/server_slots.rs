@@ -99,8 +99,7 @@ fn a_client_that_leaves_frees_its_slot_and_its_place() {
     let model = HashModel { pace: Duration::from_millis(10), script: vec![70; 250], ..HashModel::of_slots(2) };
     let server = Server::start(model, Limits { queue: 1, ..Limits::default() });
     let body = |i: u32| json!({ "prompt": [i, 6], "max_tokens": 240, "stream": true }).to_string();
-    let mut open: Vec<_> =
-        (0..2).map(|i| Some(server.open("POST", "/v1/completions", body(i).as_bytes()))).collect();
+    let mut open: Vec<_> = (0..2).map(|i| Some(server.open("POST", "/v1/completions", body(i).as_bytes()))).collect();
     let processing = || {
         let shown = server.get("/slots").json();
         let busy = shown["slots"].as_array().expect("slots").iter().filter(|slot| slot["is_processing"] == true);
@@ -156,21 +155,25 @@ fn a_server_that_loads_says_so() {
     };
     let server = Server::loading(&INFO, 256, common::text("demo"), Limits::default(), load);
     let completion = json!({ "prompt": [1, 2], "max_tokens": 1 });
-    for reply in [server.get("/health"), server.post("/v1/completions", &completion)] {
-        assert_eq!((reply.status, &reply.json()["error"]["code"]), (503, &json!("loading")));
-        assert!(reply.header("retry-after").is_some());
-    }
+    let health = server.get("/health");
+    assert_eq!((health.status, &health.json()["error"]["code"]), (503, &json!("loading")));
+    assert!(health.header("retry-after").is_some());
     assert_eq!(server.get("/v1/models").json()["data"][0]["id"], "hash-model");
+    // A request waits for the model.
+    let early = server.open("POST", "/v1/completions", completion.to_string().as_bytes());
     go.send(true).expect("is heard");
+    assert_eq!(Reply::read(early, |_| true).status, 200);
     eventually("it is loaded", || server.get("/health").status == 200);
-    assert_eq!(server.post("/v1/completions", &completion).status, 200);
     // One that has nothing to serve ends with the reason.
     let (go, wait) = channel::<bool>();
-    let load = move || if wait.recv().is_ok() { Err(Error::Usage("no such weights".into())) } else { Ok(HashModel::new()) };
+    let load =
+        move || if wait.recv().is_ok() { Err(Error::Usage("no such weights".into())) } else { Ok(HashModel::new()) };
     let server = Server::loading(&INFO, 256, common::text("demo"), Limits::default(), load);
     assert_eq!(server.get("/health").status, 503);
+    let early = server.open("POST", "/v1/completions", completion.to_string().as_bytes());
     go.send(true).expect("is heard");
     assert_eq!(server.failed(), "no such weights");
+    drop(early);
 }
 
 /// Lines of the log.
@@ -196,9 +199,16 @@ fn prompts_are_reused_and_misses_have_reasons() {
     let model = HashModel { script: vec![70; 250], ..HashModel::of_slots(2) };
     let counters = model.counters.clone();
     let server = Server::start(model, options);
+    let mut reasons = Vec::new();
     let mut cached = |prompt: &[u32]| {
         let body = json!({ "prompt": prompt, "max_tokens": 4 });
-        let usage = server.post("/v1/completions", &body).json()["usage"].clone();
+        let answer = server.post("/v1/completions", &body).json();
+        let (usage, timings) = (&answer["usage"], &answer["timings"]);
+        assert_eq!(
+            (&timings["cache_n"], &timings["predicted_n"]),
+            (&usage["prompt_tokens_details"]["cached_tokens"], &json!(4))
+        );
+        reasons.push(timings["cache_miss"].as_str().map(str::to_owned));
         usage["prompt_tokens_details"]["cached_tokens"].as_u64().expect("a count")
     };
     let chat: Vec<u32> = (100..160).collect();
@@ -213,9 +223,8 @@ fn prompts_are_reused_and_misses_have_reasons() {
     assert_eq!(counters.copies.load(Ordering::SeqCst), 0);
     drop(server);
     let log = String::from_utf8(lines.0.lock().expect("no panic").clone()).expect("UTF-8");
-    let misses: Vec<Option<&str>> = log
-        .lines()
-        .map(|line| line.split(' ').find_map(|word| word.strip_prefix("miss=")))
-        .collect();
+    let misses: Vec<Option<&str>> =
+        log.lines().map(|line| line.split(' ').find_map(|word| word.strip_prefix("miss="))).collect();
     assert_eq!(misses, [Some("new"), None, Some("parted@50"), Some("new"), None], "{log}");
+    assert_eq!(reasons.iter().map(Option::as_deref).collect::<Vec<_>>(), misses);
 }

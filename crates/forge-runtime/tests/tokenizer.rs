@@ -75,7 +75,7 @@ fn streams_are_the_decoded_text() {
 fn streams_of_any_ids_are_the_decoded_text() {
     let sentencepiece = Tokenizer::from_bytes(&sentencepiece()).expect("parses");
     let texts = MODELS.map(text);
-    let tokenizers = texts.iter().map(|text| &text.tokenizer).chain([&sentencepiece]);
+    let tokenizers = texts.iter().map(|text| &*text.tokenizer).chain([&sentencepiece]);
     for (number, tokenizer) in (0..).zip(tokenizers) {
         let size = tokenizer.vocab_size() as u32;
         for round in 0..200 {

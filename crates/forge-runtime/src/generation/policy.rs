@@ -59,7 +59,7 @@ enum Stage {
     Waiting,
     /// The tiles of its prompt.
     Prompt,
-    /// Its next token, whose step has so many rows; the clock of turns when it last had a row.
+    /// Its next token, whose step has so many rows; how many rows had been given when it last had one.
     Decoding { rows: usize, served: u64 },
 }
 
@@ -78,7 +78,7 @@ pub struct Policy {
     jobs: BTreeMap<Id, Job>,
     /// Those that decode and had no row since the last tile.
     round: BTreeSet<Id>,
-    /// Turns so far.
+    /// Who has been served so far, each time counted.
     clock: u64,
     /// What tiles took lately, by their size: `SHORTEST_TILE << index` tokens, the last no more than there may be.
     tiles: Vec<Option<Duration>>,
@@ -115,10 +115,10 @@ impl Policy {
 
     /// A request has a slot, and so many tokens to run in tiles before a first step of `rows` rows.
     pub fn place(&mut self, id: Id, tokens: usize, rows: usize) {
-        let clock = self.clock;
+        self.clock += 1;
         if let Some(job) = self.jobs.get_mut(&id) {
             job.left = tokens;
-            job.stage = if tokens > 0 { Stage::Prompt } else { Stage::Decoding { rows, served: clock } };
+            job.stage = if tokens > 0 { Stage::Prompt } else { Stage::Decoding { rows, served: self.clock } };
         }
     }
 
@@ -160,8 +160,8 @@ impl Policy {
 
     /// A step of these was started; that of whoever comes next has one row.
     pub fn stepped(&mut self, ids: &[Id]) {
-        self.clock += 1;
         for id in ids {
+            self.clock += 1;
             self.round.remove(id);
             if let Some(job) = self.jobs.get_mut(id) {
                 job.stage = Stage::Decoding { rows: 1, served: self.clock };

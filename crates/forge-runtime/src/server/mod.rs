@@ -147,8 +147,8 @@ pub struct Parts<L> {
     pub text: Arc<Text>,
 }
 
-/// Serves until interrupted (Ctrl-C, or the signal to terminate). Requests are taken at once, and told to come again while the
-/// model is being loaded; `ready` is told the address once it is.
+/// Serves until interrupted (Ctrl-C, or the signal to terminate). Requests are taken at once, and wait while the model is
+/// being loaded; `ready` is told the address once it is.
 ///
 /// # Errors
 /// [`Error::Io`] if the system refuses threads or sockets, and those of loading.
@@ -349,9 +349,6 @@ async fn respond(
         record.failed(error.message());
         error
     };
-    if *shared.loading.borrow() != Loading::Done {
-        return Err(failed(ApiError::loading()));
-    }
     let body = shared.admission.read(&headers, body).await.map_err(failed)?;
     let place = shared.admission.place().map_err(failed)?;
     let turn = shared.admission.turn().await.map_err(failed)?;

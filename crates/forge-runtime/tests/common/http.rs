@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ use crate::common::{HashModel, text};
 pub struct Server {
     address: SocketAddr,
     stops: Arc<Semaphore>,
+    /// Is told once the model is loaded.
+    ready: Receiver<()>,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
@@ -29,7 +32,9 @@ impl Server {
     /// A server of another tokenizer or template.
     pub fn with_text(model: HashModel, text: Arc<Text>, options: impl Into<Options>) -> Self {
         let (info, context) = (model.info(), model.context());
-        Self::loading(info, context, text, options, move || Ok(model))
+        let server = Self::loading(info, context, text, options, move || Ok(model));
+        server.ready.recv().expect("has its model");
+        server
     }
 
     /// A server that has its model once `load` is done.
@@ -45,6 +50,7 @@ impl Server {
         let address = listener.local_addr().expect("an address");
         let stops = Arc::new(Semaphore::new(0));
         let signal = stops.clone();
+        let (loaded, ready) = channel();
         let thread = std::thread::spawn(move || {
             let stop = move || {
                 let signal = signal.clone();
@@ -55,9 +61,9 @@ impl Server {
                 }
             };
             let parts = Parts { listener, info, context, load, text };
-            run_until(parts, options, |_| {}, stop)
+            run_until(parts, options, move |_| drop(loaded.send(())), stop)
         });
-        Self { address, stops, thread: Some(thread) }
+        Self { address, stops, ready, thread: Some(thread) }
     }
 
     /// One step of stopping.
