@@ -80,7 +80,7 @@ fn simulate(bounds: Bounds, machine: &Machine, requests: &[Request]) -> Vec<Stat
             busy += 1;
         }
         assert!(busy <= machine.slots);
-        match policy.next(now) {
+        match policy.next() {
             Turn::Idle => {
                 assert_eq!(busy, 0, "slots are taken, and nothing is run");
                 assert_eq!(policy.waiting().count(), 0, "slots are free, and requests wait");
@@ -180,6 +180,26 @@ fn a_thousand_traces_hold_the_bounds() {
     assert!(tiles.values().all(|&prompts| prompts > 100), "{tiles:?}");
 }
 
+/// Of prompts side by side the shortest goes first, and one tile in four is of the one that came first.
+#[test]
+fn the_first_prompt_has_its_share_of_tiles() {
+    let mut policy = Policy::new(Bounds::new(8, 256));
+    for (id, tokens) in [(0, 100_000), (1, 50_000), (2, 400)] {
+        policy.arrive(id, tokens, Duration::from_secs(id));
+        policy.place(id, tokens, 1);
+    }
+    let mut turns = Vec::new();
+    for _ in 0..14 {
+        let Turn::Tile { id, tokens } = policy.next() else { panic!("a tile") };
+        policy.tiled(id, tokens, Duration::from_millis(10), 1);
+        turns.push(id);
+        if turns == [2, 2] {
+            policy.leave(2);
+        }
+    }
+    assert_eq!(turns, [2, 2, 1, 0, 1, 1, 1, 0, 1, 1, 1, 0, 1, 1]);
+}
+
 /// A title beside a long prompt is not kept waiting, and the long prompt comes to its end beside ever new titles.
 #[test]
 fn short_prompts_go_first_and_long_ones_do_not_starve() {
@@ -212,7 +232,7 @@ fn steps_are_shared_fairly() {
     }
     let mut rows = BTreeMap::new();
     for _ in 0..50 {
-        let Turn::Step(ids) = policy.next(Duration::ZERO) else { panic!("a step") };
+        let Turn::Step(ids) = policy.next() else { panic!("a step") };
         assert_eq!(ids.len(), 8);
         policy.stepped(&ids);
         ids.iter().for_each(|id| *rows.entry(*id).or_insert(0) += 1);
@@ -232,7 +252,7 @@ fn tiles_are_cut_by_what_they_took() {
         policy.place(1, 10_000, 1);
         let mut lengths = Vec::new();
         while lengths.len() < 8 {
-            match policy.next(Duration::ZERO) {
+            match policy.next() {
                 Turn::Step(ids) => policy.stepped(&ids),
                 Turn::Tile { id, tokens } => {
                     lengths.push(tokens);
@@ -242,7 +262,7 @@ fn tiles_are_cut_by_what_they_took() {
             }
         }
         policy.leave(0);
-        let Turn::Tile { tokens, .. } = policy.next(Duration::ZERO) else { panic!("a tile") };
+        let Turn::Tile { tokens, .. } = policy.next() else { panic!("a tile") };
         assert_eq!(tokens, 256);
         lengths
     };

@@ -150,7 +150,7 @@ impl<M: LanguageModel> Engine<M> {
             self.land(audience, &mut ended);
             self.admit(audience, &mut ended);
         }
-        match self.policy.next(self.began.elapsed()) {
+        match self.policy.next() {
             Turn::Step(ids) => {
                 let next = self.start(&ids, audience, &mut ended);
                 self.land(audience, &mut ended);

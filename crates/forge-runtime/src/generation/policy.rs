@@ -4,8 +4,9 @@
 //!
 //! * *Gap.* Between two tokens of a sequence there is at most one row of every other that decodes, and one tile; the tile is cut so that it
 //!   takes about [`Bounds::gap`] at most.
-//! * *Ageing.* What has the fewest uncached tokens goes first, but a second of waiting counts as [`Bounds::ageing`] tokens: a
-//!   request of `n` uncached tokens is overtaken by none that comes more than `n / ageing` seconds after it.
+//! * *Ageing.* What has the fewest uncached tokens gets a slot first, but a second of waiting counts as [`Bounds::ageing`] tokens: a
+//!   request of `n` uncached tokens is overtaken by none that comes more than `n / ageing` seconds after it. Of the prompts that have
+//!   slots the one with the fewest tokens left goes first, and every fourth tile is of the one that came first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,6 +26,9 @@ pub struct Bounds {
     /// Tokens that a second of waiting counts for.
     pub ageing: f64,
 }
+
+/// Every so many tiles one is of the prompt that came first, whatever is left of it.
+const OLDEST_SHARE: u64 = 4;
 
 /// Tokens of the shortest tile: that of a threadgroup's share of a matrix product, below which nothing is saved.
 const SHORTEST_TILE: usize = 32;
@@ -80,6 +84,8 @@ pub struct Policy {
     round: BTreeSet<Id>,
     /// Who has been served so far, each time counted.
     clock: u64,
+    /// Tiles so far.
+    tiled: u64,
     /// What tiles took lately, by their size: `SHORTEST_TILE << index` tokens, the last no more than there may be.
     tiles: Vec<Option<Duration>>,
 }
@@ -88,7 +94,7 @@ impl Policy {
     /// No request yet.
     pub fn new(bounds: Bounds) -> Self {
         let sizes = 1 + bounds.tile.div_ceil(SHORTEST_TILE).next_power_of_two().ilog2() as usize;
-        Self { bounds, jobs: BTreeMap::new(), round: BTreeSet::new(), clock: 0, tiles: vec![None; sizes] }
+        Self { bounds, jobs: BTreeMap::new(), round: BTreeSet::new(), clock: 0, tiled: 0, tiles: vec![None; sizes] }
     }
 
     /// A request comes, of so many tokens that are not cached, as far as is known.
@@ -105,12 +111,29 @@ impl Policy {
 
     /// Requests that wait for a slot.
     pub fn waiting(&self) -> impl Iterator<Item = Id> {
-        self.jobs.iter().filter(|(_, job)| job.stage == Stage::Waiting).map(|(&id, _)| id)
+        self.at(Stage::Waiting).map(|(id, _)| id)
     }
 
     /// The request that is to get the next free slot.
     pub fn next_for_slot(&self, now: Duration) -> Option<Id> {
-        self.first(Stage::Waiting, now)
+        let worth = |job: &Job| job.left as f64 - self.bounds.ageing * now.saturating_sub(job.since).as_secs_f64();
+        self.at(Stage::Waiting).min_by(|(_, a), (_, b)| worth(a).total_cmp(&worth(b))).map(|(id, _)| id)
+    }
+
+    /// The prompt that is to get the next tile.
+    fn next_for_tile(&self) -> Option<Id> {
+        let prompts = self.at(Stage::Prompt);
+        let next = if self.tiled % OLDEST_SHARE == OLDEST_SHARE - 1 {
+            prompts.min_by_key(|(_, job)| job.since)
+        } else {
+            prompts.min_by_key(|(_, job)| (job.left, job.since))
+        };
+        next.map(|(id, _)| id)
+    }
+
+    /// Requests at a stage.
+    fn at(&self, stage: Stage) -> impl Iterator<Item = (Id, &Job)> {
+        self.jobs.iter().filter(move |(_, job)| job.stage == stage).map(|(&id, job)| (id, job))
     }
 
     /// A request has a slot, and so many tokens to run in tiles before a first step of `rows` rows.
@@ -129,10 +152,10 @@ impl Policy {
     }
 
     /// What to run next.
-    pub fn next(&self, now: Duration) -> Turn {
+    pub fn next(&self) -> Turn {
         let decodes = |job: &Job| matches!(job.stage, Stage::Decoding { .. });
         let others = self.jobs.values().any(decodes);
-        if let Some(id) = self.first(Stage::Prompt, now)
+        if let Some(id) = self.next_for_tile()
             && self.round.is_empty()
         {
             let most = if others { self.short_tile() } else { self.bounds.tile };
@@ -172,6 +195,7 @@ impl Policy {
     /// A tile of so many tokens was run in `took`; once none is left, the first step has `rows` rows.
     pub fn tiled(&mut self, id: Id, tokens: usize, took: Duration, rows: usize) {
         self.clock += 1;
+        self.tiled += 1;
         // The ends of prompts say nothing of whole tiles.
         if let Some(size) = (0..self.tiles.len()).find(|&size| self.tokens_of(size) == tokens) {
             // With what was known before, since contexts grow, and other programs come and go.
@@ -186,13 +210,6 @@ impl Policy {
         }
         let decodes = |(&id, job): (&Id, &Job)| matches!(job.stage, Stage::Decoding { .. }).then_some(id);
         self.round = self.jobs.iter().filter_map(decodes).collect();
-    }
-
-    /// Of those at a stage, the one with the fewest tokens left, less what waiting counts for.
-    fn first(&self, stage: Stage, now: Duration) -> Option<Id> {
-        let worth = |job: &Job| job.left as f64 - self.bounds.ageing * now.saturating_sub(job.since).as_secs_f64();
-        let jobs = self.jobs.iter().filter(|(_, job)| job.stage == stage);
-        jobs.min_by(|(_, a), (_, b)| worth(a).total_cmp(&worth(b))).map(|(&id, _)| id)
     }
 
     /// Tokens of the tiles at an index.

@@ -19,8 +19,6 @@ use crate::common::{HashModel, text};
 pub struct Server {
     address: SocketAddr,
     stops: Arc<Semaphore>,
-    /// Is told once the model is loaded.
-    ready: Receiver<()>,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
@@ -32,8 +30,8 @@ impl Server {
     /// A server of another tokenizer or template.
     pub fn with_text(model: HashModel, text: Arc<Text>, options: impl Into<Options>) -> Self {
         let (info, context) = (model.info(), model.context());
-        let server = Self::loading(info, context, text, options, move || Ok(model));
-        server.ready.recv().expect("has its model");
+        let (server, loaded) = Self::begin(info, context, text, options, move || Ok(model));
+        loaded.recv().expect("has its model");
         server
     }
 
@@ -45,6 +43,17 @@ impl Server {
         options: impl Into<Options>,
         load: impl FnOnce() -> Result<HashModel> + Send + 'static,
     ) -> Self {
+        Self::begin(info, context, text, options, load).0
+    }
+
+    /// A server, and who tells when it has its model.
+    fn begin(
+        info: &'static ModelInfo,
+        context: usize,
+        text: Arc<Text>,
+        options: impl Into<Options>,
+        load: impl FnOnce() -> Result<HashModel> + Send + 'static,
+    ) -> (Self, Receiver<()>) {
         let options = options.into();
         let listener = bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -63,7 +72,7 @@ impl Server {
             let parts = Parts { listener, info, context, load, text };
             run_until(parts, options, move |_| drop(loaded.send(())), stop)
         });
-        Self { address, stops, ready, thread: Some(thread) }
+        (Self { address, stops, thread: Some(thread) }, ready)
     }
 
     /// One step of stopping.
