@@ -53,7 +53,7 @@ pub use gate::{ApiKey, ApiKeys, Hosts};
 pub use log::Log;
 use log::Record;
 use request::Answers;
-use worker::{Loading, Worker};
+use worker::{Loading, Started, Worker};
 
 /// Limits of the server.
 #[derive(Debug, Clone, Copy)]
@@ -177,7 +177,7 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
     let address = listener.local_addr().map_err(io)?;
     listener.set_nonblocking(true).map_err(io)?;
     let places = admission::places(limits, info.slots);
-    let (worker, loading, model_thread) = Worker::start(load, text.clone(), places).map_err(io)?;
+    let Started { worker, loading, thread } = Worker::start(load, text.clone(), places).map_err(io)?;
     let canceller = worker.canceller();
     let answers = Answers::of(&text);
     let thinking_tags: Arc<[_]> = answers.thinking.special_tags(&text).into();
@@ -228,7 +228,7 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
     })?;
     runtime.shutdown_timeout(Duration::from_secs(1));
     // The queue is closed by now, so that the model thread comes to its end.
-    model_thread.join().unwrap_or(Ok(()))
+    thread.join().unwrap_or(Ok(()))
 }
 
 fn router(shared: Arc<Shared>, options: Options) -> Router {

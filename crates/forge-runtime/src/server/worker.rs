@@ -85,13 +85,23 @@ pub(super) enum Loading {
     Failed,
 }
 
+/// A model thread that was started.
+pub(super) struct Started {
+    /// The way to it.
+    pub(super) worker: Worker,
+    /// How far it is.
+    pub(super) loading: watch::Receiver<Loading>,
+    /// What it ends with.
+    pub(super) thread: JoinHandle<Result<(), Error>>,
+}
+
 impl Worker {
     /// Starts the thread, which loads the model first; it ends when the worker is dropped, or where there is no model.
     pub(super) fn start<M: LanguageModel + 'static>(
         load: impl FnOnce() -> Result<M, Error> + Send + 'static,
         text: Arc<Text>,
         places: usize,
-    ) -> std::io::Result<(Self, watch::Receiver<Loading>, JoinHandle<Result<(), Error>>)> {
+    ) -> std::io::Result<Started> {
         let (sender, receiver) = channel(places.clamp(1, Semaphore::MAX_PERMITS));
         let canceller = Canceller(Arc::new(AtomicBool::new(false)));
         let (loading, loaded) = watch::channel(Loading::Underway);
@@ -107,7 +117,7 @@ impl Worker {
             work(engine, receiver, &board);
             Ok(())
         })?;
-        Ok((worker, loaded, thread))
+        Ok(Started { worker, loading: loaded, thread })
     }
 
     pub(super) fn canceller(&self) -> Canceller {

@@ -70,7 +70,7 @@ impl Server {
                 }
             };
             let parts = Parts { listener, info, context, load, text };
-            run_until(parts, options, move |_| drop(loaded.send(())), stop)
+            run_until(parts, options, move |_| loaded.send(()).unwrap_or_default(), stop)
         });
         (Self { address, stops, thread: Some(thread) }, ready)
     }
