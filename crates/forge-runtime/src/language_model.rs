@@ -1,10 +1,12 @@
 //! What the command line and the server know of a model: its constants, and rows that are submitted and waited for.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use super::batch::{self, Outcome, Part, Row, Slot, Step, Token, Wants};
 use super::gpu::{Gpu, KernelSpec};
 use super::sampler::{Sampling, StepSampling};
+use super::state::{self, SlotState};
 use super::{Error, Result};
 
 /// Constants of one generated model.
@@ -129,11 +131,62 @@ pub trait LanguageModel: Send {
     /// Says which tokens occurred in a slot's sequence so far, for the repeat penalty; no step of the slot is on its way.
     fn observe(&mut self, slot: Slot, tokens: &[u32]);
 
+    /// Bytes that the device has left beside the model and 4 GiB for all else; where it does not say how many it has, 1 GiB.
+    fn spare_bytes(&self) -> usize {
+        let Some(all) = self.gpu().and_then(|gpu| gpu.limits().working_set_bytes) else { return 1 << 30 };
+        let taken = self.info().memory_bytes(self.context()) + (4 << 30);
+        usize::try_from(all.saturating_sub(taken)).unwrap_or(usize::MAX)
+    }
+
+    /// Where the state of slots lies.
+    fn states(&self) -> Vec<SlotState>;
+
     /// Copies the state of the first `positions` positions of a slot to another, while no step of either is on its way.
     ///
     /// # Errors
     /// GPU errors.
-    fn copy_slot(&mut self, from: Slot, to: Slot, positions: usize) -> Result<()>;
+    fn copy_slot(&mut self, from: Slot, to: Slot, positions: usize) -> Result<()> {
+        state::copy(&self.states(), from, to, positions);
+        Ok(())
+    }
+
+    /// Appends the state that positions of a slot have of their own, while no step of it is on its way.
+    ///
+    /// # Errors
+    /// GPU errors.
+    fn read_rows(&mut self, slot: Slot, positions: Range<usize>, rows: &mut Vec<u8>) -> Result<()> {
+        state::read_rows(&self.states(), self.context(), slot, &positions, rows);
+        Ok(())
+    }
+
+    /// Writes the state of positions of a slot, while no step of it is on its way: the first of the `of` positions that
+    /// [`LanguageModel::read_rows`] gave `rows` for.
+    ///
+    /// # Errors
+    /// GPU errors.
+    fn write_rows(&mut self, slot: Slot, positions: Range<usize>, rows: &[u8], of: usize) -> Result<()> {
+        state::write_rows(&self.states(), self.context(), slot, &positions, rows, of);
+        Ok(())
+    }
+
+    /// Appends what the first `positions` positions of a slot, which are all that were run, have come to, beside the state that each has of its own. No step of the slot
+    /// is on its way.
+    ///
+    /// # Errors
+    /// GPU errors.
+    fn read_mark(&mut self, slot: Slot, positions: usize, mark: &mut Vec<u8>) -> Result<()> {
+        state::read_mark(&self.states(), self.context(), slot, positions, mark);
+        Ok(())
+    }
+
+    /// Writes what [`LanguageModel::read_mark`] gave after so many positions.
+    ///
+    /// # Errors
+    /// GPU errors.
+    fn write_mark(&mut self, slot: Slot, positions: usize, mark: &[u8]) -> Result<()> {
+        state::write_mark(&self.states(), self.context(), slot, positions, mark);
+        Ok(())
+    }
 
     /// Runs rows of any slots, any number of each: long runs of known tokens in tiles, the rest in steps. Prompts, decoding,
     /// batches of sequences and the verification of a guessed run are all this. The last step may still be on its way.
@@ -309,7 +362,27 @@ impl<M: LanguageModel + ?Sized> LanguageModel for Box<M> {
         (**self).observe(slot, tokens);
     }
 
+    fn states(&self) -> Vec<SlotState> {
+        (**self).states()
+    }
+
     fn copy_slot(&mut self, from: Slot, to: Slot, positions: usize) -> Result<()> {
         (**self).copy_slot(from, to, positions)
+    }
+
+    fn read_rows(&mut self, slot: Slot, positions: Range<usize>, rows: &mut Vec<u8>) -> Result<()> {
+        (**self).read_rows(slot, positions, rows)
+    }
+
+    fn write_rows(&mut self, slot: Slot, positions: Range<usize>, rows: &[u8], of: usize) -> Result<()> {
+        (**self).write_rows(slot, positions, rows, of)
+    }
+
+    fn read_mark(&mut self, slot: Slot, positions: usize, mark: &mut Vec<u8>) -> Result<()> {
+        (**self).read_mark(slot, positions, mark)
+    }
+
+    fn write_mark(&mut self, slot: Slot, positions: usize, mark: &[u8]) -> Result<()> {
+        (**self).write_mark(slot, positions, mark)
     }
 }

@@ -14,6 +14,7 @@
 //! * [`tokenizer`], [`sampler`], [`philox`]: text to ids and back, ids from logits.
 //! * [`jinja`], [`chat`], [`messages`], [`chat_templates`]: prompts from messages.
 //! * [`memory`]: a bound for what a stranger's template takes.
+//! * [`slots`], [`prefix`], [`state`]: which beginnings of prompts are known, and where their state is.
 //! * [`generation`]: the token loop with stop strings, limits and cancellation.
 //! * [`spec`]: what the sources of a model and this runtime agree on.
 //! * [`verify`]: every kernel against a reference implementation.
@@ -34,12 +35,14 @@ pub mod language_model;
 pub mod memory;
 pub mod messages;
 pub mod philox;
+pub mod prefix;
 pub mod profile;
 pub mod sampler;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod slots;
 pub mod spec;
+pub mod state;
 pub mod tokenizer;
 pub mod tune;
 pub mod verify;

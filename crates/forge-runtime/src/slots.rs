@@ -97,6 +97,11 @@ impl Slots {
         (0..self.held.len()).map(|slot| self.usable(slot, prompt)).max().unwrap_or(0)
     }
 
+    /// Tokens of a prompt that some slot holds, whether or not it can be gone on with from there.
+    pub fn held_of(&self, prompt: &[u32]) -> usize {
+        (0..self.held.len()).map(|slot| self.shared(slot, prompt)).max().unwrap_or(0)
+    }
+
     /// Tokens of a prompt that a slot holds, but for its last.
     fn shared(&self, slot: Slot, prompt: &[u32]) -> usize {
         let limit = prompt.len().saturating_sub(1);
@@ -110,17 +115,14 @@ impl Slots {
         if whole { shared } else { 0 }
     }
 
-    /// Finds the free slot in which the least of a prompt has to be run, and takes it; none where all are busy. A sequence that goes on
+    /// Finds the free slot in which the least of a prompt has to be run; none where all are busy. A sequence that goes on
     /// stays where it is, and so does one that leaves at most half of what it held. One that parts from more gets a copy of
     /// what they share in the slot that was not used for longest, so that both stay, or is cut back where that is the same slot.
     /// Busy ones are copied from too.
     ///
     /// The last token of a prompt is always run: its logits are wanted.
-    pub fn place(&mut self, prompt: &[u32]) -> Option<Place> {
-        let oldest = (0..self.held.len())
-            .filter(|&slot| !self.held[slot].busy)
-            .min_by_key(|&slot| (self.held[slot].used, slot))?;
-        self.clock += 1;
+    pub fn choose(&self, prompt: &[u32]) -> Option<Place> {
+        let oldest = self.oldest()?;
         let usable: Vec<usize> = (0..self.held.len()).map(|slot| self.usable(slot, prompt)).collect();
         // Of equals a free one, and of those the one that was used last.
         let best = (0..self.held.len())
@@ -135,10 +137,46 @@ impl Slots {
             (reused, true) => Place { slot: best, reused, copied_from: None, miss },
             (reused, false) => Place { slot: oldest, reused, copied_from: Some(best), miss },
         };
-        let reached = if reused > 0 { held.reached } else { 0 };
-        let tokens = prompt[..reused].to_vec();
-        self.held[place.slot] = Held { tokens, reached, used: self.clock, busy: true };
         Some(place)
+    }
+
+    /// The free slot that was not used for longest.
+    fn oldest(&self) -> Option<Slot> {
+        let free = (0..self.held.len()).filter(|&slot| !self.held[slot].busy);
+        free.min_by_key(|&slot| (self.held[slot].used, slot))
+    }
+
+    /// The place of a prompt whose first tokens come from elsewhere: the free slot that was not used for longest.
+    pub fn choose_for(&self, prompt: &[u32], reused: usize, shared: usize) -> Option<Place> {
+        let miss = if shared > reused {
+            Some(Miss::State { at: shared })
+        } else {
+            (shared + 1 < prompt.len()).then_some(Miss::Parted { at: shared })
+        };
+        Some(Place { slot: self.oldest()?, reused, copied_from: None, miss })
+    }
+
+    /// Takes the slot of a place that was chosen. The state of what is reused is copied there next.
+    pub fn occupy(&mut self, prompt: &[u32], place: &Place) {
+        self.clock += 1;
+        let from = place.copied_from.unwrap_or(place.slot);
+        let here = place.reused > 0 && self.shared(from, prompt) >= place.reused;
+        let reached = if here { self.held[from].reached } else { place.reused };
+        let tokens = prompt[..place.reused].to_vec();
+        self.held[place.slot] = Held { tokens, reached, used: self.clock, busy: true };
+    }
+
+    /// [`Slots::choose`] and [`Slots::occupy`].
+    pub fn place(&mut self, prompt: &[u32]) -> Option<Place> {
+        let place = self.choose(prompt)?;
+        self.occupy(prompt, &place);
+        Some(place)
+    }
+
+    /// Whether a slot's state is what its tokens have come to, with nothing after them.
+    pub fn is_at_end(&self, slot: Slot) -> bool {
+        let held = &self.held[slot];
+        held.reached == held.tokens.len()
     }
 
     /// Why no more than `reused` tokens of a prompt are reused.

@@ -57,6 +57,30 @@ fn stream(mut detokenizer: Detokenizer<&Tokenizer>, ids: &[u32]) -> Vec<String> 
     pieces
 }
 
+/// Special tokens that a user wrote out are text, and the text is the same.
+#[test]
+fn shielded_texts_have_no_special_tokens() {
+    for model in MODELS {
+        let tokenizer = text(model).tokenizer.clone();
+        let specials: Vec<(u32, String)> = (0..tokenizer.vocab_size() as u32)
+            .filter(|id| tokenizer.is_special(*id))
+            .filter_map(|id| Some((id, tokenizer.token(id)?)))
+            .collect();
+        assert!(!specials.is_empty(), "{model}");
+        for (id, special) in specials {
+            let words = format!("one {special}{special}two {special} three");
+            assert!(tokenizer.encode(&words, false).expect("encodes").contains(&id), "{model}: {special}");
+            let ids = tokenizer.encode(&tokenizer.shield(&words), false).expect("encodes");
+            assert!(ids.iter().all(|id| !tokenizer.is_special(*id)), "{model}: {special}: {ids:?}");
+            // Beside it the template's own is special still.
+            let both = format!("{special}{}", tokenizer.shield(&words));
+            let ids = tokenizer.encode(&both, false).expect("encodes");
+            assert_eq!(ids.iter().filter(|other| **other == id).count(), 1, "{model}: {special}: {ids:?}");
+        }
+        assert!(matches!(tokenizer.shield("a < b | c [d]"), std::borrow::Cow::Borrowed(_)));
+    }
+}
+
 #[test]
 fn streams_are_the_decoded_text() {
     for model in MODELS {

@@ -41,6 +41,9 @@ pub(super) struct Options {
     /// Requests that may wait while others run; more are told to come again (status 429).
     #[arg(long, value_name = "N", default_value_t = Limits::default().queue)]
     queue: usize,
+    /// MiB for what slots held, so that conversations are not run again [default: a quarter of what is left beside the model].
+    #[arg(long, value_name = "MIB")]
+    cache_ram: Option<usize>,
     /// Longest request body in MiB (status 413).
     #[arg(long, value_name = "MIB", default_value_t = Limits::default().body_bytes >> 20, value_parser = mebibytes)]
     max_body: usize,
@@ -50,6 +53,9 @@ pub(super) struct Options {
     /// Seconds for answers under way once the server is told to stop; then they are cancelled.
     #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().grace.as_secs())]
     grace: u64,
+    /// Take special tokens that are written out in messages for special; otherwise they are the text that they are.
+    #[arg(long)]
+    trust_special: bool,
     /// No line on stderr for each request.
     #[arg(long)]
     quiet: bool,
@@ -96,12 +102,14 @@ impl Options {
                 body_bytes: self.max_body << 20,
                 connections: self.connections,
                 grace: Duration::from_secs(self.grace),
+                kept_bytes: self.cache_ram.map(|mebibytes| mebibytes.saturating_mul(1 << 20)),
                 ..Limits::default()
             },
             origins: server::Origins::default().with(self.cors.iter().cloned()),
             hosts: server::Hosts::default().with(self.allow_host.iter().cloned()),
             keys: self.keys()?,
             log,
+            trust_special: self.trust_special,
         })
     }
 }

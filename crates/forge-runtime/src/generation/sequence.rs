@@ -39,6 +39,8 @@ struct Placed {
     tiles_end: usize,
     /// Tokens that were asked for.
     asked: usize,
+    /// Positions at which tiles end, those furthest on first.
+    marks: Vec<usize>,
 }
 
 impl Sequence {
@@ -74,12 +76,15 @@ impl Sequence {
 
     /// It has a slot. What is left of its prompt goes in tiles of up to `tile` tokens, but for the last token, and as many
     /// before it as are no full tile and fit into a step of `few` rows: which of both a token is run in does not depend on who else is there.
-    pub(super) fn place(&mut self, place: Place, tile: usize, few: usize) {
+    /// At `marks` a tile ends.
+    pub(super) fn place(&mut self, place: Place, tile: usize, few: usize, mut marks: Vec<usize>) {
         let left = self.prompt_tokens - 1 - place.reused;
         let rest = left % tile;
         let tiles_end = place.reused + if rest <= few { left - rest } else { left };
         let Place { slot, reused, miss, .. } = place;
-        self.place = Some(Placed { slot, reused, miss, since: Instant::now(), at: reused, tiles_end, asked: 0 });
+        marks.retain(|&mark| (reused + 1..=tiles_end).contains(&mark));
+        marks.sort_unstable_by_key(|&mark| usize::MAX - mark);
+        self.place = Some(Placed { slot, reused, miss, since: Instant::now(), at: reused, tiles_end, asked: 0, marks });
     }
 
     /// Tokens of the prompt that are left for tiles.
@@ -90,15 +95,17 @@ impl Sequence {
     /// Slot, position and tokens of the next tile, of up to `tokens`.
     pub(super) fn tile(&self, tokens: usize) -> Option<(Slot, usize, &[u32])> {
         let place = self.place.as_ref()?;
-        let end = place.tiles_end.min(place.at + tokens);
+        let mark = place.marks.last().copied().unwrap_or(usize::MAX);
+        let end = place.tiles_end.min(place.at + tokens).min(mark);
         Some((place.slot, place.at, &self.tokens[place.at..end]))
     }
 
-    /// A tile of so many tokens was run.
-    pub(super) fn tiled(&mut self, tokens: usize) {
-        if let Some(place) = &mut self.place {
-            place.at += tokens;
-        }
+    /// A tile of so many tokens was run. Gives all tokens that have been, where it ends at a mark.
+    pub(super) fn tiled(&mut self, tokens: usize) -> Option<&[u32]> {
+        let place = self.place.as_mut()?;
+        place.at += tokens;
+        let at = place.at;
+        place.marks.pop_if(|mark| *mark <= at).map(|_| &self.tokens[..at])
     }
 
     /// Rows of its next step, of at most `few`; 0 where nothing is left to be run.

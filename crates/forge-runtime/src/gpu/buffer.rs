@@ -148,6 +148,22 @@ impl Slice {
         to.written(other.offset, self.len as usize);
     }
 
+    /// Appends these bytes. What a command buffer writes is there once it has been waited for.
+    pub fn read(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + self.len as usize, 0);
+        self.buffer.read(self.offset, &mut out[start..]);
+    }
+
+    /// Writes these bytes. Not while a command buffer that touches them is running.
+    ///
+    /// # Panics
+    /// If they are not as many.
+    pub fn write(&self, data: &[u8]) {
+        assert_eq!(data.len() as u64, self.len, "{}: other bytes than a slice has", self.buffer.label);
+        self.buffer.write(self.offset, data);
+    }
+
     pub(super) fn buffer(&self) -> &Buffer {
         &self.buffer
     }

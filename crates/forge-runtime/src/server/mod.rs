@@ -73,6 +73,8 @@ pub struct Limits {
     pub grace: Duration,
     /// Longest time without a sign of life in a stream.
     pub silence: Duration,
+    /// Bytes of what slots held that are kept beside them; as many as the device has room for unless given.
+    pub kept_bytes: Option<usize>,
 }
 
 impl Default for Limits {
@@ -85,6 +87,7 @@ impl Default for Limits {
             body_time: Duration::from_secs(30),
             grace: Duration::from_secs(30),
             silence: Duration::from_secs(5),
+            kept_bytes: None,
         }
     }
 }
@@ -102,6 +105,8 @@ pub struct Options {
     pub keys: ApiKeys,
     /// Where a line for each request goes.
     pub log: Log,
+    /// Whether special tokens that are written out in messages are special.
+    pub trust_special: bool,
 }
 
 impl From<Limits> for Options {
@@ -177,9 +182,10 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
     let address = listener.local_addr().map_err(io)?;
     listener.set_nonblocking(true).map_err(io)?;
     let places = admission::places(limits, info.slots);
-    let Started { worker, loading, thread } = Worker::start(load, text.clone(), places).map_err(io)?;
+    let Started { worker, loading, thread } =
+        Worker::start(load, text.clone(), places, limits.kept_bytes).map_err(io)?;
     let canceller = worker.canceller();
-    let answers = Answers::of(&text);
+    let answers = Answers { trust_special: options.trust_special, ..Answers::of(&text) };
     let thinking_tags: Arc<[_]> = answers.thinking.special_tags(&text).into();
     let call_tags = answers.calls.iter().flat_map(|form| form.special_tags(&text));
     let all_tags = thinking_tags.iter().cloned().chain(call_tags).collect();
@@ -284,7 +290,7 @@ async fn slots(State(shared): State<Arc<Shared>>) -> Response {
         })
     };
     let slots: Vec<Value> = shown.slots.iter().enumerate().map(slot).collect();
-    answer::json_response(&json!({ "slots": slots, "waiting": shown.waiting }))
+    answer::json_response(&json!({ "slots": slots, "waiting": shown.waiting, "kept_bytes": shown.kept_bytes }))
 }
 
 async fn models(State(shared): State<Arc<Shared>>) -> Response {

@@ -1,5 +1,7 @@
 //! From a request body to a [`Request`] of the token loop: everything that can be wrong is found here, before it is queued.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::super::assets::{SamplingOptions, Text};
@@ -71,6 +73,8 @@ pub(super) struct Answers {
     pub(super) beginning: Option<String>,
     /// How it marks reasoning.
     pub(super) thinking: Thinking,
+    /// Whether special tokens that are written out in messages are special.
+    pub(super) trust_special: bool,
 }
 
 impl Answers {
@@ -78,7 +82,7 @@ impl Answers {
     pub(super) fn of(text: &Text) -> Self {
         let calls = CallForm::of(text);
         let beginning = calls.as_ref().and_then(|form| form.beginning(text));
-        Self { calls, beginning, thinking: Thinking::of(text) }
+        Self { calls, beginning, thinking: Thinking::of(text), trust_special: false }
     }
 }
 
@@ -248,7 +252,8 @@ fn chat_prompt(
     let usage = |error: Error| ApiError::invalid(None, error.to_string());
     let ending = Ending::of(&variables, messages, true).map_err(usage)?;
     let error = |error| ApiError::from_runtime(&error, "messages");
-    let mut rendered = text.render_chat(messages, ending, &variables).map_err(error)?;
+    let shielded = if answers.trust_special { None } else { shielded(messages, text) };
+    let mut rendered = text.render_chat(shielded.as_ref().unwrap_or(messages), ending, &variables).map_err(error)?;
     let mut reading = Reading {
         form: answers.calls.clone().filter(|_| !tools.is_empty()),
         thinking: answers.thinking.clone(),
@@ -275,6 +280,43 @@ fn chat_prompt(
     }
     let prompt = text.tokenizer.encode_within(&rendered, false, context).map_err(error)?;
     Ok((prompt, continues, reading))
+}
+
+/// Messages in whose texts nothing is a special token, if anything was; those of the model itself are left as they are, since
+/// templates look for its tags in them.
+fn shielded(messages: &Value, text: &Text) -> Option<Value> {
+    let is_special = |words: &str| matches!(text.tokenizer.shield(words), Cow::Owned(_));
+    fn texts(message: &mut Value) -> Vec<&mut String> {
+        match message.get_mut("content") {
+            Some(Value::String(words)) => vec![words],
+            Some(Value::Array(parts)) => parts
+                .iter_mut()
+                .filter_map(|part| match part.get_mut("text") {
+                    Some(Value::String(words)) => Some(words),
+                    _ => None,
+                })
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+    let mut changed = None;
+    for index in 0..messages.as_array().map_or(0, Vec::len) {
+        if messages[index]["role"] == "assistant" {
+            continue;
+        }
+        let mut message = messages[index].clone();
+        let mut found = false;
+        for words in texts(&mut message) {
+            if is_special(words) {
+                *words = text.tokenizer.shield(words).into_owned();
+                found = true;
+            }
+        }
+        if found {
+            changed.get_or_insert_with(|| messages.clone())[index] = message;
+        }
+    }
+    changed
 }
 
 fn calls_of(message: &Value) -> usize {

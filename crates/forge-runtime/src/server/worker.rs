@@ -17,6 +17,9 @@ use super::super::{Error, LanguageModel};
 use super::admission::Place;
 use super::api_error::ApiError;
 
+/// The part of what is left beside the model that may be kept: other programs have their work to do.
+const SHARE_KEPT: usize = 4;
+
 /// What the model thread tells of a request.
 pub(super) enum Event {
     /// The next piece of text.
@@ -48,6 +51,8 @@ pub(super) struct Shown {
     pub(super) slots: Vec<Status>,
     /// Requests without one.
     pub(super) waiting: usize,
+    /// Bytes that are kept beside them.
+    pub(super) kept_bytes: usize,
 }
 
 impl Board {
@@ -101,6 +106,7 @@ impl Worker {
         load: impl FnOnce() -> Result<M, Error> + Send + 'static,
         text: Arc<Text>,
         places: usize,
+        kept_bytes: Option<usize>,
     ) -> std::io::Result<Started> {
         let (sender, receiver) = channel(places.clamp(1, Semaphore::MAX_PERMITS));
         let canceller = Canceller(Arc::new(AtomicBool::new(false)));
@@ -111,8 +117,10 @@ impl Worker {
             let model = load().inspect_err(|_| {
                 loading.send_replace(Loading::Failed);
             })?;
-            let engine = Engine::new(model, text);
-            board.show(Shown { slots: engine.status(), waiting: 0 });
+            let room = kept_bytes.unwrap_or_else(|| model.spare_bytes() / SHARE_KEPT);
+            let mut engine = Engine::new(model, text);
+            engine.keep_in_memory(room);
+            board.show(Shown { slots: engine.status(), waiting: 0, kept_bytes: 0 });
             loading.send_replace(Loading::Done);
             work(engine, receiver, &board);
             Ok(())
@@ -202,7 +210,7 @@ fn work<M: LanguageModel>(mut engine: Engine<M>, mut queue: Receiver<Job>, board
                 }
             }
         }
-        board.show(Shown { slots: engine.status(), waiting: engine.waiting() });
+        board.show(Shown { slots: engine.status(), waiting: engine.waiting(), kept_bytes: engine.kept_bytes() });
     }
 }
 

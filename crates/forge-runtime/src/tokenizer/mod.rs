@@ -7,14 +7,20 @@
 mod decoding;
 mod detokenizer;
 mod normalizer;
+mod shield;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
-use tokenizers::{DecoderWrapper, Model, ModelWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl};
+use serde::Deserialize;
+use tokenizers::{
+    AddedToken, DecoderWrapper, Model, ModelWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
+};
 
 use super::{Error, Result};
 use decoding::Decoding;
 use normalizer::Normalization;
+use shield::Shield;
 
 pub use detokenizer::Detokenizer;
 
@@ -29,6 +35,7 @@ const MAX_BLANK_RUN: usize = 400_000;
 pub struct Tokenizer {
     inner: Inner,
     special: HashSet<u32>,
+    shield: Shield,
     /// Where each stream of ids begins.
     decoding: Decoding,
     /// Bytes of the longest token's text: no token stands for more.
@@ -46,9 +53,18 @@ impl Tokenizer {
         inner.with_padding(None);
         let special =
             inner.get_added_tokens_decoder().iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
+        let added = inner.get_added_tokens_decoder();
+        let shield = Shield::new(added.into_values().filter(|token| controls(token)).map(|token| token.content));
+        let Own { normalizer } = serde_json::from_slice(json).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        inner.with_normalizer(Some(Normalization::shielded(normalizer, &shield))).map_err(tokenizer_error)?;
         let decoding = Decoding::new(inner.get_decoder());
         let longest = inner.get_vocab(true).keys().map(String::len).max().unwrap_or(1);
-        Ok(Self { inner, special, decoding, longest })
+        Ok(Self { inner, special, shield, decoding, longest })
+    }
+
+    /// A text that is encoded as it is, whatever special tokens are written out in it.
+    pub fn shield<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.shield.shield(text)
     }
 
     /// Ids of `text`. `special` adds what the post-processor adds (usually a beginning-of-sequence token); special tokens
@@ -117,6 +133,19 @@ impl Tokenizer {
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
+}
+
+/// What of a `tokenizer.json` is changed.
+#[derive(Deserialize)]
+struct Own {
+    normalizer: Option<Normalization>,
+}
+
+/// Whether a token means more than its text: special ones, and tags that are marked as no more than added.
+fn controls(token: &AddedToken) -> bool {
+    let text = token.content.as_str();
+    let tag = |open, close| text.len() > 2 && text.starts_with(open) && text.ends_with(close);
+    token.special || tag('<', '>') || tag('[', ']')
 }
 
 /// The result of `work`, or an error saying `what` where it panics: decoders and normalisers of the `tokenizers` crate do on

@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use serde::{Deserialize, Deserializer};
 use tokenizers::{NormalizedString, Normalizer, NormalizerWrapper};
 
+use super::shield::{Shield, is_stand_in};
+
 /// What SentencePiece writes for a space.
 const SPACE: char = '\u{2581}';
 /// Longest string of a character map, in bytes: each place of a text is compared with strings of every length there is.
@@ -18,6 +20,15 @@ const LONGEST: usize = 256;
 pub(super) enum Normalization {
     SentencePiece(SentencePiece),
     Other(NormalizerWrapper),
+    /// Another, or none, after characters that stand for others have become those.
+    Shielded(Option<Box<Self>>, Vec<(char, char)>),
+}
+
+impl Normalization {
+    /// After what a shield's characters stand for is put in their place.
+    pub(super) fn shielded(inner: Option<Self>, shield: &Shield) -> Self {
+        Self::Shielded(inner.map(Box::new), shield.stand_ins().to_vec())
+    }
 }
 
 impl<'de> Deserialize<'de> for Normalization {
@@ -43,6 +54,14 @@ impl Normalizer for Normalization {
                 Ok(())
             }
             Self::Other(normalizer) => normalizer.normalize(normalized),
+            Self::Shielded(inner, stand_ins) => {
+                if normalized.get().contains(is_stand_in) {
+                    for (character, stand_in) in stand_ins {
+                        normalized.replace(*stand_in, character.encode_utf8(&mut [0; 4]))?;
+                    }
+                }
+                inner.as_ref().map_or(Ok(()), |inner| inner.normalize(normalized))
+            }
         }
     }
 }

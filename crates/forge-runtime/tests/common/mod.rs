@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,6 +13,7 @@ use forge_runtime::batch::{Outcome, Row, Slot, Step, Token, Wants};
 use forge_runtime::gpu::{KernelSpec, Source};
 use forge_runtime::sampler::Sampler;
 use forge_runtime::spec::Param;
+use forge_runtime::state::SlotState;
 use forge_runtime::tune::Tuning;
 use forge_runtime::{Assets, Error, LanguageModel, ModelInfo, Result};
 use sha2::{Digest, Sha256};
@@ -113,6 +115,8 @@ pub struct Sequence {
     chosen: u32,
     /// Tokens of the script that were taken.
     scripted: usize,
+    /// Most positions that were run since the sequence began.
+    reached: usize,
 }
 
 #[derive(Default)]
@@ -146,6 +150,11 @@ impl Counters {
     }
 }
 
+/// FNV-1a over tokens.
+fn hash(tokens: &[u32]) -> u64 {
+    tokens.iter().fold(0xcbf2_9ce4_8422_2325, |hash, token| (hash ^ u64::from(*token)).wrapping_mul(0x100_0000_01b3))
+}
+
 impl HashModel {
     pub fn new() -> Self {
         Self { context: 256, ..Self::default() }
@@ -170,10 +179,7 @@ impl HashModel {
     }
 
     fn row(&mut self, slot: Slot) -> Vec<f32> {
-        let mut hash = 0xcbf2_9ce4_8422_2325u64;
-        for token in &self.slots[&slot].tokens {
-            hash = (hash ^ u64::from(*token)).wrapping_mul(0x100_0000_01b3);
-        }
+        let hash = hash(&self.slots[&slot].tokens);
         let scripted = &mut self.slots.entry(slot).or_default().scripted;
         let wanted = self.script.get(*scripted).copied();
         *scripted += 1;
@@ -186,8 +192,16 @@ impl HashModel {
     }
 
     fn take(&mut self, slot: Slot, token: u32, position: usize) -> Result<()> {
-        let tokens = &mut self.slots.entry(slot).or_default().tokens;
+        let rewind = self.info().rewind;
+        let Sequence { tokens, reached, .. } = self.slots.entry(slot).or_default();
         assert!(position <= tokens.len(), "positions come in order: {position} after {}", tokens.len());
+        if position == 0 {
+            *reached = 0;
+        }
+        // A row that was started before its sequence ended does no harm.
+        let whole = rewind.is_none_or(|rewind| *reached - position <= rewind + 1);
+        assert!(whole, "position {position} of a sequence whose state is at {reached}");
+        *reached = (*reached).max(position + 1);
         tokens.truncate(position);
         if position >= self.context {
             return Err(Error::PromptTooLong { tokens: position + 1, context: self.context });
@@ -266,10 +280,50 @@ impl LanguageModel for HashModel {
         sequence.seen = tokens.to_vec();
     }
 
+    fn states(&self) -> Vec<SlotState> {
+        Vec::new()
+    }
+
     fn copy_slot(&mut self, from: Slot, to: Slot, positions: usize) -> Result<()> {
         self.counters.copies.fetch_add(1, Ordering::SeqCst);
-        let tokens = self.slots[&from].tokens[..positions].to_vec();
-        self.slots.insert(to, Sequence { tokens, ..Sequence::default() });
+        let Sequence { tokens, reached, .. } = &self.slots[&from];
+        let copy = Sequence { tokens: tokens[..positions].to_vec(), reached: *reached, ..Sequence::default() };
+        self.slots.insert(to, copy);
+        Ok(())
+    }
+
+    // The state of a position is its token, and what they come to a hash of them.
+
+    fn read_rows(&mut self, slot: Slot, positions: Range<usize>, rows: &mut Vec<u8>) -> Result<()> {
+        rows.extend(self.slots[&slot].tokens[positions].iter().flat_map(|token| token.to_le_bytes()));
+        Ok(())
+    }
+
+    fn write_rows(&mut self, slot: Slot, positions: Range<usize>, rows: &[u8], of: usize) -> Result<()> {
+        assert!(rows.len() == 4 * of && positions.len() <= of);
+        let tokens = &mut self.slots.entry(slot).or_default().tokens;
+        tokens.truncate(positions.start);
+        assert_eq!(tokens.len(), positions.start, "positions come in order");
+        let token = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes"));
+        tokens.extend(rows.chunks_exact(4).take(positions.len()).map(token));
+        // Where marks count, nothing is known yet of what they come to.
+        let reached = if self.info().rewind.is_some() { usize::MAX } else { positions.end };
+        self.slots.entry(slot).or_default().reached = reached;
+        Ok(())
+    }
+
+    fn read_mark(&mut self, slot: Slot, positions: usize, mark: &mut Vec<u8>) -> Result<()> {
+        let sequence = &self.slots[&slot];
+        assert!(sequence.reached <= positions + 1, "{} positions were run, not {positions}", sequence.reached);
+        mark.extend(hash(&sequence.tokens[..positions]).to_le_bytes());
+        Ok(())
+    }
+
+    fn write_mark(&mut self, slot: Slot, positions: usize, mark: &[u8]) -> Result<()> {
+        let sequence = self.slots.get_mut(&slot).expect("its rows are there");
+        assert_eq!(mark, hash(&sequence.tokens[..positions]).to_le_bytes(), "a mark of other tokens");
+        assert_eq!(sequence.tokens.len(), positions);
+        sequence.reached = positions;
         Ok(())
     }
 }

@@ -1,0 +1,280 @@
+//! Beginnings of sequences kept in memory beyond the slots: a tree of blocks of tokens with the state of their positions.
+//!
+//! Sequences that begin alike share the blocks of their beginning, so that each token's rows are kept once. What windowed caches and
+//! recurrent steps have come to is no state of a position: it is kept as *marks* at some positions, and a model that has such state can be
+//! gone on with from a mark alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use super::Result;
+
+/// Tokens of a block.
+const BLOCK: usize = 64;
+
+/// Index of a block.
+type Node = usize;
+
+/// The blocks, and how many bytes they may take.
+#[derive(Debug)]
+pub struct Prefixes {
+    blocks: BTreeMap<Node, Block>,
+    /// Blocks that sequences begin with.
+    roots: Vec<Node>,
+    /// Blocks that none follows, those used longest ago first.
+    leaves: BTreeSet<(u64, Node)>,
+    /// Whether sequences can be gone on with from marks alone.
+    marked: bool,
+    bytes: usize,
+    budget: usize,
+    next: Node,
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Block {
+    parent: Option<Node>,
+    children: Vec<Node>,
+    /// At most [`BLOCK`]; fewer only where no block follows.
+    tokens: Vec<u32>,
+    /// Their state.
+    rows: Vec<u8>,
+    /// What all positions before have come to after so many of the tokens.
+    marks: BTreeMap<usize, Vec<u8>>,
+    used: u64,
+}
+
+impl Block {
+    fn bytes(&self) -> usize {
+        let marks: usize = self.marks.values().map(Vec::len).sum();
+        4 * self.tokens.len() + self.rows.len() + marks
+    }
+}
+
+/// State of a sequence's beginning that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Tokens in common with what is kept.
+    pub shared: usize,
+    /// Those of them that can be gone on from.
+    pub positions: usize,
+    /// The blocks that hold these, in order.
+    path: Vec<Node>,
+}
+
+/// What can be read of a sequence's state, and written to it.
+pub trait State {
+    /// Appends the state of these positions.
+    ///
+    /// # Errors
+    /// Those of the model.
+    fn read_rows(&mut self, positions: Range<usize>, rows: &mut Vec<u8>) -> Result<()>;
+
+    /// Writes state of these positions: the first of the `of` that `rows` is of.
+    ///
+    /// # Errors
+    /// As above.
+    fn write_rows(&mut self, positions: Range<usize>, rows: &[u8], of: usize) -> Result<()>;
+
+    /// Writes what so many positions have come to.
+    ///
+    /// # Errors
+    /// As above.
+    fn write_mark(&mut self, positions: usize, mark: &[u8]) -> Result<()>;
+}
+
+impl Prefixes {
+    /// Room for so many bytes; sequences of a `marked` model can be gone on with from marks alone.
+    pub fn new(budget: usize, marked: bool) -> Self {
+        Self {
+            blocks: BTreeMap::new(),
+            roots: Vec::new(),
+            leaves: BTreeSet::new(),
+            marked,
+            bytes: 0,
+            budget,
+            next: 0,
+            clock: 0,
+        }
+    }
+
+    /// Whether anything is kept at all.
+    pub fn is_in_use(&self) -> bool {
+        self.budget > 0
+    }
+
+    /// Bytes that are taken.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Tokens that are kept, those of several sequences once.
+    pub fn tokens(&self) -> usize {
+        self.blocks.values().map(|block| block.tokens.len()).sum()
+    }
+
+    /// Gives up what was used longest ago until no more than so many bytes are taken, now and from now on.
+    pub fn shrink(&mut self, budget: usize) {
+        self.budget = budget;
+        self.evict();
+    }
+
+    /// The most of a prompt that is kept, but for its last token.
+    pub fn find(&self, prompt: &[u32]) -> Found {
+        let limit = prompt.len().saturating_sub(1);
+        let mut found = Found { shared: 0, positions: 0, path: Vec::new() };
+        let mut path = Vec::new();
+        let mut children = &self.roots;
+        loop {
+            let rest = &prompt[found.shared..limit];
+            let common = |node: &Node| shared(&self.blocks[node].tokens, rest);
+            let Some((node, count)) = children.iter().map(|node| (*node, common(node))).max_by_key(|(_, count)| *count)
+            else {
+                return found;
+            };
+            if count == 0 {
+                return found;
+            }
+            let usable = if self.marked {
+                // Blocks that part from each other within have their beginning in common, and marks of their own in it.
+                let mark =
+                    |other: &Node| Some((*self.blocks[other].marks.range(..=common(other)).next_back()?.0, *other));
+                children.iter().filter_map(mark).max()
+            } else {
+                Some((count, node))
+            };
+            if let Some((at, holder)) = usable {
+                found.positions = found.shared + at;
+                found.path.clone_from(&path);
+                found.path.push(holder);
+            }
+            path.push(node);
+            let block = &self.blocks[&node];
+            found.shared += count;
+            if count < BLOCK {
+                return found;
+            }
+            children = &block.children;
+        }
+    }
+
+    /// Writes what was found to a sequence.
+    ///
+    /// # Errors
+    /// Those of the model; the sequence is good for nothing then.
+    pub fn restore(&mut self, found: &Found, state: &mut dyn State) -> Result<()> {
+        self.clock += 1;
+        let mut at = 0;
+        for &node in &found.path {
+            let Some(block) = self.blocks.get(&node) else { continue };
+            let count = block.tokens.len().min(found.positions - at);
+            state.write_rows(at..at + count, &block.rows, block.tokens.len())?;
+            if self.marked
+                && at + count == found.positions
+                && let Some(mark) = block.marks.get(&count)
+            {
+                state.write_mark(found.positions, mark)?;
+            }
+            at += count;
+            self.touch(node);
+        }
+        Ok(())
+    }
+
+    /// Keeps the state of a sequence, as far as it is not kept already; with a mark, what it has come to at its end.
+    ///
+    /// # Errors
+    /// Those of the model.
+    pub fn keep(&mut self, tokens: &[u32], mark: Option<Vec<u8>>, state: &mut dyn State) -> Result<()> {
+        if self.budget == 0 {
+            return Ok(());
+        }
+        self.clock += 1;
+        let (mut parent, mut at) = (None, 0);
+        while at < tokens.len() {
+            let block = &tokens[at..tokens.len().min(at + BLOCK)];
+            let node = self.block(parent, at, block, state)?;
+            self.touch(node);
+            at += block.len();
+            if at == tokens.len()
+                && let (Some(kept), Some(mark)) = (self.blocks.get_mut(&node), &mark)
+            {
+                self.bytes += mark.len();
+                let before = kept.marks.insert(block.len(), mark.clone());
+                self.bytes -= before.map_or(0, |before| before.len());
+            }
+            parent = Some(node);
+        }
+        self.evict();
+        Ok(())
+    }
+
+    /// The block of these tokens after another: the one that has them, one that is made longer by them, or a new one.
+    fn block(&mut self, parent: Option<Node>, at: usize, tokens: &[u32], state: &mut dyn State) -> Result<Node> {
+        let siblings = parent.map_or(&self.roots, |parent| &self.blocks[&parent].children);
+        let common = |node: &Node| shared(&self.blocks[node].tokens, tokens);
+        let whole = siblings.iter().copied().find(|node| common(node) == tokens.len());
+        if let Some(node) = whole {
+            return Ok(node);
+        }
+        let begun = siblings.iter().copied().find(|node| common(node) == self.blocks[node].tokens.len());
+        let mut rows = Vec::new();
+        state.read_rows(at..at + tokens.len(), &mut rows)?;
+        let (tokens, used) = (tokens.to_vec(), self.clock);
+        if let Some(node) = begun
+            && let Some(block) = self.blocks.get_mut(&node)
+        {
+            self.bytes -= block.bytes();
+            (block.tokens, block.rows) = (tokens, rows);
+            self.bytes += block.bytes();
+            return Ok(node);
+        }
+        let block = Block { parent, children: Vec::new(), tokens, rows, marks: BTreeMap::new(), used };
+        let node = self.next;
+        self.next += 1;
+        self.bytes += block.bytes();
+        self.blocks.insert(node, block);
+        self.leaves.insert((used, node));
+        match parent.and_then(|parent| Some((parent, self.blocks.get_mut(&parent)?))) {
+            Some((parent, block)) => {
+                block.children.push(node);
+                self.leaves.remove(&(block.used, parent));
+            }
+            None => self.roots.push(node),
+        }
+        Ok(node)
+    }
+
+    /// A block is used now.
+    fn touch(&mut self, node: Node) {
+        let Some(block) = self.blocks.get_mut(&node) else { return };
+        let before = std::mem::replace(&mut block.used, self.clock);
+        if self.leaves.remove(&(before, node)) {
+            self.leaves.insert((self.clock, node));
+        }
+    }
+
+    /// Gives up leaves until the budget is kept.
+    fn evict(&mut self) {
+        while self.bytes > self.budget
+            && let Some((_, node)) = self.leaves.pop_first()
+            && let Some(block) = self.blocks.remove(&node)
+        {
+            self.bytes -= block.bytes();
+            match block.parent.and_then(|parent| Some((parent, self.blocks.get_mut(&parent)?))) {
+                Some((parent, above)) => {
+                    above.children.retain(|child| *child != node);
+                    if above.children.is_empty() {
+                        self.leaves.insert((above.used, parent));
+                    }
+                }
+                None => self.roots.retain(|root| *root != node),
+            }
+        }
+    }
+}
+
+/// Tokens at the beginnings of both.
+fn shared(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}

@@ -1,0 +1,95 @@
+//! An agent's work over real sockets: turns, titles, side questions, retries and edits; no prompt is processed twice.
+
+mod common;
+#[path = "common/http.rs"]
+mod http;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use common::{HashModel, INFO};
+use forge_runtime::ModelInfo;
+use forge_runtime::assets::Text;
+use forge_runtime::chat_templates::Ending;
+use forge_runtime::server::Limits;
+use http::Server;
+use serde_json::{Map, Value, json};
+
+/// What an agent asks for, and what of it is new.
+struct Agent {
+    server: Server,
+    text: Arc<Text>,
+    /// All sequences so far, answers included.
+    known: Vec<Vec<u32>>,
+    processed: usize,
+    new: usize,
+    whole: usize,
+}
+
+impl Agent {
+    fn ask(&mut self, messages: &[Value]) -> String {
+        let messages = Value::Array(messages.to_vec());
+        let body = json!({ "messages": messages, "max_tokens": 12, "temperature": 1.0, "seed": self.whole });
+        let reply = self.server.post("/v1/chat/completions", &body);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let reply = reply.json();
+        let answer = reply["choices"][0]["message"]["content"].as_str().expect("content").to_owned();
+        let prompt = self.text.render_chat(&messages, Ending::Opened, &Map::new()).expect("renders");
+        let prompt = self.text.tokenizer.encode(&prompt, false).expect("encodes");
+        let count = |value: &Value| value.as_u64().expect("a count") as usize;
+        let usage = &reply["usage"];
+        assert_eq!(count(&usage["prompt_tokens"]), prompt.len());
+        self.processed += prompt.len() - count(&usage["prompt_tokens_details"]["cached_tokens"]);
+        let shared = |known: &Vec<u32>| known.iter().zip(&prompt).take_while(|(a, b)| a == b).count();
+        let most = self.known.iter().map(shared).max().unwrap_or(0);
+        // The last token of a prompt is always run.
+        self.new += (prompt.len() - most).max(1);
+        self.whole += prompt.len();
+        let written = self.text.tokenizer.encode(&answer, false).expect("encodes");
+        self.known.push([prompt, written].concat());
+        answer
+    }
+}
+
+fn trace(model: HashModel) -> (usize, usize, usize) {
+    let text = common::text("demo");
+    let counters = model.counters.clone();
+    let server = Server::with_text(model, text.clone(), Limits::default());
+    let mut agent = Agent { server, text, known: Vec::new(), processed: 0, new: 0, whole: 0 };
+    let user = |words: String| json!({ "role": "user", "content": words });
+    let system = json!({ "role": "system", "content": "You help with a small program. Say what you change and why." });
+    let mut messages = vec![system.clone()];
+    for turn in 0..8 {
+        messages.push(user(format!("Step {turn}: read the next file and mend what is wrong in it.")));
+        let answer = agent.ask(&messages);
+        if turn == 2 || turn == 5 {
+            // The client gave up waiting, and asks again.
+            agent.ask(&messages);
+        }
+        if turn == 4 {
+            let edited = [&messages[..messages.len() - 1], &[user("No, leave that file alone.".into())]].concat();
+            agent.ask(&edited);
+        }
+        agent.ask(&[system.clone(), user(format!("A title for step {turn}, please."))]);
+        if turn % 2 == 1 {
+            agent.ask(&[user(format!("An unrelated question, number {turn}."))]);
+        }
+        messages.push(json!({ "role": "assistant", "content": answer }));
+    }
+    let Agent { processed, new, whole, .. } = agent;
+    let run = counters.prefilled_tokens.load(Ordering::SeqCst);
+    assert!(run <= processed, "{run} tokens were run, {processed} are said to have been");
+    (processed, new, whole)
+}
+
+#[test]
+fn an_agents_prompts_are_processed_once() {
+    for (slots, rewind, most) in [(1, None, 1.1), (2, None, 1.1), (4, None, 1.1), (2, Some(40), 2.0), (2, Some(0), 2.0)]
+    {
+        let info = ModelInfo { slots, rewind, few_rows: 8, trained_context: 1024, ..INFO };
+        let (processed, new, whole) = trace(HashModel { context: 1024, ..HashModel::with_info(info) });
+        let share = processed as f64 / new as f64;
+        println!("{slots} slots, rewind {rewind:?}: {processed} of {whole} tokens processed, {new} new: {share:.2}");
+        assert!(share <= most, "{slots} slots, rewind {rewind:?}: {processed} processed, {new} new, {whole} in all");
+    }
+}
