@@ -416,17 +416,14 @@ impl<M: LanguageModel> Engine<M> {
         if let Err(error) = self.model.tile(slot, position, tile, None) {
             return self.fail(&[id], error, ended);
         }
-        if let Some(tokens) = sequence.tiled(count) {
-            let mut mark = Vec::new();
-            let read = self.model.read_mark(slot, tokens.len(), &mut mark);
-            // What cannot be kept has to be run again, no more.
-            let _ = read
-                .and_then(|()| self.prefixes.keep(tokens, Some(mark), &mut InSlot { model: &mut self.model, slot }));
-        }
+        let at_mark = sequence.tiled(count);
         let rows = sequence.next_rows(self.model.info().few_rows);
         let done = sequence.left() == 0 && rows == 0;
         self.policy.tiled(id, count, start.elapsed(), rows);
         self.hold(id);
+        if at_mark {
+            self.save(slot, 0);
+        }
         if done {
             self.end(id, Finish::Length, audience, ended);
         }

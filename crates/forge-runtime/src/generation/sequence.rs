@@ -100,12 +100,12 @@ impl Sequence {
         Some((place.slot, place.at, &self.tokens[place.at..end]))
     }
 
-    /// A tile of so many tokens was run. Gives all tokens that have been, where it ends at a mark.
-    pub(super) fn tiled(&mut self, tokens: usize) -> Option<&[u32]> {
-        let place = self.place.as_mut()?;
+    /// A tile of so many tokens was run. Says whether it ended at a mark.
+    pub(super) fn tiled(&mut self, tokens: usize) -> bool {
+        let Some(place) = &mut self.place else { return false };
         place.at += tokens;
         let at = place.at;
-        place.marks.pop_if(|mark| *mark <= at).map(|_| &self.tokens[..at])
+        place.marks.pop_if(|mark| *mark <= at).is_some()
     }
 
     /// Rows of its next step, of at most `few`; 0 where nothing is left to be run.
