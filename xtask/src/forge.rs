@@ -149,15 +149,6 @@ pub fn build_beside_others(project: &Path, checked: bool, program: &Path) -> Res
         metal_sim::compile_in(Some(&cache), &source, name, &metal_sim::CompileOptions { checked }, out.path())?;
     }
     let _one = one_at_a_time();
-    // Cargo takes it for the project that was built last, and what is older than that for unchanged.
-    for file in ["src", "shaders"]
-        .iter()
-        .map(|folder| snapshots::walk(&project.join(folder)))
-        .collect::<Result<Vec<_>>>()?
-        .concat()
-    {
-        File::options().write(true).open(&file)?.set_modified(SystemTime::now())?;
-    }
     let built = build_with_features(project, &[])?;
     std::fs::copy(&built, program).with_context(|| format!("cannot copy {}", built.display()))?;
     Ok(())
@@ -174,6 +165,7 @@ pub fn build_for_nvidia(project: &Path) -> Result<PathBuf> {
 
 fn build_with_features(project: &Path, args: &[&str]) -> Result<PathBuf> {
     clang::ensure()?;
+    touch_after_another(project)?;
     let mut command = shell::cargo();
     command
         .current_dir(project)
@@ -182,6 +174,22 @@ fn build_with_features(project: &Path, args: &[&str]) -> Result<PathBuf> {
         .env("CARGO_TARGET_DIR", shell::projects_target_dir())
         .envs([shell::kernels_cache()]);
     build(&mut command, Warnings::Deny)
+}
+
+/// Gives a project's own files the present time where the one built last was another: in a target directory that projects share, Cargo
+/// takes all of them for one, and what is older than that one's build for unchanged.
+fn touch_after_another(project: &Path) -> Result<()> {
+    let note = shell::scratch("projects")?.join("last-built");
+    let name = project.as_os_str().as_encoded_bytes();
+    if std::fs::read(&note).is_ok_and(|last| last == name) {
+        return Ok(());
+    }
+    for folder in ["src", "shaders"] {
+        for file in snapshots::walk(&project.join(folder))? {
+            File::options().write(true).open(&file)?.set_modified(SystemTime::now())?;
+        }
+    }
+    std::fs::write(&note, name).with_context(|| note.display().to_string())
 }
 
 /// Runs a `cargo` command that builds and returns the executable it made.

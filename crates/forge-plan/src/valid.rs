@@ -105,10 +105,17 @@ struct Bound<'a> {
 }
 
 impl Bound<'_> {
-    /// Arguments are the bindings, by name.
+    /// Arguments are the bindings, by name. Where a step has a kernel for one row and another for several, the latter reads the
+    /// rows' records, its last argument, and the former none.
     fn roles(&self) -> Result<(), PlanError> {
         let bindings: Vec<&str> = self.kernel.bindings.iter().map(|binding| binding.role.name()).collect();
-        let mut args: Vec<&str> = self.step.args.keys().map(|role| role.name()).collect();
+        let records = Role::Step.name();
+        let alone = self.step.few.is_some() && self.kernel.is_for_one_row();
+        if self.step.few.is_some() && !alone && bindings.last() != Some(&records) {
+            return Err(invalid(self.kernel, format!("{records} is not the last of its arguments")));
+        }
+        let bound = self.step.args.keys().filter(|role| !(alone && **role == Role::Step));
+        let mut args: Vec<&str> = bound.map(|role| role.name()).collect();
         args.sort_by_key(|name| bindings.iter().position(|binding| binding == name));
         if args == bindings {
             return Ok(());
