@@ -524,6 +524,9 @@ inline void attend(device const float* q, device const T* keys, device const T* 
         acc[2 * i] = 0.0f;
         acc[2 * i + 1] = 0.0f;
     }
+    if (!WHOLE && part >= parts) {
+        return; // a shorter row's; the queries are on their way before its position is here
+    }
     float highest = NO_SCORE;
     float total = 0.0f;
     if (sinks != nullptr && part == 0 && simdgroup == 0) {
@@ -989,6 +992,7 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
     seen += slot * ((VOCAB + 31) / 32);
     best += slot * (2 * GROUPS);
     uint2 own = uint2(0, 0xFFFFFFFFu);
+    #pragma clang loop unroll_count(4)
     for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
         const float logit = logits[id];
         const uint key = is_finite_logit(logit) ? ordered_bits(penalized(logit, id, seen, row.repeat_penalty)) : 0;

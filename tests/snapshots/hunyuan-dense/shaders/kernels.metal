@@ -496,6 +496,9 @@ inline void attend(device const float* q, device const T* keys, device const T* 
         acc[2 * i] = 0.0f;
         acc[2 * i + 1] = 0.0f;
     }
+    if (!WHOLE && part >= parts) {
+        return; // a shorter row's; the queries are on their way before its position is here
+    }
     float highest = NO_SCORE;
     float total = 0.0f;
     if (sinks != nullptr && part == 0 && simdgroup == 0) {
@@ -632,11 +635,9 @@ inline void attention_part(device const float* q, device const T* keys, device c
                            uint group, uint part, uint row, uint simdgroup, uint lane,
                            device const float* sinks = nullptr) {
     const uint parts = context_parts<WINDOW, UNSPLIT, PART_POSITIONS, MAX_PARTS>(position);
-    if (part < parts) {
-        attend<HEADS, KV_HEADS, HEAD_DIM, HEADS_SHARED, SIMDGROUPS, STEPS, WINDOW, WRAP, false>(
-            q + row * (HEADS * HEAD_DIM), keys, values, y + row * (MAX_PARTS * HEADS * (HEAD_DIM + 2)), shared,
-            start_of_slot, position, scale, softcap, group, part, parts, simdgroup, lane, sinks);
-    }
+    attend<HEADS, KV_HEADS, HEAD_DIM, HEADS_SHARED, SIMDGROUPS, STEPS, WINDOW, WRAP, false>(
+        q + row * (HEADS * HEAD_DIM), keys, values, y + row * (MAX_PARTS * HEADS * (HEAD_DIM + 2)), shared,
+        start_of_slot, position, scale, softcap, group, part, parts, simdgroup, lane, sinks);
 }
 
 // Puts the parts of one head of a row together; `shared` holds SIMDGROUPS * HEAD_DIM floats.
@@ -648,23 +649,17 @@ inline void attention_combine(device const float* sums, device float* y, threadg
     y += row * (HEADS * HEAD_DIM);
     constexpr uint VECTORS = (HEAD_DIM / 4 + 31) / 32;
     device const float2* scales = (device const float2*)(sums + parts * HEADS * HEAD_DIM);
-    float top = NO_SCORE;
-    for (uint part = lane; part < parts; part += 32) {
-        top = max(top, scales[part * HEADS + head].x);
-    }
-    top = simd_max(top);
-    float weight = 0.0f;
-    for (uint part = lane; part < parts; part += 32) {
-        const float2 scale = scales[part * HEADS + head];
-        weight += scale.y * exp2(scale.x - top);
-    }
-    weight = simd_sum(weight);
+    // A lane for each part.
+    static_assert(MAX_PARTS <= 32, "a simdgroup holds what all parts have to say");
+    const float2 own = lane < parts ? scales[lane * HEADS + head] : float2(NO_SCORE, 0.0f);
+    const float factor = exp2(own.x - simd_max(own.x));
+    const float weight = simd_sum(own.y * factor);
     float4 acc[VECTORS];
     for (uint n = 0; n < VECTORS; ++n) {
         acc[n] = 0.0f;
     }
     for (uint part = simdgroup; part < parts; part += SIMDGROUPS) {
-        const float c = exp2(scales[part * HEADS + head].x - top);
+        const float c = simd_shuffle(factor, ushort(part));
         device const float4* sum = (device const float4*)(sums + (part * HEADS + head) * HEAD_DIM);
         for (uint n = 0; n < VECTORS; ++n) {
             if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {
@@ -1035,6 +1030,7 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
     seen += slot * ((VOCAB + 31) / 32);
     best += slot * (2 * GROUPS);
     uint2 own = uint2(0, 0xFFFFFFFFu);
+    #pragma clang loop unroll_count(4)
     for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
         const float logit = logits[id];
         const uint key = is_finite_logit(logit) ? ordered_bits(penalized(logit, id, seen, row.repeat_penalty)) : 0;
