@@ -86,9 +86,6 @@ inline void attend(device const float* q, device const T* keys, device const T* 
         acc[2 * i] = 0.0f;
         acc[2 * i + 1] = 0.0f;
     }
-    if (!WHOLE && part >= parts) {
-        return; // a shorter row's; the queries are on their way before its position is here
-    }
     float highest = NO_SCORE;
     float total = 0.0f;
     if (sinks != nullptr && part == 0 && simdgroup == 0) {
@@ -225,9 +222,11 @@ inline void attention_part(device const float* q, device const T* keys, device c
                            uint group, uint part, uint row, uint simdgroup, uint lane,
                            device const float* sinks = nullptr) {
     const uint parts = context_parts<WINDOW, UNSPLIT, PART_POSITIONS, MAX_PARTS>(position);
-    attend<HEADS, KV_HEADS, HEAD_DIM, HEADS_SHARED, SIMDGROUPS, STEPS, WINDOW, WRAP, false>(
-        q + row * (HEADS * HEAD_DIM), keys, values, y + row * (MAX_PARTS * HEADS * (HEAD_DIM + 2)), shared,
-        start_of_slot, position, scale, softcap, group, part, parts, simdgroup, lane, sinks);
+    if (part < parts) {
+        attend<HEADS, KV_HEADS, HEAD_DIM, HEADS_SHARED, SIMDGROUPS, STEPS, WINDOW, WRAP, false>(
+            q + row * (HEADS * HEAD_DIM), keys, values, y + row * (MAX_PARTS * HEADS * (HEAD_DIM + 2)), shared,
+            start_of_slot, position, scale, softcap, group, part, parts, simdgroup, lane, sinks);
+    }
 }
 
 // Puts the parts of one head of a row together; `shared` holds SIMDGROUPS * HEAD_DIM floats.

@@ -45,9 +45,9 @@ pub fn check(plan: &Plan) -> Result<(), PlanError> {
                     return Err(invalid(&plan.kernels[id], "it is for another number of rows than its step"));
                 }
                 let checked = Bound { plan, kernel: &plan.kernels[id], step, buffers };
+                checked.counts()?;
                 checked.roles()?;
                 checked.extents()?;
-                checked.counts()?;
             }
             tables(plan, step)?;
         }
@@ -111,13 +111,13 @@ impl Bound<'_> {
         let bindings: Vec<&str> = self.kernel.bindings.iter().map(|binding| binding.role.name()).collect();
         let records = Role::Step.name();
         let alone = self.step.few.is_some() && self.kernel.is_for_one_row();
-        if self.step.few.is_some() && !alone && bindings.last() != Some(&records) {
-            return Err(invalid(self.kernel, format!("{records} is not the last of its arguments")));
-        }
         let bound = self.step.args.keys().filter(|role| !(alone && **role == Role::Step));
         let mut args: Vec<&str> = bound.map(|role| role.name()).collect();
         args.sort_by_key(|name| bindings.iter().position(|binding| binding == name));
         if args == bindings {
+            if self.step.few.is_some() && !alone && args.last() != Some(&records) {
+                return Err(invalid(self.kernel, format!("{records} is not the last of its arguments")));
+            }
             return Ok(());
         }
         let lists = [args, bindings].map(|list| list.join(", "));

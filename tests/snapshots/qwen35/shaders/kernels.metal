@@ -679,9 +679,6 @@ inline void attend(device const float* q, device const T* keys, device const T* 
         acc[2 * i] = 0.0f;
         acc[2 * i + 1] = 0.0f;
     }
-    if (!WHOLE && part >= parts) {
-        return; // a shorter row's; the queries are on their way before its position is here
-    }
     float highest = NO_SCORE;
     float total = 0.0f;
     if (sinks != nullptr && part == 0 && simdgroup == 0) {
