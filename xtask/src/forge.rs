@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -90,10 +90,24 @@ impl Forge {
     /// # Errors
     /// A check that fails.
     pub fn must_check(&self, project: &Path) -> Result<()> {
+        shell::run(&mut self.check_command(project)?)
+    }
+
+    /// `forge check PROJECT`, with what it prints.
+    ///
+    /// # Errors
+    /// A program that cannot be started.
+    pub fn check(&self, project: &Path) -> Result<Output> {
+        shell::output(&mut self.check_command(project)?)
+    }
+
+    fn check_command(&self, project: &Path) -> Result<Command> {
         clang::ensure()?;
+        touch_after_another(project)?;
         let mut command = self.command();
         command.arg("check").arg(project).env("CARGO_TARGET_DIR", shell::projects_target_dir());
-        shell::run(command.envs([shell::kernels_cache()]))
+        command.envs([shell::kernels_cache()]);
+        Ok(command)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod cases;
+mod check;
 mod check_msl;
 mod clang;
 mod counters;

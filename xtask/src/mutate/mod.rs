@@ -199,7 +199,9 @@ fn spread(mutants: &[Mutant], count: usize) -> Vec<Mutant> {
 
 fn compile(text: &str, out: &Path) -> Result<()> {
     let options = metal_sim::CompileOptions { checked: true };
-    metal_sim::compile(text, "kernels.metal", &options, out).context("kernels.metal")
+    // What every mutant is linked to is kept, and goes with them.
+    let kept = out.with_file_name("kept");
+    metal_sim::compile_in(Some(&kept), text, "kernels.metal", &options, out).context("kernels.metal")
 }
 
 /// Runs the mutants on all cores; outcomes are in their order.
