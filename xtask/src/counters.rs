@@ -33,8 +33,7 @@ pub struct Options {
 
 /// The cache of that name.
 fn cache_type(name: &str) -> Result<CacheType, String> {
-    let all = [CacheType::F16, CacheType::F32, CacheType::Q8_0];
-    all.into_iter().find(|kv| kv.name() == name).ok_or_else(|| format!("no cache called {name}"))
+    CacheType::ALL.into_iter().find(|kv| kv.name() == name).ok_or_else(|| format!("no cache called {name}"))
 }
 
 /// A run of the program, and how many tokens it is of.

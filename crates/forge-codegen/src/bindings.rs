@@ -8,11 +8,7 @@ use crate::naming::format_name_of;
 
 /// The MSL type that a cache is an array of.
 fn cache_type(cache: CacheType) -> &'static str {
-    match cache {
-        CacheType::F16 => "half",
-        CacheType::F32 => "float",
-        CacheType::Q8_0 => "uchar",
-    }
+    if cache.block() == 1 { cache.element() } else { "uchar" }
 }
 
 /// `device const float* x`.
@@ -62,8 +58,7 @@ pub fn comment(binding: &Binding, kernel: &Kernel) -> String {
     let element = match binding.element {
         Element::F32 => "f32".to_owned(),
         Element::Packed(format) => format_name_of(format),
-        Element::Cache(cache @ (CacheType::F16 | CacheType::F32)) => cache_type(cache).to_owned(),
-        Element::Cache(cache @ CacheType::Q8_0) => cache.name().to_owned(),
+        Element::Cache(cache) => cache.element().to_owned(),
         Element::U32 | Element::AtomicU32 | Element::Candidate | Element::Params => String::new(),
     };
     let text = [extent, element].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");

@@ -98,8 +98,13 @@ macro_rules! choice {
     };
 }
 
+impl Literal for CacheType {
+    fn literal(&self, _: &[Vec<f32>]) -> String {
+        format!("CacheType::{self:?}")
+    }
+}
+
 choice!(Activation { Silu, GeluTanh, ReluSquared, Xielu });
-choice!(CacheType { F16, F32, Q8_0 });
 choice!(Dim { Const(count), Rows, RowTiles(rows), Parts, Indirect { per_row, most } });
 choice!(Data<'_> { Tensor(name), Words(count), Slots(count), Cache(width), State(width), Params });
 choice!(Epilogue {

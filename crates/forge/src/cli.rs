@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use forge_formats::Format;
 use forge_plan::CacheType;
@@ -58,8 +59,8 @@ pub struct GenArgs {
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,
     /// Element type of the KV cache
-    #[arg(long, value_enum, default_value_t = Kv::F16)]
-    pub kv: Kv,
+    #[arg(long, default_value = CacheType::ALL[0].name(), value_parser = cache_types())]
+    pub kv: CacheType,
     /// Sequences that the program holds side by side, each with a KV cache of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = slots)]
     pub slots: usize,
@@ -94,8 +95,8 @@ pub struct InspectArgs {
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,
     /// Element type of the KV cache
-    #[arg(long, value_enum, default_value_t = Kv::F16)]
-    pub kv: Kv,
+    #[arg(long, default_value = CacheType::ALL[0].name(), value_parser = cache_types())]
+    pub kv: CacheType,
     /// Sequences that the program holds side by side, each with a KV cache of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = slots)]
     pub slots: usize,
@@ -150,8 +151,8 @@ pub struct CheckArgs {
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,
     /// For a checkpoint: element type of the KV cache
-    #[arg(long, value_enum, default_value_t = Kv::F16)]
-    pub kv: Kv,
+    #[arg(long, default_value = CacheType::ALL[0].name(), value_parser = cache_types())]
+    pub kv: CacheType,
     /// For a checkpoint: sequences that the program holds side by side, each with a KV cache of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = slots)]
     pub slots: usize,
@@ -160,26 +161,13 @@ pub struct CheckArgs {
     pub full: bool,
 }
 
-/// Element type of the KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kv {
-    /// Half precision
-    F16,
-    /// Single precision
-    F32,
-    /// 8.5 bits an element: blocks of 32; for heads of a multiple of 32 elements
-    #[value(name = "q8_0")]
-    Q8_0,
-}
-
-impl From<Kv> for CacheType {
-    fn from(kv: Kv) -> Self {
-        match kv {
-            Kv::F16 => Self::F16,
-            Kv::F32 => Self::F32,
-            Kv::Q8_0 => Self::Q8_0,
-        }
-    }
+/// The names of cache types, with what each is.
+fn cache_types() -> impl TypedValueParser<Value = CacheType> {
+    let values = CacheType::ALL.map(|kv| PossibleValue::new(kv.name()).help(kv.description()));
+    PossibleValuesParser::new(values).try_map(|name| {
+        let named = CacheType::ALL.into_iter().find(|kv| kv.name() == name);
+        named.ok_or_else(|| format!("no cache called {name}"))
+    })
 }
 
 /// A format to quantise to.

@@ -14,7 +14,7 @@ use forge_plan::quantize::Kept;
 use forge_plan::{CacheType, Plan, PlanOptions, plan};
 use sha2::{Digest, Sha256};
 
-use crate::cli::{GenArgs, Kv, warn};
+use crate::cli::{GenArgs, warn};
 use crate::output::{PackedWeights, Report, Staging, Target, hex};
 use crate::tuning::Tuning;
 use crate::warnings::{edited, warnings};
@@ -43,7 +43,7 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
         None => Vec::new(),
     };
     let tuning = args.tuning.as_deref().map(Tuning::read).transpose()?.unwrap_or_default();
-    let (kv, slots) = (args.kv.into(), args.slots);
+    let (kv, slots) = (args.kv, args.slots);
     let options = PlanOptions { context: args.context, kv, slots, geometries: tuning.geometries() };
     let plan = plan(&checkpoint.graph, &options)?;
     if let Some(path) = &args.tuning {
@@ -222,8 +222,8 @@ fn render_options(args: &GenArgs, name: &str) -> RenderOptions {
     if let Some(context) = args.context {
         let _ = write!(command, " --context {context}");
     }
-    if args.kv != Kv::F16 {
-        let _ = write!(command, " --kv {}", CacheType::from(args.kv).name());
+    if args.kv != CacheType::default() {
+        let _ = write!(command, " --kv {}", args.kv.name());
     }
     if args.slots != 1 {
         let _ = write!(command, " --slots {}", args.slots);

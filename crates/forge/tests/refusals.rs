@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use common::{Scratch, assert_error, forge, generate, gguf, hf};
 use forge::Error;
-use forge::cli::{GenArgs, InspectArgs, Kv};
+use forge::cli::{GenArgs, InspectArgs};
 use forge::output::{OutputError, Target};
 use forge_formats::Format;
 use forge_frontend::graph::{FileRange, Graph, Node, Op, Source};
@@ -110,7 +110,7 @@ fn arguments(checkpoint: PathBuf, output: PathBuf) -> GenArgs {
         output,
         name: None,
         context: None,
-        kv: Kv::F16,
+        kv: CacheType::F16,
         slots: 1,
         quantize: None,
         tuning: None,
@@ -131,7 +131,7 @@ fn what_is_unsupported_says_so_first() {
     let inspected = forge::inspect::run(&InspectArgs {
         checkpoint: folder,
         context: None,
-        kv: Kv::F16,
+        kv: CacheType::F16,
         slots: 1,
         plan: false,
         prompt: None,

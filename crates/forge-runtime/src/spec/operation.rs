@@ -246,12 +246,33 @@ pub enum CacheType {
 }
 
 impl CacheType {
+    /// All of them, the default first.
+    pub const ALL: [Self; 3] = [Self::F16, Self::F32, Self::Q8_0];
+
     /// What it is called in options and reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F16 => "f16",
             Self::F32 => "f32",
             Self::Q8_0 => "q8_0",
+        }
+    }
+
+    /// What it is, for who has to choose one.
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::F16 => "Half precision",
+            Self::F32 => "Single precision",
+            Self::Q8_0 => "8.5 bits an element: blocks of 32; for heads of a multiple of 32 elements",
+        }
+    }
+
+    /// What its elements are called: MSL's type where each is a number by itself.
+    pub const fn element(self) -> &'static str {
+        match self {
+            Self::F16 => "half",
+            Self::F32 => "float",
+            Self::Q8_0 => self.name(),
         }
     }
 

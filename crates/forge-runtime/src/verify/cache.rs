@@ -1,11 +1,12 @@
-//! Keys and values as a cache stores them, `[positions, width]`: made up, and decoded. Written anew from the formats.
+//! Keys and values as a cache stores them, `[positions, width]`: made up, decoded, and rounded. Written anew from the formats.
 
+use super::error::{Approximate, FEW, HALF_ROUNDING, SMALLEST_HALF};
 use super::packed::half;
 use super::random::Random;
 use super::table::CacheType;
 
 /// Elements that share a scale.
-pub(super) const BLOCK: usize = 32;
+const BLOCK: usize = 32;
 
 /// Bytes of a position of `width` Q8_0 elements: codes, a half scale for each block, and what fills up eight bytes.
 fn q8_0_bytes(width: usize) -> usize {
@@ -60,4 +61,38 @@ pub(super) fn scales(cache: CacheType, width: usize, bytes: &[u8]) -> Vec<f64> {
             bytes.chunks_exact(q8_0_bytes(width)).flat_map(position).collect()
         }
     }
+}
+
+/// What storing rounds comes to the bounds of a head's elements; the scales that they are stored with, if any.
+pub(super) fn store(cache: CacheType, head: &mut [Approximate]) -> Vec<Approximate> {
+    match cache {
+        CacheType::F32 => Vec::new(),
+        CacheType::F16 => {
+            for element in head {
+                element.bound += to_half(*element);
+            }
+            Vec::new()
+        }
+        CacheType::Q8_0 => head.chunks_mut(BLOCK).map(store_block).collect(),
+    }
+}
+
+/// What rounding to half adds to a number's bound.
+fn to_half(number: Approximate) -> f64 {
+    (number.value.abs() + number.bound) * HALF_ROUNDING + SMALLEST_HALF
+}
+
+/// A block's scale: its largest magnitude is 127 of them. Each element is the whole number of them next to it, by the scale
+/// before that is rounded.
+fn store_block(block: &mut [Approximate]) -> Approximate {
+    let largest = block.iter().map(|element| element.value.abs()).fold(0.0, f64::max);
+    let off = block.iter().map(|element| element.bound).fold(0.0, f64::max);
+    let scale = Approximate { value: largest / 127.0, bound: off / 127.0 + largest * FEW };
+    let rounding = to_half(scale);
+    for element in block {
+        let codes = element.value.abs() / scale.value.max(f64::MIN_POSITIVE);
+        element.bound =
+            2.0 * element.bound + (0.5 + codes * FEW) * scale.value + (codes + 1.0) * (scale.bound + rounding);
+    }
+    Approximate { bound: scale.bound + rounding, ..scale }
 }

@@ -1,10 +1,10 @@
 //! Head norms, rotation, and the append to the cache.
 
-use super::super::cache::BLOCK;
+use super::super::cache;
 use super::super::compare::Comparison;
-use super::super::error::{Approximate, FEW, HALF_ROUNDING, ROUNDING, SMALLEST_HALF, sum_error};
+use super::super::error::{Approximate, FEW, ROUNDING, sum_error};
 use super::super::run::{Case, Input, Run};
-use super::super::table::{CacheType, HeadNorm, Role, RopeAppend};
+use super::super::table::{HeadNorm, Role, RopeAppend};
 use super::Reference;
 
 /// One of the parts of a row before RoPE.
@@ -61,7 +61,7 @@ impl Reference for RopeAppend<'_> {
             let values = if self.keys_as_values { q } else { q + kv };
             parts.push(part(values, kv, v_norm, Role::VGamma, false, Role::Values));
         }
-        let input = run.given(Role::Qkv);
+        let (input, block) = (run.given(Role::Qkv), self.cache.block());
         for part in parts {
             let cached = part.target != Role::Q;
             let gamma = if run.has(part.gamma) { run.given(part.gamma) } else { Vec::new() };
@@ -83,9 +83,9 @@ impl Reference for RopeAppend<'_> {
                     let start = (at * part.heads + head) * dim;
                     let mut expected = transformed;
                     if cached {
-                        let scales = self.store(&mut expected);
-                        for (scale, block) in scales.into_iter().zip(start / BLOCK..) {
-                            out.number(part.target, block * BLOCK, found_scales[block], scale.value, scale.bound);
+                        let scales = cache::store(self.cache, &mut expected);
+                        for (scale, at) in scales.into_iter().zip(start / block..) {
+                            out.number(part.target, at * block, found_scales[at], scale.value, scale.bound);
                         }
                     }
                     for (expected, at) in expected.into_iter().zip(start..) {
@@ -105,20 +105,6 @@ impl Reference for RopeAppend<'_> {
 }
 
 impl RopeAppend<'_> {
-    /// What the cache can be off by comes to a head's elements; the scales that they are stored with, if any.
-    fn store(&self, head: &mut [Approximate]) -> Vec<Approximate> {
-        match self.cache {
-            CacheType::F32 => Vec::new(),
-            CacheType::F16 => {
-                for element in head {
-                    element.bound += to_half(*element);
-                }
-                Vec::new()
-            }
-            CacheType::Q8_0 => head.chunks_mut(BLOCK).map(store_block).collect(),
-        }
-    }
-
     /// Head `head` of a part of a row at `position`; `own` are all heads of the part.
     fn transform(&self, part: &Part, gamma: &[f32], own: &[f32], head: usize, position: usize) -> Vec<Approximate> {
         let exact = |values: &[f32]| values.iter().map(|&value| Approximate::exact(value.into())).collect::<Vec<_>>();
@@ -135,26 +121,6 @@ impl RopeAppend<'_> {
         let factor = 1.0 + f64::from(scale.beta) * (1.0 + times).ln();
         values.into_iter().map(|value| value.times(factor, FEW)).collect()
     }
-}
-
-/// What rounding to half adds to a number's bound.
-fn to_half(number: Approximate) -> f64 {
-    (number.value.abs() + number.bound) * HALF_ROUNDING + SMALLEST_HALF
-}
-
-/// A block's scale: its largest magnitude is 127 of them. Each element is the whole number of them next to it, by the scale
-/// before that is rounded.
-fn store_block(block: &mut [Approximate]) -> Approximate {
-    let largest = block.iter().map(|element| element.value.abs()).fold(0.0, f64::max);
-    let off = block.iter().map(|element| element.bound).fold(0.0, f64::max);
-    let scale = Approximate { value: largest / 127.0, bound: off / 127.0 + largest * FEW };
-    let rounding = to_half(scale);
-    for element in block {
-        let codes = element.value.abs() / scale.value.max(f64::MIN_POSITIVE);
-        element.bound =
-            2.0 * element.bound + (0.5 + codes * FEW) * scale.value + (codes + 1.0) * (scale.bound + rounding);
-    }
-    Approximate { bound: scale.bound + rounding, ..scale }
 }
 
 /// A head after its norm; `own` are all heads of its part.
