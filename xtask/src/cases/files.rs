@@ -15,6 +15,8 @@ const HALF_BOUND: f32 = 2e-2;
 /// The same where keys and values have 8 bits, whose rounding is 16 times that of half: 0.16 on the demo, with every choice the
 /// same. What is exact of it, the stored blocks and each kernel, other tests hold to their bounds.
 const Q8_0_BOUND: f32 = 2.5e-1;
+/// And where they have 4, whose rounding is 16 times that again.
+const Q4_0_BOUND: f32 = 4.0;
 
 /// A case folder with its checkpoints.
 #[derive(Debug)]
@@ -66,13 +68,14 @@ pub struct Variant {
 
 impl Variant {
     /// The ways to try with a checkpoint of a case. A folder of exact weights is also quantised to those of the
-    /// formats that the case has a reference for. A Q8_0 cache is tried when it is asked for.
+    /// formats that the case has a reference for. A cache in blocks is tried when it is asked for.
     ///
     /// # Errors
     /// An unreadable reference.
     pub fn all(case: &Case, checkpoint: &Checkpoint, quantize: &[String], kv: Option<&str>) -> Result<Vec<Self>> {
-        if kv == Some("q8_0") {
-            return Ok(vec![Self { quantize: None, tuning: None, slots: None, kv: "q8_0", bound: Q8_0_BOUND }]);
+        let blocks = [("q8_0", Q8_0_BOUND), ("q4_0", Q4_0_BOUND)];
+        if let Some((kv, bound)) = blocks.into_iter().find(|(name, _)| kv == Some(*name)) {
+            return Ok(vec![Self { quantize: None, tuning: None, slots: None, kv, bound }]);
         }
         let half = Self { quantize: None, tuning: None, slots: None, kv: "f16", bound: HALF_BOUND };
         if !checkpoint.exact {

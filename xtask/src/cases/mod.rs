@@ -32,7 +32,7 @@ pub struct Options {
     /// Only checkpoints of this format: hf, mlx, F16, Q8_0, ... (repeatable)
     #[arg(long, value_name = "FORMAT")]
     pub format: Vec<String>,
-    /// Only this element type of the KV cache: f16, f32 or q8_0
+    /// Only this element type of the KV cache: f16, f32, q8_0 or q4_0
     #[arg(long, value_name = "TYPE")]
     pub kv: Option<String>,
     /// Also let `forge gen` quantise Hugging Face folders to this format (repeatable), against the reference for the

@@ -243,11 +243,14 @@ pub enum CacheType {
     /// Blocks of 32 elements of a head: signed codes of a byte and a binary16 scale, as GGUF's block_q8_0 has them. All codes
     /// of a position come first, then all scales, `templates/msl/kv_q8_0.metal` says why.
     Q8_0,
+    /// Blocks of 32 elements of a head: codes of four bits and a binary16 scale, as GGUF's block_q4_0 has them but for the order of
+    /// the codes. All codes of a position come first, two neighbours in a byte, then all scales.
+    Q4_0,
 }
 
 impl CacheType {
     /// All of them, the default first.
-    pub const ALL: [Self; 3] = [Self::F16, Self::F32, Self::Q8_0];
+    pub const ALL: [Self; 4] = [Self::F16, Self::F32, Self::Q8_0, Self::Q4_0];
 
     /// What it is called in options and reports.
     pub const fn name(self) -> &'static str {
@@ -255,6 +258,7 @@ impl CacheType {
             Self::F16 => "f16",
             Self::F32 => "f32",
             Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
         }
     }
 
@@ -264,6 +268,7 @@ impl CacheType {
             Self::F16 => "Half precision",
             Self::F32 => "Single precision",
             Self::Q8_0 => "8.5 bits an element: blocks of 32; for heads of a multiple of 32 elements",
+            Self::Q4_0 => "4.5 bits an element, likewise",
         }
     }
 
@@ -272,7 +277,7 @@ impl CacheType {
         match self {
             Self::F16 => "half",
             Self::F32 => "float",
-            Self::Q8_0 => self.name(),
+            Self::Q8_0 | Self::Q4_0 => self.name(),
         }
     }
 
@@ -280,7 +285,7 @@ impl CacheType {
     pub const fn block(self) -> usize {
         match self {
             Self::F16 | Self::F32 => 1,
-            Self::Q8_0 => 32,
+            Self::Q8_0 | Self::Q4_0 => 32,
         }
     }
 
@@ -290,6 +295,7 @@ impl CacheType {
             Self::F16 => 2 * count,
             Self::F32 => 4 * count,
             Self::Q8_0 => count + count / 16,
+            Self::Q4_0 => count / 2 + count / 16,
         }
     }
 
@@ -297,7 +303,7 @@ impl CacheType {
     pub const fn stride(self, width: usize) -> usize {
         match self {
             Self::F16 | Self::F32 => self.bytes(width),
-            Self::Q8_0 => self.bytes(width).next_multiple_of(8),
+            Self::Q8_0 | Self::Q4_0 => self.bytes(width).next_multiple_of(8),
         }
     }
 }

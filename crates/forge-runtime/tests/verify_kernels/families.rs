@@ -3,7 +3,7 @@
 use forge_runtime::gpu::KernelSpec;
 use forge_runtime::verify::*;
 
-pub use crate::cache_q8_0::CACHE_Q8_0;
+pub use crate::caches::{CACHE_Q4_0, CACHE_Q8_0};
 use crate::mixtures::MIXTURES;
 use crate::recurrent::{GATED_DELTA, RECURRENT, RECURRENT_SLOTS};
 pub use crate::sinks::SINKS;
@@ -597,7 +597,7 @@ pub static SAMPLE: Family = Family {
     ],
 };
 
-pub static FAMILIES: [&Family; 13] = [
+pub static FAMILIES: [&Family; 14] = [
     &EMBED,
     &LAYER_INPUTS,
     &PROJECT,
@@ -608,6 +608,7 @@ pub static FAMILIES: [&Family; 13] = [
     &ATTENTION,
     &SINKS,
     &CACHE_Q8_0,
+    &CACHE_Q4_0,
     &NORMS,
     &MIXTURES,
     &SAMPLE,

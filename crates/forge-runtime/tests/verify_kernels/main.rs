@@ -1,7 +1,7 @@
 //! The references of `verify` against small kernels on the software device: right ones pass, and of every operation at least
 //! two faults are found, each in its kernel and in no other.
 
-mod cache_q8_0;
+mod caches;
 #[path = "../common/mod.rs"]
 mod common;
 mod families;
@@ -165,6 +165,11 @@ fn wrong_sinks_are_found() {
 #[test]
 fn wrong_q8_0_caches_are_found() {
     each_fault_is_found(&CACHE_Q8_0);
+}
+
+#[test]
+fn wrong_q4_0_caches_are_found() {
+    each_fault_is_found(&CACHE_Q4_0);
 }
 
 #[test]
