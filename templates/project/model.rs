@@ -75,9 +75,13 @@ fn layer_part(all: &Slice, i: usize, rows: u32) -> Slice {
 }
 /*%- endif %*/
 
-/// Of a projection's two kernels, or of their grids, the one for a step of `rows` rows.
-fn by_rows<T>(rows: u32, one: T, few: T) -> T {
-    if rows == 1 { one } else { few }
+/// Of a projection's kernels, or of their grids, the one for a step of `rows` rows.
+fn by_rows<T>(rows: u32, one: T, two: T, more: T) -> T {
+    match rows {
+        0 | 1 => one,
+        2 => two,
+        _ => more,
+    }
 }
 
 /// Indices into [`KERNELS`].

@@ -456,12 +456,12 @@ fn call(plan: &Plan, step: &Step, pad: &str) -> String {
     };
     let (kernel, grid) = match step.few {
         None => (format!("k({})", kernel(step.kernel)), grid(step.kernel)),
-        Some(few) => (
-            format!("k(by_rows(rows, {}, {}))", kernel(step.kernel), kernel(few)),
-            if grid(few) == grid(step.kernel) {
-                grid(few)
+        Some([two, more]) => (
+            format!("k(by_rows(rows, {}, {}, {}))", kernel(step.kernel), kernel(two), kernel(more)),
+            if grid(two) == grid(step.kernel) && grid(more) == grid(step.kernel) {
+                grid(step.kernel)
             } else {
-                format!("by_rows(rows, {}, {})", grid(step.kernel), grid(few))
+                format!("by_rows(rows, {}, {}, {})", grid(step.kernel), grid(two), grid(more))
             },
         ),
     };

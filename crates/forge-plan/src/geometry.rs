@@ -20,9 +20,11 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The same for a kernel that multiplies several tokens at once.
-    pub fn for_few_tokens(self) -> Self {
-        Geometry { rows_per_simdgroup: self.rows_per_simdgroup.min(FEW_TOKENS_ROWS), ..self }
+    /// That of a kernel that multiplies several tokens at once, whose simdgroups have `least` rows at least: columns are
+    /// split in the same way. What is decoded once pays for each token's input with more rows.
+    pub fn for_few_tokens(self, decoded: bool, least: usize) -> Self {
+        let rows = if decoded { FEW_TOKENS_ROWS } else { self.rows_per_simdgroup.min(FEW_TOKENS_ROWS) };
+        Geometry { rows_per_simdgroup: rows.max(least), ..self }
     }
 
     /// Output rows that one threadgroup computes.
