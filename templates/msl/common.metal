@@ -191,6 +191,9 @@ template <typename F>
 struct Shared {
     static constexpr constant uint TILES = F::TILES;
     static constexpr constant float UNIT = F::WEIGHTS ? 1.0f : F::Codes::UNIT;
+    // Whether a group is summed apart, so that groups depend on one another by one addition; of larger groups these sums
+    // cost more registers than they are worth.
+    static constexpr constant bool APART = F::TILES <= 2;
 
     // Makes the two runs of a tile's input fit codes, and returns their sum, in units; weights need neither.
     static inline float prepare(uint t, thread float4* v) {
@@ -216,13 +219,13 @@ struct Shared {
             for (uint r = 0; r < NR; ++r) {
                 typename F::Raw raw;
                 F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw);
-                float sum = 0.0f;
+                float sum = APART ? 0.0f : acc[r];
                 for (uint t = 0; t < T; ++t) {
                     float4 w[2];
                     F::template decode<T>(raw, t, w);
                     sum = F::add(raw, t, w, v + 2 * t, sums[t], sum);
                 }
-                acc[r] += sum;
+                acc[r] = APART ? acc[r] + sum : sum;
             }
         } else {
             typename F::Raw raw[NR];
@@ -233,7 +236,7 @@ struct Shared {
             }
             #pragma clang loop unroll(full)
             for (uint i = 0; i < NR * TOKENS; ++i) {
-                sums[i] = 0.0f;
+                sums[i] = APART ? 0.0f : acc[i];
             }
             #pragma clang loop unroll(full)
             for (uint t = 0; t < T; ++t) {
@@ -256,7 +259,7 @@ struct Shared {
             }
             #pragma clang loop unroll(full)
             for (uint i = 0; i < NR * TOKENS; ++i) {
-                acc[i] += sums[i];
+                acc[i] = APART ? acc[i] + sums[i] : sums[i];
             }
         }
     }
