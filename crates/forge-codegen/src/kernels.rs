@@ -497,7 +497,9 @@ fn gemv_view(gemv: &Gemv, bindings: &[Binding]) -> GemvView {
 /// Arguments that have a row for each row of the step, of which a threadgroup takes so many.
 fn row_pointers(bindings: &[Binding], rows: usize) -> Vec<RowPointer> {
     let pointer = |binding: &Binding| match &binding.extent {
-        Extent::Rows(shape) => Some(RowPointer { name: binding.role.name(), width: rows * shape.iter().product::<usize>() }),
+        Extent::Rows(shape) => {
+            Some(RowPointer { name: binding.role.name(), width: rows * shape.iter().product::<usize>() })
+        }
         Extent::Fixed(_)
         | Extent::Positions(_)
         | Extent::Slots { .. }

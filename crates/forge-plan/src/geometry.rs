@@ -21,10 +21,9 @@ pub struct Geometry {
 
 impl Geometry {
     /// That of a kernel that multiplies several tokens at once, whose simdgroups have `least` rows at least: columns are
-    /// split in the same way. What is decoded once pays for each token's input with more rows.
-    pub fn for_few_tokens(self, decoded: bool, least: usize) -> Self {
-        let rows = if decoded { FEW_TOKENS_ROWS } else { self.rows_per_simdgroup.min(FEW_TOKENS_ROWS) };
-        Geometry { rows_per_simdgroup: rows.max(least), ..self }
+    /// split in the same way.
+    pub fn for_few_tokens(self, least: usize) -> Self {
+        Geometry { rows_per_simdgroup: FEW_TOKENS_ROWS.max(least), ..self }
     }
 
     /// Output rows that one threadgroup computes.
@@ -37,7 +36,8 @@ impl Geometry {
 /// share the work of putting them there.
 pub const SIGNED_SUMS_ROWS: usize = 8_192;
 
-/// Most rows that a simdgroup of a kernel for several tokens computes: it holds a sum for each row and token.
+/// Rows that a simdgroup of a kernel for several tokens computes: it holds a sum for each row and token, and loads each
+/// token's input once for all of its rows.
 const FEW_TOKENS_ROWS: usize = 4;
 
 /// What a geometry is chosen by: the matrix of a product, or stacked matrices with the format of the tallest; where layers

@@ -258,10 +258,7 @@ impl Bound<'_> {
             schedule.blocks().iter().position(|steps| steps.iter().any(|s| std::ptr::eq(s, self.step)))
         });
         let layers = self.plan.layers.iter().enumerate().filter(|(_, layer)| Some(layer.block) == block);
-        layers
-            .map(|(layer, _)| layer)
-            .filter(|&layer| self.step.choices().any(|choice| runs(choice, layer)))
-            .collect()
+        layers.map(|(layer, _)| layer).filter(|&layer| self.step.choices().any(|choice| runs(choice, layer))).collect()
     }
 }
 

@@ -109,9 +109,8 @@ impl Gemv {
             // The table is of one row's input; looked up weights are summed in another order than multiplied ones.
             return Self { tokens: Tokens::Each, ..self.clone() };
         }
-        let decoded = self.matrices.iter().all(|matrix| decodes_once(matrix.format));
         let least = if self.epilogue.partials() > 0 { self.one.rows_per_simdgroup } else { 1 };
-        let geometry = self.one.for_few_tokens(decoded, least);
+        let geometry = self.one.for_few_tokens(least);
         Self { geometry, tokens: Tokens::Few(room), ..self.clone() }
     }
 
