@@ -274,12 +274,12 @@ impl KernelFamily for Gemv {
 mod tests {
     use super::*;
 
-    /// Elements that threads load of one row of the input.
-    fn loads(matrices: &[(Format, usize)], cols: usize, [rows, simdgroups, split_k]: [usize; 3], gated: bool) -> usize {
+    /// A kernel for one row.
+    fn gemv(matrices: &[(Format, usize)], cols: usize, [rows, simdgroups, split_k]: [usize; 3], gated: bool) -> Gemv {
         let matrices = matrices.iter().map(|&(format, rows)| Matrix { format, rows, cols }).collect::<Vec<_>>();
         let rows_of_all = matrices.iter().map(|matrix| matrix.rows).sum();
         let store = Epilogue::Store { softcap: None, partials: None };
-        let gemv = Gemv {
+        Gemv {
             matrices,
             rows: rows_of_all,
             cols,
@@ -290,8 +290,34 @@ mod tests {
             bias: false,
             epilogue: if gated { Epilogue::Gated(Activation::Silu) } else { store },
             tokens: Tokens::One,
-        };
-        gemv.input_loads(|_| true)
+        }
+    }
+
+    /// Elements that threads load of one row of the input.
+    fn loads(matrices: &[(Format, usize)], cols: usize, geometry: [usize; 3], gated: bool) -> usize {
+        gemv(matrices, cols, geometry, gated).input_loads(|_| true)
+    }
+
+    #[test]
+    fn rows_that_share_weights_are_loaded_whether_they_are_there_or_not() {
+        // Simdgroups of four rows now, three for the second matrix.
+        let one = gemv(&[(Format::Q8_0, 64), (Format::F16, 10)], 384, [2, 4, 1], false);
+        assert_eq!(one.for_few_tokens(4).input_touch(), Touch::TileLoads { row: 3 * 384, tile: 4 * 16 * 512 });
+        assert_eq!(one.for_few_tokens(2).input_touch(), Touch::TileLoads { row: 3 * 384, tile: 2 * 16 * 512 });
+        assert_eq!(one.input_touch(), Touch::Loads(32 * 512 + 5 * 384));
+    }
+
+    #[test]
+    fn partial_sums_are_those_of_one_row() {
+        let sums = Epilogue::Store { softcap: None, partials: Some(64) };
+        for (rows, few_rows) in [(1, 4), (2, 4), (4, 4), (8, 8)] {
+            let one = Gemv { epilogue: sums, ..gemv(&[(Format::Q4_0, 130)], 1024, [rows, 4, 2], false) };
+            let few = one.for_few_tokens(4);
+            assert_eq!(few.geometry.rows_per_simdgroup, few_rows, "each chunk of rows lies in one simdgroup");
+            assert_eq!(few.chunks() * rows, few_rows);
+            assert_eq!(few.partial_sums(), one.threadgroups(), "one a threadgroup");
+            assert_eq!((few.partial_sums(), few.geometry.split_k), (one.partial_sums(), 2));
+        }
     }
 
     #[test]
