@@ -95,8 +95,6 @@ fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], more: [u32; 3]) -> [u32; 3] 
     }
 }
 /*%- endif %*/
-}
-/*%- endif %*/
 
 /// Indices into [`KERNELS`].
 mod kernel {

@@ -455,12 +455,9 @@ fn call(plan: &Plan, step: &Step, pad: &str) -> String {
     let bindings = &plan.kernels[last].bindings;
     let args: Vec<String> = bindings.iter().map(|b| argument(plan, step.args[&b.role])).collect();
     let (function, first, grids) = match (step.few, step.counts) {
-        (Some(few), _) => {
-            let [two, more] = few;
-            let kernels = format!(
-                "[{}]",
-                step.choices().map(|choice| format!("k({})", kernel(choice))).collect::<Vec<_>>().join(", ")
-            );
+        (Some([two, more]), _) => {
+            let kernels = [step.kernel, two, more].map(|choice| format!("k({})", kernel(choice)));
+            let kernels = format!("[{}]", kernels.join(", "));
             let grid = if grids_differ(plan, step) {
                 format!("by_rows(rows, {}, {}, {})", grid(step.kernel), grid(two), grid(more))
             } else {
