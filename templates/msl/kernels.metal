@@ -128,6 +128,9 @@ kernel void /*{ kernel.name }*/(
 /*%- when Body::Gemv with (k) %*/
 /*%- if k.each.len() > 0 %*/
     const uint group = at.x;
+/*%- if k.many %*/
+    const uint tokens = min(/*{ k.many_tokens }*/u, step->rows - at.y * /*{ k.many_tokens }*/);
+/*%- endif %*/
 /*%- for pointer in k.each %*/
     /*{ pointer.name }*/ += at.y * /*{ pointer.width }*/;
 /*%- endfor %*/
@@ -183,7 +186,7 @@ kernel void /*{ kernel.name }*/(
 /*%- if k.many %*/
     #pragma clang loop unroll(full)
     for (uint n = 0; n < /*{ k.many_tokens }*/; ++n) {
-        if (n < step->rows) {
+        if (n < tokens) {
 /*%- if k.gated %*/
             thread float* gate = acc + n * /*{ k.token_results }*/;
             thread float* up = gate + /*{ k.up_offset }*/;
@@ -224,14 +227,14 @@ kernel void /*{ kernel.name }*/(
 /*%- when GemvEnd::StoreSums with { partials, groups } %*/
             const float square =
                 /*% if k.splits_k %*/!owner ? 0.0f : /*% endif %*/store_rows</*{ k.nr }*/>(y + n * /*{ k.rows }*/, results, first, end, lane);
-            store_partial_sum</*{ k.simdgroups }*/, /*{ groups }*/, /*{ partials }*/>(
-                result_sums + n * /*{ partials }*/, shared/*{ k.sums_offset }*/ + n * /*{ k.simdgroups }*/, square, group, simdgroup, lane);
+            store_partial_sums</*{ k.simdgroups }*/, /*{ k.ks }*/, /*{ k.chunks }*/, /*{ k.chunk_rows }*/, /*{ k.owners }*/, /*{ groups }*/, /*{ partials }*/>(
+                result_sums + n * /*{ partials }*/, shared/*{ k.sums_offset }*/ + n * /*{ k.token_sums }*/, square, group, simdgroup, lane);
 /*%- when GemvEnd::Residual with { factor, partials, groups } %*/
             const float square =
                 /*% if k.splits_k %*/!owner ? 0.0f : /*% endif %*/add_rows</*{ k.nr }*/>(
                     x + n * /*{ k.rows }*/, gamma, scaled + n * /*{ k.rows }*/, results, /*{ factor }*/, first, end, lane);
-            store_partial_sum</*{ k.simdgroups }*/, /*{ groups }*/, /*{ partials }*/>(
-                sums + n * /*{ partials }*/, shared/*{ k.sums_offset }*/ + n * /*{ k.simdgroups }*/, square, group, simdgroup, lane);
+            store_partial_sums</*{ k.simdgroups }*/, /*{ k.ks }*/, /*{ k.chunks }*/, /*{ k.chunk_rows }*/, /*{ k.owners }*/, /*{ groups }*/, /*{ partials }*/>(
+                sums + n * /*{ partials }*/, shared/*{ k.sums_offset }*/ + n * /*{ k.token_sums }*/, square, group, simdgroup, lane);
 /*%- endmatch %*/
         }
     }

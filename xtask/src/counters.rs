@@ -248,6 +248,7 @@ fn compare(plan: &Plan, counted: &Counted, planned: &Encoded, several: bool) -> 
             | Touch::Columns(_)
             | Touch::Seen
             | Touch::Loads(_)
+            | Touch::TileLoads { .. }
             | Touch::One
             | Touch::Never => false,
         };

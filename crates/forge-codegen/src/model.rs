@@ -450,17 +450,18 @@ fn call(plan: &Plan, step: &Step, pad: &str) -> String {
         Choice::PerLayer(table) => format!("{}[i]", constant(&plan.tables[table].name)),
     };
     let grid = |choice: Choice| format!("[{}]", plan.kernels[first_of(plan, choice)].launch.grid.map(dim).join(", "));
-    // Those of the kernel for several rows, where there is one, are all of them.
+    // Those of the kernels for several rows, where there are some, are all of them.
     let last = step.kernels(&plan.tables).last().expect("a step has a kernel");
     let bindings = &plan.kernels[last].bindings;
     let args: Vec<String> = bindings.iter().map(|b| argument(plan, step.args[&b.role])).collect();
     let (function, first, grids) = match (step.few, step.counts) {
-        (Some(few), _) => {
-            let kernels = format!("[k({}), k({})]", kernel(step.kernel), kernel(few));
+        (Some([two, more]), _) => {
+            let kernels = [step.kernel, two, more].map(|choice| format!("k({})", kernel(choice)));
+            let kernels = format!("[{}]", kernels.join(", "));
             let grid = if grids_differ(plan, step) {
-                format!("by_rows(rows, {}, {})", grid(step.kernel), grid(few))
+                format!("by_rows(rows, {}, {}, {})", grid(step.kernel), grid(two), grid(more))
             } else {
-                grid(few)
+                grid(more)
             };
             ("project", vec!["pass".into(), "rows".into(), kernels], vec![grid])
         }
@@ -485,10 +486,10 @@ fn call(plan: &Plan, step: &Step, pad: &str) -> String {
     format!("{function}(\n{pad}    {},\n{pad});", lines.join(&format!(",\n{pad}    ")))
 }
 
-/// Whether the kernel for several rows has another grid than the one for one row.
+/// Whether a kernel for several rows has another grid than the one for one row.
 fn grids_differ(plan: &Plan, step: &Step) -> bool {
     let grid = |choice: Choice| plan.kernels[first_of(plan, choice)].launch.grid;
-    step.few.is_some_and(|few| grid(step.kernel) != grid(few))
+    step.choices().any(|choice| grid(choice) != grid(step.kernel))
 }
 
 /// The kernel that is chosen, that of layer 0 where it depends on the layer: kernels of one table have one grid.

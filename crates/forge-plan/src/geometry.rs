@@ -20,9 +20,10 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The same for a kernel that multiplies several tokens at once.
-    pub fn for_few_tokens(self) -> Self {
-        Geometry { rows_per_simdgroup: self.rows_per_simdgroup.min(FEW_TOKENS_ROWS), ..self }
+    /// That of a kernel that multiplies several tokens at once, whose simdgroups have `least` rows at least: columns are
+    /// split in the same way.
+    pub fn for_few_tokens(self, least: usize) -> Self {
+        Geometry { rows_per_simdgroup: FEW_TOKENS_ROWS.max(least), ..self }
     }
 
     /// Output rows that one threadgroup computes.
@@ -35,7 +36,8 @@ impl Geometry {
 /// share the work of putting them there.
 pub const SIGNED_SUMS_ROWS: usize = 8_192;
 
-/// Most rows that a simdgroup of a kernel for several tokens computes: it holds a sum for each row and token.
+/// Rows that a simdgroup of a kernel for several tokens computes: it holds a sum for each row and token, and loads each
+/// token's input once for all of its rows.
 const FEW_TOKENS_ROWS: usize = 4;
 
 /// What a geometry is chosen by: the matrix of a product, or stacked matrices with the format of the tallest; where layers
@@ -144,9 +146,9 @@ fn measured(format: Format) -> Row {
         Format::F32               => row((1, 4, 4), (1, 4, 4), (1, 4, 4), (1, 2, 1), (1, 2, 1)),
         Format::F16 | Format::BF16 => row((2, 8, 8), (4, 4, 4), (2, 4, 4), (4, 4, 4), (4, 2, 1)),
         Format::Q8_0              => row((2, 8, 8), (2, 4, 2), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
-        Format::Q4_0              => row((2, 4, 4), (2, 4, 4), (4, 4, 4), (4, 2, 1), (4, 2, 1)),
+        Format::Q4_0              => row((2, 4, 4), (2, 4, 2), (4, 4, 4), (4, 2, 1), (4, 2, 1)),
         Format::Q4_1              => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (2, 2, 1)),
-        Format::Q4K               => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
+        Format::Q4K               => row((2, 4, 4), (2, 4, 2), (2, 4, 2), (2, 2, 1), (4, 2, 1)),
         Format::Q6K               => row((2, 4, 4), (2, 4, 2), (4, 4, 4), (2, 4, 2), (2, 2, 1)),
         Format::Q2K | Format::Q3K | Format::Q5K => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (2, 4, 2), (4, 2, 1)),
         Format::Tq2_0G128         => row((2, 4, 4), (8, 4, 4), (4, 4, 4), (8, 4, 4), (8, 2, 1)),

@@ -219,8 +219,8 @@ pub struct Step {
     pub barrier: bool,
     /// When it runs.
     pub when: When,
-    /// The kernel that runs instead where the step has more rows than one, with the same arguments.
-    pub few: Option<Choice>,
+    /// The kernels that run instead where the step has two rows, and where it has more, with the same arguments.
+    pub few: Option<[Choice; 2]>,
     /// Where the threadgroups are, of a kernel whose grid is indirect.
     pub counts: Option<Counts>,
 }
@@ -275,7 +275,21 @@ impl Step {
             Choice::Fixed(id) => vec![id],
             Choice::PerLayer(table) => tables[table].kernels.clone(),
         };
-        of(self.kernel).into_iter().chain(self.few.map_or_else(Vec::new, of))
+        self.choices().flat_map(of)
+    }
+
+    /// Its kernels for one row, for two and for more.
+    pub fn choices(&self) -> impl Iterator<Item = Choice> + use<> {
+        std::iter::once(self.kernel).chain(self.few.into_iter().flatten())
+    }
+
+    /// The kernel for so many rows.
+    pub fn choice(&self, rows: usize) -> Choice {
+        match (self.few, rows) {
+            (None, _) | (_, 0 | 1) => self.kernel,
+            (Some([two, _]), 2) => two,
+            (Some([_, more]), _) => more,
+        }
     }
 }
 

@@ -85,7 +85,7 @@ fn limits(kernel: &Kernel) -> Result<(), PlanError> {
 
 /// Layers share a grid, so the kernels of a table have to.
 fn tables(plan: &Plan, step: &Step) -> Result<(), PlanError> {
-    for choice in [Some(step.kernel), step.few].into_iter().flatten() {
+    for choice in step.choices() {
         let Choice::PerLayer(table) = choice else { continue };
         let kernels = &plan.tables[table].kernels;
         let grid = plan.kernels[kernels[0]].launch.grid;
@@ -265,11 +265,7 @@ impl Bound<'_> {
             schedule.blocks().iter().position(|steps| steps.iter().any(|s| std::ptr::eq(s, self.step)))
         });
         let layers = self.plan.layers.iter().enumerate().filter(|(_, layer)| Some(layer.block) == block);
-        let choices = [Some(self.step.kernel), self.step.few];
-        layers
-            .map(|(layer, _)| layer)
-            .filter(|&layer| choices.into_iter().flatten().any(|choice| runs(choice, layer)))
-            .collect()
+        layers.map(|(layer, _)| layer).filter(|&layer| self.step.choices().any(|choice| runs(choice, layer))).collect()
     }
 }
 

@@ -25,7 +25,7 @@ pub use expert_tiles::{ExpertsDownTile, ExpertsSum, ExpertsUpTile, expert_tile};
 pub use experts::{ExpertsDown, ExpertsUp};
 pub use gated_delta::GatedDelta;
 pub use gemm::{GEMM_ROWS, GEMM_TOKENS, Gemm};
-pub use gemv::{FEW_TOKENS, Gemv, Tokens};
+pub use gemv::{FEW_TOKENS, Gemv, ROOMS, Tokens};
 pub use head_gate::HeadGate;
 pub use layer_inputs::LayerInputs;
 pub use norm::{LayerNorm, PostNorm, RmsNorm};

@@ -1098,27 +1098,60 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [64, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [64, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void qkv_proj_two(
+    device const uchar* weights [[buffer(0)]], // [64, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device float* y [[buffer(2)]], // [rows, 64] f32
+    constant StepParams* step [[buffer(3)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    y += at.y * 128;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 64;
+    gemv_bf16<64, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            store_rows<4>(y + n * 64, results, first, end, lane);
+        }
+    }
+}
+
+// [64, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
     device float* y [[buffer(2)]], // [rows, 64] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    y += at.y * 256;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 64;
-    gemv_bf16<64, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<64, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            store_rows<2>(y + n * 64, results, first, end, lane);
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            store_rows<4>(y + n * 64, results, first, end, lane);
         }
     }
 }
@@ -1141,28 +1174,66 @@ kernel void gate_up_proj(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [48, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [48, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void gate_up_proj_two(
+    device const uchar* weights [[buffer(0)]], // [48, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device float* y [[buffer(2)]], // [rows, 24] f32
+    constant StepParams* step [[buffer(3)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    y += at.y * 48;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 24;
+    if (first < end) {
+        gemv_bf16<48, 32, 4, 1, 24, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
+            store_gated_rows<2, Silu>(y + n * 24, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [48, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [48, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
     device float* y [[buffer(2)]], // [rows, 24] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    y += at.y * 96;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup;
+    const uint first = group * 16 + simdgroup * 2;
     const uint end = 24;
-    gemv_bf16<48, 32, 2, 1, 24, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    if (first < end) {
+        gemv_bf16<48, 32, 4, 1, 24, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 2;
-            thread float* up = gate + 1;
-            store_gated_rows<1, Silu>(y + n * 24, gate, up, first, end, lane);
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
+            store_gated_rows<2, Silu>(y + n * 24, gate, up, first, end, lane);
         }
     }
 }
@@ -1238,27 +1309,60 @@ kernel void o_proj(
     accumulate_rows<2>(x, acc, 1.0f, first, end, lane);
 }
 
-// [32, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device float* x [[buffer(2)]], // [rows, 32] f32
+    constant StepParams* step [[buffer(3)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    x += at.y * 64;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            accumulate_rows<4>(x + n * 32, results, 1.0f, first, end, lane);
+        }
+    }
+}
+
+// [32, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
     device float* x [[buffer(2)]], // [rows, 32] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    x += at.y * 128;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            accumulate_rows<2>(x + n * 32, results, 1.0f, first, end, lane);
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            accumulate_rows<4>(x + n * 32, results, 1.0f, first, end, lane);
         }
     }
 }
@@ -1281,27 +1385,60 @@ kernel void down_proj(
     accumulate_rows<2>(x, acc, 1.0f, first, end, lane);
 }
 
-// [32, 24] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 24] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void down_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 24] bf16
+    device const float* input [[buffer(1)]], // [rows, 24] f32
+    device float* x [[buffer(2)]], // [rows, 32] f32
+    constant StepParams* step [[buffer(3)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 48;
+    x += at.y * 64;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 24, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            accumulate_rows<4>(x + n * 32, results, 1.0f, first, end, lane);
+        }
+    }
+}
+
+// [32, 24] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 24] bf16
     device const float* input [[buffer(1)]], // [rows, 24] f32
     device float* x [[buffer(2)]], // [rows, 32] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 96;
+    x += at.y * 128;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 24, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 24, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            accumulate_rows<2>(x + n * 32, results, 1.0f, first, end, lane);
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            accumulate_rows<4>(x + n * 32, results, 1.0f, first, end, lane);
         }
     }
 }
@@ -1377,29 +1514,64 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void lm_head_two(
+    device const uchar* weights [[buffer(0)]], // [88, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device float* y [[buffer(2)]], // [rows, 88] f32
+    constant StepParams* step [[buffer(3)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    y += at.y * 176;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 88;
+    if (first < end) {
+        gemv_bf16<88, 32, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            store_rows<4>(y + n * 88, results, first, end, lane);
+        }
+    }
+}
+
+// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
     device float* y [[buffer(2)]], // [rows, 88] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    y += at.y * 352;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 88;
     if (first < end) {
-        gemv_bf16<88, 32, 2, 1, 0, 8>(
-            weights, input, first, 0, lane, acc, step->rows);
+        gemv_bf16<88, 32, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            store_rows<2>(y + n * 88, results, first, end, lane);
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            store_rows<4>(y + n * 88, results, first, end, lane);
         }
     }
 }

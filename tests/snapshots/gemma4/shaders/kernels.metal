@@ -255,27 +255,41 @@ inline float store_rows(device float* y, thread const float* acc, uint first, ui
     return square;
 }
 
-// One partial sum per threadgroup; the first threadgroup clears the slots that this kernel does not fill.
-template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
-inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
-                              uint lane) {
-    const float sum = simd_sum(square);
-    if (lane == 0) {
-        shared[simdgroup] = sum;
+// Partial sums of squares, COUNT in all, each of OWNERS times LANES_EACH rows that follow one another; the first threadgroup
+// clears the slots that this kernel does not fill. Of KS simdgroups the first has rows, CHUNKS times LANES_EACH of them, one a
+// lane. Whatever CHUNKS is, a partial sum adds up the same terms in the same order.
+template <uint SIMDGROUPS, uint KS, uint CHUNKS, uint LANES_EACH, uint OWNERS, uint COUNT, uint PARTIALS>
+inline void store_partial_sums(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                               uint lane) {
+    #pragma clang loop unroll(full)
+    for (uint chunk = 0; chunk < CHUNKS; ++chunk) {
+        const float sum = simd_sum(CHUNKS == 1 || lane / LANES_EACH == chunk ? square : 0.0f);
+        if (lane == 0 && simdgroup % KS == 0) {
+            shared[simdgroup / KS * CHUNKS + chunk] = sum;
+        }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (simdgroup == 0 && lane == 0) {
+    constexpr uint HERE = SIMDGROUPS / KS * CHUNKS / OWNERS;
+    const uint at = group * HERE + lane;
+    if (simdgroup == 0 && lane < HERE && at < COUNT) {
         float total = 0.0f;
-        for (uint i = 0; i < SIMDGROUPS; ++i) {
-            total += shared[i];
+        for (uint i = 0; i < OWNERS; ++i) {
+            total += shared[lane * OWNERS + i];
         }
-        sums[group] = total;
+        sums[at] = total;
     }
     if (group == 0) {
-        for (uint i = GROUPS + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
+        for (uint i = COUNT + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
             sums[i] = 0.0f;
         }
     }
+}
+
+// One partial sum per threadgroup.
+template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
+inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                              uint lane) {
+    store_partial_sums<SIMDGROUPS, 1, 1, 32, SIMDGROUPS, GROUPS, PARTIALS>(sums, shared, square, group, simdgroup, lane);
 }
 
 // y = activation(gate) * up, NR rows of each.
@@ -1244,27 +1258,64 @@ kernel void per_layer_model_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [48, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [48, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void per_layer_model_proj_two(
+    device const uchar* weights [[buffer(0)]], // [48, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device float* y [[buffer(2)]], // [rows, 48] f32
+    constant StepParams* step [[buffer(3)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    y += at.y * 96;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 48;
+    if (first < end) {
+        gemv_bf16<48, 32, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            store_rows<4>(y + n * 48, results, first, end, lane);
+        }
+    }
+}
+
+// [48, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void per_layer_model_proj_few(
     device const uchar* weights [[buffer(0)]], // [48, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
     device float* y [[buffer(2)]], // [rows, 48] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    y += at.y * 192;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 48;
-    gemv_bf16<48, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    if (first < end) {
+        gemv_bf16<48, 32, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            store_rows<2>(y + n * 48, results, first, end, lane);
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            store_rows<4>(y + n * 48, results, first, end, lane);
         }
     }
 }
@@ -1342,7 +1393,40 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void qkv_proj_two(
+    device const uchar* weights [[buffer(0)]], // [128, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 128] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 2;
+    y += at.y * 256;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 128;
+    gemv_bf16<128, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
+            store_rows<4>(y + n * 128, results, first, end, lane);
+        }
+    }
+}
+
+// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
@@ -1350,22 +1434,27 @@ kernel void qkv_proj_few(
     device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 128] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 4;
+    y += at.y * 512;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 128;
-    gemv_bf16<128, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<128, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
-            store_rows<2>(y + n * 128, results, first, end, lane);
+            store_rows<4>(y + n * 128, results, first, end, lane);
         }
     }
 }
@@ -1449,7 +1538,42 @@ kernel void o_proj(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 64] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 64] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 64] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 128;
+    y += at.y * 64;
+    result_sums += at.y * 4;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 64, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 64] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 64] bf16
@@ -1457,24 +1581,29 @@ kernel void o_proj_few(
     device float* y [[buffer(2)]], // [rows, 32] f32
     device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 256;
+    y += at.y * 128;
+    result_sums += at.y * 8;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 64, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 64, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                store_rows<2>(y + n * 32, results, first, end, lane);
-            store_partial_sum<8, 2, 2>(
-                result_sums + n * 2, shared + n * 8, square, group, simdgroup, lane);
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -1520,7 +1649,44 @@ kernel void gate_up_proj(
     store_gated_rows<1, GeluTanh>(y, acc, acc + 1, first, end, lane);
 }
 
-// [80, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [80, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void gate_up_proj_two(
+    device const uchar* weights [[buffer(0)]], // [80, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 40] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 2;
+    y += at.y * 80;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 40;
+    if (first < end) {
+        gemv_bf16<80, 32, 4, 1, 40, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
+            const float scale = rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, GeluTanh>(y + n * 40, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [80, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [80, 32] bf16
@@ -1528,24 +1694,31 @@ kernel void gate_up_proj_few(
     device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 40] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 4;
+    y += at.y * 160;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup;
+    const uint first = group * 16 + simdgroup * 2;
     const uint end = 40;
-    gemv_bf16<80, 32, 2, 1, 40, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    if (first < end) {
+        gemv_bf16<80, 32, 4, 1, 40, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 2;
-            thread float* up = gate + 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
             const float scale = rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, GeluTanh>(y + n * 40, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, GeluTanh>(y + n * 40, gate, up, first, end, lane);
         }
     }
 }
@@ -1572,7 +1745,42 @@ kernel void down_proj(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 40] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 40] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void down_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 40] bf16
+    device const float* input [[buffer(1)]], // [rows, 40] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 80;
+    y += at.y * 64;
+    result_sums += at.y * 4;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 40, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 40] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 40] bf16
@@ -1580,24 +1788,29 @@ kernel void down_proj_few(
     device float* y [[buffer(2)]], // [rows, 32] f32
     device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 160;
+    y += at.y * 128;
+    result_sums += at.y * 8;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 40, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 40, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                store_rows<2>(y + n * 32, results, first, end, lane);
-            store_partial_sum<8, 2, 2>(
-                result_sums + n * 2, shared + n * 8, square, group, simdgroup, lane);
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -1623,7 +1836,41 @@ kernel void per_layer_gate(
     store_gated_by_rows<2, GeluTanh>(y, multiplier, acc, first, end, lane);
 }
 
-// [8, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [8, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void per_layer_gate_two(
+    device const uchar* weights [[buffer(0)]], // [8, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device const float* multiplier [[buffer(2)]], // [rows, 8] f32
+    device float* y [[buffer(3)]], // [rows, 8] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    multiplier += at.y * 16;
+    y += at.y * 16;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 8;
+    if (first < end) {
+        gemv_bf16<8, 32, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            store_gated_by_rows<4, GeluTanh>(
+                y + n * 8, multiplier + n * 8, results, first, end, lane);
+        }
+    }
+}
+
+// [8, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void per_layer_gate_few(
     device const uchar* weights [[buffer(0)]], // [8, 32] bf16
@@ -1631,22 +1878,27 @@ kernel void per_layer_gate_few(
     device const float* multiplier [[buffer(2)]], // [rows, 8] f32
     device float* y [[buffer(3)]], // [rows, 8] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    multiplier += at.y * 32;
+    y += at.y * 32;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 8;
     if (first < end) {
-        gemv_bf16<8, 32, 2, 1, 0, 8>(
-            weights, input, first, 0, lane, acc, step->rows);
+        gemv_bf16<8, 32, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            store_gated_by_rows<2, GeluTanh>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            store_gated_by_rows<4, GeluTanh>(
                 y + n * 8, multiplier + n * 8, results, first, end, lane);
         }
     }
@@ -1674,7 +1926,42 @@ kernel void per_layer_proj(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 8] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 8] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void per_layer_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 8] bf16
+    device const float* input [[buffer(1)]], // [rows, 8] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 16;
+    y += at.y * 64;
+    result_sums += at.y * 4;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 8, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 8] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void per_layer_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 8] bf16
@@ -1682,24 +1969,29 @@ kernel void per_layer_proj_few(
     device float* y [[buffer(2)]], // [rows, 32] f32
     device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 32;
+    y += at.y * 128;
+    result_sums += at.y * 8;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 8, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 8, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                store_rows<2>(y + n * 32, results, first, end, lane);
-            store_partial_sum<8, 2, 2>(
-                result_sums + n * 2, shared + n * 8, square, group, simdgroup, lane);
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -1746,7 +2038,40 @@ kernel void qkv_proj_256x32(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [256, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [256, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void qkv_proj_two_256x32(
+    device const uchar* weights [[buffer(0)]], // [256, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 2;
+    y += at.y * 512;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 256;
+    gemv_bf16<256, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
+            store_rows<4>(y + n * 256, results, first, end, lane);
+        }
+    }
+}
+
+// [256, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj_few_256x32(
     device const uchar* weights [[buffer(0)]], // [256, 32] bf16
@@ -1754,22 +2079,27 @@ kernel void qkv_proj_few_256x32(
     device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 256] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 4;
+    y += at.y * 1024;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 256;
-    gemv_bf16<256, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<256, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
-            store_rows<2>(y + n * 256, results, first, end, lane);
+            store_rows<4>(y + n * 256, results, first, end, lane);
         }
     }
 }
@@ -1853,7 +2183,42 @@ kernel void o_proj_32x128(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 128] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 128] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void o_proj_two_32x128(
+    device const uchar* weights [[buffer(0)]], // [32, 128] bf16
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    y += at.y * 64;
+    result_sums += at.y * 4;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 128] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_few_32x128(
     device const uchar* weights [[buffer(0)]], // [32, 128] bf16
@@ -1861,24 +2226,29 @@ kernel void o_proj_few_32x128(
     device float* y [[buffer(2)]], // [rows, 32] f32
     device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    y += at.y * 128;
+    result_sums += at.y * 8;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                store_rows<2>(y + n * 32, results, first, end, lane);
-            store_partial_sum<8, 2, 2>(
-                result_sums + n * 2, shared + n * 8, square, group, simdgroup, lane);
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -1903,7 +2273,40 @@ kernel void q_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [64, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [64, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void q_proj_two(
+    device const uchar* weights [[buffer(0)]], // [64, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 64] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 2;
+    y += at.y * 128;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 64;
+    gemv_bf16<64, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
+            store_rows<4>(y + n * 64, results, first, end, lane);
+        }
+    }
+}
+
+// [64, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void q_proj_few(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
@@ -1911,22 +2314,27 @@ kernel void q_proj_few(
     device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 64] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 4;
+    y += at.y * 256;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 64;
-    gemv_bf16<64, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<64, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
-            store_rows<2>(y + n * 64, results, first, end, lane);
+            store_rows<4>(y + n * 64, results, first, end, lane);
         }
     }
 }
@@ -1975,7 +2383,42 @@ kernel void gate_up_proj_160x32(
     store_gated_rows<1, GeluTanh>(y, acc, acc + 1, first, end, lane);
 }
 
-// [160, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [160, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void gate_up_proj_two_160x32(
+    device const uchar* weights [[buffer(0)]], // [160, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 80] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 2;
+    y += at.y * 160;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 80;
+    gemv_bf16<160, 32, 4, 1, 80, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
+            const float scale = rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, GeluTanh>(y + n * 80, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [160, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_few_160x32(
     device const uchar* weights [[buffer(0)]], // [160, 32] bf16
@@ -1983,24 +2426,29 @@ kernel void gate_up_proj_few_160x32(
     device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 80] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 4;
+    y += at.y * 320;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup;
+    const uint first = group * 16 + simdgroup * 2;
     const uint end = 80;
-    gemv_bf16<160, 32, 2, 1, 80, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<160, 32, 4, 1, 80, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 2;
-            thread float* up = gate + 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
             const float scale = rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, GeluTanh>(y + n * 80, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, GeluTanh>(y + n * 80, gate, up, first, end, lane);
         }
     }
 }
@@ -2027,7 +2475,42 @@ kernel void down_proj_32x80(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 80] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 80] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void down_proj_two_32x80(
+    device const uchar* weights [[buffer(0)]], // [32, 80] bf16
+    device const float* input [[buffer(1)]], // [rows, 80] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 160;
+    y += at.y * 64;
+    result_sums += at.y * 4;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 80, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 80] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_few_32x80(
     device const uchar* weights [[buffer(0)]], // [32, 80] bf16
@@ -2035,24 +2518,29 @@ kernel void down_proj_few_32x80(
     device float* y [[buffer(2)]], // [rows, 32] f32
     device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 320;
+    y += at.y * 128;
+    result_sums += at.y * 8;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 80, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 80, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                store_rows<2>(y + n * 32, results, first, end, lane);
-            store_partial_sum<8, 2, 2>(
-                result_sums + n * 2, shared + n * 8, square, group, simdgroup, lane);
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -2077,7 +2565,40 @@ kernel void q_proj_128x32(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void q_proj_two_128x32(
+    device const uchar* weights [[buffer(0)]], // [128, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 128] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 2;
+    y += at.y * 256;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 128;
+    gemv_bf16<128, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
+            store_rows<4>(y + n * 128, results, first, end, lane);
+        }
+    }
+}
+
+// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void q_proj_few_128x32(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
@@ -2085,22 +2606,27 @@ kernel void q_proj_few_128x32(
     device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 128] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 4;
+    y += at.y * 512;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 128;
-    gemv_bf16<128, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<128, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
-            store_rows<2>(y + n * 128, results, first, end, lane);
+            store_rows<4>(y + n * 128, results, first, end, lane);
         }
     }
 }
@@ -2152,7 +2678,43 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [86, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [86, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void lm_head_two(
+    device const uchar* weights [[buffer(0)]], // [86, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 86] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 2;
+    y += at.y * 172;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 86;
+    if (first < end) {
+        gemv_bf16<86, 32, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
+            softcap_rows<4>(results, 3.0f);
+            store_rows<4>(y + n * 86, results, first, end, lane);
+        }
+    }
+}
+
+// [86, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [86, 32] bf16
@@ -2160,25 +2722,30 @@ kernel void lm_head_few(
     device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 86] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 4;
+    y += at.y * 344;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 86;
     if (first < end) {
-        gemv_bf16<86, 32, 2, 1, 0, 8>(
-            weights, input, first, 0, lane, acc, step->rows);
+        gemv_bf16<86, 32, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
-            softcap_rows<2>(results, 3.0f);
-            store_rows<2>(y + n * 86, results, first, end, lane);
+            softcap_rows<4>(results, 3.0f);
+            store_rows<4>(y + n * 86, results, first, end, lane);
         }
     }
 }

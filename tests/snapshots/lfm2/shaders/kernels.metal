@@ -255,27 +255,41 @@ inline float add_rows(device float* x, device const float* gamma, device float* 
     return square;
 }
 
-// One partial sum per threadgroup; the first threadgroup clears the slots that this kernel does not fill.
-template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
-inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
-                              uint lane) {
-    const float sum = simd_sum(square);
-    if (lane == 0) {
-        shared[simdgroup] = sum;
+// Partial sums of squares, COUNT in all, each of OWNERS times LANES_EACH rows that follow one another; the first threadgroup
+// clears the slots that this kernel does not fill. Of KS simdgroups the first has rows, CHUNKS times LANES_EACH of them, one a
+// lane. Whatever CHUNKS is, a partial sum adds up the same terms in the same order.
+template <uint SIMDGROUPS, uint KS, uint CHUNKS, uint LANES_EACH, uint OWNERS, uint COUNT, uint PARTIALS>
+inline void store_partial_sums(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                               uint lane) {
+    #pragma clang loop unroll(full)
+    for (uint chunk = 0; chunk < CHUNKS; ++chunk) {
+        const float sum = simd_sum(CHUNKS == 1 || lane / LANES_EACH == chunk ? square : 0.0f);
+        if (lane == 0 && simdgroup % KS == 0) {
+            shared[simdgroup / KS * CHUNKS + chunk] = sum;
+        }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (simdgroup == 0 && lane == 0) {
+    constexpr uint HERE = SIMDGROUPS / KS * CHUNKS / OWNERS;
+    const uint at = group * HERE + lane;
+    if (simdgroup == 0 && lane < HERE && at < COUNT) {
         float total = 0.0f;
-        for (uint i = 0; i < SIMDGROUPS; ++i) {
-            total += shared[i];
+        for (uint i = 0; i < OWNERS; ++i) {
+            total += shared[lane * OWNERS + i];
         }
-        sums[group] = total;
+        sums[at] = total;
     }
     if (group == 0) {
-        for (uint i = GROUPS + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
+        for (uint i = COUNT + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
             sums[i] = 0.0f;
         }
     }
+}
+
+// One partial sum per threadgroup.
+template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
+inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                              uint lane) {
+    store_partial_sums<SIMDGROUPS, 1, 1, 32, SIMDGROUPS, GROUPS, PARTIALS>(sums, shared, square, group, simdgroup, lane);
 }
 
 // y = activation(gate) * up, NR rows of each.
@@ -1292,7 +1306,40 @@ kernel void conv_in_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [96, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [96, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void conv_in_proj_two(
+    device const uchar* weights [[buffer(0)]], // [96, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 2] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 96] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 4;
+    y += at.y * 192;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 96;
+    gemv_bf16<96, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<2, 32>(input_sums + n * 2, 1e-5f, lane));
+            store_rows<4>(y + n * 96, results, first, end, lane);
+        }
+    }
+}
+
+// [96, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void conv_in_proj_few(
     device const uchar* weights [[buffer(0)]], // [96, 32] bf16
@@ -1300,22 +1347,27 @@ kernel void conv_in_proj_few(
     device const float* input_sums [[buffer(2)]], // [rows, 2] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 96] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 8;
+    y += at.y * 384;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 96;
-    gemv_bf16<96, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<96, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<2, 32>(input_sums + n * 2, 1e-5f, lane));
-            store_rows<2>(y + n * 96, results, first, end, lane);
+            store_rows<4>(y + n * 96, results, first, end, lane);
         }
     }
 }
@@ -1359,7 +1411,46 @@ kernel void conv_out_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void conv_out_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device float* x [[buffer(2)]], // [rows, 32] f32
+    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    x += at.y * 64;
+    scaled += at.y * 64;
+    sums += at.y * 4;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void conv_out_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 32] bf16
@@ -1369,25 +1460,31 @@ kernel void conv_out_proj_few(
     device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    x += at.y * 128;
+    scaled += at.y * 128;
+    sums += at.y * 8;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
-            store_partial_sum<8, 2, 2>(
-                sums + n * 2, shared + n * 8, square, group, simdgroup, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -1412,7 +1509,44 @@ kernel void gate_up_proj(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [48, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [48, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void gate_up_proj_two(
+    device const uchar* weights [[buffer(0)]], // [48, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 2] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 24] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 4;
+    y += at.y * 48;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 24;
+    if (first < end) {
+        gemv_bf16<48, 32, 4, 1, 24, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
+            const float scale = rms_scale<2, 32>(input_sums + n * 2, 1e-5f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 24, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [48, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [48, 32] bf16
@@ -1420,24 +1554,31 @@ kernel void gate_up_proj_few(
     device const float* input_sums [[buffer(2)]], // [rows, 2] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 24] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 8;
+    y += at.y * 96;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup;
+    const uint first = group * 16 + simdgroup * 2;
     const uint end = 24;
-    gemv_bf16<48, 32, 2, 1, 24, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    if (first < end) {
+        gemv_bf16<48, 32, 4, 1, 24, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 2;
-            thread float* up = gate + 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
             const float scale = rms_scale<2, 32>(input_sums + n * 2, 1e-5f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, Silu>(y + n * 24, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 24, gate, up, first, end, lane);
         }
     }
 }
@@ -1467,7 +1608,46 @@ kernel void down_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 24] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 24] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void down_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 24] bf16
+    device const float* input [[buffer(1)]], // [rows, 24] f32
+    device float* x [[buffer(2)]], // [rows, 32] f32
+    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 48;
+    x += at.y * 64;
+    scaled += at.y * 64;
+    sums += at.y * 4;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 24, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 24] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 24] bf16
@@ -1477,25 +1657,31 @@ kernel void down_proj_few(
     device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 96;
+    x += at.y * 128;
+    scaled += at.y * 128;
+    sums += at.y * 8;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 24, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 24, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
-            store_partial_sum<8, 2, 2>(
-                sums + n * 2, shared + n * 8, square, group, simdgroup, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -1520,7 +1706,40 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [64, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [64, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void qkv_proj_two(
+    device const uchar* weights [[buffer(0)]], // [64, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 2] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 64] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 4;
+    y += at.y * 128;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 64;
+    gemv_bf16<64, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<2, 32>(input_sums + n * 2, 1e-5f, lane));
+            store_rows<4>(y + n * 64, results, first, end, lane);
+        }
+    }
+}
+
+// [64, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
@@ -1528,22 +1747,27 @@ kernel void qkv_proj_few(
     device const float* input_sums [[buffer(2)]], // [rows, 2] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 64] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 8;
+    y += at.y * 256;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 64;
-    gemv_bf16<64, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<64, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<2, 32>(input_sums + n * 2, 1e-5f, lane));
-            store_rows<2>(y + n * 64, results, first, end, lane);
+            store_rows<4>(y + n * 64, results, first, end, lane);
         }
     }
 }
@@ -1630,7 +1854,46 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device float* x [[buffer(2)]], // [rows, 32] f32
+    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    x += at.y * 64;
+    scaled += at.y * 64;
+    sums += at.y * 4;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 32] bf16
@@ -1640,25 +1903,31 @@ kernel void o_proj_few(
     device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    x += at.y * 128;
+    scaled += at.y * 128;
+    sums += at.y * 8;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
-            store_partial_sum<8, 2, 2>(
-                sums + n * 2, shared + n * 8, square, group, simdgroup, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -1685,7 +1954,42 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void lm_head_two(
+    device const uchar* weights [[buffer(0)]], // [88, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 2] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 88] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 4;
+    y += at.y * 176;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 88;
+    if (first < end) {
+        gemv_bf16<88, 32, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<2, 32>(input_sums + n * 2, 1e-5f, lane));
+            store_rows<4>(y + n * 88, results, first, end, lane);
+        }
+    }
+}
+
+// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
@@ -1693,24 +1997,29 @@ kernel void lm_head_few(
     device const float* input_sums [[buffer(2)]], // [rows, 2] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 88] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 8;
+    y += at.y * 352;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 88;
     if (first < end) {
-        gemv_bf16<88, 32, 2, 1, 0, 8>(
-            weights, input, first, 0, lane, acc, step->rows);
+        gemv_bf16<88, 32, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<2, 32>(input_sums + n * 2, 1e-5f, lane));
-            store_rows<2>(y + n * 88, results, first, end, lane);
+            store_rows<4>(y + n * 88, results, first, end, lane);
         }
     }
 }

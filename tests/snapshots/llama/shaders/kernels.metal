@@ -255,27 +255,41 @@ inline float add_rows(device float* x, device const float* gamma, device float* 
     return square;
 }
 
-// One partial sum per threadgroup; the first threadgroup clears the slots that this kernel does not fill.
-template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
-inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
-                              uint lane) {
-    const float sum = simd_sum(square);
-    if (lane == 0) {
-        shared[simdgroup] = sum;
+// Partial sums of squares, COUNT in all, each of OWNERS times LANES_EACH rows that follow one another; the first threadgroup
+// clears the slots that this kernel does not fill. Of KS simdgroups the first has rows, CHUNKS times LANES_EACH of them, one a
+// lane. Whatever CHUNKS is, a partial sum adds up the same terms in the same order.
+template <uint SIMDGROUPS, uint KS, uint CHUNKS, uint LANES_EACH, uint OWNERS, uint COUNT, uint PARTIALS>
+inline void store_partial_sums(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                               uint lane) {
+    #pragma clang loop unroll(full)
+    for (uint chunk = 0; chunk < CHUNKS; ++chunk) {
+        const float sum = simd_sum(CHUNKS == 1 || lane / LANES_EACH == chunk ? square : 0.0f);
+        if (lane == 0 && simdgroup % KS == 0) {
+            shared[simdgroup / KS * CHUNKS + chunk] = sum;
+        }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (simdgroup == 0 && lane == 0) {
+    constexpr uint HERE = SIMDGROUPS / KS * CHUNKS / OWNERS;
+    const uint at = group * HERE + lane;
+    if (simdgroup == 0 && lane < HERE && at < COUNT) {
         float total = 0.0f;
-        for (uint i = 0; i < SIMDGROUPS; ++i) {
-            total += shared[i];
+        for (uint i = 0; i < OWNERS; ++i) {
+            total += shared[lane * OWNERS + i];
         }
-        sums[group] = total;
+        sums[at] = total;
     }
     if (group == 0) {
-        for (uint i = GROUPS + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
+        for (uint i = COUNT + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
             sums[i] = 0.0f;
         }
     }
+}
+
+// One partial sum per threadgroup.
+template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
+inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                              uint lane) {
+    store_partial_sums<SIMDGROUPS, 1, 1, 32, SIMDGROUPS, GROUPS, PARTIALS>(sums, shared, square, group, simdgroup, lane);
 }
 
 // y = activation(gate) * up, NR rows of each.
@@ -1153,7 +1167,40 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 64] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [128, 64] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void qkv_proj_two(
+    device const uchar* weights [[buffer(0)]], // [128, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 64] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 128] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 128;
+    input_sums += at.y * 8;
+    y += at.y * 256;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 128;
+    gemv_bf16<128, 64, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<4, 64>(input_sums + n * 4, 1e-5f, lane));
+            store_rows<4>(y + n * 128, results, first, end, lane);
+        }
+    }
+}
+
+// [128, 64] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 64] bf16
@@ -1161,22 +1208,27 @@ kernel void qkv_proj_few(
     device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 128] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 256;
+    input_sums += at.y * 16;
+    y += at.y * 512;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 128;
-    gemv_bf16<128, 64, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<128, 64, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<4, 64>(input_sums + n * 4, 1e-5f, lane));
-            store_rows<2>(y + n * 128, results, first, end, lane);
+            store_rows<4>(y + n * 128, results, first, end, lane);
         }
     }
 }
@@ -1258,7 +1310,46 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [64, 64] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [64, 64] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [64, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 64] f32
+    device float* x [[buffer(2)]], // [rows, 64] f32
+    device const float* gamma [[buffer(3)]], // [64] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 64] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 128;
+    x += at.y * 128;
+    scaled += at.y * 128;
+    sums += at.y * 8;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 64;
+    gemv_bf16<64, 64, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 64, gamma, scaled + n * 64, results, 1.0f, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 4, 4>(
+                sums + n * 4, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [64, 64] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [64, 64] bf16
@@ -1268,25 +1359,31 @@ kernel void o_proj_few(
     device float* scaled [[buffer(4)]], // [rows, 64] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 256;
+    x += at.y * 256;
+    scaled += at.y * 256;
+    sums += at.y * 16;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 64;
-    gemv_bf16<64, 64, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<64, 64, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 64, gamma, scaled + n * 64, results, 1.0f, first, end, lane);
-            store_partial_sum<8, 4, 4>(
-                sums + n * 4, shared + n * 8, square, group, simdgroup, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 4, 4>(
+                sums + n * 4, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -1311,7 +1408,42 @@ kernel void gate_up_proj(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [320, 64] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [320, 64] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void gate_up_proj_two(
+    device const uchar* weights [[buffer(0)]], // [320, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 64] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 160] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 128;
+    input_sums += at.y * 8;
+    y += at.y * 320;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 160;
+    gemv_bf16<320, 64, 4, 1, 160, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
+            const float scale = rms_scale<4, 64>(input_sums + n * 4, 1e-5f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 160, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [320, 64] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [320, 64] bf16
@@ -1319,24 +1451,29 @@ kernel void gate_up_proj_few(
     device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 160] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 256;
+    input_sums += at.y * 16;
+    y += at.y * 640;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup;
+    const uint first = group * 16 + simdgroup * 2;
     const uint end = 160;
-    gemv_bf16<320, 64, 2, 1, 160, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<320, 64, 4, 1, 160, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 2;
-            thread float* up = gate + 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
             const float scale = rms_scale<4, 64>(input_sums + n * 4, 1e-5f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, Silu>(y + n * 160, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 160, gate, up, first, end, lane);
         }
     }
 }
@@ -1366,7 +1503,46 @@ kernel void down_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [64, 160] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [64, 160] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void down_proj_two(
+    device const uchar* weights [[buffer(0)]], // [64, 160] bf16
+    device const float* input [[buffer(1)]], // [rows, 160] f32
+    device float* x [[buffer(2)]], // [rows, 64] f32
+    device const float* gamma [[buffer(3)]], // [64] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 64] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 320;
+    x += at.y * 128;
+    scaled += at.y * 128;
+    sums += at.y * 8;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 64;
+    gemv_bf16<64, 160, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 64, gamma, scaled + n * 64, results, 1.0f, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 4, 4>(
+                sums + n * 4, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [64, 160] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [64, 160] bf16
@@ -1376,25 +1552,31 @@ kernel void down_proj_few(
     device float* scaled [[buffer(4)]], // [rows, 64] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 640;
+    x += at.y * 256;
+    scaled += at.y * 256;
+    sums += at.y * 16;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 64;
-    gemv_bf16<64, 160, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<64, 160, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 64, gamma, scaled + n * 64, results, 1.0f, first, end, lane);
-            store_partial_sum<8, 4, 4>(
-                sums + n * 4, shared + n * 8, square, group, simdgroup, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 4, 4>(
+                sums + n * 4, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -1419,7 +1601,40 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [512, 64] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [512, 64] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void lm_head_two(
+    device const uchar* weights [[buffer(0)]], // [512, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 64] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 512] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 128;
+    input_sums += at.y * 8;
+    y += at.y * 1024;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 512;
+    gemv_bf16<512, 64, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<4, 64>(input_sums + n * 4, 1e-5f, lane));
+            store_rows<4>(y + n * 512, results, first, end, lane);
+        }
+    }
+}
+
+// [512, 64] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [512, 64] bf16
@@ -1427,22 +1642,27 @@ kernel void lm_head_few(
     device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 512] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 256;
+    input_sums += at.y * 16;
+    y += at.y * 2048;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 512;
-    gemv_bf16<512, 64, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<512, 64, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<4, 64>(input_sums + n * 4, 1e-5f, lane));
-            store_rows<2>(y + n * 512, results, first, end, lane);
+            store_rows<4>(y + n * 512, results, first, end, lane);
         }
     }
 }

@@ -16,24 +16,29 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 29] = [
+static COSTS: [Cost; 34] = [
     Cost { bytes: [128, 328, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [4_352, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [4_352, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [4_352, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 448, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 256, 0, 64, 0], flops: [0, 0, 0, 128, 0] }, // attention
     Cost { bytes: [0, 128, 0, 64, 160], flops: [0, 0, 0, 128, 0] }, // attention_part
     Cost { bytes: [0, 128, 0, 0, 160], flops: [0, 0, 0, 0, 64] }, // attention_combine
     Cost { bytes: [2_176, 520, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj
+    Cost { bytes: [2_176, 520, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [2_176, 520, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [5_120, 296, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [5_120, 296, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [5_120, 296, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [2_688, 552, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
+    Cost { bytes: [2_688, 552, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [2_688, 552, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [0, 448, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append_alt
     Cost { bytes: [0, 256, 0, 64, 0], flops: [0, 0, 0, 128, 0] }, // attention_alt
     Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -55,7 +60,7 @@ static INV_FREQ_0: [f32; 4] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 29] = [
+static KERNELS: [KernelCheck; 34] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -110,13 +115,35 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::write(Role::Y, Data::Words(64)),
         ],
     },
-    // qkv_proj_few
+    // qkv_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::read(Role::Bias, Data::Tensor("layers.0.qkv_proj_bias")),
+            Argument::write(Role::Y, Data::Words(64)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -134,7 +161,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -155,7 +182,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // attention
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -176,7 +203,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // attention_part
     KernelCheck {
-        kernel: 6,
+        kernel: 7,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -197,7 +224,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // attention_combine
     KernelCheck {
-        kernel: 7,
+        kernel: 8,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -211,7 +238,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 8,
+        kernel: 9,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -231,13 +258,36 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::write(Role::Sums, Data::Words(2)),
         ],
     },
-    // o_proj_few
+    // o_proj_two
     KernelCheck {
-        kernel: 9,
+        kernel: 10,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.o_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_few
+    KernelCheck {
+        kernel: 11,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -256,7 +306,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 10,
+        kernel: 12,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -274,13 +324,34 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::write(Role::Y, Data::Words(40)),
         ],
     },
-    // gate_up_proj_few
+    // gate_up_proj_two
     KernelCheck {
-        kernel: 11,
+        kernel: 13,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(40)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // gate_up_proj_few
+    KernelCheck {
+        kernel: 14,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -297,7 +368,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 12,
+        kernel: 15,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -317,13 +388,36 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::write(Role::Sums, Data::Words(2)),
         ],
     },
-    // down_proj_few
+    // down_proj_two
     KernelCheck {
-        kernel: 13,
+        kernel: 16,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.down_proj")),
+            Argument::read(Role::Input, Data::Words(40)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(2)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // down_proj_few
+    KernelCheck {
+        kernel: 17,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -342,7 +436,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // rope_append_alt
     KernelCheck {
-        kernel: 14,
+        kernel: 18,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -363,7 +457,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // attention_alt
     KernelCheck {
-        kernel: 15,
+        kernel: 19,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -384,7 +478,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 16,
+        kernel: 20,
         layer: None,
         rows: &[1],
         mixed: true,
@@ -402,13 +496,34 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::write(Role::Y, Data::Words(88)),
         ],
     },
-    // lm_head_few
+    // lm_head_two
     KernelCheck {
-        kernel: 17,
+        kernel: 21,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("lm_head")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(88)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // lm_head_few
+    KernelCheck {
+        kernel: 22,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -425,7 +540,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 18,
+        kernel: 23,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -441,7 +556,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 19,
+        kernel: 24,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -458,7 +573,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 20,
+        kernel: 25,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -476,7 +591,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 21,
+        kernel: 26,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -490,7 +605,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 22,
+        kernel: 27,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -511,7 +626,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 23,
+        kernel: 28,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -532,7 +647,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 24,
+        kernel: 29,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -552,7 +667,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 25,
+        kernel: 30,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -572,7 +687,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 26,
+        kernel: 31,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -592,7 +707,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // attention_tile_alt
     KernelCheck {
-        kernel: 27,
+        kernel: 32,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -613,7 +728,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 28,
+        kernel: 33,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
