@@ -46,7 +46,7 @@ impl Encoder {
             if self.affine {
                 let row = encode_affine(format, SCALES, &self.weights)?;
                 let (codes, scales, biases) = (&row.codes, &row.scales, &row.biases);
-                let parts = AffineRow { format, codes, scales, biases, scale_format: SCALES };
+                let parts = AffineRow { format, codes, scales, biases, scale_format: SCALES, zeros: false };
                 decode_affine(&parts, &mut self.stored)?;
                 self.codes.extend(codes);
                 self.scales.extend(scales);

@@ -48,7 +48,9 @@ fn packed_format(format: Stored) -> Format {
         Stored::Tq1_0 => Format::Tq1_0,
         Stored::Tq2_0 => Format::Tq2_0,
         Stored::Tq2_0G128 => Format::Tq2_0G128,
-        Stored::Affine { bits, group } => Format::Affine { bits: bits.into(), group: group.into(), bf16: false },
+        Stored::E4m3G128 => Format::E4m3G128,
+        Stored::E4m3G32 => Format::E4m3G32,
+        Stored::Affine { bits, group } => Format::Affine { bits: bits.into(), group: group.into(), bf16: false, zeros: false },
     }
 }
 
@@ -98,6 +100,7 @@ fn packed_weights_decode_as_their_formats_do() {
                         scales: &scales[r * groups * 2..][..groups * 2],
                         biases: &biases[r * groups * 2..][..groups * 2],
                         scale_format: Stored::F16,
+                        zeros: false,
                     };
                     decode_affine(&row, out).expect("decodes");
                 }

@@ -38,6 +38,7 @@ impl AffineFixture {
             scales: &self.scales,
             biases: &self.biases,
             scale_format: self.scale_format,
+            zeros: false,
         }
     }
 }
