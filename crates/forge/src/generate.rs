@@ -1,5 +1,6 @@
 //! `forge gen`: checkpoint, plan, project, weights, and the folder in place.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -8,7 +9,7 @@ use clap::ValueEnum;
 use forge_codegen::{PackageName, Project, RenderOptions, package_name, render};
 use forge_formats::Format;
 use forge_frontend::Checkpoint;
-use forge_frontend::graph::WeightId;
+use forge_frontend::graph::{Source, WeightId};
 use forge_pack::{Header, Packed, Packing};
 use forge_plan::quantize::Kept;
 use forge_plan::{CacheType, Plan, PlanOptions, plan};
@@ -154,7 +155,6 @@ fn packed_earlier(
 /// SHA-256, in hex, of the size, the beginning, the middle and the end of every source tensor that is packed, and of
 /// what it is converted to: several formats have the same size.
 fn fingerprint(checkpoint: &Checkpoint, plan: &Plan) -> String {
-    use forge_frontend::graph::Source;
     use forge_plan::pack::PackPart;
     let mut hasher = Sha256::new();
     for part in plan.weights.tensors.iter().flat_map(|tensor| &tensor.parts) {
@@ -194,11 +194,25 @@ fn summary(args: &GenArgs, name: &PackageName, checkpoint: &Checkpoint, plan: &P
         plan.context,
         plan.kernels.len()
     );
+    for ((from, to), count) in repacked(checkpoint) {
+        let _ = writeln!(text, "  {count} matrices of {from} are stored as {to}, every weight exactly as it was");
+    }
     if !name.changes.is_empty() {
         let _ = writeln!(text, "  package and program are called {}: {}", name.name, name.changes.join("; "));
     }
     let _ = writeln!(text, "\n  cd {folder}\n  cargo run --release -- generate \"Once upon a time\"");
     text
+}
+
+/// How many matrices of another toolchain's format became one of another name.
+fn repacked(checkpoint: &Checkpoint) -> BTreeMap<(String, String), usize> {
+    let mut counts = BTreeMap::new();
+    for weight in &checkpoint.graph.weights {
+        if let Source::Repack { repack, .. } = &weight.source.pieces()[0] {
+            *counts.entry((repack.to_string(), weight.format.to_string())).or_default() += weight.source.pieces().len();
+        }
+    }
+    counts
 }
 
 /// The name that the user gave, or the folder's. `.` and `..` have one only once they are resolved.

@@ -24,11 +24,19 @@ pub struct E4m3Matrix {
 
 impl E4m3Matrix {
     /// The format that rows are made in: groups that a scale's columns are a whole number of, or all of the row is one.
-    pub fn format(&self) -> Format {
-        let fits = |group: usize| {
-            self.cols.is_multiple_of(group) && (self.block[1] >= self.cols || self.block[1].is_multiple_of(group))
-        };
-        if fits(128) { Format::E4m3G128 } else { Format::E4m3G32 }
+    ///
+    /// # Errors
+    /// Columns that are no whole number of groups of 32, in a row or in a block.
+    pub fn format(&self) -> Result<Format, FormatError> {
+        let whole = |group: usize| self.block[1] >= self.cols || self.block[1].is_multiple_of(group);
+        match self.cols {
+            cols if cols.is_multiple_of(128) && whole(128) => Ok(Format::E4m3G128),
+            cols if !cols.is_multiple_of(32) => {
+                Err(FormatError::RowNotBlocks { format: Format::E4m3G32, cols, block: 32 })
+            }
+            _ if whole(32) => Ok(Format::E4m3G32),
+            _ => Err(FormatError::ScaleColumns { cols: self.block[1] }),
+        }
     }
 
     /// Rows and columns of the scales.
@@ -42,7 +50,7 @@ impl E4m3Matrix {
     }
 
     pub(super) fn rows(&self, parts: &[&[u8]], rows: Range<usize>, out: &mut Repacked) -> Result<(), FormatError> {
-        let format = self.format();
+        let format = self.format()?;
         let group = format.block_elements();
         let [_, scale_cols] = self.scales();
         let scale_bytes = scale_cols * self.scale_format.block_bytes();

@@ -42,7 +42,7 @@ impl Repack {
     /// A width or group size that none has.
     pub fn format(&self) -> Result<Format, FormatError> {
         match self {
-            Self::E4m3(matrix) => Ok(matrix.format()),
+            Self::E4m3(matrix) => matrix.format(),
             Self::Integers(matrix) => matrix.format(),
         }
     }

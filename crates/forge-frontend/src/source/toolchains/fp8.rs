@@ -40,6 +40,7 @@ impl Folder<'_> {
                 }
             };
             let repack = Repack::E4m3(E4m3Matrix { rows, cols, block, scale_format });
+            self.check_format(&repack, &codes)?;
             self.replace(module, vec![rows, cols], repack, &[codes, scales], &[]);
         }
         Ok(())

@@ -80,15 +80,14 @@ impl Folder<'_> {
     pub(super) fn join_compressed(&mut self) -> Result<(), FrontendError> {
         for module in self.modules(".weight_packed") {
             let names = Names::new(&module, COMPRESSED);
-            let [_, words] = self.matrix(&names.codes)?;
-            self.check_type(&names.codes, &[Dtype::I32], "I32")?;
+            let [stored_rows, words] = self.matrix(&names.codes)?;
             self.part(&names.shape, &names.codes)?;
             let shape = self.integers(&names.shape)?;
             let sizes: Vec<usize> = shape.iter().filter_map(|&size| usize::try_from(size).ok()).collect();
             // Of the widths that there are, the one that fills the words.
             let bits = |cols: usize| [4, 8].into_iter().find(|bits| (cols * bits).div_ceil(32) == words);
             let known = match sizes[..] {
-                [rows, cols] if shape.len() == 2 && cols.is_multiple_of(8) && cols < 1 << 32 => {
+                [rows, cols] if shape.len() == 2 && rows == stored_rows && cols < 1 << 32 => {
                     bits(cols).map(|bits| (rows, cols, bits))
                 }
                 _ => None,
@@ -140,11 +139,7 @@ impl Folder<'_> {
             Zeros::Stored
         };
         let mut matrix = IntegerMatrix { packing, bits: bits as u32, group, rows, cols, scale_format, zeros };
-        if let Err(source) = matrix.format() {
-            let file = self.file(&self.set.tensors()[&names.codes]);
-            let tensor = names.codes.clone();
-            return Err(FrontendError::TensorFormat { refusal: Refusal::RepackFormat, file, tensor, source });
-        }
+        self.check_format(&Repack::Integers(matrix.clone()), &names.codes)?;
         let [codes_shape, scales_shape, zeros_shape] = matrix.shapes();
         self.check_shape(&names.codes, &codes_shape)?;
         self.check_shape(&names.scales, &scales_shape)?;

@@ -161,6 +161,15 @@ impl Folder<'_> {
         })
     }
 
+    /// Checks that there is a format for a module's codes.
+    fn check_format(&self, repack: &Repack, codes: &str) -> Result<(), FrontendError> {
+        let error = |source| {
+            let file = self.file(&self.set.tensors()[codes]);
+            FrontendError::TensorFormat { refusal: Refusal::RepackFormat, file, tensor: codes.to_owned(), source }
+        };
+        repack.format().map(|_| ()).map_err(error)
+    }
+
     /// Puts one entry in place of a module's tensors. The first part gives the file that errors name.
     fn replace(&mut self, module: &str, shape: Vec<usize>, repack: Repack, parts: &[String], known: &[String]) {
         let range = |name: &String| {
