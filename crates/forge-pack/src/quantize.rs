@@ -62,6 +62,11 @@ impl Encoder {
         Ok(deviation)
     }
 
+    /// The last of these rows, as the checkpoint has it and as it comes back.
+    pub(crate) fn last_row(&self) -> (&[f32], &[f32]) {
+        (&self.weights, &self.stored)
+    }
+
     /// The rows that were encoded last.
     pub(crate) fn rows(&self) -> SourceRows<'_> {
         if self.affine {

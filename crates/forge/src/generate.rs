@@ -5,9 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use clap::ValueEnum;
 use forge_codegen::{PackageName, Project, RenderOptions, package_name, render};
-use forge_formats::Format;
 use forge_frontend::Checkpoint;
 use forge_frontend::graph::{Source, WeightId};
 use forge_pack::{Header, Packed, Packing};
@@ -16,6 +14,7 @@ use forge_plan::{CacheType, Plan, PlanOptions, plan};
 use sha2::{Digest, Sha256};
 
 use crate::cli::{GenArgs, Kv, warn};
+use crate::recipe::Quantize;
 use crate::output::{PackedWeights, Report, Staging, Target, hex};
 use crate::tuning::Tuning;
 use crate::warnings::{edited, warnings};
@@ -39,8 +38,11 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
     let mut checkpoint = forge_frontend::load(&args.checkpoint)?;
     warnings(&checkpoint.warnings).iter().for_each(|line| warn(line));
     interrupt::check()?;
-    let kept = match args.quantize {
-        Some(format) => forge_plan::quantize(&mut checkpoint.graph, format.into())?,
+    let kept = match &args.quantize {
+        Some(quantize) => {
+            let recipe = quantize.recipe(&checkpoint, args.imatrix.as_deref())?;
+            forge_plan::quantize(&mut checkpoint.graph, &recipe)?
+        }
         None => Vec::new(),
     };
     let tuning = args.tuning.as_deref().map(Tuning::read).transpose()?.unwrap_or_default();
@@ -94,8 +96,8 @@ fn write(
         Some(earlier) => earlier,
         None => {
             let packed = pack(args, &staging, checkpoint, plan, header)?;
-            let format = args.quantize.map(Format::from);
-            let report = format.map(|to| quantize::report(&checkpoint.graph, to, &packed.deviations, kept));
+            let to = args.quantize.as_ref().map(Quantize::name);
+            let report = to.map(|to| quantize::report(&checkpoint.graph, &to, &packed.deviations, kept));
             (format!("{}  {WEIGHTS}\n", packed.sha256), report)
         }
     };
@@ -242,8 +244,11 @@ fn render_options(args: &GenArgs, name: &str) -> RenderOptions {
     if args.slots != 1 {
         let _ = write!(command, " --slots {}", args.slots);
     }
-    if let Some(format) = args.quantize.and_then(|format| format.to_possible_value()) {
-        let _ = write!(command, " --quantize {}", format.get_name());
+    if let Some(quantize) = &args.quantize {
+        let _ = write!(command, " --quantize {}", quantize.text());
+    }
+    if let Some(imatrix) = &args.imatrix {
+        let _ = write!(command, " --imatrix {}", file_name(imatrix));
     }
     if let Some(tuning) = &args.tuning {
         let _ = write!(command, " --tuning {}", file_name(tuning));

@@ -15,6 +15,7 @@ use forge::cli::{GenArgs, InspectArgs, Kv};
 use forge::output::{OutputError, Target};
 use forge_formats::Format;
 use forge_frontend::graph::{FileRange, Graph, Node, Op, Source};
+use forge_plan::quantize::Recipe;
 use forge_plan::{CacheType, PlanError, PlanOptions, plan, quantize};
 use serde_json::json;
 
@@ -68,8 +69,11 @@ fn graphs_without_a_plan() {
     assert!(matches!(&error, PlanError::CacheBlocks { cache: CacheType::Q8_0, head_dim: 16 }), "{error}");
     assert_eq!(error.to_string(), "--kv q8_0: heads of 16 elements are no whole number of its blocks of 32");
 
-    let error = quantize(&mut graph(&gguf()), Format::Q8_0).unwrap_err();
+    let error = quantize(&mut graph(&gguf()), &Recipe::all(Format::Q8_0)).unwrap_err();
     assert!(matches!(&error, PlanError::NothingToQuantize { .. }), "{error}");
+    let recipe = Recipe { roles: vec![("ffn_dwn".to_owned(), Format::Q6K)], ..Recipe::all(Format::Q8_0) };
+    let error = quantize(&mut graph(&hf()), &recipe).unwrap_err();
+    assert!(matches!(&error, PlanError::NoSuchRole { role, .. } if role == "ffn_dwn"), "{error}");
     assert!(error.to_string().starts_with("--quantize Q8_0: no F32, F16 or BF16 matrix"), "{error}");
 }
 
@@ -112,7 +116,7 @@ fn arguments(checkpoint: PathBuf, output: PathBuf) -> GenArgs {
         context: None,
         kv: Kv::F16,
         slots: 1,
-        quantize: None,
+        quantize: None, imatrix: None,
         tuning: None,
         force: false,
         quiet: true,
