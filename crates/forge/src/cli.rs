@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use forge_formats::Format;
 use forge_plan::CacheType;
 
 use crate::recipe::Quantize;

@@ -197,7 +197,8 @@ fn summary(args: &GenArgs, name: &PackageName, checkpoint: &Checkpoint, plan: &P
         plan.kernels.len()
     );
     for ((from, to), count) in repacked(checkpoint) {
-        let _ = writeln!(text, "  {count} matrices of {from} are stored as {to}, every weight exactly as it was");
+        let are = if count == 1 { "matrix of {from} is" } else { "matrices of {from} are" }.replace("{from}", &from);
+        let _ = writeln!(text, "  {count} {are} stored as {to}, every weight exactly as it was");
     }
     if !name.changes.is_empty() {
         let _ = writeln!(text, "  package and program are called {}: {}", name.name, name.changes.join("; "));

@@ -107,6 +107,16 @@ fn codes_that_are_no_numbers_are_refused() {
 }
 
 #[test]
+fn widths_without_a_format_are_refused() {
+    let matrix = |cols, columns| E4m3Matrix { rows: 2, cols, block: [1, columns], scale_format: Format::F32 }.format();
+    assert_eq!(matrix(256, 128), Ok(Format::E4m3G128));
+    assert_eq!(matrix(256, 64), Ok(Format::E4m3G32));
+    assert_eq!(matrix(160, 160), Ok(Format::E4m3G32));
+    assert_eq!(matrix(256, 16), Err(FormatError::ScaleColumns { cols: 16 }));
+    assert!(matches!(matrix(48, 48), Err(FormatError::RowNotBlocks { cols: 48, block: 32, .. })));
+}
+
+#[test]
 fn names_say_toolchain_and_groups() {
     let matrix = |packing, group| {
         let (bits, rows, cols, scale_format, zeros) = (4, 64, 256, Format::F16, Zeros::Stored);
