@@ -54,7 +54,8 @@ pub fn safetensors(data: &[u8]) -> bool {
     }
     write("st/tokenizer.json", TOKENIZER_JSON.as_bytes());
     let mut accepted = false;
-    for settings in [""].into_iter().chain(TOOLCHAINS.iter().filter(|(mark, _)| contains(data, mark)).map(|(_, s)| *s)) {
+    for settings in [""].into_iter().chain(TOOLCHAINS.iter().filter(|(mark, _)| contains(data, mark)).map(|(_, s)| *s))
+    {
         write("st/config.json", LLAMA_CONFIG.replacen('{', &format!("{{{settings}"), 1).as_bytes());
         accepted |= load(&folder().join("st")).is_ok_and(|checkpoint| look_at(&checkpoint));
     }

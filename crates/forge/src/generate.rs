@@ -14,8 +14,8 @@ use forge_plan::{CacheType, Plan, PlanOptions, plan};
 use sha2::{Digest, Sha256};
 
 use crate::cli::{GenArgs, Kv, warn};
-use crate::recipe::Quantize;
 use crate::output::{PackedWeights, Report, Staging, Target, hex};
+use crate::recipe::Quantize;
 use crate::tuning::Tuning;
 use crate::warnings::{edited, warnings};
 use crate::{Error, interrupt, progress, quantize, units};

@@ -50,7 +50,8 @@ impl Imatrix {
             }
             // Experts that saw no input count as if all columns were alike.
             let each = sums.len() / counts.len();
-            let mean = |(index, sum): (usize, &f32)| if counts[index / each] > 0.0 { sum / counts[index / each] } else { 1.0 };
+            let mean =
+                |(index, sum): (usize, &f32)| if counts[index / each] > 0.0 { sum / counts[index / each] } else { 1.0 };
             means.insert(name.to_owned(), sums.iter().enumerate().map(mean).collect());
         }
         if means.is_empty() {

@@ -17,7 +17,9 @@ pub fn report(
     deviations: &BTreeMap<WeightId, Deviation>,
     kept: &[(WeightId, Kept)],
 ) -> String {
-    let mut rows = vec![["tensor", "shape", "from", "to", "bits a weight", "relative RMS error", "max abs error"].map(str::to_owned)];
+    let mut rows = vec![
+        ["tensor", "shape", "from", "to", "bits a weight", "relative RMS error", "max abs error"].map(str::to_owned),
+    ];
     let mut notes = vec![None];
     let (mut bits, mut elements) = (0, 0);
     let (mut total, mut worst) = (Deviation::default(), None::<(f64, &str)>);

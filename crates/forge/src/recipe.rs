@@ -69,7 +69,8 @@ impl Quantize {
         for (id, formats) in &matrices {
             let weight = &graph.weights[*id];
             let importance = imatrix.as_ref().and_then(|imatrix| imatrix.of(weight));
-            let own = Candidate { matrix: *id, format: weight.format, bits: stored_bits(weight, weight.format), error: 0.0 };
+            let own =
+                Candidate { matrix: *id, format: weight.format, bits: stored_bits(weight, weight.format), error: 0.0 };
             candidates.push(own);
             for &format in formats {
                 interrupt::check()?;
@@ -78,7 +79,8 @@ impl Quantize {
             }
         }
         let chosen = choose(&candidates, others, (bits * elements as f64) as u64);
-        let matrices = chosen.map_err(|least| Error::TooSmall { bits, least: least as f64 / elements.max(1) as f64 })?;
+        let matrices =
+            chosen.map_err(|least| Error::TooSmall { bits, least: least as f64 / elements.max(1) as f64 })?;
         Ok(Recipe { matrices, ..Recipe::all(Format::Q8_0) })
     }
 }

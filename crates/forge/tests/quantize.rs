@@ -227,7 +227,8 @@ fn errors_are_weighted_by_importance() {
     let plain = must_generate(&hf(), &scratch.join("plain"), &["--quantize", "auto:5.5"]);
     let imatrix = file.to_str().unwrap();
     let weighted = must_generate(&hf(), &scratch.join("weighted"), &["--quantize", "auto:5.5", "--imatrix", imatrix]);
-    let table = |report: &str| report.lines().filter(|line| line.contains("BF16")).map(str::to_owned).collect::<Vec<_>>();
+    let table =
+        |report: &str| report.lines().filter(|line| line.contains("BF16")).map(str::to_owned).collect::<Vec<_>>();
     assert_ne!(table(&plain), table(&weighted), "the importance of columns changes no choice");
     assert!(sizes(&weighted, "proj").0 <= 5.5);
     let readme = fs::read_to_string(scratch.join("weighted/README.md")).unwrap();

@@ -30,7 +30,8 @@ fn round_trip(format: Format, weights: &[f32]) -> Vec<f32> {
 
 fn affine_round_trip(format: Format, scale_format: Format, weights: &[f32]) -> Vec<f32> {
     let row = encode_affine(format, scale_format, weights).expect("weights are finite and small");
-    let row = AffineRow { format, codes: &row.codes, scales: &row.scales, biases: &row.biases, scale_format, zeros: false };
+    let row =
+        AffineRow { format, codes: &row.codes, scales: &row.scales, biases: &row.biases, scale_format, zeros: false };
     let mut decoded = vec![f32::NAN; weights.len()];
     decode_affine(&row, &mut decoded).expect("whole groups");
     decoded

@@ -125,9 +125,7 @@ fn names_say_toolchain_and_groups() {
     assert_eq!(matrix(Packing::Gptq { zero_offset: 1 }, 128), "GPTQ int4 g128");
     assert_eq!(matrix(Packing::Awq, 64), "AWQ int4 g64");
     assert_eq!(matrix(Packing::Compressed, 256), "compressed-tensors int4 per channel");
-    let fp8 = |block| {
-        Repack::E4m3(E4m3Matrix { rows: 64, cols: 256, block, scale_format: Format::F32 }).to_string()
-    };
+    let fp8 = |block| Repack::E4m3(E4m3Matrix { rows: 64, cols: 256, block, scale_format: Format::F32 }).to_string();
     assert_eq!(fp8([128, 128]), "FP8 E4M3 128x128");
     assert_eq!(fp8([1, 256]), "FP8 E4M3 per channel");
     assert_eq!(fp8([64, 256]), "FP8 E4M3 per tensor");

@@ -59,7 +59,14 @@ fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
                     &bytes[row * row_bytes..][..row_bytes]
                 };
                 let (codes, scales, biases) = (part(quants), part(scales), part(biases));
-                let affine = AffineRow { format: weight.format, codes, scales, biases, scale_format: *scale_format, zeros: false };
+                let affine = AffineRow {
+                    format: weight.format,
+                    codes,
+                    scales,
+                    biases,
+                    scale_format: *scale_format,
+                    zeros: false,
+                };
                 decode_affine(&affine, &mut out).expect("a row decodes");
             }
             Source::Repack { repack, parts, first_row } => {

@@ -52,7 +52,8 @@ pub fn rows() -> Vec<Row> {
     let shape = |case, tensor, dtype, size, words| other(case, RepackShape, tensor, dtype, size, words);
     let kind = |case, tensor, dtype, size, words| other(case, RepackType, tensor, dtype, size, words);
     let scale = |case, suffix, nan: &[u8], words| bytes(case, RepackScale, suffix, 0, nan, words);
-    let columns = |columns: u64, words| bytes(COMPRESSED, PackedSizes, "weight_shape", 8, &columns.to_le_bytes(), words);
+    let columns =
+        |columns: u64, words| bytes(COMPRESSED, PackedSizes, "weight_shape", 8, &columns.to_le_bytes(), words);
     let blocks = |value, words| setting(FP8, Refusal::Fp8Blocks, "weight_block_size", value, words);
     vec![
         missing(GPTQ, "scales", "q_proj.scales is missing"),
@@ -103,7 +104,13 @@ pub fn rows() -> Vec<Row> {
         setting(GPTQ, Refusal::RepackWords, "bits", json!(5), "expected words that hold whole codes, found "),
         setting(GPTQ, Refusal::RepackFormat, "group_size", json!(16), ".qweight: affine quantisation of 4 bits"),
         setting(GPTQ, RepackShape, "bits", json!(8), ".qweight: expected shape"),
-        setting(GPTQ, Refusal::GptqPacking, "checkpoint_format", json!("marlin"), "checkpoint_format = \"marlin\" is not"),
+        setting(
+            GPTQ,
+            Refusal::GptqPacking,
+            "checkpoint_format",
+            json!("marlin"),
+            "checkpoint_format = \"marlin\" is not",
+        ),
         setting(AWQ, Refusal::AwqPacking, "version", json!("gemv"), "version = \"gemv\" is not supported"),
         setting(AWQ, Refusal::AwqBits, "bits", json!(8), "bits = 8 is not supported"),
         blocks(json!([128]), "weight_block_size = [128] is not supported"),

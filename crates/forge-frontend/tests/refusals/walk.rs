@@ -8,8 +8,8 @@ use forge_frontend::{Assets, FrontendError, Refusal, load};
 use serde_json::{Value, json};
 
 use crate::build::{Folder as Scratch, Gguf, array, string};
-use crate::{toolchains, xielu};
 use crate::{Folder, Weights};
+use crate::{toolchains, xielu};
 
 /// A refusal, what its line names, and the error that a checkpoint made for it gives.
 pub type Row = (Refusal, Vec<&'static str>, FrontendError);
@@ -688,8 +688,10 @@ fn assets() -> Vec<Row> {
 
 #[test]
 fn every_refusal() {
-    let rows: Vec<Row> =
-        [configurations(), mixtures(), tensors(), xielu::rows(), toolchains::rows(), assets()].into_iter().flatten().collect();
+    let rows: Vec<Row> = [configurations(), mixtures(), tensors(), xielu::rows(), toolchains::rows(), assets()]
+        .into_iter()
+        .flatten()
+        .collect();
     for (refusal, words, error) in &rows {
         let line = error.to_string();
         assert_eq!(error.refusal(), Some(*refusal), "{line}");

@@ -24,13 +24,16 @@ impl Folder<'_> {
             let found = self.part(&scales, &codes)?.shape.clone();
             let [rows, cols] = self.matrix(&codes)?;
             let scale_format = self.scales(&scales, &[Dtype::F32, Dtype::F16, Dtype::BF16], "F32, F16 or BF16")?;
-            let of_blocks = self.block_size()?.filter(|block| found == [rows.div_ceil(block[0]), cols.div_ceil(block[1])]);
+            let of_blocks =
+                self.block_size()?.filter(|block| found == [rows.div_ceil(block[0]), cols.div_ceil(block[1])]);
             let block = match (of_blocks, &found[..]) {
                 (Some(block), _) => block,
                 (None, [] | [1] | [1, 1]) => [rows, cols],
                 (None, [of] | [of, 1]) if *of == rows => [1, cols],
                 // Groups of columns.
-                (None, [of, groups]) if *of == rows && *groups > 0 && cols.is_multiple_of(*groups) => [1, cols / groups],
+                (None, [of, groups]) if *of == rows && *groups > 0 && cols.is_multiple_of(*groups) => {
+                    [1, cols / groups]
+                }
                 _ => {
                     let expected = match self.block_size()? {
                         Some(block) => vec![rows.div_ceil(block[0]), cols.div_ceil(block[1])],

@@ -27,8 +27,7 @@ impl Names {
 }
 
 const OLD: [&str; 5] = ["qweight", "scales", "qzeros", "g_idx", ""];
-const COMPRESSED: [&str; 5] =
-    ["weight_packed", "weight_scale", "weight_zero_point", "weight_g_idx", "weight_shape"];
+const COMPRESSED: [&str; 5] = ["weight_packed", "weight_scale", "weight_zero_point", "weight_g_idx", "weight_shape"];
 
 impl Folder<'_> {
     /// Joins the modules of a GPTQ folder.
@@ -38,12 +37,7 @@ impl Folder<'_> {
             Some("gptq_v2") => 0,
             Some(other) => {
                 let read = "GPTQ's own packings, gptq and gptq_v2, are read";
-                return Err(self.unsupported(
-                    Refusal::GptqPacking,
-                    "checkpoint_format",
-                    format!("{other:?}"),
-                    read,
-                ));
+                return Err(self.unsupported(Refusal::GptqPacking, "checkpoint_format", format!("{other:?}"), read));
             }
         };
         let bits = self.size("bits")?;

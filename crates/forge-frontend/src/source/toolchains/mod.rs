@@ -55,7 +55,8 @@ impl Folder<'_> {
             }
             method => {
                 let found = method.map_or_else(|| "nothing".to_owned(), |method| format!("{method:?}"));
-                let read = "weights in F32, F16, BF16, FP8, GPTQ, AWQ, compressed-tensors, MLX or GGUF formats are read";
+                let read =
+                    "weights in F32, F16, BF16, FP8, GPTQ, AWQ, compressed-tensors, MLX or GGUF formats are read";
                 return Err(self.unsupported(Refusal::QuantizationMethod, "quant_method", found, read));
             }
         }
@@ -110,7 +111,9 @@ impl Folder<'_> {
         let tensor = &self.set.tensors()[name];
         match tensor.shape[..] {
             [rows, cols] if rows > 0 && cols > 0 => Ok([rows, cols]),
-            _ => Err(self.not_as_expected(Refusal::RepackMatrix, name, "a matrix", format!("shape {:?}", tensor.shape))),
+            _ => {
+                Err(self.not_as_expected(Refusal::RepackMatrix, name, "a matrix", format!("shape {:?}", tensor.shape)))
+            }
         }
     }
 
