@@ -103,7 +103,7 @@ pub fn rows() -> Vec<Row> {
         setting(GPTQ, RepackSize, "group_size", json!(0), "quantization_config.group_size: expected a size"),
         setting(GPTQ, Refusal::RepackWords, "bits", json!(5), "expected words that hold whole codes, found "),
         setting(GPTQ, Refusal::RepackFormat, "group_size", json!(16), ".qweight: affine quantisation of 4 bits"),
-        setting(GPTQ, RepackShape, "bits", json!(8), ".qweight: expected shape"),
+        setting(GPTQ, RepackShape, "bits", json!(8), "down_proj.scales: expected shape"),
         setting(
             GPTQ,
             Refusal::GptqPacking,

@@ -16,7 +16,11 @@ impl Folder<'_> {
     pub(super) fn join_fp8(&mut self) -> Result<(), FrontendError> {
         let modules = self.modules(".weight");
         let weight = |module: &String| format!("{module}.weight");
-        for module in modules.iter().filter(|module| self.set.tensors()[&weight(module)].dtype == Dtype::F8E4M3) {
+        // Modules that have been joined have no tensor of this name.
+        let is_e4m3 = |module: &&String| {
+            self.set.tensors().get(&weight(module)).is_some_and(|tensor| tensor.dtype == Dtype::F8E4M3)
+        };
+        for module in modules.iter().filter(is_e4m3).collect::<Vec<_>>() {
             let codes = weight(module);
             let names = SCALES.map(|suffix| format!("{module}.{suffix}"));
             let there = names.iter().find(|name| self.set.tensors().contains_key(*name));
