@@ -48,12 +48,11 @@ fn setting(case: &str, refusal: Refusal, key: &str, value: Value, words: &'stati
 }
 
 pub fn rows() -> Vec<Row> {
-    use Refusal::{ActOrder, PackedSizes, RepackMatrix, RepackScale, RepackShape, RepackSize, RepackType};
-    let shape = |case, tensor, dtype, size, words| other(case, RepackShape, tensor, dtype, size, words);
-    let kind = |case, tensor, dtype, size, words| other(case, RepackType, tensor, dtype, size, words);
-    let scale = |case, suffix, nan: &[u8], words| bytes(case, RepackScale, suffix, 0, nan, words);
+    let shape = |case, tensor, dtype, size, words| other(case, Refusal::RepackShape, tensor, dtype, size, words);
+    let kind = |case, tensor, dtype, size, words| other(case, Refusal::RepackType, tensor, dtype, size, words);
+    let scale = |case, suffix, nan: &[u8], words| bytes(case, Refusal::RepackScale, suffix, 0, nan, words);
     let columns =
-        |columns: u64, words| bytes(COMPRESSED, PackedSizes, "weight_shape", 8, &columns.to_le_bytes(), words);
+        |columns: u64, words| bytes(COMPRESSED, Refusal::PackedSizes, "weight_shape", 8, &columns.to_le_bytes(), words);
     let blocks = |value, words| setting(FP8, Refusal::Fp8Blocks, "weight_block_size", value, words);
     vec![
         missing(GPTQ, "scales", "q_proj.scales is missing"),
@@ -86,24 +85,24 @@ pub fn rows() -> Vec<Row> {
         kind(AWQ, "q_proj.qweight", "F32", json!([64, 8]), "q_proj.qweight: expected I32, found F32"),
         kind(FP8, "q_proj.weight_scale_inv", "I32", json!([3, 1]), "expected F32, F16 or BF16, found I32"),
         kind(COMPRESSED, "q_proj.weight_shape", "F32", json!([2]), "expected I32 or I64, found F32"),
-        other(GPTQ, RepackMatrix, "q_proj.qweight", "I32", json!([512]), "q_proj.qweight: expected a matrix"),
+        other(GPTQ, Refusal::RepackMatrix, "q_proj.qweight", "I32", json!([512]), "q_proj.qweight: expected a matrix"),
         scale(GPTQ, "scales", &[0, 0x7E], "q_proj.scales: expected finite scales, found NaN at 0"),
         scale(AWQ, "scales", &[0, 0x7C], "q_proj.scales: expected finite scales, found inf at 0"),
         scale(COMPRESSED, "weight_scale", &[0xC0, 0x7F], "q_proj.weight_scale: expected finite scales, found NaN at 0"),
         scale(FP8, "weight_scale_inv", &[0, 0, 0xC0, 0xFF], "q_proj.weight_scale_inv: expected finite scales"),
         bytes(
             GPTQ,
-            ActOrder,
+            Refusal::ActOrder,
             "g_idx",
             4 * 63,
             &[0],
             "q_proj.g_idx: expected columns in the order of their groups, found columns in the order of activations",
         ),
-        setting(GPTQ, RepackSize, "bits", json!("four"), "quantization_config.bits: expected a size"),
-        setting(GPTQ, RepackSize, "group_size", json!(0), "quantization_config.group_size: expected a size"),
+        setting(GPTQ, Refusal::RepackSize, "bits", json!("four"), "quantization_config.bits: expected a size"),
+        setting(GPTQ, Refusal::RepackSize, "group_size", json!(0), "quantization_config.group_size: expected a size"),
         setting(GPTQ, Refusal::RepackWords, "bits", json!(5), "expected words that hold whole codes, found "),
         setting(GPTQ, Refusal::RepackFormat, "group_size", json!(16), ".qweight: affine quantisation of 4 bits"),
-        setting(GPTQ, RepackShape, "bits", json!(8), "down_proj.scales: expected shape"),
+        setting(GPTQ, Refusal::RepackShape, "bits", json!(8), "down_proj.scales: expected shape"),
         setting(
             GPTQ,
             Refusal::GptqPacking,
