@@ -352,17 +352,18 @@ struct Codes2 {
     }
 };
 
-// MLX's affine quantisation: scale * code + bias per GROUP columns. C is CodesN; scales and biases are pairs of halves,
-// or with BF16 of bfloats.
-template <typename C, uint GROUP, bool BF16, uint GROUP_TILES>
+// Affine quantisation: scale * code + bias per GROUP columns. C is CodesN; scales and biases are pairs of halves, or with BF16
+// of bfloats. With ZEROS the second of a pair is the code that stands for 0.
+template <typename C, uint GROUP, bool BF16, bool ZEROS, uint GROUP_TILES>
 struct Affine {
     typedef C Codes;
     static constexpr constant uint BLOCK = GROUP;
     static constexpr constant uint TILES = GROUP_TILES;
 
     static inline float2 scale_and_bias(uint bits) {
-        return BF16 ? float2(as_type<float>(bits << 16), as_type<float>(bits & 0xFFFF0000u))
-                    : float2(as_type<half2>(bits));
+        const float2 pair = BF16 ? float2(as_type<float>(bits << 16), as_type<float>(bits & 0xFFFF0000u))
+                                 : float2(as_type<half2>(bits));
+        return ZEROS ? float2(pair.x, -pair.x * pair.y) : pair;
     }
 
     template <uint ROWS, uint COLS, uint T>
@@ -385,23 +386,23 @@ struct Affine {
     }
 };
 
-template <typename C, uint GROUP, bool BF16, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT,
+template <typename C, uint GROUP, bool BF16, bool ZEROS, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT,
           uint TOKENS = 1>
 inline void gemv_affine(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                         thread float* acc, uint tokens = 1) {
-    gemv_packed<Affine<C, GROUP, BF16, C::TILES>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc,
-                                                                                        tokens);
+    gemv_packed<Affine<C, GROUP, BF16, ZEROS, C::TILES>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane,
+                                                                                               acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.
-template <typename C, uint GROUP, bool BF16, uint ROWS, uint COLS>
+template <typename C, uint GROUP, bool BF16, bool ZEROS, uint ROWS, uint COLS>
 inline float4 load4_affine(device const uchar* weights, uint row, uint col) {
     constexpr uint PITCH = COLS / GROUP * 4;
     const Place p = find_columns<COLS, GROUP, C::TILES>(col);
     device const uchar* pairs =
         plane_row<PITCH>(weights + C::template bytes<ROWS, COLS>(), row, 0) + p.tile * (TILE / GROUP * 4);
     const uint bits = ((device const uint*)pairs)[p.lane / (GROUP / 8) * p.count + p.t];
-    const float2 scale = Affine<C, GROUP, BF16, C::TILES>::scale_and_bias(bits);
+    const float2 scale = Affine<C, GROUP, BF16, ZEROS, C::TILES>::scale_and_bias(bits);
     return scale.x * C::template four<ROWS, COLS>(weights, row, p) + scale.y;
 }
 
@@ -1561,14 +1562,14 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine2_g32_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes2, 32, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes2, 32, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine2_g32_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes2, 32, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes2, 32, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1576,14 +1577,14 @@ struct Weights_affine2_g32_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine2_g64_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes2, 64, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes2, 64, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine2_g64_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes2, 64, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes2, 64, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1591,14 +1592,14 @@ struct Weights_affine2_g64_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine2_g128_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes2, 128, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes2, 128, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine2_g128_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes2, 128, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes2, 128, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1606,14 +1607,14 @@ struct Weights_affine2_g128_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine3_g32_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes3, 32, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes3, 32, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine3_g32_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes3, 32, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes3, 32, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1621,14 +1622,14 @@ struct Weights_affine3_g32_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine3_g64_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes3, 64, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes3, 64, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine3_g64_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes3, 64, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes3, 64, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1636,14 +1637,14 @@ struct Weights_affine3_g64_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine3_g128_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes3, 128, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes3, 128, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine3_g128_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes3, 128, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes3, 128, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1651,14 +1652,14 @@ struct Weights_affine3_g128_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine4_g32_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes4, 32, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes4, 32, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine4_g32_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes4, 32, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes4, 32, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1666,14 +1667,14 @@ struct Weights_affine4_g32_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine4_g64_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes4, 64, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes4, 64, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine4_g64_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes4, 64, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes4, 64, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1681,14 +1682,14 @@ struct Weights_affine4_g64_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine4_g128_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes4, 128, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes4, 128, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine4_g128_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes4, 128, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes4, 128, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1696,14 +1697,14 @@ struct Weights_affine4_g128_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine5_g32_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes5, 32, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes5, 32, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine5_g32_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes5, 32, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes5, 32, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1711,14 +1712,14 @@ struct Weights_affine5_g32_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine5_g64_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes5, 64, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes5, 64, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine5_g64_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes5, 64, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes5, 64, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1726,14 +1727,14 @@ struct Weights_affine5_g64_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine5_g128_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes5, 128, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes5, 128, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine5_g128_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes5, 128, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes5, 128, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1741,14 +1742,14 @@ struct Weights_affine5_g128_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine6_g32_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes6, 32, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes6, 32, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine6_g32_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes6, 32, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes6, 32, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1756,14 +1757,14 @@ struct Weights_affine6_g32_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine6_g64_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes6, 64, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes6, 64, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine6_g64_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes6, 64, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes6, 64, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1771,14 +1772,14 @@ struct Weights_affine6_g64_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine6_g128_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes6, 128, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes6, 128, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine6_g128_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes6, 128, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes6, 128, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1786,14 +1787,14 @@ struct Weights_affine6_g128_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine8_g32_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes8, 32, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes8, 32, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine8_g32_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes8, 32, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes8, 32, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1801,14 +1802,14 @@ struct Weights_affine8_g32_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine8_g64_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes8, 64, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes8, 64, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine8_g64_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes8, 64, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes8, 64, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1816,14 +1817,14 @@ struct Weights_affine8_g64_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine8_g128_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes8, 128, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes8, 128, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine8_g128_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes8, 128, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes8, 128, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 

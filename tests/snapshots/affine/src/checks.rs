@@ -83,7 +83,7 @@ static KERNELS: [KernelCheck; 48] = [
         rows: &[1, 2, 7, 8],
         mixed: true,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 88, cols: 128 }, scale: 1.0 },
+        operation: Operation::Embed { table: Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 88, cols: 128 }, scale: 1.0 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
@@ -101,7 +101,7 @@ static KERNELS: [KernelCheck; 48] = [
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 88, cols: 128 }, scale: 1.0 },
+        operation: Operation::Embed { table: Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 88, cols: 128 }, scale: 1.0 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
@@ -117,7 +117,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -140,7 +140,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -163,7 +163,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -186,7 +186,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -209,7 +209,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -232,7 +232,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -297,7 +297,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -320,7 +320,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -343,7 +343,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -366,7 +366,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -389,7 +389,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -412,7 +412,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -435,7 +435,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -457,7 +457,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -479,7 +479,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -501,7 +501,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -523,7 +523,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -545,7 +545,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -567,7 +567,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -590,7 +590,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -613,7 +613,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -636,7 +636,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -659,7 +659,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -682,7 +682,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -705,7 +705,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(11), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 88, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 88, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -726,7 +726,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(11), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 88, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 88, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -812,7 +812,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -834,7 +834,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -856,7 +856,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -899,7 +899,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -919,7 +919,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -939,7 +939,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -959,7 +959,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -980,7 +980,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -1001,7 +1001,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -1022,7 +1022,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -1042,7 +1042,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -1062,7 +1062,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -1082,7 +1082,7 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 88, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 88, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
