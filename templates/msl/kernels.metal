@@ -38,7 +38,7 @@ constant float /*{ table.name }*/[/*{ table.len }*/] = {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_/*{ format.name }*/(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes/*{ affine.bits }*/, /*{ affine.group }*/, /*{ affine.bf16 }*/, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes/*{ affine.bits }*/, /*{ affine.group }*/, /*{ affine.bf16 }*/, /*{ affine.zeros }*/, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 /*%- endif %*/
@@ -47,7 +47,7 @@ struct Weights_/*{ format.name }*/ {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
 /*%- if let Some(affine) = format.affine %*/
-        return load4_affine<Codes/*{ affine.bits }*/, /*{ affine.group }*/, /*{ affine.bf16 }*/, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes/*{ affine.bits }*/, /*{ affine.group }*/, /*{ affine.bf16 }*/, /*{ affine.zeros }*/, ROWS, COLS>(weights, row, col);
 /*%- else %*/
         return load4_/*{ format.name }*/<ROWS, COLS>(weights, row, col);
 /*%- endif %*/

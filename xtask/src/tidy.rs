@@ -150,10 +150,12 @@ fn orphans(files: &[(String, String)]) -> Vec<String> {
             let needed = |text: &str| text.lines().any(|line| line.starts_with("// needs: ") && line.contains(&*stem));
             // Files that the name of a format, or the width of an affine one's codes, leads to.
             let of_format = stem.strip_prefix("gemv_").is_some_and(|format| {
-                let path = format!("crates/forge-formats/src/formats/{format}");
+                let of = |name: &str| format!("crates/forge-formats/src/formats/{name}");
+                // Formats that differ in the size of their groups alone share a file.
+                let paths = [of(format), of(format.rsplit_once("_g").map_or(format, |(name, _)| name)) + ".rs"];
                 let asked = format!("of_format(\"{format}\")");
                 FLOATS.contains(&format)
-                    || files.iter().any(|(name, _)| name.starts_with(&path))
+                    || files.iter().any(|(name, _)| name.starts_with(&paths[0]) || *name == paths[1])
                     || sources.iter().any(|text| text.contains(&asked))
             });
             let of_codes = stem.strip_prefix("codes_").is_some_and(|bits| AFFINE_BITS.contains(&bits));

@@ -45,6 +45,7 @@ pub struct AffineView {
     pub bits: usize,
     pub group: usize,
     pub bf16: bool,
+    pub zeros: bool,
 }
 
 /// A table of RoPE frequencies.
@@ -315,7 +316,7 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
     let view = |format| FormatView {
         name: packed_name(format),
         affine: match format {
-            Format::Affine { bits, group, bf16 } => Some(AffineView { bits, group, bf16 }),
+            Format::Affine { bits, group, bf16, zeros } => Some(AffineView { bits, group, bf16, zeros }),
             _ => None,
         },
     };

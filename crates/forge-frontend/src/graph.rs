@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use forge_formats::Format;
+use forge_formats::{Format, Repack};
 pub use forge_spec::{Activation, GatedDelta, GroupScore, Groups, PositionScale, Routing, Scores};
 
 use crate::config::ModelConfig;
@@ -477,6 +477,15 @@ pub enum Source {
         /// Format of scales and biases: F16, BF16 or F32.
         scale_format: Format,
     },
+    /// Tensors of another toolchain, of which rows in the weight's format are made when packed, without a change of any number.
+    Repack {
+        /// How.
+        repack: Repack,
+        /// Its parts.
+        parts: Vec<FileRange>,
+        /// First of its rows that is meant.
+        first_row: usize,
+    },
     /// Matrices of equally many rows one after another, each from a place of its own: experts that a checkpoint does not
     /// store together. None of them is a stack.
     Stack(Vec<Source>),
@@ -487,7 +496,9 @@ impl Source {
     pub fn pieces(&self) -> &[Source] {
         match self {
             Self::Stack(pieces) => pieces,
-            Self::Rows(_) | Self::Values(_) | Self::Quantize { .. } | Self::Affine { .. } => std::slice::from_ref(self),
+            Self::Rows(_) | Self::Values(_) | Self::Quantize { .. } | Self::Affine { .. } | Self::Repack { .. } => {
+                std::slice::from_ref(self)
+            }
         }
     }
 
@@ -496,6 +507,7 @@ impl Source {
         match self {
             Self::Rows(range) | Self::Quantize { rows: range, .. } => vec![range],
             Self::Affine { quants, scales, biases, .. } => vec![quants, scales, biases],
+            Self::Repack { parts, .. } => parts.iter().collect(),
             Self::Values(_) => Vec::new(),
             Self::Stack(pieces) => pieces.iter().flat_map(Self::ranges).collect(),
         }

@@ -76,7 +76,7 @@ fn measure_vectors(graph: &mut Graph, files: &[MappedFile]) {
                 values.clone_from(made);
                 true
             }
-            Source::Quantize { .. } | Source::Affine { .. } | Source::Stack(_) => false,
+            Source::Quantize { .. } | Source::Affine { .. } | Source::Repack { .. } | Source::Stack(_) => false,
         };
         if decoded {
             let packed = values.iter().map(|&value| weight.element(value).abs());

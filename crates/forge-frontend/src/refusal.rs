@@ -78,6 +78,34 @@ refusals! {
     AffineType,
     /// Biases of another type than the scales.
     AffineBiasType,
+    /// A tensor that another toolchain's codes need and that is absent.
+    RepackPart,
+    /// Such a tensor of another shape than the codes need.
+    RepackShape,
+    /// Codes or scales of another toolchain that are no matrix.
+    RepackMatrix,
+    /// Such a tensor of another element type.
+    RepackType,
+    /// Scales of another toolchain that are no finite numbers.
+    RepackScale,
+    /// A size of another toolchain's quantisation that is none.
+    RepackSize,
+    /// Words that hold no whole number of codes.
+    RepackWords,
+    /// Bits or a group size of another toolchain that no format here has.
+    RepackFormat,
+    /// Blocks of FP8 that are no two sizes.
+    Fp8Blocks,
+    /// A packing of GPTQ that is not read.
+    GptqPacking,
+    /// A packing of AWQ that is not read.
+    AwqPacking,
+    /// Bits that AWQ's words do not have.
+    AwqBits,
+    /// Sizes of a packed matrix that are none, or not those of its words.
+    PackedSizes,
+    /// Columns whose groups are not in order.
+    ActOrder,
     /// A size that differs from layer to layer where one is needed.
     UnequalSizes,
     /// An empty array in place of a size.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use forge_formats::{Deviation, Layout, Packer, SourceRows, decode_row};
+use forge_formats::{Deviation, Layout, Packer, Repacked, SourceRows, decode_row};
 use forge_frontend::graph::{FileRange, Source, Weight};
 use forge_plan::PackedTensor;
 use forge_plan::pack::PackPart;
@@ -17,6 +17,8 @@ pub(crate) struct Scratch {
     packer: Option<(usize, Packer)>,
     /// Quantised rows.
     encoder: Encoder,
+    /// Rows made of another toolchain's tensors.
+    repacked: Repacked,
 }
 
 /// Something else than `expected` where the plan has it.
@@ -60,7 +62,7 @@ impl Packing<'_> {
                 decode_row(weight.format, bytes, &mut elements)
                     .map_err(|source| PackError::Format { tensor: weight.tensor.clone(), source })?;
             }
-            Source::Quantize { .. } | Source::Affine { .. } | Source::Stack(_) => {
+            Source::Quantize { .. } | Source::Affine { .. } | Source::Repack { .. } | Source::Stack(_) => {
                 return Err(mixed(weight, "one vector", "parts"));
             }
         }
@@ -118,7 +120,7 @@ impl Packing<'_> {
         let format_error = |source| PackError::Format { tensor: weight.tensor.clone(), source };
         let own = rows.start - piece.first..rows.end - piece.first;
         let slice = |range| self.slice(weight, range, piece.rows, own.clone());
-        let Scratch { packer, encoder } = scratch;
+        let Scratch { packer, encoder, repacked } = scratch;
         let mut deviation = None;
         let source = match piece.source {
             Source::Rows(range) => SourceRows::Blocks(slice(range)?),
@@ -127,6 +129,12 @@ impl Packing<'_> {
                 let found = encoder.encode(weight.format, weight.cols, *from, slice(rows)?);
                 deviation = Some(found.map_err(format_error)?);
                 encoder.rows()
+            }
+            Source::Repack { repack, parts, first_row } => {
+                let parts: Vec<&[u8]> = parts.iter().map(|range| self.source.bytes(range)).collect();
+                let rows = first_row + own.start..first_row + own.end;
+                repack.rows(&parts, rows, repacked).map_err(format_error)?;
+                repacked.source()
             }
             Source::Affine { quants, scales, biases, .. } => {
                 SourceRows::Affine { codes: slice(quants)?, scales: slice(scales)?, biases: slice(biases)? }

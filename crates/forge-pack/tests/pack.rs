@@ -189,7 +189,7 @@ fn quantized_rows_are_those_of_the_encoder() {
                 if matches!(format, Format::Affine { .. }) {
                     let EncodedAffine { codes, scales, biases } = encode_affine(format, Format::F16, &row).unwrap();
                     let (codes, scales, biases) = (&codes[..], &scales[..], &biases[..]);
-                    let parts = AffineRow { format, codes, scales, biases, scale_format: Format::F16 };
+                    let parts = AffineRow { format, codes, scales, biases, scale_format: Format::F16, zeros: false };
                     decode_affine(&parts, &mut back).unwrap();
                     packer.pack(index, SourceRows::Affine { codes, scales, biases }, put).unwrap();
                 } else {

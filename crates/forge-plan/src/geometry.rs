@@ -164,17 +164,9 @@ fn measured(format: Format) -> Row {
     }
 }
 
-/// Columns that a simdgroup takes in one go; sharing a row among more simdgroups than that leaves some idle.
-fn columns_at_once(format: Format) -> usize {
-    match format {
-        Format::F32 | Format::F16 | Format::BF16 | Format::Q8_0 | Format::Affine { bits: 8, .. } => 512,
-        _ => 1024,
-    }
-}
-
-/// Most simdgroups that can share a row and each have columns.
+/// Most simdgroups that can share a row and each have columns: more than it has groups of tiles would leave some idle.
 fn most_split(shape: Shape) -> usize {
-    1 << (shape.cols / columns_at_once(shape.format)).max(1).ilog2()
+    1 << (shape.cols / shape.format.columns_at_once()).max(1).ilog2()
 }
 
 /// The geometry for one `[rows, cols]` matrix.
@@ -203,7 +195,7 @@ mod tests {
                     let g = gemv_geometry(format, rows, cols);
                     assert!(g.simdgroups.is_multiple_of(g.split_k), "{format} {rows}x{cols}: {g:?}");
                     assert!(g.simdgroups <= 8 && g.rows_per_simdgroup <= 8, "{format} {rows}x{cols}: {g:?}");
-                    assert!(g.split_k == 1 || cols / columns_at_once(format) >= g.split_k, "{format}: {g:?}");
+                    assert!(g.split_k == 1 || cols / format.columns_at_once() >= g.split_k, "{format}: {g:?}");
                     let shape = Shape { format, rows, cols };
                     assert_eq!(g.check(shape), Ok(()), "{format} {rows}x{cols}");
                     for gated in [false, true] {

@@ -7,6 +7,7 @@ use forge_formats::Format;
 use forge_frontend::graph::{GroupScore, Groups, Op, Scores, SlotId};
 use forge_plan::families::{ExpertsDownTile, ExpertsUpTile};
 use forge_plan::plan::Dim;
+use forge_plan::quantize::Recipe;
 use forge_plan::{Family, Plan, PlanError, PlanOptions, costs, plan, quantize};
 
 /// Those of Qwen3-30B-A3B, with fewer layers.
@@ -158,7 +159,7 @@ fn other_graphs_around_a_router() {
 #[test]
 fn routers_keep_their_format() {
     let mut graph = common::mixture(TINY, SMALL, Format::F16);
-    let kept = quantize(&mut graph, Format::Q8_0).expect("matrices to convert");
+    let kept = quantize(&mut graph, &Recipe::all(Format::Q8_0)).expect("matrices to convert");
     let roles: Vec<(String, String)> =
         kept.iter().map(|(id, reason)| (graph.weights[*id].role.clone(), reason.to_string())).collect();
     assert_eq!(roles, [("router", "chooses experts"); 2].map(|(role, reason)| (role.to_owned(), reason.to_owned())));

@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const MXFP4: BlockFormat = BlockFormat {
     format: Format::Mxfp4,
     name: "MXFP4",
-    ggml_id: 39,
+    ggml_id: Some(39),
     elements: 32,
     bytes: 17,
     scheme: Scheme { block: 32, tiles: 4, planes: &[Plane::CODES_4, Plane::BYTE] },

@@ -30,6 +30,13 @@ pub fn packed_len(format: Format, rows: usize, cols: usize) -> Option<u64> {
     Layout::new(format, rows, cols).map(|layout| layout.len())
 }
 
+impl Format {
+    /// Columns that a simdgroup takes in one go: a group of tiles, or as many floats as fill its loads.
+    pub fn columns_at_once(self) -> usize {
+        if self.is_float() { 2 * TILE } else { Scheme::of(self).tiles * TILE }
+    }
+}
+
 /// One plane of a packed matrix: all rows in order, without padding between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlaneRange {

@@ -280,6 +280,13 @@ fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -
             let p = place(128, 4);
             one_scale(packed.four(0, 2, row, &p), low_half(packed.entry(1, 16, 16, row, &p)), 1.0)
         }
+        Format::E4m3G128 | Format::E4m3G32 => {
+            let block = format.block_elements();
+            let p = place(block, 2);
+            let d = f32::from_bits(packed.entry(1, 32, block / 8, row, &p));
+            // A half has its exponent where these bits come to, biased by 8 more.
+            packed.four(0, 8, row, &p).map(|q| d * (256.0 * low_half((q & 128) << 8 | (q & 127) << 7)))
+        }
         Format::Q2K => {
             let p = place(16, 4);
             let scales = packed.entry(1, 8, 2, row, &p);
@@ -349,11 +356,17 @@ fn random_blocks(format: Format, rows: usize, cols: usize, bytes: &mut Bytes) ->
         Format::Tq2_0 => &[64],
         Format::Iq1M => &[54],
         Format::Mxfp4 => &[],
+        // The upper half of a float.
+        Format::E4m3G128 | Format::E4m3G32 => &[2],
         _ => &[0],
     };
     for block in data.chunks_exact_mut(format.block_bytes()) {
         for &at in halves {
             block[at + 1] = block[at + 1] & 0x8F | 0x20;
+        }
+        if matches!(format, Format::E4m3G128 | Format::E4m3G32) {
+            // Not the codes that are no numbers.
+            block[4..].iter_mut().filter(|code| **code & 127 == 127).for_each(|code| *code ^= 1);
         }
         if format == Format::Mxfp4 {
             block[0] = block[0] & 0x3F | 0x40;
@@ -392,6 +405,7 @@ fn check(format: Format, rows: usize, cols: usize, seed: u64) {
                 scales: &scales[row * row_scales..][..row_scales],
                 biases: &biases[row * row_scales..][..row_scales],
                 scale_format: Format::F16,
+                zeros: false,
             };
             decode_affine(&row, out).unwrap();
         }

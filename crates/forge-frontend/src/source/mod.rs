@@ -8,6 +8,7 @@ mod mlx;
 mod rope;
 mod stacks;
 mod tensors;
+mod toolchains;
 
 pub(crate) use gguf::load_gguf;
 pub(crate) use hf::{CONFIG, TOKENIZER, duplicate_keys, load_folder, read_file, read_json, text_config};

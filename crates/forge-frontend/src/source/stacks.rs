@@ -212,10 +212,11 @@ impl Entry {
         })
     }
 
-    /// Format of the scales, where there are some apart.
-    fn scales(&self) -> Option<forge_formats::Format> {
+    /// What stands beside codes, where something does: format of the scales, and what they are besides.
+    fn scales(&self) -> Option<(forge_formats::Format, forge_formats::Pairs)> {
         match &self.stored {
-            Stored::Affine { ranges, .. } => Some(ranges.scale_format),
+            Stored::Affine { ranges, .. } => Some((ranges.scale_format, forge_formats::Pairs::default())),
+            Stored::Repack { repack, .. } => Some((forge_formats::Format::F16, repack.pairs())),
             Stored::Rows(..) | Stored::Refused(_) | Stored::Foreign(_) => None,
         }
     }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use forge_formats::{Format, FormatError};
+use forge_formats::{Format, FormatError, Repack};
 
 use super::Dialect;
 use crate::graph::{FileRange, Source, Weight};
@@ -84,6 +84,8 @@ pub(crate) enum Stored {
     Rows(Format, FileRange),
     /// Three tensors of MLX's affine quantisation, of `bits` a weight in groups of `group` columns.
     Affine { bits: u8, group: u16, ranges: AffineRanges },
+    /// Tensors of another toolchain.
+    Repack { repack: Repack, parts: Vec<FileRange> },
     /// A type that is not read, refused when the tensor is wanted.
     Refused(FormatError),
     /// An element type without a name among the formats (FP8, integers).
@@ -303,6 +305,11 @@ impl Entry {
                 let range = self.slice(name, whole, row_bytes as u64, total_rows, first_row, rows)?;
                 Ok((*format, Source::Rows(range)))
             }
+            Stored::Repack { repack, parts } => {
+                let format = repack.format().expect("joining has found it");
+                row_bytes(format)?;
+                Ok((format, Source::Repack { repack: repack.clone(), parts: parts.clone(), first_row }))
+            }
             Stored::Affine { bits, group, ranges } => {
                 let format = Format::Affine { bits: *bits, group: *group };
                 let group = usize::from(*group);
@@ -351,6 +358,7 @@ impl Entry {
         match &self.stored {
             Stored::Rows(format, _) => format.to_string(),
             Stored::Affine { bits, group, .. } => Format::Affine { bits: *bits, group: *group }.to_string(),
+            Stored::Repack { repack, .. } => repack.to_string(),
             Stored::Refused(FormatError::UnsupportedGgmlType { name, .. }) => (*name).to_owned(),
             Stored::Refused(error) => error.to_string(),
             Stored::Foreign(name) => name.clone(),

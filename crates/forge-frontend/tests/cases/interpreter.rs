@@ -1,7 +1,7 @@
 //! Runs a graph in f32, the plainest way: the meaning of the operations, against which references are compared.
 
 use super::recurrent;
-use forge_formats::{AffineRow, decode_affine, decode_row};
+use forge_formats::{AffineRow, Format, Pairs, Repacked, SourceRows, decode_affine, decode_row};
 use forge_frontend::Checkpoint;
 use forge_frontend::graph::{
     Activation, Attention, Block, Graph, Op, Rope, RopePairing, Source, StateId, StateSpec, WeightId,
@@ -59,8 +59,29 @@ fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
                     &bytes[row * row_bytes..][..row_bytes]
                 };
                 let (codes, scales, biases) = (part(quants), part(scales), part(biases));
-                let affine = AffineRow { format: weight.format, codes, scales, biases, scale_format: *scale_format };
+                let affine = AffineRow {
+                    format: weight.format,
+                    codes,
+                    scales,
+                    biases,
+                    scale_format: *scale_format,
+                    zeros: false,
+                };
                 decode_affine(&affine, &mut out).expect("a row decodes");
+            }
+            Source::Repack { repack, parts, first_row } => {
+                let parts: Vec<&[u8]> = parts.iter().map(|range| checkpoint.bytes(range)).collect();
+                let mut made = Repacked::default();
+                repack.rows(&parts, first_row + row..first_row + row + 1, &mut made).expect("a row is made");
+                match made.source() {
+                    SourceRows::Blocks(bytes) => decode_row(weight.format, bytes, &mut out).expect("a row decodes"),
+                    SourceRows::Affine { codes, scales, biases } => {
+                        let Pairs { bf16, zeros } = repack.pairs();
+                        let scale_format = if bf16 { Format::BF16 } else { Format::F16 };
+                        let row = AffineRow { format: weight.format, codes, scales, biases, scale_format, zeros };
+                        decode_affine(&row, &mut out).expect("a row decodes");
+                    }
+                }
             }
             Source::Values(values) => out.clone_from(values),
             Source::Quantize { .. } | Source::Stack(_) => unreachable!("neither quantised nor a stack within a stack"),

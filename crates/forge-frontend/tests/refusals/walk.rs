@@ -8,8 +8,8 @@ use forge_frontend::{Assets, FrontendError, Refusal, load};
 use serde_json::{Value, json};
 
 use crate::build::{Folder as Scratch, Gguf, array, string};
-use crate::xielu;
 use crate::{Folder, Weights};
+use crate::{toolchains, xielu};
 
 /// A refusal, what its line names, and the error that a checkpoint made for it gives.
 pub type Row = (Refusal, Vec<&'static str>, FrontendError);
@@ -169,7 +169,7 @@ fn configurations() -> Vec<Row> {
             json!(8),
             "= 8 is not supported: this architecture's mixture",
         ),
-        config(Refusal::QuantizationMethod, "qwen2", "quantization_config", json!({"quant_method": "fp8"}), "\"fp8\""),
+        config(Refusal::QuantizationMethod, "qwen2", "quantization_config", json!({"quant_method": "hqq"}), "\"hqq\""),
         config(Refusal::UnequalSizes, "qwen2", "num_key_value_heads", json!([2, 1]), "= [2,1] is not supported"),
         config(Refusal::NoSizes, "qwen2", "num_key_value_heads", json!([]), "expected a size, found []"),
         config(Refusal::LayerSizes, "gemma4", "intermediate_size", json!([40]), "expected an array of 6"),
@@ -688,8 +688,10 @@ fn assets() -> Vec<Row> {
 
 #[test]
 fn every_refusal() {
-    let rows: Vec<Row> =
-        [configurations(), mixtures(), tensors(), xielu::rows(), assets()].into_iter().flatten().collect();
+    let rows: Vec<Row> = [configurations(), mixtures(), tensors(), xielu::rows(), toolchains::rows(), assets()]
+        .into_iter()
+        .flatten()
+        .collect();
     for (refusal, words, error) in &rows {
         let line = error.to_string();
         assert_eq!(error.refusal(), Some(*refusal), "{line}");

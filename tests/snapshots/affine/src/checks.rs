@@ -96,7 +96,7 @@ static KERNELS: [KernelCheck; 61] = [
         rows: &[1, 2, 7, 8],
         mixed: true,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 88, cols: 128 }, scale: 1.0 },
+        operation: Operation::Embed { table: Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 88, cols: 128 }, scale: 1.0 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
@@ -114,7 +114,7 @@ static KERNELS: [KernelCheck; 61] = [
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 88, cols: 128 }, scale: 1.0 },
+        operation: Operation::Embed { table: Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 88, cols: 128 }, scale: 1.0 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
@@ -130,7 +130,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -175,7 +175,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -198,7 +198,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -243,7 +243,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -266,7 +266,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -311,7 +311,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -376,7 +376,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -421,7 +421,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -444,7 +444,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -489,7 +489,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -512,7 +512,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -557,7 +557,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -580,7 +580,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -623,7 +623,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -645,7 +645,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -688,7 +688,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -710,7 +710,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -753,7 +753,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -775,7 +775,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -820,7 +820,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -843,7 +843,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -888,7 +888,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -911,7 +911,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -956,7 +956,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -979,7 +979,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(11), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 88, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 88, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -1020,7 +1020,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(6), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 88, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 88, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -1106,7 +1106,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -1128,7 +1128,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -1150,7 +1150,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -1193,7 +1193,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -1213,7 +1213,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -1233,7 +1233,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -1253,7 +1253,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -1274,7 +1274,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -1295,7 +1295,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -1316,7 +1316,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -1336,7 +1336,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -1356,7 +1356,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -1376,7 +1376,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 88, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 88, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
