@@ -44,6 +44,8 @@ LONGROPE = {
 GEMMA4 = {"head_dim": 16, "global_head_dim": 32, "sliding_window": 8, "vocab_size": 86, "vocab_size_per_layer_input": 86, "hidden_size_per_layer_input": 8}
 NARROW = {"intermediate_size": 24}
 MIXTURE = {"moe_intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 2}
+DELTA = {"head_dim": 16, "num_hidden_layers": 3, "layer_types": ["linear_attention", "linear_attention", "full_attention"], "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 12, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25}}
+WIDER_ROTATION = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}
 CASES = {
     "llama-biases-linear": ("Llama", {"attention_bias": True, "mlp_bias": True, "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}}),
     "llama-yarn": ("Llama", {"rope_parameters": YARN}),
@@ -89,7 +91,10 @@ CASES = {
     "granitemoe": ("GraniteMoe", {**NARROW, "num_local_experts": 4, "num_experts_per_tok": 2, "embedding_multiplier": 2.0, "attention_multiplier": 0.2, "residual_multiplier": 0.6, "logits_scaling": 2.0}),
     "glm4-moe": ("Glm4Moe", {"moe_intermediate_size": 24, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5, "head_dim": 8, "attention_bias": True, "use_qk_norm": True, "num_nextn_predict_layers": 0}),
     "lfm2": ("Lfm2", {"intermediate_size": 36, "block_multiple_of": 8, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}),
-    "qwen35": ("Qwen3_5Text", {**NARROW, "head_dim": 16, "num_hidden_layers": 3, "layer_types": ["linear_attention", "linear_attention", "full_attention"], "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 12, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25}}),
+    "lfm2-moe": ("Lfm2Moe", {**MIXTURE, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "full_attention"], "num_dense_layers": 1, "routed_scaling_factor": 1.5}),
+    "qwen35": ("Qwen3_5Text", {**NARROW, **DELTA}),
+    "qwen35-moe": ("Qwen3_5MoeText", {**MIXTURE, **DELTA, "shared_expert_intermediate_size": 20}),
+    "qwen3-next": ("Qwen3Next", {**MIXTURE, **DELTA, "shared_expert_intermediate_size": 20, "num_experts_per_tok": 3, "mlp_only_layers": [1]}),
     "granite": ("Granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.2, "residual_multiplier": 0.22, "logits_scaling": 8.0}),
 }
 # Changes of a case's configuration, each of which must change its logits: what they turn off is what the case is for.
@@ -122,7 +127,10 @@ ABLATIONS = {
     "granitemoe": [{"num_experts_per_tok": 1}, {"residual_multiplier": 1.0}],
     "glm4-moe": ["shared", "correction", {"n_group": 1, "topk_group": 1}, {"topk_group": 1}, {"routed_scaling_factor": 1.0}, {"norm_topk_prob": False}],
     "lfm2": ["taps", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
-    "qwen35": ["biases", "taps", "decays", {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}],
+    "lfm2-moe": ["taps", "expert_bias", {"norm_topk_prob": False}, {"routed_scaling_factor": 1.0}, {"num_experts_per_tok": 1}],
+    "qwen35": ["biases", "taps", "decays", WIDER_ROTATION],
+    "qwen35-moe": ["biases", "taps", "decays", "shared", "shared_expert_gate.weight", {"num_experts_per_tok": 1}, WIDER_ROTATION],
+    "qwen3-next": ["biases", "taps", "decays", "shared", "shared_expert_gate.weight", {"norm_topk_prob": False}, {"num_experts_per_tok": 2}, WIDER_ROTATION],
     "arcee": ["biases", {"hidden_act": "silu"}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
 }
 # Least difference of logits that counts as one; the tests' bound is 2e-3.
@@ -130,9 +138,9 @@ ABLATED = 0.05
 # Contexts that projects are built for, where the default would not do.
 CONTEXTS = {"phi3-longrope-long": 128, "hunyuan-dense": 128}
 # Other seeds than the sum of a name's characters.
-SEEDS = {"gpt-oss": 1}
+SEEDS = {"gpt-oss": 1, "lfm2-moe": 1, "qwen35-moe": 6, "qwen3-next": 1}
 # Mixtures of experts: rounding must not change which experts are chosen.
-MIXTURES = {"gpt-oss"}
+MIXTURES = {"gpt-oss", "lfm2-moe", "qwen35-moe", "qwen3-next"}
 # What GGUFs have no key for: these windows, and a query_pre_attn_scalar other than the head's width.
 NOT_IN_GGUF = {"starcoder2-window", "ministral", "mistral-window", "qwen2-window", "qwen2-window-long", "gemma2"}
 # Longer than the cache of a windowed layer (the window and a prefill tile of 256), twice, so that it wraps in the middle of
@@ -194,6 +202,7 @@ def check_ablations(case, weights, ids, logits):
                     turned_off += 1
                 if ablation == "decays" and name.endswith("A_log"):
                     weight.zero_()
+                    turned_off += 1
             for name, buffer in model.named_buffers():
                 named = isinstance(ablation, str) and name.endswith(f".{ablation}")
                 if ablation == "correction" and name.endswith("correction_bias") or named:
@@ -221,7 +230,7 @@ def check_margins(case, model, ids, logits):
             model.load_state_dict(noise)
             difference = (model(ids).logits[0] - logits).abs().max().item()
             print(f"{case} with noise of 1e-4: {difference:.1e}")
-            if difference > 0.02:
+            if difference > ABLATED:
                 sys.exit(f"{case}: an expert is chosen by a hair")
     model.load_state_dict(weights)
 
@@ -243,7 +252,7 @@ def write_hf(case, folder):
                 weight.copy_(noise * 1.5 / weight.shape[-1] ** 0.5)
             weight.copy_(weight.to(torch.bfloat16).to(torch.float32))
         for name, buffer in model.named_buffers():
-            if name.endswith("correction_bias"):
+            if name.endswith(("correction_bias", "expert_bias")):
                 buffer.copy_((torch.randn_like(buffer) * 0.3).to(torch.bfloat16).to(torch.float32))
         for name, scalar in model.named_buffers():
             if name.endswith("layer_scalar"):

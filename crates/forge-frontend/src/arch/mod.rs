@@ -65,7 +65,7 @@ const FAMILIES: &[Family] = &[
     glm4::FAMILY,
     granite::FAMILY,
     hunyuan::FAMILY,
-    lfm2::FAMILY,
+    lfm2::DENSE,
     llama::FAMILY,
     ministral::MINISTRAL,
     ministral::MINISTRAL3,
@@ -74,7 +74,7 @@ const FAMILIES: &[Family] = &[
     phi3::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
-    qwen35::FAMILY,
+    qwen35::DENSE,
     seed_oss::FAMILY,
     smollm3::FAMILY,
     stablelm::FAMILY,
@@ -82,8 +82,17 @@ const FAMILIES: &[Family] = &[
 ];
 
 /// Mixtures of experts. A GGUF may call one by the name of a dense family.
-static MIXTURES: &[Family] =
-    &[glm4_moe::FAMILY, granite::MIXTURE, mixtral::FAMILY, olmoe::FAMILY, qwen_moe::QWEN2, qwen_moe::QWEN3];
+static MIXTURES: &[Family] = &[
+    glm4_moe::FAMILY,
+    granite::MIXTURE,
+    lfm2::MIXTURE,
+    mixtral::FAMILY,
+    olmoe::FAMILY,
+    qwen35::MIXTURE,
+    qwen35::NEXT,
+    qwen_moe::QWEN2,
+    qwen_moe::QWEN3,
+];
 
 /// Architectures that people have and that are not built, by their names in either dialect, with the reason.
 const NOT_BUILT: &[(&[&str], &str)] = &[

@@ -49,6 +49,9 @@ const FOLDER: &[(&str, &[Place])] = &[
             Place::Each("block_sparse_moe.experts.#.w1.weight"),
             Place::Half("block_sparse_moe.input_linear.weight", 0),
             Place::Whole("block_sparse_moe.switch_mlp.gate_proj.weight"),
+            Place::Each("feed_forward.experts.#.w1.weight"),
+            Place::Half("feed_forward.experts.gate_up_proj", 0),
+            Place::Whole("feed_forward.switch_mlp.gate_proj.weight"),
         ],
     ),
     (
@@ -60,6 +63,9 @@ const FOLDER: &[(&str, &[Place])] = &[
             Place::Each("block_sparse_moe.experts.#.w3.weight"),
             Place::Half("block_sparse_moe.input_linear.weight", 1),
             Place::Whole("block_sparse_moe.switch_mlp.up_proj.weight"),
+            Place::Each("feed_forward.experts.#.w3.weight"),
+            Place::Half("feed_forward.experts.gate_up_proj", 1),
+            Place::Whole("feed_forward.switch_mlp.up_proj.weight"),
         ],
     ),
     (
@@ -71,6 +77,9 @@ const FOLDER: &[(&str, &[Place])] = &[
             Place::Each("block_sparse_moe.experts.#.w2.weight"),
             Place::Whole("block_sparse_moe.output_linear.weight"),
             Place::Whole("block_sparse_moe.switch_mlp.down_proj.weight"),
+            Place::Each("feed_forward.experts.#.w2.weight"),
+            Place::Whole("feed_forward.experts.down_proj"),
+            Place::Whole("feed_forward.switch_mlp.down_proj.weight"),
         ],
     ),
 ];
