@@ -103,11 +103,7 @@ fn build_mixture(loaded: &Loaded) -> Result<Graph, FrontendError> {
 }
 
 /// The graph. `mixture`: the layers that have one; the others' feed-forward is `intermediate` wide.
-fn build(
-    loaded: &Loaded,
-    intermediate: usize,
-    mixture: Option<(&Mixture, &[bool])>,
-) -> Result<Graph, FrontendError> {
+fn build(loaded: &Loaded, intermediate: usize, mixture: Option<(&Mixture, &[bool])>) -> Result<Graph, FrontendError> {
     const EPS: Key = Key::new("attention.layer_norm_rms_epsilon", "norm_eps");
     const TAPS: Key = Key::new("shortconv.l_cache", "conv_L_cache");
     const CONV_BIAS: Key = Key::new("", "conv_bias");

@@ -13,8 +13,7 @@ pub(super) const CHOSEN: Key = Key::new("expert_used_count", "num_experts_per_to
 /// Width of an expert.
 pub(super) const WIDTH: Key = Key::new("expert_feed_forward_length", "moe_intermediate_size");
 /// Width of the shared expert.
-pub(super) const SHARED_WIDTH: Key =
-    Key::new("expert_shared_feed_forward_length", "shared_expert_intermediate_size");
+pub(super) const SHARED_WIDTH: Key = Key::new("expert_shared_feed_forward_length", "shared_expert_intermediate_size");
 /// Layers that have no mixture, where a folder lists them.
 pub(super) const DENSE_LAYERS: Key = Key::new("", "mlp_only_layers");
 /// That only every so many layers has one.
