@@ -59,6 +59,7 @@ CASES = {
     "gemma4-keys-as-values": ("Gemma4Text", {**GEMMA4, "num_hidden_layers": 3, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"], "hidden_size_per_layer_input": 0, "attention_k_eq_v": True, "num_global_key_value_heads": 1}),
     "gemma3": ("Gemma3Text", {"head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 16, "num_hidden_layers": 7}),
     "qwen3": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
+    "qwen3-vl": ("Qwen3VLText", {**NARROW, "head_dim": 16, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}}),
     "phi3": ("Phi3", {"sliding_window": 8}),
     "phi3-longrope": ("Phi3", {"original_max_position_embeddings": 64, "rope_parameters": LONGROPE}),
     "phi3-longrope-long": ("Phi3", {"original_max_position_embeddings": 16, "rope_parameters": {**LONGROPE, "original_max_position_embeddings": 16}}),
@@ -110,6 +111,7 @@ ABLATIONS = {
     "phi": ["biases", "means", {"partial_rotary_factor": 1.0}, {"hidden_act": "relu2"}],
     "stablelm": ["biases", "means", {"partial_rotary_factor": 0.5}],
     "stablelm-parallel": ["means", {"partial_rotary_factor": 0.25}, {"use_parallel_residual": False}],
+    "qwen3-vl": [{"rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}}],
     "seed-oss": ["biases", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
     "glm4": ["biases", {"partial_rotary_factor": 1.0}],
     "ernie4-5": ["biases", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
@@ -135,6 +137,10 @@ ABLATIONS = {
 }
 # Least difference of logits that counts as one; the tests' bound is 2e-3.
 ABLATED = 0.05
+# Text models that transformers has inside others alone, with the smallest of those.
+WRAPPED = {
+    "Qwen3VLText": {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 1, "patch_size": 2, "temporal_patch_size": 1, "spatial_merge_size": 1, "out_hidden_size": 32, "num_position_embeddings": 4, "deepstack_visual_indexes": [0]},
+}
 # Contexts that projects are built for, where the default would not do.
 CONTEXTS = {"phi3-longrope-long": 128, "hunyuan-dense": 128}
 # Other seeds than the sum of a name's characters.
@@ -163,6 +169,11 @@ def make_model(case, changes):
     family, settings = CASES[case]
     config = getattr(transformers, f"{family}Config")(**{**COMMON, **settings, **changes})
     config._attn_implementation = "eager"
+    if family in WRAPPED:
+        whole = family.removesuffix("Text")
+        config = getattr(transformers, f"{whole}Config")(text_config=config.to_dict(), vision_config=WRAPPED[family])
+        config._attn_implementation = "eager"
+        return getattr(transformers, f"{whole}ForConditionalGeneration")(config).eval()
     return getattr(transformers, f"{family.removesuffix('Text')}ForCausalLM")(config).eval()
 
 
@@ -262,7 +273,7 @@ def write_hf(case, folder):
                 scalar.copy_((torch.rand_like(scalar) + 0.2).to(torch.bfloat16).to(torch.float32))
             if name.endswith("act_fn.eps"):
                 scalar.copy_((-torch.rand_like(scalar) - 0.2).to(torch.bfloat16).to(torch.float32))
-        ids = torch.randint(3, config.vocab_size, (1, LONG.get(case, TOKENS)), dtype=torch.int64)
+        ids = torch.randint(3, config.get_text_config().vocab_size, (1, LONG.get(case, TOKENS)), dtype=torch.int64)
         logits = model(ids).logits[0]
     if case in MIXTURES:
         check_margins(case, model, ids, logits)
