@@ -2,15 +2,17 @@
 
 usage: tiny_checkpoints.py OUT [--llama-cpp SOURCES] [--only NAME]
 
-Each case becomes OUT/NAME/hf (bfloat16 weights) and OUT/NAME/reference.safetensors: `input_ids` and `logits`, computed
+Each case becomes OUT/NAME/hf (bfloat16 weights), some also OUT/NAME/mlx (affine quantisation), and OUT/NAME/reference.safetensors: `input_ids` and `logits`, computed
 in float32 on the rounded weights. With llama.cpp's sources at hand its converter also writes OUT/NAME/model.BF16.gguf.
 Needs torch, transformers and safetensors.
 """
 
 import argparse
 import json
+import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -147,6 +149,8 @@ CONTEXTS = {"phi3-longrope-long": 128, "hunyuan-dense": 128}
 SEEDS = {"gpt-oss": 1, "lfm2-moe": 1, "qwen35-moe": 6, "qwen3-next": 1}
 # Mixtures of experts: rounding must not change which experts are chosen.
 MIXTURES = {"gpt-oss", "lfm2-moe", "qwen35-moe", "qwen3-next"}
+# Those that are written as MLX folders too.
+MLX = {"lfm2-moe", "qwen35-moe", "qwen3-next", "gemma4-moe"}
 # What GGUFs have no key for: these windows, and a query_pre_attn_scalar other than the head's width.
 NOT_IN_GGUF = {"starcoder2-window", "ministral", "mistral-window", "qwen2-window", "qwen2-window-long", "gemma2"}
 # Longer than the cache of a windowed layer (the window and a prefill tile of 256), twice, so that it wraps in the middle of
@@ -290,6 +294,82 @@ def write_hf(case, folder):
         (folder.parent / "case.json").write_text(json.dumps({"context": CONTEXTS[case]}) + "\n")
 
 
+def affine(weight, bits):
+    """Codes, scales and biases of MLX's affine quantisation in groups of 32, and the weights that they stand for."""
+    groups = weight.float().unflatten(-1, (-1, 32))
+    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    scales = ((high - low) / (2**bits - 1)).clamp(min=1e-6).to(torch.bfloat16).float()
+    biases = low.to(torch.bfloat16).float()
+    codes = ((groups - biases) / scales).round().clamp(0, 2**bits - 1)
+    words = codes.to(torch.int64).flatten(-2).unflatten(-1, (-1, 32 // bits))
+    words = (words << torch.arange(0, 32, bits)).sum(-1)
+    words = (words & 0xFFFFFFFF).numpy().astype("uint32")
+    return [torch.from_numpy(words), scales.squeeze(-1).to(torch.bfloat16), biases.squeeze(-1).to(torch.bfloat16)], (codes * scales + biases).flatten(-2)
+
+
+def mlx_name(name):
+    """The name that mlx-lm gives a tensor, without its expert's number."""
+    name = re.sub(r"\.experts\.\d+\.", ".switch_mlp.", name)
+    for old, new in [("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")]:
+        name = name.replace(f"feed_forward.{old}.", f"feed_forward.{new}.").replace(f"switch_mlp.{old}.", f"switch_mlp.{new}.")
+    return name
+
+
+def write_mlx(case, hf, out):
+    """The folder as mlx-lm writes it: matrices of 4 bits, routers and gates of shared experts of 8, experts stacked, convolutions
+    turned, norms of 1 + w. Its logits are those of transformers with the weights that are left."""
+    from safetensors.torch import load_file
+
+    prefix = "language_model." if case == "qwen35-moe" else ""
+    centred = case in ("qwen35-moe", "qwen3-next")
+    config = json.loads((hf / "config.json").read_text())
+    quantization = {"group_size": 32, "bits": 4, "mode": "affine"}
+    weights, left, tensors = load_file(hf / "model.safetensors"), {}, {}
+
+    def put(name, parts, bits=None):
+        module = prefix + mlx_name(name).removesuffix(".weight")
+        suffixes = ["weight"] if bits is None else ["weight", "scales", "biases"]
+        for suffix, part in zip(suffixes, parts):
+            tensors.setdefault(f"{module}.{suffix}" if suffix != "weight" or name.endswith(".weight") else module, []).append(part)
+        if bits not in (None, 4):
+            quantization[module] = {"group_size": 32, "bits": bits}
+
+    for name, weight in sorted(weights.items(), key=lambda item: [int(part) if part.isdigit() else part for part in item[0].split(".")]):
+        weight = weight.float()
+        stacked = re.search(r"\.experts\.(gate_up_proj|down_proj)$", name)
+        if weight.dim() == 2 and weight.shape[-1] % 32 == 0 or stacked and weight.shape[-1] % 32 == 0:
+            bits = 8 if name.endswith(("gate.weight", "router.proj.weight")) else 4
+            parts, left[name] = affine(weight, bits)
+        else:
+            bits, left[name] = None, weight
+            turned = weight.transpose(1, 2).contiguous() if "conv" in name and weight.dim() == 3 else weight
+            parts = [turned + 1 if centred and name.endswith("norm.weight") and "linear_attn" not in name else turned]
+        if not stacked:
+            put(name, parts, bits)
+            continue
+        # Gemma's experts: gate and up apart.
+        stem = name[: stacked.start()] + ".experts.switch_glu."
+        if stacked[1] == "down_proj":
+            put(stem + "down_proj.weight", parts, bits)
+        else:
+            halves = [part.chunk(2, 1) for part in parts]
+            put(stem + "gate_proj.weight", [half[0].contiguous() for half in halves], bits)
+            put(stem + "up_proj.weight", [half[1].contiguous() for half in halves], bits)
+    out.mkdir(parents=True)
+    save_file({name: torch.stack(parts) if "switch_mlp" in name else parts[0] for name, parts in tensors.items()}, out / "model.safetensors")
+    (out / "config.json").write_text(json.dumps({**config, "quantization": quantization}, indent=1) + "\n")
+    for file in ["tokenizer.json", "tokenizer_config.json"]:
+        shutil.copy(hf / file, out / file)
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(hf / "config.json", folder)
+        save_file(left, Path(folder) / "model.safetensors", metadata={"format": "pt"})
+        model = type(make_model(case, {})).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    reference = load_file(out.parent / "reference.safetensors")
+    with torch.no_grad():
+        logits = model(reference["input_ids"][None].long()).logits[0]
+    save_file({**reference, "mlx.logits": logits.contiguous()}, out.parent / "reference.safetensors")
+
+
 def write_gguf(sources, folder, out):
     """llama.cpp's own converter, told that the tokenizer is GPT-2's (it knows tokenizers by hash)."""
     sys.path[:0] = [str(sources), str(sources / "gguf-py")]
@@ -318,6 +398,8 @@ def main():
         root = arguments.out / case
         shutil.rmtree(root, ignore_errors=True)
         write_hf(case, root / "hf")
+        if case in MLX:
+            write_mlx(case, root / "hf", root / "mlx")
         if arguments.llama_cpp and case not in NOT_IN_GGUF:
             write_gguf(arguments.llama_cpp, root / "hf", root / "model.BF16.gguf")
         print(case)
