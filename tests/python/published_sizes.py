@@ -25,6 +25,7 @@ PUBLISHED = {
     # Model cards; the folders of Qwen3.6-35B-A3B at 8 bits in groups of 64 have 37.7 GB with 0.9 GB of an image tower.
     "Qwen3.6-35B-A3B": {"bytes": 36.8e9, "parameters": 35e9},
     "Qwen3.8-27B": {"parameters": 27e9},
+    "Gemma-4-26B-A4B": {"parameters": 25.2e9, "active": 3.8e9},
     "Qwen3-Coder-Next": {"parameters": 80e9},
 }
 TOLERANCE = 0.02
@@ -117,11 +118,41 @@ def qwen_delta(architecture, layers, hidden, vocab, heads, kv_heads, value_heads
     return architecture, keys, tensors
 
 
+def gemma4_mixture():
+    """Gemma 4 26B-A4B: every sixth layer sees all, with keys for values; a dense feed-forward beside 128 experts."""
+    layers, hidden, vocab, heads, kv_heads, ffn, count, width = 30, 2816, 262144, 16, 8, 2112, 128, 704
+    keys = {
+        "block_count": layers, "context_length": 262144, "embedding_length": hidden, "feed_forward_length": ffn,
+        "attention.head_count": heads, "attention.head_count_kv": [2 if (layer + 1) % 6 == 0 else kv_heads for layer in range(layers)],
+        "attention.key_length": 512, "attention.value_length": 512, "attention.key_length_swa": 256, "attention.value_length_swa": 256,
+        "attention.layer_norm_rms_epsilon": 1e-6, "attention.sliding_window": 1024, "attention.shared_kv_layers": 0,
+        "attention.sliding_window_pattern": [(layer + 1) % 6 != 0 for layer in range(layers)], "embedding_length_per_layer_input": 0,
+        "rope.freq_base": 1e6, "rope.freq_base_swa": 1e4, "rope.dimension_count": 512, "rope.dimension_count_swa": 256,
+        "final_logit_softcapping": 30.0, "expert_count": count, "expert_used_count": 8, "expert_feed_forward_length": width,
+    }
+    tensors = matrices("", {"token_embd": (vocab, hidden)}) + vectors("", {"output_norm.weight": hidden})
+    for layer in range(layers):
+        block, sees_all = f"blk.{layer}.", (layer + 1) % 6 == 0
+        head_dim, own_kv_heads = (512, 2) if sees_all else (256, kv_heads)
+        norms = ["attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm", "post_ffw_norm_1", "pre_ffw_norm_2", "post_ffw_norm_2"]
+        tensors += vectors(block, {f"{norm}.weight": hidden for norm in norms})
+        tensors += vectors(block, {"attn_q_norm.weight": head_dim, "attn_k_norm.weight": head_dim, "layer_output_scale.weight": 1})
+        tensors += vectors(block, {"ffn_gate_inp.scale": hidden, "ffn_down_exps.scale": count})
+        tensors += matrices(block, {"attn_q": (heads * head_dim, hidden), "attn_k": (own_kv_heads * head_dim, hidden), "attn_output": (hidden, heads * head_dim)})
+        if not sees_all:
+            tensors += matrices(block, {"attn_v": (own_kv_heads * head_dim, hidden)})
+        tensors += matrices(block, {"ffn_gate": (ffn, hidden), "ffn_up": (ffn, hidden), "ffn_down": (hidden, ffn)})
+        tensors += matrices(block, {"ffn_gate_up_exps": (count, 2 * width, hidden), "ffn_down_exps": (count, hidden, width)})
+        tensors += matrices(block, {"ffn_gate_inp": (count, hidden)}, T.F32)
+    return "gemma4", keys, tensors
+
+
 MODELS = {
     "gpt-oss-20b": lambda: gpt_oss(24, 32),
     "gpt-oss-120b": lambda: gpt_oss(36, 128),
     "Qwen3.6-35B-A3B": lambda: qwen_delta("qwen35moe", 40, 2048, 248320, 16, 2, 32, mixture=(256, 8, 512)),
     "Qwen3.8-27B": lambda: qwen_delta("qwen35", 64, 5120, 248320, 24, 4, 48, ffn=17408),
+    "Gemma-4-26B-A4B": gemma4_mixture,
     "Qwen3-Coder-Next": lambda: qwen_delta("qwen3next", 48, 2048, 151936, 16, 2, 32, mixture=(512, 10, 512)),
 }
 
@@ -132,7 +163,7 @@ def write(name, out):
     writer = gguf.GGUFWriter(out, architecture)
     writer.add_name(name)
     for key, value in keys.items():
-        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)]
+        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, list: writer.add_array}[type(value)]
         add(f"{architecture}.{key}", value)
     # The sizes do not depend on the tokenizer; a few tokens make one.
     tokens = [chr(c) for c in range(33, 127)] + ["\u0120", "ab"]

@@ -59,6 +59,7 @@ CASES = {
     "gemma2": ("Gemma2", {"head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 24, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "num_hidden_layers": 3}),
     "gemma4": ("Gemma4Text", {**GEMMA4, "num_hidden_layers": 6, "layer_types": ["sliding_attention", "full_attention"] * 3, "num_kv_shared_layers": 2, "use_double_wide_mlp": True, "final_logit_softcapping": 3.0}),
     "gemma4-keys-as-values": ("Gemma4Text", {**GEMMA4, "num_hidden_layers": 3, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"], "hidden_size_per_layer_input": 0, "attention_k_eq_v": True, "num_global_key_value_heads": 1}),
+    "gemma4-moe": ("Gemma4Text", {**GEMMA4, "num_hidden_layers": 3, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"], "hidden_size_per_layer_input": 0, "enable_moe_block": True, "num_experts": 6, "top_k_experts": 2, "moe_intermediate_size": 24, "final_logit_softcapping": 3.0}),
     "gemma3": ("Gemma3Text", {"head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 16, "num_hidden_layers": 7}),
     "qwen3": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
     "qwen3-vl": ("Qwen3VLText", {**NARROW, "head_dim": 16, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}}),
@@ -103,7 +104,7 @@ CASES = {
 # Changes of a case's configuration, each of which must change its logits: what they turn off is what the case is for.
 # `biases` and `means` are turned off in the model: every bias, and the mean that a LayerNorm subtracts; `norms_last`: norms of
 # q and k come before the rotation; `shared` is what every token's expert adds, `correction` what a router adds for the choice
-# alone; `taps` are those of convolutions, turned round; `decays` are those of recurrent states, all alike. Other names are of
+# alone; `NAME=1`: parameters of this name become ones; `taps` are those of convolutions, turned round; `decays` are those of recurrent states, all alike. Other names are of
 # parameters and buffers that become zeros.
 ABLATIONS = {
     "starcoder2": ["biases", "means", {"hidden_act": "silu"}],
@@ -114,6 +115,7 @@ ABLATIONS = {
     "stablelm": ["biases", "means", {"partial_rotary_factor": 0.5}],
     "stablelm-parallel": ["means", {"partial_rotary_factor": 0.25}, {"use_parallel_residual": False}],
     "qwen3-vl": [{"rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}}],
+    "gemma4-moe": ["router.scale=1", "per_expert_scale=1", "experts.down_proj", "mlp.down_proj.weight", "post_feedforward_layernorm_1.weight=1", "post_feedforward_layernorm_2.weight=1", "pre_feedforward_layernorm_2.weight=1", {"top_k_experts": 1}],
     "seed-oss": ["biases", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
     "glm4": ["biases", {"partial_rotary_factor": 1.0}],
     "ernie4-5": ["biases", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
@@ -146,9 +148,9 @@ WRAPPED = {
 # Contexts that projects are built for, where the default would not do.
 CONTEXTS = {"phi3-longrope-long": 128, "hunyuan-dense": 128}
 # Other seeds than the sum of a name's characters.
-SEEDS = {"gpt-oss": 1, "lfm2-moe": 1, "qwen35-moe": 6, "qwen3-next": 1}
+SEEDS = {"gpt-oss": 1, "gemma4-moe": 1, "lfm2-moe": 1, "qwen35-moe": 6, "qwen3-next": 1}
 # Mixtures of experts: rounding must not change which experts are chosen.
-MIXTURES = {"gpt-oss", "lfm2-moe", "qwen35-moe", "qwen3-next"}
+MIXTURES = {"gpt-oss", "gemma4-moe", "lfm2-moe", "qwen35-moe", "qwen3-next"}
 # Those that are written as MLX folders too.
 MLX = {"lfm2-moe", "qwen35-moe", "qwen3-next", "gemma4-moe"}
 # What GGUFs have no key for: these windows, and a query_pre_attn_scalar other than the head's width.
@@ -207,6 +209,9 @@ def check_ablations(case, weights, ids, logits):
         turned_off = 0
         with torch.no_grad():
             for name, weight in model.named_parameters():
+                if isinstance(ablation, str) and ablation.endswith("=1") and name.endswith(f".{ablation[:-2]}"):
+                    weight.fill_(1.0)
+                    turned_off += 1
                 shared = ablation == "shared" and "shared_expert" in name and "down" in name
                 named = isinstance(ablation, str) and name.endswith(f".{ablation}")
                 if ablation == "biases" and name.endswith("bias") or shared or named:
@@ -257,8 +262,10 @@ def write_hf(case, folder):
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn_like(weight)
-            if name.endswith("norm.weight"):
+            if name.endswith("norm.weight") or "layernorm_" in name:
                 weight.add_(noise * 0.2)
+            elif name.endswith(("router.scale", "per_expert_scale")):
+                weight.copy_(1 + noise * 0.4)
             elif name.endswith("bias"):
                 weight.copy_(noise * 0.5)
             elif "embed" in name:

@@ -61,7 +61,7 @@ const FAMILIES: &[Family] = &[
     gemma::GEMMA,
     gemma::GEMMA2,
     gemma::GEMMA3,
-    gemma4::FAMILY,
+    gemma4::DENSE,
     glm4::FAMILY,
     granite::FAMILY,
     hunyuan::FAMILY,
@@ -83,6 +83,7 @@ const FAMILIES: &[Family] = &[
 
 /// Mixtures of experts. A GGUF may call one by the name of a dense family.
 static MIXTURES: &[Family] = &[
+    gemma4::MIXTURE,
     glm4_moe::FAMILY,
     granite::MIXTURE,
     lfm2::MIXTURE,
@@ -194,6 +195,10 @@ pub(crate) fn build(loaded: &mut Loaded, family: &Family) -> Result<Graph, Front
             for key in EXPERTS.iter().filter(|key| key.hf.contains("experts")) {
                 loaded.hparams.values.entry(key.hf).or_insert_with(|| count.clone());
             }
+        }
+        // Gemma's name for it.
+        if let Some(chosen) = loaded.hparams.get(Key::new("", "top_k_experts")).cloned() {
+            loaded.hparams.values.entry(mixture::CHOSEN.hf).or_insert(chosen);
         }
         loaded.hparams.fill_in(defaults);
     }

@@ -52,6 +52,8 @@ const FOLDER: &[(&str, &[Place])] = &[
             Place::Each("feed_forward.experts.#.w1.weight"),
             Place::Half("feed_forward.experts.gate_up_proj", 0),
             Place::Whole("feed_forward.switch_mlp.gate_proj.weight"),
+            Place::Half("experts.gate_up_proj", 0),
+            Place::Whole("experts.switch_glu.gate_proj.weight"),
         ],
     ),
     (
@@ -66,6 +68,8 @@ const FOLDER: &[(&str, &[Place])] = &[
             Place::Each("feed_forward.experts.#.w3.weight"),
             Place::Half("feed_forward.experts.gate_up_proj", 1),
             Place::Whole("feed_forward.switch_mlp.up_proj.weight"),
+            Place::Half("experts.gate_up_proj", 1),
+            Place::Whole("experts.switch_glu.up_proj.weight"),
         ],
     ),
     (
@@ -80,6 +84,8 @@ const FOLDER: &[(&str, &[Place])] = &[
             Place::Each("feed_forward.experts.#.w2.weight"),
             Place::Whole("feed_forward.experts.down_proj"),
             Place::Whole("feed_forward.switch_mlp.down_proj.weight"),
+            Place::Whole("experts.down_proj"),
+            Place::Whole("experts.switch_glu.down_proj.weight"),
         ],
     ),
 ];
