@@ -87,9 +87,9 @@ impl Fuser<'_> {
     /// the new residual stream.
     fn beside(&self, result: ValueId, stream: ValueId) -> Option<(Vec<usize>, BesideStep, f32, ValueId)> {
         let block = self.block;
-        let norm_of = |index: usize| match block.nodes[index].op {
-            Op::RmsNorm { gamma, eps } => Some(Norm { gamma, eps, kind: NormKind::Rms }),
-            _ => None,
+        let norm_of = |index: usize| {
+            let Op::RmsNorm { gamma, eps } = block.nodes[index].op else { return None };
+            Some(Norm { gamma, eps, kind: NormKind::Rms })
         };
         let own = self.only_user(result)?;
         let own_norm = norm_of(own)?;
