@@ -65,6 +65,8 @@ fn decodes_once(format: Format) -> bool {
         | Format::Iq1S
         | Format::Iq1M
         | Format::Mxfp4
+        | Format::E4m3G128
+        | Format::E4m3G32
         | Format::Q1_0
         | Format::Q2_0
         | Format::Tq1_0
