@@ -115,6 +115,11 @@ constant constexpr float HALF_UNIT = 16777216.0f;
 
 inline float4 scale_high_pair(float4 v) { return float4(v.x, v.y, 0.0625f * v.z, 0.0625f * v.w); }
 
+// A lane's 8 columns of a tile, added to `sum`.
+inline float dot_run_pair(thread const float4* w, thread const float4* v, float sum) {
+    return fma4(w[1], v[1], fma4(w[0], v[0], sum));
+}
+
 // Row number r of the NR rows that a simdgroup works on, counted from the first of them. SPLIT rows further down lies
 // a second matrix, from which the second half of the rows comes; 0 when there is none.
 template <uint ROWS, uint NR, uint SPLIT>
@@ -141,42 +146,94 @@ inline void load_input(device const float* x, uint tile, uint lane, thread float
     }
 }
 
-// Whether there is a token `n`: of TOKENS that a kernel has room for, `tokens` are there.
-template <uint TOKENS>
-inline bool has_token(uint n, uint tokens) {
-    return TOKENS == 1 || n < tokens;
-}
+// A format that decodes its weights once for all tokens: F::load of a group, F::decode of a tile to floats, and F::add of one
+// row and one token. What F::decode makes are WEIGHTS, or codes in units. A sum has the same terms in the same order however
+// many tokens and rows there are.
+template <typename F>
+struct Shared {
+    static constexpr constant uint TILES = F::TILES;
+    static constexpr constant float UNIT = F::WEIGHTS ? 1.0f : F::Codes::UNIT;
+    // Whether a group is summed apart, so that groups depend on one another by one addition; of larger groups these sums
+    // cost more registers than they are worth.
+    static constexpr constant bool APART = F::TILES <= 2;
 
-// T tiles from `tile` on: F::dot of each row with each token added to acc, in units of the codes. The weights are the
-// same for every token: the first brings them from memory, the others find them in the core's cache.
-template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
-inline void gemv_tiles(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
-                       thread float* acc, uint tokens) {
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < TOKENS; ++n) {
-        if (has_token<TOKENS>(n, tokens)) {
+    // Makes the two runs of a tile's input fit codes, and returns their sum, in units; weights need neither.
+    static inline float prepare(uint t, thread float4* v) {
+        if (F::WEIGHTS) {
+            return 0.0f;
+        }
+        const float sum = (sum4(v[0]) + sum4(v[1])) * (1.0f / F::Codes::UNIT);
+        F::Codes::place_input(t, v);
+        return sum;
+    }
+
+    template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
+    static inline void add(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
+                           thread float* acc, uint tokens) {
+        if (TOKENS == 1) {
             float4 v[2 * T];
             float sums[T];
-            load_input<F::BLOCK, T>(x + n * COLS, tile, lane, v);
+            load_input<F::BLOCK, T>(x, tile, lane, v);
             for (uint t = 0; t < T; ++t) {
-                sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
-                F::Codes::place_input(t, v + 2 * t);
+                sums[t] = prepare(t, v + 2 * t);
             }
             #pragma clang loop unroll(full)
             for (uint r = 0; r < NR; ++r) {
-                const uint step = row_step<ROWS, NR, SPLIT>(row, r);
-                acc[n * NR + r] += F::template dot<ROWS, COLS, T>(weights, row, step, tile, lane, v, sums);
+                typename F::Raw raw;
+                F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw);
+                float sum = APART ? 0.0f : acc[r];
+                for (uint t = 0; t < T; ++t) {
+                    float4 w[2];
+                    F::template decode<T>(raw, t, w);
+                    sum = F::add(raw, t, w, v + 2 * t, sums[t], sum);
+                }
+                acc[r] = APART ? acc[r] + sum : sum;
+            }
+        } else {
+            typename F::Raw raw[NR];
+            float sums[NR * TOKENS];
+            #pragma clang loop unroll(full)
+            for (uint r = 0; r < NR; ++r) {
+                F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw[r]);
+            }
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < NR * TOKENS; ++i) {
+                sums[i] = APART ? 0.0f : acc[i];
+            }
+            #pragma clang loop unroll(full)
+            for (uint t = 0; t < T; ++t) {
+                float4 w[2 * NR];
+                #pragma clang loop unroll(full)
+                for (uint r = 0; r < NR; ++r) {
+                    F::template decode<T>(raw[r], t, w + 2 * r);
+                }
+                #pragma clang loop unroll(full)
+                for (uint n = 0; n < TOKENS; ++n) {
+                    // A token that is not there repeats the last, so that nothing branches.
+                    float4 v[2];
+                    load_input<F::BLOCK, 1>(x + min(n, tokens - 1) * COLS, tile + t, lane, v);
+                    const float sum = prepare(t, v);
+                    #pragma clang loop unroll(full)
+                    for (uint r = 0; r < NR; ++r) {
+                        sums[n * NR + r] = F::add(raw[r], t, w + 2 * r, v, sum, sums[n * NR + r]);
+                    }
+                }
+            }
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < NR * TOKENS; ++i) {
+                acc[i] = APART ? acc[i] + sums[i] : sums[i];
             }
         }
     }
-}
+};
 
 // acc[n * NR + r] = sum over this simdgroup's share of the columns of W[row + row_step(r), k] * x[n, k] for the tokens
-// that are there, 0 for the others, the same in every lane. KS simdgroups share the rows; `part` of them is this one.
-template <typename F, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
+// that are there, the same in every lane. KS simdgroups share the rows; `part` of them is this one. S is Repeated or Shared
+// of a format.
+template <typename S, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
 inline void gemv_packed(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                         thread float* acc, uint tokens) {
-    constexpr uint T = F::TILES;
+    constexpr uint T = S::TILES;
     constexpr uint GROUPS = COLS / (TILE * T);
     constexpr uint LEFT = COLS / TILE % T;
     constexpr uint LAST = COLS / TILE;
@@ -184,21 +241,21 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
         acc[r] = 0.0f;
     }
     for (uint i = 0; i < GROUPS / KS; ++i) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * T, lane, acc, tokens);
+        S::template add<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * T, lane, acc, tokens);
     }
     if (GROUPS % KS != 0 && part < GROUPS % KS) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc, tokens);
+        S::template add<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc, tokens);
     }
     // What is left goes to the first simdgroup that had a group less, if any had.
     if (COLS % (TILE * T) != 0 && part == GROUPS % KS) {
         if (LEFT & 4) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 4>(weights, x, row, GROUPS * T, lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 4>(weights, x, row, GROUPS * T, lane, acc, tokens);
         }
         if (LEFT & 2) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc, tokens);
         }
         if (LEFT & 1) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc, tokens);
         }
         if (COLS % TILE != 0) {
             // Lanes without columns stand in for lane 0, so that all stay together.
@@ -207,7 +264,7 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
             for (uint r = 0; r < NR * TOKENS; ++r) {
                 last[r] = 0.0f;
             }
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, LAST, owns ? lane : 0, last, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, LAST, owns ? lane : 0, last, tokens);
             for (uint r = 0; r < NR * TOKENS; ++r) {
                 acc[r] += owns ? last[r] : 0.0f;
             }
@@ -215,7 +272,7 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
     }
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR * TOKENS; ++r) {
-        acc[r] = simd_sum(acc[r]) * F::Codes::UNIT;
+        acc[r] = simd_sum(acc[r]) * S::UNIT;
     }
 }
 
@@ -335,14 +392,25 @@ struct Codes2 {
         load_2_bits<T>(plane_row<COLS / 4>(weights, row, step) + tile * (TILE / 4), lane, words);
     }
 
+    // Pairs p and p + 1 at bits 0 and 4.
+    static inline float4 run(uint word) {
+        return float4(small_halves(word & 0x00030003u), small_halves(word & 0x00300030u));
+    }
+
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        const uint low = words[t / 2] >> (t % 2 * 2);
+        w[0] = run(low);
+        w[1] = run(low >> 8);
+    }
+
     // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
     template <uint HALVES, uint T>
     static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const uint low = words[t / 2] >> (t % 2 * 2);
-        const uint high = low >> 8;
-        const float4 a = float4(small_halves(low & 0x00030003u), small_halves(low & 0x00300030u));
-        const float4 b = float4(small_halves(high & 0x00030003u), small_halves(high & 0x00300030u));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+        float4 w[2];
+        decode<T>(words, t, w);
+        return dot_run_pair(w, v, -0.5f * float(HALVES) * sum);
     }
 
     // The four codes of a run.
@@ -359,6 +427,7 @@ struct Affine {
     typedef C Codes;
     static constexpr constant uint BLOCK = GROUP;
     static constexpr constant uint TILES = GROUP_TILES;
+    static constexpr constant bool WEIGHTS = false;
 
     static inline float2 scale_and_bias(uint bits) {
         const float2 pair = BF16 ? float2(as_type<float>(bits << 16), as_type<float>(bits & 0xFFFF0000u))
@@ -366,23 +435,30 @@ struct Affine {
         return ZEROS ? float2(pair.x, -pair.x * pair.y) : pair;
     }
 
+    // What a lane loads of T tiles.
+    struct Raw {
+        uint q[C::words(GROUP_TILES)];
+        uint d[GROUP_TILES];
+    };
+
     template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
         constexpr uint PITCH = COLS / GROUP * 4;
-        uint q[C::words(T)];
-        uint d[T];
-        C::template load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+        C::template load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
         load_entries<T, alignment(PITCH)>(plane_row<PITCH>(weights + C::template bytes<ROWS, COLS>(), row, step) +
                                               tile * (TILE / GROUP * 4) + lane / (GROUP / 8) * (4 * T),
-                                          d);
-        float sum = 0.0f;
-        for (uint t = 0; t < T; ++t) {
-            const float2 scale = scale_and_bias(d[t]);
-            sum = fma(scale.x, C::template dot<0, T>(q, t, v + 2 * t, sums[t]), sum);
-            sum = fma(scale.y, sums[t], sum);
-        }
-        return sum;
+                                          raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        C::template decode<T>(raw.q, t, w);
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        const float2 scale = scale_and_bias(raw.d[t]);
+        return fma(scale.y, sum, fma(scale.x, dot_run_pair(w, v, 0.0f), acc));
     }
 };
 
@@ -390,8 +466,8 @@ template <typename C, uint GROUP, bool BF16, bool ZEROS, uint ROWS, uint COLS, u
           uint TOKENS = 1>
 inline void gemv_affine(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                         thread float* acc, uint tokens = 1) {
-    gemv_packed<Affine<C, GROUP, BF16, ZEROS, C::TILES>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane,
-                                                                                               acc, tokens);
+    gemv_packed<Shared<Affine<C, GROUP, BF16, ZEROS, C::TILES>>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part,
+                                                                                                   lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -440,14 +516,21 @@ struct Codes3 {
                       small_halves((low & 0x00300030u) | (high & 0x00400040u)));
     }
 
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        const uint low = words[t / 2] >> (t % 2 * 2);
+        const uint high = words[(T + 1) / 2];
+        w[0] = run(low, move_bits(high, t, 2));
+        w[1] = run(low >> 8, high >> (6 + t));
+    }
+
     // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
     template <uint HALVES, uint T>
     static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const uint low = words[t / 2] >> (t % 2 * 2);
-        const uint high = words[(T + 1) / 2];
-        const float4 a = run(low, move_bits(high, t, 2));
-        const float4 b = run(low >> 8, high >> (6 + t));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+        float4 w[2];
+        decode<T>(words, t, w);
+        return dot_run_pair(w, v, -0.5f * float(HALVES) * sum);
     }
 
     // The four codes of a run.
@@ -485,14 +568,16 @@ struct Codes4 {
         load_words<4 * T>(plane_row<COLS / 2>(weights, row, step) + tile * (TILE / 2) + lane * (4 * T), words);
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const uint low = words[t];
-        const uint high = low >> 8;
-        const float4 a = float4(small_halves(low & 0x000F000Fu), small_halves(low & 0x00F000F0u));
-        const float4 b = float4(small_halves(high & 0x000F000Fu), small_halves(high & 0x00F000F0u));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+    // Pairs p and p + 1 at bits 0 and 4.
+    static inline float4 run(uint word) {
+        return float4(small_halves(word & 0x000F000Fu), small_halves(word & 0x00F000F0u));
+    }
+
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        w[0] = run(words[t]);
+        w[1] = run(words[t] >> 8);
     }
 
     // The four codes of a run.
@@ -536,12 +621,11 @@ struct Codes5 {
                       small_halves((low & 0x00F000F0u) | (high & 0x01000100u)));
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const float4 a = run(words[t], words[T] << (4 - t));
-        const float4 b = run(words[t] >> 8, words[T] >> (4 + t));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        w[0] = run(words[t], words[T] << (4 - t));
+        w[1] = run(words[t] >> 8, words[T] >> (4 + t));
     }
 
     // The four codes of a run.
@@ -587,13 +671,12 @@ struct Codes6 {
                       small_halves((low & 0x00F000F0u) | (high & 0x03000300u)));
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
         const uint high = words[T + t / 2];
-        const float4 a = run(words[t], high << (4 - t % 2 * 2));
-        const float4 b = run(words[t] >> 8, high >> (4 + t % 2 * 2));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+        w[0] = run(words[t], high << (4 - t % 2 * 2));
+        w[1] = run(words[t] >> 8, high >> (4 + t % 2 * 2));
     }
 
     // The four codes of a run.
@@ -636,10 +719,11 @@ struct Codes8 {
         return float4(even.x, odd.x, even.y, odd.y);
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        return fma4(run(words[2 * t + 1]), v[1], fma4(run(words[2 * t]), v[0], -0.5f * float(HALVES) * sum));
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        w[0] = run(words[2 * t]);
+        w[1] = run(words[2 * t + 1]);
     }
 
     // The four codes of a run.
@@ -730,27 +814,41 @@ inline float add_rows(device float* x, device const float* gamma, device float* 
     return square;
 }
 
-// One partial sum per threadgroup; the first threadgroup clears the slots that this kernel does not fill.
-template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
-inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
-                              uint lane) {
-    const float sum = simd_sum(square);
-    if (lane == 0) {
-        shared[simdgroup] = sum;
+// Partial sums of squares, COUNT in all, each of OWNERS times LANES_EACH rows that follow one another; the first threadgroup
+// clears the slots that this kernel does not fill. Of KS simdgroups the first has rows, CHUNKS times LANES_EACH of them, one a
+// lane. Whatever CHUNKS is, a partial sum adds up the same terms in the same order.
+template <uint SIMDGROUPS, uint KS, uint CHUNKS, uint LANES_EACH, uint OWNERS, uint COUNT, uint PARTIALS>
+inline void store_partial_sums(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                               uint lane) {
+    #pragma clang loop unroll(full)
+    for (uint chunk = 0; chunk < CHUNKS; ++chunk) {
+        const float sum = simd_sum(CHUNKS == 1 || lane / LANES_EACH == chunk ? square : 0.0f);
+        if (lane == 0 && simdgroup % KS == 0) {
+            shared[simdgroup / KS * CHUNKS + chunk] = sum;
+        }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (simdgroup == 0 && lane == 0) {
+    constexpr uint HERE = SIMDGROUPS / KS * CHUNKS / OWNERS;
+    const uint at = group * HERE + lane;
+    if (simdgroup == 0 && lane < HERE && at < COUNT) {
         float total = 0.0f;
-        for (uint i = 0; i < SIMDGROUPS; ++i) {
-            total += shared[i];
+        for (uint i = 0; i < OWNERS; ++i) {
+            total += shared[lane * OWNERS + i];
         }
-        sums[group] = total;
+        sums[at] = total;
     }
     if (group == 0) {
-        for (uint i = GROUPS + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
+        for (uint i = COUNT + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
             sums[i] = 0.0f;
         }
     }
+}
+
+// One partial sum per threadgroup.
+template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
+inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                              uint lane) {
+    store_partial_sums<SIMDGROUPS, 1, 1, 32, SIMDGROUPS, GROUPS, PARTIALS>(sums, shared, square, group, simdgroup, lane);
 }
 
 // y = activation(gate) * up, NR rows of each.
@@ -1910,7 +2008,59 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 128] affine2_g64 and [64, 128] affine2_g128 and [64, 128] affine3_g32 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine2_g64 and [64, 128] affine2_g128 and [64, 128] affine3_g32 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void qkv_proj_two(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine2_g64
+    device const uchar* weights_1 [[buffer(1)]], // [64, 128] affine2_g128
+    device const uchar* weights_2 [[buffer(2)]], // [64, 128] affine3_g32
+    device const float* input [[buffer(3)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(4)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(5)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    input_sums += at.y * 32;
+    y += at.y * 512;
+    float acc[8] = {};
+    uint first = 0;
+    uint end = 0;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
+        first = 0 + row;
+        end = 128;
+        gemv_affine2_g64_bf16<128, 128, 4, 1, 0, 2>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
+        first = 128 + row;
+        end = 192;
+        gemv_affine2_g128_bf16<64, 128, 4, 1, 0, 2>(
+            weights_1, input, row, 0, lane, acc, tokens);
+    } else {
+        const uint row = (group - 12) * 16 + simdgroup * 4;
+        first = 192 + row;
+        end = 256;
+        gemv_affine3_g32_bf16<64, 128, 4, 1, 0, 2>(
+            weights_2, input, row, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane));
+            store_rows<4>(y + n * 256, results, first, end, lane);
+        }
+    }
+}
+
+// [128, 128] affine2_g64 and [64, 128] affine2_g128 and [64, 128] affine3_g32 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine2_g64
@@ -1920,39 +2070,44 @@ kernel void qkv_proj_few(
     device const float* input_sums [[buffer(4)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(5)]], // [rows, 256] f32
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 1024;
     float acc[16] = {};
     uint first = 0;
     uint end = 0;
-    if (group < 16) {
-        const uint row = group * 8 + simdgroup * 2;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
         first = 0 + row;
         end = 128;
-        gemv_affine2_g64_bf16<128, 128, 2, 1, 0, 8>(
-            weights, input, row, 0, lane, acc, step->rows);
-    } else if (group < 24) {
-        const uint row = (group - 16) * 8 + simdgroup * 2;
+        gemv_affine2_g64_bf16<128, 128, 4, 1, 0, 4>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
         first = 128 + row;
         end = 192;
-        gemv_affine2_g128_bf16<64, 128, 2, 1, 0, 8>(
-            weights_1, input, row, 0, lane, acc, step->rows);
+        gemv_affine2_g128_bf16<64, 128, 4, 1, 0, 4>(
+            weights_1, input, row, 0, lane, acc, tokens);
     } else {
-        const uint row = (group - 24) * 8 + simdgroup * 2;
+        const uint row = (group - 12) * 16 + simdgroup * 4;
         first = 192 + row;
         end = 256;
-        gemv_affine3_g32_bf16<64, 128, 2, 1, 0, 8>(
-            weights_2, input, row, 0, lane, acc, step->rows);
+        gemv_affine3_g32_bf16<64, 128, 4, 1, 0, 4>(
+            weights_2, input, row, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane));
-            store_rows<2>(y + n * 256, results, first, end, lane);
+            store_rows<4>(y + n * 256, results, first, end, lane);
         }
     }
 }
@@ -1996,7 +2151,59 @@ kernel void qkv_proj_affine4_g128_affine5_g32_affine5_g64(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 128] affine4_g128 and [64, 128] affine5_g32 and [64, 128] affine5_g64 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine4_g128 and [64, 128] affine5_g32 and [64, 128] affine5_g64 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void qkv_proj_two_affine4_g128_affine5_g32_affine5_g64(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine4_g128
+    device const uchar* weights_1 [[buffer(1)]], // [64, 128] affine5_g32
+    device const uchar* weights_2 [[buffer(2)]], // [64, 128] affine5_g64
+    device const float* input [[buffer(3)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(4)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(5)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    input_sums += at.y * 32;
+    y += at.y * 512;
+    float acc[8] = {};
+    uint first = 0;
+    uint end = 0;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
+        first = 0 + row;
+        end = 128;
+        gemv_affine4_g128_bf16<128, 128, 4, 1, 0, 2>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
+        first = 128 + row;
+        end = 192;
+        gemv_affine5_g32_bf16<64, 128, 4, 1, 0, 2>(
+            weights_1, input, row, 0, lane, acc, tokens);
+    } else {
+        const uint row = (group - 12) * 16 + simdgroup * 4;
+        first = 192 + row;
+        end = 256;
+        gemv_affine5_g64_bf16<64, 128, 4, 1, 0, 2>(
+            weights_2, input, row, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane));
+            store_rows<4>(y + n * 256, results, first, end, lane);
+        }
+    }
+}
+
+// [128, 128] affine4_g128 and [64, 128] affine5_g32 and [64, 128] affine5_g64 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few_affine4_g128_affine5_g32_affine5_g64(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine4_g128
@@ -2006,39 +2213,44 @@ kernel void qkv_proj_few_affine4_g128_affine5_g32_affine5_g64(
     device const float* input_sums [[buffer(4)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(5)]], // [rows, 256] f32
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 1024;
     float acc[16] = {};
     uint first = 0;
     uint end = 0;
-    if (group < 16) {
-        const uint row = group * 8 + simdgroup * 2;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
         first = 0 + row;
         end = 128;
-        gemv_affine4_g128_bf16<128, 128, 2, 1, 0, 8>(
-            weights, input, row, 0, lane, acc, step->rows);
-    } else if (group < 24) {
-        const uint row = (group - 16) * 8 + simdgroup * 2;
+        gemv_affine4_g128_bf16<128, 128, 4, 1, 0, 4>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
         first = 128 + row;
         end = 192;
-        gemv_affine5_g32_bf16<64, 128, 2, 1, 0, 8>(
-            weights_1, input, row, 0, lane, acc, step->rows);
+        gemv_affine5_g32_bf16<64, 128, 4, 1, 0, 4>(
+            weights_1, input, row, 0, lane, acc, tokens);
     } else {
-        const uint row = (group - 24) * 8 + simdgroup * 2;
+        const uint row = (group - 12) * 16 + simdgroup * 4;
         first = 192 + row;
         end = 256;
-        gemv_affine5_g64_bf16<64, 128, 2, 1, 0, 8>(
-            weights_2, input, row, 0, lane, acc, step->rows);
+        gemv_affine5_g64_bf16<64, 128, 4, 1, 0, 4>(
+            weights_2, input, row, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane));
-            store_rows<2>(y + n * 256, results, first, end, lane);
+            store_rows<4>(y + n * 256, results, first, end, lane);
         }
     }
 }
@@ -2082,7 +2294,59 @@ kernel void qkv_proj_affine8_g32_affine8_g64_affine8_g128(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 128] affine8_g32 and [64, 128] affine8_g64 and [64, 128] affine8_g128 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine8_g32 and [64, 128] affine8_g64 and [64, 128] affine8_g128 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void qkv_proj_two_affine8_g32_affine8_g64_affine8_g128(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine8_g32
+    device const uchar* weights_1 [[buffer(1)]], // [64, 128] affine8_g64
+    device const uchar* weights_2 [[buffer(2)]], // [64, 128] affine8_g128
+    device const float* input [[buffer(3)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(4)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(5)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    input_sums += at.y * 32;
+    y += at.y * 512;
+    float acc[8] = {};
+    uint first = 0;
+    uint end = 0;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
+        first = 0 + row;
+        end = 128;
+        gemv_affine8_g32_bf16<128, 128, 4, 1, 0, 2>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
+        first = 128 + row;
+        end = 192;
+        gemv_affine8_g64_bf16<64, 128, 4, 1, 0, 2>(
+            weights_1, input, row, 0, lane, acc, tokens);
+    } else {
+        const uint row = (group - 12) * 16 + simdgroup * 4;
+        first = 192 + row;
+        end = 256;
+        gemv_affine8_g128_bf16<64, 128, 4, 1, 0, 2>(
+            weights_2, input, row, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane));
+            store_rows<4>(y + n * 256, results, first, end, lane);
+        }
+    }
+}
+
+// [128, 128] affine8_g32 and [64, 128] affine8_g64 and [64, 128] affine8_g128 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few_affine8_g32_affine8_g64_affine8_g128(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine8_g32
@@ -2092,39 +2356,44 @@ kernel void qkv_proj_few_affine8_g32_affine8_g64_affine8_g128(
     device const float* input_sums [[buffer(4)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(5)]], // [rows, 256] f32
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 1024;
     float acc[16] = {};
     uint first = 0;
     uint end = 0;
-    if (group < 16) {
-        const uint row = group * 8 + simdgroup * 2;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
         first = 0 + row;
         end = 128;
-        gemv_affine8_g32_bf16<128, 128, 2, 1, 0, 8>(
-            weights, input, row, 0, lane, acc, step->rows);
-    } else if (group < 24) {
-        const uint row = (group - 16) * 8 + simdgroup * 2;
+        gemv_affine8_g32_bf16<128, 128, 4, 1, 0, 4>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
         first = 128 + row;
         end = 192;
-        gemv_affine8_g64_bf16<64, 128, 2, 1, 0, 8>(
-            weights_1, input, row, 0, lane, acc, step->rows);
+        gemv_affine8_g64_bf16<64, 128, 4, 1, 0, 4>(
+            weights_1, input, row, 0, lane, acc, tokens);
     } else {
-        const uint row = (group - 24) * 8 + simdgroup * 2;
+        const uint row = (group - 12) * 16 + simdgroup * 4;
         first = 192 + row;
         end = 256;
-        gemv_affine8_g128_bf16<64, 128, 2, 1, 0, 8>(
-            weights_2, input, row, 0, lane, acc, step->rows);
+        gemv_affine8_g128_bf16<64, 128, 4, 1, 0, 4>(
+            weights_2, input, row, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane));
-            store_rows<2>(y + n * 256, results, first, end, lane);
+            store_rows<4>(y + n * 256, results, first, end, lane);
         }
     }
 }
@@ -2207,7 +2476,46 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [128, 128] affine3_g64 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine3_g64 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine3_g64
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* x [[buffer(2)]], // [rows, 128] f32
+    device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    x += at.y * 256;
+    scaled += at.y * 256;
+    sums += at.y * 32;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 128;
+    gemv_affine3_g64_bf16<128, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [128, 128] affine3_g64 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine3_g64
@@ -2217,25 +2525,31 @@ kernel void o_proj_few(
     device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 128;
-    gemv_affine3_g64_bf16<128, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_affine3_g64_bf16<128, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 16, 16>(
-                sums + n * 16, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2265,7 +2579,46 @@ kernel void o_proj_affine5_g128(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [128, 128] affine5_g128 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine5_g128 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void o_proj_two_affine5_g128(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine5_g128
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* x [[buffer(2)]], // [rows, 128] f32
+    device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    x += at.y * 256;
+    scaled += at.y * 256;
+    sums += at.y * 32;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 128;
+    gemv_affine5_g128_bf16<128, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [128, 128] affine5_g128 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_few_affine5_g128(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine5_g128
@@ -2275,25 +2628,31 @@ kernel void o_proj_few_affine5_g128(
     device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 128;
-    gemv_affine5_g128_bf16<128, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_affine5_g128_bf16<128, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 16, 16>(
-                sums + n * 16, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2323,7 +2682,46 @@ kernel void o_proj_affine2_g32(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [128, 128] affine2_g32 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine2_g32 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void o_proj_two_affine2_g32(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine2_g32
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* x [[buffer(2)]], // [rows, 128] f32
+    device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    x += at.y * 256;
+    scaled += at.y * 256;
+    sums += at.y * 32;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 128;
+    gemv_affine2_g32_bf16<128, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [128, 128] affine2_g32 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_few_affine2_g32(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine2_g32
@@ -2333,25 +2731,31 @@ kernel void o_proj_few_affine2_g32(
     device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 128;
-    gemv_affine2_g32_bf16<128, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_affine2_g32_bf16<128, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 16, 16>(
-                sums + n * 16, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2379,7 +2783,45 @@ kernel void gate_up_proj(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [128, 128] affine3_g128 and [128, 128] affine4_g32 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine3_g128 and [128, 128] affine4_g32 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void gate_up_proj_two(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine3_g128
+    device const uchar* weights_1 [[buffer(1)]], // [128, 128] affine4_g32
+    device const float* input [[buffer(2)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(3)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(4)]], // [rows, 128] f32
+    constant StepParams* step [[buffer(5)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    input_sums += at.y * 32;
+    y += at.y * 256;
+    float acc[8] = {};
+    const uint first = group * 8 + simdgroup * 2;
+    const uint end = 128;
+    gemv_affine3_g128_bf16<128, 128, 2, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_affine4_g32_bf16<128, 128, 2, 1, 0, 2>(
+        weights_1, input, first, 0, lane, acc + 4, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
+            thread float* up = gate + 4;
+            const float scale = rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 128, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [128, 128] affine3_g128 and [128, 128] affine4_g32 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine3_g128
@@ -2388,26 +2830,31 @@ kernel void gate_up_proj_few(
     device const float* input_sums [[buffer(3)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(4)]], // [rows, 128] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 512;
     float acc[16] = {};
-    const uint first = group * 4 + simdgroup;
+    const uint first = group * 8 + simdgroup * 2;
     const uint end = 128;
-    gemv_affine3_g128_bf16<128, 128, 1, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
-    gemv_affine4_g32_bf16<128, 128, 1, 1, 0, 8>(
-        weights_1, input, first, 0, lane, acc + 8, step->rows);
+    gemv_affine3_g128_bf16<128, 128, 2, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_affine4_g32_bf16<128, 128, 2, 1, 0, 4>(
+        weights_1, input, first, 0, lane, acc + 8, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
             thread float* up = gate + 8;
             const float scale = rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, Silu>(y + n * 128, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 128, gate, up, first, end, lane);
         }
     }
 }
@@ -2435,7 +2882,45 @@ kernel void gate_up_proj_affine6_g32_affine6_g64(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [128, 128] affine6_g32 and [128, 128] affine6_g64 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine6_g32 and [128, 128] affine6_g64 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void gate_up_proj_two_affine6_g32_affine6_g64(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine6_g32
+    device const uchar* weights_1 [[buffer(1)]], // [128, 128] affine6_g64
+    device const float* input [[buffer(2)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(3)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(4)]], // [rows, 128] f32
+    constant StepParams* step [[buffer(5)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    input_sums += at.y * 32;
+    y += at.y * 256;
+    float acc[8] = {};
+    const uint first = group * 8 + simdgroup * 2;
+    const uint end = 128;
+    gemv_affine6_g32_bf16<128, 128, 2, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_affine6_g64_bf16<128, 128, 2, 1, 0, 2>(
+        weights_1, input, first, 0, lane, acc + 4, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
+            thread float* up = gate + 4;
+            const float scale = rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 128, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [128, 128] affine6_g32 and [128, 128] affine6_g64 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few_affine6_g32_affine6_g64(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine6_g32
@@ -2444,26 +2929,31 @@ kernel void gate_up_proj_few_affine6_g32_affine6_g64(
     device const float* input_sums [[buffer(3)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(4)]], // [rows, 128] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 512;
     float acc[16] = {};
-    const uint first = group * 4 + simdgroup;
+    const uint first = group * 8 + simdgroup * 2;
     const uint end = 128;
-    gemv_affine6_g32_bf16<128, 128, 1, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
-    gemv_affine6_g64_bf16<128, 128, 1, 1, 0, 8>(
-        weights_1, input, first, 0, lane, acc + 8, step->rows);
+    gemv_affine6_g32_bf16<128, 128, 2, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_affine6_g64_bf16<128, 128, 2, 1, 0, 4>(
+        weights_1, input, first, 0, lane, acc + 8, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
             thread float* up = gate + 8;
             const float scale = rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, Silu>(y + n * 128, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 128, gate, up, first, end, lane);
         }
     }
 }
@@ -2491,7 +2981,45 @@ kernel void gate_up_proj_affine2_g64_affine2_g128(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [128, 128] affine2_g64 and [128, 128] affine2_g128 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine2_g64 and [128, 128] affine2_g128 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void gate_up_proj_two_affine2_g64_affine2_g128(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine2_g64
+    device const uchar* weights_1 [[buffer(1)]], // [128, 128] affine2_g128
+    device const float* input [[buffer(2)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(3)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(4)]], // [rows, 128] f32
+    constant StepParams* step [[buffer(5)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    input_sums += at.y * 32;
+    y += at.y * 256;
+    float acc[8] = {};
+    const uint first = group * 8 + simdgroup * 2;
+    const uint end = 128;
+    gemv_affine2_g64_bf16<128, 128, 2, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_affine2_g128_bf16<128, 128, 2, 1, 0, 2>(
+        weights_1, input, first, 0, lane, acc + 4, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
+            thread float* up = gate + 4;
+            const float scale = rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 128, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [128, 128] affine2_g64 and [128, 128] affine2_g128 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few_affine2_g64_affine2_g128(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine2_g64
@@ -2500,26 +3028,31 @@ kernel void gate_up_proj_few_affine2_g64_affine2_g128(
     device const float* input_sums [[buffer(3)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(4)]], // [rows, 128] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 512;
     float acc[16] = {};
-    const uint first = group * 4 + simdgroup;
+    const uint first = group * 8 + simdgroup * 2;
     const uint end = 128;
-    gemv_affine2_g64_bf16<128, 128, 1, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
-    gemv_affine2_g128_bf16<128, 128, 1, 1, 0, 8>(
-        weights_1, input, first, 0, lane, acc + 8, step->rows);
+    gemv_affine2_g64_bf16<128, 128, 2, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_affine2_g128_bf16<128, 128, 2, 1, 0, 4>(
+        weights_1, input, first, 0, lane, acc + 8, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
             thread float* up = gate + 8;
             const float scale = rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, Silu>(y + n * 128, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 128, gate, up, first, end, lane);
         }
     }
 }
@@ -2549,7 +3082,46 @@ kernel void down_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [128, 128] affine4_g64 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine4_g64 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void down_proj_two(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine4_g64
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* x [[buffer(2)]], // [rows, 128] f32
+    device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    x += at.y * 256;
+    scaled += at.y * 256;
+    sums += at.y * 32;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 128;
+    gemv_affine4_g64_bf16<128, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [128, 128] affine4_g64 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine4_g64
@@ -2559,25 +3131,31 @@ kernel void down_proj_few(
     device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 128;
-    gemv_affine4_g64_bf16<128, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_affine4_g64_bf16<128, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 16, 16>(
-                sums + n * 16, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2607,7 +3185,46 @@ kernel void down_proj_affine6_g128(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [128, 128] affine6_g128 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine6_g128 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void down_proj_two_affine6_g128(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine6_g128
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* x [[buffer(2)]], // [rows, 128] f32
+    device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    x += at.y * 256;
+    scaled += at.y * 256;
+    sums += at.y * 32;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 128;
+    gemv_affine6_g128_bf16<128, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [128, 128] affine6_g128 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_few_affine6_g128(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine6_g128
@@ -2617,25 +3234,31 @@ kernel void down_proj_few_affine6_g128(
     device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 128;
-    gemv_affine6_g128_bf16<128, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_affine6_g128_bf16<128, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 16, 16>(
-                sums + n * 16, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2665,7 +3288,46 @@ kernel void down_proj_affine3_g32(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [128, 128] affine3_g32 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine3_g32 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void down_proj_two_affine3_g32(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine3_g32
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* x [[buffer(2)]], // [rows, 128] f32
+    device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    x += at.y * 256;
+    scaled += at.y * 256;
+    sums += at.y * 32;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 128;
+    gemv_affine3_g32_bf16<128, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [128, 128] affine3_g32 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_few_affine3_g32(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine3_g32
@@ -2675,25 +3337,31 @@ kernel void down_proj_few_affine3_g32(
     device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 128;
-    gemv_affine3_g32_bf16<128, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_affine3_g32_bf16<128, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 16, 16>(
-                sums + n * 16, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2718,7 +3386,42 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 128] affine3_g64 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [88, 128] affine3_g64 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void lm_head_two(
+    device const uchar* weights [[buffer(0)]], // [88, 128] affine3_g64
+    device const float* input [[buffer(1)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 88] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    input_sums += at.y * 32;
+    y += at.y * 176;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 88;
+    if (first < end) {
+        gemv_affine3_g64_bf16<88, 128, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane));
+            store_rows<4>(y + n * 88, results, first, end, lane);
+        }
+    }
+}
+
+// [88, 128] affine3_g64 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 128] affine3_g64
@@ -2726,22 +3429,29 @@ kernel void lm_head_few(
     device const float* input_sums [[buffer(2)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 88] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 352;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 88;
-    gemv_affine3_g64_bf16<88, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    if (first < end) {
+        gemv_affine3_g64_bf16<88, 128, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane));
-            store_rows<2>(y + n * 88, results, first, end, lane);
+            store_rows<4>(y + n * 88, results, first, end, lane);
         }
     }
 }

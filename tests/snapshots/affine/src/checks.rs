@@ -152,7 +152,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -220,7 +220,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -288,7 +288,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -398,7 +398,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -466,7 +466,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -534,7 +534,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -601,7 +601,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -666,7 +666,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -731,7 +731,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -797,7 +797,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -865,7 +865,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -933,7 +933,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -999,7 +999,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(6), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 88, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 88, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
