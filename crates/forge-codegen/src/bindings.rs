@@ -93,6 +93,7 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         Role::Threadgroups => "of the grids over the tiles",
         Role::Step if kernel.is_for_one_row() => "not read; the kernel for several rows takes the same arguments",
         Role::Step => "[rows] records of this step",
+        Role::Latents => "a latent and a key that all heads share",
         Role::Sinks => "scores without a value",
         Role::State => "that after position p in copy p % 2",
         Role::Seen => "bits, one per token",

@@ -27,6 +27,8 @@ pub(super) fn link(ops: &mut [Fused]) {
             | Fused::ShortConv(_)
             | Fused::GatedDelta(_)
             | Fused::HeadGate(_)
+            | Fused::LatentAppend(_)
+            | Fused::LatentAttention(_)
             | Fused::LayerInputs(_) => continue,
         };
         if let Input::Stream(norm) = input {

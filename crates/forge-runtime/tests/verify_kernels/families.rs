@@ -4,6 +4,7 @@ use forge_runtime::gpu::KernelSpec;
 use forge_runtime::verify::*;
 
 pub use crate::cache_q8_0::CACHE_Q8_0;
+use crate::latents::LATENT_ATTENTION;
 use crate::mixtures::MIXTURES;
 use crate::recurrent::{GATED_DELTA, RECURRENT, RECURRENT_SLOTS};
 pub use crate::sinks::SINKS;
@@ -604,6 +605,7 @@ pub static FAMILIES: [&Family; 13] = [
     &ROPE_APPEND,
     &RECURRENT,
     &GATED_DELTA,
+    &LATENT_ATTENTION,
     &RECURRENT_SLOTS,
     &ATTENTION,
     &SINKS,
