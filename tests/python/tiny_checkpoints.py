@@ -151,6 +151,9 @@ NOT_IN_GGUF = {"starcoder2-window", "ministral", "mistral-window", "qwen2-window
 # are scaled.
 LONG = {"qwen2-window-long": 560, "ministral3": 100}
 
+# Prompts of which the logits after some tokens are kept, on both sides of where decode attention splits a context.
+LONG_PROMPTS = {"deepseek-v3": [1, 2, 8, 65, 256, 257, 300, 330]}
+
 
 def tokenizer_json():
     """A byte-level BPE of three special tokens, some characters and one merge; smaller than the vocabulary."""
@@ -269,6 +272,14 @@ def write_hf(case, folder):
     if case in MIXTURES:
         check_margins(case, model, ids, logits)
     check_ablations(case, model.state_dict(), ids, logits)
+    if case in LONG_PROMPTS:
+        lengths = LONG_PROMPTS[case]
+        with torch.no_grad():
+            long_ids = torch.randint(3, config.vocab_size, (1, lengths[-1]), dtype=torch.int64)
+            rows = model(long_ids).logits[0][[length - 1 for length in lengths]].contiguous()
+        long = {"input_ids": long_ids[0].to(torch.int32), "lengths": torch.tensor(lengths, dtype=torch.int32), "logits": rows}
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        save_file(long, folder.parent / "long.safetensors")
     folder.mkdir(parents=True)
     model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)

@@ -135,6 +135,45 @@ fn layer_block(sizes: Sizes, mixture: Option<Mixture>) -> Block {
     b.block
 }
 
+/// A layer with attention over latents; its queries come from a latent of so many elements, or 0 from the stream.
+#[allow(dead_code, reason = "not every test has latents")]
+fn latent_block(sizes: Sizes, latents: LatentSizes, query_latent: usize, by_key: bool) -> Block {
+    let Sizes { hidden, .. } = sizes;
+    let LatentSizes { heads, latent, rope, nope, value } = latents;
+    let mut b = Builder::new(sizes, "layer");
+    b.block.state_slots.push(StateSpec::Latent(LatentSpec { latent, rope }));
+    let normed = b.norm("attn_norm", 0);
+    let queries = latents.queries();
+    let (first, width) = if query_latent > 0 { ("attn_q_a", query_latent) } else { ("attn_q", queries) };
+    let first = b.linear(first, normed, width, hidden);
+    let compressed = b.linear("attn_kv_a", normed, latents.position(), hidden);
+    let q = if query_latent > 0 {
+        let gamma = b.slot("attn_q_a_norm", 1, query_latent);
+        let normed = b.node(Op::RmsNorm { gamma, eps: 1e-6 }, &[first], query_latent);
+        b.linear("attn_q_b", normed, queries, query_latent)
+    } else {
+        first
+    };
+    let gamma = b.slot("attn_kv_a_norm", 1, latent);
+    let [rows, cols] = if by_key { [heads * nope, latent] } else { [heads * latent, nope] };
+    let keys = b.slot("attn_k_b", rows, cols);
+    let values = b.slot("attn_v_b", heads * value, latent);
+    let pairing = RopePairing::Interleaved;
+    let rope = Rope { pairing, rotary_dim: rope, inv_freq: vec![1.0; rope / 2], magnitude: 1.0, long: None };
+    let (state, eps, scale) = (0, 1e-6, 0.07);
+    let op = Op::LatentAttention { state, sizes: latents, gamma, eps, rope, scale, keys, by_key, values };
+    let y = b.node(op, &[q, compressed], heads * value);
+    let y = b.linear("attn_output", y, hidden, heads * value);
+    b.feed_forward(y);
+    b.block
+}
+
+/// A model of such layers, with dense feed-forwards.
+#[allow(dead_code, reason = "not every test has latents")]
+pub fn latents(sizes: Sizes, latents: LatentSizes, query_latent: usize, by_key: bool, format: Format) -> Graph {
+    of_blocks(sizes, latent_block(sizes, latents, query_latent, by_key), format)
+}
+
 /// A layer with a short convolution of three taps in place of attention.
 #[allow(dead_code, reason = "not every test has layers of two kinds")]
 fn conv_block(sizes: Sizes) -> Block {
@@ -201,6 +240,10 @@ pub fn mixture(sizes: Sizes, mixture: Mixture, format: Format) -> Graph {
 }
 
 fn graph(sizes: Sizes, mixture: Option<Mixture>, format: Format) -> Graph {
+    of_blocks(sizes, layer_block(sizes, mixture), format)
+}
+
+fn of_blocks(sizes: Sizes, block: Block, format: Format) -> Graph {
     let Sizes { hidden, vocab, .. } = sizes;
     let mut weights = Vec::new();
     let mut fill = |block: &Block, layer: Option<usize>| fill(&mut weights, format, block, layer);
@@ -210,7 +253,6 @@ fn graph(sizes: Sizes, mixture: Option<Mixture>, format: Format) -> Graph {
     let mut head = Builder::new(sizes, "head");
     let normed = head.norm("output_norm", 0);
     head.linear("output", normed, vocab, hidden);
-    let block = layer_block(sizes, mixture);
     let embed = Stage { weights: fill(&embed.block, None), block: embed.block };
     let list = (0..sizes.layers).map(|i| Layer { block: 0, weights: fill(&block, Some(i)), states: vec![i] }).collect();
     let head = Stage { weights: fill(&head.block, None), block: head.block };
