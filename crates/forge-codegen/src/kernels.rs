@@ -373,7 +373,9 @@ fn kernel_view(kernel: &Kernel, plan: &Plan) -> KernelView {
     let params = kernel.bindings.iter();
     let params = params.map(|b| ParamView { declaration: declaration(b), shape: comment(b, kernel) }).collect();
     let (positions, body) = match kernel.family.body() {
-        families::Body::Call(call) => (calls::positions(&call), Body::Call(calls::statement(&call, plan.rope_tables.len()))),
+        families::Body::Call(call) => {
+            (calls::positions(&call), Body::Call(calls::statement(&call, plan.rope_tables.len())))
+        }
         families::Body::RopeAppend(rope) => {
             (vec![Position::Group2, Position::Simdgroup, Position::Lane], Body::Rope(rope_view(rope, plan)))
         }

@@ -3,8 +3,9 @@
 
 use forge_spec::{
     Activation, Argument, Attention, CacheType, Cost, Data, Dim, Epilogue, ExpertResults, ExpertsDown, ExpertsOf,
-    ExpertsUp, Format, GatedDelta, GroupScore, Groups, HeadNorm, LatentAppend, LatentAttention, LatentQueries, LatentSizes, LatentValues, Matrix, Operation, PositionScale, Projection,
-    RopeAppend, Routing, Scores, SharedExpert, SharedWeight, SortExperts, Split, Vocabulary,
+    ExpertsUp, Format, GatedDelta, GroupScore, Groups, HeadNorm, LatentAppend, LatentAttention, LatentQueries,
+    LatentSizes, LatentValues, Matrix, Operation, PositionScale, Projection, RopeAppend, Routing, Scores, SharedExpert,
+    SharedWeight, SortExperts, Split, Vocabulary,
 };
 
 use crate::naming::{grouped, variant};

@@ -4,9 +4,9 @@
 use super::Family;
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
 use super::mixture::{self, Mixture, Router, Shared};
+use crate::FrontendError;
 use crate::graph::{Activation, Attention, Graph, GroupScore, RopePairing, Scores};
 use crate::source::{Dialect, Key, Loaded, Role, RopeLayers, key};
-use crate::FrontendError;
 
 pub(super) const FAMILY: Family = Family {
     gguf: &["glm4moe"],

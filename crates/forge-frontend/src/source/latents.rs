@@ -1,6 +1,5 @@
 //! The matrices of heads that latent attention has, however a checkpoint stores them: keys and values apart, or together.
 
-use super::Dialect;
 use super::tensors::Tensors;
 use crate::graph::{LatentSizes, Source, Weight};
 use crate::{FrontendError, Refusal};
@@ -35,19 +34,28 @@ impl Tensors {
             (true, false) => [latent, nope],
             (false, _) => [value, latent],
         };
+        let both = nope + value;
+        let mut expected = if together { vec![heads * both, latent] } else { vec![heads, rows, cols] };
+        // Some writers leave the heads' axis out, or one of a single head.
+        if !together && entry.shape.len() == 2 {
+            expected = vec![heads * rows, cols];
+        }
+        if entry.shape != expected {
+            return Err(FrontendError::TensorShape {
+                refusal: Refusal::HeadMatrixShape,
+                file: entry.file.clone(),
+                tensor: name,
+                expected,
+                found: entry.shape.clone(),
+            });
+        }
         let (format, source) = if together {
-            let both = nope + value;
-            entry.expect_shape(Refusal::HeadMatrixShape, &name, &[heads * both, latent], self.dialect)?;
             let first = if is_key { 0 } else { nope };
             let piece = |head| entry.rows(&name, cols, heads * both, head * both + first, rows);
             let (format, _) = piece(0)?;
             let pieces = (0..heads).map(|head| piece(head).map(|(_, source)| source));
             (format, Source::Stack(pieces.collect::<Result<_, _>>()?))
         } else {
-            // Some writers leave the heads' axis out.
-            let flat = self.dialect == Dialect::HuggingFace && entry.shape.len() == 2;
-            let expected = if flat { vec![heads * rows, cols] } else { vec![heads, rows, cols] };
-            entry.expect_shape(Refusal::HeadMatrixShape, &name, &expected, self.dialect)?;
             entry.rows(&name, cols, heads * rows, 0, heads * rows)?
         };
         Ok(Weight {

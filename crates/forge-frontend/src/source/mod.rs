@@ -108,7 +108,8 @@ impl Loaded {
         };
         let is_part = |name: &str| {
             let block = name.strip_prefix(&body).and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
-            let named = self.hparams.dialect == Dialect::HuggingFace && name.split('.').take(3).any(|part| part == "mtp");
+            let named =
+                self.hparams.dialect == Dialect::HuggingFace && name.split('.').take(3).any(|part| part == "mtp");
             named || block.is_some_and(|block| beyond.contains(&block))
         };
         let mut parts = self.tensors.entries.keys().filter(|name| is_part(name));

@@ -143,11 +143,11 @@ impl Tensors {
         };
         let (format, source) = match place {
             Place::Whole(_) => {
-                first.expect_shape(Refusal::ExpertShape, &first_name, &[experts, rows, cols], self.dialect)?;
+                first.expect_shape(&first_name, &[experts, rows, cols], self.dialect)?;
                 first.rows(&first_name, cols, total, 0, total)?
             }
             Place::Half(_, half) => {
-                first.expect_shape(Refusal::ExpertShape, &first_name, &[experts, 2 * rows, cols], self.dialect)?;
+                first.expect_shape(&first_name, &[experts, 2 * rows, cols], self.dialect)?;
                 let piece = |expert| first.rows(&first_name, cols, 2 * total, (2 * expert + half) * rows, rows);
                 let (format, _) = piece(0)?;
                 let pieces = (0..experts).map(|expert| piece(expert).map(|(_, source)| source));
@@ -159,7 +159,7 @@ impl Tensors {
                 for expert in 0..experts {
                     let name = name(place, expert);
                     let entry = self.find(&name)?;
-                    entry.expect_shape(Refusal::ExpertShape, &name, &[rows, cols], self.dialect)?;
+                    entry.expect_shape(&name, &[rows, cols], self.dialect)?;
                     let (own, piece) = entry.rows(&name, cols, rows, 0, rows)?;
                     let like_the_first = *format.get_or_insert(own) == own && entry.scales() == first.scales();
                     if !like_the_first {
@@ -194,13 +194,7 @@ impl Tensors {
 }
 
 impl Entry {
-    pub(super) fn expect_shape(
-        &self,
-        refusal: Refusal,
-        name: &str,
-        expected: &[usize],
-        dialect: Dialect,
-    ) -> Result<(), FrontendError> {
+    fn expect_shape(&self, name: &str, expected: &[usize], dialect: Dialect) -> Result<(), FrontendError> {
         let expected = match (expected, dialect) {
             // A GGUF's shapes have no leading ones.
             ([1, rest @ ..], Dialect::Gguf) => rest,
@@ -210,7 +204,7 @@ impl Entry {
             return Ok(());
         }
         Err(FrontendError::TensorShape {
-            refusal,
+            refusal: Refusal::ExpertShape,
             file: self.file.clone(),
             tensor: name.to_owned(),
             expected: expected.to_vec(),

@@ -431,7 +431,11 @@ fn mixtures() -> Vec<Row> {
         {
             let folder = Folder::of("deepseek-v2");
             folder.edit_weights(|weights| weights.header.get_mut(kv_b).expect("it")["shape"] = json!([16, 128]));
-            (Refusal::HeadMatrixShape, vec!["tensor", kv_b, "expected shape [128, 16], found [16, 128]"], folder.error())
+            (
+                Refusal::HeadMatrixShape,
+                vec!["tensor", kv_b, "expected shape [128, 16], found [16, 128]"],
+                folder.error(),
+            )
         },
         gguf(
             Refusal::LatentHead,

@@ -72,8 +72,7 @@ impl KernelFamily for LatentAppend {
 
     fn body(&self) -> Body<'_> {
         let bound = self.bindings().into_iter().map(|binding| binding.role).filter(|&role| role != Role::Step);
-        let start =
-            if self.slots == 1 { Value::Size(0) } else { Value::SlotStart(None, Position::Group) };
+        let start = if self.slots == 1 { Value::Size(0) } else { Value::SlotStart(None, Position::Group) };
         let rest = [
             Value::RopeTable(self.table),
             start,

@@ -5,9 +5,7 @@ use forge_spec::{CacheType, Dim, LatentSizes, Operation, Role};
 
 use super::attention::context_split;
 use super::{Body, KernelFamily, Launch, ONE, Rows};
-use crate::attention::{
-    LatentGeometry, MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS, half_operands, latent_geometry,
-};
+use crate::attention::{LatentGeometry, MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS, half_operands, latent_geometry};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::call::{Call, Constant, Param, Position, Value};
 use crate::linear::Linear;
@@ -68,8 +66,9 @@ impl KernelFamily for LatentAttention {
             LatentRows::Tile | LatentRows::Whole => {
                 Binding::write(Role::Y, Element::F32, Extent::Rows(vec![heads, latent]))
             }
-            LatentRows::Part => Binding::write(Role::Y, Element::F32, Extent::Parts { heads, head_dim: latent })
-                .touching(Touch::Seen),
+            LatentRows::Part => {
+                Binding::write(Role::Y, Element::F32, Extent::Parts { heads, head_dim: latent }).touching(Touch::Seen)
+            }
         };
         vec![
             Binding::read(Role::Q, Element::F32, Extent::Rows(vec![heads, position])),

@@ -61,8 +61,7 @@ fn row_groups(heads: usize, rows: usize) -> usize {
 
 /// Of a tile: the results of a head, so many threadgroups more, and the heads.
 fn tile_launch(heads: usize, rows: usize, more: usize) -> Launch {
-    let grid =
-        [Dim::Const(rows.div_ceil(GEMM_ROWS) + more), Dim::RowTiles(GEMM_TOKENS), Dim::Const(heads)];
+    let grid = [Dim::Const(rows.div_ceil(GEMM_ROWS) + more), Dim::RowTiles(GEMM_TOKENS), Dim::Const(heads)];
     Launch { threads: 128, threadgroup_bytes: (GEMM_TOKENS * GEMM_ROWS * 4) as u32, grid }
 }
 
@@ -104,8 +103,7 @@ impl KernelFamily for LatentQueries {
             return tile_launch(heads, latent, 1);
         }
         let simdgroups = self.simdgroups();
-        let groups =
-            if self.by_key { heads * latent.div_ceil(SHARED_COLUMNS) } else { row_groups(heads, latent) };
+        let groups = if self.by_key { heads * latent.div_ceil(SHARED_COLUMNS) } else { row_groups(heads, latent) };
         let grid = [Dim::Const(groups + heads.div_ceil(simdgroups)), Dim::Rows, ONE];
         let shared = if self.by_key { 4 * SHARED_COLUMNS * simdgroups } else { 0 };
         Launch { threads: 32 * simdgroups as u32, threadgroup_bytes: shared as u32, grid }

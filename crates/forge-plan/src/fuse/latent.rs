@@ -96,10 +96,7 @@ impl Fuser<'_> {
     }
 
     /// The steps of the attention that node `index` is; its append, where none has gone before.
-    pub(super) fn latent_attention(
-        &self,
-        index: usize,
-    ) -> Result<(Option<LatentAppendStep>, LatentStep), PlanError> {
+    pub(super) fn latent_attention(&self, index: usize) -> Result<(Option<LatentAppendStep>, LatentStep), PlanError> {
         let node = &self.block.nodes[index];
         let Op::LatentAttention { state, sizes, ref rope, scale, keys, by_key, values, .. } = node.op else {
             return Err(self.unsupported("another operation as attention over latents"));
@@ -126,7 +123,9 @@ impl Fuser<'_> {
             return Err(self.unsupported(&format!("{what} of {found} elements, no multiple of 8")));
         }
         if sizes.position() > WIDEST_LATENT {
-            return Err(self.unsupported(&format!("latents of {latent} + {rope} elements; there may be {WIDEST_LATENT}")));
+            return Err(
+                self.unsupported(&format!("latents of {latent} + {rope} elements; there may be {WIDEST_LATENT}"))
+            );
         }
         if let Some(found) = [nope, value].into_iter().find(|size| !size.is_multiple_of(4)) {
             return Err(self.unsupported(&format!("heads of {found} elements, no multiple of 4")));

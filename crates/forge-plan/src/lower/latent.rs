@@ -121,10 +121,8 @@ impl Lowering<'_> {
         let parts = self.buffer(path, Place::AttentionParts, attention::MAX_PARTS * combine.part_floats());
         add(self, "latent_attention_part", LatentRows::Part, parts, When::Split);
         let kernel = self.kernels.add("attention_combine", combine);
-        let step = Step::new(Choice::Fixed(kernel))
-            .bind(Role::Parts, parts)
-            .bind(Role::Y, y)
-            .bind(Role::Step, Arg::Params);
+        let step =
+            Step::new(Choice::Fixed(kernel)).bind(Role::Parts, parts).bind(Role::Y, y).bind(Role::Step, Arg::Params);
         steps.push(Step { when: When::Split, ..step });
     }
 

@@ -82,12 +82,7 @@ pub static LATENT_ATTENTION: Family = Family {
             SOME_ROWS,
             BY_ROW,
             Operation::LatentQueries(QUERIES),
-            &[
-                WEIGHTS,
-                Argument::read(Role::Input, Data::Words(22)),
-                Argument::write(Role::Q, Data::Words(20)),
-                STEP,
-            ],
+            &[WEIGHTS, Argument::read(Role::Input, Data::Words(22)), Argument::write(Role::Q, Data::Words(20)), STEP],
         ),
         check(
             3,
@@ -99,12 +94,7 @@ pub static LATENT_ATTENTION: Family = Family {
                 by_key: true,
                 ..QUERIES
             }),
-            &[
-                WEIGHTS,
-                Argument::read(Role::Input, Data::Words(12)),
-                Argument::write(Role::Q, Data::Words(20)),
-                STEP,
-            ],
+            &[WEIGHTS, Argument::read(Role::Input, Data::Words(12)), Argument::write(Role::Q, Data::Words(20)), STEP],
         ),
         check(
             4,
@@ -143,7 +133,11 @@ pub static LATENT_ATTENTION: Family = Family {
         // Another head's matrix, a row's other elements, no rotation.
         ("weights[(head * 8 + l) * 4 + n]", "weights[(l * 2 + head) * 4 + n]", "queries"),
         ("input + row * 22 + head * 6", "input + row * 22 + head * 4", "queries"),
-        ("turn(source + 4, target + 8, 0.3f * float(step[row].position))", "turn(source + 4, target + 8, 0.0f)", "queries"),
+        (
+            "turn(source + 4, target + 8, 0.3f * float(step[row].position))",
+            "turn(source + 4, target + 8, 0.0f)",
+            "queries",
+        ),
         ("weights[(head * 4 + n) * 8 + l]", "weights[(head * 8 + l) * 4 + n]", "queries_by_key"),
         ("turn(own + 4, wide + 8", "turn(own + 3, wide + 8", "queries_by_key"),
         // Scores without the shared key, one position too few, values that begin elsewhere.

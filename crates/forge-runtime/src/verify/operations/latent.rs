@@ -207,8 +207,7 @@ impl Reference for LatentValues {
                 matrix.row(head * sizes.value + value, &mut weights);
                 for row in 0..run.case.rows {
                     let part = &input[(row * sizes.heads + head) * sizes.latent..][..sizes.latent];
-                    let (at, expected) =
-                        ((row * sizes.heads + head) * sizes.value + value, dot(&weights, part, false));
+                    let (at, expected) = ((row * sizes.heads + head) * sizes.value + value, dot(&weights, part, false));
                     out.number(Role::Y, at, found[at].into(), expected.value, expected.bound);
                 }
             }
