@@ -70,7 +70,7 @@ pub fn comment(binding: &Binding, kernel: &Kernel) -> String {
     match note(binding.role, kernel) {
         note if text.is_empty() => note.to_owned(),
         "" => text,
-        note if binding.element == Element::F32 => format!("{text}, {note}"),
+        note if matches!(binding.element, Element::F32 | Element::Cache(_)) => format!("{text}, {note}"),
         note => format!("{text} {note}"),
     }
 }
