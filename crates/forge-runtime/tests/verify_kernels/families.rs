@@ -598,7 +598,7 @@ pub static SAMPLE: Family = Family {
     ],
 };
 
-pub static FAMILIES: [&Family; 13] = [
+pub static FAMILIES: [&Family; 14] = [
     &EMBED,
     &LAYER_INPUTS,
     &PROJECT,
