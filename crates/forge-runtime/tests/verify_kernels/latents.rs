@@ -126,7 +126,7 @@ pub static LATENT_ATTENTION: Family = Family {
         ("sum / 8.0f + 1.0e-2f", "sum / 10.0f + 1.0e-2f", "append"),
         ("input + row * 14 + 4", "input + row * 14", "append"),
         ("source[i] * scale * gamma[i]", "source[i] * scale", "append"),
-        ("latents + step[row].position * 10", "latents + step[0].position * 10", "append"),
+        ("target = latents + step[row].position", "target = latents + step[0].position", "append"),
         ("turn(source + 8, target + 8, 0.3f", "turn(source + 8, target + 8, 0.31f", "append"),
         ("source[i] * precise::rsqrt(own / 4.0f + 1.0e-2f) * q_gamma[i]", "source[i] * q_gamma[i]", "append_both"),
         ("source[4 + i] * factor", "source[4 + i] * precise::rsqrt(square / 8.0f)", "append_both"),
