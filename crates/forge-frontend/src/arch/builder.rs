@@ -177,6 +177,13 @@ impl BlockBuilder {
         self.node(Op::Route { routing, bias }, &[logits], name, width)
     }
 
+    /// The weights of experts times the numbers in `role`, one for each.
+    pub fn scale_experts(&mut self, name: &str, role: &str, weights: ValueId) -> ValueId {
+        let width = self.width(weights);
+        let scale = self.slot(role, 1, width);
+        self.node(Op::ScaleExperts { scale }, &[weights], name, width)
+    }
+
     /// The weighted sum of what gated experts of this width make of `x`.
     pub fn experts(
         &mut self,
@@ -254,6 +261,8 @@ pub(crate) struct GraphBuilder<'a> {
     pub made: HashMap<(&'static str, usize), (String, Vec<f32>)>,
     /// Added to every norm's weights: 1 where the checkpoint stores `w` of `1 + w`.
     pub norm_offset: f32,
+    /// Role whose tensors are multiplied by a number as they are packed.
+    pub multiplied: Option<(&'static str, f32)>,
     /// Role whose tensors hold the logarithm of what is meant, with its sign turned.
     pub logarithm: Option<&'static str>,
     weights: Vec<Weight>,
@@ -270,6 +279,7 @@ impl<'a> GraphBuilder<'a> {
             parts: Vec::new(),
             made: HashMap::new(),
             norm_offset: 0.0,
+            multiplied: None,
             logarithm: None,
             weights: Vec::new(),
             known: HashMap::new(),
@@ -346,8 +356,12 @@ impl<'a> GraphBuilder<'a> {
                 _ => None,
             })
         };
-        let is_delta_vector = |id: SlotId| {
-            let of = |op: &Op| matches!(*op, Op::GatedDelta { decay, gamma, .. } if [decay, gamma].contains(&id));
+        let is_other_vector = |id: SlotId| {
+            let of = |op: &Op| match *op {
+                Op::GatedDelta { decay, gamma, .. } => [decay, gamma].contains(&id),
+                Op::ScaleExperts { scale } => scale == id,
+                _ => false,
+            };
             block.nodes.iter().any(|node| of(&node.op))
         };
         let fill_slot = |(id, slot): (SlotId, &Slot)| {
@@ -363,7 +377,7 @@ impl<'a> GraphBuilder<'a> {
             let role = if tied && slot.role == "output" { "token_embd" } else { &slot.role };
             let shape = match taps_of(id) {
                 Some(taps) => Shape::Taps { channels: slot.cols / taps, taps },
-                None if norm || is_delta_vector(id) || slot.rows == 1 && slot.cols == 1 || role.ends_with("_bias") => {
+                None if norm || is_other_vector(id) || slot.rows == 1 && slot.cols == 1 || role.ends_with("_bias") => {
                     Shape::Vector
                 }
                 None => Shape::Matrix,
@@ -405,7 +419,8 @@ impl<'a> GraphBuilder<'a> {
             }
         };
         let negated_exp = self.logarithm == Some(role);
-        self.weights.push(Weight { offset, negated_exp, ..weight });
+        let factor = self.multiplied.filter(|(of, _)| *of == role).map_or(1.0, |(_, factor)| factor);
+        self.weights.push(Weight { offset, factor, negated_exp, ..weight });
         self.known.insert((role.to_owned(), layer), self.weights.len() - 1);
         Ok(self.weights.len() - 1)
     }

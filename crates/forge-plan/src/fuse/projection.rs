@@ -126,6 +126,7 @@ impl Fuser<'_> {
             true => Place::LayerModel,
             false if outputs.iter().any(|&value| self.is_mixed(value)) => Place::MixerInput,
             false if input == Input::Buffer(Place::QueryLatent) => Place::HeadQueries,
+            false if matches!(outputs, &[value] if self.is_beside(value, stream)) => Place::Branch,
             false => Place::Qkv,
         };
         Ok((Outcome::Store(place), None))

@@ -908,9 +908,10 @@ inline uint order_key(float x) {
     return bits > 0x80000000u ? max(~bits, 1u) : bits | 0x80000000u;
 }
 
-// SCORES: 0 softmax over all experts, 1 over the chosen ones, 2 sigmoid. With GROUPS groups of neighbours experts come from
+// SCORES: 0 softmax over all experts, 1 over the chosen ones, 2 sigmoid. VECTOR: 1 a vector is added to the scores for the choice,
+// 2 it multiplies the weights, 0 there is none. With GROUPS groups of neighbours experts come from
 // CHOSEN_GROUPS of them alone, which are judged by the sum of their JUDGED best.
-template <uint EXPERTS, uint CHOSEN, uint SCORES, uint BIASED, uint GROUPS, uint CHOSEN_GROUPS, uint JUDGED>
+template <uint EXPERTS, uint CHOSEN, uint SCORES, uint VECTOR, uint GROUPS, uint CHOSEN_GROUPS, uint JUDGED>
 struct Routing {
     static constexpr constant uint COUNT = (EXPERTS + 31) / 32;
 
@@ -934,8 +935,8 @@ struct Routing {
     }
 
     // What experts are chosen by.
-    static inline void choice_keys(device const float* logits, device const float* bias, thread uint* keys, uint lane) {
-        const float2 all = SCORES == 0 && (BIASED != 0 || GROUPS > 1) ? softmax_of_all(logits, lane) : float2(0.0f, 1.0f);
+    static inline void choice_keys(device const float* logits, device const float* vector, thread uint* keys, uint lane) {
+        const float2 all = SCORES == 0 && (VECTOR == 1 || GROUPS > 1) ? softmax_of_all(logits, lane) : float2(0.0f, 1.0f);
         float scores[COUNT];
         #pragma clang loop unroll(full)
         for (uint i = 0; i < COUNT; ++i) {
@@ -943,10 +944,10 @@ struct Routing {
             float score = logits[expert];
             if (SCORES == 2) {
                 score = sigmoid(score);
-            } else if (SCORES == 0 && (BIASED != 0 || GROUPS > 1)) {
+            } else if (SCORES == 0 && (VECTOR == 1 || GROUPS > 1)) {
                 score = precise::exp(score - all.x) / all.y;
             }
-            scores[i] = BIASED != 0 ? score + bias[expert] : score;
+            scores[i] = VECTOR == 1 ? score + vector[expert] : score;
             keys[i] = i * 32 + lane < EXPERTS ? order_key(scores[i]) : 0;
         }
         if (GROUPS > 1) {
@@ -1025,9 +1026,9 @@ struct Routing {
     }
 
     // The expert in this place of a row's choice.
-    static inline uint at(device const float* logits, device const float* bias, uint place, uint lane) {
+    static inline uint at(device const float* logits, device const float* vector, uint place, uint lane) {
         uint left[COUNT];
-        choice_keys(logits, bias, left, lane);
+        choice_keys(logits, vector, left, lane);
         uint expert = take_best(left, lane);
         for (uint n = 0; n < place; ++n) {
             expert = take_best(left, lane);
@@ -1038,10 +1039,10 @@ struct Routing {
     // A row's experts, the best first, and their weights. With SHARED an expert that every row takes has a weight after them:
     // 1, or with 2 a sigmoid of the logit after those of the experts.
     template <uint SHARED>
-    static inline void store(device const float* logits, device const float* bias, device uint* experts,
+    static inline void store(device const float* logits, device const float* vector, device uint* experts,
                              device float* weights, float added, float scale, uint lane) {
         uint left[COUNT];
-        choice_keys(logits, bias, left, lane);
+        choice_keys(logits, vector, left, lane);
         uint own = 0;
         for (uint n = 0; n < CHOSEN; ++n) {
             const uint expert = take_best(left, lane);
@@ -1064,6 +1065,9 @@ struct Routing {
         } else if (added >= 0.0f) {
             weight /= sum + added;
         }
+        if (VECTOR == 2) {
+            weight *= vector[own];
+        }
         if (mine) {
             experts[lane] = own;
             weights[lane] = weight * scale;
@@ -1076,10 +1080,10 @@ struct Routing {
 
 // One row a simdgroup.
 template <typename R, uint LOGITS, uint CHOSEN, uint SHARED>
-inline void route_row(device const float* logits, device const float* bias, device uint* experts, device float* weights,
+inline void route_row(device const float* logits, device const float* vector, device uint* experts, device float* weights,
                       float added, float scale, uint row, uint lane) {
     constexpr uint WEIGHTS = SHARED != 0 ? CHOSEN + 1 : CHOSEN;
-    R::template store<SHARED>(logits + row * LOGITS, bias, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
+    R::template store<SHARED>(logits + row * LOGITS, vector, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
                               lane);
 }
 
@@ -1162,7 +1166,7 @@ template <typename G, typename U, typename S, typename A, typename R, uint EXPER
           uint COLS, uint NR, uint SIMDGROUPS, uint KS, uint SPLIT, uint PARTIALS, uint SHARED, uint SHARED_WEIGHT>
 inline void experts_gate_up(device const uchar* gate, device const uchar* up, device const uchar* shared_rows,
                             device const float* input, device const float* input_sums, device const float* logits,
-                            device const float* bias, device uint* experts, device float* weights, device float* y,
+                            device const float* vector, device uint* experts, device float* weights, device float* y,
                             threadgroup float* shared, float eps, float added, float scale, uint2 group, uint simdgroup,
                             uint lane) {
     constexpr uint HALF = NR / 2;
@@ -1176,7 +1180,7 @@ inline void experts_gate_up(device const uchar* gate, device const uchar* up, de
     const uint first = (group.x - place * GROUPS) * GROUP_ROWS + simdgroup / KS * HALF;
     device const float* row_logits = logits + row * LOGITS;
     if (group.x == 0 && simdgroup == 0) {
-        R::template store<SHARED_WEIGHT>(row_logits, bias, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
+        R::template store<SHARED_WEIGHT>(row_logits, vector, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
                                          lane);
     }
     float acc[NR] = {};
@@ -1186,7 +1190,7 @@ inline void experts_gate_up(device const uchar* gate, device const uchar* up, de
             S::template run<2 * SHARED, COLS, NR, KS, SHARED>(shared_rows, x, first, simdgroup % KS, lane, acc);
         }
     } else {
-        const uint expert = R::at(row_logits, bias, place, lane);
+        const uint expert = R::at(row_logits, vector, place, lane);
         if (first < end) {
             gate_up_rows<G, U, SPLIT != 0 ? 2 * EXPERTS * WIDTH : EXPERTS * WIDTH, COLS, NR, KS, SPLIT>(
                 gate, up, x, expert * WIDTH + first, simdgroup % KS, lane, acc);
@@ -1372,8 +1376,8 @@ inline void experts_down_tile(device const uchar* stack, device const float* inp
 }
 
 // x += factor * weighted sum of the results of a row's experts, in the order of its choice, and with SHARED of the one that
-// every row takes; 1024 elements a threadgroup.
-template <uint CHOSEN, uint HIDDEN, uint SHARED>
+// every row takes; 1024 elements a threadgroup. Without ADDS the sum is stored.
+template <uint CHOSEN, uint HIDDEN, uint SHARED, uint ADDS>
 inline void experts_sum(device const float* input, device const float* weights, device const float* of_all,
                         device float* x, float factor, uint2 group, uint thread_index) {
     constexpr uint WEIGHTS = SHARED != 0 ? CHOSEN + 1 : CHOSEN;
@@ -1389,7 +1393,7 @@ inline void experts_sum(device const float* input, device const float* weights, 
             sum += weights[row * WEIGHTS + CHOSEN] * *(device const float4*)(of_all + ulong(row) * HIDDEN + i);
         }
         device float4* target = (device float4*)(x + ulong(row) * HIDDEN + i);
-        *target = *target + factor * sum;
+        *target = ADDS != 0 ? *target + factor * sum : sum;
     }
 }
 
@@ -2265,7 +2269,7 @@ kernel void expert_sum(
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    experts_sum<2, 32, 1>(input, expert_weights, projected, x, 1.0f, group, thread_index);
+    experts_sum<2, 32, 1, 1>(input, expert_weights, projected, x, 1.0f, group, thread_index);
 }
 
 // [88, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
