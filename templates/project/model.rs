@@ -137,6 +137,7 @@ const BLOCKS: [Block; LAYERS] = [
 /*%- endfor %*/
 ];
 /*%- endif %*/
+/*%- if caches > 0 %*/
 
 /// KV caches: bytes of K (and of V) per position, and the most positions that are kept.
 #[rustfmt::skip]
@@ -151,6 +152,27 @@ const CACHES: [(usize, usize); /*{ caches }*/] = [
 #[rustfmt::skip]
 const CACHE_OF_LAYER: [usize; LAYERS] = [
 /*%- for line in cache_of_layer %*/
+    /*{ line }*/
+/*%- endfor %*/
+];
+/*%- endif %*/
+/*%- endif %*/
+/*%- if latents > 0 %*/
+
+/// Caches of latents: bytes of a position.
+#[rustfmt::skip]
+const LATENTS: [usize; /*{ latents }*/] = [
+/*%- for line in latent_lines %*/
+    /*{ line }*/
+/*%- endfor %*/
+];
+/*%- endif %*/
+/*%- if latents_of_layer.len() > 0 %*/
+
+/// Index into [`LATENTS`] of each layer; 0 of those without.
+#[rustfmt::skip]
+const LATENTS_OF_LAYER: [usize; LAYERS] = [
+/*%- for line in latents_of_layer %*/
     /*{ line }*/
 /*%- endfor %*/
 ];
@@ -183,6 +205,7 @@ struct LayerWeights {
     /*{ f.name }*/: Slice,
 /*%- endfor %*/
 }
+/*%- if caches > 0 %*/
 
 /// KV cache of one layer.
 struct Cache {
@@ -191,6 +214,7 @@ struct Cache {
     /// The same.
     values: Slice,
 }
+/*%- endif %*/
 
 /// Activations of steps, [`FEW_ROWS`] rows each.
 struct StepBuffers {
@@ -231,7 +255,13 @@ pub struct Model {
     /*{ f.name }*/: Slice,
 /*%- endfor %*/
     layers: Vec<LayerWeights>,
+/*%- if caches > 0 %*/
     caches: Vec<Cache>,
+/*%- endif %*/
+/*%- if latents > 0 %*/
+    /// [SLOTS, positions, latent and shared key] /*{ kv }*/ each
+    latents: Vec<Slice>,
+/*%- endif %*/
 /*%- if recurrent > 0 %*/
     /// [SLOTS, 2, RECURRENT] f32 each
     states: Vec<Slice>,
@@ -288,12 +318,20 @@ impl Model {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
+/*%- if caches > 0 %*/
         let mut caches = Vec::with_capacity(CACHES.len());
         for (i, (width, capacity)) in CACHES.into_iter().enumerate() {
             let bytes = (SLOTS * width * capacity.min(context)) as u64;
             let allocate = |what: &str| -> Result<Slice> { Ok(gpu.alloc(&format!("{what} {i}"), bytes)?.whole()) };
             caches.push(Cache { keys: allocate("keys")?, values: allocate("values")? });
         }
+/*%- endif %*/
+/*%- if latents > 0 %*/
+        let mut latents = Vec::with_capacity(LATENTS.len());
+        for (i, width) in LATENTS.into_iter().enumerate() {
+            latents.push(gpu.alloc(&format!("latents {i}"), (SLOTS * width * context) as u64)?.whole());
+        }
+/*%- endif %*/
 /*%- if recurrent > 0 %*/
         let mut states = Vec::with_capacity(RECURRENT.len());
         for (i, width) in RECURRENT.into_iter().enumerate() {
@@ -331,7 +369,12 @@ impl Model {
             /*{ f.name }*/: tensor(/*{ f.tensor }*/)?,
 /*%- endfor %*/
             layers,
+/*%- if caches > 0 %*/
             caches,
+/*%- endif %*/
+/*%- if latents > 0 %*/
+            latents,
+/*%- endif %*/
 /*%- if recurrent > 0 %*/
             states,
 /*%- endif %*/
@@ -573,6 +616,7 @@ impl LanguageModel for Model {
     }
 
     fn copy_slot(&mut self, from: Slot, to: Slot, positions: usize) -> Result<()> {
+/*%- if caches > 0 %*/
         for ((width, capacity), cache) in CACHES.into_iter().zip(&self.caches) {
             let slot = capacity.min(self.context) * width;
             let bytes = slot.min(positions * width) as u64;
@@ -581,6 +625,14 @@ impl LanguageModel for Model {
                 part(all, from).copy_to(&part(all, to));
             }
         }
+/*%- endif %*/
+/*%- if latents > 0 %*/
+        for (width, all) in LATENTS.into_iter().zip(&self.latents) {
+            let slot = (self.context * width) as u64;
+            let part = |index: Slot| all.slice(index as u64 * slot, (positions * width) as u64);
+            part(from).copy_to(&part(to));
+        }
+/*%- endif %*/
 /*%- if recurrent > 0 %*/
         // Both copies: which one counts depends on the position.
         for (width, all) in RECURRENT.into_iter().zip(&self.states) {

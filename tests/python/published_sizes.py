@@ -27,6 +27,9 @@ PUBLISHED = {
     "Qwen3.8-27B": {"parameters": 27e9},
     "Gemma-4-26B-A4B": {"parameters": 25.2e9, "active": 3.8e9},
     "Qwen3-Coder-Next": {"parameters": 80e9},
+    # bartowski's Q8_0 files; DeepSeek's and Z.ai's model cards, of which the latter rounds what is active to 3e9.
+    "deepseek-v3": {"bytes": 713.29e9, "parameters": 671e9, "active": 37e9, "cache": 61 * 576 * 2},
+    "glm-4.7-flash": {"bytes": 31.84e9, "parameters": 30e9, "cache": 47 * 576 * 2},
 }
 TOLERANCE = 0.02
 
@@ -147,6 +150,51 @@ def gemma4_mixture():
     return "gemma4", keys, tensors
 
 
+def latents(layers, dense, hidden, heads, nope, value, ffn, width, experts, chosen, vocab, query_latent, groups, scale, theta, yarn):
+    """Keys and tensors of DeepSeek V3 and its like, as llama.cpp's converter writes them now, in Q8_0."""
+    latent, rope = 512, 64
+    keys = {
+        "block_count": layers, "context_length": 163840 if yarn else 202752, "embedding_length": hidden, "feed_forward_length": ffn,
+        "attention.head_count": heads, "attention.head_count_kv": 1, "attention.key_length": latent + rope,
+        "attention.value_length": latent, "attention.key_length_mla": nope + rope, "attention.value_length_mla": value,
+        "attention.q_lora_rank": query_latent, "attention.kv_lora_rank": latent, "attention.layer_norm_rms_epsilon": 1e-6,
+        "rope.dimension_count": rope, "rope.freq_base": theta, "leading_dense_block_count": dense, "expert_count": experts,
+        "expert_used_count": chosen, "expert_shared_count": 1, "expert_feed_forward_length": width, "expert_gating_func": 2,
+        "expert_weights_scale": scale, "expert_weights_norm": True,
+    }
+    if groups:
+        keys |= {"expert_group_count": groups[0], "expert_group_used_count": groups[1]}
+    if yarn:
+        keys |= {"rope.scaling.type": "yarn", "rope.scaling.factor": 40.0, "rope.scaling.original_context_length": 4096, "rope.scaling.yarn_log_multiplier": 0.1}
+    tensors = [
+        ("token_embd.weight", [vocab, hidden], T.Q8_0),
+        ("output_norm.weight", [hidden], T.F32),
+        ("output.weight", [vocab, hidden], T.Q8_0),
+    ]
+    for layer in range(layers):
+        block = f"blk.{layer}."
+        matrices = [
+            ("attn_q_a", [query_latent, hidden]), ("attn_q_b", [heads * (nope + rope), query_latent]),
+            ("attn_kv_a_mqa", [latent + rope, hidden]), ("attn_k_b", [heads, latent, nope]), ("attn_v_b", [heads, value, latent]),
+            ("attn_output", [hidden, heads * value]),
+        ]
+        parts = [("gate", [ffn, hidden]), ("up", [ffn, hidden]), ("down", [hidden, ffn])]
+        if layer < dense:
+            matrices += [(f"ffn_{part}", shape) for part, shape in parts]
+        else:
+            own = [("gate", [width, hidden]), ("up", [width, hidden]), ("down", [hidden, width])]
+            matrices += [(f"ffn_{part}_exps", [experts, *shape]) for part, shape in own]
+            matrices += [(f"ffn_{part}_shexp", shape) for part, shape in own]
+            tensors += [
+                (f"{block}ffn_gate_inp.weight", [experts, hidden], T.F32),
+                (f"{block}exp_probs_b.bias", [experts], T.F32),
+            ]
+        tensors += [(f"{block}{name}.weight", shape, T.Q8_0) for name, shape in matrices]
+        norms = [("attn_norm", hidden), ("attn_q_a_norm", query_latent), ("attn_kv_a_norm", latent), ("ffn_norm", hidden)]
+        tensors += [(f"{block}{name}.weight", [size], T.F32) for name, size in norms]
+    return "deepseek2", keys, tensors
+
+
 MODELS = {
     "gpt-oss-20b": lambda: gpt_oss(24, 32),
     "gpt-oss-120b": lambda: gpt_oss(36, 128),
@@ -154,6 +202,8 @@ MODELS = {
     "Qwen3.8-27B": lambda: qwen_delta("qwen35", 64, 5120, 248320, 24, 4, 48, ffn=17408),
     "Gemma-4-26B-A4B": gemma4_mixture,
     "Qwen3-Coder-Next": lambda: qwen_delta("qwen3next", 48, 2048, 151936, 16, 2, 32, mixture=(512, 10, 512)),
+    "deepseek-v3": lambda: latents(61, 3, 7168, 128, 128, 128, 18432, 2048, 256, 8, 129280, 1536, (8, 4), 2.5, 10000.0, True),
+    "glm-4.7-flash": lambda: latents(47, 1, 2048, 20, 192, 256, 10240, 1536, 64, 4, 154880, 768, None, 1.8, 1000000.0, False),
 }
 
 
@@ -163,7 +213,7 @@ def write(name, out):
     writer = gguf.GGUFWriter(out, architecture)
     writer.add_name(name)
     for key, value in keys.items():
-        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, list: writer.add_array}[type(value)]
+        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, bool: writer.add_bool, list: writer.add_array}[type(value)]
         add(f"{architecture}.{key}", value)
     # The sizes do not depend on the tokenizer; a few tokens make one.
     tokens = [chr(c) for c in range(33, 127)] + ["\u0120", "ab"]
@@ -196,7 +246,7 @@ def number(text):
 
 def compare(what, found, published):
     off = found / published - 1
-    print(f"  {what}: {found / 1e9:.3f}e9, published {published / 1e9:.2f}e9, off by {100 * off:+.2f}%")
+    print(f"  {what}: {found:.4g}, published {published:.4g}, off by {100 * off:+.2f}%")
     return abs(off) <= TOLERANCE
 
 
@@ -209,6 +259,9 @@ def check(name, path, size, forge):
     right.append(compare("parameters", number(parameters[1]), published["parameters"]))
     if "active" in published:
         right.append(compare("active parameters", number(parameters[2]), published["active"]))
+    if "cache" in published:
+        per_token = re.search(r"KV cache .*?([\d.,]+ \w+) a token", plan)
+        right.append(compare("bytes of cache a token", number(per_token[1]), published["cache"]))
     print("\n".join("  " + line for line in plan.splitlines() if re.search(r"weights|token|state|memory", line)))
     return all(right)
 

@@ -46,6 +46,11 @@ LONGROPE = {
 GEMMA4 = {"head_dim": 16, "global_head_dim": 32, "sliding_window": 8, "vocab_size": 86, "vocab_size_per_layer_input": 86, "hidden_size_per_layer_input": 8}
 NARROW = {"intermediate_size": 24}
 MIXTURE = {"moe_intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 2}
+MLA = {"num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 16, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8, "v_head_dim": 20, "moe_intermediate_size": 16, "n_routed_experts": 8, "num_experts_per_tok": 3, "n_shared_experts": 2}
+MSCALED = {**YARN, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 0.7, "mscale_all_dim": 0.7}
+# The same but for the factor on the scores.
+UNSCALED = {**MSCALED, "mscale_all_dim": 0.0, "attention_factor": 1.0}
+GROUPS = {"n_group": 4, "topk_group": 2}
 DELTA = {"head_dim": 16, "num_hidden_layers": 3, "layer_types": ["linear_attention", "linear_attention", "full_attention"], "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 12, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25}}
 WIDER_ROTATION = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}
 CASES = {
@@ -94,6 +99,9 @@ CASES = {
     "olmoe": ("Olmoe", {**NARROW, "num_experts": 6, "num_experts_per_tok": 3}),
     "granitemoe": ("GraniteMoe", {**NARROW, "num_local_experts": 4, "num_experts_per_tok": 2, "embedding_multiplier": 2.0, "attention_multiplier": 0.2, "residual_multiplier": 0.6, "logits_scaling": 2.0}),
     "glm4-moe": ("Glm4Moe", {"moe_intermediate_size": 24, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5, "head_dim": 8, "attention_bias": True, "use_qk_norm": True, "num_nextn_predict_layers": 0}),
+    "deepseek-v2": ("DeepseekV2", {**MLA, **GROUPS, "topk_method": "group_limited_greedy", "first_k_dense_replace": 1, "routed_scaling_factor": 2.0, "rope_parameters": MSCALED}),
+    "deepseek-v3": ("DeepseekV3", {**MLA, **GROUPS, "num_attention_heads": 33, "num_key_value_heads": 33, "q_lora_rank": 16, "qk_nope_head_dim": 4, "v_head_dim": 4, "first_k_dense_replace": 1, "routed_scaling_factor": 2.5, "n_shared_experts": 1, "num_mtp_layers": 0, "max_position_embeddings": 1024, "rope_parameters": MSCALED}),
+    "glm4-moe-lite": ("Glm4MoeLite", {**MLA, "kv_lora_rank": 32, "qk_rope_head_dim": 32, "num_attention_heads": 5, "num_key_value_heads": 5, "n_shared_experts": 1, "num_experts_per_tok": 2, "routed_scaling_factor": 1.8}),
     "lfm2": ("Lfm2", {"intermediate_size": 36, "block_multiple_of": 8, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}),
     "lfm2-moe": ("Lfm2Moe", {**MIXTURE, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "full_attention"], "num_dense_layers": 1, "routed_scaling_factor": 1.5}),
     "qwen35": ("Qwen3_5Text", {**NARROW, **DELTA}),
@@ -132,6 +140,9 @@ ABLATIONS = {
     "olmoe": [{"norm_topk_prob": True}, {"num_experts_per_tok": 2}],
     "granitemoe": [{"num_experts_per_tok": 1}, {"residual_multiplier": 1.0}],
     "glm4-moe": ["shared", "correction", {"n_group": 1, "topk_group": 1}, {"topk_group": 1}, {"routed_scaling_factor": 1.0}, {"norm_topk_prob": False}],
+    "deepseek-v2": ["shared", "kv_a_layernorm.weight", "q_a_layernorm.weight", {"topk_method": "greedy"}, {"topk_group": 1}, {"routed_scaling_factor": 1.0}, {"rope_parameters": UNSCALED}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}, {"first_k_dense_replace": 0}],
+    "deepseek-v3": ["shared", "correction", "kv_a_layernorm.weight", "q_a_layernorm.weight", {"n_group": 1, "topk_group": 1}, {"topk_group": 1}, {"routed_scaling_factor": 1.0}, {"norm_topk_prob": False}, {"rope_interleave": False}, {"rope_parameters": UNSCALED}],
+    "glm4-moe-lite": ["shared", "correction", {"routed_scaling_factor": 1.0}, {"norm_topk_prob": False}, {"rope_interleave": False}, {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
     "lfm2": ["taps", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
     "lfm2-moe": ["taps", "expert_bias", {"norm_topk_prob": False}, {"routed_scaling_factor": 1.0}, {"num_experts_per_tok": 1}],
     "qwen35": ["biases", "taps", "decays", WIDER_ROTATION],
@@ -150,7 +161,7 @@ CONTEXTS = {"phi3-longrope-long": 128, "hunyuan-dense": 128}
 # Other seeds than the sum of a name's characters.
 SEEDS = {"gpt-oss": 1, "gemma4-moe": 1, "lfm2-moe": 1, "qwen35-moe": 6, "qwen3-next": 1}
 # Mixtures of experts: rounding must not change which experts are chosen.
-MIXTURES = {"gpt-oss", "gemma4-moe", "lfm2-moe", "qwen35-moe", "qwen3-next"}
+MIXTURES = {"gpt-oss", "gemma4-moe", "lfm2-moe", "qwen35-moe", "qwen3-next", "deepseek-v2", "deepseek-v3", "glm4-moe-lite"}
 # Those that are written as MLX folders too.
 MLX = {"lfm2-moe", "qwen35-moe", "qwen3-next", "gemma4-moe"}
 # What GGUFs have no key for: these windows, and a query_pre_attn_scalar other than the head's width.
@@ -159,6 +170,9 @@ NOT_IN_GGUF = {"starcoder2-window", "ministral", "mistral-window", "qwen2-window
 # a tile; and longer than one part of decode attention. Of the other, longer than three times the context beyond which queries
 # are scaled.
 LONG = {"qwen2-window-long": 560, "ministral3": 100}
+
+# Prompts of which the logits after some tokens are kept, on both sides of where decode attention splits a context.
+LONG_PROMPTS = {"deepseek-v3": [1, 2, 8, 65, 256, 257, 300, 330]}
 
 
 def tokenizer_json():
@@ -289,6 +303,14 @@ def write_hf(case, folder):
     if case in MIXTURES:
         check_margins(case, model, ids, logits)
     check_ablations(case, model.state_dict(), ids, logits)
+    if case in LONG_PROMPTS:
+        lengths = LONG_PROMPTS[case]
+        with torch.no_grad():
+            long_ids = torch.randint(3, config.vocab_size, (1, lengths[-1]), dtype=torch.int64)
+            rows = model(long_ids).logits[0][[length - 1 for length in lengths]].contiguous()
+        long = {"input_ids": long_ids[0].to(torch.int32), "lengths": torch.tensor(lengths, dtype=torch.int32), "logits": rows}
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        save_file(long, folder.parent / "long.safetensors")
     folder.mkdir(parents=True)
     model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)

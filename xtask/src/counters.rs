@@ -234,10 +234,13 @@ fn compare(plan: &Plan, counted: &Counted, planned: &Encoded, several: bool) -> 
         let counts_loads =
             matches!(kernel.family, Family::Gemv(_) | Family::Gemm(_) | Family::ExpertsUp(_) | Family::ExpertsDown(_));
         let projection = counts_loads && counted.name == "input";
+        // Rows of one sequence see the same positions, each for itself.
+        let shared = !several && matches!(kernel.bindings[binding].touch, Touch::SeenBy(_));
+        let loads = projection || shared;
         let pairs = [
             ("different bytes read", counted.unique_bytes_read, traffic.read),
             ("different bytes written", counted.unique_bytes_written, traffic.written),
-            ("bytes loaded", counted.bytes_read, if projection { traffic.requested } else { counted.bytes_read }),
+            ("bytes loaded", counted.bytes_read, if loads { traffic.requested } else { counted.bytes_read }),
         ];
         // Of a tile's experts, and what lists them, the plan knows how much there may be.
         let at_most = match kernel.bindings[binding].touch {
@@ -247,6 +250,7 @@ fn compare(plan: &Plan, counted: &Counted, planned: &Encoded, several: bool) -> 
             | Touch::PerRow
             | Touch::Columns(_)
             | Touch::Seen
+            | Touch::SeenBy(_)
             | Touch::Loads(_)
             | Touch::TileLoads { .. }
             | Touch::One

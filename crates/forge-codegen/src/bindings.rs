@@ -65,7 +65,7 @@ pub fn comment(binding: &Binding, kernel: &Kernel) -> String {
     match note(binding.role, kernel) {
         note if text.is_empty() => note.to_owned(),
         "" => text,
-        note if binding.element == Element::F32 => format!("{text}, {note}"),
+        note if matches!(binding.element, Element::F32 | Element::Cache(_)) => format!("{text}, {note}"),
         note => format!("{text} {note}"),
     }
 }
@@ -87,6 +87,7 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         Role::Tiles => "expert, first pair, pairs",
         Role::Threadgroups => "of the grids over the tiles",
         Role::Step => "[rows] records of this step",
+        Role::Latents => "a latent and a key that all heads share",
         Role::Sinks => "scores without a value",
         Role::State => "that after position p in copy p % 2",
         Role::Seen => "bits, one per token",

@@ -175,7 +175,7 @@ fn data<'a>(plan: &Plan, binding: &Binding, arg: Arg, layer: Option<usize>, tens
                 _ => plan.model_fields[plan.final_norm].name.clone(),
             }
         }
-        Arg::Keys(_) | Arg::Values(_) => return Data::Cache(binding.words()),
+        Arg::Keys(_) | Arg::Values(_) | Arg::Latents(_) => return Data::Cache(binding.words()),
         Arg::State(_) => return Data::State(binding.words()),
         Arg::Params => return Data::Params,
         Arg::Buffer(_) | Arg::LayerPart { .. } | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => {

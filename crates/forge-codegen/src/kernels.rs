@@ -294,7 +294,7 @@ impl<'a> KernelsFile<'a> {
 
 /// Name of a RoPE table.
 fn table_name(plan: &Plan, index: usize) -> String {
-    if plan.rope_tables.len() == 1 { "ROPE_INV_FREQ".into() } else { format!("ROPE_INV_FREQ_{index}") }
+    calls::rope_table(index, plan.rope_tables.len())
 }
 
 fn rope_tables(plan: &Plan) -> Vec<TableView> {
@@ -324,7 +324,7 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
 }
 
 /// Sources of families, each after those that it needs. The first of them every file has.
-const FAMILIES: [&str; 20] = [
+const FAMILIES: [&str; 24] = [
     "activation",
     "rows",
     "embed",
@@ -340,7 +340,11 @@ const FAMILIES: [&str; 20] = [
     "head_gate",
     "attention_decode",
     "attention_tile",
+    "latent_append",
+    "latent_attention",
+    "latent_heads",
     "gemm",
+    "latent_tiles",
     "route",
     "experts",
     "expert_tiles",
@@ -377,7 +381,9 @@ fn kernel_view(kernel: &Kernel, plan: &Plan) -> KernelView {
     let params = kernel.bindings.iter();
     let params = params.map(|b| ParamView { declaration: declaration(b), shape: comment(b, kernel) }).collect();
     let (positions, body) = match kernel.family.body() {
-        families::Body::Call(call) => (calls::positions(&call), Body::Call(calls::statement(&call))),
+        families::Body::Call(call) => {
+            (calls::positions(&call), Body::Call(calls::statement(&call, plan.rope_tables.len())))
+        }
         families::Body::RopeAppend(rope) => {
             (vec![Position::Group2, Position::Simdgroup, Position::Lane], Body::Rope(rope_view(rope, plan)))
         }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use forge_formats::{Format, Repack};
-pub use forge_spec::{Activation, GatedDelta, GroupScore, Groups, PositionScale, Routing, Scores};
+pub use forge_spec::{Activation, GatedDelta, GroupScore, Groups, LatentSizes, PositionScale, Routing, Scores};
 
 use crate::config::ModelConfig;
 
@@ -78,7 +78,7 @@ impl Graph {
     /// which the frequencies of short texts hold.
     pub fn default_context(&self) -> usize {
         let ropes = self.blocks.iter().flat_map(|block| &block.nodes).filter_map(|node| match &node.op {
-            Op::Rope { rope, .. } => rope.long.as_ref(),
+            Op::Rope { rope, .. } | Op::LatentAttention { rope, .. } => rope.long.as_ref(),
             _ => None,
         });
         ropes.map(|long| long.above).fold(self.config.trained_context, usize::min)
@@ -258,6 +258,28 @@ pub enum Op {
         /// `[heads]`: a score of each head for which there is no key and a value of 0 (gpt-oss); neither scaled nor capped.
         sinks: Option<SlotId>,
     },
+    /// Attention of queries `[tokens, heads * (nope + rope)]` (input 0) over latents: latent and shared key of the token, side by
+    /// side (input 1), are normed, rotated and appended first. The result is `[tokens, heads * value]`; see [`LatentSizes`].
+    LatentAttention {
+        /// The cache.
+        state: StateSlotId,
+        /// Sizes.
+        sizes: LatentSizes,
+        /// `[latent]`, of the latent's norm.
+        gamma: SlotId,
+        /// Added to the mean of its squares.
+        eps: f32,
+        /// Of the shared key and of each head's part for it.
+        rope: Rope,
+        /// Factor on the scores.
+        scale: f32,
+        /// Keys of heads: `[heads * nope, latent]`, or `[heads * latent, nope]`.
+        keys: SlotId,
+        /// Whether they are the first of these, which a checkpoint has that stores keys and values together.
+        by_key: bool,
+        /// `[heads * value, latent]`.
+        values: SlotId,
+    },
     /// `activation(gate) * up`, inputs in this order.
     GatedActivation {
         /// The gate's non-linearity.
@@ -393,6 +415,8 @@ pub struct State {
 pub enum StateSpec {
     /// Keys and values of each position.
     Kv(KvSpec),
+    /// Of each position a latent and a key that all heads share.
+    Latent(LatentSpec),
     /// What stands for all positions so far; zeros before the first.
     Recurrent {
         /// f32 elements.
@@ -405,9 +429,18 @@ impl StateSpec {
     pub fn kv(&self) -> Option<KvSpec> {
         match self {
             Self::Kv(spec) => Some(*spec),
-            Self::Recurrent { .. } => None,
+            Self::Latent(_) | Self::Recurrent { .. } => None,
         }
     }
+}
+
+/// Sizes of a cache of latents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LatentSpec {
+    /// Elements of a latent.
+    pub latent: usize,
+    /// Elements of the shared key.
+    pub rope: usize,
 }
 
 /// Sizes of a KV cache.
@@ -542,6 +575,7 @@ impl Op {
                 [Some(*weight), *bias].into_iter().flatten().collect()
             }
             Op::GatedDelta { conv, decay, time_bias, gamma, .. } => vec![*conv, *decay, *time_bias, *gamma],
+            Op::LatentAttention { gamma, keys, values, .. } => vec![*gamma, *keys, *values],
             Op::Route { bias, .. } => bias.iter().copied().collect(),
             Op::Experts { gate, up, down, .. } => vec![*gate, *up, *down],
             Op::Activation { parameters, .. } => parameters.iter().copied().collect(),

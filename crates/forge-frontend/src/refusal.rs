@@ -48,8 +48,16 @@ refusals! {
     GroupExperts,
     /// A router's scores that are not built.
     GatingFunction,
+    /// A router's scores in a folder that are not built.
+    ScoringFunction,
     /// More blocks that predict further tokens than there are blocks.
     PredictionLayers,
+    /// Matrices of heads of another shape than the configuration implies.
+    HeadMatrixShape,
+    /// Heads with fewer elements than rotate.
+    LatentHead,
+    /// Which layers have experts, not said of each.
+    MixtureLayers,
     /// Layers without experts, listed as something else than layers.
     DenseLayers,
     /// Experts' matrices of another shape than the configuration implies.

@@ -108,10 +108,16 @@ pub enum Place {
     Normed,
     /// Queries, keys and values, before RoPE.
     Qkv,
-    /// Queries after RoPE.
+    /// The normed latent of queries.
+    QueryLatent,
+    /// Queries made of it, before RoPE.
+    HeadQueries,
+    /// Queries after RoPE; over latents, as wide as a position of the cache.
     Queries,
     /// Attention's result.
     Attention,
+    /// The latents that attention over latents results in, one for each head.
+    AttentionLatents,
     /// Attention's results by part of the context.
     AttentionParts,
     /// The gated activation.
@@ -157,7 +163,10 @@ impl Place {
             | Self::Sums
             | Self::Normed
             | Self::Qkv
+            | Self::QueryLatent
+            | Self::HeadQueries
             | Self::Queries
+            | Self::AttentionLatents
             | Self::Attention
             | Self::AttentionParts
             | Self::Gated
@@ -339,6 +348,8 @@ pub enum Arg {
     Keys(usize),
     /// Values of the layer's state slot.
     Values(usize),
+    /// Latents of the layer's state slot.
+    Latents(usize),
     /// The recurrent state of the layer's state slot.
     State(usize),
     /// The step's parameters.

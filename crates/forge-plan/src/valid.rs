@@ -192,6 +192,20 @@ impl Bound<'_> {
                     wrong(format!("the cache of slot {slot}"))
                 }
             }
+            Arg::Latents(slot) => {
+                let layers = self.layers();
+                let states = layers.iter().filter_map(|&layer| self.plan.layers[layer].states.get(slot));
+                let mut widths = states.map(|&state| self.plan.states[state].latents());
+                let is_cache = matches!(binding.element, Element::Cache(kv) if kv == self.plan.kv);
+                if is_cache
+                    && matches!(binding.extent, Extent::Positions(_))
+                    && widths.all(|width| width == Some(words))
+                {
+                    Ok(())
+                } else {
+                    wrong(format!("the latents of slot {slot}"))
+                }
+            }
             Arg::State(slot) => {
                 let layers = self.layers();
                 let states = layers.iter().filter_map(|&layer| self.plan.layers[layer].states.get(slot));
@@ -316,6 +330,7 @@ struct Written {
     places: BTreeSet<Place>,
     keys: BTreeSet<usize>,
     values: BTreeSet<usize>,
+    latents: BTreeSet<usize>,
     logits: bool,
 }
 
@@ -327,6 +342,7 @@ impl Written {
             Arg::Buffer(place) | Arg::LayerPart { place, .. } => written.places.contains(&place),
             Arg::Keys(slot) => written.keys.contains(&states[slot]),
             Arg::Values(slot) => written.values.contains(&states[slot]),
+            Arg::Latents(slot) => written.latents.contains(&states[slot]),
             Arg::Logits => written.logits,
             // The host or an earlier command buffer wrote these; the sampler's steps follow one another; a sequence's first
             // step does not read its recurrent state.
@@ -355,6 +371,7 @@ impl Written {
                 Arg::Buffer(place) | Arg::LayerPart { place, .. } => _ = self.places.insert(place),
                 Arg::Keys(slot) => _ = self.keys.insert(states[slot]),
                 Arg::Values(slot) => _ = self.values.insert(states[slot]),
+                Arg::Latents(slot) => _ = self.latents.insert(states[slot]),
                 Arg::Logits => self.logits = true,
                 Arg::State(_)
                 | Arg::Layer(_)

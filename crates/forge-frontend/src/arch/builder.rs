@@ -7,8 +7,8 @@ use forge_formats::Format;
 use crate::FrontendError;
 use crate::config::ModelConfig;
 use crate::graph::{
-    Activation, Attention, Block, GatedDelta, Graph, Layer, Node, Op, PositionScale, Rope, Routing, Slot, SlotId,
-    Source, Stage, State, StateId, StateSlotId, StateSpec, Value, ValueId, Weight, WeightId,
+    Activation, Attention, Block, GatedDelta, Graph, LatentSizes, LatentSpec, Layer, Node, Op, PositionScale, Rope,
+    Routing, Slot, SlotId, Source, Stage, State, StateId, StateSlotId, StateSpec, Value, ValueId, Weight, WeightId,
 };
 use crate::source::{Part, Shape, Tensors};
 
@@ -123,6 +123,27 @@ impl BlockBuilder {
         let state = self.state(StateSpec::Recurrent { width: delta.state_width() });
         let op = Op::GatedDelta { state, delta, conv, decay, time_bias, gamma };
         self.node(op, &inputs, name, delta.value_heads * delta.value_dim)
+    }
+
+    /// Attention over latents of queries and of what `compressed` has of the token: latent and shared key.
+    pub fn latent_attention(
+        &mut self,
+        name: &str,
+        [queries, compressed]: [ValueId; 2],
+        sizes: LatentSizes,
+        by_key: bool,
+        eps: f32,
+        (rope, scale): (&Rope, f32),
+    ) -> ValueId {
+        let LatentSizes { heads, latent, rope: rotated, nope, value } = sizes;
+        let gamma = self.slot("attn_kv_a_norm", 1, latent);
+        let [rows, cols] = if by_key { [heads * nope, latent] } else { [heads * latent, nope] };
+        let keys = self.slot("attn_k_b", rows, cols);
+        let values = self.slot("attn_v_b", heads * value, latent);
+        let state = self.state(StateSpec::Latent(LatentSpec { latent, rope: rotated }));
+        let rope = rope.clone();
+        let op = Op::LatentAttention { state, sizes, gamma, eps, rope, scale, keys, by_key, values };
+        self.node(op, &[queries, compressed], name, heads * value)
     }
 
     /// Half of each head, the first or the second.
@@ -309,6 +330,7 @@ impl<'a> GraphBuilder<'a> {
             .iter()
             .filter_map(|node| match node.op {
                 Op::RmsNorm { gamma, .. } | Op::LayerNorm { gamma, .. } => Some(gamma),
+                Op::LatentAttention { gamma, .. } => Some(gamma),
                 Op::HeadNorm { gamma, .. } => gamma,
                 _ => None,
             })
@@ -316,6 +338,14 @@ impl<'a> GraphBuilder<'a> {
         let experts = |id: SlotId| {
             block.nodes.iter().find_map(|node| match node.op {
                 Op::Experts { gate, up, down, experts, .. } if [gate, up, down].contains(&id) => Some(experts),
+                _ => None,
+            })
+        };
+        let latents = |id: SlotId| {
+            block.nodes.iter().find_map(|node| match node.op {
+                Op::LatentAttention { sizes, keys, by_key, values, .. } if [keys, values].contains(&id) => {
+                    Some((sizes, by_key))
+                }
                 _ => None,
             })
         };
@@ -337,6 +367,11 @@ impl<'a> GraphBuilder<'a> {
         let fill_slot = |(id, slot): (SlotId, &Slot)| {
             if let Some(experts) = experts(id) {
                 return self.stack(&slot.role, layer, experts, slot);
+            }
+            if let Some((sizes, together)) = latents(id) {
+                let weight = self.tensors.of_heads(&slot.role, layer, &sizes, together)?;
+                self.weights.push(weight);
+                return Ok(self.weights.len() - 1);
             }
             let norm = norms.contains(&id);
             let role = if tied && slot.role == "output" { "token_embd" } else { &slot.role };

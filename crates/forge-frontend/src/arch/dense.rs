@@ -49,7 +49,6 @@ impl Sizes {
         eps_key: Key,
     ) -> Result<Self, FrontendError> {
         let h = &loaded.hparams;
-        let layers = layer_count(loaded)?;
         let hidden = h.usize(key::HIDDEN)?;
         let heads = h.usize(key::HEADS)?;
         let kv_heads = match kv_heads {
@@ -82,6 +81,19 @@ impl Sizes {
                 format!("keys have {head_dim} elements per head and values must have as many"),
             ));
         }
+        Self::of_heads(loaded, intermediate, [heads, kv_heads, head_dim], eps_key)
+    }
+
+    /// All but the heads' numbers and width, which are given.
+    pub fn of_heads(
+        loaded: &Loaded,
+        intermediate: usize,
+        [heads, kv_heads, head_dim]: [usize; 3],
+        eps_key: Key,
+    ) -> Result<Self, FrontendError> {
+        let h = &loaded.hparams;
+        let layers = layer_count(loaded)?;
+        let hidden = h.usize(key::HIDDEN)?;
         let vocab = loaded.tensors.vocab_rows()?;
         if let Some(stated) = h.opt_usize(key::VOCAB)?
             && stated != vocab
@@ -441,10 +453,21 @@ pub(crate) fn pre_norm_layer_with(
     residual: f32,
     ffn: impl FnOnce(&mut BlockBuilder, ValueId) -> ValueId,
 ) -> Block {
+    pre_norm_branches(name, sizes, residual, |b, input| attention(b, input, sizes.hidden, spec), ffn)
+}
+
+/// The same with attention that `attend` adds.
+pub(crate) fn pre_norm_branches(
+    name: &str,
+    sizes: &Sizes,
+    residual: f32,
+    attend: impl FnOnce(&mut BlockBuilder, ValueId) -> ValueId,
+    ffn: impl FnOnce(&mut BlockBuilder, ValueId) -> ValueId,
+) -> Block {
     let mut b = BlockBuilder::new(name);
     let x = b.input("x", sizes.hidden);
     let attn_in = b.rms_norm("attn_in", "attn_norm", x, sizes.eps);
-    let mut attn = attention(&mut b, attn_in, sizes.hidden, spec);
+    let mut attn = attend(&mut b, attn_in);
     attn = b.scale("attn_scaled", attn, residual);
     let x = b.add("x_attn", x, attn);
     let ffn_in = b.rms_norm("ffn_in", "ffn_norm", x, sizes.eps);

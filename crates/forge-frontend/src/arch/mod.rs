@@ -4,6 +4,7 @@ mod apertus;
 mod arcee;
 mod builder;
 mod cohere;
+mod deepseek;
 mod dense;
 mod ernie4_5;
 mod exaone4;
@@ -83,6 +84,7 @@ const FAMILIES: &[Family] = &[
 
 /// Mixtures of experts. A GGUF may call one by the name of a dense family.
 static MIXTURES: &[Family] = &[
+    deepseek::FAMILY,
     gemma4::MIXTURE,
     glm4_moe::FAMILY,
     granite::MIXTURE,

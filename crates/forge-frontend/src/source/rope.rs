@@ -103,6 +103,27 @@ impl Loaded {
         Ok(stated.or(h.opt_f32(THETA)?).unwrap_or(DEFAULT_THETA))
     }
 
+    /// YaRN's factor on cos and sin by `mscale_all_dim`, which latent attention has in its scores rather than there: 1 without
+    /// YaRN. A GGUF holds a tenth of that number (llama.cpp's "log multiplier").
+    pub fn yarn_score_factor(&self) -> Result<f32, FrontendError> {
+        let h = &self.hparams;
+        match h.dialect {
+            Dialect::Gguf => match (h.opt_str(SCALING_TYPE)?, h.opt_f32(YARN_LOG_MULTIPLIER)?) {
+                (Some("yarn"), Some(tenth)) => Ok(yarn_magnitude(h.f32(SCALING_FACTOR)?, 10.0 * tenth)),
+                _ => Ok(1.0),
+            },
+            Dialect::HuggingFace => {
+                let (name, object) = self.rope_object(RopeLayers::All)?;
+                let params = Params { loaded: self, name, object };
+                let kind = params.opt_str("rope_type")?.or(params.opt_str("type")?).unwrap_or("default");
+                match params.opt_f32("mscale_all_dim")? {
+                    Some(all) if kind != "default" && all != 0.0 => Ok(yarn_magnitude(params.f32("factor")?, all)),
+                    _ => Ok(1.0),
+                }
+            }
+        }
+    }
+
     /// A number of the global layers' RoPE object in a config.json.
     pub fn rope_number(&self, key: &str) -> Result<Option<f32>, FrontendError> {
         let (name, object) = self.rope_object(RopeLayers::Full)?;

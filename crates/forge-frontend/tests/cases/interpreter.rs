@@ -1,10 +1,10 @@
 //! Runs a graph in f32, the plainest way: the meaning of the operations, against which references are compared.
 
-use super::recurrent;
+use super::{latent, recurrent};
 use forge_formats::{AffineRow, Format, Pairs, Repacked, SourceRows, decode_affine, decode_row};
 use forge_frontend::Checkpoint;
 use forge_frontend::graph::{
-    Activation, Attention, Block, Graph, Op, Rope, RopePairing, Source, StateId, StateSpec, WeightId,
+    Activation, Attention, Block, Graph, LatentSpec, Op, Rope, RopePairing, Source, StateId, StateSpec, WeightId,
 };
 
 /// `[tokens, width]`.
@@ -196,6 +196,18 @@ fn run_block(
                     [conv, decay, time_bias, gamma].map(|slot| weight(*slot)[0].as_slice());
                 let inputs = [0, 1, 2, 3].map(input);
                 recurrent::gated_delta(inputs, delta, conv, [decay, time_bias, gamma])
+            }
+            Op::LatentAttention { state, sizes, gamma, eps, rope, scale, keys, by_key, values } => {
+                let spec = LatentSpec { latent: sizes.latent, rope: sizes.rope };
+                assert_eq!(graph.states[states[*state]].spec, StateSpec::Latent(spec));
+                let turned = |position: usize, part: &[f32]| rotated(part, rope, position, tokens.len());
+                let compress = |(position, row): (usize, &Vec<f32>)| {
+                    let (latent, key) = row.split_at(sizes.latent);
+                    [rms_norm(latent, Some(&weight(*gamma)[0]), *eps), turned(position, key)]
+                };
+                let compressed: Vec<[Vec<f32>; 2]> = input(1).iter().enumerate().map(compress).collect();
+                let matrices = [weight(*keys), weight(*values)];
+                latent::attention(input(0), &compressed, sizes, (matrices, *by_key), *scale, turned)
             }
             Op::HeadHalf { head_dim, second, .. } => map(input(0), |row| {
                 let half = |head: &[f32]| head[usize::from(*second) * head_dim..][..*head_dim].to_vec();

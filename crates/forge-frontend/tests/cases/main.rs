@@ -4,6 +4,7 @@
 mod configurations;
 mod import;
 mod interpreter;
+mod latent;
 mod mixture;
 mod recurrent;
 mod tokenizer;

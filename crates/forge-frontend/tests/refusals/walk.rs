@@ -384,6 +384,16 @@ fn mixtures() -> Vec<Row> {
         ],
     );
     let glm = table(glm.entry(b"glm4moe.attention.layer_norm_rms_epsilon", 6, &1e-5f32.to_le_bytes()));
+    let kv_b = "model.layers.0.self_attn.kv_b_proj.weight";
+    let deepseek = sizes(
+        self::sizes("deepseek2", 32),
+        &[
+            ("deepseek2.expert_count", 4),
+            ("deepseek2.attention.kv_lora_rank", 16),
+            ("deepseek2.rope.dimension_count", 8),
+            ("deepseek2.attention.key_length", 8),
+        ],
+    );
     vec![
         config(Refusal::ExpertCount, "qwen3-moe", "num_experts_per_tok", json!(7), "expected at most the 6 experts"),
         config(Refusal::DenseLayers, "qwen3-moe", "mlp_only_layers", json!("1"), "expected a list of layers"),
@@ -418,6 +428,39 @@ fn mixtures() -> Vec<Row> {
             },
         ),
         gguf(Refusal::GatingFunction, &["llama.expert_gating_func = 9 is not supported: scores are softmax"], &mixtral),
+        {
+            let folder = Folder::of("deepseek-v2");
+            folder.edit_weights(|weights| weights.header.get_mut(kv_b).expect("it")["shape"] = json!([16, 128]));
+            (
+                Refusal::HeadMatrixShape,
+                vec!["tensor", kv_b, "expected shape [128, 16], found [16, 128]"],
+                folder.error(),
+            )
+        },
+        gguf(
+            Refusal::LatentHead,
+            &["deepseek2.attention.key_length: expected more than the 8 that rotate, found 8"],
+            &deepseek,
+        ),
+        config(
+            Refusal::ScoringFunction,
+            "deepseek-v3",
+            "scoring_func",
+            json!("softplus"),
+            "is not supported: scores are softmax or sigmoid",
+        ),
+        config(
+            Refusal::MixtureLayers,
+            "glm4-moe-lite",
+            "mlp_layer_types",
+            json!(["dense"]),
+            "expected dense or sparse for each of the 2 layers",
+        ),
+        gguf(
+            Refusal::PredictionLayers,
+            &["llama.nextn_predict_layers: expected fewer than the 1 blocks, found 1"],
+            &sizes(llama(32), &[("llama.nextn_predict_layers", 1)]),
+        ),
         gguf(Refusal::PredictionLayers, &["glm4moe.nextn_predict_layers: expected fewer than the 1 blocks"], &glm),
     ]
 }

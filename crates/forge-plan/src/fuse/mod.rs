@@ -5,6 +5,7 @@
 //! reads it next ([`Next`]).
 
 mod attention;
+mod latent;
 mod layer_inputs;
 mod mixture;
 mod projection;
@@ -20,6 +21,7 @@ use forge_frontend::graph::{
 use crate::PlanError;
 use crate::families::{HeadGate, HeadNorm};
 use crate::plan::Place;
+pub use latent::{LatentAppendStep, LatentStep};
 pub use mixture::{BesideStep, MixtureStep, SharedStep};
 
 /// A block as fused steps. A block whose branches stand side by side has the projections of both before either adds to the
@@ -58,6 +60,8 @@ impl Fused {
             | Self::ShortConv(_)
             | Self::GatedDelta(_)
             | Self::HeadGate(_)
+            | Self::LatentAppend(_)
+            | Self::LatentAttention(_)
             | Self::LayerInputs(_) => None,
         }
     }
@@ -117,6 +121,10 @@ pub enum Fused {
     GatedDelta(GatedDeltaStep),
     /// Gates of attention's result.
     HeadGate(HeadGate),
+    /// Norms and rotation of latents, and their append.
+    LatentAppend(LatentAppendStep),
+    /// Attention over latents.
+    LatentAttention(LatentStep),
     /// A projection of the embedding to every layer's own input.
     LayerInputs(LayerInputsStep),
     /// A mixture of experts, added to the residual stream.
@@ -355,6 +363,16 @@ impl Fuser<'_> {
                 Op::GatedDelta { .. } => {
                     ops.push(Fused::GatedDelta(self.gated_delta(node)?));
                     self.buffers.insert(self.output(node)?, (Place::Mixed, 0));
+                }
+                Op::RmsNorm { gamma, eps } if self.norms_queries(node) => {
+                    ops.push(Fused::LatentAppend(self.latent_append(index, Some((*gamma, *eps)))?));
+                    self.buffers.insert(self.output(node)?, (Place::QueryLatent, 0));
+                }
+                Op::LatentAttention { .. } => {
+                    let (append, attention) = self.latent_attention(index)?;
+                    ops.extend(append.map(Fused::LatentAppend));
+                    ops.push(Fused::LatentAttention(attention));
+                    self.buffers.insert(self.output(node)?, (Place::Attention, 0));
                 }
                 Op::SigmoidGate => {
                     ops.push(Fused::HeadGate(self.head_gate(node)?));

@@ -27,6 +27,8 @@ pub(super) fn link(ops: &mut [Fused]) {
             | Fused::ShortConv(_)
             | Fused::GatedDelta(_)
             | Fused::HeadGate(_)
+            | Fused::LatentAppend(_)
+            | Fused::LatentAttention(_)
             | Fused::LayerInputs(_) => continue,
         };
         // A norm apart reads the stream as it is.

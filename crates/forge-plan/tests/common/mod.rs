@@ -138,6 +138,45 @@ fn layer_block(sizes: Sizes, mixture: Option<Mixture>) -> Block {
     b.block
 }
 
+/// A layer with attention over latents; its queries come from a latent of so many elements, or 0 from the stream.
+#[allow(dead_code, reason = "not every test has latents")]
+fn latent_block(sizes: Sizes, latents: LatentSizes, query_latent: usize, by_key: bool) -> Block {
+    let Sizes { hidden, .. } = sizes;
+    let LatentSizes { heads, latent, rope, nope, value } = latents;
+    let mut b = Builder::new(sizes, "layer");
+    b.block.state_slots.push(StateSpec::Latent(LatentSpec { latent, rope }));
+    let normed = b.norm("attn_norm", 0);
+    let queries = latents.queries();
+    let (first, width) = if query_latent > 0 { ("attn_q_a", query_latent) } else { ("attn_q", queries) };
+    let first = b.linear(first, normed, width, hidden);
+    let compressed = b.linear("attn_kv_a", normed, latents.position(), hidden);
+    let q = if query_latent > 0 {
+        let gamma = b.slot("attn_q_a_norm", 1, query_latent);
+        let normed = b.node(Op::RmsNorm { gamma, eps: 1e-6 }, &[first], query_latent);
+        b.linear("attn_q_b", normed, queries, query_latent)
+    } else {
+        first
+    };
+    let gamma = b.slot("attn_kv_a_norm", 1, latent);
+    let [rows, cols] = if by_key { [heads * nope, latent] } else { [heads * latent, nope] };
+    let keys = b.slot("attn_k_b", rows, cols);
+    let values = b.slot("attn_v_b", heads * value, latent);
+    let pairing = RopePairing::Interleaved;
+    let rope = Rope { pairing, rotary_dim: rope, inv_freq: vec![1.0; rope / 2], magnitude: 1.0, long: None };
+    let (state, eps, scale) = (0, 1e-6, 0.07);
+    let op = Op::LatentAttention { state, sizes: latents, gamma, eps, rope, scale, keys, by_key, values };
+    let y = b.node(op, &[q, compressed], heads * value);
+    let y = b.linear("attn_output", y, hidden, heads * value);
+    b.feed_forward(y);
+    b.block
+}
+
+/// A model of such layers, with dense feed-forwards.
+#[allow(dead_code, reason = "not every test has latents")]
+pub fn latents(sizes: Sizes, latents: LatentSizes, query_latent: usize, by_key: bool, format: Format) -> Graph {
+    graph_of(sizes, latent_block(sizes, latents, query_latent, by_key), format)
+}
+
 /// A layer with the gated delta rule in place of attention.
 fn delta_block(sizes: Sizes, delta: GatedDelta, mixture: Option<Mixture>) -> Block {
     let Sizes { hidden, .. } = sizes;

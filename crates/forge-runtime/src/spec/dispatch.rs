@@ -144,6 +144,8 @@ pub enum Role {
     Keys,
     /// The cache of values.
     Values,
+    /// The cache of latents.
+    Latents,
     /// A score of each query head that has no value.
     Sinks,
     /// The recurrent state.
@@ -215,6 +217,7 @@ impl Role {
             Self::Parts => "parts",
             Self::Keys => "keys",
             Self::Values => "values",
+            Self::Latents => "latents",
             Self::Sinks => "sinks",
             Self::State => "state",
             Self::Taps => "taps",

@@ -1,6 +1,7 @@
 //! What a kernel computes, with its sizes.
 
 use super::Format;
+use super::latent::{LatentAppend, LatentAttention, LatentQueries, LatentValues};
 use super::mixture::{ExpertsDown, ExpertsUp, Routing, SharedWeight, SortExperts};
 
 /// A packed matrix of the weights file.
@@ -72,6 +73,14 @@ pub enum Operation<'a> {
         /// How the context was cut.
         split: Split,
     },
+    /// The append to a cache of latents.
+    LatentAppend(LatentAppend<'a>),
+    /// Queries over a cache of latents.
+    LatentQueries(LatentQueries<'a>),
+    /// Causal attention over a cache of latents.
+    LatentAttention(LatentAttention),
+    /// Values of heads from what attention over latents leaves.
+    LatentValues(LatentValues),
     /// RMS norm of each row.
     RmsNorm {
         /// Elements of a row.
@@ -133,6 +142,7 @@ impl Operation<'_> {
     pub const fn split(&self) -> Option<Split> {
         match self {
             Self::Attention(attention) => attention.split,
+            Self::LatentAttention(attention) => attention.split,
             Self::AttentionCombine { split, .. } => Some(*split),
             Self::Embed { .. }
             | Self::LayerInputs { .. }
@@ -141,6 +151,9 @@ impl Operation<'_> {
             | Self::ShortConv { .. }
             | Self::GatedDelta(_)
             | Self::HeadGate { .. }
+            | Self::LatentAppend(_)
+            | Self::LatentQueries(_)
+            | Self::LatentValues(_)
             | Self::RmsNorm { .. }
             | Self::LayerNorm { .. }
             | Self::PostNorm { .. }

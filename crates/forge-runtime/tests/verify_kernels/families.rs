@@ -4,6 +4,7 @@ use forge_runtime::gpu::KernelSpec;
 use forge_runtime::verify::*;
 
 pub use crate::caches::{CACHE_Q4_0, CACHE_Q8_0};
+use crate::latents::LATENT_ATTENTION;
 use crate::mixtures::MIXTURES;
 use crate::recurrent::{GATED_DELTA, RECURRENT, RECURRENT_SLOTS};
 pub use crate::sinks::SINKS;
@@ -597,13 +598,14 @@ pub static SAMPLE: Family = Family {
     ],
 };
 
-pub static FAMILIES: [&Family; 14] = [
+pub static FAMILIES: [&Family; 15] = [
     &EMBED,
     &LAYER_INPUTS,
     &PROJECT,
     &ROPE_APPEND,
     &RECURRENT,
     &GATED_DELTA,
+    &LATENT_ATTENTION,
     &RECURRENT_SLOTS,
     &ATTENTION,
     &SINKS,

@@ -5,6 +5,7 @@ mod caches;
 #[path = "../common/mod.rs"]
 mod common;
 mod families;
+mod latents;
 mod mixtures;
 mod recurrent;
 mod sinks;
@@ -14,6 +15,7 @@ use families::*;
 use forge_runtime::gpu::{Gpu, Source};
 use forge_runtime::verify::*;
 use forge_runtime::weights::Weights;
+use latents::LATENT_ATTENTION;
 use mixtures::MIXTURES;
 use recurrent::{GATED_DELTA, RECURRENT, RECURRENT_SLOTS};
 use slots::SLOTS;
@@ -68,6 +70,11 @@ kinds! {
     "attention": Operation::Attention(Attention { split: None, .. }),
     "attention, in parts": Operation::Attention(Attention { split: Some(_), .. }),
     "attention, combined": Operation::AttentionCombine { .. },
+    "append of latents": Operation::LatentAppend(_),
+    "queries over latents": Operation::LatentQueries(_),
+    "attention over latents": Operation::LatentAttention(LatentAttention { split: None, .. }),
+    "attention over latents, in parts": Operation::LatentAttention(LatentAttention { split: Some(_), .. }),
+    "values of latents": Operation::LatentValues(_),
     "rms norm": Operation::RmsNorm { .. },
     "layer norm": Operation::LayerNorm { .. },
     "post-norm": Operation::PostNorm { .. },
@@ -130,6 +137,11 @@ fn wrong_layer_inputs_are_found() {
 #[test]
 fn wrong_projections_are_found() {
     each_fault_is_found(&PROJECT);
+}
+
+#[test]
+fn wrong_attention_over_latents_is_found() {
+    each_fault_is_found(&LATENT_ATTENTION);
 }
 
 #[test]

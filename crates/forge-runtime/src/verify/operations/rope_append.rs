@@ -109,12 +109,14 @@ impl RopeAppend<'_> {
     fn transform(&self, part: &Part, gamma: &[f32], own: &[f32], head: usize, position: usize) -> Vec<Approximate> {
         let exact = |values: &[f32]| values.iter().map(|&value| Approximate::exact(value.into())).collect::<Vec<_>>();
         let dim = self.head_dim;
+        let Self { inv_freq, interleaved, magnitude, .. } = *self;
+        let rotation = Rotation { inv_freq: if part.rotates { inv_freq } else { &[] }, interleaved, magnitude };
         let values = if self.norms_last && part.rotates {
             let rotated: Vec<Approximate> =
-                exact(own).chunks_exact(dim).flat_map(|head| rotate(self, true, position, head)).collect();
+                exact(own).chunks_exact(dim).flat_map(|head| rotation.of(position, head)).collect();
             normalise(part, gamma, &rotated, head, dim)
         } else {
-            rotate(self, part.rotates, position, &normalise(part, gamma, &exact(own), head, dim))
+            rotation.of(position, &normalise(part, gamma, &exact(own), head, dim))
         };
         let Some(scale) = self.query_scale.filter(|_| part.target == Role::Q) else { return values };
         let times = (position as f64 / scale.original_context as f64).floor();
@@ -139,23 +141,33 @@ fn normalise(part: &Part, gamma: &[f32], own: &[Approximate], head: usize, dim: 
     normed.collect()
 }
 
-fn rotate(rope: &RopeAppend, rotates: bool, position: usize, head: &[Approximate]) -> Vec<Approximate> {
-    let mut rotated = head.to_vec();
-    if !rotates {
-        return rotated;
+/// How the first elements of a head rotate.
+pub(super) struct Rotation<'a> {
+    /// Rotations per position of each pair; none where nothing rotates.
+    pub inv_freq: &'a [f32],
+    /// Pairs are (2i, 2i + 1) rather than (i, i + pairs).
+    pub interleaved: bool,
+    /// Factor on cos and sin.
+    pub magnitude: f32,
+}
+
+impl Rotation<'_> {
+    /// A head at `position`.
+    pub fn of(&self, position: usize, head: &[Approximate]) -> Vec<Approximate> {
+        let mut rotated = head.to_vec();
+        let pairs = self.inv_freq.len();
+        for (i, &frequency) in self.inv_freq.iter().enumerate() {
+            let (a, b) = if self.interleaved { (2 * i, 2 * i + 1) } else { (i, i + pairs) };
+            let angle = position as f64 * f64::from(frequency);
+            let magnitude = f64::from(self.magnitude);
+            let (sin, cos) = (angle.sin() * magnitude, angle.cos() * magnitude);
+            let (x, y) = (head[a], head[b]);
+            // The angle is rounded too.
+            let error = (x.value.abs() + y.value.abs()) * magnitude * (ROUNDING * angle + FEW);
+            let bound = error + (x.bound + y.bound) * magnitude;
+            rotated[a] = Approximate { value: x.value * cos - y.value * sin, bound };
+            rotated[b] = Approximate { value: x.value * sin + y.value * cos, bound };
+        }
+        rotated
     }
-    let pairs = rope.inv_freq.len();
-    for (i, &frequency) in rope.inv_freq.iter().enumerate() {
-        let (a, b) = if rope.interleaved { (2 * i, 2 * i + 1) } else { (i, i + pairs) };
-        let angle = position as f64 * f64::from(frequency);
-        let magnitude = f64::from(rope.magnitude);
-        let (sin, cos) = (angle.sin() * magnitude, angle.cos() * magnitude);
-        let (x, y) = (head[a], head[b]);
-        // The angle is rounded too.
-        let error = (x.value.abs() + y.value.abs()) * magnitude * (ROUNDING * angle + FEW);
-        let bound = error + (x.bound + y.bound) * magnitude;
-        rotated[a] = Approximate { value: x.value * cos - y.value * sin, bound };
-        rotated[b] = Approximate { value: x.value * sin + y.value * cos, bound };
-    }
-    rotated
 }
