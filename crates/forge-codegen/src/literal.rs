@@ -98,7 +98,7 @@ macro_rules! choice {
     };
 }
 
-choice!(Activation { Silu, GeluTanh, ReluSquared, Xielu });
+choice!(Activation { Silu, GeluTanh, ReluSquared, Xielu, ClampedSwiglu { alpha, limit } });
 choice!(CacheType { F16, F32, Q8_0 });
 choice!(Dim { Const(count), Rows, RowTiles(rows), Parts, Indirect { per_row, most } });
 choice!(Data<'_> { Tensor(name), Words(count), Slots(count), Cache(width), State(width), Params });

@@ -55,7 +55,7 @@ pub fn quantize(graph: &mut Graph, target: Format) -> Result<Vec<(WeightId, Kept
             formats.push(from);
         }
         let block = target.block_elements();
-        let floats = from.is_float() && weight.source.pieces().iter().all(|piece| matches!(piece, Source::Rows(_)));
+        let floats = from.is_float() && weight.source.pieces().iter().all(is_of_floats);
         if !floats {
             kept.push((id, Kept::Quantized));
         } else if routers.contains(&id) {
@@ -64,7 +64,7 @@ pub fn quantize(graph: &mut Graph, target: Format) -> Result<Vec<(WeightId, Kept
             kept.push((id, Kept::Width { cols: weight.cols, block }));
         } else {
             let quantized = |piece: &Source| match piece {
-                Source::Rows(rows) => Source::Quantize { rows: rows.clone(), from },
+                floats if is_of_floats(floats) => Source::Quantize { floats: Box::new(floats.clone()), from },
                 other => other.clone(),
             };
             weight.source = match &weight.source {
@@ -80,6 +80,11 @@ pub fn quantize(graph: &mut Graph, target: Format) -> Result<Vec<(WeightId, Kept
         return Err(PlanError::NothingToQuantize { target, formats: formats.join(", ") });
     }
     Ok(kept)
+}
+
+/// Whether rows of a float format are in the checkpoint.
+fn is_of_floats(source: &Source) -> bool {
+    matches!(source, Source::Rows(_) | Source::Strided { .. })
 }
 
 /// The matrices whose results choose experts.

@@ -11,6 +11,7 @@ mod gemma;
 mod gemma4;
 mod glm4;
 mod glm4_moe;
+mod gpt_oss;
 mod granite;
 mod hunyuan;
 mod hybrid;
@@ -83,12 +84,11 @@ const FAMILIES: &[Family] = &[
 
 /// Mixtures of experts. A GGUF may call one by the name of a dense family.
 static MIXTURES: &[Family] =
-    &[glm4_moe::FAMILY, granite::MIXTURE, mixtral::FAMILY, olmoe::FAMILY, qwen_moe::QWEN2, qwen_moe::QWEN3];
+    &[glm4_moe::FAMILY, gpt_oss::FAMILY, granite::MIXTURE, mixtral::FAMILY, olmoe::FAMILY, qwen_moe::QWEN2, qwen_moe::QWEN3];
 
 /// Architectures that people have and that are not built, by their names in either dialect, with the reason.
 const NOT_BUILT: &[(&[&str], &str)] = &[
     (&["gemma3n", "gemma3n_text"], "its alternating updates (AltUp) and learned augmented residuals are not built"),
-    (&["gpt-oss", "gpt_oss"], "its clamped activation and biases of experts are not built"),
     (&["phimoe"], "its router, which chooses by a threshold, is not built"),
 ];
 

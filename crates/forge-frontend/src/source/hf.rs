@@ -7,7 +7,7 @@ use std::path::Path;
 use forge_formats::Format;
 use serde_json::{Map, Value};
 
-use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, brief, json, mlx, without_mark};
+use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, apart, brief, json, mlx, without_mark};
 use crate::checkpoint::{Dtype, MappedFile, SafetensorsSet, StTensor, read_in_folder};
 use crate::graph::FileRange;
 use crate::{FrontendError, Refusal};
@@ -42,8 +42,9 @@ pub(crate) fn load_folder(folder: &Path) -> Result<(Loaded, bool), FrontendError
     let files = set.files().to_vec();
     let mut entries = plain_entries(&set, &files);
     if let Some(quantization) = mlx {
-        mlx::join_affine(&mut entries, &set, quantization)?;
+        mlx::join_modules(&mut entries, &set, quantization)?;
     }
+    apart::join_blocks(&mut entries, &set)?;
     let (prefix, head_prefix) = prefixes(&entries);
     let tensors =
         Tensors { dialect: Dialect::HuggingFace, file: tensors_file(&files), prefix, head_prefix, entries, roles: &[] };
@@ -164,11 +165,11 @@ fn text_part(config: &Map<String, Value>) -> Result<TextConfig, FrontendError> {
     Ok(TextConfig { architecture, prefix: "text_config.".to_owned(), values })
 }
 
-/// Refuses what is neither plain floats nor MLX's quantisation, by its name.
+/// Refuses what is neither plain floats nor MLX's quantisation nor MXFP4, by its name.
 fn refuse_quantization(config: &Map<String, Value>, mlx: bool) -> Result<(), FrontendError> {
     let Some(Value::Object(quantization)) = config.get("quantization_config") else { return Ok(()) };
     let method = quantization.get("quant_method").and_then(Value::as_str);
-    if mlx && method.is_none() {
+    if mlx && method.is_none() || method == Some("mxfp4") {
         return Ok(());
     }
     Err(FrontendError::UnsupportedFeature {
@@ -176,7 +177,7 @@ fn refuse_quantization(config: &Map<String, Value>, mlx: bool) -> Result<(), Fro
         file: CONFIG.to_owned(),
         key: "quantization_config.quant_method".to_owned(),
         found: method.map_or_else(|| "nothing".to_owned(), |method| format!("{method:?}")),
-        reason: "weights in F32, F16, BF16, MLX affine quantisation or GGUF formats are read".to_owned(),
+        reason: "weights in F32, F16, BF16, MXFP4, MLX's quantisations or GGUF formats are read".to_owned(),
     })
 }
 

@@ -15,6 +15,8 @@ pub struct MixtureStep {
     pub hidden: usize,
     /// `[experts, hidden]`.
     pub router: SlotId,
+    /// `[experts]`, added to what it makes.
+    pub router_bias: Option<SlotId>,
     /// The rule.
     pub routing: Routing,
     /// `[experts]`, for the choice alone.
@@ -25,6 +27,8 @@ pub struct MixtureStep {
     pub up: SlotId,
     /// `[experts * hidden, width]`.
     pub down: SlotId,
+    /// Added to what gate, up and down make: `[experts * width]` twice, `[experts * hidden]`.
+    pub biases: Option<[SlotId; 3]>,
     /// Width of an expert.
     pub width: usize,
     /// The gate's non-linearity.
@@ -69,14 +73,14 @@ impl Fuser<'_> {
         let block = self.block;
         let user = |value: Option<ValueId>| value.and_then(|value| self.only_user(value));
         let router = &block.nodes[first];
-        let Op::Linear { weight, bias: None } = router.op else {
-            return Err(self.unsupported("a router with a bias"));
+        let Op::Linear { weight, bias: router_bias } = router.op else {
+            return Err(self.unsupported("a router that is no projection"));
         };
         let chain = user(router.output).and_then(|route| Some((route, user(block.nodes[route].output)?)));
         let Some((route, experts)) = chain else {
             return Err(self.unsupported("weights of experts that several read"));
         };
-        let (&Op::Route { routing, bias }, &Op::Experts { gate, up, down, activation, .. }) =
+        let (&Op::Route { routing, bias }, &Op::Experts { gate, up, down, biases, activation, .. }) =
             (&block.nodes[route].op, &block.nodes[experts].op)
         else {
             return Err(self.unsupported("a router without experts"));
@@ -112,11 +116,13 @@ impl Fuser<'_> {
             input,
             hidden: slots[weight].cols,
             router: weight,
+            router_bias,
             routing,
             selection_bias: bias,
             gate,
             up,
             down,
+            biases,
             width: slots[down].cols,
             activation,
             shared,

@@ -144,7 +144,9 @@ impl Lowering<'_> {
             Source::Affine { .. }
             | Source::Rows(_)
             | Source::Values(_)
+            | Source::Strided { .. }
             | Source::Quantize { .. }
+            | Source::Apart { .. }
             | Source::Stack(_) => false,
         };
         Ok(Matrix { format: weight.format.packed(bf16_scales), rows, cols: weight.cols })
