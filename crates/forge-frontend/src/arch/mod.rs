@@ -83,8 +83,15 @@ const FAMILIES: &[Family] = &[
 ];
 
 /// Mixtures of experts. A GGUF may call one by the name of a dense family.
-static MIXTURES: &[Family] =
-    &[glm4_moe::FAMILY, gpt_oss::FAMILY, granite::MIXTURE, mixtral::FAMILY, olmoe::FAMILY, qwen_moe::QWEN2, qwen_moe::QWEN3];
+static MIXTURES: &[Family] = &[
+    glm4_moe::FAMILY,
+    gpt_oss::FAMILY,
+    granite::MIXTURE,
+    mixtral::FAMILY,
+    olmoe::FAMILY,
+    qwen_moe::QWEN2,
+    qwen_moe::QWEN3,
+];
 
 /// Architectures that people have and that are not built, by their names in either dialect, with the reason.
 const NOT_BUILT: &[(&[&str], &str)] = &[

@@ -18,10 +18,7 @@ const BLOCK: usize = 32;
 ///
 /// # Errors
 /// Blocks without scales, or scales that do not fit them.
-pub(super) fn join_blocks(
-    entries: &mut BTreeMap<String, Entry>,
-    set: &SafetensorsSet,
-) -> Result<(), FrontendError> {
+pub(super) fn join_blocks(entries: &mut BTreeMap<String, Entry>, set: &SafetensorsSet) -> Result<(), FrontendError> {
     let stems: Vec<String> =
         entries.keys().filter_map(|name| name.strip_suffix("_blocks")).map(str::to_owned).collect();
     for stem in stems {

@@ -287,9 +287,8 @@ impl Entry {
             tensor: name.to_owned(),
             source,
         };
-        let not_whole = |format: Format, block| {
-            format_error(Refusal::RowBlocks, FormatError::RowNotBlocks { format, cols, block })
-        };
+        let not_whole =
+            |format: Format, block| format_error(Refusal::RowBlocks, FormatError::RowNotBlocks { format, cols, block });
         let row_bytes =
             |format: Format| format.row_bytes(cols).ok_or_else(|| not_whole(format, format.block_elements()));
         match &self.stored {

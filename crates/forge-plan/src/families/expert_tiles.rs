@@ -208,8 +208,7 @@ impl KernelFamily for ExpertsDownTile {
 
     fn body(&self) -> Body<'_> {
         let types = [Constant::Weights(self.matrix[0].format), Constant::Half(false)];
-        let sizes =
-            [self.tile, self.routing.experts, self.matrix[0].cols, self.hidden, usize::from(self.biased)];
+        let sizes = [self.tile, self.routing.experts, self.matrix[0].cols, self.hidden, usize::from(self.biased)];
         let weights = [Value::Bound(Role::Weights), self.biases().1];
         let bound = weights.into_iter().chain([Role::Input, Role::Pairs, Role::Tiles, Role::Y].map(Value::Bound));
         let place = [Position::Group2, Position::Thread, Position::Simdgroup].map(Value::At);
