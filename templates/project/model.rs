@@ -5,7 +5,7 @@
 //! are, go in tiles of up to [`PREFILL_TILE`]. It is long because the schedule can be read from top to bottom this way.
 
 use runtime::batch::{self, Outcome, Row, Slot, Step, Wants};
-use runtime::gpu::{Buffer, Commands, Gpu, KernelSpec, Slice, Source, pool};
+use runtime::gpu::{Buffer, Commands, Gpu, Kernel, KernelSpec, Slice, Source, pool};
 use runtime::spec::StepParams;
 use runtime::weights::Weights;
 use runtime::{LanguageModel, LoadOptions, ModelInfo, Result};
@@ -75,10 +75,22 @@ fn layer_part(all: &Slice, i: usize, rows: u32) -> Slice {
 }
 /*%- endif %*/
 
-/// Of a projection's two kernels, or of their grids, the one for a step of `rows` rows.
-fn by_rows<T>(rows: u32, one: T, few: T) -> T {
+/// Dispatches a projection of a step's rows: its kernel for one row, or that for several, which also reads the rows' records,
+/// its last argument.
+fn project(pass: &mut Commands, rows: u32, [one, few]: [&Kernel; 2], args: &[&Slice], grid: [u32; 3]) {
+    if rows == 1 {
+        pass.dispatch(one, &args[..args.len() - 1], grid);
+    } else {
+        pass.dispatch(few, args, grid);
+    }
+}
+/*%- if grids_by_rows %*/
+
+/// The grid of a projection's kernel for a step of `rows` rows.
+fn by_rows(rows: u32, one: [u32; 3], few: [u32; 3]) -> [u32; 3] {
     if rows == 1 { one } else { few }
 }
+/*%- endif %*/
 
 /// Indices into [`KERNELS`].
 mod kernel {

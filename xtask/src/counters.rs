@@ -17,9 +17,9 @@ use forge_plan::plan::Stage;
 use forge_plan::{CacheType, Family, Plan, PlanOptions};
 use serde::Deserialize;
 
-use crate::forge::{Forge, build_project, constant};
+use crate::forge::{Forge, build_beside_others, constant};
 use crate::snapshots::SOURCE_CASES;
-use crate::{demo, shell};
+use crate::{demo, pool, shell};
 
 /// Options of `cargo xtask counters`.
 #[derive(Debug, Default, clap::Args)]
@@ -90,19 +90,26 @@ pub fn main(options: &Options) -> Result<()> {
         bail!("no checkpoint called {}", options.only.join(", "));
     }
     let forge = Forge::build()?;
-    let mut differing = Vec::new();
+    let mut jobs = Vec::new();
     for (name, checkpoint) in cases {
         for slots in if CASES_OF_SLOTS.contains(&name) { &[1, SLOTS][..] } else { &[1] } {
-            let label = if *slots == 1 { name.to_owned() } else { format!("{name} with {slots} slots") };
-            match compare_checkpoint(&forge, name, &shell::root().join(checkpoint), *slots, options.kv) {
-                Ok(compared) => println!("counters: {label}: {compared} dispatches read and write what the plan says"),
-                Err(error) => {
-                    println!("counters: {label}: {error:#}");
-                    differing.push(label);
-                }
-            }
+            jobs.push((name, checkpoint, *slots));
         }
     }
+    let differing = pool::run(&jobs, |_, &(name, checkpoint, slots)| {
+        let label = if slots == 1 { name.to_owned() } else { format!("{name} with {slots} slots") };
+        match compare_checkpoint(&forge, name, &shell::root().join(checkpoint), slots, options.kv) {
+            Ok(compared) => {
+                println!("counters: {label}: {compared} dispatches read and write what the plan says");
+                None
+            }
+            Err(error) => {
+                println!("counters: {label}: {error:#}");
+                Some(label)
+            }
+        }
+    });
+    let differing: Vec<String> = differing.into_iter().flatten().collect();
     if !differing.is_empty() {
         bail!("counters: {} differ", differing.join(", "));
     }
@@ -111,11 +118,12 @@ pub fn main(options: &Options) -> Result<()> {
 
 /// Dispatches compared, all of them as planned.
 fn compare_checkpoint(forge: &Forge, name: &str, checkpoint: &Path, slots: usize, kv: CacheType) -> Result<usize> {
-    let project = shell::scratch("counters")?.join(name);
     let (project_name, count) = (format!("counters-{name}"), slots.to_string());
+    let project = shell::scratch("counters")?.join(format!("{name}-{slots}"));
+    let program = project.with_extension("program");
     let args = ["--name", &project_name, "--slots", &count, "--kv", kv.name(), "--force"];
     forge.must_generate(checkpoint, &project, &args)?;
-    let program = build_project(&project)?;
+    build_beside_others(&project, true, &program)?;
     let plan = forge_plan::plan(
         &forge_frontend::load(checkpoint)?.graph,
         &PlanOptions { slots, kv, ..PlanOptions::default() },

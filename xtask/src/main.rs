@@ -11,6 +11,7 @@ mod forge;
 mod gpu;
 mod library;
 mod mutate;
+mod pool;
 mod pypi;
 mod python;
 mod real_models;

@@ -163,7 +163,8 @@ fn run(step: Step) -> Result<Outcome> {
         }
         Step::Tune => tune::main()?,
         Step::Mutate => {
-            let options = mutate::Options { case: vec!["demo".to_owned()], sample: Some(10), ..Default::default() };
+            let options =
+                mutate::Options { case: vec!["demo".to_owned()], slots: 2, sample: Some(10), ..Default::default() };
             if mutate::main(&options)? != ExitCode::SUCCESS {
                 bail!("checked mode does not notice every mutant");
             }

@@ -91,7 +91,6 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         Role::Pairs => "row * experts of a row + which of them",
         Role::Tiles => "expert, first pair, pairs",
         Role::Threadgroups => "of the grids over the tiles",
-        Role::Step if kernel.is_for_one_row() => "not read; the kernel for several rows takes the same arguments",
         Role::Step => "[rows] records of this step",
         Role::Sinks => "scores without a value",
         Role::State => "that after position p in copy p % 2",

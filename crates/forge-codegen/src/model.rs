@@ -6,7 +6,7 @@ use forge_plan::binding::Element;
 use forge_plan::families::FEW_TOKENS;
 use forge_plan::memory;
 use forge_plan::plan::{Arg, BufferPlan, Choice, Counts, Dim, Field, StatePlan, Step, When};
-use forge_plan::{Family, Kernel, Plan};
+use forge_plan::{Family, Kernel, KernelId, Plan};
 
 use crate::naming::{constant, grouped, identifier, model_identifier, plain, variant, wrap};
 use crate::places;
@@ -36,6 +36,8 @@ pub struct ModelFile<'a> {
     pub logits_tile: usize,
     pub few_rows: usize,
     pub slots: usize,
+    /// Whether a projection's kernels for one row and for several have different grids.
+    pub grids_by_rows: bool,
     /// Positions by which a sequence can be cut back, as a Rust expression.
     pub rewind: String,
     pub prefill_layers: usize,
@@ -235,6 +237,7 @@ impl<'a> ModelFile<'a> {
             decode_sample: steps(plan, plan.decode.sample()),
             sample_groups: sample_groups(plan),
             sample_words: 2 * sample_groups(plan),
+            grids_by_rows: plan.decode.steps().any(|step| grids_differ(plan, step)),
             prefill_embed,
             layer_input: layer_input(plan),
             prefill_head,
@@ -446,44 +449,54 @@ fn call(plan: &Plan, step: &Step, pad: &str) -> String {
         Choice::Fixed(id) => format!("kernel::{}", constant(&plan.kernels[id].name)),
         Choice::PerLayer(table) => format!("{}[i]", constant(&plan.tables[table].name)),
     };
-    let grid = |choice: Choice| {
-        let id = match choice {
-            Choice::Fixed(id) => id,
-            // Kernels of one table have one grid.
-            Choice::PerLayer(table) => plan.tables[table].kernels[0],
-        };
-        format!("[{}]", plan.kernels[id].launch.grid.map(dim).join(", "))
-    };
-    let (kernel, grid) = match step.few {
-        None => (format!("k({})", kernel(step.kernel)), grid(step.kernel)),
-        Some(few) => (
-            format!("k(by_rows(rows, {}, {}))", kernel(step.kernel), kernel(few)),
-            if grid(few) == grid(step.kernel) {
-                grid(few)
-            } else {
+    let grid = |choice: Choice| format!("[{}]", plan.kernels[first_of(plan, choice)].launch.grid.map(dim).join(", "));
+    // Those of the kernel for several rows, where there is one, are all of them.
+    let last = step.kernels(&plan.tables).last().expect("a step has a kernel");
+    let bindings = &plan.kernels[last].bindings;
+    let args: Vec<String> = bindings.iter().map(|b| argument(plan, step.args[&b.role])).collect();
+    let (function, first, grids) = match (step.few, step.counts) {
+        (Some(few), _) => {
+            let kernels = format!("[k({}), k({})]", kernel(step.kernel), kernel(few));
+            let grid = if grids_differ(plan, step) {
                 format!("by_rows(rows, {}, {})", grid(step.kernel), grid(few))
-            },
+            } else {
+                grid(few)
+            };
+            ("project", vec!["pass".into(), "rows".into(), kernels], vec![grid])
+        }
+        (None, None) => ("pass.dispatch", vec![format!("k({})", kernel(step.kernel))], vec![grid(step.kernel)]),
+        (None, Some(counts)) => (
+            "pass.dispatch_indirect",
+            vec![format!("k({})", kernel(step.kernel))],
+            vec![threadgroups(counts), grid(step.kernel)],
         ),
     };
-    let first = step.kernels(&plan.tables).next().expect("a step has a kernel");
-    let bindings = &plan.kernels[first].bindings;
-    let args: Vec<String> = bindings.iter().map(|b| argument(plan, step.args[&b.role])).collect();
-    let (method, grid) = match step.counts {
-        None => ("dispatch", vec![grid]),
-        Some(counts) => ("dispatch_indirect", vec![threadgroups(counts), grid]),
-    };
-    let one = format!("pass.{method}({kernel}, &[{}], {});", args.join(", "), grid.join(", "));
+    let one = format!("{function}({}, &[{}], {});", first.join(", "), args.join(", "), grids.join(", "));
     if one.len() + pad.len() <= LINE {
         return one;
     }
-    let list = format!("&[{}],", args.join(", "));
-    let list = if list.len() + pad.len() + 4 <= LINE {
+    let list = format!("&[{}]", args.join(", "));
+    let list = if list.len() + pad.len() + 5 <= LINE {
         list
     } else {
-        format!("&[\n{pad}        {},\n{pad}    ],", args.join(&format!(",\n{pad}        ")))
+        format!("&[\n{pad}        {},\n{pad}    ]", args.join(&format!(",\n{pad}        ")))
     };
-    let grid = grid.join(&format!(",\n{pad}    "));
-    format!("pass.{method}(\n{pad}    {kernel},\n{pad}    {list}\n{pad}    {grid},\n{pad});")
+    let lines = [first, vec![list], grids].concat();
+    format!("{function}(\n{pad}    {},\n{pad});", lines.join(&format!(",\n{pad}    ")))
+}
+
+/// Whether the kernel for several rows has another grid than the one for one row.
+fn grids_differ(plan: &Plan, step: &Step) -> bool {
+    let grid = |choice: Choice| plan.kernels[first_of(plan, choice)].launch.grid;
+    step.few.is_some_and(|few| grid(step.kernel) != grid(few))
+}
+
+/// The kernel that is chosen, that of layer 0 where it depends on the layer: kernels of one table have one grid.
+fn first_of(plan: &Plan, choice: Choice) -> KernelId {
+    match choice {
+        Choice::Fixed(id) => id,
+        Choice::PerLayer(table) => plan.tables[table].kernels[0],
+    }
 }
 
 /// Where an indirect grid's threadgroups are.

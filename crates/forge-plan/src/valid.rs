@@ -45,9 +45,9 @@ pub fn check(plan: &Plan) -> Result<(), PlanError> {
                     return Err(invalid(&plan.kernels[id], "it is for another number of rows than its step"));
                 }
                 let checked = Bound { plan, kernel: &plan.kernels[id], step, buffers };
+                checked.counts()?;
                 checked.roles()?;
                 checked.extents()?;
-                checked.counts()?;
             }
             tables(plan, step)?;
         }
@@ -105,12 +105,19 @@ struct Bound<'a> {
 }
 
 impl Bound<'_> {
-    /// Arguments are the bindings, by name.
+    /// Arguments are the bindings, by name. Where a step has a kernel for one row and another for several, the latter reads the
+    /// rows' records, its last argument, and the former none.
     fn roles(&self) -> Result<(), PlanError> {
         let bindings: Vec<&str> = self.kernel.bindings.iter().map(|binding| binding.role.name()).collect();
-        let mut args: Vec<&str> = self.step.args.keys().map(|role| role.name()).collect();
+        let records = Role::Step.name();
+        let alone = self.step.few.is_some() && self.kernel.is_for_one_row();
+        let bound = self.step.args.keys().filter(|role| !(alone && **role == Role::Step));
+        let mut args: Vec<&str> = bound.map(|role| role.name()).collect();
         args.sort_by_key(|name| bindings.iter().position(|binding| binding == name));
         if args == bindings {
+            if self.step.few.is_some() && !alone && args.last() != Some(&records) {
+                return Err(invalid(self.kernel, format!("{records} is not the last of its arguments")));
+            }
             return Ok(());
         }
         let lists = [args, bindings].map(|list| list.join(", "));

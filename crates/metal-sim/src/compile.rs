@@ -228,10 +228,14 @@ impl Build<'_> {
 /// MSL that this device does not handle, a missing clang++ (16 or newer; 19 preferred; `METAL_SIM_CXX` names another), or
 /// what clang++ says, whole.
 pub fn compile(source: &str, file_name: &str, options: &CompileOptions, out: &Path) -> Result<(), Error> {
-    compile_with(env::var_os("METAL_SIM_CACHE").as_deref().map(Path::new), source, file_name, options, out)
+    compile_in(env::var_os("METAL_SIM_CACHE").as_deref().map(Path::new), source, file_name, options, out)
 }
 
-fn compile_with(
+/// Like [`compile`], with this folder in place of the one that `METAL_SIM_CACHE` names.
+///
+/// # Errors
+/// As of [`compile`].
+pub fn compile_in(
     cache: Option<&Path>,
     source: &str,
     file_name: &str,
@@ -269,7 +273,7 @@ mod tests {
         let (cache, out) = (folder.path().join("kept"), folder.path().join("out.so"));
         let kernel = "kernel void one(device float* y [[buffer(0)]]) { *y = 1.0f; }\n";
         let compile = |text: &str, checked| {
-            compile_with(Some(&cache), text, "one.metal", &CompileOptions { checked }, &out).unwrap();
+            compile_in(Some(&cache), text, "one.metal", &CompileOptions { checked }, &out).unwrap();
             fs::read(&out).unwrap()
         };
         compile(&format!("// A.\n{kernel}"), false);
@@ -290,7 +294,7 @@ mod tests {
         // A cache that cannot be written to is none.
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        compile_with(Some(&file), kernel, "one.metal", &CompileOptions::default(), &out).unwrap();
+        compile_in(Some(&file), kernel, "one.metal", &CompileOptions::default(), &out).unwrap();
         assert!(fs::read(&out).unwrap().len() > 1000);
     }
 }

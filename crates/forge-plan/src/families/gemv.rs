@@ -136,8 +136,8 @@ impl KernelFamily for Gemv {
         );
         list.extend(self.bias.then(|| Binding::read(Role::Bias, Element::F32, Extent::Fixed(vec![self.rows]))));
         list.extend(result_bindings(self.epilogue, self.rows));
-        // The kernel for one row reads none, but takes what that for several does.
-        list.push(Binding::params());
+        // Last, so that a step's arguments for one row are the first ones of those for several.
+        list.extend((self.tokens != Tokens::One).then(Binding::params));
         list
     }
 

@@ -129,7 +129,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -175,7 +174,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few_affine4_g128_affine5_g32_affine5_g64
@@ -221,7 +219,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few_affine8_g32_affine8_g64_affine8_g128
@@ -309,7 +306,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(128)),
             Argument::write(Role::Sums, Data::Words(16)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -355,7 +351,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(128)),
             Argument::write(Role::Sums, Data::Words(16)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few_affine5_g128
@@ -401,7 +396,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.2.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(128)),
             Argument::write(Role::Sums, Data::Words(16)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few_affine2_g32
@@ -446,7 +440,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few
@@ -490,7 +483,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few_affine6_g32_affine6_g64
@@ -534,7 +526,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few_affine2_g64_affine2_g128
@@ -579,7 +570,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(128)),
             Argument::write(Role::Sums, Data::Words(16)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few
@@ -625,7 +615,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(128)),
             Argument::write(Role::Sums, Data::Words(16)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few_affine6_g128
@@ -671,7 +660,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("output_norm")),
             Argument::write(Role::Scaled, Data::Words(128)),
             Argument::write(Role::Sums, Data::Words(16)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few_affine3_g32
@@ -715,7 +703,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few

@@ -99,7 +99,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
             Argument::read(Role::Input, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(64)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -139,7 +138,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
             Argument::read(Role::Input, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(24)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few
@@ -221,7 +219,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
             Argument::read(Role::Input, Data::Words(32)),
             Argument::update(Role::X, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -261,7 +258,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
             Argument::read(Role::Input, Data::Words(24)),
             Argument::update(Role::X, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few
@@ -343,7 +339,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Weights, Data::Tensor("token_embd")),
             Argument::read(Role::Input, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few

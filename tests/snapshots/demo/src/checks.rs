@@ -105,7 +105,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(512)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -226,7 +225,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.3.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(16)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -270,7 +268,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(768)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few
@@ -314,7 +311,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.4.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(16)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few
@@ -358,7 +354,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(2048)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few

@@ -106,7 +106,6 @@ static KERNELS: [KernelCheck; 28] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -190,7 +189,6 @@ static KERNELS: [KernelCheck; 28] = [
             Argument::read(Role::Input, Data::Words(64)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -250,7 +248,6 @@ static KERNELS: [KernelCheck; 28] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(40)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few
@@ -292,7 +289,6 @@ static KERNELS: [KernelCheck; 28] = [
             Argument::read(Role::Input, Data::Words(40)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few
@@ -355,7 +351,6 @@ static KERNELS: [KernelCheck; 28] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few

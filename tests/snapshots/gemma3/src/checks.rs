@@ -113,7 +113,6 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -199,7 +198,6 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::read(Role::Input, Data::Words(64)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -259,7 +257,6 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(40)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few
@@ -301,7 +298,6 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::read(Role::Input, Data::Words(40)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few
@@ -387,7 +383,6 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few

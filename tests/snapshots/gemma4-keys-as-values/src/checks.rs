@@ -121,7 +121,6 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -207,7 +206,6 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Input, Data::Words(64)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -267,7 +265,6 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(40)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few
@@ -309,7 +306,6 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Input, Data::Words(40)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few
@@ -370,7 +366,6 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(160)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qk_proj_few
@@ -456,7 +451,6 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few_32x128
@@ -498,7 +492,6 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(86)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few

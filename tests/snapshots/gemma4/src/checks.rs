@@ -129,7 +129,6 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Weights, Data::Tensor("per_layer_model_proj")),
             Argument::read(Role::Input, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(48)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // per_layer_model_proj_few
@@ -222,7 +221,6 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -308,7 +306,6 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(64)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -368,7 +365,6 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(40)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few
@@ -410,7 +406,6 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(40)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few
@@ -452,7 +447,6 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::Multiplier, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(8)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // per_layer_gate_few
@@ -494,7 +488,6 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // per_layer_proj_few
@@ -555,7 +548,6 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few_256x32
@@ -641,7 +633,6 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(128)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few_32x128
@@ -683,7 +674,6 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(64)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // q_proj_few
@@ -745,7 +735,6 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(80)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few_160x32
@@ -787,7 +776,6 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(80)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few_32x80
@@ -829,7 +817,6 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // q_proj_few_128x32
@@ -891,7 +878,6 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(86)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few

@@ -5,7 +5,7 @@
 //! are, go in tiles of up to [`PREFILL_TILE`]. It is long because the schedule can be read from top to bottom this way.
 
 use runtime::batch::{self, Outcome, Row, Slot, Step, Wants};
-use runtime::gpu::{Buffer, Commands, Gpu, KernelSpec, Slice, Source, pool};
+use runtime::gpu::{Buffer, Commands, Gpu, Kernel, KernelSpec, Slice, Source, pool};
 use runtime::spec::StepParams;
 use runtime::weights::Weights;
 use runtime::{LanguageModel, LoadOptions, ModelInfo, Result};
@@ -64,9 +64,14 @@ fn layer_part(all: &Slice, i: usize, rows: u32) -> Slice {
     all.slice(i as u64 * bytes, bytes)
 }
 
-/// Of a projection's two kernels, or of their grids, the one for a step of `rows` rows.
-fn by_rows<T>(rows: u32, one: T, few: T) -> T {
-    if rows == 1 { one } else { few }
+/// Dispatches a projection of a step's rows: its kernel for one row, or that for several, which also reads the rows' records,
+/// its last argument.
+fn project(pass: &mut Commands, rows: u32, [one, few]: [&Kernel; 2], args: &[&Slice], grid: [u32; 3]) {
+    if rows == 1 {
+        pass.dispatch(one, &args[..args.len() - 1], grid);
+    } else {
+        pass.dispatch(few, args, grid);
+    }
 }
 
 /// Indices into [`KERNELS`].
@@ -527,8 +532,10 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_MODEL_PROJ, kernel::PER_LAYER_MODEL_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_MODEL_PROJ), k(kernel::PER_LAYER_MODEL_PROJ_FEW)],
             &[&self.per_layer_model_proj, &b.x, &b.per_layer_model, params],
             [3, 1, 1],
         );
@@ -561,8 +568,10 @@ impl Model {
         let k = |index| self.gpu.kernel(index);
         let b = &self.step;
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::LM_HEAD, kernel::LM_HEAD_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_FEW)],
             &[&self.token_embd, &b.scaled, &b.sums, logits, params],
             [6, 1, 1],
         );
@@ -575,8 +584,10 @@ impl Model {
         let layer = &self.layers[i];
         let cache = &self.caches[i];
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::QKV_PROJ, kernel::QKV_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_FEW)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &b.qkv, params],
             [8, 1, 1],
         );
@@ -589,8 +600,10 @@ impl Model {
         pass.barrier();
         pass.dispatch(k(kernel::ATTENTION), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::O_PROJ, kernel::O_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::O_PROJ), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &b.projected, &b.projected_sums, params],
             [2, 1, 1],
         );
@@ -601,14 +614,18 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::GATE_UP_PROJ, kernel::GATE_UP_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
             [5, 1, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::DOWN_PROJ, kernel::DOWN_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_FEW)],
             &[&layer.down_proj, &b.act, &b.projected, &b.projected_sums, params],
             [2, 1, 1],
         );
@@ -619,14 +636,18 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_GATE, kernel::PER_LAYER_GATE_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_GATE), k(kernel::PER_LAYER_GATE_FEW)],
             &[&layer.per_layer_gate, &b.x, &layer_part(&b.layer_inputs, i, rows), &b.per_layer_gate, params],
             [1, 1, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_PROJ, kernel::PER_LAYER_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_PROJ), k(kernel::PER_LAYER_PROJ_FEW)],
             &[&layer.per_layer_proj, &b.per_layer_gate, &b.projected, &b.projected_sums, params],
             [2, 1, 1],
         );
@@ -724,8 +745,10 @@ impl Model {
         let layer = &self.layers[i];
         let cache = &self.caches[i];
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::QKV_PROJ_256X32, kernel::QKV_PROJ_FEW_256X32)),
+        project(
+            pass,
+            rows,
+            [k(kernel::QKV_PROJ_256X32), k(kernel::QKV_PROJ_FEW_256X32)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &b.qkv, params],
             [16, 1, 1],
         );
@@ -738,8 +761,10 @@ impl Model {
         pass.barrier();
         pass.dispatch(k(kernel::ATTENTION_ALT), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::O_PROJ_32X128, kernel::O_PROJ_FEW_32X128)),
+        project(
+            pass,
+            rows,
+            [k(kernel::O_PROJ_32X128), k(kernel::O_PROJ_FEW_32X128)],
             &[&layer.o_proj, &b.attn, &b.projected, &b.projected_sums, params],
             [2, 1, 1],
         );
@@ -750,14 +775,18 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::GATE_UP_PROJ, kernel::GATE_UP_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
             [5, 1, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::DOWN_PROJ, kernel::DOWN_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_FEW)],
             &[&layer.down_proj, &b.act, &b.projected, &b.projected_sums, params],
             [2, 1, 1],
         );
@@ -768,14 +797,18 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_GATE, kernel::PER_LAYER_GATE_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_GATE), k(kernel::PER_LAYER_GATE_FEW)],
             &[&layer.per_layer_gate, &b.x, &layer_part(&b.layer_inputs, i, rows), &b.per_layer_gate, params],
             [1, 1, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_PROJ, kernel::PER_LAYER_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_PROJ), k(kernel::PER_LAYER_PROJ_FEW)],
             &[&layer.per_layer_proj, &b.per_layer_gate, &b.projected, &b.projected_sums, params],
             [2, 1, 1],
         );
@@ -873,8 +906,10 @@ impl Model {
         let layer = &self.layers[i];
         let cache = &self.caches[CACHE_OF_LAYER[i]];
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::Q_PROJ, kernel::Q_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::Q_PROJ), k(kernel::Q_PROJ_FEW)],
             &[&layer.q_proj, &b.scaled, &b.sums, &b.qkv, params],
             [4, 1, 1],
         );
@@ -883,8 +918,10 @@ impl Model {
         pass.barrier();
         pass.dispatch(k(kernel::ATTENTION), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::O_PROJ, kernel::O_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::O_PROJ), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &b.projected, &b.projected_sums, params],
             [2, 1, 1],
         );
@@ -895,14 +932,18 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::GATE_UP_PROJ_160X32, kernel::GATE_UP_PROJ_FEW_160X32)),
+        project(
+            pass,
+            rows,
+            [k(kernel::GATE_UP_PROJ_160X32), k(kernel::GATE_UP_PROJ_FEW_160X32)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
             [10, 1, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::DOWN_PROJ_32X80, kernel::DOWN_PROJ_FEW_32X80)),
+        project(
+            pass,
+            rows,
+            [k(kernel::DOWN_PROJ_32X80), k(kernel::DOWN_PROJ_FEW_32X80)],
             &[&layer.down_proj, &b.act, &b.projected, &b.projected_sums, params],
             [2, 1, 1],
         );
@@ -913,14 +954,18 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_GATE, kernel::PER_LAYER_GATE_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_GATE), k(kernel::PER_LAYER_GATE_FEW)],
             &[&layer.per_layer_gate, &b.x, &layer_part(&b.layer_inputs, i, rows), &b.per_layer_gate, params],
             [1, 1, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_PROJ, kernel::PER_LAYER_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_PROJ), k(kernel::PER_LAYER_PROJ_FEW)],
             &[&layer.per_layer_proj, &b.per_layer_gate, &b.projected, &b.projected_sums, params],
             [2, 1, 1],
         );
@@ -1010,8 +1055,10 @@ impl Model {
         let layer = &self.layers[i];
         let cache = &self.caches[CACHE_OF_LAYER[i]];
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::Q_PROJ_128X32, kernel::Q_PROJ_FEW_128X32)),
+        project(
+            pass,
+            rows,
+            [k(kernel::Q_PROJ_128X32), k(kernel::Q_PROJ_FEW_128X32)],
             &[&layer.q_proj, &b.scaled, &b.sums, &b.qkv, params],
             [8, 1, 1],
         );
@@ -1020,8 +1067,10 @@ impl Model {
         pass.barrier();
         pass.dispatch(k(kernel::ATTENTION_ALT), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::O_PROJ_32X128, kernel::O_PROJ_FEW_32X128)),
+        project(
+            pass,
+            rows,
+            [k(kernel::O_PROJ_32X128), k(kernel::O_PROJ_FEW_32X128)],
             &[&layer.o_proj, &b.attn, &b.projected, &b.projected_sums, params],
             [2, 1, 1],
         );
@@ -1032,14 +1081,18 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::GATE_UP_PROJ_160X32, kernel::GATE_UP_PROJ_FEW_160X32)),
+        project(
+            pass,
+            rows,
+            [k(kernel::GATE_UP_PROJ_160X32), k(kernel::GATE_UP_PROJ_FEW_160X32)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
             [10, 1, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::DOWN_PROJ_32X80, kernel::DOWN_PROJ_FEW_32X80)),
+        project(
+            pass,
+            rows,
+            [k(kernel::DOWN_PROJ_32X80), k(kernel::DOWN_PROJ_FEW_32X80)],
             &[&layer.down_proj, &b.act, &b.projected, &b.projected_sums, params],
             [2, 1, 1],
         );
@@ -1050,14 +1103,18 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_GATE, kernel::PER_LAYER_GATE_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_GATE), k(kernel::PER_LAYER_GATE_FEW)],
             &[&layer.per_layer_gate, &b.x, &layer_part(&b.layer_inputs, i, rows), &b.per_layer_gate, params],
             [1, 1, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_PROJ, kernel::PER_LAYER_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_PROJ), k(kernel::PER_LAYER_PROJ_FEW)],
             &[&layer.per_layer_proj, &b.per_layer_gate, &b.projected, &b.projected_sums, params],
             [2, 1, 1],
         );

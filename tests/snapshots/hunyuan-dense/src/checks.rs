@@ -104,7 +104,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -227,7 +226,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
             Argument::write(Role::Sums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -271,7 +269,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(24)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few
@@ -315,7 +312,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Gamma, Data::Tensor("output_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
             Argument::write(Role::Sums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few
@@ -359,7 +355,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few

@@ -102,7 +102,6 @@ static KERNELS: [KernelCheck; 24] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -188,7 +187,6 @@ static KERNELS: [KernelCheck; 24] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
             Argument::write(Role::Sums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -232,7 +230,6 @@ static KERNELS: [KernelCheck; 24] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(24)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few
@@ -276,7 +273,6 @@ static KERNELS: [KernelCheck; 24] = [
             Argument::read(Role::Gamma, Data::Tensor("output_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
             Argument::write(Role::Sums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few
@@ -320,7 +316,6 @@ static KERNELS: [KernelCheck; 24] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few

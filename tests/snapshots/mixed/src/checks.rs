@@ -129,7 +129,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -175,7 +174,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few_iq4_nl_mxfp4_q3_k
@@ -221,7 +219,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few_q5_k_q2_k_q6_k
@@ -309,7 +306,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -355,7 +351,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few_mxfp4
@@ -401,7 +396,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.2.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few_iq4_nl
@@ -446,7 +440,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few
@@ -490,7 +483,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few_q4_1_q5_0
@@ -534,7 +526,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few_mxfp4_iq4_nl
@@ -579,7 +570,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few
@@ -625,7 +615,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few_q2_k
@@ -671,7 +660,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Gamma, Data::Tensor("output_norm")),
             Argument::write(Role::Scaled, Data::Words(256)),
             Argument::write(Role::Sums, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few_q3_k
@@ -715,7 +703,6 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few

@@ -103,7 +103,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
             Argument::read(Role::Input, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(64)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -188,7 +187,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -247,7 +245,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
             Argument::read(Role::Input, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(40)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few
@@ -288,7 +285,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Input, Data::Words(40)),
             Argument::write(Role::Y, Data::Words(32)),
             Argument::write(Role::ResultSums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few
@@ -330,7 +326,6 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few

@@ -109,7 +109,6 @@ static KERNELS: [KernelCheck; 30] = [
             Argument::read(Role::InputSums, Data::Words(4)),
             Argument::read(Role::Bias, Data::Tensor("layers.1.qkv_proj_bias")),
             Argument::write(Role::Y, Data::Words(64)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -196,7 +195,6 @@ static KERNELS: [KernelCheck; 30] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
             Argument::write(Role::Sums, Data::Words(4)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -240,7 +238,6 @@ static KERNELS: [KernelCheck; 30] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(4)),
             Argument::write(Role::Y, Data::Words(7)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // router_shared_router_few
@@ -332,7 +329,6 @@ static KERNELS: [KernelCheck; 30] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(4)),
             Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few

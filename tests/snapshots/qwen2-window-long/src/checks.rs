@@ -108,7 +108,6 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::read(Role::Bias, Data::Tensor("layers.0.qkv_proj_bias")),
             Argument::write(Role::Y, Data::Words(64)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -230,7 +229,6 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
             Argument::write(Role::Sums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -274,7 +272,6 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(40)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few
@@ -318,7 +315,6 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
             Argument::write(Role::Sums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few
@@ -404,7 +400,6 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few

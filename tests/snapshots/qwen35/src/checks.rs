@@ -111,7 +111,6 @@ static KERNELS: [KernelCheck; 33] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(136)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // delta_in_proj_few
@@ -174,7 +173,6 @@ static KERNELS: [KernelCheck; 33] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
             Argument::write(Role::Sums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // delta_out_proj_few
@@ -218,7 +216,6 @@ static KERNELS: [KernelCheck; 33] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(24)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few
@@ -262,7 +259,6 @@ static KERNELS: [KernelCheck; 33] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
             Argument::write(Role::Sums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few
@@ -306,7 +302,6 @@ static KERNELS: [KernelCheck; 33] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(192)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -407,7 +402,6 @@ static KERNELS: [KernelCheck; 33] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.2.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
             Argument::write(Role::Sums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -451,7 +445,6 @@ static KERNELS: [KernelCheck; 33] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few

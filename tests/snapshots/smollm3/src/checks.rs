@@ -103,7 +103,6 @@ static KERNELS: [KernelCheck; 25] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(64)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -189,7 +188,6 @@ static KERNELS: [KernelCheck; 25] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
             Argument::write(Role::Sums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -233,7 +231,6 @@ static KERNELS: [KernelCheck; 25] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(40)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // gate_up_proj_few
@@ -277,7 +274,6 @@ static KERNELS: [KernelCheck; 25] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
             Argument::write(Role::Sums, Data::Words(2)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few
@@ -342,7 +338,6 @@ static KERNELS: [KernelCheck; 25] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few

@@ -98,7 +98,6 @@ static KERNELS: [KernelCheck; 23] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::Bias, Data::Tensor("layers.1.qkv_proj_bias")),
             Argument::write(Role::Y, Data::Words(64)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -182,7 +181,6 @@ static KERNELS: [KernelCheck; 23] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::Bias, Data::Tensor("layers.1.o_proj_bias")),
             Argument::update(Role::X, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -224,7 +222,6 @@ static KERNELS: [KernelCheck; 23] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::Bias, Data::Tensor("layers.1.up_proj_bias")),
             Argument::write(Role::Y, Data::Words(24)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // up_proj_few
@@ -266,7 +263,6 @@ static KERNELS: [KernelCheck; 23] = [
             Argument::read(Role::Input, Data::Words(24)),
             Argument::read(Role::Bias, Data::Tensor("layers.1.down_proj_bias")),
             Argument::update(Role::X, Data::Words(32)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_few
@@ -307,7 +303,6 @@ static KERNELS: [KernelCheck; 23] = [
             Argument::read(Role::Weights, Data::Tensor("token_embd")),
             Argument::read(Role::Input, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few
