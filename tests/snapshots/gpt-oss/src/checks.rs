@@ -109,7 +109,6 @@ static KERNELS: [KernelCheck; 30] = [
             Argument::read(Role::InputSums, Data::Words(8)),
             Argument::read(Role::Bias, Data::Tensor("layers.0.qkv_proj_bias")),
             Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // qkv_proj_few
@@ -198,7 +197,6 @@ static KERNELS: [KernelCheck; 30] = [
             Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
             Argument::write(Role::Sums, Data::Words(8)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // o_proj_few
@@ -244,7 +242,6 @@ static KERNELS: [KernelCheck; 30] = [
             Argument::read(Role::InputSums, Data::Words(8)),
             Argument::read(Role::Bias, Data::Tensor("layers.0.router_bias")),
             Argument::write(Role::Y, Data::Words(4)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // router_few
@@ -359,7 +356,6 @@ static KERNELS: [KernelCheck; 30] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_few

@@ -5,7 +5,7 @@
 //! are, go in tiles of up to [`PREFILL_TILE`]. It is long because the schedule can be read from top to bottom this way.
 
 use runtime::batch::{self, Outcome, Row, Slot, Step, Wants};
-use runtime::gpu::{Buffer, Commands, Gpu, KernelSpec, Slice, Source, pool};
+use runtime::gpu::{Buffer, Commands, Gpu, Kernel, KernelSpec, Slice, Source, pool};
 use runtime::spec::StepParams;
 use runtime::weights::Weights;
 use runtime::{LanguageModel, LoadOptions, ModelInfo, Result};
@@ -58,9 +58,14 @@ pub static SOURCE: Source = Source::new(
     include_bytes!(concat!(env!("OUT_DIR"), "/kernels.compiled")),
 );
 
-/// Of a projection's two kernels, or of their grids, the one for a step of `rows` rows.
-fn by_rows<T>(rows: u32, one: T, few: T) -> T {
-    if rows == 1 { one } else { few }
+/// Dispatches a projection of a step's rows: its kernel for one row, or that for several, which also reads the rows' records,
+/// its last argument.
+fn project(pass: &mut Commands, rows: u32, [one, few]: [&Kernel; 2], args: &[&Slice], grid: [u32; 3]) {
+    if rows == 1 {
+        pass.dispatch(one, &args[..args.len() - 1], grid);
+    } else {
+        pass.dispatch(few, args, grid);
+    }
 }
 
 /// Indices into [`KERNELS`].
@@ -449,8 +454,10 @@ impl Model {
         let k = |index| self.gpu.kernel(index);
         let b = &self.step;
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::LM_HEAD, kernel::LM_HEAD_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_FEW)],
             &[&self.lm_head, &b.scaled, &b.sums, logits, params],
             [6, 1, 1],
         );
@@ -463,8 +470,10 @@ impl Model {
         let layer = &self.layers[i];
         let cache = &self.caches[i];
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::QKV_PROJ, kernel::QKV_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_FEW)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &layer.qkv_proj_bias, &b.qkv, params],
             [8, 1, 1],
         );
@@ -477,14 +486,18 @@ impl Model {
             [2, 1, rows],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::O_PROJ, kernel::O_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::O_PROJ), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &layer.o_proj_bias, &b.x, &layer.ffn_norm, &b.scaled, &b.sums, params],
             [2, 1, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::ROUTER, kernel::ROUTER_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::ROUTER), k(kernel::ROUTER_FEW)],
             &[&layer.router, &b.scaled, &b.sums, &layer.router_bias, &b.router_logits, params],
             [1, 1, 1],
         );
@@ -586,8 +599,10 @@ impl Model {
         let layer = &self.layers[i];
         let cache = &self.caches[i];
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::QKV_PROJ, kernel::QKV_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_FEW)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &layer.qkv_proj_bias, &b.qkv, params],
             [8, 1, 1],
         );
@@ -600,14 +615,18 @@ impl Model {
             [2, 1, rows],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::O_PROJ, kernel::O_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::O_PROJ), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &layer.o_proj_bias, &b.x, &layer.ffn_norm, &b.scaled, &b.sums, params],
             [2, 1, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::ROUTER, kernel::ROUTER_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::ROUTER), k(kernel::ROUTER_FEW)],
             &[&layer.router, &b.scaled, &b.sums, &layer.router_bias, &b.router_logits, params],
             [1, 1, 1],
         );
