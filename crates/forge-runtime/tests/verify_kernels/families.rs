@@ -261,8 +261,8 @@ pub static PROJECT: Family = Family {
         ),
         ("exp(-1.702f * g)", "exp(-1.7f * g)", "clamped"),
         (
-            "clamp(product(weights, input + token * 32, row + 4), -0.25f, 0.25f)",
-            "min(product(weights, input + token * 32, row + 4), 0.25f)",
+            "clamp(product(weights, input + token * 32, 4 + row), -0.25f, 0.25f)",
+            "min(product(weights, input + token * 32, 4 + row), 0.25f)",
             "clamped",
         ),
         ("* (linear + 1.0f)", "* linear", "clamped"),
