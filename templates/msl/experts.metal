@@ -30,7 +30,7 @@ template <typename G, typename U, typename S, typename A, typename R, uint EXPER
           uint BIASED>
 inline void experts_gate_up(device const uchar* gate, device const uchar* up, device const uchar* shared_rows,
                             device const float* biases, device const float* input, device const float* input_sums,
-                            device const float* logits, device const float* selection, device uint* experts,
+                            device const float* logits, device const float* vector, device uint* experts,
                             device float* weights, device float* y, threadgroup float* shared, float eps, float added,
                             float scale, uint2 group, uint simdgroup, uint lane) {
     constexpr uint HALF = NR / 2;
@@ -44,7 +44,7 @@ inline void experts_gate_up(device const uchar* gate, device const uchar* up, de
     const uint first = (group.x - place * GROUPS) * GROUP_ROWS + simdgroup / KS * HALF;
     device const float* row_logits = logits + row * LOGITS;
     if (group.x == 0 && simdgroup == 0) {
-        R::template store<SHARED_WEIGHT>(row_logits, selection, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
+        R::template store<SHARED_WEIGHT>(row_logits, vector, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
                                          lane);
     }
     float acc[NR] = {};
@@ -55,7 +55,7 @@ inline void experts_gate_up(device const uchar* gate, device const uchar* up, de
             S::template run<2 * SHARED, COLS, NR, KS, SHARED>(shared_rows, x, first, simdgroup % KS, lane, acc);
         }
     } else {
-        at += R::at(row_logits, selection, place, lane) * WIDTH;
+        at += R::at(row_logits, vector, place, lane) * WIDTH;
         if (first < end) {
             gate_up_rows<G, U, SPLIT != 0 ? 2 * EXPERTS * WIDTH : EXPERTS * WIDTH, COLS, NR, KS, SPLIT>(
                 gate, up, x, at, simdgroup % KS, lane, acc);
@@ -135,9 +135,9 @@ inline void experts_down(device const uchar* stack, device const uchar* shared_r
         sums + row * PARTIALS, shared + (KS > 1 ? SIMDGROUPS * NR : 0), square, group.x, simdgroup, lane);
 }
 
-// The same where no norm follows that is one factor.
+// The same where no norm follows that is one factor; without ADDS the sum is stored.
 template <typename D, typename S, uint EXPERTS, uint CHOSEN, uint WIDTH, uint HIDDEN, uint NR, uint SIMDGROUPS, uint KS,
-          uint SHARED, uint BIASED>
+          uint SHARED, uint BIASED, uint ADDS>
 inline void experts_accumulate(device const uchar* stack, device const uchar* shared_rows, device const float* biases,
                                device const float* input, device const uint* experts, device const float* weights,
                                device float* x, threadgroup float* shared, float factor, uint2 group, uint simdgroup,
@@ -148,6 +148,10 @@ inline void experts_accumulate(device const uchar* stack, device const uchar* sh
     experts_sum_rows<D, S, EXPERTS, CHOSEN, WIDTH, HIDDEN, NR, KS, SHARED, BIASED>(
         stack, shared_rows, biases, input, experts, weights, shared, first, row, simdgroup, lane, total);
     if (simdgroup % KS == 0) {
-        accumulate_rows<NR>(x + row * HIDDEN, total, factor, first, HIDDEN, lane);
+        if (ADDS != 0) {
+            accumulate_rows<NR>(x + row * HIDDEN, total, factor, first, HIDDEN, lane);
+        } else {
+            store_rows<NR>(x + row * HIDDEN, total, first, HIDDEN, lane);
+        }
     }
 }

@@ -75,6 +75,11 @@ impl Server {
         self.child.id()
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Starts the program and waits until it answers.
     ///
     /// # Errors

@@ -127,6 +127,7 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         | Role::SharedWeights
         | Role::RouterLogits
         | Role::SelectionBias
+        | Role::ExpertFactors
         | Role::Experts
         | Role::ExpertWeights
         | Role::Candidates => "",

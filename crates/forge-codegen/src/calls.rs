@@ -87,7 +87,8 @@ fn routing(router: &Router) -> String {
         };
         (groups.count, groups.chosen, judged)
     });
-    format!("Routing<{experts}, {chosen}, {scores}, {}, {count}, {kept}, {judged}>", u8::from(router.biased))
+    let vector = if router.biased { 1 } else { 2 * u8::from(router.factors) };
+    format!("Routing<{experts}, {chosen}, {scores}, {vector}, {count}, {kept}, {judged}>")
 }
 
 fn argument(value: &Value) -> String {

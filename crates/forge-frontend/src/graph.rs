@@ -272,6 +272,11 @@ pub enum Op {
         /// `[experts]`, added to the scores for the choice alone.
         bias: Option<SlotId>,
     },
+    /// The weights of experts (input 0, `[tokens, experts]`) times a number of each expert.
+    ScaleExperts {
+        /// `[experts]`.
+        scale: SlotId,
+    },
     /// Sum over the experts of a token (input 0) of its weight (input 1, `[tokens, experts]`) times
     /// `down(activation(gate x) * up x)`. Of stacked matrices those of the first expert come first.
     Experts {
@@ -547,7 +552,7 @@ impl Op {
             Op::RmsNorm { gamma, .. } => vec![*gamma],
             Op::HeadNorm { gamma, .. } => gamma.iter().copied().collect(),
             Op::Attention { sinks, .. } => sinks.iter().copied().collect(),
-            Op::ScaleBy { scale } => vec![*scale],
+            Op::ScaleBy { scale } | Op::ScaleExperts { scale } => vec![*scale],
             Op::LayerNorm { gamma, beta, .. } => [Some(*gamma), *beta].into_iter().flatten().collect(),
             Op::Linear { weight, bias } | Op::ShortConv { weight, bias, .. } => {
                 [Some(*weight), *bias].into_iter().flatten().collect()

@@ -130,6 +130,8 @@ pub enum Place {
     Projected,
     /// Partial sums of its squares.
     ProjectedSums,
+    /// A dense feed-forward beside experts, before its norm.
+    Branch,
     /// Threadgroups of indirect grids, three words each.
     Threadgroups,
     /// The router's logits.
@@ -163,6 +165,7 @@ impl Place {
             | Self::LayerModel
             | Self::LayerGate
             | Self::Projected
+            | Self::Branch
             | Self::ProjectedSums
             | Self::MixerInput
             | Self::Mixed

@@ -1,6 +1,7 @@
 //! What a generated program embeds beside its kernels, and the text side of the model made from it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -105,7 +106,7 @@ impl GenerationDefaults {
 /// Tokenizer, chat template and generation defaults: all that turns a user's words into ids and back.
 pub struct Text {
     /// The tokenizer.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// The checkpoint's chat templates.
     pub templates: ChatTemplates,
     /// What the checkpoint says about generating.
@@ -129,7 +130,7 @@ impl Text {
         let default = assets.chat_template.map(|source| ("default", source));
         let named = defaults.chat_templates.iter().map(|(name, source)| (name.as_str(), source.as_str()));
         let templates = ChatTemplates::new(named.chain(default), &tokens);
-        Ok(Self { tokenizer, templates, defaults })
+        Ok(Self { tokenizer: Arc::new(tokenizer), templates, defaults })
     }
 
     /// The prompt text for a chat. The template writes special tokens itself, so its text is tokenized without adding any.

@@ -1,6 +1,7 @@
 //! The one error type of the runtime; the GPU layer below it has its own, [`GpuError`](super::gpu::GpuError).
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::gpu::GpuError;
 
@@ -148,6 +149,9 @@ pub enum Error {
     /// Bad input to a command.
     #[error("{0}")]
     Usage(String),
+    /// What went wrong with work that several requests had part in.
+    #[error("{0}")]
+    Together(Arc<Self>),
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,

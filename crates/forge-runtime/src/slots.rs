@@ -1,5 +1,7 @@
 //! Which tokens the state of each of a model's slots stands for, and which slot a prompt goes to.
 
+use std::fmt;
+
 use super::batch::Slot;
 
 /// The tokens that slots hold.
@@ -20,6 +22,8 @@ struct Held {
     reached: usize,
     /// The prompt that it was last used for.
     used: u64,
+    /// A sequence is running in it.
+    busy: bool,
 }
 
 /// Where a prompt goes.
@@ -31,6 +35,35 @@ pub struct Place {
     pub reused: usize,
     /// The slot that the state has to be copied from first.
     pub copied_from: Option<Slot>,
+    /// Why no more is reused.
+    pub miss: Option<Miss>,
+}
+
+/// Why a prompt was not reused to where it parts from nothing that is held, or is wholly new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Miss {
+    /// Nothing that is held begins as it does.
+    New,
+    /// What is held of it goes another way after so many tokens.
+    Parted {
+        /// Tokens in common.
+        at: usize,
+    },
+    /// More of it is held, but that state can be gone on with from its end alone, or from not far before it.
+    State {
+        /// Tokens in common.
+        at: usize,
+    },
+}
+
+impl fmt::Display for Miss {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New => formatter.write_str("new"),
+            Self::Parted { at } => write!(formatter, "parted@{at}"),
+            Self::State { at } => write!(formatter, "state@{at}"),
+        }
+    }
 }
 
 impl Slots {
@@ -49,43 +82,97 @@ impl Slots {
         &self.held[slot].tokens
     }
 
-    /// Finds the slot in which the most of a prompt need not be run again. A sequence that goes on stays where it is; one that
-    /// parts from what a slot holds gets a copy of what they share in the slot that was not used for longest, so that both stay,
-    /// or is cut back where that is the same slot. Until [`Slots::keep`] nothing is known of the slot any more.
-    ///
-    /// The last token of a prompt is always run: its logits are wanted.
-    pub fn place(&mut self, prompt: &[u32]) -> Place {
-        self.clock += 1;
-        let limit = prompt.len().saturating_sub(1);
-        let shared = |held: &Held| held.tokens.iter().zip(&prompt[..limit]).take_while(|(a, b)| a == b).count();
-        let usable = |held: &Held| {
-            let shared = shared(held);
-            let whole = self.rewind.is_none_or(|rewind| held.reached - shared <= rewind);
-            if whole { shared } else { 0 }
-        };
-        let reused: Vec<usize> = self.held.iter().map(usable).collect();
-        // Of equals the one that was used last.
-        let best = (0..self.held.len()).max_by_key(|&slot| (reused[slot], self.held[slot].used)).unwrap_or(0);
-        let oldest = (0..self.held.len()).min_by_key(|&slot| (self.held[slot].used, slot)).unwrap_or(0);
-        let goes_on = reused[best] > 0 && reused[best] == self.held[best].tokens.len();
-        let place = match (reused[best], goes_on || best == oldest) {
-            (0, _) => Place { slot: oldest, reused: 0, copied_from: None },
-            (reused, true) => Place { slot: best, reused, copied_from: None },
-            (reused, false) => Place { slot: oldest, reused, copied_from: Some(best) },
-        };
-        let reached = match place {
-            Place { reused: 0, .. } => 0,
-            Place { slot, copied_from, .. } => self.held[copied_from.unwrap_or(slot)].reached,
-        };
-        self.held[place.slot] = Held { tokens: Vec::new(), reached, used: self.clock };
-        place
+    /// Whether a sequence is running in a slot.
+    pub fn is_busy(&self, slot: Slot) -> bool {
+        self.held[slot].busy
     }
 
-    /// Says what a slot holds now.
+    /// Whether there is a slot for another sequence.
+    pub fn any_free(&self) -> bool {
+        self.held.iter().any(|held| !held.busy)
+    }
+
+    /// Tokens of a prompt that [`Slots::place`] would find now.
+    pub fn reusable(&self, prompt: &[u32]) -> usize {
+        (0..self.held.len()).map(|slot| self.usable(slot, prompt)).max().unwrap_or(0)
+    }
+
+    /// Tokens of a prompt that a slot holds, but for its last.
+    fn shared(&self, slot: Slot, prompt: &[u32]) -> usize {
+        let limit = prompt.len().saturating_sub(1);
+        self.held[slot].tokens.iter().zip(&prompt[..limit]).take_while(|(a, b)| a == b).count()
+    }
+
+    /// Those of them that it can be gone on from.
+    fn usable(&self, slot: Slot, prompt: &[u32]) -> usize {
+        let shared = self.shared(slot, prompt);
+        let whole = self.rewind.is_none_or(|rewind| self.held[slot].reached - shared <= rewind);
+        if whole { shared } else { 0 }
+    }
+
+    /// Finds the free slot in which the least of a prompt has to be run, and takes it; none where all are busy. A sequence that goes on
+    /// stays where it is, and so does one that leaves at most half of what it held. One that parts from more gets a copy of
+    /// what they share in the slot that was not used for longest, so that both stay, or is cut back where that is the same slot.
+    /// Busy ones are copied from too.
+    ///
+    /// The last token of a prompt is always run: its logits are wanted.
+    pub fn place(&mut self, prompt: &[u32]) -> Option<Place> {
+        let oldest = (0..self.held.len())
+            .filter(|&slot| !self.held[slot].busy)
+            .min_by_key(|&slot| (self.held[slot].used, slot))?;
+        self.clock += 1;
+        let usable: Vec<usize> = (0..self.held.len()).map(|slot| self.usable(slot, prompt)).collect();
+        // Of equals a free one, and of those the one that was used last.
+        let best = (0..self.held.len())
+            .max_by_key(|&slot| (usable[slot], !self.held[slot].busy, self.held[slot].used))
+            .unwrap_or(oldest);
+        let reused = usable[best];
+        let held = &self.held[best];
+        let stays = !held.busy && (best == oldest || held.tokens.len() - reused <= held.tokens.len() / 2);
+        let miss = self.miss(prompt, reused);
+        let place = match (reused, stays) {
+            (0, _) => Place { slot: oldest, reused: 0, copied_from: None, miss },
+            (reused, true) => Place { slot: best, reused, copied_from: None, miss },
+            (reused, false) => Place { slot: oldest, reused, copied_from: Some(best), miss },
+        };
+        let reached = if reused > 0 { held.reached } else { 0 };
+        let tokens = prompt[..reused].to_vec();
+        self.held[place.slot] = Held { tokens, reached, used: self.clock, busy: true };
+        Some(place)
+    }
+
+    /// Why no more than `reused` tokens of a prompt are reused.
+    fn miss(&self, prompt: &[u32], reused: usize) -> Option<Miss> {
+        let shared = |slot: &Slot| self.shared(*slot, prompt);
+        let at = (0..self.held.len()).map(|slot| shared(&slot)).max().unwrap_or(0);
+        // Nothing is missed where a whole sequence, or all of the prompt, was reused.
+        let whole = |slot: Slot| self.held[slot].tokens.len() == at && shared(&slot) == at;
+        match at {
+            0 => Some(Miss::New),
+            _ if at > reused => Some(Miss::State { at }),
+            _ if at + 1 == prompt.len() || (0..self.held.len()).any(whole) => None,
+            _ => Some(Miss::Parted { at }),
+        }
+    }
+
+    /// A slot's sequence has gone on by these tokens.
+    pub fn push(&mut self, slot: Slot, tokens: &[u32]) {
+        let held = &mut self.held[slot];
+        held.tokens.extend_from_slice(tokens);
+        held.reached = held.reached.max(held.tokens.len());
+    }
+
+    /// A slot's sequence runs no more; what it holds stays.
+    pub fn release(&mut self, slot: Slot) {
+        self.held[slot].busy = false;
+    }
+
+    /// Says what a slot holds now; no sequence is running in it.
     pub fn keep(&mut self, slot: Slot, tokens: Vec<u32>) {
         let held = &mut self.held[slot];
         held.reached = held.reached.max(tokens.len());
         held.tokens = tokens;
+        held.busy = false;
     }
 
     /// Cuts a slot's sequence back. `false` where its model cannot go on from there: the slot is empty then.

@@ -8,7 +8,7 @@ use common::{HashModel, text};
 use forge_runtime::batch::{Outcome, Part, Row, Token, Wants, check, parts};
 use forge_runtime::generation::{Engine, Listener, Request};
 use forge_runtime::sampler::{Sampling, StepSampling};
-use forge_runtime::slots::{Place, Slots};
+use forge_runtime::slots::{Miss, Place, Slots};
 use forge_runtime::{Error, LanguageModel};
 
 fn row(slot: usize, position: usize, wants: Wants) -> Row {
@@ -88,7 +88,7 @@ fn batches_that_make_no_sense_are_refused() {
 fn prompts_go_to_the_slot_that_holds_the_most_of_them() {
     let mut slots = Slots::new(3, None);
     let place = |slots: &mut Slots, prompt: &[u32], held: &[u32]| {
-        let place = slots.place(prompt);
+        let place = slots.place(prompt).expect("one is free");
         slots.keep(place.slot, held.to_vec());
         (place.slot, place.reused, place.copied_from)
     };
@@ -109,7 +109,7 @@ fn prompts_go_to_the_slot_that_holds_the_most_of_them() {
     slots.drop_slot(2);
     assert!(slots.tokens(2).is_empty());
     slots.clear();
-    assert_eq!(slots.place(&[9, 9, 8, 7]).reused, 0);
+    assert_eq!(slots.place(&[9, 9, 8, 7]).map(|place| place.reused), Some(0));
 }
 
 #[test]
@@ -120,7 +120,10 @@ fn sequences_are_cut_back_only_as_far_as_their_state_allows() {
         let mut slots = Slots::new(1, rewind);
         slots.place(&tokens);
         slots.keep(0, tokens.clone());
-        assert_eq!(slots.place(&other(shared)), Place { slot: 0, reused, copied_from: None }, "{rewind:?} {shared}");
+        // Where the state is not there any more, that is what is missed.
+        let miss = Some(if reused == 0 { Miss::State { at: shared } } else { Miss::Parted { at: shared } });
+        let place = Place { slot: 0, reused, copied_from: None, miss };
+        assert_eq!(slots.place(&other(shared)), Some(place), "{rewind:?} {shared}");
     }
     // What was cut back once counts as reached still.
     let mut slots = Slots::new(1, Some(10));
@@ -128,15 +131,39 @@ fn sequences_are_cut_back_only_as_far_as_their_state_allows() {
     slots.keep(0, tokens.clone());
     slots.place(&other(45));
     slots.keep(0, other(45));
-    assert_eq!(slots.place(&other(39)).reused, 0);
-    // So it is in a copy.
-    let mut slots = Slots::new(2, Some(10));
+    assert_eq!(slots.place(&other(39)).map(|place| place.reused), Some(0));
+    // So it is in a copy, which there is where more than half would be left behind.
+    let mut slots = Slots::new(2, Some(30));
     slots.place(&tokens);
     slots.keep(0, tokens.clone());
-    assert_eq!(slots.place(&other(45)), Place { slot: 1, reused: 45, copied_from: Some(0) });
-    slots.keep(1, other(45));
-    assert!(slots.truncate(1, 40));
-    assert!(!slots.truncate(1, 39) && slots.tokens(1).is_empty());
+    let miss = Some(Miss::Parted { at: 23 });
+    assert_eq!(slots.place(&other(23)), Some(Place { slot: 1, reused: 23, copied_from: Some(0), miss }));
+    slots.keep(1, other(23));
+    assert!(slots.truncate(1, 20));
+    assert!(!slots.truncate(1, 19) && slots.tokens(1).is_empty());
+}
+
+#[test]
+fn busy_slots_are_copied_from_and_left_alone() {
+    let mut slots = Slots::new(3, None);
+    let (one, two): (Vec<u32>, Vec<u32>) = ((0..20).collect(), (0..25).collect());
+    assert_eq!(slots.place(&one), Some(Place { slot: 0, reused: 0, copied_from: None, miss: Some(Miss::New) }));
+    slots.push(0, &one);
+    // All of what is held, and then more: nothing is missed.
+    assert_eq!(slots.place(&two), Some(Place { slot: 1, reused: 20, copied_from: Some(0), miss: None }));
+    assert!(slots.is_busy(0) && slots.is_busy(1) && slots.any_free());
+    slots.push(1, &two[20..]);
+    slots.release(0);
+    // Of equals the free one.
+    let again = slots.place(&[&one[..], &[99]].concat());
+    assert_eq!(again, Some(Place { slot: 0, reused: 20, copied_from: None, miss: None }));
+    assert_eq!(slots.reusable(&two), 24);
+    assert!(slots.place(&[7]).is_some_and(|place| place.slot == 2 && place.miss == Some(Miss::New)));
+    assert!(!slots.any_free());
+    assert_eq!(slots.place(&two), None);
+    slots.release(1);
+    // The same prompt again, but for its last token.
+    assert_eq!(slots.place(&two), Some(Place { slot: 1, reused: 24, copied_from: None, miss: None }));
 }
 
 /// Keeps the text.

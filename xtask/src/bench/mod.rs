@@ -2,6 +2,7 @@
 
 pub mod gguf;
 mod gpu;
+mod serve;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,13 @@ pub enum Bench {
     Rebuild,
     /// Resident memory of a program that has loaded 1 GiB of weights and waits for its first request
     Startup,
+    /// First tokens, gaps and tokens per second of the demo model's server at 1, 4, 8, 16 and 64 clients, and short answers beside
+    /// long ones
+    Serve {
+        /// Sequences that the model holds
+        #[arg(long, default_value_t = 8)]
+        slots: usize,
+    },
     /// Specs of the emitted decode kernels for bench-msl-cuda, which times them on an NVIDIA GPU
     Gpu {
         /// The checkpoint; a synthetic Q8_0 Llama unless given
@@ -52,6 +60,7 @@ pub fn main(bench: Option<Bench>) -> Result<()> {
             Bench::Decode => decode()?,
             Bench::Rebuild => rebuild()?,
             Bench::Startup => startup()?,
+            Bench::Serve { slots } => serve::main(slots)?,
             Bench::Gpu { checkpoint: Some(checkpoint), out } => gpu::write(&checkpoint, &out)?,
             Bench::Gpu { checkpoint: None, out } => {
                 let checkpoint = shell::scratch("bench")?.join("gpu.gguf");

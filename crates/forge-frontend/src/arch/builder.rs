@@ -159,6 +159,13 @@ impl BlockBuilder {
         self.node(Op::Route { routing, bias }, &[logits], name, width)
     }
 
+    /// The weights of experts times the numbers in `role`, one for each.
+    pub fn scale_experts(&mut self, name: &str, role: &str, weights: ValueId) -> ValueId {
+        let width = self.width(weights);
+        let scale = self.slot(role, 1, width);
+        self.node(Op::ScaleExperts { scale }, &[weights], name, width)
+    }
+
     /// The weighted sum of what gated experts of this width make of `x`, with biases where `biases`.
     pub fn experts(
         &mut self,
@@ -243,6 +250,8 @@ pub(crate) struct GraphBuilder<'a> {
     pub norm_offset: f32,
     /// Ways to store stacks that are the family's own.
     pub stacks: &'static [Stack],
+    /// Role whose tensors are multiplied by a number as they are packed.
+    pub multiplied: Option<(&'static str, f32)>,
     /// Role whose tensors hold the logarithm of what is meant, with its sign turned.
     pub logarithm: Option<&'static str>,
     weights: Vec<Weight>,
@@ -260,6 +269,7 @@ impl<'a> GraphBuilder<'a> {
             made: HashMap::new(),
             norm_offset: 0.0,
             stacks: &[],
+            multiplied: None,
             logarithm: None,
             weights: Vec::new(),
             known: HashMap::new(),
@@ -334,6 +344,7 @@ impl<'a> GraphBuilder<'a> {
             let of = |op: &Op| match *op {
                 Op::GatedDelta { decay, gamma, .. } => [decay, gamma].contains(&id),
                 Op::Attention { sinks, .. } => sinks == Some(id),
+                Op::ScaleExperts { scale } => scale == id,
                 _ => false,
             };
             block.nodes.iter().any(|node| of(&node.op))
@@ -388,7 +399,8 @@ impl<'a> GraphBuilder<'a> {
             }
         };
         let negated_exp = self.logarithm == Some(role);
-        self.weights.push(Weight { offset, negated_exp, ..weight });
+        let factor = self.multiplied.filter(|(of, _)| *of == role).map_or(1.0, |(_, factor)| factor);
+        self.weights.push(Weight { offset, factor, negated_exp, ..weight });
         self.known.insert((role.to_owned(), layer), self.weights.len() - 1);
         Ok(self.weights.len() - 1)
     }

@@ -365,7 +365,7 @@ pub(crate) fn fused_qkv(loaded: &Loaded, sizes: &Sizes) -> Vec<Part> {
         return Vec::new();
     }
     let (q_rows, kv_rows) = (sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim);
-    let part = |role, of, first_row| Part { role, of, first_row, total_rows: q_rows + 2 * kv_rows };
+    let part = |role, of, first_row| Part::run(role, of, first_row, q_rows + 2 * kv_rows);
     vec![
         part("attn_q", "attn_qkv", 0),
         part("attn_k", "attn_qkv", q_rows),

@@ -12,6 +12,12 @@ use crate::{FrontendError, Refusal};
 pub(super) const CHOSEN: Key = Key::new("expert_used_count", "num_experts_per_tok");
 /// Width of an expert.
 pub(super) const WIDTH: Key = Key::new("expert_feed_forward_length", "moe_intermediate_size");
+/// Width of the shared expert.
+pub(super) const SHARED_WIDTH: Key = Key::new("expert_shared_feed_forward_length", "shared_expert_intermediate_size");
+/// Layers that have no mixture, where a folder lists them.
+pub(super) const DENSE_LAYERS: Key = Key::new("", "mlp_only_layers");
+/// That only every so many layers has one.
+pub(super) const SPARSE_STEP: Key = Key::new("", "decoder_sparse_step");
 const SCALE: Key = Key::new("expert_weights_scale", "routed_scaling_factor");
 const NORMALISED: Key = Key::new("expert_weights_norm", "norm_topk_prob");
 const GROUPS: Key = Key::new("expert_group_count", "n_group");

@@ -62,11 +62,11 @@ const FAMILIES: &[Family] = &[
     gemma::GEMMA,
     gemma::GEMMA2,
     gemma::GEMMA3,
-    gemma4::FAMILY,
+    gemma4::DENSE,
     glm4::FAMILY,
     granite::FAMILY,
     hunyuan::FAMILY,
-    lfm2::FAMILY,
+    lfm2::DENSE,
     llama::FAMILY,
     ministral::MINISTRAL,
     ministral::MINISTRAL3,
@@ -75,7 +75,7 @@ const FAMILIES: &[Family] = &[
     phi3::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
-    qwen35::FAMILY,
+    qwen35::DENSE,
     seed_oss::FAMILY,
     smollm3::FAMILY,
     stablelm::FAMILY,
@@ -84,11 +84,15 @@ const FAMILIES: &[Family] = &[
 
 /// Mixtures of experts. A GGUF may call one by the name of a dense family.
 static MIXTURES: &[Family] = &[
+    gemma4::MIXTURE,
     glm4_moe::FAMILY,
     gpt_oss::FAMILY,
     granite::MIXTURE,
+    lfm2::MIXTURE,
     mixtral::FAMILY,
     olmoe::FAMILY,
+    qwen35::MIXTURE,
+    qwen35::NEXT,
     qwen_moe::QWEN2,
     qwen_moe::QWEN3,
 ];
@@ -192,6 +196,10 @@ pub(crate) fn build(loaded: &mut Loaded, family: &Family) -> Result<Graph, Front
             for key in EXPERTS.iter().filter(|key| key.hf.contains("experts")) {
                 loaded.hparams.values.entry(key.hf).or_insert_with(|| count.clone());
             }
+        }
+        // Gemma's name for it.
+        if let Some(chosen) = loaded.hparams.get(Key::new("", "top_k_experts")).cloned() {
+            loaded.hparams.values.entry(mixture::CHOSEN.hf).or_insert(chosen);
         }
         loaded.hparams.fill_in(defaults);
     }

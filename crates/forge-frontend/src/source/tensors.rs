@@ -133,8 +133,16 @@ pub(crate) struct Tensors {
 pub(crate) struct Part {
     pub role: &'static str,
     pub of: &'static str,
-    pub first_row: usize,
+    /// First rows of the runs of rows that it has there, in its own order and all equally long.
+    pub runs: Vec<usize>,
     pub total_rows: usize,
+}
+
+impl Part {
+    /// Rows that follow one another from `first_row` on.
+    pub fn run(role: &'static str, of: &'static str, first_row: usize, total_rows: usize) -> Self {
+        Self { role, of, runs: vec![first_row], total_rows }
+    }
 }
 
 impl Tensors {
@@ -240,10 +248,19 @@ impl Tensors {
                 found: entry.shape.clone(),
             });
         }
-        let first_row = part.map_or(0, |part| part.first_row);
-        let (format, source) = match (shape, part) {
-            (Shape::Vector, Some(_)) => entry.rows(&name, 1, total_rows, first_row, cols)?,
-            _ => entry.rows(&name, cols, total_rows, first_row, rows)?,
+        let runs: &[usize] = part.map_or(&[0], |part| &part.runs);
+        let (row_cols, rows_here) = match (shape, part) {
+            (Shape::Vector, Some(_)) => (1, cols),
+            _ => (cols, rows),
+        };
+        let run = |&first: &usize| entry.rows(&name, row_cols, total_rows, first, rows_here / runs.len());
+        let (format, source) = match runs {
+            [only] => run(only)?,
+            _ => {
+                let (format, _) = run(&runs[0])?;
+                let pieces = runs.iter().map(|first| run(first).map(|(_, source)| source));
+                (format, Source::Stack(pieces.collect::<Result<_, _>>()?))
+            }
         };
         Ok(Weight {
             tensor: name,

@@ -205,6 +205,10 @@ fn run_block(
             }
             Op::Add => zip(input(0), input(1), |a, b| a + b),
             Op::Scale { factor } => map(input(0), |row| row.iter().map(|value| value * factor).collect()),
+            Op::ScaleExperts { scale } => {
+                let factors = &weight(*scale)[0];
+                map(input(0), |row| row.iter().zip(factors).map(|(value, factor)| value * factor).collect())
+            }
             Op::ScaleBy { scale } => {
                 let factor = weight(*scale)[0][0];
                 map(input(0), |row| row.iter().map(|value| value * factor).collect())

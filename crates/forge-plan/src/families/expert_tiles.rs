@@ -3,7 +3,7 @@
 
 use forge_spec::{Activation, Dim, ExpertResults, ExpertsOf, Matrix, Operation, Role, Routing};
 
-use super::experts::biases;
+use super::experts::{biases, sum_binding};
 use super::projection::{describe_all, matrix_bindings};
 use super::{Body, KernelFamily, Launch, ONE, ROW_ELEMENTS, ROW_THREADS};
 use crate::binding::{Binding, Element, Extent, Touch};
@@ -68,8 +68,8 @@ pub struct ExpertsSum {
     pub hidden: usize,
     /// Whether there is one that every row takes.
     pub shared: bool,
-    /// Factor on the sum.
-    pub factor: f32,
+    /// Factor on the sum that is added to the residual stream; `None`: the sum is stored.
+    pub factor: Option<f32>,
 }
 
 /// Which pairs a tile has.
@@ -254,7 +254,7 @@ impl KernelFamily for ExpertsSum {
             row(Role::ExpertWeights, vec![self.chosen + usize::from(self.shared)]),
         ];
         list.extend(self.shared.then(|| row(Role::Projected, vec![self.hidden])));
-        list.push(Binding::update(Role::X, Element::F32, Extent::Rows(vec![self.hidden])));
+        list.push(sum_binding(self.factor.is_some(), self.hidden));
         list
     }
 
@@ -264,16 +264,23 @@ impl KernelFamily for ExpertsSum {
     }
 
     fn title(&self) -> String {
-        format!("weighted sum of the results of {} experts a row, added to the residual stream", self.chosen)
+        format!(
+            "weighted sum of the results of {} experts a row{}",
+            self.chosen,
+            if self.factor.is_some() { ", added to the residual stream" } else { "" }
+        )
     }
 
     fn body(&self) -> Body<'_> {
         let shared = if self.shared { Role::Projected } else { Role::Input };
-        let bound = [Role::Input, Role::ExpertWeights, shared, Role::X].map(Value::Bound);
-        let rest = [Value::Float(self.factor), Value::At(Position::Group2), Value::At(Position::Thread)];
+        let sum = if self.factor.is_some() { Role::X } else { Role::Y };
+        let bound = [Role::Input, Role::ExpertWeights, shared, sum].map(Value::Bound);
+        let rest = [Value::Float(self.factor.unwrap_or(1.0)), Value::At(Position::Group2), Value::At(Position::Thread)];
         Body::Call(Call {
             function: "experts_sum",
-            constants: [self.chosen, self.hidden, usize::from(self.shared)].map(Constant::Size).into(),
+            constants: [self.chosen, self.hidden, usize::from(self.shared), usize::from(self.factor.is_some())]
+                .map(Constant::Size)
+                .into(),
             arguments: [&bound[..], &rest].concat(),
         })
     }
@@ -283,6 +290,11 @@ impl KernelFamily for ExpertsSum {
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
-        Operation::ExpertsSum { width: self.hidden, chosen: self.chosen, shared: self.shared, factor: self.factor }
+        Operation::ExpertsSum {
+            width: self.hidden,
+            chosen: self.chosen,
+            shared: self.shared,
+            factor: self.factor.unwrap_or(1.0),
+        }
     }
 }

@@ -47,9 +47,9 @@ pub struct ExpertsDown {
     pub hidden: usize,
     /// Rows a simdgroup, simdgroups a threadgroup, simdgroups that share the experts of a row.
     pub geometry: Geometry,
-    /// Factor on the sum.
-    pub factor: f32,
-    /// What the next projection needs.
+    /// Factor on the sum that is added to the residual stream; `None`: the sum is stored.
+    pub factor: Option<f32>,
+    /// What the next projection needs; only where it is added.
     pub next: Option<NextNorm>,
     /// Whether there are biases of down rows, `[experts, hidden]`; the shared expert has none.
     pub biased: bool,
@@ -72,6 +72,12 @@ fn loaded(format: Format, cols: usize) -> usize {
         Format::F32 | Format::F16 | Format::BF16 => cols,
         _ => cols.next_multiple_of(TILE),
     }
+}
+
+/// Binding of the weighted sum: the residual stream, or a buffer of its own.
+pub(super) fn sum_binding(adds: bool, hidden: usize) -> Binding {
+    let row = Extent::Rows(vec![hidden]);
+    if adds { Binding::update(Role::X, Element::F32, row) } else { Binding::write(Role::Y, Element::F32, row) }
 }
 
 impl ExpertsUp {
@@ -270,7 +276,7 @@ impl KernelFamily for ExpertsDown {
                 Element::F32,
                 Extent::Rows(vec![chosen + usize::from(shared.is_some())]),
             ),
-            Binding::update(Role::X, Element::F32, Extent::Rows(vec![self.hidden])),
+            sum_binding(self.factor.is_some(), self.hidden),
         ]);
         list.extend(next_bindings(self.next, self.hidden));
         list
@@ -301,14 +307,16 @@ impl KernelFamily for ExpertsDown {
         let [own, shared] = [self.matrices.first(), self.matrices.last()].map(|m| m.expect("a stack").format);
         let mut constants: Vec<Constant> = [own, shared].map(Constant::Gemv).into();
         constants.extend(sizes.into_iter().map(Constant::Size));
-        constants.extend(self.next.map(|next| Constant::Size(next.partials)));
+        let added = Constant::Size(usize::from(self.factor.is_some()));
+        constants.push(self.next.map_or(added, |next| Constant::Size(next.partials)));
         let shared = if self.matrices.len() > 1 { Role::SharedWeights } else { Role::Weights };
+        let sum = if self.factor.is_some() { Role::X } else { Role::Y };
         let weights = [Role::Weights, shared].map(Value::Bound);
-        let rows = [Role::Input, Role::Experts, Role::ExpertWeights, Role::X].map(Value::Bound);
+        let rows = [Role::Input, Role::Experts, Role::ExpertWeights, sum].map(Value::Bound);
         let bound = weights.into_iter().chain([self.biases().1]).chain(rows);
         let next = self.next.map(|_| [Role::Gamma, Role::Scaled, Role::Sums].map(Value::Bound));
         let place = [Position::Group2, Position::Simdgroup, Position::Lane].map(Value::At);
-        let rest = [Value::Shared, Value::Float(self.factor)];
+        let rest = [Value::Shared, Value::Float(self.factor.unwrap_or(1.0))];
         Body::Call(Call {
             function: if self.next.is_some() { "experts_down" } else { "experts_accumulate" },
             constants,
@@ -326,7 +334,7 @@ impl KernelFamily for ExpertsDown {
             experts: self.routing.experts,
             chosen: self.routing.chosen,
             shared: self.matrices.get(1).copied(),
-            results: ExpertResults::Summed { factor: self.factor },
+            results: ExpertResults::Summed { factor: self.factor.unwrap_or(1.0) },
         })
     }
 

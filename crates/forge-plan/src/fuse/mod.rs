@@ -20,7 +20,7 @@ use forge_frontend::graph::{
 use crate::PlanError;
 use crate::families::{HeadGate, HeadNorm};
 use crate::plan::Place;
-pub use mixture::{MixtureStep, SharedStep};
+pub use mixture::{BesideStep, MixtureStep, SharedStep};
 
 /// A block as fused steps. A block whose branches stand side by side has the projections of both before either adds to the
 /// residual stream.
@@ -50,8 +50,8 @@ impl Fused {
         match self {
             Self::Projection(Projection { input: Input::Stream(norm), .. })
             | Self::Mixture(MixtureStep { input: Input::Stream(norm), .. }) => *norm,
-            Self::Projection(Projection { input: Input::Buffer(_), .. })
-            | Self::Mixture(MixtureStep { input: Input::Buffer(_), .. })
+            Self::Projection(Projection { input: Input::Buffer(_) | Input::Apart(_), .. })
+            | Self::Mixture(MixtureStep { input: Input::Buffer(_) | Input::Apart(_), .. })
             | Self::Embed { .. }
             | Self::RopeAppend(_)
             | Self::Attention(_)
@@ -139,6 +139,8 @@ pub struct Matrix {
 pub enum Input {
     /// The residual stream, through a norm or as it is.
     Stream(Option<Norm>),
+    /// The residual stream through a norm that is a dispatch of its own, as another norm of it is prepared for.
+    Apart(Norm),
     /// What an earlier step of the block left.
     Buffer(Place),
 }
@@ -329,7 +331,7 @@ impl Fuser<'_> {
                         (None, _) => return Err(self.unsupported("the input of a projection")),
                     };
                     if self.routes(node) {
-                        let (mixture, sum) = self.mixture(index, source, stream)?;
+                        let (mixture, sum) = self.mixture(index, source, stream, &normed)?;
                         stream = sum;
                         ops.push(Fused::Mixture(mixture));
                         continue;
@@ -368,6 +370,7 @@ impl Fuser<'_> {
                 other @ (Op::GatedActivation { .. }
                 | Op::Activation { .. }
                 | Op::Route { .. }
+                | Op::ScaleExperts { .. }
                 | Op::Experts { .. }
                 | Op::LayerNorm { .. }
                 | Op::Add

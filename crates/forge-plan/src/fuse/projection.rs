@@ -127,6 +127,7 @@ impl Fuser<'_> {
         let place = match for_layers {
             true => Place::LayerModel,
             false if outputs.iter().any(|&value| self.is_mixed(value)) => Place::MixerInput,
+            false if matches!(outputs, &[value] if self.is_beside(value, stream)) => Place::Branch,
             false => Place::Qkv,
         };
         Ok((Outcome::Store(place), None))

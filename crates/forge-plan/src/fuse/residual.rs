@@ -29,6 +29,7 @@ pub(super) fn link(ops: &mut [Fused]) {
             | Fused::HeadGate(_)
             | Fused::LayerInputs(_) => continue,
         };
+        // A norm apart reads the stream as it is.
         if let Input::Stream(norm) = input {
             next = norm.map_or(Next::AfterBlock, Next::Norm);
         }

@@ -4,6 +4,7 @@
 use forge_formats::Format as Stored;
 use forge_spec::{Matrix as PackedMatrix, Role, SharedWeight, SortExperts};
 
+use super::norm::PostNormStep;
 use super::projection::most_common;
 use super::weights::{Owners, Parts};
 use super::{Lowering, Path};
@@ -12,7 +13,7 @@ use crate::families::{
     ExpertsDown, ExpertsDownTile, ExpertsSum, ExpertsUp, ExpertsUpTile, MOST_CHOSEN, MOST_EXPERTS, MOST_GROUPS, Route,
     Router, expert_tile,
 };
-use crate::fuse::{FusedBlock, Input, Matrix, MixtureStep, Outcome, Projection};
+use crate::fuse::{BesideStep, FusedBlock, Input, Matrix, MixtureStep, Outcome, Projection};
 use crate::geometry::{Geometry, gemv_geometry};
 use crate::plan::{Arg, Choice, Counts, Place, Step};
 
@@ -74,10 +75,11 @@ impl Lowering<'_> {
         let mut matrices = vec![Matrix { weight: m.router, bias: m.router_bias, rows: m.routing.experts }];
         matrices.extend(gate.map(|weight| Matrix { weight, bias: None, rows: 1 }));
         let outcome = Outcome::Store(Place::RouterLogits);
-        let router = Projection { input: m.input, matrices, cols: m.hidden, outcome };
+        let router = Projection { input: m.router_input, matrices, cols: m.hidden, outcome };
         self.projection(block, owner, &router, path, steps)?;
         let shared = m.shared.map(|_| if gate.is_some() { SharedWeight::Gate } else { SharedWeight::One });
-        Ok(Router { routing: m.routing, biased: m.selection_bias.is_some(), shared })
+        let (biased, factors) = (m.selection_bias.is_some(), m.factors.is_some());
+        Ok(Router { routing: m.routing, biased, factors, shared })
     }
 
     fn stacks(&self, owner: &Owners<'_>, m: &MixtureStep) -> Stacks {
@@ -135,11 +137,12 @@ impl Lowering<'_> {
     /// What a kernel that chooses experts is bound to.
     fn route_args(&mut self, owner: &Owners<'_>, m: &MixtureStep, router: Router, path: Path) -> Vec<(Role, Arg)> {
         let bias = m.selection_bias.map(|slot| (Role::SelectionBias, self.vector(owner, slot)));
+        let factors = m.factors.map(|slot| (Role::ExpertFactors, self.vector(owner, slot)));
         let logits = self.buffer(path, Place::RouterLogits, router.logits());
         let experts = self.buffer(path, Place::Experts, m.routing.chosen);
         let weights = self.buffer(path, Place::ExpertWeights, router.weights());
         let own = [(Role::RouterLogits, logits), (Role::Experts, experts), (Role::ExpertWeights, weights)];
-        bias.into_iter().chain(own).collect()
+        bias.into_iter().chain(factors).chain(own).collect()
     }
 
     /// One row, or a few: three steps with the router's.
@@ -180,14 +183,15 @@ impl Lowering<'_> {
             .bind(Role::Y, act);
         steps.push(step);
         let geometry = self.down_geometry(owner, m);
-        let next = self.next(path);
+        let next = if m.beside.is_some() { None } else { self.next(path) };
+        let factor = m.beside.is_none().then_some(m.factor);
         let mut choices = Vec::new();
         for layer in 0..owner.count() {
             let mut matrices = vec![self.matrix(owner.weight(layer, down.weight), down.rows)?];
             if let Some([_, down]) = &shared {
                 matrices.extend(self.packed_stacks(owner, std::slice::from_ref(down), layer)?);
             }
-            let family = ExpertsDown { matrices, routing, hidden: m.hidden, geometry, factor: m.factor, next, biased };
+            let family = ExpertsDown { matrices, routing, hidden: m.hidden, geometry, factor, next, biased };
             choices.push(self.kernels.add("expert_down", family));
         }
         let step = Step::new(self.choose(block, owner, "expert_down", &choices))
@@ -196,7 +200,13 @@ impl Lowering<'_> {
             .bind_all(biases.map(|[_, down]| down))
             .bind(Role::Input, act)
             .bind(Role::Experts, self.buffer(path, Place::Experts, routing.chosen))
-            .bind(Role::ExpertWeights, self.buffer(path, Place::ExpertWeights, router.weights()))
+            .bind(Role::ExpertWeights, self.buffer(path, Place::ExpertWeights, router.weights()));
+        if let Some(beside) = &m.beside {
+            steps.push(step.bind(Role::Y, self.buffer(path, Place::Projected, m.hidden)));
+            self.beside(owner, m, beside, path, steps);
+            return Ok(());
+        }
+        let step = step
             .bind(Role::X, self.buffer(path, Place::Stream, m.hidden))
             .bind_all(self.next_args(owner, m.next, path));
         steps.push(step);
@@ -280,15 +290,30 @@ impl Lowering<'_> {
             .with_counts(at(Counts::WORDS));
         steps.push(step);
         let shared = m.shared.is_some();
-        let sum = self.kernels.add("expert_sum", ExpertsSum { chosen, hidden, shared, factor: m.factor });
+        let factor = m.beside.is_none().then_some(m.factor);
+        let sum = self.kernels.add("expert_sum", ExpertsSum { chosen, hidden, shared, factor });
         let of_all = shared.then(|| (Role::Projected, self.buffer(path, Place::Projected, hidden)));
         let step = Step::new(Choice::Fixed(sum))
             .bind(Role::Input, results)
             .bind(Role::ExpertWeights, self.buffer(path, Place::ExpertWeights, router.weights()))
-            .bind_all(of_all)
-            .bind(Role::X, self.buffer(path, Place::Stream, hidden));
-        steps.push(step);
+            .bind_all(of_all);
+        if let Some(beside) = &m.beside {
+            steps.push(step.bind(Role::Y, self.buffer(path, Place::Projected, hidden)));
+            self.beside(owner, m, beside, path, steps);
+            return Ok(());
+        }
+        steps.push(step.bind(Role::X, self.buffer(path, Place::Stream, hidden)));
         Ok(())
+    }
+
+    /// Norms of the dense feed-forward's result and of the experts' sum, then that of both together, which is added to the
+    /// residual stream.
+    fn beside(&mut self, owner: &Owners<'_>, m: &MixtureStep, beside: &BesideStep, path: Path, steps: &mut Vec<Step>) {
+        let BesideStep { norms: [dense, experts], post_norm, scale } = *beside;
+        steps.push(self.norm_of(owner, dense, Place::Branch, path));
+        steps.push(self.norm_onto(owner, experts, [Place::Projected, Place::Normed], path));
+        let step = PostNormStep { norm: post_norm, factor: m.factor, scale, partials: None, next: m.next };
+        steps.push(self.post_norm(owner, &step, Place::Normed, path));
     }
 
     /// The format that most layers have a stack in.

@@ -189,6 +189,8 @@ impl<'a> Lowering<'a> {
                     Fused::Projection(p) if matches!(p.outcome, Outcome::Residual { post_norm: None, .. }) => {
                         most = most.max(self.projection_partials(owner, p));
                     }
+                    // Beside a dense feed-forward a norm writes the stream.
+                    Fused::Mixture(mixture) if mixture.beside.is_some() => {}
                     Fused::Mixture(mixture) => most = most.max(self.mixture_partials(owner, mixture)),
                     Fused::Projection(_)
                     | Fused::Embed { .. }

@@ -76,7 +76,7 @@ impl Lowering<'_> {
         };
         steps.push(step.bind_all(args));
         if let Some(post) = post {
-            steps.push(self.post_norm(owner, &post, path));
+            steps.push(self.post_norm(owner, &post, Place::Projected, path));
         }
         Ok(())
     }
@@ -127,7 +127,7 @@ impl Lowering<'_> {
                 let scale = NormScale { partials, eps: norm.eps };
                 (vec![(Role::Input, scaled), (Role::InputSums, sums)], Some(scale))
             }
-            Input::Stream(Some(norm)) => {
+            Input::Stream(Some(norm)) | Input::Apart(norm) => {
                 // A norm that stands side by side with another projection of it has been computed.
                 let step = self.row_norm(owner, norm, path);
                 if !is_normed(steps, &step) {
@@ -211,7 +211,7 @@ impl Lowering<'_> {
         matrices: &[PackedMatrix],
     ) -> bool {
         let wide_range = |m: &PackedMatrix| matches!(m.format, Format::F32 | Format::BF16);
-        let Input::Stream(Some(norm)) = input else { return false };
+        let (Input::Stream(Some(norm)) | Input::Apart(norm)) = input else { return false };
         let largest = |slot| self.graph.weights[owner.weight(layer, slot)].max_abs.unwrap_or(f32::INFINITY);
         let added = match norm.kind {
             NormKind::Layer { beta: Some(beta) } => largest(beta),

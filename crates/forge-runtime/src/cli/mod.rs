@@ -107,7 +107,7 @@ impl Sampling {
     }
 }
 
-type Load<M> = Box<dyn FnOnce(&LoadOptions) -> Result<M>>;
+type Load<M> = Box<dyn FnOnce(&LoadOptions) -> Result<M> + Send>;
 
 /// What commands work with.
 struct Program<M> {
@@ -157,7 +157,7 @@ pub fn run<M: LanguageModel + 'static>(
     info: &'static ModelInfo,
     checks: &'static Checks,
     assets: Assets,
-    load: impl FnOnce(&LoadOptions) -> Result<M> + 'static,
+    load: impl FnOnce(&LoadOptions) -> Result<M> + Send + 'static,
 ) -> ExitCode {
     // SAFETY: this is the start of the program, before any thread of ours.
     unsafe { gpu::prepare_process() };

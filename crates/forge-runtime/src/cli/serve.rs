@@ -38,7 +38,7 @@ pub(super) struct Options {
     /// Ask for no key, also beyond this machine.
     #[arg(long, conflicts_with = "api_key")]
     no_key: bool,
-    /// Requests that may wait while one runs; more are told to come again (status 429).
+    /// Requests that may wait while others run; more are told to come again (status 429).
     #[arg(long, value_name = "N", default_value_t = Limits::default().queue)]
     queue: usize,
     /// Longest request body in MiB (status 413).
@@ -115,14 +115,15 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     let address = (options.host, options.port).into();
     // Taken before the model is loaded, so that a port in use is known at once.
     let listener = server::bind(address)?;
-    let model = program.model()?;
+    let (info, context) = (program.info, program.load_options()?.context_for(program.info)?);
     if !text.templates.is_empty() {
         let calls = server::tools::CallForm::of(&text)
             .map_or("in no known form, left in the text".into(), |form| form.describe());
         let reasoning = server::tools::Thinking::of(&text).describe();
         terminal::note(&format!("tool calls: {calls}; reasoning: {reasoning}"));
     }
-    server::run(listener, model, text, serving, |address| {
+    let parts = server::Parts { listener, info, context, load: move || program.model(), text };
+    server::run(parts, serving, |address| {
         terminal::note(&format!("listening on http://{address}; try http://{address}/v1/models"));
     })
 }

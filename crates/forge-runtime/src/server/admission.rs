@@ -44,6 +44,11 @@ pub(super) struct Admission {
 /// A request's place, held until its generation has ended.
 pub(super) type Place = OwnedSemaphorePermit;
 
+/// Requests that may run or wait.
+pub(super) fn places(limits: Limits, slots: usize) -> usize {
+    limits.queue.saturating_add(slots).min(Semaphore::MAX_PERMITS)
+}
+
 /// A body and the room that it takes.
 pub(super) struct Taken {
     pub(super) bytes: Vec<u8>,
@@ -51,12 +56,12 @@ pub(super) struct Taken {
 }
 
 impl Admission {
-    pub(super) fn new(limits: Limits, stages: Receiver<Stage>) -> Self {
+    /// Of a server whose model works on so many requests at a time.
+    pub(super) fn new(limits: Limits, slots: usize, stages: Receiver<Stage>) -> Self {
         let room = ALL_BODIES.max(limits.body_bytes).div_ceil(UNIT);
         Self {
             limits,
-            // One runs, the others wait.
-            places: Arc::new(Semaphore::new(limits.queue.saturating_add(1).min(Semaphore::MAX_PERMITS))),
+            places: Arc::new(Semaphore::new(places(limits, slots))),
             room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))),
             turns: Arc::new(Semaphore::new(PREPARING)),
             stages,

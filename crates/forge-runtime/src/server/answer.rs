@@ -145,6 +145,7 @@ impl Answer {
                     };
                     let mut body = self.object(object, json!([choice]));
                     body["usage"] = usage(&summary);
+                    body["timings"] = timings(&summary);
                     let mut response = json_response(&body);
                     self.warn(&mut response);
                     return Ok(response);
@@ -256,7 +257,9 @@ impl Answer {
                     Endpoint::Completion => self.completion_choice("", finish),
                     Endpoint::Chat => self.chat_choice(&json!({}), finish),
                 };
-                text += &sse(&self.chunk(choice, include_usage));
+                let mut last = self.chunk(choice, include_usage);
+                last["timings"] = timings(&summary);
+                text += &sse(&last);
                 if include_usage {
                     let mut body = self.object(self.chunk_object(), json!([]));
                     body["usage"] = usage(&summary);
@@ -361,5 +364,29 @@ fn usage(summary: &Summary) -> Value {
         "completion_tokens": summary.completion_tokens,
         "total_tokens": summary.prompt_tokens + summary.completion_tokens,
         "prompt_tokens_details": { "cached_tokens": summary.reused_tokens },
+    })
+}
+
+/// By the names that llama.cpp's server has for them, and two more.
+fn timings(summary: &Summary) -> Value {
+    let Summary { prompt_tokens, reused_tokens, completion_tokens, miss, queue_time, prompt_time, decode_time, .. } =
+        summary;
+    let milliseconds = |time: &Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    let rate = |tokens: usize, time: &Duration| {
+        let seconds = time.as_secs_f64();
+        if seconds > 0.0 { json!((tokens as f64 / seconds * 1e3).round() / 1e3) } else { Value::Null }
+    };
+    let fresh = prompt_tokens - reused_tokens;
+    json!({
+        "cache_n": reused_tokens,
+        "cache_miss": miss.map(|miss| miss.to_string()),
+        "queue_ms": milliseconds(queue_time),
+        "prompt_n": fresh,
+        "prompt_ms": milliseconds(prompt_time),
+        "prompt_per_second": rate(fresh, prompt_time),
+        "predicted_n": completion_tokens,
+        "predicted_ms": milliseconds(decode_time),
+        // The first token comes out of the prompt's own run.
+        "predicted_per_second": rate(completion_tokens.saturating_sub(1), decode_time),
     })
 }

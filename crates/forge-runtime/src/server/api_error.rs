@@ -90,6 +90,14 @@ impl ApiError {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, code: Some("degraded"), ..Self::internal(message) }
     }
 
+    pub(super) fn loading() -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code: Some("loading"),
+            ..Self::internal("the model is being loaded".into())
+        }
+    }
+
     pub(super) fn stopping() -> Self {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
@@ -112,6 +120,7 @@ impl ApiError {
             Error::Messages { place, .. } => Self::invalid(place.clone(), message),
             Error::Sampling { name, .. } => Self::invalid((*name).to_owned(), message),
             Error::Cancelled => Self::stopping(),
+            Error::Together(error) => Self::from_runtime(error, param),
             Error::RenderingsGivenUp { .. } => Self::degraded(message),
             Error::EmptyPrompt
             | Error::TokenOutOfRange { .. }

@@ -97,7 +97,9 @@ impl Record {
             Finish::Length => "length",
             Finish::Cancelled => "cancelled",
         };
-        let Summary { prompt_tokens, reused_tokens, completion_tokens, prompt_time, decode_time, .. } = summary;
+        let Summary {
+            prompt_tokens, reused_tokens, completion_tokens, miss, queue_time, prompt_time, decode_time, ..
+        } = summary;
         let mut words = format!(
             "prompt={prompt_tokens} cached={reused_tokens} new={completion_tokens} first={:.3}s",
             prompt_time.as_secs_f64()
@@ -105,6 +107,10 @@ impl Record {
         let seconds = decode_time.as_secs_f64();
         if *completion_tokens > 1 && seconds > 0.0 {
             let _ = write!(words, " tokens/s={:.1}", (completion_tokens - 1) as f64 / seconds);
+        }
+        let _ = write!(words, " queue={:.3}s", queue_time.as_secs_f64());
+        if let Some(miss) = miss {
+            let _ = write!(words, " miss={miss}");
         }
         self.set(format!("{words} finish={finish}"));
     }

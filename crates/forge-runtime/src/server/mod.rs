@@ -1,7 +1,7 @@
 //! The HTTP server: the part of the OpenAI API that one text model can answer.
 //!
-//! `/health`, `/v1/models`, `/v1/completions` and `/v1/chat/completions`, the last two also as server-sent events. One model
-//! thread works through a bounded queue of requests. A client may name any model; answers carry this one's name. Whatever a client
+//! `/health`, `/slots`, `/v1/models`, `/v1/completions` and `/v1/chat/completions`, the last two also as server-sent events. One model
+//! thread takes requests out of a bounded queue and works on as many at a time as the model has slots. A client may name any model; answers carry this one's name. Whatever a client
 //! sends, the answer is JSON: a result, or `{"error": {"message", "type", "param", "code"}}`.
 //!
 //! A connection that closes cancels its generation, during the prompt too; one that only ends its sending side is taken to have
@@ -41,6 +41,7 @@ use tokio::sync::watch;
 
 use super::assets::Text;
 use super::chat::MOST_GIVEN_UP;
+use super::generation::Status;
 use super::{Error, LanguageModel, ModelInfo, Result};
 use admission::Admission;
 use answer::{Answer, Endpoint};
@@ -52,12 +53,12 @@ pub use gate::{ApiKey, ApiKeys, Hosts};
 pub use log::Log;
 use log::Record;
 use request::Answers;
-use worker::Worker;
+use worker::{Loading, Started, Worker};
 
 /// Limits of the server.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Requests that may wait while one runs; more are refused with status 429.
+    /// Requests that may wait while others run; more are refused with status 429.
     pub queue: usize,
     /// Connections at a time. For one more, the one that has been idle longest is closed; where none is, it is answered with
     /// status 503.
@@ -114,6 +115,7 @@ struct Shared {
     text: Arc<Text>,
     context: usize,
     worker: Worker,
+    loading: watch::Receiver<Loading>,
     answers: Answers,
     /// Special tokens among the marks of reasoning, and with those of calls.
     thinking_tags: Arc<[(u32, String)]>,
@@ -131,18 +133,31 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).map_err(|source| Error::Io { path: address.to_string().into(), source })
 }
 
-/// Serves until interrupted (Ctrl-C, or the signal to terminate). `ready` is told the address once requests are taken.
+/// What a server is made of beside its options.
+pub struct Parts<L> {
+    /// Where it listens.
+    pub listener: TcpListener,
+    /// The model that it will have.
+    pub info: &'static ModelInfo,
+    /// Positions of each of that model's slots.
+    pub context: usize,
+    /// Loads it, on the thread that it stays on.
+    pub load: L,
+    /// Its text side.
+    pub text: Arc<Text>,
+}
+
+/// Serves until interrupted (Ctrl-C, or the signal to terminate). Requests are taken at once, and wait while the model is
+/// being loaded; `ready` is told the address once it is.
 ///
 /// # Errors
-/// [`Error::Io`] if the system refuses threads or sockets.
+/// [`Error::Io`] if the system refuses threads or sockets, and those of loading.
 pub fn run<M: LanguageModel + 'static>(
-    listener: TcpListener,
-    model: M,
-    text: Arc<Text>,
+    parts: Parts<impl FnOnce() -> Result<M> + Send + 'static>,
     options: Options,
-    ready: impl FnOnce(SocketAddr),
+    ready: impl FnOnce(SocketAddr) + Send + 'static,
 ) -> Result<()> {
-    run_until(listener, model, text, options, ready, interrupted)
+    run_until(parts, options, ready, interrupted)
 }
 
 /// As [`run`], but until the future that `stop` makes is done; it is called twice, once for each step of stopping.
@@ -150,21 +165,19 @@ pub fn run<M: LanguageModel + 'static>(
 /// # Errors
 /// As [`run`].
 pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'static>(
-    listener: TcpListener,
-    model: M,
-    text: Arc<Text>,
+    parts: Parts<impl FnOnce() -> Result<M> + Send + 'static>,
     options: impl Into<Options>,
-    ready: impl FnOnce(SocketAddr),
+    ready: impl FnOnce(SocketAddr) + Send + 'static,
     stop: impl Fn() -> F + Send + Sync + 'static,
 ) -> Result<()> {
     let io = |source| Error::Io { path: "HTTP server".into(), source };
+    let Parts { listener, info, context, load, text } = parts;
     let options = options.into();
     let limits = options.limits;
     let address = listener.local_addr().map_err(io)?;
     listener.set_nonblocking(true).map_err(io)?;
-    let info = model.info();
-    let context = model.context();
-    let (worker, model_thread) = Worker::start(model, text.clone(), limits.queue).map_err(io)?;
+    let places = admission::places(limits, info.slots);
+    let Started { worker, loading, thread } = Worker::start(load, text.clone(), places).map_err(io)?;
     let canceller = worker.canceller();
     let answers = Answers::of(&text);
     let thinking_tags: Arc<[_]> = answers.thinking.special_tags(&text).into();
@@ -172,13 +185,24 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
     let all_tags = thinking_tags.iter().cloned().chain(call_tags).collect();
     let (stage, stages) = watch::channel(Stage::Serving);
     let started = answer::unix_time();
-    let admission = Admission::new(limits, stages.clone());
-    let shared =
-        Arc::new(Shared { info, text, context, worker, answers, thinking_tags, all_tags, admission, limits, started });
+    let admission = Admission::new(limits, info.slots, stages.clone());
+    let mut loaded = loading.clone();
+    let shared = Arc::new(Shared {
+        info,
+        text,
+        context,
+        worker,
+        loading,
+        answers,
+        thinking_tags,
+        all_tags,
+        admission,
+        limits,
+        started,
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(io)?;
     runtime.block_on(async move {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(io)?;
-        ready(address);
         let stopping = async {
             stop().await;
             let second = stop();
@@ -188,16 +212,23 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
             stage.send_replace(Stage::Leaving);
             std::future::pending().await
         };
+        let loading = async {
+            if let Ok(Loading::Done) = loaded.wait_for(|loading| *loading != Loading::Underway).await.map(|now| *now) {
+                ready(address);
+                std::future::pending().await
+            }
+        };
         tokio::select! {
             () = connections::serve(listener, router(shared, options), limits, stages) => {}
             () = stopping => {}
+            // Without a model there is nothing to serve.
+            () = loading => {}
         }
         Ok::<_, Error>(())
     })?;
     runtime.shutdown_timeout(Duration::from_secs(1));
     // The queue is closed by now, so that the model thread comes to its end.
-    drop(model_thread.join());
-    Ok(())
+    thread.join().unwrap_or(Ok(()))
 }
 
 fn router(shared: Arc<Shared>, options: Options) -> Router {
@@ -215,6 +246,7 @@ fn router(shared: Arc<Shared>, options: Options) -> Router {
     // The innermost comes first.
     router
         .route("/health", get(health))
+        .route("/slots", get(slots))
         .route("/v1/models/{*id}", get(model))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
@@ -227,12 +259,32 @@ fn router(shared: Arc<Shared>, options: Options) -> Router {
 }
 
 async fn health(State(shared): State<Arc<Shared>>) -> Response {
+    if *shared.loading.borrow() != Loading::Done {
+        return ApiError::loading().into_response();
+    }
     match shared.text.templates.given_up() {
         renderings @ MOST_GIVEN_UP.. => {
             ApiError::degraded(Error::RenderingsGivenUp { renderings }.to_string()).into_response()
         }
         _ => answer::json_response(&json!({ "status": "ok" })),
     }
+}
+
+/// What runs in each slot, by the names that llama.cpp's server has for it.
+async fn slots(State(shared): State<Arc<Shared>>) -> Response {
+    let shown = shared.worker.shown();
+    let slot = |(id, slot): (usize, &Status)| {
+        json!({
+            "id": id,
+            "n_ctx": shared.context,
+            "is_processing": slot.request.is_some(),
+            "id_task": slot.request,
+            "n_tokens": slot.tokens,
+            "n_decoded": slot.completion_tokens,
+        })
+    };
+    let slots: Vec<Value> = shown.slots.iter().enumerate().map(slot).collect();
+    answer::json_response(&json!({ "slots": slots, "waiting": shown.waiting }))
 }
 
 async fn models(State(shared): State<Arc<Shared>>) -> Response {

@@ -1,16 +1,18 @@
-//! The model thread: owns the model, works through the queue, one request after the other.
+//! The model thread: owns the model, takes requests out of the queue, and lets the engine work on all of them.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::watch;
 
 use super::super::assets::Text;
-use super::super::generation::{Engine, Listener, Request, Summary};
+use super::super::generation::{Audience, Engine, Id, Listener, Request, Status, Summary};
 use super::super::{Error, LanguageModel};
 use super::admission::Place;
 use super::api_error::ApiError;
@@ -25,18 +27,37 @@ pub(super) enum Event {
 
 struct Job {
     request: Request,
-    /// Special tokens that stand for text.
-    shown: Arc<[(u32, String)]>,
-    /// Its other end is dropped when the client goes away.
-    events: UnboundedSender<Event>,
-    /// Given up when the job is done.
-    _place: Place,
+    client: Client,
 }
 
 /// The way to the model thread.
 pub(super) struct Worker {
     queue: Sender<Job>,
     canceller: Canceller,
+    board: Arc<Board>,
+}
+
+/// What the model thread shows of its work.
+#[derive(Default)]
+pub(super) struct Board(Mutex<Shown>);
+
+/// See [`Board`].
+#[derive(Debug, Default, Clone)]
+pub(super) struct Shown {
+    /// The slots.
+    pub(super) slots: Vec<Status>,
+    /// Requests without one.
+    pub(super) waiting: usize,
+}
+
+impl Board {
+    pub(super) fn read(&self) -> Shown {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn show(&self, shown: Shown) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = shown;
+    }
 }
 
 /// Ends everything that runs or waits.
@@ -53,25 +74,59 @@ impl Canceller {
     }
 }
 
+/// How far the model thread is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loading {
+    /// The model is being loaded.
+    Underway,
+    /// It answers.
+    Done,
+    /// There is no model.
+    Failed,
+}
+
+/// A model thread that was started.
+pub(super) struct Started {
+    /// The way to it.
+    pub(super) worker: Worker,
+    /// How far it is.
+    pub(super) loading: watch::Receiver<Loading>,
+    /// What it ends with.
+    pub(super) thread: JoinHandle<Result<(), Error>>,
+}
+
 impl Worker {
-    /// Starts the thread; it ends when the worker is dropped.
+    /// Starts the thread, which loads the model first; it ends when the worker is dropped, or where there is no model.
     pub(super) fn start<M: LanguageModel + 'static>(
-        model: M,
+        load: impl FnOnce() -> Result<M, Error> + Send + 'static,
         text: Arc<Text>,
-        queue: usize,
-    ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        // As many as there are places.
-        let (sender, receiver) = channel(queue.saturating_add(1).min(Semaphore::MAX_PERMITS));
+        places: usize,
+    ) -> std::io::Result<Started> {
+        let (sender, receiver) = channel(places.clamp(1, Semaphore::MAX_PERMITS));
         let canceller = Canceller(Arc::new(AtomicBool::new(false)));
-        let engine = Engine::new(model, text);
-        let cancelled = canceller.clone();
-        let thread =
-            std::thread::Builder::new().name("model".into()).spawn(move || work(engine, receiver, &cancelled))?;
-        Ok((Self { queue: sender, canceller }, thread))
+        let (loading, loaded) = watch::channel(Loading::Underway);
+        let board = Arc::new(Board::default());
+        let worker = Self { queue: sender, canceller: canceller.clone(), board: board.clone() };
+        let thread = std::thread::Builder::new().name("model".into()).spawn(move || {
+            let model = load().inspect_err(|_| {
+                loading.send_replace(Loading::Failed);
+            })?;
+            let engine = Engine::new(model, text);
+            board.show(Shown { slots: engine.status(), waiting: 0 });
+            loading.send_replace(Loading::Done);
+            work(engine, receiver, &board);
+            Ok(())
+        })?;
+        Ok(Started { worker, loading: loaded, thread })
     }
 
     pub(super) fn canceller(&self) -> Canceller {
         self.canceller.clone()
+    }
+
+    /// What runs and waits.
+    pub(super) fn shown(&self) -> Shown {
+        self.board.read()
     }
 
     /// Queues a request; `shown` are special tokens that stand for text in its answer. Dropping the receiver cancels it.
@@ -82,7 +137,8 @@ impl Worker {
         place: Place,
     ) -> Result<UnboundedReceiver<Event>, ApiError> {
         let (events, receiver) = unbounded_channel();
-        match self.queue.try_send(Job { request, shown, events, _place: place }) {
+        let client = Client { events, shown, cancelled: self.canceller(), _place: place };
+        match self.queue.try_send(Job { request, client }) {
             Ok(()) => Ok(receiver),
             Err(TrySendError::Full(_)) => Err(ApiError::overloaded()),
             Err(TrySendError::Closed(_)) => Err(ApiError::internal("the model has stopped".into())),
@@ -90,32 +146,84 @@ impl Worker {
     }
 }
 
-fn work<M: LanguageModel>(mut engine: Engine<M>, mut queue: Receiver<Job>, cancelled: &Canceller) {
-    while let Some(Job { request, shown, events, _place }) = queue.blocking_recv() {
-        let mut listener = Client { events: &events, shown: &shown, cancelled };
-        if !listener.keep_going() {
-            // Cancelled before its turn; a client that is gone does not hear it.
-            let _ = events.send(Event::Done(Err(Error::Cancelled)));
-            continue;
+/// Those whose requests the engine has.
+struct Clients {
+    clients: BTreeMap<Id, Client>,
+    /// Listens for nobody.
+    nobody: Nobody,
+}
+
+impl Audience for Clients {
+    fn listener(&mut self, id: Id) -> &mut dyn Listener {
+        match self.clients.get_mut(&id) {
+            Some(client) => client,
+            None => &mut self.nobody,
         }
-        // A fault in one request must not take the server down; the sequence it leaves behind is given up.
-        let result = catch_unwind(AssertUnwindSafe(|| engine.generate(&request, &mut listener)));
-        let result = result.unwrap_or_else(|_| {
-            engine.reset();
-            Err(Error::Usage("the model failed on this request".into()))
-        });
-        // A client that is gone does not hear it.
-        let _ = events.send(Event::Done(result));
     }
 }
 
-struct Client<'a> {
-    events: &'a UnboundedSender<Event>,
-    shown: &'a [(u32, String)],
-    cancelled: &'a Canceller,
+impl Clients {
+    fn take<M: LanguageModel>(&mut self, engine: &mut Engine<M>, job: Job) {
+        let Job { request, mut client } = job;
+        if !client.keep_going() {
+            return client.end(Err(Error::Cancelled));
+        }
+        match engine.take(&request) {
+            Ok(id) => drop(self.clients.insert(id, client)),
+            Err(error) => client.end(Err(error)),
+        }
+    }
+
+    fn end(&mut self, id: Id, result: Result<Summary, Error>) {
+        if let Some(client) = self.clients.remove(&id) {
+            client.end(result);
+        }
+    }
 }
 
-impl Listener for Client<'_> {
+fn work<M: LanguageModel>(mut engine: Engine<M>, mut queue: Receiver<Job>, board: &Board) {
+    let mut clients = Clients { clients: BTreeMap::new(), nobody: Nobody };
+    loop {
+        if engine.is_idle() {
+            match queue.blocking_recv() {
+                Some(job) => clients.take(&mut engine, job),
+                None => return,
+            }
+        }
+        while let Ok(job) = queue.try_recv() {
+            clients.take(&mut engine, job);
+        }
+        // A fault must not take the server down; what was running is given up, what waits goes on.
+        match catch_unwind(AssertUnwindSafe(|| engine.turn(&mut clients))) {
+            Ok(ended) => ended.into_iter().for_each(|(id, result)| clients.end(id, result)),
+            Err(_) => {
+                for id in engine.reset() {
+                    clients.end(id, Err(Error::Usage("the model failed on this request".into())));
+                }
+            }
+        }
+        board.show(Shown { slots: engine.status(), waiting: engine.waiting() });
+    }
+}
+
+struct Client {
+    /// Its other end is dropped when the client goes away.
+    events: UnboundedSender<Event>,
+    /// Special tokens that stand for text.
+    shown: Arc<[(u32, String)]>,
+    cancelled: Canceller,
+    /// Given up when the job is done.
+    _place: Place,
+}
+
+impl Client {
+    fn end(self, result: Result<Summary, Error>) {
+        // A client that is gone does not hear it.
+        let _ = self.events.send(Event::Done(result));
+    }
+}
+
+impl Listener for Client {
     fn text(&mut self, text: &str) -> bool {
         self.events.send(Event::Text(text.to_owned())).is_ok()
     }
@@ -126,5 +234,17 @@ impl Listener for Client<'_> {
 
     fn keep_going(&mut self) -> bool {
         !self.events.is_closed() && !self.cancelled.is_cancelled()
+    }
+}
+
+struct Nobody;
+
+impl Listener for Nobody {
+    fn text(&mut self, _: &str) -> bool {
+        false
+    }
+
+    fn keep_going(&mut self) -> bool {
+        false
     }
 }

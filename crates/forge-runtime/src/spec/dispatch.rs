@@ -120,6 +120,8 @@ pub enum Role {
     RouterLogits,
     /// Added to a router's scores for the choice.
     SelectionBias,
+    /// Factors on the weights of experts, one for each.
+    ExpertFactors,
     /// A row's experts.
     Experts,
     /// Their weights.
@@ -201,6 +203,7 @@ impl Role {
             Self::SharedWeights => "shared_weights",
             Self::RouterLogits => "router_logits",
             Self::SelectionBias => "selection_bias",
+            Self::ExpertFactors => "expert_factors",
             Self::Experts => "experts",
             Self::ExpertWeights => "expert_weights",
             Self::Pairs => "pairs",

@@ -82,7 +82,7 @@ pub enum ExpertsOf {
 /// What becomes of the experts' results.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ExpertResults {
-    /// Their weighted sum is added to the residual stream.
+    /// Their weighted sum is added to the residual stream, or stored where the kernel has the argument `y`.
     Summed {
         /// Factor on the sum.
         factor: f32,

@@ -108,7 +108,8 @@ pub enum Operation<'a> {
     ExpertsUp(ExpertsUp<'a>),
     /// What experts add to the residual stream, or leave for the sum.
     ExpertsDown(ExpertsDown),
-    /// `x += factor * sum of weight * result` over the experts of each row.
+    /// `x += factor * sum of weight * result` over the experts of each row; where the kernel has the argument `y`, the sum is
+    /// stored there.
     ExpertsSum {
         /// Elements of a row.
         width: usize,

@@ -1,22 +1,30 @@
 //! A stream of ids as a stream of text: the pieces never end inside a UTF-8 character, and together they are exactly what
 //! decoding all ids at once gives.
 
+use std::ops::Deref;
+
 use super::super::Result;
 use super::Tokenizer;
 use super::decoding::Decoding;
 
-/// Text from a stream of ids, special tokens left out.
-pub struct Detokenizer<'a> {
-    tokenizer: &'a Tokenizer,
+/// Text from a stream of ids, special tokens left out. `T` is a reference to a [`Tokenizer`], counted or not.
+pub struct Detokenizer<T> {
+    tokenizer: T,
     decoding: Decoding,
     /// What the end of the prompt alone would still have given; the stream's text begins with it unless ids change it.
     given: String,
 }
 
-impl<'a> Detokenizer<'a> {
+impl<T: Deref<Target = Tokenizer>> Detokenizer<T> {
     /// A stream of its own: what it gives is what decoding its ids alone gives.
-    pub fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, decoding: tokenizer.decoding.clone(), given: String::new() }
+    pub fn new(tokenizer: T) -> Self {
+        let decoding = tokenizer.decoding.clone();
+        Self { tokenizer, decoding, given: String::new() }
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &T {
+        &self.tokenizer
     }
 
     /// A stream that continues the text of `prompt`: SentencePiece drops the space before the first word of a text, and a
@@ -24,9 +32,10 @@ impl<'a> Detokenizer<'a> {
     ///
     /// # Errors
     /// [`Error::Tokenizer`](super::super::Error::Tokenizer).
-    pub fn after(tokenizer: &'a Tokenizer, prompt: &[u32]) -> Result<Self> {
+    pub fn after(tokenizer: T, prompt: &[u32]) -> Result<Self> {
         let mut stream = Self::new(tokenizer);
-        for token in prompt.iter().filter_map(|id| tokenizer.decoded_token(*id)) {
+        for id in prompt {
+            let Some(token) = stream.tokenizer.decoded_token(*id) else { continue };
             stream.decoding.push(token)?;
         }
         stream.given = stream.decoding.clone().finish()?;

@@ -4,11 +4,13 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use forge_runtime::assets::Text;
-use forge_runtime::server::{Options, bind, run_until};
+use forge_runtime::server::{Options, Parts, bind, run_until};
+use forge_runtime::{LanguageModel as _, ModelInfo, Result};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -17,7 +19,7 @@ use crate::common::{HashModel, text};
 pub struct Server {
     address: SocketAddr,
     stops: Arc<Semaphore>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl Server {
@@ -27,11 +29,37 @@ impl Server {
 
     /// A server of another tokenizer or template.
     pub fn with_text(model: HashModel, text: Arc<Text>, options: impl Into<Options>) -> Self {
+        let (info, context) = (model.info(), model.context());
+        let (server, loaded) = Self::begin(info, context, text, options, move || Ok(model));
+        loaded.recv().expect("has its model");
+        server
+    }
+
+    /// A server that has its model once `load` is done.
+    pub fn loading(
+        info: &'static ModelInfo,
+        context: usize,
+        text: Arc<Text>,
+        options: impl Into<Options>,
+        load: impl FnOnce() -> Result<HashModel> + Send + 'static,
+    ) -> Self {
+        Self::begin(info, context, text, options, load).0
+    }
+
+    /// A server, and who tells when it has its model.
+    fn begin(
+        info: &'static ModelInfo,
+        context: usize,
+        text: Arc<Text>,
+        options: impl Into<Options>,
+        load: impl FnOnce() -> Result<HashModel> + Send + 'static,
+    ) -> (Self, Receiver<()>) {
         let options = options.into();
         let listener = bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = listener.local_addr().expect("an address");
         let stops = Arc::new(Semaphore::new(0));
         let signal = stops.clone();
+        let (loaded, ready) = channel();
         let thread = std::thread::spawn(move || {
             let stop = move || {
                 let signal = signal.clone();
@@ -41,9 +69,10 @@ impl Server {
                     }
                 }
             };
-            run_until(listener, model, text, options, |_| {}, stop).expect("serves");
+            let parts = Parts { listener, info, context, load, text };
+            run_until(parts, options, move |_| loaded.send(()).unwrap_or_default(), stop)
         });
-        Self { address, stops, thread: Some(thread) }
+        (Self { address, stops, thread: Some(thread) }, ready)
     }
 
     /// One step of stopping.
@@ -101,7 +130,12 @@ impl Server {
 impl Server {
     /// Waits for the end of a server that was told to stop, and does not tell it again.
     pub fn ended(mut self) {
-        self.thread.take().expect("runs").join().expect("the server panicked");
+        self.thread.take().expect("runs").join().expect("the server panicked").expect("serves");
+    }
+
+    /// What a server ends with that has no model.
+    pub fn failed(mut self) -> String {
+        self.thread.take().expect("runs").join().expect("the server panicked").expect_err("no model").to_string()
     }
 }
 
@@ -110,7 +144,7 @@ impl Drop for Server {
         self.stops.add_permits(2);
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
-            assert!(ended.is_ok() || std::thread::panicking(), "the server panicked");
+            assert!(matches!(ended, Ok(Ok(()))) || std::thread::panicking(), "the server panicked or failed");
         }
     }
 }

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forge_runtime::assets::Text;
@@ -103,7 +103,6 @@ pub struct HashModel {
     pub counters: Arc<Counters>,
     pub info: Option<&'static ModelInfo>,
     pub slots: BTreeMap<Slot, Sequence>,
-    pub scripted: usize,
 }
 
 /// What a slot holds.
@@ -112,6 +111,8 @@ pub struct Sequence {
     pub tokens: Vec<u32>,
     seen: Vec<u32>,
     chosen: u32,
+    /// Tokens of the script that were taken.
+    scripted: usize,
 }
 
 #[derive(Default)]
@@ -121,6 +122,28 @@ pub struct Counters {
     pub decoded: AtomicUsize,
     pub prefilled_tokens: AtomicUsize,
     pub copies: AtomicUsize,
+    /// What the model was asked for, in order.
+    pub calls: Mutex<Vec<Call>>,
+}
+
+/// A piece of work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// A step of rows of these slots.
+    Step(Vec<Slot>),
+    /// A tile of so many tokens of a slot.
+    Tile(Slot, usize),
+}
+
+impl Counters {
+    fn call(&self, call: Call) {
+        self.calls.lock().expect("no panic").push(call);
+    }
+
+    /// The work so far.
+    pub fn calls(&self) -> Vec<Call> {
+        self.calls.lock().expect("no panic").clone()
+    }
 }
 
 impl HashModel {
@@ -134,7 +157,16 @@ impl HashModel {
 
     /// One that holds so many sequences.
     pub fn with_slots(slots: usize, rewind: Option<usize>) -> Self {
-        Self { info: Some(Box::leak(Box::new(ModelInfo { slots, rewind, ..INFO }))), ..Self::new() }
+        Self::with_info(ModelInfo { slots, rewind, ..INFO })
+    }
+
+    /// One that holds so many sequences, and runs up to eight of them in a step.
+    pub fn of_slots(slots: usize) -> Self {
+        Self::with_info(ModelInfo { slots, few_rows: 8, ..INFO })
+    }
+
+    pub fn with_info(info: ModelInfo) -> Self {
+        Self { info: Some(Box::leak(Box::new(info))), ..Self::new() }
     }
 
     fn row(&mut self, slot: Slot) -> Vec<f32> {
@@ -142,8 +174,9 @@ impl HashModel {
         for token in &self.slots[&slot].tokens {
             hash = (hash ^ u64::from(*token)).wrapping_mul(0x100_0000_01b3);
         }
-        let wanted = self.script.get(self.scripted).copied();
-        self.scripted += 1;
+        let scripted = &mut self.slots.entry(slot).or_default().scripted;
+        let wanted = self.script.get(*scripted).copied();
+        *scripted += 1;
         let logit = |id: u64| {
             let mixed = (hash ^ id.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
             let noise = (mixed >> 40) as f32 / 16_777_216.0 * 8.0;
@@ -177,6 +210,8 @@ impl LanguageModel for HashModel {
 
     fn step(&mut self, rows: &[Row]) -> Result<Step> {
         std::thread::sleep(self.pace);
+        assert!((1..=self.info().few_rows).contains(&rows.len()), "{} rows", rows.len());
+        self.counters.call(Call::Step(rows.iter().map(|row| row.slot).collect()));
         let mut outcomes = Vec::new();
         for row in rows {
             let token = match row.token {
@@ -207,6 +242,7 @@ impl LanguageModel for HashModel {
     fn tile(&mut self, slot: Slot, position: usize, tokens: &[u32], mut logits: Option<&mut Vec<f32>>) -> Result<()> {
         std::thread::sleep(self.pace);
         self.counters.tiles.fetch_add(1, Ordering::SeqCst);
+        self.counters.call(Call::Tile(slot, tokens.len()));
         self.counters.prefilled_tokens.fetch_add(tokens.len(), Ordering::SeqCst);
         for (position, &token) in (position..).zip(tokens) {
             self.take(slot, token, position)?;
@@ -225,8 +261,9 @@ impl LanguageModel for HashModel {
     }
 
     fn observe(&mut self, slot: Slot, tokens: &[u32]) {
-        self.scripted = 0;
-        self.slots.entry(slot).or_default().seen = tokens.to_vec();
+        let sequence = self.slots.entry(slot).or_default();
+        sequence.scripted = 0;
+        sequence.seen = tokens.to_vec();
     }
 
     fn copy_slot(&mut self, from: Slot, to: Slot, positions: usize) -> Result<()> {

@@ -150,7 +150,8 @@ impl Reference for ExpertsDown {
                 }
             }
             ExpertResults::Summed { factor } => {
-                let (found, stream, shares) = (run.left(Role::X), run.given(Role::X), run.given(Role::ExpertWeights));
+                let (role, found, stream) = summed(run);
+                let shares = run.given(Role::ExpertWeights);
                 let places = self.chosen + usize::from(self.shared.is_some());
                 let lines = spread(hidden, 256);
                 for (row, &line) in (0..run.case.rows).flat_map(|row| lines.iter().map(move |line| (row, line))) {
@@ -158,12 +159,22 @@ impl Reference for ExpertsDown {
                         .map(|place| result(row, place, line).times(shares[row * places + place].into(), 0.0));
                     let at = row * hidden + line;
                     let expected = sum(results).times(factor.into(), 0.0).plus(stream[at].into());
-                    out.number(Role::X, at, found[at].into(), expected.value, expected.bound);
+                    out.number(role, at, found[at].into(), expected.value, expected.bound);
                 }
                 next_norm::check(run, out);
             }
         }
     }
+}
+
+/// Where the weighted sum is, what a kernel left there, and what it is added to: zeros where it is stored.
+fn summed(run: &Run<'_>) -> (Role, Vec<f32>, Vec<f32>) {
+    if run.has(Role::Y) {
+        let found = run.left(Role::Y);
+        let zeros = vec![0.0; found.len()];
+        return (Role::Y, found, zeros);
+    }
+    (Role::X, run.left(Role::X), run.given(Role::X))
 }
 
 /// A sum of a few terms.
@@ -195,7 +206,7 @@ impl Reference for Sum {
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
         let (input, weights) = (run.given(Role::Input), run.given(Role::ExpertWeights));
         let of_all = if self.shared { run.given(Role::Projected) } else { Vec::new() };
-        let (stream, found) = (run.given(Role::X), run.left(Role::X));
+        let (role, found, stream) = summed(run);
         for (at, &before) in stream.iter().enumerate() {
             let (row, line) = (at / self.width, at % self.width);
             let stride = self.chosen + usize::from(self.shared);
@@ -207,7 +218,7 @@ impl Reference for Sum {
                 Approximate::exact(result.into()).times(weights[row * stride + place].into(), 0.0)
             });
             let expected = sum(terms).times(self.factor.into(), 0.0).plus(before.into());
-            out.number(Role::X, at, found[at].into(), expected.value, expected.bound);
+            out.number(role, at, found[at].into(), expected.value, expected.bound);
         }
     }
 }

@@ -1,0 +1,360 @@
+//! The one owner of a model: sequences side by side, a turn at a time.
+//!
+//! A turn starts a step or runs a tile, whichever [`Policy`] says. The step that was started before is heard while the new one runs, so that the
+//! device never waits for the host: a row's token is then what its slot chose, which the host does not know yet. What may not happen while
+//! a step is on its way (copies, a sequence that begins) waits for its end.
+//!
+//! A sequence whose next token has to be chosen among some, as structured output asks for, will be one whose row is started only once
+//! its last token is known: nothing here but [`Sequence::take_rows`] and what it wants of the row depends on that.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::super::assets::Text;
+use super::super::batch::{Outcome, Slot, Step};
+use super::super::slots::Slots;
+use super::super::{Error, LanguageModel, Result};
+use super::policy::{Bounds, Id, Policy, Turn};
+use super::sequence::Sequence;
+use super::{Finish, Listener, Request, Summary, check_prompt};
+
+/// Who hears the text of which request.
+pub trait Audience {
+    /// The listener of a request that was taken and has not ended.
+    fn listener(&mut self, id: Id) -> &mut dyn Listener;
+}
+
+/// A model, its text side, and the sequences that its slots hold.
+pub struct Engine<M> {
+    model: M,
+    text: Arc<Text>,
+    slots: Slots,
+    policy: Policy,
+    sequences: BTreeMap<Id, Sequence>,
+    flight: Option<Flight>,
+    next: Id,
+    began: Instant,
+}
+
+/// A step on its way, and whose rows it has.
+struct Flight {
+    step: Step,
+    shares: Vec<Share>,
+}
+
+/// Rows of a step that follow one another and are of one sequence.
+#[derive(Clone, Copy)]
+struct Share {
+    id: Id,
+    slot: Slot,
+    rows: usize,
+}
+
+/// What one slot is at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The request that runs in it.
+    pub request: Option<Id>,
+    /// Tokens that it holds.
+    pub tokens: usize,
+    /// Tokens that the request was given so far.
+    pub completion_tokens: usize,
+}
+
+/// What became of requests.
+type Ended = Vec<(Id, Result<Summary>)>;
+
+impl<M: LanguageModel> Engine<M> {
+    /// An engine with no sequence yet.
+    pub fn new(model: M, text: Arc<Text>) -> Self {
+        let info = model.info();
+        Self {
+            slots: Slots::new(info.slots, info.rewind),
+            policy: Policy::new(Bounds::new(info.few_rows, info.prefill_tile)),
+            model,
+            text,
+            sequences: BTreeMap::new(),
+            flight: None,
+            next: 0,
+            began: Instant::now(),
+        }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// The text side.
+    pub fn text(&self) -> &Arc<Text> {
+        &self.text
+    }
+
+    /// Takes a request; turns bring it to its end.
+    ///
+    /// # Errors
+    /// [`Error::EmptyPrompt`], [`Error::PromptTooLong`] and [`Error::TokenOutOfRange`] for prompts that do not fit, and
+    /// [`Error::Tokenizer`].
+    pub fn take(&mut self, request: &Request) -> Result<Id> {
+        check_prompt(&request.prompt, self.model.info().vocab_size, self.model.context())?;
+        let sequence = Sequence::new(request, &self.text, self.model.context())?;
+        let id = self.next;
+        self.next += 1;
+        let uncached = request.prompt.len() - self.slots.reusable(&request.prompt);
+        self.policy.arrive(id, uncached, self.began.elapsed());
+        self.sequences.insert(id, sequence);
+        Ok(id)
+    }
+
+    /// Whether no request is waiting or running.
+    pub fn is_idle(&self) -> bool {
+        self.sequences.is_empty() && self.flight.is_none()
+    }
+
+    /// Requests that have no slot yet.
+    pub fn waiting(&self) -> usize {
+        self.policy.waiting().count()
+    }
+
+    /// What each slot is at.
+    pub fn status(&self) -> Vec<Status> {
+        let in_slot = |slot| self.sequences.iter().find(|(_, sequence)| sequence.slot() == Some(slot));
+        let status = |slot| Status {
+            request: in_slot(slot).map(|(&id, _)| id),
+            tokens: self.slots.tokens(slot).len(),
+            completion_tokens: in_slot(slot).map_or(0, |(_, sequence)| sequence.heard()),
+        };
+        (0..self.slots.count()).map(status).collect()
+    }
+
+    /// Gives up all sequences that have slots, and what slots hold; needed after a panic inside of [`Engine::turn`] only.
+    pub fn reset(&mut self) -> Vec<Id> {
+        self.flight = None;
+        self.slots.clear();
+        let lost = |(&id, sequence): (&Id, &Sequence)| sequence.slot().map(|_| id);
+        let lost: Vec<Id> = self.sequences.iter().filter_map(lost).collect();
+        for id in &lost {
+            self.sequences.remove(id);
+            self.policy.leave(*id);
+        }
+        lost
+    }
+
+    /// Does the next piece of work, and says which requests have ended, and how. Being cancelled is no error but a [`Finish`]
+    /// for a request that has begun; one that has not is [`Error::Cancelled`].
+    pub fn turn(&mut self, audience: &mut dyn Audience) -> Vec<(Id, Result<Summary>)> {
+        let mut ended = Vec::new();
+        self.let_go(audience, &mut ended);
+        if self.slots.any_free() && self.policy.waiting().next().is_some() {
+            self.land(audience, &mut ended);
+            self.admit(audience, &mut ended);
+        }
+        match self.policy.next() {
+            Turn::Step(ids) => {
+                let next = self.start(&ids, audience, &mut ended);
+                self.land(audience, &mut ended);
+                self.flight = next;
+            }
+            Turn::Tile { id, tokens } => {
+                // What others chose is heard before they wait for the tile.
+                self.land(audience, &mut ended);
+                self.tile(id, tokens, audience, &mut ended);
+            }
+            Turn::Idle => self.land(audience, &mut ended),
+        }
+        ended
+    }
+
+    /// Generates one text. What a prompt has in common with a sequence that a slot holds, as the next turn of a chat has, is not run
+    /// again.
+    ///
+    /// # Errors
+    /// Those of [`Engine::take`]; [`Error::NonFiniteLogits`]; and whatever the model reports. Being cancelled is no error but a
+    /// [`Finish`], unless it has not begun.
+    pub fn generate(&mut self, request: &Request, listener: &mut dyn Listener) -> Result<Summary> {
+        struct One<'a>(&'a mut dyn Listener);
+        impl Audience for One<'_> {
+            fn listener(&mut self, _: Id) -> &mut dyn Listener {
+                self.0
+            }
+        }
+        let id = self.take(request)?;
+        let mut audience = One(listener);
+        loop {
+            let ended = self.turn(&mut audience).into_iter().find(|(ended, _)| *ended == id);
+            if let Some((_, result)) = ended {
+                // What was started for a token more is not left on its way.
+                self.land(&mut audience, &mut Vec::new());
+                return result;
+            }
+        }
+    }
+
+    /// Ends what nobody listens to any more.
+    fn let_go(&mut self, audience: &mut dyn Audience, ended: &mut Ended) {
+        let gone: Vec<Id> = self.sequences.keys().copied().filter(|&id| !audience.listener(id).keep_going()).collect();
+        for id in gone {
+            if self.sequences[&id].slot().is_some() {
+                self.end(id, Finish::Cancelled, audience, ended);
+            } else {
+                self.fail(&[id], Error::Cancelled, ended);
+            }
+        }
+    }
+
+    /// Gives free slots to those that wait. No step is on its way.
+    fn admit(&mut self, audience: &mut dyn Audience, ended: &mut Ended) {
+        while self.slots.any_free() {
+            let waiting: Vec<Id> = self.policy.waiting().collect();
+            for id in waiting {
+                let prompt = self.sequences[&id].prompt();
+                self.policy.estimate(id, prompt.len() - self.slots.reusable(prompt));
+            }
+            let Some(id) = self.policy.next_for_slot(self.began.elapsed()) else { return };
+            let Some(sequence) = self.sequences.get_mut(&id) else { return };
+            let Some(place) = self.slots.place(sequence.prompt()) else { return };
+            let info = self.model.info();
+            if let Some(from) = place.copied_from
+                && let Err(error) = self.model.copy_slot(from, place.slot, place.reused)
+            {
+                self.slots.drop_slot(place.slot);
+                self.fail(&[id], error, ended);
+                continue;
+            }
+            self.model.observe(place.slot, sequence.prompt());
+            sequence.place(place, info.prefill_tile, info.few_rows);
+            let (left, rows) = (sequence.left(), sequence.next_rows(info.few_rows));
+            self.policy.place(id, left, rows);
+            if left == 0 && rows == 0 {
+                // A prompt that is known, of which nothing is wanted.
+                self.end(id, Finish::Length, audience, ended);
+            }
+        }
+    }
+
+    /// Starts a step of the next rows of these.
+    fn start(&mut self, ids: &[Id], audience: &mut dyn Audience, ended: &mut Ended) -> Option<Flight> {
+        let few = self.model.info().few_rows;
+        let (mut rows, mut shares) = (Vec::with_capacity(few), Vec::with_capacity(ids.len()));
+        self.policy.stepped(ids);
+        for &id in ids {
+            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
+            let Some(slot) = sequence.slot() else { continue };
+            shares.push(Share { id, slot, rows: sequence.take_rows(few - rows.len(), &mut rows) });
+            if sequence.next_rows(few) == 0 {
+                // Whatever comes of these, nothing more is run.
+                self.policy.leave(id);
+            }
+            self.hold(id);
+        }
+        match self.model.step(&rows) {
+            Ok(step) => Some(Flight { step, shares }),
+            Err(error) => {
+                self.land(audience, ended);
+                self.lose(&shares, error, ended);
+                None
+            }
+        }
+    }
+
+    /// Waits for the step that is on its way, and has what was chosen heard.
+    fn land(&mut self, audience: &mut dyn Audience, ended: &mut Ended) {
+        let Some(Flight { step, shares }) = self.flight.take() else { return };
+        let mut outcomes = match self.model.finish(step) {
+            Ok(outcomes) => outcomes.into_iter(),
+            Err(error) => return self.lose(&shares, error, ended),
+        };
+        for Share { id, rows, .. } in shares {
+            let last = outcomes.by_ref().take(rows).last();
+            // One that has ended meanwhile had a row for nothing.
+            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
+            let token = match last {
+                Some(Outcome::Choice(Some(token))) => token,
+                Some(Outcome::Choice(None)) => {
+                    let position = sequence.position();
+                    self.fail(&[id], Error::NonFiniteLogits { position }, ended);
+                    continue;
+                }
+                Some(Outcome::Nothing | Outcome::Logits(_)) | None => {
+                    if sequence.is_spent() {
+                        self.end(id, Finish::Length, audience, ended);
+                    }
+                    continue;
+                }
+            };
+            let ends = self.text.defaults.end_token_ids.contains(&token);
+            match sequence.hear(token, ends, audience.listener(id)) {
+                Ok(None) => self.hold(id),
+                Ok(Some(finish)) => self.end(id, finish, audience, ended),
+                Err(error) => self.fail(&[id], error, ended),
+            }
+        }
+    }
+
+    /// Runs a tile.
+    fn tile(&mut self, id: Id, tokens: usize, audience: &mut dyn Audience, ended: &mut Ended) {
+        let Some(sequence) = self.sequences.get_mut(&id) else { return };
+        let Some((slot, position, tile)) = sequence.tile(tokens) else { return };
+        let (start, count) = (Instant::now(), tile.len());
+        if let Err(error) = self.model.tile(slot, position, tile, None) {
+            return self.fail(&[id], error, ended);
+        }
+        sequence.tiled(count);
+        let rows = sequence.next_rows(self.model.info().few_rows);
+        let done = sequence.left() == 0 && rows == 0;
+        self.policy.tiled(id, count, start.elapsed(), rows);
+        self.hold(id);
+        if done {
+            self.end(id, Finish::Length, audience, ended);
+        }
+    }
+
+    /// Says to the slots what a sequence's state stands for by now.
+    fn hold(&mut self, id: Id) {
+        if let Some(sequence) = self.sequences.get(&id)
+            && let Some(slot) = sequence.slot()
+        {
+            let held = self.slots.tokens(slot).len();
+            self.slots.push(slot, sequence.run_since(held));
+        }
+    }
+
+    /// A sequence ends in good order: its slot keeps what it holds.
+    fn end(&mut self, id: Id, finish: Finish, audience: &mut dyn Audience, ended: &mut Ended) {
+        self.hold(id);
+        self.policy.leave(id);
+        let Some(sequence) = self.sequences.remove(&id) else { return };
+        if let Some(slot) = sequence.slot() {
+            self.slots.release(slot);
+        }
+        ended.push((id, sequence.end(finish, audience.listener(id))));
+    }
+
+    /// A step came to nothing, and with it those that have a share in it. Nothing is known of its slots any more, also where their
+    /// sequences have ended.
+    fn lose(&mut self, shares: &[Share], error: Error, ended: &mut Ended) {
+        let ids: Vec<Id> = shares.iter().map(|share| share.id).collect();
+        self.fail(&ids, error, ended);
+        shares.iter().for_each(|share| self.slots.drop_slot(share.slot));
+    }
+
+    /// Sequences come to nothing, and nothing is known of their slots' state.
+    fn fail(&mut self, ids: &[Id], error: Error, ended: &mut Ended) {
+        let error = Arc::new(error);
+        let mut lost: Vec<Id> = Vec::new();
+        for id in ids {
+            self.policy.leave(*id);
+            if let Some(sequence) = self.sequences.remove(id) {
+                sequence.slot().into_iter().for_each(|slot: Slot| self.slots.drop_slot(slot));
+                lost.push(*id);
+            }
+        }
+        let mut error = Some(error);
+        while let Some(id) = lost.pop() {
+            let own = if lost.is_empty() { error.take() } else { error.clone() };
+            let Some(own) = own else { return };
+            ended.push((id, Err(Arc::try_unwrap(own).unwrap_or_else(Error::Together))));
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! One request on its way: what of it is run next, and what has come of it.
+
+use std::time::{Duration, Instant};
+
+use super::super::Result;
+use super::super::assets::Text;
+use super::super::batch::{Row, Slot, Token, Wants};
+use super::super::sampler::StepSampling;
+use super::super::slots::{Miss, Place};
+use super::output::{Flow, Output};
+use super::{Finish, Listener, Request, Summary};
+
+/// A request, from its coming to its end.
+pub(super) struct Sequence {
+    /// The prompt's tokens, and those chosen since that the sequence goes on with.
+    tokens: Vec<u32>,
+    prompt_tokens: usize,
+    /// Most tokens to choose.
+    limit: usize,
+    sampling: StepSampling,
+    output: Output,
+    came: Instant,
+    /// Once it has one.
+    place: Option<Placed>,
+    /// Tokens chosen and heard, an end token included.
+    heard: usize,
+    first: Option<Instant>,
+}
+
+/// A sequence in its slot.
+struct Placed {
+    slot: Slot,
+    reused: usize,
+    miss: Option<Miss>,
+    since: Instant,
+    /// Position of the next row to be run.
+    at: usize,
+    /// Positions before it are run in tiles.
+    tiles_end: usize,
+    /// Tokens that were asked for.
+    asked: usize,
+}
+
+impl Sequence {
+    /// A request for a model with `context` positions.
+    pub(super) fn new(request: &Request, text: &Text, context: usize) -> Result<Self> {
+        // The last row is at the context's last position; what is chosen after it is not run.
+        let room = context + 1 - request.prompt.len();
+        Ok(Self {
+            output: Output::new(text, request)?,
+            tokens: request.prompt.clone(),
+            prompt_tokens: request.prompt.len(),
+            limit: request.max_tokens.unwrap_or(usize::MAX).min(room),
+            sampling: StepSampling::new(&request.sampling),
+            came: Instant::now(),
+            place: None,
+            heard: 0,
+            first: None,
+        })
+    }
+
+    pub(super) fn prompt(&self) -> &[u32] {
+        &self.tokens[..self.prompt_tokens]
+    }
+
+    pub(super) fn slot(&self) -> Option<Slot> {
+        self.place.as_ref().map(|place| place.slot)
+    }
+
+    /// Tokens heard so far.
+    pub(super) fn heard(&self) -> usize {
+        self.heard
+    }
+
+    /// It has a slot. What is left of its prompt goes in tiles of up to `tile` tokens, but for the last token, and as many
+    /// before it as are no full tile and fit into a step of `few` rows: which of both a token is run in does not depend on who else is there.
+    pub(super) fn place(&mut self, place: Place, tile: usize, few: usize) {
+        let left = self.prompt_tokens - 1 - place.reused;
+        let rest = left % tile;
+        let tiles_end = place.reused + if rest <= few { left - rest } else { left };
+        let Place { slot, reused, miss, .. } = place;
+        self.place = Some(Placed { slot, reused, miss, since: Instant::now(), at: reused, tiles_end, asked: 0 });
+    }
+
+    /// Tokens of the prompt that are left for tiles.
+    pub(super) fn left(&self) -> usize {
+        self.place.as_ref().map_or(0, |place| place.tiles_end.saturating_sub(place.at))
+    }
+
+    /// Slot, position and tokens of the next tile, of up to `tokens`.
+    pub(super) fn tile(&self, tokens: usize) -> Option<(Slot, usize, &[u32])> {
+        let place = self.place.as_ref()?;
+        let end = place.tiles_end.min(place.at + tokens);
+        Some((place.slot, place.at, &self.tokens[place.at..end]))
+    }
+
+    /// A tile of so many tokens was run.
+    pub(super) fn tiled(&mut self, tokens: usize) {
+        if let Some(place) = &mut self.place {
+            place.at += tokens;
+        }
+    }
+
+    /// Rows of its next step, of at most `few`; 0 where nothing is left to be run.
+    pub(super) fn next_rows(&self, few: usize) -> usize {
+        let Some(place) = &self.place else { return 0 };
+        match self.prompt_tokens.checked_sub(place.at) {
+            // The last token of the prompt is not run where nothing is to be chosen.
+            Some(left @ 1..) => if self.limit == 0 { left - 1 } else { left }.min(few),
+            _ => usize::from(place.asked < self.limit),
+        }
+    }
+
+    /// Takes the rows of its next step.
+    pub(super) fn take_rows(&mut self, few: usize, rows: &mut Vec<Row>) -> usize {
+        let count = self.next_rows(few);
+        let Some(place) = &mut self.place else { return 0 };
+        for position in place.at..place.at + count {
+            // Beyond what is known it is what the slot chose.
+            let known = position < self.prompt_tokens;
+            let token = if known { Token::Known(self.tokens[position]) } else { Token::Chosen };
+            let wants = if position + 1 < self.prompt_tokens {
+                Wants::Nothing
+            } else {
+                place.asked += 1;
+                let wants = Wants::Choice(self.sampling.clone());
+                self.sampling.advance();
+                wants
+            };
+            rows.push(Row { token, slot: place.slot, position, wants });
+        }
+        place.at += count;
+        count
+    }
+
+    /// Whether all that it asked for has been heard, and it has nothing left to ask for.
+    pub(super) fn is_spent(&self) -> bool {
+        self.place.as_ref().is_some_and(|place| self.next_rows(1) == 0 && place.asked == self.heard)
+    }
+
+    /// Tokens that its slot's state stands for, from `held` on, once all rows that were started have been run.
+    pub(super) fn run_since(&self, held: usize) -> &[u32] {
+        let end = self.place.as_ref().map_or(0, |place| place.at.min(self.tokens.len()));
+        self.tokens.get(held..end).unwrap_or_default()
+    }
+
+    /// Hears the next token; says how the sequence ends, if it does. It is an end token if `ends`.
+    pub(super) fn hear(&mut self, token: u32, ends: bool, listener: &mut dyn Listener) -> Result<Option<Finish>> {
+        self.first.get_or_insert_with(Instant::now);
+        self.heard += 1;
+        if ends {
+            return Ok(Some(Finish::Stop));
+        }
+        if let Flow::Stop(finish) = self.output.push(token, listener)? {
+            return Ok(Some(finish));
+        }
+        if self.heard >= self.limit {
+            return Ok(Some(Finish::Length));
+        }
+        self.tokens.push(token);
+        Ok(None)
+    }
+
+    /// Position after which the next token to be heard was chosen.
+    pub(super) fn position(&self) -> usize {
+        self.tokens.len() - 1
+    }
+
+    /// The end: what was held back goes to the listener.
+    pub(super) fn end(self, finish: Finish, listener: &mut dyn Listener) -> Result<Summary> {
+        let now = Instant::now();
+        let began = self.place.as_ref().map_or(now, |place| place.since);
+        let first = self.first.unwrap_or(now);
+        let mut summary = Summary {
+            prompt_tokens: self.prompt_tokens,
+            reused_tokens: self.place.as_ref().map_or(0, |place| place.reused),
+            completion_tokens: self.heard,
+            miss: self.place.as_ref().and_then(|place| place.miss),
+            finish,
+            queue_time: began - self.came,
+            prompt_time: first.saturating_duration_since(began),
+            decode_time: self.first.map_or(Duration::ZERO, |first| now - first),
+        };
+        if let Some(finish) = self.output.finish(finish, listener)? {
+            summary.finish = finish;
+        }
+        Ok(summary)
+    }
+}
