@@ -3,7 +3,7 @@
 usage: tiny_checkpoints.py OUT [--llama-cpp SOURCES] [--only NAME]
 
 Each case becomes OUT/NAME/hf (bfloat16 weights), some also OUT/NAME/mlx (affine quantisation), and OUT/NAME/reference.safetensors: `input_ids` and `logits`, computed
-in float32 on the rounded weights. With llama.cpp's sources at hand its converter also writes OUT/NAME/model.BF16.gguf.
+in float32 on the rounded weights. gpt-oss comes in every form that it is published in. With llama.cpp's sources at hand its converter also writes OUT/NAME/model.BF16.gguf.
 Needs torch, transformers and safetensors.
 """
 
@@ -15,9 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 TOKENS = 24
 VOCAB = 88
@@ -35,6 +36,7 @@ COMMON = {
 }
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
 MINISTRAL3 = {**YARN, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}
+GPT_OSS = {**YARN, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}
 LONGROPE = {
     "rope_type": "longrope",
     "rope_theta": 10000.0,
@@ -92,7 +94,7 @@ CASES = {
     "hunyuan-dense": ("HunYuanDenseV1", {**NARROW, "head_dim": 16, "max_position_embeddings": 32768, "tie_word_embeddings": True, "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "alpha": 50.0, "factor": 1.0}}),
     "ministral": ("Ministral", {**NARROW, "head_dim": 16, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"], "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}),
     "ministral3": ("Ministral3", {**NARROW, "head_dim": 16, "rope_parameters": MINISTRAL3}),
-    "gpt-oss": ("GptOss", {"head_dim": 8, "intermediate_size": 16, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"], "rope_parameters": {**YARN, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}}),
+    "gpt-oss": ("GptOss", {"head_dim": 16, "intermediate_size": 32, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"], "rope_parameters": GPT_OSS}),
     "qwen3-moe": ("Qwen3Moe", {**MIXTURE, "num_hidden_layers": 3, "head_dim": 16, "mlp_only_layers": [1], "norm_topk_prob": True}),
     "qwen2-moe": ("Qwen2Moe", {**MIXTURE, "shared_expert_intermediate_size": 20, "norm_topk_prob": False}),
     "mixtral": ("Mixtral", {**NARROW, "num_local_experts": 4, "num_experts_per_tok": 2}),
@@ -133,7 +135,7 @@ ABLATIONS = {
     "ministral3": [{"rope_parameters": YARN | {"llama_4_scaling_beta": 0.1}}, {"rope_parameters": MINISTRAL3 | {"llama_4_scaling_beta": 0.0}}],
     "apertus": ["alpha_p", "alpha_n", "beta", "eps", {"hidden_act": "relu2"}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
     "hunyuan-dense": ["norms_last", {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
-    "gpt-oss": ["biases", "sinks", {"num_experts_per_tok": 1}, {"layer_types": ["sliding_attention"] * 2}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
+    "gpt-oss": ["biases", "q_proj.bias", "o_proj.bias", "router.bias", "gate_up_proj_bias", "down_proj_bias", "sinks", {"num_experts_per_tok": 1}, {"swiglu_limit": 1000.0}, {"swiglu_alpha": 1.0}, {"sliding_window": 16}, {"layer_types": ["sliding_attention"] * 2}, {"layer_types": ["full_attention"] * 2}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}, {"rope_parameters": GPT_OSS | {"truncate": True}}],
     "qwen3-moe": [{"norm_topk_prob": False}, {"num_experts_per_tok": 1}],
     "qwen2-moe": [{"norm_topk_prob": True}, {"num_experts_per_tok": 3}, "shared"],
     "mixtral": [{"num_experts_per_tok": 1}],
@@ -165,7 +167,7 @@ MIXTURES = {"gpt-oss", "gemma4-moe", "lfm2-moe", "qwen35-moe", "qwen3-next", "de
 # Those that are written as MLX folders too.
 MLX = {"lfm2-moe", "qwen35-moe", "qwen3-next", "gemma4-moe"}
 # What GGUFs have no key for: these windows, and a query_pre_attn_scalar other than the head's width.
-NOT_IN_GGUF = {"starcoder2-window", "ministral", "mistral-window", "qwen2-window", "qwen2-window-long", "gemma2"}
+NOT_IN_GGUF = {"gpt-oss", "starcoder2-window", "ministral", "mistral-window", "qwen2-window", "qwen2-window-long", "gemma2"}
 # Longer than the cache of a windowed layer (the window and a prefill tile of 256), twice, so that it wraps in the middle of
 # a tile; and longer than one part of decode attention. Of the other, longer than three times the context beyond which queries
 # are scaled.
@@ -284,8 +286,13 @@ def write_hf(case, folder):
                 weight.copy_(noise * 0.5)
             elif "embed" in name:
                 weight.copy_(noise)
+            elif name.endswith("experts.gate_up_proj") and case == "gpt-oss":
+                # Wide enough for the clamp to matter.
+                weight.copy_(noise * 5.0 / weight.shape[1] ** 0.5)
             else:
                 weight.copy_(noise * 1.5 / weight.shape[-1] ** 0.5)
+            if case == "gpt-oss" and name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+                weight.copy_(mxfp4_values(*mxfp4(weight.transpose(1, 2))).transpose(1, 2))
             weight.copy_(weight.to(torch.bfloat16).to(torch.float32))
         for name, buffer in model.named_buffers():
             if name.endswith(("correction_bias", "expert_bias")):
@@ -311,16 +318,188 @@ def write_hf(case, folder):
         long = {"input_ids": long_ids[0].to(torch.int32), "lengths": torch.tensor(lengths, dtype=torch.int32), "logits": rows}
         folder.parent.mkdir(parents=True, exist_ok=True)
         save_file(long, folder.parent / "long.safetensors")
+    tensors = {"input_ids": ids[0].to(torch.int32), "logits": logits.to(torch.float32).contiguous()}
+    if case == "gpt-oss":
+        # Before the model becomes bfloat16.
+        tensors["mlx.logits"] = gpt_oss_mlx(model, ids)
     folder.mkdir(parents=True)
     model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer_json(), ensure_ascii=False) + "\n")
-    tokenizer_config = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "tokenizer_class": "PreTrainedTokenizerFast"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1) + "\n")
-    tensors = {"input_ids": ids[0].to(torch.int32), "logits": logits.to(torch.float32).contiguous()}
+    write_tokenizer(folder)
+    if case == "gpt-oss":
+        gpt_oss_forms(folder)
     save_file(tensors, folder.parent / "reference.safetensors")
     if case in CONTEXTS:
         (folder.parent / "case.json").write_text(json.dumps({"context": CONTEXTS[case]}) + "\n")
+
+
+def write_tokenizer(folder):
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer_json(), ensure_ascii=False) + "\n")
+    tokenizer_config = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1) + "\n")
+
+
+LEVELS = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0])
+
+
+def mxfp4(weights):
+    """Codes and E8M0 scales of blocks of 32 along the last axis (OCP Microscaling Formats 1.0)."""
+    blocks = weights.to(torch.float32).reshape(*weights.shape[:-1], -1, 32)
+    exponent = blocks.abs().amax(-1).clamp(min=1e-30).log2().floor() - 2
+    codes = (blocks[..., None] / exponent[..., None, None].exp2() - LEVELS).abs().argmin(-1)
+    return codes.reshape(weights.shape).to(torch.uint8), (exponent + 127).to(torch.uint8)
+
+
+def mxfp4_values(codes, scales):
+    return LEVELS[codes.long()] * torch.repeat_interleave((scales.float() - 127).exp2(), 32, -1)
+
+
+def affine_8(weights, group):
+    """MLX's affine quantisation of 8 bits: codes, scales, biases."""
+    groups = weights.to(torch.float32).reshape(*weights.shape[:-1], -1, group)
+    bias = groups.amin(-1).to(torch.bfloat16)
+    scale = ((groups.amax(-1) - bias.float()) / 255).to(torch.bfloat16)
+    codes = ((groups - bias.float()[..., None]) / scale.float()[..., None]).round().clamp(0, 255)
+    return codes.reshape(weights.shape).to(torch.uint8), scale, bias
+
+
+def affine_values(codes, scales, biases, group):
+    return codes.float() * torch.repeat_interleave(scales.float(), group, -1) + torch.repeat_interleave(biases.float(), group, -1)
+
+
+# Modules that the MLX form has in 8 bits, as mlx-community's MXFP4-Q8 folders do; in groups of 32.
+AFFINE = ("q_proj", "k_proj", "v_proj", "o_proj", "router", "embed_tokens", "lm_head")
+
+
+def is_affine(name):
+    return name.endswith(".weight") and name.split(".")[-2] in AFFINE
+
+
+def gpt_oss_mlx(model, ids):
+    """Logits with the numbers that the MLX form has."""
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    quantized = {name: affine_values(*affine_8(weight, 32), 32) if is_affine(name) else weight for name, weight in weights.items()}
+    with torch.no_grad():
+        model.load_state_dict(quantized)
+        logits = model(ids).logits[0]
+        model.load_state_dict(weights)
+    return logits.to(torch.float32).contiguous()
+
+
+def gpt_oss_forms(plain):
+    """gpt-oss' forms beside `hf`, which transformers has written and which becomes `hf-bf16`: codes and scales in two tensors as
+    published (`hf`), MLX's MXFP4-Q8 (`mlx`), and a GGUF. All but `mlx` hold the same numbers."""
+    root = plain.parent
+    floats = root / "hf-bf16"
+    plain.rename(floats)
+    weights = load_file(floats / "model.safetensors")
+    config = json.loads((floats / "config.json").read_text())
+    packed, mlx, gguf = {}, {}, {}
+    for name, weight in weights.items():
+        layer, part = name.rsplit(".experts.", 1) if ".experts." in name else (name, "")
+        gguf_name = "blk." + name.split(".")[2] if ".layers." in name else ""
+        if part in ("gate_up_proj", "down_proj"):
+            codes, scales = mxfp4(weight.transpose(1, 2))
+            assert torch.equal(mxfp4_values(codes, scales), weight.transpose(1, 2).float())
+            nibbles = codes.reshape(*codes.shape[:-1], -1, 16, 2)
+            packed[f"{name}_blocks"] = (nibbles[..., 0] | nibbles[..., 1] << 4).contiguous()
+            packed[f"{name}_scales"] = scales
+            halves = [("gate", codes[:, 0::2], scales[:, 0::2]), ("up", codes[:, 1::2], scales[:, 1::2])]
+            for stem, codes, scales in halves if part == "gate_up_proj" else [("down", codes, scales)]:
+                nibbles = codes.reshape(*codes.shape[:-1], -1, 2)
+                words = (nibbles[..., 0] | nibbles[..., 1] << 4).contiguous()
+                mlx[f"{layer}.experts.{stem}_proj.weight"] = words.view(torch.uint32)
+                mlx[f"{layer}.experts.{stem}_proj.scales"] = scales.contiguous()
+                halves = codes.reshape(*codes.shape[:-1], -1, 2, 16)
+                blocks = torch.cat([scales[..., None], halves[..., 0, :] | halves[..., 1, :] << 4], -1)
+                gguf[f"{gguf_name}.ffn_{stem}_exps.weight"] = blocks.flatten(-2).numpy()
+            continue
+        packed[name] = weight
+        if part:
+            halves = [("gate", weight[:, 0::2]), ("up", weight[:, 1::2])] if part == "gate_up_proj_bias" else [("down", weight)]
+            for stem, bias in halves:
+                mlx[f"{layer}.experts.{stem}_proj.bias"] = bias.contiguous()
+                gguf[f"{gguf_name}.ffn_{stem}_exps.bias"] = bias.float().numpy()
+            continue
+        if is_affine(name):
+            codes, scales, biases = affine_8(weight, 32)
+            mlx[name] = codes.view(torch.uint32)
+            mlx[name.replace(".weight", ".scales")] = scales
+            mlx[name.replace(".weight", ".biases")] = biases
+        else:
+            mlx[name] = weight
+        stems = {"input_layernorm": "attn_norm", "post_attention_layernorm": "post_attention_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "self_attn.sinks": "attn_sinks.weight", "mlp.router": "ffn_gate_inp"}
+        outside = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}
+        if name in outside:
+            gguf[outside[name]] = weight
+        else:
+            inner = name.split(".", 3)[3]
+            stem = next(stem for stem in stems if inner.startswith(stem))
+            gguf[f"{gguf_name}.{stems[stem]}{inner[len(stem):]}"] = weight
+    bf16 = lambda tensors: {name: tensor.contiguous() for name, tensor in tensors.items()}
+    not_converted = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    modules = sorted(name.removesuffix(".weight") for name in mlx if is_affine(name))
+    forms = {
+        "hf": (packed, {"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": not_converted}}),
+        "mlx": (mlx, {"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4", **{name: {"group_size": 32, "bits": 8} for name in modules}}}),
+    }
+    for form, (tensors, settings) in forms.items():
+        folder = root / form
+        folder.mkdir()
+        save_file(bf16(tensors), folder / "model.safetensors", metadata={"format": "pt" if form == "hf" else "mlx"})
+        (folder / "config.json").write_text(json.dumps(config | settings, indent=2, sort_keys=True) + "\n")
+        write_tokenizer(folder)
+    gpt_oss_gguf(config, gguf, root / "model.MXFP4.gguf")
+
+
+def gpt_oss_gguf(config, tensors, out):
+    """Keys and tensors under llama.cpp's names; there is no key for YaRN's `truncate`."""
+    import gguf
+
+    writer = gguf.GGUFWriter(out, "gpt-oss")
+    rope = config["rope_parameters"]
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_expert_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_key_length(config["head_dim"])
+    writer.add_value_length(config["head_dim"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_expert_count(config["num_local_experts"])
+    writer.add_expert_used_count(config["num_experts_per_tok"])
+    writer.add_sliding_window(config["sliding_window"])
+    writer.add_rope_freq_base(rope["rope_theta"])
+    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(rope["factor"])
+    writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+    tokenizer = tokenizer_json()
+    tokens = list(tokenizer["model"]["vocab"])
+    # The table has more rows than there are tokens.
+    tokens += [f"[PAD{index}]" for index in range(len(tokens), config["vocab_size"])]
+    special = {token["content"] for token in tokenizer["added_tokens"]}
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.CONTROL if token in special else gguf.TokenType.UNUSED if token.startswith("[PAD") else gguf.TokenType.NORMAL for token in tokens])
+    writer.add_token_merges([" ".join(merge) for merge in tokenizer["model"]["merges"]])
+    writer.add_bos_token_id(config["bos_token_id"])
+    writer.add_eos_token_id(config["eos_token_id"])
+    for name, tensor in tensors.items():
+        if isinstance(tensor, np.ndarray) and tensor.dtype == np.uint8:
+            writer.add_tensor(name, tensor, raw_dtype=gguf.GGMLQuantizationType.MXFP4)
+        elif isinstance(tensor, np.ndarray):
+            writer.add_tensor(name, tensor)
+        elif tensor.dim() == 1 or "ffn_gate_inp" in name:
+            writer.add_tensor(name, tensor.float().numpy())
+        else:
+            writer.add_tensor(name, tensor.contiguous().view(torch.uint8).numpy(), raw_dtype=gguf.GGMLQuantizationType.BF16)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def affine(weight, bits):

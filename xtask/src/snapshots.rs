@@ -51,8 +51,8 @@ pub const SOURCE_CASES: [(&str, &str); 19] = [
     ("ministral3", "crates/forge-frontend/tests/fixtures/tiny/ministral3/hf"),
     // Experts, one of them for every token.
     ("qwen2-moe", "crates/forge-frontend/tests/fixtures/tiny/qwen2-moe/hf"),
-    // Attention over latents, groups of experts.
-    ("deepseek-v3", "crates/forge-frontend/tests/fixtures/tiny/deepseek-v3/hf"),
+    // Experts with biases, sinks, a clamped activation, windows that take turns.
+    ("gpt-oss", "crates/forge-frontend/tests/fixtures/tiny/gpt-oss/hf"),
     // Short convolutions and their state beside caches.
     ("lfm2", "crates/forge-frontend/tests/fixtures/tiny/lfm2/hf"),
     // The gated delta rule, gated attention.

@@ -50,7 +50,7 @@ fn constant(constant: &Constant) -> String {
         Constant::Size(size) => size.to_string(),
         Constant::Weights(format) => format!("Weights_{}", packed_name(*format)),
         Constant::Gemv(format) => format!("Gemv_{}", packed_name(*format)),
-        Constant::Activation(kind) => activation(*kind).to_owned(),
+        Constant::Activation(kind) => activation(*kind),
         Constant::Router(router) => routing(router),
         Constant::Flag(flag) => flag.to_string(),
         Constant::Turned { format, heads, rows, cols } => {
@@ -61,19 +61,22 @@ fn constant(constant: &Constant) -> String {
 }
 
 /// The type of `activation.metal`.
-pub fn activation(activation: Activation) -> &'static str {
+pub fn activation(activation: Activation) -> String {
     match activation {
-        Activation::Silu => "Silu",
-        Activation::GeluTanh => "GeluTanh",
-        Activation::ReluSquared => "ReluSquared",
-        Activation::Xielu => "Xielu",
+        Activation::Silu => "Silu".to_owned(),
+        Activation::GeluTanh => "GeluTanh".to_owned(),
+        Activation::ReluSquared => "ReluSquared".to_owned(),
+        Activation::Xielu => "Xielu".to_owned(),
+        Activation::ClampedSwiglu { alpha, limit } => format!("ClampedSwiglu<{alpha}, {limit}>"),
     }
 }
 
 /// A value of that type, in a kernel whose argument `activation` holds what numbers it takes.
 pub fn activation_value(kind: Activation) -> String {
     match kind {
-        Activation::Silu | Activation::GeluTanh | Activation::ReluSquared => format!("{}()", activation(kind)),
+        Activation::Silu | Activation::GeluTanh | Activation::ReluSquared | Activation::ClampedSwiglu { .. } => {
+            format!("{}()", activation(kind))
+        }
         Activation::Xielu => "xielu(activation)".to_owned(),
     }
 }

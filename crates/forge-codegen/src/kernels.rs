@@ -218,8 +218,8 @@ pub enum GemvEnd {
     Accumulate { factor: String },
     Residual { factor: String, partials: usize, groups: usize },
     Activated { activation: String },
-    Gated { activation: &'static str },
-    GatedBy { activation: &'static str },
+    Gated { activation: String },
+    GatedBy { activation: String },
 }
 
 pub struct GemmView {
@@ -245,8 +245,8 @@ pub enum GemmEnd {
     Store { softcap: String },
     Residual { factor: String },
     Activated { activation: String },
-    Gated { activation: &'static str },
-    GatedBy { activation: &'static str },
+    Gated { activation: String },
+    GatedBy { activation: String },
 }
 
 const SEGMENT_NAMES: [&str; 3] = ["weights", "weights_1", "weights_2"];

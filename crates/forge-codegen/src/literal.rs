@@ -105,7 +105,7 @@ impl Literal for CacheType {
     }
 }
 
-choice!(Activation { Silu, GeluTanh, ReluSquared, Xielu });
+choice!(Activation { Silu, GeluTanh, ReluSquared, Xielu, ClampedSwiglu { alpha, limit } });
 choice!(Dim { Const(count), Rows, RowTiles(rows), Parts, Indirect { per_row, most } });
 choice!(Data<'_> { Tensor(name), Words(count), Slots(count), Cache(width), State(width), Params });
 choice!(Epilogue {

@@ -92,6 +92,12 @@ pub enum FormatError {
         /// The format.
         format: Format,
     },
+    /// A format given where one is needed whose codes and scales may be in two tensors.
+    #[error("{format} is not stored as codes and scales")]
+    NotApart {
+        /// The format.
+        format: Format,
+    },
     /// A format given where F32, F16 or BF16 is needed.
     #[error("{format} is not a float format")]
     NotFloat {

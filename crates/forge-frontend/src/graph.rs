@@ -10,6 +10,7 @@ use forge_formats::{Format, Repack};
 pub use forge_spec::{Activation, GatedDelta, GroupScore, Groups, LatentSizes, PositionScale, Routing, Scores};
 
 use crate::config::ModelConfig;
+pub use crate::strides::Strides;
 
 /// Index into [`Graph::weights`].
 pub type WeightId = usize;
@@ -307,6 +308,8 @@ pub enum Op {
         up: SlotId,
         /// `[experts * hidden, width]`.
         down: SlotId,
+        /// Added to what gate, up and down make, the last before the weight: `[experts * width]` twice, `[experts * hidden]`.
+        biases: Option<[SlotId; 3]>,
         /// Experts.
         experts: usize,
         /// The gate's non-linearity.
@@ -497,12 +500,30 @@ pub enum Source {
     Rows(FileRange),
     /// Not in the checkpoint as they are: the front end has made them of what is. Vectors only.
     Values(Vec<f32>),
+    /// Floats of the weight's format that do not lie side by side.
+    Strided {
+        /// All of them, and what lies between.
+        elements: FileRange,
+        /// Where each is.
+        strides: Strides,
+    },
     /// Rows of floats, to be quantised to the weight's format when packed.
     Quantize {
-        /// `[rows, cols]` of `from`.
-        rows: FileRange,
+        /// `[rows, cols]` of `from`: [`Source::Rows`] or [`Source::Strided`].
+        floats: Box<Source>,
         /// Format of the checkpoint: F32, F16 or BF16.
         from: Format,
+    },
+    /// Codes and scales in two tensors; row r is row `first + step * r` of either.
+    Apart {
+        /// Rows of codes, a stream of bits each.
+        codes: FileRange,
+        /// `[.., cols / group]` bytes.
+        scales: FileRange,
+        /// Row of the tensors that is the first.
+        first: usize,
+        /// Rows of the tensors from one to the next.
+        step: usize,
     },
     /// MLX affine quantisation: three tensors of the same rows.
     Affine {
@@ -534,16 +555,22 @@ impl Source {
     pub fn pieces(&self) -> &[Source] {
         match self {
             Self::Stack(pieces) => pieces,
-            Self::Rows(_) | Self::Values(_) | Self::Quantize { .. } | Self::Affine { .. } | Self::Repack { .. } => {
-                std::slice::from_ref(self)
-            }
+            Self::Rows(_)
+            | Self::Values(_)
+            | Self::Strided { .. }
+            | Self::Quantize { .. }
+            | Self::Repack { .. }
+            | Self::Apart { .. }
+            | Self::Affine { .. } => std::slice::from_ref(self),
         }
     }
 
     /// Every range of bytes.
     pub fn ranges(&self) -> Vec<&FileRange> {
         match self {
-            Self::Rows(range) | Self::Quantize { rows: range, .. } => vec![range],
+            Self::Rows(range) | Self::Strided { elements: range, .. } => vec![range],
+            Self::Quantize { floats, .. } => floats.ranges(),
+            Self::Apart { codes, scales, .. } => vec![codes, scales],
             Self::Affine { quants, scales, biases, .. } => vec![quants, scales, biases],
             Self::Repack { parts, .. } => parts.iter().collect(),
             Self::Values(_) => Vec::new(),
@@ -577,7 +604,9 @@ impl Op {
             Op::GatedDelta { conv, decay, time_bias, gamma, .. } => vec![*conv, *decay, *time_bias, *gamma],
             Op::LatentAttention { gamma, keys, values, .. } => vec![*gamma, *keys, *values],
             Op::Route { bias, .. } => bias.iter().copied().collect(),
-            Op::Experts { gate, up, down, .. } => vec![*gate, *up, *down],
+            Op::Experts { gate, up, down, biases, .. } => {
+                [*gate, *up, *down].into_iter().chain(biases.iter().flatten().copied()).collect()
+            }
             Op::Activation { parameters, .. } => parameters.iter().copied().collect(),
             Op::Rope { .. }
             | Op::PositionScale { .. }

@@ -66,14 +66,24 @@ refusals! {
     ExpertFormats,
     /// Experts with more rows than kernels count.
     ExpertRows,
+    /// A limit or a slope of a clamped SwiGLU that kernels cannot be given.
+    SwigluNumber,
     /// Queries, keys and values that are clipped.
     ClippedQkv,
     /// Weights quantised by a method that is not read.
     QuantizationMethod,
     /// Bits or group size of an MLX folder that are no numbers.
     QuantizationNumber,
-    /// A quantisation of MLX other than affine.
+    /// A mode of MLX's quantisation that is not read.
     QuantizationMode,
+    /// Bits or a group size that a floating mode of MLX does not have.
+    ModeWidth,
+    /// Codes without the tensor of their scales.
+    ApartScales,
+    /// Scales of another shape than their codes need.
+    ApartShape,
+    /// Scales of another type than their codes need.
+    ApartType,
     /// Bits or a group size that affine quantisation does not have.
     QuantizationWidth,
     /// Codes of more columns than can be counted.

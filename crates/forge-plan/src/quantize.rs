@@ -90,7 +90,7 @@ pub fn quantize(graph: &mut Graph, recipe: &Recipe) -> Result<Vec<(WeightId, Kep
             continue;
         }
         let quantized = |piece: &Source| match piece {
-            Source::Rows(rows) => Source::Quantize { rows: rows.clone(), from },
+            floats if is_of_floats(floats) => Source::Quantize { floats: Box::new(floats.clone()), from },
             other => other.clone(),
         };
         weight.source = match &weight.source {
@@ -108,8 +108,7 @@ pub fn quantize(graph: &mut Graph, recipe: &Recipe) -> Result<Vec<(WeightId, Kep
 }
 
 fn reason_to_keep(weight: &Weight, router: bool, target: Format) -> Option<Kept> {
-    let floats =
-        weight.format.is_float() && weight.source.pieces().iter().all(|piece| matches!(piece, Source::Rows(_)));
+    let floats = weight.format.is_float() && weight.source.pieces().iter().all(is_of_floats);
     let block = target.block_elements();
     match () {
         () if !floats => Some(Kept::Quantized),
@@ -214,6 +213,11 @@ fn hull(sorted: &[Candidate]) -> Vec<Candidate> {
 /// Rows that are no whole number of blocks.
 pub fn stored_bits(weight: &Weight, format: Format) -> u64 {
     8 * weight.rows as u64 * format.row_bytes(weight.cols).expect("whole blocks") as u64
+}
+
+/// Whether rows of a float format are in the checkpoint.
+fn is_of_floats(source: &Source) -> bool {
+    matches!(source, Source::Rows(_) | Source::Strided { .. })
 }
 
 /// The matrices whose results choose experts.

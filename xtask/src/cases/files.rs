@@ -25,14 +25,14 @@ pub struct Case {
     pub name: String,
     /// The folder.
     pub path: PathBuf,
-    /// Its checkpoints: `hf`, `mlx`, then GGUF files by name.
+    /// Its checkpoints: folders (`hf`, `hf-bf16`, `mlx`, ..), then GGUF files by name.
     pub checkpoints: Vec<Checkpoint>,
 }
 
 /// One checkpoint of a case.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// `hf`, `mlx`, or the type in a GGUF file's name: `Q8_0`.
+    /// A folder's name, which begins with `hf` or `mlx`, or the type in a GGUF file's name: `Q8_0`.
     pub label: String,
     /// The file or folder.
     pub path: PathBuf,
@@ -137,19 +137,16 @@ pub fn discover(dir: &Path) -> Result<Vec<Case>> {
 fn case(path: PathBuf) -> Result<Case> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut checkpoints = Vec::new();
-    for folder in ["hf", "mlx"] {
-        let checkpoint = path.join(folder);
-        if checkpoint.join("model.safetensors").is_file() {
-            let exact = folder == "hf" && is_exact(&checkpoint)?;
-            checkpoints.push(Checkpoint { label: folder.into(), path: checkpoint, exact });
-        }
-    }
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(&path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
-    files.sort();
+    files.sort_by_key(|file| (file.is_file(), file.clone()));
     for file in files {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if let Some(label) = name.strip_prefix("model.").and_then(|name| name.strip_suffix(".gguf")) {
+        let is_form = ["hf", "mlx"].iter().any(|form| name.split('-').next() == Some(form));
+        if is_form && file.join("model.safetensors").is_file() {
+            let exact = name.starts_with("hf") && is_exact(&file)?;
+            checkpoints.push(Checkpoint { label: name, path: file, exact });
+        } else if let Some(label) = name.strip_prefix("model.").and_then(|name| name.strip_suffix(".gguf")) {
             let exact = matches!(label, "F32" | "BF16");
             checkpoints.push(Checkpoint { label: label.into(), path: file.clone(), exact });
         }

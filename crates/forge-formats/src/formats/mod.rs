@@ -179,6 +179,22 @@ pub(crate) struct BlockFormat {
     pub take_apart: fn(&[u8], &mut RowParts),
 }
 
+/// A format whose codes and scales some checkpoints have in two tensors; a constant in the format's file.
+#[derive(Debug)]
+pub struct Apart {
+    /// The format.
+    pub format: Format,
+    /// Weights that share a scale, which is a byte.
+    pub group: usize,
+    /// Bits of a code. Those of a row are a stream of bits, a code's lowest first.
+    pub bits: usize,
+    /// The weight of a scale and a code.
+    pub decode: fn(u8, u8) -> f32,
+}
+
+/// Every format that is stored so.
+const APART: &[&Apart] = &[&mxfp4::MXFP4_APART];
+
 /// Bits per code that MLX's affine quantisation has.
 const AFFINE_BITS: [u8; 6] = [2, 3, 4, 5, 6, 8];
 /// Group sizes that MLX's affine quantisation has.
@@ -209,6 +225,18 @@ impl Format {
     /// The format's facts; `None` for affine.
     pub(crate) fn block(self) -> Option<&'static BlockFormat> {
         BLOCK_FORMATS.iter().copied().find(|known| known.format == self)
+    }
+
+    /// How its codes and scales lie in two tensors, where some checkpoint has them so.
+    pub fn apart(self) -> Option<&'static Apart> {
+        APART.iter().copied().find(|known| known.format == self)
+    }
+
+    /// Bytes of the codes and of the scales of a row of `cols` weights where they are in two tensors; `None` for a format that
+    /// is not stored so, or where that is not a whole number of groups.
+    pub fn apart_row_bytes(self, cols: usize) -> Option<[usize; 2]> {
+        let Apart { group, bits, .. } = *self.apart()?;
+        cols.is_multiple_of(group).then_some([cols / 8 * bits, cols / group])
     }
 
     /// The format of this GGML type id; type 42 has two (see [`Format::from_ggml`]).

@@ -98,6 +98,13 @@ pub enum SourceRows<'a> {
         /// `[rows, cols / group]`, 16 bits each.
         biases: &'a [u8],
     },
+    /// The two parts of rows whose codes and scales are apart.
+    Apart {
+        /// `[rows, cols * bits / 8]` bytes, a stream of codes per row.
+        codes: &'a [u8],
+        /// `[rows, cols / group]` bytes.
+        scales: &'a [u8],
+    },
 }
 
 /// Packs ranges of rows of one matrix; holds only a row's worth of scratch and the output of one call.
@@ -205,6 +212,15 @@ impl Packer {
                 Ok(rows)
             }
             (SourceRows::Affine { .. }, _) => Err(FormatError::NotAffine { format }),
+            (SourceRows::Apart { codes, scales }, _) => {
+                let [code_bytes, scale_bytes] = format.apart_row_bytes(cols).ok_or(FormatError::NotApart { format })?;
+                let rows = whole("codes", codes.len(), code_bytes)?;
+                let (expected, found) = (rows * scale_bytes, scales.len());
+                if found != expected {
+                    return Err(FormatError::Length { format, what: "scales", expected, found });
+                }
+                Ok(rows)
+            }
             (SourceRows::Blocks(_), Format::Affine { .. }) => Err(FormatError::NotBlocks { format, action: "packed" }),
             (SourceRows::Blocks(data), _) => {
                 let row = format.row_bytes(cols).expect("Layout::new has checked the width");

@@ -10,7 +10,7 @@ use crate::graph::{
     Activation, Attention, Block, GatedDelta, Graph, LatentSizes, LatentSpec, Layer, Node, Op, PositionScale, Rope,
     Routing, Slot, SlotId, Source, Stage, State, StateId, StateSlotId, StateSpec, Value, ValueId, Weight, WeightId,
 };
-use crate::source::{Part, Shape, Tensors};
+use crate::source::{Part, Shape, Stack, Tensors};
 
 /// Role of the numbers that an activation takes.
 pub(crate) const ACTIVATION_NUMBERS: &str = "ffn_act";
@@ -152,6 +152,7 @@ impl BlockBuilder {
         self.node(Op::HeadHalf { heads: width / head_dim, head_dim, second }, &[x], name, width)
     }
 
+    /// Attention over the cache; with a score of each head for which there is no value where `sinks`.
     pub fn attention(
         &mut self,
         name: &str,
@@ -159,9 +160,11 @@ impl BlockBuilder {
         state: StateSlotId,
         heads: usize,
         attention: Attention,
+        sinks: bool,
     ) -> ValueId {
         let width = self.width(q);
-        self.node(Op::Attention { state, heads, attention, sinks: None }, &[q], name, width)
+        let sinks = sinks.then(|| self.slot("attn_sinks", 1, heads));
+        self.node(Op::Attention { state, heads, attention, sinks }, &[q], name, width)
     }
 
     pub fn gated(&mut self, name: &str, gate: ValueId, up: ValueId, activation: Activation) -> ValueId {
@@ -184,7 +187,7 @@ impl BlockBuilder {
         self.node(Op::ScaleExperts { scale }, &[weights], name, width)
     }
 
-    /// The weighted sum of what gated experts of this width make of `x`.
+    /// The weighted sum of what gated experts of this width make of `x`, with biases where `biases`.
     pub fn experts(
         &mut self,
         name: &str,
@@ -192,12 +195,17 @@ impl BlockBuilder {
         weights: ValueId,
         width: usize,
         activation: Activation,
+        biases: bool,
     ) -> ValueId {
         let (hidden, experts) = (self.width(x), self.width(weights));
         let gate = self.slot("expert_gate", experts * width, hidden);
         let up = self.slot("expert_up", experts * width, hidden);
         let down = self.slot("expert_down", experts * hidden, width);
-        self.node(Op::Experts { gate, up, down, experts, activation }, &[x, weights], name, hidden)
+        let biases = biases.then(|| {
+            [("expert_gate_bias", width), ("expert_up_bias", width), ("expert_down_bias", hidden)]
+                .map(|(role, each)| self.slot(role, 1, experts * each))
+        });
+        self.node(Op::Experts { gate, up, down, biases, experts, activation }, &[x, weights], name, hidden)
     }
 
     /// `x * sigmoid(gate)`.
@@ -261,6 +269,8 @@ pub(crate) struct GraphBuilder<'a> {
     pub made: HashMap<(&'static str, usize), (String, Vec<f32>)>,
     /// Added to every norm's weights: 1 where the checkpoint stores `w` of `1 + w`.
     pub norm_offset: f32,
+    /// Ways to store stacks that are the family's own.
+    pub stacks: &'static [Stack],
     /// Role whose tensors are multiplied by a number as they are packed.
     pub multiplied: Option<(&'static str, f32)>,
     /// Role whose tensors hold the logarithm of what is meant, with its sign turned.
@@ -279,6 +289,7 @@ impl<'a> GraphBuilder<'a> {
             parts: Vec::new(),
             made: HashMap::new(),
             norm_offset: 0.0,
+            stacks: &[],
             multiplied: None,
             logarithm: None,
             weights: Vec::new(),
@@ -337,7 +348,10 @@ impl<'a> GraphBuilder<'a> {
             .collect();
         let experts = |id: SlotId| {
             block.nodes.iter().find_map(|node| match node.op {
-                Op::Experts { gate, up, down, experts, .. } if [gate, up, down].contains(&id) => Some(experts),
+                Op::Experts { gate, up, down, biases, experts, .. } => {
+                    let mut slots = [gate, up, down].into_iter().chain(biases.into_iter().flatten());
+                    slots.any(|slot| slot == id).then_some(experts)
+                }
                 _ => None,
             })
         };
@@ -356,9 +370,10 @@ impl<'a> GraphBuilder<'a> {
                 _ => None,
             })
         };
-        let is_other_vector = |id: SlotId| {
+        let is_vector = |id: SlotId| {
             let of = |op: &Op| match *op {
                 Op::GatedDelta { decay, gamma, .. } => [decay, gamma].contains(&id),
+                Op::Attention { sinks, .. } => sinks == Some(id),
                 Op::ScaleExperts { scale } => scale == id,
                 _ => false,
             };
@@ -377,7 +392,7 @@ impl<'a> GraphBuilder<'a> {
             let role = if tied && slot.role == "output" { "token_embd" } else { &slot.role };
             let shape = match taps_of(id) {
                 Some(taps) => Shape::Taps { channels: slot.cols / taps, taps },
-                None if norm || is_other_vector(id) || slot.rows == 1 && slot.cols == 1 || role.ends_with("_bias") => {
+                None if norm || is_vector(id) || slot.rows == 1 && slot.cols == 1 || role.ends_with("_bias") => {
                     Shape::Vector
                 }
                 None => Shape::Matrix,
@@ -432,7 +447,10 @@ impl<'a> GraphBuilder<'a> {
         experts: usize,
         slot: &Slot,
     ) -> Result<WeightId, FrontendError> {
-        let weight = self.tensors.stack(role, layer, experts, slot.rows / experts, slot.cols)?;
+        let weight = match slot.rows {
+            1 => self.tensors.stack_vector(self.stacks, role, layer, experts, slot.cols / experts)?,
+            rows => self.tensors.stack(self.stacks, role, layer, experts, rows / experts, slot.cols)?,
+        };
         self.weights.push(weight);
         Ok(self.weights.len() - 1)
     }

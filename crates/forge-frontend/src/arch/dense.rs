@@ -245,6 +245,28 @@ pub(crate) fn attend_scaled(
     spec: &AttentionSpec,
     query_scale: Option<PositionScale>,
 ) -> ValueId {
+    attend_as(b, qkv, hidden, spec, query_scale, false)
+}
+
+/// Attention in which each head has a score without a value.
+pub(crate) fn attention_with_sinks(
+    b: &mut BlockBuilder,
+    input: ValueId,
+    hidden: usize,
+    spec: &AttentionSpec,
+) -> ValueId {
+    let qkv = qkv(b, input, spec);
+    attend_as(b, qkv, hidden, spec, None, true)
+}
+
+fn attend_as(
+    b: &mut BlockBuilder,
+    qkv: Qkv,
+    hidden: usize,
+    spec: &AttentionSpec,
+    query_scale: Option<PositionScale>,
+    sinks: bool,
+) -> ValueId {
     let head_dim = spec.state.head_dim;
     let Qkv { mut q, mut k, v, gate } = qkv;
     match spec.qk_norm {
@@ -265,7 +287,7 @@ pub(crate) fn attend_scaled(
     q = b.position_scale("q_scaled", q, query_scale);
     let state = b.state(StateSpec::Kv(spec.state));
     b.kv_append(state, k, v);
-    let mut attn = b.attention("attn", q, state, spec.heads, spec.attention);
+    let mut attn = b.attention("attn", q, state, spec.heads, spec.attention, sinks);
     if let Some(gate) = gate {
         attn = b.sigmoid_gate("attn_gated", attn, gate);
     }

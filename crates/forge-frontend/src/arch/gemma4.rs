@@ -325,7 +325,7 @@ fn layer_block(common: &Common, layer: &LayerSizes, appends: bool, rope: &Rope) 
         let logits = b.linear("router_logits", "router", router_in, experts.routing.experts, false);
         let weights = b.route("expert_weights", "selection", logits, experts.routing, false);
         let weights = b.scale_experts("expert_factored", "expert_factors", weights);
-        let routed = b.experts("routed", experts_in, weights, experts.width, common.activation);
+        let routed = b.experts("routed", experts_in, weights, experts.width, common.activation, false);
         let routed = b.rms_norm("routed_normed", "post_expert_norm", routed, eps);
         ffn = b.add("both", dense, routed);
     }
@@ -370,7 +370,7 @@ fn attention(
         b.kv_append(state, k, v);
     }
     // Queries and keys are normed, so that scores need no factor.
-    let attn = b.attention("attn", q, state, heads, Attention { scale: 1.0, window, softcap: None });
+    let attn = b.attention("attn", q, state, heads, Attention { scale: 1.0, window, softcap: None }, false);
     b.linear("attn_out", "attn_output", attn, hidden, common.bias)
 }
 

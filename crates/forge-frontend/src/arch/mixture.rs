@@ -141,10 +141,15 @@ pub(super) fn layer_name(mixtures: &[bool], layer: usize) -> &'static str {
 impl Mixture {
     /// From the normalised input to the sum of what the experts make of it.
     pub fn add(&self, b: &mut BlockBuilder, input: ValueId) -> ValueId {
+        self.add_with(b, input, false)
+    }
+
+    /// The same where the router and the experts have biases, if `biases`.
+    pub fn add_with(&self, b: &mut BlockBuilder, input: ValueId, biases: bool) -> ValueId {
         let hidden = b.width(input);
-        let logits = b.linear("router_logits", "router", input, self.routing.experts, false);
+        let logits = b.linear("router_logits", "router", input, self.routing.experts, biases);
         let weights = b.route("expert_weights", "selection", logits, self.routing, self.selection_bias);
-        let routed = b.experts("routed", input, weights, self.width, self.activation);
+        let routed = b.experts("routed", input, weights, self.width, self.activation, biases);
         let Some(Shared { width, gated }) = self.shared else { return routed };
         let gate = b.linear("shared_gate", "shared_gate", input, width, false);
         let up = b.linear("shared_up", "shared_up", input, width, false);

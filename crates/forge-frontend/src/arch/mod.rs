@@ -12,6 +12,7 @@ mod gemma;
 mod gemma4;
 mod glm4;
 mod glm4_moe;
+mod gpt_oss;
 mod granite;
 mod hunyuan;
 mod hybrid;
@@ -87,6 +88,7 @@ static MIXTURES: &[Family] = &[
     deepseek::FAMILY,
     gemma4::MIXTURE,
     glm4_moe::FAMILY,
+    gpt_oss::FAMILY,
     granite::MIXTURE,
     lfm2::MIXTURE,
     mixtral::FAMILY,
@@ -100,7 +102,6 @@ static MIXTURES: &[Family] = &[
 /// Architectures that people have and that are not built, by their names in either dialect, with the reason.
 const NOT_BUILT: &[(&[&str], &str)] = &[
     (&["gemma3n", "gemma3n_text"], "its alternating updates (AltUp) and learned augmented residuals are not built"),
-    (&["gpt-oss", "gpt_oss"], "its clamped activation and biases of experts are not built"),
     (&["phimoe"], "its router, which chooses by a threshold, is not built"),
 ];
 

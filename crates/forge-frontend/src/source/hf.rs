@@ -8,7 +8,7 @@ use forge_formats::Format;
 use serde_json::{Map, Value};
 
 use super::toolchains::Folder;
-use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, brief, json, mlx, without_mark};
+use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, apart, brief, json, mlx, without_mark};
 use crate::checkpoint::{Dtype, MappedFile, SafetensorsSet, StTensor, read_in_folder};
 use crate::graph::FileRange;
 use crate::{FrontendError, Refusal};
@@ -41,11 +41,12 @@ pub(crate) fn load_folder(folder: &Path) -> Result<(Loaded, bool), FrontendError
     let files = set.files().to_vec();
     let mut entries = plain_entries(&set, &files);
     if let Some(quantization) = mlx {
-        mlx::join_affine(&mut entries, &set, quantization)?;
+        mlx::join_modules(&mut entries, &set, quantization)?;
     }
     if let Some(settings) = other_quantization(&config, mlx.is_some()) {
         Folder { entries: &mut entries, set: &set, files: &files, settings }.join()?;
     }
+    apart::join_blocks(&mut entries, &set)?;
     let (prefix, head_prefix) = prefixes(&entries);
     let tensors =
         Tensors { dialect: Dialect::HuggingFace, file: tensors_file(&files), prefix, head_prefix, entries, roles: &[] };
@@ -166,10 +167,11 @@ fn text_part(config: &Map<String, Value>) -> Result<TextConfig, FrontendError> {
     Ok(TextConfig { architecture, prefix: "text_config.".to_owned(), values })
 }
 
-/// The settings of another toolchain's quantisation. MLX folders repeat their own under this key.
+/// The settings of another toolchain's quantisation. MLX folders repeat their own under this key; MXFP4 blocks are known by their names.
 fn other_quantization(config: &Map<String, Value>, mlx: bool) -> Option<&Map<String, Value>> {
     let settings = config.get("quantization_config").and_then(Value::as_object)?;
-    (!mlx || settings.contains_key("quant_method")).then_some(settings)
+    let method = settings.get("quant_method").and_then(Value::as_str);
+    ((!mlx || method.is_some()) && method != Some("mxfp4")).then_some(settings)
 }
 
 /// What precedes `embed_tokens` and `lm_head` in this folder's tensor names.

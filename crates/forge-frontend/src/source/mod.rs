@@ -1,5 +1,6 @@
 //! The neutral reading layer: what an architecture's builder sees of a checkpoint, whatever its container.
 
+mod apart;
 mod gguf;
 mod hf;
 mod hparams;
@@ -16,6 +17,7 @@ pub(crate) use hf::{CONFIG, TOKENIZER, duplicate_keys, load_folder, read_file, r
 pub(crate) use hparams::{Hparams, Key, brief, key};
 pub(crate) use json::{integer, lenient_json, unsigned, without_mark};
 pub(crate) use rope::RopeLayers;
+pub(crate) use stacks::{Place, Stack};
 pub(crate) use tensors::{Entry, Part, Role, Shape, Stored, Tensors};
 
 use std::cell::RefCell;

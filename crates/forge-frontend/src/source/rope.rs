@@ -38,6 +38,8 @@ pub(crate) enum RopeLayers {
     All,
     /// All, of a model whose `dynamic` scaling is a base that is stretched by a fixed `alpha` (Hunyuan).
     Stretched,
+    /// All, of a model whose YaRN keeps the ends of its ramp as they are, for which a GGUF has no key (gpt-oss).
+    Unrounded,
     /// Global layers of a model that also has windowed ones.
     Full,
     /// Windowed layers; `theta` is the key of their own base and its default.
@@ -50,7 +52,7 @@ pub(crate) enum RopeLayers {
 impl RopeLayers {
     fn layer_type(self) -> &'static str {
         match self {
-            Self::All | Self::Stretched | Self::Full => "full_attention",
+            Self::All | Self::Stretched | Self::Unrounded | Self::Full => "full_attention",
             Self::Sliding { .. } => "sliding_attention",
         }
     }
@@ -208,7 +210,7 @@ impl Loaded {
                     original_context: h.usize(ORIGINAL_CONTEXT)? as f32,
                     beta_fast: h.opt_f32(YARN_BETA_FAST)?.unwrap_or(32.0),
                     beta_slow: h.opt_f32(YARN_BETA_SLOW)?.unwrap_or(1.0),
-                    truncate: true,
+                    truncate: !matches!(layers, RopeLayers::Unrounded),
                     magnitude: h.opt_f32(ATTN_FACTOR)?.unwrap_or(1.0) * yarn_magnitude(factor, 1.0) / all,
                 })
             }

@@ -86,6 +86,8 @@ pub(crate) enum Stored {
     Affine { bits: u8, group: u16, ranges: AffineRanges },
     /// Tensors of another toolchain.
     Repack { repack: Repack, parts: Vec<FileRange> },
+    /// Two tensors of codes and scales of a format.
+    Apart { format: Format, codes: FileRange, scales: FileRange },
     /// A type that is not read, refused when the tensor is wanted.
     Refused(FormatError),
     /// An element type without a name among the formats (FP8, integers).
@@ -304,19 +306,13 @@ impl Entry {
             tensor: name.to_owned(),
             source,
         };
-        let row_bytes = |format: Format| {
-            let fault = FormatError::RowNotBlocks { format, cols, block: format.block_elements() };
-            format.row_bytes(cols).ok_or_else(|| format_error(Refusal::RowBlocks, fault))
-        };
+        let not_whole =
+            |format: Format, block| format_error(Refusal::RowBlocks, FormatError::RowNotBlocks { format, cols, block });
+        let row_bytes =
+            |format: Format| format.row_bytes(cols).ok_or_else(|| not_whole(format, format.block_elements()));
         match &self.stored {
             Stored::Refused(error) => Err(format_error(Refusal::GgmlType, error.clone())),
-            Stored::Foreign(found) => Err(FrontendError::TensorType {
-                refusal: Refusal::ElementType,
-                file: self.file.clone(),
-                tensor: name.to_owned(),
-                expected: "F32, F16 or BF16",
-                found: found.clone(),
-            }),
+            Stored::Foreign(found) => Err(self.foreign(name, found.clone())),
             Stored::Rows(format, whole) => {
                 let row_bytes = row_bytes(*format)?;
                 let range = self.slice(name, whole, row_bytes as u64, total_rows, first_row, rows)?;
@@ -342,6 +338,23 @@ impl Entry {
                 };
                 Ok((format, source))
             }
+            Stored::Apart { format, codes, scales } => {
+                let row = format.apart_row_bytes(cols).ok_or_else(|| not_whole(*format, format.block_elements()))?;
+                let [codes, scales] = [(codes, row[0]), (scales, row[1])]
+                    .map(|(whole, bytes)| self.slice(name, whole, bytes as u64, total_rows, first_row, rows));
+                Ok((*format, Source::Apart { codes: codes?, scales: scales?, first: 0, step: 1 }))
+            }
+        }
+    }
+
+    /// A type that is not read.
+    pub(super) fn foreign(&self, name: &str, found: String) -> FrontendError {
+        FrontendError::TensorType {
+            refusal: Refusal::ElementType,
+            file: self.file.clone(),
+            tensor: name.to_owned(),
+            expected: "F32, F16 or BF16",
+            found,
         }
     }
 
@@ -376,6 +389,7 @@ impl Entry {
             Stored::Rows(format, _) => format.to_string(),
             Stored::Affine { bits, group, .. } => Format::Affine { bits: *bits, group: *group }.to_string(),
             Stored::Repack { repack, .. } => repack.to_string(),
+            Stored::Apart { format, .. } => format.to_string(),
             Stored::Refused(FormatError::UnsupportedGgmlType { name, .. }) => (*name).to_owned(),
             Stored::Refused(error) => error.to_string(),
             Stored::Foreign(name) => name.clone(),

@@ -1,7 +1,7 @@
 //! Runs a graph in f32, the plainest way: the meaning of the operations, against which references are compared.
 
 use super::{latent, recurrent};
-use forge_formats::{AffineRow, Format, Pairs, Repacked, SourceRows, decode_affine, decode_row};
+use forge_formats::{AffineRow, Format, Pairs, Repacked, SourceRows, decode_affine, decode_apart, decode_row};
 use forge_frontend::Checkpoint;
 use forge_frontend::graph::{
     Activation, Attention, Block, Graph, LatentSpec, Op, Rope, RopePairing, Source, StateId, StateSpec, WeightId,
@@ -75,6 +75,9 @@ fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
                 repack.rows(&parts, first_row + row..first_row + row + 1, &mut made).expect("a row is made");
                 match made.source() {
                     SourceRows::Blocks(bytes) => decode_row(weight.format, bytes, &mut out).expect("a row decodes"),
+                    SourceRows::Apart { codes, scales } => {
+                        decode_apart(weight.format, codes, scales, &mut out).expect("a row decodes");
+                    }
                     SourceRows::Affine { codes, scales, biases } => {
                         let Pairs { bf16, zeros } = repack.pairs();
                         let scale_format = if bf16 { Format::BF16 } else { Format::F16 };
@@ -84,6 +87,21 @@ fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
                 }
             }
             Source::Values(values) => out.clone_from(values),
+            Source::Strided { elements, strides } => {
+                let (bytes, size) = (checkpoint.bytes(elements), weight.format.block_bytes());
+                for (col, value) in out.iter_mut().enumerate() {
+                    let at = (strides.first + row * strides.row + col * strides.col) * size;
+                    decode_row(weight.format, &bytes[at..at + size], std::slice::from_mut(value)).expect("a float");
+                }
+            }
+            Source::Apart { codes, scales, first, step } => {
+                let part = |range| {
+                    let bytes = checkpoint.bytes(range);
+                    let row_bytes = bytes.len() / (rows * step);
+                    &bytes[(first + row * step) * row_bytes..][..row_bytes]
+                };
+                decode_apart(weight.format, part(codes), part(scales), &mut out).expect("a row decodes");
+            }
             Source::Quantize { .. } | Source::Stack(_) => unreachable!("neither quantised nor a stack within a stack"),
         }
         out.iter_mut().for_each(|value| *value = weight.element(*value));
@@ -167,11 +185,12 @@ fn run_block(
                 let bias = bias.map(|bias| &weight(bias)[0][..]);
                 map(input(0), |logits| crate::mixture::weights(logits, bias, routing))
             }
-            Op::Experts { gate, up, down, experts, activation } => {
+            Op::Experts { gate, up, down, biases, experts, activation } => {
                 let [gate, up, down] = [gate, up, down].map(|slot| weight(*slot));
+                let biases = biases.map(|slots| slots.map(|slot| &weight(slot)[0][..]));
                 let one = |(row, weights): (&Vec<f32>, &Vec<f32>)| {
-                    crate::mixture::experts(row, weights, [gate, up, down], *experts, |value| {
-                        activate(value, *activation, &[])
+                    crate::mixture::experts(row, weights, [gate, up, down], biases, *experts, |gate, up| {
+                        activate(gate, *activation, &[]) * linear(up, *activation)
                     })
                 };
                 input(0).iter().zip(input(1)).map(one).collect()
@@ -214,7 +233,7 @@ fn run_block(
                 row.chunks(2 * head_dim).flat_map(half).collect()
             }),
             Op::GatedActivation { activation } => {
-                zip(input(0), input(1), |gate, up| activate(gate, *activation, &[]) * up)
+                zip(input(0), input(1), |gate, up| activate(gate, *activation, &[]) * linear(up, *activation))
             }
             Op::Activation { activation, parameters } => {
                 let numbers = parameters.map_or(&[][..], |slot| &weight(slot)[0]);
@@ -325,5 +344,20 @@ fn activate(x: f32, activation: Activation, numbers: &[f32]) -> f32 {
         Activation::ReluSquared => x.max(0.0) * x.max(0.0),
         Activation::Xielu if x > 0.0 => numbers[0] * x * x + numbers[2] * x,
         Activation::Xielu => (x.min(numbers[3]).exp_m1() - x) * numbers[1] + numbers[2] * x,
+        Activation::ClampedSwiglu { alpha, limit } => {
+            let x = x.min(limit as f32 / 1000.0);
+            x / (1.0 + (-(alpha as f32 / 1000.0) * x).exp())
+        }
+    }
+}
+
+/// What a gate is multiplied with.
+fn linear(x: f32, activation: Activation) -> f32 {
+    match activation {
+        Activation::Silu | Activation::GeluTanh | Activation::ReluSquared | Activation::Xielu => x,
+        Activation::ClampedSwiglu { limit, .. } => {
+            let limit = limit as f32 / 1000.0;
+            x.clamp(-limit, limit) + 1.0
+        }
     }
 }

@@ -154,6 +154,7 @@ fn configurations() -> Vec<Row> {
         file(Refusal::NoConfig, &["expected a GGUF file, or a folder with config.json"], "config.json", None),
         file(Refusal::NotAnObject, &["config.json: ", "the whole file", "found [1]"], "config.json", Some(b"[1]")),
         config(Refusal::NoModelType, "qwen2", "model_type", Value::Null, "is missing"),
+        config(Refusal::SwigluNumber, "gpt-oss", "swiglu_limit", json!(0.0001), "a positive number of thousandths"),
         config(Refusal::NotBuilt, "qwen2", "model_type", json!("gemma3n"), "its alternating updates (AltUp)"),
         config(
             Refusal::HeadLayerNorms,
@@ -467,6 +468,7 @@ fn mixtures() -> Vec<Row> {
 
 fn tensors() -> Vec<Row> {
     let four = json!({"bits": 4, "group_size": 32});
+    let mxfp4 = json!({"bits": 4, "group_size": 32, "mode": "mxfp4"});
     let codes = ("a.weight", "U32", json!([2, 4]));
     let scales = ("a.scales", "F16", json!([2, 1]));
     let gemma4 = {
@@ -487,8 +489,34 @@ fn tensors() -> Vec<Row> {
         ),
         module(
             Refusal::QuantizationMode,
-            &["config.json: quantization.mode = \"mxfp4\" is not supported"],
-            json!({"bits": 4, "group_size": 32, "mode": "mxfp4"}),
+            &["config.json: quantization.mode = \"mxfp2\" is not supported"],
+            json!({"bits": 2, "group_size": 32, "mode": "mxfp2"}),
+            &[codes.clone(), scales.clone()],
+        ),
+        module(
+            Refusal::ModeWidth,
+            &["config.json: quantization.a.bits = 8 is not supported: mxfp4 has 4 bits in groups of 32"],
+            json!({"bits": 4, "group_size": 32, "a": {"bits": 8, "mode": "mxfp4"}}),
+            &[codes.clone(), scales.clone()],
+        ),
+        {
+            let folder = Folder::of("gpt-oss");
+            folder.edit_weights(|weights| {
+                weights.header.remove("model.layers.1.mlp.experts.down_proj_scales");
+            });
+            let words = vec!["model.safetensors: tensor model.layers.1.mlp.experts.down_proj_scales is missing"];
+            (Refusal::ApartScales, words, folder.error())
+        },
+        module(
+            Refusal::ApartShape,
+            &["model.safetensors: tensor a.scales: expected shape [2, 1], found [2, 2]"],
+            mxfp4.clone(),
+            &[codes.clone(), ("a.scales", "U8", json!([2, 2]))],
+        ),
+        module(
+            Refusal::ApartType,
+            &["model.safetensors: tensor a.scales: expected U8, found F16"],
+            mxfp4,
             &[codes.clone(), scales.clone()],
         ),
         module(

@@ -21,6 +21,8 @@ pub struct MixtureStep {
     pub hidden: usize,
     /// `[experts, hidden]`.
     pub router: SlotId,
+    /// `[experts]`, added to what it makes.
+    pub router_bias: Option<SlotId>,
     /// The rule.
     pub routing: Routing,
     /// `[experts]`, for the choice alone.
@@ -33,6 +35,8 @@ pub struct MixtureStep {
     pub up: SlotId,
     /// `[experts * hidden, width]`.
     pub down: SlotId,
+    /// Added to what gate, up and down make: `[experts * width]` twice, `[experts * hidden]`.
+    pub biases: Option<[SlotId; 3]>,
     /// Width of an expert.
     pub width: usize,
     /// The gate's non-linearity.
@@ -127,8 +131,8 @@ impl Fuser<'_> {
         let block = self.block;
         let user = |value: Option<ValueId>| value.and_then(|value| self.only_user(value));
         let router = &block.nodes[first];
-        let Op::Linear { weight, bias: None } = router.op else {
-            return Err(self.unsupported("a router with a bias"));
+        let Op::Linear { weight, bias: router_bias } = router.op else {
+            return Err(self.unsupported("a router that is no projection"));
         };
         let mut factors = None;
         let chain = user(router.output).and_then(|route| {
@@ -140,7 +144,7 @@ impl Fuser<'_> {
         let Some((route, experts, weights)) = chain else {
             return Err(self.unsupported("weights of experts that several read"));
         };
-        let (&Op::Route { routing, bias }, &Op::Experts { gate, up, down, activation, .. }) =
+        let (&Op::Route { routing, bias }, &Op::Experts { gate, up, down, biases, activation, .. }) =
             (&block.nodes[route].op, &block.nodes[experts].op)
         else {
             return Err(self.unsupported("a router without experts"));
@@ -200,12 +204,14 @@ impl Fuser<'_> {
             router_input,
             hidden: slots[weight].cols,
             router: weight,
+            router_bias,
             routing,
             selection_bias: bias,
             factors,
             gate,
             up,
             down,
+            biases,
             width: slots[down].cols,
             activation,
             shared,

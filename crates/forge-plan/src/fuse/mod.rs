@@ -50,11 +50,9 @@ impl Fused {
     /// The norm of the residual stream that it reads, where it is a projection.
     fn norm(&self) -> Option<Norm> {
         match self {
-            Self::Projection(Projection { input: Input::Stream(norm), .. })
-            | Self::Mixture(MixtureStep { input: Input::Stream(norm), .. }) => *norm,
-            Self::Projection(Projection { input: Input::Buffer(_) | Input::Apart(_), .. })
-            | Self::Mixture(MixtureStep { input: Input::Buffer(_) | Input::Apart(_), .. })
-            | Self::Embed { .. }
+            Self::Projection(Projection { input, .. }) => input.norm(),
+            Self::Mixture(mixture) => mixture.input.norm(),
+            Self::Embed { .. }
             | Self::RopeAppend(_)
             | Self::Attention(_)
             | Self::ShortConv(_)
@@ -128,7 +126,7 @@ pub enum Fused {
     /// A projection of the embedding to every layer's own input.
     LayerInputs(LayerInputsStep),
     /// A mixture of experts, added to the residual stream.
-    Mixture(MixtureStep),
+    Mixture(Box<MixtureStep>),
 }
 
 /// One matrix of a projection.
@@ -151,6 +149,16 @@ pub enum Input {
     Apart(Norm),
     /// What an earlier step of the block left.
     Buffer(Place),
+}
+
+impl Input {
+    /// The norm of the residual stream that it is through.
+    fn norm(self) -> Option<Norm> {
+        match self {
+            Self::Stream(norm) => norm,
+            Self::Buffer(_) | Self::Apart(_) => None,
+        }
+    }
 }
 
 /// What happens to a projection's result.
@@ -341,7 +349,7 @@ impl Fuser<'_> {
                     if self.routes(node) {
                         let (mixture, sum) = self.mixture(index, source, stream, &normed)?;
                         stream = sum;
-                        ops.push(Fused::Mixture(mixture));
+                        ops.push(Fused::Mixture(Box::new(mixture)));
                         continue;
                     }
                     let for_layers = layer_inputs.take_if(|(projected, _)| node.output == Some(*projected));

@@ -89,6 +89,9 @@ impl Fuser<'_> {
         if let [Some(user)] = users[..]
             && let Op::Activation { activation, parameters } = block.nodes[user].op
         {
+            if let Activation::ClampedSwiglu { .. } = activation {
+                return Err(self.unsupported(&format!("{activation:?}, which is a gate's, without one")));
+            }
             self.done[user] = true;
             self.buffers.insert(self.output(&block.nodes[user])?, (Place::Gated, 0));
             return Ok((Outcome::Activated { activation, parameters }, None));

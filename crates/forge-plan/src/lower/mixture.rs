@@ -6,7 +6,7 @@ use forge_spec::{Matrix as PackedMatrix, Role, SharedWeight, SortExperts};
 
 use super::norm::PostNormStep;
 use super::projection::most_common;
-use super::weights::Owners;
+use super::weights::{Owners, Parts};
 use super::{Lowering, Path};
 use crate::PlanError;
 use crate::families::{
@@ -72,7 +72,7 @@ impl Lowering<'_> {
         steps: &mut Vec<Step>,
     ) -> Result<Router, PlanError> {
         let gate = m.shared.and_then(|shared| shared.router);
-        let mut matrices = vec![Matrix { weight: m.router, bias: None, rows: m.routing.experts }];
+        let mut matrices = vec![Matrix { weight: m.router, bias: m.router_bias, rows: m.routing.experts }];
         matrices.extend(gate.map(|weight| Matrix { weight, bias: None, rows: 1 }));
         let outcome = Outcome::Store(Place::RouterLogits);
         let router = Projection { input: m.router_input, matrices, cols: m.hidden, outcome };
@@ -87,6 +87,14 @@ impl Lowering<'_> {
         let [gate, up] = [m.gate, m.up].map(|weight| Matrix { weight, bias: None, rows });
         let up = self.stack(owner, &[gate, up]).into_iter().map(<[_]>::to_vec).collect();
         Stacks { up, down: Matrix { weight: m.down, bias: None, rows: m.routing.experts * m.hidden } }
+    }
+
+    /// The biases of gate and up rows, and of down rows, where there are some.
+    fn expert_biases(&mut self, owner: &Owners<'_>, m: &MixtureStep) -> Option<[(Role, Arg); 2]> {
+        let [gate, up, down] = m.biases?;
+        let (slots, lengths) = ([Some(gate), Some(up)], [m.routing.experts * m.width; 2]);
+        let up = self.field(owner, "expert_gate_up_bias", &Parts { slots: &slots, lengths: &lengths, vector: true });
+        Some([up, self.vector(owner, down)].map(|arg| (Role::Bias, arg)))
     }
 
     /// The packed matrices of groups of stacks in a layer.
@@ -152,6 +160,8 @@ impl Lowering<'_> {
         let (input, norm) = self.input(owner, (m.input, m.hidden), path, steps);
         let geometry = self.up_geometry(owner, m);
         let shared = self.shared_matrices(block, owner, m)?;
+        let biases = self.expert_biases(owner, m);
+        let biased = biases.is_some();
         let mut choices = Vec::new();
         for layer in 0..owner.count() {
             let mut matrices = self.packed_stacks(owner, &up, layer)?;
@@ -159,7 +169,7 @@ impl Lowering<'_> {
                 matrices.extend(self.packed_stacks(owner, std::slice::from_ref(up), layer)?);
             }
             let activation = m.activation;
-            let family = ExpertsUp { matrices, router, width, cols: m.hidden, geometry, norm, activation };
+            let family = ExpertsUp { matrices, router, width, cols: m.hidden, geometry, norm, activation, biased };
             choices.push(self.kernels.add("expert_gate_up", family));
         }
         let act = self.buffer(path, Place::Gated, routing.chosen * width + m.shared.map_or(0, |shared| shared.width));
@@ -167,6 +177,7 @@ impl Lowering<'_> {
         let step = Step::new(self.choose(block, owner, "expert_gate_up", &choices))
             .bind_all(self.weight_args(owner, &up))
             .bind_all(of_all.map(|[up, _]| up))
+            .bind_all(biases.map(|[up, _]| up))
             .bind_all(input)
             .bind_all(self.route_args(owner, m, router, path))
             .bind(Role::Y, act);
@@ -180,12 +191,13 @@ impl Lowering<'_> {
             if let Some([_, down]) = &shared {
                 matrices.extend(self.packed_stacks(owner, std::slice::from_ref(down), layer)?);
             }
-            let family = ExpertsDown { matrices, routing, hidden: m.hidden, geometry, factor, next };
+            let family = ExpertsDown { matrices, routing, hidden: m.hidden, geometry, factor, next, biased };
             choices.push(self.kernels.add("expert_down", family));
         }
         let step = Step::new(self.choose(block, owner, "expert_down", &choices))
             .bind_all(self.weight_args(owner, &[vec![down]]))
             .bind_all(of_all.map(|[_, down]| down))
+            .bind_all(biases.map(|[_, down]| down))
             .bind(Role::Input, act)
             .bind(Role::Experts, self.buffer(path, Place::Experts, routing.chosen))
             .bind(Role::ExpertWeights, self.buffer(path, Place::ExpertWeights, router.weights()));
@@ -244,20 +256,23 @@ impl Lowering<'_> {
         steps.push(step);
         // The router's projection has left the normed input.
         let (input, _) = self.input(owner, (m.input, hidden), path, steps);
+        let biases = self.expert_biases(owner, m);
+        let biased = biases.is_some();
         let (mut ups, mut downs) = (Vec::new(), Vec::new());
         for layer in 0..owner.count() {
             let matrices = self.packed_stacks(owner, &up, layer)?;
             let half_tiles = self.half_tiles(owner, (m.input, hidden), layer, &matrices);
             let activation = m.activation;
-            let family = ExpertsUpTile { matrices, routing, width, cols: hidden, tile, half_tiles, activation };
+            let family = ExpertsUpTile { matrices, routing, width, cols: hidden, tile, half_tiles, activation, biased };
             ups.push(self.kernels.add("expert_gate_up_tile", family));
             let matrix = [self.matrix(owner.weight(layer, down.weight), down.rows)?];
-            downs.push(self.kernels.add("expert_down_tile", ExpertsDownTile { matrix, routing, hidden, tile }));
+            downs.push(self.kernels.add("expert_down_tile", ExpertsDownTile { matrix, routing, hidden, tile, biased }));
         }
         let act = self.buffer(path, Place::Gated, chosen * width);
         let at = |word: usize| Counts { place: Place::Threadgroups, word };
         let step = Step::new(self.choose(block, owner, "expert_gate_up_tile", &ups))
             .bind_all(self.weight_args(owner, &up))
+            .bind_all(biases.map(|[up, _]| up))
             .bind_all(input)
             .bind(Role::Pairs, pairs)
             .bind(Role::Tiles, tiles)
@@ -267,6 +282,7 @@ impl Lowering<'_> {
         let results = self.buffer(path, Place::ExpertResults, chosen * hidden);
         let step = Step::new(self.choose(block, owner, "expert_down_tile", &downs))
             .bind_all(self.weight_args(owner, &[vec![down]]))
+            .bind_all(biases.map(|[_, down]| down))
             .bind(Role::Input, act)
             .bind(Role::Pairs, pairs)
             .bind(Role::Tiles, tiles)

@@ -145,7 +145,9 @@ impl Lowering<'_> {
             Source::Affine { .. }
             | Source::Rows(_)
             | Source::Values(_)
+            | Source::Strided { .. }
             | Source::Quantize { .. }
+            | Source::Apart { .. }
             | Source::Stack(_) => Pairs::default(),
         };
         Ok(Matrix { format: weight.format.packed(pairs), rows, cols: weight.cols })

@@ -98,7 +98,7 @@ impl Builder {
         let up = self.slot("expert_up", experts * width, hidden);
         let down = self.slot("expert_down", experts * hidden, width);
         let activation = Activation::Silu;
-        let op = Op::Experts { gate, up, down, experts, activation };
+        let op = Op::Experts { gate, up, down, biases: None, experts, activation };
         let routed = self.node(op, &[input, weights], hidden);
         if shared == 0 {
             return routed;

@@ -225,13 +225,21 @@ pub enum Activation {
     /// beta, eps]` of the layer, eps below 0: `(alpha_p x + beta) x` where x is positive, else
     /// `alpha_n (expm1(min(x, eps)) - x) + beta x`.
     Xielu,
+    /// gpt-oss's SwiGLU, which changes both of its inputs: `g * sigmoid(alpha g) * (u + 1)` of the gate `g`, at most `limit`, and
+    /// `u` between `-limit` and `limit`. Both numbers in thousandths.
+    ClampedSwiglu {
+        /// How steep the sigmoid is.
+        alpha: usize,
+        /// The bound.
+        limit: usize,
+    },
 }
 
 impl Activation {
     /// How many numbers of the layer it takes.
     pub const fn parameters(self) -> usize {
         match self {
-            Self::Silu | Self::GeluTanh | Self::ReluSquared => 0,
+            Self::Silu | Self::GeluTanh | Self::ReluSquared | Self::ClampedSwiglu { .. } => 0,
             Self::Xielu => 4,
         }
     }

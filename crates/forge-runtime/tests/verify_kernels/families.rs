@@ -139,6 +139,7 @@ pub static PROJECT: Family = Family {
         spec("gate_up"),
         spec("gated_by"),
         spec("xielu"),
+        spec("clamped"),
     ],
     checks: &[
         check(
@@ -211,6 +212,13 @@ pub static PROJECT: Family = Family {
             project(None, false, Epilogue::Activated(Activation::Xielu)),
             &[WEIGHTS, INPUT, Argument::read(Role::Activation, Data::Tensor("numbers")), Y8],
         ),
+        check(
+            9,
+            SOME_ROWS,
+            BY_ROW,
+            project(None, false, Epilogue::Gated(Activation::ClampedSwiglu { alpha: 1702, limit: 250 })),
+            &[WEIGHTS, INPUT, Argument::write(Role::Y, Data::Words(4))],
+        ),
     ],
     faults: &[
         ("+ bias[row]", "+ bias[row + 1]", "store"),
@@ -246,6 +254,19 @@ pub static PROJECT: Family = Family {
         ("- 1.0f - v)", "- 1.0f - min(v, numbers[3]))", "xielu"),
         ("numbers[0] * v * v", "numbers[1] * v * v", "xielu"),
         ("+ numbers[2] * v", "+ 1.001f * numbers[2] * v", "xielu"),
+        // A limit that the gate does not have from below, another slope, a bound of one side alone, without the one more.
+        (
+            "min(product(weights, input + token * 32, row), 0.25f)",
+            "clamp(product(weights, input + token * 32, row), -0.25f, 0.25f)",
+            "clamped",
+        ),
+        ("exp(-1.702f * g)", "exp(-1.7f * g)", "clamped"),
+        (
+            "clamp(product(weights, input + token * 32, 4 + row), -0.25f, 0.25f)",
+            "min(product(weights, input + token * 32, 4 + row), 0.25f)",
+            "clamped",
+        ),
+        ("* (linear + 1.0f)", "* linear", "clamped"),
     ],
 };
 

@@ -62,6 +62,13 @@ kinds! {
             Epilogue::Activated(Activation::Xielu) | Epilogue::Gated(Activation::Xielu) | Epilogue::GatedBy(Activation::Xielu),
         ..
     }),
+    "projection, clamped swiglu": Operation::Project(Projection {
+        epilogue:
+            Epilogue::Activated(Activation::ClampedSwiglu { .. })
+            | Epilogue::Gated(Activation::ClampedSwiglu { .. })
+            | Epilogue::GatedBy(Activation::ClampedSwiglu { .. }),
+        ..
+    }),
     "rope and append": Operation::RopeAppend(RopeAppend { norms_last: false, .. }),
     "rope, norms and append": Operation::RopeAppend(RopeAppend { norms_last: true, .. }),
     "short convolution": Operation::ShortConv { .. },

@@ -1188,6 +1188,9 @@ constant float Mxfp4_LEVELS[16] = {
     0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, 0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f,
 };
 
+// 2^(e - 127); that of 0 is half of the smallest normal number.
+inline float e8m0(uint e) { return as_type<float>(max(e << 23, 0x00400000u)); }
+
 struct Mxfp4 {
     typedef LevelCodes Codes;
     static constexpr constant uint BLOCK = 32;
@@ -1207,11 +1210,11 @@ struct Mxfp4 {
             uint bytes;
             load_words<4>(e, &bytes);
             for (uint t = 0; t < T; ++t) {
-                d[t] = as_type<float>((bytes >> (8 * t) & 255) << 23);
+                d[t] = e8m0(bytes >> (8 * t) & 255);
             }
         } else {
             for (uint t = 0; t < T; ++t) {
-                d[t] = as_type<float>(uint(e[t]) << 23);
+                d[t] = e8m0(e[t]);
             }
         }
         return dot_levels<T>(Mxfp4_LEVELS, lane, q, d, v);
@@ -1232,7 +1235,7 @@ inline float4 load4_mxfp4(device const uchar* weights, uint row, uint col) {
     const float4 levels =
         float4(Mxfp4_LEVELS[codes.x], Mxfp4_LEVELS[codes.y], Mxfp4_LEVELS[codes.z], Mxfp4_LEVELS[codes.w]);
     device const uchar* e = plane_row<COLS / 32>(weights + Mxfp4::scales<ROWS, COLS>(), row, 0) + p.tile * 8;
-    return as_type<float>(uint(e[p.lane / 4 * p.count + p.t]) << 23) * levels;
+    return e8m0(e[p.lane / 4 * p.count + p.t]) * levels;
 }
 
 // Keys and values of a layer as numbers of one type, [positions][KV_HEADS][HEAD_DIM] each. Other kv_*.metal have the same
@@ -1257,10 +1260,13 @@ inline void load_cache8(device const half* head, uint i, thread float4* v) {
 }
 
 // Non-linearities of feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
-// since fast math knows no infinity.
+// since fast math knows no infinity. A gated layer multiplies what `apply` makes of the gate by what `linear` makes of the
+// other branch.
 
 struct Silu {
     static inline float apply(float x) { return x / (1.0f + precise::exp(min(-x, 80.0f))); }
+
+    static inline float linear(float x) { return x; }
 };
 
 // Prologues and epilogues of the matrix-vector kernels. A simdgroup holds NR results (of each token), the same in every
@@ -1359,7 +1365,7 @@ inline void store_gated_rows(device float* y, thread const float* gate, thread c
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
-            y[first + r] = A::apply(gate[r]) * up[r];
+            y[first + r] = A::apply(gate[r]) * A::linear(up[r]);
         }
     }
 }
@@ -1919,7 +1925,7 @@ inline void store_gated_tile(device float* y, threadgroup const float* result, u
     for (uint token = thread_index / 32; token < tokens; token += 4) {
         if (first_row + column < WIDTH) {
             const float gate = result[token * 64 + column];
-            y[token * WIDTH + first_row + column] = A::apply(gate) * result[token * 64 + column + 32];
+            y[token * WIDTH + first_row + column] = A::apply(gate) * A::linear(result[token * 64 + column + 32]);
         }
     }
 }

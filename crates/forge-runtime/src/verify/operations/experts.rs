@@ -12,6 +12,11 @@ use super::{Reference, next_norm};
 /// Output rows of an expert that are compared.
 const SAMPLED_ROWS: usize = 32;
 
+/// What is added to results of the chosen experts' rows, in the order of the rows; none where the kernel has no such argument.
+fn biases(run: &Run<'_>) -> Vec<f32> {
+    if run.has(Role::Bias) { run.given(Role::Bias) } else { Vec::new() }
+}
+
 /// What says which rows an expert has.
 fn order(case: &Case, experts: usize, chosen: usize, tile: usize) -> Vec<(Role, Input)> {
     let ids = some_experts(case.rows, experts, chosen);
@@ -45,6 +50,7 @@ impl Reference for ExpertsUp<'_> {
             ExpertsOf::Tiles(_) => some_experts(rows, self.experts, chosen),
         };
         let (input, found) = (run.given(Role::Input), run.left(Role::Y));
+        let biases = biases(run);
         for (at, &value) in found.iter().enumerate() {
             out.written(Role::Y, at, value);
         }
@@ -80,7 +86,9 @@ impl Reference for ExpertsUp<'_> {
                         None => read_row(self.matrices, first + line, run, &mut weights),
                     }
                     let result = dot(&weights, input, self.half_operands);
-                    norms[row].map_or(result, |(scale, error)| result.times(scale, error))
+                    let result = norms[row].map_or(result, |(scale, error)| result.times(scale, error));
+                    let bias = biases.get(first + line).filter(|_| place < chosen);
+                    bias.map_or(result, |&bias| result.plus(bias.into()))
                 });
                 let expected = gate(self.activation, &[], gated, up);
                 let at = row * results + place * width + line;
@@ -112,6 +120,7 @@ impl Reference for ExpertsDown {
         let ids = some_experts(run.case.rows, self.experts, self.chosen);
         let input = run.given(Role::Input);
         let of_all = self.shared.map_or(0, |shared| shared.cols);
+        let biases = biases(run);
         let cols = self.chosen * width + of_all;
         let mut weights = vec![Weight::default(); width.max(of_all)];
         // What the expert in a place makes of a row; the last place is that of the one that every row takes.
@@ -122,7 +131,9 @@ impl Reference for ExpertsDown {
                 None => (self.matrix, Role::Weights, ids[row * self.chosen + place] as usize * hidden + line),
             };
             run.matrix(role, &matrix).row(at, &mut weights[..matrix.cols]);
-            dot(&weights[..matrix.cols], &input[..matrix.cols], false)
+            let result = dot(&weights[..matrix.cols], &input[..matrix.cols], false);
+            let bias = biases.get(at).filter(|_| role == Role::Weights);
+            bias.map_or(result, |&bias| result.plus(bias.into()))
         };
         match self.results {
             ExpertResults::Tiles(_) => {
