@@ -125,36 +125,45 @@ inline bool has_token(uint n, uint tokens) {
     return TOKENS == 1 || n < tokens;
 }
 
-// T tiles from `tile` on: F::dot of each row with each token added to acc, in units of the codes. The weights are the
-// same for every token: the first brings them from memory, the others find them in the core's cache.
-template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
-inline void gemv_tiles(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
-                       thread float* acc, uint tokens) {
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < TOKENS; ++n) {
-        if (has_token<TOKENS>(n, tokens)) {
-            float4 v[2 * T];
-            float sums[T];
-            load_input<F::BLOCK, T>(x + n * COLS, tile, lane, v);
-            for (uint t = 0; t < T; ++t) {
-                sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
-                F::Codes::place_input(t, v + 2 * t);
-            }
-            #pragma clang loop unroll(full)
-            for (uint r = 0; r < NR; ++r) {
-                const uint step = row_step<ROWS, NR, SPLIT>(row, r);
-                acc[n * NR + r] += F::template dot<ROWS, COLS, T>(weights, row, step, tile, lane, v, sums);
+// A format that decodes its weights for each token anew, in F::dot: the first brings them from memory, the others find them
+// in the core's cache. The codes are multiplied in units, less what a sum of the input makes up for.
+template <typename F>
+struct Repeated {
+    static constexpr constant uint TILES = F::TILES;
+    // What sums are short of.
+    static constexpr constant float UNIT = F::Codes::UNIT;
+
+    // Adds T tiles from `tile` on to acc.
+    template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
+    static inline void add(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
+                           thread float* acc, uint tokens) {
+        #pragma clang loop unroll(full)
+        for (uint n = 0; n < TOKENS; ++n) {
+            if (has_token<TOKENS>(n, tokens)) {
+                float4 v[2 * T];
+                float sums[T];
+                load_input<F::BLOCK, T>(x + n * COLS, tile, lane, v);
+                for (uint t = 0; t < T; ++t) {
+                    sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
+                    F::Codes::place_input(t, v + 2 * t);
+                }
+                #pragma clang loop unroll(full)
+                for (uint r = 0; r < NR; ++r) {
+                    const uint step = row_step<ROWS, NR, SPLIT>(row, r);
+                    acc[n * NR + r] += F::template dot<ROWS, COLS, T>(weights, row, step, tile, lane, v, sums);
+                }
             }
         }
     }
-}
+};
 
 // acc[n * NR + r] = sum over this simdgroup's share of the columns of W[row + row_step(r), k] * x[n, k] for the tokens
-// that are there, 0 for the others, the same in every lane. KS simdgroups share the rows; `part` of them is this one.
-template <typename F, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
+// that are there, the same in every lane. KS simdgroups share the rows; `part` of them is this one. S is Repeated or Shared
+// of a format.
+template <typename S, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
 inline void gemv_packed(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                         thread float* acc, uint tokens) {
-    constexpr uint T = F::TILES;
+    constexpr uint T = S::TILES;
     constexpr uint GROUPS = COLS / (TILE * T);
     constexpr uint LEFT = COLS / TILE % T;
     constexpr uint LAST = COLS / TILE;
@@ -162,21 +171,21 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
         acc[r] = 0.0f;
     }
     for (uint i = 0; i < GROUPS / KS; ++i) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * T, lane, acc, tokens);
+        S::template add<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * T, lane, acc, tokens);
     }
     if (GROUPS % KS != 0 && part < GROUPS % KS) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc, tokens);
+        S::template add<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc, tokens);
     }
     // What is left goes to the first simdgroup that had a group less, if any had.
     if (COLS % (TILE * T) != 0 && part == GROUPS % KS) {
         if (LEFT & 4) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 4>(weights, x, row, GROUPS * T, lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 4>(weights, x, row, GROUPS * T, lane, acc, tokens);
         }
         if (LEFT & 2) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc, tokens);
         }
         if (LEFT & 1) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc, tokens);
         }
         if (COLS % TILE != 0) {
             // Lanes without columns stand in for lane 0, so that all stay together.
@@ -185,7 +194,7 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
             for (uint r = 0; r < NR * TOKENS; ++r) {
                 last[r] = 0.0f;
             }
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, LAST, owns ? lane : 0, last, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, LAST, owns ? lane : 0, last, tokens);
             for (uint r = 0; r < NR * TOKENS; ++r) {
                 acc[r] += owns ? last[r] : 0.0f;
             }
@@ -193,7 +202,7 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
     }
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR * TOKENS; ++r) {
-        acc[r] = simd_sum(acc[r]) * F::Codes::UNIT;
+        acc[r] = simd_sum(acc[r]) * S::UNIT;
     }
 }
 
@@ -371,14 +380,16 @@ struct Codes4 {
         load_words<4 * T>(plane_row<COLS / 2>(weights, row, step) + tile * (TILE / 2) + lane * (4 * T), words);
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const uint low = words[t];
-        const uint high = low >> 8;
-        const float4 a = float4(small_halves(low & 0x000F000Fu), small_halves(low & 0x00F000F0u));
-        const float4 b = float4(small_halves(high & 0x000F000Fu), small_halves(high & 0x00F000F0u));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+    // Pairs p and p + 1 at bits 0 and 4.
+    static inline float4 run(uint word) {
+        return float4(small_halves(word & 0x000F000Fu), small_halves(word & 0x00F000F0u));
+    }
+
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        w[0] = run(words[t]);
+        w[1] = run(words[t] >> 8);
     }
 
     // The four codes of a run.
@@ -465,7 +476,7 @@ struct Mxfp4 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_mxfp4(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Mxfp4, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Repeated<Mxfp4>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -600,27 +611,41 @@ inline float add_rows(device float* x, device const float* gamma, device float* 
     return square;
 }
 
-// One partial sum per threadgroup; the first threadgroup clears the slots that this kernel does not fill.
-template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
-inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
-                              uint lane) {
-    const float sum = simd_sum(square);
-    if (lane == 0) {
-        shared[simdgroup] = sum;
+// Partial sums of squares, COUNT in all, each of OWNERS times LANES_EACH rows that follow one another; the first threadgroup
+// clears the slots that this kernel does not fill. Of KS simdgroups the first has rows, CHUNKS times LANES_EACH of them, one a
+// lane. Whatever CHUNKS is, a partial sum adds up the same terms in the same order.
+template <uint SIMDGROUPS, uint KS, uint CHUNKS, uint LANES_EACH, uint OWNERS, uint COUNT, uint PARTIALS>
+inline void store_partial_sums(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                               uint lane) {
+    #pragma clang loop unroll(full)
+    for (uint chunk = 0; chunk < CHUNKS; ++chunk) {
+        const float sum = simd_sum(CHUNKS == 1 || lane / LANES_EACH == chunk ? square : 0.0f);
+        if (lane == 0 && simdgroup % KS == 0) {
+            shared[simdgroup / KS * CHUNKS + chunk] = sum;
+        }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (simdgroup == 0 && lane == 0) {
+    constexpr uint HERE = SIMDGROUPS / KS * CHUNKS / OWNERS;
+    const uint at = group * HERE + lane;
+    if (simdgroup == 0 && lane < HERE && at < COUNT) {
         float total = 0.0f;
-        for (uint i = 0; i < SIMDGROUPS; ++i) {
-            total += shared[i];
+        for (uint i = 0; i < OWNERS; ++i) {
+            total += shared[lane * OWNERS + i];
         }
-        sums[group] = total;
+        sums[at] = total;
     }
     if (group == 0) {
-        for (uint i = GROUPS + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
+        for (uint i = COUNT + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
             sums[i] = 0.0f;
         }
     }
+}
+
+// One partial sum per threadgroup.
+template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
+inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                              uint lane) {
+    store_partial_sums<SIMDGROUPS, 1, 1, 32, SIMDGROUPS, GROUPS, PARTIALS>(sums, shared, square, group, simdgroup, lane);
 }
 
 // y = activation(gate) * up, NR rows of each.
@@ -1092,10 +1117,11 @@ inline void attention_tile(device const float* q, device const T* keys, device c
 
 // Matrix times a tile of tokens: result[64 tokens][64 rows] = input[tokens, COLS] x weights[ROWS, COLS]^T, by 128
 // threads in four simdgroups of 32 tokens x 32 rows each. T is the operand type of the 8x8 matrices; sums are float.
-// With HALF (rows of gate and of up) a tile is 32 rows of `weights` and the same 32 rows of `second` from OFFSET on.
+// With HALF (rows of gate and of up) a tile is 32 rows of `weights` and the same 32 rows of `second` from OFFSET on. Rows of the
+// input are STRIDE elements apart.
 
 // `shared` holds the operand tiles [64][32] of tokens and of weights during the loop, the result afterwards.
-template <typename W, typename W2, typename T, uint ROWS, uint COLS, uint HALF, uint OFFSET>
+template <typename W, typename W2, typename T, uint ROWS, uint COLS, uint HALF, uint OFFSET, uint STRIDE = COLS>
 inline void gemm_tile(device const uchar* weights, device const uchar* second, device const float* input,
                       threadgroup float* shared, uint tokens, uint first_row, uint thread_index, uint simdgroup) {
     threadgroup T* token_tile = (threadgroup T*)shared;
@@ -1116,7 +1142,7 @@ inline void gemm_tile(device const uchar* weights, device const uchar* second, d
             const bool inside = COLS % 32 == 0 || k + column < COLS;
             float4 value = float4(0.0f);
             if (inside && line < tokens) {
-                value = *(device const float4*)(input + line * COLS + k + column);
+                value = *(device const float4*)(input + line * STRIDE + k + column);
             }
             for (uint e = 0; e < 4; ++e) {
                 token_tile[line * 32 + column + e] = T(value[e]);
@@ -1207,9 +1233,10 @@ inline uint order_key(float x) {
     return bits > 0x80000000u ? max(~bits, 1u) : bits | 0x80000000u;
 }
 
-// SCORES: 0 softmax over all experts, 1 over the chosen ones, 2 sigmoid. With GROUPS groups of neighbours experts come from
+// SCORES: 0 softmax over all experts, 1 over the chosen ones, 2 sigmoid. VECTOR: 1 a vector is added to the scores for the choice,
+// 2 it multiplies the weights, 0 there is none. With GROUPS groups of neighbours experts come from
 // CHOSEN_GROUPS of them alone, which are judged by the sum of their JUDGED best.
-template <uint EXPERTS, uint CHOSEN, uint SCORES, uint BIASED, uint GROUPS, uint CHOSEN_GROUPS, uint JUDGED>
+template <uint EXPERTS, uint CHOSEN, uint SCORES, uint VECTOR, uint GROUPS, uint CHOSEN_GROUPS, uint JUDGED>
 struct Routing {
     static constexpr constant uint COUNT = (EXPERTS + 31) / 32;
 
@@ -1233,8 +1260,8 @@ struct Routing {
     }
 
     // What experts are chosen by.
-    static inline void choice_keys(device const float* logits, device const float* bias, thread uint* keys, uint lane) {
-        const float2 all = SCORES == 0 && (BIASED != 0 || GROUPS > 1) ? softmax_of_all(logits, lane) : float2(0.0f, 1.0f);
+    static inline void choice_keys(device const float* logits, device const float* vector, thread uint* keys, uint lane) {
+        const float2 all = SCORES == 0 && (VECTOR == 1 || GROUPS > 1) ? softmax_of_all(logits, lane) : float2(0.0f, 1.0f);
         float scores[COUNT];
         #pragma clang loop unroll(full)
         for (uint i = 0; i < COUNT; ++i) {
@@ -1242,10 +1269,10 @@ struct Routing {
             float score = logits[expert];
             if (SCORES == 2) {
                 score = sigmoid(score);
-            } else if (SCORES == 0 && (BIASED != 0 || GROUPS > 1)) {
+            } else if (SCORES == 0 && (VECTOR == 1 || GROUPS > 1)) {
                 score = precise::exp(score - all.x) / all.y;
             }
-            scores[i] = BIASED != 0 ? score + bias[expert] : score;
+            scores[i] = VECTOR == 1 ? score + vector[expert] : score;
             keys[i] = i * 32 + lane < EXPERTS ? order_key(scores[i]) : 0;
         }
         if (GROUPS > 1) {
@@ -1324,9 +1351,9 @@ struct Routing {
     }
 
     // The expert in this place of a row's choice.
-    static inline uint at(device const float* logits, device const float* bias, uint place, uint lane) {
+    static inline uint at(device const float* logits, device const float* vector, uint place, uint lane) {
         uint left[COUNT];
-        choice_keys(logits, bias, left, lane);
+        choice_keys(logits, vector, left, lane);
         uint expert = take_best(left, lane);
         for (uint n = 0; n < place; ++n) {
             expert = take_best(left, lane);
@@ -1337,10 +1364,10 @@ struct Routing {
     // A row's experts, the best first, and their weights. With SHARED an expert that every row takes has a weight after them:
     // 1, or with 2 a sigmoid of the logit after those of the experts.
     template <uint SHARED>
-    static inline void store(device const float* logits, device const float* bias, device uint* experts,
+    static inline void store(device const float* logits, device const float* vector, device uint* experts,
                              device float* weights, float added, float scale, uint lane) {
         uint left[COUNT];
-        choice_keys(logits, bias, left, lane);
+        choice_keys(logits, vector, left, lane);
         uint own = 0;
         for (uint n = 0; n < CHOSEN; ++n) {
             const uint expert = take_best(left, lane);
@@ -1363,6 +1390,9 @@ struct Routing {
         } else if (added >= 0.0f) {
             weight /= sum + added;
         }
+        if (VECTOR == 2) {
+            weight *= vector[own];
+        }
         if (mine) {
             experts[lane] = own;
             weights[lane] = weight * scale;
@@ -1375,10 +1405,10 @@ struct Routing {
 
 // One row a simdgroup.
 template <typename R, uint LOGITS, uint CHOSEN, uint SHARED>
-inline void route_row(device const float* logits, device const float* bias, device uint* experts, device float* weights,
+inline void route_row(device const float* logits, device const float* vector, device uint* experts, device float* weights,
                       float added, float scale, uint row, uint lane) {
     constexpr uint WEIGHTS = SHARED != 0 ? CHOSEN + 1 : CHOSEN;
-    R::template store<SHARED>(logits + row * LOGITS, bias, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
+    R::template store<SHARED>(logits + row * LOGITS, vector, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
                               lane);
 }
 
@@ -1471,7 +1501,7 @@ template <typename G, typename U, typename S, typename A, typename R, uint EXPER
           uint BIASED>
 inline void experts_gate_up(device const uchar* gate, device const uchar* up, device const uchar* shared_rows,
                             device const float* biases, device const float* input, device const float* input_sums,
-                            device const float* logits, device const float* selection, device uint* experts,
+                            device const float* logits, device const float* vector, device uint* experts,
                             device float* weights, device float* y, threadgroup float* shared, float eps, float added,
                             float scale, uint2 group, uint simdgroup, uint lane) {
     constexpr uint HALF = NR / 2;
@@ -1485,7 +1515,7 @@ inline void experts_gate_up(device const uchar* gate, device const uchar* up, de
     const uint first = (group.x - place * GROUPS) * GROUP_ROWS + simdgroup / KS * HALF;
     device const float* row_logits = logits + row * LOGITS;
     if (group.x == 0 && simdgroup == 0) {
-        R::template store<SHARED_WEIGHT>(row_logits, selection, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
+        R::template store<SHARED_WEIGHT>(row_logits, vector, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
                                          lane);
     }
     float acc[NR] = {};
@@ -1496,7 +1526,7 @@ inline void experts_gate_up(device const uchar* gate, device const uchar* up, de
             S::template run<2 * SHARED, COLS, NR, KS, SHARED>(shared_rows, x, first, simdgroup % KS, lane, acc);
         }
     } else {
-        at += R::at(row_logits, selection, place, lane) * WIDTH;
+        at += R::at(row_logits, vector, place, lane) * WIDTH;
         if (first < end) {
             gate_up_rows<G, U, SPLIT != 0 ? 2 * EXPERTS * WIDTH : EXPERTS * WIDTH, COLS, NR, KS, SPLIT>(
                 gate, up, x, at, simdgroup % KS, lane, acc);
@@ -1699,8 +1729,8 @@ inline void experts_down_tile(device const uchar* stack, device const float* bia
 }
 
 // x += factor * weighted sum of the results of a row's experts, in the order of its choice, and with SHARED of the one that
-// every row takes; 1024 elements a threadgroup.
-template <uint CHOSEN, uint HIDDEN, uint SHARED>
+// every row takes; 1024 elements a threadgroup. Without ADDS the sum is stored.
+template <uint CHOSEN, uint HIDDEN, uint SHARED, uint ADDS>
 inline void experts_sum(device const float* input, device const float* weights, device const float* of_all,
                         device float* x, float factor, uint2 group, uint thread_index) {
     constexpr uint WEIGHTS = SHARED != 0 ? CHOSEN + 1 : CHOSEN;
@@ -1716,7 +1746,7 @@ inline void experts_sum(device const float* input, device const float* weights, 
             sum += weights[row * WEIGHTS + CHOSEN] * *(device const float4*)(of_all + ulong(row) * HIDDEN + i);
         }
         device float4* target = (device float4*)(x + ulong(row) * HIDDEN + i);
-        *target = *target + factor * sum;
+        *target = ADDS != 0 ? *target + factor * sum : sum;
     }
 }
 
@@ -2041,7 +2071,42 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void qkv_proj_two(
+    device const uchar* weights [[buffer(0)]], // [128, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
+    device const float* bias [[buffer(3)]], // [128] f32
+    device float* y [[buffer(4)]], // [rows, 128] f32
+    constant StepParams* step [[buffer(5)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 16;
+    y += at.y * 256;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 128;
+    gemv_bf16<128, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<8, 32>(input_sums + n * 8, 1e-5f, lane));
+            add_bias<4>(results, bias, first, end);
+            store_rows<4>(y + n * 128, results, first, end, lane);
+        }
+    }
+}
+
+// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
@@ -2050,23 +2115,28 @@ kernel void qkv_proj_few(
     device const float* bias [[buffer(3)]], // [128] f32
     device float* y [[buffer(4)]], // [rows, 128] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 32;
+    y += at.y * 512;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 128;
-    gemv_bf16<128, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<128, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<8, 32>(input_sums + n * 8, 1e-5f, lane));
-            add_bias<2>(results, bias, first, end);
-            store_rows<2>(y + n * 128, results, first, end, lane);
+            add_bias<4>(results, bias, first, end);
+            store_rows<4>(y + n * 128, results, first, end, lane);
         }
     }
 }
@@ -2152,7 +2222,48 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 64] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 64] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 64] f32
+    device const float* bias [[buffer(2)]], // [32] f32
+    device float* x [[buffer(3)]], // [rows, 32] f32
+    device const float* gamma [[buffer(4)]], // [32] f32, the next norm's
+    device float* scaled [[buffer(5)]], // [rows, 32] f32, x * gamma
+    device float* sums [[buffer(6)]], // [rows, 8] f32, partial sums of x^2
+    constant StepParams* step [[buffer(7)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 128;
+    x += at.y * 64;
+    scaled += at.y * 64;
+    sums += at.y * 16;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 64, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            add_bias<4>(results, bias, first, end);
+            const float square =
+                add_rows<4>(
+                    x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 8>(
+                sums + n * 8, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 64] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 64] bf16
@@ -2163,26 +2274,32 @@ kernel void o_proj_few(
     device float* scaled [[buffer(5)]], // [rows, 32] f32, x * gamma
     device float* sums [[buffer(6)]], // [rows, 8] f32, partial sums of x^2
     constant StepParams* step [[buffer(7)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 256;
+    x += at.y * 128;
+    scaled += at.y * 128;
+    sums += at.y * 32;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 64, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 64, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            add_bias<2>(results, bias, first, end);
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            add_bias<4>(results, bias, first, end);
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
-            store_partial_sum<8, 2, 8>(
-                sums + n * 8, shared + n * 8, square, group, simdgroup, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 8>(
+                sums + n * 8, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -2211,7 +2328,44 @@ kernel void router(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [4, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [4, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void router_two(
+    device const uchar* weights [[buffer(0)]], // [4, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
+    device const float* bias [[buffer(3)]], // [4] f32
+    device float* y [[buffer(4)]], // [rows, 4] f32
+    constant StepParams* step [[buffer(5)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 16;
+    y += at.y * 8;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 4;
+    if (first < end) {
+        gemv_bf16<4, 32, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<8, 32>(input_sums + n * 8, 1e-5f, lane));
+            add_bias<4>(results, bias, first, end);
+            store_rows<4>(y + n * 4, results, first, end, lane);
+        }
+    }
+}
+
+// [4, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void router_few(
     device const uchar* weights [[buffer(0)]], // [4, 32] bf16
@@ -2220,25 +2374,30 @@ kernel void router_few(
     device const float* bias [[buffer(3)]], // [4] f32
     device float* y [[buffer(4)]], // [rows, 4] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 32;
+    y += at.y * 16;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 4;
     if (first < end) {
-        gemv_bf16<4, 32, 2, 1, 0, 8>(
-            weights, input, first, 0, lane, acc, step->rows);
+        gemv_bf16<4, 32, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<8, 32>(input_sums + n * 8, 1e-5f, lane));
-            add_bias<2>(results, bias, first, end);
-            store_rows<2>(y + n * 4, results, first, end, lane);
+            add_bias<4>(results, bias, first, end);
+            store_rows<4>(y + n * 4, results, first, end, lane);
         }
     }
 }
@@ -2327,7 +2486,42 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void lm_head_two(
+    device const uchar* weights [[buffer(0)]], // [88, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 88] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 16;
+    y += at.y * 176;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 88;
+    if (first < end) {
+        gemv_bf16<88, 32, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<8, 32>(input_sums + n * 8, 1e-5f, lane));
+            store_rows<4>(y + n * 88, results, first, end, lane);
+        }
+    }
+}
+
+// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
@@ -2335,24 +2529,29 @@ kernel void lm_head_few(
     device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 88] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 32;
+    y += at.y * 352;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 88;
     if (first < end) {
-        gemv_bf16<88, 32, 2, 1, 0, 8>(
-            weights, input, first, 0, lane, acc, step->rows);
+        gemv_bf16<88, 32, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<8, 32>(input_sums + n * 8, 1e-5f, lane));
-            store_rows<2>(y + n * 88, results, first, end, lane);
+            store_rows<4>(y + n * 88, results, first, end, lane);
         }
     }
 }
@@ -2589,7 +2788,7 @@ kernel void expert_sum(
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    experts_sum<2, 32, 0>(input, expert_weights, input, x, 1.0f, group, thread_index);
+    experts_sum<2, 32, 0, 1>(input, expert_weights, input, x, 1.0f, group, thread_index);
 }
 
 // attention of 4 heads over 2 key/value heads of 16: 32 rows of a head

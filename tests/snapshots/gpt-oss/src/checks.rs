@@ -16,21 +16,25 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 30] = [
+static COSTS: [Cost; 34] = [
     Cost { bytes: [128, 352, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [8_704, 672, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [8_704, 672, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [8_704, 672, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 896, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [16, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention
     Cost { bytes: [4_352, 672, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj
+    Cost { bytes: [4_352, 672, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [4_352, 672, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [272, 176, 0, 0, 0], flops: [0, 256, 0, 0, 0] }, // router
+    Cost { bytes: [272, 176, 0, 0, 0], flops: [0, 256, 0, 0, 0] }, // router_two
     Cost { bytes: [272, 176, 0, 0, 0], flops: [0, 256, 0, 0, 0] }, // router_few
     Cost { bytes: [0, 3_136, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // expert_gate_up
     Cost { bytes: [128, 2_032, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // expert_down
     Cost { bytes: [16, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention_alt
     Cost { bytes: [5_632, 512, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_632, 512, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [5_632, 512, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -56,7 +60,7 @@ static INV_FREQ_0: [f32; 8] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 30] = [
+static KERNELS: [KernelCheck; 34] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -111,13 +115,35 @@ static KERNELS: [KernelCheck; 30] = [
             Argument::write(Role::Y, Data::Words(128)),
         ],
     },
-    // qkv_proj_few
+    // qkv_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(4), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(8)),
+            Argument::read(Role::Bias, Data::Tensor("layers.0.qkv_proj_bias")),
+            Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(4), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -135,7 +161,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -156,7 +182,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // attention
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -178,7 +204,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 6,
+        kernel: 7,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -199,13 +225,37 @@ static KERNELS: [KernelCheck; 30] = [
             Argument::write(Role::Sums, Data::Words(8)),
         ],
     },
-    // o_proj_few
+    // o_proj_two
     KernelCheck {
-        kernel: 7,
+        kernel: 8,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.o_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::read(Role::Bias, Data::Tensor("layers.0.o_proj_bias")),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(8)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_few
+    KernelCheck {
+        kernel: 9,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
             norm_eps: None,
@@ -225,7 +275,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // router
     KernelCheck {
-        kernel: 8,
+        kernel: 10,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -244,13 +294,35 @@ static KERNELS: [KernelCheck; 30] = [
             Argument::write(Role::Y, Data::Words(4)),
         ],
     },
-    // router_few
+    // router_two
     KernelCheck {
-        kernel: 9,
+        kernel: 11,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 4, cols: 32 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.router")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(8)),
+            Argument::read(Role::Bias, Data::Tensor("layers.0.router_bias")),
+            Argument::write(Role::Y, Data::Words(4)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // router_few
+    KernelCheck {
+        kernel: 12,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 4, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -268,7 +340,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // expert_gate_up
     KernelCheck {
-        kernel: 10,
+        kernel: 13,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -293,7 +365,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // expert_down
     KernelCheck {
-        kernel: 11,
+        kernel: 14,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -318,7 +390,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // attention_alt
     KernelCheck {
-        kernel: 12,
+        kernel: 15,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -340,7 +412,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 13,
+        kernel: 16,
         layer: None,
         rows: &[1],
         mixed: true,
@@ -358,13 +430,34 @@ static KERNELS: [KernelCheck; 30] = [
             Argument::write(Role::Y, Data::Words(88)),
         ],
     },
-    // lm_head_few
+    // lm_head_two
     KernelCheck {
-        kernel: 14,
+        kernel: 17,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("lm_head")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(8)),
+            Argument::write(Role::Y, Data::Words(88)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // lm_head_few
+    KernelCheck {
+        kernel: 18,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -381,7 +474,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 15,
+        kernel: 19,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -397,7 +490,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 16,
+        kernel: 20,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -414,7 +507,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 17,
+        kernel: 21,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -432,7 +525,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 18,
+        kernel: 22,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -446,7 +539,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 19,
+        kernel: 23,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -467,7 +560,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 20,
+        kernel: 24,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -489,7 +582,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 21,
+        kernel: 25,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -510,7 +603,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // router_tile
     KernelCheck {
-        kernel: 22,
+        kernel: 26,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -531,7 +624,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // route
     KernelCheck {
-        kernel: 23,
+        kernel: 27,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -545,7 +638,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // sort_experts
     KernelCheck {
-        kernel: 24,
+        kernel: 28,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -561,7 +654,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // expert_gate_up_tile
     KernelCheck {
-        kernel: 25,
+        kernel: 29,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -584,7 +677,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // expert_down_tile
     KernelCheck {
-        kernel: 26,
+        kernel: 30,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -606,7 +699,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // expert_sum
     KernelCheck {
-        kernel: 27,
+        kernel: 31,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -620,7 +713,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // attention_tile_alt
     KernelCheck {
-        kernel: 28,
+        kernel: 32,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -642,7 +735,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 29,
+        kernel: 33,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

@@ -198,10 +198,13 @@ inline void load_cache8(device const half* head, uint i, thread float4* v) {
 }
 
 // Non-linearities of feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
-// since fast math knows no infinity.
+// since fast math knows no infinity. A gated layer multiplies what `apply` makes of the gate by what `linear` makes of the
+// other branch.
 
 struct Silu {
     static inline float apply(float x) { return x / (1.0f + precise::exp(min(-x, 80.0f))); }
+
+    static inline float linear(float x) { return x; }
 };
 
 // Prologues and epilogues of the matrix-vector kernels. A simdgroup holds NR results (of each token), the same in every
@@ -331,7 +334,7 @@ inline void store_gated_rows(device float* y, thread const float* gate, thread c
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
-            y[first + r] = A::apply(gate[r]) * up[r];
+            y[first + r] = A::apply(gate[r]) * A::linear(up[r]);
         }
     }
 }
@@ -907,7 +910,7 @@ inline void store_gated_tile(device float* y, threadgroup const float* result, u
     for (uint token = thread_index / 32; token < tokens; token += 4) {
         if (first_row + column < WIDTH) {
             const float gate = result[token * 64 + column];
-            y[token * WIDTH + first_row + column] = A::apply(gate) * result[token * 64 + column + 32];
+            y[token * WIDTH + first_row + column] = A::apply(gate) * A::linear(result[token * 64 + column + 32]);
         }
     }
 }
@@ -1174,15 +1177,25 @@ inline void gate_up_rows(device const uchar* gate, device const uchar* up, devic
     }
 }
 
+// Adds to results of NR rows, all of which the expert has.
+template <uint NR>
+inline void add_expert_bias(thread float* acc, device const float* bias) {
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < NR; ++r) {
+        acc[r] += bias[r];
+    }
+}
+
 // y[row, place] = activation(gate x) * up x of the expert in each place of a row's choice, WIDTH elements each, then those of
 // the shared one. A threadgroup has some of one expert's rows; the first of a row leaves the choice and its weights.
 template <typename G, typename U, typename S, typename A, typename R, uint EXPERTS, uint CHOSEN, uint LOGITS, uint WIDTH,
-          uint COLS, uint NR, uint SIMDGROUPS, uint KS, uint SPLIT, uint PARTIALS, uint SHARED, uint SHARED_WEIGHT>
+          uint COLS, uint NR, uint SIMDGROUPS, uint KS, uint SPLIT, uint PARTIALS, uint SHARED, uint SHARED_WEIGHT,
+          uint BIASED>
 inline void experts_gate_up(device const uchar* gate, device const uchar* up, device const uchar* shared_rows,
-                            device const float* input, device const float* input_sums, device const float* logits,
-                            device const float* vector, device uint* experts, device float* weights, device float* y,
-                            threadgroup float* shared, float eps, float added, float scale, uint2 group, uint simdgroup,
-                            uint lane) {
+                            device const float* biases, device const float* input, device const float* input_sums,
+                            device const float* logits, device const float* vector, device uint* experts,
+                            device float* weights, device float* y, threadgroup float* shared, float eps, float added,
+                            float scale, uint2 group, uint simdgroup, uint lane) {
     constexpr uint HALF = NR / 2;
     constexpr uint GROUP_ROWS = HALF * SIMDGROUPS / KS;
     constexpr uint GROUPS = (WIDTH + GROUP_ROWS - 1) / GROUP_ROWS;
@@ -1199,15 +1212,16 @@ inline void experts_gate_up(device const uchar* gate, device const uchar* up, de
     }
     float acc[NR] = {};
     device const float* x = input + row * COLS;
+    uint at = first;
     if (of_all) {
         if (first < end) {
             S::template run<2 * SHARED, COLS, NR, KS, SHARED>(shared_rows, x, first, simdgroup % KS, lane, acc);
         }
     } else {
-        const uint expert = R::at(row_logits, vector, place, lane);
+        at += R::at(row_logits, vector, place, lane) * WIDTH;
         if (first < end) {
             gate_up_rows<G, U, SPLIT != 0 ? 2 * EXPERTS * WIDTH : EXPERTS * WIDTH, COLS, NR, KS, SPLIT>(
-                gate, up, x, expert * WIDTH + first, simdgroup % KS, lane, acc);
+                gate, up, x, at, simdgroup % KS, lane, acc);
         }
     }
     if (KS > 1) {
@@ -1219,15 +1233,21 @@ inline void experts_gate_up(device const uchar* gate, device const uchar* up, de
     if (PARTIALS != 0) {
         scale_rows<NR>(acc, rms_scale<PARTIALS, COLS>(input_sums + row * PARTIALS, eps, lane));
     }
+    if (BIASED != 0 && !of_all && first < end) {
+        add_expert_bias<HALF>(acc, biases + at);
+        add_expert_bias<HALF>(acc + HALF, biases + EXPERTS * WIDTH + at);
+    }
     store_gated_rows<HALF, A>(y + row * (CHOSEN * WIDTH + SHARED) + place * WIDTH, acc, acc + HALF, first, end, lane);
 }
 
 // Weighted sums of the rows that a simdgroup has over the experts that it takes: of KS simdgroups each takes every KS-th
 // place of the choice, with the shared expert in the last. Part 0 gets the sums of all.
-template <typename D, typename S, uint EXPERTS, uint CHOSEN, uint WIDTH, uint HIDDEN, uint NR, uint KS, uint SHARED>
-inline void experts_sum_rows(device const uchar* stack, device const uchar* shared_rows, device const float* input,
-                             device const uint* experts, device const float* weights, threadgroup float* shared,
-                             uint first, uint row, uint simdgroup, uint lane, thread float* total) {
+template <typename D, typename S, uint EXPERTS, uint CHOSEN, uint WIDTH, uint HIDDEN, uint NR, uint KS, uint SHARED,
+          uint BIASED>
+inline void experts_sum_rows(device const uchar* stack, device const uchar* shared_rows, device const float* biases,
+                             device const float* input, device const uint* experts, device const float* weights,
+                             threadgroup float* shared, uint first, uint row, uint simdgroup, uint lane,
+                             thread float* total) {
     constexpr uint WEIGHTS = SHARED != 0 ? CHOSEN + 1 : CHOSEN;
     device const float* x = input + row * (CHOSEN * WIDTH + SHARED);
     for (uint r = 0; r < NR; ++r) {
@@ -1242,6 +1262,9 @@ inline void experts_sum_rows(device const uchar* stack, device const uchar* shar
             } else {
                 const uint at = experts[row * CHOSEN + place] * HIDDEN + first;
                 D::template run<EXPERTS * HIDDEN, WIDTH, NR, 1, 0>(stack, x + place * WIDTH, at, 0, lane, acc);
+                if (BIASED != 0) {
+                    add_expert_bias<NR>(acc, biases + at);
+                }
             }
             const float weight = weights[row * WEIGHTS + place];
             for (uint r = 0; r < NR; ++r) {
@@ -1256,17 +1279,17 @@ inline void experts_sum_rows(device const uchar* stack, device const uchar* shar
 
 // x += factor * weighted sum of the experts' results, and what the next projection needs.
 template <typename D, typename S, uint EXPERTS, uint CHOSEN, uint WIDTH, uint HIDDEN, uint NR, uint SIMDGROUPS, uint KS,
-          uint SHARED, uint PARTIALS>
-inline void experts_down(device const uchar* stack, device const uchar* shared_rows, device const float* input,
-                         device const uint* experts, device const float* weights, device float* x,
-                         device const float* gamma, device float* scaled, device float* sums, threadgroup float* shared,
-                         float factor, uint2 group, uint simdgroup, uint lane) {
+          uint SHARED, uint BIASED, uint PARTIALS>
+inline void experts_down(device const uchar* stack, device const uchar* shared_rows, device const float* biases,
+                         device const float* input, device const uint* experts, device const float* weights,
+                         device float* x, device const float* gamma, device float* scaled, device float* sums,
+                         threadgroup float* shared, float factor, uint2 group, uint simdgroup, uint lane) {
     constexpr uint GROUP_ROWS = NR * SIMDGROUPS / KS;
     const uint row = group.y;
     const uint first = group.x * GROUP_ROWS + simdgroup / KS * NR;
     float total[NR];
-    experts_sum_rows<D, S, EXPERTS, CHOSEN, WIDTH, HIDDEN, NR, KS, SHARED>(stack, shared_rows, input, experts, weights,
-                                                                          shared, first, row, simdgroup, lane, total);
+    experts_sum_rows<D, S, EXPERTS, CHOSEN, WIDTH, HIDDEN, NR, KS, SHARED, BIASED>(
+        stack, shared_rows, biases, input, experts, weights, shared, first, row, simdgroup, lane, total);
     float square = 0.0f;
     if (simdgroup % KS == 0) {
         square = add_rows<NR>(x + row * HIDDEN, gamma, scaled + row * HIDDEN, total, factor, first, HIDDEN, lane);
@@ -1350,10 +1373,11 @@ inline void expert_tile(device const uchar* weights, device const uchar* second,
 
 // y[pair] = activation(gate x) * up x, WIDTH elements a pair.
 template <typename W, typename W2, typename T, typename A, uint TOKENS, uint EXPERTS, uint CHOSEN, uint WIDTH, uint COLS,
-          uint SPLIT>
-inline void experts_gate_up_tile(device const uchar* gate, device const uchar* up, device const float* input,
-                                 device const uint* pairs, device const uint* tiles, device float* y,
-                                 threadgroup float* shared, uint2 group, uint thread_index, uint simdgroup) {
+          uint SPLIT, uint BIASED>
+inline void experts_gate_up_tile(device const uchar* gate, device const uchar* up, device const float* biases,
+                                 device const float* input, device const uint* pairs, device const uint* tiles,
+                                 device float* y, threadgroup float* shared, uint2 group, uint thread_index,
+                                 uint simdgroup) {
     constexpr uint ROWS = SPLIT != 0 ? 2 * EXPERTS * WIDTH : EXPERTS * WIDTH;
     device const uint* tile = tiles + 3 * group.y;
     const uint first = group.x * 32;
@@ -1362,19 +1386,25 @@ inline void experts_gate_up_tile(device const uchar* gate, device const uchar* u
     device const uint* own = pairs + tile[1];
     const uint tokens = tile[2];
     const uint column = thread_index % 32;
+    device const float* bias = biases + tile[0] * WIDTH + first + column;
     for (uint token = thread_index / 32; token < tokens; token += 4) {
         if (first + column < WIDTH) {
-            const float gated = A::apply(shared[token * 64 + column]) * shared[token * 64 + column + 32];
-            y[ulong(own[token]) * WIDTH + first + column] = gated;
+            float gated = shared[token * 64 + column];
+            float value = shared[token * 64 + column + 32];
+            if (BIASED != 0) {
+                gated += bias[0];
+                value += bias[EXPERTS * WIDTH];
+            }
+            y[ulong(own[token]) * WIDTH + first + column] = A::apply(gated) * A::linear(value);
         }
     }
 }
 
 // y[pair] = the expert's result, HIDDEN elements a pair.
-template <typename W, typename T, uint TOKENS, uint EXPERTS, uint WIDTH, uint HIDDEN>
-inline void experts_down_tile(device const uchar* stack, device const float* input, device const uint* pairs,
-                              device const uint* tiles, device float* y, threadgroup float* shared, uint2 group,
-                              uint thread_index, uint simdgroup) {
+template <typename W, typename T, uint TOKENS, uint EXPERTS, uint WIDTH, uint HIDDEN, uint BIASED>
+inline void experts_down_tile(device const uchar* stack, device const float* biases, device const float* input,
+                              device const uint* pairs, device const uint* tiles, device float* y,
+                              threadgroup float* shared, uint2 group, uint thread_index, uint simdgroup) {
     device const uint* tile = tiles + 3 * group.y;
     const uint first = group.x * 64;
     expert_tile<W, W, T, TOKENS, EXPERTS * HIDDEN, HIDDEN, WIDTH, 0, 0, 1>(stack, stack, input, pairs, tile, shared, first,
@@ -1382,9 +1412,10 @@ inline void experts_down_tile(device const uchar* stack, device const float* inp
     device const uint* own = pairs + tile[1];
     const uint tokens = tile[2];
     const uint column = thread_index % 64;
-    for (uint token = thread_index / 64; token < tokens; token += 2) {
-        if (first + column < HIDDEN) {
-            y[ulong(own[token]) * HIDDEN + first + column] = shared[token * 64 + column];
+    if (first + column < HIDDEN) {
+        const float bias = BIASED != 0 ? biases[tile[0] * HIDDEN + first + column] : 0.0f;
+        for (uint token = thread_index / 64; token < tokens; token += 2) {
+            y[ulong(own[token]) * HIDDEN + first + column] = shared[token * 64 + column] + bias;
         }
     }
 }
@@ -2059,9 +2090,9 @@ kernel void expert_gate_up(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4];
-    experts_gate_up<Gemv_bf16, Gemv_bf16, Gemv_bf16, Silu, Routing<6, 2, 0, 0, 1, 1, 1>, 6, 2, 7, 24, 32, 2, 8, 1, 144, 4, 20, 2>(
-        weights, weights, shared_weights, input, input_sums, router_logits, router_logits, experts, expert_weights, y,
-        shared, 1e-6f, -1.0f, 1.0f, group, simdgroup, lane);
+    experts_gate_up<Gemv_bf16, Gemv_bf16, Gemv_bf16, Silu, Routing<6, 2, 0, 0, 1, 1, 1>, 6, 2, 7, 24, 32, 2, 8, 1, 144, 4, 20, 2, 0>(
+        weights, weights, shared_weights, input, input, input_sums, router_logits, router_logits, experts,
+        expert_weights, y, shared, 1e-6f, -1.0f, 1.0f, group, simdgroup, lane);
 }
 
 // down of 2 of 6 experts: [192, 24] bf16 and [32, 20] bf16, and their weighted sum
@@ -2081,9 +2112,9 @@ kernel void expert_down(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[24];
-    experts_down<Gemv_bf16, Gemv_bf16, 6, 2, 24, 32, 2, 8, 2, 20, 4>(
-        weights, shared_weights, input, experts, expert_weights, x, gamma, scaled, sums, shared, 1.0f, group, simdgroup,
-        lane);
+    experts_down<Gemv_bf16, Gemv_bf16, 6, 2, 24, 32, 2, 8, 2, 20, 0, 4>(
+        weights, shared_weights, input, input, experts, expert_weights, x, gamma, scaled, sums, shared, 1.0f, group,
+        simdgroup, lane);
 }
 
 // [88, 32] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -2417,8 +2448,8 @@ kernel void expert_gate_up_tile(
     uint simdgroup [[simdgroup_index_in_threadgroup]])
 {
     threadgroup float shared[2560];
-    experts_gate_up_tile<Weights_bf16, Weights_bf16, float, Silu, 16, 6, 2, 24, 32, 144>(
-        weights, weights, input, pairs, tiles, y, shared, group, thread_index, simdgroup);
+    experts_gate_up_tile<Weights_bf16, Weights_bf16, float, Silu, 16, 6, 2, 24, 32, 144, 0>(
+        weights, weights, input, input, pairs, tiles, y, shared, group, thread_index, simdgroup);
 }
 
 // down of 6 experts: [192, 24] bf16, a tile of 16 rows of one expert per threadgroup
@@ -2434,8 +2465,8 @@ kernel void expert_down_tile(
     uint simdgroup [[simdgroup_index_in_threadgroup]])
 {
     threadgroup float shared[2560];
-    experts_down_tile<Weights_bf16, float, 16, 6, 24, 32>(
-        weights, input, pairs, tiles, y, shared, group, thread_index, simdgroup);
+    experts_down_tile<Weights_bf16, float, 16, 6, 24, 32, 0>(
+        weights, input, input, pairs, tiles, y, shared, group, thread_index, simdgroup);
 }
 
 // weighted sum of the results of 2 experts a row, added to the residual stream
