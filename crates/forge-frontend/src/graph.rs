@@ -3,6 +3,7 @@
 //!
 //! A [`Block`] describes one distinct kind of layer once; a [`Layer`] says which weights and states fill
 //! its slots. Nothing here knows an architecture by name, a kernel or a file format's container.
+//! It is long because all operations stand beside one another, each with its formula.
 
 use std::ops::Range;
 
