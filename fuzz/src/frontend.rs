@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use forge_formats::Repacked;
 use forge_frontend::checkpoint::{GgufFile, SafetensorsSet};
-use forge_frontend::graph::{FileRange, Graph};
+use forge_frontend::graph::{FileRange, Graph, Source};
 use forge_frontend::{Assets, Checkpoint, load};
 use forge_runtime::tokenizer::Tokenizer;
 
@@ -30,7 +31,20 @@ pub fn gguf(data: &[u8]) -> bool {
     load(&path).is_ok_and(|checkpoint| look_at(&checkpoint))
 }
 
-/// A safetensors file, alone and in a folder with the configuration of a small Llama.
+/// What the tensors of other toolchains' folders are called, and what config.json says of them.
+const TOOLCHAINS: [(&str, &str); 4] = [
+    ("qweight", r#""quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": true}, "#),
+    ("qweight", r#""quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 32}, "#),
+    ("weight_packed", r#""quantization_config": {"quant_method": "compressed-tensors"}, "#),
+    ("F8_E4M3", r#""quantization_config": {"quant_method": "fp8", "weight_block_size": [8, 32]}, "#),
+];
+
+fn contains(data: &[u8], text: &str) -> bool {
+    data.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// A safetensors file, alone and in a folder with the configuration of a small Llama, also as other toolchains' where its tensors are
+/// called as theirs.
 pub fn safetensors(data: &[u8]) -> bool {
     let path = write("st/model.safetensors", data);
     if let Ok(set) = SafetensorsSet::open_file(&path) {
@@ -38,9 +52,14 @@ pub fn safetensors(data: &[u8]) -> bool {
             set.data(tensor);
         }
     }
-    write("st/config.json", LLAMA_CONFIG.as_bytes());
     write("st/tokenizer.json", TOKENIZER_JSON.as_bytes());
-    load(&folder().join("st")).is_ok_and(|checkpoint| look_at(&checkpoint))
+    let mut accepted = false;
+    for settings in [""].into_iter().chain(TOOLCHAINS.iter().filter(|(mark, _)| contains(data, mark)).map(|(_, s)| *s))
+    {
+        write("st/config.json", LLAMA_CONFIG.replacen('{', &format!("{{{settings}"), 1).as_bytes());
+        accepted |= load(&folder().join("st")).is_ok_and(|checkpoint| look_at(&checkpoint));
+    }
+    accepted
 }
 
 /// A folder's config.json and model.safetensors.index.json; weights are in one file, or in two where there is an index.
@@ -116,6 +135,12 @@ fn look_at(checkpoint: &Checkpoint) -> bool {
         bytes += checkpoint.bytes(range).len();
     }
     assert!(bytes > 0);
+    for piece in checkpoint.graph.weights.iter().flat_map(|weight| weight.source.pieces()) {
+        if let Source::Repack { repack, parts, first_row } = piece {
+            let parts: Vec<&[u8]> = parts.iter().map(|range| checkpoint.bytes(range)).collect();
+            let _ = repack.rows(&parts, *first_row..first_row + 1, &mut Repacked::default());
+        }
+    }
     assert_eq!(checkpoint.graph.layers.len(), checkpoint.graph.config.num_layers);
     let _ = Tokenizer::from_bytes(&checkpoint.assets.tokenizer_json);
     true

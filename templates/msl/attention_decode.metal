@@ -238,23 +238,17 @@ inline void attention_combine(device const float* sums, device float* y, threadg
     y += row * (HEADS * HEAD_DIM);
     constexpr uint VECTORS = (HEAD_DIM / 4 + 31) / 32;
     device const float2* scales = (device const float2*)(sums + parts * HEADS * HEAD_DIM);
-    float top = NO_SCORE;
-    for (uint part = lane; part < parts; part += 32) {
-        top = max(top, scales[part * HEADS + head].x);
-    }
-    top = simd_max(top);
-    float weight = 0.0f;
-    for (uint part = lane; part < parts; part += 32) {
-        const float2 scale = scales[part * HEADS + head];
-        weight += scale.y * exp2(scale.x - top);
-    }
-    weight = simd_sum(weight);
+    // A lane for each part.
+    static_assert(MAX_PARTS <= 32, "a simdgroup holds what all parts have to say");
+    const float2 own = lane < parts ? scales[lane * HEADS + head] : float2(NO_SCORE, 0.0f);
+    const float factor = exp2(own.x - simd_max(own.x));
+    const float weight = simd_sum(own.y * factor);
     float4 acc[VECTORS];
     for (uint n = 0; n < VECTORS; ++n) {
         acc[n] = 0.0f;
     }
     for (uint part = simdgroup; part < parts; part += SIMDGROUPS) {
-        const float c = exp2(scales[part * HEADS + head].x - top);
+        const float c = simd_shuffle(factor, ushort(part));
         device const float4* sum = (device const float4*)(sums + (part * HEADS + head) * HEAD_DIM);
         for (uint n = 0; n < VECTORS; ++n) {
             if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {

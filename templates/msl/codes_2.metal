@@ -24,14 +24,25 @@ struct Codes2 {
         load_2_bits<T>(plane_row<COLS / 4>(weights, row, step) + tile * (TILE / 4), lane, words);
     }
 
+    // Pairs p and p + 1 at bits 0 and 4.
+    static inline float4 run(uint word) {
+        return float4(small_halves(word & 0x00030003u), small_halves(word & 0x00300030u));
+    }
+
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        const uint low = words[t / 2] >> (t % 2 * 2);
+        w[0] = run(low);
+        w[1] = run(low >> 8);
+    }
+
     // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
     template <uint HALVES, uint T>
     static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const uint low = words[t / 2] >> (t % 2 * 2);
-        const uint high = low >> 8;
-        const float4 a = float4(small_halves(low & 0x00030003u), small_halves(low & 0x00300030u));
-        const float4 b = float4(small_halves(high & 0x00030003u), small_halves(high & 0x00300030u));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+        float4 w[2];
+        decode<T>(words, t, w);
+        return dot_run_pair(w, v, -0.5f * float(HALVES) * sum);
     }
 
     // The four codes of a run.

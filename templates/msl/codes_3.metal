@@ -32,14 +32,21 @@ struct Codes3 {
                       small_halves((low & 0x00300030u) | (high & 0x00400040u)));
     }
 
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        const uint low = words[t / 2] >> (t % 2 * 2);
+        const uint high = words[(T + 1) / 2];
+        w[0] = run(low, move_bits(high, t, 2));
+        w[1] = run(low >> 8, high >> (6 + t));
+    }
+
     // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
     template <uint HALVES, uint T>
     static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const uint low = words[t / 2] >> (t % 2 * 2);
-        const uint high = words[(T + 1) / 2];
-        const float4 a = run(low, move_bits(high, t, 2));
-        const float4 b = run(low >> 8, high >> (6 + t));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+        float4 w[2];
+        decode<T>(words, t, w);
+        return dot_run_pair(w, v, -0.5f * float(HALVES) * sum);
     }
 
     // The four codes of a run.

@@ -24,14 +24,16 @@ struct Codes4 {
         load_words<4 * T>(plane_row<COLS / 2>(weights, row, step) + tile * (TILE / 2) + lane * (4 * T), words);
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const uint low = words[t];
-        const uint high = low >> 8;
-        const float4 a = float4(small_halves(low & 0x000F000Fu), small_halves(low & 0x00F000F0u));
-        const float4 b = float4(small_halves(high & 0x000F000Fu), small_halves(high & 0x00F000F0u));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+    // Pairs p and p + 1 at bits 0 and 4.
+    static inline float4 run(uint word) {
+        return float4(small_halves(word & 0x000F000Fu), small_halves(word & 0x00F000F0u));
+    }
+
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        w[0] = run(words[t]);
+        w[1] = run(words[t] >> 8);
     }
 
     // The four codes of a run.

@@ -32,12 +32,11 @@ struct Codes5 {
                       small_halves((low & 0x00F000F0u) | (high & 0x01000100u)));
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const float4 a = run(words[t], words[T] << (4 - t));
-        const float4 b = run(words[t] >> 8, words[T] >> (4 + t));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        w[0] = run(words[t], words[T] << (4 - t));
+        w[1] = run(words[t] >> 8, words[T] >> (4 + t));
     }
 
     // The four codes of a run.

@@ -32,13 +32,12 @@ struct Codes6 {
                       small_halves((low & 0x00F000F0u) | (high & 0x03000300u)));
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
         const uint high = words[T + t / 2];
-        const float4 a = run(words[t], high << (4 - t % 2 * 2));
-        const float4 b = run(words[t] >> 8, high >> (4 + t % 2 * 2));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+        w[0] = run(words[t], high << (4 - t % 2 * 2));
+        w[1] = run(words[t] >> 8, high >> (4 + t % 2 * 2));
     }
 
     // The four codes of a run.

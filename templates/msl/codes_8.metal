@@ -29,10 +29,11 @@ struct Codes8 {
         return float4(even.x, odd.x, even.y, odd.y);
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        return fma4(run(words[2 * t + 1]), v[1], fma4(run(words[2 * t]), v[0], -0.5f * float(HALVES) * sum));
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        w[0] = run(words[2 * t]);
+        w[1] = run(words[2 * t + 1]);
     }
 
     // The four codes of a run.

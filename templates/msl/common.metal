@@ -108,6 +108,18 @@ constant constexpr float HALF_UNIT = 16777216.0f;
 
 inline float4 scale_high_pair(float4 v) { return float4(v.x, v.y, 0.0625f * v.z, 0.0625f * v.w); }
 
+// Codes of 8 columns, as halves from bit 0 and from bit 4 on, to weights scale * code + offset.
+inline void scale_codes(thread float4* w, float scale, float offset) {
+    const float4 scales = scale_high_pair(float4(HALF_UNIT * scale));
+    w[0] = fma(w[0], scales, float4(offset));
+    w[1] = fma(w[1], scales, float4(offset));
+}
+
+// A lane's 8 columns of a tile, added to `sum`.
+inline float dot_run_pair(thread const float4* w, thread const float4* v, float sum) {
+    return fma4(w[1], v[1], fma4(w[0], v[0], sum));
+}
+
 // Row number r of the NR rows that a simdgroup works on, counted from the first of them. SPLIT rows further down lies
 // a second matrix, from which the second half of the rows comes; 0 when there is none.
 template <uint ROWS, uint NR, uint SPLIT>
@@ -140,36 +152,126 @@ inline bool has_token(uint n, uint tokens) {
     return TOKENS == 1 || n < tokens;
 }
 
-// T tiles from `tile` on: F::dot of each row with each token added to acc, in units of the codes. The weights are the
-// same for every token: the first brings them from memory, the others find them in the core's cache.
-template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
-inline void gemv_tiles(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
-                       thread float* acc, uint tokens) {
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < TOKENS; ++n) {
-        if (has_token<TOKENS>(n, tokens)) {
-            float4 v[2 * T];
-            float sums[T];
-            load_input<F::BLOCK, T>(x + n * COLS, tile, lane, v);
-            for (uint t = 0; t < T; ++t) {
-                sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
-                F::Codes::place_input(t, v + 2 * t);
-            }
-            #pragma clang loop unroll(full)
-            for (uint r = 0; r < NR; ++r) {
-                const uint step = row_step<ROWS, NR, SPLIT>(row, r);
-                acc[n * NR + r] += F::template dot<ROWS, COLS, T>(weights, row, step, tile, lane, v, sums);
+// A format that decodes its weights for each token anew, in F::dot: the first brings them from memory, the others find them
+// in the core's cache. The codes are multiplied in units, less what a sum of the input makes up for.
+template <typename F>
+struct Repeated {
+    static constexpr constant uint TILES = F::TILES;
+    // What sums are short of.
+    static constexpr constant float UNIT = F::Codes::UNIT;
+
+    // Adds T tiles from `tile` on to acc.
+    template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
+    static inline void add(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
+                           thread float* acc, uint tokens) {
+        #pragma clang loop unroll(full)
+        for (uint n = 0; n < TOKENS; ++n) {
+            if (has_token<TOKENS>(n, tokens)) {
+                float4 v[2 * T];
+                float sums[T];
+                load_input<F::BLOCK, T>(x + n * COLS, tile, lane, v);
+                for (uint t = 0; t < T; ++t) {
+                    sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
+                    F::Codes::place_input(t, v + 2 * t);
+                }
+                #pragma clang loop unroll(full)
+                for (uint r = 0; r < NR; ++r) {
+                    const uint step = row_step<ROWS, NR, SPLIT>(row, r);
+                    acc[n * NR + r] += F::template dot<ROWS, COLS, T>(weights, row, step, tile, lane, v, sums);
+                }
             }
         }
     }
-}
+};
+
+// A format that decodes its weights once for all tokens: F::load of a group, F::decode of a tile to floats, and F::add of one
+// row and one token. What F::decode makes are WEIGHTS, or codes in units. A sum has the same terms in the same order however
+// many tokens and rows there are.
+template <typename F>
+struct Shared {
+    static constexpr constant uint TILES = F::TILES;
+    static constexpr constant float UNIT = F::WEIGHTS ? 1.0f : F::Codes::UNIT;
+    // Whether a group is summed apart, so that groups depend on one another by one addition; of larger groups these sums
+    // cost more registers than they are worth.
+    static constexpr constant bool APART = F::TILES <= 2;
+
+    // Makes the two runs of a tile's input fit codes, and returns their sum, in units; weights need neither.
+    static inline float prepare(uint t, thread float4* v) {
+        if (F::WEIGHTS) {
+            return 0.0f;
+        }
+        const float sum = (sum4(v[0]) + sum4(v[1])) * (1.0f / F::Codes::UNIT);
+        F::Codes::place_input(t, v);
+        return sum;
+    }
+
+    template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
+    static inline void add(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
+                           thread float* acc, uint tokens) {
+        if (TOKENS == 1) {
+            float4 v[2 * T];
+            float sums[T];
+            load_input<F::BLOCK, T>(x, tile, lane, v);
+            for (uint t = 0; t < T; ++t) {
+                sums[t] = prepare(t, v + 2 * t);
+            }
+            #pragma clang loop unroll(full)
+            for (uint r = 0; r < NR; ++r) {
+                typename F::Raw raw;
+                F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw);
+                float sum = APART ? 0.0f : acc[r];
+                for (uint t = 0; t < T; ++t) {
+                    float4 w[2];
+                    F::template decode<T>(raw, t, w);
+                    sum = F::add(raw, t, w, v + 2 * t, sums[t], sum);
+                }
+                acc[r] = APART ? acc[r] + sum : sum;
+            }
+        } else {
+            typename F::Raw raw[NR];
+            float sums[NR * TOKENS];
+            #pragma clang loop unroll(full)
+            for (uint r = 0; r < NR; ++r) {
+                F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw[r]);
+            }
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < NR * TOKENS; ++i) {
+                sums[i] = APART ? 0.0f : acc[i];
+            }
+            #pragma clang loop unroll(full)
+            for (uint t = 0; t < T; ++t) {
+                float4 w[2 * NR];
+                #pragma clang loop unroll(full)
+                for (uint r = 0; r < NR; ++r) {
+                    F::template decode<T>(raw[r], t, w + 2 * r);
+                }
+                #pragma clang loop unroll(full)
+                for (uint n = 0; n < TOKENS; ++n) {
+                    // A token that is not there repeats the last, so that nothing branches.
+                    float4 v[2];
+                    load_input<F::BLOCK, 1>(x + min(n, tokens - 1) * COLS, tile + t, lane, v);
+                    const float sum = prepare(t, v);
+                    #pragma clang loop unroll(full)
+                    for (uint r = 0; r < NR; ++r) {
+                        sums[n * NR + r] = F::add(raw[r], t, w + 2 * r, v, sum, sums[n * NR + r]);
+                    }
+                }
+            }
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < NR * TOKENS; ++i) {
+                acc[i] = APART ? acc[i] + sums[i] : sums[i];
+            }
+        }
+    }
+};
 
 // acc[n * NR + r] = sum over this simdgroup's share of the columns of W[row + row_step(r), k] * x[n, k] for the tokens
-// that are there, 0 for the others, the same in every lane. KS simdgroups share the rows; `part` of them is this one.
-template <typename F, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
+// that are there, the same in every lane. KS simdgroups share the rows; `part` of them is this one. S is Repeated or Shared
+// of a format.
+template <typename S, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
 inline void gemv_packed(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                         thread float* acc, uint tokens) {
-    constexpr uint T = F::TILES;
+    constexpr uint T = S::TILES;
     constexpr uint GROUPS = COLS / (TILE * T);
     constexpr uint LEFT = COLS / TILE % T;
     constexpr uint LAST = COLS / TILE;
@@ -177,21 +279,21 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
         acc[r] = 0.0f;
     }
     for (uint i = 0; i < GROUPS / KS; ++i) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * T, lane, acc, tokens);
+        S::template add<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * T, lane, acc, tokens);
     }
     if (GROUPS % KS != 0 && part < GROUPS % KS) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc, tokens);
+        S::template add<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc, tokens);
     }
     // What is left goes to the first simdgroup that had a group less, if any had.
     if (COLS % (TILE * T) != 0 && part == GROUPS % KS) {
         if (LEFT & 4) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 4>(weights, x, row, GROUPS * T, lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 4>(weights, x, row, GROUPS * T, lane, acc, tokens);
         }
         if (LEFT & 2) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc, tokens);
         }
         if (LEFT & 1) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc, tokens);
         }
         if (COLS % TILE != 0) {
             // Lanes without columns stand in for lane 0, so that all stay together.
@@ -200,7 +302,7 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
             for (uint r = 0; r < NR * TOKENS; ++r) {
                 last[r] = 0.0f;
             }
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, LAST, owns ? lane : 0, last, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, LAST, owns ? lane : 0, last, tokens);
             for (uint r = 0; r < NR * TOKENS; ++r) {
                 acc[r] += owns ? last[r] : 0.0f;
             }
@@ -208,7 +310,7 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
     }
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR * TOKENS; ++r) {
-        acc[r] = simd_sum(acc[r]) * F::Codes::UNIT;
+        acc[r] = simd_sum(acc[r]) * S::UNIT;
     }
 }
 

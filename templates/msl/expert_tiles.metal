@@ -73,10 +73,11 @@ inline void expert_tile(device const uchar* weights, device const uchar* second,
 
 // y[pair] = activation(gate x) * up x, WIDTH elements a pair.
 template <typename W, typename W2, typename T, typename A, uint TOKENS, uint EXPERTS, uint CHOSEN, uint WIDTH, uint COLS,
-          uint SPLIT>
-inline void experts_gate_up_tile(device const uchar* gate, device const uchar* up, device const float* input,
-                                 device const uint* pairs, device const uint* tiles, device float* y,
-                                 threadgroup float* shared, uint2 group, uint thread_index, uint simdgroup) {
+          uint SPLIT, uint BIASED>
+inline void experts_gate_up_tile(device const uchar* gate, device const uchar* up, device const float* biases,
+                                 device const float* input, device const uint* pairs, device const uint* tiles,
+                                 device float* y, threadgroup float* shared, uint2 group, uint thread_index,
+                                 uint simdgroup) {
     constexpr uint ROWS = SPLIT != 0 ? 2 * EXPERTS * WIDTH : EXPERTS * WIDTH;
     device const uint* tile = tiles + 3 * group.y;
     const uint first = group.x * 32;
@@ -85,19 +86,25 @@ inline void experts_gate_up_tile(device const uchar* gate, device const uchar* u
     device const uint* own = pairs + tile[1];
     const uint tokens = tile[2];
     const uint column = thread_index % 32;
+    device const float* bias = biases + tile[0] * WIDTH + first + column;
     for (uint token = thread_index / 32; token < tokens; token += 4) {
         if (first + column < WIDTH) {
-            const float gated = A::apply(shared[token * 64 + column]) * shared[token * 64 + column + 32];
-            y[ulong(own[token]) * WIDTH + first + column] = gated;
+            float gated = shared[token * 64 + column];
+            float value = shared[token * 64 + column + 32];
+            if (BIASED != 0) {
+                gated += bias[0];
+                value += bias[EXPERTS * WIDTH];
+            }
+            y[ulong(own[token]) * WIDTH + first + column] = A::apply(gated) * A::linear(value);
         }
     }
 }
 
 // y[pair] = the expert's result, HIDDEN elements a pair.
-template <typename W, typename T, uint TOKENS, uint EXPERTS, uint WIDTH, uint HIDDEN>
-inline void experts_down_tile(device const uchar* stack, device const float* input, device const uint* pairs,
-                              device const uint* tiles, device float* y, threadgroup float* shared, uint2 group,
-                              uint thread_index, uint simdgroup) {
+template <typename W, typename T, uint TOKENS, uint EXPERTS, uint WIDTH, uint HIDDEN, uint BIASED>
+inline void experts_down_tile(device const uchar* stack, device const float* biases, device const float* input,
+                              device const uint* pairs, device const uint* tiles, device float* y,
+                              threadgroup float* shared, uint2 group, uint thread_index, uint simdgroup) {
     device const uint* tile = tiles + 3 * group.y;
     const uint first = group.x * 64;
     expert_tile<W, W, T, TOKENS, EXPERTS * HIDDEN, HIDDEN, WIDTH, 0, 0, 1>(stack, stack, input, pairs, tile, shared, first,
@@ -105,16 +112,17 @@ inline void experts_down_tile(device const uchar* stack, device const float* inp
     device const uint* own = pairs + tile[1];
     const uint tokens = tile[2];
     const uint column = thread_index % 64;
-    for (uint token = thread_index / 64; token < tokens; token += 2) {
-        if (first + column < HIDDEN) {
-            y[ulong(own[token]) * HIDDEN + first + column] = shared[token * 64 + column];
+    if (first + column < HIDDEN) {
+        const float bias = BIASED != 0 ? biases[tile[0] * HIDDEN + first + column] : 0.0f;
+        for (uint token = thread_index / 64; token < tokens; token += 2) {
+            y[ulong(own[token]) * HIDDEN + first + column] = shared[token * 64 + column] + bias;
         }
     }
 }
 
 // x += factor * weighted sum of the results of a row's experts, in the order of its choice, and with SHARED of the one that
-// every row takes; 1024 elements a threadgroup.
-template <uint CHOSEN, uint HIDDEN, uint SHARED>
+// every row takes; 1024 elements a threadgroup. Without ADDS the sum is stored.
+template <uint CHOSEN, uint HIDDEN, uint SHARED, uint ADDS>
 inline void experts_sum(device const float* input, device const float* weights, device const float* of_all,
                         device float* x, float factor, uint2 group, uint thread_index) {
     constexpr uint WEIGHTS = SHARED != 0 ? CHOSEN + 1 : CHOSEN;
@@ -130,6 +138,6 @@ inline void experts_sum(device const float* input, device const float* weights, 
             sum += weights[row * WEIGHTS + CHOSEN] * *(device const float4*)(of_all + ulong(row) * HIDDEN + i);
         }
         device float4* target = (device float4*)(x + ulong(row) * HIDDEN + i);
-        *target = *target + factor * sum;
+        *target = ADDS != 0 ? *target + factor * sum : sum;
     }
 }

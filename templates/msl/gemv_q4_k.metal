@@ -4,30 +4,40 @@ struct Q4_K {
     typedef Codes4 Codes;
     static constexpr constant uint BLOCK = 32;
     static constexpr constant uint TILES = 4;
+    static constexpr constant bool WEIGHTS = true;
 
-    template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
-        uint q[Codes::words(T)];
-        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+    // What a lane loads of T tiles.
+    struct Raw {
+        uint q[Codes::words(TILES)];
         uint bytes;
         uint nibs;
-        float d[2 * T];
-        KScales::load<ROWS, COLS, T>(weights + Codes::bytes<ROWS, COLS>(), row, step, tile, lane, &bytes, &nibs, d);
-        float sum = 0.0f;
-        for (uint t = 0; t < T; ++t) {
-            const float part = Codes::dot<0, T>(q, t, v + 2 * t, sums[t]);
-            sum = fma(d[2 * t] * KScales::scale(bytes, t), part, sum);
-            sum = fma(-d[2 * t + 1] * KScales::minimum(bytes, nibs, t), sums[t], sum);
-        }
-        return sum;
+        float d[2 * TILES];
+    };
+
+    template <uint ROWS, uint COLS, uint T>
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
+        KScales::load<ROWS, COLS, T>(weights + Codes::bytes<ROWS, COLS>(), row, step, tile, lane, &raw.bytes, &raw.nibs,
+                                     raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        Codes::decode<T>(raw.q, t, w);
+        const float2 scale = KScales::scale_and_minimum(raw.bytes, raw.nibs, t, raw.d[2 * t], raw.d[2 * t + 1]);
+        scale_codes(w, scale.x, -scale.y);
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        return dot_run_pair(w, v, acc);
     }
 };
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q4_k(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Q4_K, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Shared<Q4_K>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.

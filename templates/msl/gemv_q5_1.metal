@@ -4,31 +4,39 @@ struct Q5_1 {
     typedef Codes5 Codes;
     static constexpr constant uint BLOCK = 32;
     static constexpr constant uint TILES = 4;
+    static constexpr constant bool WEIGHTS = false;
 
     template <uint ROWS, uint COLS>
     static constexpr ulong scales() { return Codes::bytes<ROWS, COLS>(); }
 
+    // What a lane loads of T tiles.
+    struct Raw {
+        uint q[Codes::words(TILES)];
+        float d[2 * TILES];
+    };
+
     template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
-        uint q[Codes::words(T)];
-        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
-        float d[2 * T];
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
         load_halves<2 * T, alignment(COLS / 8)>(
-            plane_row<COLS / 8>(weights + scales<ROWS, COLS>(), row, step) + tile * 32 + lane / 4 * (4 * T), d);
-        float sum = 0.0f;
-        for (uint t = 0; t < T; ++t) {
-            sum = fma(d[2 * t], Codes::dot<0, T>(q, t, v + 2 * t, sums[t]), sum);
-            sum = fma(d[2 * t + 1], sums[t], sum);
-        }
-        return sum;
+            plane_row<COLS / 8>(weights + scales<ROWS, COLS>(), row, step) + tile * 32 + lane / 4 * (4 * T), raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        Codes::decode<T>(raw.q, t, w);
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        return fma(raw.d[2 * t + 1], sum, fma(raw.d[2 * t], dot_run_pair(w, v, 0.0f), acc));
     }
 };
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q5_1(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Q5_1, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Shared<Q5_1>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.

@@ -5,6 +5,7 @@ struct Q6_K {
     typedef Codes6 Codes;
     static constexpr constant uint BLOCK = 16;
     static constexpr constant uint TILES = 4;
+    static constexpr constant bool WEIGHTS = false;
 
     template <uint ROWS, uint COLS>
     static constexpr ulong scales() { return Codes::bytes<ROWS, COLS>(); }
@@ -12,30 +13,38 @@ struct Q6_K {
     template <uint ROWS, uint COLS>
     static constexpr ulong factors() { return scales<ROWS, COLS>() + align_plane(ulong(ROWS) * (COLS / 16)); }
 
-    template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
-        uint q[Codes::words(T)];
-        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+    // What a lane loads of T tiles.
+    struct Raw {
+        uint q[Codes::words(TILES)];
         uint bytes;
-        float d[T];
+        float d[TILES];
+    };
+
+    template <uint ROWS, uint COLS, uint T>
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
         load_words<T>(
-            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 2 * T, &bytes);
+            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 2 * T, &raw.bytes);
         load_halves<T, alignment(COLS / 128)>(
-            plane_row<COLS / 128>(weights + factors<ROWS, COLS>(), row, step) + tile * 2, d);
-        float sum = 0.0f;
-        for (uint t = 0; t < T; ++t) {
-            const float scale = d[t] * (float(bytes >> (8 * t) & 255) - 128.0f);
-            sum = fma(scale, Codes::dot<64, T>(q, t, v + 2 * t, sums[t]), sum);
-        }
-        return sum;
+            plane_row<COLS / 128>(weights + factors<ROWS, COLS>(), row, step) + tile * 2, raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        Codes::decode<T>(raw.q, t, w);
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        const float scale = raw.d[t] * (float(raw.bytes >> (8 * t) & 255) - 128.0f);
+        return fma(scale, dot_run_pair(w, v, -32.0f * sum), acc);
     }
 };
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q6_k(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Q6_K, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Shared<Q6_K>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.

@@ -24,10 +24,15 @@ struct KScales {
             plane_row<COLS / 64>(planes + factors<ROWS, COLS>(), row, step) + tile * 4, d);
     }
 
-    static inline float scale(uint bytes, uint t) { return float(bytes >> (8 * t) & 63); }
-
-    static inline float minimum(uint bytes, uint nibs, uint t) {
-        return float((bytes >> (8 * t + 6) & 3) | (nibs >> (4 * t) & 15) << 2);
+    // Scale and minimum of tile t, times the tile's factors.
+    static inline float2 scale_and_minimum(uint bytes, uint nibs, uint t, float scale_factor, float minimum_factor) {
+        // Those of tiles 0 and 1 as low halves, of 2 and 3 as high ones.
+        const uint spread = nibs | nibs << 8;
+        const float2 scales = small_halves(bytes >> (t % 2 * 8) & 0x003F003Fu);
+        const float2 minimums = small_halves((bytes >> (t % 2 * 8 + 6) & 0x00030003u) |
+                                             (move_bits(spread, t % 2 * 4, 2) & 0x003C003Cu));
+        return float2(HALF_UNIT * scale_factor * (t < 2 ? scales.x : scales.y),
+                      HALF_UNIT * minimum_factor * (t < 2 ? minimums.x : minimums.y));
     }
 
     // Scale and minimum of one block.
@@ -38,6 +43,6 @@ struct KScales {
         device const uchar* n = plane_row<COLS / 64>(planes + nibbles<ROWS, COLS>(), row, 0) + p.tile * 4;
         const uint nib = n[at / 2] >> (at % 2 * 4);
         device const uchar* d = plane_row<COLS / 64>(planes + factors<ROWS, COLS>(), row, 0) + (p.tile + p.t) * 4;
-        return float2(load_half(d, 0) * scale(byte, 0), load_half(d, 1) * minimum(byte, nib, 0));
+        return scale_and_minimum(byte, nib, 0, load_half(d, 0), load_half(d, 1));
     }
 };

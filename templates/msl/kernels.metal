@@ -38,7 +38,7 @@ constant float /*{ table.name }*/[/*{ table.len }*/] = {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_/*{ format.name }*/(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes/*{ affine.bits }*/, /*{ affine.group }*/, /*{ affine.bf16 }*/, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes/*{ affine.bits }*/, /*{ affine.group }*/, /*{ affine.bf16 }*/, /*{ affine.zeros }*/, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 /*%- endif %*/
@@ -47,7 +47,7 @@ struct Weights_/*{ format.name }*/ {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
 /*%- if let Some(affine) = format.affine %*/
-        return load4_affine<Codes/*{ affine.bits }*/, /*{ affine.group }*/, /*{ affine.bf16 }*/, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes/*{ affine.bits }*/, /*{ affine.group }*/, /*{ affine.bf16 }*/, /*{ affine.zeros }*/, ROWS, COLS>(weights, row, col);
 /*%- else %*/
         return load4_/*{ format.name }*/<ROWS, COLS>(weights, row, col);
 /*%- endif %*/
@@ -128,6 +128,9 @@ kernel void /*{ kernel.name }*/(
 /*%- when Body::Gemv with (k) %*/
 /*%- if k.each.len() > 0 %*/
     const uint group = at.x;
+/*%- if k.many %*/
+    const uint tokens = min(/*{ k.many_tokens }*/u, step->rows - at.y * /*{ k.many_tokens }*/);
+/*%- endif %*/
 /*%- for pointer in k.each %*/
     /*{ pointer.name }*/ += at.y * /*{ pointer.width }*/;
 /*%- endfor %*/
@@ -183,7 +186,7 @@ kernel void /*{ kernel.name }*/(
 /*%- if k.many %*/
     #pragma clang loop unroll(full)
     for (uint n = 0; n < /*{ k.many_tokens }*/; ++n) {
-        if (n < step->rows) {
+        if (n < tokens) {
 /*%- if k.gated %*/
             thread float* gate = acc + n * /*{ k.token_results }*/;
             thread float* up = gate + /*{ k.up_offset }*/;
@@ -224,14 +227,14 @@ kernel void /*{ kernel.name }*/(
 /*%- when GemvEnd::StoreSums with { partials, groups } %*/
             const float square =
                 /*% if k.splits_k %*/!owner ? 0.0f : /*% endif %*/store_rows</*{ k.nr }*/>(y + n * /*{ k.rows }*/, results, first, end, lane);
-            store_partial_sum</*{ k.simdgroups }*/, /*{ groups }*/, /*{ partials }*/>(
-                result_sums + n * /*{ partials }*/, shared/*{ k.sums_offset }*/ + n * /*{ k.simdgroups }*/, square, group, simdgroup, lane);
+            store_partial_sums</*{ k.simdgroups }*/, /*{ k.ks }*/, /*{ k.chunks }*/, /*{ k.chunk_rows }*/, /*{ k.owners }*/, /*{ groups }*/, /*{ partials }*/>(
+                result_sums + n * /*{ partials }*/, shared/*{ k.sums_offset }*/ + n * /*{ k.token_sums }*/, square, group, simdgroup, lane);
 /*%- when GemvEnd::Residual with { factor, partials, groups } %*/
             const float square =
                 /*% if k.splits_k %*/!owner ? 0.0f : /*% endif %*/add_rows</*{ k.nr }*/>(
                     x + n * /*{ k.rows }*/, gamma, scaled + n * /*{ k.rows }*/, results, /*{ factor }*/, first, end, lane);
-            store_partial_sum</*{ k.simdgroups }*/, /*{ groups }*/, /*{ partials }*/>(
-                sums + n * /*{ partials }*/, shared/*{ k.sums_offset }*/ + n * /*{ k.simdgroups }*/, square, group, simdgroup, lane);
+            store_partial_sums</*{ k.simdgroups }*/, /*{ k.ks }*/, /*{ k.chunks }*/, /*{ k.chunk_rows }*/, /*{ k.owners }*/, /*{ groups }*/, /*{ partials }*/>(
+                sums + n * /*{ partials }*/, shared/*{ k.sums_offset }*/ + n * /*{ k.token_sums }*/, square, group, simdgroup, lane);
 /*%- endmatch %*/
         }
     }

@@ -31,7 +31,7 @@ inline void store_gated_by_rows(device float* y, device const float* multiplier,
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
-            y[first + r] = A::apply(acc[r]) * multiplier[first + r];
+            y[first + r] = A::apply(acc[r]) * A::linear(multiplier[first + r]);
         }
     }
 }
@@ -44,7 +44,7 @@ inline void store_gated_by_tile(device float* y, device const float* multiplier,
     for (uint token = thread_index / 64; token < tokens; token += 2) {
         if (row < WIDTH) {
             const uint at = token * WIDTH + row;
-            y[at] = A::apply(result[token * 64 + thread_index % 64]) * multiplier[at];
+            y[at] = A::apply(result[token * 64 + thread_index % 64]) * A::linear(multiplier[at]);
         }
     }
 }

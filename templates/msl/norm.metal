@@ -50,6 +50,31 @@ inline void post_norm_row(device const float* y, device const float* gamma, devi
     }
 }
 
+// The same with what the next projection needs; `shared` holds two sums of 8 simdgroups.
+template <uint WIDTH, uint PARTIALS>
+inline void post_norm_prepared_row(device const float* y, device const float* gamma, device float* x,
+                                   device const float* next_gamma, device float* scaled, device float* sums,
+                                   threadgroup float* shared, float eps, float factor, float layer_scale, uint row,
+                                   uint thread_index, uint simdgroup, uint lane) {
+    device const float* source = y + row * WIDTH;
+    float square = 0.0f;
+    for (uint i = thread_index * 4; i < WIDTH; i += 1024) {
+        const float4 value = *(device const float4*)(source + i);
+        square += dot(value, value);
+    }
+    const float scale = factor * precise::rsqrt(threadgroup_sum(square, shared, simdgroup, lane) / float(WIDTH) + eps);
+    square = 0.0f;
+    for (uint i = thread_index * 4; i < WIDTH; i += 1024) {
+        const uint at = row * WIDTH + i;
+        const float4 normed = *(device const float4*)(source + i) * scale * *(device const float4*)(gamma + i);
+        const float4 value = (*(device const float4*)(x + at) + normed) * layer_scale;
+        *(device float4*)(x + at) = value;
+        *(device float4*)(scaled + at) = value * *(device const float4*)(next_gamma + i);
+        square += dot(value, value);
+    }
+    store_partial_sum<8, 1, PARTIALS>(sums + row * PARTIALS, shared + 8, square, 0, simdgroup, lane);
+}
+
 // The same for the rows of a step, each spread over threadgroups of 1024 elements, with what the next projection needs.
 template <uint WIDTH, uint RESULT_PARTIALS, uint PARTIALS>
 inline void post_norm_scaled_row(device const float* y, device const float* result_sums, device const float* gamma,

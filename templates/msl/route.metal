@@ -8,9 +8,10 @@ inline uint order_key(float x) {
     return bits > 0x80000000u ? max(~bits, 1u) : bits | 0x80000000u;
 }
 
-// SCORES: 0 softmax over all experts, 1 over the chosen ones, 2 sigmoid. With GROUPS groups of neighbours experts come from
+// SCORES: 0 softmax over all experts, 1 over the chosen ones, 2 sigmoid. VECTOR: 1 a vector is added to the scores for the choice,
+// 2 it multiplies the weights, 0 there is none. With GROUPS groups of neighbours experts come from
 // CHOSEN_GROUPS of them alone, which are judged by the sum of their JUDGED best.
-template <uint EXPERTS, uint CHOSEN, uint SCORES, uint BIASED, uint GROUPS, uint CHOSEN_GROUPS, uint JUDGED>
+template <uint EXPERTS, uint CHOSEN, uint SCORES, uint VECTOR, uint GROUPS, uint CHOSEN_GROUPS, uint JUDGED>
 struct Routing {
     static constexpr constant uint COUNT = (EXPERTS + 31) / 32;
 
@@ -34,8 +35,8 @@ struct Routing {
     }
 
     // What experts are chosen by.
-    static inline void choice_keys(device const float* logits, device const float* bias, thread uint* keys, uint lane) {
-        const float2 all = SCORES == 0 && (BIASED != 0 || GROUPS > 1) ? softmax_of_all(logits, lane) : float2(0.0f, 1.0f);
+    static inline void choice_keys(device const float* logits, device const float* vector, thread uint* keys, uint lane) {
+        const float2 all = SCORES == 0 && (VECTOR == 1 || GROUPS > 1) ? softmax_of_all(logits, lane) : float2(0.0f, 1.0f);
         float scores[COUNT];
         #pragma clang loop unroll(full)
         for (uint i = 0; i < COUNT; ++i) {
@@ -43,10 +44,10 @@ struct Routing {
             float score = logits[expert];
             if (SCORES == 2) {
                 score = sigmoid(score);
-            } else if (SCORES == 0 && (BIASED != 0 || GROUPS > 1)) {
+            } else if (SCORES == 0 && (VECTOR == 1 || GROUPS > 1)) {
                 score = precise::exp(score - all.x) / all.y;
             }
-            scores[i] = BIASED != 0 ? score + bias[expert] : score;
+            scores[i] = VECTOR == 1 ? score + vector[expert] : score;
             keys[i] = i * 32 + lane < EXPERTS ? order_key(scores[i]) : 0;
         }
         if (GROUPS > 1) {
@@ -125,9 +126,9 @@ struct Routing {
     }
 
     // The expert in this place of a row's choice.
-    static inline uint at(device const float* logits, device const float* bias, uint place, uint lane) {
+    static inline uint at(device const float* logits, device const float* vector, uint place, uint lane) {
         uint left[COUNT];
-        choice_keys(logits, bias, left, lane);
+        choice_keys(logits, vector, left, lane);
         uint expert = take_best(left, lane);
         for (uint n = 0; n < place; ++n) {
             expert = take_best(left, lane);
@@ -138,10 +139,10 @@ struct Routing {
     // A row's experts, the best first, and their weights. With SHARED an expert that every row takes has a weight after them:
     // 1, or with 2 a sigmoid of the logit after those of the experts.
     template <uint SHARED>
-    static inline void store(device const float* logits, device const float* bias, device uint* experts,
+    static inline void store(device const float* logits, device const float* vector, device uint* experts,
                              device float* weights, float added, float scale, uint lane) {
         uint left[COUNT];
-        choice_keys(logits, bias, left, lane);
+        choice_keys(logits, vector, left, lane);
         uint own = 0;
         for (uint n = 0; n < CHOSEN; ++n) {
             const uint expert = take_best(left, lane);
@@ -164,6 +165,9 @@ struct Routing {
         } else if (added >= 0.0f) {
             weight /= sum + added;
         }
+        if (VECTOR == 2) {
+            weight *= vector[own];
+        }
         if (mine) {
             experts[lane] = own;
             weights[lane] = weight * scale;
@@ -176,10 +180,10 @@ struct Routing {
 
 // One row a simdgroup.
 template <typename R, uint LOGITS, uint CHOSEN, uint SHARED>
-inline void route_row(device const float* logits, device const float* bias, device uint* experts, device float* weights,
+inline void route_row(device const float* logits, device const float* vector, device uint* experts, device float* weights,
                       float added, float scale, uint row, uint lane) {
     constexpr uint WEIGHTS = SHARED != 0 ? CHOSEN + 1 : CHOSEN;
-    R::template store<SHARED>(logits + row * LOGITS, bias, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
+    R::template store<SHARED>(logits + row * LOGITS, vector, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
                               lane);
 }
 

@@ -80,18 +80,26 @@ inline ulong threadgroup_total(ulong value, threadgroup uint* shared, uint simdg
     return total;
 }
 
+// The sequence of a row; with one there is nothing to read.
+template <uint SLOTS>
+inline uint slot_of(constant StepParams& row) {
+    return SLOTS == 1 ? 0 : row.slot;
+}
+
 // Step 1: best key and id of one threadgroup's share of the vocabulary. The first one empties the list of candidates.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void best_logit(device const float* logits, device const uint* seen, device uint* best, device atomic_uint* count,
                        threadgroup uint* shared, constant StepParams& row, uint2 group, uint thread_index,
                        uint simdgroup, uint lane) {
     if (row.chooses == 0) {
         return;
     }
+    const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
-    best += row.slot * (2 * GROUPS);
+    seen += slot * ((VOCAB + 31) / 32);
+    best += slot * (2 * GROUPS);
     uint2 own = uint2(0, 0xFFFFFFFFu);
+    #pragma clang loop unroll_count(4)
     for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
         const float logit = logits[id];
         const uint key = is_finite_logit(logit) ? ordered_bits(penalized(logit, id, seen, row.repeat_penalty)) : 0;
@@ -104,23 +112,24 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
         best[group.x * 2] = own.x;
         best[group.x * 2 + 1] = own.y;
         if (group.x == 0) {
-            atomic_store_explicit(count + row.slot, 0u, memory_order_relaxed);
+            atomic_store_explicit(count + slot, 0u, memory_order_relaxed);
         }
     }
 }
 
 // Step 2: every token that may be drawn, with its weight, in no order.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void collect_candidates(device const float* logits, device const uint* seen, device const uint* best,
                                device atomic_uint* count, device Candidate* candidates, constant StepParams& row,
                                uint2 group, uint thread_index) {
     if (row.chooses == 0 || row.inverse_temperature == 0.0f) {
         return; // nothing, or greedy
     }
+    const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
-    best += row.slot * (2 * GROUPS);
-    candidates += row.slot * VOCAB;
+    seen += slot * ((VOCAB + 31) / 32);
+    best += slot * (2 * GROUPS);
+    candidates += slot * VOCAB;
     uint top = 0;
     for (uint i = 0; i < GROUPS; ++i) {
         top = max(top, best[i * 2]);
@@ -133,7 +142,7 @@ inline void collect_candidates(device const float* logits, device const uint* se
         const float logit = penalized(logits[id], id, seen, row.repeat_penalty);
         const uint weight = uint(precise::exp((logit - highest) * row.inverse_temperature) * 16777216.0f);
         if (weight > 0) {
-            const uint at = atomic_fetch_add_explicit(count + row.slot, 1u, memory_order_relaxed);
+            const uint at = atomic_fetch_add_explicit(count + slot, 1u, memory_order_relaxed);
             candidates[at].key = ordered_bits(logit);
             candidates[at].id = id;
             candidates[at].weight = weight;
@@ -177,16 +186,17 @@ inline ulong kept_weight(device const Candidate* candidates, uint count, uint lo
 
 // Step 3, one threadgroup a row: filters and draw. The token goes where the slot's next step reads it and where the host
 // does.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void draw_token(device const uint* best, device const atomic_uint* counter, device const Candidate* candidates,
                        device uint* seen, device uint* next_token, device uint* chosen, threadgroup uint* shared,
                        constant StepParams& row, uint2 group, uint thread_index, uint simdgroup, uint lane) {
     if (row.chooses == 0) {
         return;
     }
-    best += row.slot * (2 * GROUPS);
-    candidates += row.slot * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
+    const uint slot = slot_of<SLOTS>(row);
+    best += slot * (2 * GROUPS);
+    candidates += slot * VOCAB;
+    seen += slot * ((VOCAB + 31) / 32);
     uint2 own = uint2(0, 0xFFFFFFFFu);
     if (row.inverse_temperature == 0.0f) {
         for (uint i = thread_index; i < GROUPS; i += 256) {
@@ -195,7 +205,7 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
             }
         }
     } else {
-        const uint count = atomic_load_explicit(counter + row.slot, memory_order_relaxed);
+        const uint count = atomic_load_explicit(counter + slot, memory_order_relaxed);
         uint low = 0;
         if (row.top_k > 0 && row.top_k < count) {
             low = lowest_kept(candidates, count, low, false, row.top_k, shared, thread_index, simdgroup, lane);
@@ -226,7 +236,7 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
         const uint token = own.y;
         chosen[group.y] = token; // 0xFFFFFFFF where no logit is finite
         if (token != 0xFFFFFFFFu) {
-            next_token[row.slot] = token;
+            next_token[slot] = token;
             seen[token / 32] |= 1u << (token % 32);
         }
     }

@@ -5,7 +5,7 @@
 //! are, go in tiles of up to [`PREFILL_TILE`]. It is long because the schedule can be read from top to bottom this way.
 
 use runtime::batch::{self, Outcome, Row, Slot, Step, Wants};
-use runtime::gpu::{Buffer, Commands, Gpu, KernelSpec, Slice, Source, pool};
+use runtime::gpu::{Buffer, Commands, Gpu, Kernel, KernelSpec, Slice, Source, pool};
 use runtime::spec::StepParams;
 use runtime::state::SlotState;
 use runtime::weights::Weights;
@@ -76,10 +76,26 @@ fn layer_part(all: &Slice, i: usize, rows: u32) -> Slice {
 }
 /*%- endif %*/
 
-/// Of a projection's two kernels, or of their grids, the one for a step of `rows` rows.
-fn by_rows<T>(rows: u32, one: T, few: T) -> T {
-    if rows == 1 { one } else { few }
+/// Dispatches a projection of a step's rows: its kernel for one row, for two, or for more, which also read the rows' records,
+/// their last argument.
+fn project(pass: &mut Commands, rows: u32, [one, two, more]: [&Kernel; 3], args: &[&Slice], grid: [u32; 3]) {
+    match rows {
+        0 | 1 => pass.dispatch(one, &args[..args.len() - 1], grid),
+        2 => pass.dispatch(two, args, grid),
+        _ => pass.dispatch(more, args, grid),
+    }
 }
+/*%- if grids_by_rows %*/
+
+/// The grid of a projection's kernel for a step of `rows` rows.
+fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], more: [u32; 3]) -> [u32; 3] {
+    match rows {
+        0 | 1 => one,
+        2 => two,
+        _ => more,
+    }
+}
+/*%- endif %*/
 
 /// Indices into [`KERNELS`].
 mod kernel {
@@ -122,6 +138,7 @@ const BLOCKS: [Block; LAYERS] = [
 /*%- endfor %*/
 ];
 /*%- endif %*/
+/*%- if caches > 0 %*/
 
 /// KV caches: bytes of K (and of V) per position, and the most positions that are kept.
 #[rustfmt::skip]
@@ -136,6 +153,27 @@ const CACHES: [(usize, usize); /*{ caches }*/] = [
 #[rustfmt::skip]
 const CACHE_OF_LAYER: [usize; LAYERS] = [
 /*%- for line in cache_of_layer %*/
+    /*{ line }*/
+/*%- endfor %*/
+];
+/*%- endif %*/
+/*%- endif %*/
+/*%- if latents > 0 %*/
+
+/// Caches of latents: bytes of a position.
+#[rustfmt::skip]
+const LATENTS: [usize; /*{ latents }*/] = [
+/*%- for line in latent_lines %*/
+    /*{ line }*/
+/*%- endfor %*/
+];
+/*%- endif %*/
+/*%- if latents_of_layer.len() > 0 %*/
+
+/// Index into [`LATENTS`] of each layer; 0 of those without.
+#[rustfmt::skip]
+const LATENTS_OF_LAYER: [usize; LAYERS] = [
+/*%- for line in latents_of_layer %*/
     /*{ line }*/
 /*%- endfor %*/
 ];
@@ -168,6 +206,7 @@ struct LayerWeights {
     /*{ f.name }*/: Slice,
 /*%- endfor %*/
 }
+/*%- if caches > 0 %*/
 
 /// KV cache of one layer.
 struct Cache {
@@ -176,6 +215,7 @@ struct Cache {
     /// The same.
     values: Slice,
 }
+/*%- endif %*/
 
 /// Activations of steps, [`FEW_ROWS`] rows each.
 struct StepBuffers {
@@ -216,7 +256,13 @@ pub struct Model {
     /*{ f.name }*/: Slice,
 /*%- endfor %*/
     layers: Vec<LayerWeights>,
+/*%- if caches > 0 %*/
     caches: Vec<Cache>,
+/*%- endif %*/
+/*%- if latents > 0 %*/
+    /// [SLOTS, positions, latent and shared key] /*{ kv }*/ each
+    latents: Vec<Slice>,
+/*%- endif %*/
 /*%- if recurrent > 0 %*/
     /// [SLOTS, 2, RECURRENT] f32 each
     states: Vec<Slice>,
@@ -273,12 +319,20 @@ impl Model {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
+/*%- if caches > 0 %*/
         let mut caches = Vec::with_capacity(CACHES.len());
         for (i, (width, capacity)) in CACHES.into_iter().enumerate() {
             let bytes = (SLOTS * width * capacity.min(context)) as u64;
             let allocate = |what: &str| -> Result<Slice> { Ok(gpu.alloc(&format!("{what} {i}"), bytes)?.whole()) };
             caches.push(Cache { keys: allocate("keys")?, values: allocate("values")? });
         }
+/*%- endif %*/
+/*%- if latents > 0 %*/
+        let mut latents = Vec::with_capacity(LATENTS.len());
+        for (i, width) in LATENTS.into_iter().enumerate() {
+            latents.push(gpu.alloc(&format!("latents {i}"), (SLOTS * width * context) as u64)?.whole());
+        }
+/*%- endif %*/
 /*%- if recurrent > 0 %*/
         let mut states = Vec::with_capacity(RECURRENT.len());
         for (i, width) in RECURRENT.into_iter().enumerate() {
@@ -316,7 +370,12 @@ impl Model {
             /*{ f.name }*/: tensor(/*{ f.tensor }*/)?,
 /*%- endfor %*/
             layers,
+/*%- if caches > 0 %*/
             caches,
+/*%- endif %*/
+/*%- if latents > 0 %*/
+            latents,
+/*%- endif %*/
 /*%- if recurrent > 0 %*/
             states,
 /*%- endif %*/
@@ -559,12 +618,19 @@ impl LanguageModel for Model {
 
     fn states(&self) -> Vec<SlotState> {
         let mut states = Vec::new();
+/*%- if caches > 0 %*/
         for ((width, capacity), cache) in CACHES.into_iter().zip(&self.caches) {
             let positions = capacity.min(self.context);
             for all in [&cache.keys, &cache.values] {
                 states.push(SlotState::Cache { all: all.clone(), positions, width });
             }
         }
+/*%- endif %*/
+/*%- if latents > 0 %*/
+        for (width, all) in LATENTS.into_iter().zip(&self.latents) {
+            states.push(SlotState::Cache { all: all.clone(), positions: self.context, width });
+        }
+/*%- endif %*/
 /*%- if recurrent > 0 %*/
         // Both copies: which one counts depends on the position.
         for (width, all) in RECURRENT.into_iter().zip(&self.states) {

@@ -54,6 +54,31 @@ kernel void bench_gemv(device const uchar* weights [[buffer(0)]], device const f
 #endif
 }
 """
+# A few rows of a step: the kernels for two and for more, B_ROOM rows in a threadgroup.
+ROWS_WRAPPER = """
+kernel void bench_rows(device const uchar* weights [[buffer(0)]], device const float* x [[buffer(1)]],
+                       device float* y [[buffer(2)]], constant uint& rows [[buffer(3)]],
+                       uint2 at [[threadgroup_position_in_grid]], uint simdgroup [[simdgroup_index_in_threadgroup]],
+                       uint lane [[thread_index_in_simdgroup]]) {
+    threadgroup float shared[B_NSG * B_NR * B_ROOM];
+    float acc[B_NR * B_ROOM] = {};
+    x += at.y * B_ROOM * B_COLS;
+    y += at.y * B_ROOM * B_ROWS;
+    const uint tokens = min(uint(B_ROOM), rows - at.y * B_ROOM);
+    const uint first = (at.x * (B_NSG / B_KS) + simdgroup / B_KS) * B_NR;
+    if (first < B_ROWS) {
+        GEMV<ARGUMENTS B_ROWS, B_COLS, B_NR, B_KS, 0, B_ROOM>(weights, x, first, simdgroup % B_KS, lane, acc, tokens);
+    }
+    if (B_KS > 1) {
+        combine_parts<B_NR * B_ROOM, B_KS>(acc, shared, simdgroup, lane);
+        if (simdgroup % B_KS != 0) return;
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < B_ROOM; ++n) {
+        if (n < tokens) store_rows<B_NR>(y + n * B_ROWS, acc + n * B_NR, first, B_ROWS, lane);
+    }
+}
+"""
 ATTENTION = """
 kernel void attention_parts(device const float* q [[buffer(0)]], device const half* k [[buffer(1)]],
                             device const half* v [[buffer(2)]], device float* y [[buffer(3)]],
@@ -116,6 +141,25 @@ def geometry(choices, columns_at_once, rows, cols):
     return nr, nsg, min(split, 1 << int(math.log2(max(1, cols // columns_at_once))))
 
 
+def few_rows(f, choices, files, function, arguments):
+    """The kernels for a few rows of a format that is decoded once for all of them."""
+    kernels = []
+    for rows, cols in SHAPES[:3]:
+        nr, nsg, ks = geometry(choices, 512 if f in ("q8_0", "affine8_64") else 1024, rows, cols)
+        for tokens, room in ((2, 2), (4, 4), (8, 4), (16, 4)):
+            kernels.append({
+                "id": "forge/%s rows r4 sg%d ks%d room%d" % (f, nsg, ks, room), "op": "gemm", "format": "forge_" + f,
+                "points": [{"shape": "%dx%d" % (rows, cols), "tokens": tokens}],
+                "defines": {"B_ROWS": str(rows), "B_COLS": str(cols), "B_NR": "4", "B_NSG": str(nsg), "B_KS": str(ks),
+                            "B_ROOM": str(room)},
+                "launches": [{"kernel": "bench_rows", "args": ["w", "x", "y", "u32:%d" % tokens],
+                              "grid": ["ceil(rows, %d)" % (4 * nsg // ks), -(-tokens // room), 1], "tg": [32 * nsg, 1, 1]}]})
+    done = set()
+    source = [part for name in ["common", "rows"] + files for part in needed(name, done)]
+    source.append({"text": ROWS_WRAPPER.replace("GEMV", function).replace("ARGUMENTS ", arguments)})
+    return {"source": source, "kernels": kernels}
+
+
 def main():
     out, choices = sys.argv[1], table()
     os.makedirs(out, exist_ok=True)
@@ -137,6 +181,9 @@ def main():
         source.append({"text": (WRAPPER if f == "q1_0" else re.sub(r"#if B_SIGNED_SUMS.*?#endif\n", "", WRAPPER, flags=re.S))
                        .replace("GEMV", function).replace("ARGUMENTS ", arguments)})
         json.dump({"source": source, "kernels": kernels}, open(os.path.join(out, f + ".json"), "w"), indent=0)
+        if f in ("q8_0", "q4_0", "q4_k", "affine4_64"):
+            spec = few_rows(f, choices[line], files, function, arguments)
+            json.dump(spec, open(os.path.join(out, f + "_rows.json"), "w"), indent=0)
     kernels = [{
         "id": "forge/attention", "op": "attn", "kv": "f16", "x": "f32", "y": "f32", "layout": "seq_kvh_hd",
         "when": "seq == %d" % seq,

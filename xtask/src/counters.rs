@@ -17,9 +17,9 @@ use forge_plan::plan::Stage;
 use forge_plan::{CacheType, Family, Plan, PlanOptions};
 use serde::Deserialize;
 
-use crate::forge::{Forge, build_project, constant};
+use crate::forge::{Forge, build_beside_others, constant};
 use crate::snapshots::SOURCE_CASES;
-use crate::{demo, shell};
+use crate::{demo, pool, shell};
 
 /// Options of `cargo xtask counters`.
 #[derive(Debug, Default, clap::Args)]
@@ -33,8 +33,7 @@ pub struct Options {
 
 /// The cache of that name.
 fn cache_type(name: &str) -> Result<CacheType, String> {
-    let all = [CacheType::F16, CacheType::F32, CacheType::Q8_0];
-    all.into_iter().find(|kv| kv.name() == name).ok_or_else(|| format!("no cache called {name}"))
+    CacheType::ALL.into_iter().find(|kv| kv.name() == name).ok_or_else(|| format!("no cache called {name}"))
 }
 
 /// A run of the program, and how many tokens it is of.
@@ -90,19 +89,26 @@ pub fn main(options: &Options) -> Result<()> {
         bail!("no checkpoint called {}", options.only.join(", "));
     }
     let forge = Forge::build()?;
-    let mut differing = Vec::new();
+    let mut jobs = Vec::new();
     for (name, checkpoint) in cases {
         for slots in if CASES_OF_SLOTS.contains(&name) { &[1, SLOTS][..] } else { &[1] } {
-            let label = if *slots == 1 { name.to_owned() } else { format!("{name} with {slots} slots") };
-            match compare_checkpoint(&forge, name, &shell::root().join(checkpoint), *slots, options.kv) {
-                Ok(compared) => println!("counters: {label}: {compared} dispatches read and write what the plan says"),
-                Err(error) => {
-                    println!("counters: {label}: {error:#}");
-                    differing.push(label);
-                }
-            }
+            jobs.push((name, checkpoint, *slots));
         }
     }
+    let differing = pool::run(&jobs, |_, &(name, checkpoint, slots)| {
+        let label = if slots == 1 { name.to_owned() } else { format!("{name} with {slots} slots") };
+        match compare_checkpoint(&forge, name, &shell::root().join(checkpoint), slots, options.kv) {
+            Ok(compared) => {
+                println!("counters: {label}: {compared} dispatches read and write what the plan says");
+                None
+            }
+            Err(error) => {
+                println!("counters: {label}: {error:#}");
+                Some(label)
+            }
+        }
+    });
+    let differing: Vec<String> = differing.into_iter().flatten().collect();
     if !differing.is_empty() {
         bail!("counters: {} differ", differing.join(", "));
     }
@@ -111,11 +117,12 @@ pub fn main(options: &Options) -> Result<()> {
 
 /// Dispatches compared, all of them as planned.
 fn compare_checkpoint(forge: &Forge, name: &str, checkpoint: &Path, slots: usize, kv: CacheType) -> Result<usize> {
-    let project = shell::scratch("counters")?.join(name);
     let (project_name, count) = (format!("counters-{name}"), slots.to_string());
+    let project = shell::scratch("counters")?.join(format!("{name}-{slots}"));
+    let program = project.with_extension("program");
     let args = ["--name", &project_name, "--slots", &count, "--kv", kv.name(), "--force"];
     forge.must_generate(checkpoint, &project, &args)?;
-    let program = build_project(&project)?;
+    build_beside_others(&project, true, &program)?;
     let plan = forge_plan::plan(
         &forge_frontend::load(checkpoint)?.graph,
         &PlanOptions { slots, kv, ..PlanOptions::default() },
@@ -227,10 +234,13 @@ fn compare(plan: &Plan, counted: &Counted, planned: &Encoded, several: bool) -> 
         let counts_loads =
             matches!(kernel.family, Family::Gemv(_) | Family::Gemm(_) | Family::ExpertsUp(_) | Family::ExpertsDown(_));
         let projection = counts_loads && counted.name == "input";
+        // Rows of one sequence see the same positions, each for itself.
+        let shared = !several && matches!(kernel.bindings[binding].touch, Touch::SeenBy(_));
+        let loads = projection || shared;
         let pairs = [
             ("different bytes read", counted.unique_bytes_read, traffic.read),
             ("different bytes written", counted.unique_bytes_written, traffic.written),
-            ("bytes loaded", counted.bytes_read, if projection { traffic.requested } else { counted.bytes_read }),
+            ("bytes loaded", counted.bytes_read, if loads { traffic.requested } else { counted.bytes_read }),
         ];
         // Of a tile's experts, and what lists them, the plan knows how much there may be.
         let at_most = match kernel.bindings[binding].touch {
@@ -240,7 +250,9 @@ fn compare(plan: &Plan, counted: &Counted, planned: &Encoded, several: bool) -> 
             | Touch::PerRow
             | Touch::Columns(_)
             | Touch::Seen
+            | Touch::SeenBy(_)
             | Touch::Loads(_)
+            | Touch::TileLoads { .. }
             | Touch::One
             | Touch::Never => false,
         };

@@ -1,12 +1,18 @@
 //! The `forge` command as a user runs it, and the projects it generates.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{clang, shared, shell};
+use crate::{clang, shared, shell, snapshots};
+
+/// A project's kernels.
+const KERNELS: &str = "shaders/kernels.metal";
 
 /// A built `forge`.
 #[derive(Debug)]
@@ -56,6 +62,7 @@ impl Forge {
         command.arg("gen").arg(checkpoint).arg("-o").arg(project).arg("--quiet").args(args);
         let output = shell::output(&mut command)?;
         if output.status.success() {
+            let _one = one_at_a_time();
             shared::align(project)?;
             return Ok(Generated::Done);
         }
@@ -83,10 +90,24 @@ impl Forge {
     /// # Errors
     /// A check that fails.
     pub fn must_check(&self, project: &Path) -> Result<()> {
+        shell::run(&mut self.check_command(project)?)
+    }
+
+    /// `forge check PROJECT`, with what it prints.
+    ///
+    /// # Errors
+    /// A program that cannot be started.
+    pub fn check(&self, project: &Path) -> Result<Output> {
+        shell::output(&mut self.check_command(project)?)
+    }
+
+    fn check_command(&self, project: &Path) -> Result<Command> {
         clang::ensure()?;
+        touch_after_another(project)?;
         let mut command = self.command();
         command.arg("check").arg(project).env("CARGO_TARGET_DIR", shell::projects_target_dir());
-        shell::run(command.envs([shell::kernels_cache()]))
+        command.envs([shell::kernels_cache()]);
+        Ok(command)
     }
 }
 
@@ -102,6 +123,12 @@ pub fn constant(model: &str, name: &str) -> Result<usize> {
     value.with_context(|| format!("model.rs has no {name}"))
 }
 
+/// Held by whoever writes into the target directory that generated projects share.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What to do about the compiler's warnings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Warnings {
@@ -115,7 +142,30 @@ enum Warnings {
 /// # Errors
 /// A failed build or a warning.
 pub fn build_project(project: &Path) -> Result<PathBuf> {
-    build_project_with(project, &[])
+    let _one = one_at_a_time();
+    build_with_features(project, &[])
+}
+
+/// Like [`build_project`], for one of several projects that are built by threads side by side: its executable is `program`, which the
+/// next build leaves alone. Kernels, which take longest, are compiled beside other builds, those of checked mode too where
+/// `checked`.
+///
+/// # Errors
+/// Kernels that do not compile, a failed build or a warning.
+pub fn build_beside_others(project: &Path, checked: bool, program: &Path) -> Result<()> {
+    clang::ensure()?;
+    let source = std::fs::read_to_string(project.join(KERNELS)).with_context(|| KERNELS.to_owned())?;
+    let (_, cache) = shell::kernels_cache();
+    // Under the names that build script and program have for them.
+    let unchecked = [(KERNELS, false)];
+    for (name, checked) in unchecked.into_iter().chain(checked.then_some(("kernels.metal", true))) {
+        let out = tempfile::NamedTempFile::new()?;
+        metal_sim::compile_in(Some(&cache), &source, name, &metal_sim::CompileOptions { checked }, out.path())?;
+    }
+    let _one = one_at_a_time();
+    let built = build_with_features(project, &[])?;
+    std::fs::copy(&built, program).with_context(|| format!("cannot copy {}", built.display()))?;
+    Ok(())
 }
 
 /// Like [`build_project`], with the feature that lets an NVIDIA GPU be the device.
@@ -123,11 +173,13 @@ pub fn build_project(project: &Path) -> Result<PathBuf> {
 /// # Errors
 /// A failed build or a warning.
 pub fn build_for_nvidia(project: &Path) -> Result<PathBuf> {
-    build_project_with(project, &["--features", "cuda"])
+    let _one = one_at_a_time();
+    build_with_features(project, &["--features", "cuda"])
 }
 
-fn build_project_with(project: &Path, args: &[&str]) -> Result<PathBuf> {
+fn build_with_features(project: &Path, args: &[&str]) -> Result<PathBuf> {
     clang::ensure()?;
+    touch_after_another(project)?;
     let mut command = shell::cargo();
     command
         .current_dir(project)
@@ -136,6 +188,22 @@ fn build_project_with(project: &Path, args: &[&str]) -> Result<PathBuf> {
         .env("CARGO_TARGET_DIR", shell::projects_target_dir())
         .envs([shell::kernels_cache()]);
     build(&mut command, Warnings::Deny)
+}
+
+/// Gives a project's own files the present time where the one built last was another: in a target directory that projects share, Cargo
+/// takes all of them for one, and what is older than that one's build for unchanged.
+fn touch_after_another(project: &Path) -> Result<()> {
+    let note = shell::scratch("projects")?.join("last-built");
+    let name = project.as_os_str().as_encoded_bytes();
+    if std::fs::read(&note).is_ok_and(|last| last == name) {
+        return Ok(());
+    }
+    for folder in ["src", "shaders"] {
+        for file in snapshots::walk(&project.join(folder))? {
+            File::options().write(true).open(&file)?.set_modified(SystemTime::now())?;
+        }
+    }
+    std::fs::write(&note, name).with_context(|| note.display().to_string())
 }
 
 /// Runs a `cargo` command that builds and returns the executable it made.

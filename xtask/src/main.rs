@@ -2,6 +2,7 @@
 
 mod bench;
 mod cases;
+mod check;
 mod check_msl;
 mod clang;
 mod counters;
@@ -11,6 +12,7 @@ mod forge;
 mod gpu;
 mod library;
 mod mutate;
+mod pool;
 mod pypi;
 mod python;
 mod real_models;

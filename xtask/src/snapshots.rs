@@ -23,7 +23,7 @@ pub const CASES: [(&str, &str); 2] = [("demo", crate::demo::CHECKPOINT), ("llama
 const TINY: &str = "crates/forge-frontend/tests/fixtures/tiny";
 
 /// Cases of which the [`SOURCES`] are kept, for what the whole ones do not have.
-pub const SOURCE_CASES: [(&str, &str); 18] = [
+pub const SOURCE_CASES: [(&str, &str); 19] = [
     // Two kinds of layers, post-norms, soft-caps, windows.
     ("gemma2", "crates/forge-frontend/tests/fixtures/tiny/gemma2/hf"),
     // QK norms, two rotations.
@@ -51,6 +51,8 @@ pub const SOURCE_CASES: [(&str, &str); 18] = [
     ("ministral3", "crates/forge-frontend/tests/fixtures/tiny/ministral3/hf"),
     // Experts, one of them for every token.
     ("qwen2-moe", "crates/forge-frontend/tests/fixtures/tiny/qwen2-moe/hf"),
+    // Experts with biases, sinks, a clamped activation, windows that take turns.
+    ("gpt-oss", "crates/forge-frontend/tests/fixtures/tiny/gpt-oss/hf"),
     // Short convolutions and their state beside caches.
     ("lfm2", "crates/forge-frontend/tests/fixtures/tiny/lfm2/hf"),
     // The gated delta rule, gated attention.

@@ -7,10 +7,9 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use forge_plan::CacheType;
 
-use crate::forge::Forge;
 use crate::table::Table;
 use crate::{
-    cases, check_msl, clang, counters, cross_check, demo, library, mutate, python, shell, snapshots, tidy, tune,
+    cases, check, check_msl, clang, counters, cross_check, demo, library, mutate, python, shell, snapshots, tidy, tune,
 };
 
 /// Options of `cargo xtask test`.
@@ -44,7 +43,7 @@ enum Step {
     Demo,
     /// The demo project as a library, without the program's dependencies
     Library,
-    /// `forge check` of the demo project: every kernel against its reference, in checked mode
+    /// `forge check` of the demo project, every kernel against its reference in checked mode, and of one with a wrong kernel
     Check,
     /// The bytes that the software device counts against those that the plan says
     Counters,
@@ -128,7 +127,8 @@ fn run(step: Step) -> Result<Outcome> {
             clang::ensure()?;
             let nextest = shell::which("cargo-nextest").is_some();
             let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test", "--quiet"] };
-            shell::run(shell::cargo().args(runner).arg("--workspace"))?;
+            // Many tests compile the same kernels, each in a process of its own.
+            shell::run(shell::cargo().args(runner).arg("--workspace").envs([shell::kernels_cache()]))?;
             shell::run(shell::cargo().args(runner).args(["--package", "metal-sim", "--features", "cuda", "--lib"]))?;
         }
         Step::Snapshots => snapshots::main(&snapshots::Options { bless: false })?,
@@ -156,14 +156,15 @@ fn run(step: Step) -> Result<Outcome> {
         }
         Step::Demo => demo::main()?,
         Step::Library => library::main()?,
-        Step::Check => Forge::build()?.must_check(&demo::project()?.0)?,
+        Step::Check => check::main()?,
         Step::Counters => {
             counters::main(&counters::Options::default())?;
             counters::main(&counters::Options { only: vec!["demo".into()], kv: CacheType::Q8_0 })?;
         }
         Step::Tune => tune::main()?,
         Step::Mutate => {
-            let options = mutate::Options { case: vec!["demo".to_owned()], sample: Some(10), ..Default::default() };
+            let options =
+                mutate::Options { case: vec!["demo".to_owned()], slots: 2, sample: Some(10), ..Default::default() };
             if mutate::main(&options)? != ExitCode::SUCCESS {
                 bail!("checked mode does not notice every mutant");
             }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
+use forge_plan::CacheType;
 use metal_sim::msl::{Token, TokenKind, lex};
 
 use crate::shell;
@@ -149,15 +150,19 @@ fn orphans(files: &[(String, String)]) -> Vec<String> {
             let needed = |text: &str| text.lines().any(|line| line.starts_with("// needs: ") && line.contains(&*stem));
             // Files that the name of a format, or the width of an affine one's codes, leads to.
             let of_format = stem.strip_prefix("gemv_").is_some_and(|format| {
-                let path = format!("crates/forge-formats/src/formats/{format}");
+                let of = |name: &str| format!("crates/forge-formats/src/formats/{name}");
+                // Formats that differ in the size of their groups alone share a file.
+                let paths = [of(format), of(format.rsplit_once("_g").map_or(format, |(name, _)| name)) + ".rs"];
                 let asked = format!("of_format(\"{format}\")");
                 FLOATS.contains(&format)
-                    || files.iter().any(|(name, _)| name.starts_with(&path))
+                    || files.iter().any(|(name, _)| name.starts_with(&paths[0]) || *name == paths[1])
                     || sources.iter().any(|text| text.contains(&asked))
             });
             let of_codes = stem.strip_prefix("codes_").is_some_and(|bits| AFFINE_BITS.contains(&bits));
+            let of_cache = stem.strip_prefix("kv_").is_some_and(|kv| CacheType::ALL.iter().any(|all| all.name() == kv));
             !of_format
                 && !of_codes
+                && !of_cache
                 && !sources.iter().any(|text| text.contains(file.as_ref()) || text.contains(&quoted) || needed(text))
         })
         .map(|name| format!("templates/{name}: no source names it"))
@@ -273,11 +278,13 @@ mod tests {
             file("templates/msl/gemv_known.metal", ""),
             file("templates/msl/gemv_unknown.metal", ""),
             file("templates/msl/codes_7.metal", ""),
+            file("templates/msl/kv_f16.metal", ""),
+            file("templates/msl/kv_f64.metal", ""),
             file("crates/forge-formats/src/formats/known.rs", ""),
             file("crates/x/src/lib.rs", "include_str!(\"used.metal\")"),
         ];
         let orphan = |name: &str| format!("templates/msl/{name}.metal: no source names it");
-        assert_eq!(orphans(&files), ["orphan", "gemv_unknown", "codes_7"].map(orphan));
+        assert_eq!(orphans(&files), ["orphan", "gemv_unknown", "codes_7", "kv_f64"].map(orphan));
     }
 
     #[test]

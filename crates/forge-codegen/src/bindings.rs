@@ -8,11 +8,7 @@ use crate::naming::format_name_of;
 
 /// The MSL type that a cache is an array of.
 fn cache_type(cache: CacheType) -> &'static str {
-    match cache {
-        CacheType::F16 => "half",
-        CacheType::F32 => "float",
-        CacheType::Q8_0 => "uchar",
-    }
+    if cache.block() == 1 { cache.element() } else { "uchar" }
 }
 
 /// `device const float* x`.
@@ -62,15 +58,14 @@ pub fn comment(binding: &Binding, kernel: &Kernel) -> String {
     let element = match binding.element {
         Element::F32 => "f32".to_owned(),
         Element::Packed(format) => format_name_of(format),
-        Element::Cache(cache @ (CacheType::F16 | CacheType::F32)) => cache_type(cache).to_owned(),
-        Element::Cache(cache @ CacheType::Q8_0) => cache.name().to_owned(),
+        Element::Cache(cache) => cache.element().to_owned(),
         Element::U32 | Element::AtomicU32 | Element::Candidate | Element::Params => String::new(),
     };
     let text = [extent, element].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
     match note(binding.role, kernel) {
         note if text.is_empty() => note.to_owned(),
         "" => text,
-        note if binding.element == Element::F32 => format!("{text}, {note}"),
+        note if matches!(binding.element, Element::F32 | Element::Cache(_)) => format!("{text}, {note}"),
         note => format!("{text} {note}"),
     }
 }
@@ -91,8 +86,8 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         Role::Pairs => "row * experts of a row + which of them",
         Role::Tiles => "expert, first pair, pairs",
         Role::Threadgroups => "of the grids over the tiles",
-        Role::Step if kernel.is_for_one_row() => "not read; the kernel for several rows takes the same arguments",
         Role::Step => "[rows] records of this step",
+        Role::Latents => "a latent and a key that all heads share",
         Role::Sinks => "scores without a value",
         Role::State => "that after position p in copy p % 2",
         Role::Seen => "bits, one per token",
@@ -128,6 +123,7 @@ fn note(role: Role, kernel: &Kernel) -> &'static str {
         | Role::SharedWeights
         | Role::RouterLogits
         | Role::SelectionBias
+        | Role::ExpertFactors
         | Role::Experts
         | Role::ExpertWeights
         | Role::Candidates => "",

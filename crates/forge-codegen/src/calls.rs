@@ -14,11 +14,16 @@ const LINE: usize = 120;
 /// Indentation of what does not fit on the line of the call.
 const PAD: &str = "        ";
 
-/// The call as a statement: on one line, or its arguments on lines of their own.
-pub fn statement(call: &Call) -> String {
+/// The name of one of so many tables of RoPE frequencies.
+pub fn rope_table(index: usize, tables: usize) -> String {
+    if tables == 1 { "ROPE_INV_FREQ".into() } else { format!("ROPE_INV_FREQ_{index}") }
+}
+
+/// The call as a statement: on one line, or its arguments on lines of their own. There are so many tables of RoPE frequencies.
+pub fn statement(call: &Call, tables: usize) -> String {
     let constants: Vec<String> = call.constants.iter().map(constant).collect();
     let head = format!("    {}<{}>(", call.function, constants.join(", "));
-    let mut items: Vec<String> = call.arguments.iter().map(argument).collect();
+    let mut items: Vec<String> = call.arguments.iter().map(|value| argument(value, tables)).collect();
     let last = items.len() - 1;
     items[..last].iter_mut().for_each(|item| item.push(','));
     items[last] += ");";
@@ -45,26 +50,33 @@ fn constant(constant: &Constant) -> String {
         Constant::Size(size) => size.to_string(),
         Constant::Weights(format) => format!("Weights_{}", packed_name(*format)),
         Constant::Gemv(format) => format!("Gemv_{}", packed_name(*format)),
-        Constant::Activation(kind) => activation(*kind).to_owned(),
+        Constant::Activation(kind) => activation(*kind),
         Constant::Router(router) => routing(router),
+        Constant::Flag(flag) => flag.to_string(),
+        Constant::Turned { format, heads, rows, cols } => {
+            format!("Turned<Weights_{}, {heads}, {rows}, {cols}>", packed_name(*format))
+        }
         Constant::Half(half) => (if *half { "half" } else { "float" }).to_owned(),
     }
 }
 
 /// The type of `activation.metal`.
-pub fn activation(activation: Activation) -> &'static str {
+pub fn activation(activation: Activation) -> String {
     match activation {
-        Activation::Silu => "Silu",
-        Activation::GeluTanh => "GeluTanh",
-        Activation::ReluSquared => "ReluSquared",
-        Activation::Xielu => "Xielu",
+        Activation::Silu => "Silu".to_owned(),
+        Activation::GeluTanh => "GeluTanh".to_owned(),
+        Activation::ReluSquared => "ReluSquared".to_owned(),
+        Activation::Xielu => "Xielu".to_owned(),
+        Activation::ClampedSwiglu { alpha, limit } => format!("ClampedSwiglu<{alpha}, {limit}>"),
     }
 }
 
 /// A value of that type, in a kernel whose argument `activation` holds what numbers it takes.
 pub fn activation_value(kind: Activation) -> String {
     match kind {
-        Activation::Silu | Activation::GeluTanh | Activation::ReluSquared => format!("{}()", activation(kind)),
+        Activation::Silu | Activation::GeluTanh | Activation::ReluSquared | Activation::ClampedSwiglu { .. } => {
+            format!("{}()", activation(kind))
+        }
         Activation::Xielu => "xielu(activation)".to_owned(),
     }
 }
@@ -84,13 +96,15 @@ fn routing(router: &Router) -> String {
         };
         (groups.count, groups.chosen, judged)
     });
-    format!("Routing<{experts}, {chosen}, {scores}, {}, {count}, {kept}, {judged}>", u8::from(router.biased))
+    let vector = if router.biased { 1 } else { 2 * u8::from(router.factors) };
+    format!("Routing<{experts}, {chosen}, {scores}, {vector}, {count}, {kept}, {judged}>")
 }
 
-fn argument(value: &Value) -> String {
+fn argument(value: &Value, tables: usize) -> String {
     match value {
         Value::Bound(role) => role.name().to_owned(),
         Value::First(role) => format!("{}[0]", role.name()),
+        Value::RopeTable(index) => rope_table(*index, tables),
         Value::Shared => "shared".to_owned(),
         Value::Float(value) => float(*value),
         Value::Size(size) => size.to_string(),
@@ -144,7 +158,7 @@ pub fn step_params() -> Vec<String> {
 
 fn at(position: Position) -> &'static str {
     match position {
-        Position::Group | Position::Group2 => "group",
+        Position::Group | Position::Group2 | Position::Group3 => "group",
         Position::GroupX => "group.x",
         Position::GroupY => "group.y",
         Position::GroupZ => "group.z",
@@ -156,10 +170,11 @@ fn at(position: Position) -> &'static str {
 
 /// The position parameters that a kernel declares for these, in the order that all kernels have.
 pub fn builtins(positions: &[Position]) -> Vec<Builtin> {
-    let axes = if positions.contains(&Position::GroupZ) { "uint3 group" } else { "uint2 group" };
+    let three = positions.iter().any(|position| [Position::GroupZ, Position::Group3].contains(position));
+    let axes = if three { "uint3 group" } else { "uint2 group" };
     let declared = |position: &Position| match position {
         Position::Group => Builtin::new("uint group", "threadgroup_position_in_grid"),
-        Position::Group2 | Position::GroupX | Position::GroupY | Position::GroupZ => {
+        Position::Group2 | Position::Group3 | Position::GroupX | Position::GroupY | Position::GroupZ => {
             Builtin::new(axes, "threadgroup_position_in_grid")
         }
         Position::Thread => Builtin::new("uint thread_index", "thread_index_in_threadgroup"),
@@ -179,6 +194,7 @@ pub fn positions(call: &Call) -> Vec<Position> {
         Value::At(at) | Value::OfRow(_, at) | Value::Row(at) | Value::SlotStart(_, at) => Some(*at),
         Value::Bound(_)
         | Value::First(_)
+        | Value::RopeTable(_)
         | Value::Shared
         | Value::Float(_)
         | Value::Size(_)
@@ -206,9 +222,9 @@ mod tests {
     fn a_call_fits_its_lines() {
         let arguments = vec![Value::Bound(Role::X), Value::Shared, Value::Float(1.5), Value::At(Position::Lane)];
         let call = Call { function: "f", constants: vec![Constant::Size(4)], arguments };
-        assert_eq!(statement(&call), "    f<4>(x, shared, 1.5f, lane);");
+        assert_eq!(statement(&call, 1), "    f<4>(x, shared, 1.5f, lane);");
         let call = Call { arguments: vec![Value::Bound(Role::InputSums); 20], ..call };
-        let text = statement(&call);
+        let text = statement(&call, 1);
         assert!(text.starts_with("    f<4>(\n") && text.lines().all(|line| line.len() <= LINE), "{text}");
         assert_eq!(text.matches("input_sums").count(), 20);
     }

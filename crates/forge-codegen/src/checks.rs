@@ -107,8 +107,7 @@ fn place<'a>(plan: &'a Plan, id: KernelId) -> Option<Place<'a>> {
                 *place = Place { step, layer, prefill };
             }
         };
-        // A step's kernel, and the one it has for few tokens.
-        let variants = |step: &'a Step| std::iter::once(step.kernel).chain(step.few).map(move |kernel| (step, kernel));
+        let variants = |step: &'a Step| step.choices().map(move |kernel| (step, kernel));
         let stages = [schedule.embed(), schedule.head(), schedule.sample()];
         for (step, kernel) in stages.into_iter().flatten().flat_map(variants) {
             if kernel == Choice::Fixed(id) {
@@ -176,7 +175,7 @@ fn data<'a>(plan: &Plan, binding: &Binding, arg: Arg, layer: Option<usize>, tens
                 _ => plan.model_fields[plan.final_norm].name.clone(),
             }
         }
-        Arg::Keys(_) | Arg::Values(_) => return Data::Cache(binding.words()),
+        Arg::Keys(_) | Arg::Values(_) | Arg::Latents(_) => return Data::Cache(binding.words()),
         Arg::State(_) => return Data::State(binding.words()),
         Arg::Params => return Data::Params,
         Arg::Buffer(_) | Arg::LayerPart { .. } | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => {

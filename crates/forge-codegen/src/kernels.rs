@@ -45,6 +45,7 @@ pub struct AffineView {
     pub bits: usize,
     pub group: usize,
     pub bf16: bool,
+    pub zeros: bool,
 }
 
 /// A table of RoPE frequencies.
@@ -152,7 +153,7 @@ pub struct RowPointer {
 }
 
 pub struct GemvView {
-    /// Arguments that a threadgroup moves on to its row, where each row has threadgroups of its own.
+    /// Arguments that a threadgroup moves on to its rows, where not all have the same.
     pub each: Vec<RowPointer>,
     pub nr: usize,
     pub half_nr: usize,
@@ -186,6 +187,13 @@ pub struct GemvView {
     pub bias: bool,
     pub gated: bool,
     pub sums_offset: String,
+    /// Of the kernel for one row: rows of a simdgroup, how many times as many one has here, and simdgroups with rows of
+    /// their own in a threadgroup.
+    pub chunk_rows: usize,
+    pub chunks: usize,
+    pub owners: usize,
+    /// Sums of squares of a token.
+    pub token_sums: usize,
     pub segments: Vec<SegmentView>,
     pub epilogue: GemvEnd,
 }
@@ -210,8 +218,8 @@ pub enum GemvEnd {
     Accumulate { factor: String },
     Residual { factor: String, partials: usize, groups: usize },
     Activated { activation: String },
-    Gated { activation: &'static str },
-    GatedBy { activation: &'static str },
+    Gated { activation: String },
+    GatedBy { activation: String },
 }
 
 pub struct GemmView {
@@ -237,8 +245,8 @@ pub enum GemmEnd {
     Store { softcap: String },
     Residual { factor: String },
     Activated { activation: String },
-    Gated { activation: &'static str },
-    GatedBy { activation: &'static str },
+    Gated { activation: String },
+    GatedBy { activation: String },
 }
 
 const SEGMENT_NAMES: [&str; 3] = ["weights", "weights_1", "weights_2"];
@@ -286,7 +294,7 @@ impl<'a> KernelsFile<'a> {
 
 /// Name of a RoPE table.
 fn table_name(plan: &Plan, index: usize) -> String {
-    if plan.rope_tables.len() == 1 { "ROPE_INV_FREQ".into() } else { format!("ROPE_INV_FREQ_{index}") }
+    calls::rope_table(index, plan.rope_tables.len())
 }
 
 fn rope_tables(plan: &Plan) -> Vec<TableView> {
@@ -308,7 +316,7 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
     let view = |format| FormatView {
         name: packed_name(format),
         affine: match format {
-            Format::Affine { bits, group, bf16 } => Some(AffineView { bits, group, bf16 }),
+            Format::Affine { bits, group, bf16, zeros } => Some(AffineView { bits, group, bf16, zeros }),
             _ => None,
         },
     };
@@ -316,7 +324,7 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
 }
 
 /// Sources of families, each after those that it needs. The first of them every file has.
-const FAMILIES: [&str; 20] = [
+const FAMILIES: [&str; 24] = [
     "activation",
     "rows",
     "embed",
@@ -332,7 +340,11 @@ const FAMILIES: [&str; 20] = [
     "head_gate",
     "attention_decode",
     "attention_tile",
+    "latent_append",
+    "latent_attention",
+    "latent_heads",
     "gemm",
+    "latent_tiles",
     "route",
     "experts",
     "expert_tiles",
@@ -369,7 +381,9 @@ fn kernel_view(kernel: &Kernel, plan: &Plan) -> KernelView {
     let params = kernel.bindings.iter();
     let params = params.map(|b| ParamView { declaration: declaration(b), shape: comment(b, kernel) }).collect();
     let (positions, body) = match kernel.family.body() {
-        families::Body::Call(call) => (calls::positions(&call), Body::Call(calls::statement(&call))),
+        families::Body::Call(call) => {
+            (calls::positions(&call), Body::Call(calls::statement(&call, plan.rope_tables.len())))
+        }
         families::Body::RopeAppend(rope) => {
             (vec![Position::Group2, Position::Simdgroup, Position::Lane], Body::Rope(rope_view(rope, plan)))
         }
@@ -381,7 +395,7 @@ fn kernel_view(kernel: &Kernel, plan: &Plan) -> KernelView {
         }
     };
     let mut builtins = calls::builtins(&positions);
-    if kernel.launch.grid[1] == Dim::Rows && matches!(kernel.family, Family::Gemv(_)) {
+    if kernel.launch.grid[1] != Dim::Const(1) && matches!(kernel.family, Family::Gemv(_)) {
         builtins[0] = Builtin::new("uint2 at", "threadgroup_position_in_grid");
     }
     KernelView {
@@ -429,23 +443,23 @@ fn gemv_view(gemv: &Gemv, bindings: &[Binding]) -> GemvView {
         view
     });
     let segments: Vec<SegmentView> = segments.collect();
-    let total_groups = groups.iter().sum();
+    let sums_count = gemv.partial_sums();
     let needs_sums =
         matches!(gemv.epilogue, Epilogue::Store { partials: Some(_), .. } | Epilogue::Residual { next: Some(_), .. });
-    let many = gemv.tokens == Tokens::Few;
+    let many = matches!(gemv.tokens, Tokens::Few(_));
     let results = nr * gemv.tokens.at_once();
     // Gate and up rows of one matrix lie together by token; of two matrices, all gate rows come first.
     let (token_results, up_offset) = if gemv.matrices.len() == 1 { (nr, nr / 2) } else { (nr / 2, results / 2) };
-    let sums = if needs_sums { g.simdgroups * gemv.tokens.at_once() } else { 0 };
+    let [_, sums] = gemv.shared_floats();
     let table = ((if g.split_k > 1 { g.simdgroups * results } else { 0 }) + sums).next_multiple_of(4);
     GemvView {
-        each: if gemv.tokens == Tokens::Each { row_pointers(bindings) } else { Vec::new() },
+        each: if gemv.tokens == Tokens::One { Vec::new() } else { row_pointers(bindings, gemv.tokens.at_once()) },
         nr,
         half_nr: nr / 2,
         many,
         many_tokens: gemv.tokens.at_once(),
         tokens_constant: if many { format!(", {}", gemv.tokens.at_once()) } else { String::new() },
-        tokens: if many { ", step->rows" } else { "" },
+        tokens: if many { ", tokens" } else { "" },
         results,
         token_results,
         up_offset,
@@ -468,13 +482,17 @@ fn gemv_view(gemv: &Gemv, bindings: &[Binding]) -> GemvView {
         bias: gemv.bias,
         gated,
         sums_offset: if g.split_k > 1 { format!(" + {}", g.simdgroups * results) } else { String::new() },
+        chunk_rows: nr / gemv.chunks(),
+        chunks: gemv.chunks(),
+        owners: gemv.one.simdgroups / gemv.one.split_k,
+        token_sums: g.simdgroups * gemv.chunks(),
         segments,
         epilogue: match gemv.epilogue {
-            Epilogue::Store { partials: Some(partials), .. } => GemvEnd::StoreSums { partials, groups: total_groups },
+            Epilogue::Store { partials: Some(partials), .. } => GemvEnd::StoreSums { partials, groups: sums_count },
             Epilogue::Store { softcap, .. } => GemvEnd::Store { softcap: softcap.map_or_else(String::new, float) },
             Epilogue::Residual { factor, next: None } => GemvEnd::Accumulate { factor: float(factor) },
             Epilogue::Residual { factor, next: Some(next) } => {
-                GemvEnd::Residual { factor: float(factor), partials: next.partials, groups: total_groups }
+                GemvEnd::Residual { factor: float(factor), partials: next.partials, groups: sums_count }
             }
             Epilogue::Activated(kind) => GemvEnd::Activated { activation: activation_value(kind) },
             Epilogue::Gated(kind) => GemvEnd::Gated { activation: activation(kind) },
@@ -483,10 +501,12 @@ fn gemv_view(gemv: &Gemv, bindings: &[Binding]) -> GemvView {
     }
 }
 
-/// Arguments that have a row for each row of the step.
-fn row_pointers(bindings: &[Binding]) -> Vec<RowPointer> {
+/// Arguments that have a row for each row of the step, of which a threadgroup takes so many.
+fn row_pointers(bindings: &[Binding], rows: usize) -> Vec<RowPointer> {
     let pointer = |binding: &Binding| match &binding.extent {
-        Extent::Rows(shape) => Some(RowPointer { name: binding.role.name(), width: shape.iter().product() }),
+        Extent::Rows(shape) => {
+            Some(RowPointer { name: binding.role.name(), width: rows * shape.iter().product::<usize>() })
+        }
         Extent::Fixed(_)
         | Extent::Positions(_)
         | Extent::Slots { .. }

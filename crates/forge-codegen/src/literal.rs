@@ -3,8 +3,9 @@
 
 use forge_spec::{
     Activation, Argument, Attention, CacheType, Cost, Data, Dim, Epilogue, ExpertResults, ExpertsDown, ExpertsOf,
-    ExpertsUp, Format, GatedDelta, GroupScore, Groups, HeadNorm, Matrix, Operation, PositionScale, Projection,
-    RopeAppend, Routing, Scores, SharedExpert, SharedWeight, SortExperts, Split, Vocabulary,
+    ExpertsUp, Format, GatedDelta, GroupScore, Groups, HeadNorm, LatentAppend, LatentAttention, LatentQueries,
+    LatentSizes, LatentValues, Matrix, Operation, PositionScale, Projection, RopeAppend, Routing, Scores, SharedExpert,
+    SharedWeight, SortExperts, Split, Vocabulary,
 };
 
 use crate::naming::{grouped, variant};
@@ -98,8 +99,13 @@ macro_rules! choice {
     };
 }
 
-choice!(Activation { Silu, GeluTanh, ReluSquared, Xielu });
-choice!(CacheType { F16, F32, Q8_0 });
+impl Literal for CacheType {
+    fn literal(&self, _: &[Vec<f32>]) -> String {
+        format!("CacheType::{self:?}")
+    }
+}
+
+choice!(Activation { Silu, GeluTanh, ReluSquared, Xielu, ClampedSwiglu { alpha, limit } });
 choice!(Dim { Const(count), Rows, RowTiles(rows), Parts, Indirect { per_row, most } });
 choice!(Data<'_> { Tensor(name), Words(count), Slots(count), Cache(width), State(width), Params });
 choice!(Epilogue {
@@ -108,7 +114,8 @@ choice!(Epilogue {
 choice!(Operation<'_> {
     Embed { table, scale }, LayerInputs { table, layers, eps, scale, factor }, Project(projection), RopeAppend(rope),
     ShortConv { channels, taps }, GatedDelta(delta), HeadGate { heads, head_dim, width },
-    Attention(attention), AttentionCombine { heads, head_dim, split }, RmsNorm { width, eps }, LayerNorm { width, eps },
+    Attention(attention), AttentionCombine { heads, head_dim, split }, LatentAppend(append), LatentQueries(queries),
+    LatentAttention(attention), LatentValues(values), RmsNorm { width, eps }, LayerNorm { width, eps },
     PostNorm { width, eps, factor }, Route { routing, shared }, SortExperts(sort), ExpertsUp(experts), ExpertsDown(experts),
     ExpertsSum { width, chosen, shared, factor }, SampleBest(vocabulary), SampleCollect(vocabulary), SampleDraw(vocabulary)
 });
@@ -124,6 +131,11 @@ record!(SharedExpert { matrix, weight });
 block!(ExpertsDown { matrix; experts, chosen; shared; results });
 block!(ExpertsUp<'_> { matrices; experts, chosen, width; of; shared; activation, norm_eps, half_operands });
 record!(GatedDelta { key_heads, value_heads, key_dim, value_dim, taps, tiled_heads, eps });
+record!(LatentSizes { heads, latent, rope, nope, value });
+block!(LatentAppend<'_> { before, norms_queries; latent, rope, eps; inv_freq, interleaved, magnitude; cache });
+block!(LatentQueries<'_> { sizes; width; keys, by_key; inv_freq, interleaved, magnitude });
+block!(LatentAttention { heads, latent, rope; scale; cache; half_operands, split });
+block!(LatentValues { sizes; values });
 record!(Matrix { format, rows, cols });
 record!(HeadNorm { eps, across_heads });
 record!(Split { above, positions, most, window });

@@ -6,7 +6,7 @@ use forge_plan::binding::Element;
 use forge_plan::families::FEW_TOKENS;
 use forge_plan::memory;
 use forge_plan::plan::{Arg, BufferPlan, Choice, Counts, Dim, Field, StatePlan, Step, When};
-use forge_plan::{Family, Kernel, Plan};
+use forge_plan::{Family, Kernel, KernelId, Plan};
 
 use crate::naming::{constant, grouped, identifier, model_identifier, plain, variant, wrap};
 use crate::places;
@@ -36,6 +36,8 @@ pub struct ModelFile<'a> {
     pub logits_tile: usize,
     pub few_rows: usize,
     pub slots: usize,
+    /// Whether a projection's kernels for one row and for several have different grids.
+    pub grids_by_rows: bool,
     /// Positions by which a sequence can be cut back, as a Rust expression.
     pub rewind: String,
     pub prefill_layers: usize,
@@ -60,6 +62,9 @@ pub struct ModelFile<'a> {
     pub caches: usize,
     pub cache_lines: Vec<String>,
     pub cache_of_layer: Vec<String>,
+    pub latents: usize,
+    pub latent_lines: Vec<String>,
+    pub latents_of_layer: Vec<String>,
     pub recurrent: usize,
     pub recurrent_lines: Vec<String>,
     pub state_of_layer: Vec<String>,
@@ -214,10 +219,16 @@ impl<'a> ModelFile<'a> {
                 }),
                 LINE - 4,
             ),
-            cache_of_layer: of_layers(plan, true),
-            recurrent: plan.states.iter().filter(|state| state.kv().is_none()).count(),
+            cache_of_layer: of_layers(plan, Kind::Kv),
+            latents: plan.states.iter().filter_map(StatePlan::latents).count(),
+            latent_lines: wrap(
+                plan.states.iter().filter_map(StatePlan::latents).map(|width| grouped(plan.kv.stride(width) as u64)),
+                LINE - 4,
+            ),
+            latents_of_layer: of_layers(plan, Kind::Latents),
+            recurrent: plan.states.iter().filter(|state| state.is_recurrent()).count(),
             recurrent_lines: wrap(plan.states.iter().filter_map(recurrent_width), LINE - 4),
-            state_of_layer: of_layers(plan, false),
+            state_of_layer: of_layers(plan, Kind::Recurrent),
             next_gamma: prepares_next(plan),
             first_norm: plan.first_norm.map(|field| identifier(&plan.layer_fields[field].name)),
             final_norm: model_identifier(&plan.model_fields[plan.final_norm].name),
@@ -235,6 +246,7 @@ impl<'a> ModelFile<'a> {
             decode_sample: steps(plan, plan.decode.sample()),
             sample_groups: sample_groups(plan),
             sample_words: 2 * sample_groups(plan),
+            grids_by_rows: plan.decode.steps().any(|step| grids_differ(plan, step)),
             prefill_embed,
             layer_input: layer_input(plan),
             prefill_head,
@@ -327,13 +339,12 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                 title,
                 caches: (0..caches)
                     .map(|slot| {
-                        let kv = plan.states[layers[0].1.states[slot]].kv().is_some();
+                        let kind = Kind::of(&plan.states[layers[0].1.states[slot]]);
                         let own = layers.iter().all(|(i, layer)| index_of_kind(plan, layer.states[slot]) == *i);
-                        let map = if kv { "CACHE_OF_LAYER[i]" } else { "STATE_OF_LAYER[i]" };
                         CacheView {
-                            name: if kv { cache_name(slot) } else { state_name(slot) },
-                            of: if kv { "caches" } else { "states" },
-                            index: if own { "i" } else { map }.into(),
+                            name: kind.name(slot),
+                            of: kind.field(),
+                            index: if own { "i" } else { kind.of_layer() }.into(),
                         }
                     })
                     .collect(),
@@ -358,16 +369,62 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
         .collect()
 }
 
-/// A state's place among those of its kind.
-fn index_of_kind(plan: &Plan, state: usize) -> usize {
-    let is_kv = |state: &StatePlan| state.kv().is_some();
-    plan.states[..state].iter().filter(|other| is_kv(other) == is_kv(&plan.states[state])).count()
+/// Kinds of states, as a project holds them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Kv,
+    Latents,
+    Recurrent,
 }
 
-/// Caches (or recurrent states) by layer, where not each layer has the one of its number; 0 for a layer without.
-fn of_layers(plan: &Plan, kv: bool) -> Vec<String> {
+impl Kind {
+    fn of(state: &StatePlan) -> Self {
+        match state {
+            StatePlan::Kv(_) => Self::Kv,
+            StatePlan::Latent(_) => Self::Latents,
+            StatePlan::Recurrent { .. } => Self::Recurrent,
+        }
+    }
+
+    /// The model's field.
+    fn field(self) -> &'static str {
+        match self {
+            Self::Kv => "caches",
+            Self::Latents => "latents",
+            Self::Recurrent => "states",
+        }
+    }
+
+    /// Which of them a layer has, where not each has the one of its number.
+    fn of_layer(self) -> &'static str {
+        match self {
+            Self::Kv => "CACHE_OF_LAYER[i]",
+            Self::Latents => "LATENTS_OF_LAYER[i]",
+            Self::Recurrent => "STATE_OF_LAYER[i]",
+        }
+    }
+
+    /// That of a state slot in a layer's steps.
+    fn name(self, slot: usize) -> String {
+        let stem = match self {
+            Self::Kv => "cache",
+            Self::Latents => "latents",
+            Self::Recurrent => "state",
+        };
+        if slot == 0 { stem.into() } else { format!("{stem}_{slot}") }
+    }
+}
+
+/// A state's place among those of its kind.
+fn index_of_kind(plan: &Plan, state: usize) -> usize {
+    let kind = Kind::of(&plan.states[state]);
+    plan.states[..state].iter().filter(|other| Kind::of(other) == kind).count()
+}
+
+/// States of a kind by layer, where not each layer has the one of its number; 0 for a layer without.
+fn of_layers(plan: &Plan, kind: Kind) -> Vec<String> {
     let own = |layer: usize| -> Vec<usize> {
-        let states = plan.layers[layer].states.iter().filter(|&&state| plan.states[state].kv().is_some() == kv);
+        let states = plan.layers[layer].states.iter().filter(|&&state| Kind::of(&plan.states[state]) == kind);
         states.map(|&state| index_of_kind(plan, state)).collect()
     };
     let lists: Vec<Vec<usize>> = (0..plan.layers.len()).map(own).collect();
@@ -380,17 +437,9 @@ fn of_layers(plan: &Plan, kv: bool) -> Vec<String> {
 /// Elements of a copy of a recurrent state.
 fn recurrent_width(state: &StatePlan) -> Option<String> {
     match state {
-        StatePlan::Kv(_) => None,
+        StatePlan::Kv(_) | StatePlan::Latent(_) => None,
         StatePlan::Recurrent { width } => Some(grouped(*width as u64)),
     }
-}
-
-fn cache_name(slot: usize) -> String {
-    if slot == 0 { "cache".into() } else { format!("cache_{slot}") }
-}
-
-fn state_name(slot: usize) -> String {
-    if slot == 0 { "state".into() } else { format!("state_{slot}") }
 }
 
 /// The statements of steps over `rows` rows.
@@ -446,44 +495,55 @@ fn call(plan: &Plan, step: &Step, pad: &str) -> String {
         Choice::Fixed(id) => format!("kernel::{}", constant(&plan.kernels[id].name)),
         Choice::PerLayer(table) => format!("{}[i]", constant(&plan.tables[table].name)),
     };
-    let grid = |choice: Choice| {
-        let id = match choice {
-            Choice::Fixed(id) => id,
-            // Kernels of one table have one grid.
-            Choice::PerLayer(table) => plan.tables[table].kernels[0],
-        };
-        format!("[{}]", plan.kernels[id].launch.grid.map(dim).join(", "))
-    };
-    let (kernel, grid) = match step.few {
-        None => (format!("k({})", kernel(step.kernel)), grid(step.kernel)),
-        Some(few) => (
-            format!("k(by_rows(rows, {}, {}))", kernel(step.kernel), kernel(few)),
-            if grid(few) == grid(step.kernel) {
-                grid(few)
+    let grid = |choice: Choice| format!("[{}]", plan.kernels[first_of(plan, choice)].launch.grid.map(dim).join(", "));
+    // Those of the kernels for several rows, where there are some, are all of them.
+    let last = step.kernels(&plan.tables).last().expect("a step has a kernel");
+    let bindings = &plan.kernels[last].bindings;
+    let args: Vec<String> = bindings.iter().map(|b| argument(plan, step.args[&b.role])).collect();
+    let (function, first, grids) = match (step.few, step.counts) {
+        (Some([two, more]), _) => {
+            let kernels = [step.kernel, two, more].map(|choice| format!("k({})", kernel(choice)));
+            let kernels = format!("[{}]", kernels.join(", "));
+            let grid = if grids_differ(plan, step) {
+                format!("by_rows(rows, {}, {}, {})", grid(step.kernel), grid(two), grid(more))
             } else {
-                format!("by_rows(rows, {}, {})", grid(step.kernel), grid(few))
-            },
+                grid(more)
+            };
+            ("project", vec!["pass".into(), "rows".into(), kernels], vec![grid])
+        }
+        (None, None) => ("pass.dispatch", vec![format!("k({})", kernel(step.kernel))], vec![grid(step.kernel)]),
+        (None, Some(counts)) => (
+            "pass.dispatch_indirect",
+            vec![format!("k({})", kernel(step.kernel))],
+            vec![threadgroups(counts), grid(step.kernel)],
         ),
     };
-    let first = step.kernels(&plan.tables).next().expect("a step has a kernel");
-    let bindings = &plan.kernels[first].bindings;
-    let args: Vec<String> = bindings.iter().map(|b| argument(plan, step.args[&b.role])).collect();
-    let (method, grid) = match step.counts {
-        None => ("dispatch", vec![grid]),
-        Some(counts) => ("dispatch_indirect", vec![threadgroups(counts), grid]),
-    };
-    let one = format!("pass.{method}({kernel}, &[{}], {});", args.join(", "), grid.join(", "));
+    let one = format!("{function}({}, &[{}], {});", first.join(", "), args.join(", "), grids.join(", "));
     if one.len() + pad.len() <= LINE {
         return one;
     }
-    let list = format!("&[{}],", args.join(", "));
-    let list = if list.len() + pad.len() + 4 <= LINE {
+    let list = format!("&[{}]", args.join(", "));
+    let list = if list.len() + pad.len() + 5 <= LINE {
         list
     } else {
-        format!("&[\n{pad}        {},\n{pad}    ],", args.join(&format!(",\n{pad}        ")))
+        format!("&[\n{pad}        {},\n{pad}    ]", args.join(&format!(",\n{pad}        ")))
     };
-    let grid = grid.join(&format!(",\n{pad}    "));
-    format!("pass.{method}(\n{pad}    {kernel},\n{pad}    {list}\n{pad}    {grid},\n{pad});")
+    let lines = [first, vec![list], grids].concat();
+    format!("{function}(\n{pad}    {},\n{pad});", lines.join(&format!(",\n{pad}    ")))
+}
+
+/// Whether a kernel for several rows has another grid than the one for one row.
+fn grids_differ(plan: &Plan, step: &Step) -> bool {
+    let grid = |choice: Choice| plan.kernels[first_of(plan, choice)].launch.grid;
+    step.choices().any(|choice| grid(choice) != grid(step.kernel))
+}
+
+/// The kernel that is chosen, that of layer 0 where it depends on the layer: kernels of one table have one grid.
+fn first_of(plan: &Plan, choice: Choice) -> KernelId {
+    match choice {
+        Choice::Fixed(id) => id,
+        Choice::PerLayer(table) => plan.tables[table].kernels[0],
+    }
 }
 
 /// Where an indirect grid's threadgroups are.
@@ -498,9 +558,10 @@ fn argument(plan: &Plan, arg: Arg) -> String {
         Arg::NextGamma => "next_gamma".into(),
         Arg::Buffer(place) => format!("&b.{}", places::name(place)),
         Arg::LayerPart { place, .. } => format!("&layer_part(&b.{}, i, rows)", places::name(place)),
-        Arg::Keys(slot) => format!("&{}.keys", cache_name(slot)),
-        Arg::Values(slot) => format!("&{}.values", cache_name(slot)),
-        Arg::State(slot) => state_name(slot),
+        Arg::Keys(slot) => format!("&{}.keys", Kind::Kv.name(slot)),
+        Arg::Values(slot) => format!("&{}.values", Kind::Kv.name(slot)),
+        Arg::Latents(slot) => Kind::Latents.name(slot),
+        Arg::State(slot) => Kind::Recurrent.name(slot),
         Arg::Params => "params".into(),
         Arg::Logits => "logits".into(),
         Arg::Sampler(buffer) => format!("&self.sampler.{}", places::sampler(buffer)),

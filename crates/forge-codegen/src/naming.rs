@@ -251,10 +251,11 @@ fn is_metal_vector(name: &str) -> bool {
     matches!(sizes.as_bytes(), [b'2'..=b'4'] | [b'2'..=b'4', b'x', b'2'..=b'4'])
 }
 
-/// Name of a packed format in identifiers, scales and biases told apart: `affine4_g64_bf16`.
+/// Name of a packed format in identifiers, what stands beside codes told apart: `affine4_g64_bf16`, `affine4_g128_zeros`.
 pub fn packed_name(format: Format) -> String {
-    let bf16 = matches!(format, Format::Affine { bf16: true, .. });
-    format_name_of(format) + if bf16 { "_bf16" } else { "" }
+    let name = format_name_of(format);
+    let Format::Affine { bf16, zeros, .. } = format else { return name };
+    name + if bf16 { "_bf16" } else { "" } + if zeros { "_zeros" } else { "" }
 }
 
 /// Name of a packed format in comments.

@@ -134,7 +134,16 @@ pub fn render(plan: &Plan, graph: &Graph, assets: &Assets, options: &RenderOptio
     put("src/assets.rs", text("assets.rs", embedded.render())?.into_bytes());
     let example = LibraryExample { title: &title, version: VERSION, source: &source, library: &library };
     put("examples/library.rs", text("library.rs", example.render())?.into_bytes());
-    let readme = ReadmeFile::new(plan, &title, &options.name, &source, &command, parameters, header.file_bytes);
+    let readme = ReadmeFile::new(
+        plan,
+        &title,
+        &options.name,
+        &source,
+        &command,
+        parameters,
+        header.file_bytes,
+        assets.chat_template.is_some(),
+    );
     put("README.md", text("README.md", readme.render())?.into_bytes());
     put("tokenizer.json", assets.tokenizer_json.clone());
     let mut generation =

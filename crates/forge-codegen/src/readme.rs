@@ -32,6 +32,10 @@ pub struct ReadmeFile<'a> {
     pub dispatches: usize,
     pub weights: String,
     pub memory: Vec<MemoryRow>,
+    /// What does not grow with the context, where there is any.
+    pub recurrent: Option<String>,
+    /// Whether the checkpoint has one.
+    pub chat_template: bool,
 }
 
 /// Memory at one context.
@@ -43,6 +47,7 @@ pub struct MemoryRow {
 
 impl<'a> ReadmeFile<'a> {
     /// The view of a plan.
+    #[expect(clippy::too_many_arguments, reason = "what the plan does not know")]
     pub fn new(
         plan: &Plan,
         title: &'a str,
@@ -51,6 +56,7 @@ impl<'a> ReadmeFile<'a> {
         command: &'a str,
         parameters: u64,
         weights_bytes: u64,
+        chat_template: bool,
     ) -> Self {
         let config = &plan.config;
         let mut contexts = vec![1024.min(plan.context), 8192.min(plan.context), plan.context];
@@ -83,6 +89,8 @@ impl<'a> ReadmeFile<'a> {
                     MemoryRow { context, cache: bytes(cache), total: bytes(cache + weights_bytes + others) }
                 })
                 .collect(),
+            recurrent: Some(memory::recurrent_bytes(plan)).filter(|&held| held > 0).map(bytes),
+            chat_template,
         }
     }
 }

@@ -25,12 +25,7 @@ pub(crate) fn of_format(format: &str) -> Vec<&'static str> {
 /// The source of a way to store keys and values, after what it needs.
 pub(crate) fn of_cache(cache: CacheType) -> Vec<&'static str> {
     let mut list = Vec::new();
-    let name = match cache {
-        CacheType::F16 => "kv_f16",
-        CacheType::F32 => "kv_f32",
-        CacheType::Q8_0 => "kv_q8_0",
-    };
-    collect(name, &mut list);
+    collect(&format!("kv_{}", cache.name()), &mut list);
     list
 }
 

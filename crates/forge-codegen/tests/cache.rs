@@ -1,4 +1,4 @@
-//! What the append to a Q8_0 cache leaves, byte for byte: the codes and scales that an encoder of GGUF's block_q8_0 makes.
+//! What the append to a cache in blocks leaves, byte for byte: the codes and scales that an encoder of GGUF's blocks makes.
 
 #[path = "../../forge-plan/tests/common/mod.rs"]
 mod common;
@@ -17,12 +17,12 @@ const HEADS: usize = 2;
 const KV_HEADS: usize = 3;
 const HEAD_DIM: usize = 64;
 const WIDTH: usize = KV_HEADS * HEAD_DIM;
-/// Codes, scales, and what fills up eight bytes.
-const STRIDE: usize = WIDTH + 2 * WIDTH / 32 + 4;
+/// What fills up eight bytes after codes and scales.
+const FILL: usize = 4;
 const POISON: u8 = 0xAB;
 
-/// A plan with a Q8_0 cache and its `kernels.metal`.
-fn emitted() -> (Plan, String) {
+/// A plan with a cache of that type and its `kernels.metal`.
+fn emitted(kv: CacheType) -> (Plan, String) {
     let sizes = Sizes {
         hidden: 64,
         ffn: 64,
@@ -34,7 +34,7 @@ fn emitted() -> (Plan, String) {
         context: 64,
     };
     let graph = common::llama(sizes, Format::F32);
-    let plan = plan(&graph, &PlanOptions { kv: CacheType::Q8_0, ..PlanOptions::default() }).expect("has a plan");
+    let plan = plan(&graph, &PlanOptions { kv, ..PlanOptions::default() }).expect("has a plan");
     let assets = Assets {
         tokenizer_json: b"{}".to_vec(),
         chat_template: None,
@@ -66,26 +66,36 @@ fn rows(count: usize, seed: u32) -> Vec<Vec<f32>> {
     (0..count).map(|row| (0..WIDTH).map(|at| element(row, at)).collect()).collect()
 }
 
-/// Codes, then scales, of a row.
-fn encoded(row: &[f32]) -> (Vec<u8>, Vec<u8>) {
-    let mut blocks = vec![0; Format::Q8_0.row_bytes(row.len()).expect("whole blocks")];
-    encode_row(Format::Q8_0, row, &mut blocks).expect("is finite");
-    let blocks = blocks.chunks_exact(34);
+/// Codes, then scales, of a row as a cache of that type has them.
+fn encoded(kv: CacheType, row: &[f32]) -> (Vec<u8>, Vec<u8>) {
+    let format = if kv == CacheType::Q8_0 { Format::Q8_0 } else { Format::Q4_0 };
+    let mut blocks = vec![0; format.row_bytes(row.len()).expect("whole blocks")];
+    encode_row(format, row, &mut blocks).expect("is finite");
+    let size = blocks.len() / (row.len() / 32);
+    let blocks = blocks.chunks_exact(size);
+    // GGUF has element i of the first half and of the second in a byte, the cache has neighbours.
+    let codes = |block: &[u8]| match format {
+        Format::Q8_0 => block.to_vec(),
+        _ => {
+            let codes: Vec<u8> = block.iter().map(|byte| byte % 16).chain(block.iter().map(|byte| byte / 16)).collect();
+            codes.chunks_exact(2).map(|pair| pair[0] | pair[1] << 4).collect()
+        }
+    };
     (
-        blocks.clone().flat_map(|block| block[2..].to_vec()).collect(),
+        blocks.clone().flat_map(|block| codes(&block[2..])).collect(),
         blocks.flat_map(|block| block[..2].to_vec()).collect(),
     )
 }
 
 /// Runs the append over `qkv` from `position` on and returns the cache of values and that of keys.
-fn append(kernel: &Kernel, text: &str, qkv: &[f32], rows: usize, position: usize, capacity: usize) -> [Vec<u8>; 2] {
+fn append(kernel: &Kernel, text: &str, qkv: &[f32], rows: usize, position: usize, bytes: usize) -> [Vec<u8>; 2] {
     let library = Library::from_source(text, "kernels.metal", &CompileOptions { checked: true });
     let library = library.unwrap_or_else(|error| panic!("{error}"));
     let device = Device::new(0);
     let contents = |role: Role| match role {
         Role::Qkv => qkv.iter().flat_map(|value| value.to_le_bytes()).collect(),
         Role::Q => vec![0; 4 * rows * HEADS * KV_HEADS * HEAD_DIM],
-        Role::Keys | Role::Values => vec![POISON; capacity * STRIDE],
+        Role::Keys | Role::Values => vec![POISON; bytes],
         Role::Step => (0..rows)
             .flat_map(|row| {
                 let position = (position + row) as u32;
@@ -119,29 +129,42 @@ fn append(kernel: &Kernel, text: &str, qkv: &[f32], rows: usize, position: usize
     })
 }
 
-#[test]
-fn a_q8_0_cache_holds_the_blocks_of_an_encoder() {
-    let (plan, text) = emitted();
+/// Appends rows to a cache of that type and compares with the encoder.
+fn holds_the_blocks_of_an_encoder(kv: CacheType) {
+    let (plan, text) = emitted(kv);
+    let stride = kv.stride(WIDTH);
     let kernel = plan.kernels.iter().find(|kernel| kernel.name == "rope_append").expect("is planned");
     let (keys, values) = (rows(3, 1), rows(3, 2));
     let queries = vec![0.25; HEADS * KV_HEADS * HEAD_DIM];
     let qkv = |row: usize| [&queries, &keys[row], &values[row]].into_iter().flatten().copied().collect::<Vec<f32>>();
+    let compare = |found: &[u8], row: &[f32]| {
+        let (codes, scales) = encoded(kv, row);
+        assert_eq!(codes.len() + scales.len() + FILL, stride);
+        assert_eq!(found[..codes.len()], codes);
+        assert_eq!(found[codes.len()..][..scales.len()], scales);
+    };
 
     // At position 0 keys are as they were.
-    let found = append(kernel, &text, &qkv(0), 1, 0, 2);
+    let found = append(kernel, &text, &qkv(0), 1, 0, 2 * stride);
     for (found, row) in found.iter().zip([&values[0], &keys[0]]) {
-        let (codes, scales) = encoded(row);
-        assert_eq!(found[..WIDTH], codes);
-        assert_eq!(found[WIDTH..][..scales.len()], scales);
-        assert!(found[WIDTH + scales.len()..].iter().all(|&byte| byte == POISON), "{found:?}");
+        compare(found, row);
+        assert!(found[stride - FILL..].iter().all(|&byte| byte == POISON), "{found:?}");
     }
 
     // Several rows, further on; only values are not rotated.
-    let [found, _] = append(kernel, &text, &[qkv(0), qkv(1), qkv(2)].concat(), 3, 2, 5);
-    for (row, found) in values.iter().zip(found.chunks_exact(STRIDE).skip(2)) {
-        let (codes, scales) = encoded(row);
-        assert_eq!(found[..WIDTH], codes);
-        assert_eq!(found[WIDTH..][..scales.len()], scales);
+    let [found, _] = append(kernel, &text, &[qkv(0), qkv(1), qkv(2)].concat(), 3, 2, 5 * stride);
+    for (row, found) in values.iter().zip(found.chunks_exact(stride).skip(2)) {
+        compare(found, row);
     }
-    assert!(found[..2 * STRIDE].iter().all(|&byte| byte == POISON));
+    assert!(found[..2 * stride].iter().all(|&byte| byte == POISON));
+}
+
+#[test]
+fn a_q8_0_cache_holds_the_blocks_of_an_encoder() {
+    holds_the_blocks_of_an_encoder(CacheType::Q8_0);
+}
+
+#[test]
+fn a_q4_0_cache_holds_the_blocks_of_an_encoder() {
+    holds_the_blocks_of_an_encoder(CacheType::Q4_0);
 }

@@ -125,8 +125,11 @@ fn check(format: Format) {
     let library = Library::from_source(&source(format), "kernels.metal", &CompileOptions { checked: true })
         .unwrap_or_else(|error| panic!("{format}: {error}"));
     let data = [packed.as_slice(), &bytes(&x)];
+    let mut first: Option<Vec<f32>> = None;
     for (name, tokens) in [("one_token", 1), ("few_tokens", TOKENS)] {
         let y = run(&library, name, data, tokens * ROWS, ROWS / 2, 32);
+        // The first token has the same bits whoever stands beside it.
+        assert_eq!(y[..ROWS], first.get_or_insert_with(|| y.clone())[..], "{format}, {name}");
         for (token, (y, x)) in y.chunks_exact(ROWS).zip(x.chunks_exact(COLS)).enumerate() {
             for (row, (found, weights)) in y.iter().zip(weights.chunks_exact(COLS)).enumerate() {
                 let terms = || weights.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
@@ -150,8 +153,62 @@ fn check(format: Format) {
 }
 
 #[test]
-fn every_format_multiplies_and_reads_as_it_decodes() {
-    for format in Format::all().filter(|format| !format.is_float() && !matches!(format, Format::Affine { .. })) {
+fn every_format_of_ggml_multiplies_and_reads_as_it_decodes() {
+    for format in Format::all().filter(|format| !format.is_float() && format.ggml_id().is_some()) {
         check(format);
+    }
+}
+
+#[test]
+fn formats_of_other_toolchains_multiply_and_read_as_they_decode() {
+    let block = |format: &Format| format.ggml_id().is_none() && !matches!(format, Format::Affine { .. });
+    for format in Format::all().filter(block) {
+        check(format);
+    }
+}
+
+/// The scales of MXFP4 at both ends: those of 0 and 1 are 2^-127, which is subnormal, and 2^-126.
+#[test]
+fn the_smallest_and_largest_scales_of_mxfp4() {
+    let format = Format::Mxfp4;
+    let mut stored = Vec::new();
+    for block in 0..ROWS * COLS / 32 {
+        stored.push([0, 1, 2, 127, 254][block % 5]);
+        // Levels up to 1.5, of either sign.
+        stored.extend((0..16).map(|i| (((block + i) as u8 % 4) + 8 * (i as u8 % 2)) * 17));
+    }
+    let mut weights = vec![0.0; ROWS * COLS];
+    for (row, out) in stored.chunks_exact(COLS / 32 * 17).zip(weights.chunks_exact_mut(COLS)) {
+        decode_row(format, row, out).expect("a row");
+    }
+    let layout = Layout::new(format, ROWS, COLS).expect("whole blocks");
+    let mut packed = vec![0; layout.len() as usize];
+    Packer::new(layout)
+        .pack(0, SourceRows::Blocks(&stored), |at, bytes| packed[at as usize..][..bytes.len()].copy_from_slice(bytes))
+        .expect("whole rows");
+    let library = Library::from_source(&source(format), "kernels.metal", &CompileOptions { checked: true })
+        .unwrap_or_else(|error| panic!("{error}"));
+    let x = bytes(&vec![0.0; TOKENS * COLS]);
+    let found = run(&library, "single_weights", [packed.as_slice(), &x], ROWS * COLS, ROWS, COLS / 4);
+    for (i, (found, expected)) in found.iter().zip(&weights).enumerate() {
+        assert_eq!(found, expected, "weight {i}");
+    }
+    assert!(weights.iter().any(|weight| weight.is_subnormal()));
+    // A row of the smallest alone, so that their sum is seen.
+    let smallest: Vec<u8> = stored.chunks_exact(17).flat_map(|block| [&[0], &block[1..]].concat()).collect();
+    let mut weights = vec![0.0; ROWS * COLS];
+    for (row, out) in smallest.chunks_exact(COLS / 32 * 17).zip(weights.chunks_exact_mut(COLS)) {
+        decode_row(format, row, out).expect("a row");
+    }
+    let layout = Layout::new(format, ROWS, COLS).expect("whole blocks");
+    Packer::new(layout)
+        .pack(0, SourceRows::Blocks(&smallest), |at, bytes| packed[at as usize..][..bytes.len()].copy_from_slice(bytes))
+        .expect("whole rows");
+    let x: Vec<f32> = (0..COLS).map(|i| [1e10, 3e10, 2e10][i % 3]).collect();
+    let found = run(&library, "one_token", [packed.as_slice(), &bytes(&x)], ROWS, ROWS / 2, 32);
+    for (found, weights) in found.iter().zip(weights.chunks_exact(COLS)) {
+        let terms = || weights.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x));
+        let (sum, size): (f64, f64) = (terms().sum(), terms().map(f64::abs).sum());
+        assert!((f64::from(*found) - sum).abs() <= 1e-5 * size && size > 0.0, "{found}, not {sum}");
     }
 }

@@ -44,6 +44,12 @@ pub enum FormatError {
         /// Weights per scale.
         group: u32,
     },
+    /// A scale of E4M3 values for a number of columns that no group divides.
+    #[error("a scale for {cols} columns is not supported: 32 or a multiple of it are, or the whole row")]
+    ScaleColumns {
+        /// Columns that share a scale.
+        cols: usize,
+    },
     /// A row that is not a whole number of blocks.
     #[error("a row of {cols} weights is not a whole number of {format} blocks of {block}")]
     RowNotBlocks {
@@ -75,7 +81,7 @@ pub enum FormatError {
         action: &'static str,
     },
     /// Nothing writes this format.
-    #[error("quantising to {format} is not supported: q8_0, q4_0, q4_1, q4_k and affine are")]
+    #[error("quantising to {format} is not supported: q8_0, q4_0, q4_1, q4_k, q5_k, q6_k and affine are")]
     NoEncoder {
         /// The format.
         format: Format,
@@ -83,6 +89,12 @@ pub enum FormatError {
     /// A format given where an affine one is needed.
     #[error("{format} is not an affine format")]
     NotAffine {
+        /// The format.
+        format: Format,
+    },
+    /// A format given where one is needed whose codes and scales may be in two tensors.
+    #[error("{format} is not stored as codes and scales")]
+    NotApart {
         /// The format.
         format: Format,
     },

@@ -9,11 +9,13 @@ mod error;
 mod formats;
 mod ggml;
 mod layout;
+mod repack;
 
-pub use decode::{AffineRow, decode_affine, decode_row};
+pub use decode::{AffineRow, decode_affine, decode_apart, decode_row};
 pub use deviation::Deviation;
 pub use encode::{EncodedAffine, encode_affine, encode_row};
 pub use error::FormatError;
-pub use formats::Format;
+pub use formats::{Apart, Format, Pairs};
 pub use ggml::{ggml_block, ggml_name};
 pub use layout::{Layout, Packer, PlaneRange, SourceRows, packed_len};
+pub use repack::{E4m3Matrix, IntegerMatrix, Packing, Repack, Repacked, Zeros};

@@ -3,13 +3,15 @@
 //!
 //! A [`Block`] describes one distinct kind of layer once; a [`Layer`] says which weights and states fill
 //! its slots. Nothing here knows an architecture by name, a kernel or a file format's container.
+//! It is long because all operations stand beside one another, each with its formula.
 
 use std::ops::Range;
 
-use forge_formats::Format;
-pub use forge_spec::{Activation, GatedDelta, GroupScore, Groups, PositionScale, Routing, Scores};
+use forge_formats::{Format, Repack};
+pub use forge_spec::{Activation, GatedDelta, GroupScore, Groups, LatentSizes, PositionScale, Routing, Scores};
 
 use crate::config::ModelConfig;
+pub use crate::strides::Strides;
 
 /// Index into [`Graph::weights`].
 pub type WeightId = usize;
@@ -78,7 +80,7 @@ impl Graph {
     /// which the frequencies of short texts hold.
     pub fn default_context(&self) -> usize {
         let ropes = self.blocks.iter().flat_map(|block| &block.nodes).filter_map(|node| match &node.op {
-            Op::Rope { rope, .. } => rope.long.as_ref(),
+            Op::Rope { rope, .. } | Op::LatentAttention { rope, .. } => rope.long.as_ref(),
             _ => None,
         });
         ropes.map(|long| long.above).fold(self.config.trained_context, usize::min)
@@ -258,6 +260,28 @@ pub enum Op {
         /// `[heads]`: a score of each head for which there is no key and a value of 0 (gpt-oss); neither scaled nor capped.
         sinks: Option<SlotId>,
     },
+    /// Attention of queries `[tokens, heads * (nope + rope)]` (input 0) over latents: latent and shared key of the token, side by
+    /// side (input 1), are normed, rotated and appended first. The result is `[tokens, heads * value]`; see [`LatentSizes`].
+    LatentAttention {
+        /// The cache.
+        state: StateSlotId,
+        /// Sizes.
+        sizes: LatentSizes,
+        /// `[latent]`, of the latent's norm.
+        gamma: SlotId,
+        /// Added to the mean of its squares.
+        eps: f32,
+        /// Of the shared key and of each head's part for it.
+        rope: Rope,
+        /// Factor on the scores.
+        scale: f32,
+        /// Keys of heads: `[heads * nope, latent]`, or `[heads * latent, nope]`.
+        keys: SlotId,
+        /// Whether they are the first of these, which a checkpoint has that stores keys and values together.
+        by_key: bool,
+        /// `[heads * value, latent]`.
+        values: SlotId,
+    },
     /// `activation(gate) * up`, inputs in this order.
     GatedActivation {
         /// The gate's non-linearity.
@@ -271,6 +295,11 @@ pub enum Op {
         /// `[experts]`, added to the scores for the choice alone.
         bias: Option<SlotId>,
     },
+    /// The weights of experts (input 0, `[tokens, experts]`) times a number of each expert.
+    ScaleExperts {
+        /// `[experts]`.
+        scale: SlotId,
+    },
     /// Sum over the experts of a token (input 0) of its weight (input 1, `[tokens, experts]`) times
     /// `down(activation(gate x) * up x)`. Of stacked matrices those of the first expert come first.
     Experts {
@@ -280,6 +309,8 @@ pub enum Op {
         up: SlotId,
         /// `[experts * hidden, width]`.
         down: SlotId,
+        /// Added to what gate, up and down make, the last before the weight: `[experts * width]` twice, `[experts * hidden]`.
+        biases: Option<[SlotId; 3]>,
         /// Experts.
         experts: usize,
         /// The gate's non-linearity.
@@ -388,6 +419,8 @@ pub struct State {
 pub enum StateSpec {
     /// Keys and values of each position.
     Kv(KvSpec),
+    /// Of each position a latent and a key that all heads share.
+    Latent(LatentSpec),
     /// What stands for all positions so far; zeros before the first.
     Recurrent {
         /// f32 elements.
@@ -400,9 +433,18 @@ impl StateSpec {
     pub fn kv(&self) -> Option<KvSpec> {
         match self {
             Self::Kv(spec) => Some(*spec),
-            Self::Recurrent { .. } => None,
+            Self::Latent(_) | Self::Recurrent { .. } => None,
         }
     }
+}
+
+/// Sizes of a cache of latents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LatentSpec {
+    /// Elements of a latent.
+    pub latent: usize,
+    /// Elements of the shared key.
+    pub rope: usize,
 }
 
 /// Sizes of a KV cache.
@@ -459,12 +501,30 @@ pub enum Source {
     Rows(FileRange),
     /// Not in the checkpoint as they are: the front end has made them of what is. Vectors only.
     Values(Vec<f32>),
+    /// Floats of the weight's format that do not lie side by side.
+    Strided {
+        /// All of them, and what lies between.
+        elements: FileRange,
+        /// Where each is.
+        strides: Strides,
+    },
     /// Rows of floats, to be quantised to the weight's format when packed.
     Quantize {
-        /// `[rows, cols]` of `from`.
-        rows: FileRange,
+        /// `[rows, cols]` of `from`: [`Source::Rows`] or [`Source::Strided`].
+        floats: Box<Source>,
         /// Format of the checkpoint: F32, F16 or BF16.
         from: Format,
+    },
+    /// Codes and scales in two tensors; row r is row `first + step * r` of either.
+    Apart {
+        /// Rows of codes, a stream of bits each.
+        codes: FileRange,
+        /// `[.., cols / group]` bytes.
+        scales: FileRange,
+        /// Row of the tensors that is the first.
+        first: usize,
+        /// Rows of the tensors from one to the next.
+        step: usize,
     },
     /// MLX affine quantisation: three tensors of the same rows.
     Affine {
@@ -477,6 +537,15 @@ pub enum Source {
         /// Format of scales and biases: F16, BF16 or F32.
         scale_format: Format,
     },
+    /// Tensors of another toolchain, of which rows in the weight's format are made when packed, without a change of any number.
+    Repack {
+        /// How.
+        repack: Repack,
+        /// Its parts.
+        parts: Vec<FileRange>,
+        /// First of its rows that is meant.
+        first_row: usize,
+    },
     /// Matrices of equally many rows one after another, each from a place of its own: experts that a checkpoint does not
     /// store together. None of them is a stack.
     Stack(Vec<Source>),
@@ -487,15 +556,24 @@ impl Source {
     pub fn pieces(&self) -> &[Source] {
         match self {
             Self::Stack(pieces) => pieces,
-            Self::Rows(_) | Self::Values(_) | Self::Quantize { .. } | Self::Affine { .. } => std::slice::from_ref(self),
+            Self::Rows(_)
+            | Self::Values(_)
+            | Self::Strided { .. }
+            | Self::Quantize { .. }
+            | Self::Repack { .. }
+            | Self::Apart { .. }
+            | Self::Affine { .. } => std::slice::from_ref(self),
         }
     }
 
     /// Every range of bytes.
     pub fn ranges(&self) -> Vec<&FileRange> {
         match self {
-            Self::Rows(range) | Self::Quantize { rows: range, .. } => vec![range],
+            Self::Rows(range) | Self::Strided { elements: range, .. } => vec![range],
+            Self::Quantize { floats, .. } => floats.ranges(),
+            Self::Apart { codes, scales, .. } => vec![codes, scales],
             Self::Affine { quants, scales, biases, .. } => vec![quants, scales, biases],
+            Self::Repack { parts, .. } => parts.iter().collect(),
             Self::Values(_) => Vec::new(),
             Self::Stack(pieces) => pieces.iter().flat_map(Self::ranges).collect(),
         }
@@ -519,14 +597,17 @@ impl Op {
             Op::RmsNorm { gamma, .. } => vec![*gamma],
             Op::HeadNorm { gamma, .. } => gamma.iter().copied().collect(),
             Op::Attention { sinks, .. } => sinks.iter().copied().collect(),
-            Op::ScaleBy { scale } => vec![*scale],
+            Op::ScaleBy { scale } | Op::ScaleExperts { scale } => vec![*scale],
             Op::LayerNorm { gamma, beta, .. } => [Some(*gamma), *beta].into_iter().flatten().collect(),
             Op::Linear { weight, bias } | Op::ShortConv { weight, bias, .. } => {
                 [Some(*weight), *bias].into_iter().flatten().collect()
             }
             Op::GatedDelta { conv, decay, time_bias, gamma, .. } => vec![*conv, *decay, *time_bias, *gamma],
+            Op::LatentAttention { gamma, keys, values, .. } => vec![*gamma, *keys, *values],
             Op::Route { bias, .. } => bias.iter().copied().collect(),
-            Op::Experts { gate, up, down, .. } => vec![*gate, *up, *down],
+            Op::Experts { gate, up, down, biases, .. } => {
+                [*gate, *up, *down].into_iter().chain(biases.iter().flatten().copied()).collect()
+            }
             Op::Activation { parameters, .. } => parameters.iter().copied().collect(),
             Op::Rope { .. }
             | Op::PositionScale { .. }

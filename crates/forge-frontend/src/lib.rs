@@ -13,6 +13,7 @@ mod load;
 mod refusal;
 mod rope;
 mod source;
+mod strides;
 mod survey;
 mod warning;
 

@@ -76,7 +76,17 @@ fn measure_vectors(graph: &mut Graph, files: &[MappedFile]) {
                 values.clone_from(made);
                 true
             }
-            Source::Quantize { .. } | Source::Affine { .. } | Source::Stack(_) => false,
+            Source::Strided { elements: FileRange { file, range }, strides } => {
+                let bytes = &files[*file].bytes()[range.start as usize..range.end as usize];
+                let mut row = Vec::new();
+                strides.gather(bytes, weight.format.block_bytes(), 0..1, weight.cols, &mut row);
+                decode_row(weight.format, &row, &mut values).is_ok()
+            }
+            Source::Quantize { .. }
+            | Source::Affine { .. }
+            | Source::Apart { .. }
+            | Source::Repack { .. }
+            | Source::Stack(_) => false,
         };
         if decoded {
             let packed = values.iter().map(|&value| weight.element(value).abs());

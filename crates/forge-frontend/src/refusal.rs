@@ -48,8 +48,16 @@ refusals! {
     GroupExperts,
     /// A router's scores that are not built.
     GatingFunction,
+    /// A router's scores in a folder that are not built.
+    ScoringFunction,
     /// More blocks that predict further tokens than there are blocks.
     PredictionLayers,
+    /// Matrices of heads of another shape than the configuration implies.
+    HeadMatrixShape,
+    /// Heads with fewer elements than rotate.
+    LatentHead,
+    /// Which layers have experts, not said of each.
+    MixtureLayers,
     /// Layers without experts, listed as something else than layers.
     DenseLayers,
     /// Experts' matrices of another shape than the configuration implies.
@@ -58,14 +66,24 @@ refusals! {
     ExpertFormats,
     /// Experts with more rows than kernels count.
     ExpertRows,
+    /// A limit or a slope of a clamped SwiGLU that kernels cannot be given.
+    SwigluNumber,
     /// Queries, keys and values that are clipped.
     ClippedQkv,
     /// Weights quantised by a method that is not read.
     QuantizationMethod,
     /// Bits or group size of an MLX folder that are no numbers.
     QuantizationNumber,
-    /// A quantisation of MLX other than affine.
+    /// A mode of MLX's quantisation that is not read.
     QuantizationMode,
+    /// Bits or a group size that a floating mode of MLX does not have.
+    ModeWidth,
+    /// Codes without the tensor of their scales.
+    ApartScales,
+    /// Scales of another shape than their codes need.
+    ApartShape,
+    /// Scales of another type than their codes need.
+    ApartType,
     /// Bits or a group size that affine quantisation does not have.
     QuantizationWidth,
     /// Codes of more columns than can be counted.
@@ -78,6 +96,34 @@ refusals! {
     AffineType,
     /// Biases of another type than the scales.
     AffineBiasType,
+    /// A tensor that another toolchain's codes need and that is absent.
+    RepackPart,
+    /// Such a tensor of another shape than the codes need.
+    RepackShape,
+    /// Codes or scales of another toolchain that are no matrix.
+    RepackMatrix,
+    /// Such a tensor of another element type.
+    RepackType,
+    /// Scales of another toolchain that are no finite numbers.
+    RepackScale,
+    /// A size of another toolchain's quantisation that is none.
+    RepackSize,
+    /// Words that hold no whole number of codes.
+    RepackWords,
+    /// Bits or a group size of another toolchain that no format here has.
+    RepackFormat,
+    /// Blocks of FP8 that are no two sizes.
+    Fp8Blocks,
+    /// A packing of GPTQ that is not read.
+    GptqPacking,
+    /// A packing of AWQ that is not read.
+    AwqPacking,
+    /// Bits that AWQ's words do not have.
+    AwqBits,
+    /// Sizes of a packed matrix that are none, or not those of its words.
+    PackedSizes,
+    /// Columns whose groups are not in order.
+    ActOrder,
     /// A size that differs from layer to layer where one is needed.
     UnequalSizes,
     /// An empty array in place of a size.

@@ -75,7 +75,10 @@ fn formats(loaded: &Loaded) -> Vec<FormatCount> {
     let mut counts: BTreeMap<String, FormatCount> = BTreeMap::new();
     for (name, entry) in &loaded.tensors.entries {
         let format = entry.stored_name();
-        let supported = matches!(entry.stored, Stored::Rows(..) | Stored::Affine { .. });
+        let supported = match entry.stored {
+            Stored::Rows(..) | Stored::Affine { .. } | Stored::Apart { .. } | Stored::Repack { .. } => true,
+            Stored::Refused(_) | Stored::Foreign(_) => false,
+        };
         let count = counts.entry(format.clone()).or_insert_with(|| FormatCount {
             format,
             tensors: 0,

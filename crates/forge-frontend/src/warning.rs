@@ -35,16 +35,6 @@ pub enum Warning {
         /// How many there are.
         tensors: usize,
     },
-    /// Blocks that predict further tokens.
-    #[error("{file}: {first}* (tensors: {tensors}): not used, it predicts further tokens")]
-    PredictionLayers {
-        /// The file, or the folder's index.
-        file: String,
-        /// What the names of the first one's tensors begin with.
-        first: String,
-        /// How many tensors there are in all.
-        tensors: usize,
-    },
     /// Longrope's factors for long texts.
     #[error(
         "{file}: longrope's factors for long texts: not used, unless --context asks for more than {above} tokens (up to \

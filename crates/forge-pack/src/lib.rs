@@ -6,6 +6,7 @@
 mod error;
 mod header;
 mod jobs;
+mod measure;
 mod quantize;
 mod rows;
 
@@ -30,6 +31,7 @@ use sha2::{Digest, Sha256};
 pub use error::PackError;
 pub use header::Header;
 use jobs::{Job, jobs};
+pub use measure::relative_error;
 
 /// Threads that convert and write.
 const WORKERS: usize = 2;

@@ -46,7 +46,7 @@ impl Encoder {
             if self.affine {
                 let row = encode_affine(format, SCALES, &self.weights)?;
                 let (codes, scales, biases) = (&row.codes, &row.scales, &row.biases);
-                let parts = AffineRow { format, codes, scales, biases, scale_format: SCALES };
+                let parts = AffineRow { format, codes, scales, biases, scale_format: SCALES, zeros: false };
                 decode_affine(&parts, &mut self.stored)?;
                 self.codes.extend(codes);
                 self.scales.extend(scales);
@@ -60,6 +60,11 @@ impl Encoder {
             deviation.add(&self.weights, &self.stored);
         }
         Ok(deviation)
+    }
+
+    /// The last of these rows, as the checkpoint has it and as it comes back.
+    pub(crate) fn last_row(&self) -> (&[f32], &[f32]) {
+        (&self.weights, &self.stored)
     }
 
     /// The rows that were encoded last.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use forge_formats::{Deviation, Layout, Packer, SourceRows, decode_row};
+use forge_formats::{Deviation, Layout, Packer, Repacked, SourceRows, decode_row};
 use forge_frontend::graph::{FileRange, Source, Weight};
 use forge_plan::PackedTensor;
 use forge_plan::pack::PackPart;
@@ -17,6 +17,10 @@ pub(crate) struct Scratch {
     packer: Option<(usize, Packer)>,
     /// Quantised rows.
     encoder: Encoder,
+    /// Rows made of another toolchain's tensors.
+    repacked: Repacked,
+    /// Rows of floats, or of codes and of scales, that the checkpoint does not have side by side.
+    gathered: [Vec<u8>; 2],
 }
 
 /// Something else than `expected` where the plan has it.
@@ -60,7 +64,17 @@ impl Packing<'_> {
                 decode_row(weight.format, bytes, &mut elements)
                     .map_err(|source| PackError::Format { tensor: weight.tensor.clone(), source })?;
             }
-            Source::Quantize { .. } | Source::Affine { .. } | Source::Stack(_) => {
+            Source::Strided { elements: range, strides } => {
+                let mut row = Vec::new();
+                strides.gather(self.source.bytes(range), weight.format.block_bytes(), 0..1, weight.cols, &mut row);
+                decode_row(weight.format, &row, &mut elements)
+                    .map_err(|source| PackError::Format { tensor: weight.tensor.clone(), source })?;
+            }
+            Source::Quantize { .. }
+            | Source::Affine { .. }
+            | Source::Apart { .. }
+            | Source::Repack { .. }
+            | Source::Stack(_) => {
                 return Err(mixed(weight, "one vector", "parts"));
             }
         }
@@ -118,15 +132,52 @@ impl Packing<'_> {
         let format_error = |source| PackError::Format { tensor: weight.tensor.clone(), source };
         let own = rows.start - piece.first..rows.end - piece.first;
         let slice = |range| self.slice(weight, range, piece.rows, own.clone());
-        let Scratch { packer, encoder } = scratch;
+        let Scratch { packer, encoder, repacked, gathered: [first, second] } = scratch;
         let mut deviation = None;
         let source = match piece.source {
             Source::Rows(range) => SourceRows::Blocks(slice(range)?),
+            Source::Strided { elements, strides } => {
+                let size = weight.format.block_bytes();
+                strides.gather(self.source.bytes(elements), size, own.clone(), weight.cols, first);
+                SourceRows::Blocks(first)
+            }
+            Source::Apart { codes, scales, step: 1, .. } => {
+                SourceRows::Apart { codes: slice(codes)?, scales: slice(scales)? }
+            }
+            Source::Apart { codes, scales, first: turn, step } => {
+                for (range, rows) in [(codes, &mut *first), (scales, &mut *second)] {
+                    let all = self.slice(weight, range, piece.rows * step, 0..piece.rows * step)?;
+                    let row = all.len() / (piece.rows * step).max(1);
+                    rows.clear();
+                    own.clone().for_each(|at| rows.extend_from_slice(&all[(turn + at * step) * row..][..row]));
+                }
+                SourceRows::Apart { codes: first, scales: second }
+            }
             Source::Values(_) => return Err(mixed(weight, "rows of the checkpoint", "values")),
-            Source::Quantize { rows, from } => {
-                let found = encoder.encode(weight.format, weight.cols, *from, slice(rows)?);
+            Source::Quantize { floats, from } => {
+                let rows = match &**floats {
+                    Source::Rows(range) => slice(range)?,
+                    Source::Strided { elements, strides } => {
+                        let size = from.block_bytes();
+                        strides.gather(self.source.bytes(elements), size, own.clone(), weight.cols, first);
+                        &first[..]
+                    }
+                    Source::Values(_)
+                    | Source::Quantize { .. }
+                    | Source::Affine { .. }
+                    | Source::Apart { .. }
+                    | Source::Repack { .. }
+                    | Source::Stack(_) => return Err(mixed(weight, "rows of floats", "something else")),
+                };
+                let found = encoder.encode(weight.format, weight.cols, *from, rows);
                 deviation = Some(found.map_err(format_error)?);
                 encoder.rows()
+            }
+            Source::Repack { repack, parts, first_row } => {
+                let parts: Vec<&[u8]> = parts.iter().map(|range| self.source.bytes(range)).collect();
+                let rows = first_row + own.start..first_row + own.end;
+                repack.rows(&parts, rows, repacked).map_err(format_error)?;
+                repacked.source()
             }
             Source::Affine { quants, scales, biases, .. } => {
                 SourceRows::Affine { codes: slice(quants)?, scales: slice(scales)?, biases: slice(biases)? }

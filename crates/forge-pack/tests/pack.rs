@@ -168,7 +168,7 @@ fn quantized_rows_are_those_of_the_encoder() {
             model.bytes.0.clone_from(&stored);
             let weight = &mut model.graph.weights[id];
             let WeightSource::Rows(rows) = weight.source.clone() else { unreachable!() };
-            weight.source = WeightSource::Quantize { rows, from };
+            weight.source = WeightSource::Quantize { floats: Box::new(WeightSource::Rows(rows)), from };
             weight.format = format;
             model.tensor("w", format, ROWS, COLS, &[PackPart::Weight(id)]);
 
@@ -189,7 +189,7 @@ fn quantized_rows_are_those_of_the_encoder() {
                 if matches!(format, Format::Affine { .. }) {
                     let EncodedAffine { codes, scales, biases } = encode_affine(format, Format::F16, &row).unwrap();
                     let (codes, scales, biases) = (&codes[..], &scales[..], &biases[..]);
-                    let parts = AffineRow { format, codes, scales, biases, scale_format: Format::F16 };
+                    let parts = AffineRow { format, codes, scales, biases, scale_format: Format::F16, zeros: false };
                     decode_affine(&parts, &mut back).unwrap();
                     packer.pack(index, SourceRows::Affine { codes, scales, biases }, put).unwrap();
                 } else {
@@ -220,7 +220,7 @@ fn a_weight_that_cannot_be_quantized_is_named() {
     model.bytes.0[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     let weight = &mut model.graph.weights[id];
     let WeightSource::Rows(rows) = weight.source.clone() else { unreachable!() };
-    weight.source = WeightSource::Quantize { rows, from: Format::F32 };
+    weight.source = WeightSource::Quantize { floats: Box::new(WeightSource::Rows(rows)), from: Format::F32 };
     weight.format = Format::Q8_0;
     model.tensor("up", Format::Q8_0, 2, 32, &[PackPart::Weight(id)]);
     let error = model.pack(&folder.path().join("w"), &AtomicBool::new(false), |_| {}).unwrap_err();

@@ -94,8 +94,17 @@ pub enum Touch {
     Columns(usize),
     /// Every position, or part of the context, that the rows see.
     Seen,
+    /// The same; of a row's positions so many threadgroups load each.
+    SeenBy(usize),
     /// All of it; threads load so many elements for each row of the step, some of them several times.
     Loads(usize),
+    /// All of it; threads load so many elements for each row of the step, and so many for each tile of rows of the grid.
+    TileLoads {
+        /// For each row.
+        row: usize,
+        /// For each tile.
+        tile: usize,
+    },
     /// All of it at most.
     AtMost,
     /// Of `of` equal parts of the outermost axis, `each_row` for each row of the step: the experts that it takes. Rows that
@@ -237,15 +246,15 @@ impl Binding {
             (Touch::PerRow, _) => Linear::per_row(entry()),
             (Touch::Chosen { of, each_row }, _) => Linear::per_row(all / of as u64 * each_row as u64),
             (Touch::Columns(elements), _) => Linear::per_row(self.element.bytes(elements, elements) as u64),
-            (Touch::Seen, Extent::Parts { .. }) => Linear { per_part: all, ..Linear::default() },
-            (Touch::Seen, _) => Linear { per_position: all, ..Linear::default() },
+            (Touch::Seen | Touch::SeenBy(_), Extent::Parts { .. }) => Linear { per_part: all, ..Linear::default() },
+            (Touch::Seen | Touch::SeenBy(_), _) => Linear { per_position: all, ..Linear::default() },
             (
-                Touch::All | Touch::AtMost | Touch::ChosenOfMany { .. } | Touch::Loads(_),
+                Touch::All | Touch::AtMost | Touch::ChosenOfMany { .. } | Touch::Loads(_) | Touch::TileLoads { .. },
                 Extent::Rows(_) | Extent::LayerRows { .. } | Extent::Slots { .. },
             ) => Linear::per_row(all),
             // Of a state: for each sequence.
             (
-                Touch::All | Touch::AtMost | Touch::ChosenOfMany { .. } | Touch::Loads(_),
+                Touch::All | Touch::AtMost | Touch::ChosenOfMany { .. } | Touch::Loads(_) | Touch::TileLoads { .. },
                 Extent::Fixed(_) | Extent::Positions(_) | Extent::State { .. } | Extent::Parts { .. },
             ) => Linear::fixed(all),
         }
@@ -255,6 +264,11 @@ impl Binding {
     pub fn loaded(&self) -> Linear {
         match self.touch {
             Touch::Loads(elements) => Linear::per_row(self.element.bytes(elements, elements) as u64),
+            Touch::TileLoads { row, tile } => Linear {
+                per_tile: self.element.bytes(tile, tile) as u64,
+                ..Linear::per_row(self.element.bytes(row, row) as u64)
+            },
+            Touch::SeenBy(times) => self.bytes() * times as u64,
             Touch::All
             | Touch::AtMost
             | Touch::PerRow

@@ -30,6 +30,19 @@ pub enum Constant {
     Router(Router),
     /// Operands are half rather than float.
     Half(bool),
+    /// True or false.
+    Flag(bool),
+    /// How weights of heads' matrices are loaded that are stored turned: `[heads, cols, rows]`.
+    Turned {
+        /// Their format.
+        format: Format,
+        /// Heads.
+        heads: usize,
+        /// Results of a head.
+        rows: usize,
+        /// Elements of a head's part of a row.
+        cols: usize,
+    },
 }
 
 /// An argument.
@@ -39,6 +52,8 @@ pub enum Value {
     Bound(Role),
     /// The first element of that buffer.
     First(Role),
+    /// This table of RoPE frequencies.
+    RopeTable(usize),
     /// Threadgroup memory.
     Shared,
     /// A number.
@@ -76,6 +91,8 @@ pub enum Position {
     Group,
     /// The threadgroup, of a grid of two axes.
     Group2,
+    /// The threadgroup, of a grid of three axes.
+    Group3,
     /// The threadgroup along the first axis of two.
     GroupX,
     /// The threadgroup along the second axis of two.

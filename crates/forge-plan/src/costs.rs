@@ -170,8 +170,7 @@ pub struct Encoded {
 pub fn dispatches(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<Encoded> {
     let mut list = Vec::new();
     for Visit { step, layer, .. } in schedule.visits(&plan.order()) {
-        let few = step.few.filter(|_| size.rows > 1);
-        let kernel = match few.unwrap_or(step.kernel) {
+        let kernel = match step.choice(size.rows) {
             Choice::Fixed(id) => id,
             Choice::PerLayer(table) => plan.tables[table].kernels[layer.unwrap_or(0)],
         };

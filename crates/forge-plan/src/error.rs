@@ -59,6 +59,14 @@ pub enum PlanError {
         /// Trained.
         trained: usize,
     },
+    /// A role in a recipe that the model does not have.
+    #[error("--quantize {role}=...: no matrix has this role; the roles are {roles}")]
+    NoSuchRole {
+        /// The role asked for.
+        role: String,
+        /// Those of the model's matrices, separated by commas.
+        roles: String,
+    },
     /// No matrix that `--quantize` could convert.
     #[error(
         "--quantize {target}: no F32, F16 or BF16 matrix whose width blocks of {} divide; the matrices are {formats}",

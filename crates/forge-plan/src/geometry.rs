@@ -20,9 +20,10 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The same for a kernel that multiplies several tokens at once.
-    pub fn for_few_tokens(self) -> Self {
-        Geometry { rows_per_simdgroup: self.rows_per_simdgroup.min(FEW_TOKENS_ROWS), ..self }
+    /// That of a kernel that multiplies several tokens at once, whose simdgroups have `least` rows at least: columns are
+    /// split in the same way.
+    pub fn for_few_tokens(self, least: usize) -> Self {
+        Geometry { rows_per_simdgroup: FEW_TOKENS_ROWS.max(least), ..self }
     }
 
     /// Output rows that one threadgroup computes.
@@ -35,7 +36,8 @@ impl Geometry {
 /// share the work of putting them there.
 pub const SIGNED_SUMS_ROWS: usize = 8_192;
 
-/// Most rows that a simdgroup of a kernel for several tokens computes: it holds a sum for each row and token.
+/// Rows that a simdgroup of a kernel for several tokens computes: it holds a sum for each row and token, and loads each
+/// token's input once for all of its rows.
 const FEW_TOKENS_ROWS: usize = 4;
 
 /// What a geometry is chosen by: the matrix of a product, or stacked matrices with the format of the tallest; where layers
@@ -144,9 +146,9 @@ fn measured(format: Format) -> Row {
         Format::F32               => row((1, 4, 4), (1, 4, 4), (1, 4, 4), (1, 2, 1), (1, 2, 1)),
         Format::F16 | Format::BF16 => row((2, 8, 8), (4, 4, 4), (2, 4, 4), (4, 4, 4), (4, 2, 1)),
         Format::Q8_0              => row((2, 8, 8), (2, 4, 2), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
-        Format::Q4_0              => row((2, 4, 4), (2, 4, 4), (4, 4, 4), (4, 2, 1), (4, 2, 1)),
+        Format::Q4_0              => row((2, 4, 4), (2, 4, 2), (4, 4, 4), (4, 2, 1), (4, 2, 1)),
         Format::Q4_1              => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (2, 2, 1)),
-        Format::Q4K               => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
+        Format::Q4K               => row((2, 4, 4), (2, 4, 2), (2, 4, 2), (2, 2, 1), (4, 2, 1)),
         Format::Q6K               => row((2, 4, 4), (2, 4, 2), (4, 4, 4), (2, 4, 2), (2, 2, 1)),
         Format::Q2K | Format::Q3K | Format::Q5K => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (2, 4, 2), (4, 2, 1)),
         Format::Tq2_0G128         => row((2, 4, 4), (8, 4, 4), (4, 4, 4), (8, 4, 4), (8, 2, 1)),
@@ -162,17 +164,9 @@ fn measured(format: Format) -> Row {
     }
 }
 
-/// Columns that a simdgroup takes in one go; sharing a row among more simdgroups than that leaves some idle.
-fn columns_at_once(format: Format) -> usize {
-    match format {
-        Format::F32 | Format::F16 | Format::BF16 | Format::Q8_0 | Format::Affine { bits: 8, .. } => 512,
-        _ => 1024,
-    }
-}
-
-/// Most simdgroups that can share a row and each have columns.
+/// Most simdgroups that can share a row and each have columns: more than it has groups of tiles would leave some idle.
 fn most_split(shape: Shape) -> usize {
-    1 << (shape.cols / columns_at_once(shape.format)).max(1).ilog2()
+    1 << (shape.cols / shape.format.columns_at_once()).max(1).ilog2()
 }
 
 /// The geometry for one `[rows, cols]` matrix.
@@ -201,7 +195,7 @@ mod tests {
                     let g = gemv_geometry(format, rows, cols);
                     assert!(g.simdgroups.is_multiple_of(g.split_k), "{format} {rows}x{cols}: {g:?}");
                     assert!(g.simdgroups <= 8 && g.rows_per_simdgroup <= 8, "{format} {rows}x{cols}: {g:?}");
-                    assert!(g.split_k == 1 || cols / columns_at_once(format) >= g.split_k, "{format}: {g:?}");
+                    assert!(g.split_k == 1 || cols / format.columns_at_once() >= g.split_k, "{format}: {g:?}");
                     let shape = Shape { format, rows, cols };
                     assert_eq!(g.check(shape), Ok(()), "{format} {rows}x{cols}");
                     for gated in [false, true] {

@@ -36,6 +36,7 @@ pub use plan::{CacheType, Plan, PlanOptions};
 pub use quantize::quantize;
 
 use forge_frontend::Graph;
+use forge_frontend::graph::StateSpec;
 
 /// Plans a graph.
 ///
@@ -48,9 +49,14 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan, PlanError> {
         return Err(PlanError::Context { asked: context, trained });
     }
     for state in &graph.states {
-        let Some(spec) = state.spec.kv() else { continue };
-        let (cache, head_dim) = (options.kv, spec.head_dim);
-        if !head_dim.is_multiple_of(cache.block()) {
+        let cache = options.kv;
+        // What is stored in blocks of its own.
+        let parts = match state.spec {
+            StateSpec::Kv(spec) => vec![spec.head_dim],
+            StateSpec::Latent(spec) => vec![spec.latent, spec.rope],
+            StateSpec::Recurrent { .. } => Vec::new(),
+        };
+        if let Some(head_dim) = parts.into_iter().find(|part| !part.is_multiple_of(cache.block())) {
             return Err(PlanError::CacheBlocks { cache, head_dim });
         }
     }

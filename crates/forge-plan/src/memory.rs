@@ -11,9 +11,9 @@ fn bytes<'a>(plan: &Plan, states: impl Iterator<Item = &'a StatePlan>, context: 
     plan.slots as u64 * states.map(|state| state.bytes(plan.kv, context)).sum::<u64>()
 }
 
-/// Bytes of all KV caches of a program with room for `context` tokens; windowed caches have room for their window at most.
+/// Bytes of all caches of a program with room for `context` tokens; windowed caches have room for their window at most.
 pub fn kv_bytes(plan: &Plan, context: usize) -> u64 {
-    bytes(plan, plan.states.iter().filter(|state| state.kv().is_some()), context)
+    bytes(plan, plan.states.iter().filter(|state| !state.is_recurrent()), context)
 }
 
 /// Bytes of cache that one more token of context costs; windowed caches cost none.
@@ -29,7 +29,7 @@ pub fn windowed_bytes(plan: &Plan) -> u64 {
 
 /// Bytes of recurrent state.
 pub fn recurrent_bytes(plan: &Plan) -> u64 {
-    bytes(plan, plan.states.iter().filter(|state| state.kv().is_none()), plan.context)
+    bytes(plan, plan.states.iter().filter(|state| state.is_recurrent()), plan.context)
 }
 
 /// Positions by which a sequence can be cut back and gone on with: none of one with a recurrent state, else what windowed caches
@@ -37,6 +37,7 @@ pub fn recurrent_bytes(plan: &Plan) -> u64 {
 pub fn rewind(plan: &Plan) -> Option<usize> {
     let of = |state: &StatePlan| match state {
         StatePlan::Kv(cache) => Some((cache.capacity? - cache.window?).saturating_sub(1)),
+        StatePlan::Latent(_) => None,
         StatePlan::Recurrent { .. } => Some(0),
     };
     plan.states.iter().filter_map(of).min()

@@ -108,10 +108,16 @@ pub enum Place {
     Normed,
     /// Queries, keys and values, before RoPE.
     Qkv,
-    /// Queries after RoPE.
+    /// The normed latent of queries.
+    QueryLatent,
+    /// Queries made of it, before RoPE.
+    HeadQueries,
+    /// Queries after RoPE; over latents, as wide as a position of the cache.
     Queries,
     /// Attention's result.
     Attention,
+    /// The latents that attention over latents results in, one for each head.
+    AttentionLatents,
     /// Attention's results by part of the context.
     AttentionParts,
     /// The gated activation.
@@ -130,6 +136,8 @@ pub enum Place {
     Projected,
     /// Partial sums of its squares.
     ProjectedSums,
+    /// A dense feed-forward beside experts, before its norm.
+    Branch,
     /// Threadgroups of indirect grids, three words each.
     Threadgroups,
     /// The router's logits.
@@ -155,7 +163,10 @@ impl Place {
             | Self::Sums
             | Self::Normed
             | Self::Qkv
+            | Self::QueryLatent
+            | Self::HeadQueries
             | Self::Queries
+            | Self::AttentionLatents
             | Self::Attention
             | Self::AttentionParts
             | Self::Gated
@@ -163,6 +174,7 @@ impl Place {
             | Self::LayerModel
             | Self::LayerGate
             | Self::Projected
+            | Self::Branch
             | Self::ProjectedSums
             | Self::MixerInput
             | Self::Mixed
@@ -219,8 +231,8 @@ pub struct Step {
     pub barrier: bool,
     /// When it runs.
     pub when: When,
-    /// The kernel that runs instead where the step has more rows than one, with the same arguments.
-    pub few: Option<Choice>,
+    /// The kernels that run instead where the step has two rows, and where it has more, with the same arguments.
+    pub few: Option<[Choice; 2]>,
     /// Where the threadgroups are, of a kernel whose grid is indirect.
     pub counts: Option<Counts>,
 }
@@ -275,7 +287,21 @@ impl Step {
             Choice::Fixed(id) => vec![id],
             Choice::PerLayer(table) => tables[table].kernels.clone(),
         };
-        of(self.kernel).into_iter().chain(self.few.map_or_else(Vec::new, of))
+        self.choices().flat_map(of)
+    }
+
+    /// Its kernels for one row, for two and for more.
+    pub fn choices(&self) -> impl Iterator<Item = Choice> + use<> {
+        std::iter::once(self.kernel).chain(self.few.into_iter().flatten())
+    }
+
+    /// The kernel for so many rows.
+    pub fn choice(&self, rows: usize) -> Choice {
+        match (self.few, rows) {
+            (None, _) | (_, 0 | 1) => self.kernel,
+            (Some([two, _]), 2) => two,
+            (Some([_, more]), _) => more,
+        }
     }
 }
 
@@ -322,6 +348,8 @@ pub enum Arg {
     Keys(usize),
     /// Values of the layer's state slot.
     Values(usize),
+    /// Latents of the layer's state slot.
+    Latents(usize),
     /// The recurrent state of the layer's state slot.
     State(usize),
     /// The step's parameters.

@@ -1,6 +1,6 @@
 //! What is kept of a sequence between steps: kinds of states, their sizes, and what a step has to move of them.
 
-use forge_frontend::graph::StateSpec;
+use forge_frontend::graph::{LatentSpec, StateSpec};
 use forge_spec::CacheType;
 
 /// Copies of a recurrent state: after position p it lies in copy p % 2. A step reads one and writes the other, so that one
@@ -14,6 +14,8 @@ const RECURRENT_BYTES: usize = 4;
 pub enum StatePlan {
     /// Keys and values of each position.
     Kv(KvPlan),
+    /// Of each position of the whole context a latent and a key that all heads share.
+    Latent(LatentSpec),
     /// What stands for all positions so far, [`STATE_COPIES`] times.
     Recurrent {
         /// f32 elements of a copy.
@@ -61,6 +63,7 @@ impl StatePlan {
                 window: spec.window,
                 capacity: capacity(spec.window, tile, context),
             }),
+            StateSpec::Latent(spec) => Self::Latent(spec),
             StateSpec::Recurrent { width } => Self::Recurrent { width },
         }
     }
@@ -69,8 +72,21 @@ impl StatePlan {
     pub fn kv(&self) -> Option<&KvPlan> {
         match self {
             Self::Kv(cache) => Some(cache),
-            Self::Recurrent { .. } => None,
+            Self::Latent(_) | Self::Recurrent { .. } => None,
         }
+    }
+
+    /// Elements of a position of latents, where it is such a cache.
+    pub fn latents(&self) -> Option<usize> {
+        match self {
+            Self::Latent(spec) => Some(spec.latent + spec.rope),
+            Self::Kv(_) | Self::Recurrent { .. } => None,
+        }
+    }
+
+    /// Whether it stands for all positions so far at once, in as many bytes whatever their number.
+    pub fn is_recurrent(&self) -> bool {
+        matches!(self, Self::Recurrent { .. })
     }
 
     /// Bytes for one sequence of up to `context` tokens.
@@ -79,6 +95,7 @@ impl StatePlan {
             Self::Kv(cache) => {
                 (2 * cache.position_stride(kv)) as u64 * cache.capacity.unwrap_or(context).min(context) as u64
             }
+            Self::Latent(spec) => (kv.stride(spec.latent + spec.rope) * context) as u64,
             Self::Recurrent { width } => (STATE_COPIES * width * RECURRENT_BYTES) as u64,
         }
     }
@@ -87,6 +104,7 @@ impl StatePlan {
     pub fn bytes_per_token(&self, kv: CacheType) -> u64 {
         match self {
             Self::Kv(cache) if cache.capacity.is_none() => (2 * cache.position_stride(kv)) as u64,
+            Self::Latent(spec) => kv.stride(spec.latent + spec.rope) as u64,
             Self::Kv(_) | Self::Recurrent { .. } => 0,
         }
     }
@@ -99,6 +117,7 @@ impl StatePlan {
                 let read = (position + rows).min(window.saturating_add(rows - 1));
                 ((read + rows) * 2 * cache.position_bytes(kv)) as u64
             }
+            Self::Latent(spec) => ((position + 2 * rows) * kv.bytes(spec.latent + spec.rope)) as u64,
             Self::Recurrent { width } => {
                 let reads = usize::from(position > 0);
                 ((reads + 1) * width * RECURRENT_BYTES) as u64
@@ -131,6 +150,11 @@ mod tests {
         let recurrent = StatePlan::new(StateSpec::Recurrent { width: 10 }, 256, 1024);
         assert_eq!(recurrent.bytes(CacheType::F16, 1000), 2 * 10 * 4);
         assert_eq!(recurrent.bytes_per_token(CacheType::F16), 0);
+        let latent = StatePlan::new(StateSpec::Latent(LatentSpec { latent: 32, rope: 32 }), 256, 1024);
+        assert_eq!(latent.bytes(CacheType::F16, 1000), 64 * 2 * 1000);
+        // Codes and scales of two blocks, filled up to eight bytes.
+        assert_eq!(latent.bytes_per_token(CacheType::Q8_0), 72);
+        assert_eq!(latent.least_traffic(CacheType::F32, 2, 9), (11 + 2) * 64 * 4);
         // The first step of a sequence reads nothing.
         assert_eq!([0, 1].map(|position| recurrent.least_traffic(CacheType::F16, 7, position)), [40, 80]);
         assert_eq!(whole.least_traffic(CacheType::F16, 1, 9), (10 + 1) * 64);

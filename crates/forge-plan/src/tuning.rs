@@ -41,7 +41,7 @@ pub struct VariantKernel {
 impl Gemv {
     /// The same product with another geometry; at least as many partial sums as it has threadgroups.
     fn with(&self, geometry: Geometry) -> Self {
-        let gemv = Gemv { geometry, ..self.clone() };
+        let gemv = Gemv { geometry, one: geometry, ..self.clone() };
         let epilogue = self.epilogue.with_partials(gemv.threadgroups());
         Gemv { epilogue, ..gemv }
     }

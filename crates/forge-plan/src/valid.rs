@@ -45,9 +45,9 @@ pub fn check(plan: &Plan) -> Result<(), PlanError> {
                     return Err(invalid(&plan.kernels[id], "it is for another number of rows than its step"));
                 }
                 let checked = Bound { plan, kernel: &plan.kernels[id], step, buffers };
+                checked.counts()?;
                 checked.roles()?;
                 checked.extents()?;
-                checked.counts()?;
             }
             tables(plan, step)?;
         }
@@ -85,7 +85,7 @@ fn limits(kernel: &Kernel) -> Result<(), PlanError> {
 
 /// Layers share a grid, so the kernels of a table have to.
 fn tables(plan: &Plan, step: &Step) -> Result<(), PlanError> {
-    for choice in [Some(step.kernel), step.few].into_iter().flatten() {
+    for choice in step.choices() {
         let Choice::PerLayer(table) = choice else { continue };
         let kernels = &plan.tables[table].kernels;
         let grid = plan.kernels[kernels[0]].launch.grid;
@@ -105,12 +105,19 @@ struct Bound<'a> {
 }
 
 impl Bound<'_> {
-    /// Arguments are the bindings, by name.
+    /// Arguments are the bindings, by name. Where a step has a kernel for one row and another for several, the latter reads the
+    /// rows' records, its last argument, and the former none.
     fn roles(&self) -> Result<(), PlanError> {
         let bindings: Vec<&str> = self.kernel.bindings.iter().map(|binding| binding.role.name()).collect();
-        let mut args: Vec<&str> = self.step.args.keys().map(|role| role.name()).collect();
+        let records = Role::Step.name();
+        let alone = self.step.few.is_some() && self.kernel.is_for_one_row();
+        let bound = self.step.args.keys().filter(|role| !(alone && **role == Role::Step));
+        let mut args: Vec<&str> = bound.map(|role| role.name()).collect();
         args.sort_by_key(|name| bindings.iter().position(|binding| binding == name));
         if args == bindings {
+            if self.step.few.is_some() && !alone && args.last() != Some(&records) {
+                return Err(invalid(self.kernel, format!("{records} is not the last of its arguments")));
+            }
             return Ok(());
         }
         let lists = [args, bindings].map(|list| list.join(", "));
@@ -183,6 +190,20 @@ impl Bound<'_> {
                     Ok(())
                 } else {
                     wrong(format!("the cache of slot {slot}"))
+                }
+            }
+            Arg::Latents(slot) => {
+                let layers = self.layers();
+                let states = layers.iter().filter_map(|&layer| self.plan.layers[layer].states.get(slot));
+                let mut widths = states.map(|&state| self.plan.states[state].latents());
+                let is_cache = matches!(binding.element, Element::Cache(kv) if kv == self.plan.kv);
+                if is_cache
+                    && matches!(binding.extent, Extent::Positions(_))
+                    && widths.all(|width| width == Some(words))
+                {
+                    Ok(())
+                } else {
+                    wrong(format!("the latents of slot {slot}"))
                 }
             }
             Arg::State(slot) => {
@@ -258,11 +279,7 @@ impl Bound<'_> {
             schedule.blocks().iter().position(|steps| steps.iter().any(|s| std::ptr::eq(s, self.step)))
         });
         let layers = self.plan.layers.iter().enumerate().filter(|(_, layer)| Some(layer.block) == block);
-        let choices = [Some(self.step.kernel), self.step.few];
-        layers
-            .map(|(layer, _)| layer)
-            .filter(|&layer| choices.into_iter().flatten().any(|choice| runs(choice, layer)))
-            .collect()
+        layers.map(|(layer, _)| layer).filter(|&layer| self.step.choices().any(|choice| runs(choice, layer))).collect()
     }
 }
 
@@ -313,6 +330,7 @@ struct Written {
     places: BTreeSet<Place>,
     keys: BTreeSet<usize>,
     values: BTreeSet<usize>,
+    latents: BTreeSet<usize>,
     logits: bool,
 }
 
@@ -324,6 +342,7 @@ impl Written {
             Arg::Buffer(place) | Arg::LayerPart { place, .. } => written.places.contains(&place),
             Arg::Keys(slot) => written.keys.contains(&states[slot]),
             Arg::Values(slot) => written.values.contains(&states[slot]),
+            Arg::Latents(slot) => written.latents.contains(&states[slot]),
             Arg::Logits => written.logits,
             // The host or an earlier command buffer wrote these; the sampler's steps follow one another; a sequence's first
             // step does not read its recurrent state.
@@ -352,6 +371,7 @@ impl Written {
                 Arg::Buffer(place) | Arg::LayerPart { place, .. } => _ = self.places.insert(place),
                 Arg::Keys(slot) => _ = self.keys.insert(states[slot]),
                 Arg::Values(slot) => _ = self.values.insert(states[slot]),
+                Arg::Latents(slot) => _ = self.latents.insert(states[slot]),
                 Arg::Logits => self.logits = true,
                 Arg::State(_)
                 | Arg::Layer(_)

@@ -4,9 +4,10 @@ mod common;
 
 use common::{Mixture, Sizes};
 use forge_formats::Format;
-use forge_frontend::graph::{GroupScore, Groups, Op, Scores, SlotId};
+use forge_frontend::graph::{Activation, GroupScore, Groups, Op, Scores, SlotId};
 use forge_plan::families::{ExpertsDownTile, ExpertsUpTile};
 use forge_plan::plan::Dim;
+use forge_plan::quantize::Recipe;
 use forge_plan::{Family, Plan, PlanError, PlanOptions, costs, plan, quantize};
 
 /// Those of Qwen3-30B-A3B, with fewer layers.
@@ -154,11 +155,78 @@ fn other_graphs_around_a_router() {
     assert!(line.starts_with("block layer: no kernel for "), "{line}");
 }
 
+/// Biases of experts and of their router are arguments of the kernels there are: a layer has as many dispatches as without.
+#[test]
+fn biases_are_within_the_kernels() {
+    let plain = plan(&common::mixture(TINY, SMALL, Format::F16), &PlanOptions::default()).expect("a plan");
+    let mut graph = common::mixture(TINY, SMALL, Format::F16);
+    let block = &mut graph.blocks[0];
+    let sizes =
+        [("router_bias", 8), ("expert_gate_bias", 8 * 32), ("expert_up_bias", 8 * 32), ("expert_down_bias", 8 * 64)];
+    let first = block.slots.len();
+    let slot = |(role, cols): (&str, usize)| forge_frontend::graph::Slot { role: role.into(), rows: 1, cols };
+    block.slots.extend(sizes.map(slot));
+    let router = block.nodes.iter().find(|node| matches!(node.op, Op::Route { .. })).expect("a router").inputs[0];
+    for node in &mut block.nodes {
+        let output = node.output;
+        match &mut node.op {
+            Op::Experts { biases, .. } => *biases = Some([first + 1, first + 2, first + 3]),
+            Op::Linear { bias, .. } if output == Some(router) => *bias = Some(first),
+            _ => {}
+        }
+    }
+    for layer in &mut graph.layers {
+        for (role, cols) in sizes {
+            let mut weight = graph.weights[layer.weights[0]].clone();
+            (weight.role, weight.cols) = (role.into(), cols);
+            layer.weights.push(graph.weights.len());
+            graph.weights.push(weight);
+        }
+    }
+    let plan = plan(&graph, &PlanOptions::default()).expect("a mixture has a plan");
+    assert_eq!(costs::decode(&plan, 0).dispatches(), costs::decode(&plain, 0).dispatches());
+    let biased = |kernel: &&forge_plan::Kernel| kernel.bindings.iter().any(|b| b.role == forge_spec::Role::Bias);
+    let names: Vec<&str> = plan.kernels.iter().filter(biased).map(|kernel| kernel.name.as_str()).collect();
+    let of_all = ["router", "expert_gate_up", "expert_down"];
+    assert!(of_all.iter().all(|name| names.contains(name) && names.contains(&&*format!("{name}_tile"))), "{names:?}");
+    // What a token reads of them: those of two experts of eight.
+    let cost = costs::decode(&plan, 0);
+    let more = cost.bytes() - costs::decode(&plain, 0).bytes();
+    assert_eq!(more, 4 * 2 * (8 + 2 * (2 * 32 + 64)));
+}
+
+/// Activations that gates do not have, or that have gates alone.
+#[test]
+fn activations_out_of_place() {
+    let clamped = Activation::ClampedSwiglu { alpha: 1702, limit: 7000 };
+    let refused = |activation: Activation| {
+        let mut graph = common::mixture(TINY, SMALL, Format::F16);
+        for node in &mut graph.blocks[0].nodes {
+            if let Op::Experts { activation: own, .. } = &mut node.op {
+                *own = activation;
+            }
+        }
+        plan(&graph, &PlanOptions::default()).map_err(|error| error.to_string())
+    };
+    assert!(refused(clamped).is_ok());
+    let line = refused(Activation::Xielu).expect_err("no kernel");
+    assert_eq!(line, "block layer: no kernel for Xielu, which takes numbers of the layer, as a gate");
+    let mut graph = common::llama(TINY, Format::F16);
+    for node in &mut graph.blocks[0].nodes {
+        if let Op::GatedActivation { .. } = node.op {
+            node.op = Op::Activation { activation: clamped, parameters: None };
+            node.inputs.pop();
+        }
+    }
+    let line = plan_error(&graph).to_string();
+    assert!(line.starts_with("block layer: no kernel for "), "{line}");
+}
+
 /// Experts are quantised, routers are not: an error there takes other experts.
 #[test]
 fn routers_keep_their_format() {
     let mut graph = common::mixture(TINY, SMALL, Format::F16);
-    let kept = quantize(&mut graph, Format::Q8_0).expect("matrices to convert");
+    let kept = quantize(&mut graph, &Recipe::all(Format::Q8_0)).expect("matrices to convert");
     let roles: Vec<(String, String)> =
         kept.iter().map(|(id, reason)| (graph.weights[*id].role.clone(), reason.to_string())).collect();
     assert_eq!(roles, [("router", "chooses experts"); 2].map(|(role, reason)| (role.to_owned(), reason.to_owned())));

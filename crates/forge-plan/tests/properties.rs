@@ -142,6 +142,7 @@ fn linear(block: &Block, role: &str) -> usize {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Memory {
     Buffer(Place),
+    Latents(usize),
     State(usize),
     Keys(usize),
     Values(usize),
@@ -171,6 +172,7 @@ fn walk(plan: &Plan, schedule: &Schedule, skipped: When) -> Vec<Dispatch> {
         let touched = plan.kernels[id].bindings.iter().filter_map(|binding| {
             let memory = match step.args[&binding.role] {
                 Arg::Buffer(place) | Arg::LayerPart { place, .. } => Memory::Buffer(place),
+                Arg::Latents(slot) => Memory::Latents(states[slot]),
                 Arg::State(slot) => Memory::State(states[slot]),
                 Arg::Keys(slot) => Memory::Keys(states[slot]),
                 Arg::Values(slot) => Memory::Values(states[slot]),

@@ -9,9 +9,9 @@ mod random;
 
 use std::collections::BTreeSet;
 
-use common::Sizes;
+use common::{Mixture, Sizes};
 use forge_formats::Format;
-use forge_frontend::graph::{Op, Slot};
+use forge_frontend::graph::{GatedDelta, Op, Slot};
 use forge_plan::costs::StepSize;
 use forge_plan::families::{AttentionCombine, AttentionDecode, AttentionPart, AttentionTile};
 use forge_plan::geometry::Shape;
@@ -139,6 +139,45 @@ fn a_dense_layer_is_six_dispatches_and_seven_where_the_context_splits() {
     }
 }
 
+/// Layers of Qwen3.8-27B and Qwen3.6-35B-A3B: the convolution, the recurrence, its norms and gates are one dispatch between two
+/// projections, also where the four matrices of the first are of three formats.
+#[test]
+fn a_delta_layer_is_five_dispatches_and_six_with_experts() {
+    let delta = |value_heads| GatedDelta {
+        key_heads: 16,
+        value_heads,
+        key_dim: 128,
+        value_dim: 128,
+        taps: 4,
+        tiled_heads: true,
+        eps: 1e-6,
+    };
+    let sizes = |hidden, ffn| Sizes { hidden, ffn, layers: 4, ..SIZES };
+    let mixture = Mixture { experts: 256, chosen: 8, width: 512, shared: 512 };
+    let models = [
+        (common::delta(sizes(5120, 17_408), delta(48), None, Format::Q8_0), 5),
+        (common::delta(sizes(2048, 512), delta(32), Some(mixture), Format::Q8_0), 6),
+    ];
+    for (mut graph, each) in models {
+        for mixed in [false, true] {
+            for weight in graph.weights.iter_mut().filter(|_| mixed) {
+                match weight.role.as_str() {
+                    "delta_qkv" => weight.format = Format::Q5K,
+                    "delta_b" | "delta_a" => weight.format = Format::F32,
+                    _ => {}
+                }
+            }
+            let plan = plan(&graph, &PlanOptions::default()).expect("a hybrid has a plan");
+            let outside = plan.decode.embed().len() + plan.decode.head().len() + plan.decode.sample().len();
+            let cost = costs::decode(&plan, 0);
+            assert_eq!(cost.dispatches() as usize - outside, each * plan.layers.len(), "mixed: {mixed}");
+            let ratio = cost.bytes() as f64 / cost.lower_bound as f64;
+            println!("{each} dispatches a layer, mixed: {mixed}: {ratio:.4} of the lower bound");
+            assert!((1.0..=1.02).contains(&ratio), "{ratio}");
+        }
+    }
+}
+
 /// Weights that a norm may blow up beyond the half range keep float tiles.
 #[test]
 fn large_activations_keep_float_tiles() {
@@ -202,7 +241,7 @@ fn layers_of_different_formats_share_a_grid() {
         assert_eq!(counts.len(), 1, "{}: {counts:?} threadgroups", table.name);
         tables += 1;
     }
-    assert_eq!(tables, 3, "decode, tiles, few tokens");
+    assert_eq!(tables, 4, "one row, two, more, tiles");
 }
 
 /// Layers of two formats share a grid, hence a geometry: they are tuned together, and one entry is for both.

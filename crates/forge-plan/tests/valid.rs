@@ -58,8 +58,13 @@ fn arguments_that_are_not_the_bindings() {
     let missing = found(|plan| _ = step(plan, "o_proj").args.remove(&Role::Scaled));
     assert_eq!(
         missing,
-        "o_proj: bound are weights, input, x, gamma, sums, step; its arguments are weights, input, x, gamma, scaled, sums, step"
+        "o_proj: bound are weights, input, x, gamma, sums; its arguments are weights, input, x, gamma, scaled, sums"
     );
+    // The kernel for several rows reads their records besides, after what both read.
+    let unread = found(|plan| _ = kernel(plan, "o_proj_few").bindings.pop());
+    assert!(unread.starts_with("o_proj_few: bound are ") && unread.ends_with("scaled, sums"), "{unread}");
+    let elsewhere = found(|plan| kernel(plan, "o_proj_few").bindings.rotate_right(1));
+    assert_eq!(elsewhere, "o_proj_few: step is not the last of its arguments");
     let surplus = found(|plan| _ = step(plan, "down_proj").args.insert(Role::Bias, Arg::Logits));
     assert!(surplus.starts_with("down_proj: bound are bias, "), "{surplus}");
     let twice = found(|plan| {
@@ -196,7 +201,7 @@ fn indirect_grids() {
     );
     let few = wrong(|plan| {
         for step in plan.prefill.steps_mut().filter(|step| step.counts.is_some()) {
-            step.few = Some(step.kernel);
+            step.few = Some([step.kernel; 2]);
         }
     });
     assert_eq!(few, format!("{name}: its grid is indirect, and its step has another kernel for few tokens"));

@@ -18,7 +18,7 @@ impl Iterator for Bytes {
     }
 }
 
-fn packed_format(format: Stored) -> Format {
+fn packed_format(format: Stored, zeros: bool) -> Format {
     match format {
         Stored::F32 => Format::F32,
         Stored::F16 => Format::F16,
@@ -48,17 +48,19 @@ fn packed_format(format: Stored) -> Format {
         Stored::Tq1_0 => Format::Tq1_0,
         Stored::Tq2_0 => Format::Tq2_0,
         Stored::Tq2_0G128 => Format::Tq2_0G128,
-        Stored::Affine { bits, group } => Format::Affine { bits: bits.into(), group: group.into(), bf16: false },
+        Stored::E4m3G128 => Format::E4m3G128,
+        Stored::E4m3G32 => Format::E4m3G32,
+        Stored::Affine { bits, group } => Format::Affine { bits: bits.into(), group: group.into(), bf16: false, zeros },
     }
 }
 
 /// Packs rows and compares every weight read back with what they decode to.
-fn compare(format: Stored, rows: usize, cols: usize, source: SourceRows<'_>, decoded: &[f32]) {
+fn compare(format: Stored, zeros: bool, rows: usize, cols: usize, source: SourceRows<'_>, decoded: &[f32]) {
     let layout = Layout::new(format, rows, cols).expect("whole blocks");
     let mut bytes = vec![0; layout.len() as usize];
     let write = |at: u64, data: &[u8]| bytes[at as usize..at as usize + data.len()].copy_from_slice(data);
     Packer::new(layout).pack(0, source, write).expect("packs");
-    let packed = Packed { bytes: &bytes, format: packed_format(format), rows, cols };
+    let packed = Packed { bytes: &bytes, format: packed_format(format, zeros), rows, cols };
     let mut row = vec![Weight::default(); cols];
     for (r, decoded) in decoded.chunks_exact(cols).enumerate() {
         packed.row(r, &mut row);
@@ -91,18 +93,21 @@ fn packed_weights_decode_as_their_formats_do() {
                         .collect()
                 };
                 let (scales, biases) = (halves(), halves());
-                for (r, out) in decoded.chunks_exact_mut(cols).enumerate() {
-                    let row = AffineRow {
-                        format,
-                        codes: &codes[r * codes.len() / rows..][..codes.len() / rows],
-                        scales: &scales[r * groups * 2..][..groups * 2],
-                        biases: &biases[r * groups * 2..][..groups * 2],
-                        scale_format: Stored::F16,
-                    };
-                    decode_affine(&row, out).expect("decodes");
-                }
                 let source = SourceRows::Affine { codes: &codes, scales: &scales, biases: &biases };
-                compare(format, rows, cols, source, &decoded);
+                for zeros in [false, true] {
+                    for (r, out) in decoded.chunks_exact_mut(cols).enumerate() {
+                        let row = AffineRow {
+                            format,
+                            codes: &codes[r * codes.len() / rows..][..codes.len() / rows],
+                            scales: &scales[r * groups * 2..][..groups * 2],
+                            biases: &biases[r * groups * 2..][..groups * 2],
+                            scale_format: Stored::F16,
+                            zeros,
+                        };
+                        decode_affine(&row, out).expect("decodes");
+                    }
+                    compare(format, zeros, rows, cols, source, &decoded);
+                }
                 continue;
             }
             let mut blocks = Vec::new();
@@ -117,7 +122,7 @@ fn packed_weights_decode_as_their_formats_do() {
                 };
                 blocks.extend(bytes);
             }
-            compare(format, rows, cols, SourceRows::Blocks(&blocks), &decoded);
+            compare(format, false, rows, cols, SourceRows::Blocks(&blocks), &decoded);
         }
     }
 }

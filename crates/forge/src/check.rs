@@ -54,6 +54,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Error> {
         kv: args.kv,
         slots: args.slots,
         quantize: None,
+        imatrix: None,
         tuning: None,
         force: false,
         quiet: true,

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use forge_formats::Format;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
 use forge_plan::CacheType;
 
+use crate::recipe::Quantize;
 use crate::{Error, check, generate, inspect, interrupt};
 
 /// Turns a model checkpoint into a standalone Rust project that runs it on Apple-silicon GPUs through Metal
@@ -39,6 +40,7 @@ enum Command {
   forge gen model.Q8_0.gguf -o my-model
   forge gen ./Llama-3.2-1B-Instruct -o llama --context 4096
   forge gen ./Llama-3.2-1B-Instruct -o llama --quantize q4_k
+  forge gen ./Llama-3.2-1B-Instruct -o llama --quantize auto:4.6 --imatrix imatrix.gguf
   forge gen model.gguf -o my-model --slots 4    holds four conversations at once
   forge gen model.gguf -o my-model --force      regenerate; edited files are kept as copies
   forge gen model.gguf -o my-model --force --tuning tuning.json
@@ -58,15 +60,20 @@ pub struct GenArgs {
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,
     /// Element type of the KV cache
-    #[arg(long, value_enum, default_value_t = Kv::F16)]
-    pub kv: Kv,
+    #[arg(long, default_value = CacheType::ALL[0].name(), value_parser = cache_types())]
+    pub kv: CacheType,
     /// Sequences that the program holds side by side, each with a KV cache of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = slots)]
     pub slots: usize,
-    /// Quantise F32, F16 and BF16 matrices to this format and report each one's error; vectors, matrices that are
-    /// quantised already and those whose rows are no whole number of blocks stay as they are
-    #[arg(long, value_enum, value_name = "FORMAT")]
+    /// Quantise F32, F16 and BF16 matrices and report each one's error: to a format (q8_0, q6_k, q5_k, q4_k, q4_0, q4_1, mlx4,
+    /// affine<BITS>_g<GROUP>), to others by role (q4_k,ffn_down=q6_k,token_embd=q8_0), or to a size in bits a weight, with formats
+    /// chosen by measured error (auto:4.6). Vectors, matrices that are quantised already and those whose rows are no whole
+    /// number of blocks stay as they are
+    #[arg(long, value_name = "RECIPE", value_parser = clap::value_parser!(Quantize))]
     pub quantize: Option<Quantize>,
+    /// With --quantize auto: llama.cpp's importance matrix (GGUF), by which errors are weighted
+    #[arg(long, value_name = "FILE", requires = "quantize")]
+    pub imatrix: Option<PathBuf>,
     /// Geometries of kernels, from the generated program's tune command
     #[arg(long, value_name = "FILE")]
     pub tuning: Option<PathBuf>,
@@ -94,8 +101,8 @@ pub struct InspectArgs {
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,
     /// Element type of the KV cache
-    #[arg(long, value_enum, default_value_t = Kv::F16)]
-    pub kv: Kv,
+    #[arg(long, default_value = CacheType::ALL[0].name(), value_parser = cache_types())]
+    pub kv: CacheType,
     /// Sequences that the program holds side by side, each with a KV cache of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = slots)]
     pub slots: usize,
@@ -150,8 +157,8 @@ pub struct CheckArgs {
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,
     /// For a checkpoint: element type of the KV cache
-    #[arg(long, value_enum, default_value_t = Kv::F16)]
-    pub kv: Kv,
+    #[arg(long, default_value = CacheType::ALL[0].name(), value_parser = cache_types())]
+    pub kv: CacheType,
     /// For a checkpoint: sequences that the program holds side by side, each with a KV cache of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = slots)]
     pub slots: usize,
@@ -160,54 +167,13 @@ pub struct CheckArgs {
     pub full: bool,
 }
 
-/// Element type of the KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kv {
-    /// Half precision
-    F16,
-    /// Single precision
-    F32,
-    /// 8.5 bits an element: blocks of 32; for heads of a multiple of 32 elements
-    #[value(name = "q8_0")]
-    Q8_0,
-}
-
-impl From<Kv> for CacheType {
-    fn from(kv: Kv) -> Self {
-        match kv {
-            Kv::F16 => Self::F16,
-            Kv::F32 => Self::F32,
-            Kv::Q8_0 => Self::Q8_0,
-        }
-    }
-}
-
-/// A format to quantise to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Quantize {
-    /// 8.5 bits a weight: blocks of 32
-    #[value(name = "q8_0")]
-    Q8_0,
-    /// 4.5 bits a weight: blocks of 32
-    #[value(name = "q4_0")]
-    Q4_0,
-    /// 4.5 bits a weight: blocks of 256, the smallest error of these at this size
-    #[value(name = "q4_k")]
-    Q4K,
-    /// 4.5 bits a weight: MLX's affine quantisation in groups of 64
-    #[value(name = "mlx4")]
-    Mlx4,
-}
-
-impl From<Quantize> for Format {
-    fn from(quantize: Quantize) -> Self {
-        match quantize {
-            Quantize::Q8_0 => Self::Q8_0,
-            Quantize::Q4_0 => Self::Q4_0,
-            Quantize::Q4K => Self::Q4K,
-            Quantize::Mlx4 => Self::Affine { bits: 4, group: 64 },
-        }
-    }
+/// The names of cache types, with what each is.
+fn cache_types() -> impl TypedValueParser<Value = CacheType> {
+    let values = CacheType::ALL.map(|kv| PossibleValue::new(kv.name()).help(kv.description()));
+    PossibleValuesParser::new(values).try_map(|name| {
+        let named = CacheType::ALL.into_iter().find(|kv| kv.name() == name);
+        named.ok_or_else(|| format!("no cache called {name}"))
+    })
 }
 
 /// Parses the command line, runs it, shows the error if there is one.

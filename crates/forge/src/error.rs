@@ -40,6 +40,22 @@ pub enum Error {
         /// The key, and what is wrong with it.
         reason: String,
     },
+    /// An importance matrix that cannot be used.
+    #[error("{path}: {reason}")]
+    Imatrix {
+        /// The file.
+        path: PathBuf,
+        /// The key or tensor, and what is wrong with it.
+        reason: String,
+    },
+    /// A size that no choice of formats has.
+    #[error("--quantize auto:{bits}: the smallest that this model can be quantised to is {least:.3} bits a weight")]
+    TooSmall {
+        /// Bits a weight, asked for.
+        bits: f64,
+        /// The fewest there are.
+        least: f64,
+    },
     /// A file or program that cannot be opened.
     #[error("{path}: {source}")]
     Io {

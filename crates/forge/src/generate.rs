@@ -1,21 +1,21 @@
 //! `forge gen`: checkpoint, plan, project, weights, and the folder in place.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use clap::ValueEnum;
 use forge_codegen::{PackageName, Project, RenderOptions, package_name, render};
-use forge_formats::Format;
 use forge_frontend::Checkpoint;
-use forge_frontend::graph::WeightId;
+use forge_frontend::graph::{Source, WeightId};
 use forge_pack::{Header, Packed, Packing};
 use forge_plan::quantize::Kept;
 use forge_plan::{CacheType, Plan, PlanOptions, plan};
 use sha2::{Digest, Sha256};
 
-use crate::cli::{GenArgs, Kv, warn};
+use crate::cli::{GenArgs, warn};
 use crate::output::{PackedWeights, Report, Staging, Target, hex};
+use crate::recipe::Quantize;
 use crate::tuning::Tuning;
 use crate::warnings::{edited, warnings};
 use crate::{Error, interrupt, progress, quantize, units};
@@ -38,12 +38,15 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
     let mut checkpoint = forge_frontend::load(&args.checkpoint)?;
     warnings(&checkpoint.warnings).iter().for_each(|line| warn(line));
     interrupt::check()?;
-    let kept = match args.quantize {
-        Some(format) => forge_plan::quantize(&mut checkpoint.graph, format.into())?,
+    let kept = match &args.quantize {
+        Some(quantize) => {
+            let recipe = quantize.recipe(&checkpoint, args.imatrix.as_deref())?;
+            forge_plan::quantize(&mut checkpoint.graph, &recipe)?
+        }
         None => Vec::new(),
     };
     let tuning = args.tuning.as_deref().map(Tuning::read).transpose()?.unwrap_or_default();
-    let (kv, slots) = (args.kv.into(), args.slots);
+    let (kv, slots) = (args.kv, args.slots);
     let options = PlanOptions { context: args.context, kv, slots, geometries: tuning.geometries() };
     let plan = plan(&checkpoint.graph, &options)?;
     if let Some(path) = &args.tuning {
@@ -93,8 +96,8 @@ fn write(
         Some(earlier) => earlier,
         None => {
             let packed = pack(args, &staging, checkpoint, plan, header)?;
-            let format = args.quantize.map(Format::from);
-            let report = format.map(|to| quantize::report(&checkpoint.graph, to, &packed.deviations, kept));
+            let to = args.quantize.as_ref().map(Quantize::name);
+            let report = to.map(|to| quantize::report(&checkpoint.graph, &to, &packed.deviations, kept));
             (format!("{}  {WEIGHTS}\n", packed.sha256), report)
         }
     };
@@ -154,7 +157,6 @@ fn packed_earlier(
 /// SHA-256, in hex, of the size, the beginning, the middle and the end of every source tensor that is packed, and of
 /// what it is converted to: several formats have the same size.
 fn fingerprint(checkpoint: &Checkpoint, plan: &Plan) -> String {
-    use forge_frontend::graph::Source;
     use forge_plan::pack::PackPart;
     let mut hasher = Sha256::new();
     for part in plan.weights.tensors.iter().flat_map(|tensor| &tensor.parts) {
@@ -194,11 +196,26 @@ fn summary(args: &GenArgs, name: &PackageName, checkpoint: &Checkpoint, plan: &P
         plan.context,
         plan.kernels.len()
     );
+    for ((from, to), count) in repacked(checkpoint) {
+        let are = if count == 1 { "matrix of {from} is" } else { "matrices of {from} are" }.replace("{from}", &from);
+        let _ = writeln!(text, "  {count} {are} stored as {to}, every weight exactly as it was");
+    }
     if !name.changes.is_empty() {
         let _ = writeln!(text, "  package and program are called {}: {}", name.name, name.changes.join("; "));
     }
     let _ = writeln!(text, "\n  cd {folder}\n  cargo run --release -- generate \"Once upon a time\"");
     text
+}
+
+/// How many matrices of another toolchain's format became one of another name.
+fn repacked(checkpoint: &Checkpoint) -> BTreeMap<(String, String), usize> {
+    let mut counts = BTreeMap::new();
+    for weight in &checkpoint.graph.weights {
+        if let Source::Repack { repack, .. } = &weight.source.pieces()[0] {
+            *counts.entry((repack.to_string(), weight.format.to_string())).or_default() += weight.source.pieces().len();
+        }
+    }
+    counts
 }
 
 /// The name that the user gave, or the folder's. `.` and `..` have one only once they are resolved.
@@ -222,14 +239,17 @@ fn render_options(args: &GenArgs, name: &str) -> RenderOptions {
     if let Some(context) = args.context {
         let _ = write!(command, " --context {context}");
     }
-    if args.kv != Kv::F16 {
-        let _ = write!(command, " --kv {}", CacheType::from(args.kv).name());
+    if args.kv != CacheType::default() {
+        let _ = write!(command, " --kv {}", args.kv.name());
     }
     if args.slots != 1 {
         let _ = write!(command, " --slots {}", args.slots);
     }
-    if let Some(format) = args.quantize.and_then(|format| format.to_possible_value()) {
-        let _ = write!(command, " --quantize {}", format.get_name());
+    if let Some(quantize) = &args.quantize {
+        let _ = write!(command, " --quantize {}", quantize.text());
+    }
+    if let Some(imatrix) = &args.imatrix {
+        let _ = write!(command, " --imatrix {}", file_name(imatrix));
     }
     if let Some(tuning) = &args.tuning {
         let _ = write!(command, " --tuning {}", file_name(tuning));

@@ -80,8 +80,7 @@ fn plain(text: &str) -> String {
 fn supported(args: &InspectArgs) -> Result<String, Error> {
     let checkpoint = forge_frontend::load(&args.checkpoint)?;
     interrupt::check()?;
-    let plan =
-        plan(&checkpoint.graph, &PlanOptions { kv: args.kv.into(), slots: args.slots, ..PlanOptions::default() })?;
+    let plan = plan(&checkpoint.graph, &PlanOptions { kv: args.kv, slots: args.slots, ..PlanOptions::default() })?;
     let trained = plan.context;
     let context = args.context.unwrap_or(trained.min(USUAL_CONTEXT));
     if context == 0 || context > trained {

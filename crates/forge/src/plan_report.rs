@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use forge_plan::costs::{self, KernelTotal, PassCost};
-use forge_plan::{CacheType, Plan, memory};
+use forge_plan::{Plan, memory};
 
 use crate::{table, units};
 
@@ -134,11 +134,7 @@ pub(crate) fn memory(plan: &Plan, weights: u64, context: usize) -> Vec<(&'static
         0 => String::new(),
         bytes => format!(" and {} of windows", units::bytes(bytes)),
     };
-    let element = match plan.kv {
-        CacheType::F16 => "half",
-        CacheType::F32 => "float",
-        CacheType::Q8_0 => "q8_0",
-    };
+    let element = plan.kv.element();
     let mut lines = vec![
         ("weights", units::bytes(weights)),
         ("KV cache", format!("{} ({element}, {per_token} a token{windowed})", units::bytes(kv))),

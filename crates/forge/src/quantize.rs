@@ -3,22 +3,25 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use forge_formats::{Deviation, Format};
+use forge_formats::Deviation;
 use forge_frontend::Graph;
 use forge_frontend::graph::{Source, WeightId};
-use forge_plan::quantize::Kept;
+use forge_plan::quantize::{Kept, stored_bits};
 
 use crate::table;
 
-/// The table, one line a matrix, with totals below it. `kept` are the matrices that were not converted to `to`.
+/// The table, one line a matrix, with totals below it. `to` is what was asked for, `kept` are the matrices that were not converted.
 pub fn report(
     graph: &Graph,
-    to: Format,
+    to: &str,
     deviations: &BTreeMap<WeightId, Deviation>,
     kept: &[(WeightId, Kept)],
 ) -> String {
-    let mut rows = vec![["tensor", "shape", "from", "to", "relative RMS error", "max abs error"].map(str::to_owned)];
+    let mut rows = vec![
+        ["tensor", "shape", "from", "to", "bits a weight", "relative RMS error", "max abs error"].map(str::to_owned),
+    ];
     let mut notes = vec![None];
+    let (mut bits, mut elements) = (0, 0);
     let (mut total, mut worst) = (Deviation::default(), None::<(f64, &str)>);
     for (id, weight) in graph.weights.iter().enumerate() {
         let kept = kept.iter().find(|(kept, _)| *kept == id).map(|(_, reason)| reason);
@@ -36,7 +39,12 @@ pub fn report(
         }
         let shape = format!("[{}, {}]", weight.rows, weight.cols);
         let to = weight.format.to_string();
-        rows.push([weight.tensor.clone(), shape, from.to_string(), to, relative, largest]);
+        let weights = weight.rows as u64 * weight.cols as u64;
+        let own = stored_bits(weight, weight.format);
+        bits += own;
+        elements += weights;
+        let size = format!("{:.3}", own as f64 / weights as f64);
+        rows.push([weight.tensor.clone(), shape, from.to_string(), to, size, relative, largest]);
         notes.push(kept);
     }
     let mut text = String::new();
@@ -51,6 +59,7 @@ pub fn report(
         let _ = write!(text, ", {kept} stay as they are");
     }
     let _ = writeln!(text, ": relative RMS error {relative} over all weights, max abs error {largest}");
+    let _ = writeln!(text, "all matrices: {:.3} bits a weight", bits as f64 / elements.max(1) as f64);
     if let Some((error, tensor)) = worst {
         let _ = writeln!(text, "largest relative RMS error of a matrix: {:.3}% in {tensor}", 100.0 * error);
     }

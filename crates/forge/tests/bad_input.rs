@@ -164,10 +164,10 @@ fn inspect_names_everything_that_is_not_supported() {
     // What is refused before there are tensors to tell of.
     let folder = scratch.hf();
     edit_config(&folder, |config| {
-        config.insert("quantization_config".into(), json!({ "quant_method": "gptq", "bits": 4 }));
+        config.insert("quantization_config".into(), json!({ "quant_method": "hqq", "bits": 4 }));
     });
     let output = forge().arg("inspect").arg(&folder).output().unwrap();
-    assert_error(&output, &["error: unsupported: ", "quantization_config.quant_method = \"gptq\""]);
+    assert_error(&output, &["error: unsupported: ", "quantization_config.quant_method = \"hqq\""]);
 }
 
 #[test]

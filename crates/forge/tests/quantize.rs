@@ -1,10 +1,14 @@
 //! `forge gen --quantize`: the same project as from a checkpoint that was quantised before, and a report on what it cost.
 
+#[path = "../../forge-frontend/tests/checkpoint/build.rs"]
+#[expect(dead_code, reason = "shared with the tests of the containers")]
+mod build;
 mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use build::{Gguf, string};
 use common::{Scratch, assert_fails, generate, gguf, hf, stderr, tree};
 use forge_formats::{Format, decode_row, encode_row};
 use forge_frontend::checkpoint::{GgufFile, GgufTensor};
@@ -163,6 +167,87 @@ fn force_tells_formats_of_equal_size_apart() {
     let printed = must_generate(&floats, &project, &["--quantize", "q4_0", "--force"]);
     assert_eq!(modified(), before);
     assert!(printed.starts_with(&report) && read("quantization.txt") == report);
+}
+
+/// Bits a weight of all matrices, as a report has it, and the formats that it names for matrices of a role.
+fn sizes(report: &str, role: &str) -> (f64, Vec<String>) {
+    let line = report.lines().find(|line| line.starts_with("all matrices: ")).unwrap();
+    let bits = line.split_whitespace().nth(2).unwrap().parse().unwrap();
+    let rows = report.lines().filter(|line| line.contains(role) && line.contains("BF16"));
+    // tensor, shape of two words, from, to
+    (bits, rows.map(|line| line.split_whitespace().nth(4).unwrap().to_owned()).collect())
+}
+
+#[test]
+fn recipes_give_roles_their_formats() {
+    let scratch = Scratch::new();
+    let project = scratch.join("project");
+    let recipe = "q8_0,ffn_down=q4_0,attn_q=mlx8";
+    let report = must_generate(&hf(), &project, &["--quantize", recipe]);
+    assert_eq!(sizes(&report, "mlp.down_proj").1, ["Q4_0"; 3]);
+    assert_eq!(sizes(&report, "mlp.up_proj").1, ["Q8_0"; 3]);
+    assert_eq!(sizes(&report, "self_attn.q_proj").1, ["affine8_g64"; 3]);
+    assert!(report.contains(&format!("\n23 matrices quantised to {recipe}: relative RMS error ")), "{report}");
+    assert!(fs::read_to_string(project.join("README.md")).unwrap().contains(&format!("--quantize {recipe}")));
+    let expected = &["--quantize ffn_dwn=...: no matrix has this role; the roles are attn_k, ", "ffn_down"];
+    assert_fails(&hf(), &["--quantize", "q8_0,ffn_dwn=q4_0"], expected);
+}
+
+#[test]
+fn sizes_are_met_by_measured_error() {
+    let scratch = Scratch::new();
+    let mut last = (0.0, f64::INFINITY);
+    for asked in [4.6, 5.5, 6.5, 9.0] {
+        let option = format!("auto:{asked}");
+        let report = must_generate(&hf(), &scratch.join(&option), &["--quantize", &option]);
+        let (bits, _) = sizes(&report, "proj");
+        assert!(bits <= asked && bits > last.0, "auto:{asked}: {bits} bits");
+        let total = report.lines().find(|line| line.contains("matrices quantised to")).unwrap();
+        let error: f64 = total.split("relative RMS error ").nth(1).unwrap().split('%').next().unwrap().parse().unwrap();
+        assert!(error < last.1, "auto:{asked}: {error}%");
+        last = (bits, error);
+    }
+    // As much as there is: nothing is lost.
+    let report = must_generate(&hf(), &scratch.join("all"), &["--quantize", "auto:16"]);
+    assert!(report.contains(": relative RMS error 0.000% over all weights"), "{report}");
+}
+
+#[test]
+fn errors_are_weighted_by_importance() {
+    let scratch = Scratch::new();
+    let mut imatrix = Gguf::new().entry(b"general.type", 8, &string(b"imatrix"));
+    // The first column of each row is all that counts; in a block of 32 the others decide what it becomes.
+    for layer in 0..3 {
+        let sums: Vec<u8> = (0..64).flat_map(|col| f32::from(u8::from(col == 0)).to_le_bytes()).collect();
+        let name = format!("blk.{layer}.attn_q.weight");
+        imatrix = imatrix.tensor(&format!("{name}.in_sum2"), &[64, 1], 0, &sums);
+        imatrix = imatrix.tensor(&format!("{name}.counts"), &[1, 1], 0, &1.0_f32.to_le_bytes());
+    }
+    let file = scratch.file("imatrix.gguf", &imatrix.bytes());
+    let plain = must_generate(&hf(), &scratch.join("plain"), &["--quantize", "auto:5.5"]);
+    let imatrix = file.to_str().unwrap();
+    let weighted = must_generate(&hf(), &scratch.join("weighted"), &["--quantize", "auto:5.5", "--imatrix", imatrix]);
+    let table =
+        |report: &str| report.lines().filter(|line| line.contains("BF16")).map(str::to_owned).collect::<Vec<_>>();
+    assert_ne!(table(&plain), table(&weighted), "the importance of columns changes no choice");
+    assert!(sizes(&weighted, "proj").0 <= 5.5);
+    let readme = fs::read_to_string(scratch.join("weighted/README.md")).unwrap();
+    assert!(readme.contains("--quantize auto:5.5 --imatrix imatrix.gguf"));
+}
+
+#[test]
+fn other_toolchains_matrices_are_said_to_be_exact() {
+    let scratch = Scratch::new();
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../forge-frontend/tests/fixtures/tiny");
+    for (case, expected) in [
+        ("toolchain-gptq", "7 matrices of GPTQ int4 g32 are stored as affine4_g32, every weight exactly as it was"),
+        ("toolchain-awq", "7 matrices of AWQ int4 g32 are stored as affine4_g32, every weight exactly as it was"),
+        ("toolchain-fp8", "5 matrices of FP8 E4M3 24x64 are stored as E4M3_G32, every weight exactly as it was"),
+        ("toolchain-compressed", "1 matrix of compressed-tensors int8 per channel is stored as affine8_g64"),
+    ] {
+        let printed = must_generate(&tiny.join(case).join("hf"), &scratch.join(case), &[]);
+        assert!(printed.contains(expected), "{case}: {printed}");
+    }
 }
 
 #[test]

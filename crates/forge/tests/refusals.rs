@@ -1,6 +1,9 @@
 //! Every error of planning, of the output folder and of the command itself: one line, which names the file, key or tensor.
 //! Errors of a checkpoint's content have their tests where it is read.
 
+#[path = "../../forge-frontend/tests/checkpoint/build.rs"]
+#[expect(dead_code, reason = "shared with the tests of the containers")]
+mod build;
 mod common;
 
 use std::ffi::OsStr;
@@ -9,12 +12,14 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use build::{Gguf, string};
 use common::{Scratch, assert_error, forge, generate, gguf, hf};
 use forge::Error;
-use forge::cli::{GenArgs, InspectArgs, Kv};
+use forge::cli::{GenArgs, InspectArgs};
 use forge::output::{OutputError, Target};
 use forge_formats::Format;
 use forge_frontend::graph::{FileRange, Graph, Node, Op, Source};
+use forge_plan::quantize::Recipe;
 use forge_plan::{CacheType, PlanError, PlanOptions, plan, quantize};
 use serde_json::json;
 
@@ -68,9 +73,12 @@ fn graphs_without_a_plan() {
     assert!(matches!(&error, PlanError::CacheBlocks { cache: CacheType::Q8_0, head_dim: 16 }), "{error}");
     assert_eq!(error.to_string(), "--kv q8_0: heads of 16 elements are no whole number of its blocks of 32");
 
-    let error = quantize(&mut graph(&gguf()), Format::Q8_0).unwrap_err();
+    let error = quantize(&mut graph(&gguf()), &Recipe::all(Format::Q8_0)).unwrap_err();
     assert!(matches!(&error, PlanError::NothingToQuantize { .. }), "{error}");
     assert!(error.to_string().starts_with("--quantize Q8_0: no F32, F16 or BF16 matrix"), "{error}");
+    let recipe = Recipe { roles: vec![("ffn_dwn".to_owned(), Format::Q6K)], ..Recipe::all(Format::Q8_0) };
+    let error = quantize(&mut graph(&hf()), &recipe).unwrap_err();
+    assert!(matches!(&error, PlanError::NoSuchRole { role, .. } if role == "ffn_dwn"), "{error}");
 }
 
 #[test]
@@ -110,9 +118,10 @@ fn arguments(checkpoint: PathBuf, output: PathBuf) -> GenArgs {
         output,
         name: None,
         context: None,
-        kv: Kv::F16,
+        kv: CacheType::F16,
         slots: 1,
         quantize: None,
+        imatrix: None,
         tuning: None,
         force: false,
         quiet: true,
@@ -131,7 +140,7 @@ fn what_is_unsupported_says_so_first() {
     let inspected = forge::inspect::run(&InspectArgs {
         checkpoint: folder,
         context: None,
-        kv: Kv::F16,
+        kv: CacheType::F16,
         slots: 1,
         plan: false,
         prompt: None,
@@ -151,6 +160,43 @@ fn tuning_files_that_are_none() {
     let error = forge::generate::run(&args).unwrap_err();
     assert!(matches!(&error, Error::Tuning { path, .. } if path.ends_with("tuning.json")), "{error}");
     assert!(error.to_string().ends_with("tuning.json: forge_tuning: 2 is not 1, the version that this forge reads"));
+}
+
+#[test]
+fn sizes_and_importance_matrices_that_are_of_no_use() {
+    let scratch = Scratch::new();
+    let mut args = arguments(hf(), scratch.join("project"));
+    args.quantize = Some("auto:2.5".parse().unwrap());
+    let error = forge::generate::run(&args).unwrap_err();
+    assert!(matches!(&error, Error::TooSmall { bits: 2.5, .. }), "{error}");
+    assert!(
+        error.to_string().starts_with("--quantize auto:2.5: the smallest that this model can be quantised to is 4.")
+    );
+    args.quantize = Some("auto:6".parse().unwrap());
+    let kind = |kind: &[u8]| Gguf::new().entry(b"general.type", 8, &string(kind));
+    let sums = |count: f32| {
+        let sums: Vec<u8> = [1.0_f32, 4.0].iter().flat_map(|sum| sum.to_le_bytes()).collect();
+        kind(b"imatrix").tensor("w.in_sum2", &[2, 1], 0, &sums).tensor("w.counts", &[1, 1], 0, &count.to_le_bytes())
+    };
+    let without = kind(b"imatrix").tensor("w.in_sum2", &[1, 1], 0, &1.0_f32.to_le_bytes());
+    let halves = kind(b"imatrix").tensor("w.in_sum2", &[2, 1], 1, &[0; 4]);
+    let uneven = kind(b"imatrix").tensor("w.in_sum2", &[2, 1], 0, &[0; 8]).tensor("w.counts", &[3], 0, &[0; 12]);
+    for (gguf, expected) in [
+        (kind(b"model"), "imatrix.gguf: general.type: expected \"imatrix\""),
+        (kind(b"imatrix"), "imatrix.gguf: no tensor NAME.in_sum2"),
+        (without, "imatrix.gguf: tensor w.counts is missing"),
+        (halves, "imatrix.gguf: tensor w.in_sum2: expected F32"),
+        (uneven, "imatrix.gguf: tensor w.counts: 3 numbers for 2 sums"),
+        (sums(f32::NAN), "imatrix.gguf: tensor w.counts: expected numbers from 0 up, found NaN"),
+        (sums(-1.0), "imatrix.gguf: tensor w.counts: expected numbers from 0 up, found -1"),
+    ] {
+        args.imatrix = Some(scratch.file("imatrix.gguf", &gguf.bytes()));
+        let error = forge::generate::run(&args).unwrap_err();
+        assert!(matches!(&error, Error::Imatrix { .. }), "{error}");
+        assert!(error.to_string().ends_with(expected), "{error}");
+    }
+    args.imatrix = Some(scratch.file("imatrix.gguf", &sums(2.0).bytes()));
+    forge::generate::run(&args).expect("a project");
 }
 
 /// An executable script.

@@ -4,6 +4,8 @@
 
 #[path = "../../forge-frontend/tests/cases/interpreter.rs"]
 mod interpreter;
+#[path = "../../forge-frontend/tests/cases/latent.rs"]
+mod latent;
 #[path = "../../forge-frontend/tests/cases/mixture.rs"]
 mod mixture;
 #[path = "../../forge-frontend/tests/cases/recurrent.rs"]

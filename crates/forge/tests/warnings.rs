@@ -99,7 +99,7 @@ fn every_warning() {
                 edit(folder, "config.json", |config| _ = config.insert("num_nextn_predict_layers".into(), json!(1)));
                 add_tensor(folder, "model.layers.2.eh_proj.weight");
             },
-            Warning::PredictionLayers { file: name.clone(), first: "model.layers.2.".to_owned(), tensors: 1 },
+            Warning::Predictor { file: name.clone(), first: "model.layers.2.eh_proj.weight".to_owned(), tensors: 1 },
         ),
         (
             "qwen35",

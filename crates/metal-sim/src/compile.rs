@@ -142,8 +142,13 @@ fn cpu() -> String {
     }
 }
 
+/// The object that is made of the kernel file.
+const KERNELS: &str = "kernels";
+
 struct Build<'a> {
     compiler: OsString,
+    /// Where compiled files are kept.
+    cache: Option<&'a Path>,
     file_name: &'a str,
     options: &'a CompileOptions,
 }
@@ -163,7 +168,7 @@ impl Build<'_> {
     fn objects(&self) -> Vec<(&'static str, Vec<&'static str>)> {
         let instrumented: &[&str] =
             if self.options.checked { INSTRUMENTED } else { &["-O3", "-Wframe-larger-than=16384"] };
-        let mut objects = vec![("kernels", [KERNEL, instrumented].concat()), ("msl_rt", vec!["-O2"])];
+        let mut objects = vec![(KERNELS, [KERNEL, instrumented].concat()), ("msl_rt", vec!["-O2"])];
         if self.options.checked {
             objects.push(("msl_check", vec!["-O2"]));
         }
@@ -173,10 +178,16 @@ impl Build<'_> {
     /// All that the compiled kernels follow from. Lines count, since reports speak of them, and what is behind their ends
     /// does not: comments are blanks here.
     fn key(&self, cpp: &str) -> Vec<String> {
-        let mut key = vec![self.compiler.to_string_lossy().into_owned(), cpu(), format!("{:?}", self.objects())];
-        key.push([COMMON, CHECKED].concat().join(" "));
-        key.extend(SOURCES.iter().map(|(_, text)| (*text).to_owned()));
+        let mut key = self.key_of_sources(&format!("{:?}", self.objects()));
         key.extend(cpp.lines().map(|line| line.trim_end().to_owned()));
+        key
+    }
+
+    /// All that an object of [`SOURCES`] alone follows from; `which` is its name and its flags.
+    fn key_of_sources(&self, which: &str) -> Vec<String> {
+        let mut key = vec![self.compiler.to_string_lossy().into_owned(), cpu(), which.to_owned()];
+        key.push([COMMON, if self.options.checked { CHECKED } else { &[] }].concat().join(" "));
+        key.extend(SOURCES.iter().map(|(_, text)| (*text).to_owned()));
         key
     }
 
@@ -185,13 +196,26 @@ impl Build<'_> {
         let objects = self.objects();
         let mut children = Vec::new();
         for (name, flags) in &objects {
+            let object = folder.join(format!("{name}.o"));
+            // The runtime is the same for all kernels.
+            let place = |cache| Cache::new(cache, &self.key_of_sources(&format!("{name} {flags:?}")), "o");
+            let kept = self.cache.filter(|_| *name != KERNELS).map(place);
+            if kept.as_ref().is_some_and(|kept| kept.fetch(&object)) {
+                continue;
+            }
             let mut command = self.command(folder);
             command.args(flags).args(["-c", &format!("{name}.cpp"), "-o", &format!("{name}.o")]);
-            children.push(self.spawn(&mut command)?);
+            children.push((self.spawn(&mut command)?, kept, object));
         }
         // all are waited for, so that none writes into a folder that is gone
-        let results: Vec<_> = children.into_iter().map(|child| self.finish(child)).collect();
-        results.into_iter().collect::<Result<(), _>>()?;
+        let finished = children.into_iter().map(|(child, kept, object)| {
+            self.finish(child)?;
+            if let Some(kept) = kept {
+                kept.keep(&object);
+            }
+            Ok(())
+        });
+        finished.collect::<Vec<Result<(), Error>>>().into_iter().collect::<Result<(), _>>()?;
         let mut link = self.command(folder);
         link.args(["-shared", "-Wl,-z,defs", "-o", "kernels.so"])
             .args(objects.iter().map(|(name, _)| format!("{name}.o")))
@@ -228,10 +252,14 @@ impl Build<'_> {
 /// MSL that this device does not handle, a missing clang++ (16 or newer; 19 preferred; `METAL_SIM_CXX` names another), or
 /// what clang++ says, whole.
 pub fn compile(source: &str, file_name: &str, options: &CompileOptions, out: &Path) -> Result<(), Error> {
-    compile_with(env::var_os("METAL_SIM_CACHE").as_deref().map(Path::new), source, file_name, options, out)
+    compile_in(env::var_os("METAL_SIM_CACHE").as_deref().map(Path::new), source, file_name, options, out)
 }
 
-fn compile_with(
+/// Like [`compile`], with this folder in place of the one that `METAL_SIM_CACHE` names.
+///
+/// # Errors
+/// As of [`compile`].
+pub fn compile_in(
     cache: Option<&Path>,
     source: &str,
     file_name: &str,
@@ -239,8 +267,8 @@ fn compile_with(
     out: &Path,
 ) -> Result<(), Error> {
     let cpp = msl::rewrite(source, file_name)?.cpp(file_name);
-    let build = Build { compiler: compiler()?, file_name, options };
-    let kept = cache.map(|folder| Cache::new(folder, &build.key(&cpp)));
+    let build = Build { compiler: compiler()?, cache, file_name, options };
+    let kept = cache.map(|folder| Cache::new(folder, &build.key(&cpp), "so"));
     if kept.as_ref().is_some_and(|kept| kept.fetch(out)) {
         return Ok(());
     }
@@ -269,14 +297,17 @@ mod tests {
         let (cache, out) = (folder.path().join("kept"), folder.path().join("out.so"));
         let kernel = "kernel void one(device float* y [[buffer(0)]]) { *y = 1.0f; }\n";
         let compile = |text: &str, checked| {
-            compile_with(Some(&cache), text, "one.metal", &CompileOptions { checked }, &out).unwrap();
+            compile_in(Some(&cache), text, "one.metal", &CompileOptions { checked }, &out).unwrap();
             fs::read(&out).unwrap()
         };
+        let kept = |extension: &str| {
+            let files = fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path());
+            files.filter(|file| file.extension().is_some_and(|found| found == extension)).collect::<Vec<PathBuf>>()
+        };
         compile(&format!("// A.\n{kernel}"), false);
-        let kept: Vec<PathBuf> = fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(kept.len(), 1);
+        assert_eq!((kept("so").len(), kept("o").len()), (1, 1));
         // Not what a compiler writes, so that it is seen where it comes from.
-        fs::write(&kept[0], "kept").unwrap();
+        fs::write(&kept("so")[0], "kept").unwrap();
         assert_eq!(compile(&format!("// Another.\n{kernel}"), false), b"kept");
         // Other lines, another number, checks.
         for (text, checked) in [
@@ -286,11 +317,12 @@ mod tests {
         ] {
             assert_ne!(compile(&text, checked), b"kept", "{text} {checked}");
         }
-        assert_eq!(fs::read_dir(&cache).unwrap().count(), 4);
+        // The runtime, and with checks that of the checks: each once for all kernels.
+        assert_eq!((kept("so").len(), kept("o").len()), (4, 3));
         // A cache that cannot be written to is none.
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        compile_with(Some(&file), kernel, "one.metal", &CompileOptions::default(), &out).unwrap();
+        compile_in(Some(&file), kernel, "one.metal", &CompileOptions::default(), &out).unwrap();
         assert!(fs::read(&out).unwrap().len() > 1000);
     }
 }

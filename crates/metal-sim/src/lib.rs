@@ -25,7 +25,7 @@ mod symbols;
 
 pub use buffer::{Binding, Buffer};
 pub use command::{CommandBuffer, Submission, Timing};
-pub use compile::{CompileOptions, compile, compiler};
+pub use compile::{CompileOptions, compile, compile_in, compiler};
 pub use counters::{BindingCounters, DispatchCounters};
 pub use device::Device;
 pub use error::{Error, Report};

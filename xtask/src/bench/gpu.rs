@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use forge_codegen::{RenderOptions, render};
 use forge_formats::Format;
 use forge_plan::binding::Binding;
-use forge_plan::families::{Epilogue, Gemv, Tokens};
+use forge_plan::families::{Epilogue, FEW_TOKENS, Gemv, Tokens};
 use forge_plan::{Family, Kernel, PlanOptions, plan};
 use forge_spec::Param;
 use serde_json::{Value, json};
@@ -77,6 +77,7 @@ fn format_name(format: Format) -> String {
 fn case(kernel: &Kernel, gemv: &Gemv, format: Format) -> Value {
     let args: Vec<Value> = kernel.bindings.iter().enumerate().map(|(i, b)| argument(i, b, gemv)).collect();
     let g = gemv.geometry;
+    let groups_of_rows = step_rows(gemv).div_ceil(gemv.tokens.at_once());
     json!({
         "id": format!("forge/{} r{} sg{} ks{}", kernel.name, g.rows_per_simdgroup, g.simdgroups, g.split_k),
         "op": "gemv",
@@ -86,7 +87,7 @@ fn case(kernel: &Kernel, gemv: &Gemv, format: Format) -> Value {
         "launches": [{
             "kernel": kernel.name,
             "args": args,
-            "grid": [gemv.threadgroups(), 1, 1],
+            "grid": [gemv.threadgroups(), groups_of_rows, 1],
             "tg": [kernel.launch.threads, 1, 1],
         }],
     })
@@ -97,9 +98,18 @@ fn checked(gemv: &Gemv) -> bool {
     gemv.tokens == Tokens::One && matches!(gemv.epilogue, Epilogue::Store { softcap: None, .. })
 }
 
+/// Rows of the step that a kernel is timed with.
+fn step_rows(gemv: &Gemv) -> usize {
+    match gemv.tokens {
+        Tokens::One => 1,
+        Tokens::Few(2) => 2,
+        Tokens::Few(_) | Tokens::Each => FEW_TOKENS,
+    }
+}
+
 /// What the bench binds: weights, input and result of the product, zeros to read, scratch to write.
 fn argument(index: usize, binding: &Binding, gemv: &Gemv) -> Value {
-    let rows = gemv.tokens.at_once();
+    let rows = step_rows(gemv);
     let bytes = gemv.rows.max(gemv.cols) * rows * 4;
     match binding.role.name() {
         "weights" => json!("w"),

@@ -15,6 +15,8 @@ const HALF_BOUND: f32 = 2e-2;
 /// The same where keys and values have 8 bits, whose rounding is 16 times that of half: 0.16 on the demo, with every choice the
 /// same. What is exact of it, the stored blocks and each kernel, other tests hold to their bounds.
 const Q8_0_BOUND: f32 = 2.5e-1;
+/// And where they have 4, whose rounding is 16 times that again.
+const Q4_0_BOUND: f32 = 4.0;
 
 /// A case folder with its checkpoints.
 #[derive(Debug)]
@@ -23,14 +25,14 @@ pub struct Case {
     pub name: String,
     /// The folder.
     pub path: PathBuf,
-    /// Its checkpoints: `hf`, `mlx`, then GGUF files by name.
+    /// Its checkpoints: folders (`hf`, `hf-bf16`, `mlx`, ..), then GGUF files by name.
     pub checkpoints: Vec<Checkpoint>,
 }
 
 /// One checkpoint of a case.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// `hf`, `mlx`, or the type in a GGUF file's name: `Q8_0`.
+    /// A folder's name, which begins with `hf` or `mlx`, or the type in a GGUF file's name: `Q8_0`.
     pub label: String,
     /// The file or folder.
     pub path: PathBuf,
@@ -66,13 +68,14 @@ pub struct Variant {
 
 impl Variant {
     /// The ways to try with a checkpoint of a case. A folder of exact weights is also quantised to those of the
-    /// formats that the case has a reference for. A Q8_0 cache is tried when it is asked for.
+    /// formats that the case has a reference for. A cache in blocks is tried when it is asked for.
     ///
     /// # Errors
     /// An unreadable reference.
     pub fn all(case: &Case, checkpoint: &Checkpoint, quantize: &[String], kv: Option<&str>) -> Result<Vec<Self>> {
-        if kv == Some("q8_0") {
-            return Ok(vec![Self { quantize: None, tuning: None, slots: None, kv: "q8_0", bound: Q8_0_BOUND }]);
+        let blocks = [("q8_0", Q8_0_BOUND), ("q4_0", Q4_0_BOUND)];
+        if let Some((kv, bound)) = blocks.into_iter().find(|(name, _)| kv == Some(*name)) {
+            return Ok(vec![Self { quantize: None, tuning: None, slots: None, kv, bound }]);
         }
         let half = Self { quantize: None, tuning: None, slots: None, kv: "f16", bound: HALF_BOUND };
         if !checkpoint.exact {
@@ -134,19 +137,16 @@ pub fn discover(dir: &Path) -> Result<Vec<Case>> {
 fn case(path: PathBuf) -> Result<Case> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut checkpoints = Vec::new();
-    for folder in ["hf", "mlx"] {
-        let checkpoint = path.join(folder);
-        if checkpoint.join("model.safetensors").is_file() {
-            let exact = folder == "hf" && is_exact(&checkpoint)?;
-            checkpoints.push(Checkpoint { label: folder.into(), path: checkpoint, exact });
-        }
-    }
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(&path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
-    files.sort();
+    files.sort_by_key(|file| (file.is_file(), file.clone()));
     for file in files {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if let Some(label) = name.strip_prefix("model.").and_then(|name| name.strip_suffix(".gguf")) {
+        let is_form = ["hf", "mlx"].iter().any(|form| name.split('-').next() == Some(form));
+        if is_form && file.join("model.safetensors").is_file() {
+            let exact = name.starts_with("hf") && is_exact(&file)?;
+            checkpoints.push(Checkpoint { label: name, path: file, exact });
+        } else if let Some(label) = name.strip_prefix("model.").and_then(|name| name.strip_suffix(".gguf")) {
             let exact = matches!(label, "F32" | "BF16");
             checkpoints.push(Checkpoint { label: label.into(), path: file.clone(), exact });
         }

@@ -1,7 +1,7 @@
 //! `cargo xtask cases`: generated projects against the numbers of independent implementations.
 //!
-//! All projects are generated into one folder in turn, with `--force`, so that the update of an existing project is
-//! exercised as well.
+//! Cases run on all processors. Each thread generates its projects into one folder in turn, with `--force`, so that the update of an
+//! existing project is exercised as well.
 
 pub mod compare;
 mod files;
@@ -14,9 +14,9 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 use safetensors::SafeTensors;
 
-use crate::forge::{Forge, Generated};
-use crate::shell;
+use crate::forge::{Forge, Generated, build_beside_others};
 use crate::table::Table;
+use crate::{pool, shell};
 use compare::{Agreement, Reference, compare};
 use files::{Case, Checkpoint};
 pub use files::{Variant, context, discover, read_reference};
@@ -32,7 +32,7 @@ pub struct Options {
     /// Only checkpoints of this format: hf, mlx, F16, Q8_0, ... (repeatable)
     #[arg(long, value_name = "FORMAT")]
     pub format: Vec<String>,
-    /// Only this element type of the KV cache: f16, f32 or q8_0
+    /// Only this element type of the KV cache: f16, f32, q8_0 or q4_0
     #[arg(long, value_name = "TYPE")]
     pub kv: Option<String>,
     /// Also let `forge gen` quantise Hugging Face folders to this format (repeatable), against the reference for the
@@ -82,20 +82,32 @@ pub fn run(options: &Options) -> Result<Totals> {
         bail!("{}: no case called {}", options.dir.display(), options.only.join(", "));
     }
     let forge = Forge::build()?;
-    let mut report = Report::new();
+    let mut jobs = Vec::new();
     for case in &cases {
         for checkpoint in &case.checkpoints {
             if options.format.is_empty() || options.format.contains(&checkpoint.label) {
-                let jobs = Variant::all(case, checkpoint, &options.quantize, options.kv.as_deref())?;
+                let variants = Variant::all(case, checkpoint, &options.quantize, options.kv.as_deref())?;
                 let chosen = |variant: &Variant| options.kv.as_ref().is_none_or(|kv| kv == variant.kv);
-                let jobs = jobs.into_iter().filter(chosen).map(|job| Variant {
+                let variants = variants.into_iter().filter(chosen).map(|variant| Variant {
                     tuning: options.tuning.clone(),
                     slots: options.slots,
-                    ..job
+                    ..variant
                 });
-                run_checkpoint(&forge, case, checkpoint, jobs, &mut report)?;
+                jobs.push((case, checkpoint, variants.collect::<Vec<_>>()));
             }
         }
+    }
+    let scratch = shell::scratch("cases")?;
+    let rows = pool::run(&jobs, |thread, (case, checkpoint, variants)| {
+        let place = Place {
+            project: scratch.join(format!("project-{thread}")),
+            program: scratch.join(format!("program-{thread}")),
+        };
+        run_checkpoint(&forge, &place, case, checkpoint, variants)
+    });
+    let mut report = Report::new();
+    for row in rows.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+        report.add(row);
     }
     println!("\n{}", report.table);
     for note in &report.notes {
@@ -118,10 +130,10 @@ impl Report {
         Self { table: Table::new(&header), notes: Vec::new(), totals: Totals::default() }
     }
 
-    fn row(&mut self, cells: [String; 10], verdict: &str) {
-        println!("{}  {verdict}", cells.join("  "));
-        self.table.row(cells.into_iter().chain([verdict.to_owned()]));
-        match verdict {
+    fn add(&mut self, row: Row) {
+        self.notes.extend(row.notes);
+        self.table.row(row.cells.into_iter().chain([row.verdict.to_owned()]));
+        match row.verdict {
             "ok" => self.totals.passed += 1,
             "unsupported" => self.totals.unsupported += 1,
             _ => self.totals.failed += 1,
@@ -129,13 +141,27 @@ impl Report {
     }
 }
 
+/// A row of the table, with what there is to say about it.
+struct Row {
+    cells: [String; 10],
+    verdict: &'static str,
+    notes: Vec<String>,
+}
+
+/// Where a thread has its project, and the program built of it.
+struct Place {
+    project: PathBuf,
+    program: PathBuf,
+}
+
 fn run_checkpoint(
     forge: &Forge,
+    place: &Place,
     case: &Case,
     checkpoint: &Checkpoint,
-    variants: impl Iterator<Item = Variant>,
-    report: &mut Report,
-) -> Result<()> {
+    variants: &[Variant],
+) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
     for variant in variants {
         let label = match &variant.quantize {
             Some(format) => format!("{} to {format}", checkpoint.label),
@@ -148,24 +174,18 @@ fn run_checkpoint(
         cells[1] = label;
         cells[2] = variant.kv.to_owned();
         cells[3] = format!("{:.0e}", variant.bound);
-        match run_variant(forge, case, checkpoint, &variant, &reference, &mut cells) {
-            Ok(Verdict::Unsupported(reason)) => {
-                report.notes.push(format!("{name}: unsupported: {reason}"));
-                report.row(cells, "unsupported");
-                break;
-            }
-            Ok(Verdict::Compared(problems)) if problems.is_empty() => report.row(cells, "ok"),
-            Ok(Verdict::Compared(problems)) => {
-                report.notes.extend(problems.iter().map(|problem| format!("{name}: {problem}")));
-                report.row(cells, "FAILED");
-            }
-            Err(error) => {
-                report.notes.push(format!("{name}: {error:#}"));
-                report.row(cells, "FAILED");
-            }
+        let (verdict, problems) = match run_variant(forge, place, case, checkpoint, variant, &reference, &mut cells) {
+            Ok(Verdict::Unsupported(reason)) => ("unsupported", vec![format!("unsupported: {reason}")]),
+            Ok(Verdict::Compared(problems)) => (if problems.is_empty() { "ok" } else { "FAILED" }, problems),
+            Err(error) => ("FAILED", vec![format!("{error:#}")]),
+        };
+        println!("{}  {verdict}", cells.join("  "));
+        rows.push(Row { cells, verdict, notes: problems.iter().map(|problem| format!("{name}: {problem}")).collect() });
+        if verdict == "unsupported" {
+            break;
         }
     }
-    Ok(())
+    Ok(rows)
 }
 
 enum Verdict {
@@ -176,13 +196,14 @@ enum Verdict {
 
 fn run_variant(
     forge: &Forge,
+    place: &Place,
     case: &Case,
     checkpoint: &Checkpoint,
     variant: &Variant,
     reference: &Reference,
     cells: &mut [String; 10],
 ) -> Result<Verdict> {
-    let project = shell::scratch("cases")?.join("project");
+    let Place { project, program } = place;
     let mut args = vec!["--kv", variant.kv, "--name", "case", "--force"];
     if let Some(format) = &variant.quantize {
         args.extend(["--quantize", format]);
@@ -198,20 +219,20 @@ fn run_variant(
     if let Some(file) = &variant.tuning {
         args.extend(["--tuning", file]);
     }
-    match forge.generate(&checkpoint.path, &project, &args)? {
+    match forge.generate(&checkpoint.path, project, &args)? {
         Generated::Done => {}
         Generated::Unsupported(reason) => return Ok(Verdict::Unsupported(reason)),
     }
-    let program = crate::forge::build_project(&project)?;
+    build_beside_others(project, variant.slots.is_some(), program)?;
     let mut problems = Vec::new();
     if variant.slots.is_some() {
-        let mut command = Command::new(&program);
+        let mut command = Command::new(program);
         command.args(["verify", "--batches"]).env("METAL_SIM_CHECKED", "1").envs([shell::kernels_cache()]);
         problems.extend(shell::capture(&mut command).err().map(|error| format!("verify --batches: {error:#}")));
     }
     let mut agreements = Vec::new();
     for (cell, flags) in [(4, &[][..]), (5, &["--decode"][..])] {
-        let logits = logits(&program, &reference.fed_ids(), flags)?;
+        let logits = logits(program, &reference.fed_ids(), flags)?;
         let agreement = compare(reference, &logits, variant.bound);
         cells[cell] = format!("{:.1e}", agreement.max_abs);
         let path = if flags.is_empty() { "prefill" } else { "decode" };
@@ -225,11 +246,11 @@ fn run_variant(
     cells[6] = least(|a| (a.top1_required - a.top1_wrong, a.top1_required));
     cells[7] = least(|a| (a.greedy_wrong.unwrap_or(a.greedy_required), a.greedy_required));
     if checkpoint.exact && variant.quantize.is_none() {
-        let long = long::run(case, variant.bound, |ids, flags| logits(&program, ids, flags))?;
+        let long = long::run(case, variant.bound, |ids, flags| logits(program, ids, flags))?;
         cells[8] = format!("{}/{}", long.checks - long.failures.len(), long.checks);
         problems.extend(long.failures);
     }
-    let tokens = tokens::run(case, &program)?;
+    let tokens = tokens::run(case, program)?;
     cells[9] = format!("{}/{}", tokens.checks - tokens.failures.len(), tokens.checks);
     problems.extend(tokens.failures.into_iter().map(|failure| format!("tokenize {failure}")));
     Ok(Verdict::Compared(problems))

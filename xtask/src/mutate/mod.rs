@@ -11,21 +11,24 @@ mod workload;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
 
 use crate::forge::{Forge, build_project, constant};
-use crate::{demo, shell};
+use crate::{demo, pool, shell};
 use sites::{Change, Site};
 use workload::{ALL, LABELS, Program, Reports, order};
 
 /// Name, checkpoint relative to the repository, and KV format.
-const CASES: [(&str, &str, &str); 3] = [
+const CASES: [(&str, &str, &str); 5] = [
     ("demo", demo::CHECKPOINT, "f16"),
     ("llama", "tests/fixtures/models/llama/hf", "f32"),
     ("llama-q4_0", "tests/fixtures/models/llama/model.Q4_0.gguf", "f16"),
+    // Norms before and after each half of a layer.
+    ("gemma2", "crates/forge-frontend/tests/fixtures/tiny/gemma2/hf", "f16"),
+    // Formats that differ within a projection and from layer to layer.
+    ("mixed", "tests/fixtures/models/formats-gguf/model.MIXED.gguf", "f16"),
 ];
 
 /// Options of `cargo xtask mutate`.
@@ -40,11 +43,14 @@ pub struct Options {
     /// KV format of --checkpoint
     #[arg(long, value_name = "FORMAT", default_value = "f16")]
     pub kv: String,
+    /// Programs that hold this many sequences, of which a row each is also run side by side
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub slots: usize,
     /// Only this many mutants of each case, the same ones every time
     #[arg(long, value_name = "N")]
     pub sample: Option<usize>,
     /// Write the tables of docs/verification.md
-    #[arg(long, conflicts_with_all = ["case", "checkpoint", "sample"])]
+    #[arg(long, conflicts_with_all = ["case", "checkpoint", "sample", "slots"])]
     pub write: bool,
 }
 
@@ -118,7 +124,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
     let mut survivors = 0;
     let mut finished = Vec::new();
     for (name, checkpoint, kv) in &cases {
-        let case = run_case(&forge, name, &shell::root().join(checkpoint), kv, options.sample)?;
+        let case = run_case(&forge, name, &shell::root().join(checkpoint), kv, options)?;
         survivors += case.outcomes.iter().filter(|outcome| !case.silent(outcome).is_empty()).count();
         println!("{}", document::table(&case));
         finished.push(case);
@@ -131,15 +137,16 @@ pub fn main(options: &Options) -> Result<ExitCode> {
     Ok(if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, sample: Option<usize>) -> Result<Finished> {
-    println!("{name}: {} --kv {kv}", checkpoint.display());
+fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, options: &Options) -> Result<Finished> {
+    println!("{name}: {} --kv {kv} --slots {}", checkpoint.display(), options.slots);
     let scratch = shell::scratch("mutate")?;
-    let (project, built) = if checkpoint.ends_with(demo::CHECKPOINT) && kv == "f16" {
+    let (project, built) = if checkpoint.ends_with(demo::CHECKPOINT) && kv == "f16" && options.slots == 1 {
         demo::project()?
     } else {
         // One folder for all, as for `cargo xtask cases`: only what differs is compiled again.
         let project = scratch.join("project");
-        forge.must_generate(checkpoint, &project, &["--name", "mutant", "--kv", kv, "--force"])?;
+        let slots = options.slots.to_string();
+        forge.must_generate(checkpoint, &project, &["--name", "mutant", "--kv", kv, "--slots", &slots, "--force"])?;
         let built = build_project(&project)?;
         (project, built)
     };
@@ -152,6 +159,7 @@ fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, sample: Opti
         scratch: folder.path().to_owned(),
         vocab: constant(&model, "VOCAB")?,
         context: constant(&model, "CONTEXT")?,
+        slots: options.slots,
     };
     compile(&text, &program.kernels)?;
     let mut baseline = Reports::default();
@@ -175,7 +183,7 @@ fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, sample: Opti
         let count = baseline.barriers.get(label).copied().unwrap_or_default();
         schedule.extend((0..count).map(|index| Mutant::Schedule(label, index)));
     }
-    let mutants = match sample {
+    let mutants = match options.sample {
         Some(count) => [spread(&kernel, count.div_ceil(2)), spread(&schedule, count / 2)].concat(),
         None => [kernel, schedule].concat(),
     };
@@ -191,43 +199,37 @@ fn spread(mutants: &[Mutant], count: usize) -> Vec<Mutant> {
 
 fn compile(text: &str, out: &Path) -> Result<()> {
     let options = metal_sim::CompileOptions { checked: true };
-    metal_sim::compile(text, "kernels.metal", &options, out).context("kernels.metal")
+    // What every mutant is linked to is kept, and goes with them.
+    let kept = out.with_file_name("kept");
+    metal_sim::compile_in(Some(&kept), text, "kernels.metal", &options, out).context("kernels.metal")
 }
 
 /// Runs the mutants on all cores; outcomes are in their order.
 fn run_all(program: &Program, text: &str, sites: &[Site], mutants: Vec<Mutant>) -> Result<Vec<Outcome>> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            let (next, done, mutants) = (&next, &done, &mutants);
-            scope.spawn(move || {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(mutant) = mutants.get(at) else { return };
-                    let result = run_mutant(program, text, sites, mutant, &format!("run-{thread}"));
-                    if result.is_err() {
-                        next.store(mutants.len(), Ordering::Relaxed);
-                    }
-                    if let Ok(reports) = &result {
-                        let silent = silent(sites, mutant, reports);
-                        if !silent.is_empty() {
-                            println!("{}: not noticed by {}", describe(sites, mutant), silent.join(", "));
-                        }
-                    }
-                    let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    done.push((at, result));
-                    if done.len() % 10 == 0 {
-                        println!("{} of {} mutants", done.len(), mutants.len());
-                    }
-                }
-            });
+    let (done, broken) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let results = pool::run(&mutants, |thread, mutant| {
+        // What is left of a run that has failed tells nothing.
+        if broken.load(Ordering::Relaxed) {
+            return None;
         }
+        let result = run_mutant(program, text, sites, mutant, &format!("run-{thread}"));
+        match &result {
+            Ok(reports) => {
+                let silent = silent(sites, mutant, reports);
+                if !silent.is_empty() {
+                    println!("{}: not noticed by {}", describe(sites, mutant), silent.join(", "));
+                }
+            }
+            Err(_) => broken.store(true, Ordering::Relaxed),
+        }
+        let count = done.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.is_multiple_of(10) {
+            println!("{count} of {} mutants", mutants.len());
+        }
+        Some(result)
     });
-    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    done.sort_by_key(|(at, _)| *at);
-    done.into_iter().zip(mutants).map(|((_, reports), mutant)| Ok(Outcome { mutant, reports: reports? })).collect()
+    let outcomes = results.into_iter().zip(&mutants).filter_map(|(result, mutant)| Some((result?, mutant.clone())));
+    outcomes.map(|(reports, mutant)| Ok(Outcome { mutant, reports: reports? })).collect()
 }
 
 /// Runs the workloads until all who ought to notice have.

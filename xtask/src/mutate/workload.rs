@@ -15,6 +15,8 @@ pub enum Workload {
     Prefill(usize),
     /// Logits of this many tokens, one at a time.
     Decode(usize),
+    /// Logits of as many sequences as the program holds, a row of each in every step.
+    SideBySide(usize),
     /// A few sampled tokens, every filter on.
     Sample,
     /// A prompt whose last token, which is a decode step, looks at a context that attention splits into parts.
@@ -28,9 +30,10 @@ const SPLIT_TOKENS: usize = 258;
 const SPLIT_KERNELS: [&str; 2] = ["attention_part", "attention_combine"];
 
 /// The runs of a mutant, those first that show most for their time.
-pub const ALL: [Workload; 8] = [
+pub const ALL: [Workload; 9] = [
     Workload::Sample,
     Workload::Prefill(65),
+    Workload::SideBySide(7),
     Workload::Decode(65),
     Workload::Prefill(7),
     Workload::Decode(7),
@@ -51,7 +54,10 @@ pub fn order(kernels: &BTreeSet<String>) -> Vec<Workload> {
 /// A label of command buffers, and the runs that submit some.
 pub const LABELS: [(&str, &[Workload]); 2] = [
     ("prefill", &[Workload::Prefill(1), Workload::Prefill(7), Workload::Prefill(65)]),
-    ("decode", &[Workload::Decode(1), Workload::Sample, Workload::Decode(65), Workload::Split]),
+    (
+        "decode",
+        &[Workload::Decode(1), Workload::Sample, Workload::SideBySide(7), Workload::Decode(65), Workload::Split],
+    ),
 ];
 
 /// A generated program that runs its kernels in checked mode.
@@ -67,6 +73,8 @@ pub struct Program {
     pub vocab: usize,
     /// Longest context.
     pub context: usize,
+    /// Sequences that it holds.
+    pub slots: usize,
 }
 
 /// What a run had to say.
@@ -111,6 +119,9 @@ impl Program {
         match workload {
             Workload::Prefill(tokens) => command.args(logits(tokens)),
             Workload::Decode(tokens) => command.args(logits(tokens)).arg("--decode"),
+            Workload::SideBySide(tokens) => {
+                command.args(logits(tokens)).args(["--side-by-side", &self.slots.to_string()])
+            }
             Workload::Sample => command.args(["generate", "--raw", "--temperature", "0.8", "--top-k", "20"]).args([
                 "--top-p",
                 "0.9",
@@ -155,6 +166,7 @@ impl Program {
     pub fn fits(&self, workload: Workload) -> bool {
         match workload {
             Workload::Prefill(tokens) | Workload::Decode(tokens) => tokens <= self.context,
+            Workload::SideBySide(tokens) => self.slots > 1 && tokens <= self.context,
             Workload::Sample => true,
             Workload::Split => SPLIT_TOKENS <= self.context,
         }

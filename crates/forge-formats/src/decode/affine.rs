@@ -19,9 +19,11 @@ pub struct AffineRow<'a> {
     pub biases: &'a [u8],
     /// F32, F16 or BF16.
     pub scale_format: Format,
+    /// Whether zero points are in place of biases: a weight is `scale * (code - zero)`.
+    pub zeros: bool,
 }
 
-/// Decodes one affine row to `[cols]` f32: `scale * code + bias`, both operations rounded to f32.
+/// Decodes one affine row to `[cols]` f32: `scale * code + bias` or `scale * (code - zero)`, both operations rounded to f32.
 ///
 /// # Errors
 /// The format is not affine, `scale_format` is not a float format, `out` is not a whole number of groups, or a part has
@@ -49,7 +51,8 @@ pub fn decode_affine(row: &AffineRow<'_>, out: &mut [f32]) -> Result<(), FormatE
         decode_row(row.scale_format, &row.biases[g * size..][..size], &mut bias)?;
         let codes = &row.codes[g * group_bytes..][..group_bytes];
         for (i, o) in out.iter_mut().enumerate() {
-            *o = scale[0] * f32::from(code(codes, bits, i)) + bias[0];
+            let code = f32::from(code(codes, bits, i));
+            *o = if row.zeros { scale[0] * (code - bias[0]) } else { scale[0] * code + bias[0] };
         }
     }
     Ok(())

@@ -21,6 +21,25 @@ pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) -> Result<(), F
     Ok(())
 }
 
+/// Decodes one row whose codes and scales are apart, `[cols * bits / 8]` and `[cols / group]` bytes, to `[cols]` f32.
+///
+/// # Errors
+/// The format is not stored so, `out` is not a whole number of groups, or a part has another length than the row needs.
+pub fn decode_apart(format: Format, codes: &[u8], scales: &[u8], out: &mut [f32]) -> Result<(), FormatError> {
+    let known = format.apart().ok_or(FormatError::NotApart { format })?;
+    let (cols, block) = (out.len(), known.group);
+    let row = format.apart_row_bytes(cols).ok_or(FormatError::RowNotBlocks { format, cols, block })?;
+    for (what, expected, found) in [("codes", row[0], codes.len()), ("scales", row[1], scales.len())] {
+        if expected != found {
+            return Err(FormatError::Length { format, what, expected, found });
+        }
+    }
+    for (at, weight) in out.iter_mut().enumerate() {
+        *weight = (known.decode)(scales[at / block], affine_code(codes, known.bits, at));
+    }
+    Ok(())
+}
+
 /// Checks that `found` bytes are exactly a row of `cols` weights.
 pub(crate) fn check_row(format: Format, found: usize, cols: usize) -> Result<(), FormatError> {
     let expected =

@@ -95,3 +95,36 @@ fn least_squares(weights: &[f32], code: impl Fn(f32) -> f32, max_offset: f32) ->
     }
     Line { scale: (sum_qw - max_offset * sum_q) / sum_qq, offset: max_offset }
 }
+
+/// The whole number nearest to `weight / factor` within `-levels..levels`.
+pub(super) fn signed_code(weight: f32, factor: f32, levels: f32) -> f32 {
+    nearest(weight * inverse(factor) + levels, 2.0 * levels - 1.0) - levels
+}
+
+/// Sum of squared errors when every weight takes its nearest code times `factor`.
+pub(super) fn factor_error(weights: &[f32], factor: f32, levels: f32) -> f32 {
+    weights.iter().map(|&w| (factor * signed_code(w, factor, levels) - w).powi(2)).sum()
+}
+
+/// The best of several factors for codes `-levels..levels`: they put the weight of largest magnitude at `-levels`, or around it,
+/// and each is adjusted to the codes that it gives.
+pub(super) fn best_factor(weights: &[f32], levels: f32) -> f32 {
+    let largest = weights.iter().fold(0.0, |most: f32, &w| if w.abs() > most.abs() { w } else { most });
+    let mut best = -largest / levels;
+    let mut best_error = factor_error(weights, best, levels);
+    for candidate in 0..=2 * CANDIDATES {
+        let first = -largest * inverse(levels + STEP * (f32::from(candidate) - f32::from(CANDIDATES)));
+        let (mut sum_qq, mut sum_qw) = (0.0, 0.0);
+        for &w in weights {
+            let q = signed_code(w, first, levels);
+            sum_qq += q * q;
+            sum_qw += q * w;
+        }
+        let factor = sum_qw * inverse(sum_qq);
+        let error = factor_error(weights, factor, levels);
+        if error < best_error {
+            (best, best_error) = (factor, error);
+        }
+    }
+    best
+}

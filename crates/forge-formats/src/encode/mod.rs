@@ -1,11 +1,11 @@
 //! Reference quantisers: f32 rows to stored blocks, for `--quantize` and for tests.
 //!
-//! Q8_0, Q4_0 and Q4_1 follow GGML's reference to the bit; Q4_K and affine search for the least squared error.
+//! Q8_0, Q4_0 and Q4_1 follow GGML's reference to the bit; Q4_K, Q5_K, Q6_K and affine search for the least squared error.
 
 mod affine;
 mod blocks;
 mod fit;
-mod q4_k;
+mod k_quants;
 
 pub use affine::{EncodedAffine, encode_affine};
 
@@ -16,7 +16,7 @@ use crate::{Format, FormatError};
 
 /// Encodes one row of `[cols]` f32 into `out`, which must be exactly [`Format::row_bytes`] long.
 ///
-/// Float formats round to nearest; of the block formats, Q8_0, Q4_0, Q4_1 and Q4_K are written.
+/// Float formats round to nearest; of the block formats, Q8_0, Q4_0, Q4_1, Q4_K, Q5_K and Q6_K are written.
 ///
 /// # Errors
 /// A row that is not a whole number of blocks, `out` of another length, a weight that is not finite or whose block's
@@ -33,7 +33,9 @@ pub fn encode_row(format: Format, weights: &[f32], out: &mut [u8]) -> Result<(),
         Format::Q8_0 => each_block(weights, out, blocks::q8_0),
         Format::Q4_0 => each_block(weights, out, blocks::q4_0),
         Format::Q4_1 => each_block(weights, out, blocks::q4_1),
-        Format::Q4K => each_block(weights, out, q4_k::q4_k),
+        Format::Q4K => each_block(weights, out, k_quants::q4_k),
+        Format::Q5K => each_block(weights, out, k_quants::q5_k),
+        Format::Q6K => each_block(weights, out, k_quants::q6_k),
         Format::Affine { .. } => {
             return Err(FormatError::NotBlocks { format, action: "encoded" });
         }

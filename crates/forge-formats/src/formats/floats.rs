@@ -13,7 +13,7 @@ const fn scheme(planes: &'static [Plane]) -> Scheme {
 pub(super) const F32: BlockFormat = BlockFormat {
     format: Format::F32,
     name: "F32",
-    ggml_id: 0,
+    ggml_id: Some(0),
     elements: 1,
     bytes: 4,
     scheme: scheme(&[Plane::Values { bytes: 4 }]),
@@ -24,7 +24,7 @@ pub(super) const F32: BlockFormat = BlockFormat {
 pub(super) const F16: BlockFormat = BlockFormat {
     format: Format::F16,
     name: "F16",
-    ggml_id: 1,
+    ggml_id: Some(1),
     elements: 1,
     bytes: 2,
     scheme: scheme(&[Plane::Values { bytes: 2 }]),
@@ -35,7 +35,7 @@ pub(super) const F16: BlockFormat = BlockFormat {
 pub(super) const BF16: BlockFormat = BlockFormat {
     format: Format::BF16,
     name: "BF16",
-    ggml_id: 30,
+    ggml_id: Some(30),
     elements: 1,
     bytes: 2,
     scheme: scheme(&[Plane::Values { bytes: 2 }]),

@@ -12,7 +12,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const IQ1_M: BlockFormat = BlockFormat {
     format: Format::Iq1M,
     name: "IQ1_M",
-    ggml_id: 29,
+    ggml_id: Some(29),
     elements: 256,
     bytes: 56,
     scheme: Scheme { block: 8, tiles: 4, planes: &[Plane::BYTE, Plane::NIBBLE, Plane::Supers { bytes: 8 }] },

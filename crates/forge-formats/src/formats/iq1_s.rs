@@ -10,7 +10,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const IQ1_S: BlockFormat = BlockFormat {
     format: Format::Iq1S,
     name: "IQ1_S",
-    ggml_id: 19,
+    ggml_id: Some(19),
     elements: 256,
     bytes: 50,
     scheme: Scheme {

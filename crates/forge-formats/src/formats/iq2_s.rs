@@ -10,7 +10,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const IQ2_S: BlockFormat = BlockFormat {
     format: Format::Iq2S,
     name: "IQ2_S",
-    ggml_id: 22,
+    ggml_id: Some(22),
     elements: 256,
     bytes: 82,
     scheme: Scheme {

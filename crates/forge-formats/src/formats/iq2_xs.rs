@@ -10,7 +10,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const IQ2_XS: BlockFormat = BlockFormat {
     format: Format::Iq2Xs,
     name: "IQ2_XS",
-    ggml_id: 17,
+    ggml_id: Some(17),
     elements: 256,
     bytes: 74,
     scheme: Scheme {

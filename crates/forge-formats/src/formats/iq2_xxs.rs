@@ -10,7 +10,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const IQ2_XXS: BlockFormat = BlockFormat {
     format: Format::Iq2Xxs,
     name: "IQ2_XXS",
-    ggml_id: 16,
+    ggml_id: Some(16),
     elements: 256,
     bytes: 66,
     scheme: Scheme {

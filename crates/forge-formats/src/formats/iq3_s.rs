@@ -10,7 +10,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const IQ3_S: BlockFormat = BlockFormat {
     format: Format::Iq3S,
     name: "IQ3_S",
-    ggml_id: 21,
+    ggml_id: Some(21),
     elements: 256,
     bytes: 110,
     scheme: Scheme {

@@ -10,7 +10,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const IQ3_XXS: BlockFormat = BlockFormat {
     format: Format::Iq3Xxs,
     name: "IQ3_XXS",
-    ggml_id: 18,
+    ggml_id: Some(18),
     elements: 256,
     bytes: 98,
     scheme: Scheme {

@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const IQ4_NL: BlockFormat = BlockFormat {
     format: Format::Iq4Nl,
     name: "IQ4_NL",
-    ggml_id: 20,
+    ggml_id: Some(20),
     elements: 32,
     bytes: 18,
     scheme: Scheme { block: 32, tiles: 4, planes: &[Plane::CODES_4, Plane::HALF] },

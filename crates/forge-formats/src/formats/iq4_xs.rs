@@ -8,7 +8,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const IQ4_XS: BlockFormat = BlockFormat {
     format: Format::Iq4Xs,
     name: "IQ4_XS",
-    ggml_id: 23,
+    ggml_id: Some(23),
     elements: 256,
     bytes: 136,
     scheme: Scheme {

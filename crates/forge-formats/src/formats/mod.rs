@@ -1,5 +1,6 @@
 //! The weight formats: one file each with all that is particular to it.
 
+mod e4m3;
 mod floats;
 mod grid;
 mod iq1_m;
@@ -61,13 +62,14 @@ macro_rules! formats {
         const BLOCK_FORMATS: &[&BlockFormat] = &[$(&$facts),*];
 
         impl Format {
-            /// The format that such matrices have in the weights file; `bf16` scales and biases are told apart for affine
+            /// The format that such matrices have in the weights file; what stands beside codes is told apart for affine
             /// formats alone.
-            pub fn packed(self, bf16: bool) -> forge_spec::Format {
+            pub fn packed(self, pairs: Pairs) -> forge_spec::Format {
                 match self {
                     $(Self::$name => forge_spec::Format::$name,)*
                     Self::Affine { bits, group } => {
-                        forge_spec::Format::Affine { bits: bits.into(), group: group.into(), bf16 }
+                        let Pairs { bf16, zeros } = pairs;
+                        forge_spec::Format::Affine { bits: bits.into(), group: group.into(), bf16, zeros }
                     }
                 }
             }
@@ -141,16 +143,29 @@ formats! {
     Tq2_0: tq2_0::TQ2_0,
     /// TQ2_0_g128 of OxiBonsai: 128 2-bit codes in order, f16 scale last.
     Tq2_0G128: tq2_0_g128::TQ2_0_G128,
+    /// E4M3 values with an f32 scale per 128.
+    E4m3G128: e4m3::E4M3_G128,
+    /// The same with a scale per 32.
+    E4m3G32: e4m3::E4M3_G32,
+}
+
+/// What stands beside the codes of an affine matrix, two numbers a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pairs {
+    /// Bfloats rather than halves.
+    pub bf16: bool,
+    /// Scale and zero point rather than scale and bias.
+    pub zeros: bool,
 }
 
 /// What there is to know about a format that lies in blocks: one constant per format, in a file of its own.
 #[derive(Debug)]
 pub(crate) struct BlockFormat {
     pub format: Format,
-    /// GGML's name for it.
+    /// GGML's name for it, where GGML has it.
     pub name: &'static str,
     /// GGML's type id.
-    pub ggml_id: u32,
+    pub ggml_id: Option<u32>,
     /// Weights per block.
     pub elements: usize,
     /// Bytes per block.
@@ -163,6 +178,22 @@ pub(crate) struct BlockFormat {
     /// Takes a row apart into codes, entries and super-blocks, for the planes.
     pub take_apart: fn(&[u8], &mut RowParts),
 }
+
+/// A format whose codes and scales some checkpoints have in two tensors; a constant in the format's file.
+#[derive(Debug)]
+pub struct Apart {
+    /// The format.
+    pub format: Format,
+    /// Weights that share a scale, which is a byte.
+    pub group: usize,
+    /// Bits of a code. Those of a row are a stream of bits, a code's lowest first.
+    pub bits: usize,
+    /// The weight of a scale and a code.
+    pub decode: fn(u8, u8) -> f32,
+}
+
+/// Every format that is stored so.
+const APART: &[&Apart] = &[&mxfp4::MXFP4_APART];
 
 /// Bits per code that MLX's affine quantisation has.
 const AFFINE_BITS: [u8; 6] = [2, 3, 4, 5, 6, 8];
@@ -196,9 +227,21 @@ impl Format {
         BLOCK_FORMATS.iter().copied().find(|known| known.format == self)
     }
 
+    /// How its codes and scales lie in two tensors, where some checkpoint has them so.
+    pub fn apart(self) -> Option<&'static Apart> {
+        APART.iter().copied().find(|known| known.format == self)
+    }
+
+    /// Bytes of the codes and of the scales of a row of `cols` weights where they are in two tensors; `None` for a format that
+    /// is not stored so, or where that is not a whole number of groups.
+    pub fn apart_row_bytes(self, cols: usize) -> Option<[usize; 2]> {
+        let Apart { group, bits, .. } = *self.apart()?;
+        cols.is_multiple_of(group).then_some([cols / 8 * bits, cols / group])
+    }
+
     /// The format of this GGML type id; type 42 has two (see [`Format::from_ggml`]).
     pub(crate) fn with_ggml_id(id: u32) -> Option<&'static BlockFormat> {
-        BLOCK_FORMATS.iter().copied().find(|known| known.ggml_id == id)
+        BLOCK_FORMATS.iter().copied().find(|known| known.ggml_id == Some(id))
     }
 
     /// Weights per block; 1 for the float formats, the group size for affine.
@@ -257,6 +300,8 @@ impl FromStr for Format {
         Self::affine(bits.parse().map_err(|_| unknown())?, group.parse().map_err(|_| unknown())?)
     }
 }
+
+pub(crate) use e4m3::e4m3;
 
 /// Runs `decode` over blocks of `BYTES` bytes and `WEIGHTS` weights; the caller has checked the lengths.
 fn each_block<const BYTES: usize, const WEIGHTS: usize>(

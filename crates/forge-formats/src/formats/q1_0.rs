@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const Q1_0: BlockFormat = BlockFormat {
     format: Format::Q1_0,
     name: "Q1_0",
-    ggml_id: 41,
+    ggml_id: Some(41),
     elements: 128,
     bytes: 18,
     scheme: Scheme { block: 128, tiles: 4, planes: &[Plane::Bits, Plane::HALF] },

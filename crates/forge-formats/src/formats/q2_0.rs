@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const Q2_0: BlockFormat = BlockFormat {
     format: Format::Q2_0,
     name: "Q2_0",
-    ggml_id: SHARED_ID,
+    ggml_id: Some(SHARED_ID),
     elements: 64,
     bytes: 18,
     scheme: Scheme { block: 64, tiles: 4, planes: &[Plane::CODES_2, Plane::HALF] },

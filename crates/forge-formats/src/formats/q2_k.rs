@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const Q2_K: BlockFormat = BlockFormat {
     format: Format::Q2K,
     name: "Q2_K",
-    ggml_id: 10,
+    ggml_id: Some(10),
     elements: 256,
     bytes: 84,
     scheme: Scheme { block: 16, tiles: 4, planes: &[Plane::CODES_2, Plane::BYTE, Plane::Supers { bytes: 4 }] },

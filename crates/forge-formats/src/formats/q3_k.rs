@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const Q3_K: BlockFormat = BlockFormat {
     format: Format::Q3K,
     name: "Q3_K",
-    ggml_id: 11,
+    ggml_id: Some(11),
     elements: 256,
     bytes: 110,
     scheme: Scheme {

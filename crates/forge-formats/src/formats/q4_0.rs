@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const Q4_0: BlockFormat = BlockFormat {
     format: Format::Q4_0,
     name: "Q4_0",
-    ggml_id: 2,
+    ggml_id: Some(2),
     elements: 32,
     bytes: 18,
     scheme: Scheme { block: 32, tiles: 4, planes: &[Plane::CODES_4, Plane::HALF] },

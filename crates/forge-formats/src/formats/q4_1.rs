@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const Q4_1: BlockFormat = BlockFormat {
     format: Format::Q4_1,
     name: "Q4_1",
-    ggml_id: 3,
+    ggml_id: Some(3),
     elements: 32,
     bytes: 20,
     scheme: Scheme { block: 32, tiles: 4, planes: &[Plane::CODES_4, Plane::TWO_HALVES] },

@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const Q4_K: BlockFormat = BlockFormat {
     format: Format::Q4K,
     name: "Q4_K",
-    ggml_id: 12,
+    ggml_id: Some(12),
     elements: 256,
     bytes: 144,
     scheme: Scheme {

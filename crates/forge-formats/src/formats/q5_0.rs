@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const Q5_0: BlockFormat = BlockFormat {
     format: Format::Q5_0,
     name: "Q5_0",
-    ggml_id: 6,
+    ggml_id: Some(6),
     elements: 32,
     bytes: 22,
     scheme: Scheme { block: 32, tiles: 4, planes: &[Plane::CODES_4, Plane::FIFTH_BIT, Plane::HALF] },

@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const Q5_1: BlockFormat = BlockFormat {
     format: Format::Q5_1,
     name: "Q5_1",
-    ggml_id: 7,
+    ggml_id: Some(7),
     elements: 32,
     bytes: 24,
     scheme: Scheme { block: 32, tiles: 4, planes: &[Plane::CODES_4, Plane::FIFTH_BIT, Plane::TWO_HALVES] },

@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const Q5_K: BlockFormat = BlockFormat {
     format: Format::Q5K,
     name: "Q5_K",
-    ggml_id: 13,
+    ggml_id: Some(13),
     elements: 256,
     bytes: 176,
     scheme: Scheme {

@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const Q6_K: BlockFormat = BlockFormat {
     format: Format::Q6K,
     name: "Q6_K",
-    ggml_id: 14,
+    ggml_id: Some(14),
     elements: 256,
     bytes: 210,
     scheme: Scheme {

@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const Q8_0: BlockFormat = BlockFormat {
     format: Format::Q8_0,
     name: "Q8_0",
-    ggml_id: 8,
+    ggml_id: Some(8),
     elements: 32,
     bytes: 34,
     scheme: Scheme { block: 32, tiles: 2, planes: &[Plane::CODES_8, Plane::HALF] },

@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const TQ1_0: BlockFormat = BlockFormat {
     format: Format::Tq1_0,
     name: "TQ1_0",
-    ggml_id: 34,
+    ggml_id: Some(34),
     elements: 256,
     bytes: 54,
     // Per 8 columns a number of five digits, and one of three in 5 bits.

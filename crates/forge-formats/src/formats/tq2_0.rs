@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const TQ2_0: BlockFormat = BlockFormat {
     format: Format::Tq2_0,
     name: "TQ2_0",
-    ggml_id: 35,
+    ggml_id: Some(35),
     elements: 256,
     bytes: 66,
     scheme: Scheme { block: 128, tiles: 4, planes: &[Plane::CODES_2, Plane::Supers { bytes: 2 }] },

@@ -7,7 +7,7 @@ use crate::layout::{Plane, RowParts, Scheme};
 pub(super) const TQ2_0_G128: BlockFormat = BlockFormat {
     format: Format::Tq2_0G128,
     name: "TQ2_0_g128",
-    ggml_id: SHARED_ID,
+    ggml_id: Some(SHARED_ID),
     elements: 128,
     bytes: 34,
     scheme: Scheme { block: 128, tiles: 4, planes: &[Plane::CODES_2, Plane::HALF] },

@@ -30,6 +30,13 @@ pub fn packed_len(format: Format, rows: usize, cols: usize) -> Option<u64> {
     Layout::new(format, rows, cols).map(|layout| layout.len())
 }
 
+impl Format {
+    /// Columns that a simdgroup takes in one go: a group of tiles, or as many floats as fill its loads.
+    pub fn columns_at_once(self) -> usize {
+        if self.is_float() { 2 * TILE } else { Scheme::of(self).tiles * TILE }
+    }
+}
+
 /// One plane of a packed matrix: all rows in order, without padding between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlaneRange {
@@ -90,6 +97,13 @@ pub enum SourceRows<'a> {
         scales: &'a [u8],
         /// `[rows, cols / group]`, 16 bits each.
         biases: &'a [u8],
+    },
+    /// The two parts of rows whose codes and scales are apart.
+    Apart {
+        /// `[rows, cols * bits / 8]` bytes, a stream of codes per row.
+        codes: &'a [u8],
+        /// `[rows, cols / group]` bytes.
+        scales: &'a [u8],
     },
 }
 
@@ -198,6 +212,15 @@ impl Packer {
                 Ok(rows)
             }
             (SourceRows::Affine { .. }, _) => Err(FormatError::NotAffine { format }),
+            (SourceRows::Apart { codes, scales }, _) => {
+                let [code_bytes, scale_bytes] = format.apart_row_bytes(cols).ok_or(FormatError::NotApart { format })?;
+                let rows = whole("codes", codes.len(), code_bytes)?;
+                let (expected, found) = (rows * scale_bytes, scales.len());
+                if found != expected {
+                    return Err(FormatError::Length { format, what: "scales", expected, found });
+                }
+                Ok(rows)
+            }
             (SourceRows::Blocks(_), Format::Affine { .. }) => Err(FormatError::NotBlocks { format, action: "packed" }),
             (SourceRows::Blocks(data), _) => {
                 let row = format.row_bytes(cols).expect("Layout::new has checked the width");

@@ -25,6 +25,7 @@ impl RowParts {
         self.entries.iter_mut().for_each(Vec::clear);
         match source {
             SourceRows::Affine { codes, scales, biases } => self.read_affine(format, cols, codes, scales, biases, row),
+            SourceRows::Apart { codes, scales } => self.read_apart(format, cols, codes, scales, row),
             SourceRows::Blocks(data) => {
                 let row_bytes = cols / format.block_elements() * format.block_bytes();
                 if let Some(known) = format.block() {
@@ -42,6 +43,14 @@ impl RowParts {
         self.entries[0].extend(
             (row * groups..(row + 1) * groups).map(|g| half_bits(scales, 2 * g) | half_bits(biases, 2 * g) << 16),
         );
+    }
+
+    fn read_apart(&mut self, format: Format, cols: usize, codes: &[u8], scales: &[u8], row: usize) {
+        let known = format.apart().expect("the source's kind has been checked");
+        let (code_bytes, groups) = (cols / 8 * known.bits, cols / known.group);
+        let codes = &codes[row * code_bytes..][..code_bytes];
+        self.codes.extend((0..cols).map(|i| affine_code(codes, known.bits, i)));
+        self.entries[0].extend(scales[row * groups..][..groups].iter().map(|&scale| u32::from(scale)));
     }
 
     /// 16 bytes: low nibbles are columns 0 to 15, high ones 16 to 31.

@@ -54,8 +54,14 @@ fn lengths_that_do_not_fit_are_refused() {
     let affine = Format::Affine { bits: 4, group: 64 };
     assert!(matches!(decode_row(affine, &[0; 36], &mut out), Err(FormatError::NotBlocks { .. })));
 
-    let row =
-        AffineRow { format: affine, codes: &[0; 32], scales: &[0; 2], biases: &[0; 4], scale_format: Format::F16 };
+    let row = AffineRow {
+        format: affine,
+        codes: &[0; 32],
+        scales: &[0; 2],
+        biases: &[0; 4],
+        scale_format: Format::F16,
+        zeros: false,
+    };
     assert_eq!(
         decode_affine(&row, &mut out),
         Err(FormatError::Length { format: affine, what: "biases", expected: 2, found: 4 })

@@ -3,6 +3,9 @@
 use crate::fixtures::{Fixture, affine_encode_fixture};
 use forge_formats::{AffineRow, Deviation, Format, FormatError, decode_affine, decode_row, encode_affine, encode_row};
 
+/// Block formats that have a quantiser.
+const BLOCKS: [Format; 6] = [Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q4K, Format::Q5K, Format::Q6K];
+
 /// `count` weights, roughly normal with standard deviation 0.02, the same every time.
 fn normal(count: usize) -> Vec<f32> {
     let mut state = 1u64;
@@ -27,7 +30,8 @@ fn round_trip(format: Format, weights: &[f32]) -> Vec<f32> {
 
 fn affine_round_trip(format: Format, scale_format: Format, weights: &[f32]) -> Vec<f32> {
     let row = encode_affine(format, scale_format, weights).expect("weights are finite and small");
-    let row = AffineRow { format, codes: &row.codes, scales: &row.scales, biases: &row.biases, scale_format };
+    let row =
+        AffineRow { format, codes: &row.codes, scales: &row.scales, biases: &row.biases, scale_format, zeros: false };
     let mut decoded = vec![f32::NAN; weights.len()];
     decode_affine(&row, &mut decoded).expect("whole groups");
     decoded
@@ -55,11 +59,13 @@ fn ggml_quantisers_match_the_gguf_package() {
 fn errors_are_those_of_the_bit_width() {
     let weights = normal(64 * 256);
     let error = |format| relative_rms(&weights, &round_trip(format, &weights));
-    let [q8_0, q4_0, q4_1, q4_k] = [Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q4K].map(error);
+    let [q8_0, q4_0, q4_1, q4_k, q5_k, q6_k] = BLOCKS.map(error);
     assert!(q8_0 < 0.0055, "Q8_0: {q8_0}");
     assert!(q4_0 < 0.085, "Q4_0: {q4_0}");
     assert!(q4_1 < 0.078, "Q4_1: {q4_1}");
     assert!(q4_k < 0.07, "Q4_K: {q4_k}");
+    assert!(q5_k < 0.035, "Q5_K: {q5_k}");
+    assert!(q6_k < 0.019, "Q6_K: {q6_k}");
 }
 
 #[test]
@@ -85,7 +91,7 @@ fn affine_errors_are_at_most_those_of_mlx() {
 fn zeros_constants_and_signs_survive() {
     for value in [0.0, 0.75, -0.75] {
         let weights = [value; 256];
-        for format in [Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q4K] {
+        for format in BLOCKS {
             let error = relative_rms(&weights, &round_trip(format, &weights));
             assert!(error < 2e-3, "{format} of {value}: {error}");
         }
@@ -102,7 +108,7 @@ fn tiny_weights_decode_to_tiny_weights() {
     for magnitude in [1e-9f32, 1e-38, 1e-44] {
         let weights: Vec<f32> = (0..256).map(|i| magnitude * (i % 7 - 3) as f32).collect();
         let tiny = |decoded: &[f32]| decoded.iter().all(|w| w.abs() <= 1e-7);
-        for format in [Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q4K] {
+        for format in BLOCKS {
             assert!(tiny(&round_trip(format, &weights)), "{format} of {magnitude}");
         }
         for format in Format::all().filter(|f| matches!(f, Format::Affine { .. })) {
@@ -122,7 +128,7 @@ fn what_a_format_cannot_hold_is_refused() {
             FormatError::Unrepresentable { value: found, .. } => found.to_bits() == value.to_bits(),
             _ => false,
         };
-        for format in [Format::F16, Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q4K] {
+        for format in [Format::F16].into_iter().chain(BLOCKS) {
             let error = encode(format, &weights).expect_err("a scale beyond f16");
             assert!(same(&error), "{format} of {value}: {error}");
         }
@@ -130,5 +136,5 @@ fn what_a_format_cannot_hold_is_refused() {
         let error = encode_affine(affine, Format::F16, &weights).expect_err("a scale beyond f16");
         assert!(same(&error), "{affine} of {value}: {error}");
     }
-    assert_eq!(encode(Format::Q6K, &[0.0; 256]), Err(FormatError::NoEncoder { format: Format::Q6K }));
+    assert_eq!(encode(Format::Q3K, &[0.0; 256]), Err(FormatError::NoEncoder { format: Format::Q3K }));
 }

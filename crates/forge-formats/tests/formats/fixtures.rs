@@ -38,6 +38,7 @@ impl AffineFixture {
             scales: &self.scales,
             biases: &self.biases,
             scale_format: self.scale_format,
+            zeros: false,
         }
     }
 }
@@ -58,6 +59,26 @@ pub fn affine_fixture(format: Format) -> AffineFixture {
     };
     assert!(file.0.is_empty(), "{format}: the fixture is longer than its counts say");
     fixture
+}
+
+/// Another toolchain's matrix and its weights.
+pub struct RepackFixture {
+    pub sizes: Vec<usize>,
+    pub parts: Vec<Vec<u8>>,
+    pub weights: Vec<f32>,
+}
+
+impl RepackFixture {
+    pub fn read(name: &str) -> Self {
+        let mut file = Bytes(read(&format!("repack_{name}.bin")));
+        let sizes = (0..if name.starts_with("fp8") { 4 } else { 3 }).map(|_| file.u32()).collect::<Vec<_>>();
+        let parts = file.u32();
+        let lengths: Vec<usize> = (0..parts).map(|_| file.u32()).collect();
+        let parts = lengths.into_iter().map(|length| file.take(length)).collect();
+        let weights = file.floats(sizes[0] * sizes[1]);
+        assert!(file.0.is_empty(), "{name}: the fixture is longer than its counts say");
+        Self { sizes, parts, weights }
+    }
 }
 
 /// mlx's relative RMS error, and the weights that it quantised.

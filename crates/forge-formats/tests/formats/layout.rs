@@ -1,7 +1,7 @@
 //! The packed layout, read back as the kernels' `load4` reads it, against the reference decoders.
 
 use forge_formats::{
-    AffineRow, Format, FormatError, Layout, Packer, SourceRows, decode_affine, decode_row, packed_len,
+    AffineRow, Format, FormatError, Layout, Packer, SourceRows, decode_affine, decode_apart, decode_row, packed_len,
 };
 use forge_spec::grids::{self, Grid};
 use half::{bf16, f16};
@@ -252,7 +252,7 @@ fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -
         }
         Format::Mxfp4 => {
             let p = place(32, 4);
-            let d = f32::from_bits(packed.entry(1, 8, 4, row, &p) << 23);
+            let d = f32::from_bits((packed.entry(1, 8, 4, row, &p) << 23).max(1 << 22));
             packed.four(0, 4, row, &p).map(|q| d * E2M1[q as usize])
         }
         Format::Q1_0 => {
@@ -279,6 +279,13 @@ fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -
         Format::Tq2_0G128 => {
             let p = place(128, 4);
             one_scale(packed.four(0, 2, row, &p), low_half(packed.entry(1, 16, 16, row, &p)), 1.0)
+        }
+        Format::E4m3G128 | Format::E4m3G32 => {
+            let block = format.block_elements();
+            let p = place(block, 2);
+            let d = f32::from_bits(packed.entry(1, 32, block / 8, row, &p));
+            // A half has its exponent where these bits come to, biased by 8 more.
+            packed.four(0, 8, row, &p).map(|q| d * (256.0 * low_half((q & 128) << 8 | (q & 127) << 7)))
         }
         Format::Q2K => {
             let p = place(16, 4);
@@ -349,14 +356,21 @@ fn random_blocks(format: Format, rows: usize, cols: usize, bytes: &mut Bytes) ->
         Format::Tq2_0 => &[64],
         Format::Iq1M => &[54],
         Format::Mxfp4 => &[],
+        // The upper half of a float.
+        Format::E4m3G128 | Format::E4m3G32 => &[2],
         _ => &[0],
     };
     for block in data.chunks_exact_mut(format.block_bytes()) {
         for &at in halves {
             block[at + 1] = block[at + 1] & 0x8F | 0x20;
         }
+        if matches!(format, Format::E4m3G128 | Format::E4m3G32) {
+            // Not the codes that are no numbers.
+            block[4..].iter_mut().filter(|code| **code & 127 == 127).for_each(|code| *code ^= 1);
+        }
         if format == Format::Mxfp4 {
-            block[0] = block[0] & 0x3F | 0x40;
+            // Up to 2^-126 and down to 2^-127, which is subnormal.
+            block[0] = if block[0] < 32 { block[0] & 1 } else { block[0] & 0x3F | 0x40 };
         }
     }
     data
@@ -392,6 +406,7 @@ fn check(format: Format, rows: usize, cols: usize, seed: u64) {
                 scales: &scales[row * row_scales..][..row_scales],
                 biases: &biases[row * row_scales..][..row_scales],
                 scale_format: Format::F16,
+                zeros: false,
             };
             decode_affine(&row, out).unwrap();
         }
@@ -426,6 +441,38 @@ fn every_weight_is_found_where_kernels_look() {
     }
 }
 
+/// Codes and scales in two tensors become what blocks of the same become.
+#[test]
+fn codes_and_scales_apart_are_packed_as_blocks_are() {
+    let (rows, cols, mut bytes) = (5, 1888, Bytes(11));
+    let apart = Format::Mxfp4.apart().expect("codes and scales");
+    let blocks = random_blocks(Format::Mxfp4, rows, cols, &mut bytes);
+    let (mut codes, mut scales) = (Vec::new(), Vec::new());
+    for block in blocks.chunks_exact(17) {
+        let of_weight = |i: usize| block[1 + i % 16] >> (i / 16 * 4) & 15;
+        codes.extend((0..32).step_by(2).map(|i| of_weight(i) | of_weight(i + 1) << 4));
+        scales.push(block[0]);
+    }
+    let packed = |source: SourceRows<'_>| {
+        let layout = Layout::new(Format::Mxfp4, rows, cols).unwrap();
+        let mut packed = vec![0; layout.len() as usize];
+        let put = |at: u64, plane: &[u8]| packed[at as usize..][..plane.len()].copy_from_slice(plane);
+        assert_eq!(Packer::new(layout).pack(0, source, put), Ok(rows));
+        packed
+    };
+    let of_blocks = packed(SourceRows::Blocks(&blocks));
+    assert!(packed(SourceRows::Apart { codes: &codes, scales: &scales }) == of_blocks);
+    let [code_bytes, scale_bytes] = Format::Mxfp4.apart_row_bytes(cols).unwrap();
+    assert_eq!([code_bytes, scale_bytes], [cols * apart.bits / 8, cols / apart.group]);
+    let (mut found, mut expected) = (vec![0.0; cols], vec![0.0; cols]);
+    for row in 0..rows {
+        let own = (&codes[row * code_bytes..][..code_bytes], &scales[row * scale_bytes..][..scale_bytes]);
+        decode_apart(Format::Mxfp4, own.0, own.1, &mut found).unwrap();
+        decode_row(Format::Mxfp4, &blocks[row * cols / 32 * 17..][..cols / 32 * 17], &mut expected).unwrap();
+        assert!(found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()), "row {row}");
+    }
+}
+
 #[test]
 fn packing_adds_less_than_a_percent() {
     for format in Format::all() {
@@ -446,4 +493,19 @@ fn sources_that_do_not_fit_are_refused() {
     assert!(matches!(error, FormatError::Length { expected: 68, found: 69, .. }), "{error}");
     let affine = SourceRows::Affine { codes: &[], scales: &[], biases: &[] };
     assert!(matches!(packer.pack(0, affine, |_, _| {}), Err(FormatError::NotAffine { .. })));
+    let apart = SourceRows::Apart { codes: &[], scales: &[] };
+    assert!(matches!(packer.pack(0, apart, |_, _| {}), Err(FormatError::NotApart { .. })));
+    let mut packer = Packer::new(Layout::new(Format::Mxfp4, 4, 64).unwrap());
+    for (codes, scales, missing) in [(33, 2, "codes"), (32, 1, "scales")] {
+        let source = SourceRows::Apart { codes: &vec![0; codes], scales: &vec![0; scales] };
+        let error = packer.pack(0, source, |_, _| {}).unwrap_err();
+        assert!(matches!(error, FormatError::Length { what, .. } if what == missing), "{error}");
+    }
+    let mut out = [0.0; 64];
+    for (codes, scales) in [(31, 2), (32, 3)] {
+        let error = decode_apart(Format::Mxfp4, &vec![0; codes], &vec![0; scales], &mut out).unwrap_err();
+        assert!(matches!(error, FormatError::Length { .. }), "{error}");
+    }
+    assert!(matches!(decode_apart(Format::Q8_0, &[], &[], &mut out), Err(FormatError::NotApart { .. })));
+    assert!(matches!(decode_apart(Format::Mxfp4, &[], &[], &mut out[..33]), Err(FormatError::RowNotBlocks { .. })));
 }

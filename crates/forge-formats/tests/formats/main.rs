@@ -4,3 +4,4 @@ mod decode;
 mod encode;
 mod fixtures;
 mod layout;
+mod repack;

@@ -7,10 +7,10 @@ use forge_formats::Format;
 use crate::FrontendError;
 use crate::config::ModelConfig;
 use crate::graph::{
-    Activation, Attention, Block, GatedDelta, Graph, Layer, Node, Op, PositionScale, Rope, Routing, Slot, SlotId,
-    Source, Stage, State, StateId, StateSlotId, StateSpec, Value, ValueId, Weight, WeightId,
+    Activation, Attention, Block, GatedDelta, Graph, LatentSizes, LatentSpec, Layer, Node, Op, PositionScale, Rope,
+    Routing, Slot, SlotId, Source, Stage, State, StateId, StateSlotId, StateSpec, Value, ValueId, Weight, WeightId,
 };
-use crate::source::{Part, Shape, Tensors};
+use crate::source::{Part, Shape, Stack, Tensors};
 
 /// Role of the numbers that an activation takes.
 pub(crate) const ACTIVATION_NUMBERS: &str = "ffn_act";
@@ -125,12 +125,34 @@ impl BlockBuilder {
         self.node(op, &inputs, name, delta.value_heads * delta.value_dim)
     }
 
+    /// Attention over latents of queries and of what `compressed` has of the token: latent and shared key.
+    pub fn latent_attention(
+        &mut self,
+        name: &str,
+        [queries, compressed]: [ValueId; 2],
+        sizes: LatentSizes,
+        by_key: bool,
+        eps: f32,
+        (rope, scale): (&Rope, f32),
+    ) -> ValueId {
+        let LatentSizes { heads, latent, rope: rotated, nope, value } = sizes;
+        let gamma = self.slot("attn_kv_a_norm", 1, latent);
+        let [rows, cols] = if by_key { [heads * nope, latent] } else { [heads * latent, nope] };
+        let keys = self.slot("attn_k_b", rows, cols);
+        let values = self.slot("attn_v_b", heads * value, latent);
+        let state = self.state(StateSpec::Latent(LatentSpec { latent, rope: rotated }));
+        let rope = rope.clone();
+        let op = Op::LatentAttention { state, sizes, gamma, eps, rope, scale, keys, by_key, values };
+        self.node(op, &[queries, compressed], name, heads * value)
+    }
+
     /// Half of each head, the first or the second.
     pub fn head_half(&mut self, name: &str, x: ValueId, head_dim: usize, second: bool) -> ValueId {
         let width = self.width(x) / 2;
         self.node(Op::HeadHalf { heads: width / head_dim, head_dim, second }, &[x], name, width)
     }
 
+    /// Attention over the cache; with a score of each head for which there is no value where `sinks`.
     pub fn attention(
         &mut self,
         name: &str,
@@ -138,9 +160,11 @@ impl BlockBuilder {
         state: StateSlotId,
         heads: usize,
         attention: Attention,
+        sinks: bool,
     ) -> ValueId {
         let width = self.width(q);
-        self.node(Op::Attention { state, heads, attention, sinks: None }, &[q], name, width)
+        let sinks = sinks.then(|| self.slot("attn_sinks", 1, heads));
+        self.node(Op::Attention { state, heads, attention, sinks }, &[q], name, width)
     }
 
     pub fn gated(&mut self, name: &str, gate: ValueId, up: ValueId, activation: Activation) -> ValueId {
@@ -156,7 +180,14 @@ impl BlockBuilder {
         self.node(Op::Route { routing, bias }, &[logits], name, width)
     }
 
-    /// The weighted sum of what gated experts of this width make of `x`.
+    /// The weights of experts times the numbers in `role`, one for each.
+    pub fn scale_experts(&mut self, name: &str, role: &str, weights: ValueId) -> ValueId {
+        let width = self.width(weights);
+        let scale = self.slot(role, 1, width);
+        self.node(Op::ScaleExperts { scale }, &[weights], name, width)
+    }
+
+    /// The weighted sum of what gated experts of this width make of `x`, with biases where `biases`.
     pub fn experts(
         &mut self,
         name: &str,
@@ -164,12 +195,17 @@ impl BlockBuilder {
         weights: ValueId,
         width: usize,
         activation: Activation,
+        biases: bool,
     ) -> ValueId {
         let (hidden, experts) = (self.width(x), self.width(weights));
         let gate = self.slot("expert_gate", experts * width, hidden);
         let up = self.slot("expert_up", experts * width, hidden);
         let down = self.slot("expert_down", experts * hidden, width);
-        self.node(Op::Experts { gate, up, down, experts, activation }, &[x, weights], name, hidden)
+        let biases = biases.then(|| {
+            [("expert_gate_bias", width), ("expert_up_bias", width), ("expert_down_bias", hidden)]
+                .map(|(role, each)| self.slot(role, 1, experts * each))
+        });
+        self.node(Op::Experts { gate, up, down, biases, experts, activation }, &[x, weights], name, hidden)
     }
 
     /// `x * sigmoid(gate)`.
@@ -233,6 +269,10 @@ pub(crate) struct GraphBuilder<'a> {
     pub made: HashMap<(&'static str, usize), (String, Vec<f32>)>,
     /// Added to every norm's weights: 1 where the checkpoint stores `w` of `1 + w`.
     pub norm_offset: f32,
+    /// Ways to store stacks that are the family's own.
+    pub stacks: &'static [Stack],
+    /// Role whose tensors are multiplied by a number as they are packed.
+    pub multiplied: Option<(&'static str, f32)>,
     /// Role whose tensors hold the logarithm of what is meant, with its sign turned.
     pub logarithm: Option<&'static str>,
     weights: Vec<Weight>,
@@ -249,6 +289,8 @@ impl<'a> GraphBuilder<'a> {
             parts: Vec::new(),
             made: HashMap::new(),
             norm_offset: 0.0,
+            stacks: &[],
+            multiplied: None,
             logarithm: None,
             weights: Vec::new(),
             known: HashMap::new(),
@@ -299,13 +341,25 @@ impl<'a> GraphBuilder<'a> {
             .iter()
             .filter_map(|node| match node.op {
                 Op::RmsNorm { gamma, .. } | Op::LayerNorm { gamma, .. } => Some(gamma),
+                Op::LatentAttention { gamma, .. } => Some(gamma),
                 Op::HeadNorm { gamma, .. } => gamma,
                 _ => None,
             })
             .collect();
         let experts = |id: SlotId| {
             block.nodes.iter().find_map(|node| match node.op {
-                Op::Experts { gate, up, down, experts, .. } if [gate, up, down].contains(&id) => Some(experts),
+                Op::Experts { gate, up, down, biases, experts, .. } => {
+                    let mut slots = [gate, up, down].into_iter().chain(biases.into_iter().flatten());
+                    slots.any(|slot| slot == id).then_some(experts)
+                }
+                _ => None,
+            })
+        };
+        let latents = |id: SlotId| {
+            block.nodes.iter().find_map(|node| match node.op {
+                Op::LatentAttention { sizes, keys, by_key, values, .. } if [keys, values].contains(&id) => {
+                    Some((sizes, by_key))
+                }
                 _ => None,
             })
         };
@@ -316,19 +370,29 @@ impl<'a> GraphBuilder<'a> {
                 _ => None,
             })
         };
-        let is_delta_vector = |id: SlotId| {
-            let of = |op: &Op| matches!(*op, Op::GatedDelta { decay, gamma, .. } if [decay, gamma].contains(&id));
+        let is_vector = |id: SlotId| {
+            let of = |op: &Op| match *op {
+                Op::GatedDelta { decay, gamma, .. } => [decay, gamma].contains(&id),
+                Op::Attention { sinks, .. } => sinks == Some(id),
+                Op::ScaleExperts { scale } => scale == id,
+                _ => false,
+            };
             block.nodes.iter().any(|node| of(&node.op))
         };
         let fill_slot = |(id, slot): (SlotId, &Slot)| {
             if let Some(experts) = experts(id) {
                 return self.stack(&slot.role, layer, experts, slot);
             }
+            if let Some((sizes, together)) = latents(id) {
+                let weight = self.tensors.of_heads(&slot.role, layer, &sizes, together)?;
+                self.weights.push(weight);
+                return Ok(self.weights.len() - 1);
+            }
             let norm = norms.contains(&id);
             let role = if tied && slot.role == "output" { "token_embd" } else { &slot.role };
             let shape = match taps_of(id) {
                 Some(taps) => Shape::Taps { channels: slot.cols / taps, taps },
-                None if norm || is_delta_vector(id) || slot.rows == 1 && slot.cols == 1 || role.ends_with("_bias") => {
+                None if norm || is_vector(id) || slot.rows == 1 && slot.cols == 1 || role.ends_with("_bias") => {
                     Shape::Vector
                 }
                 None => Shape::Matrix,
@@ -370,7 +434,8 @@ impl<'a> GraphBuilder<'a> {
             }
         };
         let negated_exp = self.logarithm == Some(role);
-        self.weights.push(Weight { offset, negated_exp, ..weight });
+        let factor = self.multiplied.filter(|(of, _)| *of == role).map_or(1.0, |(_, factor)| factor);
+        self.weights.push(Weight { offset, factor, negated_exp, ..weight });
         self.known.insert((role.to_owned(), layer), self.weights.len() - 1);
         Ok(self.weights.len() - 1)
     }
@@ -382,7 +447,10 @@ impl<'a> GraphBuilder<'a> {
         experts: usize,
         slot: &Slot,
     ) -> Result<WeightId, FrontendError> {
-        let weight = self.tensors.stack(role, layer, experts, slot.rows / experts, slot.cols)?;
+        let weight = match slot.rows {
+            1 => self.tensors.stack_vector(self.stacks, role, layer, experts, slot.cols / experts)?,
+            rows => self.tensors.stack(self.stacks, role, layer, experts, rows / experts, slot.cols)?,
+        };
         self.weights.push(weight);
         Ok(self.weights.len() - 1)
     }

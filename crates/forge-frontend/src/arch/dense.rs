@@ -49,7 +49,6 @@ impl Sizes {
         eps_key: Key,
     ) -> Result<Self, FrontendError> {
         let h = &loaded.hparams;
-        let layers = layer_count(loaded)?;
         let hidden = h.usize(key::HIDDEN)?;
         let heads = h.usize(key::HEADS)?;
         let kv_heads = match kv_heads {
@@ -82,6 +81,19 @@ impl Sizes {
                 format!("keys have {head_dim} elements per head and values must have as many"),
             ));
         }
+        Self::of_heads(loaded, intermediate, [heads, kv_heads, head_dim], eps_key)
+    }
+
+    /// All but the heads' numbers and width, which are given.
+    pub fn of_heads(
+        loaded: &Loaded,
+        intermediate: usize,
+        [heads, kv_heads, head_dim]: [usize; 3],
+        eps_key: Key,
+    ) -> Result<Self, FrontendError> {
+        let h = &loaded.hparams;
+        let layers = layer_count(loaded)?;
+        let hidden = h.usize(key::HIDDEN)?;
         let vocab = loaded.tensors.vocab_rows()?;
         if let Some(stated) = h.opt_usize(key::VOCAB)?
             && stated != vocab
@@ -233,6 +245,28 @@ pub(crate) fn attend_scaled(
     spec: &AttentionSpec,
     query_scale: Option<PositionScale>,
 ) -> ValueId {
+    attend_as(b, qkv, hidden, spec, query_scale, false)
+}
+
+/// Attention in which each head has a score without a value.
+pub(crate) fn attention_with_sinks(
+    b: &mut BlockBuilder,
+    input: ValueId,
+    hidden: usize,
+    spec: &AttentionSpec,
+) -> ValueId {
+    let qkv = qkv(b, input, spec);
+    attend_as(b, qkv, hidden, spec, None, true)
+}
+
+fn attend_as(
+    b: &mut BlockBuilder,
+    qkv: Qkv,
+    hidden: usize,
+    spec: &AttentionSpec,
+    query_scale: Option<PositionScale>,
+    sinks: bool,
+) -> ValueId {
     let head_dim = spec.state.head_dim;
     let Qkv { mut q, mut k, v, gate } = qkv;
     match spec.qk_norm {
@@ -253,7 +287,7 @@ pub(crate) fn attend_scaled(
     q = b.position_scale("q_scaled", q, query_scale);
     let state = b.state(StateSpec::Kv(spec.state));
     b.kv_append(state, k, v);
-    let mut attn = b.attention("attn", q, state, spec.heads, spec.attention);
+    let mut attn = b.attention("attn", q, state, spec.heads, spec.attention, sinks);
     if let Some(gate) = gate {
         attn = b.sigmoid_gate("attn_gated", attn, gate);
     }
@@ -343,7 +377,7 @@ pub(crate) fn fused_qkv(loaded: &Loaded, sizes: &Sizes) -> Vec<Part> {
         return Vec::new();
     }
     let (q_rows, kv_rows) = (sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim);
-    let part = |role, of, first_row| Part { role, of, first_row, total_rows: q_rows + 2 * kv_rows };
+    let part = |role, of, first_row| Part::run(role, of, first_row, q_rows + 2 * kv_rows);
     vec![
         part("attn_q", "attn_qkv", 0),
         part("attn_k", "attn_qkv", q_rows),
@@ -441,10 +475,21 @@ pub(crate) fn pre_norm_layer_with(
     residual: f32,
     ffn: impl FnOnce(&mut BlockBuilder, ValueId) -> ValueId,
 ) -> Block {
+    pre_norm_branches(name, sizes, residual, |b, input| attention(b, input, sizes.hidden, spec), ffn)
+}
+
+/// The same with attention that `attend` adds.
+pub(crate) fn pre_norm_branches(
+    name: &str,
+    sizes: &Sizes,
+    residual: f32,
+    attend: impl FnOnce(&mut BlockBuilder, ValueId) -> ValueId,
+    ffn: impl FnOnce(&mut BlockBuilder, ValueId) -> ValueId,
+) -> Block {
     let mut b = BlockBuilder::new(name);
     let x = b.input("x", sizes.hidden);
     let attn_in = b.rms_norm("attn_in", "attn_norm", x, sizes.eps);
-    let mut attn = attention(&mut b, attn_in, sizes.hidden, spec);
+    let mut attn = attend(&mut b, attn_in);
     attn = b.scale("attn_scaled", attn, residual);
     let x = b.add("x_attn", x, attn);
     let ffn_in = b.rms_norm("ffn_in", "ffn_norm", x, sizes.eps);

@@ -1,14 +1,19 @@
-//! Gemma 4 (the dense text models): norms of q, k and v, wider heads on global layers, which may take their values from
+//! Gemma 4 (text), dense and mixtures: norms of q, k and v, wider heads on global layers, which may take their values from
 //! the keys' projection, last layers that read the caches of earlier ones, an embedding of each token for each layer, and a
-//! factor on each layer's result.
+//! factor on each layer's result. A mixture stands beside the dense feed-forward: both read the residual stream through norms of
+//! their own, and so does the router.
 
 use serde_json::Value;
 
 use super::Family;
 use super::builder::{BlockBuilder, GraphBuilder};
 use super::dense::{self, Sizes};
+use super::mixture::{self, Router};
 use crate::Warning;
-use crate::graph::{Activation, Attention, Block, Graph, KvSpec, Rope, RopePairing, StateId, StateSpec, ValueId};
+use crate::graph::{
+    Activation, Attention, Block, Graph, GroupScore, KvSpec, Rope, RopePairing, Routing, Scores, StateId, StateSpec,
+    ValueId,
+};
 use crate::source::{Dialect, Hparams, Key, Loaded, Role, RopeLayers, integer, key};
 use crate::{FrontendError, Refusal};
 
@@ -20,23 +25,55 @@ const DEFAULTS: &str = r#"{"vocab_size": 262144, "hidden_size": 2304, "intermedi
         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
         "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0}}}"#;
 
-pub(super) const FAMILY: Family = Family {
+const ROLES: &[Role] = &[
+    Role::new("post_attn_norm", "post_attention_norm", "post_attention_layernorm"),
+    Role::new("ffn_norm", "ffn_norm", "pre_feedforward_layernorm"),
+    Role::new("post_ffn_norm", "post_ffw_norm", "post_feedforward_layernorm"),
+    Role::new("per_layer_token_embd", "per_layer_token_embd", "embed_tokens_per_layer"),
+    Role::new("per_layer_model_proj", "per_layer_model_proj", "per_layer_model_projection"),
+    Role::new("per_layer_proj_norm", "per_layer_proj_norm", "per_layer_projection_norm"),
+    Role::new("per_layer_gate", "inp_gate", "per_layer_input_gate"),
+    Role::new("per_layer_proj", "proj", "per_layer_projection"),
+    Role::new("post_per_layer_norm", "post_norm", "post_per_layer_input_norm"),
+    Role::bare("layer_scale", "layer_output_scale", "layer_scalar"),
+    Role::new("post_dense_norm", "post_ffw_norm_1", "post_feedforward_layernorm_1"),
+    Role::new("expert_norm", "pre_ffw_norm_2", "pre_feedforward_layernorm_2"),
+    Role::new("post_expert_norm", "post_ffw_norm_2", "post_feedforward_layernorm_2"),
+    Role::new("router", "ffn_gate_inp", "router.proj"),
+    Role::unsuffixed("router_norm", "ffn_gate_inp.scale", "router.scale"),
+    Role::unsuffixed("expert_factors", "ffn_down_exps.scale", "router.per_expert_scale"),
+];
+
+pub(super) const DENSE: Family = Family {
     gguf: &["gemma4"],
     hf: &[("gemma4_text", DEFAULTS), ("gemma4", DEFAULTS)],
-    roles: &[
-        Role::new("post_attn_norm", "post_attention_norm", "post_attention_layernorm"),
-        Role::new("ffn_norm", "ffn_norm", "pre_feedforward_layernorm"),
-        Role::new("post_ffn_norm", "post_ffw_norm", "post_feedforward_layernorm"),
-        Role::new("per_layer_token_embd", "per_layer_token_embd", "embed_tokens_per_layer"),
-        Role::new("per_layer_model_proj", "per_layer_model_proj", "per_layer_model_projection"),
-        Role::new("per_layer_proj_norm", "per_layer_proj_norm", "per_layer_projection_norm"),
-        Role::new("per_layer_gate", "inp_gate", "per_layer_input_gate"),
-        Role::new("per_layer_proj", "proj", "per_layer_projection"),
-        Role::new("post_per_layer_norm", "post_norm", "post_per_layer_input_norm"),
-        Role::bare("layer_scale", "layer_output_scale", "layer_scalar"),
-    ],
-    build,
+    roles: ROLES,
+    build: |loaded| build(loaded, None),
 };
+
+pub(super) const MIXTURE: Family = Family {
+    gguf: &["gemma4"],
+    hf: &[("gemma4_text", DEFAULTS), ("gemma4", DEFAULTS)],
+    roles: ROLES,
+    build: |loaded| {
+        let h = &loaded.hparams;
+        let router = Router {
+            experts: Key::new("expert_count", "num_experts"),
+            scores: Scores::Softmax,
+            normalised: true,
+            normalised_by: 0.0,
+            groups: GroupScore::BestTwo,
+        };
+        build(loaded, Some(Experts { routing: router.read(h)?, width: h.usize(mixture::WIDTH)? }))
+    },
+};
+
+/// A mixture beside a dense feed-forward.
+struct Experts {
+    routing: Routing,
+    /// Width of an expert.
+    width: usize,
+}
 
 const SHARED_LAYERS: Key = Key::new("attention.shared_kv_layers", "num_kv_shared_layers");
 const PER_LAYER_WIDTH: Key = Key::new("embedding_length_per_layer_input", "hidden_size_per_layer_input");
@@ -63,9 +100,10 @@ struct Common {
     window: usize,
     /// Elements of a layer's own input.
     per_layer: Option<usize>,
+    experts: Option<Experts>,
 }
 
-fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
+fn build(loaded: &Loaded, experts: Option<Experts>) -> Result<Graph, FrontendError> {
     const FINAL_CAP: Key = Key::new("final_logit_softcapping", "final_logit_softcapping");
     let h = &loaded.hparams;
     refuse(h)?;
@@ -80,12 +118,14 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
         bias: dense::has_bias(loaded, key::ATTENTION_BIAS, "attn_q")?,
         window: h.usize(key::WINDOW)?,
         per_layer: size_or_none(h, PER_LAYER_WIDTH)?,
+        experts,
         sizes,
     };
     let sizes = &common.sizes;
     let tied = dense::tied(loaded, true)?;
 
     let mut graph = GraphBuilder::new(&loaded.tensors);
+    graph.multiplied = Some(("router_norm", (sizes.hidden as f32).sqrt().recip()));
     let embed = graph.stage(embed(loaded, &common)?, tied)?;
     let mut states: Vec<StateId> = Vec::new();
     for (index, layer) in layers.iter().enumerate() {
@@ -275,7 +315,20 @@ fn layer_block(common: &Common, layer: &LayerSizes, appends: bool, rope: &Rope) 
     let attn = b.rms_norm("attn_normed", "post_attn_norm", attn, eps);
     let x = b.add("x_attn", x, attn);
     let ffn_in = b.rms_norm("ffn_in", "ffn_norm", x, eps);
-    let ffn = dense::feed_forward(&mut b, ffn_in, hidden, layer.intermediate, common.activation, false);
+    let inputs = common.experts.as_ref().map(|experts| {
+        let router_in = b.rms_norm("router_in", "router_norm", x, eps);
+        (experts, router_in, b.rms_norm("experts_in", "expert_norm", x, eps))
+    });
+    let mut ffn = dense::feed_forward(&mut b, ffn_in, hidden, layer.intermediate, common.activation, false);
+    if let Some((experts, router_in, experts_in)) = inputs {
+        let dense = b.rms_norm("dense_normed", "post_dense_norm", ffn, eps);
+        let logits = b.linear("router_logits", "router", router_in, experts.routing.experts, false);
+        let weights = b.route("expert_weights", "selection", logits, experts.routing, false);
+        let weights = b.scale_experts("expert_factored", "expert_factors", weights);
+        let routed = b.experts("routed", experts_in, weights, experts.width, common.activation, false);
+        let routed = b.rms_norm("routed_normed", "post_expert_norm", routed, eps);
+        ffn = b.add("both", dense, routed);
+    }
     let ffn = b.rms_norm("ffn_normed", "post_ffn_norm", ffn, eps);
     let mut x = b.add("x_ffn", x, ffn);
     if let Some(own) = own {
@@ -317,7 +370,7 @@ fn attention(
         b.kv_append(state, k, v);
     }
     // Queries and keys are normed, so that scores need no factor.
-    let attn = b.attention("attn", q, state, heads, Attention { scale: 1.0, window, softcap: None });
+    let attn = b.attention("attn", q, state, heads, Attention { scale: 1.0, window, softcap: None }, false);
     b.linear("attn_out", "attn_output", attn, hidden, common.bias)
 }
 

@@ -44,7 +44,7 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
     let tied = dense::tied(loaded, false)?;
 
     let mut graph = GraphBuilder::new(&loaded.tensors);
-    let half = |role, first_row| Part { role, of: "ffn_gate_up", first_row, total_rows: 2 * sizes.intermediate };
+    let half = |role, first_row| Part::run(role, "ffn_gate_up", first_row, 2 * sizes.intermediate);
     graph.parts = dense::fused_qkv(loaded, &sizes);
     graph.parts.extend([half("ffn_gate", 0), half("ffn_up", sizes.intermediate)]);
     let embed = graph.stage(dense::embed(&sizes, 1.0), tied)?;

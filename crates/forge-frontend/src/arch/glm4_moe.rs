@@ -4,9 +4,9 @@
 use super::Family;
 use super::dense::{self, AttentionSpec, QkNorm, Sizes};
 use super::mixture::{self, Mixture, Router, Shared};
+use crate::FrontendError;
 use crate::graph::{Activation, Attention, Graph, GroupScore, RopePairing, Scores};
 use crate::source::{Dialect, Key, Loaded, Role, RopeLayers, key};
-use crate::{FrontendError, Refusal, Warning};
 
 pub(super) const FAMILY: Family = Family {
     gguf: &["glm4moe"],
@@ -33,8 +33,7 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
     const DENSE: Key = Key::new("leading_dense_block_count", "first_k_dense_replace");
     const QK_NORM: Key = Key::new("", "use_qk_norm");
     let h = &loaded.hparams;
-    let mut sizes = Sizes::read(loaded)?;
-    sizes.layers = without_predictions(loaded, sizes.layers)?;
+    let sizes = Sizes::read(loaded)?;
     let width = h.usize(mixture::WIDTH)?;
     let router = Router {
         experts: Key::new("expert_count", "n_routed_experts"),
@@ -65,41 +64,7 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
         qkv_bias: dense::has_qkv_bias(loaded, key::ATTENTION_BIAS)?,
         output_bias: false,
     };
-    let dense_layers = h.opt_usize(DENSE)?.unwrap_or(0);
+    let dense_layers = h.opt_count(DENSE)?.unwrap_or(0);
     let mixtures = mixture::layers(loaded, sizes.layers, dense_layers, 1, Key::new("", "mlp_only_layers"))?;
     mixture::graph(loaded, &sizes, &attention, (&mixture, &mixtures), dense::tied(loaded, false)?)
-}
-
-/// Passes over the blocks after the layers that predict further tokens, with a warning: a GGUF counts them among its blocks, of
-/// which `layers` is what is left, a folder has them beyond.
-fn without_predictions(loaded: &Loaded, layers: usize) -> Result<usize, FrontendError> {
-    const PREDICTIONS: Key = Key::new("nextn_predict_layers", "num_nextn_predict_layers");
-    let h = &loaded.hparams;
-    // 0 is no size.
-    let none = h.get(PREDICTIONS).and_then(crate::source::integer) == Some(0);
-    let predictions = if none { 0 } else { h.opt_usize(PREDICTIONS)?.unwrap_or(0) };
-    let blocks = h.usize(key::LAYERS)?;
-    if h.dialect == Dialect::Gguf && predictions >= blocks {
-        let expected = format!("fewer than the {blocks} blocks");
-        return Err(h.invalid(Refusal::PredictionLayers, PREDICTIONS, expected));
-    }
-    let block = |layer: usize| loaded.tensors.name("attn_norm", Some(layer));
-    let prefixes: Vec<String> = (layers..layers + predictions.min(loaded.tensors.entries.len()))
-        .map(|layer| {
-            let name = block(layer);
-            let end = name.find(&format!(".{layer}.")).map_or(name.len(), |at| at + format!(".{layer}.").len());
-            name[..end].to_owned()
-        })
-        .collect();
-    let is_of_one = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
-    let tensors = loaded.tensors.entries.keys().filter(|name| is_of_one(name)).count();
-    if tensors > 0 {
-        loaded.tensors.ignore(is_of_one);
-        loaded.warn(Warning::PredictionLayers {
-            file: loaded.tensors.file.clone(),
-            first: prefixes[0].clone(),
-            tensors,
-        });
-    }
-    Ok(layers)
 }

@@ -1,7 +1,10 @@
-//! What decoders share of whose layers only some attend: which those are.
+//! What decoders share of whose layers only some attend: which those are, and what all layers look like.
 
 use serde_json::Value;
 
+use super::builder::BlockBuilder;
+use super::dense::Sizes;
+use crate::graph::{Block, ValueId};
 use crate::source::{Hparams, Key, integer, key};
 use crate::{FrontendError, Refusal};
 
@@ -59,4 +62,22 @@ pub(crate) fn kv_heads(h: &Hparams) -> Result<Option<usize>, FrontendError> {
         Some(items) => Ok(items.iter().filter_map(integer).max().and_then(|most| usize::try_from(most).ok())),
         None => h.opt_usize(key::KV_HEADS),
     }
+}
+
+/// `x + mixer(norm(x))`, then `x + ffn(norm(x))`.
+pub(super) fn layer(
+    name: &str,
+    sizes: &Sizes,
+    mixer: impl Fn(&mut BlockBuilder, ValueId) -> ValueId,
+    ffn: impl Fn(&mut BlockBuilder, ValueId) -> ValueId,
+) -> Block {
+    let mut b = BlockBuilder::new(name);
+    let x = b.input("x", sizes.hidden);
+    let mixer_in = b.rms_norm("mixer_in", "attn_norm", x, sizes.eps);
+    let mixed = mixer(&mut b, mixer_in);
+    let x = b.add("x_mixed", x, mixed);
+    let ffn_in = b.rms_norm("ffn_in", "ffn_norm", x, sizes.eps);
+    let ffn = ffn(&mut b, ffn_in);
+    let x = b.add("x_ffn", x, ffn);
+    b.finish(x)
 }

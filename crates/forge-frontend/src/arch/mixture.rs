@@ -12,6 +12,12 @@ use crate::{FrontendError, Refusal};
 pub(super) const CHOSEN: Key = Key::new("expert_used_count", "num_experts_per_tok");
 /// Width of an expert.
 pub(super) const WIDTH: Key = Key::new("expert_feed_forward_length", "moe_intermediate_size");
+/// Width of the shared expert.
+pub(super) const SHARED_WIDTH: Key = Key::new("expert_shared_feed_forward_length", "shared_expert_intermediate_size");
+/// Layers that have no mixture, where a folder lists them.
+pub(super) const DENSE_LAYERS: Key = Key::new("", "mlp_only_layers");
+/// That only every so many layers has one.
+pub(super) const SPARSE_STEP: Key = Key::new("", "decoder_sparse_step");
 const SCALE: Key = Key::new("expert_weights_scale", "routed_scaling_factor");
 const NORMALISED: Key = Key::new("expert_weights_norm", "norm_topk_prob");
 const GROUPS: Key = Key::new("expert_group_count", "n_group");
@@ -135,10 +141,15 @@ pub(super) fn layer_name(mixtures: &[bool], layer: usize) -> &'static str {
 impl Mixture {
     /// From the normalised input to the sum of what the experts make of it.
     pub fn add(&self, b: &mut BlockBuilder, input: ValueId) -> ValueId {
+        self.add_with(b, input, false)
+    }
+
+    /// The same where the router and the experts have biases, if `biases`.
+    pub fn add_with(&self, b: &mut BlockBuilder, input: ValueId, biases: bool) -> ValueId {
         let hidden = b.width(input);
-        let logits = b.linear("router_logits", "router", input, self.routing.experts, false);
+        let logits = b.linear("router_logits", "router", input, self.routing.experts, biases);
         let weights = b.route("expert_weights", "selection", logits, self.routing, self.selection_bias);
-        let routed = b.experts("routed", input, weights, self.width, self.activation);
+        let routed = b.experts("routed", input, weights, self.width, self.activation, biases);
         let Some(Shared { width, gated }) = self.shared else { return routed };
         let gate = b.linear("shared_gate", "shared_gate", input, width, false);
         let up = b.linear("shared_up", "shared_up", input, width, false);

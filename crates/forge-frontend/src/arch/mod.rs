@@ -4,6 +4,7 @@ mod apertus;
 mod arcee;
 mod builder;
 mod cohere;
+mod deepseek;
 mod dense;
 mod ernie4_5;
 mod exaone4;
@@ -11,6 +12,7 @@ mod gemma;
 mod gemma4;
 mod glm4;
 mod glm4_moe;
+mod gpt_oss;
 mod granite;
 mod hunyuan;
 mod hybrid;
@@ -61,11 +63,11 @@ const FAMILIES: &[Family] = &[
     gemma::GEMMA,
     gemma::GEMMA2,
     gemma::GEMMA3,
-    gemma4::FAMILY,
+    gemma4::DENSE,
     glm4::FAMILY,
     granite::FAMILY,
     hunyuan::FAMILY,
-    lfm2::FAMILY,
+    lfm2::DENSE,
     llama::FAMILY,
     ministral::MINISTRAL,
     ministral::MINISTRAL3,
@@ -74,7 +76,7 @@ const FAMILIES: &[Family] = &[
     phi3::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
-    qwen35::FAMILY,
+    qwen35::DENSE,
     seed_oss::FAMILY,
     smollm3::FAMILY,
     stablelm::FAMILY,
@@ -82,13 +84,24 @@ const FAMILIES: &[Family] = &[
 ];
 
 /// Mixtures of experts. A GGUF may call one by the name of a dense family.
-static MIXTURES: &[Family] =
-    &[glm4_moe::FAMILY, granite::MIXTURE, mixtral::FAMILY, olmoe::FAMILY, qwen_moe::QWEN2, qwen_moe::QWEN3];
+static MIXTURES: &[Family] = &[
+    deepseek::FAMILY,
+    gemma4::MIXTURE,
+    glm4_moe::FAMILY,
+    gpt_oss::FAMILY,
+    granite::MIXTURE,
+    lfm2::MIXTURE,
+    mixtral::FAMILY,
+    olmoe::FAMILY,
+    qwen35::MIXTURE,
+    qwen35::NEXT,
+    qwen_moe::QWEN2,
+    qwen_moe::QWEN3,
+];
 
 /// Architectures that people have and that are not built, by their names in either dialect, with the reason.
 const NOT_BUILT: &[(&[&str], &str)] = &[
     (&["gemma3n", "gemma3n_text"], "its alternating updates (AltUp) and learned augmented residuals are not built"),
-    (&["gpt-oss", "gpt_oss"], "its clamped activation and biases of experts are not built"),
     (&["phimoe"], "its router, which chooses by a threshold, is not built"),
 ];
 
@@ -185,6 +198,10 @@ pub(crate) fn build(loaded: &mut Loaded, family: &Family) -> Result<Graph, Front
             for key in EXPERTS.iter().filter(|key| key.hf.contains("experts")) {
                 loaded.hparams.values.entry(key.hf).or_insert_with(|| count.clone());
             }
+        }
+        // Gemma's name for it.
+        if let Some(chosen) = loaded.hparams.get(Key::new("", "top_k_experts")).cloned() {
+            loaded.hparams.values.entry(mixture::CHOSEN.hf).or_insert(chosen);
         }
         loaded.hparams.fill_in(defaults);
     }

@@ -54,8 +54,8 @@ fn build(loaded: &Loaded) -> Result<Graph, FrontendError> {
 fn parts(sizes: &Sizes) -> Vec<Part> {
     let q_rows = sizes.heads * sizes.head_dim;
     let kv_rows = sizes.kv_heads * sizes.head_dim;
-    let qkv = |role, first_row| Part { role, of: "attn_qkv", first_row, total_rows: q_rows + 2 * kv_rows };
-    let gate_up = |role, first_row| Part { role, of: "ffn_gate_up", first_row, total_rows: 2 * sizes.intermediate };
+    let qkv = |role, first_row| Part::run(role, "attn_qkv", first_row, q_rows + 2 * kv_rows);
+    let gate_up = |role, first_row| Part::run(role, "ffn_gate_up", first_row, 2 * sizes.intermediate);
     vec![
         qkv("attn_q", 0),
         qkv("attn_k", q_rows),

@@ -25,9 +25,8 @@ pub(super) const QWEN2: Family = Family {
         Role::new("shared_down", "ffn_down_shexp", "mlp.shared_expert.down_proj"),
     ],
     build: |loaded| {
-        const SHARED_WIDTH: Key = Key::new("expert_shared_feed_forward_length", "shared_expert_intermediate_size");
         // Converters leave the width out where it is the dense one.
-        let width = match loaded.hparams.opt_usize(SHARED_WIDTH)? {
+        let width = match loaded.hparams.opt_usize(mixture::SHARED_WIDTH)? {
             Some(width) => width,
             None => loaded.hparams.usize(key::INTERMEDIATE)?,
         };
@@ -59,8 +58,6 @@ fn build(
     qk_norm: QkNorm,
     biases: [bool; 2],
 ) -> Result<Graph, FrontendError> {
-    const SPARSE_STEP: Key = Key::new("", "decoder_sparse_step");
-    const DENSE_LAYERS: Key = Key::new("", "mlp_only_layers");
     let h = &loaded.hparams;
     let width = h.usize(mixture::WIDTH)?;
     let router = Router {
@@ -78,8 +75,8 @@ fn build(
         shared,
     };
     let mut sizes = Sizes::read_with(loaded, h.opt_usize(key::INTERMEDIATE)?.unwrap_or(width), None)?;
-    let step = h.opt_usize(SPARSE_STEP)?.unwrap_or(1);
-    let layers = mixture::layers(loaded, sizes.layers, 0, step, DENSE_LAYERS)?;
+    let step = h.opt_usize(mixture::SPARSE_STEP)?.unwrap_or(1);
+    let layers = mixture::layers(loaded, sizes.layers, 0, step, mixture::DENSE_LAYERS)?;
     if !layers.contains(&false) {
         sizes.intermediate = width;
     }

@@ -7,7 +7,8 @@ use std::path::Path;
 use forge_formats::Format;
 use serde_json::{Map, Value};
 
-use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, brief, json, mlx, without_mark};
+use super::toolchains::Folder;
+use super::{Dialect, Entry, Hparams, Loaded, Stored, Tensors, apart, brief, json, mlx, without_mark};
 use crate::checkpoint::{Dtype, MappedFile, SafetensorsSet, StTensor, read_in_folder};
 use crate::graph::FileRange;
 use crate::{FrontendError, Refusal};
@@ -34,16 +35,18 @@ pub(crate) fn text_config(folder: &Path) -> Result<TextConfig, FrontendError> {
 pub(crate) fn load_folder(folder: &Path) -> Result<(Loaded, bool), FrontendError> {
     let config = config_json(folder)?;
     let mlx = config.get("quantization").and_then(Value::as_object);
-    refuse_quantization(&config, mlx.is_some())?;
-
     let TextConfig { architecture, prefix, values } = text_part(&config)?;
     let hparams = Hparams { dialect: Dialect::HuggingFace, file: CONFIG.to_owned(), prefix, values };
     let set = SafetensorsSet::open_dir(folder)?;
     let files = set.files().to_vec();
     let mut entries = plain_entries(&set, &files);
     if let Some(quantization) = mlx {
-        mlx::join_affine(&mut entries, &set, quantization)?;
+        mlx::join_modules(&mut entries, &set, quantization)?;
     }
+    if let Some(settings) = other_quantization(&config, mlx.is_some()) {
+        Folder { entries: &mut entries, set: &set, files: &files, settings }.join()?;
+    }
+    apart::join_blocks(&mut entries, &set)?;
     let (prefix, head_prefix) = prefixes(&entries);
     let tensors =
         Tensors { dialect: Dialect::HuggingFace, file: tensors_file(&files), prefix, head_prefix, entries, roles: &[] };
@@ -164,20 +167,11 @@ fn text_part(config: &Map<String, Value>) -> Result<TextConfig, FrontendError> {
     Ok(TextConfig { architecture, prefix: "text_config.".to_owned(), values })
 }
 
-/// Refuses what is neither plain floats nor MLX's quantisation, by its name.
-fn refuse_quantization(config: &Map<String, Value>, mlx: bool) -> Result<(), FrontendError> {
-    let Some(Value::Object(quantization)) = config.get("quantization_config") else { return Ok(()) };
-    let method = quantization.get("quant_method").and_then(Value::as_str);
-    if mlx && method.is_none() {
-        return Ok(());
-    }
-    Err(FrontendError::UnsupportedFeature {
-        refusal: Refusal::QuantizationMethod,
-        file: CONFIG.to_owned(),
-        key: "quantization_config.quant_method".to_owned(),
-        found: method.map_or_else(|| "nothing".to_owned(), |method| format!("{method:?}")),
-        reason: "weights in F32, F16, BF16, MLX affine quantisation or GGUF formats are read".to_owned(),
-    })
+/// The settings of another toolchain's quantisation. MLX folders repeat their own under this key; MXFP4 blocks are known by their names.
+fn other_quantization(config: &Map<String, Value>, mlx: bool) -> Option<&Map<String, Value>> {
+    let settings = config.get("quantization_config").and_then(Value::as_object)?;
+    let method = settings.get("quant_method").and_then(Value::as_str);
+    ((!mlx || method.is_some()) && method != Some("mxfp4")).then_some(settings)
 }
 
 /// What precedes `embed_tokens` and `lm_head` in this folder's tensor names.

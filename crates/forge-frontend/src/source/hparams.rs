@@ -142,6 +142,14 @@ impl Hparams {
         self.size(key, value).map(Some)
     }
 
+    /// A number of things, as [`Hparams::opt_usize`] but that there may be none.
+    pub fn opt_count(&self, key: Key) -> Result<Option<usize>, FrontendError> {
+        match self.get(key).map(integer) {
+            Some(Some(0)) => Ok(Some(0)),
+            _ => self.opt_usize(key),
+        }
+    }
+
     /// A size of each layer, from an array or one number for all; empty when absent.
     pub fn layer_sizes(&self, key: Key, layers: usize) -> Result<Vec<usize>, FrontendError> {
         match self.get(key) {

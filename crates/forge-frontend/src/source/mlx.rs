@@ -1,5 +1,5 @@
-//! MLX's quantisation in a folder: `weight`, `scales` and `biases` of a module are one affine tensor, with bits and group
-//! size from `quantization` in config.json.
+//! MLX's quantisation in a folder: `weight`, `scales` and `biases` of a module are one affine tensor, `weight` and `scales` one of
+//! the floating modes, as `quantization` in config.json says.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use serde_json::{Map, Value};
 
 use super::hf::{CONFIG, float_format};
 use super::tensors::AffineRanges;
-use super::{Entry, Stored, brief, unsigned};
+use super::{Entry, Stored, apart, brief, unsigned};
 use crate::checkpoint::{Dtype, SafetensorsSet, StTensor};
 use crate::graph::FileRange;
 use crate::{FrontendError, Refusal};
 
-/// Replaces the three tensors of each quantised module by one entry under the name of its weight.
+/// Replaces the tensors of each quantised module by one entry under the name of its weight.
 ///
 /// # Errors
-/// Settings that are not affine quantisation of a known width, or tensors that do not fit together.
-pub(super) fn join_affine(
+/// Settings that are no quantisation of a known mode and width, or tensors that do not fit together.
+pub(super) fn join_modules(
     entries: &mut BTreeMap<String, Entry>,
     set: &SafetensorsSet,
     quantization: &Map<String, Value>,
@@ -28,9 +28,12 @@ pub(super) fn join_affine(
         let weight_name = format!("{module}.weight");
         let Some(codes) = set.tensors().get(&weight_name).filter(|tensor| tensor.dtype == Dtype::U32) else { continue };
         let format = settings(quantization, &module)?;
-        let Format::Affine { bits, group } = format else { continue };
         let file = entries[&weight_name].file.clone();
-        let (code_bits, group_size) = (usize::from(bits), usize::from(group));
+        let (bits, group_size) = match format {
+            Format::Affine { bits, group } => (bits, usize::from(group)),
+            other => (0, other.apart().map_or(1, |apart| apart.group)),
+        };
+        let code_bits = format.apart().map_or(usize::from(bits), |apart| apart.bits);
         // A stack of matrices has one dimension more.
         let (words, leading) = match &codes.shape[..] {
             [leading @ .., words] if (1..=2).contains(&leading.len()) => (*words, leading),
@@ -53,6 +56,10 @@ pub(super) fn join_affine(
             expected: "codes of fewer columns",
             found: format!("shape {:?}", codes.shape),
         })? / code_bits;
+        let Format::Affine { group, .. } = format else {
+            apart::join(entries, set, format, [&weight_name, &format!("{module}.scales")], &weight_name, shape(cols))?;
+            continue;
+        };
         let part = |suffix: &str| {
             let name = format!("{module}.{suffix}");
             let missing = || FrontendError::MissingTensor {
@@ -102,23 +109,24 @@ pub(super) fn join_affine(
     Ok(())
 }
 
-/// Bits and group size of a module: its own settings where it has some, else those for all.
-fn settings<'a>(quantization: &'a Map<String, Value>, module: &str) -> Result<Format, FrontendError> {
+/// What `mx.quantize` makes of a module: its own settings where it has some, else those for all. Of its own what is not said is
+/// the mode's default, affine for the mode.
+fn settings(quantization: &Map<String, Value>, module: &str) -> Result<Format, FrontendError> {
     let own = quantization.get(module).and_then(Value::as_object);
-    let setting = |key: &str| -> Option<&'a Value> {
-        let stated = |map: &'a Map<String, Value>| map.get(key).filter(|value| !value.is_null());
-        own.and_then(stated).or_else(|| stated(quantization))
+    let (map, prefix) = match own {
+        Some(own) => (own, format!("quantization.{module}")),
+        None => (quantization, "quantization".to_owned()),
     };
-    let prefix = if own.is_some() { format!("quantization.{module}") } else { "quantization".to_owned() };
-    let number = |key: &str| {
-        let value = setting(key);
-        value.and_then(unsigned).ok_or_else(|| FrontendError::KeyValue {
+    let setting = |key: &str| map.get(key).filter(|value| !value.is_null());
+    let number = |key: &str, default: u32| match setting(key) {
+        None if own.is_some() => Ok(default),
+        value => value.and_then(unsigned).ok_or_else(|| FrontendError::KeyValue {
             refusal: Refusal::QuantizationNumber,
             file: CONFIG.to_owned(),
             key: format!("{prefix}.{key}"),
             expected: "a size".to_owned(),
             found: value.map_or_else(|| "nothing".to_owned(), brief),
-        })
+        }),
     };
     let unsupported = |refusal: Refusal, key: &str, found: String, reason: String| FrontendError::UnsupportedFeature {
         refusal,
@@ -127,17 +135,27 @@ fn settings<'a>(quantization: &'a Map<String, Value>, module: &str) -> Result<Fo
         found,
         reason,
     };
-    if let Some(mode) = setting("mode")
-        && mode.as_str() != Some("affine")
-    {
-        return Err(unsupported(
+    let mode = setting("mode");
+    match mode.map_or(Some("affine"), Value::as_str) {
+        Some("affine") => {
+            let (bits, group) = (number("bits", 4)?, number("group_size", 64)?);
+            Format::affine(bits, group)
+                .map_err(|error| unsupported(Refusal::QuantizationWidth, "bits", bits.to_string(), error.to_string()))
+        }
+        Some("mxfp4") => match [number("bits", 4)?, number("group_size", 32)?] {
+            [4, 32] => Ok(Format::Mxfp4),
+            [bits, group] => Err(unsupported(
+                Refusal::ModeWidth,
+                "bits",
+                bits.to_string(),
+                format!("mxfp4 has 4 bits in groups of 32, not {bits} in groups of {group}"),
+            )),
+        },
+        _ => Err(unsupported(
             Refusal::QuantizationMode,
             "mode",
-            brief(mode),
-            "of MLX's quantisations affine is read".to_owned(),
-        ));
+            mode.map_or_else(String::new, brief),
+            "of MLX's quantisations affine and mxfp4 are read".to_owned(),
+        )),
     }
-    let (bits, group) = (number("bits")?, number("group_size")?);
-    Format::affine(bits, group)
-        .map_err(|error| unsupported(Refusal::QuantizationWidth, "bits", bits.to_string(), error.to_string()))
 }

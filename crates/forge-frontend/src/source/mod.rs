@@ -1,26 +1,30 @@
 //! The neutral reading layer: what an architecture's builder sees of a checkpoint, whatever its container.
 
+mod apart;
 mod gguf;
 mod hf;
 mod hparams;
 mod json;
+mod latents;
 mod mlx;
 mod rope;
 mod stacks;
 mod tensors;
+mod toolchains;
 
 pub(crate) use gguf::load_gguf;
 pub(crate) use hf::{CONFIG, TOKENIZER, duplicate_keys, load_folder, read_file, read_json, text_config};
 pub(crate) use hparams::{Hparams, Key, brief, key};
 pub(crate) use json::{integer, lenient_json, unsigned, without_mark};
 pub(crate) use rope::RopeLayers;
+pub(crate) use stacks::{Place, Stack};
 pub(crate) use tensors::{Entry, Part, Role, Shape, Stored, Tensors};
 
 use std::cell::RefCell;
 
 use crate::checkpoint::MappedFile;
 use crate::graph::FileRange;
-use crate::{FrontendError, Warning};
+use crate::{FrontendError, Refusal, Warning};
 
 /// Whose names a checkpoint uses. MLX folders use Hugging Face's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,23 +83,37 @@ impl Loaded {
         }
     }
 
-    /// Blocks at the end of a GGUF that predict tokens beyond the next one, and that its number of blocks counts.
-    pub fn trailing_blocks(&self) -> Result<usize, FrontendError> {
-        match self.hparams.get(PREDICTORS) {
-            Some(value) if self.hparams.dialect == Dialect::HuggingFace || integer(value) == Some(0) => Ok(0),
-            _ => Ok(self.hparams.opt_usize(PREDICTORS)?.unwrap_or(0)),
-        }
+    /// Blocks that predict tokens beyond the next one.
+    fn predictors(&self) -> Result<usize, FrontendError> {
+        Ok(self.hparams.opt_count(PREDICTORS)?.unwrap_or(0))
     }
 
-    /// Passes over the layers that predict tokens beyond the next one (multi-token prediction), with a warning.
+    /// Those at the end of a GGUF, which its number of blocks counts; a folder has them beyond its layers.
+    pub fn trailing_blocks(&self) -> Result<usize, FrontendError> {
+        if self.hparams.dialect == Dialect::HuggingFace {
+            return Ok(0);
+        }
+        let (predictors, blocks) = (self.predictors()?, self.hparams.usize(key::LAYERS)?);
+        if predictors >= blocks {
+            let expected = format!("fewer than the {blocks} blocks");
+            return Err(self.hparams.invalid(Refusal::PredictionLayers, PREDICTORS, expected));
+        }
+        Ok(predictors)
+    }
+
+    /// Passes over what predicts tokens beyond the next one (multi-token prediction), with a warning: blocks after the
+    /// `layers`, and modules of their own name.
     pub fn ignore_predictors(&self, layers: usize) -> Result<(), FrontendError> {
-        let trailing = self.trailing_blocks()?;
-        let is_part = |name: &str| match self.hparams.dialect {
-            Dialect::HuggingFace => name.split('.').take(3).any(|part| part == "mtp"),
-            Dialect::Gguf => {
-                let block = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
-                block.is_some_and(|block| (layers..layers + trailing).contains(&block))
-            }
+        let beyond = layers..layers + self.predictors()?;
+        let body = match self.hparams.dialect {
+            Dialect::HuggingFace => format!("{}layers.", self.tensors.prefix),
+            Dialect::Gguf => "blk.".to_owned(),
+        };
+        let is_part = |name: &str| {
+            let block = name.strip_prefix(&body).and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+            let named =
+                self.hparams.dialect == Dialect::HuggingFace && name.split('.').take(3).any(|part| part == "mtp");
+            named || block.is_some_and(|block| beyond.contains(&block))
         };
         let mut parts = self.tensors.entries.keys().filter(|name| is_part(name));
         if let Some(first) = parts.next() {

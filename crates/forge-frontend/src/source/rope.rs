@@ -38,6 +38,8 @@ pub(crate) enum RopeLayers {
     All,
     /// All, of a model whose `dynamic` scaling is a base that is stretched by a fixed `alpha` (Hunyuan).
     Stretched,
+    /// All, of a model whose YaRN keeps the ends of its ramp as they are, for which a GGUF has no key (gpt-oss).
+    Unrounded,
     /// Global layers of a model that also has windowed ones.
     Full,
     /// Windowed layers; `theta` is the key of their own base and its default.
@@ -50,7 +52,7 @@ pub(crate) enum RopeLayers {
 impl RopeLayers {
     fn layer_type(self) -> &'static str {
         match self {
-            Self::All | Self::Stretched | Self::Full => "full_attention",
+            Self::All | Self::Stretched | Self::Unrounded | Self::Full => "full_attention",
             Self::Sliding { .. } => "sliding_attention",
         }
     }
@@ -101,6 +103,27 @@ impl Loaded {
             }
         };
         Ok(stated.or(h.opt_f32(THETA)?).unwrap_or(DEFAULT_THETA))
+    }
+
+    /// YaRN's factor on cos and sin by `mscale_all_dim`, which latent attention has in its scores rather than there: 1 without
+    /// YaRN. A GGUF holds a tenth of that number (llama.cpp's "log multiplier").
+    pub fn yarn_score_factor(&self) -> Result<f32, FrontendError> {
+        let h = &self.hparams;
+        match h.dialect {
+            Dialect::Gguf => match (h.opt_str(SCALING_TYPE)?, h.opt_f32(YARN_LOG_MULTIPLIER)?) {
+                (Some("yarn"), Some(tenth)) => Ok(yarn_magnitude(h.f32(SCALING_FACTOR)?, 10.0 * tenth)),
+                _ => Ok(1.0),
+            },
+            Dialect::HuggingFace => {
+                let (name, object) = self.rope_object(RopeLayers::All)?;
+                let params = Params { loaded: self, name, object };
+                let kind = params.opt_str("rope_type")?.or(params.opt_str("type")?).unwrap_or("default");
+                match params.opt_f32("mscale_all_dim")? {
+                    Some(all) if kind != "default" && all != 0.0 => Ok(yarn_magnitude(params.f32("factor")?, all)),
+                    _ => Ok(1.0),
+                }
+            }
+        }
     }
 
     /// A number of the global layers' RoPE object in a config.json.
@@ -187,7 +210,7 @@ impl Loaded {
                     original_context: h.usize(ORIGINAL_CONTEXT)? as f32,
                     beta_fast: h.opt_f32(YARN_BETA_FAST)?.unwrap_or(32.0),
                     beta_slow: h.opt_f32(YARN_BETA_SLOW)?.unwrap_or(1.0),
-                    truncate: true,
+                    truncate: !matches!(layers, RopeLayers::Unrounded),
                     magnitude: h.opt_f32(ATTN_FACTOR)?.unwrap_or(1.0) * yarn_magnitude(factor, 1.0) / all,
                 })
             }

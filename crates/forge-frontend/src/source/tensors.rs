@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use forge_formats::{Format, FormatError};
+use forge_formats::{Format, FormatError, Repack};
 
 use super::Dialect;
 use crate::graph::{FileRange, Source, Weight};
@@ -84,6 +84,10 @@ pub(crate) enum Stored {
     Rows(Format, FileRange),
     /// Three tensors of MLX's affine quantisation, of `bits` a weight in groups of `group` columns.
     Affine { bits: u8, group: u16, ranges: AffineRanges },
+    /// Tensors of another toolchain.
+    Repack { repack: Repack, parts: Vec<FileRange> },
+    /// Two tensors of codes and scales of a format.
+    Apart { format: Format, codes: FileRange, scales: FileRange },
     /// A type that is not read, refused when the tensor is wanted.
     Refused(FormatError),
     /// An element type without a name among the formats (FP8, integers).
@@ -131,8 +135,16 @@ pub(crate) struct Tensors {
 pub(crate) struct Part {
     pub role: &'static str,
     pub of: &'static str,
-    pub first_row: usize,
+    /// First rows of the runs of rows that it has there, in its own order and all equally long.
+    pub runs: Vec<usize>,
     pub total_rows: usize,
+}
+
+impl Part {
+    /// Rows that follow one another from `first_row` on.
+    pub fn run(role: &'static str, of: &'static str, first_row: usize, total_rows: usize) -> Self {
+        Self { role, of, runs: vec![first_row], total_rows }
+    }
 }
 
 impl Tensors {
@@ -238,10 +250,19 @@ impl Tensors {
                 found: entry.shape.clone(),
             });
         }
-        let first_row = part.map_or(0, |part| part.first_row);
-        let (format, source) = match (shape, part) {
-            (Shape::Vector, Some(_)) => entry.rows(&name, 1, total_rows, first_row, cols)?,
-            _ => entry.rows(&name, cols, total_rows, first_row, rows)?,
+        let runs: &[usize] = part.map_or(&[0], |part| &part.runs);
+        let (row_cols, rows_here) = match (shape, part) {
+            (Shape::Vector, Some(_)) => (1, cols),
+            _ => (cols, rows),
+        };
+        let run = |&first: &usize| entry.rows(&name, row_cols, total_rows, first, rows_here / runs.len());
+        let (format, source) = match runs {
+            [only] => run(only)?,
+            _ => {
+                let (format, _) = run(&runs[0])?;
+                let pieces = runs.iter().map(|first| run(first).map(|(_, source)| source));
+                (format, Source::Stack(pieces.collect::<Result<_, _>>()?))
+            }
         };
         Ok(Weight {
             tensor: name,
@@ -285,23 +306,22 @@ impl Entry {
             tensor: name.to_owned(),
             source,
         };
-        let row_bytes = |format: Format| {
-            let fault = FormatError::RowNotBlocks { format, cols, block: format.block_elements() };
-            format.row_bytes(cols).ok_or_else(|| format_error(Refusal::RowBlocks, fault))
-        };
+        let not_whole =
+            |format: Format, block| format_error(Refusal::RowBlocks, FormatError::RowNotBlocks { format, cols, block });
+        let row_bytes =
+            |format: Format| format.row_bytes(cols).ok_or_else(|| not_whole(format, format.block_elements()));
         match &self.stored {
             Stored::Refused(error) => Err(format_error(Refusal::GgmlType, error.clone())),
-            Stored::Foreign(found) => Err(FrontendError::TensorType {
-                refusal: Refusal::ElementType,
-                file: self.file.clone(),
-                tensor: name.to_owned(),
-                expected: "F32, F16 or BF16",
-                found: found.clone(),
-            }),
+            Stored::Foreign(found) => Err(self.foreign(name, found.clone())),
             Stored::Rows(format, whole) => {
                 let row_bytes = row_bytes(*format)?;
                 let range = self.slice(name, whole, row_bytes as u64, total_rows, first_row, rows)?;
                 Ok((*format, Source::Rows(range)))
+            }
+            Stored::Repack { repack, parts } => {
+                let format = repack.format().expect("joining has found it");
+                row_bytes(format)?;
+                Ok((format, Source::Repack { repack: repack.clone(), parts: parts.clone(), first_row }))
             }
             Stored::Affine { bits, group, ranges } => {
                 let format = Format::Affine { bits: *bits, group: *group };
@@ -318,6 +338,23 @@ impl Entry {
                 };
                 Ok((format, source))
             }
+            Stored::Apart { format, codes, scales } => {
+                let row = format.apart_row_bytes(cols).ok_or_else(|| not_whole(*format, format.block_elements()))?;
+                let [codes, scales] = [(codes, row[0]), (scales, row[1])]
+                    .map(|(whole, bytes)| self.slice(name, whole, bytes as u64, total_rows, first_row, rows));
+                Ok((*format, Source::Apart { codes: codes?, scales: scales?, first: 0, step: 1 }))
+            }
+        }
+    }
+
+    /// A type that is not read.
+    pub(super) fn foreign(&self, name: &str, found: String) -> FrontendError {
+        FrontendError::TensorType {
+            refusal: Refusal::ElementType,
+            file: self.file.clone(),
+            tensor: name.to_owned(),
+            expected: "F32, F16 or BF16",
+            found,
         }
     }
 
@@ -351,6 +388,8 @@ impl Entry {
         match &self.stored {
             Stored::Rows(format, _) => format.to_string(),
             Stored::Affine { bits, group, .. } => Format::Affine { bits: *bits, group: *group }.to_string(),
+            Stored::Repack { repack, .. } => repack.to_string(),
+            Stored::Apart { format, .. } => format.to_string(),
             Stored::Refused(FormatError::UnsupportedGgmlType { name, .. }) => (*name).to_owned(),
             Stored::Refused(error) => error.to_string(),
             Stored::Foreign(name) => name.clone(),

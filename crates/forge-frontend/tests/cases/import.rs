@@ -137,7 +137,7 @@ fn a_decoder_in_a_sequence_streams_whole_characters() {
     let text = text(Assets::from_folder(&fixture("sequence-decoder", "")).expect("assets"));
     let expected = read("sequence-decoder", "expected.json");
     let prompt = text.tokenizer.encode(expected["prompt"].as_str().expect("a prompt"), true).expect("encodes");
-    let mut stream = Detokenizer::after(&text.tokenizer, &prompt).expect("decodes");
+    let mut stream = Detokenizer::after(&*text.tokenizer, &prompt).expect("decodes");
     let mut pieces: Vec<String> = ids(&expected["ids"]).iter().map(|id| stream.push(*id).expect("decodes")).collect();
     pieces.push(stream.finish().expect("decodes"));
     assert_eq!(pieces.concat(), expected["text"].as_str().expect("a text"));

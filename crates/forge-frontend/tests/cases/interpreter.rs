@@ -1,10 +1,10 @@
 //! Runs a graph in f32, the plainest way: the meaning of the operations, against which references are compared.
 
-use super::recurrent;
-use forge_formats::{AffineRow, decode_affine, decode_row};
+use super::{latent, recurrent};
+use forge_formats::{AffineRow, Format, Pairs, Repacked, SourceRows, decode_affine, decode_apart, decode_row};
 use forge_frontend::Checkpoint;
 use forge_frontend::graph::{
-    Activation, Attention, Block, Graph, Op, Rope, RopePairing, Source, StateId, StateSpec, WeightId,
+    Activation, Attention, Block, Graph, LatentSpec, Op, Rope, RopePairing, Source, StateId, StateSpec, WeightId,
 };
 
 /// `[tokens, width]`.
@@ -59,10 +59,49 @@ fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
                     &bytes[row * row_bytes..][..row_bytes]
                 };
                 let (codes, scales, biases) = (part(quants), part(scales), part(biases));
-                let affine = AffineRow { format: weight.format, codes, scales, biases, scale_format: *scale_format };
+                let affine = AffineRow {
+                    format: weight.format,
+                    codes,
+                    scales,
+                    biases,
+                    scale_format: *scale_format,
+                    zeros: false,
+                };
                 decode_affine(&affine, &mut out).expect("a row decodes");
             }
+            Source::Repack { repack, parts, first_row } => {
+                let parts: Vec<&[u8]> = parts.iter().map(|range| checkpoint.bytes(range)).collect();
+                let mut made = Repacked::default();
+                repack.rows(&parts, first_row + row..first_row + row + 1, &mut made).expect("a row is made");
+                match made.source() {
+                    SourceRows::Blocks(bytes) => decode_row(weight.format, bytes, &mut out).expect("a row decodes"),
+                    SourceRows::Apart { codes, scales } => {
+                        decode_apart(weight.format, codes, scales, &mut out).expect("a row decodes");
+                    }
+                    SourceRows::Affine { codes, scales, biases } => {
+                        let Pairs { bf16, zeros } = repack.pairs();
+                        let scale_format = if bf16 { Format::BF16 } else { Format::F16 };
+                        let row = AffineRow { format: weight.format, codes, scales, biases, scale_format, zeros };
+                        decode_affine(&row, &mut out).expect("a row decodes");
+                    }
+                }
+            }
             Source::Values(values) => out.clone_from(values),
+            Source::Strided { elements, strides } => {
+                let (bytes, size) = (checkpoint.bytes(elements), weight.format.block_bytes());
+                for (col, value) in out.iter_mut().enumerate() {
+                    let at = (strides.first + row * strides.row + col * strides.col) * size;
+                    decode_row(weight.format, &bytes[at..at + size], std::slice::from_mut(value)).expect("a float");
+                }
+            }
+            Source::Apart { codes, scales, first, step } => {
+                let part = |range| {
+                    let bytes = checkpoint.bytes(range);
+                    let row_bytes = bytes.len() / (rows * step);
+                    &bytes[(first + row * step) * row_bytes..][..row_bytes]
+                };
+                decode_apart(weight.format, part(codes), part(scales), &mut out).expect("a row decodes");
+            }
             Source::Quantize { .. } | Source::Stack(_) => unreachable!("neither quantised nor a stack within a stack"),
         }
         out.iter_mut().for_each(|value| *value = weight.element(*value));
@@ -146,11 +185,12 @@ fn run_block(
                 let bias = bias.map(|bias| &weight(bias)[0][..]);
                 map(input(0), |logits| crate::mixture::weights(logits, bias, routing))
             }
-            Op::Experts { gate, up, down, experts, activation } => {
+            Op::Experts { gate, up, down, biases, experts, activation } => {
                 let [gate, up, down] = [gate, up, down].map(|slot| weight(*slot));
+                let biases = biases.map(|slots| slots.map(|slot| &weight(slot)[0][..]));
                 let one = |(row, weights): (&Vec<f32>, &Vec<f32>)| {
-                    crate::mixture::experts(row, weights, [gate, up, down], *experts, |value| {
-                        activate(value, *activation, &[])
+                    crate::mixture::experts(row, weights, [gate, up, down], biases, *experts, |gate, up| {
+                        activate(gate, *activation, &[]) * linear(up, *activation)
                     })
                 };
                 input(0).iter().zip(input(1)).map(one).collect()
@@ -176,12 +216,24 @@ fn run_block(
                 let inputs = [0, 1, 2, 3].map(input);
                 recurrent::gated_delta(inputs, delta, conv, [decay, time_bias, gamma])
             }
+            Op::LatentAttention { state, sizes, gamma, eps, rope, scale, keys, by_key, values } => {
+                let spec = LatentSpec { latent: sizes.latent, rope: sizes.rope };
+                assert_eq!(graph.states[states[*state]].spec, StateSpec::Latent(spec));
+                let turned = |position: usize, part: &[f32]| rotated(part, rope, position, tokens.len());
+                let compress = |(position, row): (usize, &Vec<f32>)| {
+                    let (latent, key) = row.split_at(sizes.latent);
+                    [rms_norm(latent, Some(&weight(*gamma)[0]), *eps), turned(position, key)]
+                };
+                let compressed: Vec<[Vec<f32>; 2]> = input(1).iter().enumerate().map(compress).collect();
+                let matrices = [weight(*keys), weight(*values)];
+                latent::attention(input(0), &compressed, sizes, (matrices, *by_key), *scale, turned)
+            }
             Op::HeadHalf { head_dim, second, .. } => map(input(0), |row| {
                 let half = |head: &[f32]| head[usize::from(*second) * head_dim..][..*head_dim].to_vec();
                 row.chunks(2 * head_dim).flat_map(half).collect()
             }),
             Op::GatedActivation { activation } => {
-                zip(input(0), input(1), |gate, up| activate(gate, *activation, &[]) * up)
+                zip(input(0), input(1), |gate, up| activate(gate, *activation, &[]) * linear(up, *activation))
             }
             Op::Activation { activation, parameters } => {
                 let numbers = parameters.map_or(&[][..], |slot| &weight(slot)[0]);
@@ -189,6 +241,10 @@ fn run_block(
             }
             Op::Add => zip(input(0), input(1), |a, b| a + b),
             Op::Scale { factor } => map(input(0), |row| row.iter().map(|value| value * factor).collect()),
+            Op::ScaleExperts { scale } => {
+                let factors = &weight(*scale)[0];
+                map(input(0), |row| row.iter().zip(factors).map(|(value, factor)| value * factor).collect())
+            }
             Op::ScaleBy { scale } => {
                 let factor = weight(*scale)[0][0];
                 map(input(0), |row| row.iter().map(|value| value * factor).collect())
@@ -288,5 +344,20 @@ fn activate(x: f32, activation: Activation, numbers: &[f32]) -> f32 {
         Activation::ReluSquared => x.max(0.0) * x.max(0.0),
         Activation::Xielu if x > 0.0 => numbers[0] * x * x + numbers[2] * x,
         Activation::Xielu => (x.min(numbers[3]).exp_m1() - x) * numbers[1] + numbers[2] * x,
+        Activation::ClampedSwiglu { alpha, limit } => {
+            let x = x.min(limit as f32 / 1000.0);
+            x / (1.0 + (-(alpha as f32 / 1000.0) * x).exp())
+        }
+    }
+}
+
+/// What a gate is multiplied with.
+fn linear(x: f32, activation: Activation) -> f32 {
+    match activation {
+        Activation::Silu | Activation::GeluTanh | Activation::ReluSquared | Activation::Xielu => x,
+        Activation::ClampedSwiglu { limit, .. } => {
+            let limit = limit as f32 / 1000.0;
+            x.clamp(-limit, limit) + 1.0
+        }
     }
 }

@@ -4,6 +4,7 @@
 mod configurations;
 mod import;
 mod interpreter;
+mod latent;
 mod mixture;
 mod recurrent;
 mod tokenizer;
@@ -20,7 +21,9 @@ fn checkpoints(case: &Path) -> Vec<(String, PathBuf)> {
         let name = entry.file_name().to_string_lossy().into_owned();
         if let Some(kind) = name.strip_prefix("model.").and_then(|rest| rest.strip_suffix(".gguf")) {
             found.push((kind.to_owned(), entry.path()));
-        } else if (name == "hf" || name == "mlx") && entry.path().join("config.json").exists() {
+        } else if ["hf", "mlx"].iter().any(|form| name.split('-').next() == Some(form))
+            && entry.path().join("config.json").exists()
+        {
             found.push((name, entry.path()));
         }
     }
@@ -61,7 +64,9 @@ fn logits_match_the_reference() {
         for (kind, path) in checkpoints(&case) {
             let what = describe(&case, &kind);
             let Some(expected) = floats(&format!("{kind}.logits")).or_else(|| match kind.as_str() {
-                "hf" | "F32" | "BF16" | "MIXED" | "mlx" | "Q1_0_g128" | "TQ2_0_g128" => floats("logits"),
+                "hf" | "hf-bf16" | "F32" | "BF16" | "MIXED" | "MXFP4" | "mlx" | "Q1_0_g128" | "TQ2_0_g128" => {
+                    floats("logits")
+                }
                 _ => None,
             }) else {
                 continue;

@@ -47,23 +47,28 @@ pub fn weights(logits: &[f32], bias: Option<&[f32]>, routing: &Routing) -> Vec<f
     out
 }
 
-/// The weighted sum of what the experts make of one row; `stacks` are gate, up and down rows, expert by expert.
+/// The weighted sum of what the experts make of one row; `stacks` are gate, up and down rows, expert by expert, and so are
+/// their biases.
 pub fn experts(
     row: &[f32],
     weights: &[f32],
     stacks: [&Vec<Vec<f32>>; 3],
+    biases: Option<[&[f32]; 3]>,
     experts: usize,
-    activate: impl Fn(f32) -> f32,
+    gated: impl Fn(f32, f32) -> f32,
 ) -> Vec<f32> {
     let dot = |line: &Vec<f32>, row: &[f32]| line.iter().zip(row).map(|(w, x)| w * x).sum::<f32>();
-    let [gate, up, down] = stacks.map(|stack| stack.chunks(stack.len() / experts));
+    // Of expert `index` what the stack `part` makes of `input`.
+    let product = |part: usize, index: usize, input: &[f32]| -> Vec<f32> {
+        let rows = stacks[part].len() / experts;
+        let own = index * rows..(index + 1) * rows;
+        own.map(|at| dot(&stacks[part][at], input) + biases.map_or(0.0, |biases| biases[part][at])).collect()
+    };
     let mut out = vec![0.0; row.len()];
-    for (((weight, gate), up), down) in weights.iter().zip(gate).zip(up).zip(down) {
-        if *weight != 0.0 {
-            let hidden: Vec<f32> =
-                gate.iter().zip(up).map(|(gate, up)| activate(dot(gate, row)) * dot(up, row)).collect();
-            out.iter_mut().zip(down).for_each(|(out, line)| *out += weight * dot(line, &hidden));
-        }
+    for (index, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
+        let (gate, up) = (product(0, index, row), product(1, index, row));
+        let hidden: Vec<f32> = gate.iter().zip(&up).map(|(&gate, &up)| gated(gate, up)).collect();
+        out.iter_mut().zip(product(2, index, &hidden)).for_each(|(out, value)| *out += weight * value);
     }
     out
 }

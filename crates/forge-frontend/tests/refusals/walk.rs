@@ -8,8 +8,8 @@ use forge_frontend::{Assets, FrontendError, Refusal, load};
 use serde_json::{Value, json};
 
 use crate::build::{Folder as Scratch, Gguf, array, string};
-use crate::xielu;
 use crate::{Folder, Weights};
+use crate::{toolchains, xielu};
 
 /// A refusal, what its line names, and the error that a checkpoint made for it gives.
 pub type Row = (Refusal, Vec<&'static str>, FrontendError);
@@ -154,6 +154,7 @@ fn configurations() -> Vec<Row> {
         file(Refusal::NoConfig, &["expected a GGUF file, or a folder with config.json"], "config.json", None),
         file(Refusal::NotAnObject, &["config.json: ", "the whole file", "found [1]"], "config.json", Some(b"[1]")),
         config(Refusal::NoModelType, "qwen2", "model_type", Value::Null, "is missing"),
+        config(Refusal::SwigluNumber, "gpt-oss", "swiglu_limit", json!(0.0001), "a positive number of thousandths"),
         config(Refusal::NotBuilt, "qwen2", "model_type", json!("gemma3n"), "its alternating updates (AltUp)"),
         config(
             Refusal::HeadLayerNorms,
@@ -169,7 +170,7 @@ fn configurations() -> Vec<Row> {
             json!(8),
             "= 8 is not supported: this architecture's mixture",
         ),
-        config(Refusal::QuantizationMethod, "qwen2", "quantization_config", json!({"quant_method": "fp8"}), "\"fp8\""),
+        config(Refusal::QuantizationMethod, "qwen2", "quantization_config", json!({"quant_method": "hqq"}), "\"hqq\""),
         config(Refusal::UnequalSizes, "qwen2", "num_key_value_heads", json!([2, 1]), "= [2,1] is not supported"),
         config(Refusal::NoSizes, "qwen2", "num_key_value_heads", json!([]), "expected a size, found []"),
         config(Refusal::LayerSizes, "gemma4", "intermediate_size", json!([40]), "expected an array of 6"),
@@ -384,6 +385,16 @@ fn mixtures() -> Vec<Row> {
         ],
     );
     let glm = table(glm.entry(b"glm4moe.attention.layer_norm_rms_epsilon", 6, &1e-5f32.to_le_bytes()));
+    let kv_b = "model.layers.0.self_attn.kv_b_proj.weight";
+    let deepseek = sizes(
+        self::sizes("deepseek2", 32),
+        &[
+            ("deepseek2.expert_count", 4),
+            ("deepseek2.attention.kv_lora_rank", 16),
+            ("deepseek2.rope.dimension_count", 8),
+            ("deepseek2.attention.key_length", 8),
+        ],
+    );
     vec![
         config(Refusal::ExpertCount, "qwen3-moe", "num_experts_per_tok", json!(7), "expected at most the 6 experts"),
         config(Refusal::DenseLayers, "qwen3-moe", "mlp_only_layers", json!("1"), "expected a list of layers"),
@@ -418,12 +429,46 @@ fn mixtures() -> Vec<Row> {
             },
         ),
         gguf(Refusal::GatingFunction, &["llama.expert_gating_func = 9 is not supported: scores are softmax"], &mixtral),
+        {
+            let folder = Folder::of("deepseek-v2");
+            folder.edit_weights(|weights| weights.header.get_mut(kv_b).expect("it")["shape"] = json!([16, 128]));
+            (
+                Refusal::HeadMatrixShape,
+                vec!["tensor", kv_b, "expected shape [128, 16], found [16, 128]"],
+                folder.error(),
+            )
+        },
+        gguf(
+            Refusal::LatentHead,
+            &["deepseek2.attention.key_length: expected more than the 8 that rotate, found 8"],
+            &deepseek,
+        ),
+        config(
+            Refusal::ScoringFunction,
+            "deepseek-v3",
+            "scoring_func",
+            json!("softplus"),
+            "is not supported: scores are softmax or sigmoid",
+        ),
+        config(
+            Refusal::MixtureLayers,
+            "glm4-moe-lite",
+            "mlp_layer_types",
+            json!(["dense"]),
+            "expected dense or sparse for each of the 2 layers",
+        ),
+        gguf(
+            Refusal::PredictionLayers,
+            &["llama.nextn_predict_layers: expected fewer than the 1 blocks, found 1"],
+            &sizes(llama(32), &[("llama.nextn_predict_layers", 1)]),
+        ),
         gguf(Refusal::PredictionLayers, &["glm4moe.nextn_predict_layers: expected fewer than the 1 blocks"], &glm),
     ]
 }
 
 fn tensors() -> Vec<Row> {
     let four = json!({"bits": 4, "group_size": 32});
+    let mxfp4 = json!({"bits": 4, "group_size": 32, "mode": "mxfp4"});
     let codes = ("a.weight", "U32", json!([2, 4]));
     let scales = ("a.scales", "F16", json!([2, 1]));
     let gemma4 = {
@@ -444,8 +489,34 @@ fn tensors() -> Vec<Row> {
         ),
         module(
             Refusal::QuantizationMode,
-            &["config.json: quantization.mode = \"mxfp4\" is not supported"],
-            json!({"bits": 4, "group_size": 32, "mode": "mxfp4"}),
+            &["config.json: quantization.mode = \"mxfp2\" is not supported"],
+            json!({"bits": 2, "group_size": 32, "mode": "mxfp2"}),
+            &[codes.clone(), scales.clone()],
+        ),
+        module(
+            Refusal::ModeWidth,
+            &["config.json: quantization.a.bits = 8 is not supported: mxfp4 has 4 bits in groups of 32"],
+            json!({"bits": 4, "group_size": 32, "a": {"bits": 8, "mode": "mxfp4"}}),
+            &[codes.clone(), scales.clone()],
+        ),
+        {
+            let folder = Folder::of("gpt-oss");
+            folder.edit_weights(|weights| {
+                weights.header.remove("model.layers.1.mlp.experts.down_proj_scales");
+            });
+            let words = vec!["model.safetensors: tensor model.layers.1.mlp.experts.down_proj_scales is missing"];
+            (Refusal::ApartScales, words, folder.error())
+        },
+        module(
+            Refusal::ApartShape,
+            &["model.safetensors: tensor a.scales: expected shape [2, 1], found [2, 2]"],
+            mxfp4.clone(),
+            &[codes.clone(), ("a.scales", "U8", json!([2, 2]))],
+        ),
+        module(
+            Refusal::ApartType,
+            &["model.safetensors: tensor a.scales: expected U8, found F16"],
+            mxfp4,
             &[codes.clone(), scales.clone()],
         ),
         module(
@@ -688,8 +759,10 @@ fn assets() -> Vec<Row> {
 
 #[test]
 fn every_refusal() {
-    let rows: Vec<Row> =
-        [configurations(), mixtures(), tensors(), xielu::rows(), assets()].into_iter().flatten().collect();
+    let rows: Vec<Row> = [configurations(), mixtures(), tensors(), xielu::rows(), toolchains::rows(), assets()]
+        .into_iter()
+        .flatten()
+        .collect();
     for (refusal, words, error) in &rows {
         let line = error.to_string();
         assert_eq!(error.refusal(), Some(*refusal), "{line}");

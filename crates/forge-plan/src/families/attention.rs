@@ -42,6 +42,11 @@ pub struct Attend {
     pub wrap: Option<usize>,
 }
 
+/// How a long context is cut into parts.
+pub(super) fn context_split(window: Option<usize>) -> Split {
+    Split { above: UNSPLIT_POSITIONS, positions: PART_POSITIONS, most: MAX_PARTS, window }
+}
+
 macro_rules! variants {
     ($($(#[$doc:meta])* $name:ident),*) => {$(
         $(#[$doc])*
@@ -91,7 +96,7 @@ impl Attend {
 
     /// How a long context is cut into parts.
     fn split(&self) -> Split {
-        Split { above: UNSPLIT_POSITIONS, positions: PART_POSITIONS, most: MAX_PARTS, window: self.attention.window }
+        context_split(self.attention.window)
     }
 
     fn describe(&self) -> String {

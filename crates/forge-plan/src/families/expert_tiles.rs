@@ -3,6 +3,7 @@
 
 use forge_spec::{Activation, Dim, ExpertResults, ExpertsOf, Matrix, Operation, Role, Routing};
 
+use super::experts::{biases, sum_binding};
 use super::projection::{describe_all, matrix_bindings};
 use super::{Body, KernelFamily, Launch, ONE, ROW_ELEMENTS, ROW_THREADS};
 use crate::binding::{Binding, Element, Extent, Touch};
@@ -39,6 +40,8 @@ pub struct ExpertsUpTile {
     pub half_tiles: bool,
     /// The gate's non-linearity.
     pub activation: Activation,
+    /// Whether there are biases of gate and up rows, `[2, experts, width]`.
+    pub biased: bool,
 }
 
 /// Constants of the kernel that runs experts' down projections over a tile of rows.
@@ -52,6 +55,8 @@ pub struct ExpertsDownTile {
     pub hidden: usize,
     /// Pairs in a tile.
     pub tile: usize,
+    /// Whether there are biases of down rows, `[experts, hidden]`.
+    pub biased: bool,
 }
 
 /// Constants of the kernel that sums the results of each row's experts.
@@ -63,8 +68,8 @@ pub struct ExpertsSum {
     pub hidden: usize,
     /// Whether there is one that every row takes.
     pub shared: bool,
-    /// Factor on the sum.
-    pub factor: f32,
+    /// Factor on the sum that is added to the residual stream; `None`: the sum is stored.
+    pub factor: Option<f32>,
 }
 
 /// Which pairs a tile has.
@@ -93,6 +98,11 @@ impl ExpertsUpTile {
     pub fn columns(width: usize) -> usize {
         width.div_ceil(TILE_ROWS / 2)
     }
+
+    fn biases(&self) -> (Option<Binding>, Value) {
+        let Routing { experts, chosen, .. } = self.routing;
+        biases(self.biased, vec![2, experts, self.width], Touch::ChosenOfMany { of: experts, each_row: chosen })
+    }
 }
 
 impl ExpertsDownTile {
@@ -100,12 +110,18 @@ impl ExpertsDownTile {
     pub fn columns(hidden: usize) -> usize {
         hidden.div_ceil(TILE_ROWS)
     }
+
+    fn biases(&self) -> (Option<Binding>, Value) {
+        let Routing { experts, chosen, .. } = self.routing;
+        biases(self.biased, vec![experts, self.hidden], Touch::ChosenOfMany { of: experts, each_row: chosen })
+    }
 }
 
 impl KernelFamily for ExpertsUpTile {
     fn bindings(&self) -> Vec<Binding> {
         let routing = self.routing;
         let mut list: Vec<Binding> = matrix_bindings(&self.matrices).map(|binding| stack(binding, routing)).collect();
+        list.extend(self.biases().0);
         list.push(Binding::read(Role::Input, Element::F32, Extent::Rows(vec![self.cols])));
         list.extend(order(routing));
         list.push(Binding::write(Role::Y, Element::F32, Extent::Rows(vec![routing.chosen, self.width])));
@@ -127,14 +143,15 @@ impl KernelFamily for ExpertsUpTile {
             [&self.matrices[0], self.matrices.last().expect("a stack")].map(|m| Constant::Weights(m.format));
         let split = if self.matrices.len() == 1 { self.matrices[0].rows / 2 } else { 0 };
         let types = [gate, up, Constant::Half(self.half_tiles), Constant::Activation(self.activation)];
-        let sizes = [self.tile, experts, chosen, self.width, self.cols, split];
+        let sizes = [self.tile, experts, chosen, self.width, self.cols, split, usize::from(self.biased)];
         let up = if split > 0 { Role::Weights } else { Role::Weights1 };
-        let bound = [Role::Weights, up, Role::Input, Role::Pairs, Role::Tiles, Role::Y].map(Value::Bound);
+        let weights = [Role::Weights, up].map(Value::Bound).into_iter().chain([self.biases().1]);
+        let bound = weights.chain([Role::Input, Role::Pairs, Role::Tiles, Role::Y].map(Value::Bound));
         let place = [Position::Group2, Position::Thread, Position::Simdgroup].map(Value::At);
         Body::Call(Call {
             function: "experts_gate_up_tile",
             constants: types.into_iter().chain(sizes.map(Constant::Size)).collect(),
-            arguments: bound.into_iter().chain([Value::Shared]).chain(place).collect(),
+            arguments: bound.chain([Value::Shared]).chain(place).collect(),
         })
     }
 
@@ -172,10 +189,9 @@ impl KernelFamily for ExpertsUpTile {
 impl KernelFamily for ExpertsDownTile {
     fn bindings(&self) -> Vec<Binding> {
         let Routing { chosen, .. } = self.routing;
-        let mut list = vec![
-            stack(Binding::matrix(Role::Weights, &self.matrix[0]), self.routing),
-            Binding::read(Role::Input, Element::F32, Extent::Rows(vec![chosen, self.matrix[0].cols])),
-        ];
+        let mut list = vec![stack(Binding::matrix(Role::Weights, &self.matrix[0]), self.routing)];
+        list.extend(self.biases().0);
+        list.push(Binding::read(Role::Input, Element::F32, Extent::Rows(vec![chosen, self.matrix[0].cols])));
         list.extend(order(self.routing));
         list.push(Binding::write(Role::Y, Element::F32, Extent::Rows(vec![chosen, self.hidden])));
         list
@@ -192,13 +208,14 @@ impl KernelFamily for ExpertsDownTile {
 
     fn body(&self) -> Body<'_> {
         let types = [Constant::Weights(self.matrix[0].format), Constant::Half(false)];
-        let sizes = [self.tile, self.routing.experts, self.matrix[0].cols, self.hidden];
-        let bound = [Role::Weights, Role::Input, Role::Pairs, Role::Tiles, Role::Y].map(Value::Bound);
+        let sizes = [self.tile, self.routing.experts, self.matrix[0].cols, self.hidden, usize::from(self.biased)];
+        let weights = [Value::Bound(Role::Weights), self.biases().1];
+        let bound = weights.into_iter().chain([Role::Input, Role::Pairs, Role::Tiles, Role::Y].map(Value::Bound));
         let place = [Position::Group2, Position::Thread, Position::Simdgroup].map(Value::At);
         Body::Call(Call {
             function: "experts_down_tile",
             constants: types.into_iter().chain(sizes.map(Constant::Size)).collect(),
-            arguments: bound.into_iter().chain([Value::Shared]).chain(place).collect(),
+            arguments: bound.chain([Value::Shared]).chain(place).collect(),
         })
     }
 
@@ -237,7 +254,7 @@ impl KernelFamily for ExpertsSum {
             row(Role::ExpertWeights, vec![self.chosen + usize::from(self.shared)]),
         ];
         list.extend(self.shared.then(|| row(Role::Projected, vec![self.hidden])));
-        list.push(Binding::update(Role::X, Element::F32, Extent::Rows(vec![self.hidden])));
+        list.push(sum_binding(self.factor.is_some(), self.hidden));
         list
     }
 
@@ -247,16 +264,23 @@ impl KernelFamily for ExpertsSum {
     }
 
     fn title(&self) -> String {
-        format!("weighted sum of the results of {} experts a row, added to the residual stream", self.chosen)
+        format!(
+            "weighted sum of the results of {} experts a row{}",
+            self.chosen,
+            if self.factor.is_some() { ", added to the residual stream" } else { "" }
+        )
     }
 
     fn body(&self) -> Body<'_> {
         let shared = if self.shared { Role::Projected } else { Role::Input };
-        let bound = [Role::Input, Role::ExpertWeights, shared, Role::X].map(Value::Bound);
-        let rest = [Value::Float(self.factor), Value::At(Position::Group2), Value::At(Position::Thread)];
+        let sum = if self.factor.is_some() { Role::X } else { Role::Y };
+        let bound = [Role::Input, Role::ExpertWeights, shared, sum].map(Value::Bound);
+        let rest = [Value::Float(self.factor.unwrap_or(1.0)), Value::At(Position::Group2), Value::At(Position::Thread)];
         Body::Call(Call {
             function: "experts_sum",
-            constants: [self.chosen, self.hidden, usize::from(self.shared)].map(Constant::Size).into(),
+            constants: [self.chosen, self.hidden, usize::from(self.shared), usize::from(self.factor.is_some())]
+                .map(Constant::Size)
+                .into(),
             arguments: [&bound[..], &rest].concat(),
         })
     }
@@ -266,6 +290,11 @@ impl KernelFamily for ExpertsSum {
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
-        Operation::ExpertsSum { width: self.hidden, chosen: self.chosen, shared: self.shared, factor: self.factor }
+        Operation::ExpertsSum {
+            width: self.hidden,
+            chosen: self.chosen,
+            shared: self.shared,
+            factor: self.factor.unwrap_or(1.0),
+        }
     }
 }

@@ -32,6 +32,8 @@ pub struct ExpertsUp {
     pub norm: Option<NormScale>,
     /// The gate's non-linearity.
     pub activation: Activation,
+    /// Whether there are biases of gate and up rows, `[2, experts, width]`; the shared expert has none.
+    pub biased: bool,
 }
 
 /// Constants of the kernel that runs experts' down projections and sums their results.
@@ -45,15 +47,23 @@ pub struct ExpertsDown {
     pub hidden: usize,
     /// Rows a simdgroup, simdgroups a threadgroup, simdgroups that share the experts of a row.
     pub geometry: Geometry,
-    /// Factor on the sum.
-    pub factor: f32,
-    /// What the next projection needs.
+    /// Factor on the sum that is added to the residual stream; `None`: the sum is stored.
+    pub factor: Option<f32>,
+    /// What the next projection needs; only where it is added.
     pub next: Option<NextNorm>,
+    /// Whether there are biases of down rows, `[experts, hidden]`; the shared expert has none.
+    pub biased: bool,
 }
 
 /// Binding of a stack of which each row of the step touches the experts that it takes.
 fn stack(binding: Binding, routing: Routing) -> Binding {
     binding.touching(Touch::Chosen { of: routing.experts, each_row: routing.chosen })
+}
+
+/// The experts' biases, and what stands for them in a call where there are none: it is not read.
+pub(super) fn biases(biased: bool, shape: Vec<usize>, touch: Touch) -> (Option<Binding>, Value) {
+    let binding = Binding::read(Role::Bias, Element::F32, Extent::Fixed(shape)).touching(touch);
+    (biased.then_some(binding), Value::Bound(if biased { Role::Bias } else { Role::Input }))
 }
 
 /// Elements of a row that a simdgroup loads: lanes beyond the last column of packed rows load what another does.
@@ -62,6 +72,12 @@ fn loaded(format: Format, cols: usize) -> usize {
         Format::F32 | Format::F16 | Format::BF16 => cols,
         _ => cols.next_multiple_of(TILE),
     }
+}
+
+/// Binding of the weighted sum: the residual stream, or a buffer of its own.
+pub(super) fn sum_binding(adds: bool, hidden: usize) -> Binding {
+    let row = Extent::Rows(vec![hidden]);
+    if adds { Binding::update(Role::X, Element::F32, row) } else { Binding::write(Role::Y, Element::F32, row) }
 }
 
 impl ExpertsUp {
@@ -96,6 +112,11 @@ impl ExpertsUp {
     fn shared_width(&self) -> usize {
         self.shared().map_or(0, |shared| shared.rows / 2)
     }
+
+    fn biases(&self) -> (Option<Binding>, Value) {
+        let Routing { experts, chosen, .. } = self.router.routing;
+        biases(self.biased, vec![2, experts, self.width], Touch::Chosen { of: experts, each_row: chosen })
+    }
 }
 
 impl KernelFamily for ExpertsUp {
@@ -104,6 +125,7 @@ impl KernelFamily for ExpertsUp {
         let input = Binding::read(Role::Input, Element::F32, Extent::Rows(vec![self.cols]));
         let mut list: Vec<Binding> = matrix_bindings(self.stacks()).map(|binding| stack(binding, routing)).collect();
         list.extend(self.shared().map(|shared| Binding::matrix(Role::SharedWeights, &shared)));
+        list.extend(self.biases().0);
         list.push(input.touching(Touch::Loads(self.input_loads())));
         list.extend(
             self.norm.map(|norm| Binding::read(Role::InputSums, Element::F32, Extent::Rows(vec![norm.partials]))),
@@ -154,7 +176,8 @@ impl KernelFamily for ExpertsUp {
         let up = if stacks.len() == 1 { Role::Weights } else { Role::Weights1 };
         let sums = if self.norm.is_some() { Role::InputSums } else { Role::Input };
         let shared = if self.router.shared.is_some() { Role::SharedWeights } else { Role::Weights };
-        let bound = [Role::Weights, up, shared, Role::Input, sums].map(Value::Bound);
+        let [gate, up, shared, input, sums] = [Role::Weights, up, shared, Role::Input, sums].map(Value::Bound);
+        let bound = [gate, up, shared, self.biases().1, input, sums];
         let eps = Value::Float(self.norm.map_or(0.0, |norm| norm.eps));
         let place = [Position::Group2, Position::Simdgroup, Position::Lane].map(Value::At);
         let rest = [&[Value::Bound(Role::Y), Value::Shared, eps][..], &self.router.factors(), &place].concat();
@@ -163,7 +186,7 @@ impl KernelFamily for ExpertsUp {
             constants: types
                 .into_iter()
                 .chain(sizes.map(Constant::Size))
-                .chain([self.router.shared_weight()])
+                .chain([self.router.shared_weight(), Constant::Size(usize::from(self.biased))])
                 .collect(),
             arguments: [&bound[..], &self.router.arguments(), &rest].concat(),
         })
@@ -220,6 +243,11 @@ impl ExpertsDown {
         self.hidden.div_ceil(self.geometry.rows_per_threadgroup())
     }
 
+    fn biases(&self) -> (Option<Binding>, Value) {
+        let Routing { experts, chosen, .. } = self.routing;
+        biases(self.biased, vec![experts, self.hidden], Touch::Chosen { of: experts, each_row: chosen })
+    }
+
     /// Partial sums that it writes: one a threadgroup.
     pub(crate) fn partials(hidden: usize, geometry: Geometry) -> usize {
         hidden.div_ceil(geometry.rows_per_threadgroup())
@@ -239,6 +267,7 @@ impl KernelFamily for ExpertsDown {
         let mut list = vec![stack(Binding::matrix(Role::Weights, &self.matrices[0]), self.routing)];
         let shared = self.matrices.get(1);
         list.extend(shared.map(|shared| Binding::matrix(Role::SharedWeights, shared)));
+        list.extend(self.biases().0);
         list.extend([
             input.touching(Touch::Loads(self.input_loads())),
             Binding::read(Role::Experts, Element::U32, Extent::Rows(vec![chosen])),
@@ -247,7 +276,7 @@ impl KernelFamily for ExpertsDown {
                 Element::F32,
                 Extent::Rows(vec![chosen + usize::from(shared.is_some())]),
             ),
-            Binding::update(Role::X, Element::F32, Extent::Rows(vec![self.hidden])),
+            sum_binding(self.factor.is_some(), self.hidden),
         ]);
         list.extend(next_bindings(self.next, self.hidden));
         list
@@ -272,21 +301,26 @@ impl KernelFamily for ExpertsDown {
 
     fn body(&self) -> Body<'_> {
         let (Routing { experts, chosen, .. }, g) = (self.routing, self.geometry);
-        let rows = [g.rows_per_simdgroup, g.simdgroups, g.split_k];
-        let sizes = [&[experts, chosen, self.width(), self.hidden][..], &rows, &[self.shared_width()]].concat();
+        let geometry = [g.rows_per_simdgroup, g.simdgroups, g.split_k];
+        let flags = [self.shared_width(), usize::from(self.biased)];
+        let sizes = [&[experts, chosen, self.width(), self.hidden][..], &geometry, &flags].concat();
         let [own, shared] = [self.matrices.first(), self.matrices.last()].map(|m| m.expect("a stack").format);
         let mut constants: Vec<Constant> = [own, shared].map(Constant::Gemv).into();
         constants.extend(sizes.into_iter().map(Constant::Size));
-        constants.extend(self.next.map(|next| Constant::Size(next.partials)));
+        let added = Constant::Size(usize::from(self.factor.is_some()));
+        constants.push(self.next.map_or(added, |next| Constant::Size(next.partials)));
         let shared = if self.matrices.len() > 1 { Role::SharedWeights } else { Role::Weights };
-        let bound = [Role::Weights, shared, Role::Input, Role::Experts, Role::ExpertWeights, Role::X].map(Value::Bound);
+        let sum = if self.factor.is_some() { Role::X } else { Role::Y };
+        let weights = [Role::Weights, shared].map(Value::Bound);
+        let rows = [Role::Input, Role::Experts, Role::ExpertWeights, sum].map(Value::Bound);
+        let bound = weights.into_iter().chain([self.biases().1]).chain(rows);
         let next = self.next.map(|_| [Role::Gamma, Role::Scaled, Role::Sums].map(Value::Bound));
         let place = [Position::Group2, Position::Simdgroup, Position::Lane].map(Value::At);
-        let rest = [Value::Shared, Value::Float(self.factor)];
+        let rest = [Value::Shared, Value::Float(self.factor.unwrap_or(1.0))];
         Body::Call(Call {
             function: if self.next.is_some() { "experts_down" } else { "experts_accumulate" },
             constants,
-            arguments: bound.into_iter().chain(next.into_iter().flatten()).chain(rest).chain(place).collect(),
+            arguments: bound.chain(next.into_iter().flatten()).chain(rest).chain(place).collect(),
         })
     }
 
@@ -300,7 +334,7 @@ impl KernelFamily for ExpertsDown {
             experts: self.routing.experts,
             chosen: self.routing.chosen,
             shared: self.matrices.get(1).copied(),
-            results: ExpertResults::Summed { factor: self.factor },
+            results: ExpertResults::Summed { factor: self.factor.unwrap_or(1.0) },
         })
     }
 

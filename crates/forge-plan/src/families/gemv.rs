@@ -16,8 +16,8 @@ pub const FEW_TOKENS: usize = 8;
 pub enum Tokens {
     /// One.
     One,
-    /// Up to [`FEW_TOKENS`] with one reading of the weights.
-    Few,
+    /// Up to [`FEW_TOKENS`], so many of them in a threadgroup, which decodes the weights once.
+    Few(usize),
     /// Up to [`FEW_TOKENS`], each in threadgroups of its own.
     Each,
 }
@@ -27,13 +27,53 @@ impl Tokens {
     pub fn at_once(self) -> usize {
         match self {
             Self::One | Self::Each => 1,
-            Self::Few => FEW_TOKENS,
+            Self::Few(room) => room,
         }
     }
 }
 
+/// Rows in a threadgroup of a kernel for a few: for two, and for more.
+pub const ROOMS: [usize; 2] = [2, 4];
+
 /// Columns of a tile of packed rows.
 const TILE: usize = 256;
+
+/// Whether the kernels decode weights of a format once for all rows of a threadgroup (`Shared` in `common.metal`).
+fn decodes_once(format: Format) -> bool {
+    match format {
+        Format::Q8_0
+        | Format::Q4_0
+        | Format::Q4_1
+        | Format::Q5_0
+        | Format::Q5_1
+        | Format::Q4K
+        | Format::Q5K
+        | Format::Q6K
+        | Format::Affine { .. } => true,
+        Format::F32
+        | Format::F16
+        | Format::BF16
+        | Format::Q2K
+        | Format::Q3K
+        | Format::Iq4Nl
+        | Format::Iq4Xs
+        | Format::Iq3Xxs
+        | Format::Iq3S
+        | Format::Iq2Xxs
+        | Format::Iq2Xs
+        | Format::Iq2S
+        | Format::Iq1S
+        | Format::Iq1M
+        | Format::Mxfp4
+        | Format::E4m3G128
+        | Format::E4m3G32
+        | Format::Q1_0
+        | Format::Q2_0
+        | Format::Tq1_0
+        | Format::Tq2_0
+        | Format::Tq2_0G128 => false,
+    }
+}
 
 /// The table of `gemv_q1_0_sums`: 16 sums for each of 32 lanes' two runs of four columns in four tiles.
 const SIGNED_SUMS_BYTES: usize = 4 * 2 * 16 * 32 * 4;
@@ -51,6 +91,8 @@ pub struct Gemv {
     pub shape: Shape,
     /// Rows a simdgroup, simdgroups a threadgroup, simdgroups a row.
     pub geometry: Geometry,
+    /// The geometry of the kernel for one row: each of its threadgroups makes one partial sum.
+    pub one: Geometry,
     /// Norm of the input.
     pub norm: Option<NormScale>,
     /// Whether a bias vector `[rows]` is added.
@@ -64,21 +106,31 @@ pub struct Gemv {
 impl Gemv {
     /// The kernel for several rows whose result for each has the same bits as that of this one for one row: a sum's terms, and
     /// the partial sums that a norm adds up, come in the same order.
-    pub fn for_few_tokens(&self) -> Self {
+    pub fn for_few_tokens(&self, room: usize) -> Self {
         if self.signed_sums() {
             // The table is of one row's input; looked up weights are summed in another order than multiplied ones.
             return Self { tokens: Tokens::Each, ..self.clone() };
         }
-        // Without partial sums nothing depends on which rows a simdgroup has.
-        let geometry = if self.epilogue.partials() > 0 { self.geometry } else { self.geometry.for_few_tokens() };
-        Self { geometry, tokens: Tokens::Few, ..self.clone() }
+        let least = if self.epilogue.partials() > 0 { self.one.rows_per_simdgroup } else { 1 };
+        let geometry = self.one.for_few_tokens(least);
+        Self { geometry, tokens: Tokens::Few(room), ..self.clone() }
+    }
+
+    /// Chunks of rows that a simdgroup has where one of the kernel for one row has one.
+    pub fn chunks(&self) -> usize {
+        self.geometry.rows_per_simdgroup / self.one.rows_per_simdgroup.min(self.geometry.rows_per_simdgroup)
     }
 
     /// Whether the kernel keeps all signed sums of four inputs in threadgroup memory and looks weights up four at a time
     /// (`gemv_q1_0_sums`).
     pub fn signed_sums(&self) -> bool {
         let one_matrix = matches!(self.matrices.as_slice(), [only] if only.format == Format::Q1_0);
-        one_matrix && self.tokens != Tokens::Few && self.rows >= SIGNED_SUMS_ROWS
+        one_matrix && !matches!(self.tokens, Tokens::Few(_)) && self.rows >= SIGNED_SUMS_ROWS
+    }
+
+    /// Partial sums of squares of one row.
+    pub fn partial_sums(&self) -> usize {
+        self.rows.div_ceil(self.one.rows_per_threadgroup())
     }
 
     /// Threadgroups of the dispatch: each matrix starts at a new one.
@@ -96,14 +148,15 @@ impl Gemv {
         self.matrices.iter().map(|s| s.rows.div_ceil(per_group)).collect()
     }
 
-    /// Elements of one row of the input that threads load, over and over.
-    fn input_loads(&self) -> usize {
+    /// Elements of one row of the input that threads load, over and over, for matrices of some formats.
+    fn input_loads(&self, of: impl Fn(Format) -> bool) -> usize {
         if self.signed_sums() {
             // A threadgroup keeps what all of its simdgroups need.
-            return self.threadgroups() * self.cols;
+            return if of(Format::Q1_0) { self.threadgroups() * self.cols } else { 0 };
         }
         // Of rows that are packed in tiles, lanes beyond the last column load what another lane does.
         let row = |matrix: &Matrix| match matrix.format {
+            _ if !of(matrix.format) => 0,
             Format::F32 | Format::F16 | Format::BF16 => self.cols,
             _ => self.cols.next_multiple_of(TILE),
         };
@@ -116,13 +169,25 @@ impl Gemv {
         self.matrices.iter().map(|matrix| matrix.rows.div_ceil(rows) * row(matrix)).sum()
     }
 
-    /// Floats of threadgroup memory: partial results of rows that several simdgroups share, then a sum of squares for each
+    /// How much of the input is loaded. A simdgroup that decodes its weights once loads as many rows as it has room for,
+    /// whether they are there or not.
+    fn input_touch(&self) -> Touch {
+        match self.tokens {
+            Tokens::One | Tokens::Each => Touch::Loads(self.input_loads(|_| true)),
+            Tokens::Few(room) => Touch::TileLoads {
+                row: self.input_loads(|format| !decodes_once(format)),
+                tile: room * self.input_loads(decodes_once),
+            },
+        }
+    }
+
+    /// Floats of threadgroup memory: partial results of rows that several simdgroups share, then sums of squares for each
     /// simdgroup.
     pub fn shared_floats(&self) -> [usize; 2] {
         let g = self.geometry;
         let rows = self.tokens.at_once();
         let split = if g.split_k > 1 { g.simdgroups * g.rows_per_simdgroup * rows } else { 0 };
-        [split, if self.epilogue.partials() > 0 { g.simdgroups * rows } else { 0 }]
+        [split, if self.epilogue.partials() > 0 { g.simdgroups * self.chunks() * rows } else { 0 }]
     }
 }
 
@@ -130,24 +195,29 @@ impl KernelFamily for Gemv {
     fn bindings(&self) -> Vec<Binding> {
         let input = Binding::read(Role::Input, Element::F32, Extent::Rows(vec![self.cols]));
         let mut list: Vec<Binding> = matrix_bindings(&self.matrices).collect();
-        list.push(input.touching(Touch::Loads(self.input_loads())));
+        list.push(input.touching(self.input_touch()));
         list.extend(
             self.norm.map(|norm| Binding::read(Role::InputSums, Element::F32, Extent::Rows(vec![norm.partials]))),
         );
         list.extend(self.bias.then(|| Binding::read(Role::Bias, Element::F32, Extent::Fixed(vec![self.rows]))));
         list.extend(result_bindings(self.epilogue, self.rows));
-        // The kernel for one row reads none, but takes what that for several does.
-        list.push(Binding::params());
+        // Last, so that a step's arguments for one row are the first ones of those for several.
+        list.extend((self.tokens != Tokens::One).then(Binding::params));
         list
     }
 
     fn launch(&self) -> Launch {
         let floats: usize = self.shared_floats().iter().sum();
         let table = if self.signed_sums() { SIGNED_SUMS_BYTES } else { 0 };
+        let rows = match self.tokens {
+            Tokens::One => ONE,
+            Tokens::Few(room) => Dim::RowTiles(room),
+            Tokens::Each => Dim::Rows,
+        };
         Launch {
             threads: 32 * self.geometry.simdgroups as u32,
             threadgroup_bytes: ((4 * floats).next_multiple_of(16) + table) as u32,
-            grid: [Dim::Const(self.threadgroups()), if self.tokens == Tokens::Each { Dim::Rows } else { ONE }, ONE],
+            grid: [Dim::Const(self.threadgroups()), rows, ONE],
         }
     }
 
@@ -156,7 +226,7 @@ impl KernelFamily for Gemv {
         let split = if g.split_k > 1 { format!(", {} simdgroups share a row", g.split_k) } else { String::new() };
         let tokens = match self.tokens {
             Tokens::One => String::new(),
-            Tokens::Few => format!(" for up to {FEW_TOKENS} rows"),
+            Tokens::Few(room) => format!(" for up to {FEW_TOKENS} rows, {room} in a threadgroup"),
             Tokens::Each => format!(" for each of up to {FEW_TOKENS} rows"),
         };
         let (rows, simdgroups) = (g.rows_per_simdgroup, g.simdgroups);
@@ -206,23 +276,50 @@ impl KernelFamily for Gemv {
 mod tests {
     use super::*;
 
-    /// Elements that threads load of one row of the input.
-    fn loads(matrices: &[(Format, usize)], cols: usize, [rows, simdgroups, split_k]: [usize; 3], gated: bool) -> usize {
+    /// A kernel for one row.
+    fn gemv(matrices: &[(Format, usize)], cols: usize, [rows, simdgroups, split_k]: [usize; 3], gated: bool) -> Gemv {
         let matrices = matrices.iter().map(|&(format, rows)| Matrix { format, rows, cols }).collect::<Vec<_>>();
         let rows_of_all = matrices.iter().map(|matrix| matrix.rows).sum();
         let store = Epilogue::Store { softcap: None, partials: None };
-        let gemv = Gemv {
+        Gemv {
             matrices,
             rows: rows_of_all,
             cols,
             shape: Shape { format: forge_formats::Format::F32, rows: rows_of_all, cols },
             geometry: Geometry { rows_per_simdgroup: rows, simdgroups, split_k },
+            one: Geometry { rows_per_simdgroup: rows, simdgroups, split_k },
             norm: None,
             bias: false,
             epilogue: if gated { Epilogue::Gated(Activation::Silu) } else { store },
             tokens: Tokens::One,
-        };
-        gemv.input_loads()
+        }
+    }
+
+    /// Elements that threads load of one row of the input.
+    fn loads(matrices: &[(Format, usize)], cols: usize, geometry: [usize; 3], gated: bool) -> usize {
+        gemv(matrices, cols, geometry, gated).input_loads(|_| true)
+    }
+
+    #[test]
+    fn rows_that_share_weights_are_loaded_whether_they_are_there_or_not() {
+        // Simdgroups of four rows now, three for the second matrix.
+        let one = gemv(&[(Format::Q8_0, 64), (Format::F16, 10)], 384, [2, 4, 1], false);
+        assert_eq!(one.for_few_tokens(4).input_touch(), Touch::TileLoads { row: 3 * 384, tile: 4 * 16 * 512 });
+        assert_eq!(one.for_few_tokens(2).input_touch(), Touch::TileLoads { row: 3 * 384, tile: 2 * 16 * 512 });
+        assert_eq!(one.input_touch(), Touch::Loads(32 * 512 + 5 * 384));
+    }
+
+    #[test]
+    fn partial_sums_are_those_of_one_row() {
+        let sums = Epilogue::Store { softcap: None, partials: Some(64) };
+        for (rows, few_rows) in [(1, 4), (2, 4), (4, 4), (8, 8)] {
+            let one = Gemv { epilogue: sums, ..gemv(&[(Format::Q4_0, 130)], 1024, [rows, 4, 2], false) };
+            let few = one.for_few_tokens(4);
+            assert_eq!(few.geometry.rows_per_simdgroup, few_rows, "each chunk of rows lies in one simdgroup");
+            assert_eq!(few.chunks() * rows, few_rows);
+            assert_eq!(few.partial_sums(), one.threadgroups(), "one a threadgroup");
+            assert_eq!((few.partial_sums(), few.geometry.split_k), (one.partial_sums(), 2));
+        }
     }
 
     #[test]

@@ -9,6 +9,9 @@ mod gated_delta;
 mod gemm;
 mod gemv;
 mod head_gate;
+mod latent_append;
+mod latent_attention;
+mod latent_heads;
 mod layer_inputs;
 mod norm;
 mod projection;
@@ -25,8 +28,11 @@ pub use expert_tiles::{ExpertsDownTile, ExpertsSum, ExpertsUpTile, expert_tile};
 pub use experts::{ExpertsDown, ExpertsUp};
 pub use gated_delta::GatedDelta;
 pub use gemm::{GEMM_ROWS, GEMM_TOKENS, Gemm};
-pub use gemv::{FEW_TOKENS, Gemv, Tokens};
+pub use gemv::{FEW_TOKENS, Gemv, ROOMS, Tokens};
 pub use head_gate::HeadGate;
+pub use latent_append::LatentAppend;
+pub use latent_attention::{LatentAttention, LatentRows};
+pub use latent_heads::{LatentQueries, LatentValues};
 pub use layer_inputs::LayerInputs;
 pub use norm::{LayerNorm, PostNorm, RmsNorm};
 pub use projection::{Epilogue, NextNorm, NormScale};
@@ -195,6 +201,14 @@ families!(
     AttentionPart,
     /// Puts the parts together.
     AttentionCombine,
+    /// Append to a cache of latents, any number of rows.
+    LatentAppend,
+    /// Queries over latents, of a few rows or a tile.
+    LatentQueries,
+    /// Attention over latents, of a few rows or a tile.
+    LatentAttention,
+    /// Values of latents, of a few rows or a tile.
+    LatentValues,
     /// Every layer's own input, from a projection of the embedding and a table, any number of rows.
     LayerInputs,
     /// RMS norm of each row of a tile.

@@ -129,9 +129,12 @@ impl KernelFamily for PostNorm {
     }
 
     fn launch(&self) -> Launch {
-        let shares = if self.next.is_some() { self.width.div_ceil(ROW_ELEMENTS) } else { 1 };
+        // Whoever sums a row itself needs all of it.
+        let spread = self.next.is_some() && self.partials.is_some();
+        let shares = if spread { self.width.div_ceil(ROW_ELEMENTS) } else { 1 };
         let grid = [Dim::Const(shares), Dim::Rows, ONE];
-        Launch { threads: ROW_THREADS, threadgroup_bytes: 32, grid }
+        let threadgroup_bytes = if self.next.is_some() && !spread { 64 } else { 32 };
+        Launch { threads: ROW_THREADS, threadgroup_bytes, grid }
     }
 
     fn title(&self) -> String {
@@ -151,7 +154,16 @@ impl KernelFamily for PostNorm {
                 arguments,
             });
         };
-        let sizes = [self.width, self.partials.unwrap_or(0), next.partials];
+        let Some(partials) = self.partials else {
+            let bound = [Role::Y, Role::PostGamma, Role::X, Role::Gamma, Role::Scaled, Role::Sums].map(Value::Bound);
+            let [_, rest @ ..] = ROW_POSITIONS;
+            return Body::Call(Call {
+                function: "post_norm_prepared_row",
+                constants: [self.width, next.partials].map(Constant::Size).into(),
+                arguments: [&bound[..], &factors, &[Value::At(Position::GroupY)], &rest].concat(),
+            });
+        };
+        let sizes = [self.width, partials, next.partials];
         let bound = [Role::Y, Role::ResultSums, Role::PostGamma, Role::X, Role::Gamma, Role::Scaled, Role::Sums]
             .map(Value::Bound);
         Body::Call(Call {

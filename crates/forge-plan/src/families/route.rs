@@ -20,6 +20,8 @@ pub struct Router {
     pub routing: Routing,
     /// Whether a vector is added to the scores for the choice.
     pub biased: bool,
+    /// Whether the weights are multiplied by a number of each expert; not where a vector is added.
+    pub factors: bool,
     /// The weight of an expert that every row takes.
     pub shared: Option<SharedWeight>,
 }
@@ -48,10 +50,11 @@ impl Router {
     pub(super) fn bindings(&self) -> impl Iterator<Item = Binding> + use<> {
         let Routing { experts, chosen, .. } = self.routing;
         let row = |count: usize| Extent::Rows(vec![count]);
-        let bias = Binding::read(Role::SelectionBias, Element::F32, Extent::Fixed(vec![experts]));
+        let vector = |role| Binding::read(role, Element::F32, Extent::Fixed(vec![experts]));
         [
             Some(Binding::read(Role::RouterLogits, Element::F32, row(self.logits()))),
-            self.biased.then_some(bias),
+            self.biased.then(|| vector(Role::SelectionBias)),
+            self.factors.then(|| vector(Role::ExpertFactors)),
             Some(Binding::write(Role::Experts, Element::U32, row(chosen))),
             Some(Binding::write(Role::ExpertWeights, Element::F32, row(self.weights()))),
         ]
@@ -61,9 +64,13 @@ impl Router {
 
     /// The same as arguments of a call.
     pub(super) fn arguments(&self) -> [Value; 4] {
-        // A bias that is not there is not read.
-        let bias = if self.biased { Role::SelectionBias } else { Role::RouterLogits };
-        [Role::RouterLogits, bias, Role::Experts, Role::ExpertWeights].map(Value::Bound)
+        // A vector that is not there is not read.
+        let vector = match (self.biased, self.factors) {
+            (true, _) => Role::SelectionBias,
+            (false, true) => Role::ExpertFactors,
+            (false, false) => Role::RouterLogits,
+        };
+        [Role::RouterLogits, vector, Role::Experts, Role::ExpertWeights].map(Value::Bound)
     }
 
     /// What the sum of the weights is divided by beside itself, where it is, and the factor on the weights.

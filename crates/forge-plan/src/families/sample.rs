@@ -58,9 +58,9 @@ impl Sample {
         Launch { threads: ROW_THREADS, threadgroup_bytes, grid: [Dim::Const(groups), Dim::Rows, ONE] }
     }
 
-    /// A call of a function of the vocabulary and its shares.
+    /// A call of a function of the vocabulary, its shares and the sequences.
     fn call(self, function: &'static str, arguments: Vec<Value>) -> Call {
-        Call { function, constants: [self.vocab, self.groups].map(Constant::Size).into(), arguments }
+        Call { function, constants: [self.vocab, self.groups, self.slots].map(Constant::Size).into(), arguments }
     }
 
     fn vocabulary(self) -> Vocabulary {
@@ -175,11 +175,8 @@ impl KernelFamily for SampleDraw {
     fn body(&self) -> Body<'_> {
         let bound = [Role::Best, Role::Count, Role::Candidates, Role::Seen, Role::NextToken, Role::Chosen];
         let rest = [Value::Shared, Value::Row(Position::GroupY)];
-        Body::Call(Call {
-            function: "draw_token",
-            constants: [self.0.vocab, self.0.groups].map(Constant::Size).into(),
-            arguments: [&bound.map(Value::Bound)[..], &rest, &SHARE_POSITIONS].concat(),
-        })
+        let arguments = [&bound.map(Value::Bound)[..], &rest, &SHARE_POSITIONS].concat();
+        Body::Call(self.0.call("draw_token", arguments))
     }
 
     fn shared_integers(&self) -> bool {

@@ -5,6 +5,7 @@
 //! reads it next ([`Next`]).
 
 mod attention;
+mod latent;
 mod layer_inputs;
 mod mixture;
 mod projection;
@@ -20,7 +21,8 @@ use forge_frontend::graph::{
 use crate::PlanError;
 use crate::families::{HeadGate, HeadNorm};
 use crate::plan::Place;
-pub use mixture::{MixtureStep, SharedStep};
+pub use latent::{LatentAppendStep, LatentStep};
+pub use mixture::{BesideStep, MixtureStep, SharedStep};
 
 /// A block as fused steps. A block whose branches stand side by side has the projections of both before either adds to the
 /// residual stream.
@@ -48,16 +50,16 @@ impl Fused {
     /// The norm of the residual stream that it reads, where it is a projection.
     fn norm(&self) -> Option<Norm> {
         match self {
-            Self::Projection(Projection { input: Input::Stream(norm), .. })
-            | Self::Mixture(MixtureStep { input: Input::Stream(norm), .. }) => *norm,
-            Self::Projection(Projection { input: Input::Buffer(_), .. })
-            | Self::Mixture(MixtureStep { input: Input::Buffer(_), .. })
-            | Self::Embed { .. }
+            Self::Projection(Projection { input, .. }) => input.norm(),
+            Self::Mixture(mixture) => mixture.input.norm(),
+            Self::Embed { .. }
             | Self::RopeAppend(_)
             | Self::Attention(_)
             | Self::ShortConv(_)
             | Self::GatedDelta(_)
             | Self::HeadGate(_)
+            | Self::LatentAppend(_)
+            | Self::LatentAttention(_)
             | Self::LayerInputs(_) => None,
         }
     }
@@ -117,10 +119,14 @@ pub enum Fused {
     GatedDelta(GatedDeltaStep),
     /// Gates of attention's result.
     HeadGate(HeadGate),
+    /// Norms and rotation of latents, and their append.
+    LatentAppend(LatentAppendStep),
+    /// Attention over latents.
+    LatentAttention(LatentStep),
     /// A projection of the embedding to every layer's own input.
     LayerInputs(LayerInputsStep),
     /// A mixture of experts, added to the residual stream.
-    Mixture(MixtureStep),
+    Mixture(Box<MixtureStep>),
 }
 
 /// One matrix of a projection.
@@ -139,8 +145,20 @@ pub struct Matrix {
 pub enum Input {
     /// The residual stream, through a norm or as it is.
     Stream(Option<Norm>),
+    /// The residual stream through a norm that is a dispatch of its own, as another norm of it is prepared for.
+    Apart(Norm),
     /// What an earlier step of the block left.
     Buffer(Place),
+}
+
+impl Input {
+    /// The norm of the residual stream that it is through.
+    fn norm(self) -> Option<Norm> {
+        match self {
+            Self::Stream(norm) => norm,
+            Self::Buffer(_) | Self::Apart(_) => None,
+        }
+    }
 }
 
 /// What happens to a projection's result.
@@ -329,9 +347,9 @@ impl Fuser<'_> {
                         (None, _) => return Err(self.unsupported("the input of a projection")),
                     };
                     if self.routes(node) {
-                        let (mixture, sum) = self.mixture(index, source, stream)?;
+                        let (mixture, sum) = self.mixture(index, source, stream, &normed)?;
                         stream = sum;
-                        ops.push(Fused::Mixture(mixture));
+                        ops.push(Fused::Mixture(Box::new(mixture)));
                         continue;
                     }
                     let for_layers = layer_inputs.take_if(|(projected, _)| node.output == Some(*projected));
@@ -354,6 +372,16 @@ impl Fuser<'_> {
                     ops.push(Fused::GatedDelta(self.gated_delta(node)?));
                     self.buffers.insert(self.output(node)?, (Place::Mixed, 0));
                 }
+                Op::RmsNorm { gamma, eps } if self.norms_queries(node) => {
+                    ops.push(Fused::LatentAppend(self.latent_append(index, Some((*gamma, *eps)))?));
+                    self.buffers.insert(self.output(node)?, (Place::QueryLatent, 0));
+                }
+                Op::LatentAttention { .. } => {
+                    let (append, attention) = self.latent_attention(index)?;
+                    ops.extend(append.map(Fused::LatentAppend));
+                    ops.push(Fused::LatentAttention(attention));
+                    self.buffers.insert(self.output(node)?, (Place::Attention, 0));
+                }
                 Op::SigmoidGate => {
                     ops.push(Fused::HeadGate(self.head_gate(node)?));
                     self.buffers.insert(self.output(node)?, (Place::Attention, 0));
@@ -368,6 +396,7 @@ impl Fuser<'_> {
                 other @ (Op::GatedActivation { .. }
                 | Op::Activation { .. }
                 | Op::Route { .. }
+                | Op::ScaleExperts { .. }
                 | Op::Experts { .. }
                 | Op::LayerNorm { .. }
                 | Op::Add

@@ -37,7 +37,7 @@ impl Fuser<'_> {
             }
         }
         let cols = block.slots[matrices[0].weight].cols;
-        let (outcome, sum) = self.outcome(&outputs, stream, for_layers)?;
+        let (outcome, sum) = self.outcome(&outputs, input, stream, for_layers)?;
         if let Outcome::Store(place) = outcome {
             if self.buffers.values().any(|(taken, _)| *taken == place) {
                 return Err(self.unsupported("a second projection that is neither activated nor added to the stream"));
@@ -70,6 +70,7 @@ impl Fuser<'_> {
     fn outcome(
         &mut self,
         outputs: &[ValueId],
+        input: Input,
         stream: ValueId,
         for_layers: bool,
     ) -> Result<(Outcome, Option<ValueId>), PlanError> {
@@ -88,6 +89,9 @@ impl Fuser<'_> {
         if let [Some(user)] = users[..]
             && let Op::Activation { activation, parameters } = block.nodes[user].op
         {
+            if let Activation::ClampedSwiglu { .. } = activation {
+                return Err(self.unsupported(&format!("{activation:?}, which is a gate's, without one")));
+            }
             self.done[user] = true;
             self.buffers.insert(self.output(&block.nodes[user])?, (Place::Gated, 0));
             return Ok((Outcome::Activated { activation, parameters }, None));
@@ -124,6 +128,8 @@ impl Fuser<'_> {
         let place = match for_layers {
             true => Place::LayerModel,
             false if outputs.iter().any(|&value| self.is_mixed(value)) => Place::MixerInput,
+            false if input == Input::Buffer(Place::QueryLatent) => Place::HeadQueries,
+            false if matches!(outputs, &[value] if self.is_beside(value, stream)) => Place::Branch,
             false => Place::Qkv,
         };
         Ok((Outcome::Store(place), None))

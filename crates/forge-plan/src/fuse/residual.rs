@@ -27,8 +27,11 @@ pub(super) fn link(ops: &mut [Fused]) {
             | Fused::ShortConv(_)
             | Fused::GatedDelta(_)
             | Fused::HeadGate(_)
+            | Fused::LatentAppend(_)
+            | Fused::LatentAttention(_)
             | Fused::LayerInputs(_) => continue,
         };
+        // A norm apart reads the stream as it is.
         if let Input::Stream(norm) = input {
             next = norm.map_or(Next::AfterBlock, Next::Norm);
         }

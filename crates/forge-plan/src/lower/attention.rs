@@ -1,5 +1,6 @@
 //! Rotation and append, and attention: one dispatch, or parts and one that puts them together.
 
+use forge_frontend::graph::Rope;
 use forge_spec::Role;
 
 use super::weights::Owners;
@@ -12,14 +13,17 @@ use crate::fuse::{AttentionStep, RopeStep};
 use crate::plan::{Arg, Choice, Place, Step, When};
 
 impl Lowering<'_> {
+    /// The table of a rotation's frequencies.
+    pub(super) fn rope_table(&mut self, rope: &Rope) -> usize {
+        let inv_freq = rope.frequencies(self.context);
+        self.rope_tables.iter().position(|t| t == inv_freq).unwrap_or_else(|| {
+            self.rope_tables.push(inv_freq.to_vec());
+            self.rope_tables.len() - 1
+        })
+    }
+
     pub(super) fn rope(&mut self, owner: &Owners<'_>, step: &RopeStep, path: Path) -> Step {
-        let table = step.rope.as_ref().map(|rope| {
-            let inv_freq = rope.frequencies(self.context);
-            self.rope_tables.iter().position(|t| t == inv_freq).unwrap_or_else(|| {
-                self.rope_tables.push(inv_freq.to_vec());
-                self.rope_tables.len() - 1
-            })
-        });
+        let table = step.rope.as_ref().map(|rope| self.rope_table(rope));
         let [q_norm, k_norm, v_norm] = step.norms.map(|norm| norm.map(|(kind, _)| kind));
         let family = RopeAppend {
             heads: step.heads,

@@ -4,15 +4,16 @@
 use forge_formats::Format as Stored;
 use forge_spec::{Matrix as PackedMatrix, Role, SharedWeight, SortExperts};
 
+use super::norm::PostNormStep;
 use super::projection::most_common;
-use super::weights::Owners;
+use super::weights::{Owners, Parts};
 use super::{Lowering, Path};
 use crate::PlanError;
 use crate::families::{
     ExpertsDown, ExpertsDownTile, ExpertsSum, ExpertsUp, ExpertsUpTile, MOST_CHOSEN, MOST_EXPERTS, MOST_GROUPS, Route,
     Router, expert_tile,
 };
-use crate::fuse::{FusedBlock, Input, Matrix, MixtureStep, Outcome, Projection};
+use crate::fuse::{BesideStep, FusedBlock, Input, Matrix, MixtureStep, Outcome, Projection};
 use crate::geometry::{Geometry, gemv_geometry};
 use crate::plan::{Arg, Choice, Counts, Place, Step};
 
@@ -71,13 +72,14 @@ impl Lowering<'_> {
         steps: &mut Vec<Step>,
     ) -> Result<Router, PlanError> {
         let gate = m.shared.and_then(|shared| shared.router);
-        let mut matrices = vec![Matrix { weight: m.router, bias: None, rows: m.routing.experts }];
+        let mut matrices = vec![Matrix { weight: m.router, bias: m.router_bias, rows: m.routing.experts }];
         matrices.extend(gate.map(|weight| Matrix { weight, bias: None, rows: 1 }));
         let outcome = Outcome::Store(Place::RouterLogits);
-        let router = Projection { input: m.input, matrices, cols: m.hidden, outcome };
+        let router = Projection { input: m.router_input, matrices, cols: m.hidden, outcome };
         self.projection(block, owner, &router, path, steps)?;
         let shared = m.shared.map(|_| if gate.is_some() { SharedWeight::Gate } else { SharedWeight::One });
-        Ok(Router { routing: m.routing, biased: m.selection_bias.is_some(), shared })
+        let (biased, factors) = (m.selection_bias.is_some(), m.factors.is_some());
+        Ok(Router { routing: m.routing, biased, factors, shared })
     }
 
     fn stacks(&self, owner: &Owners<'_>, m: &MixtureStep) -> Stacks {
@@ -85,6 +87,14 @@ impl Lowering<'_> {
         let [gate, up] = [m.gate, m.up].map(|weight| Matrix { weight, bias: None, rows });
         let up = self.stack(owner, &[gate, up]).into_iter().map(<[_]>::to_vec).collect();
         Stacks { up, down: Matrix { weight: m.down, bias: None, rows: m.routing.experts * m.hidden } }
+    }
+
+    /// The biases of gate and up rows, and of down rows, where there are some.
+    fn expert_biases(&mut self, owner: &Owners<'_>, m: &MixtureStep) -> Option<[(Role, Arg); 2]> {
+        let [gate, up, down] = m.biases?;
+        let (slots, lengths) = ([Some(gate), Some(up)], [m.routing.experts * m.width; 2]);
+        let up = self.field(owner, "expert_gate_up_bias", &Parts { slots: &slots, lengths: &lengths, vector: true });
+        Some([up, self.vector(owner, down)].map(|arg| (Role::Bias, arg)))
     }
 
     /// The packed matrices of groups of stacks in a layer.
@@ -127,11 +137,12 @@ impl Lowering<'_> {
     /// What a kernel that chooses experts is bound to.
     fn route_args(&mut self, owner: &Owners<'_>, m: &MixtureStep, router: Router, path: Path) -> Vec<(Role, Arg)> {
         let bias = m.selection_bias.map(|slot| (Role::SelectionBias, self.vector(owner, slot)));
+        let factors = m.factors.map(|slot| (Role::ExpertFactors, self.vector(owner, slot)));
         let logits = self.buffer(path, Place::RouterLogits, router.logits());
         let experts = self.buffer(path, Place::Experts, m.routing.chosen);
         let weights = self.buffer(path, Place::ExpertWeights, router.weights());
         let own = [(Role::RouterLogits, logits), (Role::Experts, experts), (Role::ExpertWeights, weights)];
-        bias.into_iter().chain(own).collect()
+        bias.into_iter().chain(factors).chain(own).collect()
     }
 
     /// One row, or a few: three steps with the router's.
@@ -149,6 +160,8 @@ impl Lowering<'_> {
         let (input, norm) = self.input(owner, (m.input, m.hidden), path, steps);
         let geometry = self.up_geometry(owner, m);
         let shared = self.shared_matrices(block, owner, m)?;
+        let biases = self.expert_biases(owner, m);
+        let biased = biases.is_some();
         let mut choices = Vec::new();
         for layer in 0..owner.count() {
             let mut matrices = self.packed_stacks(owner, &up, layer)?;
@@ -156,7 +169,7 @@ impl Lowering<'_> {
                 matrices.extend(self.packed_stacks(owner, std::slice::from_ref(up), layer)?);
             }
             let activation = m.activation;
-            let family = ExpertsUp { matrices, router, width, cols: m.hidden, geometry, norm, activation };
+            let family = ExpertsUp { matrices, router, width, cols: m.hidden, geometry, norm, activation, biased };
             choices.push(self.kernels.add("expert_gate_up", family));
         }
         let act = self.buffer(path, Place::Gated, routing.chosen * width + m.shared.map_or(0, |shared| shared.width));
@@ -164,27 +177,36 @@ impl Lowering<'_> {
         let step = Step::new(self.choose(block, owner, "expert_gate_up", &choices))
             .bind_all(self.weight_args(owner, &up))
             .bind_all(of_all.map(|[up, _]| up))
+            .bind_all(biases.map(|[up, _]| up))
             .bind_all(input)
             .bind_all(self.route_args(owner, m, router, path))
             .bind(Role::Y, act);
         steps.push(step);
         let geometry = self.down_geometry(owner, m);
-        let next = self.next(path);
+        let next = if m.beside.is_some() { None } else { self.next(path) };
+        let factor = m.beside.is_none().then_some(m.factor);
         let mut choices = Vec::new();
         for layer in 0..owner.count() {
             let mut matrices = vec![self.matrix(owner.weight(layer, down.weight), down.rows)?];
             if let Some([_, down]) = &shared {
                 matrices.extend(self.packed_stacks(owner, std::slice::from_ref(down), layer)?);
             }
-            let family = ExpertsDown { matrices, routing, hidden: m.hidden, geometry, factor: m.factor, next };
+            let family = ExpertsDown { matrices, routing, hidden: m.hidden, geometry, factor, next, biased };
             choices.push(self.kernels.add("expert_down", family));
         }
         let step = Step::new(self.choose(block, owner, "expert_down", &choices))
             .bind_all(self.weight_args(owner, &[vec![down]]))
             .bind_all(of_all.map(|[_, down]| down))
+            .bind_all(biases.map(|[_, down]| down))
             .bind(Role::Input, act)
             .bind(Role::Experts, self.buffer(path, Place::Experts, routing.chosen))
-            .bind(Role::ExpertWeights, self.buffer(path, Place::ExpertWeights, router.weights()))
+            .bind(Role::ExpertWeights, self.buffer(path, Place::ExpertWeights, router.weights()));
+        if let Some(beside) = &m.beside {
+            steps.push(step.bind(Role::Y, self.buffer(path, Place::Projected, m.hidden)));
+            self.beside(owner, m, beside, path, steps);
+            return Ok(());
+        }
+        let step = step
             .bind(Role::X, self.buffer(path, Place::Stream, m.hidden))
             .bind_all(self.next_args(owner, m.next, path));
         steps.push(step);
@@ -234,20 +256,23 @@ impl Lowering<'_> {
         steps.push(step);
         // The router's projection has left the normed input.
         let (input, _) = self.input(owner, (m.input, hidden), path, steps);
+        let biases = self.expert_biases(owner, m);
+        let biased = biases.is_some();
         let (mut ups, mut downs) = (Vec::new(), Vec::new());
         for layer in 0..owner.count() {
             let matrices = self.packed_stacks(owner, &up, layer)?;
             let half_tiles = self.half_tiles(owner, (m.input, hidden), layer, &matrices);
             let activation = m.activation;
-            let family = ExpertsUpTile { matrices, routing, width, cols: hidden, tile, half_tiles, activation };
+            let family = ExpertsUpTile { matrices, routing, width, cols: hidden, tile, half_tiles, activation, biased };
             ups.push(self.kernels.add("expert_gate_up_tile", family));
             let matrix = [self.matrix(owner.weight(layer, down.weight), down.rows)?];
-            downs.push(self.kernels.add("expert_down_tile", ExpertsDownTile { matrix, routing, hidden, tile }));
+            downs.push(self.kernels.add("expert_down_tile", ExpertsDownTile { matrix, routing, hidden, tile, biased }));
         }
         let act = self.buffer(path, Place::Gated, chosen * width);
         let at = |word: usize| Counts { place: Place::Threadgroups, word };
         let step = Step::new(self.choose(block, owner, "expert_gate_up_tile", &ups))
             .bind_all(self.weight_args(owner, &up))
+            .bind_all(biases.map(|[up, _]| up))
             .bind_all(input)
             .bind(Role::Pairs, pairs)
             .bind(Role::Tiles, tiles)
@@ -257,6 +282,7 @@ impl Lowering<'_> {
         let results = self.buffer(path, Place::ExpertResults, chosen * hidden);
         let step = Step::new(self.choose(block, owner, "expert_down_tile", &downs))
             .bind_all(self.weight_args(owner, &[vec![down]]))
+            .bind_all(biases.map(|[_, down]| down))
             .bind(Role::Input, act)
             .bind(Role::Pairs, pairs)
             .bind(Role::Tiles, tiles)
@@ -264,15 +290,30 @@ impl Lowering<'_> {
             .with_counts(at(Counts::WORDS));
         steps.push(step);
         let shared = m.shared.is_some();
-        let sum = self.kernels.add("expert_sum", ExpertsSum { chosen, hidden, shared, factor: m.factor });
+        let factor = m.beside.is_none().then_some(m.factor);
+        let sum = self.kernels.add("expert_sum", ExpertsSum { chosen, hidden, shared, factor });
         let of_all = shared.then(|| (Role::Projected, self.buffer(path, Place::Projected, hidden)));
         let step = Step::new(Choice::Fixed(sum))
             .bind(Role::Input, results)
             .bind(Role::ExpertWeights, self.buffer(path, Place::ExpertWeights, router.weights()))
-            .bind_all(of_all)
-            .bind(Role::X, self.buffer(path, Place::Stream, hidden));
-        steps.push(step);
+            .bind_all(of_all);
+        if let Some(beside) = &m.beside {
+            steps.push(step.bind(Role::Y, self.buffer(path, Place::Projected, hidden)));
+            self.beside(owner, m, beside, path, steps);
+            return Ok(());
+        }
+        steps.push(step.bind(Role::X, self.buffer(path, Place::Stream, hidden)));
         Ok(())
+    }
+
+    /// Norms of the dense feed-forward's result and of the experts' sum, then that of both together, which is added to the
+    /// residual stream.
+    fn beside(&mut self, owner: &Owners<'_>, m: &MixtureStep, beside: &BesideStep, path: Path, steps: &mut Vec<Step>) {
+        let BesideStep { norms: [dense, experts], post_norm, scale } = *beside;
+        steps.push(self.norm_of(owner, dense, Place::Branch, path));
+        steps.push(self.norm_onto(owner, experts, [Place::Projected, Place::Normed], path));
+        let step = PostNormStep { norm: post_norm, factor: m.factor, scale, partials: None, next: m.next };
+        steps.push(self.post_norm(owner, &step, Place::Normed, path));
     }
 
     /// The format that most layers have a stack in.

@@ -3,6 +3,7 @@
 
 mod attention;
 mod embed;
+mod latent;
 mod mixture;
 mod norm;
 mod projection;
@@ -174,6 +175,10 @@ impl<'a> Lowering<'a> {
                 Fused::ShortConv(conv) => steps.push(self.short_conv(owner, conv, path)),
                 Fused::GatedDelta(delta) => steps.push(self.gated_delta(owner, delta, path)),
                 Fused::HeadGate(gate) => steps.push(self.head_gate(gate, path)),
+                Fused::LatentAppend(append) => steps.push(self.latent_append(owner, append, path)),
+                Fused::LatentAttention(attention) => {
+                    self.latent_attention(block, owner, attention, path, &mut steps)?;
+                }
                 Fused::LayerInputs(inputs) => steps.push(self.layer_inputs(owner, inputs, path)?),
             }
         }
@@ -189,6 +194,8 @@ impl<'a> Lowering<'a> {
                     Fused::Projection(p) if matches!(p.outcome, Outcome::Residual { post_norm: None, .. }) => {
                         most = most.max(self.projection_partials(owner, p));
                     }
+                    // Beside a dense feed-forward a norm writes the stream.
+                    Fused::Mixture(mixture) if mixture.beside.is_some() => {}
                     Fused::Mixture(mixture) => most = most.max(self.mixture_partials(owner, mixture)),
                     Fused::Projection(_)
                     | Fused::Embed { .. }
@@ -197,6 +204,8 @@ impl<'a> Lowering<'a> {
                     | Fused::ShortConv(_)
                     | Fused::GatedDelta(_)
                     | Fused::HeadGate(_)
+                    | Fused::LatentAppend(_)
+                    | Fused::LatentAttention(_)
                     | Fused::LayerInputs(_) => {}
                 }
             }

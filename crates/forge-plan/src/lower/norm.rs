@@ -39,6 +39,11 @@ impl Lowering<'_> {
 
     /// The norm of rows as a step of its own.
     pub(super) fn row_norm(&mut self, owner: &Owners<'_>, norm: Norm, path: Path) -> Step {
+        self.norm_of(owner, norm, Place::Stream, path)
+    }
+
+    /// The same of what is in `place`.
+    pub(super) fn norm_of(&mut self, owner: &Owners<'_>, norm: Norm, place: Place, path: Path) -> Step {
         let (width, eps) = (self.graph.config.hidden_size, norm.eps);
         let (kernel, beta) = match norm.kind {
             NormKind::Rms => {
@@ -50,13 +55,25 @@ impl Lowering<'_> {
             }
         };
         Step::new(Choice::Fixed(kernel))
-            .bind(Role::X, self.buffer(path, Place::Stream, width))
+            .bind(Role::X, self.buffer(path, place, width))
             .bind(Role::Gamma, self.vector(owner, norm.gamma))
             .bind_all(beta.map(|beta| (Role::Beta, self.vector(owner, beta))))
             .bind(Role::Y, self.buffer(path, Place::Normed, width))
     }
 
-    pub(super) fn post_norm(&mut self, owner: &Owners<'_>, step: &PostNormStep, path: Path) -> Step {
+    /// The norm of what is in one place, added to what is in another.
+    pub(super) fn norm_onto(&mut self, owner: &Owners<'_>, norm: Norm, [of, onto]: [Place; 2], path: Path) -> Step {
+        let width = self.graph.config.hidden_size;
+        let family = PostNorm { width, eps: norm.eps, factor: 1.0, scaled: false, partials: None, next: None };
+        let kernel = self.kernels.add("norm_onto", family);
+        Step::new(Choice::Fixed(kernel))
+            .bind(Role::Y, self.buffer(path, of, width))
+            .bind(Role::PostGamma, self.vector(owner, norm.gamma))
+            .bind(Role::X, self.buffer(path, onto, width))
+    }
+
+    /// The norm of what is in `place`, added to the residual stream.
+    pub(super) fn post_norm(&mut self, owner: &Owners<'_>, step: &PostNormStep, place: Place, path: Path) -> Step {
         let PostNormStep { norm, factor, scale, partials, next } = *step;
         let width = self.graph.config.hidden_size;
         let family =
@@ -65,7 +82,7 @@ impl Lowering<'_> {
         let kernel = self.kernels.add(name, family);
         let sums = partials.map(|count| (Role::ResultSums, self.buffer(path, Place::ProjectedSums, count)));
         Step::new(Choice::Fixed(kernel))
-            .bind(Role::Y, self.buffer(path, Place::Projected, width))
+            .bind(Role::Y, self.buffer(path, place, width))
             .bind_all(sums)
             .bind(Role::PostGamma, self.vector(owner, norm.gamma))
             .bind_all(scale.map(|scale| (Role::Scale, self.vector(owner, scale))))

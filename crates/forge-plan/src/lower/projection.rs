@@ -7,13 +7,15 @@ use forge_spec::{Format, Matrix as PackedMatrix, Role};
 use super::norm::PostNormStep;
 use super::weights::{Owners, Parts};
 use super::{Lowering, Path};
-use crate::families::{Epilogue, Gemm, Gemv, NormScale, Tokens};
+use crate::families::{Epilogue, Gemm, Gemv, NormScale, ROOMS, Tokens};
 use crate::fuse::{FusedBlock, Input, Matrix, NormKind, Outcome, Projection};
 use crate::geometry::{Geometry, Shape, gemv_geometry};
 use crate::kernel::KernelId;
 use crate::plan::{Arg, Choice, KernelTable, Place, Step};
 use crate::{PlanError, roles};
 
+/// What the kernels for two rows, and for more, are called after a projection.
+const FEW_NAMES: [&str; 2] = ["two", "few"];
 /// Narrowest input of a tile's projection with half operands.
 const HALF_TILE_WIDTH: usize = 256;
 /// Inputs below this are safe in half, whose largest number is 65 504.
@@ -49,7 +51,7 @@ impl Lowering<'_> {
             // A simdgroup holds gate rows and their up rows.
             geometry.rows_per_simdgroup = geometry.rows_per_simdgroup.next_multiple_of(2);
         }
-        let (mut choices, mut few) = (Vec::new(), Vec::new());
+        let (mut choices, mut few) = (Vec::new(), [Vec::new(), Vec::new()]);
         for layer in 0..owner.count() {
             let mut matrices = Vec::new();
             for group in &groups {
@@ -63,20 +65,24 @@ impl Lowering<'_> {
                 continue;
             }
             let tokens = Tokens::One;
-            let one = Gemv { matrices, rows: total, cols: p.cols, shape, geometry, norm, bias, epilogue, tokens };
+            let (rows, cols, one) = (total, p.cols, geometry);
+            let one = Gemv { matrices, rows, cols, shape, geometry, one, norm, bias, epilogue, tokens };
             choices.push(self.kernels.add(&name, one.clone()));
-            few.push(self.kernels.add(&format!("{name}_few"), one.for_few_tokens()));
+            for ((list, suffix), room) in few.iter_mut().zip(FEW_NAMES).zip(ROOMS) {
+                list.push(self.kernels.add(&format!("{name}_{suffix}"), one.for_few_tokens(room)));
+            }
         }
         let step = match path {
             Path::Step => {
                 let one = self.choose(block, owner, &name, &choices);
-                Step { few: Some(self.choose(block, owner, &format!("{name}_few"), &few)), ..Step::new(one) }
+                let mut choose = |i: usize| self.choose(block, owner, &format!("{name}_{}", FEW_NAMES[i]), &few[i]);
+                Step { few: Some([choose(0), choose(1)]), ..Step::new(one) }
             }
             Path::Tile => Step::new(self.choose(block, owner, &format!("{name}_tile"), &choices)),
         };
         steps.push(step.bind_all(args));
         if let Some(post) = post {
-            steps.push(self.post_norm(owner, &post, path));
+            steps.push(self.post_norm(owner, &post, Place::Projected, path));
         }
         Ok(())
     }
@@ -127,7 +133,7 @@ impl Lowering<'_> {
                 let scale = NormScale { partials, eps: norm.eps };
                 (vec![(Role::Input, scaled), (Role::InputSums, sums)], Some(scale))
             }
-            Input::Stream(Some(norm)) => {
+            Input::Stream(Some(norm)) | Input::Apart(norm) => {
                 // A norm that stands side by side with another projection of it has been computed.
                 let step = self.row_norm(owner, norm, path);
                 if !is_normed(steps, &step) {
@@ -211,7 +217,7 @@ impl Lowering<'_> {
         matrices: &[PackedMatrix],
     ) -> bool {
         let wide_range = |m: &PackedMatrix| matches!(m.format, Format::F32 | Format::BF16);
-        let Input::Stream(Some(norm)) = input else { return false };
+        let (Input::Stream(Some(norm)) | Input::Apart(norm)) = input else { return false };
         let largest = |slot| self.graph.weights[owner.weight(layer, slot)].max_abs.unwrap_or(f32::INFINITY);
         let added = match norm.kind {
             NormKind::Layer { beta: Some(beta) } => largest(beta),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use forge_formats::Format;
+use forge_formats::{Format, Pairs};
 use forge_frontend::graph::{Layer, SlotId, Source, Stage, WeightId};
 use forge_spec::Matrix;
 
@@ -136,18 +136,21 @@ impl Lowering<'_> {
             return Err(PlanError::Width { role: weight.role.clone(), cols: weight.cols, multiple: 4 });
         }
         // The pieces of a stack are alike.
-        let bf16_scales = match weight.source.pieces()[0] {
-            Source::Affine { scale_format: Format::BF16, .. } => true,
-            Source::Affine { scale_format, .. } if scale_format != Format::F16 => {
-                return Err(PlanError::AffineScales { tensor: weight.tensor.clone(), format: scale_format });
+        let pairs = match &weight.source.pieces()[0] {
+            Source::Affine { scale_format: Format::BF16, .. } => Pairs { bf16: true, zeros: false },
+            Source::Affine { scale_format, .. } if *scale_format != Format::F16 => {
+                return Err(PlanError::AffineScales { tensor: weight.tensor.clone(), format: *scale_format });
             }
+            Source::Repack { repack, .. } => repack.pairs(),
             Source::Affine { .. }
             | Source::Rows(_)
             | Source::Values(_)
+            | Source::Strided { .. }
             | Source::Quantize { .. }
-            | Source::Stack(_) => false,
+            | Source::Apart { .. }
+            | Source::Stack(_) => Pairs::default(),
         };
-        Ok(Matrix { format: weight.format.packed(bf16_scales), rows, cols: weight.cols })
+        Ok(Matrix { format: weight.format.packed(pairs), rows, cols: weight.cols })
     }
 
     pub(super) fn role(&self, owner: &Owners<'_>, slot: SlotId) -> &str {

@@ -46,7 +46,17 @@ impl Builder {
         self.node(Op::Linear { weight, bias: None }, &[input], rows)
     }
 
-    /// What follows a layer's mixer.
+    /// What follows a layer's mixer: a mixture of experts, or a dense feed-forward.
+    fn rest(&mut self, mixed: ValueId, mixture: Option<Mixture>) {
+        let Some(mixture) = mixture else { return self.feed_forward(mixed) };
+        let hidden = self.sizes.hidden;
+        let x = self.node(Op::Add, &[0, mixed], hidden);
+        let normed = self.norm("ffn_norm", x);
+        let y = self.mixture(normed, mixture);
+        self.node(Op::Add, &[x, y], hidden);
+    }
+
+    /// A dense feed-forward after a layer's mixer.
     fn feed_forward(&mut self, mixed: ValueId) {
         let Sizes { hidden, ffn, .. } = self.sizes;
         let x = self.node(Op::Add, &[0, mixed], hidden);
@@ -88,7 +98,7 @@ impl Builder {
         let up = self.slot("expert_up", experts * width, hidden);
         let down = self.slot("expert_down", experts * hidden, width);
         let activation = Activation::Silu;
-        let op = Op::Experts { gate, up, down, experts, activation };
+        let op = Op::Experts { gate, up, down, biases: None, experts, activation };
         let routed = self.node(op, &[input, weights], hidden);
         if shared == 0 {
             return routed;
@@ -124,15 +134,76 @@ fn layer_block(sizes: Sizes, mixture: Option<Mixture>) -> Block {
     let attention = Attention { scale: 0.088_388_35, window: None, softcap: None };
     let y = b.node(Op::Attention { state: 0, heads, attention, sinks: None }, &[q], heads * head_dim);
     let y = b.linear("attn_output", y, hidden, heads * head_dim);
-    let Some(mixture) = mixture else {
-        b.feed_forward(y);
-        return b.block;
-    };
-    let x = b.node(Op::Add, &[0, y], hidden);
-    let normed = b.norm("ffn_norm", x);
-    let y = b.mixture(normed, mixture);
-    b.node(Op::Add, &[x, y], hidden);
+    b.rest(y, mixture);
     b.block
+}
+
+/// A layer with attention over latents; its queries come from a latent of so many elements, or 0 from the stream.
+#[allow(dead_code, reason = "not every test has latents")]
+fn latent_block(sizes: Sizes, latents: LatentSizes, query_latent: usize, by_key: bool) -> Block {
+    let Sizes { hidden, .. } = sizes;
+    let LatentSizes { heads, latent, rope, nope, value } = latents;
+    let mut b = Builder::new(sizes, "layer");
+    b.block.state_slots.push(StateSpec::Latent(LatentSpec { latent, rope }));
+    let normed = b.norm("attn_norm", 0);
+    let queries = latents.queries();
+    let (first, width) = if query_latent > 0 { ("attn_q_a", query_latent) } else { ("attn_q", queries) };
+    let first = b.linear(first, normed, width, hidden);
+    let compressed = b.linear("attn_kv_a", normed, latents.position(), hidden);
+    let q = if query_latent > 0 {
+        let gamma = b.slot("attn_q_a_norm", 1, query_latent);
+        let normed = b.node(Op::RmsNorm { gamma, eps: 1e-6 }, &[first], query_latent);
+        b.linear("attn_q_b", normed, queries, query_latent)
+    } else {
+        first
+    };
+    let gamma = b.slot("attn_kv_a_norm", 1, latent);
+    let [rows, cols] = if by_key { [heads * nope, latent] } else { [heads * latent, nope] };
+    let keys = b.slot("attn_k_b", rows, cols);
+    let values = b.slot("attn_v_b", heads * value, latent);
+    let pairing = RopePairing::Interleaved;
+    let rope = Rope { pairing, rotary_dim: rope, inv_freq: vec![1.0; rope / 2], magnitude: 1.0, long: None };
+    let (state, eps, scale) = (0, 1e-6, 0.07);
+    let op = Op::LatentAttention { state, sizes: latents, gamma, eps, rope, scale, keys, by_key, values };
+    let y = b.node(op, &[q, compressed], heads * value);
+    let y = b.linear("attn_output", y, hidden, heads * value);
+    b.feed_forward(y);
+    b.block
+}
+
+/// A model of such layers, with dense feed-forwards.
+#[allow(dead_code, reason = "not every test has latents")]
+pub fn latents(sizes: Sizes, latents: LatentSizes, query_latent: usize, by_key: bool, format: Format) -> Graph {
+    graph_of(sizes, latent_block(sizes, latents, query_latent, by_key), format)
+}
+
+/// A layer with the gated delta rule in place of attention.
+fn delta_block(sizes: Sizes, delta: GatedDelta, mixture: Option<Mixture>) -> Block {
+    let Sizes { hidden, .. } = sizes;
+    let values = delta.value_heads * delta.value_dim;
+    let mut b = Builder::new(sizes, "delta_layer");
+    b.block.state_slots.push(StateSpec::Recurrent { width: delta.state_width() });
+    let normed = b.norm("attn_norm", 0);
+    let rows = [delta.channels(), values, delta.value_heads, delta.value_heads];
+    let inputs: Vec<ValueId> = ["delta_qkv", "delta_z", "delta_b", "delta_a"]
+        .iter()
+        .zip(rows)
+        .map(|(role, rows)| b.linear(role, normed, rows, hidden))
+        .collect();
+    let conv = b.slot("delta_conv", 1, delta.channels() * delta.taps);
+    let decay = b.slot("delta_decay", 1, delta.value_heads);
+    let time_bias = b.slot("delta_dt_bias", 1, delta.value_heads);
+    let gamma = b.slot("delta_norm", 1, delta.value_dim);
+    let y = b.node(Op::GatedDelta { state: 0, delta, conv, decay, time_bias, gamma }, &inputs, values);
+    let y = b.linear("delta_out", y, hidden, values);
+    b.rest(y, mixture);
+    b.block
+}
+
+/// A model whose layers all have the gated delta rule, and a mixture or a dense feed-forward.
+#[allow(dead_code, reason = "not every test has a recurrent state")]
+pub fn delta(sizes: Sizes, delta: GatedDelta, mixture: Option<Mixture>, format: Format) -> Graph {
+    graph_of(sizes, delta_block(sizes, delta, mixture), format)
 }
 
 /// A layer with a short convolution of three taps in place of attention.
@@ -201,6 +272,11 @@ pub fn mixture(sizes: Sizes, mixture: Mixture, format: Format) -> Graph {
 }
 
 fn graph(sizes: Sizes, mixture: Option<Mixture>, format: Format) -> Graph {
+    graph_of(sizes, layer_block(sizes, mixture), format)
+}
+
+/// A model whose layers are all this block.
+fn graph_of(sizes: Sizes, block: Block, format: Format) -> Graph {
     let Sizes { hidden, vocab, .. } = sizes;
     let mut weights = Vec::new();
     let mut fill = |block: &Block, layer: Option<usize>| fill(&mut weights, format, block, layer);
@@ -210,7 +286,6 @@ fn graph(sizes: Sizes, mixture: Option<Mixture>, format: Format) -> Graph {
     let mut head = Builder::new(sizes, "head");
     let normed = head.norm("output_norm", 0);
     head.linear("output", normed, vocab, hidden);
-    let block = layer_block(sizes, mixture);
     let embed = Stage { weights: fill(&embed.block, None), block: embed.block };
     let list = (0..sizes.layers).map(|i| Layer { block: 0, weights: fill(&block, Some(i)), states: vec![i] }).collect();
     let head = Stage { weights: fill(&head.block, None), block: head.block };

@@ -120,6 +120,8 @@ pub enum Role {
     RouterLogits,
     /// Added to a router's scores for the choice.
     SelectionBias,
+    /// Factors on the weights of experts, one for each.
+    ExpertFactors,
     /// A row's experts.
     Experts,
     /// Their weights.
@@ -142,6 +144,8 @@ pub enum Role {
     Keys,
     /// The cache of values.
     Values,
+    /// The cache of latents.
+    Latents,
     /// A score of each query head that has no value.
     Sinks,
     /// The recurrent state.
@@ -201,6 +205,7 @@ impl Role {
             Self::SharedWeights => "shared_weights",
             Self::RouterLogits => "router_logits",
             Self::SelectionBias => "selection_bias",
+            Self::ExpertFactors => "expert_factors",
             Self::Experts => "experts",
             Self::ExpertWeights => "expert_weights",
             Self::Pairs => "pairs",
@@ -212,6 +217,7 @@ impl Role {
             Self::Parts => "parts",
             Self::Keys => "keys",
             Self::Values => "values",
+            Self::Latents => "latents",
             Self::Sinks => "sinks",
             Self::State => "state",
             Self::Taps => "taps",

@@ -59,6 +59,10 @@ pub enum Format {
     Tq2_0,
     /// 2-bit codes less 1; half scale per 128.
     Tq2_0G128,
+    /// E4M3 values; binary32 scale per 128.
+    E4m3G128,
+    /// E4M3 values; binary32 scale per 32.
+    E4m3G32,
     /// Codes with a scale and a bias per group.
     Affine {
         /// Bits per code.
@@ -67,5 +71,7 @@ pub enum Format {
         group: usize,
         /// Scales and biases are bfloats rather than halves.
         bf16: bool,
+        /// Zero points in place of biases: scale * (code - zero).
+        zeros: bool,
     },
 }

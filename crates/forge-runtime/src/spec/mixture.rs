@@ -82,7 +82,7 @@ pub enum ExpertsOf {
 /// What becomes of the experts' results.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ExpertResults {
-    /// Their weighted sum is added to the residual stream.
+    /// Their weighted sum is added to the residual stream, or stored where the kernel has the argument `y`.
     Summed {
         /// Factor on the sum.
         factor: f32,
@@ -91,7 +91,8 @@ pub enum ExpertResults {
     Tiles(usize),
 }
 
-/// Gate and up projections of experts, and their activation: `activation(gate x) * up x`.
+/// Gate and up projections of experts, and their activation: `activation(gate x) * up x`; the argument `bias`, `[2, experts,
+/// width]`, is added to both where there is one, the shared expert's apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ExpertsUp<'a> {
     /// Rows of gate and of up of all experts, expert by expert: both in one stack, all gate rows first, or each in its own.
@@ -114,7 +115,8 @@ pub struct ExpertsUp<'a> {
     pub half_operands: bool,
 }
 
-/// Down projections of experts.
+/// Down projections of experts; the argument `bias`, `[experts, rows]`, is added to each result where there is one, the shared
+/// expert's apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ExpertsDown {
     /// Rows of all experts, expert by expert.

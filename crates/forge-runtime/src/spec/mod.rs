@@ -8,6 +8,7 @@ mod cost;
 mod dispatch;
 mod format;
 pub mod grids;
+mod latent;
 mod mixture;
 mod operation;
 mod params;
@@ -15,6 +16,7 @@ mod params;
 pub use cost::Cost;
 pub use dispatch::{Argument, Data, Dim, Role};
 pub use format::Format;
+pub use latent::{LatentAppend, LatentAttention, LatentQueries, LatentSizes, LatentValues};
 pub use mixture::{
     ExpertResults, ExpertsDown, ExpertsOf, ExpertsUp, GroupScore, Groups, Routing, Scores, SharedExpert, SharedWeight,
     SortExperts,

@@ -1,6 +1,7 @@
 //! What a kernel computes, with its sizes.
 
 use super::Format;
+use super::latent::{LatentAppend, LatentAttention, LatentQueries, LatentValues};
 use super::mixture::{ExpertsDown, ExpertsUp, Routing, SharedWeight, SortExperts};
 
 /// A packed matrix of the weights file.
@@ -72,6 +73,14 @@ pub enum Operation<'a> {
         /// How the context was cut.
         split: Split,
     },
+    /// The append to a cache of latents.
+    LatentAppend(LatentAppend<'a>),
+    /// Queries over a cache of latents.
+    LatentQueries(LatentQueries<'a>),
+    /// Causal attention over a cache of latents.
+    LatentAttention(LatentAttention),
+    /// Values of heads from what attention over latents leaves.
+    LatentValues(LatentValues),
     /// RMS norm of each row.
     RmsNorm {
         /// Elements of a row.
@@ -108,7 +117,8 @@ pub enum Operation<'a> {
     ExpertsUp(ExpertsUp<'a>),
     /// What experts add to the residual stream, or leave for the sum.
     ExpertsDown(ExpertsDown),
-    /// `x += factor * sum of weight * result` over the experts of each row.
+    /// `x += factor * sum of weight * result` over the experts of each row; where the kernel has the argument `y`, the sum is
+    /// stored there.
     ExpertsSum {
         /// Elements of a row.
         width: usize,
@@ -132,6 +142,7 @@ impl Operation<'_> {
     pub const fn split(&self) -> Option<Split> {
         match self {
             Self::Attention(attention) => attention.split,
+            Self::LatentAttention(attention) => attention.split,
             Self::AttentionCombine { split, .. } => Some(*split),
             Self::Embed { .. }
             | Self::LayerInputs { .. }
@@ -140,6 +151,9 @@ impl Operation<'_> {
             | Self::ShortConv { .. }
             | Self::GatedDelta(_)
             | Self::HeadGate { .. }
+            | Self::LatentAppend(_)
+            | Self::LatentQueries(_)
+            | Self::LatentValues(_)
             | Self::RmsNorm { .. }
             | Self::LayerNorm { .. }
             | Self::PostNorm { .. }
@@ -211,13 +225,21 @@ pub enum Activation {
     /// beta, eps]` of the layer, eps below 0: `(alpha_p x + beta) x` where x is positive, else
     /// `alpha_n (expm1(min(x, eps)) - x) + beta x`.
     Xielu,
+    /// gpt-oss's SwiGLU, which changes both of its inputs: `g * sigmoid(alpha g) * (u + 1)` of the gate `g`, at most `limit`, and
+    /// `u` between `-limit` and `limit`. Both numbers in thousandths.
+    ClampedSwiglu {
+        /// How steep the sigmoid is.
+        alpha: usize,
+        /// The bound.
+        limit: usize,
+    },
 }
 
 impl Activation {
     /// How many numbers of the layer it takes.
     pub const fn parameters(self) -> usize {
         match self {
-            Self::Silu | Self::GeluTanh | Self::ReluSquared => 0,
+            Self::Silu | Self::GeluTanh | Self::ReluSquared | Self::ClampedSwiglu { .. } => 0,
             Self::Xielu => 4,
         }
     }
@@ -243,15 +265,41 @@ pub enum CacheType {
     /// Blocks of 32 elements of a head: signed codes of a byte and a binary16 scale, as GGUF's block_q8_0 has them. All codes
     /// of a position come first, then all scales, `templates/msl/kv_q8_0.metal` says why.
     Q8_0,
+    /// Blocks of 32 elements of a head: codes of four bits and a binary16 scale, as GGUF's block_q4_0 has them but for the order of
+    /// the codes. All codes of a position come first, two neighbours in a byte, then all scales.
+    Q4_0,
 }
 
 impl CacheType {
+    /// All of them, the default first.
+    pub const ALL: [Self; 4] = [Self::F16, Self::F32, Self::Q8_0, Self::Q4_0];
+
     /// What it is called in options and reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F16 => "f16",
             Self::F32 => "f32",
             Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
+        }
+    }
+
+    /// What it is, for who has to choose one.
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::F16 => "Half precision",
+            Self::F32 => "Single precision",
+            Self::Q8_0 => "8.5 bits an element: blocks of 32; for heads of a multiple of 32 elements",
+            Self::Q4_0 => "4.5 bits an element, likewise",
+        }
+    }
+
+    /// What its elements are called: MSL's type where each is a number by itself.
+    pub const fn element(self) -> &'static str {
+        match self {
+            Self::F16 => "half",
+            Self::F32 => "float",
+            Self::Q8_0 | Self::Q4_0 => self.name(),
         }
     }
 
@@ -259,7 +307,7 @@ impl CacheType {
     pub const fn block(self) -> usize {
         match self {
             Self::F16 | Self::F32 => 1,
-            Self::Q8_0 => 32,
+            Self::Q8_0 | Self::Q4_0 => 32,
         }
     }
 
@@ -269,6 +317,7 @@ impl CacheType {
             Self::F16 => 2 * count,
             Self::F32 => 4 * count,
             Self::Q8_0 => count + count / 16,
+            Self::Q4_0 => count / 2 + count / 16,
         }
     }
 
@@ -276,7 +325,7 @@ impl CacheType {
     pub const fn stride(self, width: usize) -> usize {
         match self {
             Self::F16 | Self::F32 => self.bytes(width),
-            Self::Q8_0 => self.bytes(width).next_multiple_of(8),
+            Self::Q8_0 | Self::Q4_0 => self.bytes(width).next_multiple_of(8),
         }
     }
 }

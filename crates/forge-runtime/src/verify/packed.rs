@@ -188,7 +188,13 @@ impl Packed<'_> {
                 let code = planes.codes(&at, 2);
                 Weight::offset(planes.half(&at), code, 1)
             }
-            Format::Affine { bits, group, bf16 } => {
+            Format::E4m3G128 | Format::E4m3G32 => {
+                let block = if self.format == Format::E4m3G128 { 128 } else { 32 };
+                let at = Column::new(self.cols, col, block, 2);
+                let code = planes.codes(&at, 8);
+                Weight::exact(f64::from(f32::from_bits(planes.blocks(&at, 32))) * e4m3(code))
+            }
+            Format::Affine { bits, group, bf16, zeros } => {
                 let at = Column::new(self.cols, col, group, if bits == 8 { 2 } else { 4 });
                 let code = match bits {
                     3 => planes.codes(&at, 2) + 4 * planes.codes(&at, 1),
@@ -198,7 +204,8 @@ impl Packed<'_> {
                 };
                 let pair = planes.blocks(&at, 32);
                 let number = if bf16 { bfloat } else { half };
-                Weight::affine(number(pair), code, number(pair >> 16))
+                let (scale, second) = (number(pair), number(pair >> 16));
+                Weight::affine(scale, code, if zeros { -scale * second } else { second })
             }
         }
     }
@@ -347,6 +354,13 @@ pub(super) fn half(bits: u32) -> f64 {
 /// The number that the low 16 bits are as the upper half of a binary32.
 fn bfloat(bits: u32) -> f64 {
     f64::from(f32::from_bits(bits << 16))
+}
+
+/// E4M3 of OCP 8-bit Floating Point 1.0: a sign, four bits of exponent, three of fraction.
+fn e4m3(code: u32) -> f64 {
+    let (exponent, fraction) = ((code >> 3 & 15).cast_signed(), f64::from(code & 7) / 8.0);
+    let size = if exponent == 0 { fraction * 2.0_f64.powi(-6) } else { (1.0 + fraction) * 2.0_f64.powi(exponent - 7) };
+    if code & 128 == 0 { size } else { -size }
 }
 
 /// E2M1 of OCP Microscaling Formats 1.0: a sign, two bits of exponent, one of fraction.

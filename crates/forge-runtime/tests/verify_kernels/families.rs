@@ -3,7 +3,8 @@
 use forge_runtime::gpu::KernelSpec;
 use forge_runtime::verify::*;
 
-pub use crate::cache_q8_0::CACHE_Q8_0;
+pub use crate::caches::{CACHE_Q4_0, CACHE_Q8_0};
+use crate::latents::LATENT_ATTENTION;
 use crate::mixtures::MIXTURES;
 use crate::recurrent::{GATED_DELTA, RECURRENT, RECURRENT_SLOTS};
 pub use crate::sinks::SINKS;
@@ -138,6 +139,7 @@ pub static PROJECT: Family = Family {
         spec("gate_up"),
         spec("gated_by"),
         spec("xielu"),
+        spec("clamped"),
     ],
     checks: &[
         check(
@@ -210,6 +212,13 @@ pub static PROJECT: Family = Family {
             project(None, false, Epilogue::Activated(Activation::Xielu)),
             &[WEIGHTS, INPUT, Argument::read(Role::Activation, Data::Tensor("numbers")), Y8],
         ),
+        check(
+            9,
+            SOME_ROWS,
+            BY_ROW,
+            project(None, false, Epilogue::Gated(Activation::ClampedSwiglu { alpha: 1702, limit: 250 })),
+            &[WEIGHTS, INPUT, Argument::write(Role::Y, Data::Words(4))],
+        ),
     ],
     faults: &[
         ("+ bias[row]", "+ bias[row + 1]", "store"),
@@ -245,6 +254,19 @@ pub static PROJECT: Family = Family {
         ("- 1.0f - v)", "- 1.0f - min(v, numbers[3]))", "xielu"),
         ("numbers[0] * v * v", "numbers[1] * v * v", "xielu"),
         ("+ numbers[2] * v", "+ 1.001f * numbers[2] * v", "xielu"),
+        // A limit that the gate does not have from below, another slope, a bound of one side alone, without the one more.
+        (
+            "min(product(weights, input + token * 32, row), 0.25f)",
+            "clamp(product(weights, input + token * 32, row), -0.25f, 0.25f)",
+            "clamped",
+        ),
+        ("exp(-1.702f * g)", "exp(-1.7f * g)", "clamped"),
+        (
+            "clamp(product(weights, input + token * 32, 4 + row), -0.25f, 0.25f)",
+            "min(product(weights, input + token * 32, 4 + row), 0.25f)",
+            "clamped",
+        ),
+        ("* (linear + 1.0f)", "* linear", "clamped"),
     ],
 };
 
@@ -597,17 +619,19 @@ pub static SAMPLE: Family = Family {
     ],
 };
 
-pub static FAMILIES: [&Family; 13] = [
+pub static FAMILIES: [&Family; 15] = [
     &EMBED,
     &LAYER_INPUTS,
     &PROJECT,
     &ROPE_APPEND,
     &RECURRENT,
     &GATED_DELTA,
+    &LATENT_ATTENTION,
     &RECURRENT_SLOTS,
     &ATTENTION,
     &SINKS,
     &CACHE_Q8_0,
+    &CACHE_Q4_0,
     &NORMS,
     &MIXTURES,
     &SAMPLE,

@@ -1,10 +1,11 @@
 //! The references of `verify` against small kernels on the software device: right ones pass, and of every operation at least
 //! two faults are found, each in its kernel and in no other.
 
-mod cache_q8_0;
+mod caches;
 #[path = "../common/mod.rs"]
 mod common;
 mod families;
+mod latents;
 mod mixtures;
 mod recurrent;
 mod sinks;
@@ -14,6 +15,7 @@ use families::*;
 use forge_runtime::gpu::{Gpu, Source};
 use forge_runtime::verify::*;
 use forge_runtime::weights::Weights;
+use latents::LATENT_ATTENTION;
 use mixtures::MIXTURES;
 use recurrent::{GATED_DELTA, RECURRENT, RECURRENT_SLOTS};
 use slots::SLOTS;
@@ -60,6 +62,13 @@ kinds! {
             Epilogue::Activated(Activation::Xielu) | Epilogue::Gated(Activation::Xielu) | Epilogue::GatedBy(Activation::Xielu),
         ..
     }),
+    "projection, clamped swiglu": Operation::Project(Projection {
+        epilogue:
+            Epilogue::Activated(Activation::ClampedSwiglu { .. })
+            | Epilogue::Gated(Activation::ClampedSwiglu { .. })
+            | Epilogue::GatedBy(Activation::ClampedSwiglu { .. }),
+        ..
+    }),
     "rope and append": Operation::RopeAppend(RopeAppend { norms_last: false, .. }),
     "rope, norms and append": Operation::RopeAppend(RopeAppend { norms_last: true, .. }),
     "short convolution": Operation::ShortConv { .. },
@@ -68,6 +77,11 @@ kinds! {
     "attention": Operation::Attention(Attention { split: None, .. }),
     "attention, in parts": Operation::Attention(Attention { split: Some(_), .. }),
     "attention, combined": Operation::AttentionCombine { .. },
+    "append of latents": Operation::LatentAppend(_),
+    "queries over latents": Operation::LatentQueries(_),
+    "attention over latents": Operation::LatentAttention(LatentAttention { split: None, .. }),
+    "attention over latents, in parts": Operation::LatentAttention(LatentAttention { split: Some(_), .. }),
+    "values of latents": Operation::LatentValues(_),
     "rms norm": Operation::RmsNorm { .. },
     "layer norm": Operation::LayerNorm { .. },
     "post-norm": Operation::PostNorm { .. },
@@ -133,6 +147,11 @@ fn wrong_projections_are_found() {
 }
 
 #[test]
+fn wrong_attention_over_latents_is_found() {
+    each_fault_is_found(&LATENT_ATTENTION);
+}
+
+#[test]
 fn wrong_rotations_and_appends_are_found() {
     each_fault_is_found(&ROPE_APPEND);
 }
@@ -165,6 +184,11 @@ fn wrong_sinks_are_found() {
 #[test]
 fn wrong_q8_0_caches_are_found() {
     each_fault_is_found(&CACHE_Q8_0);
+}
+
+#[test]
+fn wrong_q4_0_caches_are_found() {
+    each_fault_is_found(&CACHE_Q4_0);
 }
 
 #[test]

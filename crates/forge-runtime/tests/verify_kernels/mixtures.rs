@@ -49,6 +49,7 @@ const EXPERTS_GIVEN: Argument = Argument::read(Role::Experts, Data::Words(CHOSEN
 const WEIGHTS_GIVEN: Argument = Argument::read(Role::ExpertWeights, Data::Words(CHOSEN));
 const PAIRS: Argument = Argument::read(Role::Pairs, Data::Words(CHOSEN));
 const TILES: Argument = Argument::read(Role::Tiles, Data::Words(3 * CHOSEN));
+const BIASES: Argument = Argument::read(Role::Bias, Data::Tensor("gamma"));
 /// As many tiles as there may be.
 const BY_TILE: [Dim; 2] = [Dim::Indirect { per_row: CHOSEN, most: 1000 }, Dim::Const(1)];
 
@@ -118,11 +119,13 @@ pub static MIXTURES: Family = Family {
                 width: 2,
                 of: ExpertsOf::Tiles(3),
                 norm_eps: None,
+                activation: Activation::ClampedSwiglu { alpha: 1702, limit: 500 },
                 ..UP
             }),
             &[
                 WEIGHTS,
                 Argument::read(Role::Weights1, Data::Tensor("other")),
+                BIASES,
                 INPUT,
                 PAIRS,
                 TILES,
@@ -136,6 +139,7 @@ pub static MIXTURES: Family = Family {
             Operation::ExpertsDown(DOWN),
             &[
                 WEIGHTS,
+                BIASES,
                 Argument::read(Role::Input, Data::Words(32 * CHOSEN)),
                 EXPERTS_GIVEN,
                 WEIGHTS_GIVEN,
@@ -200,11 +204,19 @@ pub static MIXTURES: Family = Family {
         ("expert + 4);", "expert);", "gate_up"),
         ("const uint expert = experts[row * 2 + place];", "const uint expert = experts[row * 2];", "gate_up"),
         ("(input_sums[row * 2] + input_sums[row * 2 + 1])", "(input_sums[0] + input_sums[1])", "gate_up"),
-        ("silu(product(weights, row, at))", "product(weights, row, at)", "gate_up_tile"),
+        ("(1.0f + precise::exp(-1.702f * gate))", "(1.0f + precise::exp(-gate))", "gate_up_tile"),
+        // The biases of other rows, or none; no limit, no one more.
+        ("at) + bias[8 + at]", "at) + bias[at]", "gate_up_tile"),
+        ("at) + bias[at], 0.5f)", "at), 0.5f)", "gate_up_tile"),
+        ("bias[at], 0.5f)", "bias[at], 2.0f)", "gate_up_tile"),
+        ("-0.5f, 0.5f)", "-2.0f, 2.0f)", "gate_up_tile"),
+        ("(up + 1.0f)", "up", "gate_up_tile"),
+        ("product(weights, input + place * 32, at) + bias[at])", "product(weights, input + place * 32, at))", "down"),
+        ("input + place * 32, at) + bias[at])", "input + place * 32, at)) + bias[at]", "down"),
         ("input + pair / 2 * 32", "input + pair * 32 / 4 * 2", "gate_up_tile"),
         ("const uint at = tiles[3 * tile] * 2 + line;", "const uint at = tiles[3 * tile] + line;", "gate_up_tile"),
         ("sum += expert_weights[place] *", "sum +=", "down"),
-        ("input + place * 32, experts[place] * 2", "input, experts[place] * 2", "down"),
+        ("input + place * 32, at)", "input, at)", "down"),
         ("x[i] + 0.5f * sum", "x[i] + sum", "down"),
         ("scaled[i] = value * gamma[i]", "scaled[i] = value", "down"),
         ("product(weights, input + pair * 32, tiles", "product(weights, input + pair / 2 * 32, tiles", "down_tile"),

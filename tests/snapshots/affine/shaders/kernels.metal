@@ -115,6 +115,11 @@ constant constexpr float HALF_UNIT = 16777216.0f;
 
 inline float4 scale_high_pair(float4 v) { return float4(v.x, v.y, 0.0625f * v.z, 0.0625f * v.w); }
 
+// A lane's 8 columns of a tile, added to `sum`.
+inline float dot_run_pair(thread const float4* w, thread const float4* v, float sum) {
+    return fma4(w[1], v[1], fma4(w[0], v[0], sum));
+}
+
 // Row number r of the NR rows that a simdgroup works on, counted from the first of them. SPLIT rows further down lies
 // a second matrix, from which the second half of the rows comes; 0 when there is none.
 template <uint ROWS, uint NR, uint SPLIT>
@@ -141,42 +146,94 @@ inline void load_input(device const float* x, uint tile, uint lane, thread float
     }
 }
 
-// Whether there is a token `n`: of TOKENS that a kernel has room for, `tokens` are there.
-template <uint TOKENS>
-inline bool has_token(uint n, uint tokens) {
-    return TOKENS == 1 || n < tokens;
-}
+// A format that decodes its weights once for all tokens: F::load of a group, F::decode of a tile to floats, and F::add of one
+// row and one token. What F::decode makes are WEIGHTS, or codes in units. A sum has the same terms in the same order however
+// many tokens and rows there are.
+template <typename F>
+struct Shared {
+    static constexpr constant uint TILES = F::TILES;
+    static constexpr constant float UNIT = F::WEIGHTS ? 1.0f : F::Codes::UNIT;
+    // Whether a group is summed apart, so that groups depend on one another by one addition; of larger groups these sums
+    // cost more registers than they are worth.
+    static constexpr constant bool APART = F::TILES <= 2;
 
-// T tiles from `tile` on: F::dot of each row with each token added to acc, in units of the codes. The weights are the
-// same for every token: the first brings them from memory, the others find them in the core's cache.
-template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
-inline void gemv_tiles(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
-                       thread float* acc, uint tokens) {
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < TOKENS; ++n) {
-        if (has_token<TOKENS>(n, tokens)) {
+    // Makes the two runs of a tile's input fit codes, and returns their sum, in units; weights need neither.
+    static inline float prepare(uint t, thread float4* v) {
+        if (F::WEIGHTS) {
+            return 0.0f;
+        }
+        const float sum = (sum4(v[0]) + sum4(v[1])) * (1.0f / F::Codes::UNIT);
+        F::Codes::place_input(t, v);
+        return sum;
+    }
+
+    template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
+    static inline void add(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
+                           thread float* acc, uint tokens) {
+        if (TOKENS == 1) {
             float4 v[2 * T];
             float sums[T];
-            load_input<F::BLOCK, T>(x + n * COLS, tile, lane, v);
+            load_input<F::BLOCK, T>(x, tile, lane, v);
             for (uint t = 0; t < T; ++t) {
-                sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
-                F::Codes::place_input(t, v + 2 * t);
+                sums[t] = prepare(t, v + 2 * t);
             }
             #pragma clang loop unroll(full)
             for (uint r = 0; r < NR; ++r) {
-                const uint step = row_step<ROWS, NR, SPLIT>(row, r);
-                acc[n * NR + r] += F::template dot<ROWS, COLS, T>(weights, row, step, tile, lane, v, sums);
+                typename F::Raw raw;
+                F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw);
+                float sum = APART ? 0.0f : acc[r];
+                for (uint t = 0; t < T; ++t) {
+                    float4 w[2];
+                    F::template decode<T>(raw, t, w);
+                    sum = F::add(raw, t, w, v + 2 * t, sums[t], sum);
+                }
+                acc[r] = APART ? acc[r] + sum : sum;
+            }
+        } else {
+            typename F::Raw raw[NR];
+            float sums[NR * TOKENS];
+            #pragma clang loop unroll(full)
+            for (uint r = 0; r < NR; ++r) {
+                F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw[r]);
+            }
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < NR * TOKENS; ++i) {
+                sums[i] = APART ? 0.0f : acc[i];
+            }
+            #pragma clang loop unroll(full)
+            for (uint t = 0; t < T; ++t) {
+                float4 w[2 * NR];
+                #pragma clang loop unroll(full)
+                for (uint r = 0; r < NR; ++r) {
+                    F::template decode<T>(raw[r], t, w + 2 * r);
+                }
+                #pragma clang loop unroll(full)
+                for (uint n = 0; n < TOKENS; ++n) {
+                    // A token that is not there repeats the last, so that nothing branches.
+                    float4 v[2];
+                    load_input<F::BLOCK, 1>(x + min(n, tokens - 1) * COLS, tile + t, lane, v);
+                    const float sum = prepare(t, v);
+                    #pragma clang loop unroll(full)
+                    for (uint r = 0; r < NR; ++r) {
+                        sums[n * NR + r] = F::add(raw[r], t, w + 2 * r, v, sum, sums[n * NR + r]);
+                    }
+                }
+            }
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < NR * TOKENS; ++i) {
+                acc[i] = APART ? acc[i] + sums[i] : sums[i];
             }
         }
     }
-}
+};
 
 // acc[n * NR + r] = sum over this simdgroup's share of the columns of W[row + row_step(r), k] * x[n, k] for the tokens
-// that are there, 0 for the others, the same in every lane. KS simdgroups share the rows; `part` of them is this one.
-template <typename F, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
+// that are there, the same in every lane. KS simdgroups share the rows; `part` of them is this one. S is Repeated or Shared
+// of a format.
+template <typename S, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
 inline void gemv_packed(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                         thread float* acc, uint tokens) {
-    constexpr uint T = F::TILES;
+    constexpr uint T = S::TILES;
     constexpr uint GROUPS = COLS / (TILE * T);
     constexpr uint LEFT = COLS / TILE % T;
     constexpr uint LAST = COLS / TILE;
@@ -184,21 +241,21 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
         acc[r] = 0.0f;
     }
     for (uint i = 0; i < GROUPS / KS; ++i) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * T, lane, acc, tokens);
+        S::template add<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * T, lane, acc, tokens);
     }
     if (GROUPS % KS != 0 && part < GROUPS % KS) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc, tokens);
+        S::template add<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc, tokens);
     }
     // What is left goes to the first simdgroup that had a group less, if any had.
     if (COLS % (TILE * T) != 0 && part == GROUPS % KS) {
         if (LEFT & 4) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 4>(weights, x, row, GROUPS * T, lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 4>(weights, x, row, GROUPS * T, lane, acc, tokens);
         }
         if (LEFT & 2) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc, tokens);
         }
         if (LEFT & 1) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc, tokens);
         }
         if (COLS % TILE != 0) {
             // Lanes without columns stand in for lane 0, so that all stay together.
@@ -207,7 +264,7 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
             for (uint r = 0; r < NR * TOKENS; ++r) {
                 last[r] = 0.0f;
             }
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, LAST, owns ? lane : 0, last, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, LAST, owns ? lane : 0, last, tokens);
             for (uint r = 0; r < NR * TOKENS; ++r) {
                 acc[r] += owns ? last[r] : 0.0f;
             }
@@ -215,7 +272,7 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
     }
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR * TOKENS; ++r) {
-        acc[r] = simd_sum(acc[r]) * F::Codes::UNIT;
+        acc[r] = simd_sum(acc[r]) * S::UNIT;
     }
 }
 
@@ -335,14 +392,25 @@ struct Codes2 {
         load_2_bits<T>(plane_row<COLS / 4>(weights, row, step) + tile * (TILE / 4), lane, words);
     }
 
+    // Pairs p and p + 1 at bits 0 and 4.
+    static inline float4 run(uint word) {
+        return float4(small_halves(word & 0x00030003u), small_halves(word & 0x00300030u));
+    }
+
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        const uint low = words[t / 2] >> (t % 2 * 2);
+        w[0] = run(low);
+        w[1] = run(low >> 8);
+    }
+
     // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
     template <uint HALVES, uint T>
     static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const uint low = words[t / 2] >> (t % 2 * 2);
-        const uint high = low >> 8;
-        const float4 a = float4(small_halves(low & 0x00030003u), small_halves(low & 0x00300030u));
-        const float4 b = float4(small_halves(high & 0x00030003u), small_halves(high & 0x00300030u));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+        float4 w[2];
+        decode<T>(words, t, w);
+        return dot_run_pair(w, v, -0.5f * float(HALVES) * sum);
     }
 
     // The four codes of a run.
@@ -352,56 +420,65 @@ struct Codes2 {
     }
 };
 
-// MLX's affine quantisation: scale * code + bias per GROUP columns. C is CodesN; scales and biases are pairs of halves,
-// or with BF16 of bfloats.
-template <typename C, uint GROUP, bool BF16, uint GROUP_TILES>
+// Affine quantisation: scale * code + bias per GROUP columns. C is CodesN; scales and biases are pairs of halves, or with BF16
+// of bfloats. With ZEROS the second of a pair is the code that stands for 0.
+template <typename C, uint GROUP, bool BF16, bool ZEROS, uint GROUP_TILES>
 struct Affine {
     typedef C Codes;
     static constexpr constant uint BLOCK = GROUP;
     static constexpr constant uint TILES = GROUP_TILES;
+    static constexpr constant bool WEIGHTS = false;
 
     static inline float2 scale_and_bias(uint bits) {
-        return BF16 ? float2(as_type<float>(bits << 16), as_type<float>(bits & 0xFFFF0000u))
-                    : float2(as_type<half2>(bits));
+        const float2 pair = BF16 ? float2(as_type<float>(bits << 16), as_type<float>(bits & 0xFFFF0000u))
+                                 : float2(as_type<half2>(bits));
+        return ZEROS ? float2(pair.x, -pair.x * pair.y) : pair;
     }
 
+    // What a lane loads of T tiles.
+    struct Raw {
+        uint q[C::words(GROUP_TILES)];
+        uint d[GROUP_TILES];
+    };
+
     template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
         constexpr uint PITCH = COLS / GROUP * 4;
-        uint q[C::words(T)];
-        uint d[T];
-        C::template load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+        C::template load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
         load_entries<T, alignment(PITCH)>(plane_row<PITCH>(weights + C::template bytes<ROWS, COLS>(), row, step) +
                                               tile * (TILE / GROUP * 4) + lane / (GROUP / 8) * (4 * T),
-                                          d);
-        float sum = 0.0f;
-        for (uint t = 0; t < T; ++t) {
-            const float2 scale = scale_and_bias(d[t]);
-            sum = fma(scale.x, C::template dot<0, T>(q, t, v + 2 * t, sums[t]), sum);
-            sum = fma(scale.y, sums[t], sum);
-        }
-        return sum;
+                                          raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        C::template decode<T>(raw.q, t, w);
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        const float2 scale = scale_and_bias(raw.d[t]);
+        return fma(scale.y, sum, fma(scale.x, dot_run_pair(w, v, 0.0f), acc));
     }
 };
 
-template <typename C, uint GROUP, bool BF16, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT,
+template <typename C, uint GROUP, bool BF16, bool ZEROS, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT,
           uint TOKENS = 1>
 inline void gemv_affine(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                         thread float* acc, uint tokens = 1) {
-    gemv_packed<Affine<C, GROUP, BF16, C::TILES>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc,
-                                                                                        tokens);
+    gemv_packed<Shared<Affine<C, GROUP, BF16, ZEROS, C::TILES>>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part,
+                                                                                                   lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.
-template <typename C, uint GROUP, bool BF16, uint ROWS, uint COLS>
+template <typename C, uint GROUP, bool BF16, bool ZEROS, uint ROWS, uint COLS>
 inline float4 load4_affine(device const uchar* weights, uint row, uint col) {
     constexpr uint PITCH = COLS / GROUP * 4;
     const Place p = find_columns<COLS, GROUP, C::TILES>(col);
     device const uchar* pairs =
         plane_row<PITCH>(weights + C::template bytes<ROWS, COLS>(), row, 0) + p.tile * (TILE / GROUP * 4);
     const uint bits = ((device const uint*)pairs)[p.lane / (GROUP / 8) * p.count + p.t];
-    const float2 scale = Affine<C, GROUP, BF16, C::TILES>::scale_and_bias(bits);
+    const float2 scale = Affine<C, GROUP, BF16, ZEROS, C::TILES>::scale_and_bias(bits);
     return scale.x * C::template four<ROWS, COLS>(weights, row, p) + scale.y;
 }
 
@@ -439,14 +516,21 @@ struct Codes3 {
                       small_halves((low & 0x00300030u) | (high & 0x00400040u)));
     }
 
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        const uint low = words[t / 2] >> (t % 2 * 2);
+        const uint high = words[(T + 1) / 2];
+        w[0] = run(low, move_bits(high, t, 2));
+        w[1] = run(low >> 8, high >> (6 + t));
+    }
+
     // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
     template <uint HALVES, uint T>
     static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const uint low = words[t / 2] >> (t % 2 * 2);
-        const uint high = words[(T + 1) / 2];
-        const float4 a = run(low, move_bits(high, t, 2));
-        const float4 b = run(low >> 8, high >> (6 + t));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+        float4 w[2];
+        decode<T>(words, t, w);
+        return dot_run_pair(w, v, -0.5f * float(HALVES) * sum);
     }
 
     // The four codes of a run.
@@ -484,14 +568,16 @@ struct Codes4 {
         load_words<4 * T>(plane_row<COLS / 2>(weights, row, step) + tile * (TILE / 2) + lane * (4 * T), words);
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const uint low = words[t];
-        const uint high = low >> 8;
-        const float4 a = float4(small_halves(low & 0x000F000Fu), small_halves(low & 0x00F000F0u));
-        const float4 b = float4(small_halves(high & 0x000F000Fu), small_halves(high & 0x00F000F0u));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+    // Pairs p and p + 1 at bits 0 and 4.
+    static inline float4 run(uint word) {
+        return float4(small_halves(word & 0x000F000Fu), small_halves(word & 0x00F000F0u));
+    }
+
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        w[0] = run(words[t]);
+        w[1] = run(words[t] >> 8);
     }
 
     // The four codes of a run.
@@ -535,12 +621,11 @@ struct Codes5 {
                       small_halves((low & 0x00F000F0u) | (high & 0x01000100u)));
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const float4 a = run(words[t], words[T] << (4 - t));
-        const float4 b = run(words[t] >> 8, words[T] >> (4 + t));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        w[0] = run(words[t], words[T] << (4 - t));
+        w[1] = run(words[t] >> 8, words[T] >> (4 + t));
     }
 
     // The four codes of a run.
@@ -586,13 +671,12 @@ struct Codes6 {
                       small_halves((low & 0x00F000F0u) | (high & 0x03000300u)));
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
         const uint high = words[T + t / 2];
-        const float4 a = run(words[t], high << (4 - t % 2 * 2));
-        const float4 b = run(words[t] >> 8, high >> (4 + t % 2 * 2));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+        w[0] = run(words[t], high << (4 - t % 2 * 2));
+        w[1] = run(words[t] >> 8, high >> (4 + t % 2 * 2));
     }
 
     // The four codes of a run.
@@ -635,10 +719,11 @@ struct Codes8 {
         return float4(even.x, odd.x, even.y, odd.y);
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        return fma4(run(words[2 * t + 1]), v[1], fma4(run(words[2 * t]), v[0], -0.5f * float(HALVES) * sum));
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        w[0] = run(words[2 * t]);
+        w[1] = run(words[2 * t + 1]);
     }
 
     // The four codes of a run.
@@ -671,10 +756,13 @@ inline void load_cache8(device const half* head, uint i, thread float4* v) {
 }
 
 // Non-linearities of feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
-// since fast math knows no infinity.
+// since fast math knows no infinity. A gated layer multiplies what `apply` makes of the gate by what `linear` makes of the
+// other branch.
 
 struct Silu {
     static inline float apply(float x) { return x / (1.0f + precise::exp(min(-x, 80.0f))); }
+
+    static inline float linear(float x) { return x; }
 };
 
 // Prologues and epilogues of the matrix-vector kernels. A simdgroup holds NR results (of each token), the same in every
@@ -729,27 +817,41 @@ inline float add_rows(device float* x, device const float* gamma, device float* 
     return square;
 }
 
-// One partial sum per threadgroup; the first threadgroup clears the slots that this kernel does not fill.
-template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
-inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
-                              uint lane) {
-    const float sum = simd_sum(square);
-    if (lane == 0) {
-        shared[simdgroup] = sum;
+// Partial sums of squares, COUNT in all, each of OWNERS times LANES_EACH rows that follow one another; the first threadgroup
+// clears the slots that this kernel does not fill. Of KS simdgroups the first has rows, CHUNKS times LANES_EACH of them, one a
+// lane. Whatever CHUNKS is, a partial sum adds up the same terms in the same order.
+template <uint SIMDGROUPS, uint KS, uint CHUNKS, uint LANES_EACH, uint OWNERS, uint COUNT, uint PARTIALS>
+inline void store_partial_sums(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                               uint lane) {
+    #pragma clang loop unroll(full)
+    for (uint chunk = 0; chunk < CHUNKS; ++chunk) {
+        const float sum = simd_sum(CHUNKS == 1 || lane / LANES_EACH == chunk ? square : 0.0f);
+        if (lane == 0 && simdgroup % KS == 0) {
+            shared[simdgroup / KS * CHUNKS + chunk] = sum;
+        }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (simdgroup == 0 && lane == 0) {
+    constexpr uint HERE = SIMDGROUPS / KS * CHUNKS / OWNERS;
+    const uint at = group * HERE + lane;
+    if (simdgroup == 0 && lane < HERE && at < COUNT) {
         float total = 0.0f;
-        for (uint i = 0; i < SIMDGROUPS; ++i) {
-            total += shared[i];
+        for (uint i = 0; i < OWNERS; ++i) {
+            total += shared[lane * OWNERS + i];
         }
-        sums[group] = total;
+        sums[at] = total;
     }
     if (group == 0) {
-        for (uint i = GROUPS + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
+        for (uint i = COUNT + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
             sums[i] = 0.0f;
         }
     }
+}
+
+// One partial sum per threadgroup.
+template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
+inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                              uint lane) {
+    store_partial_sums<SIMDGROUPS, 1, 1, 32, SIMDGROUPS, GROUPS, PARTIALS>(sums, shared, square, group, simdgroup, lane);
 }
 
 // y = activation(gate) * up, NR rows of each.
@@ -759,7 +861,7 @@ inline void store_gated_rows(device float* y, thread const float* gate, thread c
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
-            y[first + r] = A::apply(gate[r]) * up[r];
+            y[first + r] = A::apply(gate[r]) * A::linear(up[r]);
         }
     }
 }
@@ -1221,10 +1323,11 @@ inline void attention_tile(device const float* q, device const T* keys, device c
 
 // Matrix times a tile of tokens: result[64 tokens][64 rows] = input[tokens, COLS] x weights[ROWS, COLS]^T, by 128
 // threads in four simdgroups of 32 tokens x 32 rows each. T is the operand type of the 8x8 matrices; sums are float.
-// With HALF (rows of gate and of up) a tile is 32 rows of `weights` and the same 32 rows of `second` from OFFSET on.
+// With HALF (rows of gate and of up) a tile is 32 rows of `weights` and the same 32 rows of `second` from OFFSET on. Rows of the
+// input are STRIDE elements apart.
 
 // `shared` holds the operand tiles [64][32] of tokens and of weights during the loop, the result afterwards.
-template <typename W, typename W2, typename T, uint ROWS, uint COLS, uint HALF, uint OFFSET>
+template <typename W, typename W2, typename T, uint ROWS, uint COLS, uint HALF, uint OFFSET, uint STRIDE = COLS>
 inline void gemm_tile(device const uchar* weights, device const uchar* second, device const float* input,
                       threadgroup float* shared, uint tokens, uint first_row, uint thread_index, uint simdgroup) {
     threadgroup T* token_tile = (threadgroup T*)shared;
@@ -1245,7 +1348,7 @@ inline void gemm_tile(device const uchar* weights, device const uchar* second, d
             const bool inside = COLS % 32 == 0 || k + column < COLS;
             float4 value = float4(0.0f);
             if (inside && line < tokens) {
-                value = *(device const float4*)(input + line * COLS + k + column);
+                value = *(device const float4*)(input + line * STRIDE + k + column);
             }
             for (uint e = 0; e < 4; ++e) {
                 token_tile[line * 32 + column + e] = T(value[e]);
@@ -1318,7 +1421,7 @@ inline void store_gated_tile(device float* y, threadgroup const float* result, u
     for (uint token = thread_index / 32; token < tokens; token += 4) {
         if (first_row + column < WIDTH) {
             const float gate = result[token * 64 + column];
-            y[token * WIDTH + first_row + column] = A::apply(gate) * result[token * 64 + column + 32];
+            y[token * WIDTH + first_row + column] = A::apply(gate) * A::linear(result[token * 64 + column + 32]);
         }
     }
 }
@@ -1405,18 +1508,26 @@ inline ulong threadgroup_total(ulong value, threadgroup uint* shared, uint simdg
     return total;
 }
 
+// The sequence of a row; with one there is nothing to read.
+template <uint SLOTS>
+inline uint slot_of(constant StepParams& row) {
+    return SLOTS == 1 ? 0 : row.slot;
+}
+
 // Step 1: best key and id of one threadgroup's share of the vocabulary. The first one empties the list of candidates.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void best_logit(device const float* logits, device const uint* seen, device uint* best, device atomic_uint* count,
                        threadgroup uint* shared, constant StepParams& row, uint2 group, uint thread_index,
                        uint simdgroup, uint lane) {
     if (row.chooses == 0) {
         return;
     }
+    const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
-    best += row.slot * (2 * GROUPS);
+    seen += slot * ((VOCAB + 31) / 32);
+    best += slot * (2 * GROUPS);
     uint2 own = uint2(0, 0xFFFFFFFFu);
+    #pragma clang loop unroll_count(4)
     for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
         const float logit = logits[id];
         const uint key = is_finite_logit(logit) ? ordered_bits(penalized(logit, id, seen, row.repeat_penalty)) : 0;
@@ -1429,23 +1540,24 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
         best[group.x * 2] = own.x;
         best[group.x * 2 + 1] = own.y;
         if (group.x == 0) {
-            atomic_store_explicit(count + row.slot, 0u, memory_order_relaxed);
+            atomic_store_explicit(count + slot, 0u, memory_order_relaxed);
         }
     }
 }
 
 // Step 2: every token that may be drawn, with its weight, in no order.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void collect_candidates(device const float* logits, device const uint* seen, device const uint* best,
                                device atomic_uint* count, device Candidate* candidates, constant StepParams& row,
                                uint2 group, uint thread_index) {
     if (row.chooses == 0 || row.inverse_temperature == 0.0f) {
         return; // nothing, or greedy
     }
+    const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
-    best += row.slot * (2 * GROUPS);
-    candidates += row.slot * VOCAB;
+    seen += slot * ((VOCAB + 31) / 32);
+    best += slot * (2 * GROUPS);
+    candidates += slot * VOCAB;
     uint top = 0;
     for (uint i = 0; i < GROUPS; ++i) {
         top = max(top, best[i * 2]);
@@ -1458,7 +1570,7 @@ inline void collect_candidates(device const float* logits, device const uint* se
         const float logit = penalized(logits[id], id, seen, row.repeat_penalty);
         const uint weight = uint(precise::exp((logit - highest) * row.inverse_temperature) * 16777216.0f);
         if (weight > 0) {
-            const uint at = atomic_fetch_add_explicit(count + row.slot, 1u, memory_order_relaxed);
+            const uint at = atomic_fetch_add_explicit(count + slot, 1u, memory_order_relaxed);
             candidates[at].key = ordered_bits(logit);
             candidates[at].id = id;
             candidates[at].weight = weight;
@@ -1502,16 +1614,17 @@ inline ulong kept_weight(device const Candidate* candidates, uint count, uint lo
 
 // Step 3, one threadgroup a row: filters and draw. The token goes where the slot's next step reads it and where the host
 // does.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void draw_token(device const uint* best, device const atomic_uint* counter, device const Candidate* candidates,
                        device uint* seen, device uint* next_token, device uint* chosen, threadgroup uint* shared,
                        constant StepParams& row, uint2 group, uint thread_index, uint simdgroup, uint lane) {
     if (row.chooses == 0) {
         return;
     }
-    best += row.slot * (2 * GROUPS);
-    candidates += row.slot * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
+    const uint slot = slot_of<SLOTS>(row);
+    best += slot * (2 * GROUPS);
+    candidates += slot * VOCAB;
+    seen += slot * ((VOCAB + 31) / 32);
     uint2 own = uint2(0, 0xFFFFFFFFu);
     if (row.inverse_temperature == 0.0f) {
         for (uint i = thread_index; i < GROUPS; i += 256) {
@@ -1520,7 +1633,7 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
             }
         }
     } else {
-        const uint count = atomic_load_explicit(counter + row.slot, memory_order_relaxed);
+        const uint count = atomic_load_explicit(counter + slot, memory_order_relaxed);
         uint low = 0;
         if (row.top_k > 0 && row.top_k < count) {
             low = lowest_kept(candidates, count, low, false, row.top_k, shared, thread_index, simdgroup, lane);
@@ -1551,7 +1664,7 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
         const uint token = own.y;
         chosen[group.y] = token; // 0xFFFFFFFF where no logit is finite
         if (token != 0xFFFFFFFFu) {
-            next_token[row.slot] = token;
+            next_token[slot] = token;
             seen[token / 32] |= 1u << (token % 32);
         }
     }
@@ -1561,14 +1674,14 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine2_g32_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes2, 32, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes2, 32, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine2_g32_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes2, 32, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes2, 32, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1576,14 +1689,14 @@ struct Weights_affine2_g32_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine2_g64_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes2, 64, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes2, 64, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine2_g64_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes2, 64, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes2, 64, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1591,14 +1704,14 @@ struct Weights_affine2_g64_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine2_g128_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes2, 128, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes2, 128, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine2_g128_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes2, 128, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes2, 128, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1606,14 +1719,14 @@ struct Weights_affine2_g128_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine3_g32_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes3, 32, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes3, 32, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine3_g32_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes3, 32, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes3, 32, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1621,14 +1734,14 @@ struct Weights_affine3_g32_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine3_g64_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes3, 64, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes3, 64, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine3_g64_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes3, 64, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes3, 64, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1636,14 +1749,14 @@ struct Weights_affine3_g64_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine3_g128_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes3, 128, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes3, 128, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine3_g128_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes3, 128, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes3, 128, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1651,14 +1764,14 @@ struct Weights_affine3_g128_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine4_g32_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes4, 32, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes4, 32, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine4_g32_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes4, 32, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes4, 32, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1666,14 +1779,14 @@ struct Weights_affine4_g32_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine4_g64_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes4, 64, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes4, 64, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine4_g64_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes4, 64, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes4, 64, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1681,14 +1794,14 @@ struct Weights_affine4_g64_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine4_g128_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes4, 128, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes4, 128, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine4_g128_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes4, 128, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes4, 128, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1696,14 +1809,14 @@ struct Weights_affine4_g128_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine5_g32_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes5, 32, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes5, 32, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine5_g32_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes5, 32, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes5, 32, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1711,14 +1824,14 @@ struct Weights_affine5_g32_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine5_g64_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes5, 64, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes5, 64, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine5_g64_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes5, 64, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes5, 64, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1726,14 +1839,14 @@ struct Weights_affine5_g64_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine5_g128_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes5, 128, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes5, 128, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine5_g128_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes5, 128, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes5, 128, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1741,14 +1854,14 @@ struct Weights_affine5_g128_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine6_g32_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes6, 32, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes6, 32, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine6_g32_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes6, 32, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes6, 32, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1756,14 +1869,14 @@ struct Weights_affine6_g32_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine6_g64_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes6, 64, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes6, 64, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine6_g64_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes6, 64, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes6, 64, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1771,14 +1884,14 @@ struct Weights_affine6_g64_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine6_g128_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes6, 128, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes6, 128, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine6_g128_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes6, 128, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes6, 128, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1786,14 +1899,14 @@ struct Weights_affine6_g128_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine8_g32_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes8, 32, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes8, 32, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine8_g32_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes8, 32, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes8, 32, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1801,14 +1914,14 @@ struct Weights_affine8_g32_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine8_g64_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes8, 64, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes8, 64, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine8_g64_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes8, 64, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes8, 64, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1816,14 +1929,14 @@ struct Weights_affine8_g64_bf16 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_affine8_g128_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
-    gemv_affine<Codes8, 128, true, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
+    gemv_affine<Codes8, 128, true, false, ROWS, COLS, NR, KS, SPLIT, TOKENS>(
         weights, x, row, part, lane, acc, tokens);
 }
 
 struct Weights_affine8_g128_bf16 {
     template <uint ROWS, uint COLS>
     static inline float4 load4(device const uchar* weights, uint row, uint col) {
-        return load4_affine<Codes8, 128, true, ROWS, COLS>(weights, row, col);
+        return load4_affine<Codes8, 128, true, false, ROWS, COLS>(weights, row, col);
     }
 };
 
@@ -1869,7 +1982,6 @@ kernel void qkv_proj(
     device const float* input [[buffer(3)]], // [128] f32, x * gamma
     device const float* input_sums [[buffer(4)]], // [16] f32, partial sums of squares
     device float* y [[buffer(5)]], // [256] f32
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1900,7 +2012,59 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 128] affine2_g64 and [64, 128] affine2_g128 and [64, 128] affine3_g32 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine2_g64 and [64, 128] affine2_g128 and [64, 128] affine3_g32 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void qkv_proj_two(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine2_g64
+    device const uchar* weights_1 [[buffer(1)]], // [64, 128] affine2_g128
+    device const uchar* weights_2 [[buffer(2)]], // [64, 128] affine3_g32
+    device const float* input [[buffer(3)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(4)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(5)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    input_sums += at.y * 32;
+    y += at.y * 512;
+    float acc[8] = {};
+    uint first = 0;
+    uint end = 0;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
+        first = 0 + row;
+        end = 128;
+        gemv_affine2_g64_bf16<128, 128, 4, 1, 0, 2>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
+        first = 128 + row;
+        end = 192;
+        gemv_affine2_g128_bf16<64, 128, 4, 1, 0, 2>(
+            weights_1, input, row, 0, lane, acc, tokens);
+    } else {
+        const uint row = (group - 12) * 16 + simdgroup * 4;
+        first = 192 + row;
+        end = 256;
+        gemv_affine3_g32_bf16<64, 128, 4, 1, 0, 2>(
+            weights_2, input, row, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane));
+            store_rows<4>(y + n * 256, results, first, end, lane);
+        }
+    }
+}
+
+// [128, 128] affine2_g64 and [64, 128] affine2_g128 and [64, 128] affine3_g32 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine2_g64
@@ -1910,39 +2074,44 @@ kernel void qkv_proj_few(
     device const float* input_sums [[buffer(4)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(5)]], // [rows, 256] f32
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 1024;
     float acc[16] = {};
     uint first = 0;
     uint end = 0;
-    if (group < 16) {
-        const uint row = group * 8 + simdgroup * 2;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
         first = 0 + row;
         end = 128;
-        gemv_affine2_g64_bf16<128, 128, 2, 1, 0, 8>(
-            weights, input, row, 0, lane, acc, step->rows);
-    } else if (group < 24) {
-        const uint row = (group - 16) * 8 + simdgroup * 2;
+        gemv_affine2_g64_bf16<128, 128, 4, 1, 0, 4>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
         first = 128 + row;
         end = 192;
-        gemv_affine2_g128_bf16<64, 128, 2, 1, 0, 8>(
-            weights_1, input, row, 0, lane, acc, step->rows);
+        gemv_affine2_g128_bf16<64, 128, 4, 1, 0, 4>(
+            weights_1, input, row, 0, lane, acc, tokens);
     } else {
-        const uint row = (group - 24) * 8 + simdgroup * 2;
+        const uint row = (group - 12) * 16 + simdgroup * 4;
         first = 192 + row;
         end = 256;
-        gemv_affine3_g32_bf16<64, 128, 2, 1, 0, 8>(
-            weights_2, input, row, 0, lane, acc, step->rows);
+        gemv_affine3_g32_bf16<64, 128, 4, 1, 0, 4>(
+            weights_2, input, row, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane));
-            store_rows<2>(y + n * 256, results, first, end, lane);
+            store_rows<4>(y + n * 256, results, first, end, lane);
         }
     }
 }
@@ -1956,7 +2125,6 @@ kernel void qkv_proj_affine4_g128_affine5_g32_affine5_g64(
     device const float* input [[buffer(3)]], // [128] f32, x * gamma
     device const float* input_sums [[buffer(4)]], // [16] f32, partial sums of squares
     device float* y [[buffer(5)]], // [256] f32
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1987,7 +2155,59 @@ kernel void qkv_proj_affine4_g128_affine5_g32_affine5_g64(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 128] affine4_g128 and [64, 128] affine5_g32 and [64, 128] affine5_g64 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine4_g128 and [64, 128] affine5_g32 and [64, 128] affine5_g64 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void qkv_proj_two_affine4_g128_affine5_g32_affine5_g64(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine4_g128
+    device const uchar* weights_1 [[buffer(1)]], // [64, 128] affine5_g32
+    device const uchar* weights_2 [[buffer(2)]], // [64, 128] affine5_g64
+    device const float* input [[buffer(3)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(4)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(5)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    input_sums += at.y * 32;
+    y += at.y * 512;
+    float acc[8] = {};
+    uint first = 0;
+    uint end = 0;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
+        first = 0 + row;
+        end = 128;
+        gemv_affine4_g128_bf16<128, 128, 4, 1, 0, 2>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
+        first = 128 + row;
+        end = 192;
+        gemv_affine5_g32_bf16<64, 128, 4, 1, 0, 2>(
+            weights_1, input, row, 0, lane, acc, tokens);
+    } else {
+        const uint row = (group - 12) * 16 + simdgroup * 4;
+        first = 192 + row;
+        end = 256;
+        gemv_affine5_g64_bf16<64, 128, 4, 1, 0, 2>(
+            weights_2, input, row, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane));
+            store_rows<4>(y + n * 256, results, first, end, lane);
+        }
+    }
+}
+
+// [128, 128] affine4_g128 and [64, 128] affine5_g32 and [64, 128] affine5_g64 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few_affine4_g128_affine5_g32_affine5_g64(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine4_g128
@@ -1997,39 +2217,44 @@ kernel void qkv_proj_few_affine4_g128_affine5_g32_affine5_g64(
     device const float* input_sums [[buffer(4)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(5)]], // [rows, 256] f32
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 1024;
     float acc[16] = {};
     uint first = 0;
     uint end = 0;
-    if (group < 16) {
-        const uint row = group * 8 + simdgroup * 2;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
         first = 0 + row;
         end = 128;
-        gemv_affine4_g128_bf16<128, 128, 2, 1, 0, 8>(
-            weights, input, row, 0, lane, acc, step->rows);
-    } else if (group < 24) {
-        const uint row = (group - 16) * 8 + simdgroup * 2;
+        gemv_affine4_g128_bf16<128, 128, 4, 1, 0, 4>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
         first = 128 + row;
         end = 192;
-        gemv_affine5_g32_bf16<64, 128, 2, 1, 0, 8>(
-            weights_1, input, row, 0, lane, acc, step->rows);
+        gemv_affine5_g32_bf16<64, 128, 4, 1, 0, 4>(
+            weights_1, input, row, 0, lane, acc, tokens);
     } else {
-        const uint row = (group - 24) * 8 + simdgroup * 2;
+        const uint row = (group - 12) * 16 + simdgroup * 4;
         first = 192 + row;
         end = 256;
-        gemv_affine5_g64_bf16<64, 128, 2, 1, 0, 8>(
-            weights_2, input, row, 0, lane, acc, step->rows);
+        gemv_affine5_g64_bf16<64, 128, 4, 1, 0, 4>(
+            weights_2, input, row, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane));
-            store_rows<2>(y + n * 256, results, first, end, lane);
+            store_rows<4>(y + n * 256, results, first, end, lane);
         }
     }
 }
@@ -2043,7 +2268,6 @@ kernel void qkv_proj_affine8_g32_affine8_g64_affine8_g128(
     device const float* input [[buffer(3)]], // [128] f32, x * gamma
     device const float* input_sums [[buffer(4)]], // [16] f32, partial sums of squares
     device float* y [[buffer(5)]], // [256] f32
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2074,7 +2298,59 @@ kernel void qkv_proj_affine8_g32_affine8_g64_affine8_g128(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 128] affine8_g32 and [64, 128] affine8_g64 and [64, 128] affine8_g128 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine8_g32 and [64, 128] affine8_g64 and [64, 128] affine8_g128 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void qkv_proj_two_affine8_g32_affine8_g64_affine8_g128(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine8_g32
+    device const uchar* weights_1 [[buffer(1)]], // [64, 128] affine8_g64
+    device const uchar* weights_2 [[buffer(2)]], // [64, 128] affine8_g128
+    device const float* input [[buffer(3)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(4)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(5)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    input_sums += at.y * 32;
+    y += at.y * 512;
+    float acc[8] = {};
+    uint first = 0;
+    uint end = 0;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
+        first = 0 + row;
+        end = 128;
+        gemv_affine8_g32_bf16<128, 128, 4, 1, 0, 2>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
+        first = 128 + row;
+        end = 192;
+        gemv_affine8_g64_bf16<64, 128, 4, 1, 0, 2>(
+            weights_1, input, row, 0, lane, acc, tokens);
+    } else {
+        const uint row = (group - 12) * 16 + simdgroup * 4;
+        first = 192 + row;
+        end = 256;
+        gemv_affine8_g128_bf16<64, 128, 4, 1, 0, 2>(
+            weights_2, input, row, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane));
+            store_rows<4>(y + n * 256, results, first, end, lane);
+        }
+    }
+}
+
+// [128, 128] affine8_g32 and [64, 128] affine8_g64 and [64, 128] affine8_g128 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few_affine8_g32_affine8_g64_affine8_g128(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine8_g32
@@ -2084,39 +2360,44 @@ kernel void qkv_proj_few_affine8_g32_affine8_g64_affine8_g128(
     device const float* input_sums [[buffer(4)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(5)]], // [rows, 256] f32
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 1024;
     float acc[16] = {};
     uint first = 0;
     uint end = 0;
-    if (group < 16) {
-        const uint row = group * 8 + simdgroup * 2;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
         first = 0 + row;
         end = 128;
-        gemv_affine8_g32_bf16<128, 128, 2, 1, 0, 8>(
-            weights, input, row, 0, lane, acc, step->rows);
-    } else if (group < 24) {
-        const uint row = (group - 16) * 8 + simdgroup * 2;
+        gemv_affine8_g32_bf16<128, 128, 4, 1, 0, 4>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
         first = 128 + row;
         end = 192;
-        gemv_affine8_g64_bf16<64, 128, 2, 1, 0, 8>(
-            weights_1, input, row, 0, lane, acc, step->rows);
+        gemv_affine8_g64_bf16<64, 128, 4, 1, 0, 4>(
+            weights_1, input, row, 0, lane, acc, tokens);
     } else {
-        const uint row = (group - 24) * 8 + simdgroup * 2;
+        const uint row = (group - 12) * 16 + simdgroup * 4;
         first = 192 + row;
         end = 256;
-        gemv_affine8_g128_bf16<64, 128, 2, 1, 0, 8>(
-            weights_2, input, row, 0, lane, acc, step->rows);
+        gemv_affine8_g128_bf16<64, 128, 4, 1, 0, 4>(
+            weights_2, input, row, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane));
-            store_rows<2>(y + n * 256, results, first, end, lane);
+            store_rows<4>(y + n * 256, results, first, end, lane);
         }
     }
 }
@@ -2183,7 +2464,6 @@ kernel void o_proj(
     device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
     device float* scaled [[buffer(4)]], // [128] f32, x * gamma
     device float* sums [[buffer(5)]], // [16] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2200,7 +2480,46 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [128, 128] affine3_g64 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine3_g64 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine3_g64
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* x [[buffer(2)]], // [rows, 128] f32
+    device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    x += at.y * 256;
+    scaled += at.y * 256;
+    sums += at.y * 32;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 128;
+    gemv_affine3_g64_bf16<128, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [128, 128] affine3_g64 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine3_g64
@@ -2210,25 +2529,31 @@ kernel void o_proj_few(
     device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 128;
-    gemv_affine3_g64_bf16<128, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_affine3_g64_bf16<128, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 16, 16>(
-                sums + n * 16, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2242,7 +2567,6 @@ kernel void o_proj_affine5_g128(
     device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
     device float* scaled [[buffer(4)]], // [128] f32, x * gamma
     device float* sums [[buffer(5)]], // [16] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2259,7 +2583,46 @@ kernel void o_proj_affine5_g128(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [128, 128] affine5_g128 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine5_g128 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void o_proj_two_affine5_g128(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine5_g128
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* x [[buffer(2)]], // [rows, 128] f32
+    device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    x += at.y * 256;
+    scaled += at.y * 256;
+    sums += at.y * 32;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 128;
+    gemv_affine5_g128_bf16<128, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [128, 128] affine5_g128 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_few_affine5_g128(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine5_g128
@@ -2269,25 +2632,31 @@ kernel void o_proj_few_affine5_g128(
     device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 128;
-    gemv_affine5_g128_bf16<128, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_affine5_g128_bf16<128, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 16, 16>(
-                sums + n * 16, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2301,7 +2670,6 @@ kernel void o_proj_affine2_g32(
     device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
     device float* scaled [[buffer(4)]], // [128] f32, x * gamma
     device float* sums [[buffer(5)]], // [16] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2318,7 +2686,46 @@ kernel void o_proj_affine2_g32(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [128, 128] affine2_g32 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine2_g32 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void o_proj_two_affine2_g32(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine2_g32
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* x [[buffer(2)]], // [rows, 128] f32
+    device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    x += at.y * 256;
+    scaled += at.y * 256;
+    sums += at.y * 32;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 128;
+    gemv_affine2_g32_bf16<128, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [128, 128] affine2_g32 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_few_affine2_g32(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine2_g32
@@ -2328,25 +2735,31 @@ kernel void o_proj_few_affine2_g32(
     device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 128;
-    gemv_affine2_g32_bf16<128, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_affine2_g32_bf16<128, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 16, 16>(
-                sums + n * 16, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2359,7 +2772,6 @@ kernel void gate_up_proj(
     device const float* input [[buffer(2)]], // [128] f32, x * gamma
     device const float* input_sums [[buffer(3)]], // [16] f32, partial sums of squares
     device float* y [[buffer(4)]], // [128] f32
-    constant StepParams* step [[buffer(5)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2375,7 +2787,45 @@ kernel void gate_up_proj(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [128, 128] affine3_g128 and [128, 128] affine4_g32 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine3_g128 and [128, 128] affine4_g32 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void gate_up_proj_two(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine3_g128
+    device const uchar* weights_1 [[buffer(1)]], // [128, 128] affine4_g32
+    device const float* input [[buffer(2)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(3)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(4)]], // [rows, 128] f32
+    constant StepParams* step [[buffer(5)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    input_sums += at.y * 32;
+    y += at.y * 256;
+    float acc[8] = {};
+    const uint first = group * 8 + simdgroup * 2;
+    const uint end = 128;
+    gemv_affine3_g128_bf16<128, 128, 2, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_affine4_g32_bf16<128, 128, 2, 1, 0, 2>(
+        weights_1, input, first, 0, lane, acc + 4, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
+            thread float* up = gate + 4;
+            const float scale = rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 128, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [128, 128] affine3_g128 and [128, 128] affine4_g32 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine3_g128
@@ -2384,26 +2834,31 @@ kernel void gate_up_proj_few(
     device const float* input_sums [[buffer(3)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(4)]], // [rows, 128] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 512;
     float acc[16] = {};
-    const uint first = group * 4 + simdgroup;
+    const uint first = group * 8 + simdgroup * 2;
     const uint end = 128;
-    gemv_affine3_g128_bf16<128, 128, 1, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
-    gemv_affine4_g32_bf16<128, 128, 1, 1, 0, 8>(
-        weights_1, input, first, 0, lane, acc + 8, step->rows);
+    gemv_affine3_g128_bf16<128, 128, 2, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_affine4_g32_bf16<128, 128, 2, 1, 0, 4>(
+        weights_1, input, first, 0, lane, acc + 8, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
             thread float* up = gate + 8;
             const float scale = rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, Silu>(y + n * 128, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 128, gate, up, first, end, lane);
         }
     }
 }
@@ -2416,7 +2871,6 @@ kernel void gate_up_proj_affine6_g32_affine6_g64(
     device const float* input [[buffer(2)]], // [128] f32, x * gamma
     device const float* input_sums [[buffer(3)]], // [16] f32, partial sums of squares
     device float* y [[buffer(4)]], // [128] f32
-    constant StepParams* step [[buffer(5)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2432,7 +2886,45 @@ kernel void gate_up_proj_affine6_g32_affine6_g64(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [128, 128] affine6_g32 and [128, 128] affine6_g64 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine6_g32 and [128, 128] affine6_g64 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void gate_up_proj_two_affine6_g32_affine6_g64(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine6_g32
+    device const uchar* weights_1 [[buffer(1)]], // [128, 128] affine6_g64
+    device const float* input [[buffer(2)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(3)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(4)]], // [rows, 128] f32
+    constant StepParams* step [[buffer(5)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    input_sums += at.y * 32;
+    y += at.y * 256;
+    float acc[8] = {};
+    const uint first = group * 8 + simdgroup * 2;
+    const uint end = 128;
+    gemv_affine6_g32_bf16<128, 128, 2, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_affine6_g64_bf16<128, 128, 2, 1, 0, 2>(
+        weights_1, input, first, 0, lane, acc + 4, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
+            thread float* up = gate + 4;
+            const float scale = rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 128, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [128, 128] affine6_g32 and [128, 128] affine6_g64 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few_affine6_g32_affine6_g64(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine6_g32
@@ -2441,26 +2933,31 @@ kernel void gate_up_proj_few_affine6_g32_affine6_g64(
     device const float* input_sums [[buffer(3)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(4)]], // [rows, 128] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 512;
     float acc[16] = {};
-    const uint first = group * 4 + simdgroup;
+    const uint first = group * 8 + simdgroup * 2;
     const uint end = 128;
-    gemv_affine6_g32_bf16<128, 128, 1, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
-    gemv_affine6_g64_bf16<128, 128, 1, 1, 0, 8>(
-        weights_1, input, first, 0, lane, acc + 8, step->rows);
+    gemv_affine6_g32_bf16<128, 128, 2, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_affine6_g64_bf16<128, 128, 2, 1, 0, 4>(
+        weights_1, input, first, 0, lane, acc + 8, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
             thread float* up = gate + 8;
             const float scale = rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, Silu>(y + n * 128, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 128, gate, up, first, end, lane);
         }
     }
 }
@@ -2473,7 +2970,6 @@ kernel void gate_up_proj_affine2_g64_affine2_g128(
     device const float* input [[buffer(2)]], // [128] f32, x * gamma
     device const float* input_sums [[buffer(3)]], // [16] f32, partial sums of squares
     device float* y [[buffer(4)]], // [128] f32
-    constant StepParams* step [[buffer(5)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2489,7 +2985,45 @@ kernel void gate_up_proj_affine2_g64_affine2_g128(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [128, 128] affine2_g64 and [128, 128] affine2_g128 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine2_g64 and [128, 128] affine2_g128 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void gate_up_proj_two_affine2_g64_affine2_g128(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine2_g64
+    device const uchar* weights_1 [[buffer(1)]], // [128, 128] affine2_g128
+    device const float* input [[buffer(2)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(3)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(4)]], // [rows, 128] f32
+    constant StepParams* step [[buffer(5)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    input_sums += at.y * 32;
+    y += at.y * 256;
+    float acc[8] = {};
+    const uint first = group * 8 + simdgroup * 2;
+    const uint end = 128;
+    gemv_affine2_g64_bf16<128, 128, 2, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_affine2_g128_bf16<128, 128, 2, 1, 0, 2>(
+        weights_1, input, first, 0, lane, acc + 4, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
+            thread float* up = gate + 4;
+            const float scale = rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 128, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [128, 128] affine2_g64 and [128, 128] affine2_g128 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few_affine2_g64_affine2_g128(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine2_g64
@@ -2498,26 +3032,31 @@ kernel void gate_up_proj_few_affine2_g64_affine2_g128(
     device const float* input_sums [[buffer(3)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(4)]], // [rows, 128] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 512;
     float acc[16] = {};
-    const uint first = group * 4 + simdgroup;
+    const uint first = group * 8 + simdgroup * 2;
     const uint end = 128;
-    gemv_affine2_g64_bf16<128, 128, 1, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
-    gemv_affine2_g128_bf16<128, 128, 1, 1, 0, 8>(
-        weights_1, input, first, 0, lane, acc + 8, step->rows);
+    gemv_affine2_g64_bf16<128, 128, 2, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_affine2_g128_bf16<128, 128, 2, 1, 0, 4>(
+        weights_1, input, first, 0, lane, acc + 8, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
             thread float* up = gate + 8;
             const float scale = rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, Silu>(y + n * 128, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 128, gate, up, first, end, lane);
         }
     }
 }
@@ -2531,7 +3070,6 @@ kernel void down_proj(
     device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
     device float* scaled [[buffer(4)]], // [128] f32, x * gamma
     device float* sums [[buffer(5)]], // [16] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2548,7 +3086,46 @@ kernel void down_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [128, 128] affine4_g64 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine4_g64 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void down_proj_two(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine4_g64
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* x [[buffer(2)]], // [rows, 128] f32
+    device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    x += at.y * 256;
+    scaled += at.y * 256;
+    sums += at.y * 32;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 128;
+    gemv_affine4_g64_bf16<128, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [128, 128] affine4_g64 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine4_g64
@@ -2558,25 +3135,31 @@ kernel void down_proj_few(
     device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 128;
-    gemv_affine4_g64_bf16<128, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_affine4_g64_bf16<128, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 16, 16>(
-                sums + n * 16, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2590,7 +3173,6 @@ kernel void down_proj_affine6_g128(
     device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
     device float* scaled [[buffer(4)]], // [128] f32, x * gamma
     device float* sums [[buffer(5)]], // [16] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2607,7 +3189,46 @@ kernel void down_proj_affine6_g128(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [128, 128] affine6_g128 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine6_g128 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void down_proj_two_affine6_g128(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine6_g128
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* x [[buffer(2)]], // [rows, 128] f32
+    device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    x += at.y * 256;
+    scaled += at.y * 256;
+    sums += at.y * 32;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 128;
+    gemv_affine6_g128_bf16<128, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [128, 128] affine6_g128 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_few_affine6_g128(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine6_g128
@@ -2617,25 +3238,31 @@ kernel void down_proj_few_affine6_g128(
     device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 128;
-    gemv_affine6_g128_bf16<128, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_affine6_g128_bf16<128, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 16, 16>(
-                sums + n * 16, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2649,7 +3276,6 @@ kernel void down_proj_affine3_g32(
     device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
     device float* scaled [[buffer(4)]], // [128] f32, x * gamma
     device float* sums [[buffer(5)]], // [16] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2666,7 +3292,46 @@ kernel void down_proj_affine3_g32(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [128, 128] affine3_g32 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 128] affine3_g32 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void down_proj_two_affine3_g32(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine3_g32
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* x [[buffer(2)]], // [rows, 128] f32
+    device const float* gamma [[buffer(3)]], // [128] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    x += at.y * 256;
+    scaled += at.y * 256;
+    sums += at.y * 32;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 128;
+    gemv_affine3_g32_bf16<128, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [128, 128] affine3_g32 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_few_affine3_g32(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine3_g32
@@ -2676,25 +3341,31 @@ kernel void down_proj_few_affine3_g32(
     device float* scaled [[buffer(4)]], // [rows, 128] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 128;
-    gemv_affine3_g32_bf16<128, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_affine3_g32_bf16<128, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 128, gamma, scaled + n * 128, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 16, 16>(
-                sums + n * 16, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 16, 16>(
+                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2706,7 +3377,6 @@ kernel void lm_head(
     device const float* input [[buffer(1)]], // [128] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [16] f32, partial sums of squares
     device float* y [[buffer(3)]], // [88] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2720,7 +3390,42 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 128] affine3_g64 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [88, 128] affine3_g64 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void lm_head_two(
+    device const uchar* weights [[buffer(0)]], // [88, 128] affine3_g64
+    device const float* input [[buffer(1)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 88] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    input_sums += at.y * 32;
+    y += at.y * 176;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 88;
+    if (first < end) {
+        gemv_affine3_g64_bf16<88, 128, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane));
+            store_rows<4>(y + n * 88, results, first, end, lane);
+        }
+    }
+}
+
+// [88, 128] affine3_g64 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 128] affine3_g64
@@ -2728,22 +3433,29 @@ kernel void lm_head_few(
     device const float* input_sums [[buffer(2)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 88] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 352;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 88;
-    gemv_affine3_g64_bf16<88, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    if (first < end) {
+        gemv_affine3_g64_bf16<88, 128, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<16, 128>(input_sums + n * 16, 1e-6f, lane));
-            store_rows<2>(y + n * 88, results, first, end, lane);
+            store_rows<4>(y + n * 88, results, first, end, lane);
         }
     }
 }
@@ -2762,7 +3474,7 @@ kernel void sample_best(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup uint shared[16];
-    best_logit<88, 1>(logits, seen, best, count, shared, step[group.y], group, thread_index, simdgroup, lane);
+    best_logit<88, 1, 1>(logits, seen, best, count, shared, step[group.y], group, thread_index, simdgroup, lane);
 }
 
 // tokens that may be drawn
@@ -2777,7 +3489,7 @@ kernel void sample_collect(
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    collect_candidates<88, 1>(logits, seen, best, count, candidates, step[group.y], group, thread_index);
+    collect_candidates<88, 1, 1>(logits, seen, best, count, candidates, step[group.y], group, thread_index);
 }
 
 // filters and draw
@@ -2796,7 +3508,7 @@ kernel void sample_draw(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup uint shared[16];
-    draw_token<88, 1>(
+    draw_token<88, 1, 1>(
         best, count, candidates, seen, next_token, chosen, shared, step[group.y], group, thread_index, simdgroup, lane);
 }
 

@@ -16,36 +16,49 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 48] = [
+static COSTS: [Cost; 61] = [
     Cost { bytes: [512, 1_136, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 560, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [11_520, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [11_520, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [11_520, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [20_480, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_affine4_g128_affine5_g32_affine5_g64
+    Cost { bytes: [20_480, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_two_affine4_g128_affine5_g32_affine5_g64
     Cost { bytes: [20_480, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_few_affine4_g128_affine5_g32_affine5_g64
     Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_affine8_g32_affine8_g64_affine8_g128
+    Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_two_affine8_g32_affine8_g64_affine8_g128
     Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_few_affine8_g32_affine8_g64_affine8_g128
     Cost { bytes: [0, 1_792, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 1_024, 0, 256, 0], flops: [0, 0, 0, 512, 0] }, // attention
     Cost { bytes: [7_680, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj
+    Cost { bytes: [7_680, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [7_680, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [11_264, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_affine5_g128
+    Cost { bytes: [11_264, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_two_affine5_g128
     Cost { bytes: [11_264, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_few_affine5_g128
     Cost { bytes: [6_656, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_affine2_g32
+    Cost { bytes: [6_656, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_two_affine2_g32
     Cost { bytes: [6_656, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_few_affine2_g32
     Cost { bytes: [16_896, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [16_896, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [16_896, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [27_648, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_affine6_g32_affine6_g64
+    Cost { bytes: [27_648, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_two_affine6_g32_affine6_g64
     Cost { bytes: [27_648, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_few_affine6_g32_affine6_g64
     Cost { bytes: [9_728, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_affine2_g64_affine2_g128
+    Cost { bytes: [9_728, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_two_affine2_g64_affine2_g128
     Cost { bytes: [9_728, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_few_affine2_g64_affine2_g128
     Cost { bytes: [9_728, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj
+    Cost { bytes: [9_728, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [9_728, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [13_312, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_affine6_g128
+    Cost { bytes: [13_312, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_two_affine6_g128
     Cost { bytes: [13_312, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_few_affine6_g128
     Cost { bytes: [8_704, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_affine3_g32
+    Cost { bytes: [8_704, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_two_affine3_g32
     Cost { bytes: [8_704, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_few_affine3_g32
     Cost { bytes: [4_928, 928, 0, 0, 0], flops: [0, 22_528, 0, 0, 0] }, // lm_head
+    Cost { bytes: [4_928, 928, 0, 0, 0], flops: [0, 22_528, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [4_928, 928, 0, 0, 0], flops: [0, 22_528, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -75,7 +88,7 @@ static INV_FREQ_0: [f32; 16] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 48] = [
+static KERNELS: [KernelCheck; 61] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -83,7 +96,7 @@ static KERNELS: [KernelCheck; 48] = [
         rows: &[1, 2, 7, 8],
         mixed: true,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 88, cols: 128 }, scale: 1.0 },
+        operation: Operation::Embed { table: Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 88, cols: 128 }, scale: 1.0 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
@@ -101,7 +114,7 @@ static KERNELS: [KernelCheck; 48] = [
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 88, cols: 128 }, scale: 1.0 },
+        operation: Operation::Embed { table: Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 88, cols: 128 }, scale: 1.0 },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
@@ -117,7 +130,29 @@ static KERNELS: [KernelCheck; 48] = [
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.q_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.0.k_proj")),
+            Argument::read(Role::Weights2, Data::Tensor("layers.0.v_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(256)),
+        ],
+    },
+    // qkv_proj_two
+    KernelCheck {
+        kernel: 3,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -134,13 +169,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_few
     KernelCheck {
-        kernel: 3,
+        kernel: 4,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -157,13 +192,35 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_affine4_g128_affine5_g32_affine5_g64
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.q_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.1.k_proj")),
+            Argument::read(Role::Weights2, Data::Tensor("layers.1.v_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(256)),
+        ],
+    },
+    // qkv_proj_two_affine4_g128_affine5_g32_affine5_g64
+    KernelCheck {
+        kernel: 6,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -180,13 +237,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_few_affine4_g128_affine5_g32_affine5_g64
     KernelCheck {
-        kernel: 5,
+        kernel: 7,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -203,13 +260,35 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_affine8_g32_affine8_g64_affine8_g128
     KernelCheck {
-        kernel: 6,
+        kernel: 8,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.q_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.2.k_proj")),
+            Argument::read(Role::Weights2, Data::Tensor("layers.2.v_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(256)),
+        ],
+    },
+    // qkv_proj_two_affine8_g32_affine8_g64_affine8_g128
+    KernelCheck {
+        kernel: 9,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -226,13 +305,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_few_affine8_g32_affine8_g64_affine8_g128
     KernelCheck {
-        kernel: 7,
+        kernel: 10,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -249,7 +328,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 8,
+        kernel: 11,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -270,7 +349,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // attention
     KernelCheck {
-        kernel: 9,
+        kernel: 12,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -291,13 +370,35 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 10,
+        kernel: 13,
         layer: Some(0),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+        ],
+    },
+    // o_proj_two
+    KernelCheck {
+        kernel: 14,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -314,13 +415,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 11,
+        kernel: 15,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -337,13 +438,35 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_affine5_g128
     KernelCheck {
-        kernel: 12,
+        kernel: 16,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+        ],
+    },
+    // o_proj_two_affine5_g128
+    KernelCheck {
+        kernel: 17,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -360,13 +483,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_few_affine5_g128
     KernelCheck {
-        kernel: 13,
+        kernel: 18,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -383,13 +506,35 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_affine2_g32
     KernelCheck {
-        kernel: 14,
+        kernel: 19,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.2.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+        ],
+    },
+    // o_proj_two_affine2_g32
+    KernelCheck {
+        kernel: 20,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -406,13 +551,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_few_affine2_g32
     KernelCheck {
-        kernel: 15,
+        kernel: 21,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -429,13 +574,34 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 16,
+        kernel: 22,
         layer: Some(0),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.gate_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.0.up_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(128)),
+        ],
+    },
+    // gate_up_proj_two
+    KernelCheck {
+        kernel: 23,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -451,13 +617,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 17,
+        kernel: 24,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -473,13 +639,34 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 18,
+        kernel: 25,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.1.up_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(128)),
+        ],
+    },
+    // gate_up_proj_two_affine6_g32_affine6_g64
+    KernelCheck {
+        kernel: 26,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -495,13 +682,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_few_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 19,
+        kernel: 27,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -517,13 +704,34 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 20,
+        kernel: 28,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.gate_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.2.up_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(128)),
+        ],
+    },
+    // gate_up_proj_two_affine2_g64_affine2_g128
+    KernelCheck {
+        kernel: 29,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -539,13 +747,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_few_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 21,
+        kernel: 30,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -561,13 +769,35 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 22,
+        kernel: 31,
         layer: Some(0),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.down_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+        ],
+    },
+    // down_proj_two
+    KernelCheck {
+        kernel: 32,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -584,13 +814,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 23,
+        kernel: 33,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -607,13 +837,35 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_affine6_g128
     KernelCheck {
-        kernel: 24,
+        kernel: 34,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+        ],
+    },
+    // down_proj_two_affine6_g128
+    KernelCheck {
+        kernel: 35,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -630,13 +882,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_few_affine6_g128
     KernelCheck {
-        kernel: 25,
+        kernel: 36,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -653,13 +905,35 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_affine3_g32
     KernelCheck {
-        kernel: 26,
+        kernel: 37,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.down_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("output_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+        ],
+    },
+    // down_proj_two_affine3_g32
+    KernelCheck {
+        kernel: 38,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -676,13 +950,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_few_affine3_g32
     KernelCheck {
-        kernel: 27,
+        kernel: 39,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -699,13 +973,33 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 28,
+        kernel: 40,
         layer: None,
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(11), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 88, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 88, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("lm_head")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(88)),
+        ],
+    },
+    // lm_head_two
+    KernelCheck {
+        kernel: 41,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(6), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 88, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -720,13 +1014,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 29,
+        kernel: 42,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(11), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(6), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 88, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 88, cols: 128 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -741,7 +1035,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 30,
+        kernel: 43,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -757,7 +1051,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 31,
+        kernel: 44,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -774,7 +1068,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 32,
+        kernel: 45,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -792,7 +1086,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 33,
+        kernel: 46,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -806,13 +1100,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 34,
+        kernel: 47,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -828,13 +1122,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_tile_affine4_g128_affine5_g32_affine5_g64
     KernelCheck {
-        kernel: 35,
+        kernel: 48,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -850,13 +1144,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_tile_affine8_g32_affine8_g64_affine8_g128
     KernelCheck {
-        kernel: 36,
+        kernel: 49,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true }, rows: 64, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -872,7 +1166,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 37,
+        kernel: 50,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -893,13 +1187,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 38,
+        kernel: 51,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -913,13 +1207,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_tile_affine5_g128
     KernelCheck {
-        kernel: 39,
+        kernel: 52,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -933,13 +1227,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_tile_affine2_g32
     KernelCheck {
-        kernel: 40,
+        kernel: 53,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -953,13 +1247,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 41,
+        kernel: 54,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -974,13 +1268,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_tile_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 42,
+        kernel: 55,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -995,13 +1289,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_tile_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 43,
+        kernel: 56,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(4), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
@@ -1016,13 +1310,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 44,
+        kernel: 57,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -1036,13 +1330,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_tile_affine6_g128
     KernelCheck {
-        kernel: 45,
+        kernel: 58,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -1056,13 +1350,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_tile_affine3_g32
     KernelCheck {
-        kernel: 46,
+        kernel: 59,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true }, rows: 128, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -1076,13 +1370,13 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 47,
+        kernel: 60,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true }, rows: 88, cols: 128 }],
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 88, cols: 128 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },

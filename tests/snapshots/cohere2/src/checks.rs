@@ -16,22 +16,27 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 26] = [
+static COSTS: [Cost; 31] = [
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [128, 256, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // layer_norm
     Cost { bytes: [4_096, 384, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [4_096, 384, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [4_096, 384, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [3_072, 224, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [3_072, 224, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [3_072, 224, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [0, 448, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 256, 0, 64, 0], flops: [0, 0, 0, 128, 0] }, // attention
     Cost { bytes: [2_048, 384, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj
+    Cost { bytes: [2_048, 384, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [2_048, 384, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [1_536, 352, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // down_proj
+    Cost { bytes: [1_536, 352, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [1_536, 352, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [0, 448, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append_alt
     Cost { bytes: [0, 256, 0, 64, 0], flops: [0, 0, 0, 128, 0] }, // attention_alt
     Cost { bytes: [5_632, 480, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_632, 480, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [5_632, 480, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -52,7 +57,7 @@ static INV_FREQ_0: [f32; 4] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 26] = [
+static KERNELS: [KernelCheck; 31] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -99,16 +104,35 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
             Argument::read(Role::Input, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(64)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_few
+    // qkv_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(64)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: None,
@@ -124,11 +148,30 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(3), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(24)),
+        ],
+    },
+    // gate_up_proj_two
+    KernelCheck {
+        kernel: 6,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: None,
@@ -144,11 +187,11 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 5,
+        kernel: 7,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(3), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: None,
@@ -164,7 +207,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 6,
+        kernel: 8,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -185,7 +228,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // attention
     KernelCheck {
-        kernel: 7,
+        kernel: 9,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -206,11 +249,30 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 8,
+        kernel: 10,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::update(Role::X, Data::Words(32)),
+        ],
+    },
+    // o_proj_two
+    KernelCheck {
+        kernel: 11,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -226,11 +288,11 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 9,
+        kernel: 12,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -246,11 +308,30 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 10,
+        kernel: 13,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
+            Argument::read(Role::Input, Data::Words(24)),
+            Argument::update(Role::X, Data::Words(32)),
+        ],
+    },
+    // down_proj_two
+    KernelCheck {
+        kernel: 14,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
             norm_eps: None,
@@ -266,11 +347,11 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 11,
+        kernel: 15,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
             norm_eps: None,
@@ -286,7 +367,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // rope_append_alt
     KernelCheck {
-        kernel: 12,
+        kernel: 16,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -307,7 +388,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // attention_alt
     KernelCheck {
-        kernel: 13,
+        kernel: 17,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -328,11 +409,30 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 14,
+        kernel: 18,
         layer: None,
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("token_embd")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(88)),
+        ],
+    },
+    // lm_head_two
+    KernelCheck {
+        kernel: 19,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: None,
@@ -348,11 +448,11 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 15,
+        kernel: 20,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: None,
@@ -368,7 +468,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 16,
+        kernel: 21,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -384,7 +484,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 17,
+        kernel: 22,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -401,7 +501,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 18,
+        kernel: 23,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -419,7 +519,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 19,
+        kernel: 24,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -439,7 +539,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 20,
+        kernel: 25,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -459,7 +559,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 21,
+        kernel: 26,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -480,7 +580,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 22,
+        kernel: 27,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -500,7 +600,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 23,
+        kernel: 28,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -520,7 +620,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // attention_tile_alt
     KernelCheck {
-        kernel: 24,
+        kernel: 29,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -541,7 +641,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 25,
+        kernel: 30,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

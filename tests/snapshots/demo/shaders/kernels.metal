@@ -120,6 +120,11 @@ inline float2 small_halves(uint bits) { return float2(as_type<half2>(bits)); }
 // What codes at bit 0 and at bit 4 of a half are short of.
 constant constexpr float HALF_UNIT = 16777216.0f;
 
+// A lane's 8 columns of a tile, added to `sum`.
+inline float dot_run_pair(thread const float4* w, thread const float4* v, float sum) {
+    return fma4(w[1], v[1], fma4(w[0], v[0], sum));
+}
+
 // Row number r of the NR rows that a simdgroup works on, counted from the first of them. SPLIT rows further down lies
 // a second matrix, from which the second half of the rows comes; 0 when there is none.
 template <uint ROWS, uint NR, uint SPLIT>
@@ -146,42 +151,94 @@ inline void load_input(device const float* x, uint tile, uint lane, thread float
     }
 }
 
-// Whether there is a token `n`: of TOKENS that a kernel has room for, `tokens` are there.
-template <uint TOKENS>
-inline bool has_token(uint n, uint tokens) {
-    return TOKENS == 1 || n < tokens;
-}
+// A format that decodes its weights once for all tokens: F::load of a group, F::decode of a tile to floats, and F::add of one
+// row and one token. What F::decode makes are WEIGHTS, or codes in units. A sum has the same terms in the same order however
+// many tokens and rows there are.
+template <typename F>
+struct Shared {
+    static constexpr constant uint TILES = F::TILES;
+    static constexpr constant float UNIT = F::WEIGHTS ? 1.0f : F::Codes::UNIT;
+    // Whether a group is summed apart, so that groups depend on one another by one addition; of larger groups these sums
+    // cost more registers than they are worth.
+    static constexpr constant bool APART = F::TILES <= 2;
 
-// T tiles from `tile` on: F::dot of each row with each token added to acc, in units of the codes. The weights are the
-// same for every token: the first brings them from memory, the others find them in the core's cache.
-template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
-inline void gemv_tiles(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
-                       thread float* acc, uint tokens) {
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < TOKENS; ++n) {
-        if (has_token<TOKENS>(n, tokens)) {
+    // Makes the two runs of a tile's input fit codes, and returns their sum, in units; weights need neither.
+    static inline float prepare(uint t, thread float4* v) {
+        if (F::WEIGHTS) {
+            return 0.0f;
+        }
+        const float sum = (sum4(v[0]) + sum4(v[1])) * (1.0f / F::Codes::UNIT);
+        F::Codes::place_input(t, v);
+        return sum;
+    }
+
+    template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
+    static inline void add(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
+                           thread float* acc, uint tokens) {
+        if (TOKENS == 1) {
             float4 v[2 * T];
             float sums[T];
-            load_input<F::BLOCK, T>(x + n * COLS, tile, lane, v);
+            load_input<F::BLOCK, T>(x, tile, lane, v);
             for (uint t = 0; t < T; ++t) {
-                sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
-                F::Codes::place_input(t, v + 2 * t);
+                sums[t] = prepare(t, v + 2 * t);
             }
             #pragma clang loop unroll(full)
             for (uint r = 0; r < NR; ++r) {
-                const uint step = row_step<ROWS, NR, SPLIT>(row, r);
-                acc[n * NR + r] += F::template dot<ROWS, COLS, T>(weights, row, step, tile, lane, v, sums);
+                typename F::Raw raw;
+                F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw);
+                float sum = APART ? 0.0f : acc[r];
+                for (uint t = 0; t < T; ++t) {
+                    float4 w[2];
+                    F::template decode<T>(raw, t, w);
+                    sum = F::add(raw, t, w, v + 2 * t, sums[t], sum);
+                }
+                acc[r] = APART ? acc[r] + sum : sum;
+            }
+        } else {
+            typename F::Raw raw[NR];
+            float sums[NR * TOKENS];
+            #pragma clang loop unroll(full)
+            for (uint r = 0; r < NR; ++r) {
+                F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw[r]);
+            }
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < NR * TOKENS; ++i) {
+                sums[i] = APART ? 0.0f : acc[i];
+            }
+            #pragma clang loop unroll(full)
+            for (uint t = 0; t < T; ++t) {
+                float4 w[2 * NR];
+                #pragma clang loop unroll(full)
+                for (uint r = 0; r < NR; ++r) {
+                    F::template decode<T>(raw[r], t, w + 2 * r);
+                }
+                #pragma clang loop unroll(full)
+                for (uint n = 0; n < TOKENS; ++n) {
+                    // A token that is not there repeats the last, so that nothing branches.
+                    float4 v[2];
+                    load_input<F::BLOCK, 1>(x + min(n, tokens - 1) * COLS, tile + t, lane, v);
+                    const float sum = prepare(t, v);
+                    #pragma clang loop unroll(full)
+                    for (uint r = 0; r < NR; ++r) {
+                        sums[n * NR + r] = F::add(raw[r], t, w + 2 * r, v, sum, sums[n * NR + r]);
+                    }
+                }
+            }
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < NR * TOKENS; ++i) {
+                acc[i] = APART ? acc[i] + sums[i] : sums[i];
             }
         }
     }
-}
+};
 
 // acc[n * NR + r] = sum over this simdgroup's share of the columns of W[row + row_step(r), k] * x[n, k] for the tokens
-// that are there, 0 for the others, the same in every lane. KS simdgroups share the rows; `part` of them is this one.
-template <typename F, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
+// that are there, the same in every lane. KS simdgroups share the rows; `part` of them is this one. S is Repeated or Shared
+// of a format.
+template <typename S, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
 inline void gemv_packed(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                         thread float* acc, uint tokens) {
-    constexpr uint T = F::TILES;
+    constexpr uint T = S::TILES;
     constexpr uint GROUPS = COLS / (TILE * T);
     constexpr uint LEFT = COLS / TILE % T;
     constexpr uint LAST = COLS / TILE;
@@ -189,21 +246,21 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
         acc[r] = 0.0f;
     }
     for (uint i = 0; i < GROUPS / KS; ++i) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * T, lane, acc, tokens);
+        S::template add<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * T, lane, acc, tokens);
     }
     if (GROUPS % KS != 0 && part < GROUPS % KS) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc, tokens);
+        S::template add<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc, tokens);
     }
     // What is left goes to the first simdgroup that had a group less, if any had.
     if (COLS % (TILE * T) != 0 && part == GROUPS % KS) {
         if (LEFT & 4) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 4>(weights, x, row, GROUPS * T, lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 4>(weights, x, row, GROUPS * T, lane, acc, tokens);
         }
         if (LEFT & 2) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc, tokens);
         }
         if (LEFT & 1) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc, tokens);
         }
         if (COLS % TILE != 0) {
             // Lanes without columns stand in for lane 0, so that all stay together.
@@ -212,7 +269,7 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
             for (uint r = 0; r < NR * TOKENS; ++r) {
                 last[r] = 0.0f;
             }
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, LAST, owns ? lane : 0, last, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, LAST, owns ? lane : 0, last, tokens);
             for (uint r = 0; r < NR * TOKENS; ++r) {
                 acc[r] += owns ? last[r] : 0.0f;
             }
@@ -220,7 +277,7 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
     }
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR * TOKENS; ++r) {
-        acc[r] = simd_sum(acc[r]) * F::Codes::UNIT;
+        acc[r] = simd_sum(acc[r]) * S::UNIT;
     }
 }
 
@@ -295,10 +352,11 @@ struct Codes8 {
         return float4(even.x, odd.x, even.y, odd.y);
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        return fma4(run(words[2 * t + 1]), v[1], fma4(run(words[2 * t]), v[0], -0.5f * float(HALVES) * sum));
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        w[0] = run(words[2 * t]);
+        w[1] = run(words[2 * t + 1]);
     }
 
     // The four codes of a run.
@@ -314,30 +372,39 @@ struct Q8_0 {
     typedef Codes8 Codes;
     static constexpr constant uint BLOCK = 32;
     static constexpr constant uint TILES = 2;
+    static constexpr constant bool WEIGHTS = false;
 
     template <uint ROWS, uint COLS>
     static constexpr ulong scales() { return Codes::bytes<ROWS, COLS>(); }
 
+    // What a lane loads of T tiles.
+    struct Raw {
+        uint q[Codes::words(TILES)];
+        float d[TILES];
+    };
+
     template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
-        uint q[Codes::words(T)];
-        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
-        float d[T];
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
         load_halves<T, alignment(COLS / 16)>(
-            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 4 * (2 * T), d);
-        float sum = 0.0f;
-        for (uint t = 0; t < T; ++t) {
-            sum = fma(d[t], Codes::dot<256, T>(q, t, v + 2 * t, sums[t]), sum);
-        }
-        return sum;
+            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 4 * (2 * T), raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        Codes::decode<T>(raw.q, t, w);
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        return fma(raw.d[t], dot_run_pair(w, v, -128.0f * sum), acc);
     }
 };
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q8_0(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Q8_0, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Shared<Q8_0>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -371,10 +438,13 @@ inline void load_cache8(device const half* head, uint i, thread float4* v) {
 }
 
 // Non-linearities of feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
-// since fast math knows no infinity.
+// since fast math knows no infinity. A gated layer multiplies what `apply` makes of the gate by what `linear` makes of the
+// other branch.
 
 struct Silu {
     static inline float apply(float x) { return x / (1.0f + precise::exp(min(-x, 80.0f))); }
+
+    static inline float linear(float x) { return x; }
 };
 
 // Prologues and epilogues of the matrix-vector kernels. A simdgroup holds NR results (of each token), the same in every
@@ -429,27 +499,41 @@ inline float add_rows(device float* x, device const float* gamma, device float* 
     return square;
 }
 
-// One partial sum per threadgroup; the first threadgroup clears the slots that this kernel does not fill.
-template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
-inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
-                              uint lane) {
-    const float sum = simd_sum(square);
-    if (lane == 0) {
-        shared[simdgroup] = sum;
+// Partial sums of squares, COUNT in all, each of OWNERS times LANES_EACH rows that follow one another; the first threadgroup
+// clears the slots that this kernel does not fill. Of KS simdgroups the first has rows, CHUNKS times LANES_EACH of them, one a
+// lane. Whatever CHUNKS is, a partial sum adds up the same terms in the same order.
+template <uint SIMDGROUPS, uint KS, uint CHUNKS, uint LANES_EACH, uint OWNERS, uint COUNT, uint PARTIALS>
+inline void store_partial_sums(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                               uint lane) {
+    #pragma clang loop unroll(full)
+    for (uint chunk = 0; chunk < CHUNKS; ++chunk) {
+        const float sum = simd_sum(CHUNKS == 1 || lane / LANES_EACH == chunk ? square : 0.0f);
+        if (lane == 0 && simdgroup % KS == 0) {
+            shared[simdgroup / KS * CHUNKS + chunk] = sum;
+        }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (simdgroup == 0 && lane == 0) {
+    constexpr uint HERE = SIMDGROUPS / KS * CHUNKS / OWNERS;
+    const uint at = group * HERE + lane;
+    if (simdgroup == 0 && lane < HERE && at < COUNT) {
         float total = 0.0f;
-        for (uint i = 0; i < SIMDGROUPS; ++i) {
-            total += shared[i];
+        for (uint i = 0; i < OWNERS; ++i) {
+            total += shared[lane * OWNERS + i];
         }
-        sums[group] = total;
+        sums[at] = total;
     }
     if (group == 0) {
-        for (uint i = GROUPS + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
+        for (uint i = COUNT + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
             sums[i] = 0.0f;
         }
     }
+}
+
+// One partial sum per threadgroup.
+template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
+inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                              uint lane) {
+    store_partial_sums<SIMDGROUPS, 1, 1, 32, SIMDGROUPS, GROUPS, PARTIALS>(sums, shared, square, group, simdgroup, lane);
 }
 
 // y = activation(gate) * up, NR rows of each.
@@ -459,7 +543,7 @@ inline void store_gated_rows(device float* y, thread const float* gate, thread c
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
-            y[first + r] = A::apply(gate[r]) * up[r];
+            y[first + r] = A::apply(gate[r]) * A::linear(up[r]);
         }
     }
 }
@@ -807,23 +891,17 @@ inline void attention_combine(device const float* sums, device float* y, threadg
     y += row * (HEADS * HEAD_DIM);
     constexpr uint VECTORS = (HEAD_DIM / 4 + 31) / 32;
     device const float2* scales = (device const float2*)(sums + parts * HEADS * HEAD_DIM);
-    float top = NO_SCORE;
-    for (uint part = lane; part < parts; part += 32) {
-        top = max(top, scales[part * HEADS + head].x);
-    }
-    top = simd_max(top);
-    float weight = 0.0f;
-    for (uint part = lane; part < parts; part += 32) {
-        const float2 scale = scales[part * HEADS + head];
-        weight += scale.y * exp2(scale.x - top);
-    }
-    weight = simd_sum(weight);
+    // A lane for each part.
+    static_assert(MAX_PARTS <= 32, "a simdgroup holds what all parts have to say");
+    const float2 own = lane < parts ? scales[lane * HEADS + head] : float2(NO_SCORE, 0.0f);
+    const float factor = exp2(own.x - simd_max(own.x));
+    const float weight = simd_sum(own.y * factor);
     float4 acc[VECTORS];
     for (uint n = 0; n < VECTORS; ++n) {
         acc[n] = 0.0f;
     }
     for (uint part = simdgroup; part < parts; part += SIMDGROUPS) {
-        const float c = exp2(scales[part * HEADS + head].x - top);
+        const float c = simd_shuffle(factor, ushort(part));
         device const float4* sum = (device const float4*)(sums + (part * HEADS + head) * HEAD_DIM);
         for (uint n = 0; n < VECTORS; ++n) {
             if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {
@@ -991,10 +1069,11 @@ inline void attention_tile(device const float* q, device const T* keys, device c
 
 // Matrix times a tile of tokens: result[64 tokens][64 rows] = input[tokens, COLS] x weights[ROWS, COLS]^T, by 128
 // threads in four simdgroups of 32 tokens x 32 rows each. T is the operand type of the 8x8 matrices; sums are float.
-// With HALF (rows of gate and of up) a tile is 32 rows of `weights` and the same 32 rows of `second` from OFFSET on.
+// With HALF (rows of gate and of up) a tile is 32 rows of `weights` and the same 32 rows of `second` from OFFSET on. Rows of the
+// input are STRIDE elements apart.
 
 // `shared` holds the operand tiles [64][32] of tokens and of weights during the loop, the result afterwards.
-template <typename W, typename W2, typename T, uint ROWS, uint COLS, uint HALF, uint OFFSET>
+template <typename W, typename W2, typename T, uint ROWS, uint COLS, uint HALF, uint OFFSET, uint STRIDE = COLS>
 inline void gemm_tile(device const uchar* weights, device const uchar* second, device const float* input,
                       threadgroup float* shared, uint tokens, uint first_row, uint thread_index, uint simdgroup) {
     threadgroup T* token_tile = (threadgroup T*)shared;
@@ -1015,7 +1094,7 @@ inline void gemm_tile(device const uchar* weights, device const uchar* second, d
             const bool inside = COLS % 32 == 0 || k + column < COLS;
             float4 value = float4(0.0f);
             if (inside && line < tokens) {
-                value = *(device const float4*)(input + line * COLS + k + column);
+                value = *(device const float4*)(input + line * STRIDE + k + column);
             }
             for (uint e = 0; e < 4; ++e) {
                 token_tile[line * 32 + column + e] = T(value[e]);
@@ -1088,7 +1167,7 @@ inline void store_gated_tile(device float* y, threadgroup const float* result, u
     for (uint token = thread_index / 32; token < tokens; token += 4) {
         if (first_row + column < WIDTH) {
             const float gate = result[token * 64 + column];
-            y[token * WIDTH + first_row + column] = A::apply(gate) * result[token * 64 + column + 32];
+            y[token * WIDTH + first_row + column] = A::apply(gate) * A::linear(result[token * 64 + column + 32]);
         }
     }
 }
@@ -1175,18 +1254,26 @@ inline ulong threadgroup_total(ulong value, threadgroup uint* shared, uint simdg
     return total;
 }
 
+// The sequence of a row; with one there is nothing to read.
+template <uint SLOTS>
+inline uint slot_of(constant StepParams& row) {
+    return SLOTS == 1 ? 0 : row.slot;
+}
+
 // Step 1: best key and id of one threadgroup's share of the vocabulary. The first one empties the list of candidates.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void best_logit(device const float* logits, device const uint* seen, device uint* best, device atomic_uint* count,
                        threadgroup uint* shared, constant StepParams& row, uint2 group, uint thread_index,
                        uint simdgroup, uint lane) {
     if (row.chooses == 0) {
         return;
     }
+    const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
-    best += row.slot * (2 * GROUPS);
+    seen += slot * ((VOCAB + 31) / 32);
+    best += slot * (2 * GROUPS);
     uint2 own = uint2(0, 0xFFFFFFFFu);
+    #pragma clang loop unroll_count(4)
     for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
         const float logit = logits[id];
         const uint key = is_finite_logit(logit) ? ordered_bits(penalized(logit, id, seen, row.repeat_penalty)) : 0;
@@ -1199,23 +1286,24 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
         best[group.x * 2] = own.x;
         best[group.x * 2 + 1] = own.y;
         if (group.x == 0) {
-            atomic_store_explicit(count + row.slot, 0u, memory_order_relaxed);
+            atomic_store_explicit(count + slot, 0u, memory_order_relaxed);
         }
     }
 }
 
 // Step 2: every token that may be drawn, with its weight, in no order.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void collect_candidates(device const float* logits, device const uint* seen, device const uint* best,
                                device atomic_uint* count, device Candidate* candidates, constant StepParams& row,
                                uint2 group, uint thread_index) {
     if (row.chooses == 0 || row.inverse_temperature == 0.0f) {
         return; // nothing, or greedy
     }
+    const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
-    best += row.slot * (2 * GROUPS);
-    candidates += row.slot * VOCAB;
+    seen += slot * ((VOCAB + 31) / 32);
+    best += slot * (2 * GROUPS);
+    candidates += slot * VOCAB;
     uint top = 0;
     for (uint i = 0; i < GROUPS; ++i) {
         top = max(top, best[i * 2]);
@@ -1228,7 +1316,7 @@ inline void collect_candidates(device const float* logits, device const uint* se
         const float logit = penalized(logits[id], id, seen, row.repeat_penalty);
         const uint weight = uint(precise::exp((logit - highest) * row.inverse_temperature) * 16777216.0f);
         if (weight > 0) {
-            const uint at = atomic_fetch_add_explicit(count + row.slot, 1u, memory_order_relaxed);
+            const uint at = atomic_fetch_add_explicit(count + slot, 1u, memory_order_relaxed);
             candidates[at].key = ordered_bits(logit);
             candidates[at].id = id;
             candidates[at].weight = weight;
@@ -1272,16 +1360,17 @@ inline ulong kept_weight(device const Candidate* candidates, uint count, uint lo
 
 // Step 3, one threadgroup a row: filters and draw. The token goes where the slot's next step reads it and where the host
 // does.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void draw_token(device const uint* best, device const atomic_uint* counter, device const Candidate* candidates,
                        device uint* seen, device uint* next_token, device uint* chosen, threadgroup uint* shared,
                        constant StepParams& row, uint2 group, uint thread_index, uint simdgroup, uint lane) {
     if (row.chooses == 0) {
         return;
     }
-    best += row.slot * (2 * GROUPS);
-    candidates += row.slot * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
+    const uint slot = slot_of<SLOTS>(row);
+    best += slot * (2 * GROUPS);
+    candidates += slot * VOCAB;
+    seen += slot * ((VOCAB + 31) / 32);
     uint2 own = uint2(0, 0xFFFFFFFFu);
     if (row.inverse_temperature == 0.0f) {
         for (uint i = thread_index; i < GROUPS; i += 256) {
@@ -1290,7 +1379,7 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
             }
         }
     } else {
-        const uint count = atomic_load_explicit(counter + row.slot, memory_order_relaxed);
+        const uint count = atomic_load_explicit(counter + slot, memory_order_relaxed);
         uint low = 0;
         if (row.top_k > 0 && row.top_k < count) {
             low = lowest_kept(candidates, count, low, false, row.top_k, shared, thread_index, simdgroup, lane);
@@ -1321,7 +1410,7 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
         const uint token = own.y;
         chosen[group.y] = token; // 0xFFFFFFFF where no logit is finite
         if (token != 0xFFFFFFFFu) {
-            next_token[row.slot] = token;
+            next_token[slot] = token;
             seen[token / 32] |= 1u << (token % 32);
         }
     }
@@ -1374,7 +1463,6 @@ kernel void qkv_proj(
     device const float* input [[buffer(1)]], // [256] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [16] f32, partial sums of squares
     device float* y [[buffer(3)]], // [512] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1388,7 +1476,40 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [512, 256] q8_0 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [512, 256] q8_0 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void qkv_proj_two(
+    device const uchar* weights [[buffer(0)]], // [512, 256] q8_0
+    device const float* input [[buffer(1)]], // [rows, 256] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 512] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 512;
+    input_sums += at.y * 32;
+    y += at.y * 1024;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 512;
+    gemv_q8_0<512, 256, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<16, 256>(input_sums + n * 16, 1e-5f, lane));
+            store_rows<4>(y + n * 512, results, first, end, lane);
+        }
+    }
+}
+
+// [512, 256] q8_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [512, 256] q8_0
@@ -1396,22 +1517,27 @@ kernel void qkv_proj_few(
     device const float* input_sums [[buffer(2)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 512] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 1024;
+    input_sums += at.y * 64;
+    y += at.y * 2048;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 512;
-    gemv_q8_0<512, 256, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_q8_0<512, 256, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<16, 256>(input_sums + n * 16, 1e-5f, lane));
-            store_rows<2>(y + n * 512, results, first, end, lane);
+            store_rows<4>(y + n * 512, results, first, end, lane);
         }
     }
 }
@@ -1511,7 +1637,6 @@ kernel void o_proj(
     device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
     device float* scaled [[buffer(4)]], // [256] f32, x * gamma
     device float* sums [[buffer(5)]], // [16] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1528,7 +1653,46 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [256, 256] q8_0 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [256, 256] q8_0 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [256, 256] q8_0
+    device const float* input [[buffer(1)]], // [rows, 256] f32
+    device float* x [[buffer(2)]], // [rows, 256] f32
+    device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 256] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 512;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 32;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 256;
+    gemv_q8_0<256, 256, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 16, 16>(
+                sums + n * 16, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [256, 256] q8_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [256, 256] q8_0
@@ -1538,25 +1702,31 @@ kernel void o_proj_few(
     device float* scaled [[buffer(4)]], // [rows, 256] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 1024;
+    x += at.y * 1024;
+    scaled += at.y * 1024;
+    sums += at.y * 64;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 256;
-    gemv_q8_0<256, 256, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_q8_0<256, 256, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
-            store_partial_sum<8, 16, 16>(
-                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 16, 16>(
+                sums + n * 16, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -1568,7 +1738,6 @@ kernel void gate_up_proj(
     device const float* input [[buffer(1)]], // [256] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [16] f32, partial sums of squares
     device float* y [[buffer(3)]], // [768] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1582,7 +1751,42 @@ kernel void gate_up_proj(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [1536, 256] q8_0 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [1536, 256] q8_0 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void gate_up_proj_two(
+    device const uchar* weights [[buffer(0)]], // [1536, 256] q8_0
+    device const float* input [[buffer(1)]], // [rows, 256] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 768] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 512;
+    input_sums += at.y * 32;
+    y += at.y * 1536;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 768;
+    gemv_q8_0<1536, 256, 4, 1, 768, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
+            const float scale = rms_scale<16, 256>(input_sums + n * 16, 1e-5f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 768, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [1536, 256] q8_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [1536, 256] q8_0
@@ -1590,24 +1794,29 @@ kernel void gate_up_proj_few(
     device const float* input_sums [[buffer(2)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 768] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 1024;
+    input_sums += at.y * 64;
+    y += at.y * 3072;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup;
+    const uint first = group * 16 + simdgroup * 2;
     const uint end = 768;
-    gemv_q8_0<1536, 256, 2, 1, 768, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_q8_0<1536, 256, 4, 1, 768, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 2;
-            thread float* up = gate + 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
             const float scale = rms_scale<16, 256>(input_sums + n * 16, 1e-5f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, Silu>(y + n * 768, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 768, gate, up, first, end, lane);
         }
     }
 }
@@ -1621,7 +1830,6 @@ kernel void down_proj(
     device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
     device float* scaled [[buffer(4)]], // [256] f32, x * gamma
     device float* sums [[buffer(5)]], // [16] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1638,7 +1846,46 @@ kernel void down_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [256, 768] q8_0 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [256, 768] q8_0 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void down_proj_two(
+    device const uchar* weights [[buffer(0)]], // [256, 768] q8_0
+    device const float* input [[buffer(1)]], // [rows, 768] f32
+    device float* x [[buffer(2)]], // [rows, 256] f32
+    device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 256] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 1536;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 32;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 256;
+    gemv_q8_0<256, 768, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 16, 16>(
+                sums + n * 16, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [256, 768] q8_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [256, 768] q8_0
@@ -1648,25 +1895,31 @@ kernel void down_proj_few(
     device float* scaled [[buffer(4)]], // [rows, 256] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 16] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 3072;
+    x += at.y * 1024;
+    scaled += at.y * 1024;
+    sums += at.y * 64;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 256;
-    gemv_q8_0<256, 768, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_q8_0<256, 768, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
-            store_partial_sum<8, 16, 16>(
-                sums + n * 16, shared + n * 8, square, group, simdgroup, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 16, 16>(
+                sums + n * 16, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -1678,7 +1931,6 @@ kernel void lm_head(
     device const float* input [[buffer(1)]], // [256] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [16] f32, partial sums of squares
     device float* y [[buffer(3)]], // [2048] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1692,7 +1944,40 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [2048, 256] q8_0 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [2048, 256] q8_0 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void lm_head_two(
+    device const uchar* weights [[buffer(0)]], // [2048, 256] q8_0
+    device const float* input [[buffer(1)]], // [rows, 256] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 2048] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 512;
+    input_sums += at.y * 32;
+    y += at.y * 4096;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 2048;
+    gemv_q8_0<2048, 256, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<16, 256>(input_sums + n * 16, 1e-5f, lane));
+            store_rows<4>(y + n * 2048, results, first, end, lane);
+        }
+    }
+}
+
+// [2048, 256] q8_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [2048, 256] q8_0
@@ -1700,22 +1985,27 @@ kernel void lm_head_few(
     device const float* input_sums [[buffer(2)]], // [rows, 16] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 2048] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 1024;
+    input_sums += at.y * 64;
+    y += at.y * 8192;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 2048;
-    gemv_q8_0<2048, 256, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_q8_0<2048, 256, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<16, 256>(input_sums + n * 16, 1e-5f, lane));
-            store_rows<2>(y + n * 2048, results, first, end, lane);
+            store_rows<4>(y + n * 2048, results, first, end, lane);
         }
     }
 }
@@ -1734,7 +2024,7 @@ kernel void sample_best(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup uint shared[16];
-    best_logit<2048, 2>(logits, seen, best, count, shared, step[group.y], group, thread_index, simdgroup, lane);
+    best_logit<2048, 2, 1>(logits, seen, best, count, shared, step[group.y], group, thread_index, simdgroup, lane);
 }
 
 // tokens that may be drawn
@@ -1749,7 +2039,7 @@ kernel void sample_collect(
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    collect_candidates<2048, 2>(logits, seen, best, count, candidates, step[group.y], group, thread_index);
+    collect_candidates<2048, 2, 1>(logits, seen, best, count, candidates, step[group.y], group, thread_index);
 }
 
 // filters and draw
@@ -1768,7 +2058,7 @@ kernel void sample_draw(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup uint shared[16];
-    draw_token<2048, 2>(
+    draw_token<2048, 2, 1>(
         best, count, candidates, seen, next_token, chosen, shared, step[group.y], group, thread_index, simdgroup, lane);
 }
 

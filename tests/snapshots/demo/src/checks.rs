@@ -16,22 +16,27 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 26] = [
+static COSTS: [Cost; 31] = [
     Cost { bytes: [1_024, 2_384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 1_296, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [139_264, 3_136, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [139_264, 3_136, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [139_264, 3_136, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 3_584, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 2_048, 0, 512, 0], flops: [0, 0, 0, 1_024, 0] }, // attention
     Cost { bytes: [0, 1_024, 0, 512, 1_088], flops: [0, 0, 0, 1_024, 0] }, // attention_part
     Cost { bytes: [0, 1_024, 0, 0, 1_088], flops: [0, 0, 0, 0, 512] }, // attention_combine
     Cost { bytes: [70_656, 4_160, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // o_proj
+    Cost { bytes: [70_656, 4_160, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [70_656, 4_160, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [417_792, 4_160, 0, 0, 0], flops: [0, 786_432, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [417_792, 4_160, 0, 0, 0], flops: [0, 786_432, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [417_792, 4_160, 0, 0, 0], flops: [0, 786_432, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [209_920, 6_208, 0, 0, 0], flops: [0, 393_216, 0, 0, 0] }, // down_proj
+    Cost { bytes: [209_920, 6_208, 0, 0, 0], flops: [0, 393_216, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [209_920, 6_208, 0, 0, 0], flops: [0, 393_216, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [557_056, 9_280, 0, 0, 0], flops: [0, 1_048_576, 0, 0, 0] }, // lm_head
+    Cost { bytes: [557_056, 9_280, 0, 0, 0], flops: [0, 1_048_576, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [557_056, 9_280, 0, 0, 0], flops: [0, 1_048_576, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 8_212, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -53,7 +58,7 @@ static INV_FREQ_0: [f32; 16] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 26] = [
+static KERNELS: [KernelCheck; 31] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -105,16 +110,36 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(16)),
             Argument::write(Role::Y, Data::Words(512)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_few
+    // qkv_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q8_0, rows: 512, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(512)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 512, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -131,7 +156,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -152,7 +177,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // attention
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -173,7 +198,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // attention_part
     KernelCheck {
-        kernel: 6,
+        kernel: 7,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -194,7 +219,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // attention_combine
     KernelCheck {
-        kernel: 7,
+        kernel: 8,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -208,11 +233,33 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 8,
+        kernel: 9,
         layer: Some(3),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 256 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.o_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.3.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(256)),
+            Argument::write(Role::Sums, Data::Words(16)),
+        ],
+    },
+    // o_proj_two
+    KernelCheck {
+        kernel: 10,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -231,11 +278,11 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 9,
+        kernel: 11,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -254,11 +301,31 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 10,
+        kernel: 12,
         layer: Some(3),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(96), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q8_0, rows: 1536, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(768)),
+        ],
+    },
+    // gate_up_proj_two
+    KernelCheck {
+        kernel: 13,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(48), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 1536, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -275,11 +342,11 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 11,
+        kernel: 14,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(96), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(48), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 1536, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -296,11 +363,33 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 12,
+        kernel: 15,
         layer: Some(3),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 768 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.down_proj")),
+            Argument::read(Role::Input, Data::Words(768)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.4.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(256)),
+            Argument::write(Role::Sums, Data::Words(16)),
+        ],
+    },
+    // down_proj_two
+    KernelCheck {
+        kernel: 16,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 768 }],
             norm_eps: None,
@@ -319,11 +408,11 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 13,
+        kernel: 17,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 768 }],
             norm_eps: None,
@@ -342,11 +431,31 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 14,
+        kernel: 18,
         layer: None,
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(256), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("token_embd")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(2048)),
+        ],
+    },
+    // lm_head_two
+    KernelCheck {
+        kernel: 19,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(128), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -363,11 +472,11 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 15,
+        kernel: 20,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(256), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(128), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -384,7 +493,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 16,
+        kernel: 21,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -400,7 +509,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 17,
+        kernel: 22,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -417,7 +526,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 18,
+        kernel: 23,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -435,7 +544,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 19,
+        kernel: 24,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -449,7 +558,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 20,
+        kernel: 25,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -469,7 +578,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 21,
+        kernel: 26,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -490,7 +599,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 22,
+        kernel: 27,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -510,7 +619,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 23,
+        kernel: 28,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -530,7 +639,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 24,
+        kernel: 29,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -550,7 +659,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 25,
+        kernel: 30,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

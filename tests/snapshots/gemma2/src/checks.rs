@@ -16,22 +16,27 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 28] = [
+static COSTS: [Cost; 33] = [
     Cost { bytes: [128, 324, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 896, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention
     Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj
+    Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [256, 524, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm
     Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
+    Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention_alt
     Cost { bytes: [5_632, 484, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_632, 484, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [5_632, 484, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -54,7 +59,7 @@ static INV_FREQ_0: [f32; 8] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 28] = [
+static KERNELS: [KernelCheck; 33] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -106,16 +111,36 @@ static KERNELS: [KernelCheck; 28] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_few
+    // qkv_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(4), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(4), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -132,7 +157,7 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -153,7 +178,7 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // attention
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -174,11 +199,31 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 6,
+        kernel: 7,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+        ],
+    },
+    // o_proj_two
+    KernelCheck {
+        kernel: 8,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
             norm_eps: None,
@@ -195,11 +240,11 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 7,
+        kernel: 9,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
             norm_eps: None,
@@ -216,7 +261,7 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // post_norm
     KernelCheck {
-        kernel: 8,
+        kernel: 10,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -234,11 +279,31 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 9,
+        kernel: 11,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::GeluTanh),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(40)),
+        ],
+    },
+    // gate_up_proj_two
+    KernelCheck {
+        kernel: 12,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -255,11 +320,11 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 10,
+        kernel: 13,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -276,11 +341,31 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 11,
+        kernel: 14,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.down_proj")),
+            Argument::read(Role::Input, Data::Words(40)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+        ],
+    },
+    // down_proj_two
+    KernelCheck {
+        kernel: 15,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -297,11 +382,11 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 12,
+        kernel: 16,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -318,7 +403,7 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // attention_alt
     KernelCheck {
-        kernel: 13,
+        kernel: 17,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -339,11 +424,31 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 14,
+        kernel: 18,
         layer: None,
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: Some(3.0) },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("token_embd")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(88)),
+        ],
+    },
+    // lm_head_two
+    KernelCheck {
+        kernel: 19,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -360,11 +465,11 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 15,
+        kernel: 20,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -381,7 +486,7 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 16,
+        kernel: 21,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -397,7 +502,7 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 17,
+        kernel: 22,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -414,7 +519,7 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 18,
+        kernel: 23,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -432,7 +537,7 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 19,
+        kernel: 24,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -446,7 +551,7 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 20,
+        kernel: 25,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -466,7 +571,7 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 21,
+        kernel: 26,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -487,7 +592,7 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 22,
+        kernel: 27,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -507,7 +612,7 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // post_norm_tile
     KernelCheck {
-        kernel: 23,
+        kernel: 28,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -521,7 +626,7 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 24,
+        kernel: 29,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -541,7 +646,7 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 25,
+        kernel: 30,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -561,7 +666,7 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // attention_tile_alt
     KernelCheck {
-        kernel: 26,
+        kernel: 31,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -582,7 +687,7 @@ static KERNELS: [KernelCheck; 28] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 27,
+        kernel: 32,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

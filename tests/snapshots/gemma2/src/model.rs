@@ -5,7 +5,7 @@
 //! are, go in tiles of up to [`PREFILL_TILE`]. It is long because the schedule can be read from top to bottom this way.
 
 use runtime::batch::{self, Outcome, Row, Slot, Step, Wants};
-use runtime::gpu::{Buffer, Commands, Gpu, KernelSpec, Slice, Source, pool};
+use runtime::gpu::{Buffer, Commands, Gpu, Kernel, KernelSpec, Slice, Source, pool};
 use runtime::spec::StepParams;
 use runtime::weights::Weights;
 use runtime::{LanguageModel, LoadOptions, ModelInfo, Result};
@@ -58,9 +58,23 @@ pub static SOURCE: Source = Source::new(
     include_bytes!(concat!(env!("OUT_DIR"), "/kernels.compiled")),
 );
 
-/// Of a projection's two kernels, or of their grids, the one for a step of `rows` rows.
-fn by_rows<T>(rows: u32, one: T, few: T) -> T {
-    if rows == 1 { one } else { few }
+/// Dispatches a projection of a step's rows: its kernel for one row, for two, or for more, which also read the rows' records,
+/// their last argument.
+fn project(pass: &mut Commands, rows: u32, [one, two, more]: [&Kernel; 3], args: &[&Slice], grid: [u32; 3]) {
+    match rows {
+        0 | 1 => pass.dispatch(one, &args[..args.len() - 1], grid),
+        2 => pass.dispatch(two, args, grid),
+        _ => pass.dispatch(more, args, grid),
+    }
+}
+
+/// The grid of a projection's kernel for a step of `rows` rows.
+fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], more: [u32; 3]) -> [u32; 3] {
+    match rows {
+        0 | 1 => one,
+        2 => two,
+        _ => more,
+    }
 }
 
 /// Indices into [`KERNELS`].
@@ -68,50 +82,60 @@ mod kernel {
     pub const EMBED: usize = 0;
     pub const EMBED_TILE: usize = 1;
     pub const QKV_PROJ: usize = 2;
-    pub const QKV_PROJ_FEW: usize = 3;
-    pub const ROPE_APPEND: usize = 4;
-    pub const ATTENTION: usize = 5;
-    pub const O_PROJ: usize = 6;
-    pub const O_PROJ_FEW: usize = 7;
-    pub const POST_NORM: usize = 8;
-    pub const GATE_UP_PROJ: usize = 9;
-    pub const GATE_UP_PROJ_FEW: usize = 10;
-    pub const DOWN_PROJ: usize = 11;
-    pub const DOWN_PROJ_FEW: usize = 12;
-    pub const ATTENTION_ALT: usize = 13;
-    pub const LM_HEAD: usize = 14;
-    pub const LM_HEAD_FEW: usize = 15;
-    pub const SAMPLE_BEST: usize = 16;
-    pub const SAMPLE_COLLECT: usize = 17;
-    pub const SAMPLE_DRAW: usize = 18;
-    pub const RMS_NORM_TILE: usize = 19;
-    pub const QKV_PROJ_TILE: usize = 20;
-    pub const ATTENTION_TILE: usize = 21;
-    pub const O_PROJ_TILE: usize = 22;
-    pub const POST_NORM_TILE: usize = 23;
-    pub const GATE_UP_PROJ_TILE: usize = 24;
-    pub const DOWN_PROJ_TILE: usize = 25;
-    pub const ATTENTION_TILE_ALT: usize = 26;
-    pub const LM_HEAD_TILE: usize = 27;
+    pub const QKV_PROJ_TWO: usize = 3;
+    pub const QKV_PROJ_FEW: usize = 4;
+    pub const ROPE_APPEND: usize = 5;
+    pub const ATTENTION: usize = 6;
+    pub const O_PROJ: usize = 7;
+    pub const O_PROJ_TWO: usize = 8;
+    pub const O_PROJ_FEW: usize = 9;
+    pub const POST_NORM: usize = 10;
+    pub const GATE_UP_PROJ: usize = 11;
+    pub const GATE_UP_PROJ_TWO: usize = 12;
+    pub const GATE_UP_PROJ_FEW: usize = 13;
+    pub const DOWN_PROJ: usize = 14;
+    pub const DOWN_PROJ_TWO: usize = 15;
+    pub const DOWN_PROJ_FEW: usize = 16;
+    pub const ATTENTION_ALT: usize = 17;
+    pub const LM_HEAD: usize = 18;
+    pub const LM_HEAD_TWO: usize = 19;
+    pub const LM_HEAD_FEW: usize = 20;
+    pub const SAMPLE_BEST: usize = 21;
+    pub const SAMPLE_COLLECT: usize = 22;
+    pub const SAMPLE_DRAW: usize = 23;
+    pub const RMS_NORM_TILE: usize = 24;
+    pub const QKV_PROJ_TILE: usize = 25;
+    pub const ATTENTION_TILE: usize = 26;
+    pub const O_PROJ_TILE: usize = 27;
+    pub const POST_NORM_TILE: usize = 28;
+    pub const GATE_UP_PROJ_TILE: usize = 29;
+    pub const DOWN_PROJ_TILE: usize = 30;
+    pub const ATTENTION_TILE_ALT: usize = 31;
+    pub const LM_HEAD_TILE: usize = 32;
 }
 
 /// Names, threads per threadgroup and threadgroup memory of the kernels.
-static KERNELS: [KernelSpec; 28] = [
+static KERNELS: [KernelSpec; 33] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "qkv_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 1152 },
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 32 },
+    KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "o_proj_few", threads: 256, threadgroup_bytes: 256 },
     KernelSpec { name: "post_norm", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "gate_up_proj", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "gate_up_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "gate_up_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "down_proj", threads: 256, threadgroup_bytes: 32 },
+    KernelSpec { name: "down_proj_two", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "down_proj_few", threads: 256, threadgroup_bytes: 256 },
     KernelSpec { name: "attention_alt", threads: 256, threadgroup_bytes: 1152 },
     KernelSpec { name: "lm_head", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "lm_head_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "sample_best", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "sample_collect", threads: 256, threadgroup_bytes: 0 },
@@ -406,10 +430,12 @@ impl Model {
         let k = |index| self.gpu.kernel(index);
         let b = &self.step;
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::LM_HEAD, kernel::LM_HEAD_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.token_embd, &b.scaled, &b.sums, logits, params],
-            [6, 1, 1],
+            by_rows(rows, [6, 1, 1], [3, rows.div_ceil(2), 1], [3, rows.div_ceil(4), 1]),
         );
     }
 
@@ -420,20 +446,24 @@ impl Model {
         let layer = &self.layers[i];
         let cache = &self.caches[i];
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::QKV_PROJ, kernel::QKV_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_TWO), k(kernel::QKV_PROJ_FEW)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &b.qkv, params],
-            [8, 1, 1],
+            by_rows(rows, [8, 1, 1], [4, rows.div_ceil(2), 1], [4, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
         pass.barrier();
         pass.dispatch(k(kernel::ATTENTION), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::O_PROJ, kernel::O_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &b.projected, &b.projected_sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -442,16 +472,20 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::GATE_UP_PROJ, kernel::GATE_UP_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            [5, 1, 1],
+            by_rows(rows, [5, 1, 1], [3, rows.div_ceil(2), 1], [3, rows.div_ceil(4), 1]),
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::DOWN_PROJ, kernel::DOWN_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW)],
             &[&layer.down_proj, &b.act, &b.projected, &b.projected_sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -516,20 +550,24 @@ impl Model {
         let layer = &self.layers[i];
         let cache = &self.caches[i];
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::QKV_PROJ, kernel::QKV_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_TWO), k(kernel::QKV_PROJ_FEW)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &b.qkv, params],
-            [8, 1, 1],
+            by_rows(rows, [8, 1, 1], [4, rows.div_ceil(2), 1], [4, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
         pass.barrier();
         pass.dispatch(k(kernel::ATTENTION_ALT), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::O_PROJ, kernel::O_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &b.projected, &b.projected_sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -538,16 +576,20 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::GATE_UP_PROJ, kernel::GATE_UP_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            [5, 1, 1],
+            by_rows(rows, [5, 1, 1], [3, rows.div_ceil(2), 1], [3, rows.div_ceil(4), 1]),
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::DOWN_PROJ, kernel::DOWN_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW)],
             &[&layer.down_proj, &b.act, &b.projected, &b.projected_sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(

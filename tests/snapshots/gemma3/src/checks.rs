@@ -16,23 +16,28 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 29] = [
+static COSTS: [Cost; 34] = [
     Cost { bytes: [128, 324, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [128, 896, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention
     Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj
+    Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [256, 524, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm
     Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
+    Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [128, 896, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append_alt
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention_alt
     Cost { bytes: [5_632, 484, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_632, 484, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [5_632, 484, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -61,7 +66,7 @@ static INV_FREQ_1: [f32; 8] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 29] = [
+static KERNELS: [KernelCheck; 34] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -113,16 +118,36 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_few
+    // qkv_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(4), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(4), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -139,7 +164,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -162,7 +187,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // attention
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -183,11 +208,31 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 6,
+        kernel: 7,
         layer: Some(3),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.o_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+        ],
+    },
+    // o_proj_two
+    KernelCheck {
+        kernel: 8,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
             norm_eps: None,
@@ -204,11 +249,11 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 7,
+        kernel: 9,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
             norm_eps: None,
@@ -225,7 +270,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // post_norm
     KernelCheck {
-        kernel: 8,
+        kernel: 10,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -243,11 +288,31 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 9,
+        kernel: 11,
         layer: Some(3),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::GeluTanh),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(40)),
+        ],
+    },
+    // gate_up_proj_two
+    KernelCheck {
+        kernel: 12,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -264,11 +329,11 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 10,
+        kernel: 13,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -285,11 +350,31 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 11,
+        kernel: 14,
         layer: Some(3),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.down_proj")),
+            Argument::read(Role::Input, Data::Words(40)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+        ],
+    },
+    // down_proj_two
+    KernelCheck {
+        kernel: 15,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -306,11 +391,11 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 12,
+        kernel: 16,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -327,7 +412,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // rope_append_alt
     KernelCheck {
-        kernel: 13,
+        kernel: 17,
         layer: Some(5),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -350,7 +435,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // attention_alt
     KernelCheck {
-        kernel: 14,
+        kernel: 18,
         layer: Some(5),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -371,11 +456,31 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 15,
+        kernel: 19,
         layer: None,
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("token_embd")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(88)),
+        ],
+    },
+    // lm_head_two
+    KernelCheck {
+        kernel: 20,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -392,11 +497,11 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 16,
+        kernel: 21,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -413,7 +518,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 17,
+        kernel: 22,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -429,7 +534,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 18,
+        kernel: 23,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -446,7 +551,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 19,
+        kernel: 24,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -464,7 +569,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 20,
+        kernel: 25,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -478,7 +583,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 21,
+        kernel: 26,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -498,7 +603,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 22,
+        kernel: 27,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -519,7 +624,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 23,
+        kernel: 28,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -539,7 +644,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // post_norm_tile
     KernelCheck {
-        kernel: 24,
+        kernel: 29,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -553,7 +658,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 25,
+        kernel: 30,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -573,7 +678,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 26,
+        kernel: 31,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -593,7 +698,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // attention_tile_alt
     KernelCheck {
-        kernel: 27,
+        kernel: 32,
         layer: Some(5),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -614,7 +719,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 28,
+        kernel: 33,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

@@ -16,28 +16,35 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 37] = [
+static COSTS: [Cost; 44] = [
     Cost { bytes: [128, 324, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [128, 896, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention
     Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj
+    Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [256, 524, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm
     Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
+    Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [260, 524, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm_alt
     Cost { bytes: [10_240, 772, 0, 0, 0], flops: [0, 10_240, 0, 0, 0] }, // qk_proj
+    Cost { bytes: [10_240, 772, 0, 0, 0], flops: [0, 10_240, 0, 0, 0] }, // qk_proj_two
     Cost { bytes: [10_240, 772, 0, 0, 0], flops: [0, 10_240, 0, 0, 0] }, // qk_proj_few
     Cost { bytes: [256, 1_280, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append_alt
     Cost { bytes: [0, 1_024, 0, 128, 0], flops: [0, 0, 0, 512, 0] }, // attention_alt
     Cost { bytes: [8_192, 648, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_32x128
+    Cost { bytes: [8_192, 648, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_two_32x128
     Cost { bytes: [8_192, 648, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_few_32x128
     Cost { bytes: [5_504, 476, 0, 0, 0], flops: [0, 5_504, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_504, 476, 0, 0, 0], flops: [0, 5_504, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [5_504, 476, 0, 0, 0], flops: [0, 5_504, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 356, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -69,7 +76,7 @@ static INV_FREQ_1: [f32; 16] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 37] = [
+static KERNELS: [KernelCheck; 44] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -121,16 +128,36 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_few
+    // qkv_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(4), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(4), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -147,7 +174,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -170,7 +197,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // attention
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -191,11 +218,31 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 6,
+        kernel: 7,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+        ],
+    },
+    // o_proj_two
+    KernelCheck {
+        kernel: 8,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
             norm_eps: None,
@@ -212,11 +259,11 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 7,
+        kernel: 9,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
             norm_eps: None,
@@ -233,7 +280,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // post_norm
     KernelCheck {
-        kernel: 8,
+        kernel: 10,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -251,11 +298,31 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 9,
+        kernel: 11,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::GeluTanh),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(40)),
+        ],
+    },
+    // gate_up_proj_two
+    KernelCheck {
+        kernel: 12,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -272,11 +339,11 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 10,
+        kernel: 13,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -293,11 +360,31 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 11,
+        kernel: 14,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
+            Argument::read(Role::Input, Data::Words(40)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+        ],
+    },
+    // down_proj_two
+    KernelCheck {
+        kernel: 15,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -314,11 +401,11 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 12,
+        kernel: 16,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -335,7 +422,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // post_norm_alt
     KernelCheck {
-        kernel: 13,
+        kernel: 17,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -354,11 +441,31 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // qk_proj
     KernelCheck {
-        kernel: 14,
+        kernel: 18,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(10), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.qk_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(160)),
+        ],
+    },
+    // qk_proj_two
+    KernelCheck {
+        kernel: 19,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(5), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -375,11 +482,11 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // qk_proj_few
     KernelCheck {
-        kernel: 15,
+        kernel: 20,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(10), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(5), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -396,7 +503,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // rope_append_alt
     KernelCheck {
-        kernel: 16,
+        kernel: 21,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -419,7 +526,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // attention_alt
     KernelCheck {
-        kernel: 17,
+        kernel: 22,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -440,11 +547,31 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // o_proj_32x128
     KernelCheck {
-        kernel: 18,
+        kernel: 23,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+        ],
+    },
+    // o_proj_two_32x128
+    KernelCheck {
+        kernel: 24,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 128 }],
             norm_eps: None,
@@ -461,11 +588,11 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // o_proj_few_32x128
     KernelCheck {
-        kernel: 19,
+        kernel: 25,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 128 }],
             norm_eps: None,
@@ -482,11 +609,31 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 20,
+        kernel: 26,
         layer: None,
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("token_embd")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(86)),
+        ],
+    },
+    // lm_head_two
+    KernelCheck {
+        kernel: 27,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -503,11 +650,11 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 21,
+        kernel: 28,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -524,7 +671,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 22,
+        kernel: 29,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -540,7 +687,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 23,
+        kernel: 30,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -557,7 +704,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 24,
+        kernel: 31,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -575,7 +722,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 25,
+        kernel: 32,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -589,7 +736,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 26,
+        kernel: 33,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -609,7 +756,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 27,
+        kernel: 34,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -630,7 +777,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 28,
+        kernel: 35,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -650,7 +797,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // post_norm_tile
     KernelCheck {
-        kernel: 29,
+        kernel: 36,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -664,7 +811,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 30,
+        kernel: 37,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -684,7 +831,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 31,
+        kernel: 38,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -704,7 +851,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // post_norm_tile_alt
     KernelCheck {
-        kernel: 32,
+        kernel: 39,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -719,7 +866,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // qk_proj_tile
     KernelCheck {
-        kernel: 33,
+        kernel: 40,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -739,7 +886,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // attention_tile_alt
     KernelCheck {
-        kernel: 34,
+        kernel: 41,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -760,7 +907,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // o_proj_tile_32x128
     KernelCheck {
-        kernel: 35,
+        kernel: 42,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -780,7 +927,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 36,
+        kernel: 43,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

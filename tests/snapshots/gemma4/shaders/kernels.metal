@@ -203,13 +203,16 @@ inline void load_cache8(device const half* head, uint i, thread float4* v) {
 }
 
 // Non-linearities of feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
-// since fast math knows no infinity.
+// since fast math knows no infinity. A gated layer multiplies what `apply` makes of the gate by what `linear` makes of the
+// other branch.
 
 struct GeluTanh {
     static inline float apply(float x) {
         const float inner = 0.7978845608028654f * (x + 0.044715f * x * x * x);
         return 0.5f * x * (1.0f + precise::tanh(clamp(inner, -15.0f, 15.0f)));
     }
+
+    static inline float linear(float x) { return x; }
 };
 
 // Prologues and epilogues of the matrix-vector kernels. A simdgroup holds NR results (of each token), the same in every
@@ -255,27 +258,41 @@ inline float store_rows(device float* y, thread const float* acc, uint first, ui
     return square;
 }
 
-// One partial sum per threadgroup; the first threadgroup clears the slots that this kernel does not fill.
-template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
-inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
-                              uint lane) {
-    const float sum = simd_sum(square);
-    if (lane == 0) {
-        shared[simdgroup] = sum;
+// Partial sums of squares, COUNT in all, each of OWNERS times LANES_EACH rows that follow one another; the first threadgroup
+// clears the slots that this kernel does not fill. Of KS simdgroups the first has rows, CHUNKS times LANES_EACH of them, one a
+// lane. Whatever CHUNKS is, a partial sum adds up the same terms in the same order.
+template <uint SIMDGROUPS, uint KS, uint CHUNKS, uint LANES_EACH, uint OWNERS, uint COUNT, uint PARTIALS>
+inline void store_partial_sums(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                               uint lane) {
+    #pragma clang loop unroll(full)
+    for (uint chunk = 0; chunk < CHUNKS; ++chunk) {
+        const float sum = simd_sum(CHUNKS == 1 || lane / LANES_EACH == chunk ? square : 0.0f);
+        if (lane == 0 && simdgroup % KS == 0) {
+            shared[simdgroup / KS * CHUNKS + chunk] = sum;
+        }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (simdgroup == 0 && lane == 0) {
+    constexpr uint HERE = SIMDGROUPS / KS * CHUNKS / OWNERS;
+    const uint at = group * HERE + lane;
+    if (simdgroup == 0 && lane < HERE && at < COUNT) {
         float total = 0.0f;
-        for (uint i = 0; i < SIMDGROUPS; ++i) {
-            total += shared[i];
+        for (uint i = 0; i < OWNERS; ++i) {
+            total += shared[lane * OWNERS + i];
         }
-        sums[group] = total;
+        sums[at] = total;
     }
     if (group == 0) {
-        for (uint i = GROUPS + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
+        for (uint i = COUNT + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
             sums[i] = 0.0f;
         }
     }
+}
+
+// One partial sum per threadgroup.
+template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
+inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                              uint lane) {
+    store_partial_sums<SIMDGROUPS, 1, 1, 32, SIMDGROUPS, GROUPS, PARTIALS>(sums, shared, square, group, simdgroup, lane);
 }
 
 // y = activation(gate) * up, NR rows of each.
@@ -285,7 +302,7 @@ inline void store_gated_rows(device float* y, thread const float* gate, thread c
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
-            y[first + r] = A::apply(gate[r]) * up[r];
+            y[first + r] = A::apply(gate[r]) * A::linear(up[r]);
         }
     }
 }
@@ -484,7 +501,7 @@ inline void store_gated_by_rows(device float* y, device const float* multiplier,
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
-            y[first + r] = A::apply(acc[r]) * multiplier[first + r];
+            y[first + r] = A::apply(acc[r]) * A::linear(multiplier[first + r]);
         }
     }
 }
@@ -497,7 +514,7 @@ inline void store_gated_by_tile(device float* y, device const float* multiplier,
     for (uint token = thread_index / 64; token < tokens; token += 2) {
         if (row < WIDTH) {
             const uint at = token * WIDTH + row;
-            y[at] = A::apply(result[token * 64 + thread_index % 64]) * multiplier[at];
+            y[at] = A::apply(result[token * 64 + thread_index % 64]) * A::linear(multiplier[at]);
         }
     }
 }
@@ -856,10 +873,11 @@ inline void attention_tile(device const float* q, device const T* keys, device c
 
 // Matrix times a tile of tokens: result[64 tokens][64 rows] = input[tokens, COLS] x weights[ROWS, COLS]^T, by 128
 // threads in four simdgroups of 32 tokens x 32 rows each. T is the operand type of the 8x8 matrices; sums are float.
-// With HALF (rows of gate and of up) a tile is 32 rows of `weights` and the same 32 rows of `second` from OFFSET on.
+// With HALF (rows of gate and of up) a tile is 32 rows of `weights` and the same 32 rows of `second` from OFFSET on. Rows of the
+// input are STRIDE elements apart.
 
 // `shared` holds the operand tiles [64][32] of tokens and of weights during the loop, the result afterwards.
-template <typename W, typename W2, typename T, uint ROWS, uint COLS, uint HALF, uint OFFSET>
+template <typename W, typename W2, typename T, uint ROWS, uint COLS, uint HALF, uint OFFSET, uint STRIDE = COLS>
 inline void gemm_tile(device const uchar* weights, device const uchar* second, device const float* input,
                       threadgroup float* shared, uint tokens, uint first_row, uint thread_index, uint simdgroup) {
     threadgroup T* token_tile = (threadgroup T*)shared;
@@ -880,7 +898,7 @@ inline void gemm_tile(device const uchar* weights, device const uchar* second, d
             const bool inside = COLS % 32 == 0 || k + column < COLS;
             float4 value = float4(0.0f);
             if (inside && line < tokens) {
-                value = *(device const float4*)(input + line * COLS + k + column);
+                value = *(device const float4*)(input + line * STRIDE + k + column);
             }
             for (uint e = 0; e < 4; ++e) {
                 token_tile[line * 32 + column + e] = T(value[e]);
@@ -949,7 +967,7 @@ inline void store_gated_tile(device float* y, threadgroup const float* result, u
     for (uint token = thread_index / 32; token < tokens; token += 4) {
         if (first_row + column < WIDTH) {
             const float gate = result[token * 64 + column];
-            y[token * WIDTH + first_row + column] = A::apply(gate) * result[token * 64 + column + 32];
+            y[token * WIDTH + first_row + column] = A::apply(gate) * A::linear(result[token * 64 + column + 32]);
         }
     }
 }
@@ -1036,18 +1054,26 @@ inline ulong threadgroup_total(ulong value, threadgroup uint* shared, uint simdg
     return total;
 }
 
+// The sequence of a row; with one there is nothing to read.
+template <uint SLOTS>
+inline uint slot_of(constant StepParams& row) {
+    return SLOTS == 1 ? 0 : row.slot;
+}
+
 // Step 1: best key and id of one threadgroup's share of the vocabulary. The first one empties the list of candidates.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void best_logit(device const float* logits, device const uint* seen, device uint* best, device atomic_uint* count,
                        threadgroup uint* shared, constant StepParams& row, uint2 group, uint thread_index,
                        uint simdgroup, uint lane) {
     if (row.chooses == 0) {
         return;
     }
+    const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
-    best += row.slot * (2 * GROUPS);
+    seen += slot * ((VOCAB + 31) / 32);
+    best += slot * (2 * GROUPS);
     uint2 own = uint2(0, 0xFFFFFFFFu);
+    #pragma clang loop unroll_count(4)
     for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
         const float logit = logits[id];
         const uint key = is_finite_logit(logit) ? ordered_bits(penalized(logit, id, seen, row.repeat_penalty)) : 0;
@@ -1060,23 +1086,24 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
         best[group.x * 2] = own.x;
         best[group.x * 2 + 1] = own.y;
         if (group.x == 0) {
-            atomic_store_explicit(count + row.slot, 0u, memory_order_relaxed);
+            atomic_store_explicit(count + slot, 0u, memory_order_relaxed);
         }
     }
 }
 
 // Step 2: every token that may be drawn, with its weight, in no order.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void collect_candidates(device const float* logits, device const uint* seen, device const uint* best,
                                device atomic_uint* count, device Candidate* candidates, constant StepParams& row,
                                uint2 group, uint thread_index) {
     if (row.chooses == 0 || row.inverse_temperature == 0.0f) {
         return; // nothing, or greedy
     }
+    const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
-    best += row.slot * (2 * GROUPS);
-    candidates += row.slot * VOCAB;
+    seen += slot * ((VOCAB + 31) / 32);
+    best += slot * (2 * GROUPS);
+    candidates += slot * VOCAB;
     uint top = 0;
     for (uint i = 0; i < GROUPS; ++i) {
         top = max(top, best[i * 2]);
@@ -1089,7 +1116,7 @@ inline void collect_candidates(device const float* logits, device const uint* se
         const float logit = penalized(logits[id], id, seen, row.repeat_penalty);
         const uint weight = uint(precise::exp((logit - highest) * row.inverse_temperature) * 16777216.0f);
         if (weight > 0) {
-            const uint at = atomic_fetch_add_explicit(count + row.slot, 1u, memory_order_relaxed);
+            const uint at = atomic_fetch_add_explicit(count + slot, 1u, memory_order_relaxed);
             candidates[at].key = ordered_bits(logit);
             candidates[at].id = id;
             candidates[at].weight = weight;
@@ -1133,16 +1160,17 @@ inline ulong kept_weight(device const Candidate* candidates, uint count, uint lo
 
 // Step 3, one threadgroup a row: filters and draw. The token goes where the slot's next step reads it and where the host
 // does.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void draw_token(device const uint* best, device const atomic_uint* counter, device const Candidate* candidates,
                        device uint* seen, device uint* next_token, device uint* chosen, threadgroup uint* shared,
                        constant StepParams& row, uint2 group, uint thread_index, uint simdgroup, uint lane) {
     if (row.chooses == 0) {
         return;
     }
-    best += row.slot * (2 * GROUPS);
-    candidates += row.slot * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
+    const uint slot = slot_of<SLOTS>(row);
+    best += slot * (2 * GROUPS);
+    candidates += slot * VOCAB;
+    seen += slot * ((VOCAB + 31) / 32);
     uint2 own = uint2(0, 0xFFFFFFFFu);
     if (row.inverse_temperature == 0.0f) {
         for (uint i = thread_index; i < GROUPS; i += 256) {
@@ -1151,7 +1179,7 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
             }
         }
     } else {
-        const uint count = atomic_load_explicit(counter + row.slot, memory_order_relaxed);
+        const uint count = atomic_load_explicit(counter + slot, memory_order_relaxed);
         uint low = 0;
         if (row.top_k > 0 && row.top_k < count) {
             low = lowest_kept(candidates, count, low, false, row.top_k, shared, thread_index, simdgroup, lane);
@@ -1182,7 +1210,7 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
         const uint token = own.y;
         chosen[group.y] = token; // 0xFFFFFFFF where no logit is finite
         if (token != 0xFFFFFFFFu) {
-            next_token[row.slot] = token;
+            next_token[slot] = token;
             seen[token / 32] |= 1u << (token % 32);
         }
     }
@@ -1222,7 +1250,6 @@ kernel void per_layer_model_proj(
     device const uchar* weights [[buffer(0)]], // [48, 32] bf16
     device const float* input [[buffer(1)]], // [32] f32
     device float* y [[buffer(2)]], // [48] f32
-    constant StepParams* step [[buffer(3)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1235,27 +1262,64 @@ kernel void per_layer_model_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [48, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [48, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void per_layer_model_proj_two(
+    device const uchar* weights [[buffer(0)]], // [48, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device float* y [[buffer(2)]], // [rows, 48] f32
+    constant StepParams* step [[buffer(3)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    y += at.y * 96;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 48;
+    if (first < end) {
+        gemv_bf16<48, 32, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            store_rows<4>(y + n * 48, results, first, end, lane);
+        }
+    }
+}
+
+// [48, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void per_layer_model_proj_few(
     device const uchar* weights [[buffer(0)]], // [48, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
     device float* y [[buffer(2)]], // [rows, 48] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    y += at.y * 192;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 48;
-    gemv_bf16<48, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    if (first < end) {
+        gemv_bf16<48, 32, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            store_rows<2>(y + n * 48, results, first, end, lane);
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            store_rows<4>(y + n * 48, results, first, end, lane);
         }
     }
 }
@@ -1320,7 +1384,6 @@ kernel void qkv_proj(
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [128] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1334,7 +1397,40 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void qkv_proj_two(
+    device const uchar* weights [[buffer(0)]], // [128, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 128] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 2;
+    y += at.y * 256;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 128;
+    gemv_bf16<128, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
+            store_rows<4>(y + n * 128, results, first, end, lane);
+        }
+    }
+}
+
+// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
@@ -1342,22 +1438,27 @@ kernel void qkv_proj_few(
     device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 128] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 4;
+    y += at.y * 512;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 128;
-    gemv_bf16<128, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<128, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
-            store_rows<2>(y + n * 128, results, first, end, lane);
+            store_rows<4>(y + n * 128, results, first, end, lane);
         }
     }
 }
@@ -1426,7 +1527,6 @@ kernel void o_proj(
     device const float* input [[buffer(1)]], // [64] f32
     device float* y [[buffer(2)]], // [32] f32
     device float* result_sums [[buffer(3)]], // [2] f32, partial sums of y^2
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1442,7 +1542,42 @@ kernel void o_proj(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 64] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 64] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 64] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 128;
+    y += at.y * 64;
+    result_sums += at.y * 4;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 64, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 64] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 64] bf16
@@ -1450,24 +1585,29 @@ kernel void o_proj_few(
     device float* y [[buffer(2)]], // [rows, 32] f32
     device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 256;
+    y += at.y * 128;
+    result_sums += at.y * 8;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 64, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 64, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                store_rows<2>(y + n * 32, results, first, end, lane);
-            store_partial_sum<8, 2, 2>(
-                result_sums + n * 2, shared + n * 8, square, group, simdgroup, lane);
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -1500,7 +1640,6 @@ kernel void gate_up_proj(
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [40] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1514,7 +1653,44 @@ kernel void gate_up_proj(
     store_gated_rows<1, GeluTanh>(y, acc, acc + 1, first, end, lane);
 }
 
-// [80, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [80, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void gate_up_proj_two(
+    device const uchar* weights [[buffer(0)]], // [80, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 40] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 2;
+    y += at.y * 80;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 40;
+    if (first < end) {
+        gemv_bf16<80, 32, 4, 1, 40, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
+            const float scale = rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, GeluTanh>(y + n * 40, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [80, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [80, 32] bf16
@@ -1522,24 +1698,31 @@ kernel void gate_up_proj_few(
     device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 40] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 4;
+    y += at.y * 160;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup;
+    const uint first = group * 16 + simdgroup * 2;
     const uint end = 40;
-    gemv_bf16<80, 32, 2, 1, 40, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    if (first < end) {
+        gemv_bf16<80, 32, 4, 1, 40, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 2;
-            thread float* up = gate + 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
             const float scale = rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, GeluTanh>(y + n * 40, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, GeluTanh>(y + n * 40, gate, up, first, end, lane);
         }
     }
 }
@@ -1551,7 +1734,6 @@ kernel void down_proj(
     device const float* input [[buffer(1)]], // [40] f32
     device float* y [[buffer(2)]], // [32] f32
     device float* result_sums [[buffer(3)]], // [2] f32, partial sums of y^2
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1567,7 +1749,42 @@ kernel void down_proj(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 40] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 40] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void down_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 40] bf16
+    device const float* input [[buffer(1)]], // [rows, 40] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 80;
+    y += at.y * 64;
+    result_sums += at.y * 4;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 40, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 40] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 40] bf16
@@ -1575,24 +1792,29 @@ kernel void down_proj_few(
     device float* y [[buffer(2)]], // [rows, 32] f32
     device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 160;
+    y += at.y * 128;
+    result_sums += at.y * 8;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 40, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 40, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                store_rows<2>(y + n * 32, results, first, end, lane);
-            store_partial_sum<8, 2, 2>(
-                result_sums + n * 2, shared + n * 8, square, group, simdgroup, lane);
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -1604,7 +1826,6 @@ kernel void per_layer_gate(
     device const float* input [[buffer(1)]], // [32] f32
     device const float* multiplier [[buffer(2)]], // [8] f32
     device float* y [[buffer(3)]], // [8] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1619,7 +1840,41 @@ kernel void per_layer_gate(
     store_gated_by_rows<2, GeluTanh>(y, multiplier, acc, first, end, lane);
 }
 
-// [8, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [8, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void per_layer_gate_two(
+    device const uchar* weights [[buffer(0)]], // [8, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device const float* multiplier [[buffer(2)]], // [rows, 8] f32
+    device float* y [[buffer(3)]], // [rows, 8] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    multiplier += at.y * 16;
+    y += at.y * 16;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 8;
+    if (first < end) {
+        gemv_bf16<8, 32, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            store_gated_by_rows<4, GeluTanh>(
+                y + n * 8, multiplier + n * 8, results, first, end, lane);
+        }
+    }
+}
+
+// [8, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void per_layer_gate_few(
     device const uchar* weights [[buffer(0)]], // [8, 32] bf16
@@ -1627,22 +1882,27 @@ kernel void per_layer_gate_few(
     device const float* multiplier [[buffer(2)]], // [rows, 8] f32
     device float* y [[buffer(3)]], // [rows, 8] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    multiplier += at.y * 32;
+    y += at.y * 32;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 8;
     if (first < end) {
-        gemv_bf16<8, 32, 2, 1, 0, 8>(
-            weights, input, first, 0, lane, acc, step->rows);
+        gemv_bf16<8, 32, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            store_gated_by_rows<2, GeluTanh>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            store_gated_by_rows<4, GeluTanh>(
                 y + n * 8, multiplier + n * 8, results, first, end, lane);
         }
     }
@@ -1655,7 +1915,6 @@ kernel void per_layer_proj(
     device const float* input [[buffer(1)]], // [8] f32
     device float* y [[buffer(2)]], // [32] f32
     device float* result_sums [[buffer(3)]], // [2] f32, partial sums of y^2
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1671,7 +1930,42 @@ kernel void per_layer_proj(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 8] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 8] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void per_layer_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 8] bf16
+    device const float* input [[buffer(1)]], // [rows, 8] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 16;
+    y += at.y * 64;
+    result_sums += at.y * 4;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 8, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 8] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void per_layer_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 8] bf16
@@ -1679,24 +1973,29 @@ kernel void per_layer_proj_few(
     device float* y [[buffer(2)]], // [rows, 32] f32
     device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 32;
+    y += at.y * 128;
+    result_sums += at.y * 8;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 8, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 8, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                store_rows<2>(y + n * 32, results, first, end, lane);
-            store_partial_sum<8, 2, 2>(
-                result_sums + n * 2, shared + n * 8, square, group, simdgroup, lane);
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -1730,7 +2029,6 @@ kernel void qkv_proj_256x32(
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [256] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1744,7 +2042,40 @@ kernel void qkv_proj_256x32(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [256, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [256, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void qkv_proj_two_256x32(
+    device const uchar* weights [[buffer(0)]], // [256, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 2;
+    y += at.y * 512;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 256;
+    gemv_bf16<256, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
+            store_rows<4>(y + n * 256, results, first, end, lane);
+        }
+    }
+}
+
+// [256, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj_few_256x32(
     device const uchar* weights [[buffer(0)]], // [256, 32] bf16
@@ -1752,22 +2083,27 @@ kernel void qkv_proj_few_256x32(
     device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 256] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 4;
+    y += at.y * 1024;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 256;
-    gemv_bf16<256, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<256, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
-            store_rows<2>(y + n * 256, results, first, end, lane);
+            store_rows<4>(y + n * 256, results, first, end, lane);
         }
     }
 }
@@ -1836,7 +2172,6 @@ kernel void o_proj_32x128(
     device const float* input [[buffer(1)]], // [128] f32
     device float* y [[buffer(2)]], // [32] f32
     device float* result_sums [[buffer(3)]], // [2] f32, partial sums of y^2
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1852,7 +2187,42 @@ kernel void o_proj_32x128(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 128] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 128] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void o_proj_two_32x128(
+    device const uchar* weights [[buffer(0)]], // [32, 128] bf16
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    y += at.y * 64;
+    result_sums += at.y * 4;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 128] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_few_32x128(
     device const uchar* weights [[buffer(0)]], // [32, 128] bf16
@@ -1860,24 +2230,29 @@ kernel void o_proj_few_32x128(
     device float* y [[buffer(2)]], // [rows, 32] f32
     device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    y += at.y * 128;
+    result_sums += at.y * 8;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                store_rows<2>(y + n * 32, results, first, end, lane);
-            store_partial_sum<8, 2, 2>(
-                result_sums + n * 2, shared + n * 8, square, group, simdgroup, lane);
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -1889,7 +2264,6 @@ kernel void q_proj(
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [64] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1903,7 +2277,40 @@ kernel void q_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [64, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [64, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void q_proj_two(
+    device const uchar* weights [[buffer(0)]], // [64, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 64] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 2;
+    y += at.y * 128;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 64;
+    gemv_bf16<64, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
+            store_rows<4>(y + n * 64, results, first, end, lane);
+        }
+    }
+}
+
+// [64, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void q_proj_few(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
@@ -1911,22 +2318,27 @@ kernel void q_proj_few(
     device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 64] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 4;
+    y += at.y * 256;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 64;
-    gemv_bf16<64, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<64, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
-            store_rows<2>(y + n * 64, results, first, end, lane);
+            store_rows<4>(y + n * 64, results, first, end, lane);
         }
     }
 }
@@ -1962,7 +2374,6 @@ kernel void gate_up_proj_160x32(
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [80] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1976,7 +2387,42 @@ kernel void gate_up_proj_160x32(
     store_gated_rows<1, GeluTanh>(y, acc, acc + 1, first, end, lane);
 }
 
-// [160, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [160, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void gate_up_proj_two_160x32(
+    device const uchar* weights [[buffer(0)]], // [160, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 80] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 2;
+    y += at.y * 160;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 80;
+    gemv_bf16<160, 32, 4, 1, 80, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
+            const float scale = rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, GeluTanh>(y + n * 80, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [160, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_few_160x32(
     device const uchar* weights [[buffer(0)]], // [160, 32] bf16
@@ -1984,24 +2430,29 @@ kernel void gate_up_proj_few_160x32(
     device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 80] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 4;
+    y += at.y * 320;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup;
+    const uint first = group * 16 + simdgroup * 2;
     const uint end = 80;
-    gemv_bf16<160, 32, 2, 1, 80, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<160, 32, 4, 1, 80, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 2;
-            thread float* up = gate + 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
             const float scale = rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, GeluTanh>(y + n * 80, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, GeluTanh>(y + n * 80, gate, up, first, end, lane);
         }
     }
 }
@@ -2013,7 +2464,6 @@ kernel void down_proj_32x80(
     device const float* input [[buffer(1)]], // [80] f32
     device float* y [[buffer(2)]], // [32] f32
     device float* result_sums [[buffer(3)]], // [2] f32, partial sums of y^2
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2029,7 +2479,42 @@ kernel void down_proj_32x80(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 80] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 80] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void down_proj_two_32x80(
+    device const uchar* weights [[buffer(0)]], // [32, 80] bf16
+    device const float* input [[buffer(1)]], // [rows, 80] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 160;
+    y += at.y * 64;
+    result_sums += at.y * 4;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 80, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 80] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_few_32x80(
     device const uchar* weights [[buffer(0)]], // [32, 80] bf16
@@ -2037,24 +2522,29 @@ kernel void down_proj_few_32x80(
     device float* y [[buffer(2)]], // [rows, 32] f32
     device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 320;
+    y += at.y * 128;
+    result_sums += at.y * 8;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 80, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 80, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                store_rows<2>(y + n * 32, results, first, end, lane);
-            store_partial_sum<8, 2, 2>(
-                result_sums + n * 2, shared + n * 8, square, group, simdgroup, lane);
+                store_rows<4>(y + n * 32, results, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
+                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -2066,7 +2556,6 @@ kernel void q_proj_128x32(
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [128] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2080,7 +2569,40 @@ kernel void q_proj_128x32(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void q_proj_two_128x32(
+    device const uchar* weights [[buffer(0)]], // [128, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 128] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 2;
+    y += at.y * 256;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 128;
+    gemv_bf16<128, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
+            store_rows<4>(y + n * 128, results, first, end, lane);
+        }
+    }
+}
+
+// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void q_proj_few_128x32(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
@@ -2088,22 +2610,27 @@ kernel void q_proj_few_128x32(
     device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 128] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 4;
+    y += at.y * 512;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 128;
-    gemv_bf16<128, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<128, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
-            store_rows<2>(y + n * 128, results, first, end, lane);
+            store_rows<4>(y + n * 128, results, first, end, lane);
         }
     }
 }
@@ -2139,7 +2666,6 @@ kernel void lm_head(
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [86] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2156,7 +2682,43 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [86, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [86, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void lm_head_two(
+    device const uchar* weights [[buffer(0)]], // [86, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 86] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 2;
+    y += at.y * 172;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 86;
+    if (first < end) {
+        gemv_bf16<86, 32, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
+            softcap_rows<4>(results, 3.0f);
+            store_rows<4>(y + n * 86, results, first, end, lane);
+        }
+    }
+}
+
+// [86, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [86, 32] bf16
@@ -2164,25 +2726,30 @@ kernel void lm_head_few(
     device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 86] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 4;
+    y += at.y * 344;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 86;
     if (first < end) {
-        gemv_bf16<86, 32, 2, 1, 0, 8>(
-            weights, input, first, 0, lane, acc, step->rows);
+        gemv_bf16<86, 32, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<1, 32>(input_sums + n * 1, 1e-6f, lane));
-            softcap_rows<2>(results, 3.0f);
-            store_rows<2>(y + n * 86, results, first, end, lane);
+            softcap_rows<4>(results, 3.0f);
+            store_rows<4>(y + n * 86, results, first, end, lane);
         }
     }
 }
@@ -2201,7 +2768,7 @@ kernel void sample_best(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup uint shared[16];
-    best_logit<86, 1>(logits, seen, best, count, shared, step[group.y], group, thread_index, simdgroup, lane);
+    best_logit<86, 1, 1>(logits, seen, best, count, shared, step[group.y], group, thread_index, simdgroup, lane);
 }
 
 // tokens that may be drawn
@@ -2216,7 +2783,7 @@ kernel void sample_collect(
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    collect_candidates<86, 1>(logits, seen, best, count, candidates, step[group.y], group, thread_index);
+    collect_candidates<86, 1, 1>(logits, seen, best, count, candidates, step[group.y], group, thread_index);
 }
 
 // filters and draw
@@ -2235,7 +2802,7 @@ kernel void sample_draw(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup uint shared[16];
-    draw_token<86, 1>(
+    draw_token<86, 1, 1>(
         best, count, candidates, seen, next_token, chosen, shared, step[group.y], group, thread_index, simdgroup, lane);
 }
 

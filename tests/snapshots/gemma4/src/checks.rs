@@ -16,46 +16,60 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 61] = [
+static COSTS: [Cost; 75] = [
     Cost { bytes: [128, 324, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [3_072, 320, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // per_layer_model_proj
+    Cost { bytes: [3_072, 320, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // per_layer_model_proj_two
     Cost { bytes: [3_072, 320, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // per_layer_model_proj_few
     Cost { bytes: [32, 480, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // layer_inputs
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [3_072, 320, 0, 0, 0], flops: [0, 0, 262_144, 0, 0] }, // per_layer_model_proj_tile
     Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [128, 896, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention
     Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj
+    Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [256, 524, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm
     Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [5_120, 292, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
+    Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [2_560, 296, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [512, 192, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // per_layer_gate
+    Cost { bytes: [512, 192, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // per_layer_gate_two
     Cost { bytes: [512, 192, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // per_layer_gate_few
     Cost { bytes: [512, 168, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // per_layer_proj
+    Cost { bytes: [512, 168, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // per_layer_proj_two
     Cost { bytes: [512, 168, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // per_layer_proj_few
     Cost { bytes: [260, 524, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm_alt
     Cost { bytes: [16_384, 1_156, 0, 0, 0], flops: [0, 16_384, 0, 0, 0] }, // qkv_proj_256x32
+    Cost { bytes: [16_384, 1_156, 0, 0, 0], flops: [0, 16_384, 0, 0, 0] }, // qkv_proj_two_256x32
     Cost { bytes: [16_384, 1_156, 0, 0, 0], flops: [0, 16_384, 0, 0, 0] }, // qkv_proj_few_256x32
     Cost { bytes: [256, 1_792, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append_alt
     Cost { bytes: [0, 1_024, 0, 256, 0], flops: [0, 0, 0, 512, 0] }, // attention_alt
     Cost { bytes: [8_192, 648, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_32x128
+    Cost { bytes: [8_192, 648, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_two_32x128
     Cost { bytes: [8_192, 648, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_few_32x128
     Cost { bytes: [4_096, 388, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // q_proj
+    Cost { bytes: [4_096, 388, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // q_proj_two
     Cost { bytes: [4_096, 388, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // q_proj_few
     Cost { bytes: [64, 512, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append_alt_2
     Cost { bytes: [10_240, 452, 0, 0, 0], flops: [0, 10_240, 0, 0, 0] }, // gate_up_proj_160x32
+    Cost { bytes: [10_240, 452, 0, 0, 0], flops: [0, 10_240, 0, 0, 0] }, // gate_up_proj_two_160x32
     Cost { bytes: [10_240, 452, 0, 0, 0], flops: [0, 10_240, 0, 0, 0] }, // gate_up_proj_few_160x32
     Cost { bytes: [5_120, 456, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // down_proj_32x80
+    Cost { bytes: [5_120, 456, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // down_proj_two_32x80
     Cost { bytes: [5_120, 456, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // down_proj_few_32x80
     Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // q_proj_128x32
+    Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // q_proj_two_128x32
     Cost { bytes: [8_192, 644, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // q_proj_few_128x32
     Cost { bytes: [128, 1_024, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append_alt_3
     Cost { bytes: [5_504, 476, 0, 0, 0], flops: [0, 5_504, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_504, 476, 0, 0, 0], flops: [0, 5_504, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [5_504, 476, 0, 0, 0], flops: [0, 5_504, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 356, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -93,7 +107,7 @@ static INV_FREQ_1: [f32; 16] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 61] = [
+static KERNELS: [KernelCheck; 75] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -129,16 +143,35 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Weights, Data::Tensor("per_layer_model_proj")),
             Argument::read(Role::Input, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(48)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
-    // per_layer_model_proj_few
+    // per_layer_model_proj_two
     KernelCheck {
         kernel: 2,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(3), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("per_layer_model_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(48)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // per_layer_model_proj_few
+    KernelCheck {
+        kernel: 3,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: None,
@@ -154,7 +187,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // layer_inputs
     KernelCheck {
-        kernel: 3,
+        kernel: 4,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -171,7 +204,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // embed_tile
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -186,7 +219,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // per_layer_model_proj_tile
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -206,11 +239,31 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // qkv_proj
     KernelCheck {
-        kernel: 6,
+        kernel: 7,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(128)),
+        ],
+    },
+    // qkv_proj_two
+    KernelCheck {
+        kernel: 8,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(4), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -227,11 +280,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // qkv_proj_few
     KernelCheck {
-        kernel: 7,
+        kernel: 9,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(4), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -248,7 +301,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 8,
+        kernel: 10,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -271,7 +324,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // attention
     KernelCheck {
-        kernel: 9,
+        kernel: 11,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -292,11 +345,31 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 10,
+        kernel: 12,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+        ],
+    },
+    // o_proj_two
+    KernelCheck {
+        kernel: 13,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
             norm_eps: None,
@@ -313,11 +386,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 11,
+        kernel: 14,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
             norm_eps: None,
@@ -334,7 +407,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // post_norm
     KernelCheck {
-        kernel: 12,
+        kernel: 15,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -352,11 +425,31 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 13,
+        kernel: 16,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::GeluTanh),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(40)),
+        ],
+    },
+    // gate_up_proj_two
+    KernelCheck {
+        kernel: 17,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -373,11 +466,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 14,
+        kernel: 18,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -394,11 +487,31 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 15,
+        kernel: 19,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.down_proj")),
+            Argument::read(Role::Input, Data::Words(40)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+        ],
+    },
+    // down_proj_two
+    KernelCheck {
+        kernel: 20,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -415,11 +528,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 16,
+        kernel: 21,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -436,11 +549,31 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // per_layer_gate
     KernelCheck {
-        kernel: 17,
+        kernel: 22,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 8, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::GatedBy(Activation::GeluTanh),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.per_layer_gate")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::Multiplier, Data::Words(8)),
+            Argument::write(Role::Y, Data::Words(8)),
+        ],
+    },
+    // per_layer_gate_two
+    KernelCheck {
+        kernel: 23,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 8, cols: 32 }],
             norm_eps: None,
@@ -457,11 +590,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // per_layer_gate_few
     KernelCheck {
-        kernel: 18,
+        kernel: 24,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 8, cols: 32 }],
             norm_eps: None,
@@ -478,11 +611,31 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // per_layer_proj
     KernelCheck {
-        kernel: 19,
+        kernel: 25,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 8 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.per_layer_proj")),
+            Argument::read(Role::Input, Data::Words(8)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+        ],
+    },
+    // per_layer_proj_two
+    KernelCheck {
+        kernel: 26,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 8 }],
             norm_eps: None,
@@ -499,11 +652,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // per_layer_proj_few
     KernelCheck {
-        kernel: 20,
+        kernel: 27,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 8 }],
             norm_eps: None,
@@ -520,7 +673,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // post_norm_alt
     KernelCheck {
-        kernel: 21,
+        kernel: 28,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -539,11 +692,31 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // qkv_proj_256x32
     KernelCheck {
-        kernel: 22,
+        kernel: 29,
         layer: Some(3),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 256, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(256)),
+        ],
+    },
+    // qkv_proj_two_256x32
+    KernelCheck {
+        kernel: 30,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 256, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -560,11 +733,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // qkv_proj_few_256x32
     KernelCheck {
-        kernel: 23,
+        kernel: 31,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 256, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -581,7 +754,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // rope_append_alt
     KernelCheck {
-        kernel: 24,
+        kernel: 32,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -604,7 +777,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // attention_alt
     KernelCheck {
-        kernel: 25,
+        kernel: 33,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -625,11 +798,31 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // o_proj_32x128
     KernelCheck {
-        kernel: 26,
+        kernel: 34,
         layer: Some(3),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.3.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+        ],
+    },
+    // o_proj_two_32x128
+    KernelCheck {
+        kernel: 35,
+        layer: Some(3),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 128 }],
             norm_eps: None,
@@ -646,11 +839,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // o_proj_few_32x128
     KernelCheck {
-        kernel: 27,
+        kernel: 36,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 128 }],
             norm_eps: None,
@@ -667,11 +860,31 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // q_proj
     KernelCheck {
-        kernel: 28,
+        kernel: 37,
         layer: Some(4),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.4.q_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(64)),
+        ],
+    },
+    // q_proj_two
+    KernelCheck {
+        kernel: 38,
+        layer: Some(4),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -688,11 +901,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // q_proj_few
     KernelCheck {
-        kernel: 29,
+        kernel: 39,
         layer: Some(4),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -709,7 +922,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // rope_append_alt_2
     KernelCheck {
-        kernel: 30,
+        kernel: 40,
         layer: Some(4),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -729,11 +942,31 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_160x32
     KernelCheck {
-        kernel: 31,
+        kernel: 41,
         layer: Some(4),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(10), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::GeluTanh),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.4.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(80)),
+        ],
+    },
+    // gate_up_proj_two_160x32
+    KernelCheck {
+        kernel: 42,
+        layer: Some(4),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(5), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -750,11 +983,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_few_160x32
     KernelCheck {
-        kernel: 32,
+        kernel: 43,
         layer: Some(4),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(10), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(5), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -771,11 +1004,31 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_32x80
     KernelCheck {
-        kernel: 33,
+        kernel: 44,
         layer: Some(4),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 80 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.4.down_proj")),
+            Argument::read(Role::Input, Data::Words(80)),
+            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::ResultSums, Data::Words(2)),
+        ],
+    },
+    // down_proj_two_32x80
+    KernelCheck {
+        kernel: 45,
+        layer: Some(4),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 80 }],
             norm_eps: None,
@@ -792,11 +1045,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_few_32x80
     KernelCheck {
-        kernel: 34,
+        kernel: 46,
         layer: Some(4),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 80 }],
             norm_eps: None,
@@ -813,11 +1066,31 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // q_proj_128x32
     KernelCheck {
-        kernel: 35,
+        kernel: 47,
         layer: Some(5),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.5.q_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(128)),
+        ],
+    },
+    // q_proj_two_128x32
+    KernelCheck {
+        kernel: 48,
+        layer: Some(5),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(4), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -834,11 +1107,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // q_proj_few_128x32
     KernelCheck {
-        kernel: 36,
+        kernel: 49,
         layer: Some(5),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(4), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -855,7 +1128,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // rope_append_alt_3
     KernelCheck {
-        kernel: 37,
+        kernel: 50,
         layer: Some(5),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -875,11 +1148,31 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 38,
+        kernel: 51,
         layer: None,
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: Some(3.0) },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("token_embd")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(1)),
+            Argument::write(Role::Y, Data::Words(86)),
+        ],
+    },
+    // lm_head_two
+    KernelCheck {
+        kernel: 52,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -896,11 +1189,11 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 39,
+        kernel: 53,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -917,7 +1210,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 40,
+        kernel: 54,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -933,7 +1226,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 41,
+        kernel: 55,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -950,7 +1243,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 42,
+        kernel: 56,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -968,7 +1261,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 43,
+        kernel: 57,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -982,7 +1275,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 44,
+        kernel: 58,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1002,7 +1295,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 45,
+        kernel: 59,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1023,7 +1316,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 46,
+        kernel: 60,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1043,7 +1336,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // post_norm_tile
     KernelCheck {
-        kernel: 47,
+        kernel: 61,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1057,7 +1350,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 48,
+        kernel: 62,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1077,7 +1370,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 49,
+        kernel: 63,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1097,7 +1390,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // per_layer_gate_tile
     KernelCheck {
-        kernel: 50,
+        kernel: 64,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1118,7 +1411,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // per_layer_proj_tile
     KernelCheck {
-        kernel: 51,
+        kernel: 65,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1138,7 +1431,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // post_norm_tile_alt
     KernelCheck {
-        kernel: 52,
+        kernel: 66,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1153,7 +1446,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // qkv_proj_tile_256x32
     KernelCheck {
-        kernel: 53,
+        kernel: 67,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1173,7 +1466,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // attention_tile_alt
     KernelCheck {
-        kernel: 54,
+        kernel: 68,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1194,7 +1487,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // o_proj_tile_32x128
     KernelCheck {
-        kernel: 55,
+        kernel: 69,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1214,7 +1507,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // q_proj_tile
     KernelCheck {
-        kernel: 56,
+        kernel: 70,
         layer: Some(4),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1234,7 +1527,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_tile_160x32
     KernelCheck {
-        kernel: 57,
+        kernel: 71,
         layer: Some(4),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1254,7 +1547,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_tile_32x80
     KernelCheck {
-        kernel: 58,
+        kernel: 72,
         layer: Some(4),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1274,7 +1567,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // q_proj_tile_128x32
     KernelCheck {
-        kernel: 59,
+        kernel: 73,
         layer: Some(5),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1294,7 +1587,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 60,
+        kernel: 74,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

@@ -5,7 +5,7 @@
 //! are, go in tiles of up to [`PREFILL_TILE`]. It is long because the schedule can be read from top to bottom this way.
 
 use runtime::batch::{self, Outcome, Row, Slot, Step, Wants};
-use runtime::gpu::{Buffer, Commands, Gpu, KernelSpec, Slice, Source, pool};
+use runtime::gpu::{Buffer, Commands, Gpu, Kernel, KernelSpec, Slice, Source, pool};
 use runtime::spec::StepParams;
 use runtime::weights::Weights;
 use runtime::{LanguageModel, LoadOptions, ModelInfo, Result};
@@ -64,117 +64,159 @@ fn layer_part(all: &Slice, i: usize, rows: u32) -> Slice {
     all.slice(i as u64 * bytes, bytes)
 }
 
-/// Of a projection's two kernels, or of their grids, the one for a step of `rows` rows.
-fn by_rows<T>(rows: u32, one: T, few: T) -> T {
-    if rows == 1 { one } else { few }
+/// Dispatches a projection of a step's rows: its kernel for one row, for two, or for more, which also read the rows' records,
+/// their last argument.
+fn project(pass: &mut Commands, rows: u32, [one, two, more]: [&Kernel; 3], args: &[&Slice], grid: [u32; 3]) {
+    match rows {
+        0 | 1 => pass.dispatch(one, &args[..args.len() - 1], grid),
+        2 => pass.dispatch(two, args, grid),
+        _ => pass.dispatch(more, args, grid),
+    }
+}
+
+/// The grid of a projection's kernel for a step of `rows` rows.
+fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], more: [u32; 3]) -> [u32; 3] {
+    match rows {
+        0 | 1 => one,
+        2 => two,
+        _ => more,
+    }
 }
 
 /// Indices into [`KERNELS`].
 mod kernel {
     pub const EMBED: usize = 0;
     pub const PER_LAYER_MODEL_PROJ: usize = 1;
-    pub const PER_LAYER_MODEL_PROJ_FEW: usize = 2;
-    pub const LAYER_INPUTS: usize = 3;
-    pub const EMBED_TILE: usize = 4;
-    pub const PER_LAYER_MODEL_PROJ_TILE: usize = 5;
-    pub const QKV_PROJ: usize = 6;
-    pub const QKV_PROJ_FEW: usize = 7;
-    pub const ROPE_APPEND: usize = 8;
-    pub const ATTENTION: usize = 9;
-    pub const O_PROJ: usize = 10;
-    pub const O_PROJ_FEW: usize = 11;
-    pub const POST_NORM: usize = 12;
-    pub const GATE_UP_PROJ: usize = 13;
-    pub const GATE_UP_PROJ_FEW: usize = 14;
-    pub const DOWN_PROJ: usize = 15;
-    pub const DOWN_PROJ_FEW: usize = 16;
-    pub const PER_LAYER_GATE: usize = 17;
-    pub const PER_LAYER_GATE_FEW: usize = 18;
-    pub const PER_LAYER_PROJ: usize = 19;
-    pub const PER_LAYER_PROJ_FEW: usize = 20;
-    pub const POST_NORM_ALT: usize = 21;
-    pub const QKV_PROJ_256X32: usize = 22;
-    pub const QKV_PROJ_FEW_256X32: usize = 23;
-    pub const ROPE_APPEND_ALT: usize = 24;
-    pub const ATTENTION_ALT: usize = 25;
-    pub const O_PROJ_32X128: usize = 26;
-    pub const O_PROJ_FEW_32X128: usize = 27;
-    pub const Q_PROJ: usize = 28;
-    pub const Q_PROJ_FEW: usize = 29;
-    pub const ROPE_APPEND_ALT_2: usize = 30;
-    pub const GATE_UP_PROJ_160X32: usize = 31;
-    pub const GATE_UP_PROJ_FEW_160X32: usize = 32;
-    pub const DOWN_PROJ_32X80: usize = 33;
-    pub const DOWN_PROJ_FEW_32X80: usize = 34;
-    pub const Q_PROJ_128X32: usize = 35;
-    pub const Q_PROJ_FEW_128X32: usize = 36;
-    pub const ROPE_APPEND_ALT_3: usize = 37;
-    pub const LM_HEAD: usize = 38;
-    pub const LM_HEAD_FEW: usize = 39;
-    pub const SAMPLE_BEST: usize = 40;
-    pub const SAMPLE_COLLECT: usize = 41;
-    pub const SAMPLE_DRAW: usize = 42;
-    pub const RMS_NORM_TILE: usize = 43;
-    pub const QKV_PROJ_TILE: usize = 44;
-    pub const ATTENTION_TILE: usize = 45;
-    pub const O_PROJ_TILE: usize = 46;
-    pub const POST_NORM_TILE: usize = 47;
-    pub const GATE_UP_PROJ_TILE: usize = 48;
-    pub const DOWN_PROJ_TILE: usize = 49;
-    pub const PER_LAYER_GATE_TILE: usize = 50;
-    pub const PER_LAYER_PROJ_TILE: usize = 51;
-    pub const POST_NORM_TILE_ALT: usize = 52;
-    pub const QKV_PROJ_TILE_256X32: usize = 53;
-    pub const ATTENTION_TILE_ALT: usize = 54;
-    pub const O_PROJ_TILE_32X128: usize = 55;
-    pub const Q_PROJ_TILE: usize = 56;
-    pub const GATE_UP_PROJ_TILE_160X32: usize = 57;
-    pub const DOWN_PROJ_TILE_32X80: usize = 58;
-    pub const Q_PROJ_TILE_128X32: usize = 59;
-    pub const LM_HEAD_TILE: usize = 60;
+    pub const PER_LAYER_MODEL_PROJ_TWO: usize = 2;
+    pub const PER_LAYER_MODEL_PROJ_FEW: usize = 3;
+    pub const LAYER_INPUTS: usize = 4;
+    pub const EMBED_TILE: usize = 5;
+    pub const PER_LAYER_MODEL_PROJ_TILE: usize = 6;
+    pub const QKV_PROJ: usize = 7;
+    pub const QKV_PROJ_TWO: usize = 8;
+    pub const QKV_PROJ_FEW: usize = 9;
+    pub const ROPE_APPEND: usize = 10;
+    pub const ATTENTION: usize = 11;
+    pub const O_PROJ: usize = 12;
+    pub const O_PROJ_TWO: usize = 13;
+    pub const O_PROJ_FEW: usize = 14;
+    pub const POST_NORM: usize = 15;
+    pub const GATE_UP_PROJ: usize = 16;
+    pub const GATE_UP_PROJ_TWO: usize = 17;
+    pub const GATE_UP_PROJ_FEW: usize = 18;
+    pub const DOWN_PROJ: usize = 19;
+    pub const DOWN_PROJ_TWO: usize = 20;
+    pub const DOWN_PROJ_FEW: usize = 21;
+    pub const PER_LAYER_GATE: usize = 22;
+    pub const PER_LAYER_GATE_TWO: usize = 23;
+    pub const PER_LAYER_GATE_FEW: usize = 24;
+    pub const PER_LAYER_PROJ: usize = 25;
+    pub const PER_LAYER_PROJ_TWO: usize = 26;
+    pub const PER_LAYER_PROJ_FEW: usize = 27;
+    pub const POST_NORM_ALT: usize = 28;
+    pub const QKV_PROJ_256X32: usize = 29;
+    pub const QKV_PROJ_TWO_256X32: usize = 30;
+    pub const QKV_PROJ_FEW_256X32: usize = 31;
+    pub const ROPE_APPEND_ALT: usize = 32;
+    pub const ATTENTION_ALT: usize = 33;
+    pub const O_PROJ_32X128: usize = 34;
+    pub const O_PROJ_TWO_32X128: usize = 35;
+    pub const O_PROJ_FEW_32X128: usize = 36;
+    pub const Q_PROJ: usize = 37;
+    pub const Q_PROJ_TWO: usize = 38;
+    pub const Q_PROJ_FEW: usize = 39;
+    pub const ROPE_APPEND_ALT_2: usize = 40;
+    pub const GATE_UP_PROJ_160X32: usize = 41;
+    pub const GATE_UP_PROJ_TWO_160X32: usize = 42;
+    pub const GATE_UP_PROJ_FEW_160X32: usize = 43;
+    pub const DOWN_PROJ_32X80: usize = 44;
+    pub const DOWN_PROJ_TWO_32X80: usize = 45;
+    pub const DOWN_PROJ_FEW_32X80: usize = 46;
+    pub const Q_PROJ_128X32: usize = 47;
+    pub const Q_PROJ_TWO_128X32: usize = 48;
+    pub const Q_PROJ_FEW_128X32: usize = 49;
+    pub const ROPE_APPEND_ALT_3: usize = 50;
+    pub const LM_HEAD: usize = 51;
+    pub const LM_HEAD_TWO: usize = 52;
+    pub const LM_HEAD_FEW: usize = 53;
+    pub const SAMPLE_BEST: usize = 54;
+    pub const SAMPLE_COLLECT: usize = 55;
+    pub const SAMPLE_DRAW: usize = 56;
+    pub const RMS_NORM_TILE: usize = 57;
+    pub const QKV_PROJ_TILE: usize = 58;
+    pub const ATTENTION_TILE: usize = 59;
+    pub const O_PROJ_TILE: usize = 60;
+    pub const POST_NORM_TILE: usize = 61;
+    pub const GATE_UP_PROJ_TILE: usize = 62;
+    pub const DOWN_PROJ_TILE: usize = 63;
+    pub const PER_LAYER_GATE_TILE: usize = 64;
+    pub const PER_LAYER_PROJ_TILE: usize = 65;
+    pub const POST_NORM_TILE_ALT: usize = 66;
+    pub const QKV_PROJ_TILE_256X32: usize = 67;
+    pub const ATTENTION_TILE_ALT: usize = 68;
+    pub const O_PROJ_TILE_32X128: usize = 69;
+    pub const Q_PROJ_TILE: usize = 70;
+    pub const GATE_UP_PROJ_TILE_160X32: usize = 71;
+    pub const DOWN_PROJ_TILE_32X80: usize = 72;
+    pub const Q_PROJ_TILE_128X32: usize = 73;
+    pub const LM_HEAD_TILE: usize = 74;
 }
 
 /// Names, threads per threadgroup and threadgroup memory of the kernels.
-static KERNELS: [KernelSpec; 61] = [
+static KERNELS: [KernelSpec; 75] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "per_layer_model_proj", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "per_layer_model_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "per_layer_model_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "layer_inputs", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "per_layer_model_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "qkv_proj", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "qkv_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 1152 },
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 32 },
+    KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "o_proj_few", threads: 256, threadgroup_bytes: 256 },
     KernelSpec { name: "post_norm", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "gate_up_proj", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "gate_up_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "gate_up_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "down_proj", threads: 256, threadgroup_bytes: 32 },
+    KernelSpec { name: "down_proj_two", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "down_proj_few", threads: 256, threadgroup_bytes: 256 },
     KernelSpec { name: "per_layer_gate", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "per_layer_gate_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "per_layer_gate_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "per_layer_proj", threads: 256, threadgroup_bytes: 32 },
+    KernelSpec { name: "per_layer_proj_two", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "per_layer_proj_few", threads: 256, threadgroup_bytes: 256 },
     KernelSpec { name: "post_norm_alt", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "qkv_proj_256x32", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "qkv_proj_two_256x32", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj_few_256x32", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "rope_append_alt", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "attention_alt", threads: 256, threadgroup_bytes: 2176 },
     KernelSpec { name: "o_proj_32x128", threads: 256, threadgroup_bytes: 32 },
+    KernelSpec { name: "o_proj_two_32x128", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "o_proj_few_32x128", threads: 256, threadgroup_bytes: 256 },
     KernelSpec { name: "q_proj", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "q_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "q_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "rope_append_alt_2", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "gate_up_proj_160x32", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "gate_up_proj_two_160x32", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "gate_up_proj_few_160x32", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "down_proj_32x80", threads: 256, threadgroup_bytes: 32 },
+    KernelSpec { name: "down_proj_two_32x80", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "down_proj_few_32x80", threads: 256, threadgroup_bytes: 256 },
     KernelSpec { name: "q_proj_128x32", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "q_proj_two_128x32", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "q_proj_few_128x32", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "rope_append_alt_3", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "lm_head_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "sample_best", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "sample_collect", threads: 256, threadgroup_bytes: 0 },
@@ -527,10 +569,12 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_MODEL_PROJ, kernel::PER_LAYER_MODEL_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_MODEL_PROJ), k(kernel::PER_LAYER_MODEL_PROJ_TWO), k(kernel::PER_LAYER_MODEL_PROJ_FEW)],
             &[&self.per_layer_model_proj, &b.x, &b.per_layer_model, params],
-            [3, 1, 1],
+            by_rows(rows, [3, 1, 1], [2, rows.div_ceil(2), 1], [2, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -561,10 +605,12 @@ impl Model {
         let k = |index| self.gpu.kernel(index);
         let b = &self.step;
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::LM_HEAD, kernel::LM_HEAD_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.token_embd, &b.scaled, &b.sums, logits, params],
-            [6, 1, 1],
+            by_rows(rows, [6, 1, 1], [3, rows.div_ceil(2), 1], [3, rows.div_ceil(4), 1]),
         );
     }
 
@@ -575,10 +621,12 @@ impl Model {
         let layer = &self.layers[i];
         let cache = &self.caches[i];
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::QKV_PROJ, kernel::QKV_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_TWO), k(kernel::QKV_PROJ_FEW)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &b.qkv, params],
-            [8, 1, 1],
+            by_rows(rows, [8, 1, 1], [4, rows.div_ceil(2), 1], [4, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -589,10 +637,12 @@ impl Model {
         pass.barrier();
         pass.dispatch(k(kernel::ATTENTION), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::O_PROJ, kernel::O_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &b.projected, &b.projected_sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -601,16 +651,20 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::GATE_UP_PROJ, kernel::GATE_UP_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            [5, 1, 1],
+            by_rows(rows, [5, 1, 1], [3, rows.div_ceil(2), 1], [3, rows.div_ceil(4), 1]),
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::DOWN_PROJ, kernel::DOWN_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW)],
             &[&layer.down_proj, &b.act, &b.projected, &b.projected_sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -619,16 +673,20 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_GATE, kernel::PER_LAYER_GATE_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_GATE), k(kernel::PER_LAYER_GATE_TWO), k(kernel::PER_LAYER_GATE_FEW)],
             &[&layer.per_layer_gate, &b.x, &layer_part(&b.layer_inputs, i, rows), &b.per_layer_gate, params],
-            [1, 1, 1],
+            by_rows(rows, [1, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_PROJ, kernel::PER_LAYER_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_PROJ), k(kernel::PER_LAYER_PROJ_TWO), k(kernel::PER_LAYER_PROJ_FEW)],
             &[&layer.per_layer_proj, &b.per_layer_gate, &b.projected, &b.projected_sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -724,10 +782,12 @@ impl Model {
         let layer = &self.layers[i];
         let cache = &self.caches[i];
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::QKV_PROJ_256X32, kernel::QKV_PROJ_FEW_256X32)),
+        project(
+            pass,
+            rows,
+            [k(kernel::QKV_PROJ_256X32), k(kernel::QKV_PROJ_TWO_256X32), k(kernel::QKV_PROJ_FEW_256X32)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &b.qkv, params],
-            [16, 1, 1],
+            by_rows(rows, [16, 1, 1], [8, rows.div_ceil(2), 1], [8, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -738,10 +798,12 @@ impl Model {
         pass.barrier();
         pass.dispatch(k(kernel::ATTENTION_ALT), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::O_PROJ_32X128, kernel::O_PROJ_FEW_32X128)),
+        project(
+            pass,
+            rows,
+            [k(kernel::O_PROJ_32X128), k(kernel::O_PROJ_TWO_32X128), k(kernel::O_PROJ_FEW_32X128)],
             &[&layer.o_proj, &b.attn, &b.projected, &b.projected_sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -750,16 +812,20 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::GATE_UP_PROJ, kernel::GATE_UP_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            [5, 1, 1],
+            by_rows(rows, [5, 1, 1], [3, rows.div_ceil(2), 1], [3, rows.div_ceil(4), 1]),
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::DOWN_PROJ, kernel::DOWN_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW)],
             &[&layer.down_proj, &b.act, &b.projected, &b.projected_sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -768,16 +834,20 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_GATE, kernel::PER_LAYER_GATE_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_GATE), k(kernel::PER_LAYER_GATE_TWO), k(kernel::PER_LAYER_GATE_FEW)],
             &[&layer.per_layer_gate, &b.x, &layer_part(&b.layer_inputs, i, rows), &b.per_layer_gate, params],
-            [1, 1, 1],
+            by_rows(rows, [1, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_PROJ, kernel::PER_LAYER_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_PROJ), k(kernel::PER_LAYER_PROJ_TWO), k(kernel::PER_LAYER_PROJ_FEW)],
             &[&layer.per_layer_proj, &b.per_layer_gate, &b.projected, &b.projected_sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -873,20 +943,24 @@ impl Model {
         let layer = &self.layers[i];
         let cache = &self.caches[CACHE_OF_LAYER[i]];
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::Q_PROJ, kernel::Q_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::Q_PROJ), k(kernel::Q_PROJ_TWO), k(kernel::Q_PROJ_FEW)],
             &[&layer.q_proj, &b.scaled, &b.sums, &b.qkv, params],
-            [4, 1, 1],
+            by_rows(rows, [4, 1, 1], [2, rows.div_ceil(2), 1], [2, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND_ALT_2), &[&b.qkv, &b.q, &layer.attn_q_norm, params], [1, rows, 1]);
         pass.barrier();
         pass.dispatch(k(kernel::ATTENTION), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::O_PROJ, kernel::O_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &b.projected, &b.projected_sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -895,16 +969,20 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::GATE_UP_PROJ_160X32, kernel::GATE_UP_PROJ_FEW_160X32)),
+        project(
+            pass,
+            rows,
+            [k(kernel::GATE_UP_PROJ_160X32), k(kernel::GATE_UP_PROJ_TWO_160X32), k(kernel::GATE_UP_PROJ_FEW_160X32)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            [10, 1, 1],
+            by_rows(rows, [10, 1, 1], [5, rows.div_ceil(2), 1], [5, rows.div_ceil(4), 1]),
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::DOWN_PROJ_32X80, kernel::DOWN_PROJ_FEW_32X80)),
+        project(
+            pass,
+            rows,
+            [k(kernel::DOWN_PROJ_32X80), k(kernel::DOWN_PROJ_TWO_32X80), k(kernel::DOWN_PROJ_FEW_32X80)],
             &[&layer.down_proj, &b.act, &b.projected, &b.projected_sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -913,16 +991,20 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_GATE, kernel::PER_LAYER_GATE_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_GATE), k(kernel::PER_LAYER_GATE_TWO), k(kernel::PER_LAYER_GATE_FEW)],
             &[&layer.per_layer_gate, &b.x, &layer_part(&b.layer_inputs, i, rows), &b.per_layer_gate, params],
-            [1, 1, 1],
+            by_rows(rows, [1, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_PROJ, kernel::PER_LAYER_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_PROJ), k(kernel::PER_LAYER_PROJ_TWO), k(kernel::PER_LAYER_PROJ_FEW)],
             &[&layer.per_layer_proj, &b.per_layer_gate, &b.projected, &b.projected_sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -1010,20 +1092,24 @@ impl Model {
         let layer = &self.layers[i];
         let cache = &self.caches[CACHE_OF_LAYER[i]];
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::Q_PROJ_128X32, kernel::Q_PROJ_FEW_128X32)),
+        project(
+            pass,
+            rows,
+            [k(kernel::Q_PROJ_128X32), k(kernel::Q_PROJ_TWO_128X32), k(kernel::Q_PROJ_FEW_128X32)],
             &[&layer.q_proj, &b.scaled, &b.sums, &b.qkv, params],
-            [8, 1, 1],
+            by_rows(rows, [8, 1, 1], [4, rows.div_ceil(2), 1], [4, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND_ALT_3), &[&b.qkv, &b.q, &layer.attn_q_norm, params], [1, rows, 1]);
         pass.barrier();
         pass.dispatch(k(kernel::ATTENTION_ALT), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::O_PROJ_32X128, kernel::O_PROJ_FEW_32X128)),
+        project(
+            pass,
+            rows,
+            [k(kernel::O_PROJ_32X128), k(kernel::O_PROJ_TWO_32X128), k(kernel::O_PROJ_FEW_32X128)],
             &[&layer.o_proj, &b.attn, &b.projected, &b.projected_sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -1032,16 +1118,20 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::GATE_UP_PROJ_160X32, kernel::GATE_UP_PROJ_FEW_160X32)),
+        project(
+            pass,
+            rows,
+            [k(kernel::GATE_UP_PROJ_160X32), k(kernel::GATE_UP_PROJ_TWO_160X32), k(kernel::GATE_UP_PROJ_FEW_160X32)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            [10, 1, 1],
+            by_rows(rows, [10, 1, 1], [5, rows.div_ceil(2), 1], [5, rows.div_ceil(4), 1]),
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::DOWN_PROJ_32X80, kernel::DOWN_PROJ_FEW_32X80)),
+        project(
+            pass,
+            rows,
+            [k(kernel::DOWN_PROJ_32X80), k(kernel::DOWN_PROJ_TWO_32X80), k(kernel::DOWN_PROJ_FEW_32X80)],
             &[&layer.down_proj, &b.act, &b.projected, &b.projected_sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -1050,16 +1140,20 @@ impl Model {
             [1, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_GATE, kernel::PER_LAYER_GATE_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_GATE), k(kernel::PER_LAYER_GATE_TWO), k(kernel::PER_LAYER_GATE_FEW)],
             &[&layer.per_layer_gate, &b.x, &layer_part(&b.layer_inputs, i, rows), &b.per_layer_gate, params],
-            [1, 1, 1],
+            by_rows(rows, [1, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::PER_LAYER_PROJ, kernel::PER_LAYER_PROJ_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::PER_LAYER_PROJ), k(kernel::PER_LAYER_PROJ_TWO), k(kernel::PER_LAYER_PROJ_FEW)],
             &[&layer.per_layer_proj, &b.per_layer_gate, &b.projected, &b.projected_sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(

@@ -16,22 +16,27 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 26] = [
+static COSTS: [Cost; 31] = [
     Cost { bytes: [128, 328, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [8_192, 648, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [8_192, 648, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [8_192, 648, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [128, 896, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention
     Cost { bytes: [0, 256, 0, 128, 288], flops: [0, 0, 0, 256, 0] }, // attention_part
     Cost { bytes: [0, 256, 0, 0, 288], flops: [0, 0, 0, 0, 128] }, // attention_combine
     Cost { bytes: [4_224, 648, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj
+    Cost { bytes: [4_224, 648, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [4_224, 648, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [3_072, 232, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [3_072, 232, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [3_072, 232, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [1_664, 488, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // down_proj
+    Cost { bytes: [1_664, 488, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [1_664, 488, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -52,7 +57,7 @@ static INV_FREQ_0: [f32; 8] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 26] = [
+static KERNELS: [KernelCheck; 31] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -104,16 +109,36 @@ static KERNELS: [KernelCheck; 26] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_few
+    // qkv_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(4), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(4), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -130,7 +155,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -153,7 +178,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // attention
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -174,7 +199,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // attention_part
     KernelCheck {
-        kernel: 6,
+        kernel: 7,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -195,7 +220,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // attention_combine
     KernelCheck {
-        kernel: 7,
+        kernel: 8,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -209,11 +234,33 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 8,
+        kernel: 9,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(2)),
+        ],
+    },
+    // o_proj_two
+    KernelCheck {
+        kernel: 10,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
             norm_eps: None,
@@ -232,11 +279,11 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 9,
+        kernel: 11,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
             norm_eps: None,
@@ -255,11 +302,31 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 10,
+        kernel: 12,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(3), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(24)),
+        ],
+    },
+    // gate_up_proj_two
+    KernelCheck {
+        kernel: 13,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -276,11 +343,11 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 11,
+        kernel: 14,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(3), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -297,11 +364,33 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 12,
+        kernel: 15,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
+            Argument::read(Role::Input, Data::Words(24)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("output_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(2)),
+        ],
+    },
+    // down_proj_two
+    KernelCheck {
+        kernel: 16,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
             norm_eps: None,
@@ -320,11 +409,11 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 13,
+        kernel: 17,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
             norm_eps: None,
@@ -343,11 +432,31 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 14,
+        kernel: 18,
         layer: None,
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("token_embd")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(88)),
+        ],
+    },
+    // lm_head_two
+    KernelCheck {
+        kernel: 19,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -364,11 +473,11 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 15,
+        kernel: 20,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -385,7 +494,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 16,
+        kernel: 21,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -401,7 +510,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 17,
+        kernel: 22,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -418,7 +527,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 18,
+        kernel: 23,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -436,7 +545,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 19,
+        kernel: 24,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -450,7 +559,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 20,
+        kernel: 25,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -470,7 +579,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 21,
+        kernel: 26,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -491,7 +600,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 22,
+        kernel: 27,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -511,7 +620,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 23,
+        kernel: 28,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -531,7 +640,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 24,
+        kernel: 29,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -551,7 +660,7 @@ static KERNELS: [KernelCheck; 26] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 25,
+        kernel: 30,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

@@ -16,25 +16,32 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 32] = [
+static COSTS: [Cost; 39] = [
     Cost { bytes: [128, 328, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [6_144, 520, 0, 0, 0], flops: [0, 6_144, 0, 0, 0] }, // conv_in_proj
+    Cost { bytes: [6_144, 520, 0, 0, 0], flops: [0, 6_144, 0, 0, 0] }, // conv_in_proj_two
     Cost { bytes: [6_144, 520, 0, 0, 0], flops: [0, 6_144, 0, 0, 0] }, // conv_in_proj_few
     Cost { bytes: [896, 512, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // short_conv
     Cost { bytes: [2_176, 520, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // conv_out_proj
+    Cost { bytes: [2_176, 520, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // conv_out_proj_two
     Cost { bytes: [2_176, 520, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // conv_out_proj_few
     Cost { bytes: [3_072, 232, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [3_072, 232, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [3_072, 232, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [1_664, 488, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // down_proj
+    Cost { bytes: [1_664, 488, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [1_664, 488, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [64, 448, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 256, 0, 64, 0], flops: [0, 0, 0, 128, 0] }, // attention
     Cost { bytes: [2_176, 520, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj
+    Cost { bytes: [2_176, 520, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [2_176, 520, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -58,7 +65,7 @@ static INV_FREQ_0: [f32; 4] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 32] = [
+static KERNELS: [KernelCheck; 39] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -110,16 +117,36 @@ static KERNELS: [KernelCheck; 32] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(96)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
-    // conv_in_proj_few
+    // conv_in_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 96, cols: 32 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.conv_in_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(96)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // conv_in_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 96, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -136,7 +163,7 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // short_conv
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -152,11 +179,33 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // conv_out_proj
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.conv_out_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.2.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(2)),
+        ],
+    },
+    // conv_out_proj_two
+    KernelCheck {
+        kernel: 7,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -175,11 +224,11 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // conv_out_proj_few
     KernelCheck {
-        kernel: 6,
+        kernel: 8,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -198,11 +247,31 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 7,
+        kernel: 9,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(3), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(24)),
+        ],
+    },
+    // gate_up_proj_two
+    KernelCheck {
+        kernel: 10,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -219,11 +288,11 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 8,
+        kernel: 11,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(3), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -240,11 +309,33 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 9,
+        kernel: 12,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.down_proj")),
+            Argument::read(Role::Input, Data::Words(24)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("output_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(2)),
+        ],
+    },
+    // down_proj_two
+    KernelCheck {
+        kernel: 13,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
             norm_eps: None,
@@ -263,11 +354,11 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 10,
+        kernel: 14,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
             norm_eps: None,
@@ -286,11 +377,31 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // qkv_proj
     KernelCheck {
-        kernel: 11,
+        kernel: 15,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(64)),
+        ],
+    },
+    // qkv_proj_two
+    KernelCheck {
+        kernel: 16,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -307,11 +418,11 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // qkv_proj_few
     KernelCheck {
-        kernel: 12,
+        kernel: 17,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -328,7 +439,7 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 13,
+        kernel: 18,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -351,7 +462,7 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // attention
     KernelCheck {
-        kernel: 14,
+        kernel: 19,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -372,11 +483,33 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 15,
+        kernel: 20,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(2)),
+        ],
+    },
+    // o_proj_two
+    KernelCheck {
+        kernel: 21,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -395,11 +528,11 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 16,
+        kernel: 22,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -418,11 +551,31 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 17,
+        kernel: 23,
         layer: None,
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("token_embd")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(88)),
+        ],
+    },
+    // lm_head_two
+    KernelCheck {
+        kernel: 24,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -439,11 +592,11 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 18,
+        kernel: 25,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -460,7 +613,7 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 19,
+        kernel: 26,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -476,7 +629,7 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 20,
+        kernel: 27,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -493,7 +646,7 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 21,
+        kernel: 28,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -511,7 +664,7 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 22,
+        kernel: 29,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -525,7 +678,7 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // conv_in_proj_tile
     KernelCheck {
-        kernel: 23,
+        kernel: 30,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -545,7 +698,7 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // short_conv_tile
     KernelCheck {
-        kernel: 24,
+        kernel: 31,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -561,7 +714,7 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // conv_out_proj_tile
     KernelCheck {
-        kernel: 25,
+        kernel: 32,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -581,7 +734,7 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 26,
+        kernel: 33,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -601,7 +754,7 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 27,
+        kernel: 34,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -621,7 +774,7 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 28,
+        kernel: 35,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -641,7 +794,7 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 29,
+        kernel: 36,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -662,7 +815,7 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 30,
+        kernel: 37,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -682,7 +835,7 @@ static KERNELS: [KernelCheck; 32] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 31,
+        kernel: 38,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

@@ -11,7 +11,6 @@ kernel void qkv_proj_2x4x1(
     device const float* input [[buffer(1)]], // [64] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [128] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -32,7 +31,6 @@ kernel void qkv_proj_4x8x1(
     device const float* input [[buffer(1)]], // [64] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [128] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -53,7 +51,6 @@ kernel void qkv_proj_1x8x1(
     device const float* input [[buffer(1)]], // [64] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [128] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -76,7 +73,6 @@ kernel void o_proj_2x4x1(
     device const float* gamma [[buffer(3)]], // [64] f32, the next norm's
     device float* scaled [[buffer(4)]], // [64] f32, x * gamma
     device float* sums [[buffer(5)]], // [8] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -102,7 +98,6 @@ kernel void o_proj_4x8x1(
     device const float* gamma [[buffer(3)]], // [64] f32, the next norm's
     device float* scaled [[buffer(4)]], // [64] f32, x * gamma
     device float* sums [[buffer(5)]], // [4] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -128,7 +123,6 @@ kernel void o_proj_1x8x1(
     device const float* gamma [[buffer(3)]], // [64] f32, the next norm's
     device float* scaled [[buffer(4)]], // [64] f32, x * gamma
     device float* sums [[buffer(5)]], // [8] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -152,7 +146,6 @@ kernel void gate_up_proj_2x4x1(
     device const float* input [[buffer(1)]], // [64] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [160] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -173,7 +166,6 @@ kernel void gate_up_proj_4x8x1(
     device const float* input [[buffer(1)]], // [64] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [160] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -194,7 +186,6 @@ kernel void gate_up_proj_4x4x1(
     device const float* input [[buffer(1)]], // [64] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [160] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -217,7 +208,6 @@ kernel void down_proj_2x4x1(
     device const float* gamma [[buffer(3)]], // [64] f32, the next norm's
     device float* scaled [[buffer(4)]], // [64] f32, x * gamma
     device float* sums [[buffer(5)]], // [8] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -243,7 +233,6 @@ kernel void down_proj_4x8x1(
     device const float* gamma [[buffer(3)]], // [64] f32, the next norm's
     device float* scaled [[buffer(4)]], // [64] f32, x * gamma
     device float* sums [[buffer(5)]], // [4] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -269,7 +258,6 @@ kernel void down_proj_1x8x1(
     device const float* gamma [[buffer(3)]], // [64] f32, the next norm's
     device float* scaled [[buffer(4)]], // [64] f32, x * gamma
     device float* sums [[buffer(5)]], // [8] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -293,7 +281,6 @@ kernel void lm_head_2x4x1(
     device const float* input [[buffer(1)]], // [64] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [512] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -314,7 +301,6 @@ kernel void lm_head_4x8x1(
     device const float* input [[buffer(1)]], // [64] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [512] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -335,7 +321,6 @@ kernel void lm_head_1x8x1(
     device const float* input [[buffer(1)]], // [64] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [512] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])

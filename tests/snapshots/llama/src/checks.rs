@@ -16,20 +16,25 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 24] = [
+static COSTS: [Cost; 29] = [
     Cost { bytes: [256, 656, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [16_384, 784, 0, 0, 0], flops: [0, 16_384, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [16_384, 784, 0, 0, 0], flops: [0, 16_384, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [16_384, 784, 0, 0, 0], flops: [0, 16_384, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 896, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention
     Cost { bytes: [8_448, 1_040, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj
+    Cost { bytes: [8_448, 1_040, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [8_448, 1_040, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [40_960, 912, 0, 0, 0], flops: [0, 40_960, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [40_960, 912, 0, 0, 0], flops: [0, 40_960, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [40_960, 912, 0, 0, 0], flops: [0, 40_960, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [20_736, 1_424, 0, 0, 0], flops: [0, 20_480, 0, 0, 0] }, // down_proj
+    Cost { bytes: [20_736, 1_424, 0, 0, 0], flops: [0, 20_480, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [20_736, 1_424, 0, 0, 0], flops: [0, 20_480, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [65_536, 2_320, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // lm_head
+    Cost { bytes: [65_536, 2_320, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [65_536, 2_320, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 2_060, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -50,7 +55,7 @@ static INV_FREQ_0: [f32; 8] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 24] = [
+static KERNELS: [KernelCheck; 29] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -102,16 +107,36 @@ static KERNELS: [KernelCheck; 24] = [
             Argument::read(Role::Input, Data::Words(64)),
             Argument::read(Role::InputSums, Data::Words(4)),
             Argument::write(Role::Y, Data::Words(128)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_few
+    // qkv_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(4), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 64 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::write(Role::Y, Data::Words(128)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(4), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 64 }],
             norm_eps: Some(1e-5),
@@ -128,7 +153,7 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -149,7 +174,7 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // attention
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -170,11 +195,33 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 6,
+        kernel: 7,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 64 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::update(Role::X, Data::Words(64)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(64)),
+            Argument::write(Role::Sums, Data::Words(4)),
+        ],
+    },
+    // o_proj_two
+    KernelCheck {
+        kernel: 8,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 64 }],
             norm_eps: None,
@@ -193,11 +240,11 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 7,
+        kernel: 9,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 64 }],
             norm_eps: None,
@@ -216,11 +263,31 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 8,
+        kernel: 10,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(20), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 320, cols: 64 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::write(Role::Y, Data::Words(160)),
+        ],
+    },
+    // gate_up_proj_two
+    KernelCheck {
+        kernel: 11,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(10), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 320, cols: 64 }],
             norm_eps: Some(1e-5),
@@ -237,11 +304,11 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 9,
+        kernel: 12,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(20), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(10), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 320, cols: 64 }],
             norm_eps: Some(1e-5),
@@ -258,11 +325,33 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 10,
+        kernel: 13,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 160 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
+            Argument::read(Role::Input, Data::Words(160)),
+            Argument::update(Role::X, Data::Words(64)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(64)),
+            Argument::write(Role::Sums, Data::Words(4)),
+        ],
+    },
+    // down_proj_two
+    KernelCheck {
+        kernel: 14,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 160 }],
             norm_eps: None,
@@ -281,11 +370,11 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 11,
+        kernel: 15,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 160 }],
             norm_eps: None,
@@ -304,11 +393,31 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 12,
+        kernel: 16,
         layer: None,
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 512, cols: 64 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("lm_head")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::write(Role::Y, Data::Words(512)),
+        ],
+    },
+    // lm_head_two
+    KernelCheck {
+        kernel: 17,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 512, cols: 64 }],
             norm_eps: Some(1e-5),
@@ -325,11 +434,11 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 13,
+        kernel: 18,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 512, cols: 64 }],
             norm_eps: Some(1e-5),
@@ -346,7 +455,7 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 14,
+        kernel: 19,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -362,7 +471,7 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 15,
+        kernel: 20,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -379,7 +488,7 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 16,
+        kernel: 21,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -397,7 +506,7 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 17,
+        kernel: 22,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -411,7 +520,7 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 18,
+        kernel: 23,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -431,7 +540,7 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 19,
+        kernel: 24,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -452,7 +561,7 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 20,
+        kernel: 25,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -472,7 +581,7 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 21,
+        kernel: 26,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -492,7 +601,7 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 22,
+        kernel: 27,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -512,7 +621,7 @@ static KERNELS: [KernelCheck; 24] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 23,
+        kernel: 28,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

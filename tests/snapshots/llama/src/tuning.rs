@@ -51,7 +51,7 @@ static SHAPES: [Shape; 5] = [
     Shape {
         format: "BF16", rows: 64, cols: 64,
         chosen: Geometry::new(2, 8, 1),
-        kernels: &[6],
+        kernels: &[7],
         variants: &[
             Variant { geometry: Geometry::new(2, 4, 1), kernels: &[Dispatched { kernel: 3, threadgroups: 8, sums: 8 }] },
             Variant { geometry: Geometry::new(4, 8, 1), kernels: &[Dispatched { kernel: 4, threadgroups: 2, sums: 4 }] },
@@ -62,7 +62,7 @@ static SHAPES: [Shape; 5] = [
     Shape {
         format: "BF16", rows: 320, cols: 64,
         chosen: Geometry::new(2, 8, 1),
-        kernels: &[8],
+        kernels: &[10],
         variants: &[
             Variant { geometry: Geometry::new(2, 4, 1), kernels: &[Dispatched { kernel: 6, threadgroups: 40, sums: 0 }] },
             Variant { geometry: Geometry::new(4, 8, 1), kernels: &[Dispatched { kernel: 7, threadgroups: 10, sums: 0 }] },
@@ -73,7 +73,7 @@ static SHAPES: [Shape; 5] = [
     Shape {
         format: "BF16", rows: 64, cols: 160,
         chosen: Geometry::new(2, 8, 1),
-        kernels: &[10],
+        kernels: &[13],
         variants: &[
             Variant { geometry: Geometry::new(2, 4, 1), kernels: &[Dispatched { kernel: 9, threadgroups: 8, sums: 8 }] },
             Variant { geometry: Geometry::new(4, 8, 1), kernels: &[Dispatched { kernel: 10, threadgroups: 2, sums: 4 }] },
@@ -84,7 +84,7 @@ static SHAPES: [Shape; 5] = [
     Shape {
         format: "BF16", rows: 512, cols: 64,
         chosen: Geometry::new(2, 8, 1),
-        kernels: &[12],
+        kernels: &[16],
         variants: &[
             Variant { geometry: Geometry::new(2, 4, 1), kernels: &[Dispatched { kernel: 12, threadgroups: 64, sums: 0 }] },
             Variant { geometry: Geometry::new(4, 8, 1), kernels: &[Dispatched { kernel: 13, threadgroups: 16, sums: 0 }] },

@@ -125,6 +125,18 @@ constant constexpr float HALF_UNIT = 16777216.0f;
 
 inline float4 scale_high_pair(float4 v) { return float4(v.x, v.y, 0.0625f * v.z, 0.0625f * v.w); }
 
+// Codes of 8 columns, as halves from bit 0 and from bit 4 on, to weights scale * code + offset.
+inline void scale_codes(thread float4* w, float scale, float offset) {
+    const float4 scales = scale_high_pair(float4(HALF_UNIT * scale));
+    w[0] = fma(w[0], scales, float4(offset));
+    w[1] = fma(w[1], scales, float4(offset));
+}
+
+// A lane's 8 columns of a tile, added to `sum`.
+inline float dot_run_pair(thread const float4* w, thread const float4* v, float sum) {
+    return fma4(w[1], v[1], fma4(w[0], v[0], sum));
+}
+
 // Row number r of the NR rows that a simdgroup works on, counted from the first of them. SPLIT rows further down lies
 // a second matrix, from which the second half of the rows comes; 0 when there is none.
 template <uint ROWS, uint NR, uint SPLIT>
@@ -157,36 +169,126 @@ inline bool has_token(uint n, uint tokens) {
     return TOKENS == 1 || n < tokens;
 }
 
-// T tiles from `tile` on: F::dot of each row with each token added to acc, in units of the codes. The weights are the
-// same for every token: the first brings them from memory, the others find them in the core's cache.
-template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
-inline void gemv_tiles(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
-                       thread float* acc, uint tokens) {
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < TOKENS; ++n) {
-        if (has_token<TOKENS>(n, tokens)) {
-            float4 v[2 * T];
-            float sums[T];
-            load_input<F::BLOCK, T>(x + n * COLS, tile, lane, v);
-            for (uint t = 0; t < T; ++t) {
-                sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
-                F::Codes::place_input(t, v + 2 * t);
-            }
-            #pragma clang loop unroll(full)
-            for (uint r = 0; r < NR; ++r) {
-                const uint step = row_step<ROWS, NR, SPLIT>(row, r);
-                acc[n * NR + r] += F::template dot<ROWS, COLS, T>(weights, row, step, tile, lane, v, sums);
+// A format that decodes its weights for each token anew, in F::dot: the first brings them from memory, the others find them
+// in the core's cache. The codes are multiplied in units, less what a sum of the input makes up for.
+template <typename F>
+struct Repeated {
+    static constexpr constant uint TILES = F::TILES;
+    // What sums are short of.
+    static constexpr constant float UNIT = F::Codes::UNIT;
+
+    // Adds T tiles from `tile` on to acc.
+    template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
+    static inline void add(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
+                           thread float* acc, uint tokens) {
+        #pragma clang loop unroll(full)
+        for (uint n = 0; n < TOKENS; ++n) {
+            if (has_token<TOKENS>(n, tokens)) {
+                float4 v[2 * T];
+                float sums[T];
+                load_input<F::BLOCK, T>(x + n * COLS, tile, lane, v);
+                for (uint t = 0; t < T; ++t) {
+                    sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
+                    F::Codes::place_input(t, v + 2 * t);
+                }
+                #pragma clang loop unroll(full)
+                for (uint r = 0; r < NR; ++r) {
+                    const uint step = row_step<ROWS, NR, SPLIT>(row, r);
+                    acc[n * NR + r] += F::template dot<ROWS, COLS, T>(weights, row, step, tile, lane, v, sums);
+                }
             }
         }
     }
-}
+};
+
+// A format that decodes its weights once for all tokens: F::load of a group, F::decode of a tile to floats, and F::add of one
+// row and one token. What F::decode makes are WEIGHTS, or codes in units. A sum has the same terms in the same order however
+// many tokens and rows there are.
+template <typename F>
+struct Shared {
+    static constexpr constant uint TILES = F::TILES;
+    static constexpr constant float UNIT = F::WEIGHTS ? 1.0f : F::Codes::UNIT;
+    // Whether a group is summed apart, so that groups depend on one another by one addition; of larger groups these sums
+    // cost more registers than they are worth.
+    static constexpr constant bool APART = F::TILES <= 2;
+
+    // Makes the two runs of a tile's input fit codes, and returns their sum, in units; weights need neither.
+    static inline float prepare(uint t, thread float4* v) {
+        if (F::WEIGHTS) {
+            return 0.0f;
+        }
+        const float sum = (sum4(v[0]) + sum4(v[1])) * (1.0f / F::Codes::UNIT);
+        F::Codes::place_input(t, v);
+        return sum;
+    }
+
+    template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
+    static inline void add(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
+                           thread float* acc, uint tokens) {
+        if (TOKENS == 1) {
+            float4 v[2 * T];
+            float sums[T];
+            load_input<F::BLOCK, T>(x, tile, lane, v);
+            for (uint t = 0; t < T; ++t) {
+                sums[t] = prepare(t, v + 2 * t);
+            }
+            #pragma clang loop unroll(full)
+            for (uint r = 0; r < NR; ++r) {
+                typename F::Raw raw;
+                F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw);
+                float sum = APART ? 0.0f : acc[r];
+                for (uint t = 0; t < T; ++t) {
+                    float4 w[2];
+                    F::template decode<T>(raw, t, w);
+                    sum = F::add(raw, t, w, v + 2 * t, sums[t], sum);
+                }
+                acc[r] = APART ? acc[r] + sum : sum;
+            }
+        } else {
+            typename F::Raw raw[NR];
+            float sums[NR * TOKENS];
+            #pragma clang loop unroll(full)
+            for (uint r = 0; r < NR; ++r) {
+                F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw[r]);
+            }
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < NR * TOKENS; ++i) {
+                sums[i] = APART ? 0.0f : acc[i];
+            }
+            #pragma clang loop unroll(full)
+            for (uint t = 0; t < T; ++t) {
+                float4 w[2 * NR];
+                #pragma clang loop unroll(full)
+                for (uint r = 0; r < NR; ++r) {
+                    F::template decode<T>(raw[r], t, w + 2 * r);
+                }
+                #pragma clang loop unroll(full)
+                for (uint n = 0; n < TOKENS; ++n) {
+                    // A token that is not there repeats the last, so that nothing branches.
+                    float4 v[2];
+                    load_input<F::BLOCK, 1>(x + min(n, tokens - 1) * COLS, tile + t, lane, v);
+                    const float sum = prepare(t, v);
+                    #pragma clang loop unroll(full)
+                    for (uint r = 0; r < NR; ++r) {
+                        sums[n * NR + r] = F::add(raw[r], t, w + 2 * r, v, sum, sums[n * NR + r]);
+                    }
+                }
+            }
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < NR * TOKENS; ++i) {
+                acc[i] = APART ? acc[i] + sums[i] : sums[i];
+            }
+        }
+    }
+};
 
 // acc[n * NR + r] = sum over this simdgroup's share of the columns of W[row + row_step(r), k] * x[n, k] for the tokens
-// that are there, 0 for the others, the same in every lane. KS simdgroups share the rows; `part` of them is this one.
-template <typename F, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
+// that are there, the same in every lane. KS simdgroups share the rows; `part` of them is this one. S is Repeated or Shared
+// of a format.
+template <typename S, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
 inline void gemv_packed(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                         thread float* acc, uint tokens) {
-    constexpr uint T = F::TILES;
+    constexpr uint T = S::TILES;
     constexpr uint GROUPS = COLS / (TILE * T);
     constexpr uint LEFT = COLS / TILE % T;
     constexpr uint LAST = COLS / TILE;
@@ -194,21 +296,21 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
         acc[r] = 0.0f;
     }
     for (uint i = 0; i < GROUPS / KS; ++i) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * T, lane, acc, tokens);
+        S::template add<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * T, lane, acc, tokens);
     }
     if (GROUPS % KS != 0 && part < GROUPS % KS) {
-        gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc, tokens);
+        S::template add<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * T, lane, acc, tokens);
     }
     // What is left goes to the first simdgroup that had a group less, if any had.
     if (COLS % (TILE * T) != 0 && part == GROUPS % KS) {
         if (LEFT & 4) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 4>(weights, x, row, GROUPS * T, lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 4>(weights, x, row, GROUPS * T, lane, acc, tokens);
         }
         if (LEFT & 2) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 2>(weights, x, row, GROUPS * T + (LEFT & 4), lane, acc, tokens);
         }
         if (LEFT & 1) {
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, GROUPS * T + (LEFT & 6), lane, acc, tokens);
         }
         if (COLS % TILE != 0) {
             // Lanes without columns stand in for lane 0, so that all stay together.
@@ -217,7 +319,7 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
             for (uint r = 0; r < NR * TOKENS; ++r) {
                 last[r] = 0.0f;
             }
-            gemv_tiles<F, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, LAST, owns ? lane : 0, last, tokens);
+            S::template add<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, LAST, owns ? lane : 0, last, tokens);
             for (uint r = 0; r < NR * TOKENS; ++r) {
                 acc[r] += owns ? last[r] : 0.0f;
             }
@@ -225,7 +327,7 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
     }
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR * TOKENS; ++r) {
-        acc[r] = simd_sum(acc[r]) * F::Codes::UNIT;
+        acc[r] = simd_sum(acc[r]) * S::UNIT;
     }
 }
 
@@ -345,14 +447,16 @@ struct Codes4 {
         load_words<4 * T>(plane_row<COLS / 2>(weights, row, step) + tile * (TILE / 2) + lane * (4 * T), words);
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const uint low = words[t];
-        const uint high = low >> 8;
-        const float4 a = float4(small_halves(low & 0x000F000Fu), small_halves(low & 0x00F000F0u));
-        const float4 b = float4(small_halves(high & 0x000F000Fu), small_halves(high & 0x00F000F0u));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+    // Pairs p and p + 1 at bits 0 and 4.
+    static inline float4 run(uint word) {
+        return float4(small_halves(word & 0x000F000Fu), small_halves(word & 0x00F000F0u));
+    }
+
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        w[0] = run(words[t]);
+        w[1] = run(words[t] >> 8);
     }
 
     // The four codes of a run.
@@ -367,31 +471,39 @@ struct Q4_1 {
     typedef Codes4 Codes;
     static constexpr constant uint BLOCK = 32;
     static constexpr constant uint TILES = 4;
+    static constexpr constant bool WEIGHTS = false;
 
     template <uint ROWS, uint COLS>
     static constexpr ulong scales() { return Codes::bytes<ROWS, COLS>(); }
 
+    // What a lane loads of T tiles.
+    struct Raw {
+        uint q[Codes::words(TILES)];
+        float d[2 * TILES];
+    };
+
     template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
-        uint q[Codes::words(T)];
-        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
-        float d[2 * T];
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
         load_halves<2 * T, alignment(COLS / 8)>(
-            plane_row<COLS / 8>(weights + scales<ROWS, COLS>(), row, step) + tile * 32 + lane / 4 * (4 * T), d);
-        float sum = 0.0f;
-        for (uint t = 0; t < T; ++t) {
-            sum = fma(d[2 * t], Codes::dot<0, T>(q, t, v + 2 * t, sums[t]), sum);
-            sum = fma(d[2 * t + 1], sums[t], sum);
-        }
-        return sum;
+            plane_row<COLS / 8>(weights + scales<ROWS, COLS>(), row, step) + tile * 32 + lane / 4 * (4 * T), raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        Codes::decode<T>(raw.q, t, w);
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        return fma(raw.d[2 * t + 1], sum, fma(raw.d[2 * t], dot_run_pair(w, v, 0.0f), acc));
     }
 };
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q4_1(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Q4_1, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Shared<Q4_1>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -438,12 +550,11 @@ struct Codes5 {
                       small_halves((low & 0x00F000F0u) | (high & 0x01000100u)));
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const float4 a = run(words[t], words[T] << (4 - t));
-        const float4 b = run(words[t] >> 8, words[T] >> (4 + t));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        w[0] = run(words[t], words[T] << (4 - t));
+        w[1] = run(words[t] >> 8, words[T] >> (4 + t));
     }
 
     // The four codes of a run.
@@ -460,30 +571,39 @@ struct Q5_0 {
     typedef Codes5 Codes;
     static constexpr constant uint BLOCK = 32;
     static constexpr constant uint TILES = 4;
+    static constexpr constant bool WEIGHTS = false;
 
     template <uint ROWS, uint COLS>
     static constexpr ulong scales() { return Codes::bytes<ROWS, COLS>(); }
 
+    // What a lane loads of T tiles.
+    struct Raw {
+        uint q[Codes::words(TILES)];
+        float d[TILES];
+    };
+
     template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
-        uint q[Codes::words(T)];
-        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
-        float d[T];
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
         load_halves<T, alignment(COLS / 16)>(
-            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 4 * (2 * T), d);
-        float sum = 0.0f;
-        for (uint t = 0; t < T; ++t) {
-            sum = fma(d[t], Codes::dot<32, T>(q, t, v + 2 * t, sums[t]), sum);
-        }
-        return sum;
+            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 4 * (2 * T), raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        Codes::decode<T>(raw.q, t, w);
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        return fma(raw.d[t], dot_run_pair(w, v, -16.0f * sum), acc);
     }
 };
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q5_0(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Q5_0, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Shared<Q5_0>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -500,31 +620,39 @@ struct Q5_1 {
     typedef Codes5 Codes;
     static constexpr constant uint BLOCK = 32;
     static constexpr constant uint TILES = 4;
+    static constexpr constant bool WEIGHTS = false;
 
     template <uint ROWS, uint COLS>
     static constexpr ulong scales() { return Codes::bytes<ROWS, COLS>(); }
 
+    // What a lane loads of T tiles.
+    struct Raw {
+        uint q[Codes::words(TILES)];
+        float d[2 * TILES];
+    };
+
     template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
-        uint q[Codes::words(T)];
-        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
-        float d[2 * T];
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
         load_halves<2 * T, alignment(COLS / 8)>(
-            plane_row<COLS / 8>(weights + scales<ROWS, COLS>(), row, step) + tile * 32 + lane / 4 * (4 * T), d);
-        float sum = 0.0f;
-        for (uint t = 0; t < T; ++t) {
-            sum = fma(d[2 * t], Codes::dot<0, T>(q, t, v + 2 * t, sums[t]), sum);
-            sum = fma(d[2 * t + 1], sums[t], sum);
-        }
-        return sum;
+            plane_row<COLS / 8>(weights + scales<ROWS, COLS>(), row, step) + tile * 32 + lane / 4 * (4 * T), raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        Codes::decode<T>(raw.q, t, w);
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        return fma(raw.d[2 * t + 1], sum, fma(raw.d[2 * t], dot_run_pair(w, v, 0.0f), acc));
     }
 };
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q5_1(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Q5_1, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Shared<Q5_1>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -563,14 +691,25 @@ struct Codes2 {
         load_2_bits<T>(plane_row<COLS / 4>(weights, row, step) + tile * (TILE / 4), lane, words);
     }
 
+    // Pairs p and p + 1 at bits 0 and 4.
+    static inline float4 run(uint word) {
+        return float4(small_halves(word & 0x00030003u), small_halves(word & 0x00300030u));
+    }
+
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        const uint low = words[t / 2] >> (t % 2 * 2);
+        w[0] = run(low);
+        w[1] = run(low >> 8);
+    }
+
     // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
     template <uint HALVES, uint T>
     static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const uint low = words[t / 2] >> (t % 2 * 2);
-        const uint high = low >> 8;
-        const float4 a = float4(small_halves(low & 0x00030003u), small_halves(low & 0x00300030u));
-        const float4 b = float4(small_halves(high & 0x00030003u), small_halves(high & 0x00300030u));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+        float4 w[2];
+        decode<T>(words, t, w);
+        return dot_run_pair(w, v, -0.5f * float(HALVES) * sum);
     }
 
     // The four codes of a run.
@@ -617,7 +756,7 @@ struct Q2_K {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q2_k(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Q2_K, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Repeated<Q2_K>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -665,14 +804,21 @@ struct Codes3 {
                       small_halves((low & 0x00300030u) | (high & 0x00400040u)));
     }
 
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        const uint low = words[t / 2] >> (t % 2 * 2);
+        const uint high = words[(T + 1) / 2];
+        w[0] = run(low, move_bits(high, t, 2));
+        w[1] = run(low >> 8, high >> (6 + t));
+    }
+
     // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
     template <uint HALVES, uint T>
     static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        const uint low = words[t / 2] >> (t % 2 * 2);
-        const uint high = words[(T + 1) / 2];
-        const float4 a = run(low, move_bits(high, t, 2));
-        const float4 b = run(low >> 8, high >> (6 + t));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+        float4 w[2];
+        decode<T>(words, t, w);
+        return dot_run_pair(w, v, -0.5f * float(HALVES) * sum);
     }
 
     // The four codes of a run.
@@ -734,7 +880,7 @@ struct Q3_K {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q3_k(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Q3_K, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Repeated<Q3_K>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -776,10 +922,15 @@ struct KScales {
             plane_row<COLS / 64>(planes + factors<ROWS, COLS>(), row, step) + tile * 4, d);
     }
 
-    static inline float scale(uint bytes, uint t) { return float(bytes >> (8 * t) & 63); }
-
-    static inline float minimum(uint bytes, uint nibs, uint t) {
-        return float((bytes >> (8 * t + 6) & 3) | (nibs >> (4 * t) & 15) << 2);
+    // Scale and minimum of tile t, times the tile's factors.
+    static inline float2 scale_and_minimum(uint bytes, uint nibs, uint t, float scale_factor, float minimum_factor) {
+        // Those of tiles 0 and 1 as low halves, of 2 and 3 as high ones.
+        const uint spread = nibs | nibs << 8;
+        const float2 scales = small_halves(bytes >> (t % 2 * 8) & 0x003F003Fu);
+        const float2 minimums = small_halves((bytes >> (t % 2 * 8 + 6) & 0x00030003u) |
+                                             (move_bits(spread, t % 2 * 4, 2) & 0x003C003Cu));
+        return float2(HALF_UNIT * scale_factor * (t < 2 ? scales.x : scales.y),
+                      HALF_UNIT * minimum_factor * (t < 2 ? minimums.x : minimums.y));
     }
 
     // Scale and minimum of one block.
@@ -790,7 +941,7 @@ struct KScales {
         device const uchar* n = plane_row<COLS / 64>(planes + nibbles<ROWS, COLS>(), row, 0) + p.tile * 4;
         const uint nib = n[at / 2] >> (at % 2 * 4);
         device const uchar* d = plane_row<COLS / 64>(planes + factors<ROWS, COLS>(), row, 0) + (p.tile + p.t) * 4;
-        return float2(load_half(d, 0) * scale(byte, 0), load_half(d, 1) * minimum(byte, nib, 0));
+        return scale_and_minimum(byte, nib, 0, load_half(d, 0), load_half(d, 1));
     }
 };
 
@@ -799,30 +950,40 @@ struct Q5_K {
     typedef Codes5 Codes;
     static constexpr constant uint BLOCK = 32;
     static constexpr constant uint TILES = 4;
+    static constexpr constant bool WEIGHTS = true;
 
-    template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
-        uint q[Codes::words(T)];
-        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+    // What a lane loads of T tiles.
+    struct Raw {
+        uint q[Codes::words(TILES)];
         uint bytes;
         uint nibs;
-        float d[2 * T];
-        KScales::load<ROWS, COLS, T>(weights + Codes::bytes<ROWS, COLS>(), row, step, tile, lane, &bytes, &nibs, d);
-        float sum = 0.0f;
-        for (uint t = 0; t < T; ++t) {
-            const float part = Codes::dot<0, T>(q, t, v + 2 * t, sums[t]);
-            sum = fma(d[2 * t] * KScales::scale(bytes, t), part, sum);
-            sum = fma(-d[2 * t + 1] * KScales::minimum(bytes, nibs, t), sums[t], sum);
-        }
-        return sum;
+        float d[2 * TILES];
+    };
+
+    template <uint ROWS, uint COLS, uint T>
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
+        KScales::load<ROWS, COLS, T>(weights + Codes::bytes<ROWS, COLS>(), row, step, tile, lane, &raw.bytes, &raw.nibs,
+                                     raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        Codes::decode<T>(raw.q, t, w);
+        const float2 scale = KScales::scale_and_minimum(raw.bytes, raw.nibs, t, raw.d[2 * t], raw.d[2 * t + 1]);
+        scale_codes(w, scale.x, -scale.y);
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        return dot_run_pair(w, v, acc);
     }
 };
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q5_k(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Q5_K, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Shared<Q5_K>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -868,13 +1029,12 @@ struct Codes6 {
                       small_halves((low & 0x00F000F0u) | (high & 0x03000300u)));
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
+    // The codes of a lane's 8 columns of tile t, in units.
+    template <uint T>
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
         const uint high = words[T + t / 2];
-        const float4 a = run(words[t], high << (4 - t % 2 * 2));
-        const float4 b = run(words[t] >> 8, high >> (4 + t % 2 * 2));
-        return fma4(b, v[1], fma4(a, v[0], -0.5f * float(HALVES) * sum));
+        w[0] = run(words[t], high << (4 - t % 2 * 2));
+        w[1] = run(words[t] >> 8, high >> (4 + t % 2 * 2));
     }
 
     // The four codes of a run.
@@ -892,6 +1052,7 @@ struct Q6_K {
     typedef Codes6 Codes;
     static constexpr constant uint BLOCK = 16;
     static constexpr constant uint TILES = 4;
+    static constexpr constant bool WEIGHTS = false;
 
     template <uint ROWS, uint COLS>
     static constexpr ulong scales() { return Codes::bytes<ROWS, COLS>(); }
@@ -899,30 +1060,38 @@ struct Q6_K {
     template <uint ROWS, uint COLS>
     static constexpr ulong factors() { return scales<ROWS, COLS>() + align_plane(ulong(ROWS) * (COLS / 16)); }
 
-    template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
-        uint q[Codes::words(T)];
-        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+    // What a lane loads of T tiles.
+    struct Raw {
+        uint q[Codes::words(TILES)];
         uint bytes;
-        float d[T];
+        float d[TILES];
+    };
+
+    template <uint ROWS, uint COLS, uint T>
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
         load_words<T>(
-            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 2 * T, &bytes);
+            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 2 * T, &raw.bytes);
         load_halves<T, alignment(COLS / 128)>(
-            plane_row<COLS / 128>(weights + factors<ROWS, COLS>(), row, step) + tile * 2, d);
-        float sum = 0.0f;
-        for (uint t = 0; t < T; ++t) {
-            const float scale = d[t] * (float(bytes >> (8 * t) & 255) - 128.0f);
-            sum = fma(scale, Codes::dot<64, T>(q, t, v + 2 * t, sums[t]), sum);
-        }
-        return sum;
+            plane_row<COLS / 128>(weights + factors<ROWS, COLS>(), row, step) + tile * 2, raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        Codes::decode<T>(raw.q, t, w);
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        const float scale = raw.d[t] * (float(raw.bytes >> (8 * t) & 255) - 128.0f);
+        return fma(scale, dot_run_pair(w, v, -32.0f * sum), acc);
     }
 };
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q6_k(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Q6_K, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Shared<Q6_K>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -1000,7 +1169,7 @@ struct Iq4_nl {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_iq4_nl(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Iq4_nl, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Repeated<Iq4_nl>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -1018,6 +1187,9 @@ inline float4 load4_iq4_nl(device const uchar* weights, uint row, uint col) {
 constant float Mxfp4_LEVELS[16] = {
     0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, 0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f,
 };
+
+// 2^(e - 127); that of 0 is half of the smallest normal number.
+inline float e8m0(uint e) { return as_type<float>(max(e << 23, 0x00400000u)); }
 
 struct Mxfp4 {
     typedef LevelCodes Codes;
@@ -1038,11 +1210,11 @@ struct Mxfp4 {
             uint bytes;
             load_words<4>(e, &bytes);
             for (uint t = 0; t < T; ++t) {
-                d[t] = as_type<float>((bytes >> (8 * t) & 255) << 23);
+                d[t] = e8m0(bytes >> (8 * t) & 255);
             }
         } else {
             for (uint t = 0; t < T; ++t) {
-                d[t] = as_type<float>(uint(e[t]) << 23);
+                d[t] = e8m0(e[t]);
             }
         }
         return dot_levels<T>(Mxfp4_LEVELS, lane, q, d, v);
@@ -1052,7 +1224,7 @@ struct Mxfp4 {
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_mxfp4(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Mxfp4, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Repeated<Mxfp4>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -1063,7 +1235,7 @@ inline float4 load4_mxfp4(device const uchar* weights, uint row, uint col) {
     const float4 levels =
         float4(Mxfp4_LEVELS[codes.x], Mxfp4_LEVELS[codes.y], Mxfp4_LEVELS[codes.z], Mxfp4_LEVELS[codes.w]);
     device const uchar* e = plane_row<COLS / 32>(weights + Mxfp4::scales<ROWS, COLS>(), row, 0) + p.tile * 8;
-    return as_type<float>(uint(e[p.lane / 4 * p.count + p.t]) << 23) * levels;
+    return e8m0(e[p.lane / 4 * p.count + p.t]) * levels;
 }
 
 // Keys and values of a layer as numbers of one type, [positions][KV_HEADS][HEAD_DIM] each. Other kv_*.metal have the same
@@ -1088,10 +1260,13 @@ inline void load_cache8(device const half* head, uint i, thread float4* v) {
 }
 
 // Non-linearities of feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
-// since fast math knows no infinity.
+// since fast math knows no infinity. A gated layer multiplies what `apply` makes of the gate by what `linear` makes of the
+// other branch.
 
 struct Silu {
     static inline float apply(float x) { return x / (1.0f + precise::exp(min(-x, 80.0f))); }
+
+    static inline float linear(float x) { return x; }
 };
 
 // Prologues and epilogues of the matrix-vector kernels. A simdgroup holds NR results (of each token), the same in every
@@ -1146,27 +1321,41 @@ inline float add_rows(device float* x, device const float* gamma, device float* 
     return square;
 }
 
-// One partial sum per threadgroup; the first threadgroup clears the slots that this kernel does not fill.
-template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
-inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
-                              uint lane) {
-    const float sum = simd_sum(square);
-    if (lane == 0) {
-        shared[simdgroup] = sum;
+// Partial sums of squares, COUNT in all, each of OWNERS times LANES_EACH rows that follow one another; the first threadgroup
+// clears the slots that this kernel does not fill. Of KS simdgroups the first has rows, CHUNKS times LANES_EACH of them, one a
+// lane. Whatever CHUNKS is, a partial sum adds up the same terms in the same order.
+template <uint SIMDGROUPS, uint KS, uint CHUNKS, uint LANES_EACH, uint OWNERS, uint COUNT, uint PARTIALS>
+inline void store_partial_sums(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                               uint lane) {
+    #pragma clang loop unroll(full)
+    for (uint chunk = 0; chunk < CHUNKS; ++chunk) {
+        const float sum = simd_sum(CHUNKS == 1 || lane / LANES_EACH == chunk ? square : 0.0f);
+        if (lane == 0 && simdgroup % KS == 0) {
+            shared[simdgroup / KS * CHUNKS + chunk] = sum;
+        }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (simdgroup == 0 && lane == 0) {
+    constexpr uint HERE = SIMDGROUPS / KS * CHUNKS / OWNERS;
+    const uint at = group * HERE + lane;
+    if (simdgroup == 0 && lane < HERE && at < COUNT) {
         float total = 0.0f;
-        for (uint i = 0; i < SIMDGROUPS; ++i) {
-            total += shared[i];
+        for (uint i = 0; i < OWNERS; ++i) {
+            total += shared[lane * OWNERS + i];
         }
-        sums[group] = total;
+        sums[at] = total;
     }
     if (group == 0) {
-        for (uint i = GROUPS + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
+        for (uint i = COUNT + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
             sums[i] = 0.0f;
         }
     }
+}
+
+// One partial sum per threadgroup.
+template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
+inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                              uint lane) {
+    store_partial_sums<SIMDGROUPS, 1, 1, 32, SIMDGROUPS, GROUPS, PARTIALS>(sums, shared, square, group, simdgroup, lane);
 }
 
 // y = activation(gate) * up, NR rows of each.
@@ -1176,7 +1365,7 @@ inline void store_gated_rows(device float* y, thread const float* gate, thread c
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
-            y[first + r] = A::apply(gate[r]) * up[r];
+            y[first + r] = A::apply(gate[r]) * A::linear(up[r]);
         }
     }
 }
@@ -1638,10 +1827,11 @@ inline void attention_tile(device const float* q, device const T* keys, device c
 
 // Matrix times a tile of tokens: result[64 tokens][64 rows] = input[tokens, COLS] x weights[ROWS, COLS]^T, by 128
 // threads in four simdgroups of 32 tokens x 32 rows each. T is the operand type of the 8x8 matrices; sums are float.
-// With HALF (rows of gate and of up) a tile is 32 rows of `weights` and the same 32 rows of `second` from OFFSET on.
+// With HALF (rows of gate and of up) a tile is 32 rows of `weights` and the same 32 rows of `second` from OFFSET on. Rows of the
+// input are STRIDE elements apart.
 
 // `shared` holds the operand tiles [64][32] of tokens and of weights during the loop, the result afterwards.
-template <typename W, typename W2, typename T, uint ROWS, uint COLS, uint HALF, uint OFFSET>
+template <typename W, typename W2, typename T, uint ROWS, uint COLS, uint HALF, uint OFFSET, uint STRIDE = COLS>
 inline void gemm_tile(device const uchar* weights, device const uchar* second, device const float* input,
                       threadgroup float* shared, uint tokens, uint first_row, uint thread_index, uint simdgroup) {
     threadgroup T* token_tile = (threadgroup T*)shared;
@@ -1662,7 +1852,7 @@ inline void gemm_tile(device const uchar* weights, device const uchar* second, d
             const bool inside = COLS % 32 == 0 || k + column < COLS;
             float4 value = float4(0.0f);
             if (inside && line < tokens) {
-                value = *(device const float4*)(input + line * COLS + k + column);
+                value = *(device const float4*)(input + line * STRIDE + k + column);
             }
             for (uint e = 0; e < 4; ++e) {
                 token_tile[line * 32 + column + e] = T(value[e]);
@@ -1735,7 +1925,7 @@ inline void store_gated_tile(device float* y, threadgroup const float* result, u
     for (uint token = thread_index / 32; token < tokens; token += 4) {
         if (first_row + column < WIDTH) {
             const float gate = result[token * 64 + column];
-            y[token * WIDTH + first_row + column] = A::apply(gate) * result[token * 64 + column + 32];
+            y[token * WIDTH + first_row + column] = A::apply(gate) * A::linear(result[token * 64 + column + 32]);
         }
     }
 }
@@ -1822,18 +2012,26 @@ inline ulong threadgroup_total(ulong value, threadgroup uint* shared, uint simdg
     return total;
 }
 
+// The sequence of a row; with one there is nothing to read.
+template <uint SLOTS>
+inline uint slot_of(constant StepParams& row) {
+    return SLOTS == 1 ? 0 : row.slot;
+}
+
 // Step 1: best key and id of one threadgroup's share of the vocabulary. The first one empties the list of candidates.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void best_logit(device const float* logits, device const uint* seen, device uint* best, device atomic_uint* count,
                        threadgroup uint* shared, constant StepParams& row, uint2 group, uint thread_index,
                        uint simdgroup, uint lane) {
     if (row.chooses == 0) {
         return;
     }
+    const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
-    best += row.slot * (2 * GROUPS);
+    seen += slot * ((VOCAB + 31) / 32);
+    best += slot * (2 * GROUPS);
     uint2 own = uint2(0, 0xFFFFFFFFu);
+    #pragma clang loop unroll_count(4)
     for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
         const float logit = logits[id];
         const uint key = is_finite_logit(logit) ? ordered_bits(penalized(logit, id, seen, row.repeat_penalty)) : 0;
@@ -1846,23 +2044,24 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
         best[group.x * 2] = own.x;
         best[group.x * 2 + 1] = own.y;
         if (group.x == 0) {
-            atomic_store_explicit(count + row.slot, 0u, memory_order_relaxed);
+            atomic_store_explicit(count + slot, 0u, memory_order_relaxed);
         }
     }
 }
 
 // Step 2: every token that may be drawn, with its weight, in no order.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void collect_candidates(device const float* logits, device const uint* seen, device const uint* best,
                                device atomic_uint* count, device Candidate* candidates, constant StepParams& row,
                                uint2 group, uint thread_index) {
     if (row.chooses == 0 || row.inverse_temperature == 0.0f) {
         return; // nothing, or greedy
     }
+    const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
-    best += row.slot * (2 * GROUPS);
-    candidates += row.slot * VOCAB;
+    seen += slot * ((VOCAB + 31) / 32);
+    best += slot * (2 * GROUPS);
+    candidates += slot * VOCAB;
     uint top = 0;
     for (uint i = 0; i < GROUPS; ++i) {
         top = max(top, best[i * 2]);
@@ -1875,7 +2074,7 @@ inline void collect_candidates(device const float* logits, device const uint* se
         const float logit = penalized(logits[id], id, seen, row.repeat_penalty);
         const uint weight = uint(precise::exp((logit - highest) * row.inverse_temperature) * 16777216.0f);
         if (weight > 0) {
-            const uint at = atomic_fetch_add_explicit(count + row.slot, 1u, memory_order_relaxed);
+            const uint at = atomic_fetch_add_explicit(count + slot, 1u, memory_order_relaxed);
             candidates[at].key = ordered_bits(logit);
             candidates[at].id = id;
             candidates[at].weight = weight;
@@ -1919,16 +2118,17 @@ inline ulong kept_weight(device const Candidate* candidates, uint count, uint lo
 
 // Step 3, one threadgroup a row: filters and draw. The token goes where the slot's next step reads it and where the host
 // does.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void draw_token(device const uint* best, device const atomic_uint* counter, device const Candidate* candidates,
                        device uint* seen, device uint* next_token, device uint* chosen, threadgroup uint* shared,
                        constant StepParams& row, uint2 group, uint thread_index, uint simdgroup, uint lane) {
     if (row.chooses == 0) {
         return;
     }
-    best += row.slot * (2 * GROUPS);
-    candidates += row.slot * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
+    const uint slot = slot_of<SLOTS>(row);
+    best += slot * (2 * GROUPS);
+    candidates += slot * VOCAB;
+    seen += slot * ((VOCAB + 31) / 32);
     uint2 own = uint2(0, 0xFFFFFFFFu);
     if (row.inverse_temperature == 0.0f) {
         for (uint i = thread_index; i < GROUPS; i += 256) {
@@ -1937,7 +2137,7 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
             }
         }
     } else {
-        const uint count = atomic_load_explicit(counter + row.slot, memory_order_relaxed);
+        const uint count = atomic_load_explicit(counter + slot, memory_order_relaxed);
         uint low = 0;
         if (row.top_k > 0 && row.top_k < count) {
             low = lowest_kept(candidates, count, low, false, row.top_k, shared, thread_index, simdgroup, lane);
@@ -1968,7 +2168,7 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
         const uint token = own.y;
         chosen[group.y] = token; // 0xFFFFFFFF where no logit is finite
         if (token != 0xFFFFFFFFu) {
-            next_token[row.slot] = token;
+            next_token[slot] = token;
             seen[token / 32] |= 1u << (token % 32);
         }
     }
@@ -2079,7 +2279,6 @@ kernel void qkv_proj(
     device const float* input [[buffer(3)]], // [256] f32, x * gamma
     device const float* input_sums [[buffer(4)]], // [32] f32, partial sums of squares
     device float* y [[buffer(5)]], // [256] f32
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2110,7 +2309,59 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 256] q4_1 and [64, 256] q4_1 and [64, 256] q5_1 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 256] q4_1 and [64, 256] q4_1 and [64, 256] q5_1 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void qkv_proj_two(
+    device const uchar* weights [[buffer(0)]], // [128, 256] q4_1
+    device const uchar* weights_1 [[buffer(1)]], // [64, 256] q4_1
+    device const uchar* weights_2 [[buffer(2)]], // [64, 256] q5_1
+    device const float* input [[buffer(3)]], // [rows, 256] f32, x * gamma
+    device const float* input_sums [[buffer(4)]], // [rows, 32] f32, partial sums of squares
+    device float* y [[buffer(5)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 512;
+    float acc[8] = {};
+    uint first = 0;
+    uint end = 0;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
+        first = 0 + row;
+        end = 128;
+        gemv_q4_1<128, 256, 4, 1, 0, 2>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
+        first = 128 + row;
+        end = 192;
+        gemv_q4_1<64, 256, 4, 1, 0, 2>(
+            weights_1, input, row, 0, lane, acc, tokens);
+    } else {
+        const uint row = (group - 12) * 16 + simdgroup * 4;
+        first = 192 + row;
+        end = 256;
+        gemv_q5_1<64, 256, 4, 1, 0, 2>(
+            weights_2, input, row, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<32, 256>(input_sums + n * 32, 1e-5f, lane));
+            store_rows<4>(y + n * 256, results, first, end, lane);
+        }
+    }
+}
+
+// [128, 256] q4_1 and [64, 256] q4_1 and [64, 256] q5_1 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 256] q4_1
@@ -2120,39 +2371,44 @@ kernel void qkv_proj_few(
     device const float* input_sums [[buffer(4)]], // [rows, 32] f32, partial sums of squares
     device float* y [[buffer(5)]], // [rows, 256] f32
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 1024;
+    input_sums += at.y * 128;
+    y += at.y * 1024;
     float acc[16] = {};
     uint first = 0;
     uint end = 0;
-    if (group < 16) {
-        const uint row = group * 8 + simdgroup * 2;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
         first = 0 + row;
         end = 128;
-        gemv_q4_1<128, 256, 2, 1, 0, 8>(
-            weights, input, row, 0, lane, acc, step->rows);
-    } else if (group < 24) {
-        const uint row = (group - 16) * 8 + simdgroup * 2;
+        gemv_q4_1<128, 256, 4, 1, 0, 4>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
         first = 128 + row;
         end = 192;
-        gemv_q4_1<64, 256, 2, 1, 0, 8>(
-            weights_1, input, row, 0, lane, acc, step->rows);
+        gemv_q4_1<64, 256, 4, 1, 0, 4>(
+            weights_1, input, row, 0, lane, acc, tokens);
     } else {
-        const uint row = (group - 24) * 8 + simdgroup * 2;
+        const uint row = (group - 12) * 16 + simdgroup * 4;
         first = 192 + row;
         end = 256;
-        gemv_q5_1<64, 256, 2, 1, 0, 8>(
-            weights_2, input, row, 0, lane, acc, step->rows);
+        gemv_q5_1<64, 256, 4, 1, 0, 4>(
+            weights_2, input, row, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<32, 256>(input_sums + n * 32, 1e-5f, lane));
-            store_rows<2>(y + n * 256, results, first, end, lane);
+            store_rows<4>(y + n * 256, results, first, end, lane);
         }
     }
 }
@@ -2166,7 +2422,6 @@ kernel void qkv_proj_iq4_nl_mxfp4_q3_k(
     device const float* input [[buffer(3)]], // [256] f32, x * gamma
     device const float* input_sums [[buffer(4)]], // [32] f32, partial sums of squares
     device float* y [[buffer(5)]], // [256] f32
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2197,7 +2452,59 @@ kernel void qkv_proj_iq4_nl_mxfp4_q3_k(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 256] iq4_nl and [64, 256] mxfp4 and [64, 256] q3_k for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 256] iq4_nl and [64, 256] mxfp4 and [64, 256] q3_k for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void qkv_proj_two_iq4_nl_mxfp4_q3_k(
+    device const uchar* weights [[buffer(0)]], // [128, 256] iq4_nl
+    device const uchar* weights_1 [[buffer(1)]], // [64, 256] mxfp4
+    device const uchar* weights_2 [[buffer(2)]], // [64, 256] q3_k
+    device const float* input [[buffer(3)]], // [rows, 256] f32, x * gamma
+    device const float* input_sums [[buffer(4)]], // [rows, 32] f32, partial sums of squares
+    device float* y [[buffer(5)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 512;
+    float acc[8] = {};
+    uint first = 0;
+    uint end = 0;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
+        first = 0 + row;
+        end = 128;
+        gemv_iq4_nl<128, 256, 4, 1, 0, 2>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
+        first = 128 + row;
+        end = 192;
+        gemv_mxfp4<64, 256, 4, 1, 0, 2>(
+            weights_1, input, row, 0, lane, acc, tokens);
+    } else {
+        const uint row = (group - 12) * 16 + simdgroup * 4;
+        first = 192 + row;
+        end = 256;
+        gemv_q3_k<64, 256, 4, 1, 0, 2>(
+            weights_2, input, row, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<32, 256>(input_sums + n * 32, 1e-5f, lane));
+            store_rows<4>(y + n * 256, results, first, end, lane);
+        }
+    }
+}
+
+// [128, 256] iq4_nl and [64, 256] mxfp4 and [64, 256] q3_k for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few_iq4_nl_mxfp4_q3_k(
     device const uchar* weights [[buffer(0)]], // [128, 256] iq4_nl
@@ -2207,39 +2514,44 @@ kernel void qkv_proj_few_iq4_nl_mxfp4_q3_k(
     device const float* input_sums [[buffer(4)]], // [rows, 32] f32, partial sums of squares
     device float* y [[buffer(5)]], // [rows, 256] f32
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 1024;
+    input_sums += at.y * 128;
+    y += at.y * 1024;
     float acc[16] = {};
     uint first = 0;
     uint end = 0;
-    if (group < 16) {
-        const uint row = group * 8 + simdgroup * 2;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
         first = 0 + row;
         end = 128;
-        gemv_iq4_nl<128, 256, 2, 1, 0, 8>(
-            weights, input, row, 0, lane, acc, step->rows);
-    } else if (group < 24) {
-        const uint row = (group - 16) * 8 + simdgroup * 2;
+        gemv_iq4_nl<128, 256, 4, 1, 0, 4>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
         first = 128 + row;
         end = 192;
-        gemv_mxfp4<64, 256, 2, 1, 0, 8>(
-            weights_1, input, row, 0, lane, acc, step->rows);
+        gemv_mxfp4<64, 256, 4, 1, 0, 4>(
+            weights_1, input, row, 0, lane, acc, tokens);
     } else {
-        const uint row = (group - 24) * 8 + simdgroup * 2;
+        const uint row = (group - 12) * 16 + simdgroup * 4;
         first = 192 + row;
         end = 256;
-        gemv_q3_k<64, 256, 2, 1, 0, 8>(
-            weights_2, input, row, 0, lane, acc, step->rows);
+        gemv_q3_k<64, 256, 4, 1, 0, 4>(
+            weights_2, input, row, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<32, 256>(input_sums + n * 32, 1e-5f, lane));
-            store_rows<2>(y + n * 256, results, first, end, lane);
+            store_rows<4>(y + n * 256, results, first, end, lane);
         }
     }
 }
@@ -2253,7 +2565,6 @@ kernel void qkv_proj_q5_k_q2_k_q6_k(
     device const float* input [[buffer(3)]], // [256] f32, x * gamma
     device const float* input_sums [[buffer(4)]], // [32] f32, partial sums of squares
     device float* y [[buffer(5)]], // [256] f32
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2284,7 +2595,59 @@ kernel void qkv_proj_q5_k_q2_k_q6_k(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 256] q5_k and [64, 256] q2_k and [64, 256] q6_k for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [128, 256] q5_k and [64, 256] q2_k and [64, 256] q6_k for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void qkv_proj_two_q5_k_q2_k_q6_k(
+    device const uchar* weights [[buffer(0)]], // [128, 256] q5_k
+    device const uchar* weights_1 [[buffer(1)]], // [64, 256] q2_k
+    device const uchar* weights_2 [[buffer(2)]], // [64, 256] q6_k
+    device const float* input [[buffer(3)]], // [rows, 256] f32, x * gamma
+    device const float* input_sums [[buffer(4)]], // [rows, 32] f32, partial sums of squares
+    device float* y [[buffer(5)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 512;
+    float acc[8] = {};
+    uint first = 0;
+    uint end = 0;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
+        first = 0 + row;
+        end = 128;
+        gemv_q5_k<128, 256, 4, 1, 0, 2>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
+        first = 128 + row;
+        end = 192;
+        gemv_q2_k<64, 256, 4, 1, 0, 2>(
+            weights_1, input, row, 0, lane, acc, tokens);
+    } else {
+        const uint row = (group - 12) * 16 + simdgroup * 4;
+        first = 192 + row;
+        end = 256;
+        gemv_q6_k<64, 256, 4, 1, 0, 2>(
+            weights_2, input, row, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<32, 256>(input_sums + n * 32, 1e-5f, lane));
+            store_rows<4>(y + n * 256, results, first, end, lane);
+        }
+    }
+}
+
+// [128, 256] q5_k and [64, 256] q2_k and [64, 256] q6_k for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few_q5_k_q2_k_q6_k(
     device const uchar* weights [[buffer(0)]], // [128, 256] q5_k
@@ -2294,39 +2657,44 @@ kernel void qkv_proj_few_q5_k_q2_k_q6_k(
     device const float* input_sums [[buffer(4)]], // [rows, 32] f32, partial sums of squares
     device float* y [[buffer(5)]], // [rows, 256] f32
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 1024;
+    input_sums += at.y * 128;
+    y += at.y * 1024;
     float acc[16] = {};
     uint first = 0;
     uint end = 0;
-    if (group < 16) {
-        const uint row = group * 8 + simdgroup * 2;
+    if (group < 8) {
+        const uint row = group * 16 + simdgroup * 4;
         first = 0 + row;
         end = 128;
-        gemv_q5_k<128, 256, 2, 1, 0, 8>(
-            weights, input, row, 0, lane, acc, step->rows);
-    } else if (group < 24) {
-        const uint row = (group - 16) * 8 + simdgroup * 2;
+        gemv_q5_k<128, 256, 4, 1, 0, 4>(
+            weights, input, row, 0, lane, acc, tokens);
+    } else if (group < 12) {
+        const uint row = (group - 8) * 16 + simdgroup * 4;
         first = 128 + row;
         end = 192;
-        gemv_q2_k<64, 256, 2, 1, 0, 8>(
-            weights_1, input, row, 0, lane, acc, step->rows);
+        gemv_q2_k<64, 256, 4, 1, 0, 4>(
+            weights_1, input, row, 0, lane, acc, tokens);
     } else {
-        const uint row = (group - 24) * 8 + simdgroup * 2;
+        const uint row = (group - 12) * 16 + simdgroup * 4;
         first = 192 + row;
         end = 256;
-        gemv_q6_k<64, 256, 2, 1, 0, 8>(
-            weights_2, input, row, 0, lane, acc, step->rows);
+        gemv_q6_k<64, 256, 4, 1, 0, 4>(
+            weights_2, input, row, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<32, 256>(input_sums + n * 32, 1e-5f, lane));
-            store_rows<2>(y + n * 256, results, first, end, lane);
+            store_rows<4>(y + n * 256, results, first, end, lane);
         }
     }
 }
@@ -2393,7 +2761,6 @@ kernel void o_proj(
     device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
     device float* scaled [[buffer(4)]], // [256] f32, x * gamma
     device float* sums [[buffer(5)]], // [32] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2410,7 +2777,46 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [256, 128] q5_0 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [256, 128] q5_0 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [256, 128] q5_0
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* x [[buffer(2)]], // [rows, 256] f32
+    device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 256] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 32] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 256;
+    gemv_q5_0<256, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 32, 32>(
+                sums + n * 32, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [256, 128] q5_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [256, 128] q5_0
@@ -2420,25 +2826,31 @@ kernel void o_proj_few(
     device float* scaled [[buffer(4)]], // [rows, 256] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 32] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    x += at.y * 1024;
+    scaled += at.y * 1024;
+    sums += at.y * 128;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 256;
-    gemv_q5_0<256, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_q5_0<256, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 32, 32>(
-                sums + n * 32, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 32, 32>(
+                sums + n * 32, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2452,7 +2864,6 @@ kernel void o_proj_mxfp4(
     device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
     device float* scaled [[buffer(4)]], // [256] f32, x * gamma
     device float* sums [[buffer(5)]], // [32] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2469,7 +2880,46 @@ kernel void o_proj_mxfp4(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [256, 128] mxfp4 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [256, 128] mxfp4 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void o_proj_two_mxfp4(
+    device const uchar* weights [[buffer(0)]], // [256, 128] mxfp4
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* x [[buffer(2)]], // [rows, 256] f32
+    device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 256] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 32] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 256;
+    gemv_mxfp4<256, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 32, 32>(
+                sums + n * 32, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [256, 128] mxfp4 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_few_mxfp4(
     device const uchar* weights [[buffer(0)]], // [256, 128] mxfp4
@@ -2479,25 +2929,31 @@ kernel void o_proj_few_mxfp4(
     device float* scaled [[buffer(4)]], // [rows, 256] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 32] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    x += at.y * 1024;
+    scaled += at.y * 1024;
+    sums += at.y * 128;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 256;
-    gemv_mxfp4<256, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_mxfp4<256, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 32, 32>(
-                sums + n * 32, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 32, 32>(
+                sums + n * 32, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2511,7 +2967,6 @@ kernel void o_proj_iq4_nl(
     device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
     device float* scaled [[buffer(4)]], // [256] f32, x * gamma
     device float* sums [[buffer(5)]], // [32] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2528,7 +2983,46 @@ kernel void o_proj_iq4_nl(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [256, 128] iq4_nl for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [256, 128] iq4_nl for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void o_proj_two_iq4_nl(
+    device const uchar* weights [[buffer(0)]], // [256, 128] iq4_nl
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* x [[buffer(2)]], // [rows, 256] f32
+    device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 256] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 32] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 256;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 256;
+    gemv_iq4_nl<256, 128, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 32, 32>(
+                sums + n * 32, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [256, 128] iq4_nl for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_few_iq4_nl(
     device const uchar* weights [[buffer(0)]], // [256, 128] iq4_nl
@@ -2538,25 +3032,31 @@ kernel void o_proj_few_iq4_nl(
     device float* scaled [[buffer(4)]], // [rows, 256] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 32] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 512;
+    x += at.y * 1024;
+    scaled += at.y * 1024;
+    sums += at.y * 128;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 256;
-    gemv_iq4_nl<256, 128, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_iq4_nl<256, 128, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 32, 32>(
-                sums + n * 32, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 32, 32>(
+                sums + n * 32, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2569,7 +3069,6 @@ kernel void gate_up_proj(
     device const float* input [[buffer(2)]], // [256] f32, x * gamma
     device const float* input_sums [[buffer(3)]], // [32] f32, partial sums of squares
     device float* y [[buffer(4)]], // [256] f32
-    constant StepParams* step [[buffer(5)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2585,7 +3084,45 @@ kernel void gate_up_proj(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [256, 256] q2_k and [256, 256] q3_k for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [256, 256] q2_k and [256, 256] q3_k for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void gate_up_proj_two(
+    device const uchar* weights [[buffer(0)]], // [256, 256] q2_k
+    device const uchar* weights_1 [[buffer(1)]], // [256, 256] q3_k
+    device const float* input [[buffer(2)]], // [rows, 256] f32, x * gamma
+    device const float* input_sums [[buffer(3)]], // [rows, 32] f32, partial sums of squares
+    device float* y [[buffer(4)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(5)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 512;
+    float acc[8] = {};
+    const uint first = group * 8 + simdgroup * 2;
+    const uint end = 256;
+    gemv_q2_k<256, 256, 2, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_q3_k<256, 256, 2, 1, 0, 2>(
+        weights_1, input, first, 0, lane, acc + 4, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
+            thread float* up = gate + 4;
+            const float scale = rms_scale<32, 256>(input_sums + n * 32, 1e-5f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 256, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [256, 256] q2_k and [256, 256] q3_k for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [256, 256] q2_k
@@ -2594,26 +3131,31 @@ kernel void gate_up_proj_few(
     device const float* input_sums [[buffer(3)]], // [rows, 32] f32, partial sums of squares
     device float* y [[buffer(4)]], // [rows, 256] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 1024;
+    input_sums += at.y * 128;
+    y += at.y * 1024;
     float acc[16] = {};
-    const uint first = group * 4 + simdgroup;
+    const uint first = group * 8 + simdgroup * 2;
     const uint end = 256;
-    gemv_q2_k<256, 256, 1, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
-    gemv_q3_k<256, 256, 1, 1, 0, 8>(
-        weights_1, input, first, 0, lane, acc + 8, step->rows);
+    gemv_q2_k<256, 256, 2, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_q3_k<256, 256, 2, 1, 0, 4>(
+        weights_1, input, first, 0, lane, acc + 8, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
             thread float* up = gate + 8;
             const float scale = rms_scale<32, 256>(input_sums + n * 32, 1e-5f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, Silu>(y + n * 256, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 256, gate, up, first, end, lane);
         }
     }
 }
@@ -2626,7 +3168,6 @@ kernel void gate_up_proj_q4_1_q5_0(
     device const float* input [[buffer(2)]], // [256] f32, x * gamma
     device const float* input_sums [[buffer(3)]], // [32] f32, partial sums of squares
     device float* y [[buffer(4)]], // [256] f32
-    constant StepParams* step [[buffer(5)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2642,7 +3183,45 @@ kernel void gate_up_proj_q4_1_q5_0(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [256, 256] q4_1 and [256, 256] q5_0 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [256, 256] q4_1 and [256, 256] q5_0 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void gate_up_proj_two_q4_1_q5_0(
+    device const uchar* weights [[buffer(0)]], // [256, 256] q4_1
+    device const uchar* weights_1 [[buffer(1)]], // [256, 256] q5_0
+    device const float* input [[buffer(2)]], // [rows, 256] f32, x * gamma
+    device const float* input_sums [[buffer(3)]], // [rows, 32] f32, partial sums of squares
+    device float* y [[buffer(4)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(5)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 512;
+    float acc[8] = {};
+    const uint first = group * 8 + simdgroup * 2;
+    const uint end = 256;
+    gemv_q4_1<256, 256, 2, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_q5_0<256, 256, 2, 1, 0, 2>(
+        weights_1, input, first, 0, lane, acc + 4, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
+            thread float* up = gate + 4;
+            const float scale = rms_scale<32, 256>(input_sums + n * 32, 1e-5f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 256, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [256, 256] q4_1 and [256, 256] q5_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few_q4_1_q5_0(
     device const uchar* weights [[buffer(0)]], // [256, 256] q4_1
@@ -2651,26 +3230,31 @@ kernel void gate_up_proj_few_q4_1_q5_0(
     device const float* input_sums [[buffer(3)]], // [rows, 32] f32, partial sums of squares
     device float* y [[buffer(4)]], // [rows, 256] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 1024;
+    input_sums += at.y * 128;
+    y += at.y * 1024;
     float acc[16] = {};
-    const uint first = group * 4 + simdgroup;
+    const uint first = group * 8 + simdgroup * 2;
     const uint end = 256;
-    gemv_q4_1<256, 256, 1, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
-    gemv_q5_0<256, 256, 1, 1, 0, 8>(
-        weights_1, input, first, 0, lane, acc + 8, step->rows);
+    gemv_q4_1<256, 256, 2, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_q5_0<256, 256, 2, 1, 0, 4>(
+        weights_1, input, first, 0, lane, acc + 8, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
             thread float* up = gate + 8;
             const float scale = rms_scale<32, 256>(input_sums + n * 32, 1e-5f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, Silu>(y + n * 256, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 256, gate, up, first, end, lane);
         }
     }
 }
@@ -2683,7 +3267,6 @@ kernel void gate_up_proj_mxfp4_iq4_nl(
     device const float* input [[buffer(2)]], // [256] f32, x * gamma
     device const float* input_sums [[buffer(3)]], // [32] f32, partial sums of squares
     device float* y [[buffer(4)]], // [256] f32
-    constant StepParams* step [[buffer(5)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2699,7 +3282,45 @@ kernel void gate_up_proj_mxfp4_iq4_nl(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [256, 256] mxfp4 and [256, 256] iq4_nl for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [256, 256] mxfp4 and [256, 256] iq4_nl for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void gate_up_proj_two_mxfp4_iq4_nl(
+    device const uchar* weights [[buffer(0)]], // [256, 256] mxfp4
+    device const uchar* weights_1 [[buffer(1)]], // [256, 256] iq4_nl
+    device const float* input [[buffer(2)]], // [rows, 256] f32, x * gamma
+    device const float* input_sums [[buffer(3)]], // [rows, 32] f32, partial sums of squares
+    device float* y [[buffer(4)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(5)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 512;
+    float acc[8] = {};
+    const uint first = group * 8 + simdgroup * 2;
+    const uint end = 256;
+    gemv_mxfp4<256, 256, 2, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_iq4_nl<256, 256, 2, 1, 0, 2>(
+        weights_1, input, first, 0, lane, acc + 4, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
+            thread float* up = gate + 4;
+            const float scale = rms_scale<32, 256>(input_sums + n * 32, 1e-5f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 256, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [256, 256] mxfp4 and [256, 256] iq4_nl for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few_mxfp4_iq4_nl(
     device const uchar* weights [[buffer(0)]], // [256, 256] mxfp4
@@ -2708,26 +3329,31 @@ kernel void gate_up_proj_few_mxfp4_iq4_nl(
     device const float* input_sums [[buffer(3)]], // [rows, 32] f32, partial sums of squares
     device float* y [[buffer(4)]], // [rows, 256] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 1024;
+    input_sums += at.y * 128;
+    y += at.y * 1024;
     float acc[16] = {};
-    const uint first = group * 4 + simdgroup;
+    const uint first = group * 8 + simdgroup * 2;
     const uint end = 256;
-    gemv_mxfp4<256, 256, 1, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
-    gemv_iq4_nl<256, 256, 1, 1, 0, 8>(
-        weights_1, input, first, 0, lane, acc + 8, step->rows);
+    gemv_mxfp4<256, 256, 2, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
+    gemv_iq4_nl<256, 256, 2, 1, 0, 4>(
+        weights_1, input, first, 0, lane, acc + 8, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 2;
             thread float* up = gate + 8;
             const float scale = rms_scale<32, 256>(input_sums + n * 32, 1e-5f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, Silu>(y + n * 256, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 256, gate, up, first, end, lane);
         }
     }
 }
@@ -2741,7 +3367,6 @@ kernel void down_proj(
     device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
     device float* scaled [[buffer(4)]], // [256] f32, x * gamma
     device float* sums [[buffer(5)]], // [32] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2758,7 +3383,46 @@ kernel void down_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [256, 256] q5_k for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [256, 256] q5_k for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void down_proj_two(
+    device const uchar* weights [[buffer(0)]], // [256, 256] q5_k
+    device const float* input [[buffer(1)]], // [rows, 256] f32
+    device float* x [[buffer(2)]], // [rows, 256] f32
+    device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 256] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 32] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 512;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 256;
+    gemv_q5_k<256, 256, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 32, 32>(
+                sums + n * 32, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [256, 256] q5_k for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [256, 256] q5_k
@@ -2768,25 +3432,31 @@ kernel void down_proj_few(
     device float* scaled [[buffer(4)]], // [rows, 256] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 32] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 1024;
+    x += at.y * 1024;
+    scaled += at.y * 1024;
+    sums += at.y * 128;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 256;
-    gemv_q5_k<256, 256, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_q5_k<256, 256, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 32, 32>(
-                sums + n * 32, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 32, 32>(
+                sums + n * 32, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2800,7 +3470,6 @@ kernel void down_proj_q2_k(
     device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
     device float* scaled [[buffer(4)]], // [256] f32, x * gamma
     device float* sums [[buffer(5)]], // [32] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2817,7 +3486,46 @@ kernel void down_proj_q2_k(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [256, 256] q2_k for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [256, 256] q2_k for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void down_proj_two_q2_k(
+    device const uchar* weights [[buffer(0)]], // [256, 256] q2_k
+    device const float* input [[buffer(1)]], // [rows, 256] f32
+    device float* x [[buffer(2)]], // [rows, 256] f32
+    device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 256] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 32] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 512;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 256;
+    gemv_q2_k<256, 256, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 32, 32>(
+                sums + n * 32, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [256, 256] q2_k for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_few_q2_k(
     device const uchar* weights [[buffer(0)]], // [256, 256] q2_k
@@ -2827,25 +3535,31 @@ kernel void down_proj_few_q2_k(
     device float* scaled [[buffer(4)]], // [rows, 256] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 32] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 1024;
+    x += at.y * 1024;
+    scaled += at.y * 1024;
+    sums += at.y * 128;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 256;
-    gemv_q2_k<256, 256, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_q2_k<256, 256, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 32, 32>(
-                sums + n * 32, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 32, 32>(
+                sums + n * 32, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2859,7 +3573,6 @@ kernel void down_proj_q3_k(
     device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
     device float* scaled [[buffer(4)]], // [256] f32, x * gamma
     device float* sums [[buffer(5)]], // [32] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2876,7 +3589,46 @@ kernel void down_proj_q3_k(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [256, 256] q3_k for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [256, 256] q3_k for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void down_proj_two_q3_k(
+    device const uchar* weights [[buffer(0)]], // [256, 256] q3_k
+    device const float* input [[buffer(1)]], // [rows, 256] f32
+    device float* x [[buffer(2)]], // [rows, 256] f32
+    device const float* gamma [[buffer(3)]], // [256] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 256] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 32] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[16];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 512;
+    x += at.y * 512;
+    scaled += at.y * 512;
+    sums += at.y * 64;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 256;
+    gemv_q3_k<256, 256, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 32, 32>(
+                sums + n * 32, shared + n * 8, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [256, 256] q3_k for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_few_q3_k(
     device const uchar* weights [[buffer(0)]], // [256, 256] q3_k
@@ -2886,25 +3638,31 @@ kernel void down_proj_few_q3_k(
     device float* scaled [[buffer(4)]], // [rows, 256] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 32] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 1024;
+    x += at.y * 1024;
+    scaled += at.y * 1024;
+    sums += at.y * 128;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 256;
-    gemv_q3_k<256, 256, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_q3_k<256, 256, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
-            store_partial_sum<4, 32, 32>(
-                sums + n * 32, shared + n * 4, square, group, simdgroup, lane);
+            store_partial_sums<4, 1, 2, 2, 4, 32, 32>(
+                sums + n * 32, shared + n * 8, square, group, simdgroup, lane);
         }
     }
 }
@@ -2916,7 +3674,6 @@ kernel void lm_head(
     device const float* input [[buffer(1)]], // [256] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [32] f32, partial sums of squares
     device float* y [[buffer(3)]], // [88] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2930,7 +3687,42 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 256] mxfp4 for up to 8 rows: 2 rows per simdgroup, 4 simdgroups per threadgroup
+// [88, 256] mxfp4 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void lm_head_two(
+    device const uchar* weights [[buffer(0)]], // [88, 256] mxfp4
+    device const float* input [[buffer(1)]], // [rows, 256] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 32] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 88] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 512;
+    input_sums += at.y * 64;
+    y += at.y * 176;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 4;
+    const uint end = 88;
+    if (first < end) {
+        gemv_mxfp4<88, 256, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<32, 256>(input_sums + n * 32, 1e-5f, lane));
+            store_rows<4>(y + n * 88, results, first, end, lane);
+        }
+    }
+}
+
+// [88, 256] mxfp4 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 256] mxfp4
@@ -2938,22 +3730,29 @@ kernel void lm_head_few(
     device const float* input_sums [[buffer(2)]], // [rows, 32] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 88] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 1024;
+    input_sums += at.y * 128;
+    y += at.y * 352;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 88;
-    gemv_mxfp4<88, 256, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    if (first < end) {
+        gemv_mxfp4<88, 256, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<32, 256>(input_sums + n * 32, 1e-5f, lane));
-            store_rows<2>(y + n * 88, results, first, end, lane);
+            store_rows<4>(y + n * 88, results, first, end, lane);
         }
     }
 }
@@ -2972,7 +3771,7 @@ kernel void sample_best(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup uint shared[16];
-    best_logit<88, 1>(logits, seen, best, count, shared, step[group.y], group, thread_index, simdgroup, lane);
+    best_logit<88, 1, 1>(logits, seen, best, count, shared, step[group.y], group, thread_index, simdgroup, lane);
 }
 
 // tokens that may be drawn
@@ -2987,7 +3786,7 @@ kernel void sample_collect(
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    collect_candidates<88, 1>(logits, seen, best, count, candidates, step[group.y], group, thread_index);
+    collect_candidates<88, 1, 1>(logits, seen, best, count, candidates, step[group.y], group, thread_index);
 }
 
 // filters and draw
@@ -3006,7 +3805,7 @@ kernel void sample_draw(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup uint shared[16];
-    draw_token<88, 1>(
+    draw_token<88, 1, 1>(
         best, count, candidates, seen, next_token, chosen, shared, step[group.y], group, thread_index, simdgroup, lane);
 }
 

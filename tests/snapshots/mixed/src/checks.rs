@@ -16,36 +16,49 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 48] = [
+static COSTS: [Cost; 61] = [
     Cost { bytes: [1_024, 2_368, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 1_216, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [43_008, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [43_008, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [43_008, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [34_176, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_iq4_nl_mxfp4_q3_k
+    Cost { bytes: [34_176, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_two_iq4_nl_mxfp4_q3_k
     Cost { bytes: [34_176, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_few_iq4_nl_mxfp4_q3_k
     Cost { bytes: [41_344, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_q5_k_q2_k_q6_k
+    Cost { bytes: [41_344, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_two_q5_k_q2_k_q6_k
     Cost { bytes: [41_344, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj_few_q5_k_q2_k_q6_k
     Cost { bytes: [0, 1_792, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 1_024, 0, 256, 0], flops: [0, 0, 0, 512, 0] }, // attention
     Cost { bytes: [23_552, 3_712, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj
+    Cost { bytes: [23_552, 3_712, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [23_552, 3_712, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [18_432, 3_712, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_mxfp4
+    Cost { bytes: [18_432, 3_712, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_two_mxfp4
     Cost { bytes: [18_432, 3_712, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_few_mxfp4
     Cost { bytes: [19_456, 3_712, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_iq4_nl
+    Cost { bytes: [19_456, 3_712, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_two_iq4_nl
     Cost { bytes: [19_456, 3_712, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // o_proj_few_iq4_nl
     Cost { bytes: [49_664, 2_176, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [49_664, 2_176, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [49_664, 2_176, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [86_016, 2_176, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_q4_1_q5_0
+    Cost { bytes: [86_016, 2_176, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_two_q4_1_q5_0
     Cost { bytes: [86_016, 2_176, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_few_q4_1_q5_0
     Cost { bytes: [71_680, 2_176, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_mxfp4_iq4_nl
+    Cost { bytes: [71_680, 2_176, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_two_mxfp4_iq4_nl
     Cost { bytes: [71_680, 2_176, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // gate_up_proj_few_mxfp4_iq4_nl
     Cost { bytes: [46_080, 4_224, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj
+    Cost { bytes: [46_080, 4_224, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [46_080, 4_224, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [22_528, 4_224, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_q2_k
+    Cost { bytes: [22_528, 4_224, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_two_q2_k
     Cost { bytes: [22_528, 4_224, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_few_q2_k
     Cost { bytes: [29_184, 4_224, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_q3_k
+    Cost { bytes: [29_184, 4_224, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_two_q3_k
     Cost { bytes: [29_184, 4_224, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // down_proj_few_q3_k
     Cost { bytes: [11_968, 1_504, 0, 0, 0], flops: [0, 45_056, 0, 0, 0] }, // lm_head
+    Cost { bytes: [11_968, 1_504, 0, 0, 0], flops: [0, 45_056, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [11_968, 1_504, 0, 0, 0], flops: [0, 45_056, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -75,7 +88,7 @@ static INV_FREQ_0: [f32; 16] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 48] = [
+static KERNELS: [KernelCheck; 61] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -129,16 +142,38 @@ static KERNELS: [KernelCheck; 48] = [
             Argument::read(Role::Input, Data::Words(256)),
             Argument::read(Role::InputSums, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_few
+    // qkv_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q4_1, rows: 128, cols: 256 }, Matrix { format: Format::Q4_1, rows: 64, cols: 256 }, Matrix { format: Format::Q5_1, rows: 64, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.q_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.0.k_proj")),
+            Argument::read(Role::Weights2, Data::Tensor("layers.0.v_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q4_1, rows: 128, cols: 256 }, Matrix { format: Format::Q4_1, rows: 64, cols: 256 }, Matrix { format: Format::Q5_1, rows: 64, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -157,11 +192,33 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_iq4_nl_mxfp4_q3_k
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Iq4Nl, rows: 128, cols: 256 }, Matrix { format: Format::Mxfp4, rows: 64, cols: 256 }, Matrix { format: Format::Q3K, rows: 64, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.q_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.1.k_proj")),
+            Argument::read(Role::Weights2, Data::Tensor("layers.1.v_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(256)),
+        ],
+    },
+    // qkv_proj_two_iq4_nl_mxfp4_q3_k
+    KernelCheck {
+        kernel: 6,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Iq4Nl, rows: 128, cols: 256 }, Matrix { format: Format::Mxfp4, rows: 64, cols: 256 }, Matrix { format: Format::Q3K, rows: 64, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -180,11 +237,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_few_iq4_nl_mxfp4_q3_k
     KernelCheck {
-        kernel: 5,
+        kernel: 7,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Iq4Nl, rows: 128, cols: 256 }, Matrix { format: Format::Mxfp4, rows: 64, cols: 256 }, Matrix { format: Format::Q3K, rows: 64, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -203,11 +260,33 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_q5_k_q2_k_q6_k
     KernelCheck {
-        kernel: 6,
+        kernel: 8,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q5K, rows: 128, cols: 256 }, Matrix { format: Format::Q2K, rows: 64, cols: 256 }, Matrix { format: Format::Q6K, rows: 64, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.q_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.2.k_proj")),
+            Argument::read(Role::Weights2, Data::Tensor("layers.2.v_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(256)),
+        ],
+    },
+    // qkv_proj_two_q5_k_q2_k_q6_k
+    KernelCheck {
+        kernel: 9,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5K, rows: 128, cols: 256 }, Matrix { format: Format::Q2K, rows: 64, cols: 256 }, Matrix { format: Format::Q6K, rows: 64, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -226,11 +305,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_few_q5_k_q2_k_q6_k
     KernelCheck {
-        kernel: 7,
+        kernel: 10,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5K, rows: 128, cols: 256 }, Matrix { format: Format::Q2K, rows: 64, cols: 256 }, Matrix { format: Format::Q6K, rows: 64, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -249,7 +328,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 8,
+        kernel: 11,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -270,7 +349,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // attention
     KernelCheck {
-        kernel: 9,
+        kernel: 12,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -291,11 +370,33 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 10,
+        kernel: 13,
         layer: Some(0),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q5_0, rows: 256, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(256)),
+            Argument::write(Role::Sums, Data::Words(32)),
+        ],
+    },
+    // o_proj_two
+    KernelCheck {
+        kernel: 14,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5_0, rows: 256, cols: 128 }],
             norm_eps: None,
@@ -314,11 +415,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 11,
+        kernel: 15,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5_0, rows: 256, cols: 128 }],
             norm_eps: None,
@@ -337,11 +438,33 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_mxfp4
     KernelCheck {
-        kernel: 12,
+        kernel: 16,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(256)),
+            Argument::write(Role::Sums, Data::Words(32)),
+        ],
+    },
+    // o_proj_two_mxfp4
+    KernelCheck {
+        kernel: 17,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 128 }],
             norm_eps: None,
@@ -360,11 +483,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_few_mxfp4
     KernelCheck {
-        kernel: 13,
+        kernel: 18,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 128 }],
             norm_eps: None,
@@ -383,11 +506,33 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_iq4_nl
     KernelCheck {
-        kernel: 14,
+        kernel: 19,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Iq4Nl, rows: 256, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.2.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(256)),
+            Argument::write(Role::Sums, Data::Words(32)),
+        ],
+    },
+    // o_proj_two_iq4_nl
+    KernelCheck {
+        kernel: 20,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Iq4Nl, rows: 256, cols: 128 }],
             norm_eps: None,
@@ -406,11 +551,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_few_iq4_nl
     KernelCheck {
-        kernel: 15,
+        kernel: 21,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Iq4Nl, rows: 256, cols: 128 }],
             norm_eps: None,
@@ -429,11 +574,32 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 16,
+        kernel: 22,
         layer: Some(0),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(64), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }, Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.gate_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.0.up_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(256)),
+        ],
+    },
+    // gate_up_proj_two
+    KernelCheck {
+        kernel: 23,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }, Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -451,11 +617,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 17,
+        kernel: 24,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(64), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(32), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }, Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -473,11 +639,32 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_q4_1_q5_0
     KernelCheck {
-        kernel: 18,
+        kernel: 25,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(64), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q4_1, rows: 256, cols: 256 }, Matrix { format: Format::Q5_0, rows: 256, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.1.up_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(256)),
+        ],
+    },
+    // gate_up_proj_two_q4_1_q5_0
+    KernelCheck {
+        kernel: 26,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q4_1, rows: 256, cols: 256 }, Matrix { format: Format::Q5_0, rows: 256, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -495,11 +682,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_few_q4_1_q5_0
     KernelCheck {
-        kernel: 19,
+        kernel: 27,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(64), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(32), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q4_1, rows: 256, cols: 256 }, Matrix { format: Format::Q5_0, rows: 256, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -517,11 +704,32 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_mxfp4_iq4_nl
     KernelCheck {
-        kernel: 20,
+        kernel: 28,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(64), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 256 }, Matrix { format: Format::Iq4Nl, rows: 256, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.gate_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.2.up_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(256)),
+        ],
+    },
+    // gate_up_proj_two_mxfp4_iq4_nl
+    KernelCheck {
+        kernel: 29,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(32), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 256 }, Matrix { format: Format::Iq4Nl, rows: 256, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -539,11 +747,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_few_mxfp4_iq4_nl
     KernelCheck {
-        kernel: 21,
+        kernel: 30,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(64), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(32), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 256 }, Matrix { format: Format::Iq4Nl, rows: 256, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -561,11 +769,33 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 22,
+        kernel: 31,
         layer: Some(0),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q5K, rows: 256, cols: 256 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.down_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(256)),
+            Argument::write(Role::Sums, Data::Words(32)),
+        ],
+    },
+    // down_proj_two
+    KernelCheck {
+        kernel: 32,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5K, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -584,11 +814,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 23,
+        kernel: 33,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5K, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -607,11 +837,33 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_q2_k
     KernelCheck {
-        kernel: 24,
+        kernel: 34,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(256)),
+            Argument::write(Role::Sums, Data::Words(32)),
+        ],
+    },
+    // down_proj_two_q2_k
+    KernelCheck {
+        kernel: 35,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -630,11 +882,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_few_q2_k
     KernelCheck {
-        kernel: 25,
+        kernel: 36,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -653,11 +905,33 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_q3_k
     KernelCheck {
-        kernel: 26,
+        kernel: 37,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.down_proj")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::update(Role::X, Data::Words(256)),
+            Argument::read(Role::Gamma, Data::Tensor("output_norm")),
+            Argument::write(Role::Scaled, Data::Words(256)),
+            Argument::write(Role::Sums, Data::Words(32)),
+        ],
+    },
+    // down_proj_two_q3_k
+    KernelCheck {
+        kernel: 38,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -676,11 +950,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_few_q3_k
     KernelCheck {
-        kernel: 27,
+        kernel: 39,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -699,11 +973,31 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 28,
+        kernel: 40,
         layer: None,
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(11), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Mxfp4, rows: 88, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("lm_head")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(88)),
+        ],
+    },
+    // lm_head_two
+    KernelCheck {
+        kernel: 41,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(6), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 88, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -720,11 +1014,11 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 29,
+        kernel: 42,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(11), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(6), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 88, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -741,7 +1035,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 30,
+        kernel: 43,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -757,7 +1051,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 31,
+        kernel: 44,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -774,7 +1068,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 32,
+        kernel: 45,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -792,7 +1086,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 33,
+        kernel: 46,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -806,7 +1100,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 34,
+        kernel: 47,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -828,7 +1122,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_tile_iq4_nl_mxfp4_q3_k
     KernelCheck {
-        kernel: 35,
+        kernel: 48,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -850,7 +1144,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // qkv_proj_tile_q5_k_q2_k_q6_k
     KernelCheck {
-        kernel: 36,
+        kernel: 49,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -872,7 +1166,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 37,
+        kernel: 50,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -893,7 +1187,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 38,
+        kernel: 51,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -913,7 +1207,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_tile_mxfp4
     KernelCheck {
-        kernel: 39,
+        kernel: 52,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -933,7 +1227,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // o_proj_tile_iq4_nl
     KernelCheck {
-        kernel: 40,
+        kernel: 53,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -953,7 +1247,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 41,
+        kernel: 54,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -974,7 +1268,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_tile_q4_1_q5_0
     KernelCheck {
-        kernel: 42,
+        kernel: 55,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -995,7 +1289,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // gate_up_proj_tile_mxfp4_iq4_nl
     KernelCheck {
-        kernel: 43,
+        kernel: 56,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1016,7 +1310,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 44,
+        kernel: 57,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1036,7 +1330,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_tile_q2_k
     KernelCheck {
-        kernel: 45,
+        kernel: 58,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1056,7 +1350,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // down_proj_tile_q3_k
     KernelCheck {
-        kernel: 46,
+        kernel: 59,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1076,7 +1370,7 @@ static KERNELS: [KernelCheck; 48] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 47,
+        kernel: 60,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

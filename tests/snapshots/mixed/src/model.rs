@@ -5,7 +5,7 @@
 //! are, go in tiles of up to [`PREFILL_TILE`]. It is long because the schedule can be read from top to bottom this way.
 
 use runtime::batch::{self, Outcome, Row, Slot, Step, Wants};
-use runtime::gpu::{Buffer, Commands, Gpu, KernelSpec, Slice, Source, pool};
+use runtime::gpu::{Buffer, Commands, Gpu, Kernel, KernelSpec, Slice, Source, pool};
 use runtime::spec::StepParams;
 use runtime::weights::Weights;
 use runtime::{LanguageModel, LoadOptions, ModelInfo, Result};
@@ -58,9 +58,23 @@ pub static SOURCE: Source = Source::new(
     include_bytes!(concat!(env!("OUT_DIR"), "/kernels.compiled")),
 );
 
-/// Of a projection's two kernels, or of their grids, the one for a step of `rows` rows.
-fn by_rows<T>(rows: u32, one: T, few: T) -> T {
-    if rows == 1 { one } else { few }
+/// Dispatches a projection of a step's rows: its kernel for one row, for two, or for more, which also read the rows' records,
+/// their last argument.
+fn project(pass: &mut Commands, rows: u32, [one, two, more]: [&Kernel; 3], args: &[&Slice], grid: [u32; 3]) {
+    match rows {
+        0 | 1 => pass.dispatch(one, &args[..args.len() - 1], grid),
+        2 => pass.dispatch(two, args, grid),
+        _ => pass.dispatch(more, args, grid),
+    }
+}
+
+/// The grid of a projection's kernel for a step of `rows` rows.
+fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], more: [u32; 3]) -> [u32; 3] {
+    match rows {
+        0 | 1 => one,
+        2 => two,
+        _ => more,
+    }
 }
 
 /// Indices into [`KERNELS`].
@@ -68,84 +82,110 @@ mod kernel {
     pub const EMBED: usize = 0;
     pub const EMBED_TILE: usize = 1;
     pub const QKV_PROJ: usize = 2;
-    pub const QKV_PROJ_FEW: usize = 3;
-    pub const QKV_PROJ_IQ4_NL_MXFP4_Q3_K: usize = 4;
-    pub const QKV_PROJ_FEW_IQ4_NL_MXFP4_Q3_K: usize = 5;
-    pub const QKV_PROJ_Q5_K_Q2_K_Q6_K: usize = 6;
-    pub const QKV_PROJ_FEW_Q5_K_Q2_K_Q6_K: usize = 7;
-    pub const ROPE_APPEND: usize = 8;
-    pub const ATTENTION: usize = 9;
-    pub const O_PROJ: usize = 10;
-    pub const O_PROJ_FEW: usize = 11;
-    pub const O_PROJ_MXFP4: usize = 12;
-    pub const O_PROJ_FEW_MXFP4: usize = 13;
-    pub const O_PROJ_IQ4_NL: usize = 14;
-    pub const O_PROJ_FEW_IQ4_NL: usize = 15;
-    pub const GATE_UP_PROJ: usize = 16;
-    pub const GATE_UP_PROJ_FEW: usize = 17;
-    pub const GATE_UP_PROJ_Q4_1_Q5_0: usize = 18;
-    pub const GATE_UP_PROJ_FEW_Q4_1_Q5_0: usize = 19;
-    pub const GATE_UP_PROJ_MXFP4_IQ4_NL: usize = 20;
-    pub const GATE_UP_PROJ_FEW_MXFP4_IQ4_NL: usize = 21;
-    pub const DOWN_PROJ: usize = 22;
-    pub const DOWN_PROJ_FEW: usize = 23;
-    pub const DOWN_PROJ_Q2_K: usize = 24;
-    pub const DOWN_PROJ_FEW_Q2_K: usize = 25;
-    pub const DOWN_PROJ_Q3_K: usize = 26;
-    pub const DOWN_PROJ_FEW_Q3_K: usize = 27;
-    pub const LM_HEAD: usize = 28;
-    pub const LM_HEAD_FEW: usize = 29;
-    pub const SAMPLE_BEST: usize = 30;
-    pub const SAMPLE_COLLECT: usize = 31;
-    pub const SAMPLE_DRAW: usize = 32;
-    pub const RMS_NORM_TILE: usize = 33;
-    pub const QKV_PROJ_TILE: usize = 34;
-    pub const QKV_PROJ_TILE_IQ4_NL_MXFP4_Q3_K: usize = 35;
-    pub const QKV_PROJ_TILE_Q5_K_Q2_K_Q6_K: usize = 36;
-    pub const ATTENTION_TILE: usize = 37;
-    pub const O_PROJ_TILE: usize = 38;
-    pub const O_PROJ_TILE_MXFP4: usize = 39;
-    pub const O_PROJ_TILE_IQ4_NL: usize = 40;
-    pub const GATE_UP_PROJ_TILE: usize = 41;
-    pub const GATE_UP_PROJ_TILE_Q4_1_Q5_0: usize = 42;
-    pub const GATE_UP_PROJ_TILE_MXFP4_IQ4_NL: usize = 43;
-    pub const DOWN_PROJ_TILE: usize = 44;
-    pub const DOWN_PROJ_TILE_Q2_K: usize = 45;
-    pub const DOWN_PROJ_TILE_Q3_K: usize = 46;
-    pub const LM_HEAD_TILE: usize = 47;
+    pub const QKV_PROJ_TWO: usize = 3;
+    pub const QKV_PROJ_FEW: usize = 4;
+    pub const QKV_PROJ_IQ4_NL_MXFP4_Q3_K: usize = 5;
+    pub const QKV_PROJ_TWO_IQ4_NL_MXFP4_Q3_K: usize = 6;
+    pub const QKV_PROJ_FEW_IQ4_NL_MXFP4_Q3_K: usize = 7;
+    pub const QKV_PROJ_Q5_K_Q2_K_Q6_K: usize = 8;
+    pub const QKV_PROJ_TWO_Q5_K_Q2_K_Q6_K: usize = 9;
+    pub const QKV_PROJ_FEW_Q5_K_Q2_K_Q6_K: usize = 10;
+    pub const ROPE_APPEND: usize = 11;
+    pub const ATTENTION: usize = 12;
+    pub const O_PROJ: usize = 13;
+    pub const O_PROJ_TWO: usize = 14;
+    pub const O_PROJ_FEW: usize = 15;
+    pub const O_PROJ_MXFP4: usize = 16;
+    pub const O_PROJ_TWO_MXFP4: usize = 17;
+    pub const O_PROJ_FEW_MXFP4: usize = 18;
+    pub const O_PROJ_IQ4_NL: usize = 19;
+    pub const O_PROJ_TWO_IQ4_NL: usize = 20;
+    pub const O_PROJ_FEW_IQ4_NL: usize = 21;
+    pub const GATE_UP_PROJ: usize = 22;
+    pub const GATE_UP_PROJ_TWO: usize = 23;
+    pub const GATE_UP_PROJ_FEW: usize = 24;
+    pub const GATE_UP_PROJ_Q4_1_Q5_0: usize = 25;
+    pub const GATE_UP_PROJ_TWO_Q4_1_Q5_0: usize = 26;
+    pub const GATE_UP_PROJ_FEW_Q4_1_Q5_0: usize = 27;
+    pub const GATE_UP_PROJ_MXFP4_IQ4_NL: usize = 28;
+    pub const GATE_UP_PROJ_TWO_MXFP4_IQ4_NL: usize = 29;
+    pub const GATE_UP_PROJ_FEW_MXFP4_IQ4_NL: usize = 30;
+    pub const DOWN_PROJ: usize = 31;
+    pub const DOWN_PROJ_TWO: usize = 32;
+    pub const DOWN_PROJ_FEW: usize = 33;
+    pub const DOWN_PROJ_Q2_K: usize = 34;
+    pub const DOWN_PROJ_TWO_Q2_K: usize = 35;
+    pub const DOWN_PROJ_FEW_Q2_K: usize = 36;
+    pub const DOWN_PROJ_Q3_K: usize = 37;
+    pub const DOWN_PROJ_TWO_Q3_K: usize = 38;
+    pub const DOWN_PROJ_FEW_Q3_K: usize = 39;
+    pub const LM_HEAD: usize = 40;
+    pub const LM_HEAD_TWO: usize = 41;
+    pub const LM_HEAD_FEW: usize = 42;
+    pub const SAMPLE_BEST: usize = 43;
+    pub const SAMPLE_COLLECT: usize = 44;
+    pub const SAMPLE_DRAW: usize = 45;
+    pub const RMS_NORM_TILE: usize = 46;
+    pub const QKV_PROJ_TILE: usize = 47;
+    pub const QKV_PROJ_TILE_IQ4_NL_MXFP4_Q3_K: usize = 48;
+    pub const QKV_PROJ_TILE_Q5_K_Q2_K_Q6_K: usize = 49;
+    pub const ATTENTION_TILE: usize = 50;
+    pub const O_PROJ_TILE: usize = 51;
+    pub const O_PROJ_TILE_MXFP4: usize = 52;
+    pub const O_PROJ_TILE_IQ4_NL: usize = 53;
+    pub const GATE_UP_PROJ_TILE: usize = 54;
+    pub const GATE_UP_PROJ_TILE_Q4_1_Q5_0: usize = 55;
+    pub const GATE_UP_PROJ_TILE_MXFP4_IQ4_NL: usize = 56;
+    pub const DOWN_PROJ_TILE: usize = 57;
+    pub const DOWN_PROJ_TILE_Q2_K: usize = 58;
+    pub const DOWN_PROJ_TILE_Q3_K: usize = 59;
+    pub const LM_HEAD_TILE: usize = 60;
 }
 
 /// Names, threads per threadgroup and threadgroup memory of the kernels.
-static KERNELS: [KernelSpec; 48] = [
+static KERNELS: [KernelSpec; 61] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "qkv_proj_two", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj_few", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj_iq4_nl_mxfp4_q3_k", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "qkv_proj_two_iq4_nl_mxfp4_q3_k", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj_few_iq4_nl_mxfp4_q3_k", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj_q5_k_q2_k_q6_k", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "qkv_proj_two_q5_k_q2_k_q6_k", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj_few_q5_k_q2_k_q6_k", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 2176 },
     KernelSpec { name: "o_proj", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "o_proj_two", threads: 128, threadgroup_bytes: 64 },
     KernelSpec { name: "o_proj_few", threads: 128, threadgroup_bytes: 128 },
     KernelSpec { name: "o_proj_mxfp4", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "o_proj_two_mxfp4", threads: 128, threadgroup_bytes: 64 },
     KernelSpec { name: "o_proj_few_mxfp4", threads: 128, threadgroup_bytes: 128 },
     KernelSpec { name: "o_proj_iq4_nl", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "o_proj_two_iq4_nl", threads: 128, threadgroup_bytes: 64 },
     KernelSpec { name: "o_proj_few_iq4_nl", threads: 128, threadgroup_bytes: 128 },
     KernelSpec { name: "gate_up_proj", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "gate_up_proj_two", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "gate_up_proj_few", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "gate_up_proj_q4_1_q5_0", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "gate_up_proj_two_q4_1_q5_0", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "gate_up_proj_few_q4_1_q5_0", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "gate_up_proj_mxfp4_iq4_nl", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "gate_up_proj_two_mxfp4_iq4_nl", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "gate_up_proj_few_mxfp4_iq4_nl", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "down_proj", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "down_proj_two", threads: 128, threadgroup_bytes: 64 },
     KernelSpec { name: "down_proj_few", threads: 128, threadgroup_bytes: 128 },
     KernelSpec { name: "down_proj_q2_k", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "down_proj_two_q2_k", threads: 128, threadgroup_bytes: 64 },
     KernelSpec { name: "down_proj_few_q2_k", threads: 128, threadgroup_bytes: 128 },
     KernelSpec { name: "down_proj_q3_k", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "down_proj_two_q3_k", threads: 128, threadgroup_bytes: 64 },
     KernelSpec { name: "down_proj_few_q3_k", threads: 128, threadgroup_bytes: 128 },
     KernelSpec { name: "lm_head", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "lm_head_two", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head_few", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "sample_best", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "sample_collect", threads: 256, threadgroup_bytes: 0 },
@@ -175,6 +215,12 @@ const QKV_PROJ: [usize; LAYERS] = [
 
 /// Kernel of each layer, since formats differ between layers.
 #[rustfmt::skip]
+const QKV_PROJ_TWO: [usize; LAYERS] = [
+    kernel::QKV_PROJ_TWO, kernel::QKV_PROJ_TWO_IQ4_NL_MXFP4_Q3_K, kernel::QKV_PROJ_TWO_Q5_K_Q2_K_Q6_K,
+];
+
+/// Kernel of each layer, since formats differ between layers.
+#[rustfmt::skip]
 const QKV_PROJ_FEW: [usize; LAYERS] = [
     kernel::QKV_PROJ_FEW, kernel::QKV_PROJ_FEW_IQ4_NL_MXFP4_Q3_K, kernel::QKV_PROJ_FEW_Q5_K_Q2_K_Q6_K,
 ];
@@ -183,6 +229,12 @@ const QKV_PROJ_FEW: [usize; LAYERS] = [
 #[rustfmt::skip]
 const O_PROJ: [usize; LAYERS] = [
     kernel::O_PROJ, kernel::O_PROJ_MXFP4, kernel::O_PROJ_IQ4_NL,
+];
+
+/// Kernel of each layer, since formats differ between layers.
+#[rustfmt::skip]
+const O_PROJ_TWO: [usize; LAYERS] = [
+    kernel::O_PROJ_TWO, kernel::O_PROJ_TWO_MXFP4, kernel::O_PROJ_TWO_IQ4_NL,
 ];
 
 /// Kernel of each layer, since formats differ between layers.
@@ -199,6 +251,12 @@ const GATE_UP_PROJ: [usize; LAYERS] = [
 
 /// Kernel of each layer, since formats differ between layers.
 #[rustfmt::skip]
+const GATE_UP_PROJ_TWO: [usize; LAYERS] = [
+    kernel::GATE_UP_PROJ_TWO, kernel::GATE_UP_PROJ_TWO_Q4_1_Q5_0, kernel::GATE_UP_PROJ_TWO_MXFP4_IQ4_NL,
+];
+
+/// Kernel of each layer, since formats differ between layers.
+#[rustfmt::skip]
 const GATE_UP_PROJ_FEW: [usize; LAYERS] = [
     kernel::GATE_UP_PROJ_FEW, kernel::GATE_UP_PROJ_FEW_Q4_1_Q5_0, kernel::GATE_UP_PROJ_FEW_MXFP4_IQ4_NL,
 ];
@@ -207,6 +265,12 @@ const GATE_UP_PROJ_FEW: [usize; LAYERS] = [
 #[rustfmt::skip]
 const DOWN_PROJ: [usize; LAYERS] = [
     kernel::DOWN_PROJ, kernel::DOWN_PROJ_Q2_K, kernel::DOWN_PROJ_Q3_K,
+];
+
+/// Kernel of each layer, since formats differ between layers.
+#[rustfmt::skip]
+const DOWN_PROJ_TWO: [usize; LAYERS] = [
+    kernel::DOWN_PROJ_TWO, kernel::DOWN_PROJ_TWO_Q2_K, kernel::DOWN_PROJ_TWO_Q3_K,
 ];
 
 /// Kernel of each layer, since formats differ between layers.
@@ -499,10 +563,12 @@ impl Model {
         let k = |index| self.gpu.kernel(index);
         let b = &self.step;
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, kernel::LM_HEAD, kernel::LM_HEAD_FEW)),
+        project(
+            pass,
+            rows,
+            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.lm_head, &b.scaled, &b.sums, logits, params],
-            [11, 1, 1],
+            by_rows(rows, [11, 1, 1], [6, rows.div_ceil(2), 1], [6, rows.div_ceil(4), 1]),
         );
     }
 
@@ -513,32 +579,40 @@ impl Model {
         let layer = &self.layers[i];
         let cache = &self.caches[i];
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, QKV_PROJ[i], QKV_PROJ_FEW[i])),
+        project(
+            pass,
+            rows,
+            [k(QKV_PROJ[i]), k(QKV_PROJ_TWO[i]), k(QKV_PROJ_FEW[i])],
             &[&layer.q_proj, &layer.k_proj, &layer.v_proj, &b.scaled, &b.sums, &b.qkv, params],
-            [32, 1, 1],
+            by_rows(rows, [32, 1, 1], [16, rows.div_ceil(2), 1], [16, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
         pass.barrier();
         pass.dispatch(k(kernel::ATTENTION), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, O_PROJ[i], O_PROJ_FEW[i])),
+        project(
+            pass,
+            rows,
+            [k(O_PROJ[i]), k(O_PROJ_TWO[i]), k(O_PROJ_FEW[i])],
             &[&layer.o_proj, &b.attn, &b.x, &layer.ffn_norm, &b.scaled, &b.sums, params],
-            [32, 1, 1],
+            by_rows(rows, [32, 1, 1], [16, rows.div_ceil(2), 1], [16, rows.div_ceil(4), 1]),
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, GATE_UP_PROJ[i], GATE_UP_PROJ_FEW[i])),
+        project(
+            pass,
+            rows,
+            [k(GATE_UP_PROJ[i]), k(GATE_UP_PROJ_TWO[i]), k(GATE_UP_PROJ_FEW[i])],
             &[&layer.gate_proj, &layer.up_proj, &b.scaled, &b.sums, &b.act, params],
-            [64, 1, 1],
+            by_rows(rows, [64, 1, 1], [32, rows.div_ceil(2), 1], [32, rows.div_ceil(4), 1]),
         );
         pass.barrier();
-        pass.dispatch(
-            k(by_rows(rows, DOWN_PROJ[i], DOWN_PROJ_FEW[i])),
+        project(
+            pass,
+            rows,
+            [k(DOWN_PROJ[i]), k(DOWN_PROJ_TWO[i]), k(DOWN_PROJ_FEW[i])],
             &[&layer.down_proj, &b.act, &b.x, next_gamma, &b.scaled, &b.sums, params],
-            [32, 1, 1],
+            by_rows(rows, [32, 1, 1], [16, rows.div_ceil(2), 1], [16, rows.div_ceil(4), 1]),
         );
     }
 

@@ -198,10 +198,13 @@ inline void load_cache8(device const half* head, uint i, thread float4* v) {
 }
 
 // Non-linearities of feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
-// since fast math knows no infinity.
+// since fast math knows no infinity. A gated layer multiplies what `apply` makes of the gate by what `linear` makes of the
+// other branch.
 
 struct Silu {
     static inline float apply(float x) { return x / (1.0f + precise::exp(min(-x, 80.0f))); }
+
+    static inline float linear(float x) { return x; }
 };
 
 // Prologues and epilogues of the matrix-vector kernels. A simdgroup holds NR results (of each token), the same in every
@@ -287,27 +290,41 @@ inline float add_rows(device float* x, device const float* gamma, device float* 
     return square;
 }
 
-// One partial sum per threadgroup; the first threadgroup clears the slots that this kernel does not fill.
-template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
-inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
-                              uint lane) {
-    const float sum = simd_sum(square);
-    if (lane == 0) {
-        shared[simdgroup] = sum;
+// Partial sums of squares, COUNT in all, each of OWNERS times LANES_EACH rows that follow one another; the first threadgroup
+// clears the slots that this kernel does not fill. Of KS simdgroups the first has rows, CHUNKS times LANES_EACH of them, one a
+// lane. Whatever CHUNKS is, a partial sum adds up the same terms in the same order.
+template <uint SIMDGROUPS, uint KS, uint CHUNKS, uint LANES_EACH, uint OWNERS, uint COUNT, uint PARTIALS>
+inline void store_partial_sums(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                               uint lane) {
+    #pragma clang loop unroll(full)
+    for (uint chunk = 0; chunk < CHUNKS; ++chunk) {
+        const float sum = simd_sum(CHUNKS == 1 || lane / LANES_EACH == chunk ? square : 0.0f);
+        if (lane == 0 && simdgroup % KS == 0) {
+            shared[simdgroup / KS * CHUNKS + chunk] = sum;
+        }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (simdgroup == 0 && lane == 0) {
+    constexpr uint HERE = SIMDGROUPS / KS * CHUNKS / OWNERS;
+    const uint at = group * HERE + lane;
+    if (simdgroup == 0 && lane < HERE && at < COUNT) {
         float total = 0.0f;
-        for (uint i = 0; i < SIMDGROUPS; ++i) {
-            total += shared[i];
+        for (uint i = 0; i < OWNERS; ++i) {
+            total += shared[lane * OWNERS + i];
         }
-        sums[group] = total;
+        sums[at] = total;
     }
     if (group == 0) {
-        for (uint i = GROUPS + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
+        for (uint i = COUNT + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
             sums[i] = 0.0f;
         }
     }
+}
+
+// One partial sum per threadgroup.
+template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
+inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                              uint lane) {
+    store_partial_sums<SIMDGROUPS, 1, 1, 32, SIMDGROUPS, GROUPS, PARTIALS>(sums, shared, square, group, simdgroup, lane);
 }
 
 // y = activation(gate) * up, NR rows of each.
@@ -317,7 +334,7 @@ inline void store_gated_rows(device float* y, thread const float* gate, thread c
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
-            y[first + r] = A::apply(gate[r]) * up[r];
+            y[first + r] = A::apply(gate[r]) * A::linear(up[r]);
         }
     }
 }
@@ -779,10 +796,11 @@ inline void attention_tile(device const float* q, device const T* keys, device c
 
 // Matrix times a tile of tokens: result[64 tokens][64 rows] = input[tokens, COLS] x weights[ROWS, COLS]^T, by 128
 // threads in four simdgroups of 32 tokens x 32 rows each. T is the operand type of the 8x8 matrices; sums are float.
-// With HALF (rows of gate and of up) a tile is 32 rows of `weights` and the same 32 rows of `second` from OFFSET on.
+// With HALF (rows of gate and of up) a tile is 32 rows of `weights` and the same 32 rows of `second` from OFFSET on. Rows of the
+// input are STRIDE elements apart.
 
 // `shared` holds the operand tiles [64][32] of tokens and of weights during the loop, the result afterwards.
-template <typename W, typename W2, typename T, uint ROWS, uint COLS, uint HALF, uint OFFSET>
+template <typename W, typename W2, typename T, uint ROWS, uint COLS, uint HALF, uint OFFSET, uint STRIDE = COLS>
 inline void gemm_tile(device const uchar* weights, device const uchar* second, device const float* input,
                       threadgroup float* shared, uint tokens, uint first_row, uint thread_index, uint simdgroup) {
     threadgroup T* token_tile = (threadgroup T*)shared;
@@ -803,7 +821,7 @@ inline void gemm_tile(device const uchar* weights, device const uchar* second, d
             const bool inside = COLS % 32 == 0 || k + column < COLS;
             float4 value = float4(0.0f);
             if (inside && line < tokens) {
-                value = *(device const float4*)(input + line * COLS + k + column);
+                value = *(device const float4*)(input + line * STRIDE + k + column);
             }
             for (uint e = 0; e < 4; ++e) {
                 token_tile[line * 32 + column + e] = T(value[e]);
@@ -892,7 +910,7 @@ inline void store_gated_tile(device float* y, threadgroup const float* result, u
     for (uint token = thread_index / 32; token < tokens; token += 4) {
         if (first_row + column < WIDTH) {
             const float gate = result[token * 64 + column];
-            y[token * WIDTH + first_row + column] = A::apply(gate) * result[token * 64 + column + 32];
+            y[token * WIDTH + first_row + column] = A::apply(gate) * A::linear(result[token * 64 + column + 32]);
         }
     }
 }
@@ -907,9 +925,10 @@ inline uint order_key(float x) {
     return bits > 0x80000000u ? max(~bits, 1u) : bits | 0x80000000u;
 }
 
-// SCORES: 0 softmax over all experts, 1 over the chosen ones, 2 sigmoid. With GROUPS groups of neighbours experts come from
+// SCORES: 0 softmax over all experts, 1 over the chosen ones, 2 sigmoid. VECTOR: 1 a vector is added to the scores for the choice,
+// 2 it multiplies the weights, 0 there is none. With GROUPS groups of neighbours experts come from
 // CHOSEN_GROUPS of them alone, which are judged by the sum of their JUDGED best.
-template <uint EXPERTS, uint CHOSEN, uint SCORES, uint BIASED, uint GROUPS, uint CHOSEN_GROUPS, uint JUDGED>
+template <uint EXPERTS, uint CHOSEN, uint SCORES, uint VECTOR, uint GROUPS, uint CHOSEN_GROUPS, uint JUDGED>
 struct Routing {
     static constexpr constant uint COUNT = (EXPERTS + 31) / 32;
 
@@ -933,8 +952,8 @@ struct Routing {
     }
 
     // What experts are chosen by.
-    static inline void choice_keys(device const float* logits, device const float* bias, thread uint* keys, uint lane) {
-        const float2 all = SCORES == 0 && (BIASED != 0 || GROUPS > 1) ? softmax_of_all(logits, lane) : float2(0.0f, 1.0f);
+    static inline void choice_keys(device const float* logits, device const float* vector, thread uint* keys, uint lane) {
+        const float2 all = SCORES == 0 && (VECTOR == 1 || GROUPS > 1) ? softmax_of_all(logits, lane) : float2(0.0f, 1.0f);
         float scores[COUNT];
         #pragma clang loop unroll(full)
         for (uint i = 0; i < COUNT; ++i) {
@@ -942,10 +961,10 @@ struct Routing {
             float score = logits[expert];
             if (SCORES == 2) {
                 score = sigmoid(score);
-            } else if (SCORES == 0 && (BIASED != 0 || GROUPS > 1)) {
+            } else if (SCORES == 0 && (VECTOR == 1 || GROUPS > 1)) {
                 score = precise::exp(score - all.x) / all.y;
             }
-            scores[i] = BIASED != 0 ? score + bias[expert] : score;
+            scores[i] = VECTOR == 1 ? score + vector[expert] : score;
             keys[i] = i * 32 + lane < EXPERTS ? order_key(scores[i]) : 0;
         }
         if (GROUPS > 1) {
@@ -1024,9 +1043,9 @@ struct Routing {
     }
 
     // The expert in this place of a row's choice.
-    static inline uint at(device const float* logits, device const float* bias, uint place, uint lane) {
+    static inline uint at(device const float* logits, device const float* vector, uint place, uint lane) {
         uint left[COUNT];
-        choice_keys(logits, bias, left, lane);
+        choice_keys(logits, vector, left, lane);
         uint expert = take_best(left, lane);
         for (uint n = 0; n < place; ++n) {
             expert = take_best(left, lane);
@@ -1037,10 +1056,10 @@ struct Routing {
     // A row's experts, the best first, and their weights. With SHARED an expert that every row takes has a weight after them:
     // 1, or with 2 a sigmoid of the logit after those of the experts.
     template <uint SHARED>
-    static inline void store(device const float* logits, device const float* bias, device uint* experts,
+    static inline void store(device const float* logits, device const float* vector, device uint* experts,
                              device float* weights, float added, float scale, uint lane) {
         uint left[COUNT];
-        choice_keys(logits, bias, left, lane);
+        choice_keys(logits, vector, left, lane);
         uint own = 0;
         for (uint n = 0; n < CHOSEN; ++n) {
             const uint expert = take_best(left, lane);
@@ -1063,6 +1082,9 @@ struct Routing {
         } else if (added >= 0.0f) {
             weight /= sum + added;
         }
+        if (VECTOR == 2) {
+            weight *= vector[own];
+        }
         if (mine) {
             experts[lane] = own;
             weights[lane] = weight * scale;
@@ -1075,10 +1097,10 @@ struct Routing {
 
 // One row a simdgroup.
 template <typename R, uint LOGITS, uint CHOSEN, uint SHARED>
-inline void route_row(device const float* logits, device const float* bias, device uint* experts, device float* weights,
+inline void route_row(device const float* logits, device const float* vector, device uint* experts, device float* weights,
                       float added, float scale, uint row, uint lane) {
     constexpr uint WEIGHTS = SHARED != 0 ? CHOSEN + 1 : CHOSEN;
-    R::template store<SHARED>(logits + row * LOGITS, bias, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
+    R::template store<SHARED>(logits + row * LOGITS, vector, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
                               lane);
 }
 
@@ -1155,15 +1177,25 @@ inline void gate_up_rows(device const uchar* gate, device const uchar* up, devic
     }
 }
 
+// Adds to results of NR rows, all of which the expert has.
+template <uint NR>
+inline void add_expert_bias(thread float* acc, device const float* bias) {
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < NR; ++r) {
+        acc[r] += bias[r];
+    }
+}
+
 // y[row, place] = activation(gate x) * up x of the expert in each place of a row's choice, WIDTH elements each, then those of
 // the shared one. A threadgroup has some of one expert's rows; the first of a row leaves the choice and its weights.
 template <typename G, typename U, typename S, typename A, typename R, uint EXPERTS, uint CHOSEN, uint LOGITS, uint WIDTH,
-          uint COLS, uint NR, uint SIMDGROUPS, uint KS, uint SPLIT, uint PARTIALS, uint SHARED, uint SHARED_WEIGHT>
+          uint COLS, uint NR, uint SIMDGROUPS, uint KS, uint SPLIT, uint PARTIALS, uint SHARED, uint SHARED_WEIGHT,
+          uint BIASED>
 inline void experts_gate_up(device const uchar* gate, device const uchar* up, device const uchar* shared_rows,
-                            device const float* input, device const float* input_sums, device const float* logits,
-                            device const float* bias, device uint* experts, device float* weights, device float* y,
-                            threadgroup float* shared, float eps, float added, float scale, uint2 group, uint simdgroup,
-                            uint lane) {
+                            device const float* biases, device const float* input, device const float* input_sums,
+                            device const float* logits, device const float* vector, device uint* experts,
+                            device float* weights, device float* y, threadgroup float* shared, float eps, float added,
+                            float scale, uint2 group, uint simdgroup, uint lane) {
     constexpr uint HALF = NR / 2;
     constexpr uint GROUP_ROWS = HALF * SIMDGROUPS / KS;
     constexpr uint GROUPS = (WIDTH + GROUP_ROWS - 1) / GROUP_ROWS;
@@ -1175,20 +1207,21 @@ inline void experts_gate_up(device const uchar* gate, device const uchar* up, de
     const uint first = (group.x - place * GROUPS) * GROUP_ROWS + simdgroup / KS * HALF;
     device const float* row_logits = logits + row * LOGITS;
     if (group.x == 0 && simdgroup == 0) {
-        R::template store<SHARED_WEIGHT>(row_logits, bias, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
+        R::template store<SHARED_WEIGHT>(row_logits, vector, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
                                          lane);
     }
     float acc[NR] = {};
     device const float* x = input + row * COLS;
+    uint at = first;
     if (of_all) {
         if (first < end) {
             S::template run<2 * SHARED, COLS, NR, KS, SHARED>(shared_rows, x, first, simdgroup % KS, lane, acc);
         }
     } else {
-        const uint expert = R::at(row_logits, bias, place, lane);
+        at += R::at(row_logits, vector, place, lane) * WIDTH;
         if (first < end) {
             gate_up_rows<G, U, SPLIT != 0 ? 2 * EXPERTS * WIDTH : EXPERTS * WIDTH, COLS, NR, KS, SPLIT>(
-                gate, up, x, expert * WIDTH + first, simdgroup % KS, lane, acc);
+                gate, up, x, at, simdgroup % KS, lane, acc);
         }
     }
     if (KS > 1) {
@@ -1200,15 +1233,21 @@ inline void experts_gate_up(device const uchar* gate, device const uchar* up, de
     if (PARTIALS != 0) {
         scale_rows<NR>(acc, rms_scale<PARTIALS, COLS>(input_sums + row * PARTIALS, eps, lane));
     }
+    if (BIASED != 0 && !of_all && first < end) {
+        add_expert_bias<HALF>(acc, biases + at);
+        add_expert_bias<HALF>(acc + HALF, biases + EXPERTS * WIDTH + at);
+    }
     store_gated_rows<HALF, A>(y + row * (CHOSEN * WIDTH + SHARED) + place * WIDTH, acc, acc + HALF, first, end, lane);
 }
 
 // Weighted sums of the rows that a simdgroup has over the experts that it takes: of KS simdgroups each takes every KS-th
 // place of the choice, with the shared expert in the last. Part 0 gets the sums of all.
-template <typename D, typename S, uint EXPERTS, uint CHOSEN, uint WIDTH, uint HIDDEN, uint NR, uint KS, uint SHARED>
-inline void experts_sum_rows(device const uchar* stack, device const uchar* shared_rows, device const float* input,
-                             device const uint* experts, device const float* weights, threadgroup float* shared,
-                             uint first, uint row, uint simdgroup, uint lane, thread float* total) {
+template <typename D, typename S, uint EXPERTS, uint CHOSEN, uint WIDTH, uint HIDDEN, uint NR, uint KS, uint SHARED,
+          uint BIASED>
+inline void experts_sum_rows(device const uchar* stack, device const uchar* shared_rows, device const float* biases,
+                             device const float* input, device const uint* experts, device const float* weights,
+                             threadgroup float* shared, uint first, uint row, uint simdgroup, uint lane,
+                             thread float* total) {
     constexpr uint WEIGHTS = SHARED != 0 ? CHOSEN + 1 : CHOSEN;
     device const float* x = input + row * (CHOSEN * WIDTH + SHARED);
     for (uint r = 0; r < NR; ++r) {
@@ -1223,6 +1262,9 @@ inline void experts_sum_rows(device const uchar* stack, device const uchar* shar
             } else {
                 const uint at = experts[row * CHOSEN + place] * HIDDEN + first;
                 D::template run<EXPERTS * HIDDEN, WIDTH, NR, 1, 0>(stack, x + place * WIDTH, at, 0, lane, acc);
+                if (BIASED != 0) {
+                    add_expert_bias<NR>(acc, biases + at);
+                }
             }
             const float weight = weights[row * WEIGHTS + place];
             for (uint r = 0; r < NR; ++r) {
@@ -1237,17 +1279,17 @@ inline void experts_sum_rows(device const uchar* stack, device const uchar* shar
 
 // x += factor * weighted sum of the experts' results, and what the next projection needs.
 template <typename D, typename S, uint EXPERTS, uint CHOSEN, uint WIDTH, uint HIDDEN, uint NR, uint SIMDGROUPS, uint KS,
-          uint SHARED, uint PARTIALS>
-inline void experts_down(device const uchar* stack, device const uchar* shared_rows, device const float* input,
-                         device const uint* experts, device const float* weights, device float* x,
-                         device const float* gamma, device float* scaled, device float* sums, threadgroup float* shared,
-                         float factor, uint2 group, uint simdgroup, uint lane) {
+          uint SHARED, uint BIASED, uint PARTIALS>
+inline void experts_down(device const uchar* stack, device const uchar* shared_rows, device const float* biases,
+                         device const float* input, device const uint* experts, device const float* weights,
+                         device float* x, device const float* gamma, device float* scaled, device float* sums,
+                         threadgroup float* shared, float factor, uint2 group, uint simdgroup, uint lane) {
     constexpr uint GROUP_ROWS = NR * SIMDGROUPS / KS;
     const uint row = group.y;
     const uint first = group.x * GROUP_ROWS + simdgroup / KS * NR;
     float total[NR];
-    experts_sum_rows<D, S, EXPERTS, CHOSEN, WIDTH, HIDDEN, NR, KS, SHARED>(stack, shared_rows, input, experts, weights,
-                                                                          shared, first, row, simdgroup, lane, total);
+    experts_sum_rows<D, S, EXPERTS, CHOSEN, WIDTH, HIDDEN, NR, KS, SHARED, BIASED>(
+        stack, shared_rows, biases, input, experts, weights, shared, first, row, simdgroup, lane, total);
     float square = 0.0f;
     if (simdgroup % KS == 0) {
         square = add_rows<NR>(x + row * HIDDEN, gamma, scaled + row * HIDDEN, total, factor, first, HIDDEN, lane);
@@ -1331,10 +1373,11 @@ inline void expert_tile(device const uchar* weights, device const uchar* second,
 
 // y[pair] = activation(gate x) * up x, WIDTH elements a pair.
 template <typename W, typename W2, typename T, typename A, uint TOKENS, uint EXPERTS, uint CHOSEN, uint WIDTH, uint COLS,
-          uint SPLIT>
-inline void experts_gate_up_tile(device const uchar* gate, device const uchar* up, device const float* input,
-                                 device const uint* pairs, device const uint* tiles, device float* y,
-                                 threadgroup float* shared, uint2 group, uint thread_index, uint simdgroup) {
+          uint SPLIT, uint BIASED>
+inline void experts_gate_up_tile(device const uchar* gate, device const uchar* up, device const float* biases,
+                                 device const float* input, device const uint* pairs, device const uint* tiles,
+                                 device float* y, threadgroup float* shared, uint2 group, uint thread_index,
+                                 uint simdgroup) {
     constexpr uint ROWS = SPLIT != 0 ? 2 * EXPERTS * WIDTH : EXPERTS * WIDTH;
     device const uint* tile = tiles + 3 * group.y;
     const uint first = group.x * 32;
@@ -1343,19 +1386,25 @@ inline void experts_gate_up_tile(device const uchar* gate, device const uchar* u
     device const uint* own = pairs + tile[1];
     const uint tokens = tile[2];
     const uint column = thread_index % 32;
+    device const float* bias = biases + tile[0] * WIDTH + first + column;
     for (uint token = thread_index / 32; token < tokens; token += 4) {
         if (first + column < WIDTH) {
-            const float gated = A::apply(shared[token * 64 + column]) * shared[token * 64 + column + 32];
-            y[ulong(own[token]) * WIDTH + first + column] = gated;
+            float gated = shared[token * 64 + column];
+            float value = shared[token * 64 + column + 32];
+            if (BIASED != 0) {
+                gated += bias[0];
+                value += bias[EXPERTS * WIDTH];
+            }
+            y[ulong(own[token]) * WIDTH + first + column] = A::apply(gated) * A::linear(value);
         }
     }
 }
 
 // y[pair] = the expert's result, HIDDEN elements a pair.
-template <typename W, typename T, uint TOKENS, uint EXPERTS, uint WIDTH, uint HIDDEN>
-inline void experts_down_tile(device const uchar* stack, device const float* input, device const uint* pairs,
-                              device const uint* tiles, device float* y, threadgroup float* shared, uint2 group,
-                              uint thread_index, uint simdgroup) {
+template <typename W, typename T, uint TOKENS, uint EXPERTS, uint WIDTH, uint HIDDEN, uint BIASED>
+inline void experts_down_tile(device const uchar* stack, device const float* biases, device const float* input,
+                              device const uint* pairs, device const uint* tiles, device float* y,
+                              threadgroup float* shared, uint2 group, uint thread_index, uint simdgroup) {
     device const uint* tile = tiles + 3 * group.y;
     const uint first = group.x * 64;
     expert_tile<W, W, T, TOKENS, EXPERTS * HIDDEN, HIDDEN, WIDTH, 0, 0, 1>(stack, stack, input, pairs, tile, shared, first,
@@ -1363,16 +1412,17 @@ inline void experts_down_tile(device const uchar* stack, device const float* inp
     device const uint* own = pairs + tile[1];
     const uint tokens = tile[2];
     const uint column = thread_index % 64;
-    for (uint token = thread_index / 64; token < tokens; token += 2) {
-        if (first + column < HIDDEN) {
-            y[ulong(own[token]) * HIDDEN + first + column] = shared[token * 64 + column];
+    if (first + column < HIDDEN) {
+        const float bias = BIASED != 0 ? biases[tile[0] * HIDDEN + first + column] : 0.0f;
+        for (uint token = thread_index / 64; token < tokens; token += 2) {
+            y[ulong(own[token]) * HIDDEN + first + column] = shared[token * 64 + column] + bias;
         }
     }
 }
 
 // x += factor * weighted sum of the results of a row's experts, in the order of its choice, and with SHARED of the one that
-// every row takes; 1024 elements a threadgroup.
-template <uint CHOSEN, uint HIDDEN, uint SHARED>
+// every row takes; 1024 elements a threadgroup. Without ADDS the sum is stored.
+template <uint CHOSEN, uint HIDDEN, uint SHARED, uint ADDS>
 inline void experts_sum(device const float* input, device const float* weights, device const float* of_all,
                         device float* x, float factor, uint2 group, uint thread_index) {
     constexpr uint WEIGHTS = SHARED != 0 ? CHOSEN + 1 : CHOSEN;
@@ -1388,7 +1438,7 @@ inline void experts_sum(device const float* input, device const float* weights, 
             sum += weights[row * WEIGHTS + CHOSEN] * *(device const float4*)(of_all + ulong(row) * HIDDEN + i);
         }
         device float4* target = (device float4*)(x + ulong(row) * HIDDEN + i);
-        *target = *target + factor * sum;
+        *target = ADDS != 0 ? *target + factor * sum : sum;
     }
 }
 
@@ -1474,18 +1524,26 @@ inline ulong threadgroup_total(ulong value, threadgroup uint* shared, uint simdg
     return total;
 }
 
+// The sequence of a row; with one there is nothing to read.
+template <uint SLOTS>
+inline uint slot_of(constant StepParams& row) {
+    return SLOTS == 1 ? 0 : row.slot;
+}
+
 // Step 1: best key and id of one threadgroup's share of the vocabulary. The first one empties the list of candidates.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void best_logit(device const float* logits, device const uint* seen, device uint* best, device atomic_uint* count,
                        threadgroup uint* shared, constant StepParams& row, uint2 group, uint thread_index,
                        uint simdgroup, uint lane) {
     if (row.chooses == 0) {
         return;
     }
+    const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
-    best += row.slot * (2 * GROUPS);
+    seen += slot * ((VOCAB + 31) / 32);
+    best += slot * (2 * GROUPS);
     uint2 own = uint2(0, 0xFFFFFFFFu);
+    #pragma clang loop unroll_count(4)
     for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
         const float logit = logits[id];
         const uint key = is_finite_logit(logit) ? ordered_bits(penalized(logit, id, seen, row.repeat_penalty)) : 0;
@@ -1498,23 +1556,24 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
         best[group.x * 2] = own.x;
         best[group.x * 2 + 1] = own.y;
         if (group.x == 0) {
-            atomic_store_explicit(count + row.slot, 0u, memory_order_relaxed);
+            atomic_store_explicit(count + slot, 0u, memory_order_relaxed);
         }
     }
 }
 
 // Step 2: every token that may be drawn, with its weight, in no order.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void collect_candidates(device const float* logits, device const uint* seen, device const uint* best,
                                device atomic_uint* count, device Candidate* candidates, constant StepParams& row,
                                uint2 group, uint thread_index) {
     if (row.chooses == 0 || row.inverse_temperature == 0.0f) {
         return; // nothing, or greedy
     }
+    const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
-    best += row.slot * (2 * GROUPS);
-    candidates += row.slot * VOCAB;
+    seen += slot * ((VOCAB + 31) / 32);
+    best += slot * (2 * GROUPS);
+    candidates += slot * VOCAB;
     uint top = 0;
     for (uint i = 0; i < GROUPS; ++i) {
         top = max(top, best[i * 2]);
@@ -1527,7 +1586,7 @@ inline void collect_candidates(device const float* logits, device const uint* se
         const float logit = penalized(logits[id], id, seen, row.repeat_penalty);
         const uint weight = uint(precise::exp((logit - highest) * row.inverse_temperature) * 16777216.0f);
         if (weight > 0) {
-            const uint at = atomic_fetch_add_explicit(count + row.slot, 1u, memory_order_relaxed);
+            const uint at = atomic_fetch_add_explicit(count + slot, 1u, memory_order_relaxed);
             candidates[at].key = ordered_bits(logit);
             candidates[at].id = id;
             candidates[at].weight = weight;
@@ -1571,16 +1630,17 @@ inline ulong kept_weight(device const Candidate* candidates, uint count, uint lo
 
 // Step 3, one threadgroup a row: filters and draw. The token goes where the slot's next step reads it and where the host
 // does.
-template <uint VOCAB, uint GROUPS>
+template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void draw_token(device const uint* best, device const atomic_uint* counter, device const Candidate* candidates,
                        device uint* seen, device uint* next_token, device uint* chosen, threadgroup uint* shared,
                        constant StepParams& row, uint2 group, uint thread_index, uint simdgroup, uint lane) {
     if (row.chooses == 0) {
         return;
     }
-    best += row.slot * (2 * GROUPS);
-    candidates += row.slot * VOCAB;
-    seen += row.slot * ((VOCAB + 31) / 32);
+    const uint slot = slot_of<SLOTS>(row);
+    best += slot * (2 * GROUPS);
+    candidates += slot * VOCAB;
+    seen += slot * ((VOCAB + 31) / 32);
     uint2 own = uint2(0, 0xFFFFFFFFu);
     if (row.inverse_temperature == 0.0f) {
         for (uint i = thread_index; i < GROUPS; i += 256) {
@@ -1589,7 +1649,7 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
             }
         }
     } else {
-        const uint count = atomic_load_explicit(counter + row.slot, memory_order_relaxed);
+        const uint count = atomic_load_explicit(counter + slot, memory_order_relaxed);
         uint low = 0;
         if (row.top_k > 0 && row.top_k < count) {
             low = lowest_kept(candidates, count, low, false, row.top_k, shared, thread_index, simdgroup, lane);
@@ -1620,7 +1680,7 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
         const uint token = own.y;
         chosen[group.y] = token; // 0xFFFFFFFF where no logit is finite
         if (token != 0xFFFFFFFFu) {
-            next_token[row.slot] = token;
+            next_token[slot] = token;
             seen[token / 32] |= 1u << (token % 32);
         }
     }
@@ -1682,7 +1742,6 @@ kernel void qkv_proj(
     device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
     device const float* bias [[buffer(3)]], // [64] f32
     device float* y [[buffer(4)]], // [64] f32
-    constant StepParams* step [[buffer(5)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1697,7 +1756,42 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [64, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [64, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void qkv_proj_two(
+    device const uchar* weights [[buffer(0)]], // [64, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device const float* bias [[buffer(3)]], // [64] f32
+    device float* y [[buffer(4)]], // [rows, 64] f32
+    constant StepParams* step [[buffer(5)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 8;
+    y += at.y * 128;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 64;
+    gemv_bf16<64, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<4, 32>(input_sums + n * 4, 1e-6f, lane));
+            add_bias<4>(results, bias, first, end);
+            store_rows<4>(y + n * 64, results, first, end, lane);
+        }
+    }
+}
+
+// [64, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
@@ -1706,23 +1800,28 @@ kernel void qkv_proj_few(
     device const float* bias [[buffer(3)]], // [64] f32
     device float* y [[buffer(4)]], // [rows, 64] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 16;
+    y += at.y * 256;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 64;
-    gemv_bf16<64, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<64, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<4, 32>(input_sums + n * 4, 1e-6f, lane));
-            add_bias<2>(results, bias, first, end);
-            store_rows<2>(y + n * 64, results, first, end, lane);
+            add_bias<4>(results, bias, first, end);
+            store_rows<4>(y + n * 64, results, first, end, lane);
         }
     }
 }
@@ -1789,7 +1888,6 @@ kernel void o_proj(
     device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
     device float* scaled [[buffer(4)]], // [32] f32, x * gamma
     device float* sums [[buffer(5)]], // [4] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1806,7 +1904,46 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device float* x [[buffer(2)]], // [rows, 32] f32
+    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    x += at.y * 64;
+    scaled += at.y * 64;
+    sums += at.y * 8;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 32, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 4>(
+                sums + n * 4, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 32] bf16
@@ -1816,25 +1953,31 @@ kernel void o_proj_few(
     device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    x += at.y * 128;
+    scaled += at.y * 128;
+    sums += at.y * 16;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 32, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 32, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
-            store_partial_sum<8, 2, 4>(
-                sums + n * 4, shared + n * 8, square, group, simdgroup, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 4>(
+                sums + n * 4, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -1846,7 +1989,6 @@ kernel void router_shared_router(
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [7] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1862,7 +2004,42 @@ kernel void router_shared_router(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [7, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [7, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void router_shared_router_two(
+    device const uchar* weights [[buffer(0)]], // [7, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 7] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 8;
+    y += at.y * 14;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 7;
+    if (first < end) {
+        gemv_bf16<7, 32, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<4, 32>(input_sums + n * 4, 1e-6f, lane));
+            store_rows<4>(y + n * 7, results, first, end, lane);
+        }
+    }
+}
+
+// [7, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void router_shared_router_few(
     device const uchar* weights [[buffer(0)]], // [7, 32] bf16
@@ -1870,24 +2047,29 @@ kernel void router_shared_router_few(
     device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 7] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 16;
+    y += at.y * 28;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 7;
     if (first < end) {
-        gemv_bf16<7, 32, 2, 1, 0, 8>(
-            weights, input, first, 0, lane, acc, step->rows);
+        gemv_bf16<7, 32, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<4, 32>(input_sums + n * 4, 1e-6f, lane));
-            store_rows<2>(y + n * 7, results, first, end, lane);
+            store_rows<4>(y + n * 7, results, first, end, lane);
         }
     }
 }
@@ -1908,9 +2090,9 @@ kernel void expert_gate_up(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4];
-    experts_gate_up<Gemv_bf16, Gemv_bf16, Gemv_bf16, Silu, Routing<6, 2, 0, 0, 1, 1, 1>, 6, 2, 7, 24, 32, 2, 8, 1, 144, 4, 20, 2>(
-        weights, weights, shared_weights, input, input_sums, router_logits, router_logits, experts, expert_weights, y,
-        shared, 1e-6f, -1.0f, 1.0f, group, simdgroup, lane);
+    experts_gate_up<Gemv_bf16, Gemv_bf16, Gemv_bf16, Silu, Routing<6, 2, 0, 0, 1, 1, 1>, 6, 2, 7, 24, 32, 2, 8, 1, 144, 4, 20, 2, 0>(
+        weights, weights, shared_weights, input, input, input_sums, router_logits, router_logits, experts,
+        expert_weights, y, shared, 1e-6f, -1.0f, 1.0f, group, simdgroup, lane);
 }
 
 // down of 2 of 6 experts: [192, 24] bf16 and [32, 20] bf16, and their weighted sum
@@ -1930,9 +2112,9 @@ kernel void expert_down(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[24];
-    experts_down<Gemv_bf16, Gemv_bf16, 6, 2, 24, 32, 2, 8, 2, 20, 4>(
-        weights, shared_weights, input, experts, expert_weights, x, gamma, scaled, sums, shared, 1.0f, group, simdgroup,
-        lane);
+    experts_down<Gemv_bf16, Gemv_bf16, 6, 2, 24, 32, 2, 8, 2, 20, 0, 4>(
+        weights, shared_weights, input, input, experts, expert_weights, x, gamma, scaled, sums, shared, 1.0f, group,
+        simdgroup, lane);
 }
 
 // [88, 32] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -1942,7 +2124,6 @@ kernel void lm_head(
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [88] f32
-    constant StepParams* step [[buffer(4)]], // not read; the kernel for several rows takes the same arguments
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -1958,7 +2139,42 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void lm_head_two(
+    device const uchar* weights [[buffer(0)]], // [88, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 88] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 8;
+    y += at.y * 176;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 88;
+    if (first < end) {
+        gemv_bf16<88, 32, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<4, 32>(input_sums + n * 4, 1e-6f, lane));
+            store_rows<4>(y + n * 88, results, first, end, lane);
+        }
+    }
+}
+
+// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
@@ -1966,24 +2182,29 @@ kernel void lm_head_few(
     device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 88] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 16;
+    y += at.y * 352;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 88;
     if (first < end) {
-        gemv_bf16<88, 32, 2, 1, 0, 8>(
-            weights, input, first, 0, lane, acc, step->rows);
+        gemv_bf16<88, 32, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<4, 32>(input_sums + n * 4, 1e-6f, lane));
-            store_rows<2>(y + n * 88, results, first, end, lane);
+            store_rows<4>(y + n * 88, results, first, end, lane);
         }
     }
 }
@@ -2002,7 +2223,7 @@ kernel void sample_best(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup uint shared[16];
-    best_logit<88, 1>(logits, seen, best, count, shared, step[group.y], group, thread_index, simdgroup, lane);
+    best_logit<88, 1, 1>(logits, seen, best, count, shared, step[group.y], group, thread_index, simdgroup, lane);
 }
 
 // tokens that may be drawn
@@ -2017,7 +2238,7 @@ kernel void sample_collect(
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    collect_candidates<88, 1>(logits, seen, best, count, candidates, step[group.y], group, thread_index);
+    collect_candidates<88, 1, 1>(logits, seen, best, count, candidates, step[group.y], group, thread_index);
 }
 
 // filters and draw
@@ -2036,7 +2257,7 @@ kernel void sample_draw(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup uint shared[16];
-    draw_token<88, 1>(
+    draw_token<88, 1, 1>(
         best, count, candidates, seen, next_token, chosen, shared, step[group.y], group, thread_index, simdgroup, lane);
 }
 
@@ -2227,8 +2448,8 @@ kernel void expert_gate_up_tile(
     uint simdgroup [[simdgroup_index_in_threadgroup]])
 {
     threadgroup float shared[2560];
-    experts_gate_up_tile<Weights_bf16, Weights_bf16, float, Silu, 16, 6, 2, 24, 32, 144>(
-        weights, weights, input, pairs, tiles, y, shared, group, thread_index, simdgroup);
+    experts_gate_up_tile<Weights_bf16, Weights_bf16, float, Silu, 16, 6, 2, 24, 32, 144, 0>(
+        weights, weights, input, input, pairs, tiles, y, shared, group, thread_index, simdgroup);
 }
 
 // down of 6 experts: [192, 24] bf16, a tile of 16 rows of one expert per threadgroup
@@ -2244,8 +2465,8 @@ kernel void expert_down_tile(
     uint simdgroup [[simdgroup_index_in_threadgroup]])
 {
     threadgroup float shared[2560];
-    experts_down_tile<Weights_bf16, float, 16, 6, 24, 32>(
-        weights, input, pairs, tiles, y, shared, group, thread_index, simdgroup);
+    experts_down_tile<Weights_bf16, float, 16, 6, 24, 32, 0>(
+        weights, input, input, pairs, tiles, y, shared, group, thread_index, simdgroup);
 }
 
 // weighted sum of the results of 2 experts a row, added to the residual stream
@@ -2258,7 +2479,7 @@ kernel void expert_sum(
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    experts_sum<2, 32, 1>(input, expert_weights, projected, x, 1.0f, group, thread_index);
+    experts_sum<2, 32, 1, 1>(input, expert_weights, projected, x, 1.0f, group, thread_index);
 }
 
 // [88, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup

@@ -16,20 +16,24 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 30] = [
+static COSTS: [Cost; 34] = [
     Cost { bytes: [128, 336, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [4_352, 400, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [4_352, 400, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [4_352, 400, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 448, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 256, 0, 64, 0], flops: [0, 0, 0, 128, 0] }, // attention
     Cost { bytes: [2_176, 528, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj
+    Cost { bytes: [2_176, 528, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [2_176, 528, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [448, 172, 0, 0, 0], flops: [0, 448, 0, 0, 0] }, // router_shared_router
+    Cost { bytes: [448, 172, 0, 0, 0], flops: [0, 448, 0, 0, 0] }, // router_shared_router_two
     Cost { bytes: [448, 172, 0, 0, 0], flops: [0, 448, 0, 0, 0] }, // router_shared_router_few
     Cost { bytes: [2_560, 6_608, 0, 0, 0], flops: [0, 8_704, 0, 0, 0] }, // expert_gate_up
     Cost { bytes: [1_408, 3_764, 0, 0, 0], flops: [0, 4_352, 0, 0, 0] }, // expert_down
     Cost { bytes: [5_632, 496, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_632, 496, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [5_632, 496, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -56,7 +60,7 @@ static INV_FREQ_0: [f32; 4] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 30] = [
+static KERNELS: [KernelCheck; 34] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -109,16 +113,37 @@ static KERNELS: [KernelCheck; 30] = [
             Argument::read(Role::InputSums, Data::Words(4)),
             Argument::read(Role::Bias, Data::Tensor("layers.1.qkv_proj_bias")),
             Argument::write(Role::Y, Data::Words(64)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_few
+    // qkv_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::Bias, Data::Tensor("layers.1.qkv_proj_bias")),
+            Argument::write(Role::Y, Data::Words(64)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -136,7 +161,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -157,7 +182,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // attention
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -178,11 +203,33 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 6,
+        kernel: 7,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(4)),
+        ],
+    },
+    // o_proj_two
+    KernelCheck {
+        kernel: 8,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -201,11 +248,11 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 7,
+        kernel: 9,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -224,11 +271,31 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // router_shared_router
     KernelCheck {
-        kernel: 8,
+        kernel: 10,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 7, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.router_shared_router")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::write(Role::Y, Data::Words(7)),
+        ],
+    },
+    // router_shared_router_two
+    KernelCheck {
+        kernel: 11,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 7, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -245,11 +312,11 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // router_shared_router_few
     KernelCheck {
-        kernel: 9,
+        kernel: 12,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 7, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -266,7 +333,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // expert_gate_up
     KernelCheck {
-        kernel: 10,
+        kernel: 13,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -291,7 +358,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // expert_down
     KernelCheck {
-        kernel: 11,
+        kernel: 14,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -316,11 +383,31 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 12,
+        kernel: 15,
         layer: None,
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("lm_head")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::write(Role::Y, Data::Words(88)),
+        ],
+    },
+    // lm_head_two
+    KernelCheck {
+        kernel: 16,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -337,11 +424,11 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 13,
+        kernel: 17,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -358,7 +445,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 14,
+        kernel: 18,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -374,7 +461,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 15,
+        kernel: 19,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -391,7 +478,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 16,
+        kernel: 20,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -409,7 +496,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 17,
+        kernel: 21,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -423,7 +510,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 18,
+        kernel: 22,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -444,7 +531,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 19,
+        kernel: 23,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -465,7 +552,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 20,
+        kernel: 24,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -485,7 +572,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // router_shared_router_tile
     KernelCheck {
-        kernel: 21,
+        kernel: 25,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -505,7 +592,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // shared_gate_up_tile
     KernelCheck {
-        kernel: 22,
+        kernel: 26,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -525,7 +612,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // shared_down_tile
     KernelCheck {
-        kernel: 23,
+        kernel: 27,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -545,7 +632,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // route
     KernelCheck {
-        kernel: 24,
+        kernel: 28,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -559,7 +646,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // sort_experts
     KernelCheck {
-        kernel: 25,
+        kernel: 29,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -575,7 +662,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // expert_gate_up_tile
     KernelCheck {
-        kernel: 26,
+        kernel: 30,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -597,7 +684,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // expert_down_tile
     KernelCheck {
-        kernel: 27,
+        kernel: 31,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -618,7 +705,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // expert_sum
     KernelCheck {
-        kernel: 28,
+        kernel: 32,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -633,7 +720,7 @@ static KERNELS: [KernelCheck; 30] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 29,
+        kernel: 33,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

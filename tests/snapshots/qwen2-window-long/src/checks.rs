@@ -16,24 +16,29 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 29] = [
+static COSTS: [Cost; 34] = [
     Cost { bytes: [128, 328, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [4_352, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [4_352, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [4_352, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 448, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 256, 0, 64, 0], flops: [0, 0, 0, 128, 0] }, // attention
     Cost { bytes: [0, 128, 0, 64, 160], flops: [0, 0, 0, 128, 0] }, // attention_part
     Cost { bytes: [0, 128, 0, 0, 160], flops: [0, 0, 0, 0, 64] }, // attention_combine
     Cost { bytes: [2_176, 520, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj
+    Cost { bytes: [2_176, 520, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [2_176, 520, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [5_120, 296, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [5_120, 296, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [5_120, 296, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [2_688, 552, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
+    Cost { bytes: [2_688, 552, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [2_688, 552, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [0, 448, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append_alt
     Cost { bytes: [0, 256, 0, 64, 0], flops: [0, 0, 0, 128, 0] }, // attention_alt
     Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -55,7 +60,7 @@ static INV_FREQ_0: [f32; 4] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 29] = [
+static KERNELS: [KernelCheck; 34] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -108,16 +113,37 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::read(Role::Bias, Data::Tensor("layers.0.qkv_proj_bias")),
             Argument::write(Role::Y, Data::Words(64)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_few
+    // qkv_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::read(Role::Bias, Data::Tensor("layers.0.qkv_proj_bias")),
+            Argument::write(Role::Y, Data::Words(64)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -135,7 +161,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -156,7 +182,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // attention
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -177,7 +203,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // attention_part
     KernelCheck {
-        kernel: 6,
+        kernel: 7,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -198,7 +224,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // attention_combine
     KernelCheck {
-        kernel: 7,
+        kernel: 8,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -212,11 +238,33 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 8,
+        kernel: 9,
         layer: Some(0),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.o_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(2)),
+        ],
+    },
+    // o_proj_two
+    KernelCheck {
+        kernel: 10,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -235,11 +283,11 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 9,
+        kernel: 11,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -258,11 +306,31 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 10,
+        kernel: 12,
         layer: Some(0),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(40)),
+        ],
+    },
+    // gate_up_proj_two
+    KernelCheck {
+        kernel: 13,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -279,11 +347,11 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 11,
+        kernel: 14,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -300,11 +368,33 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 12,
+        kernel: 15,
         layer: Some(0),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.down_proj")),
+            Argument::read(Role::Input, Data::Words(40)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(2)),
+        ],
+    },
+    // down_proj_two
+    KernelCheck {
+        kernel: 16,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -323,11 +413,11 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 13,
+        kernel: 17,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -346,7 +436,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // rope_append_alt
     KernelCheck {
-        kernel: 14,
+        kernel: 18,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -367,7 +457,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // attention_alt
     KernelCheck {
-        kernel: 15,
+        kernel: 19,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -388,11 +478,31 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 16,
+        kernel: 20,
         layer: None,
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("lm_head")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(88)),
+        ],
+    },
+    // lm_head_two
+    KernelCheck {
+        kernel: 21,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -409,11 +519,11 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 17,
+        kernel: 22,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -430,7 +540,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 18,
+        kernel: 23,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -446,7 +556,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 19,
+        kernel: 24,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -463,7 +573,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 20,
+        kernel: 25,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -481,7 +591,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 21,
+        kernel: 26,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -495,7 +605,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 22,
+        kernel: 27,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -516,7 +626,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 23,
+        kernel: 28,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -537,7 +647,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 24,
+        kernel: 29,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -557,7 +667,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 25,
+        kernel: 30,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -577,7 +687,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 26,
+        kernel: 31,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -597,7 +707,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // attention_tile_alt
     KernelCheck {
-        kernel: 27,
+        kernel: 32,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -618,7 +728,7 @@ static KERNELS: [KernelCheck; 29] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 28,
+        kernel: 33,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

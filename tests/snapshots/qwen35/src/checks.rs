@@ -16,26 +16,33 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 33] = [
+static COSTS: [Cost; 40] = [
     Cost { bytes: [128, 328, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [8_704, 680, 0, 0, 0], flops: [0, 8_704, 0, 0, 0] }, // delta_in_proj
+    Cost { bytes: [8_704, 680, 0, 0, 0], flops: [0, 8_704, 0, 0, 0] }, // delta_in_proj_two
     Cost { bytes: [8_704, 680, 0, 0, 0], flops: [0, 8_704, 0, 0, 0] }, // delta_in_proj_few
     Cost { bytes: [7_120, 736, 0, 0, 0], flops: [0, 2_304, 0, 0, 0] }, // delta_rule
     Cost { bytes: [3_200, 584, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // delta_out_proj
+    Cost { bytes: [3_200, 584, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // delta_out_proj_two
     Cost { bytes: [3_200, 584, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // delta_out_proj_few
     Cost { bytes: [3_072, 232, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [3_072, 232, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [3_072, 232, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [1_664, 488, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // down_proj
+    Cost { bytes: [1_664, 488, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [1_664, 488, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [12_288, 904, 0, 0, 0], flops: [0, 12_288, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [12_288, 904, 0, 0, 0], flops: [0, 12_288, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [12_288, 904, 0, 0, 0], flops: [0, 12_288, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [128, 896, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 512, 0, 128, 0], flops: [0, 0, 0, 256, 0] }, // attention
     Cost { bytes: [0, 768, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // attention_gate
     Cost { bytes: [4_224, 648, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj
+    Cost { bytes: [4_224, 648, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [4_224, 648, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -59,7 +66,7 @@ static INV_FREQ_0: [f32; 2] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 33] = [
+static KERNELS: [KernelCheck; 40] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -111,16 +118,36 @@ static KERNELS: [KernelCheck; 33] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(136)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
-    // delta_in_proj_few
+    // delta_in_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(9), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(5), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 136, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.delta_in_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(136)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // delta_in_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(5), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 136, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -137,7 +164,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // delta_rule
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -156,11 +183,33 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // delta_out_proj
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 48 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.delta_out_proj")),
+            Argument::read(Role::Input, Data::Words(48)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(2)),
+        ],
+    },
+    // delta_out_proj_two
+    KernelCheck {
+        kernel: 7,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 48 }],
             norm_eps: None,
@@ -179,11 +228,11 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // delta_out_proj_few
     KernelCheck {
-        kernel: 6,
+        kernel: 8,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 48 }],
             norm_eps: None,
@@ -202,11 +251,31 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 7,
+        kernel: 9,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(3), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(24)),
+        ],
+    },
+    // gate_up_proj_two
+    KernelCheck {
+        kernel: 10,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -223,11 +292,11 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 8,
+        kernel: 11,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(3), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -244,11 +313,33 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 9,
+        kernel: 12,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
+            Argument::read(Role::Input, Data::Words(24)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(2)),
+        ],
+    },
+    // down_proj_two
+    KernelCheck {
+        kernel: 13,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
             norm_eps: None,
@@ -267,11 +358,11 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 10,
+        kernel: 14,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
             norm_eps: None,
@@ -290,11 +381,31 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // qkv_proj
     KernelCheck {
-        kernel: 11,
+        kernel: 15,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(12), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 192, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(192)),
+        ],
+    },
+    // qkv_proj_two
+    KernelCheck {
+        kernel: 16,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(6), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 192, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -311,11 +422,11 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // qkv_proj_few
     KernelCheck {
-        kernel: 12,
+        kernel: 17,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(12), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(6), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 192, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -332,7 +443,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 13,
+        kernel: 18,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -355,7 +466,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // attention
     KernelCheck {
-        kernel: 14,
+        kernel: 19,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -376,7 +487,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // attention_gate
     KernelCheck {
-        kernel: 15,
+        kernel: 20,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -389,11 +500,33 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 16,
+        kernel: 21,
         layer: Some(2),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
+            Argument::read(Role::Input, Data::Words(64)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.2.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(2)),
+        ],
+    },
+    // o_proj_two
+    KernelCheck {
+        kernel: 22,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
             norm_eps: None,
@@ -412,11 +545,11 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 17,
+        kernel: 23,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
             norm_eps: None,
@@ -435,11 +568,31 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 18,
+        kernel: 24,
         layer: None,
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("lm_head")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(88)),
+        ],
+    },
+    // lm_head_two
+    KernelCheck {
+        kernel: 25,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -456,11 +609,11 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 19,
+        kernel: 26,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -477,7 +630,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 20,
+        kernel: 27,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -493,7 +646,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 21,
+        kernel: 28,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -510,7 +663,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 22,
+        kernel: 29,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -528,7 +681,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 23,
+        kernel: 30,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -542,7 +695,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // delta_in_proj_tile
     KernelCheck {
-        kernel: 24,
+        kernel: 31,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -562,7 +715,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // delta_rule_tile
     KernelCheck {
-        kernel: 25,
+        kernel: 32,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -581,7 +734,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // delta_out_proj_tile
     KernelCheck {
-        kernel: 26,
+        kernel: 33,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -601,7 +754,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 27,
+        kernel: 34,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -621,7 +774,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 28,
+        kernel: 35,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -641,7 +794,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 29,
+        kernel: 36,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -661,7 +814,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 30,
+        kernel: 37,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -682,7 +835,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 31,
+        kernel: 38,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -702,7 +855,7 @@ static KERNELS: [KernelCheck; 33] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 32,
+        kernel: 39,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

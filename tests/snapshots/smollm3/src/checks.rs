@@ -16,21 +16,26 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 25] = [
+static COSTS: [Cost; 30] = [
     Cost { bytes: [128, 328, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [4_096, 392, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 448, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 256, 0, 64, 0], flops: [0, 0, 0, 128, 0] }, // attention
     Cost { bytes: [2_176, 520, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj
+    Cost { bytes: [2_176, 520, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [2_176, 520, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [5_120, 296, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [5_120, 296, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [5_120, 296, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [2_688, 552, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
+    Cost { bytes: [2_688, 552, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [2_688, 552, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [0, 448, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append_alt
     Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -51,7 +56,7 @@ static INV_FREQ_0: [f32; 4] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 25] = [
+static KERNELS: [KernelCheck; 30] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -103,16 +108,36 @@ static KERNELS: [KernelCheck; 25] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(2)),
             Argument::write(Role::Y, Data::Words(64)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_few
+    // qkv_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(64)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -129,7 +154,7 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -150,7 +175,7 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // attention
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -171,11 +196,33 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 6,
+        kernel: 7,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(2)),
+        ],
+    },
+    // o_proj_two
+    KernelCheck {
+        kernel: 8,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -194,11 +241,11 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 7,
+        kernel: 9,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -217,11 +264,31 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 8,
+        kernel: 10,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(40)),
+        ],
+    },
+    // gate_up_proj_two
+    KernelCheck {
+        kernel: 11,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -238,11 +305,11 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 9,
+        kernel: 12,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -259,11 +326,33 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 10,
+        kernel: 13,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
+            Argument::read(Role::Input, Data::Words(40)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(2)),
+        ],
+    },
+    // down_proj_two
+    KernelCheck {
+        kernel: 14,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -282,11 +371,11 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 11,
+        kernel: 15,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -305,7 +394,7 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // rope_append_alt
     KernelCheck {
-        kernel: 12,
+        kernel: 16,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -326,11 +415,31 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 13,
+        kernel: 17,
         layer: None,
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("token_embd")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::write(Role::Y, Data::Words(88)),
+        ],
+    },
+    // lm_head_two
+    KernelCheck {
+        kernel: 18,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -347,11 +456,11 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 14,
+        kernel: 19,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -368,7 +477,7 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 15,
+        kernel: 20,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -384,7 +493,7 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 16,
+        kernel: 21,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -401,7 +510,7 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 17,
+        kernel: 22,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -419,7 +528,7 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 18,
+        kernel: 23,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -433,7 +542,7 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 19,
+        kernel: 24,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -453,7 +562,7 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 20,
+        kernel: 25,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -474,7 +583,7 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 21,
+        kernel: 26,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -494,7 +603,7 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 22,
+        kernel: 27,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -514,7 +623,7 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 23,
+        kernel: 28,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -534,7 +643,7 @@ static KERNELS: [KernelCheck; 25] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 24,
+        kernel: 29,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

@@ -16,20 +16,25 @@ pub static CHECKS: Checks =
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 23] = [
+static COSTS: [Cost; 28] = [
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [256, 256, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // layer_norm
     Cost { bytes: [4_352, 384, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [4_352, 384, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [4_352, 384, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 448, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 256, 0, 64, 0], flops: [0, 0, 0, 128, 0] }, // attention
     Cost { bytes: [2_176, 384, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj
+    Cost { bytes: [2_176, 384, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [2_176, 384, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [1_632, 224, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // up_proj
+    Cost { bytes: [1_632, 224, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // up_proj_two
     Cost { bytes: [1_632, 224, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // up_proj_few
     Cost { bytes: [1_664, 352, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // down_proj
+    Cost { bytes: [1_664, 352, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [1_664, 352, 0, 0, 0], flops: [0, 1_536, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [5_632, 480, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_632, 480, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [5_632, 480, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -49,7 +54,7 @@ static INV_FREQ_0: [f32; 4] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 23] = [
+static KERNELS: [KernelCheck; 28] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -98,16 +103,36 @@ static KERNELS: [KernelCheck; 23] = [
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::Bias, Data::Tensor("layers.1.qkv_proj_bias")),
             Argument::write(Role::Y, Data::Words(64)),
-            Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_few
+    // qkv_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::Bias, Data::Tensor("layers.1.qkv_proj_bias")),
+            Argument::write(Role::Y, Data::Words(64)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: None,
@@ -124,7 +149,7 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // rope_append
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -145,7 +170,7 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // attention
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -166,11 +191,31 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 6,
+        kernel: 7,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::Bias, Data::Tensor("layers.1.o_proj_bias")),
+            Argument::update(Role::X, Data::Words(32)),
+        ],
+    },
+    // o_proj_two
+    KernelCheck {
+        kernel: 8,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -187,11 +232,11 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 7,
+        kernel: 9,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -208,11 +253,31 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // up_proj
     KernelCheck {
-        kernel: 8,
+        kernel: 10,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 24, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Activated(Activation::GeluTanh),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::Bias, Data::Tensor("layers.1.up_proj_bias")),
+            Argument::write(Role::Y, Data::Words(24)),
+        ],
+    },
+    // up_proj_two
+    KernelCheck {
+        kernel: 11,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 24, cols: 32 }],
             norm_eps: None,
@@ -229,11 +294,11 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // up_proj_few
     KernelCheck {
-        kernel: 9,
+        kernel: 12,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 24, cols: 32 }],
             norm_eps: None,
@@ -250,11 +315,31 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 10,
+        kernel: 13,
         layer: Some(1),
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
+            Argument::read(Role::Input, Data::Words(24)),
+            Argument::read(Role::Bias, Data::Tensor("layers.1.down_proj_bias")),
+            Argument::update(Role::X, Data::Words(32)),
+        ],
+    },
+    // down_proj_two
+    KernelCheck {
+        kernel: 14,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
             norm_eps: None,
@@ -271,11 +356,11 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 11,
+        kernel: 15,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
             norm_eps: None,
@@ -292,11 +377,30 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 12,
+        kernel: 16,
         layer: None,
         rows: &[1],
         mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("token_embd")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(88)),
+        ],
+    },
+    // lm_head_two
+    KernelCheck {
+        kernel: 17,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: None,
@@ -312,11 +416,11 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 13,
+        kernel: 18,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: None,
@@ -332,7 +436,7 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 14,
+        kernel: 19,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -348,7 +452,7 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 15,
+        kernel: 20,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -365,7 +469,7 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 16,
+        kernel: 21,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -383,7 +487,7 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 17,
+        kernel: 22,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -404,7 +508,7 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 18,
+        kernel: 23,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -425,7 +529,7 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 19,
+        kernel: 24,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -446,7 +550,7 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // up_proj_tile
     KernelCheck {
-        kernel: 20,
+        kernel: 25,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -467,7 +571,7 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 21,
+        kernel: 26,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -488,7 +592,7 @@ static KERNELS: [KernelCheck; 23] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 22,
+        kernel: 27,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

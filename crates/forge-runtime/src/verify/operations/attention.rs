@@ -63,27 +63,11 @@ impl Reference for Attention {
                     (first..=position).map(|at| score(self, &q[start..start + dim], cached(&keys, at))).collect();
                 // Of no position, and so with no value.
                 let sink = sinks.as_ref().map(|sinks| f64::from(sinks[head]));
-                let all = || scores.iter().map(|score| score.value).chain(sink);
-                let highest = all().fold(f64::MIN, f64::max);
-                let weights: Vec<f64> = scores.iter().map(|score| (score.value - highest).exp()).collect();
-                let total: f64 = all().map(|score| (score - highest).exp()).sum();
-                // A score's error is its weight's, relatively; so is that of the highest and of the exponent's argument.
-                let spread_of_scores = all().map(|score| highest - score).fold(0.0, f64::max);
-                let score_error = scores.iter().map(|score| score.bound).fold(0.0, f64::max);
-                let error =
-                    2.0 * score_error + FEW * (2.0 + highest.abs() + spread_of_scores) + 2.0 * sum_error(weights.len());
+                let weighted = Weighted::new(&scores, sink);
                 for i in 0..dim {
-                    let (mut sum, mut magnitude, mut variance) = (0.0, 0.0, 0.0);
-                    for (&weight, at) in weights.iter().zip(first..) {
-                        let (share, value) = (weight / total, cached(&values, at)[i]);
-                        sum += share * value;
-                        magnitude += share * value.abs();
-                        if self.half_operands {
-                            variance += (half_variance(weight, value)) / (total * total);
-                        }
-                    }
-                    let bound = error * magnitude + DEVIATIONS * variance.sqrt();
-                    out.number(Role::Y, start + i, found[start + i].into(), sum, bound);
+                    let column = (first..=position).map(|at| cached(&values, at)[i]);
+                    let expected = weighted.sum(column, self.half_operands);
+                    out.number(Role::Y, start + i, found[start + i].into(), expected.value, expected.bound);
                 }
             }
         }
@@ -116,22 +100,65 @@ impl Reference for Combine {
     }
 }
 
+/// What scores make of values.
+pub(super) struct Weighted {
+    /// By the highest score.
+    weights: Vec<f64>,
+    /// Their sum.
+    total: f64,
+    /// Relative error of each.
+    error: f64,
+}
+
+impl Weighted {
+    /// Of these scores, and of one without a value.
+    pub fn new(scores: &[Approximate], sink: Option<f64>) -> Self {
+        let all = || scores.iter().map(|score| score.value).chain(sink);
+        let highest = all().fold(f64::MIN, f64::max);
+        let total: f64 = all().map(|score| (score - highest).exp()).sum();
+        // A score's error is its weight's, relatively; so is that of the highest and of the exponent's argument.
+        let spread_of_scores = all().map(|score| highest - score).fold(0.0, f64::max);
+        let score_error = scores.iter().map(|score| score.bound).fold(0.0, f64::max);
+        let error = 2.0 * score_error + FEW * (2.0 + highest.abs() + spread_of_scores) + 2.0 * sum_error(scores.len());
+        Self { weights: scores.iter().map(|score| (score.value - highest).exp()).collect(), total, error }
+    }
+
+    /// The weighted sum of so many values; `half_operands`: weights and values are rounded to half.
+    pub fn sum(&self, values: impl Iterator<Item = f64>, half_operands: bool) -> Approximate {
+        let (mut value, mut magnitude, mut variance) = (0.0, 0.0, 0.0);
+        for (&weight, of_position) in self.weights.iter().zip(values) {
+            let share = weight / self.total;
+            value += share * of_position;
+            magnitude += share * of_position.abs();
+            if half_operands {
+                variance += half_variance(weight, of_position) / (self.total * self.total);
+            }
+        }
+        Approximate { value, bound: self.error * magnitude + DEVIATIONS * variance.sqrt() }
+    }
+}
+
 fn score(attention: &Attention, query: &[f32], key: &[f64]) -> Approximate {
+    let product = product(query, key, attention.half_operands);
+    product.times(attention.scale.into(), FEW).softcap(attention.softcap)
+}
+
+/// A query times a key; `half_operands`: both are rounded to half.
+pub(super) fn product(query: &[f32], key: &[f64], half_operands: bool) -> Approximate {
     let (mut value, mut squares, mut variance) = (0.0, 0.0, 0.0);
     for (&q, &k) in query.iter().zip(key) {
         let product = f64::from(q) * k;
         value += product;
         squares += product * product;
-        if attention.half_operands {
+        if half_operands {
             variance += half_variance(q.into(), k);
         }
     }
-    let bound = sum_error(query.len()) * squares.sqrt() + DEVIATIONS * variance.sqrt();
-    Approximate { value, bound }.times(attention.scale.into(), FEW).softcap(attention.softcap)
+    Approximate { value, bound: sum_error(query.len()) * squares.sqrt() + DEVIATIONS * variance.sqrt() }
 }
 
 /// What the results of parts come to, `[heads, head_dim]`; see [`Attention::split`].
-fn combine(parts: &[f32], heads: usize, dim: usize, count: usize) -> Vec<Approximate> {
+pub(super) fn combine(parts: &[f32], heads: usize, dim: usize, count: usize) -> Vec<Approximate> {
     let (sums, scales) = parts.split_at(count * heads * dim);
     let scale = |part: usize, head: usize| {
         let at = 2 * (part * heads + head);

@@ -12,6 +12,11 @@ use super::{Reference, next_norm};
 /// Output rows of an expert that are compared.
 const SAMPLED_ROWS: usize = 32;
 
+/// What is added to results of the chosen experts' rows, in the order of the rows; none where the kernel has no such argument.
+fn biases(run: &Run<'_>) -> Vec<f32> {
+    if run.has(Role::Bias) { run.given(Role::Bias) } else { Vec::new() }
+}
+
 /// What says which rows an expert has.
 fn order(case: &Case, experts: usize, chosen: usize, tile: usize) -> Vec<(Role, Input)> {
     let ids = some_experts(case.rows, experts, chosen);
@@ -45,6 +50,7 @@ impl Reference for ExpertsUp<'_> {
             ExpertsOf::Tiles(_) => some_experts(rows, self.experts, chosen),
         };
         let (input, found) = (run.given(Role::Input), run.left(Role::Y));
+        let biases = biases(run);
         for (at, &value) in found.iter().enumerate() {
             out.written(Role::Y, at, value);
         }
@@ -80,7 +86,9 @@ impl Reference for ExpertsUp<'_> {
                         None => read_row(self.matrices, first + line, run, &mut weights),
                     }
                     let result = dot(&weights, input, self.half_operands);
-                    norms[row].map_or(result, |(scale, error)| result.times(scale, error))
+                    let result = norms[row].map_or(result, |(scale, error)| result.times(scale, error));
+                    let bias = biases.get(first + line).filter(|_| place < chosen);
+                    bias.map_or(result, |&bias| result.plus(bias.into()))
                 });
                 let expected = gate(self.activation, &[], gated, up);
                 let at = row * results + place * width + line;
@@ -112,6 +120,7 @@ impl Reference for ExpertsDown {
         let ids = some_experts(run.case.rows, self.experts, self.chosen);
         let input = run.given(Role::Input);
         let of_all = self.shared.map_or(0, |shared| shared.cols);
+        let biases = biases(run);
         let cols = self.chosen * width + of_all;
         let mut weights = vec![Weight::default(); width.max(of_all)];
         // What the expert in a place makes of a row; the last place is that of the one that every row takes.
@@ -122,7 +131,9 @@ impl Reference for ExpertsDown {
                 None => (self.matrix, Role::Weights, ids[row * self.chosen + place] as usize * hidden + line),
             };
             run.matrix(role, &matrix).row(at, &mut weights[..matrix.cols]);
-            dot(&weights[..matrix.cols], &input[..matrix.cols], false)
+            let result = dot(&weights[..matrix.cols], &input[..matrix.cols], false);
+            let bias = biases.get(at).filter(|_| role == Role::Weights);
+            bias.map_or(result, |&bias| result.plus(bias.into()))
         };
         match self.results {
             ExpertResults::Tiles(_) => {
@@ -139,7 +150,8 @@ impl Reference for ExpertsDown {
                 }
             }
             ExpertResults::Summed { factor } => {
-                let (found, stream, shares) = (run.left(Role::X), run.given(Role::X), run.given(Role::ExpertWeights));
+                let (role, found, stream) = summed(run);
+                let shares = run.given(Role::ExpertWeights);
                 let places = self.chosen + usize::from(self.shared.is_some());
                 let lines = spread(hidden, 256);
                 for (row, &line) in (0..run.case.rows).flat_map(|row| lines.iter().map(move |line| (row, line))) {
@@ -147,12 +159,22 @@ impl Reference for ExpertsDown {
                         .map(|place| result(row, place, line).times(shares[row * places + place].into(), 0.0));
                     let at = row * hidden + line;
                     let expected = sum(results).times(factor.into(), 0.0).plus(stream[at].into());
-                    out.number(Role::X, at, found[at].into(), expected.value, expected.bound);
+                    out.number(role, at, found[at].into(), expected.value, expected.bound);
                 }
                 next_norm::check(run, out);
             }
         }
     }
+}
+
+/// Where the weighted sum is, what a kernel left there, and what it is added to: zeros where it is stored.
+fn summed(run: &Run<'_>) -> (Role, Vec<f32>, Vec<f32>) {
+    if run.has(Role::Y) {
+        let found = run.left(Role::Y);
+        let zeros = vec![0.0; found.len()];
+        return (Role::Y, found, zeros);
+    }
+    (Role::X, run.left(Role::X), run.given(Role::X))
 }
 
 /// A sum of a few terms.
@@ -184,7 +206,7 @@ impl Reference for Sum {
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
         let (input, weights) = (run.given(Role::Input), run.given(Role::ExpertWeights));
         let of_all = if self.shared { run.given(Role::Projected) } else { Vec::new() };
-        let (stream, found) = (run.given(Role::X), run.left(Role::X));
+        let (role, found, stream) = summed(run);
         for (at, &before) in stream.iter().enumerate() {
             let (row, line) = (at / self.width, at % self.width);
             let stride = self.chosen + usize::from(self.shared);
@@ -196,7 +218,7 @@ impl Reference for Sum {
                 Approximate::exact(result.into()).times(weights[row * stride + place].into(), 0.0)
             });
             let expected = sum(terms).times(self.factor.into(), 0.0).plus(before.into());
-            out.number(Role::X, at, found[at].into(), expected.value, expected.bound);
+            out.number(role, at, found[at].into(), expected.value, expected.bound);
         }
     }
 }

@@ -6,6 +6,7 @@ mod embed;
 mod experts;
 mod gated_delta;
 mod head_gate;
+mod latent;
 mod layer_inputs;
 mod next_norm;
 mod norms;
@@ -54,6 +55,10 @@ pub(super) fn reference<'a>(operation: &Operation<'a>) -> Box<dyn Reference + 'a
         Operation::AttentionCombine { heads, head_dim, split } => {
             Box::new(attention::Combine { heads, head_dim, split })
         }
+        Operation::LatentAppend(append) => Box::new(append),
+        Operation::LatentQueries(queries) => Box::new(queries),
+        Operation::LatentAttention(attention) => Box::new(attention),
+        Operation::LatentValues(values) => Box::new(values),
         Operation::RmsNorm { width, eps } => Box::new(norms::RmsNorm { width, eps }),
         Operation::LayerNorm { width, eps } => Box::new(norms::LayerNorm { width, eps }),
         Operation::PostNorm { width, eps, factor } => Box::new(norms::PostNorm { width, eps, factor }),

@@ -131,10 +131,24 @@ pub(super) fn gate(activation: Activation, numbers: &[f32], gate: Approximate, u
             // The slope of the square, and of the sum of a slope from -1 to 0 and a line; the two meet at 0.
             (value, 2.0 * alpha_p.abs() * (x.abs() + gate.bound) + alpha_n.abs() + beta.abs())
         }
+        Activation::ClampedSwiglu { alpha, limit } => {
+            let x = x.min(limit as f64 / 1000.0);
+            (x / (1.0 + (-(alpha as f64 / 1000.0) * x).exp()), 1.2)
+        }
+    };
+    let up = match activation {
+        Activation::ClampedSwiglu { limit, .. } => {
+            let limit = limit as f64 / 1000.0;
+            let value = up.value.clamp(-limit, limit) + 1.0;
+            Approximate { value, bound: up.bound + FEW * (value.abs() + 1.0) }
+        }
+        Activation::Silu | Activation::GeluTanh | Activation::ReluSquared | Activation::Xielu => up,
     };
     // What is taken apart and put together again is off by its largest part.
     let parts = match activation {
-        Activation::Silu | Activation::GeluTanh | Activation::ReluSquared => x.abs().min(1.0),
+        Activation::Silu | Activation::GeluTanh | Activation::ReluSquared | Activation::ClampedSwiglu { .. } => {
+            x.abs().min(1.0)
+        }
         Activation::Xielu => x.abs() * numbers.iter().map(|number| f64::from(number.abs())).sum::<f64>(),
     };
     let error = slope * gate.bound + FEW * (activated.abs() + parts);

@@ -1,10 +1,10 @@
 //! Head norms, rotation, and the append to the cache.
 
-use super::super::cache::BLOCK;
+use super::super::cache;
 use super::super::compare::Comparison;
-use super::super::error::{Approximate, FEW, HALF_ROUNDING, ROUNDING, SMALLEST_HALF, sum_error};
+use super::super::error::{Approximate, FEW, ROUNDING, sum_error};
 use super::super::run::{Case, Input, Run};
-use super::super::table::{CacheType, HeadNorm, Role, RopeAppend};
+use super::super::table::{HeadNorm, Role, RopeAppend};
 use super::Reference;
 
 /// One of the parts of a row before RoPE.
@@ -61,7 +61,7 @@ impl Reference for RopeAppend<'_> {
             let values = if self.keys_as_values { q } else { q + kv };
             parts.push(part(values, kv, v_norm, Role::VGamma, false, Role::Values));
         }
-        let input = run.given(Role::Qkv);
+        let (input, block) = (run.given(Role::Qkv), self.cache.block());
         for part in parts {
             let cached = part.target != Role::Q;
             let gamma = if run.has(part.gamma) { run.given(part.gamma) } else { Vec::new() };
@@ -83,9 +83,9 @@ impl Reference for RopeAppend<'_> {
                     let start = (at * part.heads + head) * dim;
                     let mut expected = transformed;
                     if cached {
-                        let scales = self.store(&mut expected);
-                        for (scale, block) in scales.into_iter().zip(start / BLOCK..) {
-                            out.number(part.target, block * BLOCK, found_scales[block], scale.value, scale.bound);
+                        let scales = cache::store(self.cache, &mut expected);
+                        for (scale, at) in scales.into_iter().zip(start / block..) {
+                            out.number(part.target, at * block, found_scales[at], scale.value, scale.bound);
                         }
                     }
                     for (expected, at) in expected.into_iter().zip(start..) {
@@ -105,56 +105,24 @@ impl Reference for RopeAppend<'_> {
 }
 
 impl RopeAppend<'_> {
-    /// What the cache can be off by comes to a head's elements; the scales that they are stored with, if any.
-    fn store(&self, head: &mut [Approximate]) -> Vec<Approximate> {
-        match self.cache {
-            CacheType::F32 => Vec::new(),
-            CacheType::F16 => {
-                for element in head {
-                    element.bound += to_half(*element);
-                }
-                Vec::new()
-            }
-            CacheType::Q8_0 => head.chunks_mut(BLOCK).map(store_block).collect(),
-        }
-    }
-
     /// Head `head` of a part of a row at `position`; `own` are all heads of the part.
     fn transform(&self, part: &Part, gamma: &[f32], own: &[f32], head: usize, position: usize) -> Vec<Approximate> {
         let exact = |values: &[f32]| values.iter().map(|&value| Approximate::exact(value.into())).collect::<Vec<_>>();
         let dim = self.head_dim;
+        let Self { inv_freq, interleaved, magnitude, .. } = *self;
+        let rotation = Rotation { inv_freq: if part.rotates { inv_freq } else { &[] }, interleaved, magnitude };
         let values = if self.norms_last && part.rotates {
             let rotated: Vec<Approximate> =
-                exact(own).chunks_exact(dim).flat_map(|head| rotate(self, true, position, head)).collect();
+                exact(own).chunks_exact(dim).flat_map(|head| rotation.of(position, head)).collect();
             normalise(part, gamma, &rotated, head, dim)
         } else {
-            rotate(self, part.rotates, position, &normalise(part, gamma, &exact(own), head, dim))
+            rotation.of(position, &normalise(part, gamma, &exact(own), head, dim))
         };
         let Some(scale) = self.query_scale.filter(|_| part.target == Role::Q) else { return values };
         let times = (position as f64 / scale.original_context as f64).floor();
         let factor = 1.0 + f64::from(scale.beta) * (1.0 + times).ln();
         values.into_iter().map(|value| value.times(factor, FEW)).collect()
     }
-}
-
-/// What rounding to half adds to a number's bound.
-fn to_half(number: Approximate) -> f64 {
-    (number.value.abs() + number.bound) * HALF_ROUNDING + SMALLEST_HALF
-}
-
-/// A block's scale: its largest magnitude is 127 of them. Each element is the whole number of them next to it, by the scale
-/// before that is rounded.
-fn store_block(block: &mut [Approximate]) -> Approximate {
-    let largest = block.iter().map(|element| element.value.abs()).fold(0.0, f64::max);
-    let off = block.iter().map(|element| element.bound).fold(0.0, f64::max);
-    let scale = Approximate { value: largest / 127.0, bound: off / 127.0 + largest * FEW };
-    let rounding = to_half(scale);
-    for element in block {
-        let codes = element.value.abs() / scale.value.max(f64::MIN_POSITIVE);
-        element.bound =
-            2.0 * element.bound + (0.5 + codes * FEW) * scale.value + (codes + 1.0) * (scale.bound + rounding);
-    }
-    Approximate { bound: scale.bound + rounding, ..scale }
 }
 
 /// A head after its norm; `own` are all heads of its part.
@@ -173,23 +141,33 @@ fn normalise(part: &Part, gamma: &[f32], own: &[Approximate], head: usize, dim: 
     normed.collect()
 }
 
-fn rotate(rope: &RopeAppend, rotates: bool, position: usize, head: &[Approximate]) -> Vec<Approximate> {
-    let mut rotated = head.to_vec();
-    if !rotates {
-        return rotated;
+/// How the first elements of a head rotate.
+pub(super) struct Rotation<'a> {
+    /// Rotations per position of each pair; none where nothing rotates.
+    pub inv_freq: &'a [f32],
+    /// Pairs are (2i, 2i + 1) rather than (i, i + pairs).
+    pub interleaved: bool,
+    /// Factor on cos and sin.
+    pub magnitude: f32,
+}
+
+impl Rotation<'_> {
+    /// A head at `position`.
+    pub fn of(&self, position: usize, head: &[Approximate]) -> Vec<Approximate> {
+        let mut rotated = head.to_vec();
+        let pairs = self.inv_freq.len();
+        for (i, &frequency) in self.inv_freq.iter().enumerate() {
+            let (a, b) = if self.interleaved { (2 * i, 2 * i + 1) } else { (i, i + pairs) };
+            let angle = position as f64 * f64::from(frequency);
+            let magnitude = f64::from(self.magnitude);
+            let (sin, cos) = (angle.sin() * magnitude, angle.cos() * magnitude);
+            let (x, y) = (head[a], head[b]);
+            // The angle is rounded too.
+            let error = (x.value.abs() + y.value.abs()) * magnitude * (ROUNDING * angle + FEW);
+            let bound = error + (x.bound + y.bound) * magnitude;
+            rotated[a] = Approximate { value: x.value * cos - y.value * sin, bound };
+            rotated[b] = Approximate { value: x.value * sin + y.value * cos, bound };
+        }
+        rotated
     }
-    let pairs = rope.inv_freq.len();
-    for (i, &frequency) in rope.inv_freq.iter().enumerate() {
-        let (a, b) = if rope.interleaved { (2 * i, 2 * i + 1) } else { (i, i + pairs) };
-        let angle = position as f64 * f64::from(frequency);
-        let magnitude = f64::from(rope.magnitude);
-        let (sin, cos) = (angle.sin() * magnitude, angle.cos() * magnitude);
-        let (x, y) = (head[a], head[b]);
-        // The angle is rounded too.
-        let error = (x.value.abs() + y.value.abs()) * magnitude * (ROUNDING * angle + FEW);
-        let bound = error + (x.bound + y.bound) * magnitude;
-        rotated[a] = Approximate { value: x.value * cos - y.value * sin, bound };
-        rotated[b] = Approximate { value: x.value * sin + y.value * cos, bound };
-    }
-    rotated
 }

@@ -94,6 +94,7 @@ pub(super) fn check(routing: &Routing, shared: Option<SharedWeight>, run: &Run<'
     let stride = chosen + usize::from(shared.is_some());
     let logits = run.given(Role::RouterLogits);
     let bias = if run.has(Role::SelectionBias) { run.given(Role::SelectionBias) } else { Vec::new() };
+    let factors = if run.has(Role::ExpertFactors) { run.given(Role::ExpertFactors) } else { Vec::new() };
     let (found, weights) = (run.words_left(Role::Experts), run.left(Role::ExpertWeights));
     for (row, logits) in logits.chunks_exact(logits.len() / rows).enumerate() {
         let gate = f64::from(logits.get(routing.experts).copied().unwrap_or_default());
@@ -127,7 +128,8 @@ pub(super) fn check(routing: &Routing, shared: Option<SharedWeight>, run: &Run<'
         let error = 2.0 * FEW + 4.0 * ROUNDING * size + sum_error(routing.experts);
         for (place, part) in parts.iter().enumerate() {
             let at = row * stride + place;
-            let expected = part / divisor * f64::from(routing.scale);
+            let factor = factors.get(own[place] as usize).map_or(1.0, |&factor| factor.into());
+            let expected = part / divisor * f64::from(routing.scale) * factor;
             out.number(Role::ExpertWeights, at, weights[at].into(), expected, expected.abs() * error);
         }
         if let Some(shared) = shared {
