@@ -126,7 +126,7 @@ fn run(step: Step) -> Result<Outcome> {
         Step::Unit => {
             clang::ensure()?;
             let nextest = shell::which("cargo-nextest").is_some();
-            let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test", "--quiet"] };
+            let runner: &[&str] = if nextest { &["nextest", "run", "--no-fail-fast"] } else { &["test", "--quiet"] };
             // Many tests compile the same kernels, each in a process of its own.
             shell::run(shell::cargo().args(runner).arg("--workspace").envs([shell::kernels_cache()]))?;
             shell::run(shell::cargo().args(runner).args(["--package", "metal-sim", "--features", "cuda", "--lib"]))?;

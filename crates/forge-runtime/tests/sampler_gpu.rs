@@ -24,14 +24,14 @@ kernel void best(device const float* logits [[buffer(0)]], device const uint* se
                  uint thread_index [[thread_index_in_threadgroup]], uint simdgroup [[simdgroup_index_in_threadgroup]],
                  uint lane [[thread_index_in_simdgroup]]) {
     threadgroup uint shared[16];
-    best_logit<600, 2>(logits, seen, best, count, shared, step, group, thread_index, simdgroup, lane);
+    best_logit<600, 2, 1>(logits, seen, best, count, shared, step, group, thread_index, simdgroup, lane);
 }
 
 kernel void collect(device const float* logits [[buffer(0)]], device const uint* seen [[buffer(1)]],
                     device const uint* best [[buffer(2)]], device atomic_uint* count [[buffer(3)]],
                     device Candidate* candidates [[buffer(4)]], constant StepParams& step [[buffer(5)]],
                     uint2 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]]) {
-    collect_candidates<600, 2>(logits, seen, best, count, candidates, step, group, thread_index);
+    collect_candidates<600, 2, 1>(logits, seen, best, count, candidates, step, group, thread_index);
 }
 
 kernel void draw(device const uint* best [[buffer(0)]], device const atomic_uint* count [[buffer(1)]],
@@ -41,7 +41,7 @@ kernel void draw(device const uint* best [[buffer(0)]], device const atomic_uint
                  uint thread_index [[thread_index_in_threadgroup]],
                  uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
     threadgroup uint shared[16];
-    draw_token<600, 2>(best, count, candidates, seen, next_token, chosen, shared, step, group, thread_index, simdgroup,
+    draw_token<600, 2, 1>(best, count, candidates, seen, next_token, chosen, shared, step, group, thread_index, simdgroup,
                        lane);
 }
 ";
