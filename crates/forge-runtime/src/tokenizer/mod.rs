@@ -54,7 +54,7 @@ impl Tokenizer {
         let special =
             inner.get_added_tokens_decoder().iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
         let added = inner.get_added_tokens_decoder();
-        let shield = Shield::new(added.into_values().filter(|token| controls(token)).map(|token| token.content));
+        let shield = Shield::new(added.into_values().filter(controls).map(|token| token.content));
         let Own { normalizer } = serde_json::from_slice(json).map_err(|error| Error::Tokenizer(error.to_string()))?;
         inner.with_normalizer(Some(Normalization::shielded(normalizer, &shield))).map_err(tokenizer_error)?;
         let decoding = Decoding::new(inner.get_decoder());
