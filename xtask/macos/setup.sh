@@ -9,6 +9,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 target=aarch64-apple-darwin
 rustup_bin=$(rustc --print sysroot)/lib/rustlib/x86_64-unknown-linux-gnu/bin
 
+# Lists as a machine comes with may know an older rustc alone than projects ask for.
+apt-get update -qq || true
 # Debian's newest rustc is the only one whose std can be built for a target that Debian does not ship.
 std=$(apt-cache depends libstd-rust-web-dev | sed -n 's/.*Depends: \(libstd-rust-web-[0-9.]*\)$/\1/p' | head -1)
 llvm=$(apt-cache depends "$std" | sed -n 's/.*Depends: \(libllvm[0-9]*\).*/\1/p' | head -1)
