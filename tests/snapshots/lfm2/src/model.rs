@@ -7,6 +7,7 @@
 use runtime::batch::{self, Outcome, Row, Slot, Step, Wants};
 use runtime::gpu::{Buffer, Commands, Gpu, Kernel, KernelSpec, Slice, Source, pool};
 use runtime::spec::StepParams;
+use runtime::state::SlotState;
 use runtime::weights::Weights;
 use runtime::{LanguageModel, LoadOptions, ModelInfo, Result};
 
@@ -807,21 +808,18 @@ impl LanguageModel for Model {
         self.seen.write((slot * seen.len() * 4) as u64, &seen);
     }
 
-    fn copy_slot(&mut self, from: Slot, to: Slot, positions: usize) -> Result<()> {
+    fn states(&self) -> Vec<SlotState> {
+        let mut states = Vec::new();
         for ((width, capacity), cache) in CACHES.into_iter().zip(&self.caches) {
-            let slot = capacity.min(self.context) * width;
-            let bytes = slot.min(positions * width) as u64;
-            let part = |all: &Slice, index: Slot| all.slice((index * slot) as u64, bytes);
+            let positions = capacity.min(self.context);
             for all in [&cache.keys, &cache.values] {
-                part(all, from).copy_to(&part(all, to));
+                states.push(SlotState::Cache { all: all.clone(), positions, width });
             }
         }
         // Both copies: which one counts depends on the position.
         for (width, all) in RECURRENT.into_iter().zip(&self.states) {
-            let bytes = (2 * width * 4) as u64;
-            let part = |index: Slot| all.slice(index as u64 * bytes, bytes);
-            part(from).copy_to(&part(to));
+            states.push(SlotState::Recurrent { all: all.clone(), bytes: 2 * width * 4 });
         }
-        Ok(())
+        states
     }
 }

@@ -7,6 +7,7 @@
 use runtime::batch::{self, Outcome, Row, Slot, Step, Wants};
 use runtime::gpu::{Buffer, Commands, Gpu, Kernel, KernelSpec, Slice, Source, pool};
 use runtime::spec::StepParams;
+use runtime::state::SlotState;
 use runtime::weights::Weights;
 use runtime::{LanguageModel, LoadOptions, ModelInfo, Result};
 
@@ -622,15 +623,14 @@ impl LanguageModel for Model {
         self.seen.write((slot * seen.len() * 4) as u64, &seen);
     }
 
-    fn copy_slot(&mut self, from: Slot, to: Slot, positions: usize) -> Result<()> {
+    fn states(&self) -> Vec<SlotState> {
+        let mut states = Vec::new();
         for ((width, capacity), cache) in CACHES.into_iter().zip(&self.caches) {
-            let slot = capacity.min(self.context) * width;
-            let bytes = slot.min(positions * width) as u64;
-            let part = |all: &Slice, index: Slot| all.slice((index * slot) as u64, bytes);
+            let positions = capacity.min(self.context);
             for all in [&cache.keys, &cache.values] {
-                part(all, from).copy_to(&part(all, to));
+                states.push(SlotState::Cache { all: all.clone(), positions, width });
             }
         }
-        Ok(())
+        states
     }
 }
