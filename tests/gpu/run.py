@@ -98,7 +98,7 @@ def check_case(case, out, sanitizer):
     barriers = 8
     for index in range(barriers):
         try:
-            fine, *_ = agreement(reference, label, bound, logits(folder, out, ids, "--decode", METAL_SIM_SKIP_BARRIER=f"decode:{index}"))
+            fine, *_ = agreement(reference, label, bound, logits(folder, out, ids, "--decode", METAL_SIM_SKIP_BARRIER=f"step:{index}"))
         except RuntimeError:
             fine = False
         seen += not fine

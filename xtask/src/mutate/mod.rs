@@ -181,6 +181,9 @@ fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, options: &Op
     let mut schedule = Vec::new();
     for (label, _) in LABELS {
         let count = baseline.barriers.get(label).copied().unwrap_or_default();
+        if count == 0 {
+            bail!("{name}: no run submits a command buffer called {label} with barriers");
+        }
         schedule.extend((0..count).map(|index| Mutant::Schedule(label, index)));
     }
     let mutants = match options.sample {

@@ -53,11 +53,8 @@ pub fn order(kernels: &BTreeSet<String>) -> Vec<Workload> {
 
 /// A label of command buffers, and the runs that submit some.
 pub const LABELS: [(&str, &[Workload]); 2] = [
-    ("prefill", &[Workload::Prefill(1), Workload::Prefill(7), Workload::Prefill(65)]),
-    (
-        "decode",
-        &[Workload::Decode(1), Workload::Sample, Workload::SideBySide(7), Workload::Decode(65), Workload::Split],
-    ),
+    ("tile", &[Workload::Prefill(1), Workload::Prefill(7), Workload::Prefill(65)]),
+    ("step", &[Workload::Decode(1), Workload::Sample, Workload::SideBySide(7), Workload::Decode(65), Workload::Split]),
 ];
 
 /// A generated program that runs its kernels in checked mode.
