@@ -170,11 +170,15 @@ def main():
     wanted = re.compile(options.only)
     print(subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], capture_output=True, text=True).stdout)
     if wanted.search("tests"):
-        tests = subprocess.run([os.path.join(HERE, "metal-sim-tests"), "--ignored", "--test-threads=1"], capture_output=True, text=True)
-        print(re.findall(r"^test result.*$", tests.stdout, re.M) or tests.stdout + tests.stderr, flush=True)
-        if tests.returncode != 0:
-            print(tests.stdout)
-            failures.append("tests")
+        # A process each: one makes the GPU stop on purpose, after which its process gets nothing more from it.
+        tests = [os.path.join(HERE, "metal-sim-tests"), "--ignored"]
+        listed = subprocess.run([*tests, "--list"], capture_output=True, text=True).stdout
+        for name in re.findall(r"^(\S+): test$", listed, re.M):
+            done = subprocess.run([*tests, "--exact", name], capture_output=True, text=True)
+            print(f"test {name}: {'ok' if done.returncode == 0 else 'FAILED'}", flush=True)
+            if done.returncode != 0:
+                print(done.stdout)
+                failures.append(name)
     cases = [case for case in manifest["cases"] if wanted.search(case["name"])]
     if cases:
         print("\n| case | part | bound | difference | top-1 | greedy | |\n| --- | --- | --- | --- | --- | --- | --- |")
