@@ -26,14 +26,9 @@ use crate::{demo, pool, shell};
 pub struct Options {
     /// Only these of the checkpoints
     pub only: Vec<String>,
-    /// Element type of the KV cache: f16, f32 or q8_0
-    #[arg(long, default_value = "f16", value_parser = cache_type)]
+    /// Element type of the KV cache, as of `forge gen`
+    #[arg(long, default_value = "f16", value_parser = |name: &str| CacheType::named(name).ok_or("no such cache"))]
     pub kv: CacheType,
-}
-
-/// The cache of that name.
-fn cache_type(name: &str) -> Result<CacheType, String> {
-    CacheType::ALL.into_iter().find(|kv| kv.name() == name).ok_or_else(|| format!("no cache called {name}"))
 }
 
 /// A run of the program, and how many tokens it is of.

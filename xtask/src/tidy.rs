@@ -159,7 +159,7 @@ fn orphans(files: &[(String, String)]) -> Vec<String> {
                     || sources.iter().any(|text| text.contains(&asked))
             });
             let of_codes = stem.strip_prefix("codes_").is_some_and(|bits| AFFINE_BITS.contains(&bits));
-            let of_cache = stem.strip_prefix("kv_").is_some_and(|kv| CacheType::ALL.iter().any(|all| all.name() == kv));
+            let of_cache = stem.strip_prefix("kv_").is_some_and(|kv| CacheType::named(kv).is_some());
             !of_format
                 && !of_codes
                 && !of_cache

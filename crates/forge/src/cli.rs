@@ -170,10 +170,7 @@ pub struct CheckArgs {
 /// The names of cache types, with what each is.
 fn cache_types() -> impl TypedValueParser<Value = CacheType> {
     let values = CacheType::ALL.map(|kv| PossibleValue::new(kv.name()).help(kv.description()));
-    PossibleValuesParser::new(values).try_map(|name| {
-        let named = CacheType::ALL.into_iter().find(|kv| kv.name() == name);
-        named.ok_or_else(|| format!("no cache called {name}"))
-    })
+    PossibleValuesParser::new(values).map(|name| CacheType::named(&name).expect("a possible value"))
 }
 
 /// Parses the command line, runs it, shows the error if there is one.

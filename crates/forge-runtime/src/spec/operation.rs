@@ -284,6 +284,11 @@ impl CacheType {
         }
     }
 
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kv| kv.name() == name)
+    }
+
     /// What it is, for who has to choose one.
     pub const fn description(self) -> &'static str {
         match self {
