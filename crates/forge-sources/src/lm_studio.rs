@@ -109,7 +109,7 @@ fn entries(store: &Path) -> Vec<Entry> {
 fn files(folder: &Path) -> Vec<Listed> {
     let listed = |name: String| {
         let meta = fs::metadata(folder.join(&name)).ok()?;
-        meta.is_file().then(|| Listed { bytes: meta.len(), path: name })
+        meta.is_file().then_some(Listed { bytes: meta.len(), path: name })
     };
     names(folder).into_iter().filter_map(listed).collect()
 }

@@ -19,6 +19,9 @@ impl Watcher for Nobody {
     }
 }
 
+/// Layers of a manifest: kind, digest, bytes.
+type Layers<'a> = &'a [(&'a str, &'a str, usize)];
+
 struct Home(TempDir);
 
 impl Home {
@@ -52,8 +55,8 @@ impl Home {
         format!("sha256:{hex}")
     }
 
-    /// A manifest of Ollama's store with layers of (kind, digest, bytes).
-    fn manifest(&self, name: &str, layers: &[(&str, &str, usize)]) {
+    /// A manifest of Ollama's store.
+    fn manifest(&self, name: &str, layers: Layers<'_>) {
         let layer = |(kind, digest, size): &(&str, &str, usize)| {
             format!(r#"{{"mediaType":"application/vnd.ollama.image.{kind}","digest":"{digest}","size":{size}}}"#)
         };
@@ -100,7 +103,7 @@ fn manifests_that_cannot_be_used() {
     let home = Home::new();
     let blob = home.blob(b"GGUF");
     let gone = format!("sha256:{}", "a".repeat(64));
-    let cases: [(&str, &[(&str, &str, usize)], &str); 8] = [
+    let cases: [(&str, Layers<'_>, &str); 8] = [
         ("adapter", &[("model", &blob, 4), ("adapter", &blob, 4)], "has an adapter"),
         ("tensors", &[("tensor", &blob, 4), ("json", &blob, 4)], "tensor by tensor"),
         ("cloud", &[("license", &blob, 4)], "lists no model"),
