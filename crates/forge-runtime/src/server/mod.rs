@@ -15,6 +15,7 @@ mod answer;
 mod api_error;
 mod connections;
 mod cors;
+mod dialect;
 mod fields;
 mod gate;
 mod heartbeat;
@@ -44,11 +45,12 @@ use super::chat::MOST_GIVEN_UP;
 use super::generation::Status;
 use super::{Error, LanguageModel, ModelInfo, Result};
 use admission::Admission;
-use answer::{Answer, Endpoint};
+use answer::Answer;
 use api_error::ApiError;
 use connections::Stage;
 pub use connections::raise_file_limit;
 pub use cors::{Origin, Origins};
+use dialect::{Dialect, Outputs};
 pub use gate::{ApiKey, ApiKeys, Hosts};
 pub use log::Log;
 use log::Record;
@@ -332,7 +334,7 @@ async fn completions(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    respond(shared, Endpoint::Completion, record, headers, body).await
+    respond(shared, Dialect::Completions, record, headers, body).await
 }
 
 async fn chat_completions(
@@ -341,12 +343,12 @@ async fn chat_completions(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    respond(shared, Endpoint::Chat, record, headers, body).await
+    respond(shared, Dialect::Chat, record, headers, body).await
 }
 
 async fn respond(
     shared: Arc<Shared>,
-    endpoint: Endpoint,
+    dialect: Dialect,
     record: Record,
     headers: HeaderMap,
     body: Body,
@@ -364,22 +366,27 @@ async fn respond(
         let Shared { text, answers, info, context, .. } = &*preparing;
         // The turn and the body's room are given up where the work ends, whether or not anybody waits for it still.
         let (_turn, body) = (turn, body);
-        request::prepare(&body.bytes, endpoint, text, answers, info, *context)
+        request::prepare(&body.bytes, dialect, text, answers, info, *context)
     })
     .await
     .unwrap_or_else(|_| Err(ApiError::internal("the request could not be processed".into())))
     .map_err(failed)?;
+    record.skipped(&prepared.skipped);
     let shown = match &prepared.reading {
         Some(reading) if reading.form.is_some() => shared.all_tags.clone(),
         Some(_) => shared.thinking_tags.clone(),
         None => Arc::default(),
     };
     let events = shared.worker.submit(prepared.request, shown, place).map_err(failed)?;
-    let answer = Answer::new(endpoint, shared.info.name, prepared.reading, record);
-    match prepared.stream {
-        Some(options) => Ok(answer.stream(events, options.include_usage, shared.limits.silence)),
-        None => answer.whole(events).await,
-    }
+    let answer = Answer::new(
+        prepared.writer,
+        Outputs::new(prepared.reading),
+        shared.info.name,
+        prepared.prompt_field,
+        prepared.warning.as_deref(),
+        record,
+    );
+    if prepared.stream { Ok(answer.stream(events, shared.limits.silence)) } else { answer.whole(events).await }
 }
 
 /// Ctrl-C, or the signal to terminate.
