@@ -21,7 +21,21 @@ use super::worker::Event;
 /// Header that says what a client asked for and does not get.
 const WARNING: HeaderName = HeaderName::from_static("x-forge-warning");
 
-/// An answer that has not been sent.
+/// What is known of an answer before it begins.
+pub(super) struct Unsent {
+    /// Puts it into words.
+    pub(super) writer: Box<dyn Writer>,
+    /// Takes the text apart.
+    pub(super) outputs: Outputs,
+    /// Tokens of the prompt.
+    pub(super) prompt_tokens: usize,
+    /// The field that it came from.
+    pub(super) prompt_field: &'static str,
+    /// What the client should know, in a header.
+    pub(super) warning: Option<String>,
+}
+
+/// An answer under way.
 pub(super) struct Answer {
     head: Head,
     writer: Box<dyn Writer>,
@@ -35,19 +49,14 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn new(
-        writer: Box<dyn Writer>,
-        outputs: Outputs,
-        model: &'static str,
-        prompt_field: &'static str,
-        warning: Option<&str>,
-        record: Record,
-    ) -> Self {
+    pub(super) fn new(prepared: Unsent, model: &'static str, record: Record) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
+        let Unsent { writer, outputs, prompt_tokens, prompt_field, warning } = prepared;
         let created = unix_time();
         let id = format!("{}{created:x}-{:x}", writer.prefix(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let warning = warning.and_then(|words| HeaderValue::from_str(words).ok());
-        Self { head: Head { id, created, model }, writer, outputs, prompt_field, warning, record }
+        let warning = warning.and_then(|words| HeaderValue::from_str(&words).ok());
+        let head = Head { id, created, model, prompt_tokens };
+        Self { head, writer, outputs, prompt_field, warning, record }
     }
 
     /// Waits for the end and answers with all of it.

@@ -19,9 +19,14 @@ use hyper::body::{Frame, SizeHint};
 
 use super::super::generation::{Finish, Summary};
 use super::answer::unix_time;
+use super::api_error::ApiError;
 
 /// Header with a request's id.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A request's id, among its extensions.
+#[derive(Clone)]
+pub(super) struct RequestId(pub(super) HeaderValue);
 
 /// Longest id of a client that is taken as the request's.
 const LONGEST_ID: usize = 128;
@@ -136,6 +141,12 @@ impl Record {
         self.set(format!("{words} finish={finish}"));
     }
 
+    /// It came to this error.
+    pub(super) fn error(&self, error: ApiError) -> ApiError {
+        self.failed(error.message());
+        error
+    }
+
     /// It came to nothing, for this reason.
     pub(super) fn failed(&self, reason: &str) {
         self.set(format!("error={reason:?}"));
@@ -185,6 +196,7 @@ pub(super) async fn track(State(log): State<Log>, mut request: Request, next: Ne
     let words = format!("{} {} {path}", id.to_str().unwrap_or_default(), request.method());
     let record = Record::default();
     request.extensions_mut().insert(record.clone());
+    request.extensions_mut().insert(RequestId(id.clone()));
     let no_body = request.method() == axum::http::Method::HEAD;
     let mut entry = Entry { log, start: Instant::now(), request: words, record, status: None, ended: false };
     let mut response = next.run(request).await;

@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::super::assets::Text;
 use super::super::chat_templates::Ending;
 use super::super::generation::{Request, check_prompt};
 use super::super::{Error, ModelInfo};
+use super::answer::Unsent;
 use super::api_error::ApiError;
-use super::dialect::{Ask, Chat, Choice, Dialect, Prompt, Reading, Writer};
+use super::dialect::{Ask, Chat, Choice, Dialect, Outputs, Prompt, Reading};
 use super::fields::{Fields, wrong_type};
 use super::tools::{CallForm, Thinking};
 
@@ -22,20 +23,25 @@ const MAX_MESSAGES: usize = 10_000;
 /// Roles of the OpenAI API; templates may have others.
 const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
 
+/// A request that can be queued.
 pub(super) struct Prepared {
     pub(super) request: Request,
-    /// How the answer of a chat is to be read.
-    pub(super) reading: Option<Reading>,
-    /// What the client should know.
-    pub(super) warning: Option<String>,
+    /// Special tokens that are to come as text, among the marks of reasoning, and of calls.
+    pub(super) shown: Shown,
     /// What was asked for and is left out.
     pub(super) skipped: Vec<String>,
-    /// The field that the prompt came from.
-    pub(super) prompt_field: &'static str,
     /// Whether the answer is to be streamed.
     pub(super) stream: bool,
-    /// Puts it into words.
-    pub(super) writer: Box<dyn Writer>,
+    /// The answer.
+    pub(super) answer: Unsent,
+}
+
+/// Which special tokens of an answer come as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    None,
+    Reasoning,
+    ReasoningAndCalls,
 }
 
 /// What is known of a model's answers.
@@ -48,6 +54,19 @@ pub(super) struct Answers {
     pub(super) thinking: Thinking,
     /// Whether special tokens that are written out in messages are special.
     pub(super) trust_special: bool,
+    /// Whether its template has a place for system messages in mid-chat.
+    pub(super) system_anywhere: bool,
+}
+
+/// A text that no template writes by itself.
+const PROBE: &str = "forge5probe";
+
+/// Whether a chat's template writes a system message in mid-chat.
+fn has_place_for_system(text: &Text) -> bool {
+    let message = |role: &str, content: &str| json!({ "role": role, "content": content });
+    let chat = [message("system", "S"), message("user", "Q"), message("assistant", "A"), message("user", "Q")];
+    let chat: Value = chat.into_iter().chain([message("system", PROBE), message("user", "Q")]).collect();
+    text.render_chat(&chat, Ending::Opened, &Map::new()).is_ok_and(|prompt| prompt.contains(PROBE))
 }
 
 impl Answers {
@@ -55,7 +74,8 @@ impl Answers {
     pub(super) fn of(text: &Text) -> Self {
         let calls = CallForm::of(text);
         let beginning = calls.as_ref().and_then(|form| form.beginning(text));
-        Self { calls, beginning, thinking: Thinking::of(text), trust_special: false }
+        let system_anywhere = has_place_for_system(text);
+        Self { calls, beginning, thinking: Thinking::of(text), trust_special: false, system_anywhere }
     }
 }
 
@@ -82,21 +102,57 @@ pub(super) fn prepare(
     let Ask { prompt, prompt_field, max_tokens, sampling, stop, stream } = ask;
     let runtime_error = |error| ApiError::from_runtime(&error, prompt_field);
     let sampling = text.defaults.sampling(&sampling).map_err(runtime_error)?;
-    let (mut continues_prompt, mut reading, mut warning, mut skipped) = (true, None, None, Vec::new());
-    let encode = |words: &str, special| text.tokenizer.encode_within(words, special, context).map_err(runtime_error);
-    let prompt = match prompt {
-        Prompt::Text(words) => encode(&words, true)?,
-        Prompt::Ids(ids) => ids,
-        Prompt::Chat(chat) => {
-            let rendered = render(chat, text, answers, prompt_field)?;
-            (continues_prompt, reading) = (rendered.continues, Some(rendered.reading));
-            (warning, skipped) = (rendered.warning, rendered.skipped);
-            encode(&rendered.words, false)?
-        }
-    };
+    let Encoded { prompt, continues, reading, warning, skipped } =
+        encode(prompt, prompt_field, text, answers, context)?;
     check_prompt(&prompt, info.vocab_size, context).map_err(runtime_error)?;
-    let request = Request { prompt, max_tokens, sampling, stop, continues_prompt };
-    Ok(Prepared { request, reading, warning, skipped, prompt_field, stream, writer })
+    let shown = match &reading {
+        Some(reading) if reading.form.is_some() => Shown::ReasoningAndCalls,
+        Some(_) => Shown::Reasoning,
+        None => Shown::None,
+    };
+    let prompt_tokens = prompt.len();
+    let request = Request { prompt, max_tokens, sampling, stop, continues_prompt: continues };
+    let answer = Unsent { writer, outputs: Outputs::new(reading), prompt_tokens, prompt_field, warning };
+    Ok(Prepared { request, shown, skipped, stream, answer })
+}
+
+/// Tokens of the prompt that a body asks for, however many they are.
+pub(super) fn count(
+    body: &[u8],
+    dialect: Dialect,
+    text: &Text,
+    answers: &Answers,
+    context: usize,
+) -> Result<usize, ApiError> {
+    let (Ask { prompt, prompt_field, .. }, _) = dialect.read(fields(body, context)?)?;
+    Ok(encode(prompt, prompt_field, text, answers, usize::MAX)?.prompt.len())
+}
+
+/// A prompt as tokens, and what follows from it.
+struct Encoded {
+    prompt: Vec<u32>,
+    /// Whether the answer continues its text.
+    continues: bool,
+    /// How the answer of a chat is to be read.
+    reading: Option<Reading>,
+    warning: Option<String>,
+    skipped: Vec<String>,
+}
+
+fn encode(prompt: Prompt, field: &str, text: &Text, answers: &Answers, context: usize) -> Result<Encoded, ApiError> {
+    let encode = |words: &str, special| {
+        let ids = text.tokenizer.encode_within(words, special, context);
+        ids.map_err(|error| ApiError::from_runtime(&error, field))
+    };
+    let plain = |prompt| Encoded { prompt, continues: true, reading: None, warning: None, skipped: Vec::new() };
+    match prompt {
+        Prompt::Text(words) => Ok(plain(encode(&words, true)?)),
+        Prompt::Ids(ids) => Ok(plain(ids)),
+        Prompt::Chat(chat) => {
+            let Rendered { words, continues, reading, warning, skipped } = render(chat, text, answers, field)?;
+            Ok(Encoded { prompt: encode(&words, false)?, continues, reading: Some(reading), warning, skipped })
+        }
+    }
 }
 
 /// A chat as the text of a prompt.
@@ -114,8 +170,11 @@ pub(super) struct Rendered {
 /// # Errors
 /// What the template refuses, and calls that are asked for of a model whose form of calls is not known.
 pub(super) fn render(chat: Chat, text: &Text, answers: &Answers, field: &str) -> Result<Rendered, ApiError> {
-    let Chat { messages, variables, tools, choice, parallel, skipped } = chat;
+    let Chat { mut messages, variables, tools, choice, parallel, skipped, fold_system } = chat;
     check_roles(&messages, text)?;
+    if fold_system && !answers.system_anywhere {
+        fold_system_messages(&mut messages);
+    }
     let usage = |error: Error| ApiError::invalid(None, error.to_string());
     let ending = Ending::of(&variables, &messages, true).map_err(usage)?;
     let error = |error| ApiError::from_runtime(&error, field);
@@ -153,6 +212,36 @@ pub(super) fn render(chat: Chat, text: &Text, answers: &Answers, field: &str) ->
     }
     let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
     Ok(Rendered { words, continues, reading, warning, skipped })
+}
+
+/// Makes system messages in mid-chat users' messages: part of the one before, where that is a user's or a tool's, so that turns
+/// alternate as before.
+fn fold_system_messages(messages: &mut Value) {
+    let Some(list) = messages.as_array_mut() else { return };
+    let mut folded: Vec<Value> = Vec::with_capacity(list.len());
+    for mut message in std::mem::take(list) {
+        let is_system = matches!(message["role"].as_str(), Some("system" | "developer"));
+        match folded.last_mut() {
+            Some(before) if is_system && matches!(before["role"].as_str(), Some("user" | "tool")) => {
+                let parts = parts(before["content"].take()).into_iter().chain(parts(message["content"].take()));
+                before["content"] = parts.collect();
+            }
+            Some(_) if is_system => {
+                message["role"] = "user".into();
+                folded.push(message);
+            }
+            _ => folded.push(message),
+        }
+    }
+    *list = folded;
+}
+
+/// A content as a list of parts.
+fn parts(content: Value) -> Vec<Value> {
+    match content {
+        Value::Array(parts) => parts,
+        text => vec![json!({ "type": "text", "text": text })],
+    }
 }
 
 /// Messages in whose texts nothing is a special token, if anything was; those of the model itself are left as they are, since

@@ -5,12 +5,9 @@ use serde_json::{Map, Value, json};
 use super::super::api_error::ApiError;
 use super::super::fields::{Fields, Limit, wrong_type};
 use super::super::tools::Tool;
-use super::ask::BadChoice;
+use super::ask::{call, check_count};
 use super::openai::{self, StreamOptions};
 use super::{Ask, Chat, Choice, End, Head, Item, Output, Prompt, Writer, data};
-
-/// Most tools of one request.
-pub(super) const MAX_TOOLS: usize = 1_000;
 
 /// Fields of a request that are variables of chat templates by the same name.
 const TEMPLATE_FIELDS: [&str; 4] = ["chat_template", "documents", "enable_thinking", "reasoning_effort"];
@@ -59,28 +56,21 @@ pub(in super::super) fn chat(fields: &mut Fields) -> Result<Chat, ApiError> {
         variables.extend(fields.boolean(name)?.map(|value| (name.to_owned(), Value::Bool(value))));
     }
     let messages = fields.take("messages").ok_or_else(|| wrong_type("messages", "a list of messages"))?;
-    Ok(Chat { messages, variables, tools, choice, parallel, skipped: Vec::new() })
+    Ok(Chat { messages, variables, tools, choice, parallel, skipped: Vec::new(), fold_system: false })
 }
 
 /// What the request says of calls: whether there may, or must be one.
 fn choice(fields: &Fields, tools: &[Tool]) -> Result<Choice, ApiError> {
     let expected = "\"auto\", \"none\", \"required\", or a function's name";
     let Some(value) = fields.get("tool_choice") else { return Ok(Choice::Auto) };
-    let call = |name| {
-        Choice::call(name, tools).map_err(|bad| match bad {
-            BadChoice::NoTools => wrong_type("tool_choice", "\"none\" where there are no tools"),
-            BadChoice::Unknown(name) => {
-                ApiError::invalid("tool_choice".to_owned(), format!("tool_choice: there is no tool {name:?}"))
-            }
-        })
-    };
+    let choose = |name| Choice::call(name, tools);
     match value.as_str() {
         Some("auto") => Ok(Choice::Auto),
         Some("none") => Ok(Choice::None),
-        Some("required") => call(None),
+        Some("required") => choose(None),
         Some(_) => Err(wrong_type("tool_choice", expected)),
         None => match (value["type"].as_str(), value["function"]["name"].as_str()) {
-            (Some("function") | None, Some(name)) => call(Some(name)),
+            (Some("function") | None, Some(name)) => choose(Some(name)),
             _ => Err(wrong_type("tool_choice", expected)),
         },
     }
@@ -90,10 +80,7 @@ fn choice(fields: &Fields, tools: &[Tool]) -> Result<Choice, ApiError> {
 fn offered_tools(fields: &Fields) -> Result<Vec<Tool>, ApiError> {
     let Some(tools) = fields.get("tools") else { return Ok(Vec::new()) };
     let tools = tools.as_array().ok_or_else(|| wrong_type("tools", "a list of tools"))?;
-    if tools.len() > MAX_TOOLS {
-        let words = format!("tools are {}, at most {MAX_TOOLS} are allowed", tools.len());
-        return Err(ApiError::invalid("tools".to_owned(), words));
-    }
+    check_count(tools)?;
     let tool = |(index, tool): (usize, &Value)| {
         let function = tool.get("function").filter(|_| matches!(tool["type"].as_str(), None | Some("function")));
         let name = function.and_then(|function| function["name"].as_str()).filter(|name| !name.is_empty());
@@ -159,10 +146,6 @@ impl Writer for ChatWriter {
         let choice = json!({ "index": 0, "message": message, "logprobs": null, "finish_reason": finish });
         openai::whole(head, "chat.completion", choice, end)
     }
-}
-
-fn call(id: &str, name: &str, arguments: &str) -> Value {
-    json!({ "id": id, "type": "function", "function": { "name": name, "arguments": arguments } })
 }
 
 /// The message of an answer. As OpenAI has it: null where there is nothing but calls.

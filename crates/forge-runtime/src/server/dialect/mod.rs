@@ -7,15 +7,17 @@
 mod ask;
 mod chat;
 mod completions;
+mod messages;
 mod openai;
 mod output;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::api_error::ApiError;
 use super::fields::Fields;
 pub(super) use ask::{Ask, Chat, Choice, Prompt};
-pub(super) use output::{End, Item, Output, Outputs, Reading, Why};
+use output::{End, Why};
+pub(super) use output::{Item, Output, Outputs, Reading};
 
 /// An API that clients speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub(super) enum Dialect {
     Completions,
     /// OpenAI's `/v1/chat/completions`.
     Chat,
+    /// Anthropic's `/v1/messages`.
+    Messages,
 }
 
 impl Dialect {
@@ -36,6 +40,33 @@ impl Dialect {
         match self {
             Self::Completions => completions::read(fields),
             Self::Chat => chat::read(fields),
+            Self::Messages => messages::read(fields),
+        }
+    }
+
+    /// How long a prompt is, in its words.
+    pub(super) fn count(self, tokens: usize) -> Value {
+        match self {
+            Self::Completions | Self::Chat | Self::Messages => json!({ "input_tokens": tokens }),
+        }
+    }
+
+    /// Whose errors answers to requests of this path have, whether or not there is such a route.
+    pub(super) fn of_errors(path: &str) -> Self {
+        let path = path.strip_prefix("/v1").unwrap_or(path);
+        let first = path.trim_start_matches('/').split('/').next();
+        if first == Some("messages") { Self::Messages } else { Self::Chat }
+    }
+
+    /// An error in its words.
+    pub(super) fn error(self, error: &ApiError, request_id: Option<&str>) -> Value {
+        match self {
+            Self::Completions | Self::Chat => error.body(),
+            Self::Messages => {
+                let mut body = error.anthropic_body();
+                body["request_id"] = request_id.into();
+                body
+            }
         }
     }
 }
@@ -49,6 +80,8 @@ pub(super) struct Head {
     pub(super) created: u64,
     /// The model's name.
     pub(super) model: &'static str,
+    /// Tokens of the prompt.
+    pub(super) prompt_tokens: usize,
 }
 
 /// Puts one answer into a dialect's words: as a stream, or as a whole.
@@ -67,6 +100,11 @@ pub(super) trait Writer: Send {
 
     /// The whole answer: its parts in their order, and its end.
     fn whole(&mut self, head: &Head, items: Vec<Item>, end: &End) -> Value;
+}
+
+/// A server-sent event with a name.
+fn event(name: &str, body: &Value) -> String {
+    format!("event: {name}\ndata: {body}\n\n")
 }
 
 /// A server-sent event without a name.

@@ -74,6 +74,17 @@ pub(super) fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
     fields.refuse_unless("cache_prompt", on, "what a prompt begins with is always reused if it can be")
 }
 
+/// Refuses a format of answers, in a field of this name, that is not plain text.
+///
+/// # Errors
+/// It is another.
+pub(super) fn refuse_format(name: &str, format: Option<&Value>) -> Result<(), ApiError> {
+    match format.filter(|format| !format.is_null() && format["type"] != "text") {
+        Some(_) => Err(ApiError::invalid(name.to_owned(), format!("{name}: only type \"text\" is supported"))),
+        None => Ok(()),
+    }
+}
+
 /// Set if the answer is to be streamed.
 pub(super) fn stream_options(fields: &Fields) -> Result<Option<StreamOptions>, ApiError> {
     let stream = fields.boolean("stream")?.unwrap_or(false);
@@ -118,7 +129,7 @@ pub(super) fn stop_strings(fields: &Fields, name: &str) -> Result<Vec<String>, A
 }
 
 fn object(head: &Head, object: &str, choices: Value) -> Value {
-    let Head { id, created, model } = head;
+    let Head { id, created, model, .. } = head;
     json!({ "id": id, "object": object, "created": created, "model": model, "choices": choices })
 }
 
