@@ -1,12 +1,14 @@
 //! From a request body to a [`Request`] of the token loop: everything that can be wrong is found here, before it is queued.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
 use super::super::assets::{SamplingOptions, Text};
 use super::super::chat_templates::Ending;
 use super::super::generation::{Request, check_prompt};
+use super::super::sampler::BANNED;
 use super::super::{Error, ModelInfo};
 use super::answer::Endpoint;
 use super::api_error::ApiError;
@@ -127,6 +129,9 @@ pub(super) fn prepare(
             Some(penalty) => Some(penalty),
             None => fields.number("repetition_penalty")?,
         },
+        presence_penalty: fields.number("presence_penalty")?,
+        frequency_penalty: fields.number("frequency_penalty")?,
+        logit_bias: logit_bias(&fields, info.vocab_size)?,
         seed: fields.seed("seed")?,
     };
     let param = endpoint.prompt_field();
@@ -162,9 +167,6 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
     fields.refuse_unless("suffix", empty, "is not supported")?;
     fields.refuse_unless("logprobs", |value| off(value) || zero(value), "is not supported")?;
     fields.refuse_unless("top_logprobs", zero, "is not supported")?;
-    fields.refuse_unless("logit_bias", empty, "is not supported")?;
-    fields.refuse_unless("frequency_penalty", zero, "is not supported; repeat_penalty is")?;
-    fields.refuse_unless("presence_penalty", zero, "is not supported; repeat_penalty is")?;
     fields.refuse_unless("response_format", plain_text, "only type \"text\" is supported")?;
     fields.refuse_unless("functions", empty, "is not supported; tools is")?;
     fields.refuse_unless("function_call", unforced, "is not supported; tool_choice is")?;
@@ -174,6 +176,34 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
     fields.refuse_unless("ignore_eos", off, "is not supported")?;
     let on = |value: &Value| value.as_bool() == Some(true);
     fields.refuse_unless("cache_prompt", on, "what a prompt begins with is always reused if it can be")
+}
+
+/// Biases of tokens: an object of ids as OpenAI has it, or a list of pairs as llama.cpp's server has it, where `false` is a ban.
+fn logit_bias(fields: &Fields, vocab_size: usize) -> Result<Vec<(u32, f32)>, ApiError> {
+    let expected = "an object of token ids and numbers, or a list of pairs of these";
+    let wrong = || wrong_type("logit_bias", expected);
+    let one = |id: Option<u64>, bias: &Value| {
+        let id = id.ok_or_else(wrong)?;
+        let known = u32::try_from(id).ok().filter(|&id| (id as usize) < vocab_size).ok_or_else(|| {
+            let words = format!("logit_bias: there is no token {id}, the vocabulary has {vocab_size}");
+            ApiError::invalid("logit_bias".to_owned(), words)
+        })?;
+        let bias = if bias == &Value::Bool(false) { Some(BANNED) } else { bias.as_f64().map(|bias| bias as f32) };
+        Ok((known, bias.ok_or_else(wrong)?))
+    };
+    let biases: Result<BTreeMap<u32, f32>, ApiError> = match fields.get("logit_bias") {
+        None => return Ok(Vec::new()),
+        Some(Value::Object(biases)) => biases.iter().map(|(id, bias)| one(id.parse().ok(), bias)).collect(),
+        Some(Value::Array(pairs)) => pairs
+            .iter()
+            .map(|pair| match pair.as_array().map(Vec::as_slice) {
+                Some([id, bias]) => one(id.as_u64(), bias),
+                _ => Err(wrong()),
+            })
+            .collect(),
+        Some(_) => Err(wrong()),
+    };
+    Ok(biases?.into_iter().collect())
 }
 
 fn stream_options(fields: &Fields) -> Result<Option<StreamOptions>, ApiError> {
