@@ -102,6 +102,10 @@ pub(super) fn prepare(
     let Ask { prompt, prompt_field, max_tokens, sampling, stop, stream } = ask;
     let runtime_error = |error| ApiError::from_runtime(&error, prompt_field);
     let sampling = text.defaults.sampling(&sampling).map_err(runtime_error)?;
+    if let Some((id, _)) = sampling.logit_bias.iter().find(|(id, _)| *id as usize >= info.vocab_size) {
+        let words = format!("logit_bias: there is no token {id}, the vocabulary has {}", info.vocab_size);
+        return Err(ApiError::invalid("logit_bias".to_owned(), words));
+    }
     let Encoded { prompt, continues, reading, warning, skipped } =
         encode(prompt, prompt_field, text, answers, context)?;
     check_prompt(&prompt, info.vocab_size, context).map_err(runtime_error)?;
@@ -112,7 +116,8 @@ pub(super) fn prepare(
     };
     let prompt_tokens = prompt.len();
     let request = Request { prompt, max_tokens, sampling, stop, continues_prompt: continues };
-    let answer = Unsent { writer, outputs: Outputs::new(reading), prompt_tokens, prompt_field, warning };
+    let answer =
+        Unsent { writer, outputs: Outputs::new(reading, text.tokenizer.clone()), prompt_tokens, prompt_field, warning };
     Ok(Prepared { request, shown, skipped, stream, answer })
 }
 
