@@ -91,6 +91,7 @@ impl KernelFamily for Gemm {
         operation(&self.matrices, None, self.half_tiles, self.epilogue)
     }
 
+    /// Those of whole tiles; the last one of a prompt takes half of it where it has 32 tokens or fewer.
     fn flops(&self) -> Linear {
         let per_tile = 2 * (self.row_tiles() * GEMM_ROWS * GEMM_TOKENS * self.cols) as u64;
         Linear { per_tile, ..Linear::default() }
