@@ -145,7 +145,7 @@ fn models_say_how_long_contexts_are() {
     assert_eq!((&model["type"], &list["has_more"], &list["first_id"]), (&json!("model"), &json!(false), &model["id"]));
     let props = server.get("/props").json();
     assert_eq!((&props["default_generation_settings"]["n_ctx"], &props["total_slots"]), (&json!(1024), &json!(1)));
-    assert_eq!((&props["chat_template"], &props["eos_token"]), (&json!(TEMPLATE), &json!("<|end|>")));
+    assert_eq!((&props["chat_template"], &props["eos_token"]), (&json!(TEMPLATE), &json!("<|eos|>")));
     for path in ["/props/", "/v1/props", "/v1/slots", "/v1/health"] {
         assert_eq!(server.get(path).status, 200, "{path}");
     }

@@ -268,6 +268,7 @@ fn router(shared: Arc<Shared>, options: Options) -> Router {
     }
     // The innermost comes first.
     router
+        .route("/", get(about::root))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .with_state(shared)
