@@ -90,7 +90,7 @@ impl Builtin {
 pub enum Body {
     Call(String),
     Rope(RopeView),
-    Gemv(GemvView),
+    Gemv(Box<GemvView>),
     Gemm(GemmView),
 }
 
@@ -389,9 +389,10 @@ fn kernel_view(kernel: &Kernel, plan: &Plan) -> KernelView {
         families::Body::RopeAppend(rope) => {
             (vec![Position::Group2, Position::Simdgroup, Position::Lane], Body::Rope(rope_view(rope, plan)))
         }
-        families::Body::Gemv(gemv) => {
-            (vec![Position::Group, Position::Simdgroup, Position::Lane], Body::Gemv(gemv_view(gemv, &kernel.bindings)))
-        }
+        families::Body::Gemv(gemv) => (
+            vec![Position::Group, Position::Simdgroup, Position::Lane],
+            Body::Gemv(Box::new(gemv_view(gemv, &kernel.bindings))),
+        ),
         families::Body::Gemm(gemm) => {
             (vec![Position::Group2, Position::Simdgroup, Position::Lane], Body::Gemm(gemm_view(gemm)))
         }
@@ -568,7 +569,9 @@ fn tile_result(gemm: &Gemm, first_row: usize) -> String {
     let mut result = match gemm.epilogue {
         Epilogue::Store { .. } => format!("StoreTile<{rows}>{{{}}}", token("y", rows)),
         Epilogue::Residual { factor, .. } => format!("AddTile<{rows}>{{{}, {}}}", token("x", rows), float(factor)),
-        Epilogue::Activated(kind) => format!("activated_tile<{rows}>({}, {})", token("y", rows), activation_value(kind)),
+        Epilogue::Activated(kind) => {
+            format!("activated_tile<{rows}>({}, {})", token("y", rows), activation_value(kind))
+        }
         Epilogue::Gated(kind) => format!("GatedTile<{half}, {}>{{{}}}", activation(kind), token("y", half)),
         Epilogue::GatedBy(kind) => {
             let kind = activation(kind);
