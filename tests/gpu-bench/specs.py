@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes specs of bench-msl-cuda for the matrix-vector and attention kernels of templates/msl, with forge-plan's geometry.
+"""Writes specs of bench-msl-cuda for the products and the attention of templates/msl, with forge-plan's geometry.
 
   specs.py OUT     run from the repository's root; build.py then takes --src templates/msl
 """
@@ -160,6 +160,69 @@ def few_rows(f, choices, files, function, arguments):
     return {"source": source, "kernels": kernels}
 
 
+TILES = """
+struct Weights {
+    template <uint ROWS, uint COLS>
+    static inline float4 load4(device const uchar* weights, uint row, uint col) {
+        return LOAD4<ARGUMENTS ROWS, COLS>(weights, row, col);
+    }
+};
+kernel void bench_tile(device const uchar* weights [[buffer(0)]], device const float* x [[buffer(1)]],
+                       device float* y [[buffer(2)]], constant uint& rows [[buffer(3)]],
+                       uint2 group [[threadgroup_position_in_grid]], uint simdgroup [[simdgroup_index_in_threadgroup]],
+                       uint lane [[thread_index_in_simdgroup]]) {
+    threadgroup float shared[4096];
+    const uint first = group.y * 64;
+    const TokenRows<B_COLS> input = {x + first * B_COLS};
+    const StoreTile<B_ROWS> result = {y + first * B_ROWS};
+    gemm_tile<Weights, Weights, B_OPERAND, B_ROWS, B_ROWS, B_COLS, false, 0>(
+        weights, weights, input, result, min(64u, rows - first), 0, group.x * 64, shared, simdgroup, lane);
+}
+"""
+ATTENTION_TILE = """
+kernel void bench_attention(device const float* q [[buffer(0)]], device const half* keys [[buffer(1)]],
+                            device const half* values [[buffer(2)]], device float* y [[buffer(3)]],
+                            constant uint& position [[buffer(4)]], constant uint& rows [[buffer(5)]],
+                            uint2 group [[threadgroup_position_in_grid]], uint simdgroup [[simdgroup_index_in_threadgroup]],
+                            uint lane [[thread_index_in_simdgroup]]) {
+    threadgroup float shared[3584];
+    attention_tile<32, 8, 128, 4, 1, 32, 0, 0, half>(q, keys, values, y, shared, 0, position, rows, 0.08838834764f, 0.0f,
+                                                     group.x, group.y, simdgroup, lane);
+}
+"""
+
+
+def tiles(f, files, function, arguments):
+    """Products of tiles; float operands are checked where 8x8 products are exact, and timed as the unit has them."""
+    kernels = []
+    for operand in ("half", "float"):
+        for rows, cols in SHAPES[:3]:
+            kernels.append({
+                "id": "forge/%s %s tile" % (f, operand), "op": "gemm", "format": "forge_" + f, "tol": 2e-3,
+                "points": [{"shape": "%dx%d" % (rows, cols), "tokens": [16, 32, 64, 256, 512]}],
+                "exact": "tokens == 64" if operand == "float" and rows == cols else "0",
+                "issue": "rows == cols and tokens >= 64",
+                "defines": {"B_ROWS": str(rows), "B_COLS": str(cols), "B_OPERAND": "'%s'" % operand},
+                "launches": [{"kernel": "bench_tile", "args": ["w", "x", "y", "u32:tokens"],
+                              "grid": ["ceil(rows, 64)", "ceil(tokens, 64)", 1], "tg": [128, 1, 1]}]})
+    done = set()
+    source = [part for name in ["common", "rows"] + files + ["product", "gemm"] for part in needed(name, done)]
+    if function == "gemv_affine":
+        arguments += "false, "
+    text = TILES.replace("LOAD4", function.replace("gemv", "load4")).replace("ARGUMENTS ", arguments)
+    return {"source": source + [{"text": text}], "kernels": kernels}
+
+
+def attention_tiles():
+    kernel = {"id": "forge/attention tile", "op": "prefill", "kv": "f16", "layout": "seq_kvh_hd", "tol": 0.1,
+              "points": [{"tokens": 512, "past": past} for past in (0, 4096, 32768)],
+              "exact": "past == 0", "exact_tol": 2e-3, "issue": "1",
+              "launches": [{"kernel": "bench_attention", "args": ["q", "k", "v", "y", "u32:past", "u32:tokens"],
+                            "grid": ["ceil(tokens, 8)", 8, 1], "tg": [128, 1, 1]}]}
+    files = ("common", "kv", "kv_f16", "product", "attention_tile")
+    return {"source": [{"file": name + ".metal"} for name in files] + [{"text": ATTENTION_TILE}], "kernels": [kernel]}
+
+
 def main():
     out, choices = sys.argv[1], table()
     os.makedirs(out, exist_ok=True)
@@ -184,6 +247,9 @@ def main():
         if f in ("q8_0", "q4_0", "q4_k", "affine4_64"):
             spec = few_rows(f, choices[line], files, function, arguments)
             json.dump(spec, open(os.path.join(out, f + "_rows.json"), "w"), indent=0)
+        if f in ("f16", "q8_0", "q4_0", "q4_k", "affine4_64"):
+            spec = tiles(f, files, function, arguments)
+            json.dump(spec, open(os.path.join(out, f + "_tiles.json"), "w"), indent=0)
     kernels = [{
         "id": "forge/attention", "op": "attn", "kv": "f16", "x": "f32", "y": "f32", "layout": "seq_kvh_hd",
         "when": "seq == %d" % seq,
@@ -193,6 +259,7 @@ def main():
     } for seq, parts in ((1024, 16), (8192, 32))]
     source = [{"file": "common.metal"}, {"file": "attention_decode.metal"}, {"text": ATTENTION}]
     json.dump({"source": source, "kernels": kernels}, open(os.path.join(out, "attention.json"), "w"), indent=0)
+    json.dump(attention_tiles(), open(os.path.join(out, "attention_tiles.json"), "w"), indent=0)
 
 
 main()
