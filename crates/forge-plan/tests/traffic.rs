@@ -17,7 +17,7 @@ use forge_plan::families::{AttentionCombine, AttentionDecode, AttentionPart, Att
 use forge_plan::geometry::Shape;
 use forge_plan::plan::Dim;
 use forge_plan::tuning::tuning;
-use forge_plan::{Family, Kernel, Plan, PlanOptions, attention, costs, plan};
+use forge_plan::{CacheType, Family, Kernel, Plan, PlanOptions, attention, costs, plan};
 
 const SIZES: Sizes = Sizes {
     hidden: 4096,
@@ -181,19 +181,23 @@ fn a_delta_layer_is_five_dispatches_and_six_with_experts() {
 /// Weights that a norm may blow up beyond the half range keep float tiles.
 #[test]
 fn large_activations_keep_float_tiles() {
-    let half_tiles = |gamma: f32| {
+    let half_tiles = |gamma: f32, kv: CacheType| {
         let mut graph = common::llama(Sizes { layers: 1, ..SIZES }, Format::Q8_0);
         graph.weights.iter_mut().filter(|w| w.rows == 1).for_each(|w| w.max_abs = Some(gamma));
-        let plan = plan(&graph, &PlanOptions::default()).expect("a dense model has a plan");
+        let plan = plan(&graph, &PlanOptions { kv, ..PlanOptions::default() }).expect("a dense model has a plan");
         let tiles = |kernel: &Kernel| match &kernel.family {
             Family::Gemm(gemm) => Some((kernel.name.clone(), gemm.half_tiles)),
             _ => None,
         };
         plan.kernels.iter().filter_map(tiles).filter(|(_, half)| *half).map(|(name, _)| name).collect::<Vec<_>>()
     };
-    assert_eq!(half_tiles(1.0), ["qkv_proj_tile", "gate_up_proj_tile", "lm_head_tile"]);
-    assert!(half_tiles(1000.0).is_empty(), "64 times 1000 is the end of the half range");
-    assert!(half_tiles(f32::INFINITY).is_empty(), "what is not a number has this bound");
+    let normed = ["qkv_proj_tile", "gate_up_proj_tile", "lm_head_tile"];
+    assert_eq!(half_tiles(1.0, CacheType::F32), normed);
+    assert_eq!(half_tiles(1.0, CacheType::Q8_0), normed);
+    // Means of values that the cache holds as halves are within their range.
+    assert_eq!(half_tiles(1.0, CacheType::F16), [normed[0], "o_proj_tile", normed[1], normed[2]]);
+    assert_eq!(half_tiles(1000.0, CacheType::F16), ["o_proj_tile"], "64 times 1000 is the end of the half range");
+    assert_eq!(half_tiles(f32::INFINITY, CacheType::F16), ["o_proj_tile"], "what is not a number has this bound");
 }
 
 /// The same of what a LayerNorm adds.

@@ -261,7 +261,7 @@ impl Lowering<'_> {
         let (mut ups, mut downs) = (Vec::new(), Vec::new());
         for layer in 0..owner.count() {
             let matrices = self.packed_stacks(owner, &up, layer)?;
-            let half_tiles = self.half_tiles(owner, (m.input, hidden), layer, &matrices);
+            let half_tiles = self.half_tiles(block, owner, (m.input, hidden), layer, &matrices);
             let activation = m.activation;
             let family = ExpertsUpTile { matrices, routing, width, cols: hidden, tile, half_tiles, activation, biased };
             ups.push(self.kernels.add("expert_gate_up_tile", family));

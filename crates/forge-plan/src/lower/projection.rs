@@ -2,13 +2,13 @@
 //! for one row, few rows and tiles.
 
 use forge_formats::Format as Stored;
-use forge_spec::{Format, Matrix as PackedMatrix, Role};
+use forge_spec::{CacheType, Format, Matrix as PackedMatrix, Role};
 
 use super::norm::PostNormStep;
 use super::weights::{Owners, Parts};
 use super::{Lowering, Path};
 use crate::families::{Epilogue, Gemm, Gemv, NormScale, ROOMS, Tokens};
-use crate::fuse::{FusedBlock, Input, Matrix, NormKind, Outcome, Projection};
+use crate::fuse::{Fused, FusedBlock, Input, Matrix, NormKind, Outcome, Projection};
 use crate::geometry::{Geometry, Shape, gemv_geometry};
 use crate::kernel::KernelId;
 use crate::plan::{Arg, Choice, KernelTable, Place, Step};
@@ -58,7 +58,7 @@ impl Lowering<'_> {
                 let rows = group.iter().map(|m| m.rows).sum();
                 matrices.push(self.matrix(owner.weight(layer, group[0].weight), rows)?);
             }
-            let half_tiles = self.half_tiles(owner, (p.input, p.cols), layer, &matrices);
+            let half_tiles = self.half_tiles(block, owner, (p.input, p.cols), layer, &matrices);
             if path == Path::Tile {
                 let gemm = Gemm { matrices, rows: total, cols: p.cols, half_tiles, bias, epilogue };
                 choices.push(self.kernels.add(&format!("{name}_tile"), gemm));
@@ -207,23 +207,33 @@ impl Lowering<'_> {
     }
 
     /// Whether the tiles of a projection may hold half operands: its weights have no more range than that, its input
-    /// cannot leave the half range (a norm bounds it by sqrt(width) times the largest gamma, plus the largest beta), and it
-    /// is wide enough for the tiles to matter.
+    /// cannot leave the half range, and it is wide enough for the tiles to matter. A norm bounds its result by sqrt(width)
+    /// times the largest gamma, plus the largest beta; attention is a mean of values, which an F16 cache holds as halves.
     pub(super) fn half_tiles(
         &self,
+        block: &FusedBlock,
         owner: &Owners<'_>,
         (input, cols): (Input, usize),
         layer: usize,
         matrices: &[PackedMatrix],
     ) -> bool {
         let wide_range = |m: &PackedMatrix| matches!(m.format, Format::F32 | Format::BF16);
-        let (Input::Stream(Some(norm)) | Input::Apart(norm)) = input else { return false };
         let largest = |slot| self.graph.weights[owner.weight(layer, slot)].max_abs.unwrap_or(f32::INFINITY);
-        let added = match norm.kind {
-            NormKind::Layer { beta: Some(beta) } => largest(beta),
-            _ => 0.0,
+        let bound = match input {
+            Input::Stream(Some(norm)) | Input::Apart(norm) => {
+                let added = match norm.kind {
+                    NormKind::Layer { beta: Some(beta) } => largest(beta),
+                    _ => 0.0,
+                };
+                largest(norm.gamma) * (cols as f32).sqrt() + added
+            }
+            Input::Buffer(Place::Attention) => {
+                let of_halves = self.options.kv == CacheType::F16
+                    && block.ops.iter().any(|op| matches!(op, Fused::Attention(_)));
+                if of_halves { 0.0 } else { f32::INFINITY }
+            }
+            Input::Stream(None) | Input::Buffer(_) => f32::INFINITY,
         };
-        let bound = largest(norm.gamma) * (cols as f32).sqrt() + added;
         cols >= HALF_TILE_WIDTH && bound < HALF_TILE_RANGE && !matrices.iter().any(wide_range)
     }
 
