@@ -115,7 +115,7 @@ pub(super) fn prepare(
         None => Shown::None,
     };
     let prompt_tokens = prompt.len();
-    let request = Request { prompt, max_tokens, sampling, stop, continues_prompt: continues };
+    let request = Request { prompt, max_tokens, sampling, stop, continues_prompt: continues, ..Request::default() };
     let answer =
         Unsent { writer, outputs: Outputs::new(reading, text.tokenizer.clone()), prompt_tokens, prompt_field, warning };
     Ok(Prepared { request, shown, skipped, stream, answer })
