@@ -144,7 +144,7 @@ impl Grammars {
 }
 
 /// A schema with what is said of white space; what clients say to the crate itself does not count.
-pub(super) fn prepared(schema: &Value) -> Value {
+pub fn prepared(schema: &Value) -> Value {
     let mut schema = match schema {
         // Whatever there is.
         Value::Bool(true) => json!({}),
