@@ -37,6 +37,25 @@ fn is_inside_string(json: &[u8]) -> bool {
     inside
 }
 
+/// A JSON text without the exponents of more than two digits: 1e400 is a number of JSON, and none of a parser's.
+fn without_long_exponents(json: &str) -> String {
+    let mut out: Vec<u8> = Vec::new();
+    let (mut exponent, mut digits) = (false, 0);
+    for byte in json.bytes() {
+        let number = !is_inside_string(&out) && out.last().is_some_and(u8::is_ascii_digit);
+        match byte {
+            b'e' | b'E' if number => (exponent, digits) = (true, 0),
+            b'0'..=b'9' if exponent => digits += 1,
+            b'+' | b'-' if exponent => {}
+            _ => exponent = false,
+        }
+        if !(exponent && digits > 2) {
+            out.push(byte);
+        }
+    }
+    String::from_utf8(out).expect("what it was")
+}
+
 struct Bench {
     text: std::sync::Arc<Text>,
     grammars: Grammars,
@@ -76,7 +95,7 @@ impl Bench {
                 Some(b'}' | b']') if !inside => 1,
                 Some(b'"') => 2,
                 // Numbers end with what follows them.
-                Some(b',' | b':') => 3,
+                Some(b',' | b':') if !inside => 3,
                 _ => 4,
             };
             let hurry = step as usize > SOON || random(0, 3) == 0;
@@ -106,7 +125,8 @@ fn whatever_comes_is_valid() {
         let held = bench.hold(schema);
         for seed in 0..3 {
             let text = bench.walk(&mut *held.fork(), seed);
-            let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{schema}: {text}: {error}"));
+            let parsed = serde_json::from_str(&without_long_exponents(&text));
+            let value: Value = parsed.unwrap_or_else(|error| panic!("{schema}: {text}: {error}"));
             assert!(schema::is_valid(schema, schema, &value), "{schema}: {text}");
             values.insert(value.to_string());
         }

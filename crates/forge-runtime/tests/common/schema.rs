@@ -23,7 +23,7 @@ const PATTERNS: [Pattern; 6] = [
         text.len() == 7 && text.bytes().enumerate().all(|(i, b)| if i == 4 { b == b'-' } else { b.is_ascii_digit() })
     }),
     ("^a*b?$", |text| text.trim_start_matches('a').len() <= 1 && matches!(text.trim_start_matches('a'), "" | "b")),
-    ("x", |text| text.contains('x')),
+    ("^[xy]{1,4}$", |text| all_of(text, 1..=4, |c| c == 'x' || c == 'y')),
 ];
 
 const FORMATS: [Pattern; 4] = [
