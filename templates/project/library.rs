@@ -36,7 +36,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         max_tokens: Some(32),
         sampling: text.defaults.sampling(&SamplingOptions { temperature: Some(0.0), ..Default::default() })?,
         stop: Vec::new(),
-        continues_prompt: true, ..Request::default()
+        continues_prompt: true,
+        ..Request::default()
     };
     print!("{prompt}");
     engine.generate(&request, &mut Printer)?;
