@@ -2379,7 +2379,7 @@ kernel void o_proj_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<256> rows = {input + first_token * 256};
     const uint first = group.x * 64;
-    gemm_tile<Weights_q8_0, Weights_q8_0, float, 256, 256, 256, false, 0>(
+    gemm_tile<Weights_q8_0, Weights_q8_0, half, 256, 256, 256, false, 0>(
         weights, weights, rows, AddTile<256>{x + first_token * 256, 1.0f},
         tokens, 0, first, shared, simdgroup, lane);
 }

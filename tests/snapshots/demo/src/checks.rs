@@ -614,7 +614,7 @@ static KERNELS: [KernelCheck; 31] = [
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 256 }],
             norm_eps: None,
-            half_operands: false,
+            half_operands: true,
             epilogue: Epilogue::Residual { factor: 1.0 },
         }),
         arguments: &[
