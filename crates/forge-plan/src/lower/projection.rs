@@ -228,8 +228,8 @@ impl Lowering<'_> {
                 largest(norm.gamma) * (cols as f32).sqrt() + added
             }
             Input::Buffer(Place::Attention) => {
-                let of_halves = self.options.kv == CacheType::F16
-                    && block.ops.iter().any(|op| matches!(op, Fused::Attention(_)));
+                let of_halves =
+                    self.options.kv == CacheType::F16 && block.ops.iter().any(|op| matches!(op, Fused::Attention(_)));
                 if of_halves { 0.0 } else { f32::INFINITY }
             }
             Input::Stream(None) | Input::Buffer(_) => f32::INFINITY,
