@@ -103,6 +103,13 @@ pub enum SourceRows<'a> {
         /// `[rows, cols / group]` bytes.
         scales: &'a [u8],
     },
+    /// Rows that are multiplied by a number each, in a format that has a plane for these.
+    Factored {
+        /// Rows of another kind.
+        rows: &'a SourceRows<'a>,
+        /// `[rows]`.
+        factors: &'a [f32],
+    },
 }
 
 /// Packs ranges of rows of one matrix; holds only a row's worth of scratch and the output of one call.
@@ -185,13 +192,29 @@ impl Packer {
                     write::entries(&self.scheme, cols, columns, entries(), bits, out);
                 }
                 Plane::Supers { .. } => out.extend_from_slice(&self.parts.supers),
+                Plane::RowFactor => out.extend_from_slice(&self.parts.factor.to_le_bytes()),
                 Plane::Values { .. } => unreachable!("floats have no other plane"),
             }
         }
     }
 
+    fn count_factored(&self, rows: SourceRows<'_>, factors: &[f32]) -> Result<usize, FormatError> {
+        let format = self.layout.format;
+        if !format.has_row_factors() {
+            return Err(FormatError::NoRowFactors { format });
+        }
+        let (expected, found) = (self.count_rows(rows)?, factors.len());
+        if expected != found {
+            return Err(FormatError::Length { format, what: "factors", expected, found });
+        }
+        Ok(expected)
+    }
+
     /// Rows in the source, once its parts agree.
     fn count_rows(&self, source: SourceRows<'_>) -> Result<usize, FormatError> {
+        if let SourceRows::Factored { rows, factors } = source {
+            return self.count_factored(*rows, factors);
+        }
         let (format, cols) = (self.layout.format, self.layout.cols);
         let whole = |what, found: usize, row: usize| {
             let rows = found.checked_div(row).unwrap_or(0);
@@ -217,8 +240,14 @@ impl Packer {
                 if found != expected {
                     return Err(FormatError::Length { format, what: "scales", expected, found });
                 }
+                let apart = format.apart().expect("has the bytes of such rows");
+                let no_number = |code: &&u8| !(apart.code)(**code).is_finite();
+                if let Some(&code) = codes.iter().find(|code| apart.bits == 8 && no_number(code)) {
+                    return Err(FormatError::Unrepresentable { format, value: (apart.code)(code) });
+                }
                 Ok(rows)
             }
+            (SourceRows::Factored { .. }, _) => unreachable!("looked at above"),
             (SourceRows::Blocks(_), Format::Affine { .. }) => Err(FormatError::NotBlocks { format, action: "packed" }),
             (SourceRows::Blocks(data), _) => {
                 let row = format.row_bytes(cols).expect("Layout::new has checked the width");

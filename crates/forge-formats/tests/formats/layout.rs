@@ -467,7 +467,7 @@ fn codes_and_scales_apart_are_packed_as_blocks_are() {
     let (mut found, mut expected) = (vec![0.0; cols], vec![0.0; cols]);
     for row in 0..rows {
         let own = (&codes[row * code_bytes..][..code_bytes], &scales[row * scale_bytes..][..scale_bytes]);
-        decode_apart(Format::Mxfp4, own.0, own.1, &mut found).unwrap();
+        decode_apart(Format::Mxfp4, own.0, own.1, 1.0, &mut found).unwrap();
         decode_row(Format::Mxfp4, &blocks[row * cols / 32 * 17..][..cols / 32 * 17], &mut expected).unwrap();
         assert!(found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()), "row {row}");
     }
@@ -503,9 +503,9 @@ fn sources_that_do_not_fit_are_refused() {
     }
     let mut out = [0.0; 64];
     for (codes, scales) in [(31, 2), (32, 3)] {
-        let error = decode_apart(Format::Mxfp4, &vec![0; codes], &vec![0; scales], &mut out).unwrap_err();
+        let error = decode_apart(Format::Mxfp4, &vec![0; codes], &vec![0; scales], 1.0, &mut out).unwrap_err();
         assert!(matches!(error, FormatError::Length { .. }), "{error}");
     }
-    assert!(matches!(decode_apart(Format::Q8_0, &[], &[], &mut out), Err(FormatError::NotApart { .. })));
-    assert!(matches!(decode_apart(Format::Mxfp4, &[], &[], &mut out[..33]), Err(FormatError::RowNotBlocks { .. })));
+    assert!(matches!(decode_apart(Format::Q8_0, &[], &[], 1.0, &mut out), Err(FormatError::NotApart { .. })));
+    assert!(matches!(decode_apart(Format::Mxfp4, &[], &[], 1.0, &mut out[..33]), Err(FormatError::RowNotBlocks { .. })));
 }

@@ -76,7 +76,7 @@ fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
                 match made.source() {
                     SourceRows::Blocks(bytes) => decode_row(weight.format, bytes, &mut out).expect("a row decodes"),
                     SourceRows::Apart { codes, scales } => {
-                        decode_apart(weight.format, codes, scales, &mut out).expect("a row decodes");
+                        decode_apart(weight.format, codes, scales, 1.0, &mut out).expect("a row decodes");
                     }
                     SourceRows::Affine { codes, scales, biases } => {
                         let Pairs { bf16, zeros } = repack.pairs();
