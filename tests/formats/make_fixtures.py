@@ -8,6 +8,7 @@ Files, little-endian:
   <FORMAT>.bin          u32 weights, u32 bytes, blocks, f32 weights     blocks are random, weights from the gguf package
   <FORMAT>.encode.bin   the same                                        weights are random, blocks from the gguf package
   affine<B>_g<G>.bin    u32 weights, u32 GGML type id of the scales, codes, scales, biases, f32 weights     from mlx
+  <MODE>.mlx.bin        codes and scales apart, of MLX's floating modes; see floating_modes
   affine<B>_g<G>.encode.bin   f32 relative RMS error of mlx.core.quantize, then the f32 weights it was given
 
 The gguf package has no Q1_0, Q2_0 and TQ2_0_g128: their decoders are here, from the description of the blocks alone.
@@ -206,12 +207,49 @@ def affine_formats():
             write(f"{name}.encode.bin", struct.pack("<f", error), to_bytes(plain))
 
 
+def floating_modes(only):
+    """<MODE>.mlx.bin: u32 weights, u32 bytes of codes, f32 factor of all scales, codes, scales, f32 weights with that factor, and
+    without it. Codes are random; of the scales every one is there that is a number."""
+    import mlx.core as mx
+
+    mx.set_default_device(mx.cpu)
+    for mode, group, bits, scales in MODES:
+        if only not in (None, mode):
+            continue
+        rng = np.random.default_rng(7)
+        cols = len(scales) * group
+        codes = rng.integers(0, 256, size=(1, cols * bits // 8), dtype=np.uint8)
+        if bits == 8:
+            codes[codes & 127 == 127] = 126
+        words, factor = mx.array(codes.view(np.uint32)), np.float32(0)
+        settings = dict(mode=mode, group_size=group, bits=bits, dtype=mx.float32)
+        parts = [np.array(mx.dequantize(words, mx.array(scales[None]), **settings))]
+        if mode == "nvfp4":
+            largest = mx.array(3.7, dtype=mx.float32)
+            factor = np.float32(3.7) / np.float32(448 * 6)
+            parts.append(np.array(mx.dequantize(words, mx.array(scales[None]), global_scale=largest, **settings)))
+        assert all(np.isfinite(part).all() for part in parts)
+        heads = struct.pack("<IIf", cols, codes.size, factor)
+        write(f"{mode}.mlx.bin", heads, codes.tobytes(), scales.tobytes(), *(part.tobytes() for part in parts))
+
+
+EVERY = np.arange(256, dtype=np.uint8)
+# Groups, bits, scales. The largest powers of two take large codes out of the range of f32.
+MODES = [
+    ("mxfp4", 32, 4, EVERY[:252:3]),
+    ("nvfp4", 16, 4, EVERY[EVERY & 127 != 127]),
+    ("mxfp8", 32, 8, EVERY[:246:6]),
+]
+
+
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--only", choices=BLOCKS)
+    arguments.add_argument("--only", choices=[*BLOCKS, *(mode for mode, *_ in MODES)])
     only = arguments.parse_args().only
     OUT.mkdir(parents=True, exist_ok=True)
     block_formats(only)
+    if only is None or only in [mode for mode, *_ in MODES]:
+        floating_modes(only)
     if only is None:
         encoded_formats()
         affine_formats()
