@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn refusals_name_the_type() {
-        for (id, name) in [(4, "Q4_2"), (9, "Q8_1"), (15, "Q8_K"), (24, "I8"), (28, "F64"), (40, "NVFP4")] {
+        for (id, name) in [(4, "Q4_2"), (9, "Q8_1"), (15, "Q8_K"), (24, "I8"), (28, "F64"), (36, "IQ4_NL_4_4")] {
             let refusal = FormatError::UnsupportedGgmlType { id, name };
             assert_eq!(Format::from_ggml(id, 256, 256, 32), Err(refusal));
             assert_eq!(ggml_name(id), Some(name));

@@ -196,7 +196,8 @@ impl Packing<'_> {
                 });
             }
         };
-        let factors: Vec<f32> = own.clone().filter_map(|row| factors.get(row * factors.len() / piece.rows).copied()).collect();
+        let factors: Vec<f32> =
+            own.clone().filter_map(|row| factors.get(row * factors.len() / piece.rows).copied()).collect();
         let factored = SourceRows::Factored { rows: &source, factors: &factors };
         let source = if factors.is_empty() { source } else { factored };
         if packer.as_ref().is_none_or(|(of, _)| *of != job.tensor) {

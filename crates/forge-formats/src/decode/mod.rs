@@ -26,7 +26,13 @@ pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) -> Result<(), F
 ///
 /// # Errors
 /// The format is not stored so, `out` is not a whole number of groups, or a part has another length than the row needs.
-pub fn decode_apart(format: Format, codes: &[u8], scales: &[u8], factor: f32, out: &mut [f32]) -> Result<(), FormatError> {
+pub fn decode_apart(
+    format: Format,
+    codes: &[u8],
+    scales: &[u8],
+    factor: f32,
+    out: &mut [f32],
+) -> Result<(), FormatError> {
     let known = format.apart().ok_or(FormatError::NotApart { format })?;
     let (cols, block) = (out.len(), known.group);
     let row = format.apart_row_bytes(cols).ok_or(FormatError::RowNotBlocks { format, cols, block })?;

@@ -512,5 +512,8 @@ fn sources_that_do_not_fit_are_refused() {
         assert!(matches!(error, FormatError::Length { .. }), "{error}");
     }
     assert!(matches!(decode_apart(Format::Q8_0, &[], &[], 1.0, &mut out), Err(FormatError::NotApart { .. })));
-    assert!(matches!(decode_apart(Format::Mxfp4, &[], &[], 1.0, &mut out[..33]), Err(FormatError::RowNotBlocks { .. })));
+    assert!(matches!(
+        decode_apart(Format::Mxfp4, &[], &[], 1.0, &mut out[..33]),
+        Err(FormatError::RowNotBlocks { .. })
+    ));
 }
