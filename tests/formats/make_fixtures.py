@@ -55,6 +55,8 @@ BLOCKS = {
     "TQ2_0": (66, 256, [64], 4),
     "Q2_0": (18, 64, [0], 6),
     "TQ1_0": (54, 256, [52], 8),
+    # As many as have every scale.
+    "NVFP4": (36, 64, [], 64),
 }
 
 
@@ -91,6 +93,8 @@ def random_blocks(name, rng):
     if name == "MXFP4":
         blocks[:, 0] = rng.integers(100, 140, size=count)
         blocks[0, 0], blocks[1, 0], blocks[2, 0] = 0, 1, 2
+    if name == "NVFP4":
+        blocks[:, :4] = rng.permutation(256).reshape(64, 4)
     for at in halves:
         scale = rng.uniform(-0.1, 0.1, size=count).astype(np.float16)
         # A zero, a subnormal and a large one.

@@ -255,6 +255,13 @@ fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -
             let d = f32::from_bits((packed.entry(1, 8, 4, row, &p) << 23).max(1 << 22));
             packed.four(0, 4, row, &p).map(|q| d * E2M1[q as usize])
         }
+        Format::Nvfp4 => {
+            let p = place(16, 4);
+            let scale = packed.entry(1, 8, 2, row, &p);
+            let d = 256.0 * low_half((scale & 128) << 8 | (scale & 127) << 7);
+            let factor = f32::from_le_bytes(packed.plane(2, row).try_into().expect("a float a row"));
+            packed.four(0, 4, row, &p).map(|q| d * E2M1[q as usize] * factor)
+        }
         Format::Q1_0 => {
             let p = place(128, 4);
             let d = low_half(packed.entry(1, 16, 16, row, &p));
@@ -355,7 +362,7 @@ fn random_blocks(format: Format, rows: usize, cols: usize, bytes: &mut Bytes) ->
         Format::Tq1_0 => &[52],
         Format::Tq2_0 => &[64],
         Format::Iq1M => &[54],
-        Format::Mxfp4 => &[],
+        Format::Mxfp4 | Format::Nvfp4 => &[],
         // The upper half of a float.
         Format::E4m3G128 | Format::E4m3G32 => &[2],
         _ => &[0],
@@ -474,11 +481,50 @@ fn codes_and_scales_apart_are_packed_as_blocks_are() {
     }
 }
 
+/// NVFP4 with codes in order and a factor for each of some rows, packed and read back.
+#[test]
+fn rows_with_factors_are_multiplied_by_them() {
+    let (rows, cols, mut bytes) = (6, 64 * 21, Bytes(12));
+    let codes = bytes.take(rows * cols / 2);
+    let scales: Vec<u8> =
+        bytes.take(rows * cols / 16).iter().map(|&scale| if scale & 127 == 127 { 0 } else { scale }).collect();
+    let factors = [0.5, 3.7 / 2688.0, 1.0, 2.0_f32.powi(-30), 1e5, -1.0];
+    let layout = Layout::new(Format::Nvfp4, rows, cols).expect("whole blocks");
+    let mut packed = Packed { bytes: vec![0; layout.len() as usize], layout: layout.clone() };
+    let mut packer = Packer::new(layout);
+    for (first, end) in [(0, 2), (2, rows)] {
+        let apart = SourceRows::Apart {
+            codes: &codes[first * cols / 2..end * cols / 2],
+            scales: &scales[first * cols / 16..end * cols / 16],
+        };
+        let source = SourceRows::Factored { rows: &apart, factors: &factors[first..end] };
+        let put = |at: u64, plane: &[u8]| packed.bytes[at as usize..][..plane.len()].copy_from_slice(plane);
+        assert_eq!(packer.pack(first, source, put), Ok(end - first));
+    }
+    let apart = SourceRows::Apart { codes: &codes, scales: &scales };
+    let short = SourceRows::Factored { rows: &apart, factors: &factors[1..] };
+    let error = packer.pack(0, short, |_, _| {}).unwrap_err();
+    assert!(matches!(error, FormatError::Length { what: "factors", expected: 6, found: 5, .. }), "{error}");
+    let mut decoded = vec![0.0; cols];
+    for (row, &factor) in factors.iter().enumerate() {
+        let own = (&codes[row * cols / 2..][..cols / 2], &scales[row * cols / 16..][..cols / 16]);
+        decode_apart(Format::Nvfp4, own.0, own.1, factor, &mut decoded).expect("whole groups");
+        for (four, expected) in decoded.chunks_exact(4).enumerate() {
+            let found = load4(Format::Nvfp4, &packed, cols, row, 4 * four);
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((found - expected).abs() <= 2e-7 * expected.abs(), "row {row}: {found}, not {expected}");
+            }
+        }
+    }
+}
+
 #[test]
 fn packing_adds_less_than_a_percent() {
     for format in Format::all() {
         for cols in [256, 640, 896, 2560] {
             let Some(row_bytes) = format.row_bytes(cols) else { continue };
+            // A factor a row is a number of the checkpoint, though most have one for a whole matrix.
+            let row_bytes = row_bytes + if format.has_row_factors() { 4 } else { 0 };
             let stored = (row_bytes * 2048) as u64;
             let packed = packed_len(format, 2048, cols).unwrap();
             assert!(packed <= stored + stored / 100, "{format} {cols}: {packed} for {stored}");
