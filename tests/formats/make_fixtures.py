@@ -11,7 +11,7 @@ Files, little-endian:
   <MODE>.mlx.bin        codes and scales apart, of MLX's floating modes; see floating_modes
   affine<B>_g<G>.encode.bin   f32 relative RMS error of mlx.core.quantize, then the f32 weights it was given
 
-The gguf package has no Q1_0, Q2_0 and TQ2_0_g128: their decoders are here, from the description of the blocks alone.
+The gguf package has no MXFP8, Q1_0, Q2_0 and TQ2_0_g128: their decoders are here, from the description of the blocks alone.
 """
 
 import argparse
@@ -57,6 +57,7 @@ BLOCKS = {
     "TQ1_0": (54, 256, [52], 8),
     # As many as have every scale.
     "NVFP4": (36, 64, [], 64),
+    "MXFP8": (33, 32, [], 16),
 }
 
 
@@ -79,7 +80,14 @@ def decode_q2_0(blocks):
     return d * (bits[:, :, 0] + 2 * bits[:, :, 1] - np.float32(1))
 
 
-OWN = {"Q1_0": decode_q1_0, "Q2_0": decode_q2_0, "TQ2_0_g128": decode_tq2_0_g128}
+def decode_mxfp8(blocks):
+    sign, exponent, fraction = blocks[:, 1:] >> 7, blocks[:, 1:] >> 3 & 15, blocks[:, 1:] & np.uint8(7)
+    normal = (1 + fraction / 8) * 2.0 ** (exponent.astype(np.int32) - 7)
+    size = np.where(exponent == 0, fraction / 8 * 2.0**-6, normal)
+    return (np.where(sign == 1, -size, size) * 2.0 ** (blocks[:, :1].astype(np.int32) - 127)).astype(np.float32)
+
+
+OWN = {"MXFP8": decode_mxfp8, "Q1_0": decode_q1_0, "Q2_0": decode_q2_0, "TQ2_0_g128": decode_tq2_0_g128}
 
 
 def random_blocks(name, rng):
@@ -93,6 +101,11 @@ def random_blocks(name, rng):
     if name == "MXFP4":
         blocks[:, 0] = rng.integers(100, 140, size=count)
         blocks[0, 0], blocks[1, 0], blocks[2, 0] = 0, 1, 2
+    if name == "MXFP8":
+        # Every code but those that are no numbers, and the smallest scales.
+        codes = np.concatenate([np.arange(127), np.arange(128, 255), rng.integers(0, 127, 16 * 32 - 254)])
+        blocks[:, 1:] = rng.permutation(codes).reshape(16, 32)
+        blocks[:, 0] = [0, 1, 2, 3, *rng.integers(100, 140, size=11), 240]
     if name == "NVFP4":
         blocks[:, :4] = rng.permutation(256).reshape(64, 4)
     for at in halves:

@@ -255,6 +255,11 @@ fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -
             let d = f32::from_bits((packed.entry(1, 8, 4, row, &p) << 23).max(1 << 22));
             packed.four(0, 4, row, &p).map(|q| d * E2M1[q as usize])
         }
+        Format::Mxfp8 => {
+            let p = place(32, 2);
+            let d = f32::from_bits((packed.entry(1, 8, 4, row, &p) << 23).max(1 << 22));
+            packed.four(0, 8, row, &p).map(|q| d * (256.0 * low_half((q & 128) << 8 | (q & 127) << 7)))
+        }
         Format::Nvfp4 => {
             let p = place(16, 4);
             let scale = packed.entry(1, 8, 2, row, &p);
@@ -362,7 +367,7 @@ fn random_blocks(format: Format, rows: usize, cols: usize, bytes: &mut Bytes) ->
         Format::Tq1_0 => &[52],
         Format::Tq2_0 => &[64],
         Format::Iq1M => &[54],
-        Format::Mxfp4 | Format::Nvfp4 => &[],
+        Format::Mxfp4 | Format::Mxfp8 | Format::Nvfp4 => &[],
         // The upper half of a float.
         Format::E4m3G128 | Format::E4m3G32 => &[2],
         _ => &[0],
@@ -375,7 +380,10 @@ fn random_blocks(format: Format, rows: usize, cols: usize, bytes: &mut Bytes) ->
             // Not the codes that are no numbers.
             block[4..].iter_mut().filter(|code| **code & 127 == 127).for_each(|code| *code ^= 1);
         }
-        if format == Format::Mxfp4 {
+        if format == Format::Mxfp8 {
+            block[1..].iter_mut().filter(|code| **code & 127 == 127).for_each(|code| *code ^= 1);
+        }
+        if matches!(format, Format::Mxfp4 | Format::Mxfp8) {
             // Up to 2^-126 and down to 2^-127, which is subnormal.
             block[0] = if block[0] < 32 { block[0] & 1 } else { block[0] & 0x3F | 0x40 };
         }
