@@ -241,9 +241,12 @@ impl Packer {
                     return Err(FormatError::Length { format, what: "scales", expected, found });
                 }
                 let apart = format.apart().expect("has the bytes of such rows");
-                let no_number = |code: &&u8| !(apart.code)(**code).is_finite();
-                if let Some(&code) = codes.iter().find(|code| apart.bits == 8 && no_number(code)) {
-                    return Err(FormatError::Unrepresentable { format, value: (apart.code)(code) });
+                let codes = if apart.bits == 8 { codes } else { &[] };
+                for (bytes, number) in [(scales, apart.scale), (codes, apart.code)] {
+                    let finite: [bool; 256] = std::array::from_fn(|byte| number(byte as u8).is_finite());
+                    if let Some(&byte) = bytes.iter().find(|byte| !finite[usize::from(**byte)]) {
+                        return Err(FormatError::Unrepresentable { format, value: number(byte) });
+                    }
                 }
                 Ok(rows)
             }

@@ -415,7 +415,8 @@ impl Entry {
 }
 
 impl Stored {
-    fn name(&self) -> String {
+    /// The type's name.
+    pub(super) fn name(&self) -> String {
         match self {
             Self::Factored { of, .. } => of.name(),
             Self::Rows(format, _) => format.to_string(),
