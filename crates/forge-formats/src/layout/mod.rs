@@ -241,8 +241,9 @@ impl Packer {
                     return Err(FormatError::Length { format, what: "scales", expected, found });
                 }
                 let apart = format.apart().expect("has the bytes of such rows");
-                let codes = if apart.bits == 8 { codes } else { &[] };
-                for (bytes, number) in [(scales, apart.scale), (codes, apart.code)] {
+                // Codes of fewer bits are numbers all.
+                let codes = (apart.bits == 8).then_some((codes, apart.code));
+                for (bytes, number) in [(scales, apart.scale)].into_iter().chain(codes) {
                     let finite: [bool; 256] = std::array::from_fn(|byte| number(byte as u8).is_finite());
                     if let Some(&byte) = bytes.iter().find(|byte| !finite[usize::from(**byte)]) {
                         return Err(FormatError::Unrepresentable { format, value: number(byte) });

@@ -560,6 +560,17 @@ fn sources_that_do_not_fit_are_refused() {
     let factored = SourceRows::Factored { rows: &rows, factors: &[2.0] };
     let error = packer.pack(0, factored, |_, _| {}).unwrap_err();
     assert!(matches!(error, FormatError::NoRowFactors { .. }), "{error}");
+    // Scales and codes that are no numbers.
+    for (format, codes, scales) in [
+        (Format::Nvfp4, [0x77; 32].as_slice(), [0x38, 0x7F, 0x38, 0x38].as_slice()),
+        (Format::Mxfp4, &[0x77; 32], &[127, 255]),
+        (Format::Mxfp8, &[0x38; 64], &[127, 255]),
+        (Format::Mxfp8, &[[0x38; 63].as_slice(), &[0xFF]].concat(), &[127, 127]),
+    ] {
+        let mut packer = Packer::new(Layout::new(format, 1, 64).unwrap());
+        let error = packer.pack(0, SourceRows::Apart { codes, scales }, |_, _| {}).unwrap_err();
+        assert!(matches!(error, FormatError::Unrepresentable { .. }), "{error}");
+    }
     let mut out = [0.0; 64];
     for (codes, scales) in [(31, 2), (32, 3)] {
         let error = decode_apart(Format::Mxfp4, &vec![0; codes], &vec![0; scales], 1.0, &mut out).unwrap_err();
