@@ -260,7 +260,7 @@ impl<M: LanguageModel> Engine<M> {
             let info = self.model.info();
             let marks = self.marks(sequence.prompt());
             if let Ok(Some(place)) = &place {
-                self.model.observe(place.slot, sequence.prompt());
+                self.model.observe(place.slot, sequence.prompt(), sequence.sampling());
                 sequence.place(*place, info.prefill_tile, info.few_rows, marks);
             }
             let (left, rows) = (sequence.left(), sequence.next_rows(info.few_rows));
@@ -385,14 +385,14 @@ impl<M: LanguageModel> Engine<M> {
             let last = outcomes.by_ref().take(rows).last();
             // One that has ended meanwhile had a row for nothing.
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
-            let token = match last {
-                Some(Outcome::Choice(Some(token))) => token,
-                Some(Outcome::Choice(None)) => {
+            let token = match last.as_ref().and_then(Outcome::choice) {
+                Some(Some(token)) => token,
+                Some(None) => {
                     let position = sequence.position();
                     self.fail(&[id], Error::NonFiniteLogits { position }, ended);
                     continue;
                 }
-                Some(Outcome::Nothing | Outcome::Logits(_)) | None => {
+                None => {
                     if sequence.is_spent() {
                         self.end(id, Finish::Length, audience, ended);
                     }

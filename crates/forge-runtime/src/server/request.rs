@@ -102,6 +102,10 @@ pub(super) fn prepare(
     let Ask { prompt, prompt_field, max_tokens, sampling, stop, stream } = ask;
     let runtime_error = |error| ApiError::from_runtime(&error, prompt_field);
     let sampling = text.defaults.sampling(&sampling).map_err(runtime_error)?;
+    if let Some((id, _)) = sampling.logit_bias.iter().find(|(id, _)| *id as usize >= info.vocab_size) {
+        let words = format!("logit_bias: there is no token {id}, the vocabulary has {}", info.vocab_size);
+        return Err(ApiError::invalid("logit_bias".to_owned(), words));
+    }
     let Encoded { prompt, continues, reading, warning, skipped } =
         encode(prompt, prompt_field, text, answers, context)?;
     check_prompt(&prompt, info.vocab_size, context).map_err(runtime_error)?;
@@ -112,7 +116,8 @@ pub(super) fn prepare(
     };
     let prompt_tokens = prompt.len();
     let request = Request { prompt, max_tokens, sampling, stop, continues_prompt: continues };
-    let answer = Unsent { writer, outputs: Outputs::new(reading), prompt_tokens, prompt_field, warning };
+    let answer =
+        Unsent { writer, outputs: Outputs::new(reading, text.tokenizer.clone()), prompt_tokens, prompt_field, warning };
     Ok(Prepared { request, shown, skipped, stream, answer })
 }
 
@@ -149,7 +154,8 @@ fn encode(prompt: Prompt, field: &str, text: &Text, answers: &Answers, context: 
         Prompt::Text(words) => Ok(plain(encode(&words, true)?)),
         Prompt::Ids(ids) => Ok(plain(ids)),
         Prompt::Chat(chat) => {
-            let Rendered { words, continues, reading, warning, skipped } = render(chat, text, answers, field)?;
+            let Rendered { words, continues, reading, warning, skipped } =
+                render(chat, text, answers, field, Words::Shielded)?;
             Ok(Encoded { prompt: encode(&words, false)?, continues, reading: Some(reading), warning, skipped })
         }
     }
@@ -165,11 +171,26 @@ pub(super) struct Rendered {
     skipped: Vec<String>,
 }
 
+/// What becomes of the words of special tokens in messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Words {
+    /// They are encoded as text, unless the server trusts them.
+    Shielded,
+    /// They are left as they are written.
+    AsWritten,
+}
+
 /// Renders a chat; `field` is where a request has it.
 ///
 /// # Errors
 /// What the template refuses, and calls that are asked for of a model whose form of calls is not known.
-pub(super) fn render(chat: Chat, text: &Text, answers: &Answers, field: &str) -> Result<Rendered, ApiError> {
+pub(super) fn render(
+    chat: Chat,
+    text: &Text,
+    answers: &Answers,
+    field: &str,
+    special: Words,
+) -> Result<Rendered, ApiError> {
     let Chat { mut messages, variables, tools, choice, parallel, skipped, fold_system } = chat;
     check_roles(&messages, text)?;
     if fold_system && !answers.system_anywhere {
@@ -178,7 +199,7 @@ pub(super) fn render(chat: Chat, text: &Text, answers: &Answers, field: &str) ->
     let usage = |error: Error| ApiError::invalid(None, error.to_string());
     let ending = Ending::of(&variables, &messages, true).map_err(usage)?;
     let error = |error| ApiError::from_runtime(&error, field);
-    let shielded = if answers.trust_special { None } else { shielded(&messages, text) };
+    let shielded = if answers.trust_special || special == Words::AsWritten { None } else { shielded(&messages, text) };
     let mut words = text.render_chat(shielded.as_ref().unwrap_or(&messages), ending, &variables).map_err(error)?;
     let mut reading = Reading {
         form: answers.calls.clone().filter(|_| !tools.is_empty()),

@@ -483,6 +483,9 @@ static KERNELS: [KernelCheck; 34] = [
         arguments: &[
             Argument::read(Role::Logits, Data::Words(88)),
             Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::read(Role::LogitBias, Data::Slots(88)),
+            Argument::read(Role::Times, Data::Slots(88)),
+            Argument::read(Role::Allowed, Data::Slots(3)),
             Argument::write(Role::Best, Data::Slots(2)),
             Argument::write(Role::Count, Data::Slots(1)),
             Argument::read(Role::Step, Data::Params),
@@ -499,6 +502,9 @@ static KERNELS: [KernelCheck; 34] = [
         arguments: &[
             Argument::read(Role::Logits, Data::Words(88)),
             Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::read(Role::LogitBias, Data::Slots(88)),
+            Argument::read(Role::Times, Data::Slots(88)),
+            Argument::read(Role::Allowed, Data::Slots(3)),
             Argument::read(Role::Best, Data::Slots(2)),
             Argument::update(Role::Count, Data::Slots(1)),
             Argument::write(Role::Candidates, Data::Slots(264)),
@@ -518,6 +524,7 @@ static KERNELS: [KernelCheck; 34] = [
             Argument::read(Role::Count, Data::Slots(1)),
             Argument::read(Role::Candidates, Data::Slots(264)),
             Argument::update(Role::Seen, Data::Slots(3)),
+            Argument::update(Role::Times, Data::Slots(88)),
             Argument::write(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::Chosen, Data::Words(1)),
             Argument::read(Role::Step, Data::Params),
@@ -564,7 +571,7 @@ static KERNELS: [KernelCheck; 34] = [
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 16,
             scale: 0.25, softcap: None, window: Some(8),
@@ -717,7 +724,7 @@ static KERNELS: [KernelCheck; 34] = [
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 16,
             scale: 0.25, softcap: None, window: None,

@@ -10,12 +10,14 @@ mod completions;
 mod messages;
 mod openai;
 mod output;
+mod responses;
 
 use serde_json::{Value, json};
 
 use super::api_error::ApiError;
 use super::fields::Fields;
 pub(super) use ask::{Ask, Chat, Choice, Prompt};
+pub(super) use chat::chat;
 use output::{End, Why};
 pub(super) use output::{Item, Output, Outputs, Reading};
 
@@ -28,6 +30,8 @@ pub(super) enum Dialect {
     Chat,
     /// Anthropic's `/v1/messages`.
     Messages,
+    /// OpenAI's `/v1/responses`.
+    Responses,
 }
 
 impl Dialect {
@@ -41,6 +45,7 @@ impl Dialect {
             Self::Completions => completions::read(fields),
             Self::Chat => chat::read(fields),
             Self::Messages => messages::read(fields),
+            Self::Responses => responses::read(fields),
         }
     }
 
@@ -48,6 +53,7 @@ impl Dialect {
     pub(super) fn count(self, tokens: usize) -> Value {
         match self {
             Self::Completions | Self::Chat | Self::Messages => json!({ "input_tokens": tokens }),
+            Self::Responses => json!({ "object": "response.input_tokens", "input_tokens": tokens }),
         }
     }
 
@@ -61,7 +67,7 @@ impl Dialect {
     /// An error in its words.
     pub(super) fn error(self, error: &ApiError, request_id: Option<&str>) -> Value {
         match self {
-            Self::Completions | Self::Chat => error.body(),
+            Self::Completions | Self::Chat | Self::Responses => error.body(),
             Self::Messages => {
                 let mut body = error.anthropic_body();
                 body["request_id"] = request_id.into();
