@@ -7,7 +7,7 @@ all forms of a case hold the same numbers. Needs torch, transformers, numpy and 
 
   nvfp4        Qwen 3: ModelOpt (hf), compressed-tensors (hf-compressed), MLX (mlx), GGUF; some matrices without a second scale
   nvfp4-moe    Qwen 3 MoE: an expert a tensor with a second scale each (hf), stacks with as many (mlx, GGUF)
-  fp4-mixed    MLX: nvfp4 with and without a second scale, mxfp4, mxfp8, affine and plain matrices, by module (mlx)
+  fp4-mixed    MLX: nvfp4 with and without a second scale, mxfp4, mxfp8, affine and plain matrices, by module (the folder is called hf: it is the only form)
   fp4-groups   compressed-tensors: nvfp4, mxfp4, mxfp8 and float-quantized matrices (hf)
 """
 
@@ -276,7 +276,7 @@ def fp4_mixed(root):
     own = {"affine": {"group_size": 32, "bits": 4}, "mxfp4": {"group_size": 32, "bits": 4, "mode": "mxfp4"}, "mxfp8": {"group_size": 32, "bits": 8, "mode": "mxfp8"}}
     kind = lambda made: "affine" if isinstance(made, dict) else made.kind
     settings = {module: own[kind(made)] for module, made in case.matrices.items() if kind(made) in own}
-    case.write_mlx(root / "mlx", {"group_size": 16, "bits": 4, "mode": "nvfp4", **settings})
+    case.write_mlx(root / "hf", {"group_size": 16, "bits": 4, "mode": "nvfp4", **settings})
     case.reference(root)
 
 
