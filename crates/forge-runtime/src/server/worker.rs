@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::error::TrySendError;
@@ -16,6 +17,7 @@ use super::super::generation::{Audience, Engine, Id, Listener, Request, Status, 
 use super::super::{Error, LanguageModel};
 use super::admission::Place;
 use super::api_error::ApiError;
+use super::metrics::Metrics;
 
 /// The part of what is left beside the model that may be kept: other programs have their work to do.
 const SHARE_KEPT: usize = 4;
@@ -37,6 +39,7 @@ struct Job {
 pub(super) struct Worker {
     queue: Sender<Job>,
     canceller: Canceller,
+    metrics: Arc<Metrics>,
     board: Arc<Board>,
 }
 
@@ -105,6 +108,7 @@ impl Worker {
     pub(super) fn start<M: LanguageModel + 'static>(
         load: impl FnOnce() -> Result<M, Error> + Send + 'static,
         text: Arc<Text>,
+        metrics: Arc<Metrics>,
         places: usize,
         kept_bytes: Option<usize>,
     ) -> std::io::Result<Started> {
@@ -112,7 +116,7 @@ impl Worker {
         let canceller = Canceller(Arc::new(AtomicBool::new(false)));
         let (loading, loaded) = watch::channel(Loading::Underway);
         let board = Arc::new(Board::default());
-        let worker = Self { queue: sender, canceller: canceller.clone(), board: board.clone() };
+        let worker = Self { queue: sender, canceller: canceller.clone(), metrics, board: board.clone() };
         let thread = std::thread::Builder::new().name("model".into()).spawn(move || {
             let model = load().inspect_err(|_| {
                 loading.send_replace(Loading::Failed);
@@ -145,7 +149,8 @@ impl Worker {
         place: Place,
     ) -> Result<UnboundedReceiver<Event>, ApiError> {
         let (events, receiver) = unbounded_channel();
-        let client = Client { events, shown, cancelled: self.canceller(), _place: place };
+        let metrics = self.metrics.clone();
+        let client = Client { events, shown, cancelled: self.canceller(), metrics, last: None, _place: place };
         match self.queue.try_send(Job { request, client }) {
             Ok(()) => Ok(receiver),
             Err(TrySendError::Full(_)) => Err(ApiError::overloaded()),
@@ -220,12 +225,16 @@ struct Client {
     /// Special tokens that stand for text.
     shown: Arc<[(u32, String)]>,
     cancelled: Canceller,
+    metrics: Arc<Metrics>,
+    /// When the last piece of its text came.
+    last: Option<Instant>,
     /// Given up when the job is done.
     _place: Place,
 }
 
 impl Client {
     fn end(self, result: Result<Summary, Error>) {
+        self.metrics.ended(&result);
         // A client that is gone does not hear it.
         let _ = self.events.send(Event::Done(result));
     }
@@ -233,6 +242,10 @@ impl Client {
 
 impl Listener for Client {
     fn text(&mut self, text: &str) -> bool {
+        let now = Instant::now();
+        if let Some(last) = self.last.replace(now) {
+            self.metrics.gap(now - last);
+        }
         self.events.send(Event::Text(text.to_owned())).is_ok()
     }
 
