@@ -14,11 +14,13 @@ use std::time::Instant;
 
 use super::super::assets::Text;
 use super::super::batch::{Outcome, Slot, Step};
-use super::super::prefix::{Prefixes, State};
-use super::super::slots::{Miss, Place, Slots};
+use super::super::prefix::{Kept, Prefixes, State};
+use super::super::slots::{Miss, Slots, Tier};
+use super::super::snapshots::{Folder, Snapshots};
+use super::super::state;
 use super::super::{Error, LanguageModel, Result};
 use super::policy::{Bounds, Id, Policy, Turn};
-use super::sequence::Sequence;
+use super::sequence::{Sequence, Settled};
 use super::{Finish, Listener, Request, Summary, check_prompt};
 
 /// Who hears the text of which request.
@@ -33,8 +35,11 @@ pub struct Engine<M> {
     text: Arc<Text>,
     slots: Slots,
     prefixes: Prefixes,
+    snapshots: Option<Snapshots>,
     policy: Policy,
     sequences: BTreeMap<Id, Sequence>,
+    /// Whom a slot is being looked for.
+    settling: Option<Id>,
     flight: Option<Flight>,
     next: Id,
     began: Instant,
@@ -67,6 +72,13 @@ pub struct Status {
 
 /// Tokens that are worth being kept when a slot is about to lose them.
 const WORTH_KEEPING: usize = 16;
+
+/// Tokens of a prompt that are written to a file as soon as they have been run: whoever stops the program then loses no more than
+/// [`STORED_EVERY`] of them.
+const LONG_PROMPT: usize = 256;
+
+/// Tokens of a long prompt from file to file.
+const STORED_EVERY: usize = 2048;
 
 /// Marks of a prompt among its first special tokens, and as many among its last.
 const MARKS: usize = 4;
@@ -104,10 +116,12 @@ impl<M: LanguageModel> Engine<M> {
         Self {
             slots: Slots::new(info.slots, info.rewind),
             prefixes: Prefixes::new(0, info.rewind.is_some()),
+            snapshots: None,
             policy: Policy::new(Bounds::new(info.few_rows, info.prefill_tile)),
             model,
             text,
             sequences: BTreeMap::new(),
+            settling: None,
             flight: None,
             next: 0,
             began: Instant::now(),
@@ -117,6 +131,62 @@ impl<M: LanguageModel> Engine<M> {
     /// Keeps up to so many bytes of what slots held, beside the slots.
     pub fn keep_in_memory(&mut self, bytes: usize) {
         self.prefixes.shrink(bytes);
+        self.store_lost();
+    }
+
+    /// Keeps in files what memory has no room for, and finds what is there already. What is to be said of them is among
+    /// [`Engine::take_notices`].
+    ///
+    /// # Errors
+    /// Those of [`Snapshots::open`].
+    pub fn keep_on_disk(&mut self, folder: &Folder) -> Result<()> {
+        let (info, context) = (self.model.info(), self.model.context());
+        let layout = format!(
+            "{} with a context of {context} in tiles of {} on {}: {}",
+            info.weights_header_sha256,
+            info.prefill_tile,
+            self.model.gpu().map_or("no device", |gpu| &gpu.limits().name),
+            state::layout(&self.model.states()),
+        );
+        self.snapshots = Some(Snapshots::open(folder, &layout, context, info.rewind.is_some())?);
+        self.prefixes.hand_on();
+        Ok(())
+    }
+
+    /// Bytes that are kept in files.
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.snapshots.as_ref().map_or(0, Snapshots::bytes)
+    }
+
+    /// What the log should have, since it was last asked for.
+    pub fn take_notices(&mut self) -> Vec<String> {
+        self.snapshots.as_mut().map(Snapshots::take_notices).unwrap_or_default()
+    }
+
+    /// Keeps in files what slots and memory hold, as far as that is done by a time.
+    pub fn store_all(&mut self, until: Instant) {
+        if self.snapshots.is_none() {
+            return;
+        }
+        for slot in 0..self.slots.count() {
+            if self.slots.tokens(slot).is_empty() || self.slots.is_busy(slot) {
+                continue;
+            }
+            if self.is_marked() {
+                self.save(slot, 0);
+            } else {
+                self.store(slot, Some(until));
+            }
+        }
+        let all = self.prefixes.all();
+        if let Some(snapshots) = &mut self.snapshots {
+            for kept in all {
+                if snapshots.wait_for_room(kept.bytes(), until) {
+                    snapshots.save(kept);
+                }
+            }
+            snapshots.finish(until);
+        }
     }
 
     /// Bytes that are kept beside the slots.
@@ -171,11 +241,16 @@ impl<M: LanguageModel> Engine<M> {
         (0..self.slots.count()).map(status).collect()
     }
 
-    /// Gives up all sequences that have slots, and what slots hold; needed after a panic inside of [`Engine::turn`] only.
+    /// Gives up all sequences that have slots, the one for which one was being looked for, and what slots hold; needed after a panic
+    /// inside of [`Engine::turn`] only.
     pub fn reset(&mut self) -> Vec<Id> {
-        self.flight = None;
+        if let Some(Flight { step, .. }) = self.flight.take() {
+            // Its rows must not be written into what comes next.
+            let _ = self.model.finish(step);
+        }
         self.slots.clear();
-        let lost = |(&id, sequence): (&Id, &Sequence)| sequence.slot().map(|_| id);
+        let settling = self.settling.take();
+        let lost = |(&id, sequence): (&Id, &Sequence)| (sequence.slot().is_some() || settling == Some(id)).then_some(id);
         let lost: Vec<Id> = self.sequences.iter().filter_map(lost).collect();
         for id in &lost {
             self.sequences.remove(id);
@@ -248,6 +323,7 @@ impl<M: LanguageModel> Engine<M> {
 
     /// Gives free slots to those that wait. No step is on its way.
     fn admit(&mut self, audience: &mut dyn Audience, ended: &mut Ended) {
+        self.snapshots.iter_mut().for_each(Snapshots::collect);
         while self.slots.any_free() {
             let waiting: Vec<Id> = self.policy.waiting().collect();
             for id in waiting {
@@ -255,24 +331,27 @@ impl<M: LanguageModel> Engine<M> {
                 self.policy.estimate(id, uncached);
             }
             let Some(id) = self.policy.next_for_slot(self.began.elapsed()) else { return };
-            let Some(mut sequence) = self.sequences.remove(&id) else { return };
-            let place = self.settle(sequence.prompt());
-            let info = self.model.info();
-            let marks = self.marks(sequence.prompt());
-            if let Ok(Some(place)) = &place {
-                self.model.observe(place.slot, sequence.prompt());
-                sequence.place(*place, info.prefill_tile, info.few_rows, marks);
-            }
-            let (left, rows) = (sequence.left(), sequence.next_rows(info.few_rows));
-            self.sequences.insert(id, sequence);
-            match place {
-                Ok(Some(_)) => {}
-                Ok(None) => return,
+            let Some(sequence) = self.sequences.get(&id) else { return };
+            let prompt = sequence.prompt().to_vec();
+            self.settling = Some(id);
+            let settled = match self.settle(&prompt) {
+                Ok(Some(settled)) => settled,
+                Ok(None) => {
+                    self.settling = None;
+                    return;
+                }
                 Err(error) => {
+                    self.settling = None;
                     self.fail(&[id], error, ended);
                     continue;
                 }
-            }
+            };
+            self.model.observe(settled.place.slot, &prompt);
+            let (info, marks) = (self.model.info(), self.marks(&prompt));
+            let Some(sequence) = self.sequences.get_mut(&id) else { return };
+            sequence.place(settled, info.prefill_tile, info.few_rows, marks);
+            self.settling = None;
+            let (left, rows) = (sequence.left(), sequence.next_rows(info.few_rows));
             self.policy.place(id, left, rows);
             if left == 0 && rows == 0 {
                 // A prompt that is known, of which nothing is wanted.
@@ -281,33 +360,74 @@ impl<M: LanguageModel> Engine<M> {
         }
     }
 
-    /// Tokens of a prompt that would have to be run now.
-    fn uncached(&self, prompt: &[u32]) -> usize {
-        prompt.len() - self.slots.reusable(prompt).max(self.prefixes.find(prompt).positions)
+    /// Whether sequences can be gone on with from marks alone.
+    fn is_marked(&self) -> bool {
+        self.model.info().rewind.is_some()
     }
 
-    /// Takes a slot for a prompt, and brings there what is known of its beginning.
-    fn settle(&mut self, prompt: &[u32]) -> Result<Option<Place>> {
-        let found = self.prefixes.find(prompt);
-        // Of equals what lies in a slot: it is there already, or copied faster.
-        let kept = found.positions > self.slots.reusable(prompt);
-        let place =
-            if kept { self.slots.choose_for(prompt, found.positions, found.shared) } else { self.slots.choose(prompt) };
-        let Some(mut place) = place else { return Ok(None) };
-        if !kept && found.shared > self.slots.held_of(prompt) {
-            // It is kept, and cannot be gone on with from there.
-            place.miss = Some(Miss::State { at: found.shared });
-        }
-        let stays = if kept || place.copied_from.is_some() { 0 } else { place.reused };
-        self.save(place.slot, stays);
-        self.slots.occupy(prompt, &place);
-        let slot = place.slot;
-        let brought = match place.copied_from {
-            Some(from) => self.model.copy_slot(from, slot, place.reused),
-            None if kept => self.prefixes.restore(&found, &mut InSlot { model: &mut self.model, slot }),
-            None => Ok(()),
+    /// Tokens of a prompt that would have to be run now.
+    fn uncached(&self, prompt: &[u32]) -> usize {
+        let on_disk = self.snapshots.as_ref().map_or(0, |snapshots| snapshots.find(prompt).positions);
+        prompt.len() - self.slots.reusable(prompt).max(self.prefixes.find(prompt).positions).max(on_disk)
+    }
+
+    /// Takes a slot for a prompt, and brings there what is known of its beginning: of equals what lies in a slot, which is there already
+    /// or copied fastest, then what is in memory.
+    fn settle(&mut self, prompt: &[u32]) -> Result<Option<Settled>> {
+        let in_memory = self.prefixes.find(prompt);
+        let on_disk = self.snapshots.as_ref().map(|snapshots| snapshots.find(prompt)).unwrap_or_default();
+        let in_slots = self.slots.reusable(prompt);
+        let (tier, positions) = if on_disk.positions > in_slots.max(in_memory.positions) {
+            (Some(Tier::Disk), on_disk.positions)
+        } else if in_memory.positions > in_slots {
+            (Some(Tier::Memory), in_memory.positions)
+        } else {
+            (None, in_slots)
         };
-        brought.inspect_err(|_| self.slots.drop_slot(slot)).map(|()| Some(place))
+        let shared = in_memory.shared.max(on_disk.shared);
+        let place = match tier {
+            Some(_) => self.slots.choose_for(prompt, positions, shared.max(self.slots.held_of(prompt))),
+            None => self.slots.choose(prompt),
+        };
+        let Some(mut place) = place else { return Ok(None) };
+        if tier.is_none() && shared > self.slots.held_of(prompt) {
+            // It is kept, and cannot be gone on with from there.
+            place.miss = Some(Miss::State { at: shared });
+        }
+        let tier = tier.or((place.reused > 0).then_some(match place.copied_from {
+            Some(_) => Tier::Copy,
+            None => Tier::Slot,
+        }));
+        // What is brought back is not what room is made of.
+        self.prefixes.hold(&in_memory);
+        self.save(place.slot, if tier == Some(Tier::Slot) { place.reused } else { 0 });
+        let slot = place.slot;
+        let brought = match (tier, place.copied_from) {
+            (Some(Tier::Memory), _) => {
+                // There may be more by now, or less, where that was too little room.
+                let found = self.prefixes.find(prompt);
+                self.slots.drop_slot(slot);
+                self.prefixes.restore(&found, &mut InSlot { model: &mut self.model, slot })
+            }
+            (Some(Tier::Disk), _) => {
+                self.slots.drop_slot(slot);
+                let mut state = InSlot { model: &mut self.model, slot };
+                let restored = self.snapshots.as_mut().map(|snapshots| snapshots.restore(&on_disk, &mut state));
+                restored.unwrap_or(Ok(0))
+            }
+            (_, Some(from)) => self.model.copy_slot(from, slot, place.reused).map(|()| place.reused),
+            (_, None) => Ok(place.reused),
+        };
+        let brought = brought.inspect_err(|_| self.slots.drop_slot(slot))?;
+        if brought < place.reused {
+            place.miss = Some(match tier {
+                Some(Tier::Disk) => Miss::Unread { at: place.reused },
+                _ => Miss::Parted { at: brought },
+            });
+        }
+        place.reused = brought;
+        self.slots.occupy(prompt, &place);
+        Ok(Some(Settled { place, tier: tier.filter(|_| brought > 0) }))
     }
 
     /// Keeps what a slot holds, all but its first `stays` tokens of which is about to be lost.
@@ -317,7 +437,7 @@ impl<M: LanguageModel> Engine<M> {
             return;
         }
         let mut mark = None;
-        if self.model.info().rewind.is_some() {
+        if self.is_marked() {
             if !self.slots.is_at_end(slot) {
                 return;
             }
@@ -329,13 +449,54 @@ impl<M: LanguageModel> Engine<M> {
         }
         // What cannot be kept has to be run again, no more.
         let _ = self.prefixes.keep(tokens, mark, &mut InSlot { model: &mut self.model, slot });
+        self.store_lost();
+    }
+
+    /// Has what memory had no room for written to files.
+    fn store_lost(&mut self) {
+        let lost = self.prefixes.take_lost();
+        if let Some(snapshots) = &mut self.snapshots {
+            lost.into_iter().for_each(|kept| snapshots.save(kept));
+        }
+    }
+
+    /// Has what a slot holds written to files, as far as it is in none: what of it may wait to be written now, or, by some time, all.
+    fn store(&mut self, slot: Slot, until: Option<Instant>) {
+        let Some(snapshots) = &mut self.snapshots else { return };
+        let tokens = self.slots.tokens(slot);
+        if self.model.info().rewind.is_some() {
+            // Its marks are in memory.
+            self.prefixes.kept(tokens).into_iter().for_each(|kept| snapshots.save(kept));
+            return;
+        }
+        let mut state = InSlot { model: &mut self.model, slot };
+        while let Some(from) = snapshots.missing(tokens, &[]) {
+            let (mut kept, mut end) = (Kept { from, ..Kept::default() }, from);
+            for range in Kept::ranges(tokens.len(), from) {
+                let mut rows = Vec::new();
+                // What cannot be read has to be run again, no more.
+                if state.read_rows(range.clone(), &mut rows).is_err() || !snapshots.has_room(kept.bytes() + rows.len()) {
+                    break;
+                }
+                kept.blocks.push(rows.into());
+                end = range.end;
+            }
+            kept.tokens = tokens[..end].to_vec();
+            let (bytes, all) = (kept.bytes(), end == tokens.len());
+            if end > from {
+                snapshots.save(kept);
+            }
+            if all || !until.is_some_and(|until| snapshots.wait_for_room(bytes.max(1), until)) {
+                return;
+            }
+        }
     }
 
     /// Where the state of a prompt is kept while it is run, for a model that can be gone on with from there alone: before the first and the
     /// last of the tokens that messages begin and end with, so that other questions with the same instructions and edited
     /// messages find it; and at its end, for who asks the same again.
     fn marks(&self, prompt: &[u32]) -> Vec<usize> {
-        if self.model.info().rewind.is_none() || !self.prefixes.is_in_use() {
+        if !self.is_marked() || !self.prefixes.is_in_use() {
             return Vec::new();
         }
         let special = |(_, token): &(usize, &u32)| self.text.tokenizer.is_special(**token);
@@ -419,10 +580,15 @@ impl<M: LanguageModel> Engine<M> {
         let at_mark = sequence.tiled(count);
         let rows = sequence.next_rows(self.model.info().few_rows);
         let done = sequence.left() == 0 && rows == 0;
+        let is_due = sequence.left() == 0 || position / STORED_EVERY != (position + count) / STORED_EVERY;
+        let stored = is_due && sequence.fresh() >= LONG_PROMPT;
         self.policy.tiled(id, count, start.elapsed(), rows);
         self.hold(id);
         if at_mark {
             self.save(slot, 0);
+        }
+        if stored {
+            self.store(slot, None);
         }
         if done {
             self.end(id, Finish::Length, audience, ended);

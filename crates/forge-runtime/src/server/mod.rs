@@ -42,6 +42,7 @@ use tokio::sync::watch;
 use super::assets::Text;
 use super::chat::MOST_GIVEN_UP;
 use super::generation::Status;
+use super::snapshots::Folder;
 use super::{Error, LanguageModel, ModelInfo, Result};
 use admission::Admission;
 use answer::{Answer, Endpoint};
@@ -53,7 +54,7 @@ pub use gate::{ApiKey, ApiKeys, Hosts};
 pub use log::Log;
 use log::Record;
 use request::Answers;
-use worker::{Loading, Started, Worker};
+use worker::{Keeping, Loading, Started, Worker};
 
 /// Limits of the server.
 #[derive(Debug, Clone, Copy)]
@@ -107,6 +108,8 @@ pub struct Options {
     pub log: Log,
     /// Whether special tokens that are written out in messages are special.
     pub trust_special: bool,
+    /// Where what slots held is kept beyond memory, and found again by the next server.
+    pub folder: Option<Folder>,
 }
 
 impl From<Limits> for Options {
@@ -182,8 +185,8 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
     let address = listener.local_addr().map_err(io)?;
     listener.set_nonblocking(true).map_err(io)?;
     let places = admission::places(limits, info.slots);
-    let Started { worker, loading, thread } =
-        Worker::start(load, text.clone(), places, limits.kept_bytes).map_err(io)?;
+    let keeping = Keeping { bytes: limits.kept_bytes, folder: options.folder.clone(), log: options.log.clone() };
+    let Started { worker, loading, thread } = Worker::start(load, text.clone(), places, keeping).map_err(io)?;
     let canceller = worker.canceller();
     let answers = Answers { trust_special: options.trust_special, ..Answers::of(&text) };
     let thinking_tags: Arc<[_]> = answers.thinking.special_tags(&text).into();
@@ -290,7 +293,12 @@ async fn slots(State(shared): State<Arc<Shared>>) -> Response {
         })
     };
     let slots: Vec<Value> = shown.slots.iter().enumerate().map(slot).collect();
-    answer::json_response(&json!({ "slots": slots, "waiting": shown.waiting, "kept_bytes": shown.kept_bytes }))
+    answer::json_response(&json!({
+        "slots": slots,
+        "waiting": shown.waiting,
+        "kept_bytes": shown.kept_bytes,
+        "stored_bytes": shown.stored_bytes,
+    }))
 }
 
 async fn models(State(shared): State<Arc<Shared>>) -> Response {
