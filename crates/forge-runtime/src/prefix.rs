@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Result;
+use super::batch::Slot;
+use super::{LanguageModel, Result};
 
 /// Tokens of a block.
 pub const BLOCK: usize = 64;
@@ -93,6 +94,31 @@ pub struct Found {
     path: Vec<Node>,
 }
 
+/// What was found of a sequence, apart from all else that is kept.
+#[derive(Debug, Default)]
+pub struct Brought {
+    positions: usize,
+    /// State of each block, and its positions.
+    blocks: Vec<(Arc<Vec<u8>>, usize)>,
+    mark: Option<Arc<Vec<u8>>>,
+}
+
+impl Brought {
+    /// Writes it to a sequence.
+    ///
+    /// # Errors
+    /// Those of the model; the sequence is good for nothing then.
+    pub fn restore(&self, state: &mut dyn State) -> Result<()> {
+        let mut at = 0;
+        for (rows, of) in &self.blocks {
+            let end = self.positions.min(at + of);
+            state.write_rows(at..end, rows, *of)?;
+            at = end;
+        }
+        self.mark.iter().try_for_each(|mark| state.write_mark(self.positions, mark))
+    }
+}
+
 /// What can be read of a sequence's state, and written to it.
 pub trait State {
     /// Appends the state of these positions.
@@ -112,6 +138,28 @@ pub trait State {
     /// # Errors
     /// As above.
     fn write_mark(&mut self, positions: usize, mark: &[u8]) -> Result<()>;
+}
+
+/// The state of one slot of a model.
+pub struct InSlot<'a, M: ?Sized> {
+    /// The model.
+    pub model: &'a mut M,
+    /// The slot.
+    pub slot: Slot,
+}
+
+impl<M: LanguageModel + ?Sized> State for InSlot<'_, M> {
+    fn read_rows(&mut self, positions: Range<usize>, rows: &mut Vec<u8>) -> Result<()> {
+        self.model.read_rows(self.slot, positions, rows)
+    }
+
+    fn write_rows(&mut self, positions: Range<usize>, rows: &[u8], of: usize) -> Result<()> {
+        self.model.write_rows(self.slot, positions, rows, of)
+    }
+
+    fn write_mark(&mut self, positions: usize, mark: &[u8]) -> Result<()> {
+        self.model.write_mark(self.slot, positions, mark)
+    }
 }
 
 impl Prefixes {
@@ -200,34 +248,22 @@ impl Prefixes {
         }
     }
 
-    /// What was found is used now: it is given up after all else.
-    pub fn hold(&mut self, found: &Found) {
+    /// Takes what was found out, so that it stays what it is whatever is given up for other sequences meanwhile.
+    pub fn bring(&mut self, found: &Found) -> Brought {
         self.clock += 1;
-        found.path.iter().for_each(|&node| self.touch(node));
-    }
-
-    /// Writes what was found to a sequence. Gives the positions that it has then: fewer where blocks were given up since, and none
-    /// where those of a mark were.
-    ///
-    /// # Errors
-    /// Those of the model; the sequence is good for nothing then.
-    pub fn restore(&mut self, found: &Found, state: &mut dyn State) -> Result<usize> {
-        self.hold(found);
-        let (mut at, mut marked) = (0, false);
-        for node in &found.path {
-            let Some(block) = self.blocks.get(node) else { break };
+        let mut brought = Brought { positions: found.positions, ..Brought::default() };
+        let mut at = 0;
+        for &node in &found.path {
+            let Some(block) = self.blocks.get(&node) else { break };
             let count = block.tokens.len().min(found.positions - at);
-            state.write_rows(at..at + count, &block.rows, block.tokens.len())?;
             at += count;
-            if self.marked
-                && at == found.positions
-                && let Some(mark) = block.marks.get(&count)
-            {
-                state.write_mark(at, mark)?;
-                marked = true;
+            brought.blocks.push((block.rows.clone(), block.tokens.len()));
+            if at == found.positions {
+                brought.mark = block.marks.get(&count).cloned();
             }
+            self.touch(node);
         }
-        Ok(if self.marked && !marked { 0 } else { at })
+        brought
     }
 
     /// Keeps the state of a sequence, as far as it is not kept already; with a mark, what it has come to at its end.
@@ -297,17 +333,19 @@ impl Prefixes {
         Ok(node)
     }
 
-    /// The state of a sequence, if all of it is kept.
+    /// The state of a sequence as far as it is kept.
     pub fn kept(&self, tokens: &[u32]) -> Option<Kept> {
         let (mut children, mut at, mut last) = (&self.roots, 0, None);
-        while at < tokens.len() {
+        loop {
             let rest = &tokens[at..];
             let whole = |node: &&Node| {
-                let count = shared(&self.blocks[*node].tokens, rest);
-                count == BLOCK || count == rest.len()
+                let (own, count) = (&self.blocks[*node].tokens, shared(&self.blocks[*node].tokens, rest));
+                count > 0 && (count == own.len() || count == rest.len())
             };
-            let node = *children.iter().find(whole)?;
-            (children, at, last) = (&self.blocks[&node].children, at + BLOCK, Some(node));
+            let longest = |node: &&Node| shared(&self.blocks[*node].tokens, rest);
+            let Some(node) = children.iter().filter(whole).max_by_key(longest) else { break };
+            (children, last) = (&self.blocks[node].children, Some(*node));
+            at = tokens.len().min(at + BLOCK);
         }
         last.map(|node| self.kept_at(node))
     }

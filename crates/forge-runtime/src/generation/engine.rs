@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use super::super::assets::Text;
 use super::super::batch::{Outcome, Slot, Step};
-use super::super::prefix::{Kept, Prefixes, State};
+use super::super::prefix::{InSlot, Kept, Prefixes, State};
 use super::super::slots::{Miss, Slots, Tier};
 use super::super::snapshots::{Folder, Snapshots};
 use super::super::state;
@@ -85,26 +85,6 @@ const MARKS: usize = 4;
 
 /// Tokens from mark to mark of a long prompt.
 const MARK_EVERY: usize = 2048;
-
-/// The state of one slot of a model.
-struct InSlot<'a, M> {
-    model: &'a mut M,
-    slot: Slot,
-}
-
-impl<M: LanguageModel> State for InSlot<'_, M> {
-    fn read_rows(&mut self, positions: Range<usize>, rows: &mut Vec<u8>) -> Result<()> {
-        self.model.read_rows(self.slot, positions, rows)
-    }
-
-    fn write_rows(&mut self, positions: Range<usize>, rows: &[u8], of: usize) -> Result<()> {
-        self.model.write_rows(self.slot, positions, rows, of)
-    }
-
-    fn write_mark(&mut self, positions: usize, mark: &[u8]) -> Result<()> {
-        self.model.write_mark(self.slot, positions, mark)
-    }
-}
 
 /// What became of requests.
 type Ended = Vec<(Id, Result<Summary>)>;
@@ -250,7 +230,8 @@ impl<M: LanguageModel> Engine<M> {
         }
         self.slots.clear();
         let settling = self.settling.take();
-        let lost = |(&id, sequence): (&Id, &Sequence)| (sequence.slot().is_some() || settling == Some(id)).then_some(id);
+        let lost =
+            |(&id, sequence): (&Id, &Sequence)| (sequence.slot().is_some() || settling == Some(id)).then_some(id);
         let lost: Vec<Id> = self.sequences.iter().filter_map(lost).collect();
         for id in &lost {
             self.sequences.remove(id);
@@ -399,31 +380,26 @@ impl<M: LanguageModel> Engine<M> {
             None => Tier::Slot,
         }));
         // What is brought back is not what room is made of.
-        self.prefixes.hold(&in_memory);
+        let kept = (tier == Some(Tier::Memory)).then(|| self.prefixes.bring(&in_memory));
         self.save(place.slot, if tier == Some(Tier::Slot) { place.reused } else { 0 });
         let slot = place.slot;
-        let brought = match (tier, place.copied_from) {
-            (Some(Tier::Memory), _) => {
-                // There may be more by now, or less, where that was too little room.
-                let found = self.prefixes.find(prompt);
+        let brought = match (kept, tier, place.copied_from) {
+            (Some(kept), _, _) => {
                 self.slots.drop_slot(slot);
-                self.prefixes.restore(&found, &mut InSlot { model: &mut self.model, slot })
+                kept.restore(&mut InSlot { model: &mut self.model, slot }).map(|()| place.reused)
             }
-            (Some(Tier::Disk), _) => {
+            (None, Some(Tier::Disk), _) => {
                 self.slots.drop_slot(slot);
                 let mut state = InSlot { model: &mut self.model, slot };
                 let restored = self.snapshots.as_mut().map(|snapshots| snapshots.restore(&on_disk, &mut state));
                 restored.unwrap_or(Ok(0))
             }
-            (_, Some(from)) => self.model.copy_slot(from, slot, place.reused).map(|()| place.reused),
-            (_, None) => Ok(place.reused),
+            (None, _, Some(from)) => self.model.copy_slot(from, slot, place.reused).map(|()| place.reused),
+            (None, _, None) => Ok(place.reused),
         };
         let brought = brought.inspect_err(|_| self.slots.drop_slot(slot))?;
         if brought < place.reused {
-            place.miss = Some(match tier {
-                Some(Tier::Disk) => Miss::Unread { at: place.reused },
-                _ => Miss::Parted { at: brought },
-            });
+            place.miss = Some(Miss::Unread { at: place.reused });
         }
         place.reused = brought;
         self.slots.occupy(prompt, &place);
@@ -475,7 +451,8 @@ impl<M: LanguageModel> Engine<M> {
             for range in Kept::ranges(tokens.len(), from) {
                 let mut rows = Vec::new();
                 // What cannot be read has to be run again, no more.
-                if state.read_rows(range.clone(), &mut rows).is_err() || !snapshots.has_room(kept.bytes() + rows.len()) {
+                if state.read_rows(range.clone(), &mut rows).is_err() || !snapshots.has_room(kept.bytes() + rows.len())
+                {
                     break;
                 }
                 kept.blocks.push(rows.into());

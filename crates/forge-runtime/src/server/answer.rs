@@ -370,7 +370,15 @@ fn usage(summary: &Summary) -> Value {
 /// By the names that llama.cpp's server has for them, and three more.
 fn timings(summary: &Summary) -> Value {
     let Summary {
-        prompt_tokens, reused_tokens, tier, completion_tokens, miss, queue_time, prompt_time, decode_time, ..
+        prompt_tokens,
+        reused_tokens,
+        tier,
+        completion_tokens,
+        miss,
+        queue_time,
+        prompt_time,
+        decode_time,
+        ..
     } = summary;
     let milliseconds = |time: &Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
     let rate = |tokens: usize, time: &Duration| {

@@ -30,9 +30,6 @@ const SUFFIX: &str = "snapshot";
 /// Bytes that may wait to be written; what comes beyond is not kept.
 const MOST_PENDING: usize = 1 << 30;
 
-/// New tokens for which a file is worth being written.
-const WORTH_WRITING: usize = 16;
-
 /// Time in which a hit loses half of its worth.
 const HALF_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -130,6 +127,9 @@ pub struct Found {
 }
 
 impl Snapshots {
+    /// New tokens for which a file is worth being written.
+    pub const SHORTEST: usize = 16;
+
     /// Opens a folder for a model: `layout` is what else its state depends on. Sequences have at most `longest` tokens, and those of a
     /// `marked` model can be gone on with from marks alone.
     ///
@@ -158,7 +158,7 @@ impl Snapshots {
             notices: Vec::new(),
         };
         snapshots.adopt().map_err(io)?;
-        snapshots.make_room(0);
+        snapshots.make_room(0, &BTreeSet::new());
         Ok(snapshots)
     }
 
@@ -383,7 +383,7 @@ impl Snapshots {
         let (_, reached) = self.reach(&files);
         let is_new = marks.iter().any(|mark| !self.has_mark(&files, *mark));
         let from = if reached == tokens.len() { reached } else { reached - reached % BLOCK };
-        (is_new || tokens.len() - reached >= WORTH_WRITING).then_some(from)
+        (is_new || tokens.len() - reached >= Self::SHORTEST).then_some(from)
     }
 
     /// Whether one of these files has a mark.
@@ -407,14 +407,12 @@ impl Snapshots {
         }
         let header = Header::of(&kept);
         let bytes = header.file_bytes();
-        if !self.make_room(bytes) {
+        // What it depends on stays.
+        let needed: BTreeSet<Id> = self.reach(&files).0.into_iter().map(|(id, _)| id).collect();
+        if !self.make_room(bytes, &needed) {
             return;
         }
         let parent = self.parent_of(&header);
-        if header.from > 0 && parent.is_none() {
-            // Room was made of what it depends on.
-            return;
-        }
         let path = self.folder.join(header.name(&self.identity)).with_extension(SUFFIX);
         let encoded = header.encode(&self.identity);
         let worth = Worth::since(SystemTime::now());
@@ -424,13 +422,17 @@ impl Snapshots {
         self.send(Job::Write { id, path, header: encoded, parts: file::parts(kept).collect() });
     }
 
-    /// Gives up what is worth least for its bytes, until there is room for so many more. Files on which others depend, and those
-    /// that are being written, stay.
-    fn make_room(&mut self, bytes: u64) -> bool {
+    /// Gives up what is worth least for its bytes, until there is room for so many more. Files that are needed, those on which
+    /// others depend, and those that are being written stay.
+    fn make_room(&mut self, bytes: u64, needed: &BTreeSet<Id>) -> bool {
+        if bytes > self.budget {
+            return false;
+        }
         let now = SystemTime::now();
         while self.bytes.saturating_add(bytes) > self.budget {
             let parents: BTreeSet<Id> = self.files.values().filter_map(|stored| stored.parent).collect();
-            let free = self.files.iter().filter(|(id, stored)| stored.pending.is_none() && !parents.contains(id));
+            let stays = |id: &Id| needed.contains(id) || parents.contains(id);
+            let free = self.files.iter().filter(|(id, stored)| stored.pending.is_none() && !stays(id));
             let worth = |worth: Worth, bytes: u64| worth.now(now) / bytes.max(1) as f64;
             let own = free.map(|(&id, stored)| (worth(stored.worth, stored.header.file_bytes()), Ok(id)));
             let others = self.others.iter().enumerate().map(|(i, other)| (worth(other.worth, other.bytes), Err(i)));
