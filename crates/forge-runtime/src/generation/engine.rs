@@ -8,7 +8,6 @@
 //! its last token is known: nothing here but [`Sequence::take_rows`] and what it wants of the row depends on that.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
