@@ -59,6 +59,8 @@ pub struct Summary {
     pub miss: Option<Miss>,
     /// Why it ended.
     pub finish: Finish,
+    /// The stop string that ended it, if one did.
+    pub stop: Option<String>,
     /// Time from its coming to its slot.
     pub queue_time: Duration,
     /// Time from there to the first token.

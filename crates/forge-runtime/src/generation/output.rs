@@ -53,10 +53,14 @@ impl Output {
     }
 
     /// Passes on what was held back. A stop string may still show up in it.
-    pub(super) fn finish(self, finish: Finish, listener: &mut dyn Listener) -> Result<Option<Finish>> {
+    /// Gives the stop string that the text ended with, if it did.
+    pub(super) fn finish(self, finish: Finish, listener: &mut dyn Listener) -> Result<Option<String>> {
         let Self { detokenizer, mut stops, .. } = self;
-        if stops.matched || finish == Finish::Cancelled {
+        if finish == Finish::Cancelled {
             return Ok(None);
+        }
+        if stops.matched.is_some() {
+            return Ok(stops.matched);
         }
         let (mut rest, stopped) = stops.push(&detokenizer.finish()?);
         if !stopped {
@@ -65,7 +69,7 @@ impl Output {
         if !rest.is_empty() {
             listener.text(&rest);
         }
-        Ok(stopped.then_some(Finish::Stop))
+        Ok(stops.matched)
     }
 }
 
@@ -74,22 +78,24 @@ impl Output {
 pub struct StopMatcher {
     stops: Vec<String>,
     held: String,
-    matched: bool,
+    /// The one that was found.
+    matched: Option<String>,
 }
 
 impl StopMatcher {
     /// Looks for `stops`; empty ones are ignored.
     pub fn new(mut stops: Vec<String>) -> Self {
         stops.retain(|stop| !stop.is_empty());
-        Self { stops, held: String::new(), matched: false }
+        Self { stops, held: String::new(), matched: None }
     }
 
     /// Takes the next piece. Gives the text that is certainly not part of a stop string, and whether one was found; the text
     /// then ends before it.
     pub fn push(&mut self, piece: &str) -> (String, bool) {
         self.held.push_str(piece);
-        if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop)).min() {
-            self.matched = true;
+        let found = self.stops.iter().filter_map(|stop| Some((self.held.find(stop)?, stop)));
+        if let Some((at, stop)) = found.min_by_key(|(at, _)| *at) {
+            self.matched = Some(stop.clone());
             self.held.truncate(at);
             return (std::mem::take(&mut self.held), true);
         }

@@ -200,12 +200,14 @@ impl Sequence {
             completion_tokens: self.heard,
             miss: self.place.as_ref().and_then(|place| place.miss),
             finish,
+            stop: None,
             queue_time: began - self.came,
             prompt_time: first.saturating_duration_since(began),
             decode_time: self.first.map_or(Duration::ZERO, |first| now - first),
         };
-        if let Some(finish) = self.output.finish(finish, listener)? {
-            summary.finish = finish;
+        summary.stop = self.output.finish(finish, listener)?;
+        if summary.stop.is_some() {
+            summary.finish = Finish::Stop;
         }
         Ok(summary)
     }

@@ -1,4 +1,4 @@
-//! Errors in OpenAI's form.
+//! Errors in OpenAI's form, and in Anthropic's.
 
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -11,14 +11,16 @@ use super::answer::json_response;
 /// After how many seconds a client that was not let in should come again.
 const COME_AGAIN: HeaderValue = HeaderValue::from_static("5");
 
-/// An error answer.
-#[derive(Debug)]
+/// An error answer. In an answer it is an extension too, so that it can be put into another dialect's words.
+#[derive(Debug, Clone)]
 pub(super) struct ApiError {
     status: StatusCode,
     message: String,
     kind: &'static str,
     param: Option<String>,
     code: Option<&'static str>,
+    /// Tokens of a prompt that is too long, and of the context.
+    lengths: Option<(usize, usize)>,
 }
 
 impl ApiError {
@@ -29,6 +31,7 @@ impl ApiError {
             kind: "invalid_request_error",
             param: param.into(),
             code: None,
+            lengths: None,
         }
     }
 
@@ -107,16 +110,19 @@ impl ApiError {
     }
 
     pub(super) fn internal(message: String) -> Self {
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, message, kind: "server_error", param: None, code: None }
+        let (status, kind) = (StatusCode::INTERNAL_SERVER_ERROR, "server_error");
+        Self { status, message, kind, param: None, code: None, lengths: None }
     }
 
     /// An error of the runtime; `param` is the field that the prompt came from.
     pub(super) fn from_runtime(error: &Error, param: &str) -> Self {
         let message = error.to_string();
         match error {
-            Error::PromptTooLong { .. } => {
-                Self { code: Some("context_length_exceeded"), ..Self::invalid(param.to_owned(), message) }
-            }
+            Error::PromptTooLong { tokens, context } => Self {
+                code: Some("context_length_exceeded"),
+                lengths: Some((*tokens, *context)),
+                ..Self::invalid(param.to_owned(), message)
+            },
             Error::Messages { place, .. } => Self::invalid(place.clone(), message),
             Error::Sampling { name, .. } => Self::invalid((*name).to_owned(), message),
             Error::Cancelled => Self::stopping(),
@@ -143,7 +149,34 @@ impl ApiError {
 
     /// The body of the answer.
     pub(super) fn body(&self) -> Value {
-        json!({ "error": { "message": self.message, "type": self.kind, "param": self.param, "code": self.code } })
+        let mut error = json!({ "message": self.message, "type": self.kind, "param": self.param, "code": self.code });
+        if let Some((tokens, context)) = self.lengths {
+            // As llama.cpp's server has them; agents shorten their chats by these.
+            error["n_prompt_tokens"] = tokens.into();
+            error["n_ctx"] = context.into();
+        }
+        json!({ "error": error })
+    }
+
+    /// The body of the answer in Anthropic's form.
+    pub(super) fn anthropic_body(&self) -> Value {
+        let kind = match self.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::FORBIDDEN => "permission_error",
+            StatusCode::NOT_FOUND => "not_found_error",
+            StatusCode::REQUEST_TIMEOUT => "timeout_error",
+            StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
+            status if status.is_client_error() => "invalid_request_error",
+            _ => "api_error",
+        };
+        let message = match self.lengths {
+            // Claude Code compacts a chat on these words. A prompt leaves room for one token at least.
+            Some((tokens, context)) => format!("prompt is too long: {tokens} tokens > {} maximum", context - 1),
+            None => self.message.clone(),
+        };
+        json!({ "type": "error", "error": { "type": kind, "message": message } })
     }
 }
 
@@ -175,6 +208,7 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, const { HeaderValue::from_static("Bearer") });
         }
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -41,6 +41,11 @@ impl Fields {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
+    /// Takes a field out of the request.
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+        self.0.shift_remove(name).filter(|value| !value.is_null())
+    }
+
     pub(super) fn string(&self, name: &str) -> Result<Option<&str>, ApiError> {
         self.typed(name, "a string", Value::as_str)
     }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,14 @@ use hyper::body::{Frame, SizeHint};
 
 use super::super::generation::{Finish, Summary};
 use super::answer::unix_time;
+use super::api_error::ApiError;
 
 /// Header with a request's id.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A request's id, among its extensions.
+#[derive(Clone)]
+pub(super) struct RequestId(pub(super) HeaderValue);
 
 /// Longest id of a client that is taken as the request's.
 const LONGEST_ID: usize = 128;
@@ -88,11 +93,32 @@ impl Drop for Lines {
 
 /// What becomes known of a request while it is answered.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Record(Arc<Mutex<String>>);
+pub(super) struct Record(Arc<Mutex<Words>>);
+
+/// See [`Record`].
+#[derive(Debug, Default)]
+struct Words {
+    /// What was asked for and is left out.
+    skipped: String,
+    /// What came of it.
+    outcome: String,
+}
 
 impl Record {
-    fn set(&self, words: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = words;
+    fn words(&self) -> MutexGuard<'_, Words> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, outcome: String) {
+        self.words().outcome = outcome;
+    }
+
+    /// These were asked for and are left out.
+    pub(super) fn skipped(&self, names: &[String]) {
+        if !names.is_empty() {
+            let names: String = names.join(",").chars().take(LONGEST_PATH).collect();
+            self.words().skipped = format!(" skipped={names:?}");
+        }
     }
 
     /// The generation ended so.
@@ -131,6 +157,12 @@ impl Record {
         self.set(format!("{words} finish={finish}"));
     }
 
+    /// It came to this error.
+    pub(super) fn error(&self, error: ApiError) -> ApiError {
+        self.failed(error.message());
+        error
+    }
+
     /// It came to nothing, for this reason.
     pub(super) fn failed(&self, reason: &str) {
         self.set(format!("error={reason:?}"));
@@ -160,9 +192,10 @@ impl Drop for Entry {
             None => write!(line, " -"),
         };
         let _ = write!(line, " {:.3}s", self.start.elapsed().as_secs_f64());
-        let record = self.record.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !record.is_empty() {
-            let _ = write!(line, " {record}");
+        let Words { skipped, outcome } = &*self.record.words();
+        line += skipped;
+        if !outcome.is_empty() {
+            let _ = write!(line, " {outcome}");
         }
         if !self.ended {
             line.push_str(" client gone");
@@ -179,6 +212,7 @@ pub(super) async fn track(State(log): State<Log>, mut request: Request, next: Ne
     let words = format!("{} {} {path}", id.to_str().unwrap_or_default(), request.method());
     let record = Record::default();
     request.extensions_mut().insert(record.clone());
+    request.extensions_mut().insert(RequestId(id.clone()));
     let no_body = request.method() == axum::http::Method::HEAD;
     let mut entry = Entry { log, start: Instant::now(), request: words, record, status: None, ended: false };
     let mut response = next.run(request).await;

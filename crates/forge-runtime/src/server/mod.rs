@@ -1,8 +1,9 @@
-//! The HTTP server: the part of the OpenAI API that one text model can answer.
+//! The HTTP server: the parts of the APIs of OpenAI and Anthropic that one text model can answer.
 //!
-//! `/health`, `/slots`, `/v1/models`, `/v1/completions` and `/v1/chat/completions`, the last two also as server-sent events. One model
-//! thread takes requests out of a bounded queue and works on as many at a time as the model has slots. A client may name any model; answers carry this one's name. Whatever a client
-//! sends, the answer is JSON: a result, or `{"error": {"message", "type", "param", "code"}}`.
+//! [`dialect`] knows the forms of the APIs, [`request`] makes a prompt of what is asked for, [`worker`] generates, and [`answer`]
+//! sends what comes, whole or as server-sent events. One model thread takes requests out of a bounded queue and works on as many at a time
+//! as the model has slots. A client may name any model; answers carry this one's name. Whatever a client sends, the answer is JSON: a result,
+//! or `{"error": {"message", "type", "param", "code"}}`, or an error in Anthropic's form to those who asked in it.
 //!
 //! A connection that closes cancels its generation, during the prompt too; one that only ends its sending side is taken to have
 //! closed, since the two look alike until something is sent to it. The first interrupt stops taking connections, closes
@@ -15,6 +16,7 @@ mod answer;
 mod api_error;
 mod connections;
 mod cors;
+mod dialect;
 mod fields;
 mod gate;
 mod heartbeat;
@@ -31,12 +33,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path, Request, State};
 use axum::http::{HeaderMap, Method, Uri};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
 use super::assets::Text;
@@ -44,17 +47,18 @@ use super::chat::MOST_GIVEN_UP;
 use super::generation::Status;
 use super::snapshots::Folder;
 use super::{Error, LanguageModel, ModelInfo, Result};
-use admission::Admission;
-use answer::{Answer, Endpoint};
+use admission::{Admission, Taken};
+use answer::{Answer, Unsent};
 use api_error::ApiError;
 use connections::Stage;
 pub use connections::raise_file_limit;
 pub use cors::{Origin, Origins};
+use dialect::Dialect;
 pub use gate::{ApiKey, ApiKeys, Hosts};
 pub use log::Log;
-use log::Record;
-use request::Answers;
-use worker::{Keeping, Loading, Started, Worker};
+use log::{Record, RequestId};
+use request::{Answers, Prepared, Shown};
+use worker::{Event, Keeping, Loading, Started, Worker};
 
 /// Limits of the server.
 #[derive(Debug, Clone, Copy)]
@@ -248,8 +252,10 @@ fn router(shared: Arc<Shared>, options: Options) -> Router {
         for end in ["", "/"] {
             router = router
                 .route(&format!("{version}/models{end}"), get(models))
-                .route(&format!("{version}/completions{end}"), post(completions))
-                .route(&format!("{version}/chat/completions{end}"), post(chat_completions));
+                .route(&format!("{version}/completions{end}"), generating(Dialect::Completions))
+                .route(&format!("{version}/chat/completions{end}"), generating(Dialect::Chat))
+                .route(&format!("{version}/messages{end}"), generating(Dialect::Messages))
+                .route(&format!("{version}/messages/count_tokens{end}"), counting(Dialect::Messages));
         }
     }
     // The innermost comes first.
@@ -264,6 +270,7 @@ fn router(shared: Arc<Shared>, options: Options) -> Router {
         .layer(from_fn_with_state(Arc::new(keys), gate::check_key))
         .layer(from_fn_with_state(Arc::new(origins), cors::check))
         .layer(from_fn_with_state(Arc::new(hosts), gate::check_host))
+        .layer(from_fn(word_errors))
         .layer(from_fn_with_state(log, log::track))
 }
 
@@ -334,60 +341,107 @@ async fn wrong_method(method: Method, uri: Uri) -> ApiError {
     ApiError::wrong_method(format!("{method} is not allowed on {}", uri.path()))
 }
 
-async fn completions(
-    State(shared): State<Arc<Shared>>,
-    Extension(record): Extension<Record>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    respond(shared, Endpoint::Completion, record, headers, body).await
+/// The route by which a dialect asks for a generation.
+fn generating(dialect: Dialect) -> MethodRouter<Arc<Shared>> {
+    post(move |State(shared): State<_>, Extension(record): Extension<_>, headers: HeaderMap, body: Body| {
+        respond(shared, dialect, record, headers, body)
+    })
 }
 
-async fn chat_completions(
-    State(shared): State<Arc<Shared>>,
-    Extension(record): Extension<Record>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    respond(shared, Endpoint::Chat, record, headers, body).await
+/// The route by which a dialect asks how long a prompt is.
+fn counting(dialect: Dialect) -> MethodRouter<Arc<Shared>> {
+    working(move |Shared { text, answers, context, .. }, body| {
+        Ok(dialect.count(request::count(body, dialect, text, answers, *context)?))
+    })
+}
+
+/// A route that makes one JSON value of another.
+fn working(
+    work: impl Fn(&Shared, &[u8]) -> Result<Value, ApiError> + Copy + Send + Sync + 'static,
+) -> MethodRouter<Arc<Shared>> {
+    post(
+        move |State(shared): State<Arc<Shared>>,
+              Extension(record): Extension<Record>,
+              headers: HeaderMap,
+              body: Body| async move {
+            let answer = async {
+                let body = shared.admission.read(&headers, body).await?;
+                apart(shared, body, work).await
+            };
+            match answer.await {
+                Ok(value) => Ok(answer::json_response(&value)),
+                Err(error) => Err(record.error(error)),
+            }
+        },
+    )
+}
+
+/// Does what may take its time on a body, templates and tokenizers, where other connections go on meanwhile.
+async fn apart<T: Send + 'static>(
+    shared: Arc<Shared>,
+    body: Taken,
+    work: impl FnOnce(&Shared, &[u8]) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let turn = shared.admission.turn().await?;
+    let done = tokio::task::spawn_blocking(move || {
+        // The turn and the body's room are given up where the work ends, whether or not anybody waits for it still.
+        let (_turn, body) = (turn, body);
+        work(&shared, &body.bytes)
+    });
+    done.await.unwrap_or_else(|_| Err(ApiError::internal("the request could not be processed".into())))
 }
 
 async fn respond(
     shared: Arc<Shared>,
-    endpoint: Endpoint,
+    dialect: Dialect,
     record: Record,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let failed = |error: ApiError| {
-        record.failed(error.message());
-        error
+    let submitted = submit(&shared, dialect, &record, &headers, body).await;
+    let (answer, stream, events) = submitted.map_err(|error| record.error(error))?;
+    let answer = Answer::new(answer, shared.info.name, record);
+    if stream { Ok(answer.stream(events, shared.limits.silence)) } else { answer.whole(events).await }
+}
+
+/// Makes a request of a body and queues it.
+async fn submit(
+    shared: &Arc<Shared>,
+    dialect: Dialect,
+    record: &Record,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Unsent, bool, UnboundedReceiver<Event>), ApiError> {
+    let body = shared.admission.read(headers, body).await?;
+    let place = shared.admission.place()?;
+    let Prepared { request, shown, skipped, stream, answer } =
+        apart(shared.clone(), body, move |Shared { text, answers, info, context, .. }, body| {
+            request::prepare(body, dialect, text, answers, info, *context)
+        })
+        .await?;
+    record.skipped(&skipped);
+    let shown = match shown {
+        Shown::ReasoningAndCalls => shared.all_tags.clone(),
+        Shown::Reasoning => shared.thinking_tags.clone(),
+        Shown::None => Arc::default(),
     };
-    let body = shared.admission.read(&headers, body).await.map_err(failed)?;
-    let place = shared.admission.place().map_err(failed)?;
-    let turn = shared.admission.turn().await.map_err(failed)?;
-    // Templates and tokenizers take their time on long prompts; other connections go on meanwhile.
-    let preparing = shared.clone();
-    let prepared = tokio::task::spawn_blocking(move || {
-        let Shared { text, answers, info, context, .. } = &*preparing;
-        // The turn and the body's room are given up where the work ends, whether or not anybody waits for it still.
-        let (_turn, body) = (turn, body);
-        request::prepare(&body.bytes, endpoint, text, answers, info, *context)
-    })
-    .await
-    .unwrap_or_else(|_| Err(ApiError::internal("the request could not be processed".into())))
-    .map_err(failed)?;
-    let shown = match &prepared.reading {
-        Some(reading) if reading.form.is_some() => shared.all_tags.clone(),
-        Some(_) => shared.thinking_tags.clone(),
-        None => Arc::default(),
-    };
-    let events = shared.worker.submit(prepared.request, shown, place).map_err(failed)?;
-    let answer = Answer::new(endpoint, shared.info.name, prepared.reading, record);
-    match prepared.stream {
-        Some(options) => Ok(answer.stream(events, options.include_usage, shared.limits.silence)),
-        None => answer.whole(events).await,
+    Ok((answer, stream, shared.worker.submit(request, shown, place)?))
+}
+
+/// Errors in the words of the dialect that a path belongs to.
+async fn word_errors(request: Request, next: Next) -> Response {
+    let dialect = Dialect::of_errors(request.uri().path());
+    let id = request.extensions().get::<RequestId>().map(|RequestId(id)| id.clone());
+    let mut response = next.run(request).await;
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        let id = id.as_ref().and_then(|id| id.to_str().ok());
+        *response.body_mut() = Body::from(dialect.error(&error, id).to_string());
     }
+    if let (Dialect::Messages, Some(id)) = (dialect, id) {
+        // By this name Anthropic's clients know it.
+        response.headers_mut().insert("request-id", id);
+    }
+    response
 }
 
 /// Ctrl-C, or the signal to terminate.

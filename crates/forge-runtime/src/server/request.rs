@@ -1,68 +1,47 @@
-//! From a request body to a [`Request`] of the token loop: everything that can be wrong is found here, before it is queued.
+//! From what is asked for to a [`Request`] of the token loop: everything that can be wrong is found here, before it is queued.
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::super::assets::{SamplingOptions, Text};
+use super::super::assets::Text;
 use super::super::chat_templates::Ending;
 use super::super::generation::{Request, check_prompt};
 use super::super::{Error, ModelInfo};
-use super::answer::Endpoint;
+use super::answer::Unsent;
 use super::api_error::ApiError;
-use super::fields::{Fields, Limit, wrong_type};
-use super::tools::{CallForm, Thinking, Tool};
-
-/// Stop strings of one request; OpenAI has 4.
-const MAX_STOPS: usize = 16;
-
-/// Bytes of one stop string: the end of the text is compared with it at every token.
-const LONGEST_STOP: usize = 4096;
+use super::dialect::{Ask, Chat, Choice, Dialect, Outputs, Prompt, Reading};
+use super::fields::{Fields, wrong_type};
+use super::tools::{CallForm, Thinking};
 
 /// JSON values of one request, beside the ids of a prompt. A hundred tools with their schemas have some ten thousand.
 const MAX_VALUES: usize = 100_000;
 
-/// Messages of one chat, and tools offered to it.
+/// Messages of one chat.
 const MAX_MESSAGES: usize = 10_000;
-const MAX_TOOLS: usize = 1_000;
 
 /// Roles of the OpenAI API; templates may have others.
 const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
 
-/// Tokens of a completion that names no limit, as in OpenAI's API. A chat goes on to the end of the context.
-const DEFAULT_COMPLETION_TOKENS: usize = 16;
-
+/// A request that can be queued.
 pub(super) struct Prepared {
     pub(super) request: Request,
-    /// How the answer of a chat is to be read.
-    pub(super) reading: Option<Reading>,
-    /// Set if the answer is to be streamed.
-    pub(super) stream: Option<StreamOptions>,
+    /// Special tokens that are to come as text, among the marks of reasoning, and of calls.
+    pub(super) shown: Shown,
+    /// What was asked for and is left out.
+    pub(super) skipped: Vec<String>,
+    /// Whether the answer is to be streamed.
+    pub(super) stream: bool,
+    /// The answer.
+    pub(super) answer: Unsent,
 }
 
-#[derive(Default)]
-pub(super) struct StreamOptions {
-    pub(super) include_usage: bool,
-}
-
-/// How the answer of a chat is to be read.
-pub(super) struct Reading {
-    /// How calls are written; `None` where none are looked for.
-    pub(super) form: Option<CallForm>,
-    /// What the request offers.
-    pub(super) tools: Vec<Tool>,
-    /// How reasoning is marked.
-    pub(super) thinking: Thinking,
-    /// Whether the prompt ends inside of it.
-    pub(super) inside: bool,
-    /// What of the answer the prompt has already: the beginning of a call that was asked for.
-    pub(super) begun: String,
-    /// Calls of earlier answers.
-    pub(super) calls_before: usize,
-    /// Whether there may be several calls.
-    pub(super) parallel: bool,
-    /// What the client should know.
-    pub(super) warning: Option<&'static str>,
+/// Which special tokens of an answer come as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    None,
+    Reasoning,
+    ReasoningAndCalls,
 }
 
 /// What is known of a model's answers.
@@ -75,6 +54,19 @@ pub(super) struct Answers {
     pub(super) thinking: Thinking,
     /// Whether special tokens that are written out in messages are special.
     pub(super) trust_special: bool,
+    /// Whether its template has a place for system messages in mid-chat.
+    pub(super) system_anywhere: bool,
+}
+
+/// A text that no template writes by itself.
+const PROBE: &str = "forge5probe";
+
+/// Whether a chat's template writes a system message in mid-chat.
+fn has_place_for_system(text: &Text) -> bool {
+    let message = |role: &str, content: &str| json!({ "role": role, "content": content });
+    let chat = [message("system", "S"), message("user", "Q"), message("assistant", "A"), message("user", "Q")];
+    let chat: Value = chat.into_iter().chain([message("system", PROBE), message("user", "Q")]).collect();
+    text.render_chat(&chat, Ending::Opened, &Map::new()).is_ok_and(|prompt| prompt.contains(PROBE))
 }
 
 impl Answers {
@@ -82,188 +74,128 @@ impl Answers {
     pub(super) fn of(text: &Text) -> Self {
         let calls = CallForm::of(text);
         let beginning = calls.as_ref().and_then(|form| form.beginning(text));
-        Self { calls, beginning, thinking: Thinking::of(text), trust_special: false }
+        let system_anywhere = has_place_for_system(text);
+        Self { calls, beginning, thinking: Thinking::of(text), trust_special: false, system_anywhere }
     }
-}
-
-/// What `tool_choice` says.
-#[derive(Debug, PartialEq)]
-enum Choice {
-    Auto,
-    None,
-    /// A call, of this function if one is named.
-    Call(Option<String>),
 }
 
 /// Said of tools where the form of calls is not known.
 const NO_CALLS: &str = "tools: the form of this model's tool calls is not known; calls come back as content";
 
+/// The fields of a body.
+///
+/// # Errors
+/// It is no JSON object, or too much of one.
+pub(super) fn fields(body: &[u8], context: usize) -> Result<Fields, ApiError> {
+    Fields::parse(body, MAX_VALUES.saturating_add(context))
+}
+
 pub(super) fn prepare(
     body: &[u8],
-    endpoint: Endpoint,
+    dialect: Dialect,
     text: &Text,
     answers: &Answers,
     info: &ModelInfo,
     context: usize,
 ) -> Result<Prepared, ApiError> {
-    let fields = Fields::parse(body, MAX_VALUES.saturating_add(context))?;
-    fields.string("model")?;
-    refuse_unsupported(&fields)?;
-    let stream = stream_options(&fields)?;
-    let max_tokens = match endpoint {
-        Endpoint::Chat => match fields.limit("max_completion_tokens")? {
-            Some(limit) => limit,
-            None => fields.limit("max_tokens")?.unwrap_or(Limit::None),
-        },
-        Endpoint::Completion => fields.limit("max_tokens")?.unwrap_or(Limit::Of(DEFAULT_COMPLETION_TOKENS)),
-    };
-    let max_tokens = max_tokens.most();
-    let options = SamplingOptions {
-        temperature: fields.number("temperature")?,
-        top_k: fields.count("top_k")?,
-        top_p: fields.number("top_p")?,
-        min_p: fields.number("min_p")?,
-        repeat_penalty: match fields.number("repeat_penalty")? {
-            Some(penalty) => Some(penalty),
-            None => fields.number("repetition_penalty")?,
-        },
-        seed: fields.seed("seed")?,
-    };
-    let param = endpoint.prompt_field();
-    let runtime_error = |error| ApiError::from_runtime(&error, param);
-    let sampling = text.defaults.sampling(&options).map_err(runtime_error)?;
-    let stop = stop_strings(&fields)?;
-    let (prompt, continues_prompt, reading) = match endpoint {
-        Endpoint::Chat => {
-            let (prompt, continues, reading) = chat_prompt(&fields, text, answers, context)?;
-            (prompt, continues, Some(reading))
-        }
-        Endpoint::Completion => (completion_prompt(&fields, text, context)?, true, None),
-    };
+    let (ask, writer) = dialect.read(fields(body, context)?)?;
+    let Ask { prompt, prompt_field, max_tokens, sampling, stop, stream } = ask;
+    let runtime_error = |error| ApiError::from_runtime(&error, prompt_field);
+    let sampling = text.defaults.sampling(&sampling).map_err(runtime_error)?;
+    let Encoded { prompt, continues, reading, warning, skipped } =
+        encode(prompt, prompt_field, text, answers, context)?;
     check_prompt(&prompt, info.vocab_size, context).map_err(runtime_error)?;
-    let request = Request { prompt, max_tokens, sampling, stop, continues_prompt };
-    Ok(Prepared { request, reading, stream })
-}
-
-fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
-    let zero = |value: &Value| value.as_f64() == Some(0.0);
-    let off = |value: &Value| value.as_bool() == Some(false);
-    let empty = |value: &Value| {
-        value.as_object().is_some_and(Map::is_empty)
-            || value.as_str() == Some("")
-            || value.as_array().is_some_and(Vec::is_empty)
+    let shown = match &reading {
+        Some(reading) if reading.form.is_some() => Shown::ReasoningAndCalls,
+        Some(_) => Shown::Reasoning,
+        None => Shown::None,
     };
-    let one = |value: &Value| value.as_u64() == Some(1);
-    let plain_text = |value: &Value| value.get("type").and_then(Value::as_str) == Some("text");
-    let unforced = |value: &Value| matches!(value.as_str(), Some("none" | "auto"));
-    fields.refuse_unless("n", one, "only 1 answer to a request is supported")?;
-    fields.refuse_unless("best_of", one, "only 1 is supported")?;
-    fields.refuse_unless("echo", off, "is not supported")?;
-    fields.refuse_unless("suffix", empty, "is not supported")?;
-    fields.refuse_unless("logprobs", |value| off(value) || zero(value), "is not supported")?;
-    fields.refuse_unless("top_logprobs", zero, "is not supported")?;
-    fields.refuse_unless("logit_bias", empty, "is not supported")?;
-    fields.refuse_unless("frequency_penalty", zero, "is not supported; repeat_penalty is")?;
-    fields.refuse_unless("presence_penalty", zero, "is not supported; repeat_penalty is")?;
-    fields.refuse_unless("response_format", plain_text, "only type \"text\" is supported")?;
-    fields.refuse_unless("functions", empty, "is not supported; tools is")?;
-    fields.refuse_unless("function_call", unforced, "is not supported; tool_choice is")?;
-    let text_alone = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(|kind| kind == "text"));
-    fields.refuse_unless("modalities", text_alone, "only [\"text\"] is supported")?;
-    fields.refuse_unless("audio", |_| false, "is not supported")?;
-    fields.refuse_unless("ignore_eos", off, "is not supported")?;
-    let on = |value: &Value| value.as_bool() == Some(true);
-    fields.refuse_unless("cache_prompt", on, "what a prompt begins with is always reused if it can be")
+    let prompt_tokens = prompt.len();
+    let request = Request { prompt, max_tokens, sampling, stop, continues_prompt: continues };
+    let answer = Unsent { writer, outputs: Outputs::new(reading), prompt_tokens, prompt_field, warning };
+    Ok(Prepared { request, shown, skipped, stream, answer })
 }
 
-fn stream_options(fields: &Fields) -> Result<Option<StreamOptions>, ApiError> {
-    let stream = fields.boolean("stream")?.unwrap_or(false);
-    let include_usage = match fields.object("stream_options")? {
-        Some(_) if !stream => {
-            return Err(ApiError::invalid("stream_options".to_owned(), "stream_options needs \"stream\": true".into()));
-        }
-        Some(options) => match options.get("include_usage") {
-            None | Some(Value::Null) => false,
-            Some(value) => {
-                value.as_bool().ok_or_else(|| wrong_type("stream_options.include_usage", "true or false"))?
-            }
-        },
-        None => false,
-    };
-    Ok(stream.then_some(StreamOptions { include_usage }))
-}
-
-fn stop_strings(fields: &Fields) -> Result<Vec<String>, ApiError> {
-    let expected = "a string or a list of strings";
-    let stops = match fields.get("stop") {
-        None => Vec::new(),
-        Some(Value::String(stop)) => vec![stop.clone()],
-        Some(Value::Array(list)) => list
-            .iter()
-            .map(|stop| stop.as_str().map(str::to_owned).ok_or_else(|| wrong_type("stop", expected)))
-            .collect::<Result<_, _>>()?,
-        Some(_) => return Err(wrong_type("stop", expected)),
-    };
-    if stops.len() > MAX_STOPS {
-        return Err(ApiError::invalid(
-            "stop".to_owned(),
-            format!("stop has {} strings, at most {MAX_STOPS} are allowed", stops.len()),
-        ));
-    }
-    if stops.iter().any(|stop| stop.len() > LONGEST_STOP) {
-        let words = format!("stop has a string longer than {LONGEST_STOP} bytes");
-        return Err(ApiError::invalid("stop".to_owned(), words));
-    }
-    Ok(stops)
-}
-
-/// Fields of a request that are variables of chat templates by the same name.
-const TEMPLATE_FIELDS: [&str; 4] = ["chat_template", "documents", "enable_thinking", "reasoning_effort"];
-
-/// The prompt of a chat, whether the answer continues its last message, and how the answer is read.
-fn chat_prompt(
-    fields: &Fields,
+/// Tokens of the prompt that a body asks for, however many they are.
+pub(super) fn count(
+    body: &[u8],
+    dialect: Dialect,
     text: &Text,
     answers: &Answers,
     context: usize,
-) -> Result<(Vec<u32>, bool, Reading), ApiError> {
-    let messages = fields.get("messages").ok_or_else(|| wrong_type("messages", "a list of messages"))?;
-    check_roles(messages, text)?;
-    let mut variables = Map::new();
-    for name in TEMPLATE_FIELDS {
-        variables.extend(fields.get(name).map(|value| (name.to_owned(), value.clone())));
+) -> Result<usize, ApiError> {
+    let (Ask { prompt, prompt_field, .. }, _) = dialect.read(fields(body, context)?)?;
+    Ok(encode(prompt, prompt_field, text, answers, usize::MAX)?.prompt.len())
+}
+
+/// A prompt as tokens, and what follows from it.
+struct Encoded {
+    prompt: Vec<u32>,
+    /// Whether the answer continues its text.
+    continues: bool,
+    /// How the answer of a chat is to be read.
+    reading: Option<Reading>,
+    warning: Option<String>,
+    skipped: Vec<String>,
+}
+
+fn encode(prompt: Prompt, field: &str, text: &Text, answers: &Answers, context: usize) -> Result<Encoded, ApiError> {
+    let encode = |words: &str, special| {
+        let ids = text.tokenizer.encode_within(words, special, context);
+        ids.map_err(|error| ApiError::from_runtime(&error, field))
+    };
+    let plain = |prompt| Encoded { prompt, continues: true, reading: None, warning: None, skipped: Vec::new() };
+    match prompt {
+        Prompt::Text(words) => Ok(plain(encode(&words, true)?)),
+        Prompt::Ids(ids) => Ok(plain(ids)),
+        Prompt::Chat(chat) => {
+            let Rendered { words, continues, reading, warning, skipped } = render(chat, text, answers, field)?;
+            Ok(Encoded { prompt: encode(&words, false)?, continues, reading: Some(reading), warning, skipped })
+        }
     }
-    variables.extend(fields.object("chat_template_kwargs")?.cloned().unwrap_or_default());
-    let parallel = fields.boolean("parallel_tool_calls")?.unwrap_or(true);
-    let mut tools = offered_tools(fields)?;
-    let choice = choice(fields, &tools)?;
-    if choice == Choice::None {
-        tools.clear();
-        variables.shift_remove("tools");
-    } else if let Some(tools) = fields.get("tools").filter(|_| !tools.is_empty()) {
-        variables.insert("tools".into(), tools.clone());
-    }
-    if variables.get("documents").is_some_and(|documents| !documents.is_array()) {
-        return Err(wrong_type("documents", "a list of documents"));
-    }
-    for name in ["add_generation_prompt", "continue_final_message"] {
-        variables.extend(fields.boolean(name)?.map(|value| (name.to_owned(), Value::Bool(value))));
+}
+
+/// A chat as the text of a prompt.
+pub(super) struct Rendered {
+    pub(super) words: String,
+    /// Whether the answer continues its last message.
+    pub(super) continues: bool,
+    pub(super) reading: Reading,
+    warning: Option<String>,
+    skipped: Vec<String>,
+}
+
+/// Renders a chat; `field` is where a request has it.
+///
+/// # Errors
+/// What the template refuses, and calls that are asked for of a model whose form of calls is not known.
+pub(super) fn render(chat: Chat, text: &Text, answers: &Answers, field: &str) -> Result<Rendered, ApiError> {
+    let Chat { mut messages, variables, tools, choice, parallel, skipped, fold_system } = chat;
+    check_roles(&messages, text)?;
+    if fold_system && !answers.system_anywhere {
+        fold_system_messages(&mut messages);
     }
     let usage = |error: Error| ApiError::invalid(None, error.to_string());
-    let ending = Ending::of(&variables, messages, true).map_err(usage)?;
-    let error = |error| ApiError::from_runtime(&error, "messages");
-    let shielded = if answers.trust_special { None } else { shielded(messages, text) };
-    let mut rendered = text.render_chat(shielded.as_ref().unwrap_or(messages), ending, &variables).map_err(error)?;
+    let ending = Ending::of(&variables, &messages, true).map_err(usage)?;
+    let error = |error| ApiError::from_runtime(&error, field);
+    let shielded = if answers.trust_special { None } else { shielded(&messages, text) };
+    let mut words = text.render_chat(shielded.as_ref().unwrap_or(&messages), ending, &variables).map_err(error)?;
     let mut reading = Reading {
         form: answers.calls.clone().filter(|_| !tools.is_empty()),
         thinking: answers.thinking.clone(),
-        inside: answers.thinking.is_open_at_end_of(&rendered),
+        inside: answers.thinking.is_open_at_end_of(&words),
         begun: String::new(),
         calls_before: messages.as_array().into_iter().flatten().map(calls_of).sum(),
         parallel,
-        warning: (answers.calls.is_none() && !tools.is_empty()).then_some(NO_CALLS),
         tools,
     };
+    let mut warnings = Vec::new();
+    if answers.calls.is_none() && !reading.tools.is_empty() {
+        warnings.push(NO_CALLS.to_owned());
+    }
+    if !skipped.is_empty() {
+        warnings.push(format!("tools: left out, for this server has none of them: {}", skipped.join(", ")));
+    }
     let mut continues = ending == Ending::Continued;
     if let Choice::Call(name) = choice {
         let beginning = answers.beginning.as_ref().filter(|_| reading.form.is_some() && !continues);
@@ -271,15 +203,45 @@ fn chat_prompt(
         let beginning = beginning.ok_or_else(|| ApiError::invalid("tool_choice".to_owned(), why.into()))?;
         if let (true, Thinking::Tags { close, .. }) = (reading.inside, &reading.thinking) {
             // A call that is asked for needs no thought.
-            rendered = format!("{}\n\n{close}\n\n", rendered.trim_end());
+            words = format!("{}\n\n{close}\n\n", words.trim_end());
             reading.inside = false;
         }
         reading.begun = format!("{beginning}{}", name.unwrap_or_default());
-        rendered += &reading.begun;
+        words += &reading.begun;
         continues = true;
     }
-    let prompt = text.tokenizer.encode_within(&rendered, false, context).map_err(error)?;
-    Ok((prompt, continues, reading))
+    let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
+    Ok(Rendered { words, continues, reading, warning, skipped })
+}
+
+/// Makes system messages in mid-chat users' messages: part of the one before, where that is a user's or a tool's, so that turns
+/// alternate as before.
+fn fold_system_messages(messages: &mut Value) {
+    let Some(list) = messages.as_array_mut() else { return };
+    let mut folded: Vec<Value> = Vec::with_capacity(list.len());
+    for mut message in std::mem::take(list) {
+        let is_system = matches!(message["role"].as_str(), Some("system" | "developer"));
+        match folded.last_mut() {
+            Some(before) if is_system && matches!(before["role"].as_str(), Some("user" | "tool")) => {
+                let parts = parts(before["content"].take()).into_iter().chain(parts(message["content"].take()));
+                before["content"] = parts.collect();
+            }
+            Some(_) if is_system => {
+                message["role"] = "user".into();
+                folded.push(message);
+            }
+            _ => folded.push(message),
+        }
+    }
+    *list = folded;
+}
+
+/// A content as a list of parts.
+fn parts(content: Value) -> Vec<Value> {
+    match content {
+        Value::Array(parts) => parts,
+        text => vec![json!({ "type": "text", "text": text })],
+    }
 }
 
 /// Messages in whose texts nothing is a special token, if anything was; those of the model itself are left as they are, since
@@ -323,30 +285,6 @@ fn calls_of(message: &Value) -> usize {
     message.get("tool_calls").and_then(Value::as_array).map_or(0, Vec::len)
 }
 
-/// What the request says of calls: whether there may, or must be one.
-fn choice(fields: &Fields, tools: &[Tool]) -> Result<Choice, ApiError> {
-    let expected = "\"auto\", \"none\", \"required\", or a function's name";
-    let Some(value) = fields.get("tool_choice") else { return Ok(Choice::Auto) };
-    let call = |name: Option<String>| match &name {
-        _ if tools.is_empty() => Err(wrong_type("tool_choice", "\"none\" where there are no tools")),
-        Some(name) if !tools.iter().any(|tool| tool.name == *name) => {
-            Err(ApiError::invalid("tool_choice".to_owned(), format!("tool_choice: there is no tool {name:?}")))
-        }
-        _ => Ok(Choice::Call(name)),
-    };
-    match value.as_str() {
-        Some("auto") => Ok(Choice::Auto),
-        Some("none") => Ok(Choice::None),
-        // One of one is as good as named.
-        Some("required") => call(tools.first().filter(|_| tools.len() == 1).map(|tool| tool.name.clone())),
-        Some(_) => Err(wrong_type("tool_choice", expected)),
-        None => match (value["type"].as_str(), value["function"]["name"].as_str()) {
-            (Some("function") | None, Some(name)) => call(Some(name.to_owned())),
-            _ => Err(wrong_type("tool_choice", expected)),
-        },
-    }
-}
-
 /// Refuses more messages than there may be, and roles that neither the API nor the template has a word for.
 fn check_roles(messages: &Value, text: &Text) -> Result<(), ApiError> {
     let messages = messages.as_array().map_or(&[][..], Vec::as_slice);
@@ -363,48 +301,5 @@ fn check_roles(messages: &Value, text: &Text) -> Result<(), ApiError> {
             Err(wrong_type(&format!("messages[{index}].role"), &format!("one of {}, not {role:?}", ROLES.join(", "))))
         }
         None => Ok(()),
-    }
-}
-
-/// What the request offers to the model.
-fn offered_tools(fields: &Fields) -> Result<Vec<Tool>, ApiError> {
-    let Some(tools) = fields.get("tools") else { return Ok(Vec::new()) };
-    let tools = tools.as_array().ok_or_else(|| wrong_type("tools", "a list of tools"))?;
-    if tools.len() > MAX_TOOLS {
-        let words = format!("tools are {}, at most {MAX_TOOLS} are allowed", tools.len());
-        return Err(ApiError::invalid("tools".to_owned(), words));
-    }
-    let tool = |(index, tool): (usize, &Value)| {
-        let function = tool.get("function").filter(|_| matches!(tool["type"].as_str(), None | Some("function")));
-        let name = function.and_then(|function| function["name"].as_str()).filter(|name| !name.is_empty());
-        let name = name.ok_or_else(|| wrong_type(&format!("tools[{index}]"), "a function with a name"))?;
-        Ok(Tool { name: name.to_owned(), parameters: tool["function"]["parameters"].clone() })
-    };
-    tools.iter().enumerate().map(tool).collect()
-}
-
-fn completion_prompt(fields: &Fields, text: &Text, context: usize) -> Result<Vec<u32>, ApiError> {
-    let expected = "a string, a list of one string, or a list of token ids";
-    let prompt = fields.get("prompt").ok_or_else(|| wrong_type("prompt", expected))?;
-    let prompt = match prompt {
-        Value::Array(list) => match list.as_slice() {
-            [one @ (Value::String(_) | Value::Array(_))] => one,
-            [Value::String(_) | Value::Array(_), ..] => {
-                return Err(ApiError::invalid("prompt".to_owned(), "only 1 prompt to a request is supported".into()));
-            }
-            _ => prompt,
-        },
-        _ => prompt,
-    };
-    match prompt {
-        Value::String(prompt) => text
-            .tokenizer
-            .encode_within(prompt, true, context)
-            .map_err(|error| ApiError::from_runtime(&error, "prompt")),
-        Value::Array(ids) => ids
-            .iter()
-            .map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| wrong_type("prompt", expected)))
-            .collect(),
-        _ => Err(wrong_type("prompt", expected)),
     }
 }

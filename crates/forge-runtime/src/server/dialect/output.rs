@@ -1,0 +1,224 @@
+//! What an answer consists of, in no dialect's words: events as they come, and the items that they make.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::super::super::generation::{Finish, Summary};
+use super::super::api_error::ApiError;
+use super::super::tools::{CallForm, Part, Reader, Thinking, Tool};
+
+/// An event of an answer.
+#[derive(Debug)]
+pub(in super::super) enum Output {
+    /// Text for the reader.
+    Text(String),
+    /// Text of the model to itself.
+    Reasoning(String),
+    /// A call of a function begins.
+    CallBegin {
+        /// Which no other call has.
+        id: String,
+        /// The function's.
+        name: String,
+    },
+    /// The next piece of its arguments, which together are a JSON object.
+    CallArguments(String),
+    /// It is whole.
+    CallEnd,
+    /// The end; nothing comes after it.
+    End(End),
+    /// The end where something went wrong.
+    Failed(ApiError),
+}
+
+/// A part of a whole answer.
+#[derive(Debug, PartialEq)]
+pub(in super::super) enum Item {
+    /// Text for the reader.
+    Text(String),
+    /// Text of the model to itself.
+    Reasoning(String),
+    /// A call of a function.
+    Call {
+        /// Which no other call has.
+        id: String,
+        /// The function's.
+        name: String,
+        /// A JSON object.
+        arguments: String,
+    },
+}
+
+impl Item {
+    /// Adds an event to the parts of an answer.
+    pub(in super::super) fn add(items: &mut Vec<Self>, output: &Output) {
+        match (output, items.last_mut()) {
+            (Output::Text(piece), Some(Self::Text(text))) => text.push_str(piece),
+            (Output::Text(piece), _) => items.push(Self::Text(piece.clone())),
+            (Output::Reasoning(piece), Some(Self::Reasoning(text))) => text.push_str(piece),
+            (Output::Reasoning(piece), _) => items.push(Self::Reasoning(piece.clone())),
+            (Output::CallBegin { id, name }, _) => {
+                items.push(Self::Call { id: id.clone(), name: name.clone(), arguments: String::new() });
+            }
+            (Output::CallArguments(piece), Some(Self::Call { arguments, .. })) => arguments.push_str(piece),
+            (Output::CallArguments(_) | Output::CallEnd | Output::End(_) | Output::Failed(_), _) => {}
+        }
+    }
+}
+
+/// How an answer ended.
+#[derive(Debug, Clone)]
+pub(in super::super) struct End {
+    /// Why.
+    pub(in super::super) why: Why,
+    /// What the generation came to.
+    pub(in super::super) summary: Summary,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Why {
+    /// The model had nothing more to say, or a stop string came.
+    Stop,
+    /// It called functions.
+    Calls,
+    /// A limit on tokens.
+    Length,
+}
+
+/// How the answer of a chat is to be read.
+pub(in super::super) struct Reading {
+    /// How calls are written; `None` where none are looked for.
+    pub(in super::super) form: Option<CallForm>,
+    /// What the request offers.
+    pub(in super::super) tools: Vec<Tool>,
+    /// How reasoning is marked.
+    pub(in super::super) thinking: Thinking,
+    /// Whether the prompt ends inside of it.
+    pub(in super::super) inside: bool,
+    /// What of the answer the prompt has already: the beginning of a call that was asked for.
+    pub(in super::super) begun: String,
+    /// Calls of earlier answers.
+    pub(in super::super) calls_before: usize,
+    /// Whether there may be several calls.
+    pub(in super::super) parallel: bool,
+}
+
+/// What ids of calls look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ids {
+    /// `call_` and what follows.
+    Usual,
+    /// Nine letters and digits, as Mistral's templates demand.
+    Short,
+    /// `functions.name:0`, counted through the whole chat, which Kimi's template writes in place of the name.
+    Named,
+}
+
+/// From a generation's text to the events of an answer.
+pub(in super::super) struct Outputs {
+    /// Takes a chat's answer apart.
+    reader: Option<Reader>,
+    /// Most tool calls.
+    most_calls: usize,
+    ids: Ids,
+    /// Calls of earlier answers.
+    calls_before: usize,
+    /// Tool calls so far.
+    calls: usize,
+}
+
+impl Outputs {
+    /// Of an answer that has not begun; without a `reading` all of it is text.
+    pub(in super::super) fn new(reading: Option<Reading>) -> Self {
+        let Some(reading) = reading else {
+            return Self { reader: None, most_calls: usize::MAX, ids: Ids::Usual, calls_before: 0, calls: 0 };
+        };
+        let ids = match &reading.form {
+            Some(form) if form.named_ids => Ids::Named,
+            Some(form) if form.open.iter().any(|tag| tag.starts_with('[')) => Ids::Short,
+            _ => Ids::Usual,
+        };
+        let mut reader = Reader::new(reading.form, reading.tools, &reading.thinking, reading.inside);
+        // Nothing comes of the beginning of a call.
+        reader.push(&reading.begun);
+        Self {
+            reader: Some(reader),
+            most_calls: if reading.parallel { usize::MAX } else { 1 },
+            ids,
+            calls_before: reading.calls_before,
+            calls: 0,
+        }
+    }
+
+    /// What the next piece of text adds to the answer.
+    pub(in super::super) fn text(&mut self, piece: String) -> Vec<Output> {
+        match &mut self.reader {
+            Some(reader) => {
+                let parts = reader.push(&piece);
+                self.outputs(parts)
+            }
+            None => vec![Output::Text(piece)],
+        }
+    }
+
+    /// What the end adds, the end itself last.
+    pub(in super::super) fn end(&mut self, summary: Summary) -> Vec<Output> {
+        let rest = self.reader.as_mut().map(Reader::finish).unwrap_or_default();
+        let mut outputs = self.outputs(rest);
+        let why = match summary.finish {
+            Finish::Stop if self.calls > 0 => Why::Calls,
+            Finish::Stop => Why::Stop,
+            // Only a server that stops cancels a generation that somebody still listens to.
+            Finish::Length | Finish::Cancelled => Why::Length,
+        };
+        outputs.push(Output::End(End { why, summary }));
+        outputs
+    }
+
+    fn outputs(&mut self, parts: Vec<Part>) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        for part in parts {
+            match part {
+                Part::Content(piece) => outputs.push(Output::Text(piece)),
+                Part::Reasoning(piece) => outputs.push(Output::Reasoning(piece)),
+                Part::Call { name, arguments } => {
+                    self.calls += 1;
+                    if self.calls <= self.most_calls {
+                        let id = self.id(&name);
+                        let begin = Output::CallBegin { id, name };
+                        outputs.extend([begin, Output::CallArguments(arguments), Output::CallEnd]);
+                    }
+                }
+            }
+        }
+        outputs
+    }
+
+    /// Of the call that was counted last.
+    fn id(&self, name: &str) -> String {
+        match self.ids {
+            Ids::Usual => format!("call_{}", call_id()),
+            Ids::Short => call_id(),
+            Ids::Named => format!("functions.{name}:{}", self.calls_before + self.calls - 1),
+        }
+    }
+}
+
+/// Nine letters and digits that no other call of this process has, and that do not begin alike in another.
+fn call_id() -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    const COUNT: u64 = 62_u64.pow(9);
+    // Has no divisor in common with COUNT, so that its multiples come round to no earlier one.
+    const STEP: u64 = 8_366_379_594_239_857;
+    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one("calls") % COUNT));
+    let next = |id: u64| Some((id + STEP) % COUNT);
+    let mut rest = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_else(|id| id);
+    let mut id = String::new();
+    for _ in 0..9 {
+        id.push(char::from(DIGITS[(rest % 62) as usize]));
+        rest /= 62;
+    }
+    id
+}
