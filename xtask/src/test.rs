@@ -1,6 +1,8 @@
 //! `cargo xtask test`: everything that has to hold, step by step, with one table at the end.
 
-use std::process::ExitCode;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -104,9 +106,26 @@ fn clippy(args: &[&str]) -> Result<()> {
     shell::run(shell::cargo().args(["clippy", "--quiet"]).args(args).args(["--", "-D", "warnings"]))
 }
 
+/// The modules that the list of weight formats makes, which `cargo fmt` does not find.
+fn listed_modules() -> Result<Vec<PathBuf>> {
+    let folder = shell::root().join("crates/forge-formats/src/formats");
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        files.push(entry?.path());
+    }
+    files.sort();
+    Ok(files)
+}
+
 fn run(step: Step) -> Result<Outcome> {
     match step {
-        Step::Fmt => shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?,
+        Step::Fmt => {
+            shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
+            let rustfmt = || Command::new("rustfmt");
+            shell::run(
+                rustfmt().current_dir(shell::root()).args(["--check", "--edition", "2024"]).args(listed_modules()?),
+            )?;
+        }
         Step::Tidy => tidy::main()?,
         Step::Clippy => {
             clippy(&["--workspace", "--all-targets"])?;

@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: house rules that no compiler checks.
 
+mod formats;
 mod house;
 mod refusals;
 
@@ -41,6 +42,7 @@ pub fn main() -> Result<()> {
     }
     problems.extend(orphans(&files));
     problems.extend(house::check(&files));
+    problems.extend(formats::check(&files));
     problems.extend(refusals::check(&files));
     problems.extend(software_device(&files));
     problems.extend(unused_definitions(&files));

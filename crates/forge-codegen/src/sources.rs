@@ -80,7 +80,7 @@ fn collect(name: &str, list: &mut Vec<&'static str>) {
 
 #[cfg(test)]
 mod tests {
-    use forge_formats::Format;
+    use forge_formats::{Format, Pairs};
     use forge_plan::format_name;
 
     use super::*;
@@ -95,6 +95,8 @@ mod tests {
             let sources = of_format(&name);
             assert!(sources.last().is_some_and(|text| text.contains("gemv_")), "{format}");
             assert!(sources.iter().all(|text| !text.contains(NEEDS)), "{format}");
+            let decodes_once = sources.last().is_some_and(|text| text.contains("gemv_packed<Shared<"));
+            assert_eq!(format.packed(Pairs::default()).decodes_once(), decodes_once, "{format}");
         }
         for (name, text) in MSL {
             let needed = text.strip_prefix(NEEDS).and_then(|rest| rest.split_once('\n'));

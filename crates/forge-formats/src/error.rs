@@ -81,7 +81,7 @@ pub enum FormatError {
         action: &'static str,
     },
     /// Nothing writes this format.
-    #[error("quantising to {format} is not supported: q8_0, q4_0, q4_1, q4_k, q5_k, q6_k and affine are")]
+    #[error("quantising to {format} is not supported: {} and affine are", Format::quantisers())]
     NoEncoder {
         /// The format.
         format: Format,

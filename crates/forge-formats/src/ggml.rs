@@ -2,8 +2,8 @@
 
 use crate::{Format, FormatError};
 
-/// A type of GGML's table (`enum ggml_type` and its traits) that Forge does not read.
-struct OtherType {
+/// A type of GGML's table (`enum ggml_type` and its traits), whether or not Forge reads it.
+struct GgmlType {
     id: u32,
     name: &'static str,
     /// Weights per block; 0 when the type was withdrawn and its size does not matter.
@@ -12,34 +12,61 @@ struct OtherType {
     bytes: u32,
 }
 
-const fn other(id: u32, name: &'static str, elements: u32, bytes: u32) -> OtherType {
-    OtherType { id, name, elements, bytes }
+const fn ggml(id: u32, name: &'static str, elements: u32, bytes: u32) -> GgmlType {
+    GgmlType { id, name, elements, bytes }
 }
 
 /// The type id that mainline's Q2_0 and TQ2_0_g128 share; see [`Format::from_ggml`].
 pub(crate) const SHARED_ID: u32 = 42;
 
-const OTHERS: &[OtherType] = &[
-    other(4, "Q4_2", 0, 0),
-    other(5, "Q4_3", 0, 0),
-    other(9, "Q8_1", 32, 36),
-    other(15, "Q8_K", 256, 292),
-    other(24, "I8", 1, 1),
-    other(25, "I16", 1, 2),
-    other(26, "I32", 1, 4),
-    other(27, "I64", 1, 8),
-    other(28, "F64", 1, 8),
-    other(31, "Q4_0_4_4", 0, 0),
-    other(32, "Q4_0_4_8", 0, 0),
-    other(33, "Q4_0_8_8", 0, 0),
-    other(36, "IQ4_NL_4_4", 0, 0),
-    other(37, "IQ4_NL_4_8", 0, 0),
-    other(38, "IQ4_NL_8_8", 0, 0),
-    other(40, "NVFP4", 64, 36),
+const TYPES: &[GgmlType] = &[
+    ggml(0, "F32", 1, 4),
+    ggml(1, "F16", 1, 2),
+    ggml(2, "Q4_0", 32, 18),
+    ggml(3, "Q4_1", 32, 20),
+    ggml(4, "Q4_2", 0, 0),
+    ggml(5, "Q4_3", 0, 0),
+    ggml(6, "Q5_0", 32, 22),
+    ggml(7, "Q5_1", 32, 24),
+    ggml(8, "Q8_0", 32, 34),
+    ggml(9, "Q8_1", 32, 36),
+    ggml(10, "Q2_K", 256, 84),
+    ggml(11, "Q3_K", 256, 110),
+    ggml(12, "Q4_K", 256, 144),
+    ggml(13, "Q5_K", 256, 176),
+    ggml(14, "Q6_K", 256, 210),
+    ggml(15, "Q8_K", 256, 292),
+    ggml(16, "IQ2_XXS", 256, 66),
+    ggml(17, "IQ2_XS", 256, 74),
+    ggml(18, "IQ3_XXS", 256, 98),
+    ggml(19, "IQ1_S", 256, 50),
+    ggml(20, "IQ4_NL", 32, 18),
+    ggml(21, "IQ3_S", 256, 110),
+    ggml(22, "IQ2_S", 256, 82),
+    ggml(23, "IQ4_XS", 256, 136),
+    ggml(24, "I8", 1, 1),
+    ggml(25, "I16", 1, 2),
+    ggml(26, "I32", 1, 4),
+    ggml(27, "I64", 1, 8),
+    ggml(28, "F64", 1, 8),
+    ggml(29, "IQ1_M", 256, 56),
+    ggml(30, "BF16", 1, 2),
+    ggml(31, "Q4_0_4_4", 0, 0),
+    ggml(32, "Q4_0_4_8", 0, 0),
+    ggml(33, "Q4_0_8_8", 0, 0),
+    ggml(34, "TQ1_0", 256, 54),
+    ggml(35, "TQ2_0", 256, 66),
+    ggml(36, "IQ4_NL_4_4", 0, 0),
+    ggml(37, "IQ4_NL_4_8", 0, 0),
+    ggml(38, "IQ4_NL_8_8", 0, 0),
+    ggml(39, "MXFP4", 32, 17),
+    ggml(40, "NVFP4", 64, 36),
+    ggml(41, "Q1_0", 128, 18),
+    ggml(42, "Q2_0", 64, 18),
 ];
 
-fn find(id: u32) -> Option<&'static OtherType> {
-    OTHERS.iter().find(|t| t.id == id)
+fn find(id: u32) -> Option<&'static GgmlType> {
+    TYPES.iter().find(|t| t.id == id)
 }
 
 impl Format {
@@ -82,20 +109,31 @@ impl Format {
 
 /// GGML's name of a type id, for those that it has (type 42 is named as mainline names it).
 pub fn ggml_name(id: u32) -> Option<&'static str> {
-    find(id).map(|t| t.name).or_else(|| Format::with_ggml_id(id).map(|known| known.name))
+    find(id).map(|t| t.name)
 }
 
 /// Weights and bytes per block of a GGML type, whether or not Forge reads it; `None` for withdrawn and unknown types.
 pub fn ggml_block(id: u32) -> Option<(u32, u32)> {
-    match find(id) {
-        Some(other) => (other.elements > 0).then_some((other.elements, other.bytes)),
-        None => Format::with_ggml_id(id).map(|known| (known.elements as u32, known.bytes as u32)),
-    }
+    find(id).filter(|known| known.elements > 0).map(|known| (known.elements, known.bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The table is GGML's, the blocks are ours.
+    #[test]
+    fn blocks_are_as_large_as_ggml_has_them() {
+        for known in TYPES {
+            if let Some(format) = Format::with_ggml_id(known.id).filter(|_| known.id != SHARED_ID) {
+                assert_eq!(
+                    (format.name, format.elements, format.bytes),
+                    (known.name, known.elements as usize, known.bytes as usize)
+                );
+            }
+        }
+        assert!(Format::all().filter_map(Format::ggml_id).all(|id| find(id).is_some()));
+    }
 
     #[test]
     fn ids_round_trip() {

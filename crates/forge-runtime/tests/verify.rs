@@ -1,8 +1,9 @@
 //! What the references of `verify` read: packed weights against the formats' own decoders.
 
 use forge_formats::{AffineRow, Format as Stored, Layout, Packer, SourceRows, decode_affine, decode_row};
+use forge_runtime::spec::Weight;
 use forge_runtime::verify::Format;
-use forge_runtime::verify::packed::{Packed, Weight};
+use forge_runtime::verify::packed::Packed;
 
 /// xorshift64: bytes without a pattern.
 struct Bytes(u64);

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use forge_formats::{Format, FormatError, encode_row};
+use forge_formats::Format;
 use forge_frontend::Checkpoint;
 use forge_pack::relative_error;
 use forge_plan::quantize::{Candidate, Recipe, around, choose, convertible, stored_bits};
@@ -110,10 +110,9 @@ impl FromStr for Quantize {
 
 /// A format that has a quantiser.
 fn format(name: &str) -> Result<Format, String> {
-    let refused = || format!("{name:?} is none of q8_0, q6_k, q5_k, q4_k, q4_1, q4_0, mlx4, affine<BITS>_g<GROUP>");
+    let refused = || format!("{name:?} is none of {}, mlx4, affine<BITS>_g<GROUP>", Format::quantisers());
     let format: Format = name.parse().map_err(|_| refused())?;
-    let written = !matches!(encode_row(format, &[], &mut []), Err(FormatError::NoEncoder { .. }));
-    if written && !format.is_float() { Ok(format) } else { Err(refused()) }
+    if format.has_quantiser() { Ok(format) } else { Err(refused()) }
 }
 
 #[cfg(test)]

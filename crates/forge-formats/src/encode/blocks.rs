@@ -15,7 +15,7 @@ fn pack_nibbles(out: &mut [u8], code: impl Fn(usize) -> u8) {
 }
 
 /// `block_q8_0`: d = max|w| / 127.
-pub(super) fn q8_0(weights: &[f32; 32]) -> Option<[u8; 34]> {
+pub(crate) fn q8_0(weights: &[f32; 32]) -> Option<[u8; 34]> {
     let mut out = [0; 34];
     let d = largest(weights).abs() / 127.0;
     let id = inverse(d);
@@ -27,7 +27,7 @@ pub(super) fn q8_0(weights: &[f32; 32]) -> Option<[u8; 34]> {
 }
 
 /// `block_q4_0`: the largest weight, with its sign, becomes code 0, which is -8.
-pub(super) fn q4_0(weights: &[f32; 32]) -> Option<[u8; 18]> {
+pub(crate) fn q4_0(weights: &[f32; 32]) -> Option<[u8; 18]> {
     let mut out = [0; 18];
     let d = largest(weights) / -8.0;
     let id = inverse(d);
@@ -37,7 +37,7 @@ pub(super) fn q4_0(weights: &[f32; 32]) -> Option<[u8; 18]> {
 }
 
 /// `block_q4_1`: codes 0 and 15 are the least and the largest weight.
-pub(super) fn q4_1(weights: &[f32; 32]) -> Option<[u8; 20]> {
+pub(crate) fn q4_1(weights: &[f32; 32]) -> Option<[u8; 20]> {
     let mut out = [0; 20];
     let min = weights.iter().copied().fold(f32::INFINITY, f32::min);
     let max = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);

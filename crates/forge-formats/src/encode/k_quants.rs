@@ -8,7 +8,7 @@ use super::fit::{Line, best_factor, best_line, factor_error, signed_code};
 const SCALE_LEVELS: f32 = 63.0;
 
 /// `block_q4_K`: codes in the nibbles of 128 bytes.
-pub(super) fn q4_k(weights: &[f32; 256]) -> Option<[u8; 144]> {
+pub(crate) fn q4_k(weights: &[f32; 256]) -> Option<[u8; 144]> {
     let mut out = [0; 144];
     let (head, qs) = out.split_at_mut(16);
     scaled_with_minimums(weights, 15.0, head, |e, code| qs[e / 64 * 32 + e % 32] |= code << (e / 32 % 2 * 4))?;
@@ -16,7 +16,7 @@ pub(super) fn q4_k(weights: &[f32; 256]) -> Option<[u8; 144]> {
 }
 
 /// `block_q5_K`: fifth bits in 32 bytes, then nibbles as `block_q4_K` has them.
-pub(super) fn q5_k(weights: &[f32; 256]) -> Option<[u8; 176]> {
+pub(crate) fn q5_k(weights: &[f32; 256]) -> Option<[u8; 176]> {
     let mut out = [0; 176];
     let (head, codes) = out.split_at_mut(16);
     let (qh, qs) = codes.split_at_mut(32);
@@ -28,7 +28,7 @@ pub(super) fn q5_k(weights: &[f32; 256]) -> Option<[u8; 176]> {
 }
 
 /// `block_q6_K`: low nibbles in 128 bytes, top pairs of bits in 64, scales i8[16], d f16.
-pub(super) fn q6_k(weights: &[f32; 256]) -> Option<[u8; 210]> {
+pub(crate) fn q6_k(weights: &[f32; 256]) -> Option<[u8; 210]> {
     /// Codes are from -32 to 31.
     const LEVELS: f32 = 32.0;
     let (subs, _) = weights.as_chunks::<16>();

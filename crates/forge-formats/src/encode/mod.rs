@@ -3,9 +3,9 @@
 //! Q8_0, Q4_0 and Q4_1 follow GGML's reference to the bit; Q4_K, Q5_K, Q6_K and affine search for the least squared error.
 
 mod affine;
-mod blocks;
+pub(crate) mod blocks;
 mod fit;
-mod k_quants;
+pub(crate) mod k_quants;
 
 pub use affine::{EncodedAffine, encode_affine};
 
@@ -16,7 +16,7 @@ use crate::{Format, FormatError};
 
 /// Encodes one row of `[cols]` f32 into `out`, which must be exactly [`Format::row_bytes`] long.
 ///
-/// Float formats round to nearest; of the block formats, Q8_0, Q4_0, Q4_1, Q4_K, Q5_K and Q6_K are written.
+/// Float formats round to nearest; which block formats are written, their files say.
 ///
 /// # Errors
 /// A row that is not a whole number of blocks, `out` of another length, a weight that is not finite or whose block's
@@ -24,24 +24,9 @@ use crate::{Format, FormatError};
 pub fn encode_row(format: Format, weights: &[f32], out: &mut [u8]) -> Result<(), FormatError> {
     check_row(format, out.len(), weights.len())?;
     check_finite(format, weights)?;
-    match format {
-        Format::F32 => each_block(weights, out, |[w]: &[f32; 1]| Some(w.to_le_bytes())),
-        Format::F16 => each_block(weights, out, |[w]: &[f32; 1]| Some(finite_f16(*w)?.to_le_bytes())),
-        Format::BF16 => each_block(weights, out, |[w]: &[f32; 1]| {
-            Some(bf16::from_f32(*w)).filter(|stored| stored.is_finite()).map(bf16::to_le_bytes)
-        }),
-        Format::Q8_0 => each_block(weights, out, blocks::q8_0),
-        Format::Q4_0 => each_block(weights, out, blocks::q4_0),
-        Format::Q4_1 => each_block(weights, out, blocks::q4_1),
-        Format::Q4K => each_block(weights, out, k_quants::q4_k),
-        Format::Q5K => each_block(weights, out, k_quants::q5_k),
-        Format::Q6K => each_block(weights, out, k_quants::q6_k),
-        Format::Affine { .. } => {
-            return Err(FormatError::NotBlocks { format, action: "encoded" });
-        }
-        _ => return Err(FormatError::NoEncoder { format }),
-    }
-    .map_err(|value| FormatError::Unrepresentable { format, value })
+    let known = format.block().ok_or(FormatError::NotBlocks { format, action: "encoded" })?;
+    let encode = known.encode.ok_or(FormatError::NoEncoder { format })?;
+    encode(weights, out).map_err(|value| FormatError::Unrepresentable { format, value })
 }
 
 fn check_finite(format: Format, weights: &[f32]) -> Result<(), FormatError> {
@@ -52,7 +37,7 @@ fn check_finite(format: Format, weights: &[f32]) -> Result<(), FormatError> {
 }
 
 /// Runs `encode` over blocks; `None` from it (a scale beyond f16) becomes the block's largest weight as the error.
-fn each_block<const BYTES: usize, const WEIGHTS: usize>(
+pub(crate) fn encode_blocks<const BYTES: usize, const WEIGHTS: usize>(
     weights: &[f32],
     out: &mut [u8],
     encode: impl Fn(&[f32; WEIGHTS]) -> Option<[u8; BYTES]>,
@@ -71,6 +56,11 @@ fn largest(weights: &[f32]) -> f32 {
 }
 
 /// `value` as f16, unless it overflows.
-fn finite_f16(value: f32) -> Option<f16> {
+pub(crate) fn finite_f16(value: f32) -> Option<f16> {
     Some(f16::from_f32(value)).filter(|stored| stored.is_finite())
+}
+
+/// `value` as bf16, unless it overflows.
+pub(crate) fn finite_bf16(value: f32) -> Option<bf16> {
+    Some(bf16::from_f32(value)).filter(|stored| stored.is_finite())
 }

@@ -6,7 +6,7 @@
 
 use super::{BlockFormat, each_block};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 /// Rows of whole groups of 128.
 pub(super) const E4M3_G128: BlockFormat = BlockFormat {
@@ -15,9 +15,10 @@ pub(super) const E4M3_G128: BlockFormat = BlockFormat {
     ggml_id: None,
     elements: 128,
     bytes: 132,
-    scheme: Scheme { block: 128, tiles: 2, planes: PLANES },
+    apart: None,
     decode: |row, out| each_block(row, out, decode::<132, 128>),
     take_apart: |row, parts| row.chunks_exact(132).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 /// Rows that end in a part of a group of 128.
@@ -27,12 +28,11 @@ pub(super) const E4M3_G32: BlockFormat = BlockFormat {
     ggml_id: None,
     elements: 32,
     bytes: 36,
-    scheme: Scheme { block: 32, tiles: 2, planes: PLANES },
+    apart: None,
     decode: |row, out| each_block(row, out, decode::<36, 32>),
     take_apart: |row, parts| row.chunks_exact(36).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
-
-const PLANES: &[Plane] = &[Plane::CODES_8, Plane::Blocks { bits: 32 }];
 
 /// The number that a code stands for; 0x7F and 0xFF are no numbers.
 pub(crate) fn e4m3(code: u8) -> f32 {

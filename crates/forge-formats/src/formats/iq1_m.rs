@@ -7,7 +7,7 @@ use half::f16;
 use super::grid::put_shifted;
 use super::{BlockFormat, each_block, half_bits};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const IQ1_M: BlockFormat = BlockFormat {
     format: Format::Iq1M,
@@ -15,9 +15,10 @@ pub(super) const IQ1_M: BlockFormat = BlockFormat {
     ggml_id: Some(29),
     elements: 256,
     bytes: 56,
-    scheme: Scheme { block: 8, tiles: 4, planes: &[Plane::BYTE, Plane::NIBBLE, Plane::Supers { bytes: 8 }] },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(56).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 /// High bits of the index of weights `8 * i..`, with the sign above them.

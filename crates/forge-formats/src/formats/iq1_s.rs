@@ -5,7 +5,7 @@ use forge_spec::grids;
 use super::grid::put_shifted;
 use super::{BlockFormat, each_block, f16_at, half_bits};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const IQ1_S: BlockFormat = BlockFormat {
     format: Format::Iq1S,
@@ -13,13 +13,10 @@ pub(super) const IQ1_S: BlockFormat = BlockFormat {
     ggml_id: Some(19),
     elements: 256,
     bytes: 50,
-    scheme: Scheme {
-        block: 8,
-        tiles: 4,
-        planes: &[Plane::BYTE, Plane::Groups { columns: 32, bits: 16 }, Plane::Supers { bytes: 2 }],
-    },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(50).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 fn decode(block: &[u8; 50], out: &mut [f32; 256]) {

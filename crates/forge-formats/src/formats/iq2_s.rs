@@ -5,7 +5,7 @@ use forge_spec::grids;
 use super::grid::put_signed;
 use super::{BlockFormat, each_block, f16_at};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const IQ2_S: BlockFormat = BlockFormat {
     format: Format::Iq2S,
@@ -13,18 +13,10 @@ pub(super) const IQ2_S: BlockFormat = BlockFormat {
     ggml_id: Some(22),
     elements: 256,
     bytes: 82,
-    scheme: Scheme {
-        block: 8,
-        tiles: 4,
-        planes: &[
-            Plane::HALF,
-            Plane::Blocks { bits: 2 },
-            Plane::Groups { columns: 16, bits: 4 },
-            Plane::Supers { bytes: 2 },
-        ],
-    },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(82).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 /// The high bits of the index of weights `8 * i..`.

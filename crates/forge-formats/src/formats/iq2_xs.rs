@@ -5,7 +5,7 @@ use forge_spec::grids;
 use super::grid::{even_signs, put_signed};
 use super::{BlockFormat, each_block, f16_at, half_bits};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const IQ2_XS: BlockFormat = BlockFormat {
     format: Format::Iq2Xs,
@@ -13,13 +13,10 @@ pub(super) const IQ2_XS: BlockFormat = BlockFormat {
     ggml_id: Some(17),
     elements: 256,
     bytes: 74,
-    scheme: Scheme {
-        block: 8,
-        tiles: 4,
-        planes: &[Plane::HALF, Plane::Groups { columns: 16, bits: 4 }, Plane::Supers { bytes: 2 }],
-    },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(74).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 /// The scale of weights `16 * i..`.

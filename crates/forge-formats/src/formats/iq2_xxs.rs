@@ -5,7 +5,7 @@ use forge_spec::grids;
 use super::grid::{even_signs, put_signed, word_at};
 use super::{BlockFormat, each_block, f16_at};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const IQ2_XXS: BlockFormat = BlockFormat {
     format: Format::Iq2Xxs,
@@ -13,13 +13,10 @@ pub(super) const IQ2_XXS: BlockFormat = BlockFormat {
     ggml_id: Some(16),
     elements: 256,
     bytes: 66,
-    scheme: Scheme {
-        block: 8,
-        tiles: 4,
-        planes: &[Plane::BYTE, Plane::Groups { columns: 32, bits: 32 }, Plane::Supers { bytes: 2 }],
-    },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(66).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 /// The index of weights `8 * i..`.

@@ -5,7 +5,7 @@ use forge_spec::grids;
 use super::grid::put_signed;
 use super::{BlockFormat, each_block, f16_at, half_bits};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const IQ3_S: BlockFormat = BlockFormat {
     format: Format::Iq3S,
@@ -13,19 +13,10 @@ pub(super) const IQ3_S: BlockFormat = BlockFormat {
     ggml_id: Some(21),
     elements: 256,
     bytes: 110,
-    scheme: Scheme {
-        block: 8,
-        tiles: 4,
-        planes: &[
-            Plane::HALF,
-            Plane::Blocks { bits: 2 },
-            Plane::BYTE,
-            Plane::Groups { columns: 32, bits: 4 },
-            Plane::Supers { bytes: 2 },
-        ],
-    },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(110).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 /// The ninth bits of the two indices of weights `8 * i..`.

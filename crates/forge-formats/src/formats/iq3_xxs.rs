@@ -5,7 +5,7 @@ use forge_spec::grids;
 use super::grid::{even_signs, put_signed, word_at};
 use super::{BlockFormat, each_block, f16_at, half_bits};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const IQ3_XXS: BlockFormat = BlockFormat {
     format: Format::Iq3Xxs,
@@ -13,13 +13,10 @@ pub(super) const IQ3_XXS: BlockFormat = BlockFormat {
     ggml_id: Some(18),
     elements: 256,
     bytes: 98,
-    scheme: Scheme {
-        block: 8,
-        tiles: 4,
-        planes: &[Plane::HALF, Plane::Groups { columns: 32, bits: 32 }, Plane::Supers { bytes: 2 }],
-    },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(98).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 fn decode(block: &[u8; 98], out: &mut [f32; 256]) {

@@ -2,7 +2,7 @@
 
 use super::{BlockFormat, each_block, f16_at, half_bits, nibbles};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const IQ4_NL: BlockFormat = BlockFormat {
     format: Format::Iq4Nl,
@@ -10,9 +10,10 @@ pub(super) const IQ4_NL: BlockFormat = BlockFormat {
     ggml_id: Some(20),
     elements: 32,
     bytes: 18,
-    scheme: Scheme { block: 32, tiles: 4, planes: &[Plane::CODES_4, Plane::HALF] },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(18).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 /// GGML's `kvalues_iq4nl`.

@@ -3,7 +3,7 @@
 use super::iq4_nl::LEVELS;
 use super::{BlockFormat, each_block, f16_at, half_bits, nibbles};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const IQ4_XS: BlockFormat = BlockFormat {
     format: Format::Iq4Xs,
@@ -11,13 +11,10 @@ pub(super) const IQ4_XS: BlockFormat = BlockFormat {
     ggml_id: Some(23),
     elements: 256,
     bytes: 136,
-    scheme: Scheme {
-        block: 32,
-        tiles: 4,
-        planes: &[Plane::CODES_4, Plane::NIBBLE, Plane::Blocks { bits: 2 }, Plane::Supers { bytes: 2 }],
-    },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(136).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 /// Low four and high two bits of scale `sub`, which is 32 too large.

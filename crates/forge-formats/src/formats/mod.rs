@@ -1,54 +1,29 @@
 //! The weight formats: one file each with all that is particular to it.
 
-mod e4m3;
-mod floats;
 mod grid;
-mod iq1_m;
-mod iq1_s;
-mod iq2_s;
-mod iq2_xs;
-mod iq2_xxs;
-mod iq3_s;
-mod iq3_xxs;
-mod iq4_nl;
-mod iq4_xs;
-mod mxfp4;
-mod q1_0;
-mod q2_0;
-mod q2_k;
-mod q3_k;
-mod q4_0;
-mod q4_1;
-mod q4_k;
-mod q5_0;
-mod q5_1;
-mod q5_k;
-mod q6_k;
-mod q8_0;
-mod tq1_0;
-mod tq2_0;
-mod tq2_0_g128;
 
 use std::fmt;
 use std::str::FromStr;
 
+use forge_spec::Scheme;
 use half::f16;
 
 use crate::FormatError;
 use crate::ggml::SHARED_ID;
-use crate::layout::{RowParts, Scheme};
+use crate::layout::RowParts;
 
-/// The formats that lie in blocks: what a checkpoint calls them, and where their facts are. The weights file has formats of
-/// the same names.
+/// Makes a module of each file in the list of formats, and the enum of what is in them.
 macro_rules! formats {
-    ($($(#[$doc:meta])* $name:ident: $facts:path,)*) => {
-        /// How the weights of a matrix are stored in a checkpoint.
+    ($($file:ident { $($(#[$doc:meta])* $name:ident = $stored:ident { $($packed:tt)* })* })*) => {
+        $(mod $file;)*
+
+        /// How the weights of a matrix are stored in a checkpoint. What blocks hold is said in the files of formats; here, and in
+        /// short, what they are packed to.
         ///
-        /// A row is a whole number of blocks; rows follow one another without padding. Names without a comment are GGML's
-        /// (`block_q8_0` and so on).
+        /// A row is a whole number of blocks; rows follow one another without padding.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Format {
-            $($(#[$doc])* $name,)*
+            $($($(#[$doc])* $name,)*)*
             /// MLX's affine quantisation: `scale * code + bias` per group; codes, scales and biases are three tensors.
             Affine {
                 /// Bits per code: 2, 3, 4, 5, 6 or 8.
@@ -59,14 +34,14 @@ macro_rules! formats {
         }
 
         /// Every format but affine.
-        const BLOCK_FORMATS: &[&BlockFormat] = &[$(&$facts),*];
+        const BLOCK_FORMATS: &[&BlockFormat] = &[$($(&$file::$stored,)*)*];
 
         impl Format {
             /// The format that such matrices have in the weights file; what stands beside codes is told apart for affine
             /// formats alone.
             pub fn packed(self, pairs: Pairs) -> forge_spec::Format {
                 match self {
-                    $(Self::$name => forge_spec::Format::$name,)*
+                    $($(Self::$name => forge_spec::Format::$name,)*)*
                     Self::Affine { bits, group } => {
                         let Pairs { bf16, zeros } = pairs;
                         forge_spec::Format::Affine { bits: bits.into(), group: group.into(), bf16, zeros }
@@ -77,7 +52,7 @@ macro_rules! formats {
             /// The checkpoint's format that a packed one comes from.
             pub fn stored(packed: forge_spec::Format) -> Self {
                 match packed {
-                    $(forge_spec::Format::$name => Self::$name,)*
+                    $($(forge_spec::Format::$name => Self::$name,)*)*
                     forge_spec::Format::Affine { bits, group, .. } => {
                         Self::Affine { bits: bits as u8, group: group as u16 }
                     }
@@ -86,68 +61,7 @@ macro_rules! formats {
         }
     };
 }
-formats! {
-    /// IEEE binary32.
-    F32: floats::F32,
-    /// IEEE binary16.
-    F16: floats::F16,
-    /// The upper half of a binary32.
-    BF16: floats::BF16,
-    /// `block_q8_0`: f16 scale, 32 signed bytes.
-    Q8_0: q8_0::Q8_0,
-    /// `block_q4_0`: f16 scale, 32 nibbles minus 8.
-    Q4_0: q4_0::Q4_0,
-    /// `block_q4_1`: f16 scale, f16 minimum, 32 nibbles.
-    Q4_1: q4_1::Q4_1,
-    /// `block_q5_0`: f16 scale, 32 fifth bits, 32 nibbles, minus 16.
-    Q5_0: q5_0::Q5_0,
-    /// `block_q5_1`: f16 scale, f16 minimum, 32 fifth bits, 32 nibbles.
-    Q5_1: q5_1::Q5_1,
-    /// `block_q2_K`: 16 sub-blocks of 16 with 4-bit scales and minimums.
-    Q2K: q2_k::Q2_K,
-    /// `block_q3_K`: 16 sub-blocks of 16 with signed 6-bit scales.
-    Q3K: q3_k::Q3_K,
-    /// `block_q4_K`: 8 sub-blocks of 32 with 6-bit scales and minimums.
-    Q4K: q4_k::Q4_K,
-    /// `block_q5_K`: 8 sub-blocks of 32 with 6-bit scales and minimums.
-    Q5K: q5_k::Q5_K,
-    /// `block_q6_K`: 16 sub-blocks of 16 with signed 8-bit scales.
-    Q6K: q6_k::Q6_K,
-    /// `block_iq4_nl`: f16 scale, 32 nibbles into a fixed table of 16 values.
-    Iq4Nl: iq4_nl::IQ4_NL,
-    /// `block_iq4_xs`: 8 sub-blocks of 32 with signed 6-bit scales, nibbles into the table of `block_iq4_nl`.
-    Iq4Xs: iq4_xs::IQ4_XS,
-    /// `block_iq3_xxs`: points of a grid of four weights; per 32 signs and a 4-bit scale.
-    Iq3Xxs: iq3_xxs::IQ3_XXS,
-    /// `block_iq3_s`: points of a grid of four weights, their signs, a 4-bit scale per 32.
-    Iq3S: iq3_s::IQ3_S,
-    /// `block_iq2_xxs`: points of a grid of eight weights; per 32 signs and a 4-bit scale.
-    Iq2Xxs: iq2_xxs::IQ2_XXS,
-    /// `block_iq2_xs`: points of a grid of eight weights with their signs, a 4-bit scale per 16.
-    Iq2Xs: iq2_xs::IQ2_XS,
-    /// `block_iq2_s`: points of a grid of eight weights, their signs, a 4-bit scale per 16.
-    Iq2S: iq2_s::IQ2_S,
-    /// `block_iq1_s`: points of a grid of eight weights; per 32 a 3-bit scale and the sign of an eighth.
-    Iq1S: iq1_s::IQ1_S,
-    /// `block_iq1_m`: points of the same grid with the sign of an eighth; a 3-bit scale per 16.
-    Iq1M: iq1_m::IQ1_M,
-    /// `block_mxfp4`: E8M0 scale, 32 E2M1 values (OCP Microscaling Formats 1.0).
-    Mxfp4: mxfp4::MXFP4,
-    /// `block_q1_0`: f16 scale, 128 sign bits.
-    Q1_0: q1_0::Q1_0,
-    /// `block_q2_0`: f16 scale, 64 2-bit codes minus 1. Its type id is also TQ2_0_g128's.
-    Q2_0: q2_0::Q2_0,
-    /// `block_tq1_0`: 256 digits in base 3 minus 1, f16 scale.
-    Tq1_0: tq1_0::TQ1_0,
-    /// `block_tq2_0`: 256 2-bit codes minus 1, f16 scale.
-    Tq2_0: tq2_0::TQ2_0,
-    /// TQ2_0_g128 of OxiBonsai: 128 2-bit codes in order, f16 scale last.
-    Tq2_0G128: tq2_0_g128::TQ2_0_G128,
-    /// E4M3 values with an f32 scale per 128.
-    E4m3G128: e4m3::E4M3_G128,
-    /// The same with a scale per 32.
-    E4m3G32: e4m3::E4M3_G32,
-}
+forge_spec::packed_formats!(formats);
 
 /// What stands beside the codes of an affine matrix, two numbers a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,6 +71,9 @@ pub struct Pairs {
     /// Scale and zero point rather than scale and bias.
     pub zeros: bool,
 }
+
+/// Quantises a row of finite weights to whole blocks.
+type Encode = fn(&[f32], &mut [u8]) -> Result<(), f32>;
 
 /// What there is to know about a format that lies in blocks: one constant per format, in a file of its own.
 #[derive(Debug)]
@@ -170,30 +87,29 @@ pub(crate) struct BlockFormat {
     pub elements: usize,
     /// Bytes per block.
     pub bytes: usize,
-    /// Its planes on the device.
-    pub scheme: Scheme,
+    /// How its codes and scales lie where a checkpoint has them in two tensors.
+    pub apart: Option<Apart>,
     /// Decodes a row: whole blocks, to as many f32 as they hold. Arithmetic is f32, in the order that GGML's own reference
     /// uses, so that results agree to the bit.
     pub decode: fn(&[u8], &mut [f32]),
     /// Takes a row apart into codes, entries and super-blocks, for the planes.
     pub take_apart: fn(&[u8], &mut RowParts),
+    /// Quantises a row of finite weights, for `--quantize`. The error is a weight that the format cannot hold.
+    pub encode: Option<Encode>,
 }
 
-/// A format whose codes and scales some checkpoints have in two tensors; a constant in the format's file.
-#[derive(Debug)]
+/// A format whose codes and scales some checkpoints have in two tensors.
+#[derive(Clone, Copy, Debug)]
 pub struct Apart {
-    /// The format.
-    pub format: Format,
     /// Weights that share a scale, which is a byte.
     pub group: usize,
     /// Bits of a code. Those of a row are a stream of bits, a code's lowest first.
     pub bits: usize,
+    /// What MLX calls it (`mode` of `mx.quantize`).
+    pub mlx_mode: &'static str,
     /// The weight of a scale and a code.
     pub decode: fn(u8, u8) -> f32,
 }
-
-/// Every format that is stored so.
-const APART: &[&Apart] = &[&mxfp4::MXFP4_APART];
 
 /// Bits per code that MLX's affine quantisation has.
 const AFFINE_BITS: [u8; 6] = [2, 3, 4, 5, 6, 8];
@@ -228,14 +144,45 @@ impl Format {
     }
 
     /// How its codes and scales lie in two tensors, where some checkpoint has them so.
-    pub fn apart(self) -> Option<&'static Apart> {
-        APART.iter().copied().find(|known| known.format == self)
+    pub fn apart(self) -> Option<Apart> {
+        self.block()?.apart
+    }
+
+    /// The format that MLX has under this mode.
+    pub fn with_mlx_mode(mode: &str) -> Option<(Self, Apart)> {
+        Self::in_mlx().find(|(_, apart)| apart.mlx_mode == mode)
+    }
+
+    /// MLX's names of the block formats that it has, with commas.
+    pub fn mlx_modes() -> String {
+        Self::in_mlx().map(|(_, apart)| apart.mlx_mode).collect::<Vec<_>>().join(", ")
+    }
+
+    fn in_mlx() -> impl Iterator<Item = (Self, Apart)> {
+        BLOCK_FORMATS.iter().filter_map(|known| Some((known.format, known.apart?)))
+    }
+
+    /// How its rows lie on the device.
+    pub(crate) fn scheme(self) -> Scheme {
+        self.packed(Pairs::default()).scheme()
+    }
+
+    /// Whether rows of floats can be quantised to it.
+    pub fn has_quantiser(self) -> bool {
+        !self.is_float() && self.block().is_none_or(|known| known.encode.is_some())
+    }
+
+    /// The names of the block formats that rows of floats can be quantised to, with commas.
+    pub fn quantisers() -> String {
+        let names =
+            BLOCK_FORMATS.iter().filter(|known| known.format.has_quantiser()).map(|known| known.name.to_lowercase());
+        names.collect::<Vec<_>>().join(", ")
     }
 
     /// Bytes of the codes and of the scales of a row of `cols` weights where they are in two tensors; `None` for a format that
     /// is not stored so, or where that is not a whole number of groups.
     pub fn apart_row_bytes(self, cols: usize) -> Option<[usize; 2]> {
-        let Apart { group, bits, .. } = *self.apart()?;
+        let Apart { group, bits, .. } = self.apart()?;
         cols.is_multiple_of(group).then_some([cols / 8 * bits, cols / group])
     }
 

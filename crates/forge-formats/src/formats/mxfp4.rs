@@ -1,8 +1,9 @@
-//! `block_mxfp4`: e u8 (scale 2^(e - 127)), qs u8[16] of E2M1 values (OCP Microscaling Formats 1.0).
+//! `block_mxfp4`: e u8 (scale 2^(e - 127)), qs u8[16] of E2M1 values (OCP Microscaling Formats 1.0). Hugging Face's `_blocks` and
+//! `_scales` and MLX's mode `mxfp4` have the same codes and scales in two tensors.
 
 use super::{Apart, BlockFormat, each_block, nibbles};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const MXFP4: BlockFormat = BlockFormat {
     format: Format::Mxfp4,
@@ -10,17 +11,15 @@ pub(super) const MXFP4: BlockFormat = BlockFormat {
     ggml_id: Some(39),
     elements: 32,
     bytes: 17,
-    scheme: Scheme { block: 32, tiles: 4, planes: &[Plane::CODES_4, Plane::BYTE] },
+    apart: Some(Apart {
+        group: 32,
+        bits: 4,
+        mlx_mode: "mxfp4",
+        decode: |scale, code| half_e8m0(scale) * f32::from(E2M1_DOUBLED[usize::from(code)]),
+    }),
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(17).for_each(|block| take_apart(block, parts)),
-};
-
-/// The same codes and scales in two tensors: Hugging Face's `_blocks` and `_scales`, MLX's mode `mxfp4`.
-pub(super) const MXFP4_APART: Apart = Apart {
-    format: Format::Mxfp4,
-    group: 32,
-    bits: 4,
-    decode: |scale, code| half_e8m0(scale) * f32::from(E2M1_DOUBLED[usize::from(code)]),
+    encode: None,
 };
 
 /// Twice the 16 values of E2M1 (OCP Microscaling Formats 1.0, table 5); doubled, they are whole numbers.

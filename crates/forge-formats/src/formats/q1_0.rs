@@ -2,7 +2,7 @@
 
 use super::{BlockFormat, each_block, f16_at, half_bits};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const Q1_0: BlockFormat = BlockFormat {
     format: Format::Q1_0,
@@ -10,9 +10,10 @@ pub(super) const Q1_0: BlockFormat = BlockFormat {
     ggml_id: Some(41),
     elements: 128,
     bytes: 18,
-    scheme: Scheme { block: 128, tiles: 4, planes: &[Plane::Bits, Plane::HALF] },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(18).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 fn decode(block: &[u8; 18], out: &mut [f32; 128]) {

@@ -2,7 +2,7 @@
 
 use super::{BlockFormat, SHARED_ID, each_block, f16_at, half_bits};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const Q2_0: BlockFormat = BlockFormat {
     format: Format::Q2_0,
@@ -10,9 +10,10 @@ pub(super) const Q2_0: BlockFormat = BlockFormat {
     ggml_id: Some(SHARED_ID),
     elements: 64,
     bytes: 18,
-    scheme: Scheme { block: 64, tiles: 4, planes: &[Plane::CODES_2, Plane::HALF] },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(18).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 fn code(block: &[u8], i: usize) -> u8 {

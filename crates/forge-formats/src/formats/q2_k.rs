@@ -2,7 +2,7 @@
 
 use super::{BlockFormat, each_block, f16_at, two_bits};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const Q2_K: BlockFormat = BlockFormat {
     format: Format::Q2K,
@@ -10,9 +10,10 @@ pub(super) const Q2_K: BlockFormat = BlockFormat {
     ggml_id: Some(10),
     elements: 256,
     bytes: 84,
-    scheme: Scheme { block: 16, tiles: 4, planes: &[Plane::CODES_2, Plane::BYTE, Plane::Supers { bytes: 4 }] },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(84).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 fn decode(block: &[u8; 84], out: &mut [f32; 256]) {

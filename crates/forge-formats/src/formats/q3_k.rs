@@ -2,7 +2,7 @@
 
 use super::{BlockFormat, each_block, f16_at, two_bits};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const Q3_K: BlockFormat = BlockFormat {
     format: Format::Q3K,
@@ -10,19 +10,10 @@ pub(super) const Q3_K: BlockFormat = BlockFormat {
     ggml_id: Some(11),
     elements: 256,
     bytes: 110,
-    scheme: Scheme {
-        block: 16,
-        tiles: 4,
-        planes: &[
-            Plane::CODES_2,
-            Plane::THIRD_BIT,
-            Plane::NIBBLE,
-            Plane::Blocks { bits: 2 },
-            Plane::Supers { bytes: 2 },
-        ],
-    },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(110).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 /// Scale `sub` of the 12 bytes, 32 too large: a nibble of bytes 0 to 7, and two bits of bytes 8 to 11.

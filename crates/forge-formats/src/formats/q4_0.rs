@@ -2,7 +2,8 @@
 
 use super::{BlockFormat, each_block, f16_at, half_bits, nibbles};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::encode::{blocks, encode_blocks};
+use crate::layout::RowParts;
 
 pub(super) const Q4_0: BlockFormat = BlockFormat {
     format: Format::Q4_0,
@@ -10,9 +11,10 @@ pub(super) const Q4_0: BlockFormat = BlockFormat {
     ggml_id: Some(2),
     elements: 32,
     bytes: 18,
-    scheme: Scheme { block: 32, tiles: 4, planes: &[Plane::CODES_4, Plane::HALF] },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(18).for_each(|block| take_apart(block, parts)),
+    encode: Some(|weights, out| encode_blocks(weights, out, blocks::q4_0)),
 };
 
 fn decode(block: &[u8; 18], out: &mut [f32; 32]) {

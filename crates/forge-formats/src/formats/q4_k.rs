@@ -2,7 +2,8 @@
 
 use super::{BlockFormat, each_block, nibble, scaled_with_minimums};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::encode::{encode_blocks, k_quants};
+use crate::layout::RowParts;
 
 pub(super) const Q4_K: BlockFormat = BlockFormat {
     format: Format::Q4K,
@@ -10,13 +11,10 @@ pub(super) const Q4_K: BlockFormat = BlockFormat {
     ggml_id: Some(12),
     elements: 256,
     bytes: 144,
-    scheme: Scheme {
-        block: 32,
-        tiles: 4,
-        planes: &[Plane::CODES_4, Plane::BYTE, Plane::NIBBLE, Plane::Supers { bytes: 4 }],
-    },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(144).for_each(|block| take_apart(block, parts)),
+    encode: Some(|weights, out| encode_blocks(weights, out, k_quants::q4_k)),
 };
 
 fn decode(block: &[u8; 144], out: &mut [f32; 256]) {

@@ -2,7 +2,7 @@
 
 use super::{BlockFormat, each_block, f16_at, fifth_bits, half_bits, nibbles};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const Q5_0: BlockFormat = BlockFormat {
     format: Format::Q5_0,
@@ -10,9 +10,10 @@ pub(super) const Q5_0: BlockFormat = BlockFormat {
     ggml_id: Some(6),
     elements: 32,
     bytes: 22,
-    scheme: Scheme { block: 32, tiles: 4, planes: &[Plane::CODES_4, Plane::FIFTH_BIT, Plane::HALF] },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(22).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 fn decode(block: &[u8; 22], out: &mut [f32; 32]) {

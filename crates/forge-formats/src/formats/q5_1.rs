@@ -2,7 +2,7 @@
 
 use super::{BlockFormat, each_block, f16_at, fifth_bits, nibbles, two_halves};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const Q5_1: BlockFormat = BlockFormat {
     format: Format::Q5_1,
@@ -10,9 +10,10 @@ pub(super) const Q5_1: BlockFormat = BlockFormat {
     ggml_id: Some(7),
     elements: 32,
     bytes: 24,
-    scheme: Scheme { block: 32, tiles: 4, planes: &[Plane::CODES_4, Plane::FIFTH_BIT, Plane::TWO_HALVES] },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(24).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 fn decode(block: &[u8; 24], out: &mut [f32; 32]) {

@@ -2,7 +2,8 @@
 
 use super::{BlockFormat, each_block, f16_at};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::encode::{encode_blocks, k_quants};
+use crate::layout::RowParts;
 
 pub(super) const Q6_K: BlockFormat = BlockFormat {
     format: Format::Q6K,
@@ -10,13 +11,10 @@ pub(super) const Q6_K: BlockFormat = BlockFormat {
     ggml_id: Some(14),
     elements: 256,
     bytes: 210,
-    scheme: Scheme {
-        block: 16,
-        tiles: 4,
-        planes: &[Plane::CODES_4, Plane::TOP_2_OF_6, Plane::BYTE, Plane::Supers { bytes: 2 }],
-    },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(210).for_each(|block| take_apart(block, parts)),
+    encode: Some(|weights, out| encode_blocks(weights, out, k_quants::q6_k)),
 };
 
 /// The code of weight `e`, 32 more than the weight: per 128 weights, 64 bytes of nibbles (low nibbles for the first 64)

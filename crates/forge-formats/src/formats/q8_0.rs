@@ -2,7 +2,8 @@
 
 use super::{BlockFormat, each_block, f16_at, half_bits};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::encode::{blocks, encode_blocks};
+use crate::layout::RowParts;
 
 pub(super) const Q8_0: BlockFormat = BlockFormat {
     format: Format::Q8_0,
@@ -10,9 +11,10 @@ pub(super) const Q8_0: BlockFormat = BlockFormat {
     ggml_id: Some(8),
     elements: 32,
     bytes: 34,
-    scheme: Scheme { block: 32, tiles: 2, planes: &[Plane::CODES_8, Plane::HALF] },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(34).for_each(|block| take_apart(block, parts)),
+    encode: Some(|weights, out| encode_blocks(weights, out, blocks::q8_0)),
 };
 
 fn decode(block: &[u8; 34], out: &mut [f32; 32]) {

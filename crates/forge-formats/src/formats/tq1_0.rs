@@ -2,7 +2,7 @@
 
 use super::{BlockFormat, each_block, f16_at};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const TQ1_0: BlockFormat = BlockFormat {
     format: Format::Tq1_0,
@@ -10,14 +10,10 @@ pub(super) const TQ1_0: BlockFormat = BlockFormat {
     ggml_id: Some(34),
     elements: 256,
     bytes: 54,
-    // Per 8 columns a number of five digits, and one of three in 5 bits.
-    scheme: Scheme {
-        block: 8,
-        tiles: 4,
-        planes: &[Plane::BYTE, Plane::NIBBLE, Plane::Blocks { bits: 1 }, Plane::Supers { bytes: 2 }],
-    },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(54).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 /// The code of weight `e`, 1 more than the weight: 32 bytes of 160 weights, 16 of 80, 4 of 16, each byte with weights as far

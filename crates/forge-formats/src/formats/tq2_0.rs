@@ -2,7 +2,7 @@
 
 use super::{BlockFormat, each_block, f16_at, two_bits};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const TQ2_0: BlockFormat = BlockFormat {
     format: Format::Tq2_0,
@@ -10,9 +10,10 @@ pub(super) const TQ2_0: BlockFormat = BlockFormat {
     ggml_id: Some(35),
     elements: 256,
     bytes: 66,
-    scheme: Scheme { block: 128, tiles: 4, planes: &[Plane::CODES_2, Plane::Supers { bytes: 2 }] },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(66).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 fn decode(block: &[u8; 66], out: &mut [f32; 256]) {

@@ -2,7 +2,7 @@
 
 use super::{BlockFormat, SHARED_ID, each_block, f16_at, half_bits};
 use crate::Format;
-use crate::layout::{Plane, RowParts, Scheme};
+use crate::layout::RowParts;
 
 pub(super) const TQ2_0_G128: BlockFormat = BlockFormat {
     format: Format::Tq2_0G128,
@@ -10,9 +10,10 @@ pub(super) const TQ2_0_G128: BlockFormat = BlockFormat {
     ggml_id: Some(SHARED_ID),
     elements: 128,
     bytes: 34,
-    scheme: Scheme { block: 128, tiles: 4, planes: &[Plane::CODES_2, Plane::HALF] },
+    apart: None,
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(34).for_each(|block| take_apart(block, parts)),
+    encode: None,
 };
 
 fn decode(block: &[u8; 34], out: &mut [f32; 128]) {

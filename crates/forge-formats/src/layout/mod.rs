@@ -10,16 +10,14 @@
 //! rows can be packed by itself. The kernels in `templates/msl` read exactly this; `common.metal` tells it from their
 //! side.
 
+mod groups;
 mod parts;
-mod scheme;
 mod write;
 
 use crate::{Format, FormatError};
+use forge_spec::{Plane, Scheme, TILE};
 pub(crate) use parts::RowParts;
-pub(crate) use scheme::{Plane, Scheme};
 
-/// Columns of a tile.
-const TILE: usize = 256;
 /// Lanes of a simdgroup.
 const LANES: usize = 32;
 /// Planes start at multiples of this many bytes.
@@ -33,7 +31,7 @@ pub fn packed_len(format: Format, rows: usize, cols: usize) -> Option<u64> {
 impl Format {
     /// Columns that a simdgroup takes in one go: a group of tiles, or as many floats as fill its loads.
     pub fn columns_at_once(self) -> usize {
-        if self.is_float() { 2 * TILE } else { Scheme::of(self).tiles * TILE }
+        if self.is_float() { 2 * TILE } else { self.scheme().tiles * TILE }
     }
 }
 
@@ -62,9 +60,9 @@ impl Layout {
         format.row_bytes(cols)?;
         let mut len = 0_u64;
         let mut planes = Vec::new();
-        let scheme = Scheme::of(format);
+        let scheme = format.scheme();
         for plane in scheme.planes {
-            let row_bytes = plane.row_bytes(&scheme, cols);
+            let row_bytes = plane.row_bytes(scheme.block, cols);
             let offset = len.checked_next_multiple_of(PLANE_ALIGNMENT)?;
             planes.push(PlaneRange { offset, row_bytes });
             len = offset.checked_add((rows as u64).checked_mul(row_bytes as u64)?)?;
@@ -119,13 +117,13 @@ pub struct Packer {
 impl Packer {
     /// A packer for this matrix.
     pub fn new(layout: Layout) -> Self {
-        let scheme = Scheme::of(layout.format);
+        let scheme = layout.format.scheme();
         Self { layout, scheme, parts: RowParts::default(), output: Vec::new() }
     }
 
     /// Turns to another matrix, with the memory that it has: fresh memory costs as much as packing does.
     pub fn turn_to(&mut self, layout: Layout) {
-        self.scheme = Scheme::of(layout.format);
+        self.scheme = layout.format.scheme();
         self.layout = layout;
     }
 

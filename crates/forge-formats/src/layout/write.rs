@@ -1,7 +1,9 @@
 //! Writing one row of a plane.
 
-use super::scheme::Scheme;
-use super::{LANES, TILE};
+use forge_spec::{Scheme, TILE};
+
+use super::LANES;
+use super::groups::groups;
 
 /// Bits of a word's codes for a lane's 8 columns of one tile, by the bits of the word.
 const PLACES_IN_32: [u32; 8] = [0, 16, 4, 20, 8, 24, 12, 28];
@@ -16,7 +18,7 @@ fn each_lane<'a>(
     mut put: impl FnMut(usize, &dyn Fn(usize) -> [&'a [u8]; 2]),
 ) {
     let lanes_per_block = scheme.block / 8;
-    for group in scheme.groups(cols) {
+    for group in groups(scheme, cols) {
         for lane in 0..LANES.min(group.cols / 8) {
             let first = group.tile * TILE + lane / lanes_per_block * scheme.block + lane % lanes_per_block * 4;
             put(group.count, &|tile| {
@@ -64,7 +66,7 @@ pub(super) fn codes(scheme: &Scheme, cols: usize, codes: &[u8], shift: u32, bits
 /// Codes of 8 bits. They are most of the bytes of the models that have them, so this goes through a row in order and puts
 /// each run of four where it belongs.
 fn bytes<const BLOCK: usize>(scheme: &Scheme, cols: usize, codes: &[u8], out: &mut Vec<u8>) {
-    for group in scheme.groups(cols) {
+    for group in groups(scheme, cols) {
         let start = out.len();
         out.resize(start + group.count * group.cols, 0);
         let (lanes, _) = out[start..].as_chunks_mut::<8>();
@@ -96,7 +98,7 @@ pub(super) fn bits(scheme: &Scheme, cols: usize, codes: &[u8], out: &mut Vec<u8>
 pub(super) fn entries(scheme: &Scheme, cols: usize, columns: usize, entries: &[u32], bits: usize, out: &mut Vec<u8>) {
     let per_tile = TILE / columns;
     let (mut pending, mut filled) = (0_u64, 0);
-    for group in scheme.groups(cols) {
+    for group in groups(scheme, cols) {
         for place in 0..group.cols / columns {
             for tile in 0..group.count {
                 let entry = entries[(group.tile + tile) * per_tile + place];

@@ -136,26 +136,23 @@ fn settings(quantization: &Map<String, Value>, module: &str) -> Result<Format, F
         reason,
     };
     let mode = setting("mode");
-    match mode.map_or(Some("affine"), Value::as_str) {
-        Some("affine") => {
-            let (bits, group) = (number("bits", 4)?, number("group_size", 64)?);
-            Format::affine(bits, group)
-                .map_err(|error| unsupported(Refusal::QuantizationWidth, "bits", bits.to_string(), error.to_string()))
+    let name = mode.map_or(Some("affine"), Value::as_str);
+    if name == Some("affine") {
+        let (bits, group) = (number("bits", 4)?, number("group_size", 64)?);
+        return Format::affine(bits, group)
+            .map_err(|error| unsupported(Refusal::QuantizationWidth, "bits", bits.to_string(), error.to_string()));
+    }
+    let Some((format, apart)) = name.and_then(Format::with_mlx_mode) else {
+        let reason = format!("of MLX's quantisations affine, {} are read", Format::mlx_modes());
+        return Err(unsupported(Refusal::QuantizationMode, "mode", mode.map_or_else(String::new, brief), reason));
+    };
+    let (bits, group) = (apart.bits as u32, apart.group as u32);
+    match [number("bits", bits)?, number("group_size", group)?] {
+        found if found == [bits, group] => Ok(format),
+        [found, of] => {
+            let reason =
+                format!("{} has {bits} bits in groups of {group}, not {found} in groups of {of}", apart.mlx_mode);
+            Err(unsupported(Refusal::ModeWidth, "bits", found.to_string(), reason))
         }
-        Some("mxfp4") => match [number("bits", 4)?, number("group_size", 32)?] {
-            [4, 32] => Ok(Format::Mxfp4),
-            [bits, group] => Err(unsupported(
-                Refusal::ModeWidth,
-                "bits",
-                bits.to_string(),
-                format!("mxfp4 has 4 bits in groups of 32, not {bits} in groups of {group}"),
-            )),
-        },
-        _ => Err(unsupported(
-            Refusal::QuantizationMode,
-            "mode",
-            mode.map_or_else(String::new, brief),
-            "of MLX's quantisations affine and mxfp4 are read".to_owned(),
-        )),
     }
 }

@@ -38,43 +38,6 @@ pub const ROOMS: [usize; 2] = [2, 4];
 /// Columns of a tile of packed rows.
 const TILE: usize = 256;
 
-/// Whether the kernels decode weights of a format once for all rows of a threadgroup (`Shared` in `common.metal`).
-fn decodes_once(format: Format) -> bool {
-    match format {
-        Format::Q8_0
-        | Format::Q4_0
-        | Format::Q4_1
-        | Format::Q5_0
-        | Format::Q5_1
-        | Format::Q4K
-        | Format::Q5K
-        | Format::Q6K
-        | Format::Affine { .. } => true,
-        Format::F32
-        | Format::F16
-        | Format::BF16
-        | Format::Q2K
-        | Format::Q3K
-        | Format::Iq4Nl
-        | Format::Iq4Xs
-        | Format::Iq3Xxs
-        | Format::Iq3S
-        | Format::Iq2Xxs
-        | Format::Iq2Xs
-        | Format::Iq2S
-        | Format::Iq1S
-        | Format::Iq1M
-        | Format::Mxfp4
-        | Format::E4m3G128
-        | Format::E4m3G32
-        | Format::Q1_0
-        | Format::Q2_0
-        | Format::Tq1_0
-        | Format::Tq2_0
-        | Format::Tq2_0G128 => false,
-    }
-}
-
 /// The table of `gemv_q1_0_sums`: 16 sums for each of 32 lanes' two runs of four columns in four tiles.
 const SIGNED_SUMS_BYTES: usize = 4 * 2 * 16 * 32 * 4;
 
@@ -175,8 +138,8 @@ impl Gemv {
         match self.tokens {
             Tokens::One | Tokens::Each => Touch::Loads(self.input_loads(|_| true)),
             Tokens::Few(room) => Touch::TileLoads {
-                row: self.input_loads(|format| !decodes_once(format)),
-                tile: room * self.input_loads(decodes_once),
+                row: self.input_loads(|format| !format.decodes_once()),
+                tile: room * self.input_loads(Format::decodes_once),
             },
         }
     }

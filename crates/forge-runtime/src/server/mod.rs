@@ -255,7 +255,9 @@ fn router(shared: Arc<Shared>, options: Options) -> Router {
                 .route(&format!("{version}/completions{end}"), generating(Dialect::Completions))
                 .route(&format!("{version}/chat/completions{end}"), generating(Dialect::Chat))
                 .route(&format!("{version}/messages{end}"), generating(Dialect::Messages))
-                .route(&format!("{version}/messages/count_tokens{end}"), counting(Dialect::Messages));
+                .route(&format!("{version}/messages/count_tokens{end}"), counting(Dialect::Messages))
+                .route(&format!("{version}/responses{end}"), generating(Dialect::Responses))
+                .route(&format!("{version}/responses/input_tokens{end}"), counting(Dialect::Responses));
         }
     }
     // The innermost comes first.

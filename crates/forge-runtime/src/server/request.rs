@@ -112,7 +112,8 @@ pub(super) fn prepare(
     };
     let prompt_tokens = prompt.len();
     let request = Request { prompt, max_tokens, sampling, stop, continues_prompt: continues };
-    let answer = Unsent { writer, outputs: Outputs::new(reading), prompt_tokens, prompt_field, warning };
+    let answer =
+        Unsent { writer, outputs: Outputs::new(reading, text.tokenizer.clone()), prompt_tokens, prompt_field, warning };
     Ok(Prepared { request, shown, skipped, stream, answer })
 }
 

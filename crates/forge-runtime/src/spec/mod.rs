@@ -12,6 +12,8 @@ mod latent;
 mod mixture;
 mod operation;
 mod params;
+mod scheme;
+mod weight;
 
 pub use cost::Cost;
 pub use dispatch::{Argument, Data, Dim, Role};
@@ -26,3 +28,5 @@ pub use operation::{
     RopeAppend, Split, Vocabulary,
 };
 pub use params::{Param, StepParams};
+pub use scheme::{Plane, Scheme, TILE};
+pub use weight::{Fields, Weight, half};

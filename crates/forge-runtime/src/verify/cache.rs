@@ -1,7 +1,7 @@
 //! Keys and values as a cache stores them, `[positions, width]`: made up, decoded, and rounded. Written anew from the formats.
 
+use super::super::spec::half;
 use super::error::{Approximate, FEW, HALF_ROUNDING, SMALLEST_HALF};
-use super::packed::half;
 use super::random::Random;
 use super::table::CacheType;
 

@@ -10,6 +10,7 @@ mod completions;
 mod messages;
 mod openai;
 mod output;
+mod responses;
 
 use serde_json::{Value, json};
 
@@ -28,6 +29,8 @@ pub(super) enum Dialect {
     Chat,
     /// Anthropic's `/v1/messages`.
     Messages,
+    /// OpenAI's `/v1/responses`.
+    Responses,
 }
 
 impl Dialect {
@@ -41,6 +44,7 @@ impl Dialect {
             Self::Completions => completions::read(fields),
             Self::Chat => chat::read(fields),
             Self::Messages => messages::read(fields),
+            Self::Responses => responses::read(fields),
         }
     }
 
@@ -48,6 +52,7 @@ impl Dialect {
     pub(super) fn count(self, tokens: usize) -> Value {
         match self {
             Self::Completions | Self::Chat | Self::Messages => json!({ "input_tokens": tokens }),
+            Self::Responses => json!({ "object": "response.input_tokens", "input_tokens": tokens }),
         }
     }
 
@@ -61,7 +66,7 @@ impl Dialect {
     /// An error in its words.
     pub(super) fn error(self, error: &ApiError, request_id: Option<&str>) -> Value {
         match self {
-            Self::Completions | Self::Chat => error.body(),
+            Self::Completions | Self::Chat | Self::Responses => error.body(),
             Self::Messages => {
                 let mut body = error.anthropic_body();
                 body["request_id"] = request_id.into();

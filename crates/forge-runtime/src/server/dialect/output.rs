@@ -1,10 +1,11 @@
 //! What an answer consists of, in no dialect's words: events as they come, and the items that they make.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use super::super::super::generation::{Finish, Summary};
+use super::super::super::tokenizer::Tokenizer;
 use super::super::api_error::ApiError;
 use super::super::tools::{CallForm, Part, Reader, Thinking, Tool};
 
@@ -74,6 +75,8 @@ pub(in super::super) struct End {
     pub(in super::super) why: Why,
     /// What the generation came to.
     pub(in super::super) summary: Summary,
+    /// Tokens of reasoning, as the tokenizer has its text.
+    pub(in super::super) reasoning_tokens: usize,
 }
 
 /// Why an answer ended.
@@ -127,29 +130,38 @@ pub(in super::super) struct Outputs {
     calls_before: usize,
     /// Tool calls so far.
     calls: usize,
+    tokenizer: Arc<Tokenizer>,
+    /// Reasoning so far.
+    reasoning: String,
 }
 
 impl Outputs {
     /// Of an answer that has not begun; without a `reading` all of it is text.
-    pub(in super::super) fn new(reading: Option<Reading>) -> Self {
-        let Some(reading) = reading else {
-            return Self { reader: None, most_calls: usize::MAX, ids: Ids::Usual, calls_before: 0, calls: 0 };
-        };
-        let ids = match &reading.form {
+    pub(in super::super) fn new(reading: Option<Reading>, tokenizer: Arc<Tokenizer>) -> Self {
+        let form = reading.as_ref().and_then(|reading| reading.form.as_ref());
+        let ids = match form {
             Some(form) if form.named_ids => Ids::Named,
             Some(form) if form.open.iter().any(|tag| tag.starts_with('[')) => Ids::Short,
             _ => Ids::Usual,
         };
-        let mut reader = Reader::new(reading.form, reading.tools, &reading.thinking, reading.inside);
-        // Nothing comes of the beginning of a call.
-        reader.push(&reading.begun);
-        Self {
-            reader: Some(reader),
-            most_calls: if reading.parallel { usize::MAX } else { 1 },
+        let mut outputs = Self {
+            reader: None,
+            most_calls: usize::MAX,
             ids,
-            calls_before: reading.calls_before,
+            calls_before: 0,
             calls: 0,
+            tokenizer,
+            reasoning: String::new(),
+        };
+        if let Some(Reading { form, tools, thinking, inside, begun, calls_before, parallel }) = reading {
+            let mut reader = Reader::new(form, tools, &thinking, inside);
+            // Nothing comes of the beginning of a call.
+            reader.push(&begun);
+            outputs.reader = Some(reader);
+            outputs.most_calls = if parallel { usize::MAX } else { 1 };
+            outputs.calls_before = calls_before;
         }
+        outputs
     }
 
     /// What the next piece of text adds to the answer.
@@ -173,7 +185,9 @@ impl Outputs {
             // Only a server that stops cancels a generation that somebody still listens to.
             Finish::Length | Finish::Cancelled => Why::Length,
         };
-        outputs.push(Output::End(End { why, summary }));
+        // Where it cannot be tokenized again, nothing is known of it.
+        let reasoning_tokens = self.tokenizer.encode(&self.reasoning, false).map_or(0, |ids| ids.len());
+        outputs.push(Output::End(End { why, summary, reasoning_tokens }));
         outputs
     }
 
@@ -182,7 +196,10 @@ impl Outputs {
         for part in parts {
             match part {
                 Part::Content(piece) => outputs.push(Output::Text(piece)),
-                Part::Reasoning(piece) => outputs.push(Output::Reasoning(piece)),
+                Part::Reasoning(piece) => {
+                    self.reasoning += &piece;
+                    outputs.push(Output::Reasoning(piece));
+                }
                 Part::Call { name, arguments } => {
                     self.calls += 1;
                     if self.calls <= self.most_calls {

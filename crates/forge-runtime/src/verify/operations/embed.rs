@@ -1,8 +1,8 @@
 //! Rows of a table times a factor.
 
+use super::super::super::spec::Weight;
 use super::super::compare::Comparison;
 use super::super::error::FEW;
-use super::super::packed::Weight;
 use super::super::run::{Case, Input, Run};
 use super::super::table::{Matrix, Role};
 use super::{Reference, next_norm};

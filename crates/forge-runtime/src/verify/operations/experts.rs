@@ -1,8 +1,8 @@
 //! The experts of rows: gate, up and activation; down; the weighted sum.
 
+use super::super::super::spec::Weight;
 use super::super::compare::{Comparison, spread};
 use super::super::error::{Approximate, FEW, sum_error};
-use super::super::packed::Weight;
 use super::super::run::{Case, Input, Run};
 use super::super::table::{ExpertResults, ExpertsDown, ExpertsOf, ExpertsUp, Matrix, Role};
 use super::project::{dot, gate, read_row};

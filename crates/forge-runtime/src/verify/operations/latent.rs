@@ -1,9 +1,9 @@
 //! Attention over latents: the append, queries over the cache, attention, values.
 
+use super::super::super::spec::Weight;
 use super::super::cache::store;
 use super::super::compare::{Comparison, spread};
 use super::super::error::{Approximate, FEW, sum_error};
-use super::super::packed::Weight;
 use super::super::run::{Case, Input, Run};
 use super::super::table::{LatentAppend, LatentAttention, LatentQueries, LatentValues, Role};
 use super::Reference;

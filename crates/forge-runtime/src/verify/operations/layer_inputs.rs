@@ -1,8 +1,8 @@
 //! Every layer's own input: the normed projection of the embedding plus the layer's part of a table's row.
 
+use super::super::super::spec::Weight;
 use super::super::compare::Comparison;
 use super::super::error::{Approximate, FEW, sum_error};
-use super::super::packed::Weight;
 use super::super::run::{Case, Input, Run};
 use super::super::table::{Matrix, Role};
 use super::Reference;

@@ -1,8 +1,8 @@
 //! Matrices over one input, and what happens to the result.
 
+use super::super::super::spec::Weight;
 use super::super::compare::{Comparison, spread};
 use super::super::error::{Approximate, DEVIATIONS, FEW, half_variance, sum_error};
-use super::super::packed::Weight;
 use super::super::run::{Case, Input, Run};
 use super::super::table::{Activation, Epilogue, Matrix, Projection, Role};
 use super::{Reference, next_norm};

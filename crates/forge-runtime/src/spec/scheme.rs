@@ -1,0 +1,96 @@
+//! How rows of a packed matrix lie: planes, and what a column has in each.
+
+/// Columns of a tile.
+pub const TILE: usize = 256;
+
+/// A plane of a packed matrix: all rows in order, without padding between them, from a multiple of 256 bytes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plane {
+    /// Plain values, row by row, as stored.
+    Values {
+        /// Bytes of a value.
+        bytes: usize,
+    },
+    /// `bits` bits of each code, from bit `shift` on, in lane order.
+    Codes {
+        /// Lowest bit of the code that lies here.
+        shift: u32,
+        /// Bits: 1, 2, 4 or 8.
+        bits: usize,
+    },
+    /// Codes of 1 bit, a byte per lane and tile with the lane's columns in order.
+    Bits,
+    /// One entry of so many bits per block, within a group of tiles ordered by block in the tile, then tile.
+    Blocks {
+        /// Bits: 1, 2, 4, 8, 16 or 32; less than 8 only where rows are whole tiles.
+        bits: usize,
+    },
+    /// The same for an entry per so many columns, whole tiles in a row.
+    Groups {
+        /// Columns that share an entry.
+        columns: usize,
+        /// Bits: 4, 16 or 32.
+        bits: usize,
+    },
+    /// What a super-block of 256 columns has, in column order.
+    Supers {
+        /// Bytes per super-block.
+        bytes: usize,
+    },
+}
+
+impl Plane {
+    /// Codes of 2 bits.
+    pub const CODES_2: Self = Self::Codes { shift: 0, bits: 2 };
+    /// Codes of 4 bits, or the low four of longer ones.
+    pub const CODES_4: Self = Self::Codes { shift: 0, bits: 4 };
+    /// Codes of 8 bits.
+    pub const CODES_8: Self = Self::Codes { shift: 0, bits: 8 };
+    /// The third bit of codes of 3.
+    pub const THIRD_BIT: Self = Self::Codes { shift: 2, bits: 1 };
+    /// The fifth bit of codes of 5.
+    pub const FIFTH_BIT: Self = Self::Codes { shift: 4, bits: 1 };
+    /// The upper two bits of codes of 6.
+    pub const TOP_2_OF_6: Self = Self::Codes { shift: 4, bits: 2 };
+    /// Two bits a block.
+    pub const PAIR: Self = Self::Blocks { bits: 2 };
+    /// Four bits a block.
+    pub const NIBBLE: Self = Self::Blocks { bits: 4 };
+    /// A byte a block.
+    pub const BYTE: Self = Self::Blocks { bits: 8 };
+    /// A half a block.
+    pub const HALF: Self = Self::Blocks { bits: 16 };
+    /// Two halves a block, or one binary32.
+    pub const TWO_HALVES: Self = Self::Blocks { bits: 32 };
+    /// A half a super-block.
+    pub const FACTOR: Self = Self::Supers { bytes: 2 };
+    /// Two halves a super-block.
+    pub const TWO_FACTORS: Self = Self::Supers { bytes: 4 };
+
+    /// Bytes of a row of `cols` columns, a whole number of blocks of `block`.
+    pub fn row_bytes(self, block: usize, cols: usize) -> usize {
+        match self {
+            Self::Values { bytes } => cols * bytes,
+            Self::Codes { bits, .. } => cols * bits / 8,
+            Self::Bits => cols / 8,
+            Self::Blocks { bits } => cols / block * bits / 8,
+            Self::Groups { columns, bits } => cols / columns * bits / 8,
+            Self::Supers { bytes } => cols / TILE * bytes,
+        }
+    }
+}
+
+/// How a format's rows lie.
+///
+/// A row is cut into tiles of 256 columns. In a tile each of the 32 lanes of a simdgroup owns 8 columns of one block: `block / 8`
+/// lanes share one, and a lane owns two runs of four columns half a block apart. Up to `tiles` tiles form a group in which a
+/// lane's codes lie together; what is left of a row follows in groups of 4, 2 and 1 tiles and a partial tile.
+#[derive(Clone, Copy, Debug)]
+pub struct Scheme {
+    /// Columns that share an entry of [`Plane::Blocks`]; sets which lanes own them.
+    pub block: usize,
+    /// Tiles in a whole group.
+    pub tiles: usize,
+    /// Planes in the order of the file.
+    pub planes: &'static [Plane],
+}
