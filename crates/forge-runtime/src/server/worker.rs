@@ -238,15 +238,13 @@ fn work<M: LanguageModel>(engine: &mut Engine<M>, mut queue: Receiver<Job>, boar
             clients.take(engine, job);
         }
         // A fault must not take the server down; what was running is given up, what waits goes on.
-        match catch_unwind(AssertUnwindSafe(|| engine.turn(&mut clients))) {
-            Ok(ended) => ended.into_iter().for_each(|(id, result)| clients.end(id, result)),
-            Err(_) => {
-                for id in engine.reset() {
-                    clients.end(id, Err(Error::Usage("the model failed on this request".into())));
-                }
-            }
-        }
+        let ended = catch_unwind(AssertUnwindSafe(|| engine.turn(&mut clients))).unwrap_or_else(|_| {
+            let failed = |id| (id, Err(Error::Usage("the model failed on this request".into())));
+            engine.reset().into_iter().map(failed).collect()
+        });
+        // Who hears of an end and looks finds the slot free.
         show(engine, board, log);
+        ended.into_iter().for_each(|(id, result)| clients.end(id, result));
     }
 }
 
