@@ -2,8 +2,8 @@
 // that decides is exact in any order (integers, maxima), so that the result depends on no schedule and the host's
 // sampler, which does the same, chooses the same token.
 //
-// Repeat penalty, temperature, top-k, top-p and min-p in the order of Hugging Face transformers. A token's weight is
-// its probability relative to the best token's in units of 2^-24; tokens of weight 0 are never drawn. The draw adds
+// Bias, penalties, temperature, top-k, top-p and min-p in the order of vLLM, which is that of Hugging Face transformers with more. A token's
+// weight is its probability relative to the best token's in units of 2^-24; tokens of weight 0 are never drawn. The draw adds
 // Gumbel noise to log-probabilities and takes the maximum: noise of seed, step and token alone.
 
 struct Candidate {
@@ -33,16 +33,33 @@ inline float from_ordered_bits(uint key) {
     return as_type<float>(key & 0x80000000u ? key & 0x7FFFFFFFu : ~key);
 }
 
-// The logit after the repeat penalty; `seen` has a bit per token.
-inline float penalized(float logit, uint id, device const uint* seen, float penalty) {
-    if (penalty != 1.0f && (seen[id / 32] >> (id % 32) & 1) != 0) {
-        return logit > 0.0f ? logit / penalty : logit * penalty;
+// Whether the row has a penalty on how often it chose a token before.
+inline bool counts_tokens(constant StepParams& row) {
+    return row.presence_penalty != 0.0f || row.frequency_penalty != 0.0f;
+}
+
+// The logit after bias and penalties; `seen` has a bit per token. A row that wants none of them reads none of the buffers.
+inline float adjusted(float logit, uint id, device const uint* seen, device const float* logit_bias,
+                      device const uint* times, constant StepParams& row) {
+    if (row.biased != 0) {
+        logit += logit_bias[id];
+    }
+    if (row.repeat_penalty != 1.0f && (seen[id / 32] >> (id % 32) & 1) != 0) {
+        logit = logit > 0.0f ? logit / row.repeat_penalty : logit * row.repeat_penalty;
+    }
+    if (counts_tokens(row) && times[id] != 0) {
+        logit -= fma(row.frequency_penalty, float(times[id]), row.presence_penalty);
     }
     return logit;
 }
 
 // A logit that fast math and the draw can take: neither infinite nor not a number (by its bits).
 inline bool is_finite_logit(float logit) { return (as_type<uint>(logit) & 0x7F800000u) != 0x7F800000u; }
+
+// Whether a token may be chosen; `allowed` has a bit per token, for a row that asks.
+inline bool may_be_chosen(float logit, uint id, device const uint* allowed, constant StepParams& row) {
+    return is_finite_logit(logit) && (row.masked == 0 || (allowed[id / 32] >> (id % 32) & 1) != 0);
+}
 
 // Highest of the keys of a threadgroup of 8 simdgroups, the lowest id among equals; every thread gets it.
 inline uint2 threadgroup_best(uint2 best, threadgroup uint* shared, uint simdgroup, uint lane) {
@@ -88,7 +105,8 @@ inline uint slot_of(constant StepParams& row) {
 
 // Step 1: best key and id of one threadgroup's share of the vocabulary. The first one empties the list of candidates.
 template <uint VOCAB, uint GROUPS, uint SLOTS>
-inline void best_logit(device const float* logits, device const uint* seen, device uint* best, device atomic_uint* count,
+inline void best_logit(device const float* logits, device const uint* seen, device const float* logit_bias,
+                       device const uint* times, device const uint* allowed, device uint* best, device atomic_uint* count,
                        threadgroup uint* shared, constant StepParams& row, uint2 group, uint thread_index,
                        uint simdgroup, uint lane) {
     if (row.chooses == 0) {
@@ -97,12 +115,16 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
     const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
     seen += slot * ((VOCAB + 31) / 32);
+    logit_bias += slot * VOCAB;
+    times += slot * VOCAB;
+    allowed += slot * ((VOCAB + 31) / 32);
     best += slot * (2 * GROUPS);
     uint2 own = uint2(0, 0xFFFFFFFFu);
     #pragma clang loop unroll_count(4)
     for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
         const float logit = logits[id];
-        const uint key = is_finite_logit(logit) ? ordered_bits(penalized(logit, id, seen, row.repeat_penalty)) : 0;
+        const uint key = may_be_chosen(logit, id, allowed, row)
+            ? ordered_bits(adjusted(logit, id, seen, logit_bias, times, row)) : 0;
         if (key > own.x) {
             own = uint2(key, id);
         }
@@ -119,7 +141,8 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
 
 // Step 2: every token that may be drawn, with its weight, in no order.
 template <uint VOCAB, uint GROUPS, uint SLOTS>
-inline void collect_candidates(device const float* logits, device const uint* seen, device const uint* best,
+inline void collect_candidates(device const float* logits, device const uint* seen, device const float* logit_bias,
+                               device const uint* times, device const uint* allowed, device const uint* best,
                                device atomic_uint* count, device Candidate* candidates, constant StepParams& row,
                                uint2 group, uint thread_index) {
     if (row.chooses == 0 || row.inverse_temperature == 0.0f) {
@@ -128,6 +151,9 @@ inline void collect_candidates(device const float* logits, device const uint* se
     const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
     seen += slot * ((VOCAB + 31) / 32);
+    logit_bias += slot * VOCAB;
+    times += slot * VOCAB;
+    allowed += slot * ((VOCAB + 31) / 32);
     best += slot * (2 * GROUPS);
     candidates += slot * VOCAB;
     uint top = 0;
@@ -136,10 +162,10 @@ inline void collect_candidates(device const float* logits, device const uint* se
     }
     const float highest = from_ordered_bits(top);
     for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
-        if (!is_finite_logit(logits[id])) {
+        if (!may_be_chosen(logits[id], id, allowed, row)) {
             continue;
         }
-        const float logit = penalized(logits[id], id, seen, row.repeat_penalty);
+        const float logit = adjusted(logits[id], id, seen, logit_bias, times, row);
         const uint weight = uint(precise::exp((logit - highest) * row.inverse_temperature) * 16777216.0f);
         if (weight > 0) {
             const uint at = atomic_fetch_add_explicit(count + slot, 1u, memory_order_relaxed);
@@ -188,8 +214,9 @@ inline ulong kept_weight(device const Candidate* candidates, uint count, uint lo
 // does.
 template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void draw_token(device const uint* best, device const atomic_uint* counter, device const Candidate* candidates,
-                       device uint* seen, device uint* next_token, device uint* chosen, threadgroup uint* shared,
-                       constant StepParams& row, uint2 group, uint thread_index, uint simdgroup, uint lane) {
+                       device uint* seen, device uint* times, device uint* next_token, device uint* chosen,
+                       threadgroup uint* shared, constant StepParams& row, uint2 group, uint thread_index, uint simdgroup,
+                       uint lane) {
     if (row.chooses == 0) {
         return;
     }
@@ -234,10 +261,13 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
     own = threadgroup_best(own, shared, simdgroup, lane);
     if (thread_index == 0) {
         const uint token = own.y;
-        chosen[group.y] = token; // 0xFFFFFFFF where no logit is finite
+        chosen[group.y] = token; // 0xFFFFFFFF where none may be chosen
         if (token != 0xFFFFFFFFu) {
             next_token[slot] = token;
             seen[token / 32] |= 1u << (token % 32);
+            if (counts_tokens(row)) {
+                times[slot * VOCAB + token] += 1;
+            }
         }
     }
 }

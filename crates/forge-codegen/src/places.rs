@@ -72,6 +72,9 @@ pub fn comment(place: Place) -> &'static str {
 pub fn sampler(buffer: SamplerBuffer) -> &'static str {
     match buffer {
         SamplerBuffer::Seen => "seen",
+        SamplerBuffer::LogitBias => "logit_bias",
+        SamplerBuffer::Times => "times",
+        SamplerBuffer::Allowed => "allowed",
         SamplerBuffer::Best => "best",
         SamplerBuffer::Count => "count",
         SamplerBuffer::Candidates => "candidates",

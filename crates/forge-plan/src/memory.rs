@@ -48,7 +48,7 @@ pub fn activation_bytes(plan: &Plan) -> u64 {
     let widths = |buffers: &[BufferPlan]| buffers.iter().map(|buffer| buffer.width as u64).sum::<u64>();
     let step = widths(&plan.decode_buffers) * FEW_TOKENS as u64;
     let tile = widths(&plan.prefill_buffers) * plan.prefill_tile as u64;
-    // Logits of a step's rows, and each slot's candidates.
-    let vocabulary = (FEW_TOKENS + CANDIDATE * plan.slots) * plan.config.vocab_size;
+    // Logits of a step's rows, and each slot's candidates, biases and counts.
+    let vocabulary = (FEW_TOKENS + (CANDIDATE + 2) * plan.slots) * plan.config.vocab_size;
     4 * (step + tile + vocabulary as u64)
 }

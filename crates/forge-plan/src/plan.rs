@@ -367,6 +367,12 @@ pub enum Arg {
 pub enum SamplerBuffer {
     /// A bit for each token that occurred.
     Seen,
+    /// What is added to each token's logit.
+    LogitBias,
+    /// How often each token was chosen.
+    Times,
+    /// A bit for each token that may be chosen.
+    Allowed,
     /// Best key and id of each threadgroup's share.
     Best,
     /// Candidates so far.

@@ -229,7 +229,8 @@ impl Bound<'_> {
     fn sampler_words(&self, buffer: SamplerBuffer) -> usize {
         let vocab = self.plan.config.vocab_size;
         match buffer {
-            SamplerBuffer::Seen => vocab.div_ceil(32),
+            SamplerBuffer::Seen | SamplerBuffer::Allowed => vocab.div_ceil(32),
+            SamplerBuffer::LogitBias | SamplerBuffer::Times => vocab,
             SamplerBuffer::Best => 2 * vocab,
             SamplerBuffer::Count | SamplerBuffer::NextToken => 1,
             SamplerBuffer::Candidates => 3 * vocab,

@@ -69,6 +69,12 @@ pub struct SamplingOptions {
     pub min_p: Option<f32>,
     /// See [`Sampling::repeat_penalty`].
     pub repeat_penalty: Option<f32>,
+    /// See [`Sampling::presence_penalty`].
+    pub presence_penalty: Option<f32>,
+    /// See [`Sampling::frequency_penalty`].
+    pub frequency_penalty: Option<f32>,
+    /// See [`Sampling::logit_bias`].
+    pub logit_bias: Vec<(u32, f32)>,
     /// See [`Sampling::seed`]; a fresh one if not given.
     pub seed: Option<u64>,
 }
@@ -96,6 +102,9 @@ impl GenerationDefaults {
             },
             min_p: options.min_p.or(self.min_p).unwrap_or(none.min_p),
             repeat_penalty: options.repeat_penalty.or(self.repeat_penalty).unwrap_or(none.repeat_penalty),
+            presence_penalty: options.presence_penalty.unwrap_or(none.presence_penalty),
+            frequency_penalty: options.frequency_penalty.unwrap_or(none.frequency_penalty),
+            logit_bias: options.logit_bias.clone(),
             seed: options.seed.unwrap_or_else(random_seed),
         };
         sampling.check()?;

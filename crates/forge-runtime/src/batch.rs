@@ -87,8 +87,34 @@ pub enum Outcome {
     Nothing,
     /// `[vocab]` f32.
     Logits(Vec<f32>),
-    /// The token that follows; `None` where no logit was finite.
+    /// The token that follows; `None` where no logit was finite, or none of a token that is allowed.
     Choice(Option<u32>),
+    /// The same, and the logits, `[vocab]` f32, before bias and penalties.
+    Scored(Option<u32>, Vec<f32>),
+}
+
+impl Outcome {
+    /// The token that was chosen, if one was to be.
+    pub fn choice(&self) -> Option<Option<u32>> {
+        match self {
+            Self::Choice(token) | Self::Scored(token, _) => Some(*token),
+            Self::Nothing | Self::Logits(_) => None,
+        }
+    }
+}
+
+/// Whether the host is to have logits of a step of these rows.
+pub fn wants_logits(rows: &[Row]) -> bool {
+    rows.iter().any(|row| match &row.wants {
+        Wants::Nothing => false,
+        Wants::Logits => true,
+        Wants::Choice(sampling) => sampling.scored,
+    })
+}
+
+/// Whether the tokens of a step of these rows are chosen in a second call, among those that are allowed by then.
+pub fn is_open(rows: &[Row]) -> bool {
+    rows.iter().any(|row| matches!(&row.wants, Wants::Choice(sampling) if sampling.masked))
 }
 
 /// A step on its way, or what came of it.
@@ -96,12 +122,15 @@ pub enum Outcome {
 pub enum Step {
     /// On the GPU.
     Running {
-        /// Its command buffer.
-        pending: Pending,
+        /// Its command buffers, in their order; none of a model that has none.
+        pending: Vec<Pending>,
         /// Where the model finds its results.
         number: usize,
-        /// What is wanted of each row.
-        wants: Vec<Wants>,
+        /// Its rows.
+        rows: Vec<Row>,
+        /// Whether it is on the GPU as far as logits. Its tokens are chosen once its slots have been told among which:
+        /// [`LanguageModel::allow`](super::LanguageModel::allow), then [`LanguageModel::choose`](super::LanguageModel::choose).
+        open: bool,
     },
     /// Done.
     Done(Vec<Outcome>),

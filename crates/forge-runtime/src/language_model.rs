@@ -109,7 +109,7 @@ pub trait LanguageModel: Send {
 
     /// Starts a step of one to [`ModelInfo::few_rows`] rows of any slots. Each row comes to the same bits whatever rows stand
     /// beside it. The host may start a step before the one before has ended, with [`Token::Chosen`]; a step of which logits are
-    /// wanted is waited for.
+    /// wanted is waited for. One with a choice that is [masked](StepSampling::masked) is left open.
     ///
     /// # Errors
     /// Rows that [`batch::check`] refuses, and GPU errors.
@@ -122,14 +122,26 @@ pub trait LanguageModel: Send {
     /// As [`LanguageModel::step`].
     fn tile(&mut self, slot: Slot, position: usize, tokens: &[u32], logits: Option<&mut Vec<f32>>) -> Result<()>;
 
-    /// Waits for a step. What came of each row is in their order.
+    /// Says among which tokens the next choice of a slot is made, a bit each, lowest first: `[vocab / 32]`, rounded up. It is of the step of the slot
+    /// that is open, or of the next one that asks; no other is on its way.
+    fn allow(&mut self, slot: Slot, tokens: &[u32]);
+
+    /// Has the tokens of an open step chosen, all of whose slots that ask were told among which. Others are returned as they are. Steps
+    /// are closed before the next one is started.
+    ///
+    /// # Errors
+    /// GPU errors.
+    fn choose(&mut self, step: Step) -> Result<Step>;
+
+    /// Waits for a step; an open one has its tokens chosen first. What came of each row is in their order.
     ///
     /// # Errors
     /// GPU errors.
     fn finish(&mut self, step: Step) -> Result<Vec<Outcome>>;
 
-    /// Says which tokens occurred in a slot's sequence so far, for the repeat penalty; no step of the slot is on its way.
-    fn observe(&mut self, slot: Slot, tokens: &[u32]);
+    /// Says what the choices of a slot's sequence depend on: the tokens that occurred so far, for the repeat penalty, and biases. Other
+    /// penalties count from here on. No step of the slot is on its way.
+    fn observe(&mut self, slot: Slot, tokens: &[u32], sampling: &Sampling);
 
     /// Bytes that the device has left beside the model and 4 GiB for all else; where it does not say how many it has, 1 GiB.
     fn spare_bytes(&self) -> usize {
@@ -296,7 +308,7 @@ pub trait LanguageModel: Send {
         observed: &[u32],
         listener: &mut dyn FnMut(u32) -> bool,
     ) -> Result<usize> {
-        self.observe(slot, observed);
+        self.observe(slot, observed, sampling);
         let mut sampling = StepSampling::new(sampling);
         let row = |token, position, sampling: &StepSampling| {
             [Row { token, slot, position, wants: Wants::Choice(sampling.clone()) }]
@@ -309,10 +321,7 @@ pub trait LanguageModel: Send {
             sampling.advance();
             let ahead = position < self.context();
             let next = ahead.then(|| self.submit(&row(Token::Chosen, position, &sampling))).transpose()?;
-            let chosen = match self.wait(current)?.pop() {
-                Some(Outcome::Choice(chosen)) => chosen,
-                _ => None,
-            };
+            let chosen = self.wait(current)?.pop().and_then(|outcome| outcome.choice()).flatten();
             let go_on = chosen.is_some_and(&mut *listener);
             match next {
                 Some(next) if go_on => current = next,
@@ -358,8 +367,16 @@ impl<M: LanguageModel + ?Sized> LanguageModel for Box<M> {
         (**self).finish(step)
     }
 
-    fn observe(&mut self, slot: Slot, tokens: &[u32]) {
-        (**self).observe(slot, tokens);
+    fn allow(&mut self, slot: Slot, tokens: &[u32]) {
+        (**self).allow(slot, tokens);
+    }
+
+    fn choose(&mut self, step: Step) -> Result<Step> {
+        (**self).choose(step)
+    }
+
+    fn observe(&mut self, slot: Slot, tokens: &[u32], sampling: &Sampling) {
+        (**self).observe(slot, tokens, sampling);
     }
 
     fn states(&self) -> Vec<SlotState> {

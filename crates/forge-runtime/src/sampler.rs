@@ -1,7 +1,8 @@
 //! From a row of logits to a token.
 //!
-//! The order is that of Hugging Face transformers, because a checkpoint's `generation_config.json` is written for it:
-//! repeat penalty, temperature, top-k, top-p, min-p, draw. (llama.cpp applies the temperature last.) Each filter works on
+//! The order is that of Hugging Face transformers, because a checkpoint's `generation_config.json` is written for it, and of
+//! vLLM where that has more: tokens that are not allowed are out, then bias, repeat penalty, frequency and presence penalty, temperature, top-k,
+//! top-p, min-p, draw. (llama.cpp applies the temperature last.) Each filter works on
 //! the probabilities renormalised over what the filters before it left, and always leaves the most probable token; tokens
 //! equal to the last one kept stay too.
 //!
@@ -10,7 +11,7 @@
 //! drawn), sums are integers, and the draw is the maximum of log-probability plus Gumbel noise of (seed, draw, token), so
 //! that no running sum depends on the order of its terms. Among equals the lowest id wins; temperature 0 is greedy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use super::philox::gumbel;
@@ -30,13 +31,29 @@ pub struct Sampling {
     pub min_p: f32,
     /// Divides positive logits of tokens that occurred, in prompt or answer, and multiplies negative ones; 1 changes nothing.
     pub repeat_penalty: f32,
+    /// Taken from the logits of tokens that the answer has already; 0 changes nothing.
+    pub presence_penalty: f32,
+    /// Taken from them for each time that the answer has them; 0 changes nothing.
+    pub frequency_penalty: f32,
+    /// Added to logits: tokens, each once, and how much.
+    pub logit_bias: Vec<(u32, f32)>,
     /// Seed of the draws.
     pub seed: u64,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.0, seed: 0 }
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: 0,
+        }
     }
 }
 
@@ -51,15 +68,34 @@ impl Sampling {
             ("top_p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0 and at most 1"),
             ("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "from 0 to 1"),
             ("repeat_penalty", self.repeat_penalty, PENALTIES.contains(&self.repeat_penalty), "from 0.01 to 100"),
+            ("presence_penalty", self.presence_penalty, COUNTED.contains(&self.presence_penalty), "from -2 to 2"),
+            ("frequency_penalty", self.frequency_penalty, COUNTED.contains(&self.frequency_penalty), "from -2 to 2"),
         ];
-        for (name, value, good, range) in checks {
+        let biases = self.logit_bias.iter().map(|&(_, bias)| bias);
+        let biases =
+            biases.map(|bias| ("logit_bias", bias, BIASES.contains(&bias) || bias == BANNED, "from -100 to 100"));
+        for (name, value, good, range) in checks.into_iter().chain(biases) {
             if !good {
                 return Err(Error::Sampling { name, value, range });
             }
         }
         Ok(())
     }
+
+    /// Whether it matters how often a token was chosen.
+    pub fn counts_tokens(&self) -> bool {
+        self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
+    }
 }
+
+/// Presence and frequency penalties that are taken, as in OpenAI's API.
+const COUNTED: RangeInclusive<f32> = -2.0..=2.0;
+
+/// Biases that are taken, as in OpenAI's API.
+const BIASES: RangeInclusive<f32> = -100.0..=100.0;
+
+/// A bias besides: of a token that is not wanted in any case. Below every logit, and finite times every penalty.
+pub const BANNED: f32 = -1e30;
 
 /// Repeat penalties that are taken. Further ones would make infinities of logits, which fast math on the GPU knows nothing of.
 const PENALTIES: RangeInclusive<f32> = 0.01..=100.0;
@@ -79,6 +115,16 @@ pub struct StepSampling {
     pub min_p: u32,
     /// See [`Sampling::seed`].
     pub seed: u64,
+    /// See [`Sampling::presence_penalty`].
+    pub presence_penalty: f32,
+    /// See [`Sampling::frequency_penalty`].
+    pub frequency_penalty: f32,
+    /// Whether the slot has biases.
+    pub biased: bool,
+    /// Whether the choice is among tokens that the slot is told of.
+    pub masked: bool,
+    /// Whether the host is to have the logits.
+    pub scored: bool,
     /// Draws made before this step.
     pub draw: u64,
 }
@@ -107,6 +153,11 @@ impl StepSampling {
             top_p: ((sampling.top_p * ONE) as u32).max(1),
             min_p: (sampling.min_p * ONE) as u32,
             seed: sampling.seed,
+            presence_penalty: sampling.presence_penalty,
+            frequency_penalty: sampling.frequency_penalty,
+            biased: !sampling.logit_bias.is_empty(),
+            masked: false,
+            scored: false,
             draw: 0,
         }
     }
@@ -121,6 +172,10 @@ impl StepSampling {
         StepParams {
             inverse_temperature: self.inverse_temperature,
             repeat_penalty: self.repeat_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            biased: self.biased.into(),
+            masked: self.masked.into(),
             top_k: self.top_k,
             top_p: self.top_p,
             min_p: self.min_p,
@@ -138,6 +193,9 @@ impl StepSampling {
 pub struct Sampler {
     step: StepSampling,
     seen: BTreeSet<u32>,
+    /// How often tokens were chosen.
+    times: BTreeMap<u32, u32>,
+    bias: Vec<(u32, f32)>,
     candidates: Vec<Candidate>,
 }
 
@@ -153,12 +211,12 @@ struct Candidate {
 impl Sampler {
     /// A sampler at its first draw.
     pub fn new(sampling: &Sampling) -> Self {
-        Self::at(StepSampling::new(sampling))
+        Self::at(StepSampling::new(sampling), &sampling.logit_bias)
     }
 
-    /// A sampler at this step's draw.
-    pub fn at(step: StepSampling) -> Self {
-        Self { step, seen: BTreeSet::new(), candidates: Vec::new() }
+    /// A sampler at this step's draw, with these biases.
+    pub fn at(step: StepSampling, bias: &[(u32, f32)]) -> Self {
+        Self { step, seen: BTreeSet::new(), times: BTreeMap::new(), bias: bias.to_vec(), candidates: Vec::new() }
     }
 
     /// Tells the sampler of a token that occurred, for the repeat penalty. Tokens that it chose itself it knows.
@@ -168,23 +226,50 @@ impl Sampler {
         }
     }
 
-    /// Chooses the next token from `logits`, `[vocab]` f32; applies the repeat penalty to them in place. `None` if none of
+    /// Tells the sampler of a token that was chosen, for all penalties. Tokens that it chose itself it knows.
+    pub fn chose(&mut self, token: u32) {
+        self.observe(token);
+        *self.times.entry(token).or_default() += 1;
+    }
+
+    /// Chooses the next token from `logits`, `[vocab]` f32; applies bias and penalties to them in place. `None` if none of
     /// them is finite. Each call is one draw.
     pub fn sample(&mut self, logits: &mut [f32]) -> Option<u32> {
-        self.penalize(logits);
+        self.sample_among(logits, None)
+    }
+
+    /// The same among tokens that are `allowed`, a bit each, lowest first; among all if not given.
+    pub fn sample_among(&mut self, logits: &mut [f32], allowed: Option<&[u32]>) -> Option<u32> {
+        for (logit, id) in logits.iter_mut().zip(0_u32..) {
+            let is_allowed = |words: &[u32]| words.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1);
+            if !allowed.is_none_or(is_allowed) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        self.adjust(logits);
         let token = if self.step.inverse_temperature == 0.0 { greedy(logits) } else { self.draw(logits) };
         self.step.advance();
         if let Some(token) = token {
-            self.observe(token);
+            self.chose(token);
         }
         token
     }
 
-    fn penalize(&self, logits: &mut [f32]) {
-        let penalty = self.step.repeat_penalty;
+    fn adjust(&self, logits: &mut [f32]) {
+        let StepSampling { repeat_penalty, presence_penalty, frequency_penalty, .. } = self.step;
+        for &(token, bias) in &self.bias {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit += bias;
+            }
+        }
         for &token in &self.seen {
             if let Some(logit) = logits.get_mut(token as usize) {
-                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+                *logit = if *logit > 0.0 { *logit / repeat_penalty } else { *logit * repeat_penalty };
+            }
+        }
+        for (&token, &times) in &self.times {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit -= frequency_penalty.mul_add(times as f32, presence_penalty);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The sampler: its random numbers, its filters, its ties.
 
 use forge_runtime::philox::{gumbel, philox};
-use forge_runtime::sampler::{Sampler, Sampling, greedy};
+use forge_runtime::sampler::{BANNED, Sampler, Sampling, greedy};
 
 /// Known answers published with Random123.
 #[test]
@@ -123,6 +123,49 @@ fn repeat_penalty_pushes_down_what_occurred() {
 }
 
 #[test]
+fn frequency_and_presence_penalties_count_what_was_chosen() {
+    let sampling = Sampling { presence_penalty: 0.5, frequency_penalty: 0.25, ..Sampling::default() };
+    let mut sampler = Sampler::new(&sampling);
+    // A prompt's tokens do not count.
+    sampler.observe(0);
+    let mut after = |logits: [f32; 3]| {
+        let mut logits = logits;
+        (sampler.sample(&mut logits), logits)
+    };
+    assert_eq!(after([3.0, 2.5625, 1.0]), (Some(0), [3.0, 2.5625, 1.0]));
+    assert_eq!(after([3.0, 2.5625, 1.0]), (Some(1), [2.25, 2.5625, 1.0]));
+    assert_eq!(after([3.0, 2.5625, 1.0]), (Some(0), [2.25, 1.8125, 1.0]));
+    assert_eq!(after([3.0, 2.5625, 1.0]), (Some(0), [2.0, 1.8125, 1.0]));
+    assert_eq!(after([3.0, 2.5625, 1.0]), (Some(1), [1.75, 1.8125, 1.0]));
+}
+
+#[test]
+fn biases_come_before_penalties() {
+    let sampling = Sampling { repeat_penalty: 2.0, logit_bias: vec![(0, 1.0), (2, 100.0)], ..Sampling::default() };
+    let mut sampler = Sampler::new(&sampling);
+    sampler.observe(0);
+    let mut logits = [3.0, 1.5, -200.0];
+    assert_eq!(sampler.sample(&mut logits), Some(0));
+    assert_eq!(logits, [2.0, 1.5, -100.0]);
+    // Banned tokens are drawn at no temperature.
+    let bans: Vec<(u32, f32)> = (0..7).map(|id| (id, BANNED)).collect();
+    let banned = Sampling { logit_bias: bans, repeat_penalty: 100.0, ..at(100.0) };
+    assert_eq!(counts(&banned, &[9.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0, -9.0], 200)[7], 200);
+}
+
+#[test]
+fn choices_are_among_what_is_allowed() {
+    let logits = [3.0, 2.0, 1.0, 2.5];
+    for (allowed, expected) in [([0b1111], Some(0)), ([0b0110], Some(1)), ([0b1100], Some(3)), ([0], None)] {
+        assert_eq!(Sampler::new(&Sampling::default()).sample_among(&mut logits.clone(), Some(&allowed)), expected);
+        let drawn = Sampler::new(&at(1e-3)).sample_among(&mut logits.clone(), Some(&allowed));
+        assert_eq!(drawn, expected);
+    }
+    // What there are no bits of is not allowed.
+    assert_eq!(Sampler::new(&Sampling::default()).sample_among(&mut logits.clone(), Some(&[])), None);
+}
+
+#[test]
 fn senseless_parameters_are_refused() {
     assert!(at(1.0).check().is_ok());
     for bad in [
@@ -139,6 +182,12 @@ fn senseless_parameters_are_refused() {
         Sampling { repeat_penalty: 0.0, ..at(1.0) },
         Sampling { repeat_penalty: 1e-30, ..at(1.0) },
         Sampling { repeat_penalty: 101.0, ..at(1.0) },
+        Sampling { presence_penalty: 2.1, ..at(1.0) },
+        Sampling { presence_penalty: f32::NAN, ..at(1.0) },
+        Sampling { frequency_penalty: -2.1, ..at(1.0) },
+        Sampling { logit_bias: vec![(0, 1.0), (1, 101.0)], ..at(1.0) },
+        Sampling { logit_bias: vec![(0, f32::NEG_INFINITY)], ..at(1.0) },
+        Sampling { logit_bias: vec![(0, f32::NAN)], ..at(1.0) },
     ] {
         assert!(bad.check().is_err(), "{bad:?}");
     }

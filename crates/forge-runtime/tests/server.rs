@@ -211,8 +211,17 @@ fn bad_requests_get_errors_and_the_server_stays() {
         (json!({ "seed": "x" }), "seed"),
         (json!({ "n": 2 }), "n"),
         (json!({ "logprobs": true }), "logprobs"),
-        (json!({ "logit_bias": { "1": 5 } }), "logit_bias"),
-        (json!({ "presence_penalty": 1 }), "presence_penalty"),
+        (json!({ "logit_bias": { "one": 5 } }), "logit_bias"),
+        (json!({ "logit_bias": { "2048": 5 } }), "logit_bias"),
+        (json!({ "logit_bias": { "-1": 5 } }), "logit_bias"),
+        (json!({ "logit_bias": { "1": 100.5 } }), "logit_bias"),
+        (json!({ "logit_bias": { "1": true } }), "logit_bias"),
+        (json!({ "logit_bias": [[1, 5], [2]] }), "logit_bias"),
+        (json!({ "logit_bias": [[4_294_967_296_u64, 1]] }), "logit_bias"),
+        (json!({ "logit_bias": 5 }), "logit_bias"),
+        (json!({ "presence_penalty": 2.5 }), "presence_penalty"),
+        (json!({ "frequency_penalty": -3 }), "frequency_penalty"),
+        (json!({ "frequency_penalty": "much" }), "frequency_penalty"),
         (json!({ "response_format": { "type": "json_object" } }), "response_format"),
         (json!({ "tools": 3 }), "tools"),
         (json!({ "function_call": { "name": "f" } }), "function_call"),
@@ -359,6 +368,40 @@ fn sampling_parameters_may_be_extreme() {
         let reply = server.post("/v1/completions", &with(json!({ "prompt": "Once" }), &fields));
         assert_eq!((reply.status, &error(&reply)["param"]), (400, &json!(param)), "{fields}");
     }
+}
+
+#[test]
+fn biases_and_penalties_change_the_choice() {
+    let server = Server::start(HashModel::new(), Limits::default());
+    let choose = |fields: Value| {
+        let mut body = json!({ "prompt": "Once upon a time", "temperature": 0, "max_tokens": 12 });
+        body.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+        let reply = server.post("/v1/completions", &body);
+        assert_eq!(reply.status, 200, "{fields}: {}", reply.json());
+        reply.json()["choices"][0]["text"].as_str().expect("text").to_owned()
+    };
+    let plain = choose(json!({}));
+    for nothing in [
+        json!({ "logit_bias": {}, "presence_penalty": 0, "frequency_penalty": 0 }),
+        json!({ "logit_bias": null, "presence_penalty": null }),
+        json!({ "logit_bias": { "7": 0.0 } }),
+        // This model never repeats itself in so few tokens.
+        json!({ "presence_penalty": 2, "frequency_penalty": 2 }),
+    ] {
+        assert_eq!(choose(nothing.clone()), plain, "{nothing}");
+    }
+    let ids = common::text("demo").tokenizer.encode(" dog", false).expect("encodes");
+    let [dog] = ids[..] else { panic!("{ids:?}") };
+    let mut biases = serde_json::Map::new();
+    biases.insert(dog.to_string(), json!(100));
+    let dogs = choose(json!({ "logit_bias": biases }));
+    assert_eq!(dogs, " dog".repeat(12));
+    assert_eq!(choose(json!({ "logit_bias": [[dog, 100]] })), dogs);
+    // Twelve times two is more than what the logits of this model differ by, but less than the bias.
+    biases.insert(dog.to_string(), json!(8));
+    let fewer = choose(json!({ "logit_bias": biases, "frequency_penalty": 2 }));
+    assert!(fewer.starts_with(" dog") && fewer != dogs, "{fewer}");
+    assert_eq!(choose(json!({ "logit_bias": [[dog, 100], [dog, false]] })), plain);
 }
 
 #[test]

@@ -37,6 +37,20 @@ impl Sample {
         Binding::read(Role::Seen, Element::U32, self.each(vec![self.vocab.div_ceil(32)]))
     }
 
+    /// What only some rows want, and is touched for those alone.
+    fn wishes(self) -> [Binding; 3] {
+        [
+            Binding::read(Role::LogitBias, Element::F32, self.each(vec![self.vocab])),
+            self.times(),
+            Binding::read(Role::Allowed, Element::U32, self.each(vec![self.vocab.div_ceil(32)])),
+        ]
+        .map(|binding| binding.touching(Touch::Never))
+    }
+
+    fn times(self) -> Binding {
+        Binding::read(Role::Times, Element::U32, self.each(vec![self.vocab]))
+    }
+
     fn best(self) -> Binding {
         Binding::read(Role::Best, Element::U32, self.each(vec![self.groups, 2]))
     }
@@ -81,7 +95,9 @@ fn updated(binding: Binding) -> Binding {
 impl KernelFamily for SampleBest {
     fn bindings(&self) -> Vec<Binding> {
         let s = self.0;
-        vec![s.logits(), s.seen().touching(Touch::Never), written(s.best()), written(s.count()), Binding::params()]
+        let [bias, times, allowed] = s.wishes();
+        let seen = s.seen().touching(Touch::Never);
+        vec![s.logits(), seen, bias, times, allowed, written(s.best()), written(s.count()), Binding::params()]
     }
 
     fn launch(&self) -> Launch {
@@ -93,7 +109,9 @@ impl KernelFamily for SampleBest {
     }
 
     fn body(&self) -> Body<'_> {
-        let bound = [Role::Logits, Role::Seen, Role::Best, Role::Count].map(Value::Bound);
+        let wishes = [Role::LogitBias, Role::Times, Role::Allowed];
+        let bound = [&[Role::Logits, Role::Seen], &wishes[..], &[Role::Best, Role::Count]].concat();
+        let bound: Vec<Value> = bound.into_iter().map(Value::Bound).collect();
         let rest = [Value::Shared, Value::Row(Position::GroupY)];
         Body::Call(self.0.call("best_logit", [&bound[..], &rest, &SHARE_POSITIONS].concat()))
     }
@@ -118,7 +136,8 @@ impl KernelFamily for SampleBest {
 impl KernelFamily for SampleCollect {
     fn bindings(&self) -> Vec<Binding> {
         let s = self.0;
-        let list = [s.logits(), s.seen(), s.best(), updated(s.count()), written(s.candidates())];
+        let [bias, times, allowed] = s.wishes();
+        let list = [s.logits(), s.seen(), bias, times, allowed, s.best(), updated(s.count()), written(s.candidates())];
         list.into_iter().map(|binding| binding.touching(Touch::Never)).chain([Binding::params()]).collect()
     }
 
@@ -131,7 +150,9 @@ impl KernelFamily for SampleCollect {
     }
 
     fn body(&self) -> Body<'_> {
-        let bound = [Role::Logits, Role::Seen, Role::Best, Role::Count, Role::Candidates].map(Value::Bound);
+        let wishes = [Role::LogitBias, Role::Times, Role::Allowed];
+        let bound = [&[Role::Logits, Role::Seen], &wishes[..], &[Role::Best, Role::Count, Role::Candidates]].concat();
+        let bound: Vec<Value> = bound.into_iter().map(Value::Bound).collect();
         let rest = [Value::Row(Position::GroupY), Value::At(Position::Group2), Value::At(Position::Thread)];
         Body::Call(self.0.call("collect_candidates", [&bound[..], &rest].concat()))
     }
@@ -158,6 +179,7 @@ impl KernelFamily for SampleDraw {
             s.count().touching(Touch::Never),
             s.candidates().touching(Touch::Never),
             updated(s.seen()).touching(Touch::One),
+            updated(s.times()).touching(Touch::Never),
             written(Binding::next_token(s.slots)),
             chosen,
             Binding::params(),
@@ -173,7 +195,7 @@ impl KernelFamily for SampleDraw {
     }
 
     fn body(&self) -> Body<'_> {
-        let bound = [Role::Best, Role::Count, Role::Candidates, Role::Seen, Role::NextToken, Role::Chosen];
+        let bound = [Role::Best, Role::Count, Role::Candidates, Role::Seen, Role::Times, Role::NextToken, Role::Chosen];
         let rest = [Value::Shared, Value::Row(Position::GroupY)];
         let arguments = [&bound.map(Value::Bound)[..], &rest, &SHARE_POSITIONS].concat();
         Body::Call(self.0.call("draw_token", arguments))

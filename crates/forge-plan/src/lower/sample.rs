@@ -23,6 +23,9 @@ impl Lowering<'_> {
         let all = [
             (Role::Logits, Arg::Logits),
             (Role::Seen, Arg::Sampler(SamplerBuffer::Seen)),
+            (Role::LogitBias, Arg::Sampler(SamplerBuffer::LogitBias)),
+            (Role::Times, Arg::Sampler(SamplerBuffer::Times)),
+            (Role::Allowed, Arg::Sampler(SamplerBuffer::Allowed)),
             (Role::Best, Arg::Sampler(SamplerBuffer::Best)),
             (Role::Count, Arg::Sampler(SamplerBuffer::Count)),
             (Role::Candidates, Arg::Sampler(SamplerBuffer::Candidates)),

@@ -89,6 +89,12 @@ struct Sampling {
     /// Make tokens that occurred less probable; 1 changes nothing.
     #[arg(long, value_name = "X")]
     repeat_penalty: Option<f32>,
+    /// Take X from the logits of tokens that the answer has already.
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    presence_penalty: Option<f32>,
+    /// Take X from them for each time that the answer has them.
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    frequency_penalty: Option<f32>,
     /// The same seed gives the same text.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -102,6 +108,9 @@ impl Sampling {
             top_p: self.top_p,
             min_p: self.min_p,
             repeat_penalty: self.repeat_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            logit_bias: Vec::new(),
             seed: self.seed,
         }
     }

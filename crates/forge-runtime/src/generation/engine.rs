@@ -326,9 +326,9 @@ impl<M: LanguageModel> Engine<M> {
                     continue;
                 }
             };
-            self.model.observe(settled.place.slot, &prompt);
             let (info, marks) = (self.model.info(), self.marks(&prompt));
             let Some(sequence) = self.sequences.get_mut(&id) else { return };
+            self.model.observe(settled.place.slot, &prompt, sequence.sampling());
             sequence.place(settled, info.prefill_tile, info.few_rows, marks);
             self.settling = None;
             let (left, rows) = (sequence.left(), sequence.next_rows(info.few_rows));
@@ -522,14 +522,14 @@ impl<M: LanguageModel> Engine<M> {
             let last = outcomes.by_ref().take(rows).last();
             // One that has ended meanwhile had a row for nothing.
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
-            let token = match last {
-                Some(Outcome::Choice(Some(token))) => token,
-                Some(Outcome::Choice(None)) => {
+            let token = match last.as_ref().and_then(Outcome::choice) {
+                Some(Some(token)) => token,
+                Some(None) => {
                     let position = sequence.position();
                     self.fail(&[id], Error::NonFiniteLogits { position }, ended);
                     continue;
                 }
-                Some(Outcome::Nothing | Outcome::Logits(_)) | None => {
+                None => {
                     if sequence.is_spent() {
                         self.end(id, Finish::Length, audience, ended);
                     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::super::Result;
 use super::super::assets::Text;
 use super::super::batch::{Row, Slot, Token, Wants};
-use super::super::sampler::StepSampling;
+use super::super::sampler::{Sampling, StepSampling};
 use super::super::slots::{Miss, Place, Tier};
 use super::output::{Flow, Output};
 use super::{Finish, Listener, Request, Summary};
@@ -17,7 +17,8 @@ pub(super) struct Sequence {
     prompt_tokens: usize,
     /// Most tokens to choose.
     limit: usize,
-    sampling: StepSampling,
+    sampling: Sampling,
+    step: StepSampling,
     output: Output,
     came: Instant,
     /// Once it has one.
@@ -61,7 +62,8 @@ impl Sequence {
             tokens: request.prompt.clone(),
             prompt_tokens: request.prompt.len(),
             limit: request.max_tokens.unwrap_or(usize::MAX).min(room),
-            sampling: StepSampling::new(&request.sampling),
+            step: StepSampling::new(&request.sampling),
+            sampling: request.sampling.clone(),
             came: Instant::now(),
             place: None,
             heard: 0,
@@ -71,6 +73,11 @@ impl Sequence {
 
     pub(super) fn prompt(&self) -> &[u32] {
         &self.tokens[..self.prompt_tokens]
+    }
+
+    /// How its tokens are chosen.
+    pub(super) fn sampling(&self) -> &Sampling {
+        &self.sampling
     }
 
     pub(super) fn slot(&self) -> Option<Slot> {
@@ -145,8 +152,8 @@ impl Sequence {
                 Wants::Nothing
             } else {
                 place.asked += 1;
-                let wants = Wants::Choice(self.sampling.clone());
-                self.sampling.advance();
+                let wants = Wants::Choice(self.step.clone());
+                self.step.advance();
                 wants
             };
             rows.push(Row { token, slot: place.slot, position, wants });

@@ -102,6 +102,10 @@ pub(super) fn prepare(
     let Ask { prompt, prompt_field, max_tokens, sampling, stop, stream } = ask;
     let runtime_error = |error| ApiError::from_runtime(&error, prompt_field);
     let sampling = text.defaults.sampling(&sampling).map_err(runtime_error)?;
+    if let Some((id, _)) = sampling.logit_bias.iter().find(|(id, _)| *id as usize >= info.vocab_size) {
+        let words = format!("logit_bias: there is no token {id}, the vocabulary has {}", info.vocab_size);
+        return Err(ApiError::invalid("logit_bias".to_owned(), words));
+    }
     let Encoded { prompt, continues, reading, warning, skipped } =
         encode(prompt, prompt_field, text, answers, context)?;
     check_prompt(&prompt, info.vocab_size, context).map_err(runtime_error)?;

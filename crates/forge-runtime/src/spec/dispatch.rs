@@ -168,6 +168,12 @@ pub enum Role {
     Logits,
     /// One bit per token that occurred.
     Seen,
+    /// What is added to each token's logit.
+    LogitBias,
+    /// How often each token was chosen.
+    Times,
+    /// One bit per token that may be chosen.
+    Allowed,
     /// Key and id of the best token of each share of the vocabulary.
     Best,
     /// How many candidates there are.
@@ -229,6 +235,9 @@ impl Role {
             Self::Step => "step",
             Self::Logits => "logits",
             Self::Seen => "seen",
+            Self::LogitBias => "logit_bias",
+            Self::Times => "times",
+            Self::Allowed => "allowed",
             Self::Best => "best",
             Self::Count => "count",
             Self::Candidates => "candidates",

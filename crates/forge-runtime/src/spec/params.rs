@@ -96,6 +96,14 @@ step_params! {
     InverseTemperature, inverse_temperature: f32, "0: greedy" under "The choice of the next token; see the sampling kernels.";
     /// Divides positive logits of tokens that occurred, and multiplies negative ones.
     RepeatPenalty, repeat_penalty: f32, "";
+    /// Taken from logits of tokens that were chosen before.
+    PresencePenalty, presence_penalty: f32, "";
+    /// Taken from them for each time that they were.
+    FrequencyPenalty, frequency_penalty: f32, "";
+    /// Whether logits have biases: 1, else 0.
+    Biased, biased: u32, "whether logits have biases";
+    /// Whether the choice is among tokens that are allowed: 1, else 0.
+    Masked, masked: u32, "whether not all tokens are allowed";
     /// Tokens that are kept; 0 keeps all.
     TopK, top_k: u32, "0: all";
     /// Share of the weight that is kept, in units of 2^-24.

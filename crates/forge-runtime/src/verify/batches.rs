@@ -247,6 +247,8 @@ fn chosen<M: LanguageModel + ?Sized>(model: &mut M, sequences: &[Sequence]) -> R
         temperature: 0.7 * slot as f32,
         top_k: if slot.is_multiple_of(2) { 0 } else { 40 },
         repeat_penalty: 1.2,
+        frequency_penalty: 0.25 * (slot % 3) as f32,
+        logit_bias: if slot == 1 { vec![(0, 1.5)] } else { Vec::new() },
         seed: slot as u64,
         ..Sampling::default()
     };
@@ -264,7 +266,7 @@ fn chosen<M: LanguageModel + ?Sized>(model: &mut M, sequences: &[Sequence]) -> R
     let mut steps = Vec::new();
     for (slot, sequence) in sequences.iter().enumerate() {
         fill(model, slot, &sequence.prefix)?;
-        model.observe(slot, &sequence.prefix);
+        model.observe(slot, &sequence.prefix, &sampling(slot));
         steps.push(StepSampling::new(&sampling(slot)));
     }
     for step in 0..STEPS {

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forge_runtime::assets::Text;
-use forge_runtime::batch::{Outcome, Row, Slot, Step, Token, Wants};
+use forge_runtime::batch::{self, Outcome, Row, Slot, Step, Token, Wants};
 use forge_runtime::gpu::{KernelSpec, Source};
-use forge_runtime::sampler::Sampler;
+use forge_runtime::sampler::{Sampler, Sampling};
 use forge_runtime::spec::Param;
 use forge_runtime::state::SlotState;
 use forge_runtime::tune::Tuning;
@@ -114,6 +114,10 @@ pub struct HashModel {
 pub struct Sequence {
     pub tokens: Vec<u32>,
     seen: Vec<u32>,
+    /// Tokens that it chose since then.
+    times: Vec<u32>,
+    bias: Vec<(u32, f32)>,
+    allowed: Vec<u32>,
     chosen: u32,
     /// Tokens of the script that were taken.
     scripted: usize,
@@ -193,6 +197,28 @@ impl HashModel {
         (0..VOCAB as u64).map(logit).collect()
     }
 
+    /// What comes of rows that were run.
+    fn outcomes(&mut self, rows: &[Row]) -> Vec<Outcome> {
+        let outcome = |row: &Row| match &row.wants {
+            Wants::Nothing => Outcome::Nothing,
+            Wants::Logits => Outcome::Logits(self.row(row.slot)),
+            Wants::Choice(step) => {
+                let logits = self.row(row.slot);
+                let sequence = self.slots.entry(row.slot).or_default();
+                let mut sampler = Sampler::at(step.clone(), &sequence.bias);
+                sequence.seen.iter().for_each(|&token| sampler.observe(token));
+                sequence.times.iter().for_each(|&token| sampler.chose(token));
+                let allowed = step.masked.then_some(&*sequence.allowed);
+                assert!(allowed.is_none_or(|words| words.len() == VOCAB / 32), "a choice among tokens not said");
+                let token = sampler.sample_among(&mut logits.clone(), allowed);
+                sequence.chosen = token.unwrap_or(sequence.chosen);
+                sequence.times.extend(token);
+                if step.scored { Outcome::Scored(token, logits) } else { Outcome::Choice(token) }
+            }
+        };
+        rows.iter().map(outcome).collect()
+    }
+
     fn take(&mut self, slot: Slot, token: u32, position: usize) -> Result<()> {
         let rewind = self.info().rewind;
         let Sequence { tokens, reached, .. } = self.slots.entry(slot).or_default();
@@ -228,7 +254,6 @@ impl LanguageModel for HashModel {
         std::thread::sleep(self.pace);
         assert!((1..=self.info().few_rows).contains(&rows.len()), "{} rows", rows.len());
         self.counters.call(Call::Step(rows.iter().map(|row| row.slot).collect()));
-        let mut outcomes = Vec::new();
         for row in rows {
             let token = match row.token {
                 Token::Known(id) => id,
@@ -238,21 +263,26 @@ impl LanguageModel for HashModel {
             let count =
                 if row.wants == Wants::Nothing { &self.counters.prefilled_tokens } else { &self.counters.decoded };
             count.fetch_add(1, Ordering::SeqCst);
-            outcomes.push(match &row.wants {
-                Wants::Nothing => Outcome::Nothing,
-                Wants::Logits => Outcome::Logits(self.row(row.slot)),
-                Wants::Choice(step) => {
-                    let mut sampler = Sampler::at(step.clone());
-                    self.slots[&row.slot].seen.iter().for_each(|&token| sampler.observe(token));
-                    let token = sampler.sample(&mut self.row(row.slot));
-                    let sequence = self.slots.entry(row.slot).or_default();
-                    sequence.chosen = token.unwrap_or(sequence.chosen);
-                    sequence.seen.extend(token);
-                    Outcome::Choice(token)
-                }
-            });
+            if batch::is_open(rows) {
+                self.slots.entry(row.slot).or_default().allowed.clear();
+            }
         }
-        Ok(Step::Done(outcomes))
+        if batch::is_open(rows) {
+            return Ok(Step::Running { pending: Vec::new(), number: 0, rows: rows.to_vec(), open: true });
+        }
+        Ok(Step::Done(self.outcomes(rows)))
+    }
+
+    fn allow(&mut self, slot: Slot, tokens: &[u32]) {
+        self.slots.entry(slot).or_default().allowed = tokens.to_vec();
+    }
+
+    fn choose(&mut self, step: Step) -> Result<Step> {
+        match step {
+            Step::Running { rows, open: true, .. } => Ok(Step::Done(self.outcomes(&rows))),
+            Step::Running { .. } => panic!("no step of this model runs on"),
+            Step::Done(_) => Ok(step),
+        }
     }
 
     fn tile(&mut self, slot: Slot, position: usize, tokens: &[u32], mut logits: Option<&mut Vec<f32>>) -> Result<()> {
@@ -270,17 +300,19 @@ impl LanguageModel for HashModel {
     }
 
     fn finish(&mut self, step: Step) -> Result<Vec<Outcome>> {
-        match step {
+        match self.choose(step)? {
             Step::Done(outcomes) => Ok(outcomes),
             Step::Running { .. } => panic!("no step of this model runs on"),
         }
     }
 
-    fn observe(&mut self, slot: Slot, tokens: &[u32]) {
+    fn observe(&mut self, slot: Slot, tokens: &[u32], sampling: &Sampling) {
         assert!(self.panic_on_observed.is_none_or(|token| !tokens.contains(&token)), "asked to panic");
         let sequence = self.slots.entry(slot).or_default();
         sequence.scripted = 0;
         sequence.seen = tokens.to_vec();
+        sequence.times.clear();
+        sequence.bias = sampling.logit_bias.clone();
     }
 
     fn states(&self) -> Vec<SlotState> {

@@ -559,6 +559,9 @@ pub static SAMPLE: Family = Family {
             &[
                 LOGITS,
                 Argument::read(Role::Seen, Data::Words(4)),
+                Argument::read(Role::LogitBias, Data::Words(100)),
+                Argument::read(Role::Times, Data::Words(100)),
+                Argument::read(Role::Allowed, Data::Words(4)),
                 Argument::write(Role::Best, Data::Words(4)),
                 Argument::write(Role::Count, Data::Words(1)),
                 STEP,
@@ -572,6 +575,9 @@ pub static SAMPLE: Family = Family {
             &[
                 LOGITS,
                 Argument::read(Role::Seen, Data::Words(4)),
+                Argument::read(Role::LogitBias, Data::Words(100)),
+                Argument::read(Role::Times, Data::Words(100)),
+                Argument::read(Role::Allowed, Data::Words(4)),
                 Argument::read(Role::Best, Data::Words(4)),
                 Argument::update(Role::Count, Data::Words(1)),
                 Argument::write(Role::Candidates, Data::Words(300)),
@@ -588,6 +594,7 @@ pub static SAMPLE: Family = Family {
                 Argument::read(Role::Count, Data::Words(1)),
                 Argument::read(Role::Candidates, Data::Words(300)),
                 Argument::update(Role::Seen, Data::Words(4)),
+                Argument::update(Role::Times, Data::Words(100)),
                 Argument::write(Role::NextToken, Data::Words(1)),
                 Argument::write(Role::Chosen, Data::Words(1)),
                 STEP,
@@ -596,7 +603,15 @@ pub static SAMPLE: Family = Family {
     ],
     faults: &[
         ("is_finite_logit(logits[id])", "id < 100", "sample_best"),
-        ("id, seen, step.repeat_penalty));", "id, seen, 1.0f));", "sample_best"),
+        ("? step.repeat_penalty : 1.0f", "? 1.0f : 1.0f", "sample_best"),
+        ("step.biased == 1 ? logits[id] + bias[id] :", "false ? 0.0f :", "sample_best"),
+        ("step.biased != 0 ? bias[id] : 0.0f", "bias[id]", "sample_collect"),
+        ("step.frequency_penalty * float(times[id])", "step.frequency_penalty", "sample_best"),
+        ("times[id] > 0 ? own - taken : own", "own - taken", "sample_best"),
+        ("step.presence_penalty + float", "float", "sample_collect"),
+        ("step.masked == 0 || has_bit(allowed, id)", "step.masked < 2", "sample_best"),
+        ("step.masked == 0 || has_bit(allowed, id)", "has_bit(allowed, id)", "sample_best"),
+        ("if (step.masked == 1 && !has_bit(allowed, id)) {", "if (step.masked == 2) {", "sample_collect"),
         ("key > highest", "(key > highest || id == group * 50 + 49)", "sample_best"),
         // The best of the one threadgroup is not asked for, or it is the other that resets the count.
         ("id < group * 50 + 50", "id < group * 50 + 50 * group", "sample_best"),
@@ -616,6 +631,8 @@ pub static SAMPLE: Family = Family {
         // A token to go on with where no logit is finite.
         ("if (token != NO_TOKEN) {", "next_token[0] = token; if (token != NO_TOKEN) {", "sample_draw"),
         ("seen[token / 32] |=", "seen[token / 32] =", "sample_draw"),
+        ("times[token] += 1;", "times[token] = 1;", "sample_draw"),
+        ("step.presence_penalty != 0.0f || step.frequency_penalty != 0.0f", "step.draw_low < 99", "sample_draw"),
     ],
 };
 

@@ -84,6 +84,9 @@ pub static SLOTS: Family = Family {
             &[
                 LOGITS,
                 Argument::read(Role::Seen, Data::Slots(4)),
+                Argument::read(Role::LogitBias, Data::Slots(100)),
+                Argument::read(Role::Times, Data::Slots(100)),
+                Argument::read(Role::Allowed, Data::Slots(4)),
                 Argument::write(Role::Best, Data::Slots(4)),
                 Argument::write(Role::Count, Data::Slots(1)),
                 STEP,

@@ -6,6 +6,7 @@
 
 use runtime::batch::{self, Outcome, Row, Slot, Step, Wants};
 use runtime::gpu::{Buffer, Commands, Gpu, Kernel, KernelSpec, Slice, Source, pool};
+use runtime::sampler::Sampling;
 use runtime::spec::StepParams;
 use runtime::state::SlotState;
 use runtime::weights::Weights;
@@ -47,7 +48,7 @@ pub static INFO: ModelInfo = ModelInfo {
     few_rows: FEW_ROWS,
     rewind: None,
     kv_bytes_per_token: 768,
-    activation_bytes: 491_808,
+    activation_bytes: 492_512,
     recurrent_bytes: 0,
     prefill_tile: PREFILL_TILE,
     kernels: &KERNELS,
@@ -385,6 +386,12 @@ struct TileBuffers {
 struct SamplerBuffers {
     /// [SLOTS, VOCAB / 32] u32, a bit for each token that occurred
     seen: Slice,
+    /// [SLOTS, VOCAB] f32, added to logits
+    logit_bias: Slice,
+    /// [SLOTS, VOCAB] u32, how often each token was chosen
+    times: Slice,
+    /// [SLOTS, VOCAB / 32] u32, a bit for each token that may be chosen
+    allowed: Slice,
     /// [SLOTS, 1, 2] u32, best key and id of each threadgroup's share
     best: Slice,
     /// [SLOTS] u32, candidates so far
@@ -420,8 +427,8 @@ pub struct Model {
     /// [LOGITS_TILE, VOCAB] f32, once asked for
     tile_logits: Option<Buffer>,
     sampler: SamplerBuffers,
-    /// The buffer of `sampler.seen`.
-    seen: Buffer,
+    /// What of `sampler` the host writes: `seen`, `logit_bias`, `times`, `allowed`.
+    wishes: [Buffer; 4],
     /// [STEPS, FEW_ROWS] u32, the tokens that rows chose
     chosen: Buffer,
 }
@@ -485,9 +492,18 @@ impl Model {
             x: rows(PREFILL_TILE, "x tile", 128)?,
         };
         let words = |label: &str, count: usize| gpu.alloc(label, (count * 4) as u64);
-        let seen = words("seen tokens", SLOTS * VOCAB.div_ceil(32))?;
+        let wishes = [
+            words("seen tokens", SLOTS * VOCAB.div_ceil(32))?,
+            words("logit biases", SLOTS * VOCAB)?,
+            words("counts of tokens", SLOTS * VOCAB)?,
+            words("allowed tokens", SLOTS * VOCAB.div_ceil(32))?,
+        ];
+        let [seen, logit_bias, times, allowed] = wishes.each_ref().map(Buffer::whole);
         let sampler = SamplerBuffers {
-            seen: seen.whole(),
+            seen,
+            logit_bias,
+            times,
+            allowed,
             best: words("best logits", SLOTS * 2)?.whole(),
             count: words("candidate count", SLOTS)?.whole(),
             candidates: words("candidates", SLOTS * 3 * VOCAB)?.whole(),
@@ -496,7 +512,7 @@ impl Model {
         Ok(Model {
             context,
             sampler,
-            seen,
+            wishes,
             chosen: words("chosen tokens", STEPS * FEW_ROWS)?,
             token_embd: tensor("token_embd")?,
             lm_head: tensor("lm_head")?,
@@ -514,6 +530,14 @@ impl Model {
         })
     }
 
+    /// Waits for a step whose logits the host is to have, once nothing is left to be chosen in it: the next one writes over them.
+    fn settle(&mut self, step: Step) -> Result<Step> {
+        match &step {
+            Step::Running { rows, open: false, .. } if batch::wants_logits(rows) => self.finish(step).map(Step::Done),
+            Step::Running { .. } | Step::Done(_) => Ok(step),
+        }
+    }
+
     /// The words of the records of all rows of a step or a tile.
     fn records(&self, rows: &[Row]) -> Vec<u32> {
         rows.iter().flat_map(|row| row.params(rows.len(), self.context).words()).collect()
@@ -525,13 +549,32 @@ impl Model {
         pass.barrier();
         pass.dispatch(
             k(kernel::SAMPLE_BEST),
-            &[logits, &self.sampler.seen, &self.sampler.best, &self.sampler.count, params],
+            &[
+                logits,
+                &self.sampler.seen,
+                &self.sampler.logit_bias,
+                &self.sampler.times,
+                &self.sampler.allowed,
+                &self.sampler.best,
+                &self.sampler.count,
+                params,
+            ],
             [1, rows, 1],
         );
         pass.barrier();
         pass.dispatch(
             k(kernel::SAMPLE_COLLECT),
-            &[logits, &self.sampler.seen, &self.sampler.best, &self.sampler.count, &self.sampler.candidates, params],
+            &[
+                logits,
+                &self.sampler.seen,
+                &self.sampler.logit_bias,
+                &self.sampler.times,
+                &self.sampler.allowed,
+                &self.sampler.best,
+                &self.sampler.count,
+                &self.sampler.candidates,
+                params,
+            ],
             [1, rows, 1],
         );
         pass.barrier();
@@ -542,6 +585,7 @@ impl Model {
                 &self.sampler.count,
                 &self.sampler.candidates,
                 &self.sampler.seen,
+                &self.sampler.times,
                 &self.sampler.next_token,
                 chosen,
                 params,
@@ -732,23 +776,19 @@ impl LanguageModel for Model {
         let params = self.step_records.slice(number as u64 * bytes, bytes);
         let (count, logits) = (rows.len() as u32, self.logits.whole());
         let chosen = self.chosen.slice((number * FEW_ROWS * 4) as u64, (FEW_ROWS * 4) as u64);
+        let open = batch::is_open(rows);
         let pending = pool(|| {
             let mut pass = self.gpu.commands("step");
             self.encode_step(&mut pass, count, &params);
             if rows.iter().any(|row| row.wants != Wants::Nothing) {
                 self.encode_head(&mut pass, count, &logits, &params);
             }
-            if rows.iter().any(|row| matches!(row.wants, Wants::Choice(_))) {
+            if !open && rows.iter().any(|row| matches!(row.wants, Wants::Choice(_))) {
                 self.encode_sample(&mut pass, count, &logits, &chosen, &params);
             }
             pass.commit()
         });
-        let step = Step::Running { pending, number, wants: rows.iter().map(|row| row.wants.clone()).collect() };
-        if rows.iter().any(|row| row.wants == Wants::Logits) {
-            // The next step writes over them.
-            return self.finish(step).map(Step::Done);
-        }
-        Ok(step)
+        self.settle(Step::Running { pending: vec![pending], number, rows: rows.to_vec(), open })
     }
 
     fn tile(&mut self, slot: Slot, position: usize, tokens: &[u32], logits: Option<&mut Vec<f32>>) -> Result<()> {
@@ -771,32 +811,72 @@ impl LanguageModel for Model {
         Ok(())
     }
 
-    fn finish(&mut self, step: Step) -> Result<Vec<Outcome>> {
-        let (pending, number, wants) = match step {
-            Step::Done(outcomes) => return Ok(outcomes),
-            Step::Running { pending, number, wants } => (pending, number, wants),
-        };
-        pending.wait()?;
-        let mut chosen = [0_u32; FEW_ROWS];
-        self.chosen.read((number * FEW_ROWS * 4) as u64, &mut chosen);
-        let outcome = |(row, wants): (usize, Wants)| match wants {
-            Wants::Nothing => Outcome::Nothing,
-            Wants::Choice(_) => Outcome::Choice(Some(chosen[row]).filter(|&token| token != u32::MAX)),
-            Wants::Logits => {
-                let mut logits = vec![0.0; VOCAB];
-                self.logits.read((row * VOCAB * 4) as u64, &mut logits);
-                Outcome::Logits(logits)
-            }
-        };
-        Ok(wants.into_iter().enumerate().map(outcome).collect())
+    fn allow(&mut self, slot: Slot, tokens: &[u32]) {
+        let words = &tokens[..VOCAB.div_ceil(32)];
+        self.wishes[3].write((slot * words.len() * 4) as u64, words);
     }
 
-    fn observe(&mut self, slot: Slot, tokens: &[u32]) {
-        let mut seen = vec![0_u32; VOCAB.div_ceil(32)];
-        for &id in tokens {
-            seen[id as usize / 32] |= 1 << (id % 32);
+    fn choose(&mut self, step: Step) -> Result<Step> {
+        let (mut pending, number, rows) = match step {
+            Step::Running { pending, number, rows, open: true } => (pending, number, rows),
+            Step::Running { .. } | Step::Done(_) => return Ok(step),
+        };
+        let bytes = StepParams::step_bytes(FEW_ROWS) as u64;
+        let params = self.step_records.slice(number as u64 * bytes, bytes);
+        let chosen = self.chosen.slice((number * FEW_ROWS * 4) as u64, (FEW_ROWS * 4) as u64);
+        pending.push(pool(|| {
+            let mut pass = self.gpu.commands("choice");
+            self.encode_sample(&mut pass, rows.len() as u32, &self.logits.whole(), &chosen, &params);
+            pass.commit()
+        }));
+        self.settle(Step::Running { pending, number, rows, open: false })
+    }
+
+    fn finish(&mut self, step: Step) -> Result<Vec<Outcome>> {
+        let (pending, number, rows) = match self.choose(step)? {
+            Step::Done(outcomes) => return Ok(outcomes),
+            Step::Running { pending, number, rows, .. } => (pending, number, rows),
+        };
+        for commands in pending {
+            commands.wait()?;
         }
-        self.seen.write((slot * seen.len() * 4) as u64, &seen);
+        let mut chosen = [0_u32; FEW_ROWS];
+        self.chosen.read((number * FEW_ROWS * 4) as u64, &mut chosen);
+        let logits = |row: usize| {
+            let mut logits = vec![0.0; VOCAB];
+            self.logits.read((row * VOCAB * 4) as u64, &mut logits);
+            logits
+        };
+        let outcome = |(row, Row { wants, .. }): (usize, &Row)| match wants {
+            Wants::Nothing => Outcome::Nothing,
+            Wants::Choice(sampling) => {
+                let token = Some(chosen[row]).filter(|&token| token != u32::MAX);
+                if sampling.scored { Outcome::Scored(token, logits(row)) } else { Outcome::Choice(token) }
+            }
+            Wants::Logits => Outcome::Logits(logits(row)),
+        };
+        Ok(rows.iter().enumerate().map(outcome).collect())
+    }
+
+    fn observe(&mut self, slot: Slot, tokens: &[u32], sampling: &Sampling) {
+        let [seen, logit_bias, times, _] = &self.wishes;
+        let mut bits = vec![0_u32; VOCAB.div_ceil(32)];
+        for &id in tokens {
+            bits[id as usize / 32] |= 1 << (id % 32);
+        }
+        seen.write((slot * bits.len() * 4) as u64, &bits);
+        // The kernels read these for who asks for them.
+        let of_slot = (slot * VOCAB * 4) as u64;
+        if !sampling.logit_bias.is_empty() {
+            let mut biases = vec![0.0_f32; VOCAB];
+            for &(id, bias) in &sampling.logit_bias {
+                biases[id as usize] = bias;
+            }
+            logit_bias.write(of_slot, &biases);
+        }
+        if sampling.counts_tokens() {
+            times.write(of_slot, &vec![0_u32; VOCAB]);
+        }
     }
 
     fn states(&self) -> Vec<SlotState> {

@@ -502,6 +502,9 @@ static KERNELS: [KernelCheck; 31] = [
         arguments: &[
             Argument::read(Role::Logits, Data::Words(2048)),
             Argument::read(Role::Seen, Data::Slots(64)),
+            Argument::read(Role::LogitBias, Data::Slots(2048)),
+            Argument::read(Role::Times, Data::Slots(2048)),
+            Argument::read(Role::Allowed, Data::Slots(64)),
             Argument::write(Role::Best, Data::Slots(4)),
             Argument::write(Role::Count, Data::Slots(1)),
             Argument::read(Role::Step, Data::Params),
@@ -518,6 +521,9 @@ static KERNELS: [KernelCheck; 31] = [
         arguments: &[
             Argument::read(Role::Logits, Data::Words(2048)),
             Argument::read(Role::Seen, Data::Slots(64)),
+            Argument::read(Role::LogitBias, Data::Slots(2048)),
+            Argument::read(Role::Times, Data::Slots(2048)),
+            Argument::read(Role::Allowed, Data::Slots(64)),
             Argument::read(Role::Best, Data::Slots(4)),
             Argument::update(Role::Count, Data::Slots(1)),
             Argument::write(Role::Candidates, Data::Slots(6144)),
@@ -537,6 +543,7 @@ static KERNELS: [KernelCheck; 31] = [
             Argument::read(Role::Count, Data::Slots(1)),
             Argument::read(Role::Candidates, Data::Slots(6144)),
             Argument::update(Role::Seen, Data::Slots(64)),
+            Argument::update(Role::Times, Data::Slots(2048)),
             Argument::write(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::Chosen, Data::Words(1)),
             Argument::read(Role::Step, Data::Params),

@@ -680,6 +680,9 @@ static KERNELS: [KernelCheck; 44] = [
         arguments: &[
             Argument::read(Role::Logits, Data::Words(86)),
             Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::read(Role::LogitBias, Data::Slots(86)),
+            Argument::read(Role::Times, Data::Slots(86)),
+            Argument::read(Role::Allowed, Data::Slots(3)),
             Argument::write(Role::Best, Data::Slots(2)),
             Argument::write(Role::Count, Data::Slots(1)),
             Argument::read(Role::Step, Data::Params),
@@ -696,6 +699,9 @@ static KERNELS: [KernelCheck; 44] = [
         arguments: &[
             Argument::read(Role::Logits, Data::Words(86)),
             Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::read(Role::LogitBias, Data::Slots(86)),
+            Argument::read(Role::Times, Data::Slots(86)),
+            Argument::read(Role::Allowed, Data::Slots(3)),
             Argument::read(Role::Best, Data::Slots(2)),
             Argument::update(Role::Count, Data::Slots(1)),
             Argument::write(Role::Candidates, Data::Slots(258)),
@@ -715,6 +721,7 @@ static KERNELS: [KernelCheck; 44] = [
             Argument::read(Role::Count, Data::Slots(1)),
             Argument::read(Role::Candidates, Data::Slots(258)),
             Argument::update(Role::Seen, Data::Slots(3)),
+            Argument::update(Role::Times, Data::Slots(86)),
             Argument::write(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::Chosen, Data::Words(1)),
             Argument::read(Role::Step, Data::Params),

@@ -464,6 +464,9 @@ static KERNELS: [KernelCheck; 29] = [
         arguments: &[
             Argument::read(Role::Logits, Data::Words(512)),
             Argument::read(Role::Seen, Data::Slots(16)),
+            Argument::read(Role::LogitBias, Data::Slots(512)),
+            Argument::read(Role::Times, Data::Slots(512)),
+            Argument::read(Role::Allowed, Data::Slots(16)),
             Argument::write(Role::Best, Data::Slots(2)),
             Argument::write(Role::Count, Data::Slots(1)),
             Argument::read(Role::Step, Data::Params),
@@ -480,6 +483,9 @@ static KERNELS: [KernelCheck; 29] = [
         arguments: &[
             Argument::read(Role::Logits, Data::Words(512)),
             Argument::read(Role::Seen, Data::Slots(16)),
+            Argument::read(Role::LogitBias, Data::Slots(512)),
+            Argument::read(Role::Times, Data::Slots(512)),
+            Argument::read(Role::Allowed, Data::Slots(16)),
             Argument::read(Role::Best, Data::Slots(2)),
             Argument::update(Role::Count, Data::Slots(1)),
             Argument::write(Role::Candidates, Data::Slots(1536)),
@@ -499,6 +505,7 @@ static KERNELS: [KernelCheck; 29] = [
             Argument::read(Role::Count, Data::Slots(1)),
             Argument::read(Role::Candidates, Data::Slots(1536)),
             Argument::update(Role::Seen, Data::Slots(16)),
+            Argument::update(Role::Times, Data::Slots(512)),
             Argument::write(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::Chosen, Data::Words(1)),
             Argument::read(Role::Step, Data::Params),

@@ -454,6 +454,9 @@ static KERNELS: [KernelCheck; 34] = [
         arguments: &[
             Argument::read(Role::Logits, Data::Words(88)),
             Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::read(Role::LogitBias, Data::Slots(88)),
+            Argument::read(Role::Times, Data::Slots(88)),
+            Argument::read(Role::Allowed, Data::Slots(3)),
             Argument::write(Role::Best, Data::Slots(2)),
             Argument::write(Role::Count, Data::Slots(1)),
             Argument::read(Role::Step, Data::Params),
@@ -470,6 +473,9 @@ static KERNELS: [KernelCheck; 34] = [
         arguments: &[
             Argument::read(Role::Logits, Data::Words(88)),
             Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::read(Role::LogitBias, Data::Slots(88)),
+            Argument::read(Role::Times, Data::Slots(88)),
+            Argument::read(Role::Allowed, Data::Slots(3)),
             Argument::read(Role::Best, Data::Slots(2)),
             Argument::update(Role::Count, Data::Slots(1)),
             Argument::write(Role::Candidates, Data::Slots(264)),
@@ -489,6 +495,7 @@ static KERNELS: [KernelCheck; 34] = [
             Argument::read(Role::Count, Data::Slots(1)),
             Argument::read(Role::Candidates, Data::Slots(264)),
             Argument::update(Role::Seen, Data::Slots(3)),
+            Argument::update(Role::Times, Data::Slots(88)),
             Argument::write(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::Chosen, Data::Words(1)),
             Argument::read(Role::Step, Data::Params),

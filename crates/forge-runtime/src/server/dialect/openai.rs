@@ -1,11 +1,13 @@
 //! What both of OpenAI's APIs here have: their common fields, and the numbers of an answer.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::super::super::assets::SamplingOptions;
 use super::super::super::generation::Summary;
+use super::super::super::sampler::BANNED;
 use super::super::api_error::ApiError;
 use super::super::fields::{Fields, wrong_type};
 use super::{End, Head, Why, data};
@@ -38,8 +40,34 @@ pub(super) fn sampling(fields: &Fields) -> Result<SamplingOptions, ApiError> {
             Some(penalty) => Some(penalty),
             None => fields.number("repetition_penalty")?,
         },
+        presence_penalty: fields.number("presence_penalty")?,
+        frequency_penalty: fields.number("frequency_penalty")?,
+        logit_bias: logit_bias(fields)?,
         seed: fields.seed("seed")?,
     })
+}
+
+/// Biases of tokens: an object of ids as OpenAI has it, or a list of pairs as llama.cpp's server has it, where `false` is a ban. Of
+/// pairs of one token the last counts.
+fn logit_bias(fields: &Fields) -> Result<Vec<(u32, f32)>, ApiError> {
+    let wrong = || wrong_type("logit_bias", "an object of token ids and numbers, or a list of pairs of these");
+    let pair = |id: Option<u32>, bias: &Value| {
+        let bias = if bias == &Value::Bool(false) { Some(BANNED) } else { bias.as_f64().map(|bias| bias as f32) };
+        id.zip(bias).ok_or_else(wrong)
+    };
+    let biases: Result<BTreeMap<u32, f32>, ApiError> = match fields.get("logit_bias") {
+        None => return Ok(Vec::new()),
+        Some(Value::Object(biases)) => biases.iter().map(|(id, bias)| pair(id.parse().ok(), bias)).collect(),
+        Some(Value::Array(pairs)) => pairs
+            .iter()
+            .map(|one| match one.as_array().map(Vec::as_slice) {
+                Some([id, bias]) => pair(id.as_u64().and_then(|id| u32::try_from(id).ok()), bias),
+                _ => Err(wrong()),
+            })
+            .collect(),
+        Some(_) => Err(wrong()),
+    };
+    Ok(biases?.into_iter().collect())
 }
 
 /// Refuses what would change the answer and cannot be done.
@@ -60,9 +88,6 @@ pub(super) fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
     fields.refuse_unless("suffix", empty, "is not supported")?;
     fields.refuse_unless("logprobs", |value| off(value) || zero(value), "is not supported")?;
     fields.refuse_unless("top_logprobs", zero, "is not supported")?;
-    fields.refuse_unless("logit_bias", empty, "is not supported")?;
-    fields.refuse_unless("frequency_penalty", zero, "is not supported; repeat_penalty is")?;
-    fields.refuse_unless("presence_penalty", zero, "is not supported; repeat_penalty is")?;
     fields.refuse_unless("response_format", plain_text, "only type \"text\" is supported")?;
     fields.refuse_unless("functions", empty, "is not supported; tools is")?;
     fields.refuse_unless("function_call", unforced, "is not supported; tool_choice is")?;

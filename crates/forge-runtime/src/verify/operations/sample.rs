@@ -36,6 +36,12 @@ pub(in super::super) struct Draw {
     logits: Vec<f32>,
     /// One bit per token.
     seen: Vec<u32>,
+    /// Added to logits where the step says so.
+    bias: Vec<f32>,
+    /// How often each token was chosen.
+    times: Vec<u32>,
+    /// One bit per token, which count where the step says so.
+    allowed: Vec<u32>,
     /// Key and id of each share's best.
     best: Vec<u32>,
     candidates: Vec<Candidate>,
@@ -65,13 +71,28 @@ impl Draw {
             Sampling { temperature: 100.0, top_k: 1, ..base.clone() },
             Sampling { temperature: 100.0, min_p: 1.0, ..base.clone() },
         ];
-        let draws = (0..).zip(settings).map(|(number, sampling)| Self::new(vocabulary, &sampling, number, 3));
-        let hopeless = [base.clone(), Sampling { temperature: 0.0, ..base }];
-        draws.chain(hopeless.map(|sampling| Self::new(vocabulary, &sampling, 0, vocabulary.tokens))).collect()
+        // What the slot adds to each logit is made below.
+        let biased = Sampling { logit_bias: vec![(0, 0.0)], ..base.clone() };
+        let wishes = [
+            Sampling { temperature: 0.0, ..biased.clone() },
+            Sampling { repeat_penalty: 1.2, frequency_penalty: 0.4, ..biased },
+            Sampling { temperature: 0.0, frequency_penalty: -1.5, ..base.clone() },
+            Sampling { presence_penalty: 2.0, top_k: 30, ..base.clone() },
+        ];
+        let plain = settings.into_iter().map(|sampling| (sampling, false));
+        let greedy = Sampling { temperature: 0.0, ..base.clone() };
+        let masked = [greedy.clone(), base.clone()].map(|sampling| (sampling, true));
+        let settings = plain.chain(wishes.map(|sampling| (sampling, false))).chain(masked);
+        let draws = (0..).zip(settings).map(|(number, (sampling, masked))| {
+            let step = StepSampling { masked, ..StepSampling::new(&sampling) };
+            Self::new(vocabulary, step, number, 3)
+        });
+        let hopeless = [base, greedy].map(|sampling| StepSampling::new(&sampling));
+        draws.chain(hopeless.map(|step| Self::new(vocabulary, step, 0, vocabulary.tokens))).collect()
     }
 
     /// The draw of this number, where so many of the logits are not finite.
-    fn new(vocabulary: &Vocabulary, sampling: &Sampling, number: u64, not_finite: usize) -> Self {
+    fn new(vocabulary: &Vocabulary, mut step: StepSampling, number: u64, not_finite: usize) -> Self {
         let tokens = vocabulary.tokens;
         let mut random = Random::new("logits", number);
         let mut logits: Vec<f32> = (0..tokens).map(|_| random.between(-8.0, 8.0)).collect();
@@ -86,19 +107,24 @@ impl Draw {
         for id in (0..tokens).filter(|_| random.below(4) == 0) {
             seen[id / 32] |= 1 << (id % 32);
         }
-        let mut step = StepSampling::new(sampling);
+        let bias = (0..tokens).map(|_| random.between(-3.0, 3.0)).collect();
+        let times = (0..tokens).map(|_| random.below(5) as u32).collect();
+        let mut allowed = vec![0; tokens.div_ceil(32)];
+        for id in (0..tokens).filter(|_| random.below(3) == 0) {
+            allowed[id / 32] |= 1 << (id % 32);
+        }
         (0..number).for_each(|_| step.advance());
-        let mut draw = Self { step, logits, seen, best: Vec::new(), candidates: Vec::new() };
+        let mut draw = Self { step, logits, seen, bias, times, allowed, best: Vec::new(), candidates: Vec::new() };
         let share = tokens.div_ceil(vocabulary.groups);
         for group in 0..vocabulary.groups {
             let ids = (group * share).min(tokens)..((group + 1) * share).min(tokens);
-            let best = ids.filter_map(|id| Some((key(draw.penalized(id)?), id))).max_by_key(|&(key, id)| (key, !id));
+            let best = ids.filter_map(|id| Some((key(draw.adjusted(id)?), id))).max_by_key(|&(key, id)| (key, !id));
             draw.best.extend(best.map_or([0, NONE], |(key, id)| [key, id as u32]));
         }
         let drawn = draw.step.inverse_temperature != 0.0;
         draw.candidates = (0..if drawn { tokens } else { 0 })
             .filter_map(|id| {
-                let (logit, weight) = (draw.penalized(id)?, draw.weight(id)? as u32);
+                let (logit, weight) = (draw.adjusted(id)?, draw.weight(id)? as u32);
                 (weight > 0).then(|| Candidate { key: key(logit), id: id as u32, weight })
             })
             .collect();
@@ -140,6 +166,15 @@ impl Draw {
         (Role::Seen, Input::Words(self.seen.clone()))
     }
 
+    /// What only some rows want.
+    fn wishes(&self) -> [(Role, Input); 3] {
+        [
+            (Role::LogitBias, Input::Words(self.bias.iter().map(|bias| bias.to_bits()).collect())),
+            (Role::Times, Input::Words(self.times.clone())),
+            (Role::Allowed, Input::Words(self.allowed.clone())),
+        ]
+    }
+
     /// The best of the shares.
     fn best(&self) -> (Role, Input) {
         (Role::Best, Input::Words(self.best.clone()))
@@ -152,27 +187,42 @@ impl Draw {
         (Role::Candidates, Input::Words(words))
     }
 
-    /// The logit after the repeat penalty; `None` where it is not finite.
-    fn penalized(&self, id: usize) -> Option<f32> {
-        let logit = *self.logits.get(id).filter(|logit| logit.is_finite())?;
-        let (penalty, seen) = (self.step.repeat_penalty, self.seen[id / 32] >> (id % 32) & 1 == 1);
-        Some(match seen {
-            true if logit > 0.0 => logit / penalty,
-            true => logit * penalty,
-            false => logit,
-        })
+    /// The logit after bias and penalties; `None` where it is not finite, or the token not allowed.
+    fn adjusted(&self, id: usize) -> Option<f32> {
+        let step = &self.step;
+        let has = |bits: &[u32]| bits[id / 32] >> (id % 32) & 1 == 1;
+        let mut logit = *self.logits.get(id).filter(|logit| logit.is_finite())?;
+        if step.masked && !has(&self.allowed) {
+            return None;
+        }
+        logit += if step.biased { self.bias[id] } else { 0.0 };
+        if has(&self.seen) {
+            let factor = if logit > 0.0 { 1.0 / f64::from(step.repeat_penalty) } else { step.repeat_penalty.into() };
+            logit = (f64::from(logit) * factor) as f32;
+        }
+        let times = self.times[id];
+        let penalty = f64::from(step.presence_penalty) + f64::from(step.frequency_penalty) * f64::from(times);
+        Some(if times > 0 { (f64::from(logit) - penalty) as f32 } else { logit })
+    }
+
+    /// How wrong that may be: divisions that fast math rounds as it likes, and sums of what may cancel.
+    fn error(&self, id: usize) -> f64 {
+        let Some(logit) = self.logits.get(id).filter(|logit| logit.is_finite()) else { return 0.0 };
+        let bias = if self.step.biased { self.bias[id].abs() } else { 0.0 };
+        let penalty = self.step.presence_penalty.abs() + self.step.frequency_penalty.abs() * self.times[id] as f32;
+        8.0 * ROUNDING * f64::from((logit.abs() + bias) * self.step.repeat_penalty.max(1.0) + penalty)
     }
 
     /// The highest finite logit, if any is.
     fn highest(&self) -> Option<f64> {
-        let logits = (0..self.logits.len()).filter_map(|id| self.penalized(id));
+        let logits = (0..self.logits.len()).filter_map(|id| self.adjusted(id));
         logits.map(f64::from).reduce(f64::max)
     }
 
     /// The probability relative to the best token's, in units of 2^-24.
     fn weight(&self, id: usize) -> Option<f64> {
         let highest = f64::from(from_key(self.best.chunks_exact(2).map(|best| best[0]).max()?));
-        let below = f64::from(self.penalized(id)?) - highest;
+        let below = f64::from(self.adjusted(id)?) - highest;
         Some((below * f64::from(self.step.inverse_temperature)).exp() * ONE)
     }
 
@@ -228,11 +278,6 @@ fn from_key(key: u32) -> f32 {
     f32::from_bits(if key >> 31 == 1 { key ^ 1 << 31 } else { !key })
 }
 
-/// Error of a penalised logit: a division that fast math rounds as it likes.
-fn penalty_error(logit: f64) -> f64 {
-    8.0 * ROUNDING * logit.abs()
-}
-
 impl Reference for Best {
     fn describe(&self) -> String {
         format!("[{}]", self.0.tokens)
@@ -243,7 +288,8 @@ impl Reference for Best {
     }
 
     fn inputs(&self, case: &Case) -> Vec<(Role, Input)> {
-        case.draw.iter().flat_map(|draw| [draw.logits(), draw.seen()]).collect()
+        let inputs = |draw: &Draw| [&[draw.logits(), draw.seen()], &draw.wishes()[..]].concat();
+        case.draw.iter().flat_map(inputs).collect()
     }
 
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
@@ -269,12 +315,15 @@ impl Best {
                 continue; // a share without a finite logit
             }
             let logit = from_key(key).into();
-            let expected = draw.penalized(id as usize).map_or(f64::NAN, f64::from);
-            out.number(Role::Best, 2 * group, logit, expected, penalty_error(expected));
+            let expected = draw.adjusted(id as usize).map_or(f64::NAN, f64::from);
+            out.number(Role::Best, 2 * group, logit, expected, draw.error(id as usize));
             highest = highest.max(logit);
         }
         match draw.highest() {
-            Some(expected) => out.number(Role::Best, 0, highest, expected, penalty_error(expected)),
+            Some(expected) => {
+                let error = (0..self.0.tokens).map(|id| draw.error(id)).fold(0.0, f64::max);
+                out.number(Role::Best, 0, highest, expected, error);
+            }
             None => {
                 (0..self.0.groups).for_each(|group| out.exact(Role::Best, 2 * group + 1, found[2 * group + 1], NONE))
             }
@@ -295,7 +344,8 @@ impl Reference for Collect {
     fn inputs(&self, case: &Case) -> Vec<(Role, Input)> {
         // The kernel before has set the count to zero.
         let count = (Role::Count, Input::Words(vec![0]));
-        let inputs = |draw: &Draw| [draw.logits(), draw.seen(), draw.best(), count.clone()];
+        let inputs =
+            |draw: &Draw| [&[draw.logits(), draw.seen(), draw.best(), count.clone()], &draw.wishes()[..]].concat();
         case.draw.iter().flat_map(inputs).collect()
     }
 
@@ -314,8 +364,8 @@ impl Collect {
         let mut ids = BTreeSet::new();
         for (i, candidate) in found.chunks_exact(3).take(count).enumerate() {
             let [key, id, weight] = [candidate[0], candidate[1], candidate[2]];
-            let expected = draw.penalized(id as usize).map_or(f64::NAN, f64::from);
-            out.number(Role::Candidates, 3 * i, from_key(key).into(), expected, penalty_error(expected));
+            let expected = draw.adjusted(id as usize).map_or(f64::NAN, f64::from);
+            out.number(Role::Candidates, 3 * i, from_key(key).into(), expected, draw.error(id as usize));
             let expected = draw.weight(id as usize).filter(|_| ids.insert(id)).unwrap_or(f64::NAN);
             out.number(Role::Candidates, 3 * i + 2, weight.into(), expected, weight_error(expected));
         }
@@ -348,7 +398,8 @@ impl Reference for Choice {
 
     fn inputs(&self, case: &Case) -> Vec<(Role, Input)> {
         let count = |draw: &Draw| (Role::Count, Input::Words(vec![draw.candidates.len() as u32]));
-        let inputs = |draw: &Draw| [draw.seen(), draw.best(), count(draw), draw.candidates()];
+        let times = |draw: &Draw| (Role::Times, Input::Words(draw.times.clone()));
+        let inputs = |draw: &Draw| [draw.seen(), draw.best(), count(draw), draw.candidates(), times(draw)];
         case.draw.iter().flat_map(inputs).collect()
     }
 
@@ -379,6 +430,15 @@ impl Choice {
         let mut seen = draw.seen.clone();
         if let Some(word) = seen.get_mut(chosen as usize / 32) {
             *word |= 1 << (chosen % 32);
+        }
+        let mut times = draw.times.clone();
+        let counted = draw.step.presence_penalty != 0.0 || draw.step.frequency_penalty != 0.0;
+        if let Some(times) = times.get_mut(chosen as usize).filter(|_| counted) {
+            *times += 1;
+        }
+        let found = run.part_left(Role::Times, slot, run.case.slots);
+        for (i, (found, expected)) in found.into_iter().zip(times).enumerate() {
+            out.exact(Role::Times, i, found, expected);
         }
         for (i, (found, expected)) in run.part_left(Role::Seen, slot, run.case.slots).into_iter().zip(seen).enumerate()
         {
