@@ -12,14 +12,17 @@ inline void store_activated_rows(device float* y, thread const float* acc, A act
     }
 }
 
-// y = activation(result), WIDTH elements a token.
+// The same of a tile, WIDTH elements a token.
 template <uint WIDTH, typename A>
-inline void store_activated_tile(device float* y, threadgroup const float* result, A activation, uint tokens,
-                                 uint first_row, uint thread_index) {
-    const uint row = first_row + thread_index % 64;
-    for (uint token = thread_index / 64; token < tokens; token += 2) {
-        if (row < WIDTH) {
-            y[token * WIDTH + row] = activation.apply(result[token * 64 + thread_index % 64]);
-        }
+struct ActivatedTile {
+    device float* y;
+    A activation;
+    inline void put(uint token, uint row, float product, float) const {
+        y[token * WIDTH + row] = activation.apply(product);
     }
+};
+
+template <uint WIDTH, typename A>
+inline ActivatedTile<WIDTH, A> activated_tile(device float* y, A activation) {
+    return ActivatedTile<WIDTH, A>{y, activation};
 }

@@ -1,142 +1,241 @@
-// Causal attention of a tile of tokens over the KV cache, with online softmax. A threadgroup of four simdgroups takes
-// 32 rows of one head, eight rows a simdgroup, and walks the keys KEYS at a time: scores = Q K^T, softmax, sums += P V,
-// all in 8x8 matrices of operand type O (half or float) with float sums. `sinks`, where there are any, [HEADS], are scores
-// without a value.
+// Causal attention of a tile of tokens over the KV cache, with online softmax. A threadgroup of four simdgroups takes GROUP heads
+// that have the same keys and 32 * STRIPS rows, a row being a token's query of one of those heads, and walks the keys KEYS at
+// a time: scores = Q K^T, softmax, sums += P V, all in 8x8 matrices of operand type O (half or float) with float sums. A
+// simdgroup has STRIPS times eight rows, and leaves out keys that none of them sees. `sinks`, where there are any, [HEADS],
+// are scores without a value.
 
-// KEYS rows of a head of the cache from position `start` on, zeros from `end` on, as operands.
+// KEYS rows of a head of the cache from position `start` on, zeros from `end` on, as operands: 8x8 matrices of eight keys each,
+// one after another (`store8`).
 template <uint WIDTH, uint HEAD_DIM, uint KEYS, uint WRAP, typename O, typename T>
 inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint kv_offset, uint start, uint end,
-                            uint thread_index) {
-    for (uint i = thread_index; i < KEYS * HEAD_DIM / 4; i += 128) {
-        const uint key = start + i / (HEAD_DIM / 4);
-        const uint element = i % (HEAD_DIM / 4) * 4;
-        float4 value = 0.0f;
-        if (key < end) {
-            value = load_cache4(cache_head<WIDTH>(cache, WRAP != 0 ? key % WRAP : key, kv_offset), element);
-        }
-        for (uint e = 0; e < 4; ++e) {
-            tile[i * 4 + e] = O(value[e]);
+                            uint simdgroup, uint lane) {
+    constexpr uint PARTS = HEAD_DIM / 8;
+    constexpr uint MATRICES = KEYS / 8 * PARTS;
+    #pragma clang loop unroll(full)
+    for (uint turn = 0; turn < (MATRICES + 15) / 16; ++turn) {
+        const uint matrix = turn * 16 + simdgroup * 4 + lane / 8;
+        const uint key = start + matrix / PARTS * 8 + lane % 8;
+        if (MATRICES % 16 == 0 || matrix < MATRICES) {
+            float4 value[2] = {float4(0.0f), float4(0.0f)};
+            if (key < end) {
+                const uint at = WRAP != 0 ? key % WRAP : key;
+                load_cache8(cache_head<WIDTH>(cache, at, kv_offset), matrix % PARTS * 8, value);
+            }
+            store8(tile + matrix * 64 + lane % 8 * 8, value[0], value[1]);
         }
     }
 }
 
-template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint KEYS, uint WINDOW, uint WRAP, typename O, typename T>
+template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint GROUP, uint STRIPS, uint KEYS, uint WINDOW, uint WRAP, typename O,
+          typename T>
 inline void attention_tile(device const float* q, device const T* keys, device const T* values, device float* y,
                            threadgroup float* shared, uint start_of_slot, uint position, uint rows, float scale,
-                           float softcap, uint block, uint head, uint thread_index, uint simdgroup, uint lane,
+                           float softcap, uint block, uint group, uint simdgroup, uint lane,
                            device const float* sinks = nullptr) {
     constexpr uint PARTS = HEAD_DIM / 8;
     constexpr uint WIDTH = KV_HEADS * HEAD_DIM;
+    constexpr uint TOKENS = 32 * STRIPS / GROUP;
+    constexpr uint OPERANDS = 4 / sizeof(O); // in a float's room
+    // Lines of scores, and of the weights that take their place: 40 elements, so that eight of them meet in no bank.
+    constexpr uint LINE = 40;
     threadgroup O* tile = (threadgroup O*)shared;
-    threadgroup float* scores = shared + KEYS * HEAD_DIM * sizeof(O) / 4 + simdgroup * 8 * KEYS;
-    threadgroup O* weights =
-        (threadgroup O*)(shared + KEYS * HEAD_DIM * sizeof(O) / 4 + 32 * KEYS) + simdgroup * 8 * KEYS;
-    threadgroup float* square =
-        shared + KEYS * HEAD_DIM * sizeof(O) / 4 + 32 * KEYS + 32 * KEYS * sizeof(O) / 4 + simdgroup * 64;
-    const uint kv_offset = head / (HEADS / KV_HEADS) * HEAD_DIM;
+    threadgroup float* scores = shared + KEYS * HEAD_DIM / OPERANDS + simdgroup * (8 * STRIPS * LINE + 64);
+    threadgroup O* weights = (threadgroup O*)scores;
+    threadgroup float* square = scores + 8 * STRIPS * LINE;
+    const uint first_head = group * GROUP;
+    const uint kv_offset = first_head / (HEADS / KV_HEADS) * HEAD_DIM;
     keys += ulong(start_of_slot) * cache_stride(WIDTH);
     values += ulong(start_of_slot) * cache_stride(WIDTH);
-    const uint first_row = block * 32 + simdgroup * 8;
+    const uint first_token = block * TOKENS;
+    const uint first_row = simdgroup * (8 * STRIPS);
 
-    // Eight rows of queries as matrices, through one 8x8 square of threadgroup memory.
-    simdgroup_matrix<O, 8, 8> queries[PARTS];
-    for (uint part = 0; part < PARTS; ++part) {
-        for (uint i = lane; i < 64; i += 32) {
-            const uint row = first_row + i / 8;
-            weights[i] = row < rows ? O(q[(row * HEADS + head) * HEAD_DIM + part * 8 + i % 8]) : O(0.0f);
+    // The rows' queries, scaled, as matrices, four at a time through threadgroup memory.
+    simdgroup_matrix<O, 8, 8> queries[STRIPS][PARTS];
+    #pragma clang loop unroll(full)
+    for (uint s = 0; s < STRIPS; ++s) {
+        #pragma clang loop unroll(full)
+        for (uint part = 0; part < PARTS; part += 4) {
+            const uint element = part * 8 + lane % 8 * 4;
+            #pragma clang loop unroll(full)
+            for (uint line = 0; line < 8; line += 4) {
+                const uint row = first_row + s * 8 + line + lane / 8;
+                const uint token = first_token + row / GROUP;
+                float4 value = 0.0f;
+                if (token < rows && (PARTS % 4 == 0 || element < HEAD_DIM)) {
+                    const uint head = first_head + row % GROUP;
+                    value = scale * *(device const float4*)(q + (token * HEADS + head) * HEAD_DIM + element);
+                }
+                threadgroup O* target = weights + (line + lane / 8) * LINE + lane % 8 * 4;
+                #pragma clang loop unroll(full)
+                for (uint e = 0; e < 4; ++e) {
+                    target[e] = O(value[e]);
+                }
+            }
+            simdgroup_barrier(mem_flags::mem_threadgroup);
+            #pragma clang loop unroll(full)
+            for (uint p = 0; p < 4; ++p) {
+                if (part + p < PARTS) {
+                    simdgroup_load(queries[s][part + p], weights + p * 8, LINE);
+                }
+            }
+            simdgroup_barrier(mem_flags::mem_threadgroup);
         }
-        simdgroup_barrier(mem_flags::mem_threadgroup);
-        simdgroup_load(queries[part], weights, 8);
-        simdgroup_barrier(mem_flags::mem_threadgroup);
     }
-    simdgroup_matrix<float, 8, 8> sums[PARTS];
-    for (uint part = 0; part < PARTS; ++part) {
-        sums[part] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-    }
+    simdgroup_matrix<float, 8, 8> sums[STRIPS][PARTS];
     // Four lanes share a row of scores.
-    const uint row = lane / 4;
-    const uint own = position + first_row + row; // the row's position
-    float highest = sinks != nullptr ? sinks[head] : -1.0e30f;
-    float total = sinks != nullptr ? 1.0f : 0.0f;
+    uint own[STRIPS]; // the row's position
+    float highest[STRIPS];
+    float total[STRIPS];
+    #pragma clang loop unroll(full)
+    for (uint s = 0; s < STRIPS; ++s) {
+        #pragma clang loop unroll(full)
+        for (uint part = 0; part < PARTS; ++part) {
+            sums[s][part] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+        }
+        const uint row = first_row + s * 8 + lane / 4;
+        own[s] = position + first_token + row / GROUP;
+        highest[s] = sinks != nullptr ? sinks[first_head + row % GROUP] : -1.0e30f;
+        total[s] = sinks != nullptr ? 1.0f : 0.0f;
+    }
     square[lane] = 0.0f;
     square[lane + 32] = 0.0f;
 
-    const uint first_position = position + block * 32;
+    const uint first_position = position + first_token;
     const uint begin = WINDOW != 0 && first_position + 1 > WINDOW ? first_position + 1 - WINDOW : 0;
-    const uint end = position + min(rows, block * 32 + 32);
+    const uint end = position + min(rows, first_token + TOKENS);
+    // Positions of the simdgroup's first row and of its last.
+    const uint lowest = first_position + first_row / GROUP;
+    const uint latest = first_position + (first_row + 8 * STRIPS - 1) / GROUP;
     for (uint start = begin; start < end; start += KEYS) {
-        load_cache_tile<WIDTH, HEAD_DIM, KEYS, WRAP>(keys, tile, kv_offset, start, end, thread_index);
+        const bool sees = start <= latest && (WINDOW == 0 || start + KEYS + WINDOW > lowest + 1);
+        const bool sees_all = start + KEYS <= min(lowest + 1, end) && (WINDOW == 0 || start + WINDOW > latest);
+        load_cache_tile<WIDTH, HEAD_DIM, KEYS, WRAP>(keys, tile, kv_offset, start, end, simdgroup, lane);
         threadgroup_barrier(mem_flags::mem_threadgroup);
-        for (uint j = 0; j < KEYS / 8; ++j) {
-            simdgroup_matrix<float, 8, 8> score = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-            for (uint part = 0; part < PARTS; ++part) {
-                simdgroup_matrix<O, 8, 8> key;
-                simdgroup_load(key, tile + j * 8 * HEAD_DIM + part * 8, HEAD_DIM, ulong2(0, 0), true);
-                simdgroup_multiply_accumulate(score, queries[part], key, score);
+        if (sees) {
+            for (uint j = 0; j < KEYS / 8; ++j) {
+                simdgroup_matrix<float, 8, 8> score[STRIPS];
+                #pragma clang loop unroll(full)
+                for (uint s = 0; s < STRIPS; ++s) {
+                    score[s] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+                }
+                #pragma clang loop unroll(full)
+                for (uint part = 0; part < PARTS; ++part) {
+                    simdgroup_matrix<O, 8, 8> key;
+                    simdgroup_load(key, tile + (j * PARTS + part) * 64, 8, ulong2(0, 0), true);
+                    #pragma clang loop unroll(full)
+                    for (uint s = 0; s < STRIPS; ++s) {
+                        simdgroup_multiply_accumulate(score[s], queries[s][part], key, score[s]);
+                    }
+                }
+                #pragma clang loop unroll(full)
+                for (uint s = 0; s < STRIPS; ++s) {
+                    simdgroup_store(score[s], scores + s * 8 * LINE + j * 8, LINE);
+                }
             }
-            simdgroup_store(score, scores + j * 8, KEYS);
-        }
-        simdgroup_barrier(mem_flags::mem_threadgroup);
-        float values_of_lane[KEYS / 4];
-        float top = highest;
-        for (uint j = 0; j < KEYS / 4; ++j) {
-            const uint column = lane % 4 + j * 4;
-            const uint key = start + column;
-            float score = scores[row * KEYS + column] * scale;
-            if (softcap != 0.0f) {
-                score = softcap * precise::tanh(score / softcap);
+            simdgroup_barrier(mem_flags::mem_threadgroup);
+            float correction[STRIPS];
+            bool moved = false;
+            #pragma clang loop unroll(full)
+            for (uint s = 0; s < STRIPS; ++s) {
+                const uint line = (s * 8 + lane / 4) * LINE + lane % 4;
+                float of_lane[KEYS / 4];
+                float top = highest[s];
+                #pragma clang loop unroll(full)
+                for (uint j = 0; j < KEYS / 4; ++j) {
+                    float value = scores[line + j * 4];
+                    if (softcap != 0.0f) {
+                        value = softcap * precise::tanh(value / softcap);
+                    }
+                    const uint key = start + lane % 4 + j * 4;
+                    const bool seen = key <= own[s] && key < end && (WINDOW == 0 || key + WINDOW > own[s]);
+                    of_lane[j] = sees_all || seen ? value : -1.0e30f;
+                    top = max(top, of_lane[j]);
+                }
+                top = max(top, simd_shuffle_xor(top, ushort(1)));
+                top = max(top, simd_shuffle_xor(top, ushort(2)));
+                moved = moved || top != highest[s];
+                correction[s] = precise::exp(highest[s] - top);
+                highest[s] = top;
+                // All scores are read: the weights take their place.
+                simdgroup_barrier(mem_flags::mem_threadgroup);
+                float sum = 0.0f;
+                #pragma clang loop unroll(full)
+                for (uint j = 0; j < KEYS / 4; ++j) {
+                    const float weight = of_lane[j] > -1.0e29f ? precise::exp(of_lane[j] - top) : 0.0f;
+                    weights[OPERANDS * s * 8 * LINE + lane / 4 * LINE + lane % 4 + j * 4] = O(weight);
+                    sum += weight;
+                }
+                sum += simd_shuffle_xor(sum, ushort(1));
+                sum += simd_shuffle_xor(sum, ushort(2));
+                total[s] = total[s] * correction[s] + sum;
             }
-            const bool seen = key <= own && key < end && (WINDOW == 0 || key + WINDOW > own);
-            values_of_lane[j] = seen ? score : -1.0e30f;
-            top = max(top, values_of_lane[j]);
-        }
-        top = max(top, simd_shuffle_xor(top, ushort(1)));
-        top = max(top, simd_shuffle_xor(top, ushort(2)));
-        const float correction = precise::exp(highest - top);
-        highest = top;
-        float sum = 0.0f;
-        for (uint j = 0; j < KEYS / 4; ++j) {
-            const float weight = values_of_lane[j] > -1.0e29f ? precise::exp(values_of_lane[j] - top) : 0.0f;
-            weights[row * KEYS + lane % 4 + j * 4] = O(weight);
-            sum += weight;
-        }
-        sum += simd_shuffle_xor(sum, ushort(1));
-        sum += simd_shuffle_xor(sum, ushort(2));
-        total = total * correction + sum;
-        if (lane % 4 == 0) {
-            square[row * 9] = correction;
+            // Sums stay as they are where no row's highest score moved.
+            if (simd_any(moved)) {
+                #pragma clang loop unroll(full)
+                for (uint s = 0; s < STRIPS; ++s) {
+                    simdgroup_barrier(mem_flags::mem_threadgroup);
+                    if (lane % 4 == 0) {
+                        square[lane / 4 * 9] = correction[s];
+                    }
+                    simdgroup_barrier(mem_flags::mem_threadgroup);
+                    simdgroup_matrix<float, 8, 8> diagonal;
+                    simdgroup_load(diagonal, square, 8);
+                    #pragma clang loop unroll(full)
+                    for (uint part = 0; part < PARTS; ++part) {
+                        simdgroup_matrix<float, 8, 8> scaled;
+                        simdgroup_multiply(scaled, diagonal, sums[s][part]);
+                        sums[s][part] = scaled;
+                    }
+                }
+            }
         }
         // All are done with the keys: the values take their place.
         threadgroup_barrier(mem_flags::mem_threadgroup);
-        load_cache_tile<WIDTH, HEAD_DIM, KEYS, WRAP>(values, tile, kv_offset, start, end, thread_index);
-        simdgroup_matrix<float, 8, 8> diagonal;
-        simdgroup_load(diagonal, square, 8);
+        load_cache_tile<WIDTH, HEAD_DIM, KEYS, WRAP>(values, tile, kv_offset, start, end, simdgroup, lane);
         threadgroup_barrier(mem_flags::mem_threadgroup);
-        for (uint part = 0; part < PARTS; ++part) {
-            simdgroup_matrix<float, 8, 8> scaled;
-            simdgroup_multiply(scaled, diagonal, sums[part]);
-            sums[part] = scaled;
-        }
-        for (uint j = 0; j < KEYS / 8; ++j) {
-            simdgroup_matrix<O, 8, 8> weight;
-            simdgroup_load(weight, weights + j * 8, KEYS);
-            for (uint part = 0; part < PARTS; ++part) {
-                simdgroup_matrix<O, 8, 8> value;
-                simdgroup_load(value, tile + j * 8 * HEAD_DIM + part * 8, HEAD_DIM);
-                simdgroup_multiply_accumulate(sums[part], weight, value, sums[part]);
+        if (sees) {
+            for (uint j = 0; j < KEYS / 8; ++j) {
+                simdgroup_matrix<O, 8, 8> weight[STRIPS];
+                #pragma clang loop unroll(full)
+                for (uint s = 0; s < STRIPS; ++s) {
+                    simdgroup_load(weight[s], weights + OPERANDS * s * 8 * LINE + j * 8, LINE);
+                }
+                #pragma clang loop unroll(full)
+                for (uint part = 0; part < PARTS; ++part) {
+                    simdgroup_matrix<O, 8, 8> value;
+                    simdgroup_load(value, tile + (j * PARTS + part) * 64, 8);
+                    #pragma clang loop unroll(full)
+                    for (uint s = 0; s < STRIPS; ++s) {
+                        simdgroup_multiply_accumulate(sums[s][part], weight[s], value, sums[s][part]);
+                    }
+                }
             }
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
     }
-    // Out through the square again.
-    for (uint part = 0; part < PARTS; ++part) {
-        simdgroup_store(sums[part], square, 8);
-        simdgroup_barrier(mem_flags::mem_threadgroup);
-        if (first_row + row < rows) {
-            for (uint i = lane % 4; i < 8; i += 4) {
-                y[((first_row + row) * HEADS + head) * HEAD_DIM + part * 8 + i] = square[row * 8 + i] / total;
+    // Out through the scores' lines, 32 elements at a time.
+    #pragma clang loop unroll(full)
+    for (uint s = 0; s < STRIPS; ++s) {
+        #pragma clang loop unroll(full)
+        for (uint part = 0; part < PARTS; part += 4) {
+            #pragma clang loop unroll(full)
+            for (uint p = 0; p < 4; ++p) {
+                if (part + p < PARTS) {
+                    simdgroup_store(sums[s][part + p], scores + p * 8, LINE);
+                }
             }
+            simdgroup_barrier(mem_flags::mem_threadgroup);
+            #pragma clang loop unroll(full)
+            for (uint line = 0; line < 8; ++line) {
+                const float whole = simd_shuffle(total[s], ushort(line * 4));
+                const uint row = first_row + s * 8 + line;
+                const uint token = first_token + row / GROUP;
+                if (token < rows && (PARTS % 4 == 0 || part * 8 + lane < HEAD_DIM)) {
+                    const uint head = first_head + row % GROUP;
+                    y[(token * HEADS + head) * HEAD_DIM + part * 8 + lane] = scores[line * LINE + lane] / whole;
+                }
+            }
+            simdgroup_barrier(mem_flags::mem_threadgroup);
         }
-        simdgroup_barrier(mem_flags::mem_threadgroup);
     }
 }

@@ -278,45 +278,19 @@ kernel void /*{ kernel.name }*/(
 /*%- when Body::Gemm with (k) %*/
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    device const float* tile_input = input + first_token * /*{ k.cols }*/;
-/*%- if k.branches %*/
-    uint first = 0;
-    uint end = 0;
-/*%- for s in k.segments %*/
-    /*% if !loop.first %*/} else /*% endif %*//*% if !loop.last %*/if (group.x < /*{ s.end_group }*/) /*% endif %*/{
-        const uint row = /*% if loop.first %*/group.x/*% else %*/(group.x - /*{ s.start_group }*/)/*% endif %*/ * 64;
-        first = /*{ s.first_row }*/ + row;
-        end = /*{ s.end_row }*/;
-        gemm_tile<Weights_/*{ s.format }*/, Weights_/*{ s.format }*/, /*{ k.operand }*/, /*{ s.rows }*/, /*{ k.cols }*/, 0, 0>(
-            /*{ s.weights }*/, /*{ s.weights }*/, tile_input, shared, tokens, row, thread_index, simdgroup);
+    const TokenRows</*{ k.cols }*/> rows = {input + first_token * /*{ k.cols }*/};
+/*%- for p in k.products %*/
+/*%- if k.products.len() > 1 %*/
+    /*% if !loop.first %*/} else /*% endif %*//*% if !loop.last %*/if (group.x < /*{ p.end_group }*/) /*% endif %*/{
+/*%- endif %*/
+    /*% if k.products.len() > 1 %*/    /*% endif %*/const uint first = /*% if loop.first %*/group.x/*% else %*/(group.x - /*{ p.start_group }*/)/*% endif %*/ * /*{ k.tile_rows }*/;
+    /*% if k.products.len() > 1 %*/    /*% endif %*/gemm_tile<Weights_/*{ p.format }*/, Weights_/*{ p.second_format }*/, /*{ k.operand }*/, /*{ p.stack }*/, /*{ p.rows }*/, /*{ k.cols }*/, /*{ k.gated }*/, /*{ p.offset }*/>(
+    /*% if k.products.len() > 1 %*/    /*% endif %*/    /*{ p.weights }*/, /*{ p.second }*/, rows, /*{ p.result|safe }*/,
+    /*% if k.products.len() > 1 %*/    /*% endif %*/    tokens, 0, first, shared, simdgroup, lane);
 /*%- endfor %*/
+/*%- if k.products.len() > 1 %*/
     }
-/*%- else %*/
-    const uint first = group.x * /*{ k.tile_rows }*/;
-    const uint end = /*{ k.end }*/;
-    gemm_tile<Weights_/*{ k.format }*/, Weights_/*{ k.second_format }*/, /*{ k.operand }*/, /*{ k.matrix_rows }*/, /*{ k.cols }*/, /*{ k.half }*/, /*{ k.offset }*/>(
-        weights, /*{ k.second }*/, tile_input, shared, tokens, first, thread_index, simdgroup);
 /*%- endif %*/
-/*%- if k.bias %*/
-    add_tile_bias</*{ k.bias_split }*/>(shared, bias, first, end, thread_index);
-/*%- endif %*/
-/*%- match k.epilogue %*/
-/*%- when GemmEnd::Store with { softcap } %*/
-/*%- if !softcap.is_empty() %*/
-    softcap_tile(shared, /*{ softcap }*/, thread_index);
-/*%- endif %*/
-    store_tile</*{ k.rows }*/>(y + first_token * /*{ k.rows }*/, shared, tokens, first, end, thread_index);
-/*%- when GemmEnd::Residual with { factor } %*/
-    add_tile</*{ k.rows }*/>(x + first_token * /*{ k.rows }*/, shared, /*{ factor }*/, tokens, first, thread_index);
-/*%- when GemmEnd::Activated with { activation } %*/
-    store_activated_tile</*{ k.rows }*/>(
-        y + first_token * /*{ k.rows }*/, shared, /*{ activation }*/, tokens, first, thread_index);
-/*%- when GemmEnd::Gated with { activation } %*/
-    store_gated_tile</*{ k.end }*/, /*{ activation }*/>(y + first_token * /*{ k.end }*/, shared, tokens, first, thread_index);
-/*%- when GemmEnd::GatedBy with { activation } %*/
-    store_gated_by_tile</*{ k.end }*/, /*{ activation }*/>(
-        y + first_token * /*{ k.end }*/, multiplier + first_token * /*{ k.end }*/, shared, tokens, first, thread_index);
-/*%- endmatch %*/
 /*%- endmatch %*/
 }
 /*%- endfor %*/

@@ -18,26 +18,25 @@ struct Turned {
 // OUTPUT_WIDTH.
 template <typename W, uint HEADS, uint ROWS, uint COLS, uint INPUT_WIDTH, uint INPUT, uint OUTPUT_WIDTH, uint OUTPUT>
 inline void head_tile(device const uchar* weights, device const float* input, device float* y,
-                      threadgroup float* shared, uint rows, uint3 group, uint thread_index, uint simdgroup) {
+                      threadgroup float* shared, uint rows, uint3 group, uint simdgroup, uint lane) {
     const uint first_token = group.y * 64;
-    const uint tokens = min(64u, rows - first_token);
     const uint head = group.z;
-    gemm_tile<W, W, float, HEADS * ROWS, COLS, 0, 0, INPUT_WIDTH>(
-        weights, weights, input + first_token * INPUT_WIDTH + head * INPUT, shared, tokens, head * ROWS + group.x * 64,
-        thread_index, simdgroup);
-    store_tile<OUTPUT_WIDTH>(
-        y + first_token * OUTPUT_WIDTH + head * OUTPUT, shared, tokens, group.x * 64, ROWS, thread_index);
+    const TokenRows<INPUT_WIDTH> parts = {input + first_token * INPUT_WIDTH + head * INPUT};
+    const StoreTile<OUTPUT_WIDTH> results = {y + first_token * OUTPUT_WIDTH + head * OUTPUT};
+    gemm_tile<W, W, float, HEADS * ROWS, ROWS, COLS, false, 0>(weights, weights, parts, results,
+                                                               min(64u, rows - first_token), head * ROWS, group.x * 64,
+                                                               shared, simdgroup, lane);
 }
 
 // Queries over the cache, of rows from `position` on; the last threadgroup of a head rotates.
 template <typename W, uint HEADS, uint NOPE, uint ROPE, uint LATENT, bool INTERLEAVED, uint WIDTH>
 inline void latent_queries_tile(device const uchar* weights, device const float* input, device float* q,
                                 threadgroup float* shared, constant float* inv_freq, uint position, uint rows,
-                                float magnitude, uint3 group, uint thread_index, uint simdgroup, uint lane) {
+                                float magnitude, uint3 group, uint simdgroup, uint lane) {
     constexpr uint POSITION = LATENT + ROPE;
     if (group.x < (LATENT + 63) / 64) {
         head_tile<W, HEADS, LATENT, NOPE, WIDTH, NOPE + ROPE, HEADS * POSITION, POSITION>(
-            weights, input, q, shared, rows, group, thread_index, simdgroup);
+            weights, input, q, shared, rows, group, simdgroup, lane);
     } else {
         for (uint row = group.y * 64 + simdgroup; row < min(group.y * 64 + 64, rows); row += 4) {
             rotate_query<HEADS, NOPE, ROPE, LATENT, INTERLEAVED>(
@@ -49,7 +48,7 @@ inline void latent_queries_tile(device const uchar* weights, device const float*
 // Values of latents.
 template <typename W, uint HEADS, uint LATENT, uint VALUE>
 inline void latent_values_tile(device const uchar* weights, device const float* input, device float* y,
-                               threadgroup float* shared, uint rows, uint3 group, uint thread_index, uint simdgroup) {
+                               threadgroup float* shared, uint rows, uint3 group, uint simdgroup, uint lane) {
     head_tile<W, HEADS, VALUE, LATENT, HEADS * LATENT, LATENT, HEADS * VALUE, VALUE>(
-        weights, input, y, shared, rows, group, thread_index, simdgroup);
+        weights, input, y, shared, rows, group, simdgroup, lane);
 }

@@ -36,15 +36,13 @@ inline void store_gated_by_rows(device float* y, device const float* multiplier,
     }
 }
 
-// y = activation(result) * multiplier.
+// The same of a tile, WIDTH elements a token.
 template <uint WIDTH, typename A>
-inline void store_gated_by_tile(device float* y, device const float* multiplier, threadgroup const float* result,
-                                uint tokens, uint first_row, uint thread_index) {
-    const uint row = first_row + thread_index % 64;
-    for (uint token = thread_index / 64; token < tokens; token += 2) {
-        if (row < WIDTH) {
-            const uint at = token * WIDTH + row;
-            y[at] = A::apply(result[token * 64 + thread_index % 64]) * A::linear(multiplier[at]);
-        }
+struct GatedByTile {
+    device float* y;
+    device const float* multiplier;
+    inline void put(uint token, uint row, float product, float) const {
+        const uint at = token * WIDTH + row;
+        y[at] = A::apply(product) * A::linear(multiplier[at]);
     }
-}
+};

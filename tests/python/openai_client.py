@@ -1,15 +1,13 @@
-"""What a stranger's OpenAI client sees of a served project.
+"""What a stranger's OpenAI client sees of a server.
 
-usage: openai_client.py --base-url http://127.0.0.1:8080/v1
-
-Every check is a function `check_*`; the last line counts them.
+usage: openai_client.py --base-url http://127.0.0.1:8080 --scripted-url http://127.0.0.1:8081
 """
 
-import argparse
-import sys
-import traceback
+import json
+import urllib.error
+import urllib.request
 
-import httpx
+import client_checks
 import openai
 
 PROMPT = "Once upon a time"
@@ -125,39 +123,117 @@ def check_errors(client, model):
     expect_error(404, lambda: client.embeddings.create(model=model, input="x"))
 
 
+def fetch(url, content=None):
+    """Status and body of a request that no client library would send."""
+    request = urllib.request.Request(url, content, {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
 def check_raw_errors(client, model):
     url = str(client.base_url)
-    headers = {"content-type": "application/json"}
     for content in (b"{", b"[]", b"", b"\xff\xfe", b'{"model": 1}'):
-        answer = httpx.post(f"{url}chat/completions", content=content, headers=headers)
-        assert 400 <= answer.status_code < 500, (content, answer.status_code, answer.text)
-        error = answer.json()["error"]
+        status, answer = fetch(f"{url}chat/completions", content)
+        assert 400 <= status < 500, (content, status, answer)
+        error = json.loads(answer)["error"]
         assert error["message"] and error["type"], error
-    answer = httpx.get(f"{url}no/such/route")
-    assert answer.status_code == 404 and answer.json()["error"]["message"], answer.text
-    health = httpx.get(url.removesuffix("v1/") + "health")
-    assert health.status_code == 200, health.text
+    status, answer = fetch(f"{url}no/such/route")
+    assert status == 404 and json.loads(answer)["error"]["message"], answer
+    status, answer = fetch(url.removesuffix("v1/") + "health")
+    assert status == 200, answer
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--base-url", required=True)
-    options = parser.parse_args()
-    client = openai.OpenAI(base_url=options.base_url, api_key="none", max_retries=0, timeout=300)
-    model = client.models.list().data[0].id
-    checks = [(name, check) for name, check in globals().items() if name.startswith("check_")]
-    failed = 0
-    for name, check in checks:
-        try:
-            check(client, model)
-            print(f"ok      {name}")
-        except Exception:
-            failed += 1
-            print(f"FAILED  {name}")
-            traceback.print_exc(file=sys.stdout)
-    print(f"openai {openai.__version__}: {len(checks) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+def check_response(client, model):
+    options = dict(model=model, input=MESSAGES, max_output_tokens=24, temperature=0)
+    answer = client.responses.create(**options)
+    assert answer.object == "response" and answer.status == "incomplete", answer
+    assert answer.incomplete_details.reason == "max_output_tokens", answer
+    assert answer.output_text.strip() and answer.output[0].type == "message", answer
+    usage = answer.usage
+    assert usage.output_tokens == 24 and usage.total_tokens == usage.input_tokens + 24, usage
+    chat = client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=24, temperature=0)
+    assert answer.output_text == chat.choices[0].message.content
+    assert client.responses.input_tokens.count(model=model, input=MESSAGES).input_tokens == usage.input_tokens
+    again = client.responses.create(**options)
+    assert again.usage.input_tokens_details.cached_tokens > 0, again.usage
+
+
+def check_response_stream(client, model):
+    options = dict(model=model, input="Tell me a story.", max_output_tokens=24, temperature=0)
+    whole = client.responses.create(**options)
+    events = list(client.responses.create(stream=True, **options))
+    kinds = [event.type for event in events]
+    assert kinds[:2] == ["response.created", "response.in_progress"], kinds
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == whole.output_text
+    assert kinds[-1] == "response.incomplete" and events[-1].response.output_text == whole.output_text, events[-1]
+
+
+def check_response_errors(client, model):
+    error = expect_error(400, lambda: client.responses.create(model=model, input="Hi", previous_response_id="resp_1"))
+    assert error.param == "previous_response_id", error
+    error = expect_error(400, lambda: client.responses.create(model=model, input="fox " * 4000))
+    assert error.code == "context_length_exceeded", error
+
+
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}
+FUNCTION = {"type": "function", "name": "get_weather", "parameters": PARAMETERS, "strict": False}
+QUESTION = {"role": "user", "content": "Weather in Oslo and Rome?"}
+
+
+def check_calls_of_a_chat(client, model):
+    options = dict(model=model, messages=[QUESTION], tools=[TOOL])
+    choice = client.chat.completions.create(**options).choices[0]
+    assert choice.finish_reason == "tool_calls" and choice.message.content == "Let me look.", choice
+    cities = [json.loads(call.function.arguments)["city"] for call in choice.message.tool_calls]
+    assert cities == ["Oslo", "Rome"], choice
+    assert choice.message.reasoning_content == "A call, so.", choice
+    with client.chat.completions.stream(**options) as stream:
+        for _ in stream:
+            pass
+        streamed = stream.get_final_completion().choices[0]
+    assert [call.function.arguments for call in streamed.message.tool_calls] == [
+        call.function.arguments for call in choice.message.tool_calls
+    ], streamed
+    results = [
+        {"role": "tool", "tool_call_id": call.id, "content": "Rain"} for call in choice.message.tool_calls
+    ]
+    again = client.chat.completions.create(
+        model=model, messages=[QUESTION, choice.message, *results], tools=[TOOL], parallel_tool_calls=False
+    )
+    assert len(again.choices[0].message.tool_calls) == 1, again
+
+
+def check_calls_of_a_response(client, model):
+    options = dict(model=model, tools=[FUNCTION], store=False)
+    answer = client.responses.create(input=[QUESTION], **options)
+    assert [item.type for item in answer.output] == ["reasoning", "message", "function_call", "function_call"], answer
+    assert answer.output[0].content[0].text == "A call, so.", answer
+    assert answer.output_text == "Let me look." and answer.status == "completed", answer
+    calls = answer.output[2:]
+    assert [json.loads(call.arguments)["city"] for call in calls] == ["Oslo", "Rome"], calls
+    results = [{"type": "function_call_output", "call_id": call.call_id, "output": "Rain"} for call in calls]
+    again = client.responses.create(input=[QUESTION, *answer.output, *results], **options)
+    assert again.output_text == "Let me look.", again
+
+
+def check_calls_of_a_response_stream(client, model):
+    with client.responses.stream(model=model, input=[QUESTION], tools=[FUNCTION]) as stream:
+        kinds = [event.type for event in stream]
+        answer = stream.get_final_response()
+    assert "response.reasoning_text.delta" in kinds and "response.function_call_arguments.done" in kinds, kinds
+    assert kinds[-1] == "response.completed", kinds
+    assert [item.type for item in answer.output] == ["reasoning", "message", "function_call", "function_call"], answer
+    assert answer.output[1].content[0].text == "Let me look.", answer
+
+
+def connect(url):
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=300)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    client_checks.main(f"openai {openai.__version__}", dict(globals()), connect)

@@ -1,6 +1,6 @@
-//! The `openai` Python package against a served project.
+//! The Python packages of OpenAI and of Anthropic against a served project, and against a server whose model calls functions.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,11 +12,13 @@ use crate::test::Outcome;
 use crate::{demo, shell};
 
 /// The packages of `tests/python`, as pip takes them.
-const PACKAGES: [&str; 1] = ["openai>=1.40,<3"];
+const PACKAGES: [&str; 2] = ["openai==3.57.0", "anthropic==2.14.0"];
+/// What runs them, in `tests/python`.
+const SCRIPTS: [&str; 2] = ["openai_client.py", "anthropic_client.py"];
 /// How long the server may take until it answers.
 const START: Duration = Duration::from_secs(60);
 
-/// Serves the demo project and runs `tests/python/openai_client.py` against it.
+/// Serves the demo project, and a model whose answers are given, and lets the clients of `tests/python` ask both.
 ///
 /// # Errors
 /// A failed check; under CI also packages that cannot be installed.
@@ -28,10 +30,50 @@ pub fn main() -> Result<Outcome> {
     };
     let (_, program) = demo::project()?;
     let server = Server::start(&program)?;
-    let script = shell::root().join("tests/python/openai_client.py");
-    let url = format!("http://{}/v1", server.address);
-    shell::run(Command::new(python).arg(script).args(["--base-url", &url]))?;
+    let scripted = Scripted::start()?;
+    let served = format!("http://{}", server.address);
+    for script in SCRIPTS {
+        let script = shell::root().join("tests/python").join(script);
+        let mut command = Command::new(&python);
+        shell::run(command.arg(script).args(["--base-url", &served, "--scripted-url", &scripted.url]))?;
+    }
     Ok(Outcome::Passed)
+}
+
+/// The server of `crates/forge-runtime/examples/scripted_server.rs`, which ends when dropped.
+#[derive(Debug)]
+struct Scripted {
+    child: Child,
+    url: String,
+}
+
+impl Scripted {
+    fn start() -> Result<Self> {
+        let mut command = shell::cargo();
+        command.args(["run", "--quiet", "--package", "forge-runtime", "--example", "scripted_server"]);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {}", shell::display(&command)))?;
+        let mut url = String::new();
+        let output = child.stdout.take().context("no output")?;
+        BufReader::new(output).read_line(&mut url)?;
+        let url = url.trim().to_owned();
+        let scripted = Self { child, url };
+        if scripted.url.is_empty() {
+            bail!("{} does not serve", shell::display(&command));
+        }
+        Ok(scripted)
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        // The end of its input ends it.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
 }
 
 /// A virtual environment with the packages, `name` in the target directory, made when missing; returns its Python.

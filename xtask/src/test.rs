@@ -53,7 +53,7 @@ enum Step {
     Tune,
     /// A sample of missing and wrong barriers, each reported by checked mode
     Mutate,
-    /// The openai Python package against a served project
+    /// The openai and anthropic Python packages against a served project and a scripted model
     Openai,
     /// Emitted projects for macOS
     CrossCheck,

@@ -90,7 +90,7 @@ impl Builtin {
 pub enum Body {
     Call(String),
     Rope(RopeView),
-    Gemv(GemvView),
+    Gemv(Box<GemvView>),
     Gemm(GemmView),
 }
 
@@ -224,29 +224,30 @@ pub enum GemvEnd {
 
 pub struct GemmView {
     pub operand: &'static str,
-    pub rows: usize,
     pub cols: usize,
-    pub end: usize,
+    /// Weight rows of a threadgroup, of each matrix.
     pub tile_rows: usize,
-    pub branches: bool,
-    pub bias: bool,
-    pub bias_split: usize,
-    pub format: String,
-    pub second_format: String,
-    pub second: &'static str,
-    pub matrix_rows: usize,
-    pub half: usize,
-    pub offset: usize,
-    pub segments: Vec<SegmentView>,
-    pub epilogue: GemmEnd,
+    pub gated: bool,
+    /// A matrix each, or gate and up together.
+    pub products: Vec<ProductView>,
 }
 
-pub enum GemmEnd {
-    Store { softcap: String },
-    Residual { factor: String },
-    Activated { activation: String },
-    Gated { activation: String },
-    GatedBy { activation: String },
+/// A product over the threadgroups below `end_group` that are not the one's before.
+pub struct ProductView {
+    pub start_group: usize,
+    pub end_group: usize,
+    pub format: String,
+    pub weights: &'static str,
+    pub second_format: String,
+    pub second: &'static str,
+    /// Rows of the stored matrix.
+    pub stack: usize,
+    /// Rows of the product.
+    pub rows: usize,
+    /// Rows from gate to up in `second`.
+    pub offset: usize,
+    /// What takes the products.
+    pub result: String,
 }
 
 const SEGMENT_NAMES: [&str; 3] = ["weights", "weights_1", "weights_2"];
@@ -324,7 +325,7 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
 }
 
 /// Sources of families, each after those that it needs. The first of them every file has.
-const FAMILIES: [&str; 24] = [
+const FAMILIES: [&str; 25] = [
     "activation",
     "rows",
     "embed",
@@ -339,6 +340,7 @@ const FAMILIES: [&str; 24] = [
     "gated_delta",
     "head_gate",
     "attention_decode",
+    "product",
     "attention_tile",
     "latent_append",
     "latent_attention",
@@ -387,11 +389,12 @@ fn kernel_view(kernel: &Kernel, plan: &Plan) -> KernelView {
         families::Body::RopeAppend(rope) => {
             (vec![Position::Group2, Position::Simdgroup, Position::Lane], Body::Rope(rope_view(rope, plan)))
         }
-        families::Body::Gemv(gemv) => {
-            (vec![Position::Group, Position::Simdgroup, Position::Lane], Body::Gemv(gemv_view(gemv, &kernel.bindings)))
-        }
+        families::Body::Gemv(gemv) => (
+            vec![Position::Group, Position::Simdgroup, Position::Lane],
+            Body::Gemv(Box::new(gemv_view(gemv, &kernel.bindings))),
+        ),
         families::Body::Gemm(gemm) => {
-            (vec![Position::Group2, Position::Thread, Position::Simdgroup], Body::Gemm(gemm_view(gemm)))
+            (vec![Position::Group2, Position::Simdgroup, Position::Lane], Body::Gemm(gemm_view(gemm)))
         }
     };
     let mut builtins = calls::builtins(&positions);
@@ -523,54 +526,66 @@ const SPLIT_PART: [&str; 6] =
 
 fn gemm_view(gemm: &Gemm) -> GemmView {
     let gated = matches!(gemm.epilogue, Epilogue::Gated(_));
-    let branches = !gated && gemm.matrices.len() > 1;
-    let tiles = gemm.matrix_tiles();
     let (mut start_group, mut first_row) = (0, 0);
-    let mut segments = Vec::new();
-    for (i, s) in gemm.matrices.iter().enumerate() {
-        let count = if branches { tiles[i] } else { 0 };
-        segments.push(SegmentView {
-            format: packed_name(s.format),
-            weights: SEGMENT_NAMES[i],
-            rows: s.rows,
-            nr: 0,
-            split: 0,
-            acc_offset: String::new(),
-            start_group,
-            end_group: start_group + count,
-            first_row,
-            end_row: first_row + s.rows,
-            guard: false,
-        });
-        first_row += s.rows;
-        start_group += count;
-    }
+    let mut products = Vec::new();
     // Where gate and up differ in format they are two matrices.
+    let matrices = if gated { &gemm.matrices[..1] } else { &gemm.matrices[..] };
     let second = if gated { gemm.matrices.len() - 1 } else { 0 };
-    GemmView {
-        operand: if gemm.half_tiles { "half" } else { "float" },
-        rows: gemm.rows,
-        cols: gemm.cols,
-        end: if gated { gemm.rows / 2 } else { gemm.rows },
-        tile_rows: if gated { GEMM_ROWS / 2 } else { GEMM_ROWS },
-        branches,
-        bias: gemm.bias,
-        bias_split: if gated { gemm.rows / 2 } else { 0 },
-        format: packed_name(gemm.matrices[0].format),
-        second_format: packed_name(gemm.matrices[second].format),
-        second: SEGMENT_NAMES[second],
-        matrix_rows: gemm.matrices[0].rows,
-        half: if gated { gemm.rows / 2 } else { 0 },
-        offset: if gated && second == 0 { gemm.rows / 2 } else { 0 },
-        segments,
-        epilogue: match gemm.epilogue {
-            Epilogue::Store { softcap, .. } => GemmEnd::Store { softcap: softcap.map_or_else(String::new, float) },
-            Epilogue::Residual { factor, .. } => GemmEnd::Residual { factor: float(factor) },
-            Epilogue::Activated(kind) => GemmEnd::Activated { activation: activation_value(kind) },
-            Epilogue::Gated(kind) => GemmEnd::Gated { activation: activation(kind) },
-            Epilogue::GatedBy(kind) => GemmEnd::GatedBy { activation: activation(kind) },
-        },
+    for (i, (matrix, tiles)) in matrices.iter().zip(gemm.matrix_tiles()).enumerate() {
+        let second = if gated { second } else { i };
+        let rows = if gated { gemm.rows / 2 } else { matrix.rows };
+        products.push(ProductView {
+            start_group,
+            end_group: start_group + tiles,
+            format: packed_name(matrix.format),
+            weights: SEGMENT_NAMES[i],
+            second_format: packed_name(gemm.matrices[second].format),
+            second: SEGMENT_NAMES[second],
+            stack: matrix.rows,
+            rows,
+            offset: if gated && second == 0 { rows } else { 0 },
+            result: tile_result(gemm, first_row),
+        });
+        first_row += rows;
+        start_group += tiles;
     }
+    let tile_rows = if gated { GEMM_ROWS / 2 } else { GEMM_ROWS };
+    let operand = if gemm.half_tiles { "half" } else { "float" };
+    GemmView { operand, cols: gemm.cols, tile_rows, gated, products }
+}
+
+/// What takes the products of rows from `first_row` on.
+fn tile_result(gemm: &Gemm, first_row: usize) -> String {
+    let from = |name: &str, start: String| match first_row {
+        0 => format!("{name}{start}"),
+        _ => format!("{name}{start} + {first_row}"),
+    };
+    let (rows, half) = (gemm.rows, gemm.rows / 2);
+    let token = |name: &str, width: usize| from(name, format!(" + first_token * {width}"));
+    let softcap = match gemm.epilogue {
+        Epilogue::Store { softcap, .. } => softcap,
+        Epilogue::Residual { .. } | Epilogue::Activated(_) | Epilogue::Gated(_) | Epilogue::GatedBy(_) => None,
+    };
+    let mut result = match gemm.epilogue {
+        Epilogue::Store { .. } => format!("StoreTile<{rows}>{{{}}}", token("y", rows)),
+        Epilogue::Residual { factor, .. } => format!("AddTile<{rows}>{{{}, {}}}", token("x", rows), float(factor)),
+        Epilogue::Activated(kind) => {
+            format!("activated_tile<{rows}>({}, {})", token("y", rows), activation_value(kind))
+        }
+        Epilogue::Gated(kind) => format!("GatedTile<{half}, {}>{{{}}}", activation(kind), token("y", half)),
+        Epilogue::GatedBy(kind) => {
+            let kind = activation(kind);
+            format!("GatedByTile<{rows}, {kind}>{{{}, {}}}", token("y", rows), token("multiplier", rows))
+        }
+    };
+    if let Some(cap) = softcap {
+        result = format!("capped_tile({result}, {})", float(cap));
+    }
+    if gemm.bias {
+        let split = if matches!(gemm.epilogue, Epilogue::Gated(_)) { half } else { 0 };
+        result = format!("biased_tile<{split}>({result}, {})", from("bias", String::new()));
+    }
+    result
 }
 
 /// The position in the cache of the row that is at `position` of its sequence.

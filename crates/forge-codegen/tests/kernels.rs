@@ -179,15 +179,15 @@ fn every_weight_is_read_once_per_tile_of_64_tokens() {
             Format::F16 => vec![0x24; weights * 2],
             _ => blocks(format, gemm.rows, gemm.cols).1,
         };
-        for (tokens, tiles) in [(1_usize, 1_usize), (64, 1), (65, 2), (128, 2)] {
+        for (tokens, tiles) in [(1_usize, 1_usize), (32, 1), (33, 1), (64, 1), (65, 2), (128, 2)] {
             let params = StepParams { rows: tokens as u32, ..StepParams::default() };
             let params: Vec<u8> = params.words().iter().flat_map(|word| word.to_le_bytes()).collect();
             let data = [packed.clone(), bytes(&noise(tokens * gemm.cols, 7)), vec![0; tokens * gemm.rows * 4], params];
             let (_, counters) = run(&library, kernel, &data, [gemm.row_tiles(), tiles]);
             let read = counters.bindings[0].bytes_read as f64 / (weights * tiles) as f64;
             assert!((read - weight_bytes).abs() < 1e-9, "{format}, {tokens} tokens: {read} bytes a weight and tile");
-            // An 8x8 product is 512 products: none is done twice.
-            let products = (tiles * 64 * weights) as u64;
+            // An 8x8 product is 512 products: none is done twice, and tokens are taken by 32.
+            let products = (tokens.next_multiple_of(32) * weights) as u64;
             assert_eq!(counters.matrix_operations * 512, products, "{format}, {tokens} tokens");
             let shared = [counters.threadgroup_bytes_read, counters.threadgroup_bytes_written];
             let shared = shared.map(|bytes| bytes as f64 / products as f64);

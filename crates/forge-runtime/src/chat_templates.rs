@@ -119,6 +119,11 @@ impl ChatTemplates {
         self.0.keys().map(String::as_str)
     }
 
+    /// The source of the default one.
+    pub fn default_source(&self) -> Option<&str> {
+        self.0.get(DEFAULT).map(|named| named.source.as_str())
+    }
+
     /// Whether one of them has a word for this role, in quotes.
     pub fn mention(&self, role: &str) -> bool {
         self.0.values().any(|named| mentions(&named.source, role))

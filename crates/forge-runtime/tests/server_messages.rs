@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::HashModel;
-use dialects::{ANSWER, TEMPLATE, answering, chat_prompt, hashing, named_events, scripted, text_of, with};
+use dialects::{ANSWER, TEMPLATE, answering, chat_prompt, hashing, message_of, named_events, scripted, text_of, with};
 use forge_runtime::server::{ApiKeys, Limits, Log, Options};
 use http::{Reply, Server};
 use serde_json::{Value, json};
@@ -69,64 +69,6 @@ fn thoughts_texts_and_calls_are_blocks() {
     assert_eq!(body["content"].as_array().map(Vec::len), Some(3));
 }
 
-/// What a client makes of a stream.
-fn assembled(events: &[(String, Value)]) -> Value {
-    let mut message = Value::Null;
-    let mut open = None;
-    let mut ended = false;
-    for (name, data) in events {
-        assert!(!ended, "nothing follows message_stop");
-        match name.as_str() {
-            "message_start" => {
-                assert!(message.is_null());
-                message = data["message"].clone();
-                assert_eq!(message["content"], json!([]));
-            }
-            "content_block_start" => {
-                assert!(open.is_none(), "blocks do not overlap");
-                let blocks = message["content"].as_array_mut().expect("blocks");
-                assert_eq!(data["index"], blocks.len());
-                open = Some((blocks.len(), String::new()));
-                blocks.push(data["content_block"].clone());
-            }
-            "content_block_delta" => {
-                let (index, json) = open.as_mut().expect("a block");
-                assert_eq!(data["index"], *index);
-                let block = &mut message["content"][*index];
-                let mut add = |field: &str, of: &str| {
-                    let text = block[field].as_str().expect("text").to_owned();
-                    block[field] = (text + data["delta"][of].as_str().expect("a piece")).into();
-                };
-                match data["delta"]["type"].as_str().expect("a type") {
-                    "text_delta" => add("text", "text"),
-                    "thinking_delta" => add("thinking", "thinking"),
-                    "signature_delta" => add("signature", "signature"),
-                    "input_json_delta" => json.push_str(data["delta"]["partial_json"].as_str().expect("a piece")),
-                    other => panic!("{other}"),
-                }
-            }
-            "content_block_stop" => {
-                let (index, json) = open.take().expect("a block");
-                assert_eq!(data["index"], index);
-                if !json.is_empty() {
-                    message["content"][index]["input"] = serde_json::from_str(&json).expect("JSON");
-                }
-            }
-            "message_delta" => {
-                for field in ["stop_reason", "stop_sequence"] {
-                    message[field] = data["delta"][field].clone();
-                }
-                message["usage"] = data["usage"].clone();
-            }
-            "message_stop" => ended = true,
-            "ping" => {}
-            other => panic!("{other}"),
-        }
-    }
-    assert!(ended && open.is_none());
-    message
-}
-
 #[test]
 fn streams_make_the_whole() {
     for fields in [
@@ -141,7 +83,7 @@ fn streams_make_the_whole() {
         let start = &events[0].1["message"];
         assert_eq!((&start["stop_reason"], &start["usage"]["output_tokens"]), (&Value::Null, &json!(0)));
         assert_eq!(start["usage"]["input_tokens"], whole["usage"]["input_tokens"]);
-        let streamed = assembled(&events);
+        let streamed = message_of(&events);
         whole["id"] = streamed["id"].clone();
         for (index, block) in streamed["content"].as_array().expect("blocks").iter().enumerate() {
             if block["type"] == "tool_use" {
@@ -276,7 +218,7 @@ fn silence_is_pinged() {
     let server = Server::with_text(model, text_of(TEMPLATE), limits);
     let events = named_events(&server.post(URL, &hello(json!({ "stream": true }))));
     assert!(events.iter().filter(|(name, _)| name == "ping").count() >= 3);
-    assert_eq!(assembled(&events)["content"][0]["text"], "Hello, world!");
+    assert_eq!(message_of(&events)["content"][0]["text"], "Hello, world!");
 }
 
 #[track_caller]

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::HashModel;
-use dialects::{ANSWER, TEMPLATE, answering, chat_prompt, hashing, named_events, scripted, text_of, with};
+use dialects::{ANSWER, TEMPLATE, answering, chat_prompt, hashing, named_events, response_of, scripted, text_of, with};
 use forge_runtime::server::Limits;
 use http::Server;
 use serde_json::{Value, json};
@@ -104,65 +104,6 @@ fn thoughts_texts_and_calls_are_items() {
     assert_eq!(one["output"].as_array().map(Vec::len), Some(3));
 }
 
-/// What a client makes of a stream, whose events must come in the order that clients rely on.
-fn assembled(events: &[(String, Value)]) -> Value {
-    let mut output: Vec<Value> = Vec::new();
-    let (mut item, mut part, mut text) = (Value::Null, false, String::new());
-    for (number, (name, data)) in events.iter().enumerate() {
-        assert_eq!(data["sequence_number"], number);
-        if data.get("output_index").is_some() {
-            assert_eq!(data["output_index"], output.len(), "{data}");
-        }
-        if let Some(id) = data.get("item_id") {
-            assert_eq!(*id, item["id"]);
-        }
-        match name.strip_prefix("response.").expect("a response's event") {
-            "created" => assert_eq!(number, 0),
-            "in_progress" => assert_eq!(data["response"]["status"], "in_progress"),
-            "output_item.added" => {
-                assert!(item.is_null());
-                item = data["item"].clone();
-                assert_eq!(item["status"], "in_progress");
-                text.clear();
-            }
-            "content_part.added" => {
-                assert!(!part && data["part"]["text"] == "" && data["content_index"] == 0);
-                part = true;
-            }
-            "output_text.delta" | "reasoning_text.delta" => {
-                assert!(part);
-                text += data["delta"].as_str().expect("a piece");
-            }
-            "function_call_arguments.delta" | "custom_tool_call_input.delta" => {
-                text += data["delta"].as_str().expect("a piece");
-            }
-            "output_text.done" | "reasoning_text.done" => assert_eq!(data["text"], text),
-            "function_call_arguments.done" => assert_eq!(data["arguments"], text),
-            "custom_tool_call_input.done" => assert_eq!(data["input"], text),
-            "content_part.done" => {
-                assert!(part && data["part"]["text"] == text);
-                part = false;
-            }
-            "output_item.done" => {
-                assert!(!part);
-                assert_eq!((&data["item"]["id"], &data["item"]["type"]), (&item["id"], &item["type"]));
-                item = Value::Null;
-                output.push(data["item"].clone());
-            }
-            "completed" | "incomplete" => {
-                assert_eq!(number + 1, events.len());
-                let response = &data["response"];
-                assert_eq!(format!("response.{}", response["status"].as_str().expect("a status")), *name);
-                assert_eq!(response["output"], json!(output));
-                assert_eq!(response["id"], events[0].1["response"]["id"]);
-                return response.clone();
-            }
-            other => panic!("{other}"),
-        }
-    }
-    panic!("no end");
-}
-
 #[test]
 fn streams_make_the_whole() {
     for fields in [
@@ -175,7 +116,7 @@ fn streams_make_the_whole() {
         let whole = answering(ANSWER).post(URL, &hello(fields.clone())).json();
         let events = named_events(&answering(ANSWER).post(URL, &with(hello(fields), json!({ "stream": true }))));
         assert_eq!((events[0].0.as_str(), events[1].0.as_str()), ("response.created", "response.in_progress"));
-        assert_eq!(without_ids(assembled(&events)), without_ids(whole));
+        assert_eq!(without_ids(response_of(&events)), without_ids(whole));
     }
     // Clients of this API expect no other mark of the end.
     let reply = answering("Hello").post(URL, &hello(json!({ "stream": true })));
@@ -191,7 +132,7 @@ fn tools_that_take_a_text() {
     let format = json!({ "type": "grammar", "syntax": "lark", "definition": "start: /.+/s" });
     let tool = json!({ "type": "custom", "name": "apply_patch", "description": "Edits files.", "format": format });
     let asked = hello(json!({ "tools": [tool, weather()], "stream": true }));
-    let response = assembled(&named_events(&answering(&answer).post(URL, &asked)));
+    let response = response_of(&named_events(&answering(&answer).post(URL, &asked)));
     let item = &response["output"][0];
     assert_eq!(
         (&item["type"], &item["name"], &item["input"]),
@@ -319,7 +260,7 @@ fn silence_is_broken_by_events() {
     let server = Server::with_text(model, text_of(TEMPLATE), limits);
     let events = named_events(&server.post(URL, &hello(json!({ "stream": true }))));
     assert!(events.iter().filter(|(name, _)| name == "response.in_progress").count() >= 4);
-    assert_eq!(assembled(&events)["output"][0]["content"][0]["text"], "Hello, world!");
+    assert_eq!(response_of(&events)["output"][0]["content"][0]["text"], "Hello, world!");
 }
 
 #[test]

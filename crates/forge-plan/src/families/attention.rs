@@ -12,8 +12,12 @@ use crate::binding::{Binding, Element, Extent, Touch};
 use crate::call::{Call, Constant, Param, Position, Value};
 use crate::linear::Linear;
 
-/// Rows of one threadgroup of prefill attention.
+/// Rows of the four simdgroups of prefill attention that are a matrix's.
 const TILE_ROWS: usize = 32;
+/// Most heads of a threadgroup of prefill attention.
+const TILE_HEADS: usize = 8;
+/// Floats of a line of its scores.
+const SCORES_LINE: usize = 40;
 /// Simdgroups of the kernel that puts the parts of a split context together.
 const COMBINE_SIMDGROUPS: usize = 4;
 
@@ -198,10 +202,26 @@ impl AttentionTile {
         attention::tile_keys(self.head_dim, self.half_operands())
     }
 
-    /// Floats of threadgroup memory: the tile of keys or values, scores, probabilities and a diagonal matrix per simdgroup.
+    /// Heads of a threadgroup: those of the same keys, as far as rows go round.
+    fn group(&self) -> usize {
+        let shared = self.heads / self.kv_heads;
+        [TILE_HEADS, 4, 2].into_iter().find(|&heads| shared.is_multiple_of(heads)).unwrap_or(1)
+    }
+
+    /// Matrices of eight rows that a simdgroup has: short heads leave registers for two.
+    fn strips(&self) -> usize {
+        if self.head_dim <= 64 { 2 } else { 1 }
+    }
+
+    /// Tokens of a threadgroup.
+    fn tokens(&self) -> usize {
+        TILE_ROWS * self.strips() / self.group()
+    }
+
+    /// Floats of threadgroup memory: the tile of keys or values, scores and a diagonal matrix per simdgroup.
     fn shared_floats(&self) -> usize {
         let (keys, bytes) = (self.keys(), if self.half_operands() { 2 } else { 4 });
-        keys * self.head_dim * bytes / 4 + 32 * keys + 32 * keys * bytes / 4 + 4 * 64
+        keys * self.head_dim * bytes / 4 + 4 * (8 * self.strips() * SCORES_LINE + 64)
     }
 }
 
@@ -214,25 +234,20 @@ impl KernelFamily for AttentionTile {
         Launch {
             threads: 128,
             threadgroup_bytes: 4 * self.shared_floats() as u32,
-            grid: [Dim::RowTiles(TILE_ROWS), Dim::Const(self.heads), ONE],
+            grid: [Dim::RowTiles(self.tokens()), Dim::Const(self.heads / self.group()), ONE],
         }
     }
 
     fn title(&self) -> String {
-        format!("{}: {TILE_ROWS} rows of a head", self.describe())
+        let heads = if self.group() == 1 { "a head".to_owned() } else { format!("{} heads", self.group()) };
+        format!("{}: {} tokens of {heads} per threadgroup", self.describe(), self.tokens())
     }
 
     fn body(&self) -> Body<'_> {
-        let sizes = [self.heads, self.kv_heads, self.head_dim, self.keys()];
+        let sizes = [self.heads, self.kv_heads, self.head_dim, self.group(), self.strips(), self.keys()];
         let seen = [self.attention.window, self.wrap].map(|limit| limit.unwrap_or(0));
         let constants = sizes.into_iter().chain(seen).map(Constant::Size);
-        let rest = [
-            Value::At(Position::GroupX),
-            Value::At(Position::GroupY),
-            Value::At(Position::Thread),
-            Value::At(Position::Simdgroup),
-            Value::At(Position::Lane),
-        ];
+        let rest = [Position::GroupX, Position::GroupY, Position::Simdgroup, Position::Lane].map(Value::At);
         let start = if self.slots == 1 { Value::Size(0) } else { Value::TileStart(self.wrap) };
         let params = [start, Value::Param(Param::Position), Value::Param(Param::Rows)];
         Body::Call(Call {
@@ -247,7 +262,7 @@ impl KernelFamily for AttentionTile {
     }
 
     fn sources(&self) -> &'static [&'static str] {
-        &["attention_tile"]
+        &["product", "attention_tile"]
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {

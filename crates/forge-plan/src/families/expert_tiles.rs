@@ -4,6 +4,7 @@
 use forge_spec::{Activation, Dim, ExpertResults, ExpertsOf, Matrix, Operation, Role, Routing};
 
 use super::experts::{biases, sum_binding};
+use super::gemm::product_bytes;
 use super::projection::{describe_all, matrix_bindings};
 use super::{Body, KernelFamily, Launch, ONE, ROW_ELEMENTS, ROW_THREADS};
 use crate::binding::{Binding, Element, Extent, Touch};
@@ -85,12 +86,11 @@ fn stack(binding: Binding, routing: Routing) -> Binding {
 }
 
 fn launch(columns: usize, tile: usize, routing: Routing, rows: usize) -> Launch {
-    let floats = (tile * TILE_ROWS).max((tile + TILE_ROWS) * 32);
     // No tile without a row of its own; of whole ones no more than rows make.
     let most = (rows * routing.chosen).min(rows * routing.chosen / tile + routing.experts);
     let columns = Dim::Const(columns);
     let tiles = Dim::Indirect { per_row: routing.chosen, most };
-    Launch { threads: 128, threadgroup_bytes: (4 * floats) as u32, grid: [columns, tiles, ONE] }
+    Launch { threads: 128, threadgroup_bytes: product_bytes(tile), grid: [columns, tiles, ONE] }
 }
 
 impl ExpertsUpTile {
@@ -147,7 +147,7 @@ impl KernelFamily for ExpertsUpTile {
         let up = if split > 0 { Role::Weights } else { Role::Weights1 };
         let weights = [Role::Weights, up].map(Value::Bound).into_iter().chain([self.biases().1]);
         let bound = weights.chain([Role::Input, Role::Pairs, Role::Tiles, Role::Y].map(Value::Bound));
-        let place = [Position::Group2, Position::Thread, Position::Simdgroup].map(Value::At);
+        let place = [Position::Group2, Position::Simdgroup, Position::Lane].map(Value::At);
         Body::Call(Call {
             function: "experts_gate_up_tile",
             constants: types.into_iter().chain(sizes.map(Constant::Size)).collect(),
@@ -156,7 +156,7 @@ impl KernelFamily for ExpertsUpTile {
     }
 
     fn sources(&self) -> &'static [&'static str] {
-        &["activation", "expert_tiles"]
+        &["activation", "product", "expert_tiles"]
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
@@ -211,7 +211,7 @@ impl KernelFamily for ExpertsDownTile {
         let sizes = [self.tile, self.routing.experts, self.matrix[0].cols, self.hidden, usize::from(self.biased)];
         let weights = [Value::Bound(Role::Weights), self.biases().1];
         let bound = weights.into_iter().chain([Role::Input, Role::Pairs, Role::Tiles, Role::Y].map(Value::Bound));
-        let place = [Position::Group2, Position::Thread, Position::Simdgroup].map(Value::At);
+        let place = [Position::Group2, Position::Simdgroup, Position::Lane].map(Value::At);
         Body::Call(Call {
             function: "experts_down_tile",
             constants: types.into_iter().chain(sizes.map(Constant::Size)).collect(),
@@ -220,7 +220,7 @@ impl KernelFamily for ExpertsDownTile {
     }
 
     fn sources(&self) -> &'static [&'static str] {
-        &["activation", "expert_tiles"]
+        &["activation", "product", "expert_tiles"]
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {

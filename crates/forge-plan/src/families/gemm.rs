@@ -12,6 +12,11 @@ pub const GEMM_TOKENS: usize = 64;
 /// Weight rows in one tile of a matrix-matrix kernel.
 pub const GEMM_ROWS: usize = 64;
 
+/// Bytes of threadgroup memory of products of so many tokens: half operands twice, or float ones.
+pub(super) fn product_bytes(tokens: usize) -> u32 {
+    ((tokens + GEMM_ROWS) * 32 * 4) as u32
+}
+
 /// Constants of a matrix-matrix kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gemm {
@@ -58,7 +63,7 @@ impl KernelFamily for Gemm {
     fn launch(&self) -> Launch {
         Launch {
             threads: 128,
-            threadgroup_bytes: (GEMM_TOKENS * GEMM_ROWS * 4) as u32,
+            threadgroup_bytes: product_bytes(GEMM_TOKENS),
             grid: [Dim::Const(self.row_tiles()), Dim::RowTiles(GEMM_TOKENS), ONE],
         }
     }
@@ -74,10 +79,10 @@ impl KernelFamily for Gemm {
 
     fn sources(&self) -> &'static [&'static str] {
         match self.epilogue {
-            Epilogue::Activated(Activation::Xielu) => &["activation", "activated", "xielu", "gemm"],
-            Epilogue::Activated(_) => &["activation", "activated", "gemm"],
+            Epilogue::Activated(Activation::Xielu) => &["activation", "activated", "xielu", "product", "gemm"],
+            Epilogue::Activated(_) => &["activation", "activated", "product", "gemm"],
             Epilogue::Store { .. } | Epilogue::Residual { .. } | Epilogue::Gated(_) | Epilogue::GatedBy(_) => {
-                &["activation", "gemm"]
+                &["activation", "product", "gemm"]
             }
         }
     }
@@ -86,6 +91,7 @@ impl KernelFamily for Gemm {
         operation(&self.matrices, None, self.half_tiles, self.epilogue)
     }
 
+    /// Those of whole tiles; the last one of a prompt takes half of it where it has 32 tokens or fewer.
     fn flops(&self) -> Linear {
         let per_tile = 2 * (self.row_tiles() * GEMM_ROWS * GEMM_TOKENS * self.cols) as u64;
         Linear { per_tile, ..Linear::default() }

@@ -3,6 +3,7 @@
 use forge_frontend::graph::Rope;
 use forge_spec::{Dim, LatentSizes, Matrix, Operation, Role};
 
+use super::gemm::product_bytes;
 use super::latent_append::interleaved;
 use super::{Body, GEMM_ROWS, GEMM_TOKENS, KernelFamily, Launch, ONE, Rows};
 use crate::binding::{Binding, Element, Extent, Touch};
@@ -62,7 +63,7 @@ fn row_groups(heads: usize, rows: usize) -> usize {
 /// Of a tile: the results of a head, so many threadgroups more, and the heads.
 fn tile_launch(heads: usize, rows: usize, more: usize) -> Launch {
     let grid = [Dim::Const(rows.div_ceil(GEMM_ROWS) + more), Dim::RowTiles(GEMM_TOKENS), Dim::Const(heads)];
-    Launch { threads: 128, threadgroup_bytes: (GEMM_TOKENS * GEMM_ROWS * 4) as u32, grid }
+    Launch { threads: 128, threadgroup_bytes: product_bytes(GEMM_TOKENS), grid }
 }
 
 /// Multiplications and additions of a tile of 64 rows.
@@ -73,7 +74,7 @@ fn tile_flops(heads: usize, rows: usize, cols: usize) -> Linear {
 
 /// Where a thread of a tile's kernel is.
 const TILE_POSITIONS: [Value; 3] =
-    [Value::At(Position::Group3), Value::At(Position::Thread), Value::At(Position::Simdgroup)];
+    [Value::At(Position::Group3), Value::At(Position::Simdgroup), Value::At(Position::Lane)];
 
 impl LatentQueries {
     /// Simdgroups of a threadgroup of a step.
@@ -131,7 +132,7 @@ impl KernelFamily for LatentQueries {
             return Body::Call(Call {
                 function: "latent_queries_tile",
                 constants: [weights].into_iter().chain(sizes).collect(),
-                arguments: [&bound[..], &params, &TILE_POSITIONS, &[Value::At(Position::Lane)]].concat(),
+                arguments: [&bound[..], &params, &TILE_POSITIONS].concat(),
             });
         }
         let params = [table, Value::OfRow(Param::Position, Position::GroupY), magnitude];
@@ -157,7 +158,7 @@ impl KernelFamily for LatentQueries {
 
     fn sources(&self) -> &'static [&'static str] {
         match self.tile {
-            true => &["activation", "rope", "rows", "gemm", "latent_heads", "latent_tiles"],
+            true => &["activation", "rope", "rows", "product", "gemm", "latent_heads", "latent_tiles"],
             false => &["activation", "rope", "rows", "latent_heads"],
         }
     }
@@ -245,7 +246,7 @@ impl KernelFamily for LatentValues {
 
     fn sources(&self) -> &'static [&'static str] {
         match self.tile {
-            true => &["activation", "rope", "rows", "gemm", "latent_heads", "latent_tiles"],
+            true => &["activation", "rope", "rows", "product", "gemm", "latent_heads", "latent_tiles"],
             false => &["activation", "rope", "rows", "latent_heads"],
         }
     }

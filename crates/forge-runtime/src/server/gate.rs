@@ -135,7 +135,9 @@ pub(super) async fn check_host(State(hosts): State<Arc<Hosts>>, request: Request
 
 /// Refuses requests without a key where one is asked for. `/health` is for everybody.
 pub(super) async fn check_key(State(keys): State<Arc<ApiKeys>>, request: Request, next: Next) -> Response {
-    if keys.is_empty() || request.uri().path() == "/health" || key(request.headers()).is_some_and(|key| keys.allow(key))
+    if keys.is_empty()
+        || matches!(request.uri().path(), "/health" | "/v1/health")
+        || key(request.headers()).is_some_and(|key| keys.allow(key))
     {
         return next.run(request).await;
     }

@@ -273,7 +273,7 @@ impl Drop for Tracked {
 }
 
 /// UTC as in RFC 3339.
-fn timestamp(seconds: u64) -> String {
+pub(super) fn timestamp(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Years from March on, in eras of 400: leap days then come last.
     let shifted = days + 719_468;

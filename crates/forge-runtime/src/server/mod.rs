@@ -10,6 +10,7 @@
 //! those that no answer is under way on, and lets generations end; the second, or the end of the time of grace, cancels them, and
 //! what they came to is sent.
 
+mod about;
 mod activity;
 mod admission;
 mod answer;
@@ -32,19 +33,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, Method, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
 use super::assets::Text;
-use super::chat::MOST_GIVEN_UP;
-use super::generation::Status;
 use super::snapshots::Folder;
 use super::{Error, LanguageModel, ModelInfo, Result};
 use admission::{Admission, Taken};
@@ -250,21 +248,30 @@ fn router(shared: Arc<Shared>, options: Options) -> Router {
     // Some clients leave out the version, or are given an address that ends in a slash.
     for version in ["", "/v1"] {
         for end in ["", "/"] {
-            router = router
-                .route(&format!("{version}/models{end}"), get(models))
-                .route(&format!("{version}/completions{end}"), generating(Dialect::Completions))
-                .route(&format!("{version}/chat/completions{end}"), generating(Dialect::Chat))
-                .route(&format!("{version}/messages{end}"), generating(Dialect::Messages))
-                .route(&format!("{version}/messages/count_tokens{end}"), counting(Dialect::Messages))
-                .route(&format!("{version}/responses{end}"), generating(Dialect::Responses))
-                .route(&format!("{version}/responses/input_tokens{end}"), counting(Dialect::Responses));
+            let routes = [
+                ("/chat/completions", generating(Dialect::Chat)),
+                ("/completions", generating(Dialect::Completions)),
+                ("/messages", generating(Dialect::Messages)),
+                ("/messages/count_tokens", counting(Dialect::Messages)),
+                ("/responses", generating(Dialect::Responses)),
+                ("/responses/input_tokens", counting(Dialect::Responses)),
+                ("/models", get(about::models)),
+                ("/health", get(about::health)),
+                ("/slots", get(about::slots)),
+                ("/props", get(about::props)),
+                ("/tokenize", working(about::tokenize)),
+                ("/detokenize", working(about::detokenize)),
+                ("/apply-template", working(about::apply_template)),
+            ];
+            for (path, handler) in routes {
+                router = router.route(&format!("{version}{path}{end}"), handler);
+            }
         }
+        router = router.route(&format!("{version}/models/{{*id}}"), get(about::model));
     }
     // The innermost comes first.
     router
-        .route("/health", get(health))
-        .route("/slots", get(slots))
-        .route("/v1/models/{*id}", get(model))
+        .route("/", get(about::root))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .with_state(shared)
@@ -274,65 +281,6 @@ fn router(shared: Arc<Shared>, options: Options) -> Router {
         .layer(from_fn_with_state(Arc::new(hosts), gate::check_host))
         .layer(from_fn(word_errors))
         .layer(from_fn_with_state(log, log::track))
-}
-
-async fn health(State(shared): State<Arc<Shared>>) -> Response {
-    if *shared.loading.borrow() != Loading::Done {
-        return ApiError::loading().into_response();
-    }
-    match shared.text.templates.given_up() {
-        renderings @ MOST_GIVEN_UP.. => {
-            ApiError::degraded(Error::RenderingsGivenUp { renderings }.to_string()).into_response()
-        }
-        _ => answer::json_response(&json!({ "status": "ok" })),
-    }
-}
-
-/// What runs in each slot, by the names that llama.cpp's server has for it.
-async fn slots(State(shared): State<Arc<Shared>>) -> Response {
-    let shown = shared.worker.shown();
-    let slot = |(id, slot): (usize, &Status)| {
-        json!({
-            "id": id,
-            "n_ctx": shared.context,
-            "is_processing": slot.request.is_some(),
-            "id_task": slot.request,
-            "n_tokens": slot.tokens,
-            "n_decoded": slot.completion_tokens,
-        })
-    };
-    let slots: Vec<Value> = shown.slots.iter().enumerate().map(slot).collect();
-    answer::json_response(&json!({
-        "slots": slots,
-        "waiting": shown.waiting,
-        "kept_bytes": shown.kept_bytes,
-        "stored_bytes": shown.stored_bytes,
-    }))
-}
-
-async fn models(State(shared): State<Arc<Shared>>) -> Response {
-    answer::json_response(&json!({ "object": "list", "data": [model_object(&shared)] }))
-}
-
-async fn model(State(shared): State<Arc<Shared>>, id: Result<Path<String>, PathRejection>) -> Response {
-    // What is no UTF-8 is no model's name either.
-    let id = id.map(|Path(id)| id).unwrap_or_default();
-    if id == shared.info.name {
-        answer::json_response(&model_object(&shared))
-    } else {
-        ApiError::not_found(format!("no model {id:?}; this server has {:?}", shared.info.name), Some("model_not_found"))
-            .into_response()
-    }
-}
-
-fn model_object(shared: &Shared) -> Value {
-    json!({
-        "id": shared.info.name,
-        "object": "model",
-        "created": shared.started,
-        "owned_by": "forge",
-        "context_length": shared.context,
-    })
 }
 
 async fn unknown_route(uri: Uri) -> ApiError {

@@ -154,7 +154,8 @@ fn encode(prompt: Prompt, field: &str, text: &Text, answers: &Answers, context: 
         Prompt::Text(words) => Ok(plain(encode(&words, true)?)),
         Prompt::Ids(ids) => Ok(plain(ids)),
         Prompt::Chat(chat) => {
-            let Rendered { words, continues, reading, warning, skipped } = render(chat, text, answers, field)?;
+            let Rendered { words, continues, reading, warning, skipped } =
+                render(chat, text, answers, field, Words::Shielded)?;
             Ok(Encoded { prompt: encode(&words, false)?, continues, reading: Some(reading), warning, skipped })
         }
     }
@@ -170,11 +171,26 @@ pub(super) struct Rendered {
     skipped: Vec<String>,
 }
 
+/// What becomes of the words of special tokens in messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Words {
+    /// They are encoded as text, unless the server trusts them.
+    Shielded,
+    /// They are left as they are written.
+    AsWritten,
+}
+
 /// Renders a chat; `field` is where a request has it.
 ///
 /// # Errors
 /// What the template refuses, and calls that are asked for of a model whose form of calls is not known.
-pub(super) fn render(chat: Chat, text: &Text, answers: &Answers, field: &str) -> Result<Rendered, ApiError> {
+pub(super) fn render(
+    chat: Chat,
+    text: &Text,
+    answers: &Answers,
+    field: &str,
+    special: Words,
+) -> Result<Rendered, ApiError> {
     let Chat { mut messages, variables, tools, choice, parallel, skipped, fold_system } = chat;
     check_roles(&messages, text)?;
     if fold_system && !answers.system_anywhere {
@@ -183,7 +199,7 @@ pub(super) fn render(chat: Chat, text: &Text, answers: &Answers, field: &str) ->
     let usage = |error: Error| ApiError::invalid(None, error.to_string());
     let ending = Ending::of(&variables, &messages, true).map_err(usage)?;
     let error = |error| ApiError::from_runtime(&error, field);
-    let shielded = if answers.trust_special { None } else { shielded(&messages, text) };
+    let shielded = if answers.trust_special || special == Words::AsWritten { None } else { shielded(&messages, text) };
     let mut words = text.render_chat(shielded.as_ref().unwrap_or(&messages), ending, &variables).map_err(error)?;
     let mut reading = Reading {
         form: answers.calls.clone().filter(|_| !tools.is_empty()),

@@ -75,6 +75,11 @@ impl Server {
         (Self { address, stops, thread: Some(thread) }, ready)
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// One step of stopping.
     pub fn stop(&self) {
         self.stops.add_permits(1);

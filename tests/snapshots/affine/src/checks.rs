@@ -1177,7 +1177,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 32,
             scale: 0.17677669, softcap: None, window: None,

@@ -196,7 +196,7 @@ static KERNELS: [KernelSpec; 61] = [
     KernelSpec { name: "qkv_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "qkv_proj_tile_affine4_g128_affine5_g32_affine5_g64", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "qkv_proj_tile_affine8_g32_affine8_g64_affine8_g128", threads: 128, threadgroup_bytes: 16384 },
-    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 13312 },
+    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 15360 },
     KernelSpec { name: "o_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "o_proj_tile_affine5_g128", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "o_proj_tile_affine2_g32", threads: 128, threadgroup_bytes: 16384 },
@@ -688,7 +688,7 @@ impl Model {
         pass.dispatch(
             k(kernel::ATTENTION_TILE),
             &[&b.q, &cache.keys, &cache.values, &b.attn, params],
-            [rows.div_ceil(32), 4, 1],
+            [rows.div_ceil(32), 2, 1],
         );
         pass.barrier();
         pass.dispatch(k(O_PROJ_TILE[i]), &[&layer.o_proj, &b.attn, &b.x, params], [2, rows.div_ceil(64), 1]);

@@ -138,7 +138,7 @@ static KERNELS: [KernelSpec; 29] = [
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "rms_norm_tile", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "qkv_proj_tile", threads: 128, threadgroup_bytes: 16384 },
-    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 10240 },
+    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 12288 },
     KernelSpec { name: "o_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "up_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "down_proj_tile", threads: 128, threadgroup_bytes: 16384 },
@@ -529,7 +529,7 @@ impl Model {
         pass.dispatch(
             k(kernel::ATTENTION_TILE),
             &[&b.q, &cache.keys, &cache.values, &b.attn, params],
-            [rows.div_ceil(32), 4, 1],
+            [rows.div_ceil(32), 2, 1],
         );
         pass.barrier();
         pass.dispatch(k(kernel::O_PROJ_TILE), &[&layer.o_proj, &b.attn, &b.x, params], [1, rows.div_ceil(64), 1]);

@@ -589,7 +589,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::RowTiles(32), Dim::Const(8), Dim::Const(1)],
+        grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 8, kv_heads: 4, head_dim: 32,
             scale: 0.17677669, softcap: None, window: None,

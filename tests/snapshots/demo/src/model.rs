@@ -147,7 +147,7 @@ static KERNELS: [KernelSpec; 31] = [
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "rms_norm_tile", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "qkv_proj_tile", threads: 128, threadgroup_bytes: 16384 },
-    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 13312 },
+    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 15360 },
     KernelSpec { name: "o_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "gate_up_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "down_proj_tile", threads: 128, threadgroup_bytes: 16384 },
@@ -533,7 +533,7 @@ impl Model {
         pass.dispatch(
             k(kernel::ATTENTION_TILE),
             &[&b.q, &cache.keys, &cache.values, &b.attn, params],
-            [rows.div_ceil(32), 8, 1],
+            [rows.div_ceil(32), 4, 1],
         );
         pass.barrier();
         pass.dispatch(k(kernel::O_PROJ_TILE), &[&layer.o_proj, &b.attn, &b.x, params], [4, rows.div_ceil(64), 1]);

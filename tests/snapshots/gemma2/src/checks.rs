@@ -582,7 +582,7 @@ static KERNELS: [KernelCheck; 33] = [
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 16,
             scale: 0.20412415, softcap: Some(5.0), window: Some(8),
@@ -677,7 +677,7 @@ static KERNELS: [KernelCheck; 33] = [
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 16,
             scale: 0.20412415, softcap: Some(5.0), window: None,

@@ -146,12 +146,12 @@ static KERNELS: [KernelSpec; 34] = [
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "rms_norm_tile", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "qkv_proj_tile", threads: 128, threadgroup_bytes: 16384 },
-    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 11264 },
+    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 13312 },
     KernelSpec { name: "o_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "post_norm_tile", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "gate_up_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "down_proj_tile", threads: 128, threadgroup_bytes: 16384 },
-    KernelSpec { name: "attention_tile_alt", threads: 128, threadgroup_bytes: 11264 },
+    KernelSpec { name: "attention_tile_alt", threads: 128, threadgroup_bytes: 13312 },
     KernelSpec { name: "lm_head_tile", threads: 128, threadgroup_bytes: 16384 },
 ];
 
@@ -577,7 +577,7 @@ impl Model {
         pass.dispatch(
             k(kernel::ATTENTION_TILE),
             &[&b.q, &cache.keys, &cache.values, &b.attn, params],
-            [rows.div_ceil(32), 4, 1],
+            [rows.div_ceil(32), 2, 1],
         );
         pass.barrier();
         pass.dispatch(
@@ -689,7 +689,7 @@ impl Model {
         pass.dispatch(
             k(kernel::ATTENTION_TILE_ALT),
             &[&b.q, &cache.keys, &cache.values, &b.attn, params],
-            [rows.div_ceil(32), 4, 1],
+            [rows.div_ceil(32), 2, 1],
         );
         pass.barrier();
         pass.dispatch(

@@ -767,7 +767,7 @@ static KERNELS: [KernelCheck; 44] = [
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 16,
             scale: 1.0, softcap: None, window: Some(8),
@@ -897,7 +897,7 @@ static KERNELS: [KernelCheck; 44] = [
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 1, head_dim: 32,
             scale: 1.0, softcap: None, window: None,

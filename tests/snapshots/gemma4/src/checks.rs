@@ -1306,7 +1306,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 16,
             scale: 1.0, softcap: None, window: Some(8),
@@ -1477,7 +1477,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 32,
             scale: 1.0, softcap: None, window: None,

@@ -225,7 +225,7 @@ static KERNELS: [KernelSpec; 75] = [
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "rms_norm_tile", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "qkv_proj_tile", threads: 128, threadgroup_bytes: 16384 },
-    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 11264 },
+    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 13312 },
     KernelSpec { name: "o_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "post_norm_tile", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "gate_up_proj_tile", threads: 128, threadgroup_bytes: 16384 },
@@ -234,7 +234,7 @@ static KERNELS: [KernelSpec; 75] = [
     KernelSpec { name: "per_layer_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "post_norm_tile_alt", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "qkv_proj_tile_256x32", threads: 128, threadgroup_bytes: 16384 },
-    KernelSpec { name: "attention_tile_alt", threads: 128, threadgroup_bytes: 13312 },
+    KernelSpec { name: "attention_tile_alt", threads: 128, threadgroup_bytes: 15360 },
     KernelSpec { name: "o_proj_tile_32x128", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "q_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "gate_up_proj_tile_160x32", threads: 128, threadgroup_bytes: 16384 },
@@ -774,7 +774,7 @@ impl Model {
         pass.dispatch(
             k(kernel::ATTENTION_TILE),
             &[&b.q, &cache.keys, &cache.values, &b.attn, params],
-            [rows.div_ceil(32), 4, 1],
+            [rows.div_ceil(32), 2, 1],
         );
         pass.barrier();
         pass.dispatch(
@@ -935,7 +935,7 @@ impl Model {
         pass.dispatch(
             k(kernel::ATTENTION_TILE_ALT),
             &[&b.q, &cache.keys, &cache.values, &b.attn, params],
-            [rows.div_ceil(32), 4, 1],
+            [rows.div_ceil(32), 2, 1],
         );
         pass.barrier();
         pass.dispatch(
@@ -1084,7 +1084,7 @@ impl Model {
         pass.dispatch(
             k(kernel::ATTENTION_TILE),
             &[&b.q, &cache.keys, &cache.values, &b.attn, params],
-            [rows.div_ceil(32), 4, 1],
+            [rows.div_ceil(32), 2, 1],
         );
         pass.barrier();
         pass.dispatch(
@@ -1237,7 +1237,7 @@ impl Model {
         pass.dispatch(
             k(kernel::ATTENTION_TILE_ALT),
             &[&b.q, &cache.keys, &cache.values, &b.attn, params],
-            [rows.div_ceil(32), 4, 1],
+            [rows.div_ceil(32), 2, 1],
         );
         pass.barrier();
         pass.dispatch(

@@ -143,7 +143,7 @@ static KERNELS: [KernelSpec; 34] = [
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "rms_norm_tile", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "qkv_proj_tile", threads: 128, threadgroup_bytes: 16384 },
-    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 11264 },
+    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 13312 },
     KernelSpec { name: "o_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "router_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "route", threads: 32, threadgroup_bytes: 0 },
@@ -151,7 +151,7 @@ static KERNELS: [KernelSpec; 34] = [
     KernelSpec { name: "expert_gate_up_tile", threads: 128, threadgroup_bytes: 12288 },
     KernelSpec { name: "expert_down_tile", threads: 128, threadgroup_bytes: 12288 },
     KernelSpec { name: "expert_sum", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "attention_tile_alt", threads: 128, threadgroup_bytes: 11264 },
+    KernelSpec { name: "attention_tile_alt", threads: 128, threadgroup_bytes: 13312 },
     KernelSpec { name: "lm_head_tile", threads: 128, threadgroup_bytes: 16384 },
 ];
 
@@ -616,7 +616,7 @@ impl Model {
         pass.dispatch(
             k(kernel::ATTENTION_TILE),
             &[&b.q, &cache.keys, &cache.values, &b.attn, &layer.attn_sinks, params],
-            [rows.div_ceil(32), 4, 1],
+            [rows.div_ceil(32), 2, 1],
         );
         pass.barrier();
         pass.dispatch(
@@ -745,7 +745,7 @@ impl Model {
         pass.dispatch(
             k(kernel::ATTENTION_TILE_ALT),
             &[&b.q, &cache.keys, &cache.values, &b.attn, &layer.attn_sinks, params],
-            [rows.div_ceil(32), 4, 1],
+            [rows.div_ceil(32), 2, 1],
         );
         pass.barrier();
         pass.dispatch(

@@ -160,7 +160,7 @@ static KERNELS: [KernelSpec; 39] = [
     KernelSpec { name: "gate_up_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "down_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "qkv_proj_tile", threads: 128, threadgroup_bytes: 16384 },
-    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 10240 },
+    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 12288 },
     KernelSpec { name: "o_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "lm_head_tile", threads: 128, threadgroup_bytes: 16384 },
 ];
@@ -690,7 +690,7 @@ impl Model {
         pass.dispatch(
             k(kernel::ATTENTION_TILE),
             &[&b.q, &cache.keys, &cache.values, &b.attn, params],
-            [rows.div_ceil(32), 4, 1],
+            [rows.div_ceil(32), 2, 1],
         );
         pass.barrier();
         pass.dispatch(k(kernel::O_PROJ_TILE), &[&layer.o_proj, &b.attn, &b.x, params], [1, rows.div_ceil(64), 1]);

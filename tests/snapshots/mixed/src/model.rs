@@ -196,7 +196,7 @@ static KERNELS: [KernelSpec; 61] = [
     KernelSpec { name: "qkv_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "qkv_proj_tile_iq4_nl_mxfp4_q3_k", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "qkv_proj_tile_q5_k_q2_k_q6_k", threads: 128, threadgroup_bytes: 16384 },
-    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 13312 },
+    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 15360 },
     KernelSpec { name: "o_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "o_proj_tile_mxfp4", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "o_proj_tile_iq4_nl", threads: 128, threadgroup_bytes: 16384 },
@@ -681,7 +681,7 @@ impl Model {
         pass.dispatch(
             k(kernel::ATTENTION_TILE),
             &[&b.q, &cache.keys, &cache.values, &b.attn, params],
-            [rows.div_ceil(32), 4, 1],
+            [rows.div_ceil(32), 2, 1],
         );
         pass.barrier();
         pass.dispatch(k(O_PROJ_TILE[i]), &[&layer.o_proj, &b.attn, &b.x, params], [4, rows.div_ceil(64), 1]);

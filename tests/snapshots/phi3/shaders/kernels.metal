@@ -191,9 +191,6 @@ inline device T* cache_head(device T* cache, P at, uint first) {
     return cache + at * cache_stride(WIDTH) + first;
 }
 
-// Four elements of a head from element i on, and eight.
-inline float4 load_cache4(device const half* head, uint i) { return float4(*(device const half4*)(head + i)); }
-
 inline void load_cache8(device const half* head, uint i, thread float4* v) {
     const uint4 bits = *(device const uint4*)(head + i);
     v[0] = float4(as_type<half4>(uint2(bits.x, bits.y)));
@@ -623,251 +620,432 @@ inline void attention_whole(device const float* q, device const T* keys, device 
         softcap, group, 0, 1, simdgroup, lane, sinks);
 }
 
-// Causal attention of a tile of tokens over the KV cache, with online softmax. A threadgroup of four simdgroups takes
-// 32 rows of one head, eight rows a simdgroup, and walks the keys KEYS at a time: scores = Q K^T, softmax, sums += P V,
-// all in 8x8 matrices of operand type O (half or float) with float sums. `sinks`, where there are any, [HEADS], are scores
-// without a value.
+// Matrix times a tile of tokens: products[TOKENS][64] = input[tokens, COLS] x weights[64 rows, COLS]^T, by 128 threads in four
+// simdgroups. T is the operand type of the 8x8 matrices; sums are float.
 
-// KEYS rows of a head of the cache from position `start` on, zeros from `end` on, as operands.
-template <uint WIDTH, uint HEAD_DIM, uint KEYS, uint WRAP, typename O, typename T>
-inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint kv_offset, uint start, uint end,
-                            uint thread_index) {
-    for (uint i = thread_index; i < KEYS * HEAD_DIM / 4; i += 128) {
-        const uint key = start + i / (HEAD_DIM / 4);
-        const uint element = i % (HEAD_DIM / 4) * 4;
-        float4 value = 0.0f;
-        if (key < end) {
-            value = load_cache4(cache_head<WIDTH>(cache, WRAP != 0 ? key % WRAP : key, kv_offset), element);
-        }
-        for (uint e = 0; e < 4; ++e) {
-            tile[i * 4 + e] = O(value[e]);
-        }
-    }
+// Stores eight elements of a row of an operand. Operands lie in threadgroup memory as the matrices that are loaded from it, 8x8
+// after 8x8: eight lanes that store a matrix's rows, and the lanes that load it, meet in no bank.
+inline void store8(threadgroup half* target, float4 low, float4 high) {
+    const half4 a = half4(low);
+    const half4 b = half4(high);
+    *(threadgroup uint4*)target = uint4(as_type<uint2>(a), as_type<uint2>(b));
 }
 
-template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint KEYS, uint WINDOW, uint WRAP, typename O, typename T>
-inline void attention_tile(device const float* q, device const T* keys, device const T* values, device float* y,
-                           threadgroup float* shared, uint start_of_slot, uint position, uint rows, float scale,
-                           float softcap, uint block, uint head, uint thread_index, uint simdgroup, uint lane,
-                           device const float* sinks = nullptr) {
-    constexpr uint PARTS = HEAD_DIM / 8;
-    constexpr uint WIDTH = KV_HEADS * HEAD_DIM;
-    threadgroup O* tile = (threadgroup O*)shared;
-    threadgroup float* scores = shared + KEYS * HEAD_DIM * sizeof(O) / 4 + simdgroup * 8 * KEYS;
-    threadgroup O* weights =
-        (threadgroup O*)(shared + KEYS * HEAD_DIM * sizeof(O) / 4 + 32 * KEYS) + simdgroup * 8 * KEYS;
-    threadgroup float* square =
-        shared + KEYS * HEAD_DIM * sizeof(O) / 4 + 32 * KEYS + 32 * KEYS * sizeof(O) / 4 + simdgroup * 64;
-    const uint kv_offset = head / (HEADS / KV_HEADS) * HEAD_DIM;
-    keys += ulong(start_of_slot) * cache_stride(WIDTH);
-    values += ulong(start_of_slot) * cache_stride(WIDTH);
-    const uint first_row = block * 32 + simdgroup * 8;
-
-    // Eight rows of queries as matrices, through one 8x8 square of threadgroup memory.
-    simdgroup_matrix<O, 8, 8> queries[PARTS];
-    for (uint part = 0; part < PARTS; ++part) {
-        for (uint i = lane; i < 64; i += 32) {
-            const uint row = first_row + i / 8;
-            weights[i] = row < rows ? O(q[(row * HEADS + head) * HEAD_DIM + part * 8 + i % 8]) : O(0.0f);
-        }
-        simdgroup_barrier(mem_flags::mem_threadgroup);
-        simdgroup_load(queries[part], weights, 8);
-        simdgroup_barrier(mem_flags::mem_threadgroup);
-    }
-    simdgroup_matrix<float, 8, 8> sums[PARTS];
-    for (uint part = 0; part < PARTS; ++part) {
-        sums[part] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-    }
-    // Four lanes share a row of scores.
-    const uint row = lane / 4;
-    const uint own = position + first_row + row; // the row's position
-    float highest = sinks != nullptr ? sinks[head] : -1.0e30f;
-    float total = sinks != nullptr ? 1.0f : 0.0f;
-    square[lane] = 0.0f;
-    square[lane + 32] = 0.0f;
-
-    const uint first_position = position + block * 32;
-    const uint begin = WINDOW != 0 && first_position + 1 > WINDOW ? first_position + 1 - WINDOW : 0;
-    const uint end = position + min(rows, block * 32 + 32);
-    for (uint start = begin; start < end; start += KEYS) {
-        load_cache_tile<WIDTH, HEAD_DIM, KEYS, WRAP>(keys, tile, kv_offset, start, end, thread_index);
-        threadgroup_barrier(mem_flags::mem_threadgroup);
-        for (uint j = 0; j < KEYS / 8; ++j) {
-            simdgroup_matrix<float, 8, 8> score = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-            for (uint part = 0; part < PARTS; ++part) {
-                simdgroup_matrix<O, 8, 8> key;
-                simdgroup_load(key, tile + j * 8 * HEAD_DIM + part * 8, HEAD_DIM, ulong2(0, 0), true);
-                simdgroup_multiply_accumulate(score, queries[part], key, score);
-            }
-            simdgroup_store(score, scores + j * 8, KEYS);
-        }
-        simdgroup_barrier(mem_flags::mem_threadgroup);
-        float values_of_lane[KEYS / 4];
-        float top = highest;
-        for (uint j = 0; j < KEYS / 4; ++j) {
-            const uint column = lane % 4 + j * 4;
-            const uint key = start + column;
-            float score = scores[row * KEYS + column] * scale;
-            if (softcap != 0.0f) {
-                score = softcap * precise::tanh(score / softcap);
-            }
-            const bool seen = key <= own && key < end && (WINDOW == 0 || key + WINDOW > own);
-            values_of_lane[j] = seen ? score : -1.0e30f;
-            top = max(top, values_of_lane[j]);
-        }
-        top = max(top, simd_shuffle_xor(top, ushort(1)));
-        top = max(top, simd_shuffle_xor(top, ushort(2)));
-        const float correction = precise::exp(highest - top);
-        highest = top;
-        float sum = 0.0f;
-        for (uint j = 0; j < KEYS / 4; ++j) {
-            const float weight = values_of_lane[j] > -1.0e29f ? precise::exp(values_of_lane[j] - top) : 0.0f;
-            weights[row * KEYS + lane % 4 + j * 4] = O(weight);
-            sum += weight;
-        }
-        sum += simd_shuffle_xor(sum, ushort(1));
-        sum += simd_shuffle_xor(sum, ushort(2));
-        total = total * correction + sum;
-        if (lane % 4 == 0) {
-            square[row * 9] = correction;
-        }
-        // All are done with the keys: the values take their place.
-        threadgroup_barrier(mem_flags::mem_threadgroup);
-        load_cache_tile<WIDTH, HEAD_DIM, KEYS, WRAP>(values, tile, kv_offset, start, end, thread_index);
-        simdgroup_matrix<float, 8, 8> diagonal;
-        simdgroup_load(diagonal, square, 8);
-        threadgroup_barrier(mem_flags::mem_threadgroup);
-        for (uint part = 0; part < PARTS; ++part) {
-            simdgroup_matrix<float, 8, 8> scaled;
-            simdgroup_multiply(scaled, diagonal, sums[part]);
-            sums[part] = scaled;
-        }
-        for (uint j = 0; j < KEYS / 8; ++j) {
-            simdgroup_matrix<O, 8, 8> weight;
-            simdgroup_load(weight, weights + j * 8, KEYS);
-            for (uint part = 0; part < PARTS; ++part) {
-                simdgroup_matrix<O, 8, 8> value;
-                simdgroup_load(value, tile + j * 8 * HEAD_DIM + part * 8, HEAD_DIM);
-                simdgroup_multiply_accumulate(sums[part], weight, value, sums[part]);
-            }
-        }
-        threadgroup_barrier(mem_flags::mem_threadgroup);
-    }
-    // Out through the square again.
-    for (uint part = 0; part < PARTS; ++part) {
-        simdgroup_store(sums[part], square, 8);
-        simdgroup_barrier(mem_flags::mem_threadgroup);
-        if (first_row + row < rows) {
-            for (uint i = lane % 4; i < 8; i += 4) {
-                y[((first_row + row) * HEADS + head) * HEAD_DIM + part * 8 + i] = square[row * 8 + i] / total;
-            }
-        }
-        simdgroup_barrier(mem_flags::mem_threadgroup);
-    }
+inline void store8(threadgroup float* target, float4 low, float4 high) {
+    ((threadgroup float4*)target)[0] = low;
+    ((threadgroup float4*)target)[1] = high;
 }
 
-// Matrix times a tile of tokens: result[64 tokens][64 rows] = input[tokens, COLS] x weights[ROWS, COLS]^T, by 128
-// threads in four simdgroups of 32 tokens x 32 rows each. T is the operand type of the 8x8 matrices; sums are float.
-// With HALF (rows of gate and of up) a tile is 32 rows of `weights` and the same 32 rows of `second` from OFFSET on. Rows of the
-// input are STRIDE elements apart.
-
-// `shared` holds the operand tiles [64][32] of tokens and of weights during the loop, the result afterwards.
-template <typename W, typename W2, typename T, uint ROWS, uint COLS, uint HALF, uint OFFSET, uint STRIDE = COLS>
-inline void gemm_tile(device const uchar* weights, device const uchar* second, device const float* input,
-                      threadgroup float* shared, uint tokens, uint first_row, uint thread_index, uint simdgroup) {
+// Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
+// is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
+// `input.row(token)` is where a token's elements are; `result.put(token, row, product, up)` takes what is inside, with GATED
+// the gate's product and that of `second`. `shared` holds (TOKENS + 64) * 32 floats: half operands twice, so that those of one step are
+// stored while those of the step before are multiplied, float operands once.
+template <typename W, typename W2, typename T, uint TOKENS, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET,
+          typename X, typename Y>
+inline void product_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens,
+                         uint base, uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
+    constexpr bool TWICE = sizeof(T) == 2;
+    // Simdgroups side by side over the rows; the matrices that each has down the tokens, and across the rows.
+    constexpr uint ACROSS = TOKENS == 64 ? 2 : 4;
+    constexpr uint TALL = TOKENS == 64 ? 4 : TOKENS / 8;
+    constexpr uint WIDE = 8 / ACROSS;
+    constexpr uint STEP = (TOKENS + 64) * 32;
     threadgroup T* token_tile = (threadgroup T*)shared;
-    threadgroup T* weight_tile = token_tile + 64 * 32;
-    const uint tile_token = (simdgroup & 1) * 32;
-    const uint tile_row = (simdgroup >> 1) * 32;
-    simdgroup_matrix<float, 8, 8> sums[4][4];
-    for (uint i = 0; i < 4; ++i) {
-        for (uint j = 0; j < 4; ++j) {
+    threadgroup T* weight_tile = token_tile + TOKENS * 32;
+    const uint across = simdgroup % ACROSS;
+    const uint down = simdgroup / ACROSS * TALL;
+    simdgroup_matrix<float, 8, 8> sums[TALL][WIDE];
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < TALL; ++i) {
+        #pragma clang loop unroll(full)
+        for (uint j = 0; j < WIDE; ++j) {
             sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
         }
     }
+    // In a step of 32 columns a lane stores its row of matrix lane / 8 of the strips `simdgroup` and `simdgroup` + 4: the columns
+    // that lie in one word of packed codes, four and the four 16 further on.
+    const uint at = (simdgroup * 4 + lane / 8) * 64 + lane % 8 * 8;
+    threadgroup T* own_tokens = token_tile + at;
+    threadgroup T* own_weights = weight_tile + at;
+    threadgroup const T* left = token_tile + down * 256;
+    threadgroup const T* right = weight_tile + across * (WIDE * 256);
+    uint buffer = 0;
     for (uint k = 0; k < COLS; k += 32) {
-        threadgroup_barrier(mem_flags::mem_threadgroup);
-        for (uint i = thread_index; i < 512; i += 128) {
-            const uint line = i / 8;
-            const uint column = i % 8 * 4;
-            const bool inside = COLS % 32 == 0 || k + column < COLS;
-            float4 value = float4(0.0f);
-            if (inside && line < tokens) {
-                value = *(device const float4*)(input + line * STRIDE + k + column);
+        const uint column = k + lane / 8 * 4;
+        float4 x[2][2];
+        float4 w[2][2];
+        #pragma clang loop unroll(full)
+        for (uint turn = 0; turn < 2; ++turn) {
+            const uint strip = simdgroup + turn * 4;
+            const uint token = strip * 8 + lane % 8;
+            x[turn][0] = float4(0.0f);
+            x[turn][1] = float4(0.0f);
+            if (token < tokens) {
+                device const float* elements = input.row(token) + column;
+                if (COLS % 32 == 0 || column < COLS) {
+                    x[turn][0] = *(device const float4*)elements;
+                }
+                if (COLS % 32 == 0 || column + 16 < COLS) {
+                    x[turn][1] = *(device const float4*)(elements + 16);
+                }
             }
-            for (uint e = 0; e < 4; ++e) {
-                token_tile[line * 32 + column + e] = T(value[e]);
-            }
-            const bool paired = HALF != 0 && line >= 32;
-            const uint row = paired ? first_row + line - 32 : first_row + line;
-            value = float4(0.0f);
-            if (inside && row < (HALF != 0 ? HALF : ROWS)) {
-                value = paired ? W2::template load4<ROWS, COLS>(second, row + OFFSET, k + column)
-                               : W::template load4<ROWS, COLS>(weights, row, k + column);
-            }
-            for (uint e = 0; e < 4; ++e) {
-                weight_tile[line * 32 + column + e] = T(value[e]);
+            const bool up = GATED && strip % WIDE >= WIDE / 2;
+            const uint line = GATED ? (strip / WIDE * (WIDE / 2) + strip % (WIDE / 2)) * 8 : strip * 8;
+            const uint row = first_row + line + lane % 8;
+            w[turn][0] = float4(0.0f);
+            w[turn][1] = float4(0.0f);
+            if (ROWS % (GATED ? 32 : 64) == 0 || row < ROWS) {
+                if (COLS % 32 == 0 || column < COLS) {
+                    w[turn][0] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column)
+                                    : W::template load4<STACK, COLS>(weights, base + row, column);
+                }
+                if (COLS % 32 == 0 || column + 16 < COLS) {
+                    w[turn][1] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column + 16)
+                                    : W::template load4<STACK, COLS>(weights, base + row, column + 16);
+                }
             }
         }
-        threadgroup_barrier(mem_flags::mem_threadgroup);
-        for (uint kk = 0; kk < 32; kk += 8) {
-            simdgroup_matrix<T, 8, 8> a[4];
-            simdgroup_matrix<T, 8, 8> b[4];
-            for (uint i = 0; i < 4; ++i) {
-                simdgroup_load(a[i], token_tile + (tile_token + i * 8) * 32 + kk, 32);
-                simdgroup_load(b[i], weight_tile + (tile_row + i * 8) * 32 + kk, 32, ulong2(0, 0), true);
+        if (!TWICE) {
+            threadgroup_barrier(mem_flags::mem_threadgroup);
+        }
+        #pragma clang loop unroll(full)
+        for (uint turn = 0; turn < 2; ++turn) {
+            if (simdgroup + turn * 4 < TOKENS / 8) {
+                store8(own_tokens + buffer + turn * 1024, x[turn][0], x[turn][1]);
             }
-            for (uint i = 0; i < 4; ++i) {
-                for (uint j = 0; j < 4; ++j) {
+            store8(own_weights + buffer + turn * 1024, w[turn][0], w[turn][1]);
+        }
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        #pragma clang loop unroll(full)
+        for (uint part = 0; part < 4; ++part) {
+            simdgroup_matrix<T, 8, 8> a[TALL];
+            simdgroup_matrix<T, 8, 8> b[WIDE];
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < TALL; ++i) {
+                simdgroup_load(a[i], left + buffer + (i * 4 + part) * 64, 8);
+            }
+            #pragma clang loop unroll(full)
+            for (uint j = 0; j < WIDE; ++j) {
+                simdgroup_load(b[j], right + buffer + (j * 4 + part) * 64, 8, ulong2(0, 0), true);
+            }
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < TALL; ++i) {
+                #pragma clang loop unroll(full)
+                for (uint j = 0; j < WIDE; ++j) {
                     simdgroup_multiply_accumulate(sums[i][j], a[i], b[j], sums[i][j]);
                 }
             }
         }
+        buffer = TWICE ? STEP - buffer : 0;
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (uint i = 0; i < 4; ++i) {
-        for (uint j = 0; j < 4; ++j) {
-            simdgroup_store(sums[i][j], shared + (tile_token + i * 8) * 64 + tile_row + j * 8, 64);
+    // Eight tokens at a time through 1280 bytes of each simdgroup's own, in lines of 40 floats: eight of those meet in no bank.
+    threadgroup float* products = shared + simdgroup * 320;
+    constexpr uint COLUMNS = GATED ? WIDE * 4 : WIDE * 8;
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < TALL; ++i) {
+        #pragma clang loop unroll(full)
+        for (uint j = 0; j < WIDE; ++j) {
+            simdgroup_store(sums[i][j], products + j * 8, 40);
         }
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+        for (uint t = lane / COLUMNS; t < 8; t += 32 / COLUMNS) {
+            const uint token = (down + i) * 8 + t;
+            const uint row = first_row + across * COLUMNS + lane % COLUMNS;
+            if (token < tokens && row < ROWS) {
+                threadgroup const float* product = products + t * 40 + lane % COLUMNS;
+                result.put(token, row, product[0], GATED ? product[COLUMNS] : 0.0f);
+            }
+        }
+        simdgroup_barrier(mem_flags::mem_threadgroup);
     }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
 }
 
-// Epilogues over the result tile: thread t handles column t % 64 of every second token.
+// Causal attention of a tile of tokens over the KV cache, with online softmax. A threadgroup of four simdgroups takes GROUP heads
+// that have the same keys and 32 * STRIPS rows, a row being a token's query of one of those heads, and walks the keys KEYS at
+// a time: scores = Q K^T, softmax, sums += P V, all in 8x8 matrices of operand type O (half or float) with float sums. A
+// simdgroup has STRIPS times eight rows, and leaves out keys that none of them sees. `sinks`, where there are any, [HEADS],
+// are scores without a value.
 
-// y[token, first_row + column] = result, WIDTH elements a token.
+// KEYS rows of a head of the cache from position `start` on, zeros from `end` on, as operands: 8x8 matrices of eight keys each,
+// one after another (`store8`).
+template <uint WIDTH, uint HEAD_DIM, uint KEYS, uint WRAP, typename O, typename T>
+inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint kv_offset, uint start, uint end,
+                            uint simdgroup, uint lane) {
+    constexpr uint PARTS = HEAD_DIM / 8;
+    constexpr uint MATRICES = KEYS / 8 * PARTS;
+    #pragma clang loop unroll(full)
+    for (uint turn = 0; turn < (MATRICES + 15) / 16; ++turn) {
+        const uint matrix = turn * 16 + simdgroup * 4 + lane / 8;
+        const uint key = start + matrix / PARTS * 8 + lane % 8;
+        if (MATRICES % 16 == 0 || matrix < MATRICES) {
+            float4 value[2] = {float4(0.0f), float4(0.0f)};
+            if (key < end) {
+                const uint at = WRAP != 0 ? key % WRAP : key;
+                load_cache8(cache_head<WIDTH>(cache, at, kv_offset), matrix % PARTS * 8, value);
+            }
+            store8(tile + matrix * 64 + lane % 8 * 8, value[0], value[1]);
+        }
+    }
+}
+
+template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint GROUP, uint STRIPS, uint KEYS, uint WINDOW, uint WRAP, typename O,
+          typename T>
+inline void attention_tile(device const float* q, device const T* keys, device const T* values, device float* y,
+                           threadgroup float* shared, uint start_of_slot, uint position, uint rows, float scale,
+                           float softcap, uint block, uint group, uint simdgroup, uint lane,
+                           device const float* sinks = nullptr) {
+    constexpr uint PARTS = HEAD_DIM / 8;
+    constexpr uint WIDTH = KV_HEADS * HEAD_DIM;
+    constexpr uint TOKENS = 32 * STRIPS / GROUP;
+    constexpr uint OPERANDS = 4 / sizeof(O); // in a float's room
+    // Lines of scores, and of the weights that take their place: 40 elements, so that eight of them meet in no bank.
+    constexpr uint LINE = 40;
+    threadgroup O* tile = (threadgroup O*)shared;
+    threadgroup float* scores = shared + KEYS * HEAD_DIM / OPERANDS + simdgroup * (8 * STRIPS * LINE + 64);
+    threadgroup O* weights = (threadgroup O*)scores;
+    threadgroup float* square = scores + 8 * STRIPS * LINE;
+    const uint first_head = group * GROUP;
+    const uint kv_offset = first_head / (HEADS / KV_HEADS) * HEAD_DIM;
+    keys += ulong(start_of_slot) * cache_stride(WIDTH);
+    values += ulong(start_of_slot) * cache_stride(WIDTH);
+    const uint first_token = block * TOKENS;
+    const uint first_row = simdgroup * (8 * STRIPS);
+
+    // The rows' queries, scaled, as matrices, four at a time through threadgroup memory.
+    simdgroup_matrix<O, 8, 8> queries[STRIPS][PARTS];
+    #pragma clang loop unroll(full)
+    for (uint s = 0; s < STRIPS; ++s) {
+        #pragma clang loop unroll(full)
+        for (uint part = 0; part < PARTS; part += 4) {
+            const uint element = part * 8 + lane % 8 * 4;
+            #pragma clang loop unroll(full)
+            for (uint line = 0; line < 8; line += 4) {
+                const uint row = first_row + s * 8 + line + lane / 8;
+                const uint token = first_token + row / GROUP;
+                float4 value = 0.0f;
+                if (token < rows && (PARTS % 4 == 0 || element < HEAD_DIM)) {
+                    const uint head = first_head + row % GROUP;
+                    value = scale * *(device const float4*)(q + (token * HEADS + head) * HEAD_DIM + element);
+                }
+                threadgroup O* target = weights + (line + lane / 8) * LINE + lane % 8 * 4;
+                #pragma clang loop unroll(full)
+                for (uint e = 0; e < 4; ++e) {
+                    target[e] = O(value[e]);
+                }
+            }
+            simdgroup_barrier(mem_flags::mem_threadgroup);
+            #pragma clang loop unroll(full)
+            for (uint p = 0; p < 4; ++p) {
+                if (part + p < PARTS) {
+                    simdgroup_load(queries[s][part + p], weights + p * 8, LINE);
+                }
+            }
+            simdgroup_barrier(mem_flags::mem_threadgroup);
+        }
+    }
+    simdgroup_matrix<float, 8, 8> sums[STRIPS][PARTS];
+    // Four lanes share a row of scores.
+    uint own[STRIPS]; // the row's position
+    float highest[STRIPS];
+    float total[STRIPS];
+    #pragma clang loop unroll(full)
+    for (uint s = 0; s < STRIPS; ++s) {
+        #pragma clang loop unroll(full)
+        for (uint part = 0; part < PARTS; ++part) {
+            sums[s][part] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+        }
+        const uint row = first_row + s * 8 + lane / 4;
+        own[s] = position + first_token + row / GROUP;
+        highest[s] = sinks != nullptr ? sinks[first_head + row % GROUP] : -1.0e30f;
+        total[s] = sinks != nullptr ? 1.0f : 0.0f;
+    }
+    square[lane] = 0.0f;
+    square[lane + 32] = 0.0f;
+
+    const uint first_position = position + first_token;
+    const uint begin = WINDOW != 0 && first_position + 1 > WINDOW ? first_position + 1 - WINDOW : 0;
+    const uint end = position + min(rows, first_token + TOKENS);
+    // Positions of the simdgroup's first row and of its last.
+    const uint lowest = first_position + first_row / GROUP;
+    const uint latest = first_position + (first_row + 8 * STRIPS - 1) / GROUP;
+    for (uint start = begin; start < end; start += KEYS) {
+        const bool sees = start <= latest && (WINDOW == 0 || start + KEYS + WINDOW > lowest + 1);
+        const bool sees_all = start + KEYS <= min(lowest + 1, end) && (WINDOW == 0 || start + WINDOW > latest);
+        load_cache_tile<WIDTH, HEAD_DIM, KEYS, WRAP>(keys, tile, kv_offset, start, end, simdgroup, lane);
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        if (sees) {
+            for (uint j = 0; j < KEYS / 8; ++j) {
+                simdgroup_matrix<float, 8, 8> score[STRIPS];
+                #pragma clang loop unroll(full)
+                for (uint s = 0; s < STRIPS; ++s) {
+                    score[s] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+                }
+                #pragma clang loop unroll(full)
+                for (uint part = 0; part < PARTS; ++part) {
+                    simdgroup_matrix<O, 8, 8> key;
+                    simdgroup_load(key, tile + (j * PARTS + part) * 64, 8, ulong2(0, 0), true);
+                    #pragma clang loop unroll(full)
+                    for (uint s = 0; s < STRIPS; ++s) {
+                        simdgroup_multiply_accumulate(score[s], queries[s][part], key, score[s]);
+                    }
+                }
+                #pragma clang loop unroll(full)
+                for (uint s = 0; s < STRIPS; ++s) {
+                    simdgroup_store(score[s], scores + s * 8 * LINE + j * 8, LINE);
+                }
+            }
+            simdgroup_barrier(mem_flags::mem_threadgroup);
+            float correction[STRIPS];
+            bool moved = false;
+            #pragma clang loop unroll(full)
+            for (uint s = 0; s < STRIPS; ++s) {
+                const uint line = (s * 8 + lane / 4) * LINE + lane % 4;
+                float of_lane[KEYS / 4];
+                float top = highest[s];
+                #pragma clang loop unroll(full)
+                for (uint j = 0; j < KEYS / 4; ++j) {
+                    float value = scores[line + j * 4];
+                    if (softcap != 0.0f) {
+                        value = softcap * precise::tanh(value / softcap);
+                    }
+                    const uint key = start + lane % 4 + j * 4;
+                    const bool seen = key <= own[s] && key < end && (WINDOW == 0 || key + WINDOW > own[s]);
+                    of_lane[j] = sees_all || seen ? value : -1.0e30f;
+                    top = max(top, of_lane[j]);
+                }
+                top = max(top, simd_shuffle_xor(top, ushort(1)));
+                top = max(top, simd_shuffle_xor(top, ushort(2)));
+                moved = moved || top != highest[s];
+                correction[s] = precise::exp(highest[s] - top);
+                highest[s] = top;
+                // All scores are read: the weights take their place.
+                simdgroup_barrier(mem_flags::mem_threadgroup);
+                float sum = 0.0f;
+                #pragma clang loop unroll(full)
+                for (uint j = 0; j < KEYS / 4; ++j) {
+                    const float weight = of_lane[j] > -1.0e29f ? precise::exp(of_lane[j] - top) : 0.0f;
+                    weights[OPERANDS * s * 8 * LINE + lane / 4 * LINE + lane % 4 + j * 4] = O(weight);
+                    sum += weight;
+                }
+                sum += simd_shuffle_xor(sum, ushort(1));
+                sum += simd_shuffle_xor(sum, ushort(2));
+                total[s] = total[s] * correction[s] + sum;
+            }
+            // Sums stay as they are where no row's highest score moved.
+            if (simd_any(moved)) {
+                #pragma clang loop unroll(full)
+                for (uint s = 0; s < STRIPS; ++s) {
+                    simdgroup_barrier(mem_flags::mem_threadgroup);
+                    if (lane % 4 == 0) {
+                        square[lane / 4 * 9] = correction[s];
+                    }
+                    simdgroup_barrier(mem_flags::mem_threadgroup);
+                    simdgroup_matrix<float, 8, 8> diagonal;
+                    simdgroup_load(diagonal, square, 8);
+                    #pragma clang loop unroll(full)
+                    for (uint part = 0; part < PARTS; ++part) {
+                        simdgroup_matrix<float, 8, 8> scaled;
+                        simdgroup_multiply(scaled, diagonal, sums[s][part]);
+                        sums[s][part] = scaled;
+                    }
+                }
+            }
+        }
+        // All are done with the keys: the values take their place.
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        load_cache_tile<WIDTH, HEAD_DIM, KEYS, WRAP>(values, tile, kv_offset, start, end, simdgroup, lane);
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        if (sees) {
+            for (uint j = 0; j < KEYS / 8; ++j) {
+                simdgroup_matrix<O, 8, 8> weight[STRIPS];
+                #pragma clang loop unroll(full)
+                for (uint s = 0; s < STRIPS; ++s) {
+                    simdgroup_load(weight[s], weights + OPERANDS * s * 8 * LINE + j * 8, LINE);
+                }
+                #pragma clang loop unroll(full)
+                for (uint part = 0; part < PARTS; ++part) {
+                    simdgroup_matrix<O, 8, 8> value;
+                    simdgroup_load(value, tile + (j * PARTS + part) * 64, 8);
+                    #pragma clang loop unroll(full)
+                    for (uint s = 0; s < STRIPS; ++s) {
+                        simdgroup_multiply_accumulate(sums[s][part], weight[s], value, sums[s][part]);
+                    }
+                }
+            }
+        }
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+    }
+    // Out through the scores' lines, 32 elements at a time.
+    #pragma clang loop unroll(full)
+    for (uint s = 0; s < STRIPS; ++s) {
+        #pragma clang loop unroll(full)
+        for (uint part = 0; part < PARTS; part += 4) {
+            #pragma clang loop unroll(full)
+            for (uint p = 0; p < 4; ++p) {
+                if (part + p < PARTS) {
+                    simdgroup_store(sums[s][part + p], scores + p * 8, LINE);
+                }
+            }
+            simdgroup_barrier(mem_flags::mem_threadgroup);
+            #pragma clang loop unroll(full)
+            for (uint line = 0; line < 8; ++line) {
+                const float whole = simd_shuffle(total[s], ushort(line * 4));
+                const uint row = first_row + s * 8 + line;
+                const uint token = first_token + row / GROUP;
+                if (token < rows && (PARTS % 4 == 0 || part * 8 + lane < HEAD_DIM)) {
+                    const uint head = first_head + row % GROUP;
+                    y[(token * HEADS + head) * HEAD_DIM + part * 8 + lane] = scores[line * LINE + lane] / whole;
+                }
+            }
+            simdgroup_barrier(mem_flags::mem_threadgroup);
+        }
+    }
+}
+
+// Projections of a tile of up to 64 tokens.
+
+// Rows of STRIDE elements.
+template <uint STRIDE>
+struct TokenRows {
+    device const float* input;
+    inline device const float* row(uint token) const { return input + token * STRIDE; }
+};
+
+// What becomes of products, WIDTH elements a token.
 template <uint WIDTH>
-inline void store_tile(device float* y, threadgroup const float* result, uint tokens, uint first_row, uint end,
-                       uint thread_index) {
-    const uint row = first_row + thread_index % 64;
-    for (uint token = thread_index / 64; token < tokens; token += 2) {
-        if (row < end) {
-            y[token * WIDTH + row] = result[token * 64 + thread_index % 64];
-        }
-    }
-}
+struct StoreTile {
+    device float* y;
+    inline void put(uint token, uint row, float product, float) const { y[token * WIDTH + row] = product; }
+};
 
 template <uint WIDTH>
-inline void add_tile(device float* x, threadgroup const float* result, float factor, uint tokens, uint first_row,
-                     uint thread_index) {
-    const uint row = first_row + thread_index % 64;
-    for (uint token = thread_index / 64; token < tokens; token += 2) {
-        if (row < WIDTH) {
-            x[token * WIDTH + row] += factor * result[token * 64 + thread_index % 64];
-        }
-    }
-}
+struct AddTile {
+    device float* x;
+    float factor;
+    inline void put(uint token, uint row, float product, float) const { x[token * WIDTH + row] += factor * product; }
+};
 
-// y = activation(gate) * up; gate rows are columns 0..31 of the tile, up rows 32..63.
 template <uint WIDTH, typename A>
-inline void store_gated_tile(device float* y, threadgroup const float* result, uint tokens, uint first_row,
-                             uint thread_index) {
-    const uint column = thread_index % 32;
-    for (uint token = thread_index / 32; token < tokens; token += 4) {
-        if (first_row + column < WIDTH) {
-            const float gate = result[token * 64 + column];
-            y[token * WIDTH + first_row + column] = A::apply(gate) * A::linear(result[token * 64 + column + 32]);
-        }
+struct GatedTile {
+    device float* y;
+    inline void put(uint token, uint row, float gate, float up) const {
+        y[token * WIDTH + row] = A::apply(gate) * A::linear(up);
+    }
+};
+
+// Up to 32 tokens take half of the work.
+template <typename W, typename W2, typename T, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET, typename X,
+          typename Y>
+inline void gemm_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens, uint base,
+                      uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
+    if (tokens > 32) {
+        product_tile<W, W2, T, 64, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
+                                                                    shared, simdgroup, lane);
+    } else {
+        product_tile<W, W2, T, 32, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
+                                                                    shared, simdgroup, lane);
     }
 }
 
@@ -1802,21 +1980,20 @@ kernel void qkv_proj_tile(
     device float* y [[buffer(2)]], // [rows, 64] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    device const float* tile_input = input + first_token * 32;
+    const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    const uint end = 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 64, 32, 0, 0>(
-        weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
-    store_tile<64>(y + first_token * 64, shared, tokens, first, end, thread_index);
+    gemm_tile<Weights_bf16, Weights_bf16, float, 64, 64, 32, false, 0>(
+        weights, weights, rows, StoreTile<64>{y + first_token * 64},
+        tokens, 0, first, shared, simdgroup, lane);
 }
 
-// attention of 4 heads over 2 key/value heads of 8: 32 rows of a head
+// attention of 4 heads over 2 key/value heads of 8: 32 tokens of 2 heads per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void attention_tile(
     device const float* q [[buffer(0)]], // [rows, 32] f32
@@ -1825,14 +2002,13 @@ kernel void attention_tile(
     device float* y [[buffer(3)]], // [rows, 32] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[2560];
-    attention_tile<4, 2, 8, 32, 8, 0, float>(
-        q, keys, values, y, shared, 0, step->position, step->rows, 0.35355338f, 0.0f, group.x, group.y, thread_index,
-        simdgroup, lane);
+    threadgroup float shared[3072];
+    attention_tile<4, 2, 8, 2, 2, 32, 8, 0, float>(
+        q, keys, values, y, shared, 0, step->position, step->rows, 0.35355338f, 0.0f, group.x, group.y, simdgroup,
+        lane);
 }
 
 // [32, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -1843,18 +2019,17 @@ kernel void o_proj_tile(
     device float* x [[buffer(2)]], // [rows, 32] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    device const float* tile_input = input + first_token * 32;
+    const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    const uint end = 32;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 32, 32, 0, 0>(
-        weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
-    add_tile<32>(x + first_token * 32, shared, 1.0f, tokens, first, thread_index);
+    gemm_tile<Weights_bf16, Weights_bf16, float, 32, 32, 32, false, 0>(
+        weights, weights, rows, AddTile<32>{x + first_token * 32, 1.0f},
+        tokens, 0, first, shared, simdgroup, lane);
 }
 
 // [80, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -1865,18 +2040,17 @@ kernel void gate_up_proj_tile(
     device float* y [[buffer(2)]], // [rows, 40] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    device const float* tile_input = input + first_token * 32;
+    const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 32;
-    const uint end = 40;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 80, 32, 40, 40>(
-        weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
-    store_gated_tile<40, Silu>(y + first_token * 40, shared, tokens, first, thread_index);
+    gemm_tile<Weights_bf16, Weights_bf16, float, 80, 40, 32, true, 40>(
+        weights, weights, rows, GatedTile<40, Silu>{y + first_token * 40},
+        tokens, 0, first, shared, simdgroup, lane);
 }
 
 // [32, 40] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -1887,18 +2061,17 @@ kernel void down_proj_tile(
     device float* x [[buffer(2)]], // [rows, 32] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    device const float* tile_input = input + first_token * 40;
+    const TokenRows<40> rows = {input + first_token * 40};
     const uint first = group.x * 64;
-    const uint end = 32;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 32, 40, 0, 0>(
-        weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
-    add_tile<32>(x + first_token * 32, shared, 1.0f, tokens, first, thread_index);
+    gemm_tile<Weights_bf16, Weights_bf16, float, 32, 32, 40, false, 0>(
+        weights, weights, rows, AddTile<32>{x + first_token * 32, 1.0f},
+        tokens, 0, first, shared, simdgroup, lane);
 }
 
 // [88, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -1909,16 +2082,15 @@ kernel void lm_head_tile(
     device float* y [[buffer(2)]], // [rows, 88] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    device const float* tile_input = input + first_token * 32;
+    const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    const uint end = 88;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 88, 32, 0, 0>(
-        weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
-    store_tile<88>(y + first_token * 88, shared, tokens, first, end, thread_index);
+    gemm_tile<Weights_bf16, Weights_bf16, float, 88, 88, 32, false, 0>(
+        weights, weights, rows, StoreTile<88>{y + first_token * 88},
+        tokens, 0, first, shared, simdgroup, lane);
 }

@@ -162,7 +162,7 @@ static KERNELS: [KernelSpec; 40] = [
     KernelSpec { name: "gate_up_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "down_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "qkv_proj_tile", threads: 128, threadgroup_bytes: 16384 },
-    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 11264 },
+    KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 13312 },
     KernelSpec { name: "o_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "lm_head_tile", threads: 128, threadgroup_bytes: 16384 },
 ];
@@ -722,7 +722,7 @@ impl Model {
         pass.dispatch(
             k(kernel::ATTENTION_TILE),
             &[&b.q, &cache.keys, &cache.values, &b.attn, params],
-            [rows.div_ceil(32), 4, 1],
+            [rows.div_ceil(32), 2, 1],
         );
         pass.barrier();
         pass.dispatch(k(kernel::ATTENTION_GATE), &[&b.qkv, &b.attn], [1, rows, 1]);

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::api_error::ApiError;
 use super::fields::Fields;
 pub(super) use ask::{Ask, Chat, Choice, Prompt};
+pub(super) use chat::chat;
 use output::{End, Why};
 pub(super) use output::{Item, Output, Outputs, Reading};
 

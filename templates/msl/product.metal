@@ -1,0 +1,141 @@
+// Matrix times a tile of tokens: products[TOKENS][64] = input[tokens, COLS] x weights[64 rows, COLS]^T, by 128 threads in four
+// simdgroups. T is the operand type of the 8x8 matrices; sums are float.
+
+// Stores eight elements of a row of an operand. Operands lie in threadgroup memory as the matrices that are loaded from it, 8x8
+// after 8x8: eight lanes that store a matrix's rows, and the lanes that load it, meet in no bank.
+inline void store8(threadgroup half* target, float4 low, float4 high) {
+    const half4 a = half4(low);
+    const half4 b = half4(high);
+    *(threadgroup uint4*)target = uint4(as_type<uint2>(a), as_type<uint2>(b));
+}
+
+inline void store8(threadgroup float* target, float4 low, float4 high) {
+    ((threadgroup float4*)target)[0] = low;
+    ((threadgroup float4*)target)[1] = high;
+}
+
+// Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
+// is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
+// `input.row(token)` is where a token's elements are; `result.put(token, row, product, up)` takes what is inside, with GATED
+// the gate's product and that of `second`. `shared` holds (TOKENS + 64) * 32 floats: half operands twice, so that those of one step are
+// stored while those of the step before are multiplied, float operands once.
+template <typename W, typename W2, typename T, uint TOKENS, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET,
+          typename X, typename Y>
+inline void product_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens,
+                         uint base, uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
+    constexpr bool TWICE = sizeof(T) == 2;
+    // Simdgroups side by side over the rows; the matrices that each has down the tokens, and across the rows.
+    constexpr uint ACROSS = TOKENS == 64 ? 2 : 4;
+    constexpr uint TALL = TOKENS == 64 ? 4 : TOKENS / 8;
+    constexpr uint WIDE = 8 / ACROSS;
+    constexpr uint STEP = (TOKENS + 64) * 32;
+    threadgroup T* token_tile = (threadgroup T*)shared;
+    threadgroup T* weight_tile = token_tile + TOKENS * 32;
+    const uint across = simdgroup % ACROSS;
+    const uint down = simdgroup / ACROSS * TALL;
+    simdgroup_matrix<float, 8, 8> sums[TALL][WIDE];
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < TALL; ++i) {
+        #pragma clang loop unroll(full)
+        for (uint j = 0; j < WIDE; ++j) {
+            sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+        }
+    }
+    // In a step of 32 columns a lane stores its row of matrix lane / 8 of the strips `simdgroup` and `simdgroup` + 4: the columns
+    // that lie in one word of packed codes, four and the four 16 further on.
+    const uint at = (simdgroup * 4 + lane / 8) * 64 + lane % 8 * 8;
+    threadgroup T* own_tokens = token_tile + at;
+    threadgroup T* own_weights = weight_tile + at;
+    threadgroup const T* left = token_tile + down * 256;
+    threadgroup const T* right = weight_tile + across * (WIDE * 256);
+    uint buffer = 0;
+    for (uint k = 0; k < COLS; k += 32) {
+        const uint column = k + lane / 8 * 4;
+        float4 x[2][2];
+        float4 w[2][2];
+        #pragma clang loop unroll(full)
+        for (uint turn = 0; turn < 2; ++turn) {
+            const uint strip = simdgroup + turn * 4;
+            const uint token = strip * 8 + lane % 8;
+            x[turn][0] = float4(0.0f);
+            x[turn][1] = float4(0.0f);
+            if (token < tokens) {
+                device const float* elements = input.row(token) + column;
+                if (COLS % 32 == 0 || column < COLS) {
+                    x[turn][0] = *(device const float4*)elements;
+                }
+                if (COLS % 32 == 0 || column + 16 < COLS) {
+                    x[turn][1] = *(device const float4*)(elements + 16);
+                }
+            }
+            const bool up = GATED && strip % WIDE >= WIDE / 2;
+            const uint line = GATED ? (strip / WIDE * (WIDE / 2) + strip % (WIDE / 2)) * 8 : strip * 8;
+            const uint row = first_row + line + lane % 8;
+            w[turn][0] = float4(0.0f);
+            w[turn][1] = float4(0.0f);
+            if (ROWS % (GATED ? 32 : 64) == 0 || row < ROWS) {
+                if (COLS % 32 == 0 || column < COLS) {
+                    w[turn][0] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column)
+                                    : W::template load4<STACK, COLS>(weights, base + row, column);
+                }
+                if (COLS % 32 == 0 || column + 16 < COLS) {
+                    w[turn][1] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column + 16)
+                                    : W::template load4<STACK, COLS>(weights, base + row, column + 16);
+                }
+            }
+        }
+        if (!TWICE) {
+            threadgroup_barrier(mem_flags::mem_threadgroup);
+        }
+        #pragma clang loop unroll(full)
+        for (uint turn = 0; turn < 2; ++turn) {
+            if (simdgroup + turn * 4 < TOKENS / 8) {
+                store8(own_tokens + buffer + turn * 1024, x[turn][0], x[turn][1]);
+            }
+            store8(own_weights + buffer + turn * 1024, w[turn][0], w[turn][1]);
+        }
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        #pragma clang loop unroll(full)
+        for (uint part = 0; part < 4; ++part) {
+            simdgroup_matrix<T, 8, 8> a[TALL];
+            simdgroup_matrix<T, 8, 8> b[WIDE];
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < TALL; ++i) {
+                simdgroup_load(a[i], left + buffer + (i * 4 + part) * 64, 8);
+            }
+            #pragma clang loop unroll(full)
+            for (uint j = 0; j < WIDE; ++j) {
+                simdgroup_load(b[j], right + buffer + (j * 4 + part) * 64, 8, ulong2(0, 0), true);
+            }
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < TALL; ++i) {
+                #pragma clang loop unroll(full)
+                for (uint j = 0; j < WIDE; ++j) {
+                    simdgroup_multiply_accumulate(sums[i][j], a[i], b[j], sums[i][j]);
+                }
+            }
+        }
+        buffer = TWICE ? STEP - buffer : 0;
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    // Eight tokens at a time through 1280 bytes of each simdgroup's own, in lines of 40 floats: eight of those meet in no bank.
+    threadgroup float* products = shared + simdgroup * 320;
+    constexpr uint COLUMNS = GATED ? WIDE * 4 : WIDE * 8;
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < TALL; ++i) {
+        #pragma clang loop unroll(full)
+        for (uint j = 0; j < WIDE; ++j) {
+            simdgroup_store(sums[i][j], products + j * 8, 40);
+        }
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+        for (uint t = lane / COLUMNS; t < 8; t += 32 / COLUMNS) {
+            const uint token = (down + i) * 8 + t;
+            const uint row = first_row + across * COLUMNS + lane % COLUMNS;
+            if (token < tokens && row < ROWS) {
+                threadgroup const float* product = products + t * 40 + lane % COLUMNS;
+                result.put(token, row, product[0], GATED ? product[COLUMNS] : 0.0f);
+            }
+        }
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+    }
+}
