@@ -48,6 +48,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Error> {
     let output = folder.path().join("checked");
     generate::run(&GenArgs {
         checkpoint: args.path.clone(),
+        offline: args.offline,
         output: output.clone(),
         name: None,
         context: args.context,

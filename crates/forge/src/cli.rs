@@ -9,13 +9,15 @@ use clap::{Args, Parser, Subcommand};
 use forge_plan::CacheType;
 
 use crate::recipe::Quantize;
-use crate::{Error, check, generate, inspect, interrupt};
+use crate::{Chip, Error, check, chips, generate, inspect, interrupt, list};
 
 /// Turns a model checkpoint into a standalone Rust project that runs it on Apple-silicon GPUs through Metal
 #[derive(Debug, Parser)]
 #[command(name = "forge", version, propagate_version = true)]
 #[command(after_help = "Examples:
   forge gen model.gguf -o my-model
+  forge gen hf:Qwen/Qwen3-0.6B-GGUF:Q8_0 -o qwen
+  forge list
   forge inspect model.gguf
   forge check my-model
   cd my-model && cargo run --release -- generate \"Once upon a time\"")]
@@ -32,6 +34,8 @@ enum Command {
     Inspect(InspectArgs),
     /// Check a project's kernels: statically, in checked mode, and each against a reference
     Check(CheckArgs),
+    /// List the models of the hub's cache, Ollama and LM Studio on this machine
+    List(ListArgs),
 }
 
 /// Arguments of `forge gen`.
@@ -39,16 +43,25 @@ enum Command {
 #[command(after_help = "Examples:
   forge gen model.Q8_0.gguf -o my-model
   forge gen ./Llama-3.2-1B-Instruct -o llama --context 4096
+  forge gen hf:Qwen/Qwen3-0.6B -o qwen               a repository of the Hugging Face hub: its safetensors
+  forge gen hf:Qwen/Qwen3-0.6B-GGUF:Q8_0 -o qwen     one of its GGUF files; without :Q8_0 you see what there is
+  forge gen ollama:llama3.2:1b -o llama              what Ollama or LM Studio (lmstudio:NAME) hold, read where it lies
   forge gen ./Llama-3.2-1B-Instruct -o llama --quantize q4_k
   forge gen ./Llama-3.2-1B-Instruct -o llama --quantize auto:4.6 --imatrix imatrix.gguf
   forge gen model.gguf -o my-model --slots 4    holds four conversations at once
   forge gen model.gguf -o my-model --force      regenerate; edited files are kept as copies
   forge gen model.gguf -o my-model --force --tuning tuning.json
 
-The folder appears when everything in it is complete. An interrupted or failed run leaves nothing behind.")]
+The folder appears when everything in it is complete. An interrupted or failed run leaves nothing behind. What is fetched from the
+hub is in the hub's own cache, and an interrupted transfer goes on where it stopped. HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE,
+HF_HUB_OFFLINE and OLLAMA_MODELS are honoured.")]
 pub struct GenArgs {
-    /// A GGUF file, a Hugging Face folder or an MLX folder
+    /// A GGUF file, a Hugging Face folder or an MLX folder; hf:OWNER/NAME[@REVISION][:FILE], ollama:NAME[:TAG] or
+    /// lmstudio:[PUBLISHER/]NAME[:FILE]
     pub checkpoint: PathBuf,
+    /// Fetch nothing: take what the hub's cache holds
+    #[arg(long)]
+    pub offline: bool,
     /// The folder to create
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
@@ -95,8 +108,12 @@ pub struct GenArgs {
 --plan accounts for every kernel: dispatches, barriers, threadgroups, threadgroup memory (shared), bytes and floating-point
 operations, for a token at the end of --context and for a prompt.")]
 pub struct InspectArgs {
-    /// A GGUF file, a Hugging Face folder or an MLX folder
+    /// A GGUF file, a Hugging Face folder or an MLX folder; hf:OWNER/NAME[@REVISION][:FILE], ollama:NAME[:TAG] or
+    /// lmstudio:[PUBLISHER/]NAME[:FILE]
     pub checkpoint: PathBuf,
+    /// Fetch nothing: take what the hub's cache holds
+    #[arg(long)]
+    pub offline: bool,
     /// Context in tokens for the memory table [default: 8192 or what the model was trained for, the smaller]
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,
@@ -150,8 +167,11 @@ fn bandwidth(text: &str) -> Result<f64, String> {
 A checkpoint is generated from into a temporary folder. Building needs cargo, and off macOS clang++; CARGO_TARGET_DIR
 keeps what was built for the next time. The exit code is 0 when every check passed.")]
 pub struct CheckArgs {
-    /// A generated project, a GGUF file, or a Hugging Face folder
+    /// A generated project, or a checkpoint as for gen
     pub path: PathBuf,
+    /// For a checkpoint of the hub: fetch nothing, take what its cache holds
+    #[arg(long)]
+    pub offline: bool,
     /// For a checkpoint: longest context of the project in tokens [default: what the model was trained for; with longrope, what its
     /// factors for short texts hold for]
     #[arg(long, value_name = "TOKENS")]
@@ -167,6 +187,28 @@ pub struct CheckArgs {
     pub full: bool,
 }
 
+/// Arguments of `forge list`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  forge list
+  forge list --chip 'M4 Max, 40 cores'
+  forge list --json
+
+Each name can be given to forge gen and forge inspect.")]
+pub struct ListArgs {
+    /// The chip for which speed is given [default: this Mac's, elsewhere M4]
+    #[arg(long, value_parser = chip)]
+    pub chip: Option<Chip>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn chip(text: &str) -> Result<Chip, String> {
+    let known = || chips::CHIPS.map(|chip| chip.name).join("; ");
+    Chip::named(text).ok_or_else(|| format!("expected one of: {}", known()))
+}
+
 /// The names of cache types, with what each is.
 fn cache_types() -> impl TypedValueParser<Value = CacheType> {
     let values = CacheType::ALL.map(|kv| PossibleValue::new(kv.name()).help(kv.description()));
@@ -180,6 +222,7 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Gen(args) => generate::run(args),
         Command::Check(args) => check::run(args),
+        Command::List(args) => list::run(args).map(|text| anstream::print!("{text}")),
         Command::Inspect(args) => inspect::run(args).and_then(|inspection| {
             anstream::print!("{}", inspection.text);
             inspection.problem.map_or(Ok(()), Err)

@@ -7,6 +7,7 @@ use forge_codegen::CodegenError;
 use forge_frontend::FrontendError;
 use forge_pack::PackError;
 use forge_plan::PlanError;
+use forge_sources::SourceError;
 
 use crate::output::OutputError;
 
@@ -17,6 +18,9 @@ pub enum Error {
     /// The checkpoint is well formed, but Forge cannot generate from it yet.
     #[error("unsupported: {0}")]
     Unsupported(Box<Error>),
+    /// A name of a model that did not become a checkpoint.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// The checkpoint cannot be read.
     #[error(transparent)]
     Frontend(FrontendError),

@@ -11,6 +11,7 @@ use forge_frontend::graph::{Source, WeightId};
 use forge_pack::{Header, Packed, Packing};
 use forge_plan::quantize::Kept;
 use forge_plan::{CacheType, Plan, PlanOptions, plan};
+use forge_sources::Located;
 use sha2::{Digest, Sha256};
 
 use crate::cli::{GenArgs, warn};
@@ -18,7 +19,7 @@ use crate::output::{PackedWeights, Report, Staging, Target, hex};
 use crate::recipe::Quantize;
 use crate::tuning::Tuning;
 use crate::warnings::{edited, warnings};
-use crate::{Error, interrupt, progress, quantize, units};
+use crate::{Error, interrupt, progress, quantize, sources, units};
 
 /// Name of the packed weights in a project.
 const WEIGHTS: &str = "weights.safetensors";
@@ -35,7 +36,8 @@ const SAMPLE: usize = 16 * 1024;
 /// Anything wrong with the checkpoint, the options or the target; then the target is as it was.
 pub fn run(args: &GenArgs) -> Result<(), Error> {
     let target = Target::open(&args.output, args.force)?;
-    let mut checkpoint = forge_frontend::load(&args.checkpoint)?;
+    let located = sources::locate(&args.checkpoint, args.offline, args.quiet)?;
+    let mut checkpoint = sources::load(&located)?;
     warnings(&checkpoint.warnings).iter().for_each(|line| warn(line));
     interrupt::check()?;
     let kept = match &args.quantize {
@@ -55,7 +57,7 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
     interrupt::check()?;
     let header = Header::new(&plan.weights);
     let name = package_name(&asked_name(args));
-    let options = render_options(args, &name.name);
+    let options = render_options(args, &located, &name.name);
     let project = render(&plan, &checkpoint.graph, &checkpoint.assets, &options)?;
     let (report, quantization) = write(args, &target, &checkpoint, &plan, &project, &header, &kept)?;
     for (file, copy) in &report.edited {
@@ -232,9 +234,12 @@ fn file_name(path: &Path) -> String {
 }
 
 /// What the emitted files say of where they come from: names, no paths, so that they do not depend on the machine.
-fn render_options(args: &GenArgs, name: &str) -> RenderOptions {
-    // `.` and `..` have a name only once they are resolved.
-    let source = file_name(&args.checkpoint.canonicalize().unwrap_or_else(|_| args.checkpoint.clone()));
+fn render_options(args: &GenArgs, located: &Located, name: &str) -> RenderOptions {
+    let source = match &located.source {
+        Some(source) => source.clone(),
+        // `.` and `..` have a name only once they are resolved.
+        None => file_name(&located.path.canonicalize().unwrap_or_else(|_| located.path.clone())),
+    };
     let mut command = format!("forge gen {source} -o {name}");
     if let Some(context) = args.context {
         let _ = write!(command, " --context {context}");

@@ -9,10 +9,11 @@ use forge_frontend::{Checkpoint, Graph, Survey, survey};
 use forge_pack::Header;
 use forge_plan::costs;
 use forge_plan::{Plan, PlanError, PlanOptions, plan};
+use forge_sources::Located;
 
 use crate::cli::InspectArgs;
 use crate::warnings::warnings;
-use crate::{Error, interrupt, plan_report, units};
+use crate::{Error, interrupt, plan_report, sources, units};
 
 /// The KV cache of a program is for this many tokens unless it is asked for more.
 const USUAL_CONTEXT: usize = 8192;
@@ -34,12 +35,19 @@ pub struct Inspection {
 /// # Errors
 /// Files that cannot be read as a checkpoint, or a context that the model does not have.
 pub fn run(args: &InspectArgs) -> Result<Inspection, Error> {
-    let obstacle = match supported(args) {
+    let located = sources::locate(&args.checkpoint, args.offline, false)?;
+    let obstacle = match supported(args, &located) {
         Ok(text) => return Ok(Inspection { text, problem: None }),
         Err(Error::Unsupported(obstacle)) => obstacle,
         Err(error) => return Err(error),
     };
-    let text = survey(&args.checkpoint).map_or_else(|_| String::new(), |survey| obstacles(&survey, &obstacle));
+    let text = survey(&located.path).map_or_else(
+        |_| String::new(),
+        |mut survey| {
+            sources::call(&mut survey.name, &located);
+            obstacles(&survey, &obstacle)
+        },
+    );
     Ok(Inspection { text, problem: Some(Error::Unsupported(obstacle)) })
 }
 
@@ -77,8 +85,8 @@ fn plain(text: &str) -> String {
     text.replace(|c: char| c.is_control(), "\u{fffd}")
 }
 
-fn supported(args: &InspectArgs) -> Result<String, Error> {
-    let checkpoint = forge_frontend::load(&args.checkpoint)?;
+fn supported(args: &InspectArgs, located: &Located) -> Result<String, Error> {
+    let checkpoint = sources::load(located)?;
     interrupt::check()?;
     let plan = plan(&checkpoint.graph, &PlanOptions { kv: args.kv, slots: args.slots, ..PlanOptions::default() })?;
     let trained = plan.context;

@@ -4,20 +4,24 @@
 //! What a checkpoint means, how it is planned, rendered and packed belongs to the other crates.
 
 pub mod check;
+mod chips;
 pub mod cli;
 mod error;
 pub mod generate;
 mod imatrix;
 pub mod inspect;
 mod interrupt;
+pub mod list;
 pub mod output;
 mod plan_report;
 mod progress;
 mod quantize;
 mod recipe;
+mod sources;
 mod table;
 mod tuning;
 mod units;
 mod warnings;
 
+pub use chips::Chip;
 pub use error::Error;

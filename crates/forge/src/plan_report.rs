@@ -5,37 +5,11 @@ use std::fmt::Write as _;
 use forge_plan::costs::{self, KernelTotal, PassCost};
 use forge_plan::{Plan, memory};
 
+use crate::chips::{self, CHIPS};
 use crate::{table, units};
 
 /// Chips of [`CHIPS`] that stand for the others in a short list.
 const SOME_CHIPS: [&str; 5] = ["M1", "M2 Max", "M4", "M4 Pro", "M5 Max, 40 cores"];
-
-/// Peak memory bandwidth of Apple chips in GB/s, as Apple's announcements give them; chips of one name with two memory
-/// systems have two rows.
-const CHIPS: [(&str, u32); 22] = [
-    ("M1", 68),
-    ("M1 Pro", 200),
-    ("M1 Max", 400),
-    ("M1 Ultra", 800),
-    ("M2", 100),
-    ("M2 Pro", 200),
-    ("M2 Max", 400),
-    ("M2 Ultra", 800),
-    ("M3", 100),
-    ("M3 Pro", 150),
-    ("M3 Max, 30 cores", 300),
-    ("M3 Max, 40 cores", 400),
-    ("M3 Ultra", 819),
-    ("M4", 120),
-    ("M4 Pro", 273),
-    ("M4 Max, 32 cores", 410),
-    ("M4 Max, 40 cores", 546),
-    ("M5", 153),
-    ("M5 Pro", 307),
-    ("M5 Max, 32 cores", 460),
-    ("M5 Max, 40 cores", 614),
-    ("M5 Ultra (unconfirmed)", 1200),
-];
 
 /// The tables for a decode step at the end of `context` tokens and for a prompt of `prompt`.
 pub(crate) fn report(plan: &Plan, context: usize, prompt: usize) -> String {
@@ -111,15 +85,14 @@ fn row(plan: &Plan, total: &KernelTotal) -> [String; 10] {
 /// Tokens per second that memory allows: of one bandwidth in GB/s, of every chip, or of some.
 pub(crate) fn roofline(token: &PassCost, bandwidth: Option<f64>, every: bool) -> Vec<(String, String)> {
     let mut lines = vec![("bytes a token".to_owned(), units::bytes(token.bytes()))];
-    let rate = |gigabytes: f64| {
-        let rate = gigabytes * 1e9 / token.bytes() as f64;
-        format!("{rate:.0$} tokens/s", usize::from(rate < 100.0))
-    };
+    let rate = |gigabytes: f64| format!("{} tokens/s", chips::rate(gigabytes, token.bytes()));
     match bandwidth {
         Some(gigabytes) => lines.push((format!("{gigabytes} GB/s"), rate(gigabytes))),
         None => {
-            let chips = CHIPS.iter().filter(|(chip, _)| every || SOME_CHIPS.contains(chip));
-            lines.extend(chips.map(|&(chip, gigabytes)| (format!("{chip}, {gigabytes} GB/s"), rate(gigabytes.into()))));
+            let chips = CHIPS.iter().filter(|chip| every || SOME_CHIPS.contains(&chip.name));
+            let line =
+                |chip: &chips::Chip| (format!("{}, {} GB/s", chip.name, chip.bandwidth), rate(chip.bandwidth.into()));
+            lines.extend(chips.map(line));
         }
     }
     lines

@@ -1,4 +1,4 @@
-//! The progress bar of packing: on a terminal only, on stderr.
+//! Progress bars: on a terminal only, on stderr.
 
 use std::io::IsTerminal;
 
@@ -14,4 +14,16 @@ pub fn packing(bytes: u64, quiet: bool) -> ProgressBar {
     )
     .expect("the template is well formed");
     ProgressBar::new(bytes).with_style(style)
+}
+
+/// A bar over `bytes` of a file that is fetched; hidden like [`packing`]'s.
+pub fn transfer(file: &str, bytes: u64, quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(
+        "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+    )
+    .expect("the template is well formed");
+    ProgressBar::new(bytes).with_style(style).with_message(file.replace(|c: char| c.is_control(), "\u{fffd}"))
 }

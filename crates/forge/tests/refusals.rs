@@ -115,6 +115,7 @@ fn folders_that_are_not_written() {
 fn arguments(checkpoint: PathBuf, output: PathBuf) -> GenArgs {
     GenArgs {
         checkpoint,
+        offline: false,
         output,
         name: None,
         context: None,
@@ -139,6 +140,7 @@ fn what_is_unsupported_says_so_first() {
     assert!(error.to_string().starts_with("unsupported: config.json: architecture \"mamba\""), "{error}");
     let inspected = forge::inspect::run(&InspectArgs {
         checkpoint: folder,
+        offline: false,
         context: None,
         kv: CacheType::F16,
         slots: 1,

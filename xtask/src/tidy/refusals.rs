@@ -4,8 +4,14 @@
 use std::collections::BTreeSet;
 
 /// The crates between a checkpoint and the command line.
-const CRATES: [&str; 5] =
-    ["crates/forge-formats/", "crates/forge-frontend/", "crates/forge-pack/", "crates/forge-plan/", "crates/forge/"];
+const CRATES: [&str; 6] = [
+    "crates/forge-formats/",
+    "crates/forge-frontend/",
+    "crates/forge-pack/",
+    "crates/forge-plan/",
+    "crates/forge-sources/",
+    "crates/forge/",
+];
 
 /// An enum whose variants are held to the rule.
 struct List<'a> {
