@@ -153,6 +153,7 @@ fn conversations_survive_the_loss_of_their_slot() {
                     sampling,
                     stop: Vec::new(),
                     continues_prompt: false,
+                    ..Request::default()
                 };
                 let summary = engine.generate(&request, &mut Silent).expect("generates");
                 let fresh = Engine::new(HashModel::new(), text.clone()).generate(&request, &mut Silent);
@@ -188,6 +189,7 @@ fn what_is_brought_back_is_not_what_room_is_made_of() {
                     sampling: Sampling::default(),
                     stop: Vec::new(),
                     continues_prompt: false,
+                    ..Request::default()
                 };
                 // The model refuses positions that do not follow one another, and marks of other tokens.
                 let summary = engine.generate(&request, &mut Silent).expect("generates");

@@ -488,8 +488,14 @@ fn conversation(i: u32, turn: u32) -> Vec<u32> {
 
 fn ask(engine: &mut Engine<HashModel>, prompt: &[u32]) -> (String, Summary) {
     let sampling = Sampling { temperature: 0.8, seed: prompt.len() as u64, ..Sampling::default() };
-    let request =
-        Request { prompt: prompt.to_vec(), max_tokens: Some(9), sampling, stop: Vec::new(), continues_prompt: false };
+    let request = Request {
+        prompt: prompt.to_vec(),
+        max_tokens: Some(9),
+        sampling,
+        stop: Vec::new(),
+        continues_prompt: false,
+        ..Request::default()
+    };
     let mut text = Text::default();
     let summary = engine.generate(&request, &mut text).expect("generates");
     (text.0, summary)
@@ -562,6 +568,7 @@ fn long_prompts_are_kept_as_they_are_run() {
             sampling: Sampling::default(),
             stop: Vec::new(),
             continues_prompt: false,
+            ..Request::default()
         });
         id.expect("is taken");
         struct All(Text);

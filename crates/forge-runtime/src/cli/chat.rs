@@ -47,6 +47,7 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
             sampling: sampling.clone(),
             stop: Vec::new(),
             continues_prompt: false,
+            ..Request::default()
         };
         let mut printer = Printer::default();
         let summary = match engine.generate(&request, &mut printer) {
