@@ -13,10 +13,33 @@ use crate::{demo, shell};
 
 /// The packages of `tests/python`, as pip takes them.
 const PACKAGES: [&str; 2] = ["openai==3.57.0", "anthropic==2.14.0"];
-/// What runs them, in `tests/python`.
+/// What opens the page, and browsers that it may open it in.
+const PAGE_PACKAGES: [&str; 1] = ["playwright==1.65.2"];
+const BROWSERS: [&str; 3] = ["chromium-headless-shell", "chromium", "google-chrome"];
+/// What runs the packages, in `tests/python`.
 const SCRIPTS: [&str; 2] = ["openai_client.py", "anthropic_client.py"];
 /// How long the server may take until it answers.
 const START: Duration = Duration::from_secs(60);
+
+/// Opens the page of a server with a hostile model in a browser, and uses it (`tests/python/page.py`).
+///
+/// # Errors
+/// A failed check; under CI also packages that cannot be installed.
+pub fn page() -> Result<Outcome> {
+    let Some(browser) = BROWSERS.iter().find_map(|name| shell::which(name)) else {
+        return Ok(Outcome::Skipped(format!("no browser: {}", BROWSERS.join(", "))));
+    };
+    let python = match environment("python-page", &PAGE_PACKAGES) {
+        Ok(python) => python,
+        Err(error) if !shell::in_ci() => return Ok(Outcome::Skipped(format!("{error:#}"))),
+        Err(error) => return Err(error),
+    };
+    let scripted = Scripted::start(&["--hostile"])?;
+    let script = shell::root().join("tests/python/page.py");
+    let mut command = Command::new(python);
+    shell::run(command.arg(script).args(["--url", &scripted.url, "--chromium"]).arg(browser))?;
+    Ok(Outcome::Passed)
+}
 
 /// Serves the demo project, and a model whose answers are given, and lets the clients of `tests/python` ask both.
 ///
@@ -30,7 +53,7 @@ pub fn main() -> Result<Outcome> {
     };
     let (_, program) = demo::project()?;
     let server = Server::start(&program)?;
-    let scripted = Scripted::start()?;
+    let scripted = Scripted::start(&[])?;
     let served = format!("http://{}", server.address);
     for script in SCRIPTS {
         let script = shell::root().join("tests/python").join(script);
@@ -48,9 +71,9 @@ struct Scripted {
 }
 
 impl Scripted {
-    fn start() -> Result<Self> {
+    fn start(args: &[&str]) -> Result<Self> {
         let mut command = shell::cargo();
-        command.args(["run", "--quiet", "--package", "forge-runtime", "--example", "scripted_server"]);
+        command.args(["run", "--quiet", "--package", "forge-runtime", "--example", "scripted_server", "--"]).args(args);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -55,6 +55,8 @@ enum Step {
     Mutate,
     /// The openai and anthropic Python packages against a served project and a scripted model
     Openai,
+    /// The server's page in a browser
+    Page,
     /// Emitted projects for macOS
     CrossCheck,
 }
@@ -189,6 +191,7 @@ fn run(step: Step) -> Result<Outcome> {
             }
         }
         Step::Openai => return python::main(),
+        Step::Page => return python::page(),
         Step::CrossCheck => return cross_check::snapshots(),
     }
     Ok(Outcome::Passed)

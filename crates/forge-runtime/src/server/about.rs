@@ -20,9 +20,9 @@ use super::log::timestamp;
 use super::request::{self, Words};
 use super::worker::Loading;
 
-/// Who this is. Claude Code looks whether there is anything here at all.
-pub(super) async fn root(State(shared): State<Arc<Shared>>) -> Response {
-    json_response(&json!({ "model": shared.info.name, "context_length": shared.context }))
+/// What happened so far, for Prometheus.
+pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    shared.metrics.page(&shared.worker.shown())
 }
 
 /// 200 once the server answers; 503 while the model is being loaded, and when only a restart helps.

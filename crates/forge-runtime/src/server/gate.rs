@@ -133,12 +133,9 @@ pub(super) async fn check_host(State(hosts): State<Arc<Hosts>>, request: Request
     next.run(request).await
 }
 
-/// Refuses requests without a key where one is asked for. `/health` is for everybody.
+/// Refuses requests without a key where one is asked for. `/health` is for everybody, and so is the page, which asks for the key itself.
 pub(super) async fn check_key(State(keys): State<Arc<ApiKeys>>, request: Request, next: Next) -> Response {
-    if keys.is_empty()
-        || matches!(request.uri().path(), "/health" | "/v1/health")
-        || key(request.headers()).is_some_and(|key| keys.allow(key))
-    {
+    if keys.is_empty() || is_open(&request) || key(request.headers()).is_some_and(|key| keys.allow(key)) {
         return next.run(request).await;
     }
     let words = match key(request.headers()) {
@@ -146,6 +143,12 @@ pub(super) async fn check_key(State(keys): State<Arc<ApiKeys>>, request: Request
         Some(_) => "the key is none of this server's",
     };
     ApiError::unauthorized(words.into()).into_response()
+}
+
+/// Whether a request needs no key.
+fn is_open(request: &Request) -> bool {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    matches!(request.uri().path(), "/health" | "/v1/health") || reads && request.uri().path() == "/"
 }
 
 /// The key of a request, as OpenAI's clients send it or as Anthropic's do.

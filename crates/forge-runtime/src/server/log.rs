@@ -20,6 +20,8 @@ use hyper::body::{Frame, SizeHint};
 use super::super::generation::{Finish, Summary};
 use super::answer::unix_time;
 use super::api_error::ApiError;
+use super::dialect::Dialect;
+use super::metrics::Metrics;
 
 /// Header with a request's id.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -169,9 +171,12 @@ impl Record {
     }
 }
 
-/// A request that is being answered; dropped, it is a line.
+/// A request that is being answered; dropped, it is counted, and a line.
 struct Entry {
     log: Log,
+    metrics: Arc<Metrics>,
+    /// Whose words it was asked in.
+    api: &'static str,
     start: Instant,
     /// Method, path and id.
     request: String,
@@ -183,6 +188,7 @@ struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        self.metrics.answered(self.api, self.status);
         if self.log.0.is_none() {
             return;
         }
@@ -206,7 +212,11 @@ impl Drop for Entry {
 }
 
 /// Gives each request its id, its record, and its line.
-pub(super) async fn track(State(log): State<Log>, mut request: Request, next: Next) -> Response {
+pub(super) async fn track(
+    State((log, metrics)): State<(Log, Arc<Metrics>)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = request_id(request.headers());
     let path: String = request.uri().path().chars().take(LONGEST_PATH).collect();
     let words = format!("{} {} {path}", id.to_str().unwrap_or_default(), request.method());
@@ -214,7 +224,9 @@ pub(super) async fn track(State(log): State<Log>, mut request: Request, next: Ne
     request.extensions_mut().insert(record.clone());
     request.extensions_mut().insert(RequestId(id.clone()));
     let no_body = request.method() == axum::http::Method::HEAD;
-    let mut entry = Entry { log, start: Instant::now(), request: words, record, status: None, ended: false };
+    let api = Dialect::of_path(request.uri().path()).map_or("other", Dialect::name);
+    let mut entry =
+        Entry { log, metrics, api, start: Instant::now(), request: words, record, status: None, ended: false };
     let mut response = next.run(request).await;
     entry.status = Some(response.status());
     entry.ended = no_body;

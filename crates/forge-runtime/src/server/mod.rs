@@ -22,6 +22,8 @@ mod fields;
 mod gate;
 mod heartbeat;
 mod log;
+mod metrics;
+mod page;
 mod request;
 pub mod tools;
 mod worker;
@@ -55,6 +57,7 @@ use dialect::Dialect;
 pub use gate::{ApiKey, ApiKeys, Hosts};
 pub use log::Log;
 use log::{Record, RequestId};
+use metrics::Metrics;
 use request::{Answers, Prepared, Shown};
 use worker::{Event, Keeping, Loading, Started, Worker};
 
@@ -131,6 +134,7 @@ struct Shared {
     thinking_tags: Arc<[(u32, String)]>,
     all_tags: Arc<[(u32, String)]>,
     admission: Admission,
+    metrics: Arc<Metrics>,
     limits: Limits,
     started: u64,
 }
@@ -187,8 +191,10 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
     let address = listener.local_addr().map_err(io)?;
     listener.set_nonblocking(true).map_err(io)?;
     let places = admission::places(limits, info.slots);
+    let metrics = Arc::new(Metrics::new());
     let keeping = Keeping { bytes: limits.kept_bytes, folder: options.folder.clone(), log: options.log.clone() };
-    let Started { worker, loading, thread } = Worker::start(load, text.clone(), places, keeping).map_err(io)?;
+    let Started { worker, loading, thread } =
+        Worker::start(load, text.clone(), metrics.clone(), places, keeping).map_err(io)?;
     let canceller = worker.canceller();
     let answers = Answers { trust_special: options.trust_special, ..Answers::of(&text) };
     let thinking_tags: Arc<[_]> = answers.thinking.special_tags(&text).into();
@@ -208,6 +214,7 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
         thinking_tags,
         all_tags,
         admission,
+        metrics,
         limits,
         started,
     });
@@ -259,6 +266,7 @@ fn router(shared: Arc<Shared>, options: Options) -> Router {
                 ("/health", get(about::health)),
                 ("/slots", get(about::slots)),
                 ("/props", get(about::props)),
+                ("/metrics", get(about::metrics)),
                 ("/tokenize", working(about::tokenize)),
                 ("/detokenize", working(about::detokenize)),
                 ("/apply-template", working(about::apply_template)),
@@ -271,16 +279,16 @@ fn router(shared: Arc<Shared>, options: Options) -> Router {
     }
     // The innermost comes first.
     router
-        .route("/", get(about::root))
+        .route("/", get(page::page))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(shared)
+        .with_state(shared.clone())
         .layer(from_fn(gate::check_type))
         .layer(from_fn_with_state(Arc::new(keys), gate::check_key))
         .layer(from_fn_with_state(Arc::new(origins), cors::check))
         .layer(from_fn_with_state(Arc::new(hosts), gate::check_host))
         .layer(from_fn(word_errors))
-        .layer(from_fn_with_state(log, log::track))
+        .layer(from_fn_with_state((log, shared.metrics.clone()), log::track))
 }
 
 async fn unknown_route(uri: Uri) -> ApiError {

@@ -19,6 +19,7 @@ use super::super::{Error, LanguageModel};
 use super::admission::Place;
 use super::api_error::ApiError;
 use super::log::Log;
+use super::metrics::Metrics;
 
 /// The part of what is left beside the model that may be kept: other programs have their work to do.
 const SHARE_KEPT: usize = 4;
@@ -53,6 +54,7 @@ struct Job {
 pub(super) struct Worker {
     queue: Sender<Job>,
     canceller: Canceller,
+    metrics: Arc<Metrics>,
     board: Arc<Board>,
 }
 
@@ -123,6 +125,7 @@ impl Worker {
     pub(super) fn start<M: LanguageModel + 'static>(
         load: impl FnOnce() -> Result<M, Error> + Send + 'static,
         text: Arc<Text>,
+        metrics: Arc<Metrics>,
         places: usize,
         keeping: Keeping,
     ) -> std::io::Result<Started> {
@@ -130,7 +133,7 @@ impl Worker {
         let canceller = Canceller(Arc::new(AtomicBool::new(false)));
         let (loading, loaded) = watch::channel(Loading::Underway);
         let board = Arc::new(Board::default());
-        let worker = Self { queue: sender, canceller: canceller.clone(), board: board.clone() };
+        let worker = Self { queue: sender, canceller: canceller.clone(), metrics, board: board.clone() };
         let thread = std::thread::Builder::new().name("model".into()).spawn(move || {
             let model = load().inspect_err(|_| {
                 loading.send_replace(Loading::Failed);
@@ -170,7 +173,8 @@ impl Worker {
         place: Place,
     ) -> Result<UnboundedReceiver<Event>, ApiError> {
         let (events, receiver) = unbounded_channel();
-        let client = Client { events, shown, cancelled: self.canceller(), _place: place };
+        let metrics = self.metrics.clone();
+        let client = Client { events, shown, cancelled: self.canceller(), metrics, last: None, _place: place };
         match self.queue.try_send(Job { request, client }) {
             Ok(()) => Ok(receiver),
             Err(TrySendError::Full(_)) => Err(ApiError::overloaded()),
@@ -254,12 +258,16 @@ struct Client {
     /// Special tokens that stand for text.
     shown: Arc<[(u32, String)]>,
     cancelled: Canceller,
+    metrics: Arc<Metrics>,
+    /// When the last piece of its text came.
+    last: Option<Instant>,
     /// Given up when the job is done.
     _place: Place,
 }
 
 impl Client {
     fn end(self, result: Result<Summary, Error>) {
+        self.metrics.ended(&result);
         // A client that is gone does not hear it.
         let _ = self.events.send(Event::Done(result));
     }
@@ -267,6 +275,10 @@ impl Client {
 
 impl Listener for Client {
     fn text(&mut self, text: &str) -> bool {
+        let now = Instant::now();
+        if let Some(last) = self.last.replace(now) {
+            self.metrics.gap(now - last);
+        }
         self.events.send(Event::Text(text.to_owned())).is_ok()
     }
 

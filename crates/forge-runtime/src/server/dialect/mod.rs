@@ -49,6 +49,28 @@ impl Dialect {
         }
     }
 
+    /// That by which this path asks for a generation.
+    pub(super) fn of_path(path: &str) -> Option<Self> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        match path.strip_prefix("/v1").unwrap_or(path) {
+            "/completions" => Some(Self::Completions),
+            "/chat/completions" => Some(Self::Chat),
+            "/messages" => Some(Self::Messages),
+            "/responses" => Some(Self::Responses),
+            _ => None,
+        }
+    }
+
+    /// Its name where answers are counted.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Completions => "completions",
+            Self::Chat => "chat",
+            Self::Messages => "messages",
+            Self::Responses => "responses",
+        }
+    }
+
     /// How long a prompt is, in its words.
     pub(super) fn count(self, tokens: usize) -> Value {
         match self {
