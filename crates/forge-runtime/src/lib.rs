@@ -14,7 +14,7 @@
 //! * [`tokenizer`], [`sampler`], [`philox`]: text to ids and back, ids from logits.
 //! * [`jinja`], [`chat`], [`messages`], [`chat_templates`]: prompts from messages.
 //! * [`memory`]: a bound for what a stranger's template takes.
-//! * [`slots`], [`prefix`], [`state`]: which beginnings of prompts are known, and where their state is.
+//! * [`slots`], [`prefix`], [`snapshots`], [`state`]: which beginnings of prompts are known, and where their state is.
 //! * [`generation`]: the token loop with stop strings, limits and cancellation.
 //! * [`spec`]: what the sources of a model and this runtime agree on.
 //! * [`verify`]: every kernel against a reference implementation.
@@ -43,6 +43,7 @@ pub mod sampler;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod slots;
+pub mod snapshots;
 pub mod spec;
 pub mod state;
 pub mod tokenizer;

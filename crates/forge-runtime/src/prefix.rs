@@ -6,11 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::Result;
+use super::batch::Slot;
+use super::{LanguageModel, Result};
 
 /// Tokens of a block.
-const BLOCK: usize = 64;
+pub const BLOCK: usize = 64;
 
 /// Index of a block.
 type Node = usize;
@@ -29,6 +31,34 @@ pub struct Prefixes {
     budget: usize,
     next: Node,
     clock: u64,
+    /// What was given up, where somebody takes it.
+    lost: Option<Vec<Kept>>,
+}
+
+/// State of a sequence's beginning, block by block.
+#[derive(Debug, Clone, Default)]
+pub struct Kept {
+    /// The sequence.
+    pub tokens: Vec<u32>,
+    /// Its first position whose state is here, a multiple of [`BLOCK`] or its end.
+    pub from: usize,
+    /// State of [`BLOCK`] positions each, the last of what is left.
+    pub blocks: Vec<Arc<Vec<u8>>>,
+    /// What the positions before some have come to.
+    pub marks: Vec<(usize, Arc<Vec<u8>>)>,
+}
+
+impl Kept {
+    /// The positions of each block.
+    pub fn ranges(tokens: usize, from: usize) -> impl Iterator<Item = Range<usize>> {
+        (from..tokens).step_by(BLOCK).map(move |at| at..tokens.min(at + BLOCK))
+    }
+
+    /// Bytes of state.
+    pub fn bytes(&self) -> usize {
+        let marks: usize = self.marks.iter().map(|(_, mark)| mark.len()).sum();
+        self.blocks.iter().map(|block| block.len()).sum::<usize>() + marks
+    }
 }
 
 #[derive(Debug)]
@@ -38,15 +68,17 @@ struct Block {
     /// At most [`BLOCK`]; fewer only where no block follows.
     tokens: Vec<u32>,
     /// Their state.
-    rows: Vec<u8>,
+    rows: Arc<Vec<u8>>,
     /// What all positions before have come to after so many of the tokens.
-    marks: BTreeMap<usize, Vec<u8>>,
+    marks: BTreeMap<usize, Arc<Vec<u8>>>,
     used: u64,
+    /// Whether all of it was handed on to who takes what is lost.
+    handed: bool,
 }
 
 impl Block {
     fn bytes(&self) -> usize {
-        let marks: usize = self.marks.values().map(Vec::len).sum();
+        let marks: usize = self.marks.values().map(|mark| mark.len()).sum();
         4 * self.tokens.len() + self.rows.len() + marks
     }
 }
@@ -60,6 +92,31 @@ pub struct Found {
     pub positions: usize,
     /// The blocks that hold these, in order.
     path: Vec<Node>,
+}
+
+/// What was found of a sequence, apart from all else that is kept.
+#[derive(Debug, Default)]
+pub struct Brought {
+    positions: usize,
+    /// State of each block, and its positions.
+    blocks: Vec<(Arc<Vec<u8>>, usize)>,
+    mark: Option<Arc<Vec<u8>>>,
+}
+
+impl Brought {
+    /// Writes it to a sequence.
+    ///
+    /// # Errors
+    /// Those of the model; the sequence is good for nothing then.
+    pub fn restore(&self, state: &mut dyn State) -> Result<()> {
+        let mut at = 0;
+        for (rows, of) in &self.blocks {
+            let end = self.positions.min(at + of);
+            state.write_rows(at..end, rows, *of)?;
+            at = end;
+        }
+        self.mark.iter().try_for_each(|mark| state.write_mark(self.positions, mark))
+    }
 }
 
 /// What can be read of a sequence's state, and written to it.
@@ -83,6 +140,28 @@ pub trait State {
     fn write_mark(&mut self, positions: usize, mark: &[u8]) -> Result<()>;
 }
 
+/// The state of one slot of a model.
+pub struct InSlot<'a, M: ?Sized> {
+    /// The model.
+    pub model: &'a mut M,
+    /// The slot.
+    pub slot: Slot,
+}
+
+impl<M: LanguageModel + ?Sized> State for InSlot<'_, M> {
+    fn read_rows(&mut self, positions: Range<usize>, rows: &mut Vec<u8>) -> Result<()> {
+        self.model.read_rows(self.slot, positions, rows)
+    }
+
+    fn write_rows(&mut self, positions: Range<usize>, rows: &[u8], of: usize) -> Result<()> {
+        self.model.write_rows(self.slot, positions, rows, of)
+    }
+
+    fn write_mark(&mut self, positions: usize, mark: &[u8]) -> Result<()> {
+        self.model.write_mark(self.slot, positions, mark)
+    }
+}
+
 impl Prefixes {
     /// Room for so many bytes; sequences of a `marked` model can be gone on with from marks alone.
     pub fn new(budget: usize, marked: bool) -> Self {
@@ -95,12 +174,23 @@ impl Prefixes {
             budget,
             next: 0,
             clock: 0,
+            lost: None,
         }
     }
 
-    /// Whether anything is kept at all.
+    /// From now on what is given up is there for [`Prefixes::take_lost`].
+    pub fn hand_on(&mut self) {
+        self.lost.get_or_insert_default();
+    }
+
+    /// What was given up since it was last asked for, and not handed on before.
+    pub fn take_lost(&mut self) -> Vec<Kept> {
+        self.lost.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whether anything is kept at all, here or by who takes what is lost.
     pub fn is_in_use(&self) -> bool {
-        self.budget > 0
+        self.budget > 0 || self.lost.is_some()
     }
 
     /// Bytes that are taken.
@@ -158,27 +248,22 @@ impl Prefixes {
         }
     }
 
-    /// Writes what was found to a sequence.
-    ///
-    /// # Errors
-    /// Those of the model; the sequence is good for nothing then.
-    pub fn restore(&mut self, found: &Found, state: &mut dyn State) -> Result<()> {
+    /// Takes what was found out, so that it stays what it is whatever is given up for other sequences meanwhile.
+    pub fn bring(&mut self, found: &Found) -> Brought {
         self.clock += 1;
+        let mut brought = Brought { positions: found.positions, ..Brought::default() };
         let mut at = 0;
         for &node in &found.path {
-            let Some(block) = self.blocks.get(&node) else { continue };
+            let Some(block) = self.blocks.get(&node) else { break };
             let count = block.tokens.len().min(found.positions - at);
-            state.write_rows(at..at + count, &block.rows, block.tokens.len())?;
-            if self.marked
-                && at + count == found.positions
-                && let Some(mark) = block.marks.get(&count)
-            {
-                state.write_mark(found.positions, mark)?;
-            }
             at += count;
+            brought.blocks.push((block.rows.clone(), block.tokens.len()));
+            if at == found.positions {
+                brought.mark = block.marks.get(&count).cloned();
+            }
             self.touch(node);
         }
-        Ok(())
+        brought
     }
 
     /// Keeps the state of a sequence, as far as it is not kept already; with a mark, what it has come to at its end.
@@ -186,10 +271,11 @@ impl Prefixes {
     /// # Errors
     /// Those of the model.
     pub fn keep(&mut self, tokens: &[u32], mark: Option<Vec<u8>>, state: &mut dyn State) -> Result<()> {
-        if self.budget == 0 {
+        if !self.is_in_use() {
             return Ok(());
         }
         self.clock += 1;
+        let mark = mark.map(Arc::new);
         let (mut parent, mut at) = (None, 0);
         while at < tokens.len() {
             let block = &tokens[at..tokens.len().min(at + BLOCK)];
@@ -200,6 +286,7 @@ impl Prefixes {
                 && let (Some(kept), Some(mark)) = (self.blocks.get_mut(&node), &mark)
             {
                 self.bytes += mark.len();
+                kept.handed = false;
                 let before = kept.marks.insert(block.len(), mark.clone());
                 self.bytes -= before.map_or(0, |before| before.len());
             }
@@ -225,11 +312,12 @@ impl Prefixes {
             && let Some(block) = self.blocks.get_mut(&node)
         {
             self.bytes -= block.bytes();
-            (block.tokens, block.rows) = (tokens, rows);
+            (block.tokens, block.rows, block.handed) = (tokens, Arc::new(rows), false);
             self.bytes += block.bytes();
             return Ok(node);
         }
-        let block = Block { parent, children: Vec::new(), tokens, rows, marks: BTreeMap::new(), used };
+        let (rows, marks) = (Arc::new(rows), BTreeMap::new());
+        let block = Block { parent, children: Vec::new(), tokens, rows, marks, used, handed: false };
         let node = self.next;
         self.next += 1;
         self.bytes += block.bytes();
@@ -245,6 +333,59 @@ impl Prefixes {
         Ok(node)
     }
 
+    /// The state of a sequence as far as it is kept.
+    pub fn kept(&self, tokens: &[u32]) -> Option<Kept> {
+        let (mut children, mut at, mut last) = (&self.roots, 0, None);
+        loop {
+            let rest = &tokens[at..];
+            let whole = |node: &&Node| {
+                let (own, count) = (&self.blocks[*node].tokens, shared(&self.blocks[*node].tokens, rest));
+                count > 0 && (count == own.len() || count == rest.len())
+            };
+            let longest = |node: &&Node| shared(&self.blocks[*node].tokens, rest);
+            let Some(node) = children.iter().filter(whole).max_by_key(longest) else { break };
+            (children, last) = (&self.blocks[node].children, Some(*node));
+            at = tokens.len().min(at + BLOCK);
+        }
+        last.map(|node| self.kept_at(node))
+    }
+
+    /// The state of all sequences.
+    pub fn all(&self) -> Vec<Kept> {
+        self.leaves.iter().map(|&(_, node)| self.kept_at(node)).collect()
+    }
+
+    /// The state of a sequence that ends with a block.
+    fn kept_at(&self, node: Node) -> Kept {
+        let path: Vec<&Block> = self.up_from(node).filter_map(|node| self.blocks.get(&node)).collect();
+        let mut kept = Kept::default();
+        for block in path.into_iter().rev() {
+            let at = kept.tokens.len();
+            kept.marks.extend(block.marks.iter().map(|(&mark, bytes)| (at + mark, bytes.clone())));
+            kept.tokens.extend_from_slice(&block.tokens);
+            kept.blocks.push(block.rows.clone());
+        }
+        kept
+    }
+
+    /// A block and those before it.
+    fn up_from(&self, node: Node) -> impl Iterator<Item = Node> {
+        std::iter::successors(Some(node), |node| self.blocks.get(node)?.parent)
+    }
+
+    /// Hands on what ends with a block, unless it was before.
+    fn hand(&mut self, node: Node) {
+        if self.lost.is_none() || self.blocks.get(&node).is_none_or(|block| block.handed) {
+            return;
+        }
+        let kept = self.kept_at(node);
+        self.lost.get_or_insert_default().push(kept);
+        let path: Vec<Node> = self.up_from(node).collect();
+        for node in path {
+            self.blocks.get_mut(&node).into_iter().for_each(|block| block.handed = true);
+        }
+    }
+
     /// A block is used now.
     fn touch(&mut self, node: Node) {
         let Some(block) = self.blocks.get_mut(&node) else { return };
@@ -258,8 +399,9 @@ impl Prefixes {
     fn evict(&mut self) {
         while self.bytes > self.budget
             && let Some((_, node)) = self.leaves.pop_first()
-            && let Some(block) = self.blocks.remove(&node)
         {
+            self.hand(node);
+            let Some(block) = self.blocks.remove(&node) else { continue };
             self.bytes -= block.bytes();
             match block.parent.and_then(|parent| Some((parent, self.blocks.get_mut(&parent)?))) {
                 Some((parent, above)) => {
@@ -275,6 +417,6 @@ impl Prefixes {
 }
 
 /// Tokens at the beginnings of both.
-fn shared(a: &[u32], b: &[u32]) -> usize {
+pub(super) fn shared(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

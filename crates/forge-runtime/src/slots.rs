@@ -39,6 +39,31 @@ pub struct Place {
     pub miss: Option<Miss>,
 }
 
+/// Where what was reused of a prompt comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// It was in the slot that the prompt goes to.
+    Slot,
+    /// It was copied from another.
+    Copy,
+    /// It was kept in memory.
+    Memory,
+    /// It was kept in files.
+    Disk,
+}
+
+impl Tier {
+    /// Its name in logs and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Slot => "slot",
+            Self::Copy => "copy",
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        }
+    }
+}
+
 /// Why a prompt was not reused to where it parts from nothing that is held, or is wholly new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Miss {
@@ -54,6 +79,11 @@ pub enum Miss {
         /// Tokens in common.
         at: usize,
     },
+    /// More of it is in files that could not be read, or are not what was written.
+    Unread {
+        /// Tokens that they were to have.
+        at: usize,
+    },
 }
 
 impl fmt::Display for Miss {
@@ -62,6 +92,7 @@ impl fmt::Display for Miss {
             Self::New => formatter.write_str("new"),
             Self::Parted { at } => write!(formatter, "parted@{at}"),
             Self::State { at } => write!(formatter, "state@{at}"),
+            Self::Unread { at } => write!(formatter, "unread@{at}"),
         }
     }
 }

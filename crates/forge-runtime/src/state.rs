@@ -49,6 +49,15 @@ impl SlotState {
     }
 }
 
+/// What the bytes of a slot's state mean, in a line.
+pub fn layout(states: &[SlotState]) -> String {
+    let words = states.iter().map(|state| match state {
+        SlotState::Cache { positions, width, .. } => format!("{positions} of {width}"),
+        SlotState::Recurrent { bytes, .. } => format!("{bytes}"),
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
 /// Copies the state of a slot's first positions to another slot.
 pub fn copy(states: &[SlotState], from: Slot, to: Slot, positions: usize) {
     for state in states {

@@ -136,9 +136,7 @@ pub fn file_sha256(path: &Path, mut progress: impl FnMut(u64)) -> Result<String>
 /// [`Error::WrongWeights`] when they differ, and [`Error::Io`].
 pub fn verify(path: &Path, progress: impl FnMut(u64)) -> Result<(String, bool)> {
     let found = file_sha256(path, progress)?;
-    let mut record = path.as_os_str().to_owned();
-    record.push(".sha256");
-    let record = PathBuf::from(record);
+    let record = record(path);
     let expected = match std::fs::read_to_string(&record) {
         Ok(text) => text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((found, false)),
@@ -149,6 +147,37 @@ pub fn verify(path: &Path, progress: impl FnMut(u64)) -> Result<(String, bool)> 
     } else {
         Err(Error::WrongWeights { path: path.to_owned(), what: "content digest", expected, found })
     }
+}
+
+/// Parts of a tensor that [`fingerprint`] looks at, and bytes of each.
+const SAMPLES: (u64, u64) = (8, 256);
+
+/// A hash that tells the weights of one program from another's of the same shapes: of the header, of some of each tensor, and of the hash
+/// of the whole file where one is recorded beside it.
+///
+/// # Errors
+/// Those of [`Weights::open`].
+pub fn fingerprint(path: &Path, info: &ModelInfo) -> Result<String> {
+    let weights = Weights::open(path, info)?;
+    let mut hasher = Sha256::new();
+    hasher.update(info.weights_header_sha256);
+    let (count, bytes) = SAMPLES;
+    for tensor in weights.tensors().values() {
+        let length = bytes.min(tensor.bytes);
+        for sample in 0..count {
+            let at = (tensor.offset + (tensor.bytes - length) / (count - 1) * sample) as usize;
+            hasher.update(&weights.map()[at..at + length as usize]);
+        }
+    }
+    hasher.update(std::fs::read(record(path)).unwrap_or_default());
+    Ok(hex(&hasher.finalize()))
+}
+
+/// The file with the hash of another.
+fn record(path: &Path) -> PathBuf {
+    let mut record = path.as_os_str().to_owned();
+    record.push(".sha256");
+    record.into()
 }
 
 /// Finds the weights file: `--weights`, then `FORGE_WEIGHTS`, then beside the executable, then in the project's folder.

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     std::fs::write(folder.join("weights.safetensors"), weights()).expect("writes");
-    let tests: [(&str, Test); 13] = [
+    let tests: [(&str, Test); 14] = [
         ("generate", generate),
         ("generate_reads_stdin", generate_reads_stdin),
         ("sampling_is_repeatable", sampling_is_repeatable),
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         ("chat", chat),
         ("serve", serve),
         ("serve_with_a_key", serve_with_a_key),
+        ("what_was_served_is_known_to_the_next", what_was_served_is_known_to_the_next),
         ("errors", errors),
         ("help", help),
         ("a_closed_pipe_is_quiet", a_closed_pipe_is_quiet),
@@ -229,6 +230,9 @@ fn serve(folder: &Path) {
         (&["--api-key", ""], "a key is one or more visible ASCII characters"),
         (&["--api-key", "k", "--no-key"], "cannot be used with"),
         (&["--max-body", "0"], "a number from 1 to 1024"),
+        (&["--cache-dir", "x", "--cache-disk", "0G"], "a number with K, M, G or T behind it"),
+        (&["--cache-dir", "x", "--cache-disk", "20"], "a number with K, M, G or T behind it"),
+        (&["--cache-disk", "20G"], "--cache-dir"),
     ] {
         let output = run(&mut command(folder, &[&["serve"][..], args].concat()));
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -277,6 +281,54 @@ fn serve_with_a_key(folder: &Path) {
     let mut rest = String::new();
     notes.read_to_string(&mut rest).expect("reads");
     assert_eq!(rest, "", "nothing is logged");
+}
+
+/// Servers one after the other with the same files; and one of other weights of the same shapes.
+fn what_was_served_is_known_to_the_next(folder: &Path) {
+    let place = tempfile::tempdir().expect("a folder");
+    let cache = place.path().join("cache");
+    let other = place.path().join("other");
+    std::fs::create_dir(&other).expect("a folder");
+    let mut bytes = weights();
+    *bytes.last_mut().expect("a byte") ^= 1;
+    std::fs::write(other.join("weights.safetensors"), bytes).expect("writes");
+    let run = |weights: &Path| {
+        let args = ["serve", "--port", "0", "--cache-dir", cache.to_str().expect("UTF-8"), "--cache-disk", "1M"];
+        let mut child = command(folder, &args);
+        let mut child = child.env("FORGE_WEIGHTS", weights).stderr(Stdio::piped()).spawn().expect("starts");
+        let mut notes = BufReader::new(child.stderr.take().expect("stderr"));
+        let mut line = String::new();
+        while !line.contains("listening on http://") {
+            line.clear();
+            assert_ne!(notes.read_line(&mut line).expect("reads"), 0, "it ended");
+        }
+        let address = line.split("http://").nth(1).expect("an address").split(';').next().expect("an address");
+        let body =
+            format!(r#"{{"prompt": "{}", "max_tokens": 9, "temperature": 1, "seed": 3}}"#, "A story. ".repeat(12));
+        let mut stream = std::net::TcpStream::connect(address).expect("connects");
+        let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length:";
+        stream.write_all(format!("{head} {}\r\n\r\n{body}", body.len()).as_bytes()).expect("sends");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("reads");
+        let reply: Value = serde_json::from_str(reply.split("\r\n\r\n").nth(1).expect("a body")).expect("JSON");
+        let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("runs");
+        assert!(killed.success() && child.wait().expect("ends").success());
+        let mut log = String::new();
+        notes.read_to_string(&mut log).expect("reads");
+        let timings = &reply["timings"];
+        (reply["choices"][0]["text"].clone(), timings["cache_n"].clone(), timings["cache_tier"].clone(), log)
+    };
+    let (text, count, tier, log) = run(folder);
+    assert_eq!((count.as_u64(), tier.as_str()), (Some(0), None), "{log}");
+    assert!(log.contains(" cached=0 ") && log.contains(" miss=new "), "{log}");
+    let (again, count, tier, log) = run(folder);
+    assert_eq!((again, tier.as_str()), (text, Some("disk")), "{log}");
+    assert!(
+        count.as_u64() > Some(40) && log.contains(&format!(" cached={count} ")) && log.contains(" from=disk"),
+        "{log}"
+    );
+    let (_, count, _, log) = run(&other);
+    assert_eq!(count.as_u64(), Some(0), "of other weights: {log}");
 }
 
 fn errors(folder: &Path) {

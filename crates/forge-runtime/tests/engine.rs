@@ -265,3 +265,47 @@ fn contexts_are_filled() {
     assert_eq!(found, [(Finish::Length, 32), (Finish::Length, 13), (Finish::Length, 2)]);
     let _: Arc<_> = text;
 }
+
+/// A fault while a slot is looked for costs the one request, not those that wait with it.
+#[test]
+fn a_fault_while_a_slot_is_found_costs_one_request() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    let mut engine = Engine::new(HashModel { panic_on_observed: Some(77), ..HashModel::of_slots(1) }, text("demo"));
+    let mut texts = Texts::default();
+    let ids: Vec<Id> =
+        [77, 8].map(|token| engine.take(&request(vec![token; 3], 5, 1)).expect("is taken")).into_iter().collect();
+    let mut ended = BTreeMap::new();
+    let mut lost = Vec::new();
+    for _ in 0..100 {
+        match catch_unwind(AssertUnwindSafe(|| engine.turn(&mut texts))) {
+            Ok(now) => ended.extend(now),
+            Err(_) => lost.extend(engine.reset()),
+        }
+    }
+    assert_eq!(lost, [ids[0]]);
+    assert!(ended.len() == 1 && ended[&ids[1]].is_ok(), "{ended:?}");
+    assert!(engine.is_idle() && engine.waiting() == 0);
+}
+
+/// A slot whose state came back from memory has reached what came back, not what it held before: so it is kept again when it is lost.
+#[test]
+fn slots_have_reached_what_was_brought_back() {
+    let info = ModelInfo { slots: 1, few_rows: 8, rewind: Some(4), ..INFO };
+    let mut engine = Engine::new(HashModel { script: vec![70; 99], ..HashModel::with_info(info) }, text("demo"));
+    engine.keep_in_memory(1 << 20);
+    let system: Vec<u32> = (100..160).collect();
+    let with = |more: &[u32]| [&system[..], more].concat();
+    // A long one, whose beginning is kept on its way; then another from that mark, in the same slot.
+    let long = with(&[9; 120]);
+    let ask = |engine: &mut Engine<HashModel>, prompt: Vec<u32>| {
+        engine.generate(&request(prompt, 3, 1), &mut Text::default()).expect("generates")
+    };
+    ask(&mut engine, system.clone());
+    ask(&mut engine, long);
+    let other = with(&[8; 40]);
+    let first = ask(&mut engine, other.clone());
+    assert!(first.reused_tokens >= 50, "{first:?}");
+    ask(&mut engine, vec![3; 30]);
+    let again = ask(&mut engine, [&other[..], &[70, 70]].concat());
+    assert!(again.reused_tokens >= 90, "{again:?}");
+}

@@ -1,60 +1,22 @@
 //! Beginnings that are kept in memory: what is found, what it costs, what is given up, and that what comes back is what was there.
 
 mod common;
+#[path = "common/plain.rs"]
+mod plain;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use common::{HashModel, INFO, text};
+use forge_runtime::ModelInfo;
 use forge_runtime::generation::{Engine, Listener, Request};
-use forge_runtime::prefix::{Prefixes, State};
+use forge_runtime::prefix::Prefixes;
 use forge_runtime::sampler::Sampling;
-use forge_runtime::slots::Miss;
-use forge_runtime::{ModelInfo, Result};
-
-/// A sequence whose state are its tokens, 8 bytes each, in two parts as two layers have them.
-#[derive(Default)]
-struct Plain {
-    tokens: Vec<u32>,
-    mark: Option<(usize, Vec<u8>)>,
-    /// Positions that were read.
-    read: usize,
-}
-
-impl Plain {
-    fn of(tokens: &[u32]) -> Self {
-        Self { tokens: tokens.to_vec(), ..Self::default() }
-    }
-}
-
-impl State for Plain {
-    fn read_rows(&mut self, positions: Range<usize>, rows: &mut Vec<u8>) -> Result<()> {
-        self.read += positions.len();
-        for layer in 0..2 {
-            rows.extend(self.tokens[positions.clone()].iter().flat_map(|token| (token + layer).to_le_bytes()));
-        }
-        Ok(())
-    }
-
-    fn write_rows(&mut self, positions: Range<usize>, rows: &[u8], of: usize) -> Result<()> {
-        assert_eq!((self.tokens.len(), rows.len()), (positions.start, 8 * of));
-        let token = |at: usize| u32::from_le_bytes(rows[4 * at..4 * at + 4].try_into().expect("four bytes"));
-        for at in 0..positions.len() {
-            assert_eq!(token(of + at), token(at) + 1, "the second layer's");
-            self.tokens.push(token(at));
-        }
-        Ok(())
-    }
-
-    fn write_mark(&mut self, positions: usize, mark: &[u8]) -> Result<()> {
-        self.mark = Some((positions, mark.to_vec()));
-        Ok(())
-    }
-}
+use forge_runtime::slots::{Miss, Tier};
+use plain::Plain;
 
 fn restored(prefixes: &mut Prefixes, prompt: &[u32]) -> Plain {
     let (found, mut state) = (prefixes.find(prompt), Plain::default());
-    prefixes.restore(&found, &mut state).expect("restores");
+    prefixes.bring(&found).restore(&mut state).expect("restores");
     assert_eq!(state.tokens, prompt[..found.positions]);
     state
 }
@@ -207,5 +169,36 @@ fn conversations_survive_the_loss_of_their_slot() {
             }
         }
         assert!(engine.kept_bytes() > 0);
+    }
+}
+
+/// What is kept to make room must not take what is being brought back: one slot, two conversations, and room for one of them.
+#[test]
+fn what_is_brought_back_is_not_what_room_is_made_of() {
+    for (rewind, room) in [(None, 8 * 250), (None, 8 * 150), (None, 8 * 110), (Some(0), 8 * 200)] {
+        let info = ModelInfo { slots: 1, few_rows: 8, rewind, ..INFO };
+        let text = text("demo");
+        let mut engine = Engine::new(HashModel { script: vec![70; 99], ..HashModel::with_info(info) }, text.clone());
+        engine.keep_in_memory(room);
+        let mut prompts: Vec<Vec<u32>> = (0..2).map(|i| (0..80).map(|at| 100 * i + at).collect()).collect();
+        for turn in 0..4 {
+            for prompt in &mut prompts {
+                let request = Request {
+                    prompt: prompt.clone(),
+                    max_tokens: Some(20),
+                    sampling: Sampling::default(),
+                    stop: Vec::new(),
+                    continues_prompt: false,
+                    ..Request::default()
+                };
+                // The model refuses positions that do not follow one another, and marks of other tokens.
+                let summary = engine.generate(&request, &mut Silent).expect("generates");
+                if turn > 0 {
+                    assert_eq!(summary.tier, Some(Tier::Memory), "rewind {rewind:?}, room {room}, turn {turn}");
+                }
+                assert!(engine.kept_bytes() <= room, "{room}");
+                prompt.extend([7, 8, 9]);
+            }
+        }
     }
 }

@@ -7,17 +7,18 @@ mod http;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::{HashModel, INFO};
+use common::{Counters, HashModel, INFO};
 use forge_runtime::ModelInfo;
 use forge_runtime::assets::Text;
 use forge_runtime::chat_templates::Ending;
-use forge_runtime::server::Limits;
+use forge_runtime::server::Options;
+use forge_runtime::snapshots::Folder;
 use http::Server;
 use serde_json::{Map, Value, json};
 
 /// What an agent asks for, and what of it is new.
 struct Agent {
-    server: Server,
+    server: Option<Server>,
     text: Arc<Text>,
     /// All sequences so far, answers included.
     known: Vec<Vec<u32>>,
@@ -30,7 +31,7 @@ impl Agent {
     fn ask(&mut self, messages: &[Value]) -> String {
         let messages = Value::Array(messages.to_vec());
         let body = json!({ "messages": messages, "max_tokens": 12, "temperature": 1.0, "seed": self.whole });
-        let reply = self.server.post("/v1/chat/completions", &body);
+        let reply = self.server.as_ref().expect("runs").post("/v1/chat/completions", &body);
         assert_eq!(reply.status, 200, "{}", reply.text());
         let reply = reply.json();
         let answer = reply["choices"][0]["message"]["content"].as_str().expect("content").to_owned();
@@ -51,15 +52,29 @@ impl Agent {
     }
 }
 
-fn trace(model: HashModel) -> (usize, usize, usize) {
+/// What a program knows: `restarts` before these turns, all of it from files.
+fn trace(model: impl Fn() -> HashModel, restarts: &[usize]) -> (usize, usize, usize, Vec<Value>) {
     let text = common::text("demo");
-    let counters = model.counters.clone();
-    let server = Server::with_text(model, text.clone(), Limits::default());
-    let mut agent = Agent { server, text, known: Vec::new(), processed: 0, new: 0, whole: 0 };
+    let place = tempfile::tempdir().expect("a folder");
+    let folder = Folder { path: place.path().to_owned(), bytes: 1 << 20, model: "a model".into() };
+    let mut counters: Vec<Arc<Counters>> = Vec::new();
+    let mut start = || {
+        let model = model();
+        counters.push(model.counters.clone());
+        let folder = Some(folder.clone()).filter(|_| !restarts.is_empty());
+        Some(Server::with_text(model, text.clone(), Options { folder, ..Options::default() }))
+    };
+    let server = start();
+    let mut agent = Agent { server, text: text.clone(), known: Vec::new(), processed: 0, new: 0, whole: 0 };
     let user = |words: String| json!({ "role": "user", "content": words });
     let system = json!({ "role": "system", "content": "You help with a small program. Say what you change and why." });
     let mut messages = vec![system.clone()];
     for turn in 0..8 {
+        if restarts.contains(&turn) {
+            // The old one first writes what it knows.
+            agent.server = None;
+            agent.server = start();
+        }
         messages.push(user(format!("Step {turn}: read the next file and mend what is wrong in it.")));
         let answer = agent.ask(&messages);
         if turn == 2 || turn == 5 {
@@ -77,19 +92,33 @@ fn trace(model: HashModel) -> (usize, usize, usize) {
         messages.push(json!({ "role": "assistant", "content": answer }));
     }
     let Agent { processed, new, whole, .. } = agent;
-    let run = counters.prefilled_tokens.load(Ordering::SeqCst);
+    let run: usize = counters.iter().map(|counters| counters.prefilled_tokens.load(Ordering::SeqCst)).sum();
     assert!(run <= processed, "{run} tokens were run, {processed} are said to have been");
-    (processed, new, whole)
+    (processed, new, whole, messages)
 }
 
 #[test]
 fn an_agents_prompts_are_processed_once() {
-    for (slots, rewind, most) in [(1, None, 1.1), (2, None, 1.1), (4, None, 1.1), (2, Some(40), 2.0), (2, Some(0), 2.0)]
-    {
+    let mut texts: Option<Vec<Value>> = None;
+    for (slots, rewind, restarts, most) in [
+        (1, None, &[][..], 1.1),
+        (2, None, &[], 1.1),
+        (4, None, &[], 1.1),
+        (2, Some(40), &[], 1.5),
+        (2, Some(0), &[], 1.5),
+        (1, None, &[4], 1.1),
+        (2, None, &[1, 4, 5], 1.1),
+        (2, Some(0), &[4], 1.5),
+    ] {
         let info = ModelInfo { slots, rewind, few_rows: 8, trained_context: 1024, ..INFO };
-        let (processed, new, whole) = trace(HashModel { context: 1024, ..HashModel::with_info(info) });
+        let model = || HashModel { context: 1024, ..HashModel::with_info(info) };
+        let (processed, new, whole, messages) = trace(model, restarts);
+        // Whatever was brought back, and from where: the answers are the same.
+        assert_eq!(texts.get_or_insert_with(|| messages.clone()), &messages, "{slots} slots, rewind {rewind:?}");
         let share = processed as f64 / new as f64;
-        println!("{slots} slots, rewind {rewind:?}: {processed} of {whole} tokens processed, {new} new: {share:.2}");
+        println!(
+            "{slots} slots, rewind {rewind:?}, restarts {restarts:?}: {processed} of {whole} tokens processed, {new} new: {share:.2}"
+        );
         assert!(share <= most, "{slots} slots, rewind {rewind:?}: {processed} processed, {new} new, {whole} in all");
     }
 }

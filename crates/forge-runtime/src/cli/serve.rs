@@ -1,12 +1,15 @@
 //! `serve`: the HTTP server.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use sha2::{Digest, Sha256};
 
 use super::super::server::{self, Limits};
-use super::super::{Error, LanguageModel, Result};
+use super::super::snapshots::Folder;
+use super::super::{Error, LanguageModel, Result, weights};
 use super::{Program, terminal};
 
 /// Variable with a key that clients must bring; unlike an option, other users of the machine do not see it.
@@ -44,6 +47,13 @@ pub(super) struct Options {
     /// MiB for what slots held, so that conversations are not run again [default: a quarter of what is left beside the model].
     #[arg(long, value_name = "MIB")]
     cache_ram: Option<usize>,
+    /// Keep what slots held in files of this folder too, where the next server finds it. They hold prompts and answers; nobody but
+    /// their owner may read them.
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// Most that files of that folder may take, as in 500M, 20G or 1T.
+    #[arg(long, value_name = "SIZE", default_value = "20G", value_parser = size, requires = "cache_dir")]
+    cache_disk: u64,
     /// Longest request body in MiB (status 413).
     #[arg(long, value_name = "MIB", default_value_t = Limits::default().body_bytes >> 20, value_parser = mebibytes)]
     max_body: usize,
@@ -71,6 +81,16 @@ fn address(text: &str) -> Result<IpAddr, String> {
 fn mebibytes(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|mebibytes| (1..=1024).contains(mebibytes));
     number.ok_or_else(|| "a number from 1 to 1024".to_owned())
+}
+
+/// A number and its unit, a power of 1024.
+fn size(text: &str) -> Result<u64, String> {
+    let units = [("K", 10), ("M", 20), ("G", 30), ("T", 40)];
+    let size = units.into_iter().find_map(|(unit, shift)| {
+        let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        count.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+    });
+    size.ok_or_else(|| "a number with K, M, G or T behind it".to_owned())
 }
 
 impl Options {
@@ -110,7 +130,20 @@ impl Options {
             keys: self.keys()?,
             log,
             trust_special: self.trust_special,
+            folder: None,
         })
+    }
+
+    /// Where snapshots are kept. What they are of is known by weights and kernels.
+    fn folder<M>(&self, program: &Program<M>) -> Result<Option<Folder>>
+    where
+        M: LanguageModel + 'static,
+    {
+        let Some(path) = self.cache_dir.clone() else { return Ok(None) };
+        let weights = weights::fingerprint(&program.load_options()?.weights, program.info)?;
+        let kernels = Sha256::digest(program.checks.source.metal);
+        let kernels: String = kernels.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Some(Folder { path, bytes: self.cache_disk, model: format!("weights {weights}, kernels {kernels}") }))
     }
 }
 
@@ -119,6 +152,7 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     if let Some(files) = server::raise_file_limit() {
         serving.limits.connections = serving.limits.connections.min(files.saturating_sub(OTHER_FILES));
     }
+    serving.folder = options.folder(&program)?;
     let text = program.text()?;
     let address = (options.host, options.port).into();
     // Taken before the model is loaded, so that a port in use is known at once.

@@ -8,15 +8,17 @@
 //! until the one before has been heard, and which tokens may come is found out while the device is at work on the logits. Others in the same
 //! step wait with it, and come to the same tokens.
 
+mod keeping;
+
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::assets::Text;
 use super::super::batch::{self, Outcome, Slot, Step};
-use super::super::prefix::{Prefixes, State};
-use super::super::slots::{Miss, Place, Slots};
+use super::super::prefix::Prefixes;
+use super::super::slots::Slots;
+use super::super::snapshots::Snapshots;
 use super::super::{Error, LanguageModel, Result};
 use super::policy::{Bounds, Id, Policy, Turn};
 use super::sequence::Sequence;
@@ -34,8 +36,11 @@ pub struct Engine<M> {
     text: Arc<Text>,
     slots: Slots,
     prefixes: Prefixes,
+    snapshots: Option<Snapshots>,
     policy: Policy,
     sequences: BTreeMap<Id, Sequence>,
+    /// Whom a slot is being looked for.
+    settling: Option<Id>,
     flight: Option<Flight>,
     next: Id,
     began: Instant,
@@ -68,35 +73,6 @@ pub struct Status {
     pub completion_tokens: usize,
 }
 
-/// Tokens that are worth being kept when a slot is about to lose them.
-const WORTH_KEEPING: usize = 16;
-
-/// Marks of a prompt among its first special tokens, and as many among its last.
-const MARKS: usize = 4;
-
-/// Tokens from mark to mark of a long prompt.
-const MARK_EVERY: usize = 2048;
-
-/// The state of one slot of a model.
-struct InSlot<'a, M> {
-    model: &'a mut M,
-    slot: Slot,
-}
-
-impl<M: LanguageModel> State for InSlot<'_, M> {
-    fn read_rows(&mut self, positions: Range<usize>, rows: &mut Vec<u8>) -> Result<()> {
-        self.model.read_rows(self.slot, positions, rows)
-    }
-
-    fn write_rows(&mut self, positions: Range<usize>, rows: &[u8], of: usize) -> Result<()> {
-        self.model.write_rows(self.slot, positions, rows, of)
-    }
-
-    fn write_mark(&mut self, positions: usize, mark: &[u8]) -> Result<()> {
-        self.model.write_mark(self.slot, positions, mark)
-    }
-}
-
 /// What became of requests.
 type Ended = Vec<(Id, Result<Summary>)>;
 
@@ -107,24 +83,16 @@ impl<M: LanguageModel> Engine<M> {
         Self {
             slots: Slots::new(info.slots, info.rewind),
             prefixes: Prefixes::new(0, info.rewind.is_some()),
+            snapshots: None,
             policy: Policy::new(Bounds::new(info.few_rows, info.prefill_tile)),
             model,
             text,
             sequences: BTreeMap::new(),
+            settling: None,
             flight: None,
             next: 0,
             began: Instant::now(),
         }
-    }
-
-    /// Keeps up to so many bytes of what slots held, beside the slots.
-    pub fn keep_in_memory(&mut self, bytes: usize) {
-        self.prefixes.shrink(bytes);
-    }
-
-    /// Bytes that are kept beside the slots.
-    pub fn kept_bytes(&self) -> usize {
-        self.prefixes.bytes()
     }
 
     /// The model.
@@ -174,11 +142,17 @@ impl<M: LanguageModel> Engine<M> {
         (0..self.slots.count()).map(status).collect()
     }
 
-    /// Gives up all sequences that have slots, and what slots hold; needed after a panic inside of [`Engine::turn`] only.
+    /// Gives up all sequences that have slots, the one for which one was being looked for, and what slots hold; needed after a panic
+    /// inside of [`Engine::turn`] only.
     pub fn reset(&mut self) -> Vec<Id> {
-        self.flight = None;
+        if let Some(Flight { step, .. }) = self.flight.take() {
+            // Its rows must not be written into what comes next.
+            let _ = self.model.finish(step);
+        }
         self.slots.clear();
-        let lost = |(&id, sequence): (&Id, &Sequence)| sequence.slot().map(|_| id);
+        let settling = self.settling.take();
+        let lost =
+            |(&id, sequence): (&Id, &Sequence)| (sequence.slot().is_some() || settling == Some(id)).then_some(id);
         let lost: Vec<Id> = self.sequences.iter().filter_map(lost).collect();
         for id in &lost {
             self.sequences.remove(id);
@@ -251,6 +225,7 @@ impl<M: LanguageModel> Engine<M> {
 
     /// Gives free slots to those that wait. No step is on its way.
     fn admit(&mut self, audience: &mut dyn Audience, ended: &mut Ended) {
+        self.snapshots.iter_mut().for_each(Snapshots::collect);
         while self.slots.any_free() {
             let waiting: Vec<Id> = self.policy.waiting().collect();
             for id in waiting {
@@ -258,98 +233,33 @@ impl<M: LanguageModel> Engine<M> {
                 self.policy.estimate(id, uncached);
             }
             let Some(id) = self.policy.next_for_slot(self.began.elapsed()) else { return };
-            let Some(mut sequence) = self.sequences.remove(&id) else { return };
-            let place = self.settle(sequence.prompt());
-            let info = self.model.info();
-            let marks = self.marks(sequence.prompt());
-            if let Ok(Some(place)) = &place {
-                self.model.observe(place.slot, sequence.prompt(), sequence.sampling());
-                sequence.place(*place, info.prefill_tile, info.few_rows, marks);
-            }
-            let (left, rows) = (sequence.left(), sequence.next_rows(info.few_rows));
-            self.sequences.insert(id, sequence);
-            match place {
-                Ok(Some(_)) => {}
-                Ok(None) => return,
+            let Some(sequence) = self.sequences.get(&id) else { return };
+            let prompt = sequence.prompt().to_vec();
+            self.settling = Some(id);
+            let settled = match self.settle(&prompt) {
+                Ok(Some(settled)) => settled,
+                Ok(None) => {
+                    self.settling = None;
+                    return;
+                }
                 Err(error) => {
+                    self.settling = None;
                     self.fail(&[id], error, ended);
                     continue;
                 }
-            }
+            };
+            let (info, marks) = (self.model.info(), self.marks(&prompt));
+            let Some(sequence) = self.sequences.get_mut(&id) else { return };
+            self.model.observe(settled.place.slot, &prompt, sequence.sampling());
+            sequence.place(settled, info.prefill_tile, info.few_rows, marks);
+            self.settling = None;
+            let (left, rows) = (sequence.left(), sequence.next_rows(info.few_rows));
             self.policy.place(id, left, rows);
             if left == 0 && rows == 0 {
                 // A prompt that is known, of which nothing is wanted.
                 self.end(id, Finish::Length, audience, ended);
             }
         }
-    }
-
-    /// Tokens of a prompt that would have to be run now.
-    fn uncached(&self, prompt: &[u32]) -> usize {
-        prompt.len() - self.slots.reusable(prompt).max(self.prefixes.find(prompt).positions)
-    }
-
-    /// Takes a slot for a prompt, and brings there what is known of its beginning.
-    fn settle(&mut self, prompt: &[u32]) -> Result<Option<Place>> {
-        let found = self.prefixes.find(prompt);
-        // Of equals what lies in a slot: it is there already, or copied faster.
-        let kept = found.positions > self.slots.reusable(prompt);
-        let place =
-            if kept { self.slots.choose_for(prompt, found.positions, found.shared) } else { self.slots.choose(prompt) };
-        let Some(mut place) = place else { return Ok(None) };
-        if !kept && found.shared > self.slots.held_of(prompt) {
-            // It is kept, and cannot be gone on with from there.
-            place.miss = Some(Miss::State { at: found.shared });
-        }
-        let stays = if kept || place.copied_from.is_some() { 0 } else { place.reused };
-        self.save(place.slot, stays);
-        self.slots.occupy(prompt, &place);
-        let slot = place.slot;
-        let brought = match place.copied_from {
-            Some(from) => self.model.copy_slot(from, slot, place.reused),
-            None if kept => self.prefixes.restore(&found, &mut InSlot { model: &mut self.model, slot }),
-            None => Ok(()),
-        };
-        brought.inspect_err(|_| self.slots.drop_slot(slot)).map(|()| Some(place))
-    }
-
-    /// Keeps what a slot holds, all but its first `stays` tokens of which is about to be lost.
-    fn save(&mut self, slot: Slot, stays: usize) {
-        let tokens = self.slots.tokens(slot);
-        if tokens.len() - stays.min(tokens.len()) < WORTH_KEEPING {
-            return;
-        }
-        let mut mark = None;
-        if self.model.info().rewind.is_some() {
-            if !self.slots.is_at_end(slot) {
-                return;
-            }
-            let mut bytes = Vec::new();
-            if self.model.read_mark(slot, tokens.len(), &mut bytes).is_err() {
-                return;
-            }
-            mark = Some(bytes);
-        }
-        // What cannot be kept has to be run again, no more.
-        let _ = self.prefixes.keep(tokens, mark, &mut InSlot { model: &mut self.model, slot });
-    }
-
-    /// Where the state of a prompt is kept while it is run, for a model that can be gone on with from there alone: before the first and the
-    /// last of the tokens that messages begin and end with, so that other questions with the same instructions and edited
-    /// messages find it; and at its end, for who asks the same again.
-    fn marks(&self, prompt: &[u32]) -> Vec<usize> {
-        if self.model.info().rewind.is_none() || !self.prefixes.is_in_use() {
-            return Vec::new();
-        }
-        let special = |(_, token): &(usize, &u32)| self.text.tokenizer.is_special(**token);
-        let mut at: Vec<usize> = prompt.iter().enumerate().filter(special).map(|(at, _)| at).collect();
-        if at.len() > 2 * MARKS {
-            at.drain(MARKS..at.len() - MARKS);
-        }
-        let tail = (prompt.len() - 1).saturating_sub(self.model.info().few_rows);
-        at.extend([tail, prompt.len() - 1]);
-        at.extend((1..).map(|k| k * MARK_EVERY).take_while(|&mark| mark < prompt.len()));
-        at
     }
 
     /// Starts a step of the next rows of these.
@@ -454,12 +364,14 @@ impl<M: LanguageModel> Engine<M> {
         }
         let at_mark = sequence.tiled(count);
         let rows = sequence.next_rows(self.model.info().few_rows);
-        let done = sequence.left() == 0 && rows == 0;
+        let (left, fresh) = (sequence.left(), sequence.fresh());
+        let done = left == 0 && rows == 0;
         self.policy.tiled(id, count, start.elapsed(), rows);
         self.hold(id);
         if at_mark {
             self.save(slot, 0);
         }
+        self.store_on_the_way(slot, position..position + count, left, fresh);
         if done {
             self.end(id, Finish::Length, audience, ended);
         }

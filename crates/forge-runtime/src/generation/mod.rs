@@ -13,7 +13,7 @@ mod sequence;
 use std::time::Duration;
 
 use super::sampler::Sampling;
-use super::slots::Miss;
+use super::slots::{Miss, Tier};
 use super::{Error, Result};
 
 pub use constraint::Constraint;
@@ -59,6 +59,8 @@ pub struct Summary {
     pub prompt_tokens: usize,
     /// Those of them that the model had seen already, as the beginning of a sequence that it holds.
     pub reused_tokens: usize,
+    /// Where these come from, if there are any.
+    pub tier: Option<Tier>,
     /// Tokens generated, an end token included.
     pub completion_tokens: usize,
     /// Why more of the prompt was not reused, where more is known of its beginning or nothing is.

@@ -6,7 +6,7 @@ use super::super::Result;
 use super::super::assets::Text;
 use super::super::batch::{Row, Slot, Token, Wants};
 use super::super::sampler::{Sampling, StepSampling};
-use super::super::slots::{Miss, Place};
+use super::super::slots::{Miss, Place, Tier};
 use super::output::{Flow, Output};
 use super::{Constraint, Finish, Listener, Request, Summary};
 
@@ -30,10 +30,18 @@ pub(super) struct Sequence {
     first: Option<Instant>,
 }
 
+/// Where a prompt goes, and where what is known of it comes from.
+#[derive(Clone, Copy)]
+pub(super) struct Settled {
+    pub(super) place: Place,
+    pub(super) tier: Option<Tier>,
+}
+
 /// A sequence in its slot.
 struct Placed {
     slot: Slot,
     reused: usize,
+    tier: Option<Tier>,
     miss: Option<Miss>,
     since: Instant,
     /// Position of the next row to be run.
@@ -108,14 +116,21 @@ impl Sequence {
     /// It has a slot. What is left of its prompt goes in tiles of up to `tile` tokens, but for the last token, and as many
     /// before it as are no full tile and fit into a step of `few` rows: which of both a token is run in does not depend on who else is there.
     /// At `marks` a tile ends.
-    pub(super) fn place(&mut self, place: Place, tile: usize, few: usize, mut marks: Vec<usize>) {
+    pub(super) fn place(&mut self, place: Settled, tile: usize, few: usize, mut marks: Vec<usize>) {
+        let Settled { place, tier } = place;
         let left = self.prompt_tokens - 1 - place.reused;
         let rest = left % tile;
         let tiles_end = place.reused + if rest <= few { left - rest } else { left };
         let Place { slot, reused, miss, .. } = place;
         marks.retain(|&mark| (reused + 1..=tiles_end).contains(&mark));
         marks.sort_unstable_by_key(|&mark| usize::MAX - mark);
-        self.place = Some(Placed { slot, reused, miss, since: Instant::now(), at: reused, tiles_end, asked: 0, marks });
+        let since = Instant::now();
+        self.place = Some(Placed { slot, reused, tier, miss, since, at: reused, tiles_end, asked: 0, marks });
+    }
+
+    /// Tokens of the prompt that it did not find.
+    pub(super) fn fresh(&self) -> usize {
+        self.place.as_ref().map_or(0, |place| self.prompt_tokens - place.reused)
     }
 
     /// Tokens of the prompt that are left for tiles.
@@ -216,6 +231,7 @@ impl Sequence {
         let mut summary = Summary {
             prompt_tokens: self.prompt_tokens,
             reused_tokens: self.place.as_ref().map_or(0, |place| place.reused),
+            tier: self.place.as_ref().and_then(|place| place.tier),
             completion_tokens: self.heard,
             miss: self.place.as_ref().and_then(|place| place.miss),
             finish,

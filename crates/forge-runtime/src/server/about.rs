@@ -52,7 +52,12 @@ pub(super) async fn slots(State(shared): State<Arc<Shared>>) -> Response {
         })
     };
     let slots: Vec<Value> = shown.slots.iter().enumerate().map(slot).collect();
-    json_response(&json!({ "slots": slots, "waiting": shown.waiting, "kept_bytes": shown.kept_bytes }))
+    json_response(&json!({
+        "slots": slots,
+        "waiting": shown.waiting,
+        "kept_bytes": shown.kept_bytes,
+        "stored_bytes": shown.stored_bytes,
+    }))
 }
 
 /// The one model, as OpenAI lists models, and as Anthropic does.

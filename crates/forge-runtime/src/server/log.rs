@@ -72,6 +72,11 @@ impl Log {
         Ok(Self(Some(Arc::new(Lines { sender: Some(sender), written: Mutex::new(written) }))))
     }
 
+    /// A line that is of no request.
+    pub(super) fn note(&self, words: &str) {
+        self.line(format!("{} {words}\n", timestamp(unix_time())));
+    }
+
     fn line(&self, line: String) {
         if let Some(sender) = self.0.as_ref().and_then(|lines| lines.sender.as_ref()) {
             let _ = sender.try_send(line);
@@ -126,7 +131,15 @@ impl Record {
             Finish::Cancelled => "cancelled",
         };
         let Summary {
-            prompt_tokens, reused_tokens, completion_tokens, miss, queue_time, prompt_time, decode_time, ..
+            prompt_tokens,
+            reused_tokens,
+            tier,
+            completion_tokens,
+            miss,
+            queue_time,
+            prompt_time,
+            decode_time,
+            ..
         } = summary;
         let mut words = format!(
             "prompt={prompt_tokens} cached={reused_tokens} new={completion_tokens} first={:.3}s",
@@ -137,6 +150,9 @@ impl Record {
             let _ = write!(words, " tokens/s={:.1}", (completion_tokens - 1) as f64 / seconds);
         }
         let _ = write!(words, " queue={:.3}s", queue_time.as_secs_f64());
+        if let Some(tier) = tier {
+            let _ = write!(words, " from={}", tier.name());
+        }
         if let Some(miss) = miss {
             let _ = write!(words, " miss={miss}");
         }

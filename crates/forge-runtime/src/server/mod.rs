@@ -45,6 +45,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
 use super::assets::Text;
+use super::snapshots::Folder;
 use super::{Error, LanguageModel, ModelInfo, Result};
 use admission::{Admission, Taken};
 use answer::{Answer, Unsent};
@@ -58,7 +59,7 @@ pub use log::Log;
 use log::{Record, RequestId};
 use metrics::Metrics;
 use request::{Answers, Prepared, Shown};
-use worker::{Event, Loading, Started, Worker};
+use worker::{Event, Keeping, Loading, Started, Worker};
 
 /// Limits of the server.
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +113,8 @@ pub struct Options {
     pub log: Log,
     /// Whether special tokens that are written out in messages are special.
     pub trust_special: bool,
+    /// Where what slots held is kept beyond memory, and found again by the next server.
+    pub folder: Option<Folder>,
 }
 
 impl From<Limits> for Options {
@@ -189,8 +192,9 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
     listener.set_nonblocking(true).map_err(io)?;
     let places = admission::places(limits, info.slots);
     let metrics = Arc::new(Metrics::new());
+    let keeping = Keeping { bytes: limits.kept_bytes, folder: options.folder.clone(), log: options.log.clone() };
     let Started { worker, loading, thread } =
-        Worker::start(load, text.clone(), metrics.clone(), places, limits.kept_bytes).map_err(io)?;
+        Worker::start(load, text.clone(), metrics.clone(), places, keeping).map_err(io)?;
     let canceller = worker.canceller();
     let answers = Answers { trust_special: options.trust_special, ..Answers::of(&text) };
     let thinking_tags: Arc<[_]> = answers.thinking.special_tags(&text).into();

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::error::TrySendError;
@@ -14,13 +14,28 @@ use tokio::sync::watch;
 
 use super::super::assets::Text;
 use super::super::generation::{Audience, Engine, Id, Listener, Request, Status, Summary};
+use super::super::snapshots::Folder;
 use super::super::{Error, LanguageModel};
 use super::admission::Place;
 use super::api_error::ApiError;
+use super::log::Log;
 use super::metrics::Metrics;
 
 /// The part of what is left beside the model that may be kept: other programs have their work to do.
 const SHARE_KEPT: usize = 4;
+
+/// Time in which what slots and memory hold is written to files at the end.
+const STORING: Duration = Duration::from_secs(10);
+
+/// What is kept beside slots.
+pub(super) struct Keeping {
+    /// Bytes in memory; as many as there is room for unless given.
+    pub(super) bytes: Option<usize>,
+    /// Where files are, if anywhere.
+    pub(super) folder: Option<Folder>,
+    /// Who is told of them.
+    pub(super) log: Log,
+}
 
 /// What the model thread tells of a request.
 pub(super) enum Event {
@@ -56,6 +71,8 @@ pub(super) struct Shown {
     pub(super) waiting: usize,
     /// Bytes that are kept beside them.
     pub(super) kept_bytes: usize,
+    /// Bytes that are kept in files.
+    pub(super) stored_bytes: u64,
 }
 
 impl Board {
@@ -110,7 +127,7 @@ impl Worker {
         text: Arc<Text>,
         metrics: Arc<Metrics>,
         places: usize,
-        kept_bytes: Option<usize>,
+        keeping: Keeping,
     ) -> std::io::Result<Started> {
         let (sender, receiver) = channel(places.clamp(1, Semaphore::MAX_PERMITS));
         let canceller = Canceller(Arc::new(AtomicBool::new(false)));
@@ -121,12 +138,19 @@ impl Worker {
             let model = load().inspect_err(|_| {
                 loading.send_replace(Loading::Failed);
             })?;
-            let room = kept_bytes.unwrap_or_else(|| model.spare_bytes() / SHARE_KEPT);
+            let room = keeping.bytes.unwrap_or_else(|| model.spare_bytes() / SHARE_KEPT);
             let mut engine = Engine::new(model, text);
             engine.keep_in_memory(room);
-            board.show(Shown { slots: engine.status(), waiting: 0, kept_bytes: 0 });
+            if let Some(folder) = &keeping.folder {
+                engine.keep_on_disk(folder).inspect_err(|_| {
+                    loading.send_replace(Loading::Failed);
+                })?;
+            }
+            show(&mut engine, &board, &keeping.log);
             loading.send_replace(Loading::Done);
-            work(engine, receiver, &board);
+            work(&mut engine, receiver, &board, &keeping.log);
+            engine.store_all(Instant::now() + STORING);
+            show(&mut engine, &board, &keeping.log);
             Ok(())
         })?;
         Ok(Started { worker, loading: loaded, thread })
@@ -194,28 +218,37 @@ impl Clients {
     }
 }
 
-fn work<M: LanguageModel>(mut engine: Engine<M>, mut queue: Receiver<Job>, board: &Board) {
+/// Shows what the engine is at.
+fn show<M: LanguageModel>(engine: &mut Engine<M>, board: &Board, log: &Log) {
+    engine.take_notices().iter().for_each(|words| log.note(words));
+    board.show(Shown {
+        slots: engine.status(),
+        waiting: engine.waiting(),
+        kept_bytes: engine.kept_bytes(),
+        stored_bytes: engine.bytes_on_disk(),
+    });
+}
+
+fn work<M: LanguageModel>(engine: &mut Engine<M>, mut queue: Receiver<Job>, board: &Board, log: &Log) {
     let mut clients = Clients { clients: BTreeMap::new(), nobody: Nobody };
     loop {
         if engine.is_idle() {
             match queue.blocking_recv() {
-                Some(job) => clients.take(&mut engine, job),
+                Some(job) => clients.take(engine, job),
                 None => return,
             }
         }
         while let Ok(job) = queue.try_recv() {
-            clients.take(&mut engine, job);
+            clients.take(engine, job);
         }
         // A fault must not take the server down; what was running is given up, what waits goes on.
-        match catch_unwind(AssertUnwindSafe(|| engine.turn(&mut clients))) {
-            Ok(ended) => ended.into_iter().for_each(|(id, result)| clients.end(id, result)),
-            Err(_) => {
-                for id in engine.reset() {
-                    clients.end(id, Err(Error::Usage("the model failed on this request".into())));
-                }
-            }
-        }
-        board.show(Shown { slots: engine.status(), waiting: engine.waiting(), kept_bytes: engine.kept_bytes() });
+        let ended = catch_unwind(AssertUnwindSafe(|| engine.turn(&mut clients))).unwrap_or_else(|_| {
+            let failed = |id| (id, Err(Error::Usage("the model failed on this request".into())));
+            engine.reset().into_iter().map(failed).collect()
+        });
+        // Who hears of an end and looks finds the slot free.
+        show(engine, board, log);
+        ended.into_iter().for_each(|(id, result)| clients.end(id, result));
     }
 }
 

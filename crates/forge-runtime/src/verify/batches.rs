@@ -1,9 +1,13 @@
 //! Whether a row comes to the same whatever stands beside it, and slots hold what they should: the whole model, without a
 //! reference of its own. Sequences that run alone, one row at a time, are what all else is compared with, bit for bit.
 
+use std::time::{Duration, Instant};
+
 use super::super::batch::{Outcome, Row, Slot, Token, Wants};
+use super::super::prefix::{InSlot, Kept, State};
 use super::super::sampler::{Sampling, StepSampling};
-use super::super::{LanguageModel, LogitRows, Result};
+use super::super::snapshots::{Folder, Snapshots};
+use super::super::{LanguageModel, LogitRows, Result, state};
 use super::random::Random;
 
 /// Lengths of what the sequences hold before they are compared: short ones, and one that attention splits.
@@ -80,6 +84,9 @@ pub fn batches<M: LanguageModel + ?Sized>(model: &mut M) -> Result<Vec<Compared>
     list.extend(copied(model, &sequences, &alone)?);
     list.push(cut_back(model, &sequences)?);
     list.push(chosen(model, &sequences[..slots])?);
+    for (sequence, alone) in sequences.iter().zip(&alone) {
+        list.push(stored(model, sequence, alone)?);
+    }
     Ok(list)
 }
 
@@ -164,6 +171,47 @@ fn copied<M: LanguageModel + ?Sized>(
     let mut found = go_on(model, slots - 1, position, &sequence.next)?;
     found.extend(go_on(model, 0, position, &sequence.next)?);
     Ok(Some(same("a copied slot and its source".to_owned(), found.iter(), alone.iter().chain(alone))))
+}
+
+/// A sequence whose state went through a file goes on as one that never left its slot.
+fn stored<M: LanguageModel + ?Sized>(model: &mut M, sequence: &Sequence, alone: &Logits) -> Result<Compared> {
+    let (slot, position) = (model.info().slots - 1, sequence.prefix.len());
+    let marked = model.info().rewind.is_some();
+    let place = std::env::temp_dir().join(format!("forge-verify-{}-{position}", std::process::id()));
+    let folder = Folder { path: place.clone(), bytes: u64::MAX, model: model.info().name.to_owned() };
+    let layout = state::layout(&model.states());
+    let open = || Snapshots::open(&folder, &layout, position, marked);
+    fill(model, 0, &sequence.prefix)?;
+    let mut kept = Kept { tokens: sequence.prefix.clone(), ..Kept::default() };
+    for range in Kept::ranges(position, 0) {
+        let mut rows = Vec::new();
+        InSlot { model, slot: 0 }.read_rows(range, &mut rows)?;
+        kept.blocks.push(rows.into());
+    }
+    if marked {
+        let mut mark = Vec::new();
+        model.read_mark(0, position, &mut mark)?;
+        kept.marks.push((position, mark.into()));
+    }
+    let mut snapshots = open()?;
+    snapshots.save(kept);
+    snapshots.finish(Instant::now() + Duration::from_secs(600));
+    // The next program's, in a slot that held something else.
+    let mut snapshots = open()?;
+    fill(model, slot, &sequence.next)?;
+    let found = snapshots.find(&[&sequence.prefix[..], &sequence.next].concat());
+    let restored = snapshots.restore(&found, &mut InSlot { model, slot })?;
+    // Left behind it does no harm.
+    let _ = std::fs::remove_dir_all(&place);
+    let what = format!("a sequence of {position} that went through a file");
+    if restored != position {
+        // Files are for sequences that are worth it.
+        let is_short = restored == 0 && position < Snapshots::SHORTEST;
+        let fault = (!is_short).then(|| format!("{restored} of {position} positions came back"));
+        return Ok(Compared { what, numbers: 0, difference: 0.0, fault });
+    }
+    let found = go_on(model, slot, position, &sequence.next)?;
+    Ok(same(what, found.iter(), alone.iter()))
 }
 
 /// A sequence that is cut back goes on as one that never went further. Rows that a step ahead of the host ran are cut back

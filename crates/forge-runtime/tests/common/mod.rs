@@ -102,6 +102,8 @@ pub struct HashModel {
     pub pace: Duration,
     /// A token on which the model panics.
     pub panic_on: Option<u32>,
+    /// A token on which it does when it is told of it.
+    pub panic_on_observed: Option<u32>,
     pub counters: Arc<Counters>,
     pub info: Option<&'static ModelInfo>,
     pub slots: BTreeMap<Slot, Sequence>,
@@ -305,6 +307,7 @@ impl LanguageModel for HashModel {
     }
 
     fn observe(&mut self, slot: Slot, tokens: &[u32], sampling: &Sampling) {
+        assert!(self.panic_on_observed.is_none_or(|token| !tokens.contains(&token)), "asked to panic");
         let sequence = self.slots.entry(slot).or_default();
         sequence.scripted = 0;
         sequence.seen = tokens.to_vec();

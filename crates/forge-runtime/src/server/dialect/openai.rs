@@ -223,10 +223,19 @@ fn usage(summary: &Summary) -> Value {
     })
 }
 
-/// By the names that llama.cpp's server has for them, and two more.
+/// By the names that llama.cpp's server has for them, and three more.
 fn timings(summary: &Summary) -> Value {
-    let Summary { prompt_tokens, reused_tokens, completion_tokens, miss, queue_time, prompt_time, decode_time, .. } =
-        summary;
+    let Summary {
+        prompt_tokens,
+        reused_tokens,
+        tier,
+        completion_tokens,
+        miss,
+        queue_time,
+        prompt_time,
+        decode_time,
+        ..
+    } = summary;
     let milliseconds = |time: &Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
     let rate = |tokens: usize, time: &Duration| {
         let seconds = time.as_secs_f64();
@@ -235,6 +244,7 @@ fn timings(summary: &Summary) -> Value {
     let fresh = prompt_tokens - reused_tokens;
     json!({
         "cache_n": reused_tokens,
+        "cache_tier": tier.map(|tier| tier.name()),
         "cache_miss": miss.map(|miss| miss.to_string()),
         "queue_ms": milliseconds(queue_time),
         "prompt_n": fresh,
