@@ -111,8 +111,8 @@ pub fn lines_are_edited_and_conversations_kept(folder: &Path) {
 
     chat.enter("/undo");
     chat.see("Taken back: two");
-    // The line before the last three.
-    chat.enter("\u{1b}[A\u{1b}[A\u{1b}[A\u{1b}[A");
+    // Up past two commands and both lines of a message.
+    chat.enter(&"\u{1b}[A".repeat(5));
     chat.see("Hello!");
     chat.enter("/system Be brief.");
     chat.enter("/retry");
