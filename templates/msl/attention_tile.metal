@@ -26,6 +26,11 @@ inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint kv_
     }
 }
 
+// Weights take the place of scores: of floats each lane's those that it read, of halves others'.
+inline void wait_for_scores(threadgroup half*) { simdgroup_barrier(mem_flags::mem_threadgroup); }
+
+inline void wait_for_scores(threadgroup float*) {}
+
 template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint GROUP, uint STRIPS, uint KEYS, uint WINDOW, uint WRAP, typename O,
           typename T>
 inline void attention_tile(device const float* q, device const T* keys, device const T* values, device float* y,
@@ -156,8 +161,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
                 moved = moved || top != highest[s];
                 correction[s] = precise::exp(highest[s] - top);
                 highest[s] = top;
-                // All scores are read: the weights take their place.
-                simdgroup_barrier(mem_flags::mem_threadgroup);
+                wait_for_scores(weights);
                 float sum = 0.0f;
                 #pragma clang loop unroll(full)
                 for (uint j = 0; j < KEYS / 4; ++j) {

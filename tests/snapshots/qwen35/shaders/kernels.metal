@@ -289,11 +289,28 @@ inline void store_partial_sums(device float* sums, threadgroup float* shared, fl
     }
 }
 
-// One partial sum per threadgroup.
+// The same of one row: one partial sum per threadgroup. Written apart, since what comes after a product decides how its loads are
+// scheduled: through the function above a Q8_0 product takes 1.1 times as long on an H100.
 template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
 inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
                               uint lane) {
-    store_partial_sums<SIMDGROUPS, 1, 1, 32, SIMDGROUPS, GROUPS, PARTIALS>(sums, shared, square, group, simdgroup, lane);
+    const float sum = simd_sum(square);
+    if (lane == 0) {
+        shared[simdgroup] = sum;
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (simdgroup == 0 && lane == 0) {
+        float total = 0.0f;
+        for (uint i = 0; i < SIMDGROUPS; ++i) {
+            total += shared[i];
+        }
+        sums[group] = total;
+    }
+    if (group == 0) {
+        for (uint i = GROUPS + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
+            sums[i] = 0.0f;
+        }
+    }
 }
 
 // y = activation(gate) * up, NR rows of each.
@@ -841,16 +858,20 @@ inline void store8(threadgroup float* target, float4 low, float4 high) {
     ((threadgroup float4*)target)[1] = high;
 }
 
+// Half operands of two steps have room side by side; float ones of one, until all simdgroups are done with those before.
+inline void wait_for_room(threadgroup half*) {}
+
+inline void wait_for_room(threadgroup float*) { threadgroup_barrier(mem_flags::mem_threadgroup); }
+
 // Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
 // is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
 // `input.row(token)` is where a token's elements are; `result.put(token, row, product, up)` takes what is inside, with GATED
-// the gate's product and that of `second`. `shared` holds (TOKENS + 64) * 32 floats: half operands twice, so that those of one step are
-// stored while those of the step before are multiplied, float operands once.
+// the gate's product and that of `second`. `shared` holds (TOKENS + 64) * 32 floats: half operands of two steps, so that those of
+// one are stored while those of the step before are multiplied, or float operands of one.
 template <typename W, typename W2, typename T, uint TOKENS, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET,
           typename X, typename Y>
 inline void product_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens,
                          uint base, uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
-    constexpr bool TWICE = sizeof(T) == 2;
     // Simdgroups side by side over the rows; the matrices that each has down the tokens, and across the rows.
     constexpr uint ACROSS = TOKENS == 64 ? 2 : 4;
     constexpr uint TALL = TOKENS == 64 ? 4 : TOKENS / 8;
@@ -911,9 +932,7 @@ inline void product_tile(device const uchar* weights, device const uchar* second
                 }
             }
         }
-        if (!TWICE) {
-            threadgroup_barrier(mem_flags::mem_threadgroup);
-        }
+        wait_for_room(token_tile);
         #pragma clang loop unroll(full)
         for (uint turn = 0; turn < 2; ++turn) {
             if (simdgroup + turn * 4 < TOKENS / 8) {
@@ -942,11 +961,12 @@ inline void product_tile(device const uchar* weights, device const uchar* second
                 }
             }
         }
-        buffer = TWICE ? STEP - buffer : 0;
+        buffer = sizeof(T) == 2 ? STEP - buffer : 0;
     }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    // Eight tokens at a time through 1280 bytes of each simdgroup's own, in lines of 40 floats: eight of those meet in no bank.
-    threadgroup float* products = shared + simdgroup * 320;
+    // Eight tokens at a time through 1280 bytes of each simdgroup's own, where the last step's operands are not, in lines of 40
+    // floats: eight of those meet in no bank.
+    wait_for_room(token_tile);
+    threadgroup float* products = (threadgroup float*)(token_tile + buffer) + simdgroup * 320;
     constexpr uint COLUMNS = GATED ? WIDE * 4 : WIDE * 8;
     #pragma clang loop unroll(full)
     for (uint i = 0; i < TALL; ++i) {
@@ -994,6 +1014,11 @@ inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint kv_
         }
     }
 }
+
+// Weights take the place of scores: of floats each lane's those that it read, of halves others'.
+inline void wait_for_scores(threadgroup half*) { simdgroup_barrier(mem_flags::mem_threadgroup); }
+
+inline void wait_for_scores(threadgroup float*) {}
 
 template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint GROUP, uint STRIPS, uint KEYS, uint WINDOW, uint WRAP, typename O,
           typename T>
@@ -1125,8 +1150,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
                 moved = moved || top != highest[s];
                 correction[s] = precise::exp(highest[s] - top);
                 highest[s] = top;
-                // All scores are read: the weights take their place.
-                simdgroup_barrier(mem_flags::mem_threadgroup);
+                wait_for_scores(weights);
                 float sum = 0.0f;
                 #pragma clang loop unroll(full)
                 for (uint j = 0; j < KEYS / 4; ++j) {
