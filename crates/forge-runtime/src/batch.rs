@@ -136,6 +136,13 @@ pub enum Step {
     Done(Vec<Outcome>),
 }
 
+impl Step {
+    /// Whether its tokens are still to be chosen.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Running { open: true, .. })
+    }
+}
+
 /// What rows become: long runs of one sequence in tiles, all else in steps of a few rows.
 #[derive(Debug, PartialEq)]
 pub enum Part<'a> {

@@ -130,6 +130,9 @@ pub enum Error {
         /// The position after which a token was to be chosen.
         position: usize,
     },
+    /// A form of answers that cannot be gone on with.
+    #[error("the form of the answer cannot be held: {0}")]
+    Constraint(String),
     /// An argument of a kernel that its operation takes no input for.
     #[error("{kernel} reads {role}, which is no input of its operation")]
     NoInput {

@@ -30,6 +30,8 @@ pub mod cli;
 mod error;
 pub mod generation;
 pub mod gpu;
+#[cfg(feature = "server")]
+pub mod grammar;
 pub mod jinja;
 pub mod language_model;
 pub mod memory;

@@ -43,7 +43,14 @@ impl Audience for Texts {
 
 fn request(prompt: Vec<u32>, tokens: usize, seed: u64) -> Request {
     let sampling = Sampling { temperature: 0.9, repeat_penalty: 1.1, seed, ..Sampling::default() };
-    Request { prompt, max_tokens: Some(tokens), sampling, stop: Vec::new(), continues_prompt: false }
+    Request {
+        prompt,
+        max_tokens: Some(tokens),
+        sampling,
+        stop: Vec::new(),
+        continues_prompt: false,
+        ..Request::default()
+    }
 }
 
 fn alone(request: &Request) -> (String, Summary) {

@@ -38,6 +38,7 @@ fn request(prompt: &[u32]) -> Request {
         sampling: Sampling::default(),
         stop: Vec::new(),
         continues_prompt: false,
+        ..Request::default()
     }
 }
 

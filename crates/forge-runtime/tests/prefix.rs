@@ -191,6 +191,7 @@ fn conversations_survive_the_loss_of_their_slot() {
                     sampling,
                     stop: Vec::new(),
                     continues_prompt: false,
+                    ..Request::default()
                 };
                 let summary = engine.generate(&request, &mut Silent).expect("generates");
                 let fresh = Engine::new(HashModel::new(), text.clone()).generate(&request, &mut Silent);

@@ -253,7 +253,10 @@ fn errors_are_anthropics() {
         (json!({ "temperature": "warm" }), "temperature"),
         (json!({ "stop_sequences": 5 }), "stop_sequences"),
         (json!({ "mcp_servers": [{}] }), "mcp_servers"),
-        (json!({ "output_config": { "format": { "type": "json_schema", "schema": {} } } }), "output_config.format"),
+        (
+            json!({ "output_config": { "format": { "type": "json_schema", "schema": { "not": {} } } } }),
+            "output_config.format",
+        ),
     ] {
         let reply = server.post(URL, &hello(fields.clone()));
         let said = error(&reply, 400, "invalid_request_error");

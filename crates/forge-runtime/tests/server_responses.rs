@@ -278,7 +278,10 @@ fn what_cannot_be_done_is_refused() {
         (json!({ "conversation": "conv_1" }), "conversation"),
         (json!({ "background": true }), "background"),
         (json!({ "prompt": { "id": "pmpt_1" } }), "prompt"),
-        (json!({ "text": { "format": { "type": "json_schema", "name": "x", "schema": {} } } }), "text.format"),
+        (
+            json!({ "text": { "format": { "type": "json_schema", "name": "x", "schema": { "not": {} } } } }),
+            "text.format",
+        ),
         (json!({ "tools": [{ "type": "function" }] }), "tools[0]"),
         (json!({ "tool_choice": "required" }), "tool_choice"),
         (json!({ "tool_choice": { "type": "web_search" } }), "tool_choice"),

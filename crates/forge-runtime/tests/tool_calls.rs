@@ -362,7 +362,7 @@ fn calls_that_are_asked_for_are_begun() {
         (template(HERMES).replace("assistant\n{% endif", "assistant\n<think>\n{% endif"), rest),
         (
             template("{\"name\": \"{{ f.name }}\", \"parameters\": {{ f.arguments | tojson }}}"),
-            &rest[..rest.len() - 13],
+            "\", \"parameters\": {\"city\": \"Oslo\"}}",
         ),
         (
             template(
@@ -392,12 +392,36 @@ fn calls_that_are_asked_for_are_begun() {
     let server = answering(&template(HERMES), &format!("get_weather{rest}"), USUAL);
     let called = choice(&server, &json!({ "tool_choice": "required", "tools": two }));
     assert_call(&called["message"]["tool_calls"][0], "{\"city\": \"Oslo\"}");
-    // What comes of it all the same is content, with what the prompt had of it.
-    let server = answering(&template(HERMES), " and so on", USUAL);
+    // One that is not there cannot come, nor a value of another type.
+    let integer = json!([{ "type": "function", "function": { "name": "get_weather", "parameters": {
+        "type": "object", "properties": { "days": { "type": "integer", "minimum": 1, "maximum": 9 } }, "required": ["days"], "additionalProperties": false } } },
+        { "type": "function", "function": { "name": "get_nothing", "parameters": { "type": "object", "properties": {}, "additionalProperties": false } } }]);
+    let server = answering(&template(HERMES), &format!("get_news{rest}"), USUAL);
+    let held = choice(&server, &json!({ "tool_choice": "required", "tools": integer }));
+    assert_eq!(held["finish_reason"], "tool_calls", "{held}");
+    let call = &held["message"]["tool_calls"][0]["function"];
+    let arguments: Value = serde_json::from_str(call["arguments"].as_str().expect("text")).expect("JSON");
+    match call["name"].as_str() {
+        Some("get_weather") => assert!((1..=9).contains(&arguments["days"].as_i64().expect("a number"))),
+        name => assert_eq!((name, arguments), (Some("get_nothing"), json!({}))),
+    }
+    // A schema that cannot be held is said to be none.
+    let odd = json!([{ "type": "function", "function": { "name": "get_weather", "parameters": { "type": "object", "not": {} } } }]);
+    let reply = ask(&answering(&template(HERMES), rest, USUAL), &json!({ "tool_choice": "required", "tools": odd }));
+    assert!(reply.header("x-forge-warning").is_some_and(|text| text.contains("a schema cannot be held")));
+    assert_call(&reply.json()["choices"][0]["message"]["tool_calls"][0], "{\"city\": \"Oslo\"}");
+    // So is a strict one where there need be no call.
+    let strict = json!([{ "type": "function", "function": { "name": "get_weather", "strict": true, "parameters": { "type": "object" } } }]);
+    let reply = ask(&answering(&template(HERMES), "No.", USUAL), &json!({ "tools": strict }));
+    assert!(reply.header("x-forge-warning").is_some_and(|text| text.contains("strict is held where")));
+    // Where calls are no JSON, what comes of it all the same is content, with what the prompt had of it.
+    let xml = "<tool_call><function={{ f.name }}>{% for k, v in f.arguments | items %}<parameter={{ k }}>{{ v }}</parameter>{% endfor %}</function></tool_call>";
+    let server = answering(&template(xml), " and so on", USUAL);
     let failed = choice(&server, &json!({ "tool_choice": named }));
-    assert_eq!(
-        (&failed["finish_reason"], &failed["message"]["content"]),
-        (&json!("stop"), &json!("{\"name\": \"get_weather and so on"))
+    assert_eq!(failed["finish_reason"], "stop");
+    assert!(
+        failed["message"]["content"].as_str().is_some_and(|text| text.ends_with("get_weather and so on")),
+        "{failed}"
     );
     // Where no call's beginning is known, nobody can write it.
     let server = answering(&template("I call {{ f.name }}."), CALL, USUAL);

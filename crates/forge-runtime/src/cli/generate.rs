@@ -45,6 +45,7 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
         sampling,
         stop: Vec::new(),
         continues_prompt: raw,
+        ..Request::default()
     };
     let mut engine = Engine::new(program.model()?, text);
     let mut printer = Printer::default();

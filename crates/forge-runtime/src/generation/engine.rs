@@ -4,8 +4,9 @@
 //! device never waits for the host: a row's token is then what its slot chose, which the host does not know yet. What may not happen while
 //! a step is on its way (copies, a sequence that begins) waits for its end.
 //!
-//! A sequence whose next token has to be chosen among some, as structured output asks for, will be one whose row is started only once
-//! its last token is known: nothing here but [`Sequence::take_rows`] and what it wants of the row depends on that.
+//! A sequence whose tokens are held to a form has its rows started like any other. Only the choice of the next token waits: the step is left open
+//! until the one before has been heard, and which tokens may come is found out while the device is at work on the logits. Others in the same
+//! step wait with it, and come to the same tokens.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,13 +14,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::assets::Text;
-use super::super::batch::{Outcome, Slot, Step};
+use super::super::batch::{self, Outcome, Slot, Step};
 use super::super::prefix::{Prefixes, State};
 use super::super::slots::{Miss, Place, Slots};
 use super::super::{Error, LanguageModel, Result};
 use super::policy::{Bounds, Id, Policy, Turn};
 use super::sequence::Sequence;
-use super::{Finish, Listener, Request, Summary, check_prompt};
+use super::{Finish, Listener, Request, Scored, Summary, check_prompt};
 
 /// Who hears the text of which request.
 pub trait Audience {
@@ -52,6 +53,8 @@ struct Share {
     id: Id,
     slot: Slot,
     rows: usize,
+    /// Whether it chooses among tokens that are allowed.
+    masked: bool,
 }
 
 /// What one slot is at.
@@ -197,7 +200,7 @@ impl<M: LanguageModel> Engine<M> {
             Turn::Step(ids) => {
                 let next = self.start(&ids, audience, &mut ended);
                 self.land(audience, &mut ended);
-                self.flight = next;
+                self.flight = next.and_then(|flight| self.close(flight, &mut ended));
             }
             Turn::Tile { id, tokens } => {
                 // What others chose is heard before they wait for the tile.
@@ -357,7 +360,9 @@ impl<M: LanguageModel> Engine<M> {
         for &id in ids {
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
             let Some(slot) = sequence.slot() else { continue };
-            shares.push(Share { id, slot, rows: sequence.take_rows(few - rows.len(), &mut rows) });
+            let count = sequence.take_rows(few - rows.len(), &mut rows);
+            let masked = batch::is_open(&rows[rows.len() - count..]);
+            shares.push(Share { id, slot, rows: count, masked });
             if sequence.next_rows(few) == 0 {
                 // Whatever comes of these, nothing more is run.
                 self.policy.leave(id);
@@ -368,6 +373,34 @@ impl<M: LanguageModel> Engine<M> {
             Ok(step) => Some(Flight { step, shares }),
             Err(error) => {
                 self.land(audience, ended);
+                self.lose(&shares, error, ended);
+                None
+            }
+        }
+    }
+
+    /// Has the tokens of an open step chosen. What was chosen before has been heard.
+    fn close(&mut self, flight: Flight, ended: &mut Ended) -> Option<Flight> {
+        let Flight { step, shares } = flight;
+        if !step.is_open() {
+            return Some(Flight { step, shares });
+        }
+        let mut allowed = vec![u32::MAX; self.model.info().vocab_size.div_ceil(32)];
+        for Share { id, slot, .. } in shares.iter().copied().filter(|share| share.masked) {
+            match self.sequences.get_mut(&id).map(|sequence| sequence.allow(&mut allowed)) {
+                Some(Ok(())) => {}
+                // Of one that has ended meanwhile it does not matter.
+                None => allowed.fill(u32::MAX),
+                Some(Err(error)) => {
+                    allowed.fill(u32::MAX);
+                    self.fail(&[id], error, ended);
+                }
+            }
+            self.model.allow(slot, &allowed);
+        }
+        match self.model.choose(step) {
+            Ok(step) => Some(Flight { step, shares }),
+            Err(error) => {
                 self.lose(&shares, error, ended);
                 None
             }
@@ -400,6 +433,9 @@ impl<M: LanguageModel> Engine<M> {
                 }
             };
             let ends = self.text.defaults.end_token_ids.contains(&token);
+            if let (Some(Outcome::Scored(_, logits)), Some(top), false) = (&last, sequence.top_logprobs(), ends) {
+                audience.listener(id).scored(Scored::new(&self.text.tokenizer, logits, token, top));
+            }
             match sequence.hear(token, ends, audience.listener(id)) {
                 Ok(None) => self.hold(id),
                 Ok(Some(finish)) => self.end(id, finish, audience, ended),

@@ -3,9 +3,11 @@
 //!
 //! [`Engine`] runs as many sequences side by side as the model has slots, in the order that [`policy`] says.
 
+mod constraint;
 mod engine;
 mod output;
 pub mod policy;
+mod scores;
 mod sequence;
 
 use std::time::Duration;
@@ -14,12 +16,14 @@ use super::sampler::Sampling;
 use super::slots::Miss;
 use super::{Error, Result};
 
+pub use constraint::Constraint;
 pub use engine::{Audience, Engine, Status};
 pub use output::StopMatcher;
 pub use policy::Id;
+pub use scores::{Score, Scored};
 
 /// What to generate.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Request {
     /// The prompt.
     pub prompt: Vec<u32>,
@@ -31,6 +35,10 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Whether the text continues that of the prompt, rather than being a text of its own as a chat's answer is.
     pub continues_prompt: bool,
+    /// What its tokens are held to.
+    pub constraint: Option<Box<dyn Constraint>>,
+    /// Set if log-probabilities are wanted, with those of so many of the most probable tokens.
+    pub top_logprobs: Option<usize>,
 }
 
 /// Why a generation ended.
@@ -71,6 +79,11 @@ pub struct Summary {
 pub trait Listener {
     /// Takes the next piece of text. `false` stops the generation.
     fn text(&mut self, text: &str) -> bool;
+
+    /// Takes the log-probability of a token, before the text of it, if that was asked for. End tokens have none.
+    fn scored(&mut self, scored: Scored) {
+        let _ = scored;
+    }
 
     /// Text that a special token stands for. Most stand for none.
     fn special(&self, token: u32) -> Option<&str> {

@@ -8,7 +8,7 @@ use super::super::batch::{Row, Slot, Token, Wants};
 use super::super::sampler::{Sampling, StepSampling};
 use super::super::slots::{Miss, Place};
 use super::output::{Flow, Output};
-use super::{Finish, Listener, Request, Summary};
+use super::{Constraint, Finish, Listener, Request, Summary};
 
 /// A request, from its coming to its end.
 pub(super) struct Sequence {
@@ -19,6 +19,8 @@ pub(super) struct Sequence {
     limit: usize,
     sampling: Sampling,
     step: StepSampling,
+    constraint: Option<Box<dyn Constraint>>,
+    top_logprobs: Option<usize>,
     output: Output,
     came: Instant,
     /// Once it has one.
@@ -54,7 +56,13 @@ impl Sequence {
             tokens: request.prompt.clone(),
             prompt_tokens: request.prompt.len(),
             limit: request.max_tokens.unwrap_or(usize::MAX).min(room),
-            step: StepSampling::new(&request.sampling),
+            step: StepSampling {
+                masked: request.constraint.is_some(),
+                scored: request.top_logprobs.is_some(),
+                ..StepSampling::new(&request.sampling)
+            },
+            constraint: request.constraint.clone(),
+            top_logprobs: request.top_logprobs,
             sampling: request.sampling.clone(),
             came: Instant::now(),
             place: None,
@@ -70,6 +78,22 @@ impl Sequence {
     /// How its tokens are chosen.
     pub(super) fn sampling(&self) -> &Sampling {
         &self.sampling
+    }
+
+    /// The most probable tokens that are wanted with each token's log-probability, if that is.
+    pub(super) fn top_logprobs(&self) -> Option<usize> {
+        self.top_logprobs
+    }
+
+    /// Says which tokens may come next, after those that were heard.
+    pub(super) fn allow(&mut self, allowed: &mut [u32]) -> Result<()> {
+        match &mut self.constraint {
+            Some(constraint) => constraint.allow(allowed),
+            None => {
+                allowed.fill(u32::MAX);
+                Ok(())
+            }
+        }
     }
 
     pub(super) fn slot(&self) -> Option<Slot> {
@@ -165,8 +189,12 @@ impl Sequence {
         if ends {
             return Ok(Some(Finish::Stop));
         }
+        let whole = self.constraint.as_mut().map(|constraint| constraint.take(token)).transpose()?;
         if let Flow::Stop(finish) = self.output.push(token, listener)? {
             return Ok(Some(finish));
+        }
+        if whole == Some(true) {
+            return Ok(Some(Finish::Stop));
         }
         if self.heard >= self.limit {
             return Ok(Some(Finish::Length));

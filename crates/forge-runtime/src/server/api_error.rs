@@ -124,6 +124,7 @@ impl ApiError {
                 ..Self::invalid(param.to_owned(), message)
             },
             Error::Messages { place, .. } => Self::invalid(place.clone(), message),
+            Error::Constraint(_) => Self::invalid(None, message),
             Error::Sampling { name, .. } => Self::invalid((*name).to_owned(), message),
             Error::Cancelled => Self::stopping(),
             Error::Together(error) => Self::from_runtime(error, param),

@@ -1,18 +1,20 @@
 //! From what is asked for to a [`Request`] of the token loop: everything that can be wrong is found here, before it is queued.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 
 use super::super::assets::Text;
 use super::super::chat_templates::Ending;
-use super::super::generation::{Request, check_prompt};
+use super::super::generation::{Constraint, Request, check_prompt};
+use super::super::grammar::{Form, Grammars, Scope};
 use super::super::{Error, ModelInfo};
 use super::answer::Unsent;
 use super::api_error::ApiError;
 use super::dialect::{Ask, Chat, Choice, Dialect, Outputs, Prompt, Reading};
 use super::fields::{Fields, wrong_type};
-use super::tools::{CallForm, Thinking};
+use super::tools::{CallForm, CallRest, Thinking};
 
 /// JSON values of one request, beside the ids of a prompt. A hundred tools with their schemas have some ten thousand.
 const MAX_VALUES: usize = 100_000;
@@ -50,8 +52,12 @@ pub(super) struct Answers {
     pub(super) calls: Option<CallForm>,
     /// What a call begins with.
     pub(super) beginning: Option<String>,
+    /// What it writes of a call besides its name and arguments.
+    pub(super) rest: Option<CallRest>,
     /// How it marks reasoning.
     pub(super) thinking: Thinking,
+    /// What holds answers to forms, once that was asked for.
+    pub(super) grammars: OnceLock<Result<Grammars, String>>,
     /// Whether special tokens that are written out in messages are special.
     pub(super) trust_special: bool,
     /// Whether its template has a place for system messages in mid-chat.
@@ -74,13 +80,24 @@ impl Answers {
     pub(super) fn of(text: &Text) -> Self {
         let calls = CallForm::of(text);
         let beginning = calls.as_ref().and_then(|form| form.beginning(text));
+        let rest = calls.as_ref().and_then(|form| form.rest(text));
         let system_anywhere = has_place_for_system(text);
-        Self { calls, beginning, thinking: Thinking::of(text), trust_special: false, system_anywhere }
+        let (thinking, grammars) = (Thinking::of(text), OnceLock::new());
+        Self { calls, beginning, rest, thinking, grammars, trust_special: false, system_anywhere }
+    }
+
+    /// What holds answers to forms. The first who asks waits for it.
+    fn grammars(&self, text: &Text, vocab_size: usize) -> Result<&Grammars, Error> {
+        let made = || Grammars::new(text, vocab_size).map_err(|error| error.to_string());
+        self.grammars.get_or_init(made).as_ref().map_err(|words| Error::Constraint(words.clone()))
     }
 }
 
 /// Said of tools where the form of calls is not known.
 const NO_CALLS: &str = "tools: the form of this model's tool calls is not known; calls come back as content";
+
+/// Said of strict tools that may be called or not.
+const NOT_STRICT: &str = "tools: strict is held where tool_choice asks for a call, and not where there may be none";
 
 /// The fields of a body.
 ///
@@ -99,14 +116,14 @@ pub(super) fn prepare(
     context: usize,
 ) -> Result<Prepared, ApiError> {
     let (ask, writer) = dialect.read(fields(body, context)?)?;
-    let Ask { prompt, prompt_field, max_tokens, sampling, stop, stream } = ask;
+    let Ask { prompt, prompt_field, max_tokens, sampling, stop, form, form_field, stream } = ask;
     let runtime_error = |error| ApiError::from_runtime(&error, prompt_field);
     let sampling = text.defaults.sampling(&sampling).map_err(runtime_error)?;
     if let Some((id, _)) = sampling.logit_bias.iter().find(|(id, _)| *id as usize >= info.vocab_size) {
         let words = format!("logit_bias: there is no token {id}, the vocabulary has {}", info.vocab_size);
         return Err(ApiError::invalid("logit_bias".to_owned(), words));
     }
-    let Encoded { prompt, continues, reading, warning, skipped } =
+    let Encoded { prompt, continues, reading, mut warning, skipped } =
         encode(prompt, prompt_field, text, answers, context)?;
     check_prompt(&prompt, info.vocab_size, context).map_err(runtime_error)?;
     let shown = match &reading {
@@ -114,11 +131,71 @@ pub(super) fn prepare(
         Some(_) => Shown::Reasoning,
         None => Shown::None,
     };
+    let constraint = match (form, &reading) {
+        // What has to be a call has no content.
+        (_, Some(reading)) if !reading.begun.is_empty() => call_constraint(reading, text, answers, info, &mut warning)?,
+        (Some(_), Some(reading)) if reading.form.is_some() => {
+            let words = format!("{form_field}: beside tools only with a tool_choice other than \"auto\"");
+            return Err(ApiError::invalid(form_field.to_owned(), words));
+        }
+        (Some(form), reading) => {
+            let invalid = |error: Error| ApiError::invalid(form_field.to_owned(), format!("{form_field}: {error}"));
+            let scope = reading.as_ref().map(|reading| scope(reading, text, continues)).unwrap_or_default();
+            let grammars = answers.grammars(text, info.vocab_size).map_err(invalid)?;
+            Some(grammars.hold(&form, &scope).map_err(invalid)?)
+        }
+        (None, _) => None,
+    };
     let prompt_tokens = prompt.len();
-    let request = Request { prompt, max_tokens, sampling, stop, continues_prompt: continues };
+    let request =
+        Request { prompt, max_tokens, sampling, stop, continues_prompt: continues, constraint, ..Request::default() };
     let answer =
         Unsent { writer, outputs: Outputs::new(reading, text.tokenizer.clone()), prompt_tokens, prompt_field, warning };
     Ok(Prepared { request, shown, skipped, stream, answer })
+}
+
+/// Where in an answer its form begins: behind reasoning, if there is some. Of an answer that may begin with it, and whose first token it is then.
+fn scope(reading: &Reading, text: &Text, continues: bool) -> Scope {
+    match &reading.thinking {
+        Thinking::Channels => Scope { after: Some(FINAL_CHANNEL.into()), ..Scope::default() },
+        Thinking::Tags { close, .. } if reading.inside => Scope { after: Some(close.clone()), ..Scope::default() },
+        Thinking::Tags { open, close } => {
+            let open = text.tokenizer.id(open).filter(|_| !continues);
+            Scope { unless: open.map(|open| (open, close.clone())), ..Scope::default() }
+        }
+    }
+}
+
+/// What gpt-oss writes before an answer.
+const FINAL_CHANNEL: &str = "<|channel|>final<|message|>";
+
+/// Said of tools whose schemas cannot be held.
+const NO_SCHEMA: &str = "tools: a schema cannot be held, arguments may be any object";
+
+/// What holds an answer to a call that the prompt begins, where what follows its name is known.
+fn call_constraint(
+    reading: &Reading,
+    text: &Text,
+    answers: &Answers,
+    info: &ModelInfo,
+    warning: &mut Option<String>,
+) -> Result<Option<Box<dyn Constraint>>, ApiError> {
+    let (Some(form), Some(beginning), Some(rest)) = (&reading.form, &answers.beginning, &answers.rest) else {
+        return Ok(None);
+    };
+    let invalid = |error: Error| ApiError::invalid("tool_choice".to_owned(), format!("tool_choice: {error}"));
+    let grammars = answers.grammars(text, info.vocab_size).map_err(invalid)?;
+    let named = reading.begun.strip_prefix(beginning.as_str()).filter(|name| !name.is_empty());
+    let held = rest.grammar(form, &reading.tools, named, text, true);
+    if let Ok(constraint) = grammars.hold(&Form::Grammar(held), &Scope::default()) {
+        return Ok(Some(constraint));
+    }
+    *warning = Some(match warning.take() {
+        Some(words) => format!("{words}; {NO_SCHEMA}"),
+        None => NO_SCHEMA.to_owned(),
+    });
+    let any = rest.grammar(form, &reading.tools, named, text, false);
+    grammars.hold(&Form::Grammar(any), &Scope::default()).map(Some).map_err(invalid)
 }
 
 /// Tokens of the prompt that a body asks for, however many they are.
@@ -213,6 +290,11 @@ pub(super) fn render(
     let mut warnings = Vec::new();
     if answers.calls.is_none() && !reading.tools.is_empty() {
         warnings.push(NO_CALLS.to_owned());
+    }
+    let strict = |tool: &Value| tool["function"]["strict"] == true;
+    let offered = variables.get("tools").and_then(Value::as_array);
+    if choice == Choice::Auto && offered.is_some_and(|tools| tools.iter().any(strict)) {
+        warnings.push(NOT_STRICT.to_owned());
     }
     if !skipped.is_empty() {
         warnings.push(format!("tools: left out, for this server has none of them: {}", skipped.join(", ")));

@@ -109,6 +109,30 @@ impl Decoding {
         }
     }
 
+    /// What a token adds between others, byte by byte; none where the decoder cannot take it.
+    pub fn bytes(&self, token: String) -> Option<Vec<u8>> {
+        if let Join::ByteLevel(_) = self.join {
+            let bytes = token.chars().map(byte_of).collect::<Option<Vec<u8>>>();
+            return Some(bytes.unwrap_or_else(|| token.into_bytes()));
+        }
+        let falls_back = self.tokens.iter().any(|step| matches!(step, TokenStep::Bytes { .. }));
+        if falls_back && is_byte_token(&token) {
+            return u8::from_str_radix(&token[3..5], 16).ok().map(|byte| vec![byte]);
+        }
+        let decode = |tokens: &[&str]| -> Result<String> {
+            let mut decoding = self.clone();
+            let mut text = String::new();
+            for token in tokens {
+                text += &decoding.push((*token).to_owned())?;
+            }
+            Ok(text + &decoding.finish()?)
+        };
+        let (first, last) = ("a", "b");
+        let (without, with) = (decode(&[first, last]).ok()?, decode(&[first, &token, last]).ok()?);
+        let middle = with.strip_prefix(first)?.strip_suffix(without.strip_prefix(first)?)?;
+        Some(middle.as_bytes().to_vec())
+    }
+
     /// Takes a token and gives the text that no later token changes.
     ///
     /// # Errors

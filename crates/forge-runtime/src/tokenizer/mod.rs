@@ -114,6 +114,12 @@ impl Tokenizer {
         (!added.is_special_token(&token)).then_some(token)
     }
 
+    /// What a token adds to a text that has begun, which may be a part of a character; none for special tokens and ids that the tokenizer does
+    /// not know.
+    pub fn bytes(&self, id: u32) -> Option<Vec<u8>> {
+        self.decoding.bytes(self.decoded_token(id)?)
+    }
+
     /// Whether `id` is a special token.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.contains(&id)

@@ -37,6 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         sampling: text.defaults.sampling(&SamplingOptions { temperature: Some(0.0), ..Default::default() })?,
         stop: Vec::new(),
         continues_prompt: true,
+        ..Request::default()
     };
     print!("{prompt}");
     engine.generate(&request, &mut Printer)?;

@@ -139,6 +139,7 @@ impl<M: LanguageModel> Session<M> {
             sampling: self.text().defaults.sampling(&self.sampling)?,
             stop: Vec::new(),
             continues_prompt: false,
+            ..Request::default()
         };
         let mut answer = Answer::new(self.engine.text(), &prompt);
         let watch = interrupt::watch();

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::super::assets::SamplingOptions;
+use super::super::super::grammar::Form;
 use super::super::api_error::ApiError;
 use super::super::fields::wrong_type;
 use super::super::tools::Tool;
@@ -19,6 +20,10 @@ pub(in super::super) struct Ask {
     pub(in super::super) sampling: SamplingOptions,
     /// Texts that end the answer and are not part of it.
     pub(in super::super) stop: Vec<String>,
+    /// What the answer is held to.
+    pub(in super::super) form: Option<Form>,
+    /// The field that says so, for errors.
+    pub(in super::super) form_field: &'static str,
     /// Whether it is to be sent as it comes.
     pub(in super::super) stream: bool,
 }

@@ -23,6 +23,8 @@ pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiErro
         max_tokens: max_tokens.most(),
         sampling: openai::sampling(&fields)?,
         stop: openai::stop_strings(&fields, "stop")?,
+        form: openai::form("response_format", fields.get("response_format"))?,
+        form_field: "response_format",
         stream: stream.is_some(),
         prompt: Prompt::Chat(chat(&mut fields)?),
         prompt_field: "messages",

@@ -17,6 +17,8 @@ pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiErro
         max_tokens: fields.limit("max_tokens")?.unwrap_or(Limit::Of(DEFAULT_TOKENS)).most(),
         sampling: openai::sampling(&fields)?,
         stop: openai::stop_strings(&fields, "stop")?,
+        form: openai::form("response_format", fields.get("response_format"))?,
+        form_field: "response_format",
         stream: stream.is_some(),
         prompt: prompt(&mut fields)?,
         prompt_field: "prompt",

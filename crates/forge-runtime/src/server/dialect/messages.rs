@@ -19,12 +19,13 @@ pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiErro
     fields.refuse_unless("mcp_servers", empty, "is not supported; this server calls no others")?;
     fields.refuse_unless("container", |_| false, "is not supported; this server runs no code")?;
     let output = fields.object("output_config")?;
-    for (name, format) in [
-        ("output_config.format", output.and_then(|output| output.get("format"))),
-        ("output_format", fields.get("output_format")),
-    ] {
-        openai::refuse_format(name, format)?;
-    }
+    let format = output.and_then(|output| output.get("format")).filter(|format| !format.is_null());
+    let (form_field, format) = match format {
+        Some(format) => ("output_config.format", Some(format)),
+        // As betas have it.
+        None => ("output_format", fields.get("output_format")),
+    };
+    let form = openai::form(form_field, format)?;
     let mut variables = Map::new();
     if let Some(effort) = output.and_then(|output| output.get("effort")).filter(|effort| effort.is_string()) {
         variables.insert("reasoning_effort".into(), effort.clone());
@@ -53,6 +54,8 @@ pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiErro
         max_tokens: fields.limit("max_tokens")?.unwrap_or(Limit::None).most(),
         sampling,
         stop: openai::stop_strings(&fields, "stop_sequences")?,
+        form,
+        form_field,
         stream: fields.boolean("stream")?.unwrap_or(false),
         prompt: Prompt::Chat(offer.chat(messages, variables, calls)),
         prompt_field: "messages",

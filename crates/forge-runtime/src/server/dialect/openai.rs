@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::super::assets::SamplingOptions;
 use super::super::super::generation::Summary;
+use super::super::super::grammar::Form;
 use super::super::super::sampler::BANNED;
 use super::super::api_error::ApiError;
 use super::super::fields::{Fields, wrong_type};
@@ -80,7 +81,6 @@ pub(super) fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
             || value.as_array().is_some_and(Vec::is_empty)
     };
     let one = |value: &Value| value.as_u64() == Some(1);
-    let plain_text = |value: &Value| value.get("type").and_then(Value::as_str) == Some("text");
     let unforced = |value: &Value| matches!(value.as_str(), Some("none" | "auto"));
     fields.refuse_unless("n", one, "only 1 answer to a request is supported")?;
     fields.refuse_unless("best_of", one, "only 1 is supported")?;
@@ -88,7 +88,9 @@ pub(super) fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
     fields.refuse_unless("suffix", empty, "is not supported")?;
     fields.refuse_unless("logprobs", |value| off(value) || zero(value), "is not supported")?;
     fields.refuse_unless("top_logprobs", zero, "is not supported")?;
-    fields.refuse_unless("response_format", plain_text, "only type \"text\" is supported")?;
+    for name in FORMS {
+        fields.refuse_unless(name, empty, "is not supported; response_format is")?;
+    }
     fields.refuse_unless("functions", empty, "is not supported; tools is")?;
     fields.refuse_unless("function_call", unforced, "is not supported; tool_choice is")?;
     let text_alone = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(|kind| kind == "text"));
@@ -99,14 +101,28 @@ pub(super) fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
     fields.refuse_unless("cache_prompt", on, "what a prompt begins with is always reused if it can be")
 }
 
-/// Refuses a format of answers, in a field of this name, that is not plain text.
+/// Fields of llama.cpp's server and of vLLM that hold answers to a form.
+const FORMS: [&str; 7] =
+    ["grammar", "json_schema", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs"];
+
+/// What a format of answers, in a field of this name, holds them to; nothing for plain text. A schema is in an object of its own in OpenAI's chat,
+/// and beside the type elsewhere.
 ///
 /// # Errors
-/// It is another.
-pub(super) fn refuse_format(name: &str, format: Option<&Value>) -> Result<(), ApiError> {
-    match format.filter(|format| !format.is_null() && format["type"] != "text") {
-        Some(_) => Err(ApiError::invalid(name.to_owned(), format!("{name}: only type \"text\" is supported"))),
-        None => Ok(()),
+/// It is none that is known.
+pub(super) fn form(name: &str, format: Option<&Value>) -> Result<Option<Form>, ApiError> {
+    let Some(format) = format.filter(|format| !format.is_null()) else { return Ok(None) };
+    let schema = |holder: &Value| holder.get("schema").filter(|schema| !schema.is_null()).cloned();
+    match format["type"].as_str() {
+        Some("text") => Ok(None),
+        Some("json_object") => Ok(Some(schema(format).map_or_else(Form::object, Form::Schema))),
+        Some("json_schema") => {
+            let schema = schema(&format["json_schema"]).or_else(|| schema(format));
+            schema
+                .map(|schema| Some(Form::Schema(schema)))
+                .ok_or_else(|| wrong_type(&format!("{name}.schema"), "a schema"))
+        }
+        _ => Err(wrong_type(name, "of type \"text\", \"json_object\" or \"json_schema\"")),
     }
 }
 

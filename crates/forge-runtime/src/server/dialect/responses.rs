@@ -60,6 +60,8 @@ pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiErro
         max_tokens: max_tokens.most(),
         sampling,
         stop: openai::stop_strings(&fields, "stop")?,
+        form: openai::form("text.format", fields.object("text")?.and_then(|text| text.get("format")))?,
+        form_field: "text.format",
         stream,
         prompt: Prompt::Chat(offer.chat(messages, variables, calls)),
         prompt_field: "input",
@@ -73,8 +75,7 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
     fields.refuse_unless("conversation", |_| false, "nothing is stored; send all items of the conversation")?;
     fields.refuse_unless("background", off, "nothing is stored; only false is supported")?;
     fields.refuse_unless("prompt", |_| false, "nothing is stored; send instructions and input")?;
-    fields.refuse_unless("top_logprobs", |value| value.as_f64() == Some(0.0), "is not supported")?;
-    openai::refuse_format("text.format", fields.object("text")?.and_then(|text| text.get("format")))
+    fields.refuse_unless("top_logprobs", |value| value.as_f64() == Some(0.0), "is not supported")
 }
 
 /// What a request offers.

@@ -12,6 +12,7 @@ mod keys;
 mod probe;
 mod python;
 mod reader;
+mod rest;
 mod separated;
 mod thinking;
 
@@ -19,6 +20,7 @@ use serde_json::Value;
 
 pub use form::{CallForm, Style};
 pub use reader::{Part, Reader};
+pub use rest::CallRest;
 pub use thinking::Thinking;
 
 /// A function that a request offers to the model.

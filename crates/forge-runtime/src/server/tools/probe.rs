@@ -8,6 +8,7 @@ use super::super::super::assets::Text;
 use super::super::super::chat_templates::Ending;
 use super::call::{self, Begun, FUNCTION};
 use super::form::{CallForm, Style};
+use super::rest::CallRest;
 use super::{invoke, keys};
 
 /// Name of the function in the probing call, and of another that is only offered; neither occurs in a template.
@@ -90,6 +91,38 @@ impl CallForm {
             let start = outer.map_or(start, |tag| outside.len() - tag.len());
             let beginning = &before[start..];
             (!beginning.contains(VALUE)).then(|| beginning.to_owned())
+        })
+    }
+
+    /// What the template writes of a call behind its name, apart from its arguments; `None` where these are no JSON object, or an id stands
+    /// there.
+    pub fn rest(&self, text: &Text) -> Option<CallRest> {
+        if !matches!(self.style, Style::Json | Style::Separated(_)) {
+            return None;
+        }
+        let user = json!({ "role": "user", "content": "Q" });
+        let (id, arguments) = (if self.named_ids { NAMED_ID } else { SHORT_ID }, json!({ KEY: VALUE }));
+        [arguments.clone(), Value::String(arguments.to_string())].iter().find_map(|given| {
+            let called = render(text, &conversation(&user, id, given, false), true)
+                .or_else(|| render(text, &conversation(&user, id, given, true), true))?;
+            let behind = &called[called.find(CALLED)? + CALLED.len()..];
+            let behind = behind.strip_prefix(":0").filter(|_| self.named_ids).unwrap_or(behind);
+            let (before, object) = behind.split_at(behind.find('{')?);
+            let mut values = serde_json::Deserializer::from_str(object).into_iter::<Value>();
+            (values.next()?.ok()? == arguments).then_some(())?;
+            let after = &object[values.byte_offset()..];
+            let end = match self.close.iter().find(|tag| is_closing(tag)).or(self.close.first()) {
+                Some(close) => after.find(close.as_str())? + close.len(),
+                // The object around name and arguments, and the list around that.
+                None if before.contains(':') => {
+                    let object = after.find('}')? + 1;
+                    let list = after[object..].trim_start().starts_with(']');
+                    if list { object + after[object..].find(']')? + 1 } else { object }
+                }
+                None => 0,
+            };
+            let (before, after) = (before.to_owned(), after[..end].to_owned());
+            (!before.contains(id) && !after.contains(id)).then_some(CallRest { before, after })
         })
     }
 

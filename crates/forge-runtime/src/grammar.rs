@@ -1,0 +1,296 @@
+//! Structured output: answers that are held to a JSON schema or a grammar, by the `llguidance` crate.
+//!
+//! The crate knows the vocabulary as bytes, a text per token, and says after each token which may come next. Special tokens are no text: they come
+//! only where a grammar names them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use llguidance::api::TopLevelGrammar;
+use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{Matcher, ParserFactory};
+use serde_json::{Value, json};
+
+use super::assets::Text;
+use super::generation::Constraint;
+use super::{Error, Result};
+
+/// Bytes of a schema as JSON, or of a grammar.
+pub const MAX_FORM_BYTES: usize = 64 * 1024;
+
+/// States of a lexer, of a KiB or two each.
+const MAX_LEXER_STATES: usize = 30_000;
+
+/// Symbols of a grammar.
+const MAX_GRAMMAR_SIZE: usize = 100_000;
+
+/// White space between the parts of JSON: enough for deep indents, and an end to it.
+const BLANKS: &str = r"[\x20\x0A\x0D\x09]{1,64}";
+
+/// Longest token of nothing but white space that may come between reasoning and an answer, and most of them.
+const BLANK_BYTES: usize = 2;
+const BLANK_TOKENS: usize = 2;
+
+/// What an answer is held to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Form {
+    /// A value that this JSON schema allows.
+    Schema(Value),
+    /// A text of this grammar, in llguidance's form of Lark.
+    Grammar(String),
+}
+
+impl Form {
+    /// Any JSON object.
+    pub fn object() -> Self {
+        Self::Schema(json!({ "type": "object" }))
+    }
+}
+
+/// Where in an answer it is held.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Scope {
+    /// Everything up to this text, itself included, is free, and no end.
+    pub after: Option<String>,
+    /// An answer may begin with this token instead, and is then free up to that text.
+    pub unless: Option<(u32, String)>,
+    /// Everything is free but what follows this token, as often as it comes.
+    pub between: Option<u32>,
+}
+
+/// Forms for one vocabulary.
+pub struct Grammars {
+    factory: ParserFactory,
+    vocabulary: Arc<Vocabulary>,
+}
+
+/// The vocabulary as bytes.
+#[derive(Debug)]
+struct Vocabulary {
+    words: Vec<Vec<u8>>,
+    ends: Vec<u32>,
+    /// Short tokens of white space.
+    blanks: Vec<u32>,
+}
+
+impl Grammars {
+    /// Forms for a model with a row of logits of `vocab_size`. Takes a part of a second for a large vocabulary.
+    ///
+    /// # Errors
+    /// [`Error::Constraint`] of a model without an end token, whose answers could not end.
+    pub fn new(text: &Text, vocab_size: usize) -> Result<Self> {
+        let tokenizer = &text.tokenizer;
+        let word = |id: u32| match tokenizer.bytes(id) {
+            // What begins so is a special token to the crate.
+            Some(bytes) if !bytes.starts_with(&[TokTrie::SPECIAL_TOKEN_MARKER]) => bytes,
+            Some(_) => Vec::new(),
+            None => tokenizer
+                .token(id)
+                .map_or_else(Vec::new, |token| [&[TokTrie::SPECIAL_TOKEN_MARKER], token.as_bytes()].concat()),
+        };
+        let words: Vec<Vec<u8>> = (0..vocab_size as u32).map(word).collect();
+        let mut ends = text.defaults.end_token_ids.clone();
+        ends.retain(|&id| (id as usize) < vocab_size);
+        let Some(&first) = ends.first() else {
+            return Err(Error::Constraint("this model has no end token".into()));
+        };
+        let trie = TokTrie::from(&TokRxInfo::new(vocab_size as u32, first), &words).with_eos_tokens(&ends);
+        let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let slices = llguidance::earley::SlicedBiasComputer::general_slices();
+        let mut factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices)
+            .map_err(|error| Error::Constraint(error.to_string()))?;
+        factory.quiet();
+        let limits = factory.limits_mut();
+        limits.max_lexer_states = MAX_LEXER_STATES;
+        limits.max_grammar_size = MAX_GRAMMAR_SIZE;
+        limits.verbose_errors = false;
+        let is_blank =
+            |word: &Vec<u8>| (1..=BLANK_BYTES).contains(&word.len()) && word.iter().all(u8::is_ascii_whitespace);
+        let blanks = (0..).zip(&words).filter(|(_, word)| is_blank(word)).map(|(id, _)| id).collect();
+        Ok(Self { factory, vocabulary: Arc::new(Vocabulary { words, ends, blanks }) })
+    }
+
+    /// What holds an answer to a form.
+    ///
+    /// # Errors
+    /// [`Error::Constraint`] of one that cannot be held, in the crate's words.
+    pub fn hold(&self, form: &Form, scope: &Scope) -> Result<Box<dyn Constraint>> {
+        let (grammar, bytes) = match form {
+            Form::Schema(schema) => {
+                let bytes = schema.to_string().len();
+                (TopLevelGrammar::from_json_schema(prepared(schema)), bytes)
+            }
+            Form::Grammar(lark) => (TopLevelGrammar::from_lark(lark.clone()), lark.len()),
+        };
+        if bytes > MAX_FORM_BYTES {
+            return Err(Error::Constraint(format!("it is {bytes} bytes long, at most {MAX_FORM_BYTES} are taken")));
+        }
+        let parser = catch_unwind(AssertUnwindSafe(|| self.factory.create_parser(grammar)))
+            .map_err(|_| Error::Constraint("its grammar could not be made".into()))?
+            .map_err(|error| Error::Constraint(error.to_string()))?;
+        let matcher = Matcher::new(Ok(parser));
+        if let Some(error) = matcher.get_error() {
+            return Err(Error::Constraint(error));
+        }
+        let phase = match scope {
+            Scope { between: Some(open), .. } => Phase::Before { open: *open },
+            Scope { after: Some(mark), .. } => Phase::free(mark),
+            Scope { unless: Some((open, mark)), .. } => Phase::Beginning { open: *open, mark: mark.clone() },
+            Scope { .. } => Phase::Held,
+        };
+        let again = scope.between.map(|open| (open, matcher.clone()));
+        Ok(Box::new(Held { matcher, again, vocabulary: self.vocabulary.clone(), phase }))
+    }
+}
+
+/// A schema with what is said of white space; what clients say to the crate itself does not count.
+pub fn prepared(schema: &Value) -> Value {
+    let mut schema = match schema {
+        // Whatever there is.
+        Value::Bool(true) => json!({}),
+        schema => schema.clone(),
+    };
+    if let Some(fields) = schema.as_object_mut() {
+        fields.insert("x-guidance".into(), json!({ "whitespace_flexible": true, "whitespace_pattern": BLANKS }));
+    }
+    schema
+}
+
+/// An answer that is held to a form.
+#[derive(Clone)]
+struct Held {
+    matcher: Matcher,
+    /// The token after which it is held anew, and the matcher for that.
+    again: Option<(u32, Matcher)>,
+    vocabulary: Arc<Vocabulary>,
+    phase: Phase,
+}
+
+/// Where an answer is.
+#[derive(Debug, Clone)]
+enum Phase {
+    /// At its beginning, which may be `open` instead.
+    Beginning { open: u32, mark: String },
+    /// Free up to a mark, of which the end of what has come may be the beginning.
+    Free { mark: Vec<u8>, tail: Vec<u8> },
+    /// Behind it, where so many blanks may come.
+    Blank { left: usize },
+    /// Held.
+    Held,
+    /// Free up to a token.
+    Before { open: u32 },
+}
+
+impl Phase {
+    fn free(mark: &str) -> Self {
+        Self::Free { mark: mark.as_bytes().to_vec(), tail: Vec::new() }
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Held").field("phase", &self.phase).finish_non_exhaustive()
+    }
+}
+
+fn set(allowed: &mut [u32], id: u32, value: bool) {
+    if let Some(word) = allowed.get_mut(id as usize / 32) {
+        let bit = 1 << (id % 32);
+        *word = if value { *word | bit } else { *word & !bit };
+    }
+}
+
+impl Held {
+    /// What the grammar allows.
+    fn held(&mut self, allowed: &mut [u32]) -> Result<()> {
+        let mask = self.matcher.compute_mask_or_eos().map_err(|error| Error::Constraint(error.to_string()))?;
+        allowed.fill(0);
+        allowed.iter_mut().zip(mask.as_slice()).for_each(|(word, mask)| *word = *mask);
+        if self.again.is_some() {
+            // An answer does not end in the midst of what is held.
+            self.vocabulary.ends.iter().for_each(|&id| set(allowed, id, false));
+        }
+        if allowed.iter().all(|word| *word == 0) {
+            return Err(Error::Constraint("no token may follow".into()));
+        }
+        Ok(())
+    }
+
+    fn consume(&mut self, token: u32) -> Result<bool> {
+        self.matcher.consume_token(token).map_err(|error| Error::Constraint(error.to_string()))?;
+        if !self.matcher.is_stopped() {
+            return Ok(false);
+        }
+        match &self.again {
+            Some((open, fresh)) => {
+                (self.matcher, self.phase) = (fresh.clone(), Phase::Before { open: *open });
+                Ok(false)
+            }
+            None => Ok(true),
+        }
+    }
+}
+
+impl Constraint for Held {
+    fn allow(&mut self, allowed: &mut [u32]) -> Result<()> {
+        match self.phase {
+            Phase::Free { .. } => {
+                allowed.fill(u32::MAX);
+                self.vocabulary.ends.iter().for_each(|&id| set(allowed, id, false));
+                Ok(())
+            }
+            Phase::Before { .. } => {
+                allowed.fill(u32::MAX);
+                Ok(())
+            }
+            Phase::Beginning { open, .. } => {
+                self.held(allowed)?;
+                set(allowed, open, true);
+                Ok(())
+            }
+            Phase::Blank { .. } => {
+                self.held(allowed)?;
+                self.vocabulary.blanks.iter().for_each(|&id| set(allowed, id, true));
+                Ok(())
+            }
+            Phase::Held => self.held(allowed),
+        }
+    }
+
+    fn take(&mut self, token: u32) -> Result<bool> {
+        match &mut self.phase {
+            Phase::Beginning { open, mark } if *open == token => self.phase = Phase::free(mark),
+            Phase::Free { mark, tail } => {
+                let word = self.vocabulary.words.get(token as usize).map_or(&[][..], Vec::as_slice);
+                let text = word.strip_prefix(&[TokTrie::SPECIAL_TOKEN_MARKER]).unwrap_or(word);
+                tail.extend_from_slice(text);
+                if tail.windows(mark.len()).any(|part| part == mark) {
+                    self.phase = Phase::Blank { left: BLANK_TOKENS };
+                } else {
+                    let keep = tail.len().min(mark.len().saturating_sub(1));
+                    tail.drain(..tail.len() - keep);
+                }
+            }
+            Phase::Blank { left } if *left > 0 && self.vocabulary.blanks.contains(&token) => {
+                *left -= 1;
+                if *left == 0 {
+                    self.phase = Phase::Held;
+                }
+            }
+            Phase::Before { open } => {
+                if *open == token {
+                    self.phase = Phase::Held;
+                }
+            }
+            Phase::Beginning { .. } | Phase::Blank { .. } | Phase::Held => {
+                self.phase = Phase::Held;
+                return self.consume(token);
+            }
+        }
+        Ok(false)
+    }
+
+    fn fork(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
+    }
+}
