@@ -14,4 +14,5 @@ pub const ASSETS: Assets = Assets {
 /*%- endif %*/
     generation: include_str!("../generation.json"),
     project: env!("CARGO_MANIFEST_DIR"),
+    weights: None, // those of the program come with it
 };

@@ -168,6 +168,15 @@ pub fn build_beside_others(project: &Path, checked: bool, program: &Path) -> Res
     Ok(())
 }
 
+/// Like [`build_project`], with the weights as part of the program.
+///
+/// # Errors
+/// A failed build or a warning.
+pub fn build_embedded(project: &Path) -> Result<PathBuf> {
+    let _one = one_at_a_time();
+    build_with_features(project, &["--features", "embed"])
+}
+
 /// Like [`build_project`], with the feature that lets an NVIDIA GPU be the device.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use crate::{demo, shell};
 
 /// Crates of the command line and the server.
-const PROGRAM: [&str; 4] = ["axum", "clap", "hyper", "tokio"];
+const PROGRAM: [&str; 5] = ["axum", "clap", "hyper", "rustyline", "tokio"];
 const PROMPT: &str = "One day, a little";
 
 /// Builds the example of the demo project without its features, runs it and compares its text with the program's.

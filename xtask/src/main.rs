@@ -8,6 +8,7 @@ mod clang;
 mod counters;
 mod cross_check;
 mod demo;
+mod embed;
 mod forge;
 mod gpu;
 mod library;

@@ -11,7 +11,8 @@ use forge_plan::CacheType;
 
 use crate::table::Table;
 use crate::{
-    cases, check, check_msl, clang, counters, cross_check, demo, library, mutate, python, shell, snapshots, tidy, tune,
+    cases, check, check_msl, clang, counters, cross_check, demo, embed, library, mutate, python, shell, snapshots,
+    tidy, tune,
 };
 
 /// Options of `cargo xtask test`.
@@ -45,6 +46,8 @@ enum Step {
     Demo,
     /// The demo project as a library, without the program's dependencies
     Library,
+    /// The demo project as one file, weights included
+    Embed,
     /// `forge check` of the demo project, every kernel against its reference in checked mode, and of one with a wrong kernel
     Check,
     /// The bytes that the software device counts against those that the plan says
@@ -196,6 +199,7 @@ fn run(step: Step) -> Result<Outcome> {
         }
         Step::Demo => demo::main()?,
         Step::Library => library::main()?,
+        Step::Embed => embed::main()?,
         Step::Check => check::main()?,
         Step::Counters => {
             counters::main(&counters::Options::default())?;

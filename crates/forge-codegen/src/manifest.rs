@@ -2,10 +2,12 @@
 
 use crate::verbatim::WORKSPACE_MANIFEST;
 
-/// The manifest of a project called `package`.
-pub fn project(package: &str, library: &str, description: &str) -> String {
+/// The manifest of a project called `package`; its weights are part of the program unless told otherwise where `embed`.
+pub fn project(package: &str, library: &str, description: &str, embed: bool) -> String {
+    let default = if embed { r#""cli", "server", "embed""# } else { r#""cli", "server""# };
     format!(
         include_str!("../../../templates/project/Cargo.toml"),
+        default = default,
         package = package,
         library = library,
         description = description,

@@ -41,7 +41,8 @@ fn emitted(kv: CacheType) -> (Plan, String) {
         other_templates: Vec::new(),
         generation: GenerationConfig::default(),
     };
-    let options = RenderOptions { name: "model".into(), source: "model.gguf".into(), command: "forge gen".into() };
+    let options =
+        RenderOptions { name: "model".into(), source: "model.gguf".into(), command: "forge gen".into(), embed: false };
     let project = render(&plan, &graph, &assets, &options).expect("templates render");
     let text = project.files[Path::new("shaders/kernels.metal")].clone();
     (plan, String::from_utf8(text).expect("UTF-8"))

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::chat_templates::{ChatTemplates, Ending};
 use super::sampler::{LEAST_TOP_P, Sampling};
 use super::tokenizer::Tokenizer;
+use super::weights::Embedded;
 use super::{Error, Result};
 
 /// Files embedded in the program.
@@ -22,6 +23,8 @@ pub struct Assets {
     pub generation: &'static str,
     /// Folder of the project at build time (`CARGO_MANIFEST_DIR`): the last place where the weights are looked for.
     pub project: &'static str,
+    /// The weights, if they are part of the program.
+    pub weights: Option<Embedded>,
 }
 
 /// `generation.json`: what the checkpoint says about generating with it.

@@ -1,12 +1,12 @@
 //! What the command line and the server know of a model: its constants, and rows that are submitted and waited for.
 
 use std::ops::Range;
-use std::path::PathBuf;
 
 use super::batch::{self, Outcome, Part, Row, Slot, Step, Token, Wants};
 use super::gpu::{Gpu, KernelSpec};
 use super::sampler::{Sampling, StepSampling};
 use super::state::{self, SlotState};
+use super::weights::Place;
 use super::{Error, Result};
 
 /// Constants of one generated model.
@@ -59,8 +59,8 @@ impl ModelInfo {
 /// How to load a model.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// The weights file.
-    pub weights: PathBuf,
+    /// The weights.
+    pub weights: Place,
     /// Tokens of KV cache; the model's default if not given.
     pub context: Option<usize>,
 }

@@ -1,10 +1,12 @@
-//! `weights.safetensors`: found, mapped, and refused unless it is the file that the program was generated for.
+//! `weights.safetensors`: found, mapped, and refused unless it is the file that the program was generated for. It lies beside the
+//! program or is part of it; either way the system maps it and nothing is copied.
 //!
 //! The container is safetensors: an 8-byte little-endian length `n`, `n` bytes of JSON, then the data that the JSON's
 //! `data_offsets` count from. At start the file's length and the SHA-256 of its first `8 + n` bytes are compared with constants
 //! of the program; [`Weights::verify`] reads all of it and compares with `weights.safetensors.sha256` beside it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,8 @@ use memmap2::Mmap;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::assets::Assets;
+use super::gpu::Pages;
 use super::{Error, ModelInfo, Result};
 
 /// Name of the file.
@@ -21,6 +25,49 @@ pub const FILE_NAME: &str = "weights.safetensors";
 
 /// Longest header that is read; the safetensors library's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Where the weights are.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// In a file.
+    File(PathBuf),
+    /// In the program.
+    Program(Embedded),
+}
+
+/// A weights file that is part of the program, on pages of its own that the system maps with the program's others.
+#[derive(Debug, Clone, Copy)]
+pub struct Embedded {
+    /// The whole file, from the start of a page of at least 16 KiB.
+    pub bytes: &'static [u8],
+    /// Its `weights.safetensors.sha256`.
+    pub record: &'static str,
+}
+
+impl From<PathBuf> for Place {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Program(_) => f.write_str("weights in the program"),
+        }
+    }
+}
+
+impl Place {
+    /// For errors, which name a file.
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Program(_) => self.to_string().into(),
+        }
+    }
+}
 
 /// Where a tensor lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +86,7 @@ pub struct Tensor {
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
-    map: Arc<Mmap>,
+    map: Arc<Pages>,
     tensors: BTreeMap<String, Tensor>,
 }
 
@@ -51,14 +98,22 @@ struct HeaderEntry {
 }
 
 impl Weights {
-    /// Maps the file and checks that it is the one `info` was generated with.
+    /// Maps the file, where that has not been done, and checks that it is the one `info` was generated with.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::WrongWeights`] and [`Error::MalformedWeights`].
-    pub fn open(path: &Path, info: &ModelInfo) -> Result<Self> {
-        let io = |source| Error::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(io)?;
-        let bytes = file.metadata().map_err(io)?.len();
+    pub fn open(place: &Place, info: &ModelInfo) -> Result<Self> {
+        let path = &place.path();
+        let map = match place {
+            Place::Program(embedded) => Pages::Program(embedded.bytes),
+            Place::File(path) => {
+                let io = |source| Error::Io { path: path.to_owned(), source };
+                let file = File::open(path).map_err(io)?;
+                // SAFETY: the mapping is read-only; a program that truncates the file under us gets a fault, as with any mapped file.
+                Pages::File(unsafe { Mmap::map(&file) }.map_err(io)?)
+            }
+        };
+        let bytes = map.len() as u64;
         let wrong = |what, expected: String, found: String| Error::WrongWeights {
             path: path.to_owned(),
             what,
@@ -68,8 +123,6 @@ impl Weights {
         if bytes != info.weights_bytes {
             return Err(wrong("length", format!("{} bytes", info.weights_bytes), format!("{bytes} bytes")));
         }
-        // SAFETY: the mapping is read-only; a program that truncates the file under us gets a fault, as with any mapped file.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         let header = header_bytes(path, &map)?;
         let digest = hex(&Sha256::digest(&map[..header.end]));
         if digest != info.weights_header_sha256 {
@@ -85,7 +138,7 @@ impl Weights {
     }
 
     /// The mapping, to be handed to [`Gpu::import`](super::gpu::Gpu::import).
-    pub fn map(&self) -> &Arc<Mmap> {
+    pub fn map(&self) -> &Arc<Pages> {
         &self.map
     }
 
@@ -129,19 +182,30 @@ pub fn file_sha256(path: &Path, mut progress: impl FnMut(u64)) -> Result<String>
     }
 }
 
-/// Compares a hash of the whole file with the one recorded beside it in `<file>.sha256` (the format of `sha256sum`), if there is one.
-/// Gives the hash and whether there was one to compare it with.
+/// Compares a hash of the whole file with the one recorded beside it in `<file>.sha256` (the format of `sha256sum`) or in the program,
+/// if there is one. Gives the hash and whether there was one to compare it with.
 ///
 /// # Errors
 /// [`Error::WrongWeights`] when they differ, and [`Error::Io`].
-pub fn verify(path: &Path, progress: impl FnMut(u64)) -> Result<(String, bool)> {
+pub fn verify(place: &Place, progress: impl FnMut(u64)) -> Result<(String, bool)> {
+    let path = match place {
+        Place::File(path) => path,
+        Place::Program(Embedded { bytes, record }) => {
+            return compare(&place.path(), hex(&Sha256::digest(bytes)), record);
+        }
+    };
     let found = file_sha256(path, progress)?;
     let record = record(path);
-    let expected = match std::fs::read_to_string(&record) {
-        Ok(text) => text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((found, false)),
-        Err(source) => return Err(Error::Io { path: record, source }),
-    };
+    match std::fs::read_to_string(&record) {
+        Ok(text) => compare(path, found, &text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((found, false)),
+        Err(source) => Err(Error::Io { path: record, source }),
+    }
+}
+
+/// The hash, where the record, a line of `sha256sum`, has the same.
+fn compare(path: &Path, found: String, record: &str) -> Result<(String, bool)> {
+    let expected = record.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
     if expected == found {
         Ok((found, true))
     } else {
@@ -153,12 +217,12 @@ pub fn verify(path: &Path, progress: impl FnMut(u64)) -> Result<(String, bool)> 
 const SAMPLES: (u64, u64) = (8, 256);
 
 /// A hash that tells the weights of one program from another's of the same shapes: of the header, of some of each tensor, and of the hash
-/// of the whole file where one is recorded beside it.
+/// of the whole file where one is recorded.
 ///
 /// # Errors
 /// Those of [`Weights::open`].
-pub fn fingerprint(path: &Path, info: &ModelInfo) -> Result<String> {
-    let weights = Weights::open(path, info)?;
+pub fn fingerprint(place: &Place, info: &ModelInfo) -> Result<String> {
+    let weights = Weights::open(place, info)?;
     let mut hasher = Sha256::new();
     hasher.update(info.weights_header_sha256);
     let (count, bytes) = SAMPLES;
@@ -169,7 +233,10 @@ pub fn fingerprint(path: &Path, info: &ModelInfo) -> Result<String> {
             hasher.update(&weights.map()[at..at + length as usize]);
         }
     }
-    hasher.update(std::fs::read(record(path)).unwrap_or_default());
+    match place {
+        Place::File(path) => hasher.update(std::fs::read(record(path)).unwrap_or_default()),
+        Place::Program(embedded) => hasher.update(embedded.record),
+    }
     Ok(hex(&hasher.finalize()))
 }
 
@@ -180,22 +247,25 @@ fn record(path: &Path) -> PathBuf {
     record.into()
 }
 
-/// Finds the weights file: `--weights`, then `FORGE_WEIGHTS`, then beside the executable, then in the project's folder.
-/// A folder stands for the file of the usual name in it.
+/// Finds the weights: `--weights`, then `FORGE_WEIGHTS`, then in the program, then beside the executable, then in the project's
+/// folder. A folder stands for the file of the usual name in it.
 ///
 /// # Errors
 /// [`Error::NoWeights`] with every path looked at. A path given by hand is taken as it is.
-pub fn locate(option: Option<&Path>, project: &str) -> Result<PathBuf> {
+pub fn locate(option: Option<&Path>, assets: &Assets) -> Result<Place> {
     let given = option.map(Path::to_owned).or_else(|| std::env::var_os("FORGE_WEIGHTS").map(PathBuf::from));
     if let Some(path) = given {
-        return Ok(if path.is_dir() { path.join(FILE_NAME) } else { path });
+        return Ok(if path.is_dir() { path.join(FILE_NAME) } else { path }.into());
+    }
+    if let Some(embedded) = assets.weights {
+        return Ok(Place::Program(embedded));
     }
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(FILE_NAME)));
-    let candidates = beside.into_iter().chain([Path::new(project).join(FILE_NAME)]);
+    let candidates = beside.into_iter().chain([Path::new(assets.project).join(FILE_NAME)]);
     let mut looked = Vec::new();
     for candidate in candidates {
         if candidate.is_file() {
-            return Ok(candidate);
+            return Ok(candidate.into());
         }
         looked.push(candidate.display().to_string());
     }

@@ -2,10 +2,12 @@
 //! starts it.
 
 mod common;
+mod terminal;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Output, Stdio};
+use std::time::Duration;
 
 use common::{HashModel, INFO, assets};
 use forge_runtime::gpu::Source;
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     std::fs::write(folder.join("weights.safetensors"), weights()).expect("writes");
-    let tests: [(&str, Test); 14] = [
+    let tests: [(&str, Test); 16] = [
         ("generate", generate),
         ("generate_reads_stdin", generate_reads_stdin),
         ("sampling_is_repeatable", sampling_is_repeatable),
@@ -48,6 +50,8 @@ fn main() -> ExitCode {
         ("logits", logits),
         ("info_bench_verify", info_bench_verify),
         ("chat", chat),
+        ("chat_on_a_terminal", terminal::lines_are_edited_and_conversations_kept),
+        ("chat_interrupted", terminal::an_interrupt_ends_the_answer_alone),
         ("serve", serve),
         ("serve_with_a_key", serve_with_a_key),
         ("what_was_served_is_known_to_the_next", what_was_served_is_known_to_the_next),
@@ -75,12 +79,13 @@ fn program() -> ExitCode {
     cli::run(info, &CHECKS, assets("demo"), move |options| {
         Weights::open(&options.weights, info)?;
         let model = HashModel { context: options.context_for(info)?, ..HashModel::new() };
+        let pace = std::env::var("PACE").ok().and_then(|pace| pace.parse().ok()).unwrap_or(0);
         let script = std::env::var("SCRIPT").unwrap_or_default();
         let mut script = common::text("demo").tokenizer.encode(&script, false)?;
         if !script.is_empty() {
             script.push(2047);
         }
-        Ok(HashModel { script, ..model })
+        Ok(HashModel { script, pace: Duration::from_millis(pace), ..model })
     })
 }
 

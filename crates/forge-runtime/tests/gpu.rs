@@ -4,7 +4,9 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use forge_runtime::gpu::{Buffer, Commands, Gpu, GpuError, Kernel, KernelSpec, Mapped, Pending, Slice, Source, pool};
+use forge_runtime::gpu::{
+    Buffer, Commands, Gpu, GpuError, Kernel, KernelSpec, Mapped, Pages, Pending, Slice, Source, pool,
+};
 use memmap2::Mmap;
 
 const TEXT: &str = r"
@@ -139,7 +141,7 @@ fn mapped_files_are_read_without_a_copy() {
     let values: Vec<u8> = (0..20_000u16).flat_map(|i| f32::from(i).to_le_bytes()).collect();
     file.write_all(&values).expect("writes");
     // SAFETY: nobody else knows of the file.
-    let map = Arc::new(unsafe { Mmap::map(&file) }.expect("maps"));
+    let map = Arc::new(Pages::File(unsafe { Mmap::map(&file) }.expect("maps")));
     let mapped = gpu.import("weights", &map, 4096).expect("imports");
     drop(map);
     let sums = gpu.alloc("sums", 4).expect("memory");

@@ -153,7 +153,7 @@ static CHECKS: Checks =
 fn verify_fills_in_the_largest_grid() {
     let folder = tempfile::tempdir().expect("a folder");
     let (path, info) = common::weights_file(folder.path(), &SPECS);
-    let weights = Weights::open(&path, info).expect("the weights");
+    let weights = Weights::open(&path.into(), info).expect("the weights");
     let gpu = Gpu::open(&SOURCE, &SPECS).unwrap_or_else(|error| panic!("{error}"));
     let verifier = Verifier::new(&gpu, &CHECKS, info, &weights).expect("memory");
     let run = |check: &KernelCheck| {

@@ -88,7 +88,7 @@ const SHAPE: Shape = Shape {
 fn a_wrong_variant_is_found_and_not_chosen() {
     let folder = tempfile::tempdir().expect("a folder");
     let (path, info) = common::weights_file(folder.path(), &KERNELS);
-    let weights = Weights::open(&path, info).expect("the weights");
+    let weights = Weights::open(&path.into(), info).expect("the weights");
     let gpu = Gpu::open(&SOURCE, &KERNELS).unwrap_or_else(|error| panic!("{error}"));
     let kernels = gpu.compile(TUNING.source, TUNING.kernels).unwrap_or_else(|error| panic!("{error}"));
     let verifier = Verifier::new(&gpu, &CHECKS, info, &weights).expect("memory");

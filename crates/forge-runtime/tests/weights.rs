@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use common::INFO;
 use forge_runtime::gpu::{GpuError, Limits, explain_fault, format_bytes, plan_views};
-use forge_runtime::weights::{Weights, verify};
+use forge_runtime::weights::{Embedded, Place, Weights, verify};
 use forge_runtime::{Error, LoadOptions, ModelInfo};
 use sha2::{Digest, Sha256};
 
@@ -48,7 +48,7 @@ fn the_right_file_opens() {
     let folder = Folder::new();
     let bytes = file(HEADER, 34);
     let path = folder.write("w", &bytes);
-    let weights = Weights::open(&path, &info(&bytes)).expect("opens");
+    let weights = Weights::open(&path.clone().into(), &info(&bytes)).expect("opens");
     let y = weights.tensor("y").expect("is there");
     assert_eq!((y.offset, y.bytes, y.shape.as_slice()), (8 + HEADER.len() as u64 + 10, 24, [2, 3].as_slice()));
     assert_eq!(weights.largest(), 24);
@@ -63,12 +63,12 @@ fn other_files_are_refused() {
     let mut other = bytes.clone();
     other[30] ^= 1;
     let path = folder.write("w", &other);
-    let error = Weights::open(&path, &info(&bytes)).expect_err("another header").to_string();
+    let error = Weights::open(&path.clone().into(), &info(&bytes)).expect_err("another header").to_string();
     assert!(error.contains("is not the file this program was generated for: its header digest is"), "{error}");
     let path = folder.write("w", &bytes[..40]);
-    let error = Weights::open(&path, &info(&bytes)).expect_err("shorter").to_string();
+    let error = Weights::open(&path.clone().into(), &info(&bytes)).expect_err("shorter").to_string();
     assert!(error.contains("its length is 40 bytes, expected"), "{error}");
-    assert!(matches!(Weights::open(&folder.0.path().join("none"), &info(&bytes)), Err(Error::Io { .. })));
+    assert!(matches!(Weights::open(&folder.0.path().join("none").into(), &info(&bytes)), Err(Error::Io { .. })));
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn malformed_files_are_refused() {
         let path = folder.write("w", &bytes);
         let info =
             ModelInfo { weights_bytes: bytes.len() as u64, ..if bytes.len() < 8 { INFO } else { long_info(&bytes) } };
-        assert!(matches!(Weights::open(&path, &info), Err(Error::MalformedWeights { .. })), "{bytes:?}");
+        assert!(matches!(Weights::open(&path.clone().into(), &info), Err(Error::MalformedWeights { .. })), "{bytes:?}");
     }
 }
 
@@ -101,20 +101,34 @@ fn verify_reads_all_of_it() {
     let bytes = file(HEADER, 3_000_000);
     let path = folder.write("w", &bytes);
     let digest = hex(&Sha256::digest(&bytes));
-    assert_eq!(verify(&path, |_| {}).expect("reads"), (digest.clone(), false));
+    assert_eq!(verify(&path.clone().into(), |_| {}).expect("reads"), (digest.clone(), false));
     folder.write("w.sha256", format!("{digest}  w\n").as_bytes());
     let mut seen = 0;
-    assert_eq!(verify(&path, |bytes| seen = bytes).expect("matches"), (digest.clone(), true));
+    assert_eq!(verify(&path.clone().into(), |bytes| seen = bytes).expect("matches"), (digest.clone(), true));
     assert_eq!(seen, bytes.len() as u64);
     let mut other = bytes;
     *other.last_mut().expect("not empty") ^= 1;
     folder.write("w", &other);
-    assert!(verify(&path, |_| {}).expect_err("differs").to_string().contains("its content digest is"));
+    assert!(verify(&path.clone().into(), |_| {}).expect_err("differs").to_string().contains("its content digest is"));
+}
+
+#[test]
+fn weights_in_the_program_are_read_where_they_are() {
+    let bytes: &'static [u8] = file(HEADER, 34).leak();
+    let digest = hex(&Sha256::digest(bytes));
+    let place = |record: &str| Place::Program(Embedded { bytes, record: record.to_owned().leak() });
+    let weights = Weights::open(&place(""), &info(bytes)).expect("opens");
+    assert_eq!(weights.map().as_ptr(), bytes.as_ptr());
+    assert_eq!(verify(&place(&format!("{digest}  w\n")), |_| {}).expect("matches"), (digest, true));
+    let error = verify(&place("00  w"), |_| {}).expect_err("differs").to_string();
+    assert!(error.starts_with("weights in the program ") && error.contains("its content digest is"), "{error}");
+    let error = Weights::open(&place(""), &info(&bytes[..40])).expect_err("longer").to_string();
+    assert!(error.contains("its length is"), "{error}");
 }
 
 #[test]
 fn contexts_are_checked() {
-    let options = |context| LoadOptions { weights: PathBuf::new(), context };
+    let options = |context| LoadOptions { weights: PathBuf::new().into(), context };
     assert_eq!(options(None).context_for(&INFO).expect("default"), 256);
     assert_eq!(options(Some(512)).context_for(&INFO).expect("trained"), 512);
     assert!(options(Some(513)).context_for(&INFO).is_err());

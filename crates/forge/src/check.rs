@@ -57,6 +57,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Error> {
         quantize: None,
         imatrix: None,
         tuning: None,
+        embed: false,
         force: false,
         quiet: true,
     })?;

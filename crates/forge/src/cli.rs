@@ -48,6 +48,7 @@ enum Command {
   forge gen ollama:llama3.2:1b -o llama              what Ollama or LM Studio (lmstudio:NAME) hold, read where it lies
   forge gen ./Llama-3.2-1B-Instruct -o llama --quantize q4_k
   forge gen ./Llama-3.2-1B-Instruct -o llama --quantize auto:4.6 --imatrix imatrix.gguf
+  forge gen model.gguf -o my-model --embed      one executable with everything in it
   forge gen model.gguf -o my-model --slots 4    holds four conversations at once
   forge gen model.gguf -o my-model --force      regenerate; edited files are kept as copies
   forge gen model.gguf -o my-model --force --tuning tuning.json
@@ -90,6 +91,10 @@ pub struct GenArgs {
     /// Geometries of kernels, from the generated program's tune command
     #[arg(long, value_name = "FILE")]
     pub tuning: Option<PathBuf>,
+    /// Make the weights part of the program, so that it is one file; building it links them in, which takes as long as copying
+    /// them. Other projects can do the same with --features embed
+    #[arg(long)]
+    pub embed: bool,
     /// Regenerate an existing project: replaces what forge wrote and keeps copies of edited files
     #[arg(long)]
     pub force: bool,

@@ -250,6 +250,9 @@ fn render_options(args: &GenArgs, located: &Located, name: &str) -> RenderOption
     if args.slots != 1 {
         let _ = write!(command, " --slots {}", args.slots);
     }
+    if args.embed {
+        command.push_str(" --embed");
+    }
     if let Some(quantize) = &args.quantize {
         let _ = write!(command, " --quantize {}", quantize.text());
     }
@@ -259,5 +262,5 @@ fn render_options(args: &GenArgs, located: &Located, name: &str) -> RenderOption
     if let Some(tuning) = &args.tuning {
         let _ = write!(command, " --tuning {}", file_name(tuning));
     }
-    RenderOptions { name: name.to_owned(), source, command }
+    RenderOptions { name: name.to_owned(), source, command, embed: args.embed }
 }

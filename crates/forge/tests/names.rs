@@ -61,7 +61,12 @@ fn manifests() -> Vec<(String, String, String)> {
     let mut manifests = Vec::new();
     for text in texts {
         let name = package_name(&text).name;
-        let options = RenderOptions { name: name.clone(), source: "model.gguf".into(), command: "forge gen".into() };
+        let options = RenderOptions {
+            name: name.clone(),
+            source: "model.gguf".into(),
+            command: "forge gen".into(),
+            embed: false,
+        };
         let project = render(&plan, &checkpoint.graph, &checkpoint.assets, &options).unwrap();
         let manifest = String::from_utf8(project.files[Path::new("Cargo.toml")].clone()).unwrap();
         assert!(manifest.contains(&format!("name = \"{name}\"")), "{text:?}: {manifest}");

@@ -124,6 +124,7 @@ fn arguments(checkpoint: PathBuf, output: PathBuf) -> GenArgs {
         quantize: None,
         imatrix: None,
         tuning: None,
+        embed: false,
         force: false,
         quiet: true,
     }

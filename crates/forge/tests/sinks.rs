@@ -79,7 +79,7 @@ fn add_sinks(checkpoint: &mut Checkpoint, file: &Path) {
 fn build(checkpoint: &Checkpoint, project: &Path) -> PathBuf {
     let options = PlanOptions { kv: CacheType::F32, ..PlanOptions::default() };
     let plan = plan(&checkpoint.graph, &options).unwrap();
-    let options = RenderOptions { name: "sinks".into(), source: "hf".into(), command: String::new() };
+    let options = RenderOptions { name: "sinks".into(), source: "hf".into(), command: String::new(), embed: false };
     let rendered = render(&plan, &checkpoint.graph, &checkpoint.assets, &options).unwrap();
     for (path, bytes) in &rendered.files {
         let path = project.join(path);

@@ -7,6 +7,7 @@ mod bench;
 mod chat;
 mod generate;
 mod info;
+mod interrupt;
 mod logits;
 mod profile;
 #[cfg(feature = "server")]
@@ -41,7 +42,7 @@ struct Global {
     /// Tokens of context to hold; memory grows with it.
     #[arg(long, global = true, value_name = "TOKENS")]
     context: Option<usize>,
-    /// The weights file, or the folder it is in [default: beside the program].
+    /// The weights file, or the folder it is in [default: in the program, where it was built so, else beside it].
     #[arg(long, global = true, value_name = "FILE")]
     weights: Option<PathBuf>,
 }
@@ -134,7 +135,7 @@ impl<M: LanguageModel + 'static> Program<M> {
 
     fn load_options(&self) -> Result<LoadOptions> {
         let options = LoadOptions {
-            weights: weights::locate(self.global.weights.as_deref(), self.assets.project)?,
+            weights: weights::locate(self.global.weights.as_deref(), &self.assets)?,
             context: self.global.context,
         };
         options.context_for(self.info)?;

@@ -19,6 +19,11 @@ pub(super) fn note(text: &str) {
     say(&paint("2", text));
 }
 
+/// `text` for stdout, dimmed on a terminal.
+pub(super) fn dim(text: &str) -> String {
+    painted(std::io::stdout().is_terminal(), "2", text)
+}
+
 /// An error on stderr.
 pub(super) fn error(text: &str) {
     say(&format!("{} {text}", paint("1;31", "error:")));
@@ -44,7 +49,11 @@ fn say(text: &str) {
 }
 
 fn paint(code: &str, text: &str) -> String {
-    if std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+    painted(std::io::stderr().is_terminal(), code, text)
+}
+
+fn painted(on_terminal: bool, code: &str, text: &str) -> String {
+    if on_terminal && std::env::var_os("NO_COLOR").is_none() {
         format!("\x1b[{code}m{text}\x1b[0m")
     } else {
         text.to_owned()

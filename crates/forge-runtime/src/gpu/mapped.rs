@@ -3,9 +3,31 @@
 //! A device's largest buffer may be smaller than the file. The file is then covered by views that overlap by the length of the
 //! largest tensor, so that each tensor lies whole in one of them.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
+
+use memmap2::Mmap;
 
 use super::{Buffer, GpuError, Slice};
+
+/// The bytes of a weights file where the system has mapped them, from the start of a page.
+#[derive(Debug)]
+pub enum Pages {
+    /// The file itself.
+    File(Mmap),
+    /// The program that the file is part of. What is left of its last page is mapped too.
+    Program(&'static [u8]),
+}
+
+impl Deref for Pages {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::File(map) => map,
+            Self::Program(bytes) => bytes,
+        }
+    }
+}
 
 /// A weights file that kernels can read.
 pub struct Mapped {

@@ -18,7 +18,7 @@ mod software;
 
 pub use buffer::{Buffer, Slice};
 pub use fault::explain_fault;
-pub use mapped::{Mapped, plan_views};
+pub use mapped::{Mapped, Pages, plan_views};
 #[cfg(target_os = "macos")]
 pub use metal::{Commands, Gpu, Kernel, Pending, pool, prepare_process};
 pub use recording::{Dispatch, Recorder};

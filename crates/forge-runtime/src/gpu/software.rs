@@ -17,10 +17,9 @@ use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
 use serde_json::{Value, json};
 
-use super::{Buffer, GpuError, GpuTime, KernelSpec, Limits, Mapped, Page, Recorder, Slice, Source, plan_views};
+use super::{Buffer, GpuError, GpuTime, KernelSpec, Limits, Mapped, Page, Pages, Recorder, Slice, Source, plan_views};
 
 /// The software device with every kernel of the model compiled.
 pub struct Gpu {
@@ -191,7 +190,7 @@ impl Gpu {
     ///
     /// # Errors
     /// [`GpuError::TensorTooLarge`].
-    pub fn import(&self, label: &str, map: &Arc<Mmap>, largest: u64) -> Result<Mapped, GpuError> {
+    pub fn import(&self, label: &str, map: &Arc<Pages>, largest: u64) -> Result<Mapped, GpuError> {
         let len = map.len() as u64;
         let views = plan_views(len, self.limits.max_buffer_bytes, 1, largest)?;
         let buffers = views.into_iter().map(|view| {

@@ -34,6 +34,7 @@ pub fn assets(model: &str) -> Assets {
         chat_template: Some(utf8("chat_template.jinja")),
         generation: utf8("generation.json"),
         project: env!("CARGO_MANIFEST_DIR"),
+        weights: None,
     }
 }
 

@@ -103,7 +103,7 @@ fn failing(family: &Family, metal: &str, checks: &'static [KernelCheck]) -> Vec<
     let text: &'static str = format!("{head}{}{metal}", common::step_params()).leak();
     let folder = tempfile::tempdir().expect("a folder");
     let (path, info) = common::weights_file(folder.path(), family.specs);
-    let weights = Weights::open(&path, info).expect("the weights");
+    let weights = Weights::open(&path.into(), info).expect("the weights");
     let checks = Checks {
         forge_version: "0",
         source: Box::leak(Box::new(Source::new(text, &[]))),

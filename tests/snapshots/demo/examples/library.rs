@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     unsafe { gpu::prepare_process() };
     let prompt = std::env::args().nth(1).unwrap_or_else(|| "Once upon a time".to_owned());
     let text = Arc::new(Text::load(&ASSETS)?);
-    let weights = weights::locate(None, ASSETS.project)?;
+    let weights = weights::locate(None, &ASSETS)?;
     let mut engine = Engine::new(Model::load(&LoadOptions { weights, context: None })?, text.clone());
     let request = Request {
         prompt: text.tokenizer.encode(&prompt, true)?,

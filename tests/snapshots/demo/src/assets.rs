@@ -10,4 +10,5 @@ pub const ASSETS: Assets = Assets {
     chat_template: Some(include_str!("../chat_template.jinja")),
     generation: include_str!("../generation.json"),
     project: env!("CARGO_MANIFEST_DIR"),
+    weights: None, // those of the program come with it
 };

@@ -12,7 +12,6 @@ use core::ptr::NonNull;
 use std::sync::Arc;
 
 use block2::RcBlock;
-use memmap2::Mmap;
 use objc2::rc::{Retained, autoreleasepool};
 use objc2::runtime::ProtocolObject;
 use objc2_foundation::{NSString, NSUInteger};
@@ -21,7 +20,7 @@ use objc2_metal::{
     MTLResource, MTLResourceOptions,
 };
 
-use super::{Buffer, GpuError, KernelSpec, Limits, Mapped, Recorder, SIMD_WIDTH, Source, plan_views};
+use super::{Buffer, GpuError, KernelSpec, Limits, Mapped, Pages, Recorder, SIMD_WIDTH, Source, plan_views};
 pub use commands::{Commands, Pending};
 use residency::Residency;
 
@@ -152,7 +151,7 @@ impl Gpu {
     ///
     /// # Errors
     /// [`GpuError::TensorTooLarge`] and [`GpuError::OutOfMemory`].
-    pub fn import(&self, label: &str, map: &Arc<Mmap>, largest: u64) -> Result<Mapped, GpuError> {
+    pub fn import(&self, label: &str, map: &Arc<Pages>, largest: u64) -> Result<Mapped, GpuError> {
         let views = plan_views(map.len() as u64, self.limits.max_buffer_bytes, page_bytes(), largest)?;
         let buffers = views.into_iter().map(|view| {
             let storage = match self.map_view(map, view.start as usize, (view.end - view.start) as usize) {
@@ -175,7 +174,7 @@ impl Gpu {
 
     /// A buffer over `len` bytes of the mapping from `start` on, both on page boundaries. `None` if the device makes no such
     /// buffer, or one without a length.
-    fn map_view(&self, map: &Arc<Mmap>, start: usize, len: usize) -> Option<Storage> {
+    fn map_view(&self, map: &Arc<Pages>, start: usize, len: usize) -> Option<Storage> {
         let pointer = NonNull::new(map.as_ptr().wrapping_add(start).cast_mut().cast::<c_void>())?;
         let keep = map.clone();
         // The mapping lives as long as this block, and the block as long as the buffer.
@@ -184,14 +183,14 @@ impl Gpu {
         });
         let options = MTLResourceOptions::StorageModeShared | MTLResourceOptions::HazardTrackingModeUntracked;
         // SAFETY: the pages are mapped (the last one whole, whatever the file's length) and stay so until the block is gone; an
-        // `Arc<Mmap>` may be dropped on any thread.
+        // `Arc<Pages>` may be dropped on any thread.
         let buffer = unsafe {
             self.device.newBufferWithBytesNoCopy_length_options_deallocator(pointer, len, options, Some(&release))
         }?;
         (buffer.length() >= len).then_some(Storage(buffer))
     }
 
-    fn copy_view(&self, label: &str, map: &Mmap, start: usize, end: usize) -> Result<Storage, GpuError> {
+    fn copy_view(&self, label: &str, map: &Pages, start: usize, end: usize) -> Result<Storage, GpuError> {
         let options = MTLResourceOptions::StorageModeShared | MTLResourceOptions::HazardTrackingModeUntracked;
         let storage = self.new_buffer(label, (end - start) as u64, options)?;
         let bytes = &map[start..end.min(map.len())];
