@@ -32,10 +32,13 @@ pub fn gguf(data: &[u8]) -> bool {
 }
 
 /// What the tensors of other toolchains' folders are called, and what config.json says of them.
-const TOOLCHAINS: [(&str, &str); 4] = [
+const TOOLCHAINS: [(&str, &str); 7] = [
     ("qweight", r#""quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": true}, "#),
     ("qweight", r#""quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 32}, "#),
     ("weight_packed", r#""quantization_config": {"quant_method": "compressed-tensors"}, "#),
+    ("weight_scale_2", r#""quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}, "#),
+    (".scales", r#""quantization": {"mode": "nvfp4", "group_size": 16, "bits": 4}, "#),
+    (".scales", r#""quantization": {"mode": "mxfp8", "group_size": 32, "bits": 8}, "#),
     ("F8_E4M3", r#""quantization_config": {"quant_method": "fp8", "weight_block_size": [8, 32]}, "#),
 ];
 

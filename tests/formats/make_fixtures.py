@@ -8,9 +8,10 @@ Files, little-endian:
   <FORMAT>.bin          u32 weights, u32 bytes, blocks, f32 weights     blocks are random, weights from the gguf package
   <FORMAT>.encode.bin   the same                                        weights are random, blocks from the gguf package
   affine<B>_g<G>.bin    u32 weights, u32 GGML type id of the scales, codes, scales, biases, f32 weights     from mlx
+  <MODE>.mlx.bin        codes and scales apart, of MLX's floating modes; see floating_modes
   affine<B>_g<G>.encode.bin   f32 relative RMS error of mlx.core.quantize, then the f32 weights it was given
 
-The gguf package has no Q1_0, Q2_0 and TQ2_0_g128: their decoders are here, from the description of the blocks alone.
+The gguf package has no MXFP8, Q1_0, Q2_0 and TQ2_0_g128: their decoders are here, from the description of the blocks alone.
 """
 
 import argparse
@@ -54,6 +55,9 @@ BLOCKS = {
     "TQ2_0": (66, 256, [64], 4),
     "Q2_0": (18, 64, [0], 6),
     "TQ1_0": (54, 256, [52], 8),
+    # As many as have every scale.
+    "NVFP4": (36, 64, [], 64),
+    "MXFP8": (33, 32, [], 16),
 }
 
 
@@ -76,7 +80,14 @@ def decode_q2_0(blocks):
     return d * (bits[:, :, 0] + 2 * bits[:, :, 1] - np.float32(1))
 
 
-OWN = {"Q1_0": decode_q1_0, "Q2_0": decode_q2_0, "TQ2_0_g128": decode_tq2_0_g128}
+def decode_mxfp8(blocks):
+    sign, exponent, fraction = blocks[:, 1:] >> 7, blocks[:, 1:] >> 3 & 15, blocks[:, 1:] & np.uint8(7)
+    normal = (1 + fraction / 8) * 2.0 ** (exponent.astype(np.int32) - 7)
+    size = np.where(exponent == 0, fraction / 8 * 2.0**-6, normal)
+    return (np.where(sign == 1, -size, size) * 2.0 ** (blocks[:, :1].astype(np.int32) - 127)).astype(np.float32)
+
+
+OWN = {"MXFP8": decode_mxfp8, "Q1_0": decode_q1_0, "Q2_0": decode_q2_0, "TQ2_0_g128": decode_tq2_0_g128}
 
 
 def random_blocks(name, rng):
@@ -90,6 +101,13 @@ def random_blocks(name, rng):
     if name == "MXFP4":
         blocks[:, 0] = rng.integers(100, 140, size=count)
         blocks[0, 0], blocks[1, 0], blocks[2, 0] = 0, 1, 2
+    if name == "MXFP8":
+        # Every code but those that are no numbers, and the smallest scales.
+        codes = np.concatenate([np.arange(127), np.arange(128, 255), rng.integers(0, 127, 16 * 32 - 254)])
+        blocks[:, 1:] = rng.permutation(codes).reshape(16, 32)
+        blocks[:, 0] = [0, 1, 2, 3, *rng.integers(100, 140, size=11), 240]
+    if name == "NVFP4":
+        blocks[:, :4] = rng.permutation(256).reshape(64, 4)
     for at in halves:
         scale = rng.uniform(-0.1, 0.1, size=count).astype(np.float16)
         # A zero, a subnormal and a large one.
@@ -206,12 +224,49 @@ def affine_formats():
             write(f"{name}.encode.bin", struct.pack("<f", error), to_bytes(plain))
 
 
+def floating_modes(only):
+    """<MODE>.mlx.bin: u32 weights, u32 bytes of codes, f32 factor of all scales, codes, scales, f32 weights with that factor, and
+    without it. Codes are random; of the scales every one is there that is a number."""
+    import mlx.core as mx
+
+    mx.set_default_device(mx.cpu)
+    for mode, group, bits, scales in MODES:
+        if only not in (None, mode):
+            continue
+        rng = np.random.default_rng(7)
+        cols = len(scales) * group
+        codes = rng.integers(0, 256, size=(1, cols * bits // 8), dtype=np.uint8)
+        if bits == 8:
+            codes[codes & 127 == 127] = 126
+        words, factor = mx.array(codes.view(np.uint32)), np.float32(0)
+        settings = dict(mode=mode, group_size=group, bits=bits, dtype=mx.float32)
+        parts = [np.array(mx.dequantize(words, mx.array(scales[None]), **settings))]
+        if mode == "nvfp4":
+            largest = mx.array(3.7, dtype=mx.float32)
+            factor = np.float32(3.7) / np.float32(448 * 6)
+            parts.append(np.array(mx.dequantize(words, mx.array(scales[None]), global_scale=largest, **settings)))
+        assert all(np.isfinite(part).all() for part in parts)
+        heads = struct.pack("<IIf", cols, codes.size, factor)
+        write(f"{mode}.mlx.bin", heads, codes.tobytes(), scales.tobytes(), *(part.tobytes() for part in parts))
+
+
+EVERY = np.arange(256, dtype=np.uint8)
+# Groups, bits, scales. The largest powers of two take large codes out of the range of f32.
+MODES = [
+    ("mxfp4", 32, 4, EVERY[:252:3]),
+    ("nvfp4", 16, 4, EVERY[EVERY & 127 != 127]),
+    ("mxfp8", 32, 8, EVERY[:246:6]),
+]
+
+
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--only", choices=BLOCKS)
+    arguments.add_argument("--only", choices=[*BLOCKS, *(mode for mode, *_ in MODES)])
     only = arguments.parse_args().only
     OUT.mkdir(parents=True, exist_ok=True)
     block_formats(only)
+    if only is None or only in [mode for mode, *_ in MODES]:
+        floating_modes(only)
     if only is None:
         encoded_formats()
         affine_formats()

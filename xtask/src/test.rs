@@ -108,6 +108,21 @@ fn clippy(args: &[&str]) -> Result<()> {
     shell::run(shell::cargo().args(["clippy", "--quiet"]).args(args).args(["--", "-D", "warnings"]))
 }
 
+/// The tiny cases of weight formats, of which every form is run.
+const FORMAT_CASES: [&str; 11] = [
+    "fp4-groups",
+    "fp4-mixed",
+    "nvfp4",
+    "nvfp4-moe",
+    "toolchain-awq",
+    "toolchain-compressed",
+    "toolchain-fp8",
+    "toolchain-gptq",
+    "toolchain-gptq-3",
+    "toolchain-gptq-v2",
+    "toolchain-gptq-zeros",
+];
+
 /// The modules that the list of weight formats makes, which `cargo fmt` does not find.
 fn listed_modules() -> Result<Vec<PathBuf>> {
     let folder = shell::root().join("crates/forge-formats/src/formats");
@@ -160,10 +175,14 @@ fn run(step: Step) -> Result<Outcome> {
             let tiny = cases::Options { format: vec!["hf".into()], kv: Some("f32".into()), ..Default::default() };
             let whole = cases::Options { quantize: vec!["q8_0".into()], ..Default::default() };
             let q8_0 = cases::Options { kv: Some("q8_0".into()), ..Default::default() };
+            let named = FORMAT_CASES.iter().map(|name| (*name).to_owned()).collect();
+            let formats = cases::Options { only: named, ..Default::default() };
             let folders = [
                 ("assets", &whole),
                 ("tests/fixtures/models", &whole),
                 ("crates/forge-frontend/tests/fixtures/tiny", &tiny),
+                // Formats of other toolchains: a folder's type is that of what is not quantised there.
+                ("crates/forge-frontend/tests/fixtures/tiny", &formats),
                 ("assets", &q8_0),
             ];
             for (dir, options) in folders {

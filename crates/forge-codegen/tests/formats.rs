@@ -115,12 +115,23 @@ fn run(library: &Library, name: &str, data: [&[u8]; 2], results: usize, groups: 
 
 fn check(format: Format) {
     let mut state = 7;
-    let (stored, weights) = matrix(format, &mut state);
+    let (stored, mut weights) = matrix(format, &mut state);
+    // Another for each row, of three magnitudes.
+    let factors: Vec<f32> = (0..ROWS).map(|row| [0.75, 3.7e-3, 11.0][row % 3] * (1.0 + row as f32)).collect();
+    let (blocks, rows);
+    if format.has_row_factors() {
+        let scaled = weights.chunks_exact_mut(COLS).zip(&factors);
+        scaled.for_each(|(row, factor)| row.iter_mut().for_each(|weight| *weight *= factor));
+        blocks = SourceRows::Blocks(&stored);
+        rows = SourceRows::Factored { rows: &blocks, factors: &factors };
+    } else {
+        rows = SourceRows::Blocks(&stored);
+    }
     let x = noise(TOKENS * COLS, &mut state);
     let layout = Layout::new(format, ROWS, COLS).expect("whole blocks");
     let mut packed = vec![0; layout.len() as usize];
     Packer::new(layout)
-        .pack(0, SourceRows::Blocks(&stored), |at, bytes| packed[at as usize..][..bytes.len()].copy_from_slice(bytes))
+        .pack(0, rows, |at, bytes| packed[at as usize..][..bytes.len()].copy_from_slice(bytes))
         .expect("whole rows");
     let library = Library::from_source(&source(format), "kernels.metal", &CompileOptions { checked: true })
         .unwrap_or_else(|error| panic!("{format}: {error}"));

@@ -98,6 +98,12 @@ pub enum FormatError {
         /// The format.
         format: Format,
     },
+    /// Rows with a factor each, in a format that has no place for them.
+    #[error("{format} has no factors of rows")]
+    NoRowFactors {
+        /// The format.
+        format: Format,
+    },
     /// A format given where F32, F16 or BF16 is needed.
     #[error("{format} is not a float format")]
     NotFloat {

@@ -546,6 +546,13 @@ pub enum Source {
         /// First of its rows that is meant.
         first_row: usize,
     },
+    /// Rows that are multiplied by a number besides: each of the factors is that of equally many rows.
+    Factored {
+        /// [`Source::Rows`] or [`Source::Apart`].
+        rows: Box<Source>,
+        /// At least one.
+        factors: Vec<f32>,
+    },
     /// Matrices of equally many rows one after another, each from a place of its own: experts that a checkpoint does not
     /// store together. None of them is a stack.
     Stack(Vec<Source>),
@@ -562,6 +569,7 @@ impl Source {
             | Self::Quantize { .. }
             | Self::Repack { .. }
             | Self::Apart { .. }
+            | Self::Factored { .. }
             | Self::Affine { .. } => std::slice::from_ref(self),
         }
     }
@@ -570,7 +578,7 @@ impl Source {
     pub fn ranges(&self) -> Vec<&FileRange> {
         match self {
             Self::Rows(range) | Self::Strided { elements: range, .. } => vec![range],
-            Self::Quantize { floats, .. } => floats.ranges(),
+            Self::Quantize { floats: rows, .. } | Self::Factored { rows, .. } => rows.ranges(),
             Self::Apart { codes, scales, .. } => vec![codes, scales],
             Self::Affine { quants, scales, biases, .. } => vec![quants, scales, biases],
             Self::Repack { parts, .. } => parts.iter().collect(),

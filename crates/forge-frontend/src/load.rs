@@ -85,6 +85,7 @@ fn measure_vectors(graph: &mut Graph, files: &[MappedFile]) {
             Source::Quantize { .. }
             | Source::Affine { .. }
             | Source::Apart { .. }
+            | Source::Factored { .. }
             | Source::Repack { .. }
             | Source::Stack(_) => false,
         };

@@ -84,6 +84,14 @@ refusals! {
     ApartShape,
     /// Scales of another type than their codes need.
     ApartType,
+    /// Second scales that are not F32.
+    FactorType,
+    /// More second scales than matrices, or fewer.
+    FactorShape,
+    /// A second scale that is no finite number.
+    FactorValue,
+    /// Bytes of two codes for more columns than can be counted.
+    Fp4Width,
     /// Bits or a group size that affine quantisation does not have.
     QuantizationWidth,
     /// Codes of more columns than can be counted.

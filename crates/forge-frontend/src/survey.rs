@@ -76,7 +76,11 @@ fn formats(loaded: &Loaded) -> Vec<FormatCount> {
     for (name, entry) in &loaded.tensors.entries {
         let format = entry.stored_name();
         let supported = match entry.stored {
-            Stored::Rows(..) | Stored::Affine { .. } | Stored::Apart { .. } | Stored::Repack { .. } => true,
+            Stored::Rows(..)
+            | Stored::Affine { .. }
+            | Stored::Apart { .. }
+            | Stored::Factored { .. }
+            | Stored::Repack { .. } => true,
             Stored::Refused(_) | Stored::Foreign(_) => false,
         };
         let count = counts.entry(format.clone()).or_insert_with(|| FormatCount {

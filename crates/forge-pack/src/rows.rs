@@ -73,6 +73,7 @@ impl Packing<'_> {
             Source::Quantize { .. }
             | Source::Affine { .. }
             | Source::Apart { .. }
+            | Source::Factored { .. }
             | Source::Repack { .. }
             | Source::Stack(_) => {
                 return Err(mixed(weight, "one vector", "parts"));
@@ -134,7 +135,11 @@ impl Packing<'_> {
         let slice = |range| self.slice(weight, range, piece.rows, own.clone());
         let Scratch { packer, encoder, repacked, gathered: [first, second] } = scratch;
         let mut deviation = None;
-        let source = match piece.source {
+        let (from, factors) = match piece.source {
+            Source::Factored { rows, factors } => (&**rows, factors.as_slice()),
+            other => (other, &[][..]),
+        };
+        let source = match from {
             Source::Rows(range) => SourceRows::Blocks(slice(range)?),
             Source::Strided { elements, strides } => {
                 let size = weight.format.block_bytes();
@@ -166,6 +171,7 @@ impl Packing<'_> {
                     | Source::Quantize { .. }
                     | Source::Affine { .. }
                     | Source::Apart { .. }
+                    | Source::Factored { .. }
                     | Source::Repack { .. }
                     | Source::Stack(_) => return Err(mixed(weight, "rows of floats", "something else")),
                 };
@@ -182,14 +188,18 @@ impl Packing<'_> {
             Source::Affine { quants, scales, biases, .. } => {
                 SourceRows::Affine { codes: slice(quants)?, scales: slice(scales)?, biases: slice(biases)? }
             }
-            Source::Stack(_) => {
+            Source::Factored { .. } | Source::Stack(_) => {
                 return Err(PackError::Mixed {
                     tensor: weight.tensor.clone(),
                     expected: "rows".into(),
-                    found: "a stack within a stack".into(),
+                    found: "rows within rows".into(),
                 });
             }
         };
+        let factors: Vec<f32> =
+            own.clone().filter_map(|row| factors.get(row * factors.len() / piece.rows).copied()).collect();
+        let factored = SourceRows::Factored { rows: &source, factors: &factors };
+        let source = if factors.is_empty() { source } else { factored };
         if packer.as_ref().is_none_or(|(of, _)| *of != job.tensor) {
             let layout = Layout::new(tensor.format, tensor.rows, tensor.cols).ok_or_else(|| PackError::Mixed {
                 tensor: weight.tensor.clone(),

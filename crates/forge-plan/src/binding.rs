@@ -157,7 +157,7 @@ impl Element {
             Self::F32 | Self::U32 | Self::AtomicU32 => 4 * count,
             Self::Candidate => 12 * count,
             // What packing pads is never read.
-            Self::Packed(format) => stored(format).row_bytes(row).unwrap_or(0) * (count / row.max(1)),
+            Self::Packed(format) => format.scheme().row_bytes(row) * (count / row.max(1)),
             Self::Cache(cache) => cache.bytes(count),
             Self::Params => 0,
         }

@@ -44,6 +44,8 @@ fn packed_format(format: Stored, zeros: bool) -> Format {
         Stored::Iq1S => Format::Iq1S,
         Stored::Iq1M => Format::Iq1M,
         Stored::Mxfp4 => Format::Mxfp4,
+        Stored::Mxfp8 => Format::Mxfp8,
+        Stored::Nvfp4 => Format::Nvfp4,
         Stored::Q1_0 => Format::Q1_0,
         Stored::Q2_0 => Format::Q2_0,
         Stored::Tq1_0 => Format::Tq1_0,

@@ -146,17 +146,17 @@ fn inspect_names_everything_that_is_not_supported() {
     bytes[value..value + 5].copy_from_slice(b"klama");
     for tensor in ["token_embd.weight", "blk.0.attn_q.weight"] {
         let kind = after(&bytes, tensor) + 4 + 16;
-        bytes[kind..kind + 4].copy_from_slice(&40_u32.to_le_bytes());
+        bytes[kind..kind + 4].copy_from_slice(&31_u32.to_le_bytes());
     }
     let output = forge().arg("inspect").arg(scratch.file("odd.gguf", &bytes)).output().unwrap();
     assert_error(&output, &["error: unsupported: odd.gguf: architecture \"klama\" is not supported"]);
     let text = String::from_utf8(output.stdout).unwrap();
     for line in [
-        "  NVFP4  2 tensors, not supported",
-        "  Q8_0   1 tensors",
+        "  Q4_0_4_4  2 tensors, not supported",
+        "  Q8_0      1 tensors",
         "Nothing can be generated",
         "  -  odd.gguf: architecture \"klama\" is not supported; supported: ",
-        "  -  NVFP4 is not supported: 2 tensors, blk.0.attn_q.weight the first",
+        "  -  Q4_0_4_4 is not supported: 2 tensors, blk.0.attn_q.weight the first",
     ] {
         assert!(text.lines().any(|found| found.starts_with(line)), "{line:?} is not in\n{text}");
     }

@@ -21,11 +21,18 @@ pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) -> Result<(), F
     Ok(())
 }
 
-/// Decodes one row whose codes and scales are apart, `[cols * bits / 8]` and `[cols / group]` bytes, to `[cols]` f32.
+/// Decodes one row whose codes and scales are apart, `[cols * bits / 8]` and `[cols / group]` bytes, to `[cols]` f32:
+/// `code * (scale * factor)`, both products rounded to f32, as MLX has it.
 ///
 /// # Errors
 /// The format is not stored so, `out` is not a whole number of groups, or a part has another length than the row needs.
-pub fn decode_apart(format: Format, codes: &[u8], scales: &[u8], out: &mut [f32]) -> Result<(), FormatError> {
+pub fn decode_apart(
+    format: Format,
+    codes: &[u8],
+    scales: &[u8],
+    factor: f32,
+    out: &mut [f32],
+) -> Result<(), FormatError> {
     let known = format.apart().ok_or(FormatError::NotApart { format })?;
     let (cols, block) = (out.len(), known.group);
     let row = format.apart_row_bytes(cols).ok_or(FormatError::RowNotBlocks { format, cols, block })?;
@@ -35,7 +42,7 @@ pub fn decode_apart(format: Format, codes: &[u8], scales: &[u8], out: &mut [f32]
         }
     }
     for (at, weight) in out.iter_mut().enumerate() {
-        *weight = (known.decode)(scales[at / block], affine_code(codes, known.bits, at));
+        *weight = (known.code)(affine_code(codes, known.bits, at)) * ((known.scale)(scales[at / block]) * factor);
     }
     Ok(())
 }

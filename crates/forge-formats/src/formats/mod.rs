@@ -5,7 +5,7 @@ mod grid;
 use std::fmt;
 use std::str::FromStr;
 
-use forge_spec::Scheme;
+use forge_spec::{Plane, Scheme};
 use half::f16;
 
 use crate::FormatError;
@@ -107,8 +107,10 @@ pub struct Apart {
     pub bits: usize,
     /// What MLX calls it (`mode` of `mx.quantize`).
     pub mlx_mode: &'static str,
-    /// The weight of a scale and a code.
-    pub decode: fn(u8, u8) -> f32,
+    /// The number that a scale stands for.
+    pub scale: fn(u8) -> f32,
+    /// The number that a code stands for; their product is the weight.
+    pub code: fn(u8) -> f32,
 }
 
 /// Bits per code that MLX's affine quantisation has.
@@ -160,6 +162,11 @@ impl Format {
 
     fn in_mlx() -> impl Iterator<Item = (Self, Apart)> {
         BLOCK_FORMATS.iter().filter_map(|known| Some((known.format, known.apart?)))
+    }
+
+    /// Whether each row may have a factor besides.
+    pub fn has_row_factors(self) -> bool {
+        self.scheme().planes.contains(&Plane::RowFactor)
     }
 
     /// How its rows lie on the device.

@@ -11,12 +11,7 @@ pub(super) const MXFP4: BlockFormat = BlockFormat {
     ggml_id: Some(39),
     elements: 32,
     bytes: 17,
-    apart: Some(Apart {
-        group: 32,
-        bits: 4,
-        mlx_mode: "mxfp4",
-        decode: |scale, code| half_e8m0(scale) * f32::from(E2M1_DOUBLED[usize::from(code)]),
-    }),
+    apart: Some(Apart { group: 32, bits: 4, mlx_mode: "mxfp4", scale: e8m0, code: |code| E2M1[usize::from(code)] }),
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(17).for_each(|block| take_apart(block, parts)),
     encode: None,
@@ -24,6 +19,16 @@ pub(super) const MXFP4: BlockFormat = BlockFormat {
 
 /// Twice the 16 values of E2M1 (OCP Microscaling Formats 1.0, table 5); doubled, they are whole numbers.
 const E2M1_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// The 16 values themselves, with the negative zero that GGML's whole numbers have not.
+pub(super) const E2M1: [f32; 16] =
+    [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+
+/// E8M0: 2^(e - 127); infinite for 255, which is no number.
+pub(super) fn e8m0(e: u8) -> f32 {
+    // 2^-127 is subnormal.
+    f32::from_bits(if e == 0 { 1 << 22 } else { u32::from(e) << 23 })
+}
 
 /// 2^(e - 128): half of an E8M0 scale, which goes with the doubled values.
 fn half_e8m0(e: u8) -> f32 {

@@ -103,6 +103,13 @@ pub enum SourceRows<'a> {
         /// `[rows, cols / group]` bytes.
         scales: &'a [u8],
     },
+    /// Rows that are multiplied by a number each, in a format that has a plane for these.
+    Factored {
+        /// Rows of another kind.
+        rows: &'a SourceRows<'a>,
+        /// `[rows]`.
+        factors: &'a [f32],
+    },
 }
 
 /// Packs ranges of rows of one matrix; holds only a row's worth of scratch and the output of one call.
@@ -185,13 +192,29 @@ impl Packer {
                     write::entries(&self.scheme, cols, columns, entries(), bits, out);
                 }
                 Plane::Supers { .. } => out.extend_from_slice(&self.parts.supers),
+                Plane::RowFactor => out.extend_from_slice(&self.parts.factor.to_le_bytes()),
                 Plane::Values { .. } => unreachable!("floats have no other plane"),
             }
         }
     }
 
+    fn count_factored(&self, rows: SourceRows<'_>, factors: &[f32]) -> Result<usize, FormatError> {
+        let format = self.layout.format;
+        if !format.has_row_factors() {
+            return Err(FormatError::NoRowFactors { format });
+        }
+        let (expected, found) = (self.count_rows(rows)?, factors.len());
+        if expected != found {
+            return Err(FormatError::Length { format, what: "factors", expected, found });
+        }
+        Ok(expected)
+    }
+
     /// Rows in the source, once its parts agree.
     fn count_rows(&self, source: SourceRows<'_>) -> Result<usize, FormatError> {
+        if let SourceRows::Factored { rows, factors } = source {
+            return self.count_factored(*rows, factors);
+        }
         let (format, cols) = (self.layout.format, self.layout.cols);
         let whole = |what, found: usize, row: usize| {
             let rows = found.checked_div(row).unwrap_or(0);
@@ -217,8 +240,18 @@ impl Packer {
                 if found != expected {
                     return Err(FormatError::Length { format, what: "scales", expected, found });
                 }
+                let apart = format.apart().expect("has the bytes of such rows");
+                // Codes of fewer bits are numbers all.
+                let codes = (apart.bits == 8).then_some((codes, apart.code));
+                for (bytes, number) in [(scales, apart.scale)].into_iter().chain(codes) {
+                    let finite: [bool; 256] = std::array::from_fn(|byte| number(byte as u8).is_finite());
+                    if let Some(&byte) = bytes.iter().find(|byte| !finite[usize::from(**byte)]) {
+                        return Err(FormatError::Unrepresentable { format, value: number(byte) });
+                    }
+                }
                 Ok(rows)
             }
+            (SourceRows::Factored { .. }, _) => unreachable!("looked at above"),
             (SourceRows::Blocks(_), Format::Affine { .. }) => Err(FormatError::NotBlocks { format, action: "packed" }),
             (SourceRows::Blocks(data), _) => {
                 let row = format.row_bytes(cols).expect("Layout::new has checked the width");

@@ -14,6 +14,8 @@ pub(crate) struct RowParts {
     pub entries: Vec<Vec<u32>>,
     /// The bytes of the super-blocks.
     pub supers: Vec<u8>,
+    /// What the row is multiplied by.
+    pub factor: f32,
 }
 
 impl RowParts {
@@ -21,10 +23,15 @@ impl RowParts {
     pub fn read(&mut self, format: Format, cols: usize, source: SourceRows<'_>, row: usize) {
         self.codes.clear();
         self.supers.clear();
+        self.factor = 1.0;
         self.entries.resize(4, Vec::new());
         self.entries.iter_mut().for_each(Vec::clear);
         match source {
             SourceRows::Affine { codes, scales, biases } => self.read_affine(format, cols, codes, scales, biases, row),
+            SourceRows::Factored { rows, factors } => {
+                self.read(format, cols, *rows, row);
+                self.factor = factors[row];
+            }
             SourceRows::Apart { codes, scales } => self.read_apart(format, cols, codes, scales, row),
             SourceRows::Blocks(data) => {
                 let row_bytes = cols / format.block_elements() * format.block_bytes();

@@ -1,7 +1,7 @@
 //! Decoders against the fixtures of `tests/formats/make_fixtures.py`, to the bit.
 
-use crate::fixtures::{Fixture, affine_fixture};
-use forge_formats::{AffineRow, Format, FormatError, decode_affine, decode_row};
+use crate::fixtures::{Fixture, Modes, affine_fixture};
+use forge_formats::{AffineRow, Format, FormatError, decode_affine, decode_apart, decode_row};
 
 #[test]
 fn block_formats_match_the_gguf_package() {
@@ -20,6 +20,23 @@ fn affine_formats_match_mlx() {
         let mut decoded = vec![f32::NAN; fixture.weights.len()];
         decode_affine(&fixture.row(), &mut decoded).expect("the fixture is whole groups");
         assert_same_bits(format, &decoded, &fixture.weights);
+    }
+}
+
+/// With the second scale that nvfp4 may have, too: code * (scale * factor).
+#[test]
+fn floating_modes_match_mlx() {
+    for mode in Format::mlx_modes().split(", ") {
+        let (format, apart) = Format::with_mlx_mode(mode).expect("a mode");
+        let Modes { codes, scales, factor, plain, factored } = Modes::read(&format!("{mode}.mlx.bin"), apart.group);
+        let mut decoded = vec![f32::NAN; plain.len()];
+        decode_apart(format, &codes, &scales, 1.0, &mut decoded).expect("the fixture is whole groups");
+        assert_same_bits(format, &decoded, &plain);
+        assert_eq!(factored.is_empty(), !format.has_row_factors(), "{mode}");
+        if !factored.is_empty() {
+            decode_apart(format, &codes, &scales, factor, &mut decoded).expect("the fixture is whole groups");
+            assert_same_bits(format, &decoded, &factored);
+        }
     }
 }
 

@@ -20,6 +20,29 @@ impl Fixture {
     }
 }
 
+/// Codes and scales of one of MLX's floating modes.
+pub struct Modes {
+    pub codes: Vec<u8>,
+    pub scales: Vec<u8>,
+    /// Of all scales; 0 where the mode has none.
+    pub factor: f32,
+    /// Weights without the factor, and with it where there is one.
+    pub plain: Vec<f32>,
+    pub factored: Vec<f32>,
+}
+
+impl Modes {
+    pub fn read(name: &str, group: usize) -> Self {
+        let mut file = Bytes(read(name));
+        let (weights, codes) = (file.u32(), file.u32());
+        let factor = file.floats(1)[0];
+        let (codes, scales, plain) = (file.take(codes), file.take(weights / group), file.floats(weights));
+        let factored = if factor > 0.0 { file.floats(weights) } else { Vec::new() };
+        assert!(file.0.is_empty(), "{name} is longer than its counts say");
+        Self { codes, scales, factor, plain, factored }
+    }
+}
+
 /// The parts of an affine row and the weights that they decode to.
 pub struct AffineFixture {
     format: Format,

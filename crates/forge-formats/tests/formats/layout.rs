@@ -255,6 +255,18 @@ fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -
             let d = f32::from_bits((packed.entry(1, 8, 4, row, &p) << 23).max(1 << 22));
             packed.four(0, 4, row, &p).map(|q| d * E2M1[q as usize])
         }
+        Format::Mxfp8 => {
+            let p = place(32, 2);
+            let d = f32::from_bits((packed.entry(1, 8, 4, row, &p) << 23).max(1 << 22));
+            packed.four(0, 8, row, &p).map(|q| d * (256.0 * low_half((q & 128) << 8 | (q & 127) << 7)))
+        }
+        Format::Nvfp4 => {
+            let p = place(16, 4);
+            let scale = packed.entry(1, 8, 2, row, &p);
+            let d = 256.0 * low_half((scale & 128) << 8 | (scale & 127) << 7);
+            let factor = f32::from_le_bytes(packed.plane(2, row).try_into().expect("a float a row"));
+            packed.four(0, 4, row, &p).map(|q| d * E2M1[q as usize] * factor)
+        }
         Format::Q1_0 => {
             let p = place(128, 4);
             let d = low_half(packed.entry(1, 16, 16, row, &p));
@@ -355,7 +367,7 @@ fn random_blocks(format: Format, rows: usize, cols: usize, bytes: &mut Bytes) ->
         Format::Tq1_0 => &[52],
         Format::Tq2_0 => &[64],
         Format::Iq1M => &[54],
-        Format::Mxfp4 => &[],
+        Format::Mxfp4 | Format::Mxfp8 | Format::Nvfp4 => &[],
         // The upper half of a float.
         Format::E4m3G128 | Format::E4m3G32 => &[2],
         _ => &[0],
@@ -368,7 +380,10 @@ fn random_blocks(format: Format, rows: usize, cols: usize, bytes: &mut Bytes) ->
             // Not the codes that are no numbers.
             block[4..].iter_mut().filter(|code| **code & 127 == 127).for_each(|code| *code ^= 1);
         }
-        if format == Format::Mxfp4 {
+        if format == Format::Mxfp8 {
+            block[1..].iter_mut().filter(|code| **code & 127 == 127).for_each(|code| *code ^= 1);
+        }
+        if matches!(format, Format::Mxfp4 | Format::Mxfp8) {
             // Up to 2^-126 and down to 2^-127, which is subnormal.
             block[0] = if block[0] < 32 { block[0] & 1 } else { block[0] & 0x3F | 0x40 };
         }
@@ -467,9 +482,47 @@ fn codes_and_scales_apart_are_packed_as_blocks_are() {
     let (mut found, mut expected) = (vec![0.0; cols], vec![0.0; cols]);
     for row in 0..rows {
         let own = (&codes[row * code_bytes..][..code_bytes], &scales[row * scale_bytes..][..scale_bytes]);
-        decode_apart(Format::Mxfp4, own.0, own.1, &mut found).unwrap();
+        decode_apart(Format::Mxfp4, own.0, own.1, 1.0, &mut found).unwrap();
         decode_row(Format::Mxfp4, &blocks[row * cols / 32 * 17..][..cols / 32 * 17], &mut expected).unwrap();
-        assert!(found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()), "row {row}");
+        // MLX has a negative zero, GGML has not.
+        assert!(found.iter().zip(&expected).all(|(a, b)| a == b), "row {row}");
+    }
+}
+
+/// NVFP4 with codes in order and a factor for each of some rows, packed and read back.
+#[test]
+fn rows_with_factors_are_multiplied_by_them() {
+    let (rows, cols, mut bytes) = (6, 64 * 21, Bytes(12));
+    let codes = bytes.take(rows * cols / 2);
+    let scales: Vec<u8> =
+        bytes.take(rows * cols / 16).iter().map(|&scale| if scale & 127 == 127 { 0 } else { scale }).collect();
+    let factors = [0.5, 3.7 / 2688.0, 1.0, 2.0_f32.powi(-30), 1e5, -1.0];
+    let layout = Layout::new(Format::Nvfp4, rows, cols).expect("whole blocks");
+    let mut packed = Packed { bytes: vec![0; layout.len() as usize], layout: layout.clone() };
+    let mut packer = Packer::new(layout);
+    for (first, end) in [(0, 2), (2, rows)] {
+        let apart = SourceRows::Apart {
+            codes: &codes[first * cols / 2..end * cols / 2],
+            scales: &scales[first * cols / 16..end * cols / 16],
+        };
+        let source = SourceRows::Factored { rows: &apart, factors: &factors[first..end] };
+        let put = |at: u64, plane: &[u8]| packed.bytes[at as usize..][..plane.len()].copy_from_slice(plane);
+        assert_eq!(packer.pack(first, source, put), Ok(end - first));
+    }
+    let apart = SourceRows::Apart { codes: &codes, scales: &scales };
+    let short = SourceRows::Factored { rows: &apart, factors: &factors[1..] };
+    let error = packer.pack(0, short, |_, _| {}).unwrap_err();
+    assert!(matches!(error, FormatError::Length { what: "factors", expected: 6, found: 5, .. }), "{error}");
+    let mut decoded = vec![0.0; cols];
+    for (row, &factor) in factors.iter().enumerate() {
+        let own = (&codes[row * cols / 2..][..cols / 2], &scales[row * cols / 16..][..cols / 16]);
+        decode_apart(Format::Nvfp4, own.0, own.1, factor, &mut decoded).expect("whole groups");
+        for (four, expected) in decoded.chunks_exact(4).enumerate() {
+            let found = load4(Format::Nvfp4, &packed, cols, row, 4 * four);
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((found - expected).abs() <= 2e-7 * expected.abs(), "row {row}: {found}, not {expected}");
+            }
+        }
     }
 }
 
@@ -478,6 +531,8 @@ fn packing_adds_less_than_a_percent() {
     for format in Format::all() {
         for cols in [256, 640, 896, 2560] {
             let Some(row_bytes) = format.row_bytes(cols) else { continue };
+            // A factor a row is a number of the checkpoint, though most have one for a whole matrix.
+            let row_bytes = row_bytes + if format.has_row_factors() { 4 } else { 0 };
             let stored = (row_bytes * 2048) as u64;
             let packed = packed_len(format, 2048, cols).unwrap();
             assert!(packed <= stored + stored / 100, "{format} {cols}: {packed} for {stored}");
@@ -501,11 +556,29 @@ fn sources_that_do_not_fit_are_refused() {
         let error = packer.pack(0, source, |_, _| {}).unwrap_err();
         assert!(matches!(error, FormatError::Length { what, .. } if what == missing), "{error}");
     }
+    let rows = SourceRows::Apart { codes: &[0; 32], scales: &[0; 2] };
+    let factored = SourceRows::Factored { rows: &rows, factors: &[2.0] };
+    let error = packer.pack(0, factored, |_, _| {}).unwrap_err();
+    assert!(matches!(error, FormatError::NoRowFactors { .. }), "{error}");
+    // Scales and codes that are no numbers.
+    for (format, codes, scales) in [
+        (Format::Nvfp4, [0x77; 32].as_slice(), [0x38, 0x7F, 0x38, 0x38].as_slice()),
+        (Format::Mxfp4, &[0x77; 32], &[127, 255]),
+        (Format::Mxfp8, &[0x38; 64], &[127, 255]),
+        (Format::Mxfp8, &[[0x38; 63].as_slice(), &[0xFF]].concat(), &[127, 127]),
+    ] {
+        let mut packer = Packer::new(Layout::new(format, 1, 64).unwrap());
+        let error = packer.pack(0, SourceRows::Apart { codes, scales }, |_, _| {}).unwrap_err();
+        assert!(matches!(error, FormatError::Unrepresentable { .. }), "{error}");
+    }
     let mut out = [0.0; 64];
     for (codes, scales) in [(31, 2), (32, 3)] {
-        let error = decode_apart(Format::Mxfp4, &vec![0; codes], &vec![0; scales], &mut out).unwrap_err();
+        let error = decode_apart(Format::Mxfp4, &vec![0; codes], &vec![0; scales], 1.0, &mut out).unwrap_err();
         assert!(matches!(error, FormatError::Length { .. }), "{error}");
     }
-    assert!(matches!(decode_apart(Format::Q8_0, &[], &[], &mut out), Err(FormatError::NotApart { .. })));
-    assert!(matches!(decode_apart(Format::Mxfp4, &[], &[], &mut out[..33]), Err(FormatError::RowNotBlocks { .. })));
+    assert!(matches!(decode_apart(Format::Q8_0, &[], &[], 1.0, &mut out), Err(FormatError::NotApart { .. })));
+    assert!(matches!(
+        decode_apart(Format::Mxfp4, &[], &[], 1.0, &mut out[..33]),
+        Err(FormatError::RowNotBlocks { .. })
+    ));
 }

@@ -20,7 +20,7 @@ fn weights(repack: &Repack, parts: &[&[u8]], range: Range<usize>, cols: usize) -
                 let row_bytes = bytes.len() / range.len();
                 decode_row(format, &bytes[row * row_bytes..][..row_bytes], out).expect("a row");
             }
-            SourceRows::Apart { .. } => panic!("no toolchain's tensors become codes and scales"),
+            SourceRows::Apart { .. } | SourceRows::Factored { .. } => panic!("nothing is repacked to such rows"),
             SourceRows::Affine { codes, scales, biases } => {
                 let part = |bytes| {
                     let bytes: &[u8] = bytes;

@@ -190,6 +190,7 @@ pub(crate) fn family(h: &Hparams, architecture: &str) -> Result<&'static Family,
 /// Builds the graph, and refuses a checkpoint with tensors that it does not read.
 pub(crate) fn build(loaded: &mut Loaded, family: &Family) -> Result<Graph, FrontendError> {
     loaded.tensors.roles = family.roles;
+    loaded.tensors.join_factors(&loaded.files)?;
     if loaded.hparams.dialect == Dialect::HuggingFace {
         let defaults = family.hf.iter().find(|(name, _)| *name == loaded.architecture).map_or("{}", |(_, json)| json);
         // Newer transformers write one family's experts under another's name: it goes before a default under the own one.

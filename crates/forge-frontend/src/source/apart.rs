@@ -1,9 +1,12 @@
-//! Codes and scales in two tensors: Hugging Face's `_blocks` and `_scales` (transformers' `quant_method` mxfp4), MLX's floating modes.
+//! Codes and scales in two tensors: Hugging Face's `_blocks` and `_scales` (transformers' `quant_method` mxfp4), MLX's floating modes,
+//! NVFP4 and MXFP4 of other toolchains.
 
 use std::collections::BTreeMap;
 
 use forge_formats::Format;
 
+use super::factors::Factors;
+use super::hf::float_format;
 use super::{Entry, Stored};
 use crate::checkpoint::{Dtype, SafetensorsSet, StTensor};
 use crate::graph::FileRange;
@@ -62,7 +65,7 @@ pub(super) fn join(
             found: found.shape.clone(),
         });
     }
-    if found.dtype != Dtype::U8 {
+    if ![Dtype::U8, Dtype::F8E4M3, Dtype::F8E8M0].contains(&found.dtype) {
         return Err(FrontendError::TensorType {
             refusal: Refusal::ApartType,
             file,
@@ -76,5 +79,27 @@ pub(super) fn join(
     entries.remove(scales);
     let entry = entries.remove(codes).expect("looked at above");
     entries.insert(name.to_owned(), Entry { shape, stored, ..entry });
+    Ok(())
+}
+
+/// Multiplies the entry `of` by the numbers of a tensor, where there is such a tensor.
+///
+/// # Errors
+/// Numbers that are not finite, not F32, or neither one nor one for each matrix of a stack.
+pub(super) fn join_factors(
+    entries: &mut BTreeMap<String, Entry>,
+    set: &SafetensorsSet,
+    name: &str,
+    of: &str,
+    number: impl Fn(f32) -> f32,
+) -> Result<(), FrontendError> {
+    let (Some(tensor), Some(entry)) = (set.tensors().get(name), entries.get(name)) else { return Ok(()) };
+    let kind = float_format(tensor.dtype).ok_or_else(|| tensor.dtype.as_str().to_owned());
+    let factors = Factors { name, file: entry.file.clone(), kind, shape: &tensor.shape, bytes: set.data(tensor) };
+    let factors = factors.read(&entries[of].shape, number)?;
+    entries.remove(name);
+    let mut entry = entries.remove(of).expect("joined before");
+    entry.stored = entry.stored.factored(factors);
+    entries.insert(of.to_owned(), entry);
     Ok(())
 }

@@ -43,7 +43,8 @@ pub(crate) fn load_folder(folder: &Path) -> Result<(Loaded, bool), FrontendError
     if let Some(quantization) = mlx {
         mlx::join_modules(&mut entries, &set, quantization)?;
     }
-    if let Some(settings) = other_quantization(&config, mlx.is_some()) {
+    let exported = model_opt(folder)?;
+    if let Some(settings) = other_quantization(&config, mlx.is_some()).or(exported.as_ref()) {
         Folder { entries: &mut entries, set: &set, files: &files, settings }.join()?;
     }
     apart::join_blocks(&mut entries, &set)?;
@@ -172,6 +173,14 @@ fn other_quantization(config: &Map<String, Value>, mlx: bool) -> Option<&Map<Str
     let settings = config.get("quantization_config").and_then(Value::as_object)?;
     let method = settings.get("quant_method").and_then(Value::as_str);
     ((!mlx || method.is_some()) && method != Some("mxfp4")).then_some(settings)
+}
+
+/// The settings that ModelOpt writes beside config.json, in older folders there alone.
+fn model_opt(folder: &Path) -> Result<Option<Map<String, Value>>, FrontendError> {
+    let Some(mut file) = read_json(folder, "hf_quant_config.json")? else { return Ok(None) };
+    let Some(Value::Object(mut settings)) = file.remove("quantization") else { return Ok(None) };
+    settings.insert("quant_method".to_owned(), Value::from("modelopt"));
+    Ok(Some(settings))
 }
 
 /// What precedes `embed_tokens` and `lm_head` in this folder's tensor names.

@@ -58,6 +58,11 @@ pub(super) fn join_modules(
         })? / code_bits;
         let Format::Affine { group, .. } = format else {
             apart::join(entries, set, format, [&weight_name, &format!("{module}.scales")], &weight_name, shape(cols))?;
+            if format.has_row_factors() {
+                // MLX's operations take the largest weight there is, which the largest scale and code stand for.
+                let factor = |largest: f32| largest / (448.0 * 6.0);
+                apart::join_factors(entries, set, &format!("{module}.global_scale"), &weight_name, factor)?;
+            }
             continue;
         };
         let part = |suffix: &str| {

@@ -1,6 +1,7 @@
 //! The neutral reading layer: what an architecture's builder sees of a checkpoint, whatever its container.
 
 mod apart;
+mod factors;
 mod gguf;
 mod hf;
 mod hparams;

@@ -336,7 +336,11 @@ impl Entry {
         match &self.stored {
             Stored::Affine { ranges, .. } => Some((ranges.scale_format, forge_formats::Pairs::default())),
             Stored::Repack { repack, .. } => Some((forge_formats::Format::F16, repack.pairs())),
-            Stored::Rows(..) | Stored::Apart { .. } | Stored::Refused(_) | Stored::Foreign(_) => None,
+            Stored::Rows(..)
+            | Stored::Apart { .. }
+            | Stored::Factored { .. }
+            | Stored::Refused(_)
+            | Stored::Foreign(_) => None,
         }
     }
 }

@@ -88,6 +88,8 @@ pub(crate) enum Stored {
     Repack { repack: Repack, parts: Vec<FileRange> },
     /// Two tensors of codes and scales of a format.
     Apart { format: Format, codes: FileRange, scales: FileRange },
+    /// Rows or codes and scales, whose weights are multiplied by numbers besides, each of which is that of equally many rows.
+    Factored { of: Box<Stored>, factors: Vec<f32> },
     /// A type that is not read, refused when the tensor is wanted.
     Refused(FormatError),
     /// An element type without a name among the formats (FP8, integers).
@@ -300,6 +302,18 @@ impl Entry {
         first_row: usize,
         rows: usize,
     ) -> Result<(Format, Source), FrontendError> {
+        self.rows_of(&self.stored, name, cols, total_rows, first_row, rows)
+    }
+
+    fn rows_of(
+        &self,
+        stored: &Stored,
+        name: &str,
+        cols: usize,
+        total_rows: usize,
+        first_row: usize,
+        rows: usize,
+    ) -> Result<(Format, Source), FrontendError> {
         let format_error = |refusal, source| FrontendError::TensorFormat {
             refusal,
             file: self.file.clone(),
@@ -310,7 +324,7 @@ impl Entry {
             |format: Format, block| format_error(Refusal::RowBlocks, FormatError::RowNotBlocks { format, cols, block });
         let row_bytes =
             |format: Format| format.row_bytes(cols).ok_or_else(|| not_whole(format, format.block_elements()));
-        match &self.stored {
+        match stored {
             Stored::Refused(error) => Err(format_error(Refusal::GgmlType, error.clone())),
             Stored::Foreign(found) => Err(self.foreign(name, found.clone())),
             Stored::Rows(format, whole) => {
@@ -337,6 +351,17 @@ impl Entry {
                     scale_format: ranges.scale_format,
                 };
                 Ok((format, source))
+            }
+            Stored::Factored { of, factors } => {
+                let (format, source) = self.rows_of(of, name, cols, total_rows, first_row, rows)?;
+                let each = total_rows / factors.len();
+                let of_row = |row: usize| factors[row / each];
+                // Within one factor's rows there is one; else one a row says it whatever the rows are.
+                let factors = match first_row / each == (first_row + rows - 1) / each {
+                    true => vec![of_row(first_row)],
+                    false => (first_row..first_row + rows).map(of_row).collect(),
+                };
+                Ok((format, Source::Factored { rows: Box::new(source), factors }))
             }
             Stored::Apart { format, codes, scales } => {
                 let row = format.apart_row_bytes(cols).ok_or_else(|| not_whole(*format, format.block_elements()))?;
@@ -385,14 +410,22 @@ impl Entry {
 impl Entry {
     /// The stored type's name.
     pub fn stored_name(&self) -> String {
-        match &self.stored {
-            Stored::Rows(format, _) => format.to_string(),
-            Stored::Affine { bits, group, .. } => Format::Affine { bits: *bits, group: *group }.to_string(),
-            Stored::Repack { repack, .. } => repack.to_string(),
-            Stored::Apart { format, .. } => format.to_string(),
-            Stored::Refused(FormatError::UnsupportedGgmlType { name, .. }) => (*name).to_owned(),
-            Stored::Refused(error) => error.to_string(),
-            Stored::Foreign(name) => name.clone(),
+        self.stored.name()
+    }
+}
+
+impl Stored {
+    /// The type's name.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Factored { of, .. } => of.name(),
+            Self::Rows(format, _) => format.to_string(),
+            Self::Affine { bits, group, .. } => Format::Affine { bits: *bits, group: *group }.to_string(),
+            Self::Repack { repack, .. } => repack.to_string(),
+            Self::Apart { format, .. } => format.to_string(),
+            Self::Refused(FormatError::UnsupportedGgmlType { name, .. }) => (*name).to_owned(),
+            Self::Refused(error) => error.to_string(),
+            Self::Foreign(name) => name.clone(),
         }
     }
 }

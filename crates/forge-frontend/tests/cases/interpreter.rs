@@ -46,11 +46,16 @@ fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
     let row = |row: usize| {
         let mut out = vec![0.0; weight.cols];
         let (piece, row) = (&pieces[row / rows], row % rows);
+        let (piece, factor) = match piece {
+            Source::Factored { rows: piece, factors } => (&**piece, factors[row * factors.len() / rows]),
+            other => (other, 1.0),
+        };
         match piece {
             Source::Rows(range) => {
                 let bytes = checkpoint.bytes(range);
                 let row_bytes = bytes.len() / rows;
                 decode_row(weight.format, &bytes[row * row_bytes..][..row_bytes], &mut out).expect("a row decodes");
+                out.iter_mut().for_each(|value| *value *= factor);
             }
             Source::Affine { quants, scales, biases, scale_format } => {
                 let part = |range| {
@@ -76,8 +81,9 @@ fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
                 match made.source() {
                     SourceRows::Blocks(bytes) => decode_row(weight.format, bytes, &mut out).expect("a row decodes"),
                     SourceRows::Apart { codes, scales } => {
-                        decode_apart(weight.format, codes, scales, &mut out).expect("a row decodes");
+                        decode_apart(weight.format, codes, scales, 1.0, &mut out).expect("a row decodes");
                     }
+                    SourceRows::Factored { .. } => unreachable!("nothing is repacked to such rows"),
                     SourceRows::Affine { codes, scales, biases } => {
                         let Pairs { bf16, zeros } = repack.pairs();
                         let scale_format = if bf16 { Format::BF16 } else { Format::F16 };
@@ -100,9 +106,11 @@ fn decode(checkpoint: &Checkpoint, id: WeightId) -> Rows {
                     let row_bytes = bytes.len() / (rows * step);
                     &bytes[(first + row * step) * row_bytes..][..row_bytes]
                 };
-                decode_apart(weight.format, part(codes), part(scales), &mut out).expect("a row decodes");
+                decode_apart(weight.format, part(codes), part(scales), factor, &mut out).expect("a row decodes");
             }
-            Source::Quantize { .. } | Source::Stack(_) => unreachable!("neither quantised nor a stack within a stack"),
+            Source::Quantize { .. } | Source::Factored { .. } | Source::Stack(_) => {
+                unreachable!("neither quantised nor a stack within a stack")
+            }
         }
         out.iter_mut().for_each(|value| *value = weight.element(*value));
         out

@@ -79,7 +79,7 @@ impl Weights {
     fn add(&mut self, name: &str, dtype: &str, shape: &Value) {
         let bytes = match dtype {
             "U32" | "I32" | "F32" => 4,
-            "U8" => 1,
+            "U8" | "F8_E4M3" => 1,
             _ => 2,
         };
         let sizes = shape.as_array().expect("a shape").iter().map(|size| size.as_u64().expect("a size"));

@@ -12,6 +12,7 @@ const GPTQ: &str = "toolchain-gptq";
 const AWQ: &str = "toolchain-awq";
 const COMPRESSED: &str = "toolchain-compressed";
 const FP8: &str = "toolchain-fp8";
+const FP4: &str = "fp4-groups";
 
 /// A fixture with other weights.
 fn weights(case: &str, refusal: Refusal, words: &'static str, edit: impl FnOnce(&mut Weights)) -> Row {
@@ -125,6 +126,58 @@ pub fn rows() -> Vec<Row> {
         columns(96, "weight_shape: expected the sizes of a matrix of 4-bit or 8-bit codes, found [64, 96]"),
         columns(1 << 40, "weight_shape: expected the sizes"),
         columns(u64::MAX, "weight_shape: expected the sizes of a matrix of 4-bit or 8-bit codes, found [64, -1]"),
+        missing(FP4, "weight_scale", "q_proj.weight_scale is missing"),
+        missing(FP4, "weight_global_scale", "q_proj.weight_global_scale is missing"),
+        kind(
+            FP4,
+            "q_proj.weight_scale",
+            "F16",
+            json!([128, 4]),
+            "q_proj.weight_scale: expected F8_E4M3 or U8, found F16",
+        ),
+        other(
+            FP4,
+            Refusal::ApartShape,
+            "q_proj.weight_scale",
+            "F8_E4M3",
+            json!([128, 2]),
+            "q_proj.weight_scale: expected shape [128, 4], found [128, 2]",
+        ),
+        // Scales of the other kind of group.
+        other(
+            FP4,
+            Refusal::ApartShape,
+            "q_proj.weight_scale",
+            "U8",
+            json!([128, 4]),
+            "q_proj.weight_scale: expected shape [128, 2], found [128, 4]",
+        ),
+        other(FP4, Refusal::FactorType, "q_proj.weight_global_scale", "F16", json!([1]), "expected F32, found F16"),
+        other(
+            FP4,
+            Refusal::FactorShape,
+            "q_proj.weight_global_scale",
+            "F32",
+            json!([128]),
+            "q_proj.weight_global_scale: expected shape [1], found [128]",
+        ),
+        // A divisor of zeros.
+        other(
+            FP4,
+            Refusal::FactorValue,
+            "q_proj.weight_global_scale",
+            "F32",
+            json!([1]),
+            "q_proj.weight_global_scale: expected finite factors, found inf at 0",
+        ),
+        other(
+            FP4,
+            Refusal::Fp4Width,
+            "q_proj.weight_packed",
+            "U8",
+            json!([0, 1_u64 << 63]),
+            "q_proj.weight_packed: expected codes of fewer columns",
+        ),
     ]
 }
 

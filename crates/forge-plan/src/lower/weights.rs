@@ -148,6 +148,7 @@ impl Lowering<'_> {
             | Source::Strided { .. }
             | Source::Quantize { .. }
             | Source::Apart { .. }
+            | Source::Factored { .. }
             | Source::Stack(_) => Pairs::default(),
         };
         Ok(Matrix { format: weight.format.packed(pairs), rows, cols: weight.cols })

@@ -249,6 +249,20 @@ macro_rules! packed_formats {
                     weight: |p| Weight::exact(e8m0(p.bits(1)) * e2m1(p.bits(0))),
                 }
             }
+            mxfp8 {
+                /// E4M3 values; power of two per 32.
+                Mxfp8 = MXFP8 {
+                    block: 32, tiles: 2, planes: &[Plane::CODES_8, Plane::BYTE], decodes_once: true,
+                    weight: |p| Weight::exact(e8m0(p.bits(1)) * e4m3(p.bits(0))),
+                }
+            }
+            nvfp4 {
+                /// E2M1 values; E4M3 scale per 16, binary32 factor a row.
+                Nvfp4 = NVFP4 {
+                    block: 16, tiles: 4, planes: &[Plane::CODES_4, Plane::BYTE, Plane::RowFactor], decodes_once: true,
+                    weight: |p| Weight::exact(e2m1(p.bits(0)) * e4m3(p.bits(1)) * p.single(2)),
+                }
+            }
             q1_0 {
                 /// Signs; half scale per 128.
                 Q1_0 = Q1_0 {

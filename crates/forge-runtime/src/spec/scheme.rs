@@ -37,6 +37,8 @@ pub enum Plane {
         /// Bytes per super-block.
         bytes: usize,
     },
+    /// A binary32 a row, which all of the row is multiplied by.
+    RowFactor,
 }
 
 impl Plane {
@@ -76,6 +78,7 @@ impl Plane {
             Self::Blocks { bits } => cols / block * bits / 8,
             Self::Groups { columns, bits } => cols / columns * bits / 8,
             Self::Supers { bytes } => cols / TILE * bytes,
+            Self::RowFactor => 4,
         }
     }
 }
@@ -93,4 +96,11 @@ pub struct Scheme {
     pub tiles: usize,
     /// Planes in the order of the file.
     pub planes: &'static [Plane],
+}
+
+impl Scheme {
+    /// Bytes of a row of `cols` columns in all planes.
+    pub fn row_bytes(&self, cols: usize) -> usize {
+        self.planes.iter().map(|plane| plane.row_bytes(self.block, cols)).sum()
+    }
 }

@@ -110,6 +110,7 @@ impl Column {
             Plane::Blocks { bits } => self.entry(row, self.block, bits),
             Plane::Groups { columns, bits } => self.entry(row, columns, bits),
             Plane::Supers { bytes } => little_endian(row, (self.first + self.tile) * bytes, bytes),
+            Plane::RowFactor => little_endian(row, 0, 4),
         }
     }
 

@@ -1,11 +1,11 @@
 //! Matrices of E4M3 bytes with scales of blocks, channels or the whole tensor.
 
-use forge_formats::{E4m3Matrix, Repack};
+use forge_formats::{E4m3Matrix, Format, Repack};
 use serde_json::Value;
 
 use super::Folder;
 use crate::checkpoint::Dtype;
-use crate::source::unsigned;
+use crate::source::{apart, unsigned};
 use crate::{FrontendError, Refusal};
 
 /// What scales are called, after the module's name. All are factors of the codes, `_inv` or not.
@@ -27,6 +27,12 @@ impl Folder<'_> {
             let scales = there.unwrap_or(&names[usize::from(self.block_size()?.is_none())]).clone();
             let found = self.part(&scales, &codes)?.shape.clone();
             let [rows, cols] = self.matrix(&codes)?;
+            // Powers of two for groups of columns.
+            let powers = matches!(self.set.tensors()[&scales].dtype, Dtype::U8 | Dtype::F8E8M0);
+            if powers && found == [rows, cols.div_ceil(32)] {
+                apart::join(self.entries, self.set, Format::Mxfp8, [&codes, &scales], &codes, vec![rows, cols])?;
+                continue;
+            }
             let scale_format = self.scales(&scales, &[Dtype::F32, Dtype::F16, Dtype::BF16], "F32, F16 or BF16")?;
             let of_blocks =
                 self.block_size()?.filter(|block| found == [rows.div_ceil(block[0]), cols.div_ceil(block[1])]);

@@ -3,6 +3,7 @@
 //! Formats are told by the tensors that are there; the configuration gives what these do not say. Each module's tensors become one
 //! entry under the name of its weight.
 
+mod fp4;
 mod fp8;
 mod integers;
 
@@ -46,17 +47,21 @@ impl Folder<'_> {
     /// A method that is not read; tensors that are missing or do not fit together.
     pub fn join(mut self) -> Result<(), FrontendError> {
         match self.text("quant_method").as_deref() {
-            Some("fp8" | "fbgemm_fp8" | "modelopt") => self.join_fp8()?,
+            Some("fp8" | "fbgemm_fp8") => self.join_fp8()?,
+            Some("modelopt") => {
+                self.join_fp4(fp4::MODEL_OPT)?;
+                self.join_fp8()?;
+            }
             Some("gptq") => self.join_gptq()?,
             Some("awq") => self.join_awq()?,
             Some("compressed-tensors") => {
+                self.join_fp4(fp4::COMPRESSED)?;
                 self.join_compressed()?;
                 self.join_fp8()?;
             }
             method => {
                 let found = method.map_or_else(|| "nothing".to_owned(), |method| format!("{method:?}"));
-                let read =
-                    "weights in F32, F16, BF16, FP8, GPTQ, AWQ, compressed-tensors, MLX or GGUF formats are read";
+                let read = "weights in F32, F16, BF16, FP8, GPTQ, AWQ, compressed-tensors, ModelOpt, MLX or GGUF formats are read";
                 return Err(self.unsupported(Refusal::QuantizationMethod, "quant_method", found, read));
             }
         }
