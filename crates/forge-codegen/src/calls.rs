@@ -240,7 +240,7 @@ mod tests {
         // The notes of neighbours begin in one column.
         let column = |line: &String| line.find(" // ").map(|at| at + 1);
         let columns: Vec<usize> = lines.iter().filter_map(column).collect();
-        assert_eq!(columns, [15, 15, 15, 15, 15, 15, 27, 16, 16, 16, 16]);
+        assert_eq!(columns, [15, 15, 15, 15, 15, 15, 27, 16, 16, 16, 16, 16, 16]);
     }
 
     #[test]

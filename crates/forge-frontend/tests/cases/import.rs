@@ -30,6 +30,7 @@ fn text(assets: Assets) -> Text {
         chat_template: assets.chat_template.map(|template| &*template.leak()),
         generation: generation.leak(),
         project: "",
+        weights: None,
     };
     Text::load(&embedded).expect("a tokenizer")
 }

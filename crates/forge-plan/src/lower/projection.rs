@@ -4,6 +4,8 @@
 use forge_formats::Format as Stored;
 use forge_spec::{CacheType, Format, Matrix as PackedMatrix, Role};
 
+use forge_frontend::graph::WeightId;
+
 use super::norm::PostNormStep;
 use super::weights::{Owners, Parts};
 use super::{Lowering, Path};
@@ -93,11 +95,10 @@ impl Lowering<'_> {
         roles::projection(&roles)
     }
 
-    /// Runs of matrices that have one format in every layer, so that they can be stacked.
+    /// Runs of matrices that are packed alike in every layer, so that they can be stacked.
     pub(super) fn stack<'m>(&self, owner: &Owners<'_>, matrices: &'m [Matrix]) -> Vec<&'m [Matrix]> {
-        let formats = |m: &Matrix| -> Vec<Stored> {
-            (0..owner.count()).map(|i| self.graph.weights[owner.weight(i, m.weight)].format).collect()
-        };
+        let packed = |id: WeightId| (self.graph.weights[id].format, self.pairs(id).ok());
+        let formats = |m: &Matrix| (0..owner.count()).map(|i| packed(owner.weight(i, m.weight))).collect::<Vec<_>>();
         matrices.chunk_by(|a, b| formats(a) == formats(b)).collect()
     }
 

@@ -135,8 +135,15 @@ impl Lowering<'_> {
         if !weight.cols.is_multiple_of(4) {
             return Err(PlanError::Width { role: weight.role.clone(), cols: weight.cols, multiple: 4 });
         }
+        let pairs = self.pairs(id)?;
+        Ok(Matrix { format: weight.format.packed(pairs), rows, cols: weight.cols })
+    }
+
+    /// How scales and zero points of matrix `id` are packed, beside what its format says.
+    pub(super) fn pairs(&self, id: WeightId) -> Result<Pairs, PlanError> {
+        let weight = &self.graph.weights[id];
         // The pieces of a stack are alike.
-        let pairs = match &weight.source.pieces()[0] {
+        Ok(match &weight.source.pieces()[0] {
             Source::Affine { scale_format: Format::BF16, .. } => Pairs { bf16: true, zeros: false },
             Source::Affine { scale_format, .. } if *scale_format != Format::F16 => {
                 return Err(PlanError::AffineScales { tensor: weight.tensor.clone(), format: *scale_format });
@@ -150,8 +157,7 @@ impl Lowering<'_> {
             | Source::Apart { .. }
             | Source::Factored { .. }
             | Source::Stack(_) => Pairs::default(),
-        };
-        Ok(Matrix { format: weight.format.packed(pairs), rows, cols: weight.cols })
+        })
     }
 
     pub(super) fn role(&self, owner: &Owners<'_>, slot: SlotId) -> &str {
