@@ -1,6 +1,6 @@
 // Causal attention of a tile of tokens over the KV cache, with online softmax. A threadgroup of four simdgroups takes GROUP heads
 // that have the same keys and 32 * STRIPS rows, a row being a token's query of one of those heads, and walks the keys KEYS at
-// a time: scores = Q K^T, softmax, sums += P V, all in 8x8 matrices of operand type O (half or float) with float sums. A
+// a time: scores = Q K^T, softmax, sums += P V, all in 8x8 matrices of halves or floats, as P says, with float sums. A
 // simdgroup has STRIPS times eight rows, and leaves out keys that none of them sees. `sinks`, where there are any, [HEADS],
 // are scores without a value.
 
@@ -26,26 +26,33 @@ inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint kv_
     }
 }
 
-// Weights take the place of scores: of floats each lane's those that it read, of halves others'.
-inline void wait_for_scores(threadgroup half*) { simdgroup_barrier(mem_flags::mem_threadgroup); }
+// Weights take the place of scores: floats that of those that a lane read itself, halves that of others'.
+struct HalfWeights {
+    typedef half Element;
+    static inline void wait_for_scores() { simdgroup_barrier(mem_flags::mem_threadgroup); }
+};
 
-inline void wait_for_scores(threadgroup float*) {}
+struct FloatWeights {
+    typedef float Element;
+    static inline void wait_for_scores() {}
+};
 
-template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint GROUP, uint STRIPS, uint KEYS, uint WINDOW, uint WRAP, typename O,
+template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint GROUP, uint STRIPS, uint KEYS, uint WINDOW, uint WRAP, typename P,
           typename T>
 inline void attention_tile(device const float* q, device const T* keys, device const T* values, device float* y,
                            threadgroup float* shared, uint start_of_slot, uint position, uint rows, float scale,
                            float softcap, uint block, uint group, uint simdgroup, uint lane,
                            device const float* sinks = nullptr) {
+    typedef typename P::Element Operand;
     constexpr uint PARTS = HEAD_DIM / 8;
     constexpr uint WIDTH = KV_HEADS * HEAD_DIM;
     constexpr uint TOKENS = 32 * STRIPS / GROUP;
-    constexpr uint OPERANDS = 4 / sizeof(O); // in a float's room
+    constexpr uint OPERANDS = 4 / sizeof(Operand); // in a float's room
     // Lines of scores, and of the weights that take their place: 40 elements, so that eight of them meet in no bank.
     constexpr uint LINE = 40;
-    threadgroup O* tile = (threadgroup O*)shared;
+    threadgroup Operand* tile = (threadgroup Operand*)shared;
     threadgroup float* scores = shared + KEYS * HEAD_DIM / OPERANDS + simdgroup * (8 * STRIPS * LINE + 64);
-    threadgroup O* weights = (threadgroup O*)scores;
+    threadgroup Operand* weights = (threadgroup Operand*)scores;
     threadgroup float* square = scores + 8 * STRIPS * LINE;
     const uint first_head = group * GROUP;
     const uint kv_offset = first_head / (HEADS / KV_HEADS) * HEAD_DIM;
@@ -55,7 +62,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     const uint first_row = simdgroup * (8 * STRIPS);
 
     // The rows' queries, scaled, as matrices, four at a time through threadgroup memory.
-    simdgroup_matrix<O, 8, 8> queries[STRIPS][PARTS];
+    simdgroup_matrix<Operand, 8, 8> queries[STRIPS][PARTS];
     #pragma clang loop unroll(full)
     for (uint s = 0; s < STRIPS; ++s) {
         #pragma clang loop unroll(full)
@@ -70,10 +77,10 @@ inline void attention_tile(device const float* q, device const T* keys, device c
                     const uint head = first_head + row % GROUP;
                     value = scale * *(device const float4*)(q + (token * HEADS + head) * HEAD_DIM + element);
                 }
-                threadgroup O* target = weights + (line + lane / 8) * LINE + lane % 8 * 4;
+                threadgroup Operand* target = weights + (line + lane / 8) * LINE + lane % 8 * 4;
                 #pragma clang loop unroll(full)
                 for (uint e = 0; e < 4; ++e) {
-                    target[e] = O(value[e]);
+                    target[e] = Operand(value[e]);
                 }
             }
             simdgroup_barrier(mem_flags::mem_threadgroup);
@@ -125,7 +132,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
                 }
                 #pragma clang loop unroll(full)
                 for (uint part = 0; part < PARTS; ++part) {
-                    simdgroup_matrix<O, 8, 8> key;
+                    simdgroup_matrix<Operand, 8, 8> key;
                     simdgroup_load(key, tile + (j * PARTS + part) * 64, 8, ulong2(0, 0), true);
                     #pragma clang loop unroll(full)
                     for (uint s = 0; s < STRIPS; ++s) {
@@ -161,12 +168,12 @@ inline void attention_tile(device const float* q, device const T* keys, device c
                 moved = moved || top != highest[s];
                 correction[s] = precise::exp(highest[s] - top);
                 highest[s] = top;
-                wait_for_scores(weights);
+                P::wait_for_scores();
                 float sum = 0.0f;
                 #pragma clang loop unroll(full)
                 for (uint j = 0; j < KEYS / 4; ++j) {
                     const float weight = of_lane[j] > -1.0e29f ? precise::exp(of_lane[j] - top) : 0.0f;
-                    weights[OPERANDS * s * 8 * LINE + lane / 4 * LINE + lane % 4 + j * 4] = O(weight);
+                    weights[OPERANDS * s * 8 * LINE + lane / 4 * LINE + lane % 4 + j * 4] = Operand(weight);
                     sum += weight;
                 }
                 sum += simd_shuffle_xor(sum, ushort(1));
@@ -199,14 +206,14 @@ inline void attention_tile(device const float* q, device const T* keys, device c
         threadgroup_barrier(mem_flags::mem_threadgroup);
         if (sees) {
             for (uint j = 0; j < KEYS / 8; ++j) {
-                simdgroup_matrix<O, 8, 8> weight[STRIPS];
+                simdgroup_matrix<Operand, 8, 8> weight[STRIPS];
                 #pragma clang loop unroll(full)
                 for (uint s = 0; s < STRIPS; ++s) {
                     simdgroup_load(weight[s], weights + OPERANDS * s * 8 * LINE + j * 8, LINE);
                 }
                 #pragma clang loop unroll(full)
                 for (uint part = 0; part < PARTS; ++part) {
-                    simdgroup_matrix<O, 8, 8> value;
+                    simdgroup_matrix<Operand, 8, 8> value;
                     simdgroup_load(value, tile + (j * PARTS + part) * 64, 8);
                     #pragma clang loop unroll(full)
                     for (uint s = 0; s < STRIPS; ++s) {

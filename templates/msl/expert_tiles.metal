@@ -35,7 +35,7 @@ struct StorePairs {
 };
 
 // y[pair] = activation(gate x) * up x, WIDTH elements a pair.
-template <typename W, typename W2, typename T, typename A, uint TOKENS, uint EXPERTS, uint CHOSEN, uint WIDTH, uint COLS,
+template <typename W, typename W2, typename O, typename A, uint TOKENS, uint EXPERTS, uint CHOSEN, uint WIDTH, uint COLS,
           uint SPLIT, uint BIASED>
 inline void experts_gate_up_tile(device const uchar* gate, device const uchar* up, device const float* biases,
                                  device const float* input, device const uint* pairs, device const uint* tiles,
@@ -46,12 +46,12 @@ inline void experts_gate_up_tile(device const uchar* gate, device const uchar* u
     const uint base = tile[0] * WIDTH;
     const PairRows<COLS, CHOSEN> rows = {input, own};
     const GatedPairs<A, WIDTH, EXPERTS * WIDTH, BIASED != 0> results = {y, own, biases + base};
-    product_tile<W, W2, T, TOKENS, STACK, WIDTH, COLS, true, SPLIT>(gate, up, rows, results, tile[2], base, group.x * 32,
+    product_tile<W, W2, O, TOKENS, STACK, WIDTH, COLS, true, SPLIT>(gate, up, rows, results, tile[2], base, group.x * 32,
                                                                    shared, simdgroup, lane);
 }
 
 // y[pair] = the expert's result, HIDDEN elements a pair.
-template <typename W, typename T, uint TOKENS, uint EXPERTS, uint WIDTH, uint HIDDEN, uint BIASED>
+template <typename W, typename O, uint TOKENS, uint EXPERTS, uint WIDTH, uint HIDDEN, uint BIASED>
 inline void experts_down_tile(device const uchar* stack, device const float* biases, device const float* input,
                               device const uint* pairs, device const uint* tiles, device float* y,
                               threadgroup float* shared, uint2 group, uint simdgroup, uint lane) {
@@ -60,7 +60,7 @@ inline void experts_down_tile(device const uchar* stack, device const float* bia
     const uint base = tile[0] * HIDDEN;
     const PairRows<WIDTH, 1> rows = {input, own};
     const StorePairs<HIDDEN, BIASED != 0> results = {y, own, biases + base};
-    product_tile<W, W, T, TOKENS, EXPERTS * HIDDEN, HIDDEN, WIDTH, false, 0>(stack, stack, rows, results, tile[2], base,
+    product_tile<W, W, O, TOKENS, EXPERTS * HIDDEN, HIDDEN, WIDTH, false, 0>(stack, stack, rows, results, tile[2], base,
                                                                             group.x * 64, shared, simdgroup, lane);
 }
 

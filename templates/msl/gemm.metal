@@ -59,15 +59,15 @@ inline CappedTile<Y> capped_tile(Y result, float cap) {
 }
 
 // Up to 32 tokens take half of the work.
-template <typename W, typename W2, typename T, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET, typename X,
+template <typename W, typename W2, typename O, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET, typename X,
           typename Y>
 inline void gemm_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens, uint base,
                       uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
     if (tokens > 32) {
-        product_tile<W, W2, T, 64, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
+        product_tile<W, W2, O, 64, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
                                                                     shared, simdgroup, lane);
     } else {
-        product_tile<W, W2, T, 32, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
+        product_tile<W, W2, O, 32, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
                                                                     shared, simdgroup, lane);
     }
 }

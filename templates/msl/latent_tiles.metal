@@ -23,7 +23,7 @@ inline void head_tile(device const uchar* weights, device const float* input, de
     const uint head = group.z;
     const TokenRows<INPUT_WIDTH> parts = {input + first_token * INPUT_WIDTH + head * INPUT};
     const StoreTile<OUTPUT_WIDTH> results = {y + first_token * OUTPUT_WIDTH + head * OUTPUT};
-    gemm_tile<W, W, float, HEADS * ROWS, ROWS, COLS, false, 0>(weights, weights, parts, results,
+    gemm_tile<W, W, Floats, HEADS * ROWS, ROWS, COLS, false, 0>(weights, weights, parts, results,
                                                                min(64u, rows - first_token), head * ROWS, group.x * 64,
                                                                shared, simdgroup, lane);
 }

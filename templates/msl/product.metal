@@ -1,5 +1,5 @@
 // Matrix times a tile of tokens: products[TOKENS][64] = input[tokens, COLS] x weights[64 rows, COLS]^T, by 128 threads in four
-// simdgroups. T is the operand type of the 8x8 matrices; sums are float.
+// simdgroups. O says what the operands of the 8x8 matrices are; sums are float.
 
 // Stores eight elements of a row of an operand. Operands lie in threadgroup memory as the matrices that are loaded from it, 8x8
 // after 8x8: eight lanes that store a matrix's rows, and the lanes that load it, meet in no bank.
@@ -14,27 +14,34 @@ inline void store8(threadgroup float* target, float4 low, float4 high) {
     ((threadgroup float4*)target)[1] = high;
 }
 
-// Half operands of two steps have room side by side; float ones of one, until all simdgroups are done with those before.
-inline void wait_for_room(threadgroup half*) {}
+// Operands of two steps have room side by side where they are halves; floats of one, once all simdgroups are done with it.
+struct Halves {
+    typedef half Element;
+    static inline void wait_for_room() {}
+};
 
-inline void wait_for_room(threadgroup float*) { threadgroup_barrier(mem_flags::mem_threadgroup); }
+struct Floats {
+    typedef float Element;
+    static inline void wait_for_room() { threadgroup_barrier(mem_flags::mem_threadgroup); }
+};
 
 // Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
 // is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
 // `input.row(token)` is where a token's elements are; `result.put(token, row, product, up)` takes what is inside, with GATED
 // the gate's product and that of `second`. `shared` holds (TOKENS + 64) * 32 floats: half operands of two steps, so that those of
 // one are stored while those of the step before are multiplied, or float operands of one.
-template <typename W, typename W2, typename T, uint TOKENS, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET,
+template <typename W, typename W2, typename O, uint TOKENS, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET,
           typename X, typename Y>
 inline void product_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens,
                          uint base, uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
+    typedef typename O::Element Operand;
     // Simdgroups side by side over the rows; the matrices that each has down the tokens, and across the rows.
     constexpr uint ACROSS = TOKENS == 64 ? 2 : 4;
     constexpr uint TALL = TOKENS == 64 ? 4 : TOKENS / 8;
     constexpr uint WIDE = 8 / ACROSS;
     constexpr uint STEP = (TOKENS + 64) * 32;
-    threadgroup T* token_tile = (threadgroup T*)shared;
-    threadgroup T* weight_tile = token_tile + TOKENS * 32;
+    threadgroup Operand* token_tile = (threadgroup Operand*)shared;
+    threadgroup Operand* weight_tile = token_tile + TOKENS * 32;
     const uint across = simdgroup % ACROSS;
     const uint down = simdgroup / ACROSS * TALL;
     simdgroup_matrix<float, 8, 8> sums[TALL][WIDE];
@@ -48,10 +55,10 @@ inline void product_tile(device const uchar* weights, device const uchar* second
     // In a step of 32 columns a lane stores its row of matrix lane / 8 of the strips `simdgroup` and `simdgroup` + 4: the columns
     // that lie in one word of packed codes, four and the four 16 further on.
     const uint at = (simdgroup * 4 + lane / 8) * 64 + lane % 8 * 8;
-    threadgroup T* own_tokens = token_tile + at;
-    threadgroup T* own_weights = weight_tile + at;
-    threadgroup const T* left = token_tile + down * 256;
-    threadgroup const T* right = weight_tile + across * (WIDE * 256);
+    threadgroup Operand* own_tokens = token_tile + at;
+    threadgroup Operand* own_weights = weight_tile + at;
+    threadgroup const Operand* left = token_tile + down * 256;
+    threadgroup const Operand* right = weight_tile + across * (WIDE * 256);
     uint buffer = 0;
     for (uint k = 0; k < COLS; k += 32) {
         const uint column = k + lane / 8 * 4;
@@ -88,7 +95,7 @@ inline void product_tile(device const uchar* weights, device const uchar* second
                 }
             }
         }
-        wait_for_room(token_tile);
+        O::wait_for_room();
         #pragma clang loop unroll(full)
         for (uint turn = 0; turn < 2; ++turn) {
             if (simdgroup + turn * 4 < TOKENS / 8) {
@@ -99,8 +106,8 @@ inline void product_tile(device const uchar* weights, device const uchar* second
         threadgroup_barrier(mem_flags::mem_threadgroup);
         #pragma clang loop unroll(full)
         for (uint part = 0; part < 4; ++part) {
-            simdgroup_matrix<T, 8, 8> a[TALL];
-            simdgroup_matrix<T, 8, 8> b[WIDE];
+            simdgroup_matrix<Operand, 8, 8> a[TALL];
+            simdgroup_matrix<Operand, 8, 8> b[WIDE];
             #pragma clang loop unroll(full)
             for (uint i = 0; i < TALL; ++i) {
                 simdgroup_load(a[i], left + buffer + (i * 4 + part) * 64, 8);
@@ -117,11 +124,11 @@ inline void product_tile(device const uchar* weights, device const uchar* second
                 }
             }
         }
-        buffer = sizeof(T) == 2 ? STEP - buffer : 0;
+        buffer = sizeof(Operand) == 2 ? STEP - buffer : 0;
     }
     // Eight tokens at a time through 1280 bytes of each simdgroup's own, where the last step's operands are not, in lines of 40
     // floats: eight of those meet in no bank.
-    wait_for_room(token_tile);
+    O::wait_for_room();
     threadgroup float* products = (threadgroup float*)(token_tile + buffer) + simdgroup * 320;
     constexpr uint COLUMNS = GATED ? WIDE * 4 : WIDE * 8;
     #pragma clang loop unroll(full)

@@ -186,7 +186,7 @@ kernel void bench_attention(device const float* q [[buffer(0)]], device const ha
                             uint2 group [[threadgroup_position_in_grid]], uint simdgroup [[simdgroup_index_in_threadgroup]],
                             uint lane [[thread_index_in_simdgroup]]) {
     threadgroup float shared[3584];
-    attention_tile<32, 8, 128, 4, 1, 32, 0, 0, half>(q, keys, values, y, shared, 0, position, rows, 0.08838834764f, 0.0f,
+    attention_tile<32, 8, 128, 4, 1, 32, 0, 0, HalfWeights>(q, keys, values, y, shared, 0, position, rows, 0.08838834764f, 0.0f,
                                                      group.x, group.y, simdgroup, lane);
 }
 """
@@ -202,7 +202,7 @@ def tiles(f, files, function, arguments):
                 "points": [{"shape": "%dx%d" % (rows, cols), "tokens": [16, 32, 64, 256, 512]}],
                 "exact": "tokens == 64" if operand == "float" and rows == cols else "0",
                 "issue": "rows == cols and tokens >= 64",
-                "defines": {"B_ROWS": str(rows), "B_COLS": str(cols), "B_OPERAND": "'%s'" % operand},
+                "defines": {"B_ROWS": str(rows), "B_COLS": str(cols), "B_OPERAND": "'%s'" % {"half": "Halves", "float": "Floats"}[operand]},
                 "launches": [{"kernel": "bench_tile", "args": ["w", "x", "y", "u32:tokens"],
                               "grid": ["ceil(rows, 64)", "ceil(tokens, 64)", 1], "tg": [128, 1, 1]}]})
     done = set()

@@ -57,6 +57,8 @@ fn constant(constant: &Constant) -> String {
             format!("Turned<Weights_{}, {heads}, {rows}, {cols}>", packed_name(*format))
         }
         Constant::Half(half) => (if *half { "half" } else { "float" }).to_owned(),
+        Constant::Operands(half) => (if *half { "Halves" } else { "Floats" }).to_owned(),
+        Constant::Weighing(half) => (if *half { "HalfWeights" } else { "FloatWeights" }).to_owned(),
     }
 }
 

@@ -550,7 +550,7 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
         start_group += tiles;
     }
     let tile_rows = if gated { GEMM_ROWS / 2 } else { GEMM_ROWS };
-    let operand = if gemm.half_tiles { "half" } else { "float" };
+    let operand = if gemm.half_tiles { "Halves" } else { "Floats" };
     GemmView { operand, cols: gemm.cols, tile_rows, gated, products }
 }
 

@@ -30,6 +30,10 @@ pub enum Constant {
     Router(Router),
     /// Operands are half rather than float.
     Half(bool),
+    /// The same of products of tiles, as the type that says how they are stored.
+    Operands(bool),
+    /// The same of the weights of attention of tiles.
+    Weighing(bool),
     /// True or false.
     Flag(bool),
     /// How weights of heads' matrices are loaded that are stored turned: `[heads, cols, rows]`.

@@ -252,7 +252,7 @@ impl KernelFamily for AttentionTile {
         let params = [start, Value::Param(Param::Position), Value::Param(Param::Rows)];
         Body::Call(Call {
             function: "attention_tile",
-            constants: constants.chain([Constant::Half(self.half_operands())]).collect(),
+            constants: constants.chain([Constant::Weighing(self.half_operands())]).collect(),
             arguments: [&OPERANDS[..], &params, &self.factors(), &rest]
                 .concat()
                 .into_iter()

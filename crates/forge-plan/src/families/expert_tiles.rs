@@ -142,7 +142,7 @@ impl KernelFamily for ExpertsUpTile {
         let [gate, up] =
             [&self.matrices[0], self.matrices.last().expect("a stack")].map(|m| Constant::Weights(m.format));
         let split = if self.matrices.len() == 1 { self.matrices[0].rows / 2 } else { 0 };
-        let types = [gate, up, Constant::Half(self.half_tiles), Constant::Activation(self.activation)];
+        let types = [gate, up, Constant::Operands(self.half_tiles), Constant::Activation(self.activation)];
         let sizes = [self.tile, experts, chosen, self.width, self.cols, split, usize::from(self.biased)];
         let up = if split > 0 { Role::Weights } else { Role::Weights1 };
         let weights = [Role::Weights, up].map(Value::Bound).into_iter().chain([self.biases().1]);
@@ -207,7 +207,7 @@ impl KernelFamily for ExpertsDownTile {
     }
 
     fn body(&self) -> Body<'_> {
-        let types = [Constant::Weights(self.matrix[0].format), Constant::Half(false)];
+        let types = [Constant::Weights(self.matrix[0].format), Constant::Operands(false)];
         let sizes = [self.tile, self.routing.experts, self.matrix[0].cols, self.hidden, usize::from(self.biased)];
         let weights = [Value::Bound(Role::Weights), self.biases().1];
         let bound = weights.into_iter().chain([Role::Input, Role::Pairs, Role::Tiles, Role::Y].map(Value::Bound));

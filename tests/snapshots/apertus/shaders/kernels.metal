@@ -682,7 +682,7 @@ inline void attention_whole(device const float* q, device const T* keys, device 
 }
 
 // Matrix times a tile of tokens: products[TOKENS][64] = input[tokens, COLS] x weights[64 rows, COLS]^T, by 128 threads in four
-// simdgroups. T is the operand type of the 8x8 matrices; sums are float.
+// simdgroups. O says what the operands of the 8x8 matrices are; sums are float.
 
 // Stores eight elements of a row of an operand. Operands lie in threadgroup memory as the matrices that are loaded from it, 8x8
 // after 8x8: eight lanes that store a matrix's rows, and the lanes that load it, meet in no bank.
@@ -697,27 +697,28 @@ inline void store8(threadgroup float* target, float4 low, float4 high) {
     ((threadgroup float4*)target)[1] = high;
 }
 
-// Half operands of two steps have room side by side; float ones of one, until all simdgroups are done with those before.
-inline void wait_for_room(threadgroup half*) {}
-
-inline void wait_for_room(threadgroup float*) { threadgroup_barrier(mem_flags::mem_threadgroup); }
+struct Floats {
+    typedef float Element;
+    static inline void wait_for_room() { threadgroup_barrier(mem_flags::mem_threadgroup); }
+};
 
 // Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
 // is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
 // `input.row(token)` is where a token's elements are; `result.put(token, row, product, up)` takes what is inside, with GATED
 // the gate's product and that of `second`. `shared` holds (TOKENS + 64) * 32 floats: half operands of two steps, so that those of
 // one are stored while those of the step before are multiplied, or float operands of one.
-template <typename W, typename W2, typename T, uint TOKENS, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET,
+template <typename W, typename W2, typename O, uint TOKENS, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET,
           typename X, typename Y>
 inline void product_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens,
                          uint base, uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
+    typedef typename O::Element Operand;
     // Simdgroups side by side over the rows; the matrices that each has down the tokens, and across the rows.
     constexpr uint ACROSS = TOKENS == 64 ? 2 : 4;
     constexpr uint TALL = TOKENS == 64 ? 4 : TOKENS / 8;
     constexpr uint WIDE = 8 / ACROSS;
     constexpr uint STEP = (TOKENS + 64) * 32;
-    threadgroup T* token_tile = (threadgroup T*)shared;
-    threadgroup T* weight_tile = token_tile + TOKENS * 32;
+    threadgroup Operand* token_tile = (threadgroup Operand*)shared;
+    threadgroup Operand* weight_tile = token_tile + TOKENS * 32;
     const uint across = simdgroup % ACROSS;
     const uint down = simdgroup / ACROSS * TALL;
     simdgroup_matrix<float, 8, 8> sums[TALL][WIDE];
@@ -731,10 +732,10 @@ inline void product_tile(device const uchar* weights, device const uchar* second
     // In a step of 32 columns a lane stores its row of matrix lane / 8 of the strips `simdgroup` and `simdgroup` + 4: the columns
     // that lie in one word of packed codes, four and the four 16 further on.
     const uint at = (simdgroup * 4 + lane / 8) * 64 + lane % 8 * 8;
-    threadgroup T* own_tokens = token_tile + at;
-    threadgroup T* own_weights = weight_tile + at;
-    threadgroup const T* left = token_tile + down * 256;
-    threadgroup const T* right = weight_tile + across * (WIDE * 256);
+    threadgroup Operand* own_tokens = token_tile + at;
+    threadgroup Operand* own_weights = weight_tile + at;
+    threadgroup const Operand* left = token_tile + down * 256;
+    threadgroup const Operand* right = weight_tile + across * (WIDE * 256);
     uint buffer = 0;
     for (uint k = 0; k < COLS; k += 32) {
         const uint column = k + lane / 8 * 4;
@@ -771,7 +772,7 @@ inline void product_tile(device const uchar* weights, device const uchar* second
                 }
             }
         }
-        wait_for_room(token_tile);
+        O::wait_for_room();
         #pragma clang loop unroll(full)
         for (uint turn = 0; turn < 2; ++turn) {
             if (simdgroup + turn * 4 < TOKENS / 8) {
@@ -782,8 +783,8 @@ inline void product_tile(device const uchar* weights, device const uchar* second
         threadgroup_barrier(mem_flags::mem_threadgroup);
         #pragma clang loop unroll(full)
         for (uint part = 0; part < 4; ++part) {
-            simdgroup_matrix<T, 8, 8> a[TALL];
-            simdgroup_matrix<T, 8, 8> b[WIDE];
+            simdgroup_matrix<Operand, 8, 8> a[TALL];
+            simdgroup_matrix<Operand, 8, 8> b[WIDE];
             #pragma clang loop unroll(full)
             for (uint i = 0; i < TALL; ++i) {
                 simdgroup_load(a[i], left + buffer + (i * 4 + part) * 64, 8);
@@ -800,11 +801,11 @@ inline void product_tile(device const uchar* weights, device const uchar* second
                 }
             }
         }
-        buffer = sizeof(T) == 2 ? STEP - buffer : 0;
+        buffer = sizeof(Operand) == 2 ? STEP - buffer : 0;
     }
     // Eight tokens at a time through 1280 bytes of each simdgroup's own, where the last step's operands are not, in lines of 40
     // floats: eight of those meet in no bank.
-    wait_for_room(token_tile);
+    O::wait_for_room();
     threadgroup float* products = (threadgroup float*)(token_tile + buffer) + simdgroup * 320;
     constexpr uint COLUMNS = GATED ? WIDE * 4 : WIDE * 8;
     #pragma clang loop unroll(full)
@@ -828,7 +829,7 @@ inline void product_tile(device const uchar* weights, device const uchar* second
 
 // Causal attention of a tile of tokens over the KV cache, with online softmax. A threadgroup of four simdgroups takes GROUP heads
 // that have the same keys and 32 * STRIPS rows, a row being a token's query of one of those heads, and walks the keys KEYS at
-// a time: scores = Q K^T, softmax, sums += P V, all in 8x8 matrices of operand type O (half or float) with float sums. A
+// a time: scores = Q K^T, softmax, sums += P V, all in 8x8 matrices of halves or floats, as P says, with float sums. A
 // simdgroup has STRIPS times eight rows, and leaves out keys that none of them sees. `sinks`, where there are any, [HEADS],
 // are scores without a value.
 
@@ -854,26 +855,27 @@ inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint kv_
     }
 }
 
-// Weights take the place of scores: of floats each lane's those that it read, of halves others'.
-inline void wait_for_scores(threadgroup half*) { simdgroup_barrier(mem_flags::mem_threadgroup); }
+struct FloatWeights {
+    typedef float Element;
+    static inline void wait_for_scores() {}
+};
 
-inline void wait_for_scores(threadgroup float*) {}
-
-template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint GROUP, uint STRIPS, uint KEYS, uint WINDOW, uint WRAP, typename O,
+template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint GROUP, uint STRIPS, uint KEYS, uint WINDOW, uint WRAP, typename P,
           typename T>
 inline void attention_tile(device const float* q, device const T* keys, device const T* values, device float* y,
                            threadgroup float* shared, uint start_of_slot, uint position, uint rows, float scale,
                            float softcap, uint block, uint group, uint simdgroup, uint lane,
                            device const float* sinks = nullptr) {
+    typedef typename P::Element Operand;
     constexpr uint PARTS = HEAD_DIM / 8;
     constexpr uint WIDTH = KV_HEADS * HEAD_DIM;
     constexpr uint TOKENS = 32 * STRIPS / GROUP;
-    constexpr uint OPERANDS = 4 / sizeof(O); // in a float's room
+    constexpr uint OPERANDS = 4 / sizeof(Operand); // in a float's room
     // Lines of scores, and of the weights that take their place: 40 elements, so that eight of them meet in no bank.
     constexpr uint LINE = 40;
-    threadgroup O* tile = (threadgroup O*)shared;
+    threadgroup Operand* tile = (threadgroup Operand*)shared;
     threadgroup float* scores = shared + KEYS * HEAD_DIM / OPERANDS + simdgroup * (8 * STRIPS * LINE + 64);
-    threadgroup O* weights = (threadgroup O*)scores;
+    threadgroup Operand* weights = (threadgroup Operand*)scores;
     threadgroup float* square = scores + 8 * STRIPS * LINE;
     const uint first_head = group * GROUP;
     const uint kv_offset = first_head / (HEADS / KV_HEADS) * HEAD_DIM;
@@ -883,7 +885,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     const uint first_row = simdgroup * (8 * STRIPS);
 
     // The rows' queries, scaled, as matrices, four at a time through threadgroup memory.
-    simdgroup_matrix<O, 8, 8> queries[STRIPS][PARTS];
+    simdgroup_matrix<Operand, 8, 8> queries[STRIPS][PARTS];
     #pragma clang loop unroll(full)
     for (uint s = 0; s < STRIPS; ++s) {
         #pragma clang loop unroll(full)
@@ -898,10 +900,10 @@ inline void attention_tile(device const float* q, device const T* keys, device c
                     const uint head = first_head + row % GROUP;
                     value = scale * *(device const float4*)(q + (token * HEADS + head) * HEAD_DIM + element);
                 }
-                threadgroup O* target = weights + (line + lane / 8) * LINE + lane % 8 * 4;
+                threadgroup Operand* target = weights + (line + lane / 8) * LINE + lane % 8 * 4;
                 #pragma clang loop unroll(full)
                 for (uint e = 0; e < 4; ++e) {
-                    target[e] = O(value[e]);
+                    target[e] = Operand(value[e]);
                 }
             }
             simdgroup_barrier(mem_flags::mem_threadgroup);
@@ -953,7 +955,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
                 }
                 #pragma clang loop unroll(full)
                 for (uint part = 0; part < PARTS; ++part) {
-                    simdgroup_matrix<O, 8, 8> key;
+                    simdgroup_matrix<Operand, 8, 8> key;
                     simdgroup_load(key, tile + (j * PARTS + part) * 64, 8, ulong2(0, 0), true);
                     #pragma clang loop unroll(full)
                     for (uint s = 0; s < STRIPS; ++s) {
@@ -989,12 +991,12 @@ inline void attention_tile(device const float* q, device const T* keys, device c
                 moved = moved || top != highest[s];
                 correction[s] = precise::exp(highest[s] - top);
                 highest[s] = top;
-                wait_for_scores(weights);
+                P::wait_for_scores();
                 float sum = 0.0f;
                 #pragma clang loop unroll(full)
                 for (uint j = 0; j < KEYS / 4; ++j) {
                     const float weight = of_lane[j] > -1.0e29f ? precise::exp(of_lane[j] - top) : 0.0f;
-                    weights[OPERANDS * s * 8 * LINE + lane / 4 * LINE + lane % 4 + j * 4] = O(weight);
+                    weights[OPERANDS * s * 8 * LINE + lane / 4 * LINE + lane % 4 + j * 4] = Operand(weight);
                     sum += weight;
                 }
                 sum += simd_shuffle_xor(sum, ushort(1));
@@ -1027,14 +1029,14 @@ inline void attention_tile(device const float* q, device const T* keys, device c
         threadgroup_barrier(mem_flags::mem_threadgroup);
         if (sees) {
             for (uint j = 0; j < KEYS / 8; ++j) {
-                simdgroup_matrix<O, 8, 8> weight[STRIPS];
+                simdgroup_matrix<Operand, 8, 8> weight[STRIPS];
                 #pragma clang loop unroll(full)
                 for (uint s = 0; s < STRIPS; ++s) {
                     simdgroup_load(weight[s], weights + OPERANDS * s * 8 * LINE + j * 8, LINE);
                 }
                 #pragma clang loop unroll(full)
                 for (uint part = 0; part < PARTS; ++part) {
-                    simdgroup_matrix<O, 8, 8> value;
+                    simdgroup_matrix<Operand, 8, 8> value;
                     simdgroup_load(value, tile + (j * PARTS + part) * 64, 8);
                     #pragma clang loop unroll(full)
                     for (uint s = 0; s < STRIPS; ++s) {
@@ -1096,15 +1098,15 @@ struct AddTile {
 };
 
 // Up to 32 tokens take half of the work.
-template <typename W, typename W2, typename T, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET, typename X,
+template <typename W, typename W2, typename O, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET, typename X,
           typename Y>
 inline void gemm_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens, uint base,
                       uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
     if (tokens > 32) {
-        product_tile<W, W2, T, 64, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
+        product_tile<W, W2, O, 64, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
                                                                     shared, simdgroup, lane);
     } else {
-        product_tile<W, W2, T, 32, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
+        product_tile<W, W2, O, 32, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
                                                                     shared, simdgroup, lane);
     }
 }
@@ -2053,7 +2055,7 @@ kernel void qkv_proj_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 64, 64, 32, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 64, 64, 32, false, 0>(
         weights, weights, rows, StoreTile<64>{y + first_token * 64},
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -2071,7 +2073,7 @@ kernel void attention_tile(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[3072];
-    attention_tile<4, 2, 8, 2, 2, 32, 0, 0, float>(
+    attention_tile<4, 2, 8, 2, 2, 32, 0, 0, FloatWeights>(
         q, keys, values, y, shared, 0, step->position, step->rows, 0.35355338f, 0.0f, group.x, group.y, simdgroup,
         lane);
 }
@@ -2092,7 +2094,7 @@ kernel void o_proj_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 32, 32, 32, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 32, 32, 32, false, 0>(
         weights, weights, rows, AddTile<32>{x + first_token * 32, 1.0f},
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -2114,7 +2116,7 @@ kernel void up_proj_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 24, 24, 32, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 24, 24, 32, false, 0>(
         weights, weights, rows, activated_tile<24>(y + first_token * 24, xielu(activation)),
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -2135,7 +2137,7 @@ kernel void down_proj_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<24> rows = {input + first_token * 24};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 32, 32, 24, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 32, 32, 24, false, 0>(
         weights, weights, rows, AddTile<32>{x + first_token * 32, 1.0f},
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -2156,7 +2158,7 @@ kernel void lm_head_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 88, 88, 32, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 88, 88, 32, false, 0>(
         weights, weights, rows, StoreTile<88>{y + first_token * 88},
         tokens, 0, first, shared, simdgroup, lane);
 }

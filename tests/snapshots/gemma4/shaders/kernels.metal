@@ -745,7 +745,7 @@ inline void attention_whole(device const float* q, device const T* keys, device 
 }
 
 // Matrix times a tile of tokens: products[TOKENS][64] = input[tokens, COLS] x weights[64 rows, COLS]^T, by 128 threads in four
-// simdgroups. T is the operand type of the 8x8 matrices; sums are float.
+// simdgroups. O says what the operands of the 8x8 matrices are; sums are float.
 
 // Stores eight elements of a row of an operand. Operands lie in threadgroup memory as the matrices that are loaded from it, 8x8
 // after 8x8: eight lanes that store a matrix's rows, and the lanes that load it, meet in no bank.
@@ -760,27 +760,28 @@ inline void store8(threadgroup float* target, float4 low, float4 high) {
     ((threadgroup float4*)target)[1] = high;
 }
 
-// Half operands of two steps have room side by side; float ones of one, until all simdgroups are done with those before.
-inline void wait_for_room(threadgroup half*) {}
-
-inline void wait_for_room(threadgroup float*) { threadgroup_barrier(mem_flags::mem_threadgroup); }
+struct Floats {
+    typedef float Element;
+    static inline void wait_for_room() { threadgroup_barrier(mem_flags::mem_threadgroup); }
+};
 
 // Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
 // is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
 // `input.row(token)` is where a token's elements are; `result.put(token, row, product, up)` takes what is inside, with GATED
 // the gate's product and that of `second`. `shared` holds (TOKENS + 64) * 32 floats: half operands of two steps, so that those of
 // one are stored while those of the step before are multiplied, or float operands of one.
-template <typename W, typename W2, typename T, uint TOKENS, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET,
+template <typename W, typename W2, typename O, uint TOKENS, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET,
           typename X, typename Y>
 inline void product_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens,
                          uint base, uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
+    typedef typename O::Element Operand;
     // Simdgroups side by side over the rows; the matrices that each has down the tokens, and across the rows.
     constexpr uint ACROSS = TOKENS == 64 ? 2 : 4;
     constexpr uint TALL = TOKENS == 64 ? 4 : TOKENS / 8;
     constexpr uint WIDE = 8 / ACROSS;
     constexpr uint STEP = (TOKENS + 64) * 32;
-    threadgroup T* token_tile = (threadgroup T*)shared;
-    threadgroup T* weight_tile = token_tile + TOKENS * 32;
+    threadgroup Operand* token_tile = (threadgroup Operand*)shared;
+    threadgroup Operand* weight_tile = token_tile + TOKENS * 32;
     const uint across = simdgroup % ACROSS;
     const uint down = simdgroup / ACROSS * TALL;
     simdgroup_matrix<float, 8, 8> sums[TALL][WIDE];
@@ -794,10 +795,10 @@ inline void product_tile(device const uchar* weights, device const uchar* second
     // In a step of 32 columns a lane stores its row of matrix lane / 8 of the strips `simdgroup` and `simdgroup` + 4: the columns
     // that lie in one word of packed codes, four and the four 16 further on.
     const uint at = (simdgroup * 4 + lane / 8) * 64 + lane % 8 * 8;
-    threadgroup T* own_tokens = token_tile + at;
-    threadgroup T* own_weights = weight_tile + at;
-    threadgroup const T* left = token_tile + down * 256;
-    threadgroup const T* right = weight_tile + across * (WIDE * 256);
+    threadgroup Operand* own_tokens = token_tile + at;
+    threadgroup Operand* own_weights = weight_tile + at;
+    threadgroup const Operand* left = token_tile + down * 256;
+    threadgroup const Operand* right = weight_tile + across * (WIDE * 256);
     uint buffer = 0;
     for (uint k = 0; k < COLS; k += 32) {
         const uint column = k + lane / 8 * 4;
@@ -834,7 +835,7 @@ inline void product_tile(device const uchar* weights, device const uchar* second
                 }
             }
         }
-        wait_for_room(token_tile);
+        O::wait_for_room();
         #pragma clang loop unroll(full)
         for (uint turn = 0; turn < 2; ++turn) {
             if (simdgroup + turn * 4 < TOKENS / 8) {
@@ -845,8 +846,8 @@ inline void product_tile(device const uchar* weights, device const uchar* second
         threadgroup_barrier(mem_flags::mem_threadgroup);
         #pragma clang loop unroll(full)
         for (uint part = 0; part < 4; ++part) {
-            simdgroup_matrix<T, 8, 8> a[TALL];
-            simdgroup_matrix<T, 8, 8> b[WIDE];
+            simdgroup_matrix<Operand, 8, 8> a[TALL];
+            simdgroup_matrix<Operand, 8, 8> b[WIDE];
             #pragma clang loop unroll(full)
             for (uint i = 0; i < TALL; ++i) {
                 simdgroup_load(a[i], left + buffer + (i * 4 + part) * 64, 8);
@@ -863,11 +864,11 @@ inline void product_tile(device const uchar* weights, device const uchar* second
                 }
             }
         }
-        buffer = sizeof(T) == 2 ? STEP - buffer : 0;
+        buffer = sizeof(Operand) == 2 ? STEP - buffer : 0;
     }
     // Eight tokens at a time through 1280 bytes of each simdgroup's own, where the last step's operands are not, in lines of 40
     // floats: eight of those meet in no bank.
-    wait_for_room(token_tile);
+    O::wait_for_room();
     threadgroup float* products = (threadgroup float*)(token_tile + buffer) + simdgroup * 320;
     constexpr uint COLUMNS = GATED ? WIDE * 4 : WIDE * 8;
     #pragma clang loop unroll(full)
@@ -891,7 +892,7 @@ inline void product_tile(device const uchar* weights, device const uchar* second
 
 // Causal attention of a tile of tokens over the KV cache, with online softmax. A threadgroup of four simdgroups takes GROUP heads
 // that have the same keys and 32 * STRIPS rows, a row being a token's query of one of those heads, and walks the keys KEYS at
-// a time: scores = Q K^T, softmax, sums += P V, all in 8x8 matrices of operand type O (half or float) with float sums. A
+// a time: scores = Q K^T, softmax, sums += P V, all in 8x8 matrices of halves or floats, as P says, with float sums. A
 // simdgroup has STRIPS times eight rows, and leaves out keys that none of them sees. `sinks`, where there are any, [HEADS],
 // are scores without a value.
 
@@ -917,26 +918,27 @@ inline void load_cache_tile(device const T* cache, threadgroup O* tile, uint kv_
     }
 }
 
-// Weights take the place of scores: of floats each lane's those that it read, of halves others'.
-inline void wait_for_scores(threadgroup half*) { simdgroup_barrier(mem_flags::mem_threadgroup); }
+struct FloatWeights {
+    typedef float Element;
+    static inline void wait_for_scores() {}
+};
 
-inline void wait_for_scores(threadgroup float*) {}
-
-template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint GROUP, uint STRIPS, uint KEYS, uint WINDOW, uint WRAP, typename O,
+template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint GROUP, uint STRIPS, uint KEYS, uint WINDOW, uint WRAP, typename P,
           typename T>
 inline void attention_tile(device const float* q, device const T* keys, device const T* values, device float* y,
                            threadgroup float* shared, uint start_of_slot, uint position, uint rows, float scale,
                            float softcap, uint block, uint group, uint simdgroup, uint lane,
                            device const float* sinks = nullptr) {
+    typedef typename P::Element Operand;
     constexpr uint PARTS = HEAD_DIM / 8;
     constexpr uint WIDTH = KV_HEADS * HEAD_DIM;
     constexpr uint TOKENS = 32 * STRIPS / GROUP;
-    constexpr uint OPERANDS = 4 / sizeof(O); // in a float's room
+    constexpr uint OPERANDS = 4 / sizeof(Operand); // in a float's room
     // Lines of scores, and of the weights that take their place: 40 elements, so that eight of them meet in no bank.
     constexpr uint LINE = 40;
-    threadgroup O* tile = (threadgroup O*)shared;
+    threadgroup Operand* tile = (threadgroup Operand*)shared;
     threadgroup float* scores = shared + KEYS * HEAD_DIM / OPERANDS + simdgroup * (8 * STRIPS * LINE + 64);
-    threadgroup O* weights = (threadgroup O*)scores;
+    threadgroup Operand* weights = (threadgroup Operand*)scores;
     threadgroup float* square = scores + 8 * STRIPS * LINE;
     const uint first_head = group * GROUP;
     const uint kv_offset = first_head / (HEADS / KV_HEADS) * HEAD_DIM;
@@ -946,7 +948,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     const uint first_row = simdgroup * (8 * STRIPS);
 
     // The rows' queries, scaled, as matrices, four at a time through threadgroup memory.
-    simdgroup_matrix<O, 8, 8> queries[STRIPS][PARTS];
+    simdgroup_matrix<Operand, 8, 8> queries[STRIPS][PARTS];
     #pragma clang loop unroll(full)
     for (uint s = 0; s < STRIPS; ++s) {
         #pragma clang loop unroll(full)
@@ -961,10 +963,10 @@ inline void attention_tile(device const float* q, device const T* keys, device c
                     const uint head = first_head + row % GROUP;
                     value = scale * *(device const float4*)(q + (token * HEADS + head) * HEAD_DIM + element);
                 }
-                threadgroup O* target = weights + (line + lane / 8) * LINE + lane % 8 * 4;
+                threadgroup Operand* target = weights + (line + lane / 8) * LINE + lane % 8 * 4;
                 #pragma clang loop unroll(full)
                 for (uint e = 0; e < 4; ++e) {
-                    target[e] = O(value[e]);
+                    target[e] = Operand(value[e]);
                 }
             }
             simdgroup_barrier(mem_flags::mem_threadgroup);
@@ -1016,7 +1018,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
                 }
                 #pragma clang loop unroll(full)
                 for (uint part = 0; part < PARTS; ++part) {
-                    simdgroup_matrix<O, 8, 8> key;
+                    simdgroup_matrix<Operand, 8, 8> key;
                     simdgroup_load(key, tile + (j * PARTS + part) * 64, 8, ulong2(0, 0), true);
                     #pragma clang loop unroll(full)
                     for (uint s = 0; s < STRIPS; ++s) {
@@ -1052,12 +1054,12 @@ inline void attention_tile(device const float* q, device const T* keys, device c
                 moved = moved || top != highest[s];
                 correction[s] = precise::exp(highest[s] - top);
                 highest[s] = top;
-                wait_for_scores(weights);
+                P::wait_for_scores();
                 float sum = 0.0f;
                 #pragma clang loop unroll(full)
                 for (uint j = 0; j < KEYS / 4; ++j) {
                     const float weight = of_lane[j] > -1.0e29f ? precise::exp(of_lane[j] - top) : 0.0f;
-                    weights[OPERANDS * s * 8 * LINE + lane / 4 * LINE + lane % 4 + j * 4] = O(weight);
+                    weights[OPERANDS * s * 8 * LINE + lane / 4 * LINE + lane % 4 + j * 4] = Operand(weight);
                     sum += weight;
                 }
                 sum += simd_shuffle_xor(sum, ushort(1));
@@ -1090,14 +1092,14 @@ inline void attention_tile(device const float* q, device const T* keys, device c
         threadgroup_barrier(mem_flags::mem_threadgroup);
         if (sees) {
             for (uint j = 0; j < KEYS / 8; ++j) {
-                simdgroup_matrix<O, 8, 8> weight[STRIPS];
+                simdgroup_matrix<Operand, 8, 8> weight[STRIPS];
                 #pragma clang loop unroll(full)
                 for (uint s = 0; s < STRIPS; ++s) {
                     simdgroup_load(weight[s], weights + OPERANDS * s * 8 * LINE + j * 8, LINE);
                 }
                 #pragma clang loop unroll(full)
                 for (uint part = 0; part < PARTS; ++part) {
-                    simdgroup_matrix<O, 8, 8> value;
+                    simdgroup_matrix<Operand, 8, 8> value;
                     simdgroup_load(value, tile + (j * PARTS + part) * 64, 8);
                     #pragma clang loop unroll(full)
                     for (uint s = 0; s < STRIPS; ++s) {
@@ -1174,15 +1176,15 @@ inline CappedTile<Y> capped_tile(Y result, float cap) {
 }
 
 // Up to 32 tokens take half of the work.
-template <typename W, typename W2, typename T, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET, typename X,
+template <typename W, typename W2, typename O, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET, typename X,
           typename Y>
 inline void gemm_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens, uint base,
                       uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
     if (tokens > 32) {
-        product_tile<W, W2, T, 64, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
+        product_tile<W, W2, O, 64, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
                                                                     shared, simdgroup, lane);
     } else {
-        product_tile<W, W2, T, 32, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
+        product_tile<W, W2, O, 32, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
                                                                     shared, simdgroup, lane);
     }
 }
@@ -1616,7 +1618,7 @@ kernel void per_layer_model_proj_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 48, 48, 32, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 48, 48, 32, false, 0>(
         weights, weights, rows, StoreTile<48>{y + first_token * 48},
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -3092,7 +3094,7 @@ kernel void qkv_proj_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 128, 128, 32, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 128, 128, 32, false, 0>(
         weights, weights, rows, StoreTile<128>{y + first_token * 128},
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -3110,7 +3112,7 @@ kernel void attention_tile(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[3328];
-    attention_tile<4, 2, 16, 2, 2, 32, 8, 0, float>(
+    attention_tile<4, 2, 16, 2, 2, 32, 8, 0, FloatWeights>(
         q, keys, values, y, shared, 0, step->position, step->rows, 1.0f, 0.0f, group.x, group.y, simdgroup, lane);
 }
 
@@ -3130,7 +3132,7 @@ kernel void o_proj_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<64> rows = {input + first_token * 64};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 32, 32, 64, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 32, 32, 64, false, 0>(
         weights, weights, rows, StoreTile<32>{y + first_token * 32},
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -3166,7 +3168,7 @@ kernel void gate_up_proj_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 32;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 80, 40, 32, true, 40>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 80, 40, 32, true, 40>(
         weights, weights, rows, GatedTile<40, GeluTanh>{y + first_token * 40},
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -3187,7 +3189,7 @@ kernel void down_proj_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<40> rows = {input + first_token * 40};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 32, 32, 40, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 32, 32, 40, false, 0>(
         weights, weights, rows, StoreTile<32>{y + first_token * 32},
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -3209,7 +3211,7 @@ kernel void per_layer_gate_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 8, 8, 32, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 8, 8, 32, false, 0>(
         weights, weights, rows, GatedByTile<8, GeluTanh>{y + first_token * 8, multiplier + first_token * 8},
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -3230,7 +3232,7 @@ kernel void per_layer_proj_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<8> rows = {input + first_token * 8};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 32, 32, 8, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 32, 32, 8, false, 0>(
         weights, weights, rows, StoreTile<32>{y + first_token * 32},
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -3267,7 +3269,7 @@ kernel void qkv_proj_tile_256x32(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 256, 256, 32, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 256, 256, 32, false, 0>(
         weights, weights, rows, StoreTile<256>{y + first_token * 256},
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -3285,7 +3287,7 @@ kernel void attention_tile_alt(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[3840];
-    attention_tile<4, 2, 32, 2, 2, 32, 0, 0, float>(
+    attention_tile<4, 2, 32, 2, 2, 32, 0, 0, FloatWeights>(
         q, keys, values, y, shared, 0, step->position, step->rows, 1.0f, 0.0f, group.x, group.y, simdgroup, lane);
 }
 
@@ -3305,7 +3307,7 @@ kernel void o_proj_tile_32x128(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<128> rows = {input + first_token * 128};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 32, 32, 128, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 32, 32, 128, false, 0>(
         weights, weights, rows, StoreTile<32>{y + first_token * 32},
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -3326,7 +3328,7 @@ kernel void q_proj_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 64, 64, 32, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 64, 64, 32, false, 0>(
         weights, weights, rows, StoreTile<64>{y + first_token * 64},
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -3347,7 +3349,7 @@ kernel void gate_up_proj_tile_160x32(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 32;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 160, 80, 32, true, 80>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 160, 80, 32, true, 80>(
         weights, weights, rows, GatedTile<80, GeluTanh>{y + first_token * 80},
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -3368,7 +3370,7 @@ kernel void down_proj_tile_32x80(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<80> rows = {input + first_token * 80};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 32, 32, 80, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 32, 32, 80, false, 0>(
         weights, weights, rows, StoreTile<32>{y + first_token * 32},
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -3389,7 +3391,7 @@ kernel void q_proj_tile_128x32(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 128, 128, 32, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 128, 128, 32, false, 0>(
         weights, weights, rows, StoreTile<128>{y + first_token * 128},
         tokens, 0, first, shared, simdgroup, lane);
 }
@@ -3410,7 +3412,7 @@ kernel void lm_head_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 86, 86, 32, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 86, 86, 32, false, 0>(
         weights, weights, rows, capped_tile(StoreTile<86>{y + first_token * 86}, 3.0f),
         tokens, 0, first, shared, simdgroup, lane);
 }
