@@ -283,10 +283,10 @@ kernel void /*{ kernel.name }*/(
 /*%- if k.products.len() > 1 %*/
     /*% if !loop.first %*/} else /*% endif %*//*% if !loop.last %*/if (group.x < /*{ p.end_group }*/) /*% endif %*/{
 /*%- endif %*/
-    /*% if k.products.len() > 1 %*/    /*% endif %*/const uint first = /*% if loop.first %*/group.x/*% else %*/(group.x - /*{ p.start_group }*/)/*% endif %*/ * /*{ k.tile_rows }*/;
-    /*% if k.products.len() > 1 %*/    /*% endif %*/gemm_tile<Weights_/*{ p.format }*/, Weights_/*{ p.second_format }*/, /*{ k.operand }*/, /*{ p.stack }*/, /*{ p.rows }*/, /*{ k.cols }*/, /*{ k.gated }*/, /*{ p.offset }*/>(
-    /*% if k.products.len() > 1 %*/    /*% endif %*/    /*{ p.weights }*/, /*{ p.second }*/, rows, /*{ p.result|safe }*/,
-    /*% if k.products.len() > 1 %*/    /*% endif %*/    tokens, 0, first, shared, simdgroup, lane);
+    /*{ k.indent }*/const uint first = /*% if loop.first %*/group.x/*% else %*/(group.x - /*{ p.start_group }*/)/*% endif %*/ * /*{ k.tile_rows }*/;
+    /*{ k.indent }*/gemm_tile<Weights_/*{ p.format }*/, Weights_/*{ p.second_format }*/, /*{ k.operand }*/, /*{ p.stack }*/, /*{ p.rows }*/, /*{ k.cols }*/, /*{ k.gated }*/, /*{ p.offset }*/>(
+    /*{ k.indent }*/    /*{ p.weights }*/, /*{ p.second }*/, rows, /*{ p.result|safe }*/,
+    /*{ k.indent }*/    tokens, 0, first, shared, simdgroup, lane);
 /*%- endfor %*/
 /*%- if k.products.len() > 1 %*/
     }

@@ -230,6 +230,8 @@ pub struct GemmView {
     pub gated: bool,
     /// A matrix each, or gate and up together.
     pub products: Vec<ProductView>,
+    /// Before the lines of a product, which is in braces where there are several.
+    pub indent: &'static str,
 }
 
 /// A product over the threadgroups below `end_group` that are not the one's before.
@@ -551,7 +553,8 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
     }
     let tile_rows = if gated { GEMM_ROWS / 2 } else { GEMM_ROWS };
     let operand = if gemm.half_tiles { "Halves" } else { "Floats" };
-    GemmView { operand, cols: gemm.cols, tile_rows, gated, products }
+    let indent = if products.len() > 1 { "    " } else { "" };
+    GemmView { operand, cols: gemm.cols, tile_rows, gated, products, indent }
 }
 
 /// What takes the products of rows from `first_row` on.

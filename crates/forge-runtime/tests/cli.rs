@@ -6,7 +6,7 @@ mod terminal;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Command, ExitCode, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitCode, Output, Stdio};
 use std::time::Duration;
 
 use common::{HashModel, INFO, assets};
@@ -204,8 +204,8 @@ fn chat(folder: &Path) {
     assert_eq!(stdout(&child.wait_with_output().expect("ends")), "Hello!\nHello!\nHello!\n");
 }
 
-fn serve(folder: &Path) {
-    let mut child = command(folder, &["serve", "--port", "0"]).stderr(Stdio::piped()).spawn().expect("starts");
+/// Waits until a server listens: what else it writes to stderr, and its address.
+fn listening(child: &mut Child) -> (BufReader<ChildStderr>, String) {
     let mut notes = BufReader::new(child.stderr.take().expect("stderr"));
     let mut line = String::new();
     while !line.contains("listening on http://") {
@@ -213,7 +213,13 @@ fn serve(folder: &Path) {
         assert_ne!(notes.read_line(&mut line).expect("reads"), 0, "it ended");
     }
     let address = line.split("http://").nth(1).expect("an address").split(';').next().expect("an address");
-    let mut stream = std::net::TcpStream::connect(address).expect("connects");
+    (notes, address.to_owned())
+}
+
+fn serve(folder: &Path) {
+    let mut child = command(folder, &["serve", "--port", "0"]).stderr(Stdio::piped()).spawn().expect("starts");
+    let (mut notes, address) = listening(&mut child);
+    let mut stream = std::net::TcpStream::connect(&address).expect("connects");
     stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("sends");
     let mut reply = String::new();
     stream.read_to_string(&mut reply).expect("reads");
@@ -251,7 +257,7 @@ fn serve(folder: &Path) {
     {
         assert!(help.contains(option), "{option}: {help}");
     }
-    line.clear();
+    let mut line = String::new();
     notes.read_line(&mut line).expect("reads");
     assert!(line.contains(" GET /health 200 "), "{line}");
     let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("runs");
@@ -264,17 +270,12 @@ fn serve_with_a_key(folder: &Path) {
     let args = ["serve", "--host", "localhost", "--port", "0", "--quiet"];
     let mut child =
         command(folder, &args).env("FORGE_API_KEY", "my-key").stderr(Stdio::piped()).spawn().expect("starts");
-    let mut notes = BufReader::new(child.stderr.take().expect("stderr"));
-    let mut line = String::new();
-    while !line.contains("listening on http://127.0.0.1:") {
-        line.clear();
-        assert_ne!(notes.read_line(&mut line).expect("reads"), 0, "it ended");
-    }
-    let address = line.split("http://").nth(1).expect("an address").split(';').next().expect("an address");
+    let (mut notes, address) = listening(&mut child);
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
     for (key, status) in
         [("", 401), ("authorization: Bearer other\r\n", 401), ("authorization: Bearer my-key\r\n", 200)]
     {
-        let mut stream = std::net::TcpStream::connect(address).expect("connects");
+        let mut stream = std::net::TcpStream::connect(&address).expect("connects");
         let request = format!("GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{key}\r\n");
         stream.write_all(request.as_bytes()).expect("sends");
         let mut reply = String::new();
@@ -301,16 +302,10 @@ fn what_was_served_is_known_to_the_next(folder: &Path) {
         let args = ["serve", "--port", "0", "--cache-dir", cache.to_str().expect("UTF-8"), "--cache-disk", "1M"];
         let mut child = command(folder, &args);
         let mut child = child.env("FORGE_WEIGHTS", weights).stderr(Stdio::piped()).spawn().expect("starts");
-        let mut notes = BufReader::new(child.stderr.take().expect("stderr"));
-        let mut line = String::new();
-        while !line.contains("listening on http://") {
-            line.clear();
-            assert_ne!(notes.read_line(&mut line).expect("reads"), 0, "it ended");
-        }
-        let address = line.split("http://").nth(1).expect("an address").split(';').next().expect("an address");
+        let (mut notes, address) = listening(&mut child);
         let body =
             format!(r#"{{"prompt": "{}", "max_tokens": 9, "temperature": 1, "seed": 3}}"#, "A story. ".repeat(12));
-        let mut stream = std::net::TcpStream::connect(address).expect("connects");
+        let mut stream = std::net::TcpStream::connect(&address).expect("connects");
         let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length:";
         stream.write_all(format!("{head} {}\r\n\r\n{body}", body.len()).as_bytes()).expect("sends");
         let mut reply = String::new();

@@ -5,10 +5,9 @@ mod common;
 mod http;
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::HashModel;
+use common::{HashModel, Written};
 use forge_runtime::server::{ApiKeys, Hosts, Limits, Log, Options};
 use http::{Reply, Server, eventually};
 use serde_json::{Value, json};
@@ -181,26 +180,6 @@ fn every_answer_has_an_id() {
             let reply = server.send_with(method, path, &format!("x-request-id: {bad}\r\n"), body.as_bytes());
             assert!(reply.header("x-request-id").is_some_and(|id| id.starts_with("req_")), "{bad}");
         }
-    }
-}
-
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
-
-impl Written {
-    fn lines(&self) -> Vec<String> {
-        String::from_utf8(self.0.lock().expect("no panic").clone()).expect("UTF-8").lines().map(str::to_owned).collect()
-    }
-}
-
-impl Write for Written {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

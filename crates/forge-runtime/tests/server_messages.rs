@@ -6,11 +6,9 @@ mod dialects;
 #[path = "common/http.rs"]
 mod http;
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::HashModel;
+use common::{HashModel, Written};
 use dialects::{ANSWER, TEMPLATE, answering, chat_prompt, hashing, message_of, named_events, scripted, text_of, with};
 use forge_runtime::server::{ApiKeys, Limits, Log, Options};
 use http::{Reply, Server};
@@ -291,24 +289,10 @@ fn errors_in_mid_stream_are_events() {
     assert_eq!((name.as_str(), &data["error"]["type"]), ("error", &json!("api_error")));
 }
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn tools_of_anthropics_servers_are_left_out() {
-    let lines = Lines::default();
-    let log = Log::to(lines.clone()).expect("a log");
+    let written = Written::default();
+    let log = Log::to(written.clone()).expect("a log");
     let server = Server::with_text(scripted(ANSWER), text_of(TEMPLATE), Options { log, ..Options::default() });
     let tools = json!([{ "type": "web_search_20250305", "name": "web_search" }, weather()]);
     let reply = server.post(URL, &hello(json!({ "tools": tools })));
@@ -316,7 +300,7 @@ fn tools_of_anthropics_servers_are_left_out() {
     let warning = reply.header("x-forge-warning").expect("a warning");
     assert!(warning.ends_with("web_search_20250305"), "{warning}");
     drop(server);
-    let lines = String::from_utf8(lines.0.lock().expect("no panic").clone()).expect("UTF-8");
+    let lines = written.text();
     assert!(
         lines.contains(" POST /v1/messages 200 ") && lines.contains(" skipped=\"web_search_20250305\" "),
         "{lines}"

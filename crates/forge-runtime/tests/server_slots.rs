@@ -7,10 +7,9 @@ mod http;
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Call, HashModel, INFO};
+use common::{Call, HashModel, INFO, Written};
 use forge_runtime::Error;
 use forge_runtime::server::{Limits, Log, Options};
 use http::{Reply, Server, eventually};
@@ -176,26 +175,11 @@ fn a_server_that_loads_says_so() {
     drop(early);
 }
 
-/// Lines of the log.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// The same prompt again, an edited one, another between: only what is new is run, and the log says why.
 #[test]
 fn prompts_are_reused_and_misses_have_reasons() {
-    let lines = Lines::default();
-    let options = Options { log: Log::to(lines.clone()).expect("a thread"), ..Options::default() };
+    let written = Written::default();
+    let options = Options { log: Log::to(written.clone()).expect("a thread"), ..Options::default() };
     let model = HashModel { script: vec![70; 250], ..HashModel::of_slots(2) };
     let counters = model.counters.clone();
     let server = Server::start(model, options);
@@ -222,7 +206,7 @@ fn prompts_are_reused_and_misses_have_reasons() {
     assert_eq!(cached(&next), 56);
     assert_eq!(counters.copies.load(Ordering::SeqCst), 0);
     drop(server);
-    let log = String::from_utf8(lines.0.lock().expect("no panic").clone()).expect("UTF-8");
+    let log = written.text();
     let misses: Vec<Option<&str>> =
         log.lines().map(|line| line.split(' ').find_map(|word| word.strip_prefix("miss="))).collect();
     assert_eq!(misses, [Some("new"), None, Some("parted@50"), Some("new"), None], "{log}");

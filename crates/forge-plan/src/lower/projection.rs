@@ -2,9 +2,8 @@
 //! for one row, few rows and tiles.
 
 use forge_formats::Format as Stored;
-use forge_spec::{CacheType, Format, Matrix as PackedMatrix, Role};
-
 use forge_frontend::graph::WeightId;
+use forge_spec::{CacheType, Format, Matrix as PackedMatrix, Role};
 
 use super::norm::PostNormStep;
 use super::weights::{Owners, Parts};

@@ -132,6 +132,21 @@ pub(super) fn call(id: &str, name: &str, arguments: &str) -> Value {
     json!({ "id": id, "type": "function", "function": { "name": name, "arguments": arguments } })
 }
 
+/// An assistant's message, of those of these that it has.
+pub(super) fn assistant_message(thoughts: String, texts: Vec<String>, calls: Vec<Value>) -> Value {
+    let mut message = json!({ "role": "assistant" });
+    if !thoughts.is_empty() {
+        message["reasoning_content"] = thoughts.into();
+    }
+    if !texts.is_empty() || calls.is_empty() {
+        message["content"] = content(texts);
+    }
+    if !calls.is_empty() {
+        message["tool_calls"] = calls.into();
+    }
+    message
+}
+
 /// Whether there may, or must be a call.
 #[derive(Debug, Default, PartialEq)]
 pub(in super::super) enum Choice {

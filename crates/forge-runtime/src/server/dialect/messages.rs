@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::super::super::assets::SamplingOptions;
 use super::super::api_error::ApiError;
 use super::super::fields::{Fields, Limit, wrong_type};
-use super::ask::{Calls, Offer, call, check_count, content};
+use super::ask::{Calls, Offer, assistant_message, call, check_count, content};
 use super::{Ask, Choice, End, Head, Item, Output, Prompt, Why, Writer, event, openai};
 
 /// What a block of Claude Code's system prompt begins with that is new in every request, and nothing to the model.
@@ -209,17 +209,7 @@ fn assistant(place: &str, value: &Value) -> Result<Value, ApiError> {
             _ => texts.push(text(&place, &block)?),
         }
     }
-    let mut message = json!({ "role": "assistant" });
-    if !thoughts.is_empty() {
-        message["reasoning_content"] = thoughts.into();
-    }
-    if !texts.is_empty() || calls.is_empty() {
-        message["content"] = content(texts);
-    }
-    if !calls.is_empty() {
-        message["tool_calls"] = calls.into();
-    }
-    Ok(message)
+    Ok(assistant_message(thoughts, texts, calls))
 }
 
 /// What a block is.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::super::super::assets::SamplingOptions;
 use super::super::api_error::ApiError;
 use super::super::fields::{Fields, Limit, wrong_type};
-use super::ask::{Calls, Offer, call, check_count, content};
+use super::ask::{Calls, Offer, assistant_message, call, check_count, content};
 use super::{Ask, Choice, End, Head, Item, Output, Prompt, Why, Writer, event, openai};
 
 pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiError> {
@@ -171,17 +171,7 @@ impl Input {
 
     fn end_turn(&mut self) {
         let Some(Turn { thoughts, texts, calls }) = self.turn.take() else { return };
-        let mut message = json!({ "role": "assistant" });
-        if !thoughts.is_empty() {
-            message["reasoning_content"] = thoughts.into();
-        }
-        if !texts.is_empty() || calls.is_empty() {
-            message["content"] = content(texts);
-        }
-        if !calls.is_empty() {
-            message["tool_calls"] = calls.into();
-        }
-        self.messages.push(message);
+        self.messages.push(assistant_message(thoughts, texts, calls));
     }
 
     /// The message that a part belongs to, a new one if that would come before what it has.
