@@ -6,7 +6,7 @@ use forge_formats::decode_row;
 use serde_json::Value;
 
 use crate::arch;
-use crate::assets::{Assets, template_file, unknown_ids};
+use crate::assets::{Assets, mistyped_markers, template_file, unknown_ids};
 use crate::checkpoint::{GgufFile, MappedFile};
 use crate::graph::{FileRange, Graph, Source};
 use crate::source::{Loaded, duplicate_keys, load_folder, load_gguf, read_json, text_config, unsigned};
@@ -168,6 +168,11 @@ impl<'a> Container<'a> {
         match self {
             Self::Gguf(gguf) => {
                 let file = gguf.files()[0].name();
+                let markers = mistyped_markers(gguf);
+                if let Some(first) = markers.first() {
+                    let (first, tokens) = (first.clone(), markers.len());
+                    warnings.push(Warning::Markers { file: file.clone(), first, tokens });
+                }
                 for (key, found) in unknown_ids(gguf) {
                     warnings.push(Warning::TokenId { file: file.clone(), key: key.to_owned(), found });
                 }

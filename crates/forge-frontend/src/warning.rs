@@ -74,6 +74,16 @@ pub enum Warning {
         /// The key, with those of the objects around it.
         key: String,
     },
+    /// Tokens that only chats have, in a GGUF that types them as normal text.
+    #[error("{file}: {first} (tokens: {tokens}): typed as normal text, found whole all the same: no merge leads to it")]
+    Markers {
+        /// The file.
+        file: String,
+        /// The first of them.
+        first: String,
+        /// How many there are.
+        tokens: usize,
+    },
     /// The id of a special token that the vocabulary does not have.
     #[error("{file}: {key}: expected an id of the vocabulary, found {found}: not used")]
     TokenId {

@@ -157,6 +157,37 @@ fn every_warning() {
     }
 }
 
+/// The usual GGUF with a marker of its template and an end of turns typed as normal text.
+#[test]
+fn markers_typed_as_text() {
+    let mut bytes = fs::read(gguf()).unwrap();
+    let find = |bytes: &[u8], text: &str| bytes.windows(text.len()).position(|at| at == text.as_bytes()).unwrap();
+    let number = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+    // Behind a key: the type of an array (4 bytes), that of its items (4), their number (8), the items.
+    let strings = find(&bytes, "tokenizer.ggml.tokens") + "tokenizer.ggml.tokens".len() + 8;
+    let types = find(&bytes, "tokenizer.ggml.token_type") + "tokenizer.ggml.token_type".len() + 16;
+    let mut at = strings + 8;
+    let mut typed = Vec::new();
+    for id in 0..number(&bytes, strings) {
+        let length = number(&bytes, at);
+        let text = String::from_utf8(bytes[at + 8..at + 8 + length].to_vec()).unwrap();
+        at += 8 + length;
+        if ["<|start_header_id|>", "<|eot_id|>"].contains(&text.as_str()) {
+            assert_eq!(bytes[types + 4 * id], 3, "a control token");
+            bytes[types + 4 * id] = 1;
+            typed.push(text);
+        }
+    }
+    let scratch = Scratch::new();
+    let path = scratch.join("model.gguf");
+    fs::write(&path, bytes).unwrap();
+    assert_warned(
+        &path,
+        &[Warning::Markers { file: "model.gguf".to_owned(), first: typed[0].clone(), tokens: typed.len() }],
+    );
+    assert_eq!(typed.len(), 2);
+}
+
 #[test]
 fn nothing_to_warn_of() {
     assert_warned(&gguf(), &[]);

@@ -110,6 +110,14 @@ fn has_own_reference(case: &Case, label: &str) -> Result<bool> {
     Ok(tensors.tensor(&format!("{label}.logits")).is_ok())
 }
 
+/// Whether the reference's own numbers, those of the weights that the folder of floats has, are the ones for this label.
+///
+/// # Errors
+/// An unreadable reference.
+pub fn is_reference_of_weights(case: &Case, label: &str) -> Result<bool> {
+    Ok(!has_own_reference(case, label)?)
+}
+
 /// All case folders in `dir`, or `dir` itself when it is one, by name.
 ///
 /// # Errors

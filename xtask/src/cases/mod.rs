@@ -4,6 +4,7 @@
 //! existing project is exercised as well.
 
 pub mod compare;
+mod experts;
 mod files;
 mod long;
 mod tokens;
@@ -126,7 +127,7 @@ struct Report {
 
 impl Report {
     fn new() -> Self {
-        let header = ["case", "format", "kv", "bound", "prefill", "decode", "top-1", "greedy", "long", "tokens", ""];
+        let header = ["case", "format", "kv", "bound", "prefill", "decode", "top-1", "greedy", "experts", "long", "tokens", ""];
         Self { table: Table::new(&header), notes: Vec::new(), totals: Totals::default() }
     }
 
@@ -143,7 +144,7 @@ impl Report {
 
 /// A row of the table, with what there is to say about it.
 struct Row {
-    cells: [String; 10],
+    cells: [String; 11],
     verdict: &'static str,
     notes: Vec<String>,
 }
@@ -169,7 +170,7 @@ fn run_checkpoint(
         };
         let reference = files::reference(case, &variant.reference(checkpoint))?;
         let name = format!("{} {label} --kv {}", case.name, variant.kv);
-        let mut cells = [const { String::new() }; 10];
+        let mut cells = [const { String::new() }; 11];
         cells[0] = case.name.clone();
         cells[1] = label;
         cells[2] = variant.kv.to_owned();
@@ -201,7 +202,7 @@ fn run_variant(
     checkpoint: &Checkpoint,
     variant: &Variant,
     reference: &Reference,
-    cells: &mut [String; 10],
+    cells: &mut [String; 11],
 ) -> Result<Verdict> {
     let Place { project, program } = place;
     let mut args = vec!["--kv", variant.kv, "--name", "case", "--force"];
@@ -245,13 +246,18 @@ fn run_variant(
     };
     cells[6] = least(|a| (a.top1_required - a.top1_wrong, a.top1_required));
     cells[7] = least(|a| (a.greedy_wrong.unwrap_or(a.greedy_required), a.greedy_required));
+    if files::is_reference_of_weights(case, &variant.reference(checkpoint))? {
+        let experts = experts::run(case, program, &reference.input_ids, variant.bound)?;
+        cells[8] = experts.cell();
+        problems.extend(experts.failures);
+    }
     if checkpoint.exact && variant.quantize.is_none() {
         let long = long::run(case, variant.bound, |ids, flags| logits(program, ids, flags))?;
-        cells[8] = format!("{}/{}", long.checks - long.failures.len(), long.checks);
+        cells[9] = format!("{}/{}", long.checks - long.failures.len(), long.checks);
         problems.extend(long.failures);
     }
     let tokens = tokens::run(case, program)?;
-    cells[9] = format!("{}/{}", tokens.checks - tokens.failures.len(), tokens.checks);
+    cells[10] = format!("{}/{}", tokens.checks - tokens.failures.len(), tokens.checks);
     problems.extend(tokens.failures.into_iter().map(|failure| format!("tokenize {failure}")));
     Ok(Verdict::Compared(problems))
 }

@@ -26,6 +26,11 @@ pub(super) struct Templates {
 }
 
 impl Templates {
+    /// All of them.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.default.iter().chain(self.others.values()).map(String::as_str)
+    }
+
     /// From `chat_template` of a tokenizer_config.json: a string, or a list of `{name, template}`, or an object by name.
     pub fn from_json(value: &Value) -> Self {
         match value {

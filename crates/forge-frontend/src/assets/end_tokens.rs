@@ -25,6 +25,11 @@ const END_OF_TURN: &[&str] = &[
 const CHANNELS: [&str; 3] = ["<|channel|>", "<|call|>", "<|return|>"];
 const END_OF_MESSAGE: &str = "<|end|>";
 
+/// Whether a token of this text ends a turn in some chat format.
+pub(super) fn ends_turns(text: &str) -> bool {
+    END_OF_TURN.contains(&text)
+}
+
 /// Ids of those added tokens that end a turn.
 pub(super) fn of_turns<'a>(added: impl Iterator<Item = (&'a str, u32)>) -> BTreeSet<u32> {
     let added: Vec<_> = added.collect();

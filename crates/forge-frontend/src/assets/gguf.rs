@@ -9,7 +9,7 @@ use super::pre_tokenizers::pre_tokenizer;
 use super::processor::Affixes;
 use super::spm::Surroundings;
 use super::vocabulary::{Token, TokenType};
-use super::{Assets, GenerationConfig, SpecialTokens, bpe, end_tokens, spm};
+use super::{Assets, GenerationConfig, SpecialTokens, bpe, end_tokens, markers, spm};
 use crate::checkpoint::{GgufFile, MetaArray, MetaValue};
 use crate::{FrontendError, Refusal};
 
@@ -26,7 +26,7 @@ const TEMPLATE: &str = "tokenizer.chat_template";
 /// See [`Assets::from_gguf`].
 pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
     let reader = Reader { gguf, file: gguf.files()[0].name() };
-    let tokens = reader.tokens()?;
+    let mut tokens = reader.tokens()?;
     let model = reader.text(MODEL)?.ok_or_else(|| reader.missing(Refusal::NoTokenizerName, MODEL))?;
     let pre = match model {
         "llama" | "gemma4" => None,
@@ -45,6 +45,11 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
             ));
         }
     };
+    let merges = reader.merges_of(model)?;
+    let templates = reader.templates()?;
+    for (id, kind) in markers::mistyped(&tokens, merges.as_deref(), templates.texts()) {
+        tokens[id].kind = kind;
+    }
     let special = |key: &str| reader.token_id(key, tokens.len());
     let bos = special("tokenizer.ggml.bos_token_id")?;
     let eos = special("tokenizer.ggml.eos_token_id")?;
@@ -54,13 +59,13 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
     let add_bos = model == "gemma4" || said.unwrap_or(pre.is_none_or(|pre| pre.add_bos));
     let add_eos = reader.flag("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
     let affixes = Affixes { bos: with_text(bos).filter(|_| add_bos), eos: with_text(eos).filter(|_| add_eos) };
-    let mut tokenizer = match pre {
-        Some(pre) => bpe::byte_level_bpe(&tokens, &reader.merges()?, &pre, &affixes),
-        None if model == "gemma4" => {
+    let mut tokenizer = match (pre, &merges) {
+        (Some(pre), merges) => bpe::byte_level_bpe(&tokens, merges.as_deref().unwrap_or_default(), &pre, &affixes),
+        (None, Some(merges)) => {
             let add_space = reader.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(false);
-            spm::with_merges(&tokens, &reader.merges()?, Surroundings::of_llama_cpp(add_space), &affixes)
+            spm::with_merges(&tokens, merges, Surroundings::of_llama_cpp(add_space), &affixes)
         }
-        None => {
+        (None, None) => {
             let add_space = reader.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
             spm::sentencepiece_bpe(&tokens, Surroundings::of_llama_cpp(add_space), &affixes)
                 .map_err(|reason| reader.error(Refusal::Pieces, TOKENS, reason))?
@@ -80,7 +85,6 @@ pub(super) fn from_gguf(gguf: &GgufFile) -> Result<Assets, FrontendError> {
     let added = tokens.iter().enumerate().filter(|(_, token)| added(token));
     end_tokens.extend(end_tokens::of_turns(added.map(|(id, token)| (token.text.as_str(), id as u32))));
 
-    let templates = reader.templates()?;
     // No text becomes these: llama.cpp passes over ids that the vocabulary lacks.
     let text = |key: &str| {
         let token = reader.id(key)?.and_then(|id| tokens.get(id as usize));
@@ -128,6 +132,18 @@ pub(crate) fn unknown_ids(gguf: &GgufFile) -> Vec<(&'static str, u32)> {
     let vocab = gguf.metadata(TOKENS).and_then(MetaValue::as_array).map_or(0, MetaArray::len);
     let id = |key| reader.id(key).ok().flatten().filter(|&id| id as usize >= vocab).map(|id| (key, id));
     [UNKNOWN, PADDING].into_iter().filter_map(id).collect()
+}
+
+/// Texts of the tokens that are typed as normal text and taken as markers of a chat; see [`markers`].
+pub(crate) fn mistyped_markers(gguf: &GgufFile) -> Vec<String> {
+    let reader = Reader { gguf, file: String::new() };
+    let read = || {
+        let merges = reader.merges_of(reader.text(MODEL)?.unwrap_or_default())?;
+        let tokens = reader.tokens()?;
+        let found = markers::mistyped(&tokens, merges.as_deref(), reader.templates()?.texts());
+        Ok::<_, FrontendError>(found.into_iter().map(|(id, _)| tokens[id].text.clone()).collect())
+    };
+    read().unwrap_or_default()
 }
 
 /// Typed access to the metadata.
@@ -242,6 +258,11 @@ impl<'a> Reader<'a> {
             score: scores.as_ref().map_or(0.0, |scores| scores[id] as f32),
         };
         Ok(texts.into_iter().enumerate().map(token).collect())
+    }
+
+    /// The merges that a tokenizer of this kind lists; SentencePiece's are made of its scores.
+    fn merges_of(&self, model: &str) -> Result<Option<Vec<(&'a str, &'a str)>>, FrontendError> {
+        if matches!(model, "gpt2" | "gemma4") { self.merges().map(Some) } else { Ok(None) }
     }
 
     fn merges(&self) -> Result<Vec<(&'a str, &'a str)>, FrontendError> {

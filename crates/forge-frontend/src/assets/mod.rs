@@ -12,6 +12,7 @@ mod gguf;
 // The engine of generated projects, which parses every template here too.
 #[path = "../../../forge-runtime/src/jinja/mod.rs"]
 mod jinja;
+mod markers;
 mod pre_tokenizers;
 mod processor;
 mod sentencepiece;
@@ -25,7 +26,7 @@ use crate::checkpoint::GgufFile;
 use crate::source::text_config;
 
 pub(crate) use chat_template::file_of as template_file;
-pub(crate) use gguf::unknown_ids;
+pub(crate) use gguf::{mistyped_markers, unknown_ids};
 
 pub use generation::{GenerationConfig, SpecialTokens};
 

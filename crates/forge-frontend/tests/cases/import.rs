@@ -73,6 +73,21 @@ fn role_tokens_of_phi3_drop_the_white_space_after_them() {
     assert_eq!(flagged, [user, the, end, space, the, bos, space, the], "three tokens keep what follows");
 }
 
+/// The GGUF of a folder whose tokenizer_config.json names none of its markers: gguf-py types them as normal text.
+#[test]
+fn markers_that_a_gguf_types_as_text_are_found_whole() {
+    let gguf = GgufFile::open(&fixture("normal-markers", "vocabulary.gguf")).expect("a GGUF");
+    let text = text(Assets::from_gguf(&gguf).expect("assets"));
+    let expected = read("normal-markers", "expected.json");
+    assert_eq!(chat("normal-markers", &text), ids(&expected["ids"]));
+    let [begin, end] = ["<start_of_turn>", "<end_of_turn>"].map(|token| text.tokenizer.id(token).expect("a token"));
+    assert!(text.defaults.end_token_ids.contains(&end), "{:?}", text.defaults.end_token_ids);
+    // What llama.cpp does not know by name is written out, as it writes it.
+    assert_eq!(text.tokenizer.decode(&[begin, end], true).expect("decodes"), "<start_of_turn>");
+    let typed = text.tokenizer.encode(&text.tokenizer.shield("<start_of_turn>"), false).expect("encodes");
+    assert!(typed.len() > 1 && !typed.contains(&begin), "what a user writes stays text: {typed:?}");
+}
+
 #[test]
 fn tokens_of_added_tokens_json_are_tokens() {
     let text = text(Assets::from_folder(&fixture("added-tokens", "")).expect("assets"));

@@ -1,14 +1,15 @@
-//! `logits`: the numbers behind the text, as tensor `logits`, f32 [tokens, vocab], in a safetensors file.
+//! `logits`: the numbers behind the text, as tensor `logits`, f32 [tokens, vocab], in a safetensors file; or the experts that were chosen.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::super::batch::{Outcome, Row, Token, Wants};
 use super::super::generation::check_prompt;
+use super::super::verify::{Choices, choices};
 use super::super::{Error, LanguageModel, LogitRows, Result};
 use super::{Program, terminal};
 
@@ -27,16 +28,24 @@ pub(super) struct Options {
     /// Only the logits after the last token, computed as generation does: tiles, then one token.
     #[arg(long, conflicts_with = "decode")]
     last: bool,
+    /// Write which experts each router chose instead, as tensors `0.experts`, `1.experts`, .., i32 [tokens, experts of a
+    /// token].
+    #[arg(long, conflicts_with_all = ["side_by_side", "last"])]
+    experts: bool,
     /// The file to write.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 }
 
 pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Options) -> Result<()> {
-    let vocab_size = program.info.vocab_size;
+    let (vocab_size, checks) = (program.info.vocab_size, program.checks);
     let mut model = program.model()?;
     // One more than for a prompt: no token is generated after these.
     check_prompt(&options.ids, vocab_size, model.context() + 1)?;
+    if options.experts {
+        let all = choices(&mut model, checks, &options.ids, !options.decode)?;
+        return write_experts(&options.output, &all);
+    }
     let mut logits = Vec::new();
     if options.decode {
         let mut row = Vec::new();
@@ -58,22 +67,47 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
         model.prefill(0, 0, &options.ids, rows, &mut logits, &mut || true)?;
     }
     let rows = logits.len() / vocab_size;
-    write_logits(&options.output, rows, vocab_size, &logits)?;
+    let data = logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
+    write_tensors(&options.output, &[Tensor { name: "logits".to_owned(), dtype: "F32", shape: [rows, vocab_size], data }])?;
     terminal::note(&format!("wrote logits [{rows}, {vocab_size}] to {}", options.output.display()));
     Ok(())
 }
 
-fn write_logits(path: &Path, rows: usize, vocab_size: usize, logits: &[f32]) -> Result<()> {
-    let data: Vec<u8> = logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
-    let entry = json!({ "dtype": "F32", "shape": [rows, vocab_size], "data_offsets": [0, data.len()] });
-    let mut header = json!({ "logits": entry }).to_string();
+fn write_experts(path: &Path, all: &[Choices]) -> Result<()> {
+    let tensor = |(index, choices): (usize, &Choices)| Tensor {
+        name: format!("{index}.experts"),
+        dtype: "I32",
+        shape: [choices.experts.len() / choices.chosen, choices.chosen],
+        data: choices.experts.iter().flat_map(|expert| expert.to_le_bytes()).collect(),
+    };
+    write_tensors(path, &all.iter().enumerate().map(tensor).collect::<Vec<_>>())?;
+    terminal::note(&format!("wrote the choices of {} routers to {}", all.len(), path.display()));
+    Ok(())
+}
+
+/// A tensor of a safetensors file.
+struct Tensor {
+    name: String,
+    dtype: &'static str,
+    shape: [usize; 2],
+    data: Vec<u8>,
+}
+
+fn write_tensors(path: &Path, tensors: &[Tensor]) -> Result<()> {
+    let mut header = Map::new();
+    let mut end = 0;
+    for Tensor { name, dtype, shape, data } in tensors {
+        let start = std::mem::replace(&mut end, end + data.len());
+        header.insert(name.clone(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }));
+    }
+    let mut header = Value::Object(header).to_string();
     // The format asks for data on an 8-byte boundary, reached with spaces.
     header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
     let write = || {
         let mut file = BufWriter::new(File::create(path)?);
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(header.as_bytes())?;
-        file.write_all(&data)?;
+        tensors.iter().try_for_each(|tensor| file.write_all(&tensor.data))?;
         file.flush()
     };
     write().map_err(|source| Error::Io { path: path.to_owned(), source })

@@ -6,6 +6,7 @@
 
 mod batches;
 mod cache;
+mod choices;
 mod compare;
 mod error;
 mod operations;
@@ -18,6 +19,7 @@ use super::gpu::{Gpu, Kernel, Mapped};
 use super::weights::Weights;
 use super::{ModelInfo, Result};
 pub use batches::{Compared, batches};
+pub use choices::{Choices, choices};
 use compare::Comparison;
 use operations::reference;
 use run::{Bench, Run};
