@@ -46,8 +46,8 @@ inline void experts_gate_up_tile(device const uchar* gate, device const uchar* u
     const uint base = tile[0] * WIDTH;
     const PairRows<COLS, CHOSEN> rows = {input, own};
     const GatedPairs<A, WIDTH, EXPERTS * WIDTH, BIASED != 0> results = {y, own, biases + base};
-    product_tile<W, W2, O, TOKENS, STACK, WIDTH, COLS, true, SPLIT>(gate, up, rows, results, tile[2], base, group.x * 32,
-                                                                   shared, simdgroup, lane);
+    product_tile<W, W2, O, TOKENS, STACK, WIDTH, COLS, true, SPLIT, true>(gate, up, rows, results, tile[2], base,
+                                                                         group.x * 32, shared, simdgroup, lane);
 }
 
 // y[pair] = the expert's result, HIDDEN elements a pair.
@@ -60,8 +60,9 @@ inline void experts_down_tile(device const uchar* stack, device const float* bia
     const uint base = tile[0] * HIDDEN;
     const PairRows<WIDTH, 1> rows = {input, own};
     const StorePairs<HIDDEN, BIASED != 0> results = {y, own, biases + base};
-    product_tile<W, W, O, TOKENS, EXPERTS * HIDDEN, HIDDEN, WIDTH, false, 0>(stack, stack, rows, results, tile[2], base,
-                                                                            group.x * 64, shared, simdgroup, lane);
+    product_tile<W, W, O, TOKENS, EXPERTS * HIDDEN, HIDDEN, WIDTH, false, 0, true>(stack, stack, rows, results, tile[2],
+                                                                                  base, group.x * 64, shared, simdgroup,
+                                                                                  lane);
 }
 
 // x += factor * weighted sum of the results of a row's experts, in the order of its choice, and with SHARED of the one that

@@ -64,10 +64,10 @@ template <typename W, typename W2, typename O, uint STACK, uint ROWS, uint COLS,
 inline void gemm_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens, uint base,
                       uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
     if (tokens > 32) {
-        product_tile<W, W2, O, 64, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
-                                                                    shared, simdgroup, lane);
+        product_tile<W, W2, O, 64, STACK, ROWS, COLS, GATED, OFFSET, false>(weights, second, input, result, tokens, base,
+                                                                           first_row, shared, simdgroup, lane);
     } else {
-        product_tile<W, W2, O, 32, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
-                                                                    shared, simdgroup, lane);
+        product_tile<W, W2, O, 32, STACK, ROWS, COLS, GATED, OFFSET, false>(weights, second, input, result, tokens, base,
+                                                                           first_row, shared, simdgroup, lane);
     }
 }

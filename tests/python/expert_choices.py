@@ -43,7 +43,9 @@ def rule(config, logits, bias):
 
 
 def choices(folder, reference):
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    config = transformers.AutoConfig.from_pretrained(folder)
+    kind = transformers.AutoModelForImageTextToText if hasattr(config, "vision_config") else transformers.AutoModelForCausalLM
+    model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     config = model.config.get_text_config()
     routers, experts, biases = [], [], []
 

@@ -70,6 +70,7 @@ CASES = {
     "gemma3": ("Gemma3Text", {"head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 16, "num_hidden_layers": 7}),
     "qwen3": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
     "qwen3-vl": ("Qwen3VLText", {**NARROW, "head_dim": 16, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}}),
+    "qwen3-vl-moe": ("Qwen3VLMoeText", {**MIXTURE, "num_experts": 4, "head_dim": 16, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}}),
     "phi3": ("Phi3", {"sliding_window": 8}),
     "phi3-longrope": ("Phi3", {"original_max_position_embeddings": 64, "rope_parameters": LONGROPE}),
     "phi3-longrope-long": ("Phi3", {"original_max_position_embeddings": 16, "rope_parameters": {**LONGROPE, "original_max_position_embeddings": 16}}),
@@ -109,12 +110,14 @@ CASES = {
     "qwen35": ("Qwen3_5Text", {**NARROW, **DELTA}),
     "qwen35-moe": ("Qwen3_5MoeText", {**MIXTURE, **DELTA, "shared_expert_intermediate_size": 20}),
     "qwen3-next": ("Qwen3Next", {**MIXTURE, **DELTA, "shared_expert_intermediate_size": 20, "num_experts_per_tok": 3, "mlp_only_layers": [1]}),
+    # A GGUF has no key for the epsilon of norms after branches, which is 1e-8 as published.
+    "muse-glimmer": ("MuseGlimmerText", {**NARROW, "head_dim": 8, "num_hidden_layers": 4, "sliding_window": 8, "qk_scale_factor": 2.5, "output_multiplier": 0.5, "final_logit_softcapping": 3.0, "post_norm_eps": 0.5, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}),
     "granite": ("Granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.2, "residual_multiplier": 0.22, "logits_scaling": 8.0}),
 }
 # Changes of a case's configuration, each of which must change its logits: what they turn off is what the case is for.
 # `biases` and `means` are turned off in the model: every bias, and the mean that a LayerNorm subtracts; `norms_last`: norms of
 # q and k come before the rotation; `shared` is what every token's expert adds, `correction` what a router adds for the choice
-# alone; `NAME=1`: parameters of this name become ones; `taps` are those of convolutions, turned round; `decays` are those of recurrent states, all alike. Other names are of
+# alone; `NAME=1`: parameters of this name become ones; `embed_norm` and `qk_norm` are norms without weights, left out; `taps` are those of convolutions, turned round; `decays` are those of recurrent states, all alike. Other names are of
 # parameters and buffers that become zeros.
 ABLATIONS = {
     "starcoder2": ["biases", "means", {"hidden_act": "silu"}],
@@ -125,6 +128,7 @@ ABLATIONS = {
     "stablelm": ["biases", "means", {"partial_rotary_factor": 0.5}],
     "stablelm-parallel": ["means", {"partial_rotary_factor": 0.25}, {"use_parallel_residual": False}],
     "qwen3-vl": [{"rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}}],
+    "qwen3-vl-moe": [{"num_experts_per_tok": 1}, "experts.down_proj", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}}],
     "gemma4-moe": ["router.scale=1", "per_expert_scale=1", "experts.down_proj", "mlp.down_proj.weight", "post_feedforward_layernorm_1.weight=1", "post_feedforward_layernorm_2.weight=1", "pre_feedforward_layernorm_2.weight=1", {"top_k_experts": 1}],
     "seed-oss": ["biases", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
     "glm4": ["biases", {"partial_rotary_factor": 1.0}],
@@ -150,20 +154,24 @@ ABLATIONS = {
     "qwen35": ["biases", "taps", "decays", WIDER_ROTATION],
     "qwen35-moe": ["biases", "taps", "decays", "shared", "shared_expert_gate.weight", {"num_experts_per_tok": 1}, WIDER_ROTATION],
     "qwen3-next": ["biases", "taps", "decays", "shared", "shared_expert_gate.weight", {"norm_topk_prob": False}, {"num_experts_per_tok": 2}, WIDER_ROTATION],
+    "muse-glimmer": ["embed_norm", "qk_norm", "self_attn.gate_proj.weight", {"qk_scale_factor": 1.0}, {"output_multiplier": 1.0}, {"final_logit_softcapping": 30.0}, {"post_norm_eps": 1e-8}, {"sliding_window": 16}, {"layer_rope_theta": [0.0] * 4}, {"layer_rope_theta": [10000.0] * 4}, {"layer_types": ["sliding_attention"] * 4}, {"layer_types": ["full_attention"] * 4}],
     "arcee": ["biases", {"hidden_act": "silu"}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}],
 }
 # Least difference of logits that counts as one; the tests' bound is 2e-3.
 ABLATED = 0.05
-# Text models that transformers has inside others alone, with the smallest of those.
+# Text models that transformers has inside others alone, with the smallest of those, and what else those are made of.
 WRAPPED = {
+    "MuseGlimmerText": {"patch_size": 2, "patch_temporal": 1, "merge_size": 1, "pos_emb_height": 2, "pos_emb_width": 2, "num_attention_heads": 1, "num_hidden_layers": 1, "hidden_size": 8, "intermediate_size": 8},
     "Qwen3VLText": {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 1, "patch_size": 2, "temporal_patch_size": 1, "spatial_merge_size": 1, "out_hidden_size": 32, "num_position_embeddings": 4, "deepstack_visual_indexes": [0]},
 }
+WRAPPED["Qwen3VLMoeText"] = WRAPPED["Qwen3VLText"]
+BESIDE = {"MuseGlimmerText": {"out_hidden_size": 8, "projector_hidden_size": 8}}
 # Contexts that projects are built for, where the default would not do.
 CONTEXTS = {"phi3-longrope-long": 128, "hunyuan-dense": 128}
 # Other seeds than the sum of a name's characters.
 SEEDS = {"gpt-oss": 1, "gemma4-moe": 1, "lfm2-moe": 1, "qwen35-moe": 6, "qwen3-next": 1}
 # Mixtures of experts: rounding must not change which experts are chosen.
-MIXTURES = {"gpt-oss", "gemma4-moe", "lfm2-moe", "qwen35-moe", "qwen3-next", "deepseek-v2", "deepseek-v3", "glm4-moe-lite"}
+MIXTURES = {"gpt-oss", "gemma4-moe", "lfm2-moe", "qwen35-moe", "qwen3-next", "qwen3-vl-moe", "deepseek-v2", "deepseek-v3", "glm4-moe-lite"}
 # Those that are written as MLX folders too.
 MLX = {"lfm2-moe", "qwen35-moe", "qwen3-next", "gemma4-moe"}
 # What GGUFs have no key for: these windows, and a query_pre_attn_scalar other than the head's width.
@@ -193,7 +201,7 @@ def make_model(case, changes):
     config._attn_implementation = "eager"
     if family in WRAPPED:
         whole = family.removesuffix("Text")
-        config = getattr(transformers, f"{whole}Config")(text_config=config.to_dict(), vision_config=WRAPPED[family])
+        config = getattr(transformers, f"{whole}Config")(text_config=config.to_dict(), vision_config=WRAPPED[family], **BESIDE.get(family, {}))
         config._attn_implementation = "eager"
         return getattr(transformers, f"{whole}ForConditionalGeneration")(config).eval()
     return getattr(transformers, f"{family.removesuffix('Text')}ForCausalLM")(config).eval()
@@ -245,6 +253,9 @@ def check_ablations(case, weights, ids, logits):
                     buffer.zero_()
                     turned_off += 1
             for module in model.modules():
+                if ablation in ("embed_norm", "qk_norm") and hasattr(module, ablation):
+                    getattr(module, ablation).forward = lambda x: x
+                    turned_off += 1
                 if ablation == "means" and "LayerNorm" in type(module).__name__:
                     module.forward = without_means(module)
                     turned_off += 1
@@ -285,7 +296,8 @@ def write_hf(case, folder):
             elif name.endswith("bias"):
                 weight.copy_(noise * 0.5)
             elif "embed" in name:
-                weight.copy_(noise)
+                # Other lengths than a norm's, where one follows.
+                weight.copy_(noise * (3.0 if case == "muse-glimmer" else 1.0))
             elif name.endswith("experts.gate_up_proj") and case == "gpt-oss":
                 # Wide enough for the clamp to matter.
                 weight.copy_(noise * 5.0 / weight.shape[1] ** 0.5)
@@ -329,8 +341,22 @@ def write_hf(case, folder):
     if case == "gpt-oss":
         gpt_oss_forms(folder)
     save_file(tensors, folder.parent / "reference.safetensors")
+    if case == "qwen3-vl-moe":
+        turn_experts(folder, type(model), ids, logits)
     if case in CONTEXTS:
         (folder.parent / "case.json").write_text(json.dumps({"context": CONTEXTS[case]}) + "\n")
+
+
+def turn_experts(folder, model, ids, logits):
+    """The folder as it is published, `hf-turned`: experts' matrices lie turned, which transformers undoes."""
+    turned = folder.with_name("hf-turned")
+    shutil.copytree(folder, turned)
+    weights = load_file(folder / "model.safetensors")
+    experts = lambda name: name.endswith(("experts.gate_up_proj", "experts.down_proj"))
+    save_file({name: weight.transpose(1, 2).contiguous() if experts(name) else weight for name, weight in weights.items()}, turned / "model.safetensors", metadata={"format": "pt"})
+    loaded = model.from_pretrained(turned, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        assert (loaded(ids).logits[0] - logits).abs().max() < 1e-4
 
 
 def write_tokenizer(folder):

@@ -23,7 +23,7 @@ pub const CASES: [(&str, &str); 2] = [("demo", crate::demo::CHECKPOINT), ("llama
 const TINY: &str = "crates/forge-frontend/tests/fixtures/tiny";
 
 /// Cases of which the [`SOURCES`] are kept, for what the whole ones do not have.
-pub const SOURCE_CASES: [(&str, &str); 19] = [
+pub const SOURCE_CASES: [(&str, &str); 20] = [
     // Two kinds of layers, post-norms, soft-caps, windows.
     ("gemma2", "crates/forge-frontend/tests/fixtures/tiny/gemma2/hf"),
     // QK norms, two rotations.
@@ -55,6 +55,8 @@ pub const SOURCE_CASES: [(&str, &str); 19] = [
     ("gpt-oss", "crates/forge-frontend/tests/fixtures/tiny/gpt-oss/hf"),
     // Short convolutions and their state beside caches.
     ("lfm2", "crates/forge-frontend/tests/fixtures/tiny/lfm2/hf"),
+    // An embedding through a norm, norms of heads without weights, gates behind the values.
+    ("muse-glimmer", "crates/forge-frontend/tests/fixtures/tiny/muse-glimmer/hf"),
     // The gated delta rule, gated attention.
     ("qwen35", "crates/forge-frontend/tests/fixtures/tiny/qwen35/hf"),
     // Formats that differ within a projection and from layer to layer.

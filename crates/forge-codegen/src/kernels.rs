@@ -327,11 +327,12 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
 }
 
 /// Sources of families, each after those that it needs. The first of them every file has.
-const FAMILIES: [&str; 25] = [
+const FAMILIES: [&str; 26] = [
     "activation",
     "rows",
     "embed",
     "norm",
+    "embed_norm",
     "layer_norm",
     "activated",
     "xielu",
@@ -612,15 +613,16 @@ fn rope_view(rope: &RopeAppend, plan: &Plan) -> RopeView {
         })
     };
     let rotates = rope.rope.is_some();
-    // Gates stand between the queries, and so before keys and values.
-    let after_gates = if rope.gated { format!("source + {}", q * rope.head_dim) } else { "source".into() };
+    // Gates that stand between the queries stand before keys and values.
+    let between = rope.gates.query_stride() > 1;
+    let after_gates = if between { format!("source + {}", q * rope.head_dim) } else { "source".into() };
     let mut parts = vec![RopePart {
         start: 0,
         end: q,
         heads: q,
         cache: false,
         target: "q",
-        source: if rope.gated { format!("source + head * {}", rope.head_dim) } else { "source".into() },
+        source: if between { format!("source + head * {}", rope.head_dim) } else { "source".into() },
         rotates,
         norm: norm(rope.q_norm, q, 0, "q_gamma"),
         norms_last: rope.norms_last && rope.q_norm.is_some(),

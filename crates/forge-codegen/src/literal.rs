@@ -3,7 +3,7 @@
 
 use forge_spec::{
     Activation, Argument, Attention, CacheType, Cost, Data, Dim, Epilogue, ExpertResults, ExpertsDown, ExpertsOf,
-    ExpertsUp, Format, GatedDelta, GroupScore, Groups, HeadNorm, LatentAppend, LatentAttention, LatentQueries,
+    ExpertsUp, Format, GatedDelta, Gates, GroupScore, Groups, HeadNorm, LatentAppend, LatentAttention, LatentQueries,
     LatentSizes, LatentValues, Matrix, Operation, PositionScale, Projection, RopeAppend, Routing, Scores, SharedExpert,
     SharedWeight, SortExperts, Split, Vocabulary,
 };
@@ -112,13 +112,14 @@ choice!(Epilogue {
     Store { softcap }, Residual { factor }, Activated(activation), Gated(activation), GatedBy(activation)
 });
 choice!(Operation<'_> {
-    Embed { table, scale }, LayerInputs { table, layers, eps, scale, factor }, Project(projection), RopeAppend(rope),
-    ShortConv { channels, taps }, GatedDelta(delta), HeadGate { heads, head_dim, width },
+    Embed { table, scale, norm_eps }, LayerInputs { table, layers, eps, scale, factor }, Project(projection), RopeAppend(rope),
+    ShortConv { channels, taps }, GatedDelta(delta), HeadGate { heads, head_dim, first, stride, width },
     Attention(attention), AttentionCombine { heads, head_dim, split }, LatentAppend(append), LatentQueries(queries),
     LatentAttention(attention), LatentValues(values), RmsNorm { width, eps }, LayerNorm { width, eps },
     PostNorm { width, eps, factor }, Route { routing, shared }, SortExperts(sort), ExpertsUp(experts), ExpertsDown(experts),
     ExpertsSum { width, chosen, shared, factor }, SampleBest(vocabulary), SampleCollect(vocabulary), SampleDraw(vocabulary)
 });
+choice!(Gates { None, ByHead, Last });
 choice!(Scores { Softmax, SoftmaxOfChosen, Sigmoid });
 choice!(GroupScore { Best, BestTwo });
 record!(Groups { count, chosen, judged_by });
@@ -143,7 +144,7 @@ record!(Vocabulary { tokens, groups });
 record!(PositionScale { beta, original_context });
 block!(Projection<'_> { matrices; norm_eps; half_operands; epilogue });
 block!(RopeAppend<'_> {
-    heads, kv_heads, head_dim, keys_as_values, gated;
+    heads, kv_heads, head_dim, keys_as_values, gates;
     norms, norms_last;
     inv_freq, interleaved, magnitude;
     query_scale, cache, wrap

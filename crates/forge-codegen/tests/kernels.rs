@@ -3,22 +3,30 @@
 
 #[path = "../../forge-plan/tests/common/mod.rs"]
 mod common;
+#[path = "../../forge-plan/tests/common/random.rs"]
+mod random;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::Sizes;
+use common::{Mixture, Sizes};
 use forge_codegen::{RenderOptions, render};
 use forge_formats::{Format, Layout, Packer, SourceRows, decode_row};
-use forge_frontend::{Assets, GenerationConfig};
+use forge_frontend::{Assets, GenerationConfig, Graph};
 use forge_plan::costs::{StepSize, dispatch};
+use forge_plan::families::ExpertsUpTile;
 use forge_plan::{Family, Kernel, Plan, PlanOptions, plan};
-use forge_spec::StepParams;
+use forge_spec::{Dim, StepParams};
 use metal_sim::{Binding, Buffer, CompileOptions, Device, DispatchCounters, Library};
+use random::Random;
 
 /// A plan and its `kernels.metal`.
 fn emitted(sizes: Sizes, format: Format) -> (Plan, String) {
-    let graph = common::llama(sizes, format);
-    let plan = plan(&graph, &PlanOptions::default()).expect("a dense model has a plan");
+    rendered(&common::llama(sizes, format))
+}
+
+fn rendered(graph: &Graph) -> (Plan, String) {
+    let plan = plan(graph, &PlanOptions::default()).expect("the model has a plan");
     let assets = Assets {
         tokenizer_json: b"{}".to_vec(),
         chat_template: None,
@@ -27,17 +35,19 @@ fn emitted(sizes: Sizes, format: Format) -> (Plan, String) {
     };
     let options =
         RenderOptions { name: "model".into(), source: "model.gguf".into(), command: "forge gen".into(), embed: false };
-    let project = render(&plan, &graph, &assets, &options).expect("templates render");
+    let project = render(&plan, graph, &assets, &options).expect("templates render");
     let text = &project.files[Path::new("shaders/kernels.metal")];
     (plan, String::from_utf8(text.clone()).expect("UTF-8"))
 }
 
-/// The file without kernels other than `name`, which would only take time to compile.
-fn only(text: &str, name: &str) -> String {
+/// The file without other kernels than these, which would only take time to compile.
+fn only(text: &str, names: &[&str]) -> String {
     const HEAD: &str = "[[max_total_threads_per_threadgroup";
     let (shared, kernels) = text.split_at(text.find(HEAD).expect("has kernels"));
-    let kernel = kernels.split(HEAD).find(|kernel| kernel.contains(&format!("kernel void {name}(")));
-    format!("{shared}{HEAD}{}", kernel.expect("is emitted"))
+    let is_one = |kernel: &&str| names.iter().any(|name| kernel.contains(&format!("kernel void {name}(")));
+    let kept: Vec<String> = kernels.split(HEAD).filter(is_one).map(|kernel| format!("{HEAD}{kernel}")).collect();
+    assert_eq!(kept.len(), names.len(), "{names:?} are emitted");
+    format!("{shared}{}", kept.concat())
 }
 
 /// The kernel of this name.
@@ -77,7 +87,8 @@ fn blocks(format: Format, rows: usize, cols: usize) -> (Vec<u8>, Vec<u8>) {
 
 /// The kernel, compiled for checked mode.
 fn compile(text: &str, kernel: &Kernel) -> Library {
-    let library = Library::from_source(&only(text, &kernel.name), "kernels.metal", &CompileOptions { checked: true });
+    let library =
+        Library::from_source(&only(text, &[&kernel.name]), "kernels.metal", &CompileOptions { checked: true });
     library.unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -205,4 +216,85 @@ fn every_weight_is_read_once_per_tile_of_64_tokens() {
             );
         }
     }
+}
+
+/// Of the products of experts' tiles most are of rows that chose the expert: counted by the device, with rows that choose at random.
+/// The grid is as large as `sort_experts` says, and each of its threadgroups has rows.
+#[test]
+fn tiles_of_experts_multiply_little_for_nothing() {
+    const NAMES: [&str; 2] = ["sort_experts", "expert_gate_up_tile"];
+    let sizes = Sizes { hidden: 64, ffn: 64, heads: 4, kv_heads: 2, head_dim: 16, vocab: 64, layers: 1, context: 512 };
+    // Rows, and the least share of useful products: a whole tile of Qwen3-30B-A3B and of OLMoE has 16 and 32 rows an expert, a
+    // short prompt of Mixtral as many.
+    let cases: [(usize, usize, &[(usize, f64)]); 3] =
+        [(128, 8, &[(256, 0.75)]), (64, 8, &[(256, 0.85)]), (8, 2, &[(64, 0.75), (128, 0.85), (256, 0.9)])];
+    for (experts, chosen, runs) in cases {
+        let mixture = Mixture { experts, chosen, width: 64, shared: 0 };
+        let (plan, text) = rendered(&common::mixture(sizes, mixture, Format::F16));
+        let library = Library::from_source(&only(&text, &NAMES), "kernels.metal", &CompileOptions { checked: true });
+        let library = library.unwrap_or_else(|error| panic!("{error}"));
+        let kernels = NAMES.map(|name| planned(&plan, name));
+        let Family::ExpertsUpTile(ExpertsUpTile { tile, .. }) = kernels[1].family else { panic!("tiles of experts") };
+        let mut random = Random::new(experts as u64);
+        for &(rows, least) in runs {
+            let mut ids: Vec<u32> = Vec::new();
+            for _ in 0..rows {
+                let mut all: Vec<u32> = (0..experts as u32).collect();
+                ids.extend((0..chosen).map(|_| all.swap_remove(random.below(all.len()))));
+            }
+            let counters = run_experts(&library, kernels, &ids, rows);
+            let tiles = |expert: u32| ids.iter().filter(|&&id| id == expert).count().div_ceil(tile);
+            let tiles = (0..experts as u32).map(tiles).sum::<usize>() as u32;
+            assert_eq!(counters.threadgroups, [2, tiles, 1], "none without rows");
+            let useful = (ids.len() * 2 * 64 * 64 / 512) as f64 / counters.matrix_operations as f64;
+            println!("{} rows an expert, tiles of {tile}: {useful:.2} of the products are useful", ids.len() / experts);
+            assert!((least..=1.0).contains(&useful), "{experts} experts, {rows} rows: {useful}");
+        }
+    }
+}
+
+/// What the second kernel, of tiles of experts, does with rows that chose these, behind the first, which puts them in order.
+fn run_experts(library: &Library, kernels: [&Kernel; 2], ids: &[u32], rows: usize) -> DispatchCounters {
+    let device = Device::new(0);
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let params = StepParams { rows: rows as u32, ..StepParams::default() };
+    let mut buffers = BTreeMap::new();
+    for binding in kernels.into_iter().flat_map(|kernel| &kernel.bindings) {
+        let name = binding.role.name();
+        let (data, given) = match name {
+            "experts" => (words(ids), true),
+            "step" => (words(&params.words()), true),
+            // Ones: a stack of 128 experts at most, and inputs.
+            "weights" => ([0x00, 0x3c].repeat(128 * 128 * 64), true),
+            "input" => (bytes(&vec![1.0; rows * 64]), true),
+            "pairs" => (vec![0; 4 * ids.len()], false),
+            "tiles" => (vec![0; 12 * ids.len()], false),
+            "threadgroups" => (vec![0; 24], false),
+            _ => (vec![0; 4 * 64 * ids.len()], false),
+        };
+        buffers.entry(name).or_insert_with(|| {
+            let buffer = device.buffer(name, data.len());
+            if given {
+                buffer.write(0, &data);
+            }
+            buffer
+        });
+    }
+    let bound = |kernel: &Kernel| -> Vec<Binding<'_>> {
+        kernel.bindings.iter().map(|binding| buffers[binding.role.name()].whole()).collect()
+    };
+    let [sort, tiles] = kernels;
+    let mut commands = device.command_buffer("experts");
+    let function = |kernel: &Kernel| library.kernel(&kernel.name).expect("is in the file");
+    commands.dispatch(&function(sort), &bound(sort), [1, 1, 1], [sort.launch.threads, 1, 1]);
+    commands.barrier();
+    let counts = Binding { buffer: &buffers["threadgroups"], offset: 0, len: 12 };
+    let most = tiles.launch.grid.map(|dim| match dim {
+        Dim::Const(count) => count as u32,
+        Dim::Indirect { per_row, most } => (per_row * rows).min(most) as u32,
+        Dim::Rows | Dim::RowTiles(_) | Dim::Parts => panic!("{dim:?} of tiles of experts"),
+    });
+    commands.dispatch_indirect(&function(tiles), &bound(tiles), counts, most, [tiles.launch.threads, 1, 1]);
+    let timing = commands.commit().wait().unwrap_or_else(|error| panic!("{error}"));
+    timing.counters.into_iter().nth(1).expect("two dispatches")
 }

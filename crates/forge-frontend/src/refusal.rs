@@ -40,6 +40,8 @@ refusals! {
     ExpertWeights,
     /// More experts for a token than there are.
     ExpertCount,
+    /// More experts, of a layer or of a token, or groups of them, than kernels have room for.
+    ExpertLimit,
     /// Experts that do not divide among their groups.
     ExpertGroups,
     /// More groups to choose from than there are.
@@ -194,6 +196,10 @@ refusals! {
     Bidirectional,
     /// A scale of queries that is no positive number.
     QueryScale,
+    /// Bases of layers' rotations, not one for each, or of several numbers.
+    LayerBases,
+    /// An epsilon of norms after branches that is none.
+    PostEpsilon,
     /// Windows in SmolLM3.
     SmolWindows,
     /// Flags of rotating layers, not one for each.

@@ -79,7 +79,8 @@ fn read(path: &Path) -> Result<Vec<Choices>> {
         let [_, chosen] = tensor.shape() else { anyhow::bail!("{:?} is no matrix", tensor.shape()) };
         let experts = files::words(&tensors, &format!("{}.experts", all.len()), Dtype::I32)?;
         let margin = format!("{}.margin", all.len());
-        let margins = if tensors.tensor(&margin).is_ok() { files::words(&tensors, &margin, Dtype::F32)? } else { Vec::new() };
+        let margins =
+            if tensors.tensor(&margin).is_ok() { files::words(&tensors, &margin, Dtype::F32)? } else { Vec::new() };
         all.push(Choices { chosen: *chosen, experts, margins: margins.into_iter().map(f32::from_bits).collect() });
     }
     Ok(all)
@@ -89,7 +90,12 @@ fn compare(path: &str, expected: &[Choices], found: &[Choices], bound: f32, outc
     ensure!(expected.len() == found.len(), "{} routers chose, not {}", found.len(), expected.len());
     for (router, (expected, found)) in expected.iter().zip(found).enumerate() {
         let shape = |choices: &Choices| (choices.experts.len(), choices.chosen);
-        ensure!(shape(expected) == shape(found), "router {router}: {:?} chosen, not {:?}", shape(found), shape(expected));
+        ensure!(
+            shape(expected) == shape(found),
+            "router {router}: {:?} chosen, not {:?}",
+            shape(found),
+            shape(expected)
+        );
         let tokens = expected.experts.chunks(expected.chosen).zip(found.experts.chunks(found.chosen));
         for (token, ((expected, found), &margin)) in tokens.zip(&expected.margins).enumerate() {
             let set = |experts: &[u32]| std::collections::BTreeSet::from_iter(experts.iter().copied());
@@ -125,7 +131,10 @@ mod tests {
         assert_eq!(outcome.failures, [""; 0], "a choice that is close may differ");
         compare("decode", &expected, &choices(&[3, 0, 1, 2, 5, 6], &[]), 1e-3, &mut outcome).unwrap();
         assert_eq!(outcome.failures, ["decode: router 0, token 2: experts [5, 6], expected [5, 4] by 1.0e-1"]);
-        assert!(compare("decode", &expected, &choices(&[3, 0], &[]), 1e-3, &mut outcome).is_err(), "another number of tokens");
+        assert!(
+            compare("decode", &expected, &choices(&[3, 0], &[]), 1e-3, &mut outcome).is_err(),
+            "another number of tokens"
+        );
         assert!(compare("decode", &expected, &[], 1e-3, &mut outcome).is_err(), "no routers");
     }
 }

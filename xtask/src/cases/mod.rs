@@ -127,7 +127,8 @@ struct Report {
 
 impl Report {
     fn new() -> Self {
-        let header = ["case", "format", "kv", "bound", "prefill", "decode", "top-1", "greedy", "experts", "long", "tokens", ""];
+        let header =
+            ["case", "format", "kv", "bound", "prefill", "decode", "top-1", "greedy", "experts", "long", "tokens", ""];
         Self { table: Table::new(&header), notes: Vec::new(), totals: Totals::default() }
     }
 

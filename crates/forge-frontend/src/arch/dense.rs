@@ -173,7 +173,9 @@ pub(crate) enum QkNorm {
     None,
     /// Each head by itself (Qwen3, Gemma 3).
     Heads,
-    /// The same, after the rotation (Hunyuan).
+    /// The same without weights (Muse Glimmer).
+    BareHeads,
+    /// The same with weights, after the rotation (Hunyuan).
     RotatedHeads,
     /// All heads together (OLMo 2).
     Whole,
@@ -232,6 +234,18 @@ pub(crate) fn gated_attention(b: &mut BlockBuilder, input: ValueId, hidden: usiz
     attend(b, Qkv { q, k, v, gate: Some(gate) }, hidden, spec)
 }
 
+/// Attention whose result is gated, by a projection of its own.
+pub(crate) fn attention_gated_apart(
+    b: &mut BlockBuilder,
+    input: ValueId,
+    hidden: usize,
+    spec: &AttentionSpec,
+) -> ValueId {
+    let qkv = qkv(b, input, spec);
+    let gate = b.linear("attn_gate", "attn_gate", input, spec.heads * spec.state.head_dim, false);
+    attend(b, Qkv { gate: Some(gate), ..qkv }, hidden, spec)
+}
+
 /// What follows them, to the result of the output projection.
 pub(crate) fn attend(b: &mut BlockBuilder, qkv: Qkv, hidden: usize, spec: &AttentionSpec) -> ValueId {
     attend_scaled(b, qkv, hidden, spec, None)
@@ -271,7 +285,7 @@ fn attend_as(
     let Qkv { mut q, mut k, v, gate } = qkv;
     match spec.qk_norm {
         QkNorm::None | QkNorm::RotatedHeads => {}
-        QkNorm::Heads => (q, k) = head_norms(b, q, k, spec),
+        QkNorm::Heads | QkNorm::BareHeads => (q, k) = head_norms(b, q, k, spec),
         QkNorm::Whole => {
             q = b.rms_norm("q_normed", "attn_q_norm", q, spec.eps);
             k = b.rms_norm("k_normed", "attn_k_norm", k, spec.eps);
@@ -297,8 +311,9 @@ fn attend_as(
 /// Norms of each head of queries and keys.
 fn head_norms(b: &mut BlockBuilder, q: ValueId, k: ValueId, spec: &AttentionSpec) -> (ValueId, ValueId) {
     let head_dim = spec.state.head_dim;
-    let q = b.head_norm("q_normed", Some("attn_q_norm"), q, head_dim, spec.eps);
-    let k = b.head_norm("k_normed", Some("attn_k_norm"), k, head_dim, spec.eps);
+    let role = |role| Some(role).filter(|_| spec.qk_norm != QkNorm::BareHeads);
+    let q = b.head_norm("q_normed", role("attn_q_norm"), q, head_dim, spec.eps);
+    let k = b.head_norm("k_normed", role("attn_k_norm"), k, head_dim, spec.eps);
     (q, k)
 }
 
@@ -514,15 +529,27 @@ pub(crate) fn post_norm_layer(name: &str, sizes: &Sizes, spec: &AttentionSpec, a
 
 /// A layer with a norm before and after each branch.
 pub(crate) fn sandwich_layer(name: &str, sizes: &Sizes, spec: &AttentionSpec, activation: Activation) -> Block {
+    let attend = |b: &mut BlockBuilder, input| attention(b, input, sizes.hidden, spec);
+    sandwich_layer_with(name, sizes, sizes.eps, activation, attend)
+}
+
+/// The same with attention that `attend` adds, and norms after branches with an epsilon of their own.
+pub(crate) fn sandwich_layer_with(
+    name: &str,
+    sizes: &Sizes,
+    post_eps: f32,
+    activation: Activation,
+    attend: impl FnOnce(&mut BlockBuilder, ValueId) -> ValueId,
+) -> Block {
     let mut b = BlockBuilder::new(name);
     let x = b.input("x", sizes.hidden);
     let attn_in = b.rms_norm("attn_in", "attn_norm", x, sizes.eps);
-    let attn = attention(&mut b, attn_in, sizes.hidden, spec);
-    let attn = b.rms_norm("attn_normed", "post_attn_norm", attn, sizes.eps);
+    let attn = attend(&mut b, attn_in);
+    let attn = b.rms_norm("attn_normed", "post_attn_norm", attn, post_eps);
     let x = b.add("x_attn", x, attn);
     let ffn_in = b.rms_norm("ffn_in", "ffn_norm", x, sizes.eps);
     let ffn = feed_forward(&mut b, ffn_in, sizes.hidden, sizes.intermediate, activation, false);
-    let ffn = b.rms_norm("ffn_normed", "post_ffn_norm", ffn, sizes.eps);
+    let ffn = b.rms_norm("ffn_normed", "post_ffn_norm", ffn, post_eps);
     let x = b.add("x_ffn", x, ffn);
     b.finish(x)
 }

@@ -65,6 +65,8 @@ impl Router {
         if chosen > experts {
             return Err(h.invalid(Refusal::ExpertCount, CHOSEN, format!("at most the {experts} experts")));
         }
+        within(h, self.experts, experts, Routing::MOST_EXPERTS)?;
+        within(h, CHOSEN, chosen, Routing::MOST_CHOSEN)?;
         let scores = match h.get(GATING).map(integer) {
             // 0: a converter that knows no other function.
             None | Some(Some(0)) => self.scores,
@@ -96,6 +98,7 @@ impl Router {
         let count = h.opt_usize(GROUPS)?.unwrap_or(1);
         let kept = h.opt_usize(CHOSEN_GROUPS)?.unwrap_or(count);
         h.divides(Refusal::ExpertGroups, (self.experts, experts), (GROUPS, count))?;
+        within(h, GROUPS, count, Routing::MOST_GROUPS)?;
         if kept > count {
             return Err(h.invalid(Refusal::GroupCount, CHOSEN_GROUPS, format!("at most the {count} groups")));
         }
@@ -105,6 +108,14 @@ impl Router {
         }
         Ok((kept < count).then_some(Groups { count, chosen: kept, judged_by: self.groups }))
     }
+}
+
+/// Refuses more than kernels have room for.
+fn within(h: &Hparams, key: Key, found: usize, most: usize) -> Result<(), FrontendError> {
+    if found > most {
+        return Err(h.unsupported(Refusal::ExpertLimit, key, format!("up to {most} are built")));
+    }
+    Ok(())
 }
 
 /// Which layers have a mixture: in a GGUF those with experts, in a folder those that its keys do not leave out. `first`

@@ -22,6 +22,7 @@ mod llama;
 mod ministral;
 mod mixtral;
 mod mixture;
+mod muse_glimmer;
 mod olmo2;
 mod olmoe;
 mod phi;
@@ -71,6 +72,7 @@ const FAMILIES: &[Family] = &[
     llama::FAMILY,
     ministral::MINISTRAL,
     ministral::MINISTRAL3,
+    muse_glimmer::FAMILY,
     olmo2::FAMILY,
     phi::FAMILY,
     phi3::FAMILY,
@@ -97,6 +99,7 @@ static MIXTURES: &[Family] = &[
     qwen35::NEXT,
     qwen_moe::QWEN2,
     qwen_moe::QWEN3,
+    qwen_moe::QWEN3_VL,
 ];
 
 /// Architectures that people have and that are not built, by their names in either dialect, with the reason.

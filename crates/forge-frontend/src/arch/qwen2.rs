@@ -6,7 +6,7 @@ use super::dense::{self, AttentionSpec, QkNorm, Sizes};
 use super::mixture::{self, Mixture};
 use crate::FrontendError;
 use crate::graph::{Activation, Attention, Graph, RopePairing};
-use crate::source::{Key, Loaded, RopeLayers, key};
+use crate::source::{Key, Loaded, RopeLayers, Stack, key};
 
 pub(super) const FAMILY: Family = Family {
     gguf: &["qwen2"],
@@ -26,17 +26,18 @@ pub(super) fn build_qwen(
     qkv_bias: bool,
     output_bias: bool,
 ) -> Result<Graph, FrontendError> {
-    build_with(loaded, &Sizes::read(loaded)?, None, qk_norm, [qkv_bias, output_bias])
+    build_with(loaded, &Sizes::read(loaded)?, None, qk_norm, [qkv_bias, output_bias], &[])
 }
 
 /// The same with a mixture in some layers. Windows, where a configuration has them, begin at `max_window_layers`; the biases
-/// are those of q, k and v, and of attention's output.
+/// are those of q, k and v, and of attention's output; `stacks` are the family's own ways to store experts.
 pub(super) fn build_with(
     loaded: &Loaded,
     sizes: &Sizes,
     mixture: Option<(&Mixture, &[bool])>,
     qk_norm: QkNorm,
     [qkv_bias, output_bias]: [bool; 2],
+    stacks: &'static [Stack],
 ) -> Result<Graph, FrontendError> {
     const USE_WINDOW: Key = Key::new("", "use_sliding_window");
     const MAX_WINDOW_LAYERS: Key = Key::new("", "max_window_layers");
@@ -55,6 +56,7 @@ pub(super) fn build_with(
     let tied = dense::tied(loaded, false)?;
 
     let mut graph = GraphBuilder::new(&loaded.tensors);
+    graph.stacks = stacks;
     let embed = graph.stage(dense::embed(sizes, 1.0), tied)?;
     for layer in 0..sizes.layers {
         let window = window.filter(|_| sliding[layer]);

@@ -6,7 +6,7 @@ use super::mixture::{self, Mixture, Router, Shared};
 use super::qwen2;
 use crate::FrontendError;
 use crate::graph::{Activation, Graph, GroupScore, Scores};
-use crate::source::{Key, Loaded, Role, key};
+use crate::source::{Key, Loaded, Place, Role, Stack, key};
 
 pub(super) const QWEN2: Family = Family {
     gguf: &["qwen2moe"],
@@ -31,7 +31,7 @@ pub(super) const QWEN2: Family = Family {
             None => loaded.hparams.usize(key::INTERMEDIATE)?,
         };
         let biases = [dense::has_bias(loaded, Key::new("", "qkv_bias"), "attn_q")?, false];
-        build(loaded, false, Some(Shared { width, gated: true }), QkNorm::None, biases)
+        build(loaded, false, Some(Shared { width, gated: true }), QkNorm::None, biases, &[])
     },
 };
 
@@ -46,9 +46,31 @@ pub(super) const QWEN3: Family = Family {
     roles: &[Role::new("router", "ffn_gate_inp", "mlp.gate")],
     build: |loaded| {
         let bias = |role| dense::has_bias(loaded, key::ATTENTION_BIAS, role);
-        build(loaded, true, None, QkNorm::Heads, [bias("attn_q")?, bias("attn_output")?])
+        build(loaded, true, None, QkNorm::Heads, [bias("attn_q")?, bias("attn_output")?], &[])
     },
 };
+
+/// The text model of Qwen3-VL's mixtures: Qwen3's, whose experts lie turned in folders as they were published.
+pub(super) const QWEN3_VL: Family = Family {
+    gguf: &["qwen3vlmoe"],
+    hf: &[("qwen3_vl_moe_text", VL_DEFAULTS), ("qwen3_vl_moe", VL_DEFAULTS)],
+    roles: QWEN3.roles,
+    build: |loaded| {
+        let bias = |role| dense::has_bias(loaded, key::ATTENTION_BIAS, role);
+        build(loaded, true, None, QkNorm::Heads, [bias("attn_q")?, bias("attn_output")?], TURNED)
+    },
+};
+
+const VL_DEFAULTS: &str = r#"{"rms_norm_eps": 1e-6, "max_position_embeddings": 128000, "hidden_size": 2048,
+    "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 16, "num_key_value_heads": 16,
+    "moe_intermediate_size": 1408, "num_experts": 60, "num_experts_per_tok": 4, "decoder_sparse_step": 1,
+    "norm_topk_prob": true, "rope_theta": 500000.0}"#;
+
+const TURNED: &[Stack] = &[
+    ("expert_gate", &[Place::Turned { name: "mlp.experts.gate_up_proj", part: 0, of: 2 }]),
+    ("expert_up", &[Place::Turned { name: "mlp.experts.gate_up_proj", part: 1, of: 2 }]),
+    ("expert_down", &[Place::Turned { name: "mlp.experts.down_proj", part: 0, of: 1 }]),
+];
 
 /// `normalised` is what a GGUF, which has no key for it, means.
 fn build(
@@ -57,6 +79,7 @@ fn build(
     shared: Option<Shared>,
     qk_norm: QkNorm,
     biases: [bool; 2],
+    stacks: &'static [Stack],
 ) -> Result<Graph, FrontendError> {
     let h = &loaded.hparams;
     let width = h.usize(mixture::WIDTH)?;
@@ -80,5 +103,5 @@ fn build(
     if !layers.contains(&false) {
         sizes.intermediate = width;
     }
-    qwen2::build_with(loaded, &sizes, Some((&mixture, &layers)), qk_norm, biases)
+    qwen2::build_with(loaded, &sizes, Some((&mixture, &layers)), qk_norm, biases, stacks)
 }

@@ -17,7 +17,8 @@ pub(super) fn mistyped<'a>(
     merges: Option<&[(&str, &str)]>,
     templates: impl Iterator<Item = &'a str>,
 ) -> Vec<(usize, TokenType)> {
-    let written: HashSet<&str> = if merges.is_some() { templates.flat_map(bracketed).collect() } else { HashSet::new() };
+    let written: HashSet<&str> =
+        if merges.is_some() { templates.flat_map(bracketed).collect() } else { HashSet::new() };
     let normal = || tokens.iter().enumerate().filter(|(_, token)| token.kind == TokenType::Normal);
     let any = normal().any(|(_, token)| written.contains(token.text.as_str()));
     let merges = merges.filter(|_| any).unwrap_or_default();
@@ -72,7 +73,8 @@ mod tests {
     #[test]
     fn what_merges_make_is_text() {
         use TokenType::{Control, Normal, UserDefined};
-        let all = tokens(&[("<a>", Normal), ("<b>", Normal), ("<c>", Normal), ("<d>", Control), ("<end_of_turn>", Normal)]);
+        let all =
+            tokens(&[("<a>", Normal), ("<b>", Normal), ("<c>", Normal), ("<d>", Control), ("<end_of_turn>", Normal)]);
         let merges = [("<", "a"), ("<a", ">")];
         let template = "<a> <b> <d> <end_of_turn>";
         assert_eq!(mistyped(&all, Some(&merges), [template].into_iter()), [(1, UserDefined), (4, Control)]);

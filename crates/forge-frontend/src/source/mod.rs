@@ -56,6 +56,8 @@ const OTHER_TOWERS: &[&str] = &[
     "vision_tower.",
     "vision_model.",
     "visual.",
+    "vision_adapter.",
+    "vision_projection.",
     "multi_modal_projector.",
     "audio_tower.",
     "embed_vision.",

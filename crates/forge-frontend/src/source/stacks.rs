@@ -15,6 +15,16 @@ pub(crate) enum Place {
     Half(&'static str, usize),
     /// A tensor `[rows, cols]` for each, with the expert's index in place of `#`.
     Each(&'static str),
+    /// One tensor `[experts, cols, of * rows]` of floats, of which the rows from `part * rows` on are meant (Qwen3-VL). One that is not turned,
+    /// `[experts, of * rows, cols]`, is taken as it is.
+    Turned {
+        /// Its name.
+        name: &'static str,
+        /// Which of its parts.
+        part: usize,
+        /// Parts.
+        of: usize,
+    },
     /// One tensor with `of` times as many rows, of which every one from row `first` on is meant (gpt-oss): `[experts, of * rows,
     /// cols]` of codes and scales, or `[experts, cols, of * rows]` of floats.
     Turns {
@@ -109,7 +119,9 @@ const FOLDER: &[Stack] = &[
 impl Place {
     fn name(self, expert: usize) -> String {
         match self {
-            Self::Whole(name) | Self::Half(name, _) | Self::Turns { name, .. } => name.to_owned(),
+            Self::Whole(name) | Self::Half(name, _) | Self::Turns { name, .. } | Self::Turned { name, .. } => {
+                name.to_owned()
+            }
             Self::Each(name) => name.replace('#', &expert.to_string()),
         }
     }
@@ -172,7 +184,7 @@ impl Tensors {
         let entry = self.find(&tensor)?;
         let (first, of) = match place {
             Place::Turns { first, of, .. } => (first, of),
-            Place::Whole(_) | Place::Half(..) | Place::Each(_) => (0, 1),
+            Place::Whole(_) | Place::Half(..) | Place::Each(_) | Place::Turned { .. } => (0, 1),
         };
         entry.expect_shape(&tensor, &[experts, of * rows], self.dialect)?;
         let cols = experts * rows;
@@ -228,6 +240,12 @@ impl Tensors {
                 found: format!("{experts} of {rows}"),
             });
         };
+        let place = match place {
+            Place::Turned { name, part, of } if first.shape == [experts, of * rows, cols] && of * rows != cols => {
+                if of == 1 { Place::Whole(name) } else { Place::Half(name, part) }
+            }
+            place => place,
+        };
         let (format, source) = match place {
             Place::Whole(_) => {
                 first.expect_shape(&first_name, &[experts, rows, cols], self.dialect)?;
@@ -241,6 +259,10 @@ impl Tensors {
                 (format, Source::Stack(pieces.collect::<Result<_, _>>()?))
             }
             Place::Turns { first: turn, of, .. } => first.in_turns(&first_name, [experts, rows, cols], [turn, of])?,
+            Place::Turned { part, of, .. } => {
+                let strides = Strides { first: part * rows, row: 1, col: of * rows };
+                first.strided(&first_name, [experts, of * rows, cols], strides)?
+            }
             Place::Each(_) => {
                 let mut pieces = Vec::new();
                 let mut format = None;
@@ -309,18 +331,8 @@ impl Entry {
     ) -> Result<(forge_formats::Format, Source), FrontendError> {
         let all = experts * of * rows;
         if let Stored::Rows(..) = self.stored {
-            self.expect_shape(name, &[experts, cols, of * rows], Dialect::HuggingFace)?;
             let strides = Strides { first, row: of, col: of * rows };
-            let mut format = None;
-            let mut pieces = Vec::new();
-            for expert in 0..experts {
-                let (own, source) = self.rows(name, of * rows, experts * cols, expert * cols, cols)?;
-                if let Source::Rows(elements) = source {
-                    pieces.push(Source::Strided { elements, strides });
-                }
-                format = Some(own);
-            }
-            return Ok((format.expect("there is an expert"), Source::Stack(pieces)));
+            return self.strided(name, [experts, of * rows, cols], strides);
         }
         self.expect_shape(name, &[experts, of * rows, cols], Dialect::HuggingFace)?;
         match self.rows(name, cols, all, 0, all)? {
@@ -329,6 +341,27 @@ impl Entry {
             }
             _ => Err(self.foreign(name, self.stored_name())),
         }
+    }
+
+    /// The rows of a stack that lies turned, `[experts, cols, all]`, by their strides in an expert's matrix.
+    fn strided(
+        &self,
+        name: &str,
+        [experts, all, cols]: [usize; 3],
+        strides: Strides,
+    ) -> Result<(forge_formats::Format, Source), FrontendError> {
+        self.expect_shape(name, &[experts, cols, all], Dialect::HuggingFace)?;
+        let mut format = None;
+        let mut pieces = Vec::new();
+        for expert in 0..experts {
+            let (own, source) = self.rows(name, all, experts * cols, expert * cols, cols)?;
+            match source {
+                Source::Rows(elements) => pieces.push(Source::Strided { elements, strides }),
+                _ => return Err(self.foreign(name, self.stored_name())),
+            }
+            format = Some(own);
+        }
+        Ok((format.expect("there is an expert"), Source::Stack(pieces)))
     }
 
     /// What stands beside codes, where something does: format of the scales, and what they are besides.

@@ -26,6 +26,13 @@ fn config(refusal: Refusal, case: &str, key: &'static str, value: Value, words: 
     (refusal, vec!["config.json: ", key, words], folder.error())
 }
 
+/// A fixture of a text model within another, with one key of its configuration changed.
+fn text(refusal: Refusal, case: &str, key: &'static str, value: Value, words: &'static str) -> Row {
+    let folder = Folder::of(case);
+    folder.edit_json("config.json", |config| config["text_config"][key] = value);
+    (refusal, vec!["config.json: text_config.", key, words], folder.error())
+}
+
 /// A fixture with other weights.
 fn weights(refusal: Refusal, words: &[&'static str], edit: impl FnOnce(&mut Weights)) -> Row {
     let folder = Folder::of("qwen2");
@@ -242,6 +249,20 @@ fn configurations() -> Vec<Row> {
             json!(-1),
             "expected a positive number, found -1",
         ),
+        text(
+            Refusal::LayerBases,
+            "muse-glimmer",
+            "layer_rope_theta",
+            json!([10000.0, 10000.0, 500.0, 0]),
+            "expected 0 or rope_theta, 10000, for each of the 4 layers, found [10000.0,10000.0,500.0,0]",
+        ),
+        text(
+            Refusal::PostEpsilon,
+            "muse-glimmer",
+            "post_norm_eps",
+            json!(1.5),
+            "expected a small positive number, found 1.5",
+        ),
         config(Refusal::SmolWindows, "smollm3", "use_sliding_window", json!(true), "= true is not supported"),
         config(Refusal::RotatingLayers, "smollm3", "no_rope_layers", json!([1]), "expected an array of 4"),
         config(
@@ -397,6 +418,25 @@ fn mixtures() -> Vec<Row> {
     );
     vec![
         config(Refusal::ExpertCount, "qwen3-moe", "num_experts_per_tok", json!(7), "expected at most the 6 experts"),
+        config(
+            Refusal::ExpertLimit,
+            "qwen3-moe",
+            "num_experts",
+            json!(1028),
+            "= 1028 is not supported: up to 1024 are",
+        ),
+        changed(
+            Refusal::ExpertLimit,
+            "qwen3-moe",
+            &[("num_experts", json!(64)), ("num_experts_per_tok", json!(33))],
+            &["config.json: num_experts_per_tok = 33 is not supported: up to 32 are built"],
+        ),
+        changed(
+            Refusal::ExpertLimit,
+            "glm4-moe",
+            &[("n_routed_experts", json!(64)), ("n_group", json!(32)), ("topk_group", json!(32))],
+            &["config.json: n_group = 32 is not supported: up to 31 are built"],
+        ),
         config(Refusal::DenseLayers, "qwen3-moe", "mlp_only_layers", json!("1"), "expected a list of layers"),
         config(Refusal::ClippedQkv, "olmoe", "clip_qkv", json!(8.0), "= 8.0 is not supported: queries, keys"),
         config(Refusal::GroupCount, "glm4-moe", "topk_group", json!(5), "expected at most the 4 groups, found 5"),

@@ -14,6 +14,8 @@ pub struct Embed {
     pub table: Matrix,
     /// Factor on the embedding.
     pub scale: f32,
+    /// A norm without weights that it goes through: added to the mean of squares.
+    pub norm_eps: Option<f32>,
     /// Sequences of the program, each with a token that its last step chose.
     pub slots: usize,
     /// In steps: what the next projection needs. `None` in tiles.
@@ -33,16 +35,18 @@ impl KernelFamily for Embed {
     }
 
     fn launch(&self) -> Launch {
-        let scaled = self.next.is_some();
+        // Sums of eight simdgroups, of each of the two.
+        let sums = u32::from(self.next.is_some()) + u32::from(self.norm_eps.is_some());
         Launch {
             threads: ROW_THREADS,
-            threadgroup_bytes: if scaled { 32 } else { 0 },
+            threadgroup_bytes: 32 * sums,
             grid: [Dim::Const(self.table.cols.div_ceil(ROW_ELEMENTS)), Dim::Rows, ONE],
         }
     }
 
     fn title(&self) -> String {
-        "embedding lookup".to_owned()
+        let norm = if self.norm_eps.is_some() { ", normed" } else { "" };
+        format!("embedding lookup{norm}")
     }
 
     fn body(&self) -> Body<'_> {
@@ -53,23 +57,32 @@ impl KernelFamily for Embed {
             Constant::Size(self.table.rows),
             Constant::Size(self.table.cols),
         ];
-        let Some(next) = self.next else {
-            let rest = [row, Value::Float(self.scale), Value::At(Position::Group2), Value::At(Position::Thread)];
-            return Body::Call(Call { function: "embed_row", constants, arguments: [&bound[..], &rest].concat() });
+        let scale = Value::Float(self.scale);
+        let next = self.next.map(|next| {
+            constants.push(Constant::Size(next.partials));
+            [Role::Gamma, Role::Scaled, Role::Sums].map(Value::Bound)
+        });
+        let next = next.as_ref().map_or(&[][..], |next| next);
+        let eps = self.norm_eps.map(Value::Float);
+        let (function, rest) = match (eps, next.is_empty()) {
+            (None, true) => ("embed_row", vec![row, scale, Value::At(Position::Group2), Value::At(Position::Thread)]),
+            (None, false) => ("embed_scaled_row", [&[row, Value::Shared, scale][..], &SHARE_POSITIONS].concat()),
+            (Some(eps), true) => {
+                ("embed_normed_row", [&[row, Value::Shared, scale, eps][..], &SHARE_POSITIONS].concat())
+            }
+            (Some(eps), false) => {
+                ("embed_normed_scaled_row", [&[row, Value::Shared, scale, eps][..], &SHARE_POSITIONS].concat())
+            }
         };
-        constants.push(Constant::Size(next.partials));
-        let next = [Role::Gamma, Role::Scaled, Role::Sums].map(Value::Bound);
-        let rest = [row, Value::Shared, Value::Float(self.scale)];
-        let arguments = [&bound[..], &next, &rest, &SHARE_POSITIONS].concat();
-        Body::Call(Call { function: "embed_scaled_row", constants, arguments })
+        Body::Call(Call { function, constants, arguments: [&bound[..], next, &rest].concat() })
     }
 
     fn sources(&self) -> &'static [&'static str] {
-        &["rows", "embed"]
+        if self.norm_eps.is_some() { &["rows", "embed", "norm", "embed_norm"] } else { &["rows", "embed"] }
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
-        Operation::Embed { table: self.table, scale: self.scale }
+        Operation::Embed { table: self.table, scale: self.scale, norm_eps: self.norm_eps }
     }
 
     fn matrices(&self) -> &[Matrix] {

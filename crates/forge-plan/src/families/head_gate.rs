@@ -1,4 +1,4 @@
-//! Attention's result times the sigmoid of a gate for each element, which comes from the queries' projection.
+//! Attention's result times the sigmoid of a gate for each element, which comes from the projection of queries, keys and values.
 
 use forge_spec::{Dim, Operation, Role};
 
@@ -11,8 +11,12 @@ use crate::call::{Call, Constant, Position, Value};
 pub struct HeadGate {
     /// Heads.
     pub heads: usize,
-    /// Elements of a head's result, and of its gate, which follows its queries.
+    /// Elements of a head's result, and of its gate.
     pub head_dim: usize,
+    /// Where in a row the gates of the first head begin.
+    pub first: usize,
+    /// From the gates of one head to those of the next.
+    pub stride: usize,
     /// Elements of a row of queries and gates, keys and values.
     pub width: usize,
 }
@@ -39,7 +43,7 @@ impl KernelFamily for HeadGate {
         let at = [Position::Group2, Position::Thread].map(Value::At);
         Body::Call(Call {
             function: "head_gate",
-            constants: [self.heads, self.head_dim, self.width].map(Constant::Size).into(),
+            constants: [self.heads, self.head_dim, self.first, self.stride, self.width].map(Constant::Size).into(),
             arguments: [Role::Qkv, Role::Y].map(Value::Bound).into_iter().chain(at).collect(),
         })
     }
@@ -49,6 +53,7 @@ impl KernelFamily for HeadGate {
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
-        Operation::HeadGate { heads: self.heads, head_dim: self.head_dim, width: self.width }
+        let Self { heads, head_dim, first, stride, width } = *self;
+        Operation::HeadGate { heads, head_dim, first, stride, width }
     }
 }

@@ -37,7 +37,7 @@ pub use layer_inputs::LayerInputs;
 pub use norm::{LayerNorm, PostNorm, RmsNorm};
 pub use projection::{Epilogue, NextNorm, NormScale};
 pub use rope_append::{HeadNorm, RopeAppend};
-pub use route::{MOST_CHOSEN, MOST_EXPERTS, MOST_GROUPS, Route, Router};
+pub use route::{Route, Router};
 pub use sample::{Sample, SampleBest, SampleCollect, SampleDraw};
 pub use short_conv::ShortConv;
 

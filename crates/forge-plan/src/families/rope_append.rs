@@ -1,7 +1,7 @@
 //! Norms of heads, rotary position embedding, and the append to the cache.
 
 use forge_frontend::graph::{PositionScale, Rope, RopePairing};
-use forge_spec::{CacheType, Dim, Operation, Role};
+use forge_spec::{CacheType, Dim, Gates, Operation, Role};
 
 use super::{Body, GROUP_HEADS, KernelFamily, Launch, ONE};
 use crate::binding::{Binding, Element, Extent, Touch};
@@ -26,8 +26,8 @@ pub struct RopeAppend {
     pub head_dim: usize,
     /// Values are the keys before their norm and rotation.
     pub keys_as_values: bool,
-    /// Gates follow the queries of each head, which are passed over.
-    pub gated: bool,
+    /// Gates, which are passed over.
+    pub gates: Gates,
     /// Norm of the queries.
     pub q_norm: Option<HeadNorm>,
     /// Norm of the keys.
@@ -51,21 +51,16 @@ pub struct RopeAppend {
 }
 
 impl RopeAppend {
-    /// From the queries of one head to those of the next, in heads.
-    pub fn query_stride(&self) -> usize {
-        if self.gated { 2 } else { 1 }
-    }
-
     /// Elements of a row before rotation.
     pub fn width(&self) -> usize {
-        (self.query_stride() * self.heads + if self.keys_as_values { 1 } else { 2 } * self.kv_heads) * self.head_dim
+        self.gates.row(self.heads, if self.keys_as_values { 1 } else { 2 } * self.kv_heads) * self.head_dim
     }
 }
 
 impl KernelFamily for RopeAppend {
     fn bindings(&self) -> Vec<Binding> {
         let mut qkv = Binding::read(Role::Qkv, Element::F32, Extent::Rows(vec![self.width()]));
-        if self.gated {
+        if self.gates != Gates::None {
             qkv = qkv.touching(Touch::Columns(self.width() - self.heads * self.head_dim));
         }
         let mut list = vec![qkv, Binding::write(Role::Q, Element::F32, Extent::Rows(vec![self.heads * self.head_dim]))];
@@ -116,7 +111,7 @@ impl KernelFamily for RopeAppend {
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
             keys_as_values: self.keys_as_values,
-            gated: self.gated,
+            gates: self.gates,
             norms: [self.q_norm, self.k_norm, self.v_norm].map(|norm| norm.map(|norm| norm.norm)),
             norms_last: self.norms_last,
             inv_freq: self.table.map_or(&[], |table| tables[table].as_slice()),

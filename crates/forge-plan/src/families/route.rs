@@ -6,13 +6,6 @@ use super::{Body, KernelFamily, Launch, ONE};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::call::{Call, Constant, Param, Position, Value};
 
-/// Most experts that a token takes: one a lane.
-pub const MOST_CHOSEN: usize = 32;
-/// Most experts: a simdgroup holds their scores in registers, and `sort_experts` a count of each.
-pub const MOST_EXPERTS: usize = 1024;
-/// Most groups of experts.
-pub const MOST_GROUPS: usize = 31;
-
 /// A router: its rule, and what kernels read of its logits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Router {

@@ -1,8 +1,10 @@
 //! `Linear -> [norm] -> [Rope] -> [KvAppend] -> Attention`: attention takes the norms, the rotation and the append of its operands
 //! along. Norms may come after the rotation, and queries be scaled by their position after both. The result may be gated:
-//! `HeadHalf, Attention -> SigmoidGate`.
+//! `HeadHalf, Attention -> SigmoidGate`, or by a projection of its own: `Linear, Attention -> SigmoidGate`.
 
 use forge_frontend::graph::{Attention, Node, Op, PositionScale, Rope, SlotId, StateSlotId, ValueId};
+
+use forge_spec::Gates;
 
 use super::{AttentionStep, Fuser, RopeStep};
 use crate::PlanError;
@@ -75,11 +77,11 @@ impl Fuser<'_> {
         let spec = self.block.state_slots[state].kv();
         let spec = spec.ok_or_else(|| self.unsupported("attention over a state that is no cache"))?;
         let q = self.chain(node.inputs[0])?;
-        let gated = q.halved;
+        let gates = if q.halved { Gates::ByHead } else { self.gates_last(node) };
         if self.buffers[&q.value] != (Place::Qkv, 0) {
             return Err(self.unsupported("queries that do not come first in their projection"));
         }
-        if gated && q.norm.is_some_and(|(norm, _)| norm.norm.across_heads) {
+        if q.halved && q.norm.is_some_and(|(norm, _)| norm.norm.across_heads) {
             return Err(self.unsupported("a norm across the heads of gated queries"));
         }
         let append = self
@@ -98,7 +100,7 @@ impl Fuser<'_> {
             if k.halved || v.halved {
                 return Err(self.unsupported("halves of keys or values"));
             }
-            let q_rows = heads * spec.head_dim * if gated { 2 } else { 1 };
+            let q_rows = heads * spec.head_dim * gates.query_stride();
             let kv_rows = spec.kv_heads * spec.head_dim;
             keys_as_values = k.value == v.value;
             let v_row = if keys_as_values { q_rows } else { q_rows + kv_rows };
@@ -121,26 +123,50 @@ impl Fuser<'_> {
         let head_dim = spec.head_dim;
         let (rope, query_scale) = (q.rope, q.scale);
         let step =
-            RopeStep { heads, kv_heads, head_dim, keys_as_values, gated, norms, norms_last, rope, query_scale, state };
+            RopeStep { heads, kv_heads, head_dim, keys_as_values, gates, norms, norms_last, rope, query_scale, state };
         Ok((step, AttentionStep { heads, head_dim, attention, sinks, state }))
     }
 
-    /// The gate of attention's result, which lies with the queries: the second half of each of their heads.
+    /// Where gates are that a projection beside that of the queries makes for the result of attention `node`.
+    fn gates_last(&self, node: &Node) -> Gates {
+        let gate = node.output.and_then(|value| self.only_user(value)).and_then(|user| {
+            let node = &self.block.nodes[user];
+            matches!(node.op, Op::SigmoidGate).then(|| node.inputs[1])
+        });
+        match gate.and_then(|gate| self.buffers.get(&gate)) {
+            Some((Place::Qkv, _)) => Gates::Last,
+            _ => Gates::None,
+        }
+    }
+
+    /// The gate of attention's result: the second half of each head of the queries' projection, or what a projection beside it made,
+    /// behind the values.
     pub(super) fn head_gate(&mut self, node: &Node) -> Result<HeadGate, PlanError> {
         let unfit = || self.unsupported("a gate that does not lie with the queries of the attention that it is for");
         let [attention, gate] = node.inputs[..] else { return Err(unfit()) };
-        let index = self.producer(gate).ok_or_else(unfit)?;
-        let half = &self.block.nodes[index];
-        let Op::HeadHalf { heads, head_dim, second: true } = half.op else { return Err(unfit()) };
-        let places = [half.inputs[0], attention].map(|value| self.buffers.get(&value).copied());
-        if places != [Some((Place::Qkv, 0)), Some((Place::Attention, 0))] {
+        if self.buffers.get(&attention) != Some(&(Place::Attention, 0)) {
             return Err(unfit());
         }
         let rows = |(value, (place, row)): (&ValueId, &(Place, usize))| {
             if *place == Place::Qkv { row + self.block.values[*value].width } else { 0 }
         };
         let width = self.buffers.iter().map(rows).max().unwrap_or(0);
+        if let Some(&(Place::Qkv, first)) = self.buffers.get(&gate) {
+            let of = self.producer(attention).map(|index| &self.block.nodes[index].op);
+            let Some(Op::Attention { heads, .. }) = of else { return Err(unfit()) };
+            let head_dim = self.block.values[gate].width / heads;
+            if first + heads * head_dim != width || self.block.values[attention].width != heads * head_dim {
+                return Err(unfit());
+            }
+            return Ok(HeadGate { heads: *heads, head_dim, first, stride: head_dim, width });
+        }
+        let index = self.producer(gate).ok_or_else(unfit)?;
+        let half = &self.block.nodes[index];
+        let Op::HeadHalf { heads, head_dim, second: true } = half.op else { return Err(unfit()) };
+        if self.buffers.get(&half.inputs[0]) != Some(&(Place::Qkv, 0)) {
+            return Err(unfit());
+        }
         self.done[index] = true;
-        Ok(HeadGate { heads, head_dim, width })
+        Ok(HeadGate { heads, head_dim, first: head_dim, stride: 2 * head_dim, width })
     }
 }

@@ -18,6 +18,8 @@ use forge_frontend::graph::{
     Activation, Attention, Block, GatedDelta, Node, Op, PositionScale, Rope, SlotId, StateSlotId, ValueId,
 };
 
+use forge_spec::Gates;
+
 use crate::PlanError;
 use crate::families::{HeadGate, HeadNorm};
 use crate::plan::Place;
@@ -106,6 +108,8 @@ pub enum Fused {
         table: SlotId,
         /// Factor.
         scale: f32,
+        /// A norm without weights: added to the mean of squares.
+        norm_eps: Option<f32>,
     },
     /// One or several matrices over one input.
     Projection(Projection),
@@ -236,8 +240,8 @@ pub struct RopeStep {
     pub head_dim: usize,
     /// Values are the keys before their norm and rotation; the buffer has none of their own.
     pub keys_as_values: bool,
-    /// Gates follow the queries of each head.
-    pub gated: bool,
+    /// Where gates are.
+    pub gates: Gates,
     /// Norms of q, k, v with their gamma.
     pub norms: [Option<(HeadNorm, Option<SlotId>)>; 3],
     /// Norms of q and k come after the rotation.
@@ -326,7 +330,9 @@ impl Fuser<'_> {
             let node = &self.block.nodes[index];
             match &node.op {
                 Op::Embedding { table, scale } => {
-                    ops.push(Fused::Embed { table: *table, scale: *scale });
+                    let norm = self.embedding_norm(node)?;
+                    stream = norm.map_or(stream, |(normed, _)| normed);
+                    ops.push(Fused::Embed { table: *table, scale: *scale, norm_eps: norm.map(|(_, eps)| eps) });
                 }
                 Op::RmsNorm { gamma, eps } if node.inputs[0] == stream => {
                     let norm = Norm { gamma: *gamma, eps: *eps, kind: NormKind::Rms };
@@ -411,6 +417,15 @@ impl Fuser<'_> {
         }
         residual::link(&mut ops);
         Ok(FusedBlock { name: self.block.name.clone(), ops })
+    }
+
+    /// The norm without weights that an embedding goes through, where it does: its result and epsilon.
+    fn embedding_norm(&mut self, embedding: &Node) -> Result<Option<(ValueId, f32)>, PlanError> {
+        let Some(user) = self.only_user(self.output(embedding)?) else { return Ok(None) };
+        let node = &self.block.nodes[user];
+        let Op::HeadNorm { gamma: None, heads: 1, eps, .. } = node.op else { return Ok(None) };
+        self.done[user] = true;
+        Ok(Some((self.output(node)?, eps)))
     }
 
     fn unsupported(&self, what: &str) -> PlanError {

@@ -30,7 +30,7 @@ impl Lowering<'_> {
             kv_heads: step.kv_heads,
             head_dim: step.head_dim,
             keys_as_values: step.keys_as_values,
-            gated: step.gated,
+            gates: step.gates,
             q_norm,
             k_norm,
             v_norm,

@@ -15,12 +15,13 @@ impl Lowering<'_> {
         &mut self,
         owner: &Owners<'_>,
         table: SlotId,
-        scale: f32,
+        (scale, norm_eps): (f32, Option<f32>),
         path: Path,
     ) -> Result<Step, PlanError> {
         let (weights, table) = self.table(owner, table, roles::EMBEDDING)?;
         let name = if self.fused_norms && path == Path::Tile { "embed_tile" } else { "embed" };
-        let kernel = self.kernels.add(name, Embed { table, scale, slots: self.slots(), next: self.next(path) });
+        let family = Embed { table, scale, norm_eps, slots: self.slots(), next: self.next(path) };
+        let kernel = self.kernels.add(name, family);
         let x = self.buffer(path, Place::Stream, table.cols);
         Ok(Step::new(Choice::Fixed(kernel))
             .bind(Role::Table, weights)

@@ -2,17 +2,14 @@
 //! projections, and one for down and the weighted sum; in tiles the experts one after another, each over its rows.
 
 use forge_formats::Format as Stored;
-use forge_spec::{Matrix as PackedMatrix, Role, SharedWeight, SortExperts};
+use forge_spec::{Matrix as PackedMatrix, Role, Routing, SharedWeight, SortExperts};
 
 use super::norm::PostNormStep;
 use super::projection::most_common;
 use super::weights::{Owners, Parts};
 use super::{Lowering, Path};
 use crate::PlanError;
-use crate::families::{
-    ExpertsDown, ExpertsDownTile, ExpertsSum, ExpertsUp, ExpertsUpTile, MOST_CHOSEN, MOST_EXPERTS, MOST_GROUPS, Route,
-    Router, expert_tile,
-};
+use crate::families::{ExpertsDown, ExpertsDownTile, ExpertsSum, ExpertsUp, ExpertsUpTile, Route, Router, expert_tile};
 use crate::fuse::{BesideStep, FusedBlock, Input, Matrix, MixtureStep, Outcome, Projection};
 use crate::geometry::{Geometry, gemv_geometry};
 use crate::plan::{Arg, Choice, Counts, Place, Step};
@@ -44,14 +41,14 @@ impl Lowering<'_> {
         }
     }
 
-    /// What the kernels have room for.
+    /// What the kernels have room for; the frontend says the same of a checkpoint's keys.
     fn check_routing(&self, block: &FusedBlock, m: &MixtureStep) -> Result<(), PlanError> {
         let routing = &m.routing;
         let groups = routing.groups.map_or(1, |groups| groups.count);
         let limits = [
-            (routing.chosen, MOST_CHOSEN, "experts of a token"),
-            (routing.experts, MOST_EXPERTS, "experts"),
-            (groups, MOST_GROUPS, "groups of experts"),
+            (routing.chosen, Routing::MOST_CHOSEN, "experts of a token"),
+            (routing.experts, Routing::MOST_EXPERTS, "experts"),
+            (groups, Routing::MOST_GROUPS, "groups of experts"),
         ];
         match limits.into_iter().find(|(found, most, _)| found > most) {
             Some((found, most, what)) => Err(PlanError::Unsupported {

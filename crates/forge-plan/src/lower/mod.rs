@@ -167,7 +167,9 @@ impl<'a> Lowering<'a> {
         let mut steps = Vec::new();
         for op in &block.ops {
             match op {
-                Fused::Embed { table, scale } => steps.push(self.embed(owner, *table, *scale, path)?),
+                Fused::Embed { table, scale, norm_eps } => {
+                    steps.push(self.embed(owner, *table, (*scale, *norm_eps), path)?)
+                }
                 Fused::Projection(projection) => self.projection(block, owner, projection, path, &mut steps)?,
                 Fused::RopeAppend(rope) => steps.push(self.rope(owner, rope, path)),
                 Fused::Attention(attention) => self.attention(owner, attention, path, &mut steps),

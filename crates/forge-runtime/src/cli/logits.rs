@@ -68,7 +68,10 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     }
     let rows = logits.len() / vocab_size;
     let data = logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
-    write_tensors(&options.output, &[Tensor { name: "logits".to_owned(), dtype: "F32", shape: [rows, vocab_size], data }])?;
+    write_tensors(
+        &options.output,
+        &[Tensor { name: "logits".to_owned(), dtype: "F32", shape: [rows, vocab_size], data }],
+    )?;
     terminal::note(&format!("wrote logits [{rows}, {vocab_size}] to {}", options.output.display()));
     Ok(())
 }
@@ -97,7 +100,8 @@ fn write_tensors(path: &Path, tensors: &[Tensor]) -> Result<()> {
     let mut header = Map::new();
     let mut end = 0;
     for Tensor { name, dtype, shape, data } in tensors {
-        let start = std::mem::replace(&mut end, end + data.len());
+        let start = end;
+        end += data.len();
         header.insert(name.clone(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }));
     }
     let mut header = Value::Object(header).to_string();

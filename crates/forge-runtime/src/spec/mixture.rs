@@ -21,6 +21,15 @@ pub struct Routing {
     pub scale: f32,
 }
 
+impl Routing {
+    /// Most experts: a simdgroup holds their scores in registers, and `sort_experts` a count of each.
+    pub const MOST_EXPERTS: usize = 1024;
+    /// Most experts that a token takes: one a lane.
+    pub const MOST_CHOSEN: usize = 32;
+    /// Most groups of experts: a bit each, and a lane.
+    pub const MOST_GROUPS: usize = 31;
+}
+
 /// What the router's logits become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scores {

@@ -24,8 +24,8 @@ pub use mixture::{
     SortExperts,
 };
 pub use operation::{
-    Activation, Attention, CacheType, Epilogue, GatedDelta, HeadNorm, Matrix, Operation, PositionScale, Projection,
-    RopeAppend, Split, Vocabulary,
+    Activation, Attention, CacheType, Epilogue, GatedDelta, Gates, HeadNorm, Matrix, Operation, PositionScale,
+    Projection, RopeAppend, Split, Vocabulary,
 };
 pub use params::{Param, StepParams};
 pub use scheme::{Plane, Scheme, TILE};

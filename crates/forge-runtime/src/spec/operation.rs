@@ -18,12 +18,14 @@ pub struct Matrix {
 /// What a kernel computes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Operation<'a> {
-    /// Rows of a table times `scale`.
+    /// Rows of a table times `scale`, through a norm without weights where there is one.
     Embed {
         /// The table.
         table: Matrix,
         /// Factor.
         scale: f32,
+        /// The norm: added to the mean of squares.
+        norm_eps: Option<f32>,
     },
     /// Every layer's own input, `[layers, rows, width]`: `factor * (norm(projected) + scale * table[token])`, each layer's
     /// part with a norm of its own.
@@ -53,12 +55,16 @@ pub enum Operation<'a> {
     },
     /// The gated delta rule.
     GatedDelta(GatedDelta),
-    /// `y * sigmoid(gate)`: in a row of `width` elements the gates of each head follow its queries.
+    /// `y * sigmoid(gate)`: in a row of `width` elements the gates of head h begin at `first + h * stride`.
     HeadGate {
         /// Heads.
         heads: usize,
         /// Elements of a head.
         head_dim: usize,
+        /// Where the gates of the first head begin.
+        first: usize,
+        /// From the gates of one head to those of the next.
+        stride: usize,
         /// Elements of a row of queries and gates, keys and values.
         width: usize,
     },
@@ -344,6 +350,35 @@ pub struct HeadNorm {
     pub across_heads: bool,
 }
 
+/// Where the gates of attention's result are in a row of queries, keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gates {
+    /// Nowhere.
+    None,
+    /// Those of each head follow its queries.
+    ByHead,
+    /// Those of all heads follow the values.
+    Last,
+}
+
+impl Gates {
+    /// From the queries of one head to those of the next, in heads.
+    pub const fn query_stride(self) -> usize {
+        match self {
+            Self::None | Self::Last => 1,
+            Self::ByHead => 2,
+        }
+    }
+
+    /// Heads of a row of so many query heads and so many of keys and values, gates among them.
+    pub const fn row(self, heads: usize, others: usize) -> usize {
+        match self {
+            Self::None => heads + others,
+            Self::ByHead | Self::Last => 2 * heads + others,
+        }
+    }
+}
+
 /// Sizes of the RoPE kernel.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RopeAppend<'a> {
@@ -355,8 +390,8 @@ pub struct RopeAppend<'a> {
     pub head_dim: usize,
     /// Values are the keys before their norm and rotation.
     pub keys_as_values: bool,
-    /// Gates follow the queries of each head, which are passed over.
-    pub gated: bool,
+    /// Gates, which are passed over.
+    pub gates: Gates,
     /// Norms of queries, keys and values.
     pub norms: [Option<HeadNorm>; 3],
     /// Norms of queries and keys are taken after their rotation rather than before.

@@ -8,6 +8,10 @@ use super::super::gpu::{Dispatch, Gpu, pool};
 use super::super::{LanguageModel, Result};
 use super::{Checks, Data, Role};
 
+/// Most rows of a tile here: one less than programs run at once where the logits of all are asked for. A tile of which none is ends before
+/// the last layer's mixture.
+const MOST_ROWS: usize = 63;
+
 /// What one router chose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choices {
@@ -36,13 +40,13 @@ where
     let mut found: Vec<Choices> = Vec::new();
     let mut position = 0;
     while position < tokens.len() {
-        let most = if tiles { (tokens.len() - position).min(model.info().prefill_tile) } else { 1 };
+        let most = if tiles { (tokens.len() - position).min(model.info().prefill_tile).min(MOST_ROWS) } else { 1 };
         // An odd number; see above.
         let rows = (most - 1) / 2 * 2 + 1;
         let Some(recorder) = model.gpu().map(|gpu| gpu.recorder().clone()) else { break };
         recorder.start();
         let run = if tiles {
-            model.tile(0, position, &tokens[position..position + rows], None)
+            model.tile(0, position, &tokens[position..position + rows], Some(&mut Vec::new()))
         } else {
             model.decode(0, position, tokens[position], &mut Vec::new())
         };
@@ -96,8 +100,11 @@ fn again(gpu: &Gpu, checks: &Checks, buffers: &[Vec<Dispatch>], rows: usize) -> 
 /// The kernels that leave a choice.
 fn routers(gpu: &Gpu, checks: &Checks) -> Vec<Router> {
     let router = |check: &super::KernelCheck| {
-        let (argument, left) =
-            check.arguments.iter().enumerate().find(|(_, argument)| argument.role == Role::Experts && argument.writes)?;
+        let (argument, left) = check
+            .arguments
+            .iter()
+            .enumerate()
+            .find(|(_, argument)| argument.role == Role::Experts && argument.writes)?;
         let chosen = match left.data {
             Data::Words(chosen) => chosen,
             Data::Tensor(_) | Data::Slots(_) | Data::Cache(_) | Data::State(_) | Data::Params => return None,

@@ -14,7 +14,7 @@ macro_rules! checks {
                 BY_ROW,
                 Operation::RopeAppend(RopeAppend {
                     keys_as_values: false,
-                    gated: false,
+                    gates: Gates::None,
                     norms_last: false,
                     query_scale: None,
                     heads: 2,

@@ -58,7 +58,7 @@ pub const ONCE: [Dim; 2] = [Dim::Const(1), Dim::Const(1)];
 pub static EMBED: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/embed.metal"),
     slots: 1,
-    specs: &[spec("embed"), spec("embed_scaled")],
+    specs: &[spec("embed"), spec("embed_scaled"), spec("embed_normed")],
     checks: &[
         check(0, SOME_ROWS, BY_ROW, EMBED_TABLE, &[TABLE, NEXT_TOKEN, Argument::write(Role::X, Data::Words(32)), STEP]),
         check(
@@ -76,8 +76,19 @@ pub static EMBED: Family = Family {
                 STEP,
             ],
         ),
+        check(
+            2,
+            SOME_ROWS,
+            BY_ROW,
+            Operation::Embed { table: MATRIX, scale: 0.5, norm_eps: Some(1e-2) },
+            &[TABLE, NEXT_TOKEN, Argument::write(Role::X, Data::Words(32)), STEP],
+        ),
     ],
     faults: &[
+        ("square / 32.0f + 1.0e-2f", "square / 32.0f + 1.0e-3f", "embed_normed"),
+        ("square / 32.0f", "square / 31.0f", "embed_normed"),
+        // Of a factor no more than the epsilon is left.
+        ("0.5f * looked[i]", "looked[i]", "embed_normed"),
         ("1.5f * table", "1.49999f * table", "embed"),
         ("next_token) * 32 + i];", "next_token) * 32 + (i ^ 1)];", "embed"),
         // Every row the first one's token.
@@ -87,7 +98,7 @@ pub static EMBED: Family = Family {
         ("x[i] = value", "x[i] = value * gamma[i]", "embed_scaled"),
     ],
 };
-pub const EMBED_TABLE: Operation = Operation::Embed { table: MATRIX, scale: 1.5 };
+pub const EMBED_TABLE: Operation = Operation::Embed { table: MATRIX, scale: 1.5, norm_eps: None };
 
 pub static LAYER_INPUTS: Family = Family {
     metal: include_str!("../fixtures/plain_kernels/layer_inputs.metal"),
@@ -283,7 +294,7 @@ pub static ROPE_APPEND: Family = Family {
             BY_ROW,
             Operation::RopeAppend(RopeAppend {
                 keys_as_values: false,
-                gated: false,
+                gates: Gates::None,
                 heads: 2,
                 kv_heads: 1,
                 head_dim: 8,
@@ -310,7 +321,7 @@ pub static ROPE_APPEND: Family = Family {
             BY_ROW,
             Operation::RopeAppend(RopeAppend {
                 keys_as_values: true,
-                gated: false,
+                gates: Gates::None,
                 heads: 2,
                 kv_heads: 1,
                 head_dim: 8,
@@ -343,7 +354,7 @@ pub static ROPE_APPEND: Family = Family {
             BY_ROW,
             Operation::RopeAppend(RopeAppend {
                 keys_as_values: false,
-                gated: false,
+                gates: Gates::None,
                 heads: 2,
                 kv_heads: 1,
                 head_dim: 8,

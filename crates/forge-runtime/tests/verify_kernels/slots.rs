@@ -22,7 +22,7 @@ pub static SLOTS: Family = Family {
             0,
             Operation::RopeAppend(RopeAppend {
                 keys_as_values: false,
-                gated: false,
+                gates: Gates::None,
                 heads: 1,
                 kv_heads: 1,
                 head_dim: 8,

@@ -66,7 +66,7 @@ static KERNELS: [KernelCheck; 31] = [
         rows: &[1, 2, 7, 8],
         mixed: true,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }, scale: 1.0 },
+        operation: Operation::Embed { table: Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }, scale: 1.0, norm_eps: None },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
@@ -84,7 +84,7 @@ static KERNELS: [KernelCheck; 31] = [
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }, scale: 1.0 },
+        operation: Operation::Embed { table: Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }, scale: 1.0, norm_eps: None },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
@@ -162,7 +162,7 @@ static KERNELS: [KernelCheck; 31] = [
         mixed: false,
         grid: [Dim::Const(4), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
-            heads: 8, kv_heads: 4, head_dim: 32, keys_as_values: false, gated: false,
+            heads: 8, kv_heads: 4, head_dim: 32, keys_as_values: false, gates: Gates::None,
             norms: [None, None, None], norms_last: false,
             inv_freq: &INV_FREQ_0, interleaved: true, magnitude: 1.0,
             query_scale: None, cache: CacheType::F16, wrap: None,

@@ -84,7 +84,7 @@ static KERNELS: [KernelCheck; 44] = [
         rows: &[1, 2, 7, 8],
         mixed: true,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 86, cols: 32 }, scale: 5.656854 },
+        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 86, cols: 32 }, scale: 5.656854, norm_eps: None },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
@@ -102,7 +102,7 @@ static KERNELS: [KernelCheck; 44] = [
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 86, cols: 32 }, scale: 5.656854 },
+        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 86, cols: 32 }, scale: 5.656854, norm_eps: None },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
@@ -180,7 +180,7 @@ static KERNELS: [KernelCheck; 44] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
-            heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false, gated: false,
+            heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false, gates: Gates::None,
             norms: [Some(HeadNorm { eps: 1e-6, across_heads: false }), Some(HeadNorm { eps: 1e-6, across_heads: false }), Some(HeadNorm { eps: 1e-6, across_heads: false })], norms_last: false,
             inv_freq: &INV_FREQ_0, interleaved: false, magnitude: 1.0,
             query_scale: None, cache: CacheType::F16, wrap: None,
@@ -509,7 +509,7 @@ static KERNELS: [KernelCheck; 44] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
-            heads: 4, kv_heads: 1, head_dim: 32, keys_as_values: true, gated: false,
+            heads: 4, kv_heads: 1, head_dim: 32, keys_as_values: true, gates: Gates::None,
             norms: [Some(HeadNorm { eps: 1e-6, across_heads: false }), Some(HeadNorm { eps: 1e-6, across_heads: false }), Some(HeadNorm { eps: 1e-6, across_heads: false })], norms_last: false,
             inv_freq: &INV_FREQ_1, interleaved: false, magnitude: 1.0,
             query_scale: None, cache: CacheType::F16, wrap: None,

@@ -661,10 +661,11 @@ struct Floats {
 // Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
 // is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
 // `input.row(token)` is where a token's elements are; `result.put(token, row, product, up)` takes what is inside, with GATED
-// the gate's product and that of `second`. `shared` holds (TOKENS + 64) * 32 floats: half operands of two steps, so that those of
+// the gate's product and that of `second`. With RAGGED matrices of eight tokens of which none is inside are left out, for tiles that
+// are rarely full. `shared` holds (TOKENS + 64) * 32 floats: half operands of two steps, so that those of
 // one are stored while those of the step before are multiplied, or float operands of one.
 template <typename W, typename W2, typename O, uint TOKENS, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET,
-          typename X, typename Y>
+          bool RAGGED, typename X, typename Y>
 inline void product_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens,
                          uint base, uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
     typedef typename O::Element Operand;
@@ -751,6 +752,9 @@ inline void product_tile(device const uchar* weights, device const uchar* second
             }
             #pragma clang loop unroll(full)
             for (uint i = 0; i < TALL; ++i) {
+                if (RAGGED && (down + i) * 8 >= tokens) {
+                    break;
+                }
                 #pragma clang loop unroll(full)
                 for (uint j = 0; j < WIDE; ++j) {
                     simdgroup_multiply_accumulate(sums[i][j], a[i], b[j], sums[i][j]);
@@ -1067,11 +1071,11 @@ template <typename W, typename W2, typename O, uint STACK, uint ROWS, uint COLS,
 inline void gemm_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens, uint base,
                       uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
     if (tokens > 32) {
-        product_tile<W, W2, O, 64, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
-                                                                    shared, simdgroup, lane);
+        product_tile<W, W2, O, 64, STACK, ROWS, COLS, GATED, OFFSET, false>(weights, second, input, result, tokens, base,
+                                                                           first_row, shared, simdgroup, lane);
     } else {
-        product_tile<W, W2, O, 32, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
-                                                                    shared, simdgroup, lane);
+        product_tile<W, W2, O, 32, STACK, ROWS, COLS, GATED, OFFSET, false>(weights, second, input, result, tokens, base,
+                                                                           first_row, shared, simdgroup, lane);
     }
 }
 

@@ -63,7 +63,7 @@ static KERNELS: [KernelCheck; 29] = [
         rows: &[1, 2, 7, 8],
         mixed: true,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 32 }, scale: 1.0 },
+        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 32 }, scale: 1.0, norm_eps: None },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
@@ -81,7 +81,7 @@ static KERNELS: [KernelCheck; 29] = [
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 32 }, scale: 1.0 },
+        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 32 }, scale: 1.0, norm_eps: None },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
@@ -159,7 +159,7 @@ static KERNELS: [KernelCheck; 29] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
-            heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false, gated: false,
+            heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false, gates: Gates::None,
             norms: [None, None, None], norms_last: false,
             inv_freq: &INV_FREQ_0, interleaved: false, magnitude: 1.0,
             query_scale: Some(PositionScale { beta: 0.1, original_context: 32 }), cache: CacheType::F16, wrap: None,

@@ -693,10 +693,11 @@ struct Floats {
 // Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
 // is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
 // `input.row(token)` is where a token's elements are; `result.put(token, row, product, up)` takes what is inside, with GATED
-// the gate's product and that of `second`. `shared` holds (TOKENS + 64) * 32 floats: half operands of two steps, so that those of
+// the gate's product and that of `second`. With RAGGED matrices of eight tokens of which none is inside are left out, for tiles that
+// are rarely full. `shared` holds (TOKENS + 64) * 32 floats: half operands of two steps, so that those of
 // one are stored while those of the step before are multiplied, or float operands of one.
 template <typename W, typename W2, typename O, uint TOKENS, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET,
-          typename X, typename Y>
+          bool RAGGED, typename X, typename Y>
 inline void product_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens,
                          uint base, uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
     typedef typename O::Element Operand;
@@ -783,6 +784,9 @@ inline void product_tile(device const uchar* weights, device const uchar* second
             }
             #pragma clang loop unroll(full)
             for (uint i = 0; i < TALL; ++i) {
+                if (RAGGED && (down + i) * 8 >= tokens) {
+                    break;
+                }
                 #pragma clang loop unroll(full)
                 for (uint j = 0; j < WIDE; ++j) {
                     simdgroup_multiply_accumulate(sums[i][j], a[i], b[j], sums[i][j]);
@@ -1114,11 +1118,11 @@ template <typename W, typename W2, typename O, uint STACK, uint ROWS, uint COLS,
 inline void gemm_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens, uint base,
                       uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
     if (tokens > 32) {
-        product_tile<W, W2, O, 64, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
-                                                                    shared, simdgroup, lane);
+        product_tile<W, W2, O, 64, STACK, ROWS, COLS, GATED, OFFSET, false>(weights, second, input, result, tokens, base,
+                                                                           first_row, shared, simdgroup, lane);
     } else {
-        product_tile<W, W2, O, 32, STACK, ROWS, COLS, GATED, OFFSET>(weights, second, input, result, tokens, base, first_row,
-                                                                    shared, simdgroup, lane);
+        product_tile<W, W2, O, 32, STACK, ROWS, COLS, GATED, OFFSET, false>(weights, second, input, result, tokens, base,
+                                                                           first_row, shared, simdgroup, lane);
     }
 }
 
@@ -1553,8 +1557,8 @@ inline void experts_gate_up_tile(device const uchar* gate, device const uchar* u
     const uint base = tile[0] * WIDTH;
     const PairRows<COLS, CHOSEN> rows = {input, own};
     const GatedPairs<A, WIDTH, EXPERTS * WIDTH, BIASED != 0> results = {y, own, biases + base};
-    product_tile<W, W2, O, TOKENS, STACK, WIDTH, COLS, true, SPLIT>(gate, up, rows, results, tile[2], base, group.x * 32,
-                                                                   shared, simdgroup, lane);
+    product_tile<W, W2, O, TOKENS, STACK, WIDTH, COLS, true, SPLIT, true>(gate, up, rows, results, tile[2], base,
+                                                                         group.x * 32, shared, simdgroup, lane);
 }
 
 // y[pair] = the expert's result, HIDDEN elements a pair.
@@ -1567,8 +1571,9 @@ inline void experts_down_tile(device const uchar* stack, device const float* bia
     const uint base = tile[0] * HIDDEN;
     const PairRows<WIDTH, 1> rows = {input, own};
     const StorePairs<HIDDEN, BIASED != 0> results = {y, own, biases + base};
-    product_tile<W, W, O, TOKENS, EXPERTS * HIDDEN, HIDDEN, WIDTH, false, 0>(stack, stack, rows, results, tile[2], base,
-                                                                            group.x * 64, shared, simdgroup, lane);
+    product_tile<W, W, O, TOKENS, EXPERTS * HIDDEN, HIDDEN, WIDTH, false, 0, true>(stack, stack, rows, results, tile[2],
+                                                                                  base, group.x * 64, shared, simdgroup,
+                                                                                  lane);
 }
 
 // x += factor * weighted sum of the results of a row's experts, in the order of its choice, and with SHARED of the one that

@@ -74,7 +74,7 @@ static KERNELS: [KernelCheck; 40] = [
         rows: &[1, 2, 7, 8],
         mixed: true,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 32 }, scale: 1.0 },
+        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 32 }, scale: 1.0, norm_eps: None },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
@@ -92,7 +92,7 @@ static KERNELS: [KernelCheck; 40] = [
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 32 }, scale: 1.0 },
+        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 32 }, scale: 1.0, norm_eps: None },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
@@ -449,7 +449,7 @@ static KERNELS: [KernelCheck; 40] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::Rows, Dim::Const(1)],
         operation: Operation::RopeAppend(RopeAppend {
-            heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false, gated: true,
+            heads: 4, kv_heads: 2, head_dim: 16, keys_as_values: false, gates: Gates::ByHead,
             norms: [Some(HeadNorm { eps: 1e-6, across_heads: false }), Some(HeadNorm { eps: 1e-6, across_heads: false }), None], norms_last: false,
             inv_freq: &INV_FREQ_0, interleaved: false, magnitude: 1.0,
             query_scale: None, cache: CacheType::F16, wrap: None,
@@ -492,7 +492,7 @@ static KERNELS: [KernelCheck; 40] = [
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::HeadGate { heads: 4, head_dim: 16, width: 192 },
+        operation: Operation::HeadGate { heads: 4, head_dim: 16, first: 16, stride: 32, width: 192 },
         arguments: &[
             Argument::read(Role::Qkv, Data::Words(192)),
             Argument::update(Role::Y, Data::Words(64)),

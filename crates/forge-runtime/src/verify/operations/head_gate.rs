@@ -10,6 +10,8 @@ use super::Reference;
 pub(super) struct HeadGate {
     pub heads: usize,
     pub head_dim: usize,
+    pub first: usize,
+    pub stride: usize,
     pub width: usize,
 }
 
@@ -23,11 +25,11 @@ impl Reference for HeadGate {
     }
 
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
-        let Self { heads, head_dim, width } = *self;
+        let Self { heads, head_dim, first, stride, width } = *self;
         let (qkv, before, found) = (run.given(Role::Qkv), run.given(Role::Y), run.left(Role::Y));
         for (row, values) in qkv.chunks_exact(width).enumerate() {
             for head in 0..heads {
-                let gates = &values[2 * head * head_dim + head_dim..][..head_dim];
+                let gates = &values[first + head * stride..][..head_dim];
                 for (i, &gate) in gates.iter().enumerate() {
                     let at = (row * heads + head) * head_dim + i;
                     let factor = (1.0 + (-f64::from(gate)).exp()).recip();

@@ -42,7 +42,7 @@ pub(super) trait Reference {
 /// The reference of an operation.
 pub(super) fn reference<'a>(operation: &Operation<'a>) -> Box<dyn Reference + 'a> {
     match *operation {
-        Operation::Embed { table, scale } => Box::new(embed::Embed { table, scale }),
+        Operation::Embed { table, scale, norm_eps } => Box::new(embed::Embed { table, scale, norm_eps }),
         Operation::LayerInputs { table, layers, eps, scale, factor } => {
             Box::new(layer_inputs::LayerInputs { table, layers, eps, scale, factor })
         }
@@ -50,7 +50,9 @@ pub(super) fn reference<'a>(operation: &Operation<'a>) -> Box<dyn Reference + 'a
         Operation::RopeAppend(rope) => Box::new(rope),
         Operation::ShortConv { channels, taps } => Box::new(short_conv::ShortConv { channels, taps }),
         Operation::GatedDelta(delta) => Box::new(delta),
-        Operation::HeadGate { heads, head_dim, width } => Box::new(head_gate::HeadGate { heads, head_dim, width }),
+        Operation::HeadGate { heads, head_dim, first, stride, width } => {
+            Box::new(head_gate::HeadGate { heads, head_dim, first, stride, width })
+        }
         Operation::Attention(attention) => Box::new(attention),
         Operation::AttentionCombine { heads, head_dim, split } => {
             Box::new(attention::Combine { heads, head_dim, split })

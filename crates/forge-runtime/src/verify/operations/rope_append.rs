@@ -40,8 +40,8 @@ impl Reference for RopeAppend<'_> {
 
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
         let (q, kv, dim) = (self.heads, self.kv_heads, self.head_dim);
-        let per_query = if self.gated { 2 } else { 1 };
-        let width = (q * per_query + if self.keys_as_values { kv } else { 2 * kv }) * dim;
+        let per_query = self.gates.query_stride();
+        let width = self.gates.row(q, if self.keys_as_values { kv } else { 2 * kv }) * dim;
         let rotates = !self.inv_freq.is_empty();
         let [q_norm, k_norm, v_norm] = self.norms;
         let part = |first_head, heads, norm, gamma, rotates, target| Part {
