@@ -26,6 +26,9 @@ pub(crate) struct TextConfig {
     pub values: Map<String, Value>,
 }
 
+/// Whether the head is the embedding table.
+const TIED: &str = "tie_word_embeddings";
+
 /// Reads a folder's config.json.
 pub(crate) fn text_config(folder: &Path) -> Result<TextConfig, FrontendError> {
     text_part(&config_json(folder)?)
@@ -35,8 +38,7 @@ pub(crate) fn text_config(folder: &Path) -> Result<TextConfig, FrontendError> {
 pub(crate) fn load_folder(folder: &Path) -> Result<(Loaded, bool), FrontendError> {
     let config = config_json(folder)?;
     let mlx = config.get("quantization").and_then(Value::as_object);
-    let TextConfig { architecture, prefix, values } = text_part(&config)?;
-    let hparams = Hparams { dialect: Dialect::HuggingFace, file: CONFIG.to_owned(), prefix, values };
+    let TextConfig { architecture, prefix: text_prefix, mut values } = text_part(&config)?;
     let set = SafetensorsSet::open_dir(folder)?;
     let files = set.files().to_vec();
     let mut entries = plain_entries(&set, &files);
@@ -49,6 +51,11 @@ pub(crate) fn load_folder(folder: &Path) -> Result<(Loaded, bool), FrontendError
     }
     apart::join_blocks(&mut entries, &set)?;
     let (prefix, head_prefix) = prefixes(&entries);
+    // transformers goes by the whole model's word, whatever a text model within says, and leaves that at its default.
+    if config.get(TIED) == Some(&Value::Bool(false)) && entries.contains_key(&format!("{head_prefix}lm_head.weight")) {
+        values.insert(TIED.to_owned(), Value::Bool(false));
+    }
+    let hparams = Hparams { dialect: Dialect::HuggingFace, file: CONFIG.to_owned(), prefix: text_prefix, values };
     let tensors =
         Tensors { dialect: Dialect::HuggingFace, file: tensors_file(&files), prefix, head_prefix, entries, roles: &[] };
     let name = model_name(folder, &config);
@@ -160,7 +167,7 @@ fn text_part(config: &Map<String, Value>) -> Result<TextConfig, FrontendError> {
     };
     let architecture = model_type(text).or_else(|| model_type(config)).ok_or_else(missing)?;
     let mut values = text.clone();
-    for key in ["tie_word_embeddings", "eos_token_id", "bos_token_id"] {
+    for key in [TIED, "eos_token_id", "bos_token_id"] {
         if let (true, Some(value)) = (values.get(key).is_none_or(Value::is_null), config.get(key)) {
             values.insert(key.to_owned(), value.clone());
         }
