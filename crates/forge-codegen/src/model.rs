@@ -5,7 +5,7 @@ use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
 use forge_plan::binding::Element;
 use forge_plan::families::FEW_TOKENS;
 use forge_plan::memory;
-use forge_plan::plan::{Arg, BufferPlan, Choice, Counts, Dim, Field, StatePlan, Step, When};
+use forge_plan::plan::{Arg, BufferPlan, Choice, Counts, Dim, End, Field, StatePlan, Step, When};
 use forge_plan::{Family, Kernel, KernelId, Plan};
 
 use crate::naming::{constant, grouped, identifier, model_identifier, plain, variant, wrap};
@@ -87,6 +87,8 @@ pub struct ModelFile<'a> {
     /// Elements of a layer's part of the layers' own inputs; none where layers have none.
     pub layer_input: Option<usize>,
     pub prefill_head: Vec<StepView>,
+    /// The last layer that writes a state; none where tiles run to their end in any case.
+    pub last_state: Option<usize>,
 }
 
 pub struct KernelRow {
@@ -113,6 +115,8 @@ pub struct BlockView {
     pub split_dispatches: usize,
     pub decode_signature: String,
     pub prefill: Vec<StepView>,
+    /// Whether a tile whose logits nobody asks for ends within it.
+    pub ends: bool,
 }
 
 pub struct CacheView {
@@ -148,6 +152,8 @@ pub struct StepView {
     pub otherwise: bool,
     /// Closes the branches.
     pub closes: bool,
+    /// Whether it is the last that a tile runs whose logits nobody asks for.
+    pub ends: bool,
     /// Indentation.
     pub pad: &'static str,
 }
@@ -250,6 +256,7 @@ impl<'a> ModelFile<'a> {
             prefill_embed,
             layer_input: layer_input(plan),
             prefill_head,
+            last_state: end(plan).map(|end| end.layer),
         }
     }
 }
@@ -329,6 +336,11 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
         .map(|(index, name)| {
             let layers: Vec<_> = plan.layers.iter().enumerate().filter(|(_, l)| l.block == index).collect();
             let caches = layers.first().map_or(0, |(_, layer)| layer.states.len());
+            let end = end(plan).filter(|end| plan.layers[end.layer].block == index);
+            let mut prefill = steps(plan, &plan.prefill.blocks()[index]);
+            if let Some(end) = end {
+                prefill[end.steps - 1].ends = true;
+            }
             let title = if plan.blocks.len() == 1 {
                 "One layer".into()
             } else {
@@ -362,7 +374,8 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                         block_splits(plan, index),
                     )
                 },
-                prefill: steps(plan, &plan.prefill.blocks()[index]),
+                prefill,
+                ends: end.is_some(),
                 name: identifier(name),
             }
         })
@@ -455,10 +468,16 @@ fn steps(plan: &Plan, steps: &[Step]) -> Vec<StepView> {
             opens: (step.when == When::OnePart).then(|| window(plan, step)),
             otherwise: step.when == When::Split && before == When::OnePart,
             closes: step.when == When::Split && after != When::Split,
+            ends: false,
             pad,
         });
     }
     views
+}
+
+/// Where a tile ends whose logits nobody asks for, if that is within a layer.
+fn end(plan: &Plan) -> Option<End> {
+    plan.prefill_of_states().end
 }
 
 /// Whether decode attention splits long contexts.
