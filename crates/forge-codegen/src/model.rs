@@ -5,7 +5,7 @@ use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
 use forge_plan::binding::Element;
 use forge_plan::families::FEW_TOKENS;
 use forge_plan::memory;
-use forge_plan::plan::{Arg, BufferPlan, Choice, Counts, Dim, End, Field, StatePlan, Step, When};
+use forge_plan::plan::{Arg, BufferPlan, Choice, Counts, Dim, Field, StatePlan, Step, When};
 use forge_plan::{Family, Kernel, KernelId, Plan};
 
 use crate::naming::{constant, grouped, identifier, model_identifier, plain, variant, wrap};
@@ -256,7 +256,7 @@ impl<'a> ModelFile<'a> {
             prefill_embed,
             layer_input: layer_input(plan),
             prefill_head,
-            last_state: end(plan).map(|end| end.layer),
+            last_state: plan.prefill_of_states().end.map(|end| end.layer),
         }
     }
 }
@@ -336,7 +336,7 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
         .map(|(index, name)| {
             let layers: Vec<_> = plan.layers.iter().enumerate().filter(|(_, l)| l.block == index).collect();
             let caches = layers.first().map_or(0, |(_, layer)| layer.states.len());
-            let end = end(plan).filter(|end| plan.layers[end.layer].block == index);
+            let end = plan.prefill_of_states().end.filter(|end| plan.layers[end.layer].block == index);
             let mut prefill = steps(plan, &plan.prefill.blocks()[index]);
             if let Some(end) = end {
                 prefill[end.steps - 1].ends = true;
@@ -473,11 +473,6 @@ fn steps(plan: &Plan, steps: &[Step]) -> Vec<StepView> {
         });
     }
     views
-}
-
-/// Where a tile ends whose logits nobody asks for, if that is within a layer.
-fn end(plan: &Plan) -> Option<End> {
-    plan.prefill_of_states().end
 }
 
 /// Whether decode attention splits long contexts.
