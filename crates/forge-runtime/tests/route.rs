@@ -25,8 +25,8 @@ kernel void order(device const uint* experts [[buffer(0)]], device uint* pairs [
                   device uint* tiles [[buffer(2)]], device uint* threadgroups [[buffer(3)]],
                   device const uint* rows [[buffer(4)]], uint simdgroup [[simdgroup_index_in_threadgroup]],
                   uint lane [[thread_index_in_simdgroup]]) {
-    threadgroup uint shared[8];
-    sort_pairs<8, 2, 16, 5, 7>(experts, pairs, tiles, threadgroups, shared, rows[0], simdgroup, lane);
+    threadgroup uint shared[8 * 8];
+    sort_pairs<8, 2, 16, 5, 7, 8>(experts, pairs, tiles, threadgroups, shared, rows[0], simdgroup, lane);
 }
 ";
 
@@ -34,7 +34,7 @@ static SPECS: [KernelSpec; 4] = [
     KernelSpec { name: "chosen", threads: 32, threadgroup_bytes: 0 },
     KernelSpec { name: "all", threads: 32, threadgroup_bytes: 0 },
     KernelSpec { name: "groups", threads: 32, threadgroup_bytes: 0 },
-    KernelSpec { name: "order", threads: 256, threadgroup_bytes: 32 },
+    KernelSpec { name: "order", threads: 256, threadgroup_bytes: 256 },
 ];
 
 const ROWS: usize = 24;

@@ -149,7 +149,7 @@ static KERNELS: [KernelSpec; 34] = [
     KernelSpec { name: "o_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "router_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "route", threads: 32, threadgroup_bytes: 0 },
-    KernelSpec { name: "sort_experts", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "sort_experts", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "expert_gate_up_tile", threads: 128, threadgroup_bytes: 12288 },
     KernelSpec { name: "expert_down_tile", threads: 128, threadgroup_bytes: 12288 },
     KernelSpec { name: "expert_sum", threads: 256, threadgroup_bytes: 0 },

@@ -150,7 +150,7 @@ static KERNELS: [KernelSpec; 34] = [
     KernelSpec { name: "shared_gate_up_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "shared_down_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "route", threads: 32, threadgroup_bytes: 0 },
-    KernelSpec { name: "sort_experts", threads: 256, threadgroup_bytes: 32 },
+    KernelSpec { name: "sort_experts", threads: 256, threadgroup_bytes: 192 },
     KernelSpec { name: "expert_gate_up_tile", threads: 128, threadgroup_bytes: 10240 },
     KernelSpec { name: "expert_down_tile", threads: 128, threadgroup_bytes: 10240 },
     KernelSpec { name: "expert_sum", threads: 256, threadgroup_bytes: 0 },
