@@ -643,14 +643,14 @@ impl Model {
             k(kernel::EXPERT_GATE_UP_TILE),
             &[&layer.expert_gate_up, &layer.expert_gate_up_bias, &b.normed, &b.pairs, &b.tiles, &b.act],
             &b.threadgroups.slice(0, 12),
-            [1, (rows * 2).min(20), 1],
+            [1, (rows * 2).min(12), 1],
         );
         pass.barrier();
         pass.dispatch_indirect(
             k(kernel::EXPERT_DOWN_TILE),
             &[&layer.expert_down, &layer.expert_down_bias, &b.act, &b.pairs, &b.tiles, &b.expert_results],
             &b.threadgroups.slice(12, 12),
-            [1, (rows * 2).min(20), 1],
+            [1, (rows * 2).min(12), 1],
         );
         pass.barrier();
         pass.dispatch(k(kernel::EXPERT_SUM), &[&b.expert_results, &b.expert_weights, &b.x], [1, rows, 1]);
@@ -775,14 +775,14 @@ impl Model {
             k(kernel::EXPERT_GATE_UP_TILE),
             &[&layer.expert_gate_up, &layer.expert_gate_up_bias, &b.normed, &b.pairs, &b.tiles, &b.act],
             &b.threadgroups.slice(0, 12),
-            [1, (rows * 2).min(20), 1],
+            [1, (rows * 2).min(12), 1],
         );
         pass.barrier();
         pass.dispatch_indirect(
             k(kernel::EXPERT_DOWN_TILE),
             &[&layer.expert_down, &layer.expert_down_bias, &b.act, &b.pairs, &b.tiles, &b.expert_results],
             &b.threadgroups.slice(12, 12),
-            [1, (rows * 2).min(20), 1],
+            [1, (rows * 2).min(12), 1],
         );
         pass.barrier();
         pass.dispatch(k(kernel::EXPERT_SUM), &[&b.expert_results, &b.expert_weights, &b.x], [1, rows, 1]);

@@ -626,14 +626,14 @@ impl Model {
             k(kernel::EXPERT_GATE_UP_TILE),
             &[&layer.expert_gate_up, &b.normed, &b.pairs, &b.tiles, &b.act],
             &b.threadgroups.slice(0, 12),
-            [1, (rows * 2).min(38), 1],
+            [1, (rows * 2).min(22), 1],
         );
         pass.barrier();
         pass.dispatch_indirect(
             k(kernel::EXPERT_DOWN_TILE),
             &[&layer.expert_down, &b.act, &b.pairs, &b.tiles, &b.expert_results],
             &b.threadgroups.slice(12, 12),
-            [1, (rows * 2).min(38), 1],
+            [1, (rows * 2).min(22), 1],
         );
         pass.barrier();
         pass.dispatch(k(kernel::EXPERT_SUM), &[&b.expert_results, &b.expert_weights, &b.projected, &b.x], [1, rows, 1]);
