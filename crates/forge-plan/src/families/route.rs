@@ -114,6 +114,11 @@ impl KernelFamily for Route {
     }
 }
 
+/// Simdgroups that sort: as many as have room for counts of their own.
+fn sorters(experts: usize) -> usize {
+    if experts <= 512 { 8 } else { 4 }
+}
+
 impl KernelFamily for SortExperts {
     fn bindings(&self) -> Vec<Binding> {
         let row = Extent::Rows(vec![self.chosen]);
@@ -129,8 +134,8 @@ impl KernelFamily for SortExperts {
 
     fn launch(&self) -> Launch {
         Launch {
-            threads: 256,
-            threadgroup_bytes: (4 * self.experts).next_multiple_of(16) as u32,
+            threads: 32 * sorters(self.experts) as u32,
+            threadgroup_bytes: (4 * sorters(self.experts) * self.experts).next_multiple_of(16) as u32,
             grid: [ONE, ONE, ONE],
         }
     }
@@ -140,7 +145,8 @@ impl KernelFamily for SortExperts {
     }
 
     fn body(&self) -> Body<'_> {
-        let sizes = [self.experts, self.chosen, self.tile, self.columns[0], self.columns[1]];
+        let [up, down] = self.columns;
+        let sizes = [self.experts, self.chosen, self.tile, up, down, sorters(self.experts)];
         let bound = [Role::Experts, Role::Pairs, Role::Tiles, Role::Threadgroups].map(Value::Bound);
         let rest =
             [Value::Shared, Value::Param(Param::Rows), Value::At(Position::Simdgroup), Value::At(Position::Lane)];

@@ -22,7 +22,7 @@ pub struct Routing {
 }
 
 impl Routing {
-    /// Most experts: a simdgroup holds their scores in registers, and `sort_experts` a count of each.
+    /// Most experts: a simdgroup holds their scores in registers, and `sort_experts` counts of each in threadgroup memory.
     pub const MOST_EXPERTS: usize = 1024;
     /// Most experts that a token takes: one a lane.
     pub const MOST_CHOSEN: usize = 32;
