@@ -187,6 +187,11 @@ impl Slots {
         Some(Place { slot: self.oldest()?, reused, copied_from: None, miss })
     }
 
+    /// The place of a prompt all of which is run, whatever is known of it: the free slot that was not used for longest.
+    pub fn choose_anew(&self) -> Option<Place> {
+        Some(Place { slot: self.oldest()?, reused: 0, copied_from: None, miss: None })
+    }
+
     /// Takes the slot of a place that was chosen. The state of what is reused is copied there next.
     pub fn occupy(&mut self, prompt: &[u32], place: &Place) {
         self.clock += 1;

@@ -7,8 +7,9 @@ use super::super::assets::Text;
 use super::super::batch::{Row, Slot, Token, Wants};
 use super::super::sampler::{Sampling, StepSampling};
 use super::super::slots::{Miss, Place, Tier};
+use super::super::tokenizer::Tokenizer;
 use super::output::{Flow, Output};
-use super::{Constraint, Finish, Listener, Request, Summary};
+use super::{Constraint, Finish, Listener, Request, Scored, Summary};
 
 /// A request, from its coming to its end.
 pub(super) struct Sequence {
@@ -21,6 +22,8 @@ pub(super) struct Sequence {
     step: StepSampling,
     constraint: Option<Box<dyn Constraint>>,
     top_logprobs: Option<usize>,
+    /// Whether the log-probabilities of the prompt's tokens are wanted.
+    prompt_logprobs: bool,
     output: Output,
     came: Instant,
     /// Once it has one.
@@ -71,6 +74,7 @@ impl Sequence {
             },
             constraint: request.constraint.clone(),
             top_logprobs: request.top_logprobs,
+            prompt_logprobs: request.prompt_logprobs,
             sampling: request.sampling.clone(),
             came: Instant::now(),
             place: None,
@@ -93,6 +97,29 @@ impl Sequence {
         self.top_logprobs
     }
 
+    /// Whether the log-probabilities of its prompt's tokens are wanted.
+    pub(super) fn scores_prompt(&self) -> bool {
+        self.prompt_logprobs
+    }
+
+    /// Has the prompt's token behind a position heard, of these `logits` of that position, `[vocab]` f32.
+    pub(super) fn score_prompt(
+        &self,
+        position: usize,
+        logits: &[f32],
+        tokenizer: &Tokenizer,
+        listener: &mut dyn Listener,
+    ) {
+        if let Some(&token) = self.prompt().get(position + 1) {
+            listener.prompt_scored(Scored::new(tokenizer, logits, token, self.top_logprobs.unwrap_or(0)));
+        }
+    }
+
+    /// Bytes of its text so far, what is held back among them.
+    pub(super) fn text_bytes(&self) -> usize {
+        self.output.bytes()
+    }
+
     /// Says which tokens may come next, after those that were heard.
     pub(super) fn allow(&mut self, allowed: &mut [u32]) -> Result<()> {
         match &mut self.constraint {
@@ -106,6 +133,11 @@ impl Sequence {
 
     pub(super) fn slot(&self) -> Option<Slot> {
         self.place.as_ref().map(|place| place.slot)
+    }
+
+    /// Position of its next row, once it has a slot.
+    pub(super) fn at(&self) -> Option<usize> {
+        self.place.as_ref().map(|place| place.at)
     }
 
     /// Tokens heard so far.
@@ -173,7 +205,7 @@ impl Sequence {
             let known = position < self.prompt_tokens;
             let token = if known { Token::Known(self.tokens[position]) } else { Token::Chosen };
             let wants = if position + 1 < self.prompt_tokens {
-                Wants::Nothing
+                if self.prompt_logprobs { Wants::Logits } else { Wants::Nothing }
             } else {
                 place.asked += 1;
                 let wants = Wants::Choice(self.step.clone());

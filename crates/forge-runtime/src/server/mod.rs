@@ -59,7 +59,7 @@ pub use log::Log;
 use log::{Record, RequestId};
 use metrics::Metrics;
 use request::{Answers, Prepared, Shown};
-use worker::{Event, Keeping, Loading, Started, Worker};
+use worker::{Keeping, Loading, OfChoice, Started, Worker};
 
 /// Limits of the server.
 #[derive(Debug, Clone, Copy)]
@@ -369,21 +369,22 @@ async fn submit(
     record: &Record,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(Unsent, bool, UnboundedReceiver<Event>), ApiError> {
+) -> Result<(Unsent, bool, UnboundedReceiver<OfChoice>), ApiError> {
     let body = shared.admission.read(headers, body).await?;
     let place = shared.admission.place()?;
-    let Prepared { request, shown, skipped, stream, answer } =
+    let Prepared { requests, shown, skipped, stream, answer } =
         apart(shared.clone(), body, move |Shared { text, answers, info, context, .. }, body| {
             request::prepare(body, dialect, text, answers, info, *context)
         })
         .await?;
     record.skipped(&skipped);
+    let place = shared.admission.places(place, requests.len())?;
     let shown = match shown {
         Shown::ReasoningAndCalls => shared.all_tags.clone(),
         Shown::Reasoning => shared.thinking_tags.clone(),
         Shown::None => Arc::default(),
     };
-    Ok((answer, stream, shared.worker.submit(request, shown, place)?))
+    Ok((answer, stream, shared.worker.submit(requests, &shown, place)?))
 }
 
 /// Errors in the words of the dialect that a path belongs to.

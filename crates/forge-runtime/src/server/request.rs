@@ -7,12 +7,14 @@ use serde_json::{Map, Value, json};
 
 use super::super::assets::Text;
 use super::super::chat_templates::Ending;
-use super::super::generation::{Constraint, Request, check_prompt};
+use super::super::generation::{Constraint, Request, Score, check_prompt};
 use super::super::grammar::{Form, Grammars, Scope};
+use super::super::sampler::Sampling;
+use super::super::tokenizer::Detokenizer;
 use super::super::{Error, ModelInfo};
-use super::answer::Unsent;
+use super::answer::{Echo, Unsent};
 use super::api_error::ApiError;
-use super::dialect::{Ask, Chat, Choice, Dialect, Outputs, Prompt, Reading};
+use super::dialect::{Ask, Chat, Choice, Dialect, Mark, Outputs, Piece, Prompt, Reading};
 use super::fields::{Fields, wrong_type};
 use super::tools::{CallForm, CallRest, Thinking};
 
@@ -27,7 +29,8 @@ const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "f
 
 /// A request that can be queued.
 pub(super) struct Prepared {
-    pub(super) request: Request,
+    /// One for each choice.
+    pub(super) requests: Vec<Request>,
     /// Special tokens that are to come as text, among the marks of reasoning, and of calls.
     pub(super) shown: Shown,
     /// What was asked for and is left out.
@@ -116,7 +119,12 @@ pub(super) fn prepare(
     context: usize,
 ) -> Result<Prepared, ApiError> {
     let (ask, writer) = dialect.read(fields(body, context)?)?;
-    let Ask { prompt, prompt_field, max_tokens, sampling, stop, form, form_field, stream } = ask;
+    let Ask { prompt, prompt_field, max_tokens, sampling, stop, form, form_field, stream, choices, top_logprobs, echo } =
+        ask;
+    let words = match &prompt {
+        Prompt::Text(words) if echo => Some(words.clone()),
+        Prompt::Text(_) | Prompt::Ids(_) | Prompt::Chat(_) => None,
+    };
     let runtime_error = |error| ApiError::from_runtime(&error, prompt_field);
     let sampling = text.defaults.sampling(&sampling).map_err(runtime_error)?;
     if let Some((id, _)) = sampling.logit_bias.iter().find(|(id, _)| *id as usize >= info.vocab_size) {
@@ -147,11 +155,46 @@ pub(super) fn prepare(
         (None, _) => None,
     };
     let prompt_tokens = prompt.len();
-    let request =
-        Request { prompt, max_tokens, sampling, stop, continues_prompt: continues, constraint, ..Request::default() };
-    let answer =
-        Unsent { writer, outputs: Outputs::new(reading, text.tokenizer.clone()), prompt_tokens, prompt_field, warning };
-    Ok(Prepared { request, shown, skipped, stream, answer })
+    let echo = match echo {
+        true => Some(self::echo(words, &prompt, text, top_logprobs.is_some()).map_err(runtime_error)?),
+        false => None,
+    };
+    let request = Request {
+        prompt,
+        max_tokens,
+        sampling,
+        stop,
+        continues_prompt: continues,
+        constraint,
+        top_logprobs,
+        prompt_logprobs: echo.is_some() && top_logprobs.is_some(),
+    };
+    let of_choice = |choice: usize| {
+        // Each draws on its own.
+        let seed = request.sampling.seed.wrapping_add(choice as u64);
+        Request { sampling: Sampling { seed, ..request.sampling.clone() }, ..request.clone() }
+    };
+    let outputs = (0..choices).map(|_| Outputs::new(reading.clone(), text.tokenizer.clone())).collect();
+    let answer = Unsent { writer, outputs, echo, prompt_tokens, prompt_field, warning };
+    Ok(Prepared { requests: (0..choices).map(of_choice).collect(), shown, skipped, stream, answer })
+}
+
+/// What an answer begins with that begins with its prompt: these `words`, or else what its tokens say.
+fn echo(words: Option<String>, prompt: &[u32], text: &Text, scored: bool) -> Result<Echo, Error> {
+    let mut detokenizer = Detokenizer::new(&*text.tokenizer);
+    let (mut said, mut starts) = (String::new(), Vec::with_capacity(prompt.len()));
+    for &id in prompt {
+        starts.push(said.len());
+        said += &detokenizer.push(id)?;
+    }
+    said += &detokenizer.finish()?;
+    let first = prompt.first().filter(|_| scored).map(|&id| Mark {
+        at: 0,
+        token: Score::unknown(&text.tokenizer, id),
+        top: None,
+    });
+    let piece = Piece { text: words.unwrap_or(said), scores: first.into_iter().collect() };
+    Ok(Echo { piece, starts })
 }
 
 /// Where in an answer its form begins: behind reasoning, if there is some. Of an answer that may begin with it, and whose first token it is then.
