@@ -53,6 +53,9 @@ pub enum Tier {
 }
 
 impl Tier {
+    /// All of them, the nearest first.
+    pub const ALL: [Self; 4] = [Self::Slot, Self::Copy, Self::Memory, Self::Disk];
+
     /// Its name in logs and answers.
     pub fn name(self) -> &'static str {
         match self {
