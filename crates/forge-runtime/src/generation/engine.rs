@@ -251,7 +251,8 @@ impl<M: LanguageModel> Engine<M> {
                     continue;
                 }
             };
-            let (info, marks) = (self.model.info(), self.marks(&prompt));
+            let boundaries = [self.sequences[&id].boundaries(), &[settled.shared]].concat();
+            let (info, marks) = (self.model.info(), self.marks(&prompt, &boundaries));
             let Some(sequence) = self.sequences.get_mut(&id) else { return };
             self.model.observe(settled.place.slot, &prompt, sequence.sampling());
             sequence.place(settled, info.prefill_tile, info.few_rows, marks);

@@ -37,6 +37,9 @@ pub struct Request {
     pub continues_prompt: bool,
     /// What its tokens are held to.
     pub constraint: Option<Box<dyn Constraint>>,
+    /// Positions before which other prompts may part from this one, as behind the instructions of a chat: a model whose sequences can be gone on
+    /// with from some positions alone has its state there kept.
+    pub boundaries: Vec<usize>,
     /// Set if log-probabilities are wanted, with those of so many of the most probable tokens.
     pub top_logprobs: Option<usize>,
     /// Whether those of the prompt's tokens are wanted too, all of which is run for that.

@@ -20,6 +20,8 @@ pub(super) struct Sequence {
     limit: usize,
     sampling: Sampling,
     step: StepSampling,
+    /// Where other prompts may part from this one.
+    boundaries: Vec<usize>,
     constraint: Option<Box<dyn Constraint>>,
     top_logprobs: Option<usize>,
     /// Whether the log-probabilities of the prompt's tokens are wanted.
@@ -38,6 +40,8 @@ pub(super) struct Sequence {
 pub(super) struct Settled {
     pub(super) place: Place,
     pub(super) tier: Option<Tier>,
+    /// Tokens of it that are known, whether or not it can be gone on with from there.
+    pub(super) shared: usize,
 }
 
 /// A sequence in its slot.
@@ -72,6 +76,7 @@ impl Sequence {
                 scored: request.top_logprobs.is_some(),
                 ..StepSampling::new(&request.sampling)
             },
+            boundaries: request.boundaries.clone(),
             constraint: request.constraint.clone(),
             top_logprobs: request.top_logprobs,
             prompt_logprobs: request.prompt_logprobs,
@@ -85,6 +90,11 @@ impl Sequence {
 
     pub(super) fn prompt(&self) -> &[u32] {
         &self.tokens[..self.prompt_tokens]
+    }
+
+    /// Where other prompts may part from this one.
+    pub(super) fn boundaries(&self) -> &[usize] {
+        &self.boundaries
     }
 
     /// How its tokens are chosen.
@@ -147,15 +157,20 @@ impl Sequence {
 
     /// It has a slot. What is left of its prompt goes in tiles of up to `tile` tokens, but for the last token, and as many
     /// before it as are no full tile and fit into a step of `few` rows: which of both a token is run in does not depend on who else is there.
-    /// At `marks` a tile ends.
+    /// At `marks` a tile ends, and so is the last tile's end one where there are any.
     pub(super) fn place(&mut self, place: Settled, tile: usize, few: usize, mut marks: Vec<usize>) {
-        let Settled { place, tier } = place;
+        let Settled { place, tier, .. } = place;
         let left = self.prompt_tokens - 1 - place.reused;
         let rest = left % tile;
         let tiles_end = place.reused + if rest <= few { left - rest } else { left };
         let Place { slot, reused, miss, .. } = place;
+        if !marks.is_empty() {
+            // For who asks the same again.
+            marks.push(tiles_end);
+        }
         marks.retain(|&mark| (reused + 1..=tiles_end).contains(&mark));
         marks.sort_unstable_by_key(|&mark| usize::MAX - mark);
+        marks.dedup();
         let since = Instant::now();
         self.place = Some(Placed { slot, reused, tier, miss, since, at: reused, tiles_end, asked: 0, marks });
     }

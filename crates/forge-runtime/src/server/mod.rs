@@ -196,7 +196,8 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
     let Started { worker, loading, thread } =
         Worker::start(load, text.clone(), metrics.clone(), places, keeping).map_err(io)?;
     let canceller = worker.canceller();
-    let answers = Answers { trust_special: options.trust_special, ..Answers::of(&text) };
+    let marked = info.rewind.is_some();
+    let answers = Answers { trust_special: options.trust_special, marked, ..Answers::of(&text) };
     let thinking_tags: Arc<[_]> = answers.thinking.special_tags(&text).into();
     let call_tags = answers.calls.iter().flat_map(|form| form.special_tags(&text));
     let all_tags = thinking_tags.iter().cloned().chain(call_tags).collect();

@@ -65,6 +65,8 @@ pub(super) struct Answers {
     pub(super) trust_special: bool,
     /// Whether its template has a place for system messages in mid-chat.
     pub(super) system_anywhere: bool,
+    /// Whether its sequences can be gone on with from some positions alone, so that it has to be known where prompts may part.
+    pub(super) marked: bool,
 }
 
 /// A text that no template writes by itself.
@@ -86,7 +88,8 @@ impl Answers {
         let rest = calls.as_ref().and_then(|form| form.rest(text));
         let system_anywhere = has_place_for_system(text);
         let (thinking, grammars) = (Thinking::of(text), OnceLock::new());
-        Self { calls, beginning, rest, thinking, grammars, trust_special: false, system_anywhere }
+        let (trust_special, marked) = (false, false);
+        Self { calls, beginning, rest, thinking, grammars, trust_special, system_anywhere, marked }
     }
 
     /// What holds answers to forms. The first who asks waits for it.
@@ -131,7 +134,7 @@ pub(super) fn prepare(
         let words = format!("logit_bias: there is no token {id}, the vocabulary has {}", info.vocab_size);
         return Err(ApiError::invalid("logit_bias".to_owned(), words));
     }
-    let Encoded { prompt, continues, reading, mut warning, skipped } =
+    let Encoded { prompt, continues, boundaries, reading, mut warning, skipped } =
         encode(prompt, prompt_field, text, answers, context)?;
     check_prompt(&prompt, info.vocab_size, context).map_err(runtime_error)?;
     let shown = match &reading {
@@ -166,6 +169,7 @@ pub(super) fn prepare(
         stop,
         continues_prompt: continues,
         constraint,
+        boundaries,
         top_logprobs,
         prompt_logprobs: echo.is_some() && top_logprobs.is_some(),
     };
@@ -258,6 +262,8 @@ struct Encoded {
     prompt: Vec<u32>,
     /// Whether the answer continues its text.
     continues: bool,
+    /// Where other prompts may part from it.
+    boundaries: Vec<usize>,
     /// How the answer of a chat is to be read.
     reading: Option<Reading>,
     warning: Option<String>,
@@ -269,14 +275,28 @@ fn encode(prompt: Prompt, field: &str, text: &Text, answers: &Answers, context: 
         let ids = text.tokenizer.encode_within(words, special, context);
         ids.map_err(|error| ApiError::from_runtime(&error, field))
     };
-    let plain = |prompt| Encoded { prompt, continues: true, reading: None, warning: None, skipped: Vec::new() };
+    let plain = |prompt| Encoded {
+        prompt,
+        continues: true,
+        boundaries: Vec::new(),
+        reading: None,
+        warning: None,
+        skipped: Vec::new(),
+    };
     match prompt {
         Prompt::Text(words) => Ok(plain(encode(&words, true)?)),
         Prompt::Ids(ids) => Ok(plain(ids)),
         Prompt::Chat(chat) => {
-            let Rendered { words, continues, reading, warning, skipped } =
+            let Rendered { words, continues, instructions, reading, warning, skipped } =
                 render(chat, text, answers, field, Words::Shielded)?;
-            Ok(Encoded { prompt: encode(&words, false)?, continues, reading: Some(reading), warning, skipped })
+            let prompt = encode(&words, false)?;
+            // A token may reach beyond their end.
+            let whole = |ids: Vec<u32>| ids.iter().zip(&prompt).take_while(|(a, b)| a == b).count();
+            let boundaries = match words.get(..instructions).filter(|words| !words.is_empty()) {
+                Some(words) => vec![whole(encode(words, false)?)],
+                None => Vec::new(),
+            };
+            Ok(Encoded { prompt, continues, boundaries, reading: Some(reading), warning, skipped })
         }
     }
 }
@@ -286,6 +306,8 @@ pub(super) struct Rendered {
     pub(super) words: String,
     /// Whether the answer continues its last message.
     pub(super) continues: bool,
+    /// Bytes that other chats with the same instructions and tools begin with too; 0 where it does not matter.
+    pub(super) instructions: usize,
     pub(super) reading: Reading,
     warning: Option<String>,
     skipped: Vec<String>,
@@ -320,7 +342,9 @@ pub(super) fn render(
     let ending = Ending::of(&variables, &messages, true).map_err(usage)?;
     let error = |error| ApiError::from_runtime(&error, field);
     let shielded = if answers.trust_special || special == Words::AsWritten { None } else { shielded(&messages, text) };
-    let mut words = text.render_chat(shielded.as_ref().unwrap_or(&messages), ending, &variables).map_err(error)?;
+    let written = shielded.as_ref().unwrap_or(&messages);
+    let mut words = text.render_chat(written, ending, &variables).map_err(error)?;
+    let instructions = if answers.marked { instructions(written, &words, text, &variables) } else { 0 };
     let mut reading = Reading {
         form: answers.calls.clone().filter(|_| !tools.is_empty()),
         thinking: answers.thinking.clone(),
@@ -357,7 +381,16 @@ pub(super) fn render(
         continues = true;
     }
     let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
-    Ok(Rendered { words, continues, reading, warning, skipped })
+    Ok(Rendered { words, continues, instructions, reading, warning, skipped })
+}
+
+/// Bytes of a rendered chat that another one with the same system messages and tools begins with.
+fn instructions(messages: &Value, words: &str, text: &Text, variables: &Map<String, Value>) -> usize {
+    let messages = messages.as_array().map_or(&[][..], Vec::as_slice);
+    let system = messages.iter().take_while(|message| matches!(message["role"].as_str(), Some("system" | "developer")));
+    let other: Value = system.cloned().chain([json!({ "role": "user", "content": PROBE })]).collect();
+    let Ok(other) = text.render_chat(&other, Ending::Opened, variables) else { return 0 };
+    words.char_indices().zip(other.chars()).find(|((_, a), b)| a != b).map_or(0, |((at, _), _)| at)
 }
 
 /// Makes system messages in mid-chat users' messages: part of the one before, where that is a user's or a tool's, so that turns

@@ -180,8 +180,9 @@ impl<M: LanguageModel> Engine<M> {
             place.miss = Some(Miss::Unread { at: place.reused });
         }
         place.reused = brought;
+        let shared = shared.max(self.slots.held_of(prompt));
         self.slots.occupy(prompt, &place);
-        Ok(Some(Settled { place, tier: tier.filter(|_| brought > 0) }))
+        Ok(Some(Settled { place, tier: tier.filter(|_| brought > 0), shared }))
     }
 
     /// Takes a slot for a prompt all of which is to be run.
@@ -189,7 +190,7 @@ impl<M: LanguageModel> Engine<M> {
         let Some(place) = self.slots.choose_anew() else { return Ok(None) };
         self.save(place.slot, 0);
         self.slots.occupy(prompt, &place);
-        Ok(Some(Settled { place, tier: None }))
+        Ok(Some(Settled { place, tier: None, shared: 0 }))
     }
 
     /// Keeps what a slot holds, all but its first `stays` tokens of which is about to be lost.
@@ -255,10 +256,10 @@ impl<M: LanguageModel> Engine<M> {
         }
     }
 
-    /// Where the state of a prompt is kept while it is run, for a model that can be gone on with from there alone: before the first and the
-    /// last of the tokens that messages begin and end with, so that other questions with the same instructions and edited
-    /// messages find it; and at its end, for who asks the same again.
-    pub(super) fn marks(&self, prompt: &[u32]) -> Vec<usize> {
+    /// Where the state of a prompt is kept while it is run, for a model that can be gone on with from there alone: at its `boundaries`, which
+    /// are the end of its instructions and where it parts from what is known, since a third prompt will often part there too; and before the
+    /// first and the last of the tokens that messages begin and end with, so that edited messages find it.
+    pub(super) fn marks(&self, prompt: &[u32], boundaries: &[usize]) -> Vec<usize> {
         if !self.is_marked() || !self.prefixes.is_in_use() {
             return Vec::new();
         }
@@ -267,8 +268,7 @@ impl<M: LanguageModel> Engine<M> {
         if at.len() > 2 * MARKS {
             at.drain(MARKS..at.len() - MARKS);
         }
-        let tail = (prompt.len() - 1).saturating_sub(self.model.info().few_rows);
-        at.extend([tail, prompt.len() - 1]);
+        at.extend_from_slice(boundaries);
         at.extend((1..).map(|k| k * MARK_EVERY).take_while(|&mark| mark < prompt.len()));
         at
     }
