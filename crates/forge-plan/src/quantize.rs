@@ -207,12 +207,13 @@ fn hull(sorted: &[Candidate]) -> Vec<Candidate> {
     hull
 }
 
-/// Bits of a matrix in a format.
+/// Bits of a matrix in a format, with those of its rows' factors where it has any.
 ///
 /// # Panics
 /// Rows that are no whole number of blocks.
 pub fn stored_bits(weight: &Weight, format: Format) -> u64 {
-    8 * weight.rows as u64 * format.row_bytes(weight.cols).expect("whole blocks") as u64
+    let factor = if format.has_row_factors() { 4 } else { 0 };
+    8 * weight.rows as u64 * (factor + format.row_bytes(weight.cols).expect("whole blocks")) as u64
 }
 
 /// Whether rows of a float format are in the checkpoint.

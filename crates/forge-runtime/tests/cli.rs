@@ -23,6 +23,7 @@ static CHECKS: Checks = Checks {
     slots: 1,
     kernels: &[],
     costs: &[],
+    matrices: &[],
     tuning: &common::NO_TUNING,
 };
 

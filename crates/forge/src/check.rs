@@ -56,6 +56,8 @@ pub fn run(args: &CheckArgs) -> Result<(), Error> {
         slots: args.slots,
         quantize: None,
         imatrix: None,
+        measure: None,
+        measure_tokens: 0,
         tuning: None,
         embed: false,
         force: false,
@@ -117,7 +119,7 @@ fn gate(project: &Path) -> Result<Verdict, Error> {
 }
 
 /// Builds the project; the program's path.
-fn build(project: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn build(project: &Path) -> Result<PathBuf, Error> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(&cargo)
         .args(["build", "--release", "--message-format=json-render-diagnostics"])
