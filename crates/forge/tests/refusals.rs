@@ -123,6 +123,8 @@ fn arguments(checkpoint: PathBuf, output: PathBuf) -> GenArgs {
         slots: 1,
         quantize: None,
         imatrix: None,
+        measure: None,
+        measure_tokens: 0,
         tuning: None,
         embed: false,
         force: false,
