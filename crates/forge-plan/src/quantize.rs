@@ -127,7 +127,7 @@ pub struct Candidate {
     pub format: Format,
     /// Bits of the whole matrix in it.
     pub bits: u64,
-    /// Square of the error, by that of the matrix; 0 for its own format.
+    /// Square of the error, by that of the matrix, as often as [`counts`] says; 0 for its own format.
     pub error: f64,
 }
 
@@ -140,6 +140,12 @@ pub fn convertible(graph: &Graph, formats: &[Format]) -> Vec<(WeightId, Vec<Form
         (weight.rows > 1 && !formats.is_empty()).then_some((id, formats))
     };
     graph.weights.iter().enumerate().filter_map(of).collect()
+}
+
+/// How much an error in a matrix counts. One in the head is one of all logits. One in a layer reaches them with its branch's share of the
+/// residual stream, which two branches a layer add to: so the head counts as much as there are branches.
+pub fn counts(graph: &Graph, id: WeightId) -> f64 {
+    if graph.head.weights.contains(&id) { 2.0 * graph.layers.len() as f64 } else { 1.0 }
 }
 
 /// Bits of the matrices that are not converted, and weights of all matrices.

@@ -6,20 +6,30 @@ use std::str::FromStr;
 use forge_formats::Format;
 use forge_frontend::Checkpoint;
 use forge_pack::relative_error;
-use forge_plan::quantize::{Candidate, Recipe, around, choose, convertible, stored_bits};
+use forge_plan::quantize::{Candidate, Recipe, around, choose, convertible, counts, stored_bits};
 
 use crate::imatrix::Imatrix;
 use crate::{Error, interrupt, progress};
 
 /// What `auto` chooses among, of which a matrix takes those that its width has blocks of.
-const CHOICES: [Format; 7] = [
+const CHOICES: [Format; 17] = [
     Format::Q8_0,
     Format::Q6K,
     Format::Q5K,
     Format::Q4K,
-    Format::Affine { bits: 6, group: 32 },
-    Format::Affine { bits: 5, group: 32 },
     Format::Q4_0,
+    Format::Nvfp4,
+    Format::Mxfp4,
+    Format::Affine { bits: 6, group: 32 },
+    Format::Affine { bits: 6, group: 64 },
+    Format::Affine { bits: 5, group: 32 },
+    Format::Affine { bits: 5, group: 64 },
+    Format::Affine { bits: 5, group: 128 },
+    Format::Affine { bits: 4, group: 32 },
+    Format::Affine { bits: 4, group: 64 },
+    Format::Affine { bits: 4, group: 128 },
+    Format::Affine { bits: 3, group: 64 },
+    Format::Affine { bits: 3, group: 128 },
 ];
 
 /// How matrices are to be quantised.
@@ -76,7 +86,7 @@ impl Quantize {
             candidates.push(own);
             for &format in formats {
                 interrupt::check()?;
-                let error = relative_error(graph, checkpoint, *id, format, importance)?;
+                let error = counts(graph, *id) * relative_error(graph, checkpoint, *id, format, importance)?;
                 candidates.push(Candidate { matrix: *id, format, bits: stored_bits(weight, format), error });
             }
         }
