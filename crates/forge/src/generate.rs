@@ -57,7 +57,8 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
     };
     let tuning = args.tuning.as_deref().map(Tuning::read).transpose()?.unwrap_or_default();
     let (kv, slots) = (args.kv, args.slots);
-    let plan_options = PlanOptions { context: args.context, kv, slots, geometries: tuning.geometries() };
+    let plan_options =
+        PlanOptions { context: args.context, kv, slots, tile: args.tile, geometries: tuning.geometries() };
     let result = plan(&checkpoint.graph, &plan_options)?;
     if let Some(path) = &args.tuning {
         tuning.check(path, &result)?;
@@ -291,6 +292,9 @@ fn render_options(args: &GenArgs, located: &Located, name: &str) -> RenderOption
     }
     if args.slots != 1 {
         let _ = write!(command, " --slots {}", args.slots);
+    }
+    if let Some(tile) = args.tile {
+        let _ = write!(command, " --tile {tile}");
     }
     if args.embed {
         command.push_str(" --embed");
