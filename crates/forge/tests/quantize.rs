@@ -12,6 +12,7 @@ use std::process::Output;
 
 use build::{Gguf, string};
 use common::{Scratch, assert_fails, forge, generate, gguf, hf, stderr, tree};
+use forge::Error;
 use forge_formats::{Format, decode_row, encode_row};
 use forge_frontend::checkpoint::{GgufFile, GgufTensor};
 
@@ -227,8 +228,8 @@ fn a_program_that_fails_to_measure_is_said_and_nothing_is_left() {
         let scratch = Scratch::new();
         let output = measured(&scratch, program, &["--quiet"]);
         assert_eq!(output.status.code(), Some(1));
-        let message = format!("error: --measure: the program's perplexity command failed: {expected}");
-        assert!(stderr(&output).starts_with(&message), "{}", stderr(&output));
+        let message = Error::Measure { reason: expected.to_owned() };
+        assert!(stderr(&output).starts_with(&format!("error: {message}")), "{}", stderr(&output));
         assert!(!scratch.join("project").exists());
     };
     fails("echo 'a note' >&2; echo 'error: the text is too short' >&2; exit 1", "error: the text is too short");
