@@ -11,6 +11,9 @@ use super::super::tokenizer::Tokenizer;
 use super::output::{Flow, Output};
 use super::{Constraint, Finish, Listener, Request, Scored, Summary};
 
+/// Tokens of a tile all of whose logits come to the host: of a large vocabulary those of a token take a megabyte.
+const SCORED_TILE: usize = 64;
+
 /// A request, from its coming to its end.
 pub(super) struct Sequence {
     /// The prompt's tokens, and those chosen since that the sequence goes on with.
@@ -189,6 +192,7 @@ impl Sequence {
     pub(super) fn tile(&self, tokens: usize) -> Option<(Slot, usize, &[u32])> {
         let place = self.place.as_ref()?;
         let mark = place.marks.last().copied().unwrap_or(usize::MAX);
+        let tokens = if self.prompt_logprobs { tokens.min(SCORED_TILE) } else { tokens };
         let end = place.tiles_end.min(place.at + tokens).min(mark);
         Some((place.slot, place.at, &self.tokens[place.at..end]))
     }
