@@ -18,6 +18,7 @@ import litellm
 import llm
 import openai
 
+litellm.suppress_debug_info = True
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL = {"type": "function", "function": {"name": "get_weather", "description": "Weather", "parameters": PARAMETERS}}
 QUESTION = [{"role": "user", "content": "Weather in Oslo and Rome?"}]
