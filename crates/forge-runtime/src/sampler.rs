@@ -219,6 +219,11 @@ impl Sampler {
         Self { step, seen: BTreeSet::new(), times: BTreeMap::new(), bias: bias.to_vec(), candidates: Vec::new() }
     }
 
+    /// The next draw is the one after so many.
+    pub fn seek(&mut self, draw: u64) {
+        self.step.draw = draw;
+    }
+
     /// Tells the sampler of a token that occurred, for the repeat penalty. Tokens that it chose itself it knows.
     pub fn observe(&mut self, token: u32) {
         if self.step.repeat_penalty != 1.0 {

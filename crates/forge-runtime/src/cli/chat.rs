@@ -6,9 +6,10 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::super::chat_templates::Ending;
+use super::super::generation::speculation::Speculation;
 use super::super::generation::{Engine, Finish, Request};
 use super::super::{Error, LanguageModel, Result};
-use super::generate::{Printer, rates};
+use super::generate::{Printer, rates, speculate};
 use super::{Program, Sampling, terminal};
 
 #[derive(Debug, Args)]
@@ -21,6 +22,10 @@ pub(super) struct Options {
     max_tokens: Option<usize>,
     #[command(flatten)]
     sampling: Sampling,
+    /// Tokens to guess from what came before, as rows of a step that save steps where they are right and never change the
+    /// text: off, a number, or auto for as many as pay.
+    #[arg(long, value_name = "N", default_value = "off")]
+    speculate: Speculation,
 }
 
 pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Options) -> Result<()> {
@@ -30,6 +35,7 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     }
     let sampling = text.defaults.sampling(&options.sampling.options())?;
     let mut engine = Engine::new(program.model()?, text.clone());
+    speculate(&mut engine, options.speculate);
     terminal::note("An empty line or the end of input leaves; /new starts over.");
     let system = options.system.iter().map(|content| json!({ "role": "system", "content": content }));
     let opening: Vec<Value> = system.collect();

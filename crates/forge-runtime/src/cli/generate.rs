@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Map, json};
 
 use super::super::chat_templates::Ending;
+use super::super::generation::speculation::Speculation;
 use super::super::generation::{Engine, Listener, Request, Summary};
 use super::super::{Error, LanguageModel, Result};
 use super::{Program, Sampling, terminal};
@@ -23,6 +24,10 @@ pub(super) struct Options {
     raw: bool,
     #[command(flatten)]
     sampling: Sampling,
+    /// Tokens to guess from what came before, as rows of a step that save steps where they are right and never change the
+    /// text: off, a number, or auto for as many as pay.
+    #[arg(long, value_name = "N", default_value = "off")]
+    speculate: Speculation,
 }
 
 pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Options) -> Result<()> {
@@ -47,11 +52,19 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
         continues_prompt: raw,
     };
     let mut engine = Engine::new(program.model()?, text);
+    speculate(&mut engine, options.speculate);
     let mut printer = Printer::default();
     let summary = engine.generate(&request, &mut printer)?;
     printer.end()?;
     terminal::note(&rates(&summary));
     Ok(())
+}
+
+/// Has tokens guessed, or says why they are not.
+pub(super) fn speculate<M: LanguageModel>(engine: &mut Engine<M>, speculation: Speculation) {
+    if let Err(reason) = engine.speculate(speculation) {
+        terminal::note(&format!("no tokens are guessed: {reason}"));
+    }
 }
 
 /// Prints text as it comes; a failure to print ends the generation.
@@ -94,6 +107,9 @@ pub(super) fn rates(summary: &Summary) -> String {
     // The first token comes out of the prompt's own run.
     if let Some(decoded @ 1..) = summary.completion_tokens.checked_sub(1) {
         line += &format!("; generated: {} tokens, {:.1} tokens/s", decoded + 1, rate(decoded, summary.decode_time));
+    }
+    if summary.guessed_tokens > 0 {
+        line += &format!("; {} of {} guessed tokens were right", summary.right_tokens, summary.guessed_tokens);
     }
     line
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use sha2::{Digest, Sha256};
 
+use super::super::generation::speculation::Speculation;
 use super::super::server::{self, Limits};
 use super::super::snapshots::Folder;
 use super::super::{Error, LanguageModel, Result, weights};
@@ -54,6 +55,10 @@ pub(super) struct Options {
     /// Most that files of that folder may take, as in 500M, 20G or 1T.
     #[arg(long, value_name = "SIZE", default_value = "20G", value_parser = size, requires = "cache_dir")]
     cache_disk: u64,
+    /// Tokens to guess from what prompt and answer had before, as rows of a step that save steps where they are right and never
+    /// change the text: off, a number, or auto for as many as pay.
+    #[arg(long, value_name = "N", default_value = "off")]
+    speculate: Speculation,
     /// Longest request body in MiB (status 413).
     #[arg(long, value_name = "MIB", default_value_t = Limits::default().body_bytes >> 20, value_parser = mebibytes)]
     max_body: usize,
@@ -131,6 +136,7 @@ impl Options {
             log,
             trust_special: self.trust_special,
             folder: None,
+            speculation: self.speculate,
         })
     }
 

@@ -20,7 +20,8 @@ use super::super::slots::Slots;
 use super::super::snapshots::Snapshots;
 use super::super::{Error, LanguageModel, Result};
 use super::policy::{Bounds, Id, Policy, Turn};
-use super::sequence::Sequence;
+use super::sequence::{Guess, Sequence};
+use super::speculation::{Costs, Speculation};
 use super::{Finish, Listener, Request, Summary, check_prompt};
 
 /// Who hears the text of which request.
@@ -36,6 +37,10 @@ pub struct Engine<M> {
     slots: Slots,
     prefixes: Prefixes,
     snapshots: Option<Snapshots>,
+    speculation: Speculation,
+    costs: Costs,
+    /// When the step before ended, if nothing but steps came since.
+    landed: Option<Instant>,
     policy: Policy,
     sequences: BTreeMap<Id, Sequence>,
     /// Whom a slot is being looked for.
@@ -52,11 +57,12 @@ struct Flight {
 }
 
 /// Rows of a step that follow one another and are of one sequence.
-#[derive(Clone, Copy)]
 struct Share {
     id: Id,
     slot: Slot,
     rows: usize,
+    /// What the rows after the first are a guess of.
+    guess: Option<Guess>,
 }
 
 /// What one slot is at.
@@ -81,6 +87,9 @@ impl<M: LanguageModel> Engine<M> {
             slots: Slots::new(info.slots, info.rewind),
             prefixes: Prefixes::new(0, info.rewind.is_some()),
             snapshots: None,
+            speculation: Speculation::Off,
+            costs: Costs::default(),
+            landed: None,
             policy: Policy::new(Bounds::new(info.few_rows, info.prefill_tile)),
             model,
             text,
@@ -90,6 +99,23 @@ impl<M: LanguageModel> Engine<M> {
             next: 0,
             began: Instant::now(),
         }
+    }
+
+    /// Guesses tokens from now on, or says why this model cannot.
+    ///
+    /// # Errors
+    /// The reason, in words.
+    pub fn speculate(&mut self, speculation: Speculation) -> Result<(), &'static str> {
+        let info = self.model.info();
+        // Rows that turn out wrong are cut back.
+        let refusal = match info.rewind {
+            Some(_) if info.recurrent_bytes > 0 => Some("a recurrent state cannot be cut back"),
+            Some(rewind) if rewind < info.few_rows => Some("windows keep too little to be cut back"),
+            _ if info.few_rows < 2 => Some("steps have one row"),
+            _ => None,
+        };
+        self.speculation = if refusal.is_some() { Speculation::Off } else { speculation };
+        refusal.filter(|_| speculation != Speculation::Off).map_or(Ok(()), Err)
     }
 
     /// The model.
@@ -169,6 +195,14 @@ impl<M: LanguageModel> Engine<M> {
         }
         match self.policy.next() {
             Turn::Step(ids) => {
+                let ids = if self.waits_for_tokens(&ids) {
+                    self.land(audience, &mut ended);
+                    // Some may have ended.
+                    let Turn::Step(ids) = self.policy.next() else { return ended };
+                    ids
+                } else {
+                    ids
+                };
                 let next = self.start(&ids, audience, &mut ended);
                 self.land(audience, &mut ended);
                 self.flight = next;
@@ -259,15 +293,48 @@ impl<M: LanguageModel> Engine<M> {
         }
     }
 
-    /// Starts a step of the next rows of these.
+    /// Whether the step on its way has to be heard before one of these is started: because it has guesses, or they may have.
+    fn waits_for_tokens(&mut self, ids: &[Id]) -> bool {
+        if self.flight.as_ref().is_none_or(|flight| flight.shares.iter().any(|share| share.guess.is_some())) {
+            return self.flight.is_some();
+        }
+        let (speculation, costs, others) = (self.speculation, &self.costs, ids.len().saturating_sub(1));
+        speculation != Speculation::Off
+            && ids.len() < self.model.info().few_rows
+            && self
+                .sequences
+                .iter_mut()
+                .any(|(id, sequence)| ids.contains(id) && sequence.may_guess(speculation, others, costs))
+    }
+
+    /// Starts a step of the next rows of these, and of what they may go on with where that is known.
     fn start(&mut self, ids: &[Id], audience: &mut dyn Audience, ended: &mut Ended) -> Option<Flight> {
         let few = self.model.info().few_rows;
         let (mut rows, mut shares) = (Vec::with_capacity(few), Vec::with_capacity(ids.len()));
         self.policy.stepped(ids);
+        let wanted: usize = ids.iter().filter_map(|id| Some(self.sequences.get(id)?.next_rows(few))).sum();
+        let (mut spare, context) = (few.saturating_sub(wanted), self.model.context());
+        let heard = self.flight.is_none();
         for &id in ids {
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
             let Some(slot) = sequence.slot() else { continue };
-            shares.push(Share { id, slot, rows: sequence.take_rows(few - rows.len(), &mut rows) });
+            let others = few - spare - 1;
+            let guess =
+                if heard { sequence.guess(self.speculation, spare, others, &self.costs, context) } else { None };
+            let count = match &guess {
+                Some(guess) => sequence.take_guess(guess, &mut rows),
+                None => {
+                    if let Some((tokens, sampling)) = sequence.take_unobserved() {
+                        self.model.observe(slot, tokens, sampling);
+                    }
+                    sequence.take_rows(few - rows.len(), &mut rows)
+                }
+            };
+            if guess.is_some() {
+                spare -= count - 1;
+                self.slots.reach(slot, sequence.reached());
+            }
+            shares.push(Share { id, slot, rows: count, guess });
             if sequence.next_rows(few) == 0 {
                 // Whatever comes of these, nothing more is run.
                 self.policy.leave(id);
@@ -287,11 +354,21 @@ impl<M: LanguageModel> Engine<M> {
     /// Waits for the step that is on its way, and has what was chosen heard.
     fn land(&mut self, audience: &mut dyn Audience, ended: &mut Ended) {
         let Some(Flight { step, shares }) = self.flight.take() else { return };
+        let count = shares.iter().map(|share| share.rows).sum();
         let mut outcomes = match self.model.finish(step) {
             Ok(outcomes) => outcomes.into_iter(),
             Err(error) => return self.lose(&shares, error, ended),
         };
-        for Share { id, rows, .. } in shares {
+        let now = Instant::now();
+        if let Some(before) = self.landed.replace(now) {
+            self.costs.note(count, now - before);
+        }
+        for Share { id, rows, guess, .. } in shares {
+            if let Some(guess) = guess {
+                let outcomes: Vec<Outcome> = outcomes.by_ref().take(rows).collect();
+                self.hear_guess(id, &guess, outcomes, audience, ended);
+                continue;
+            }
             let last = outcomes.by_ref().take(rows).last();
             // One that has ended meanwhile had a row for nothing.
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
@@ -314,6 +391,42 @@ impl<M: LanguageModel> Engine<M> {
                 Ok(None) => self.hold(id),
                 Ok(Some(finish)) => self.end(id, finish, audience, ended),
                 Err(error) => self.fail(&[id], error, ended),
+            }
+        }
+    }
+
+    /// Has heard what the rows of a guess choose, as far as it is right, and the token after.
+    fn hear_guess(
+        &mut self,
+        id: Id,
+        guess: &Guess,
+        outcomes: Vec<Outcome>,
+        audience: &mut dyn Audience,
+        ended: &mut Ended,
+    ) {
+        let Some(sequence) = self.sequences.get_mut(&id) else { return };
+        for (index, outcome) in outcomes.into_iter().enumerate() {
+            let token = match outcome {
+                Outcome::Logits(mut logits) => sequence.choose(&mut logits),
+                other => other.choice().flatten(),
+            };
+            let Some(token) = token else {
+                let position = sequence.position();
+                return self.fail(&[id], Error::NonFiniteLogits { position }, ended);
+            };
+            let ends = self.text.defaults.end_token_ids.contains(&token);
+            let is_right = guess.token(index) == Some(token);
+            match sequence.hear(token, ends, audience.listener(id)) {
+                Ok(None) if is_right => {}
+                Ok(None) => {
+                    sequence.verified(guess, index, false);
+                    return self.hold(id);
+                }
+                Ok(Some(finish)) => {
+                    sequence.verified(guess, index + usize::from(is_right), true);
+                    return self.end(id, finish, audience, ended);
+                }
+                Err(error) => return self.fail(&[id], error, ended),
             }
         }
     }

@@ -7,6 +7,7 @@ mod engine;
 mod output;
 pub mod policy;
 mod sequence;
+pub mod speculation;
 
 use std::time::Duration;
 
@@ -55,6 +56,10 @@ pub struct Summary {
     pub tier: Option<Tier>,
     /// Tokens generated, an end token included.
     pub completion_tokens: usize,
+    /// Tokens that were guessed, and those of them that were right: each saved a step.
+    pub guessed_tokens: usize,
+    /// See above.
+    pub right_tokens: usize,
     /// Why more of the prompt was not reused, where more is known of its beginning or nothing is.
     pub miss: Option<Miss>,
     /// Why it ended.

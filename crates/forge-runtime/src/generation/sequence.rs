@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use super::super::Result;
 use super::super::assets::Text;
 use super::super::batch::{Row, Slot, Token, Wants};
-use super::super::sampler::{Sampling, StepSampling};
+use super::super::sampler::{Sampler, Sampling, StepSampling};
 use super::super::slots::{Miss, Place, Tier};
 use super::output::{Flow, Output};
+use super::speculation::{Alike, Costs, Grams, Record, Speculation};
 use super::{Finish, Listener, Request, Summary};
 
 /// A request, from its coming to its end.
@@ -26,6 +27,25 @@ pub(super) struct Sequence {
     /// Tokens chosen and heard, an end token included.
     heard: usize,
     first: Option<Instant>,
+    grams: Grams,
+    record: Record,
+    /// Chooses where guesses are, once there was one.
+    sampler: Option<Sampler>,
+    /// Tokens were chosen that its slot does not know of.
+    unobserved: bool,
+}
+
+/// What a sequence may go on with.
+pub(super) struct Guess {
+    alike: Alike,
+    tokens: Vec<u32>,
+}
+
+impl Guess {
+    /// The token that is guessed after so many.
+    pub(super) fn token(&self, index: usize) -> Option<u32> {
+        self.tokens.get(index).copied()
+    }
 }
 
 /// Where a prompt goes, and where what is known of it comes from.
@@ -68,6 +88,10 @@ impl Sequence {
             place: None,
             heard: 0,
             first: None,
+            grams: Grams::default(),
+            record: Record::default(),
+            sampler: None,
+            unobserved: false,
         })
     }
 
@@ -146,7 +170,7 @@ impl Sequence {
         let Some(place) = &mut self.place else { return 0 };
         for position in place.at..place.at + count {
             // Beyond what is known it is what the slot chose.
-            let known = position < self.prompt_tokens;
+            let known = position < self.tokens.len();
             let token = if known { Token::Known(self.tokens[position]) } else { Token::Chosen };
             let wants = if position + 1 < self.prompt_tokens {
                 Wants::Nothing
@@ -160,6 +184,98 @@ impl Sequence {
         }
         place.at += count;
         count
+    }
+
+    /// Whether it might guess in its next step, which has so many rows of others. All that was chosen may not have been heard.
+    pub(super) fn may_guess(&mut self, speculation: Speculation, others: usize, costs: &Costs) -> bool {
+        let is_decoding =
+            self.place.as_ref().is_some_and(|place| place.at + 1 >= self.prompt_tokens && place.asked < self.limit);
+        if !is_decoding || !self.is_plain() {
+            return false;
+        }
+        match speculation {
+            Speculation::Off => false,
+            Speculation::Depth(_) => self.grams.find(&self.tokens).is_some(),
+            Speculation::Auto => {
+                self.grams.find(&self.tokens).is_some_and(|alike| self.record.may_guess(alike, others, costs))
+            }
+        }
+    }
+
+    /// Whether the host can choose as its slot does without more ado: not where it matters how often a token was chosen, which are
+    /// allowed, or what the logits were.
+    fn is_plain(&self) -> bool {
+        !self.sampling.counts_tokens() && !self.step.masked && !self.step.scored
+    }
+
+    /// Guesses up to `most` tokens, where all that was chosen has been heard.
+    pub(super) fn guess(
+        &mut self,
+        speculation: Speculation,
+        most: usize,
+        others: usize,
+        costs: &Costs,
+        context: usize,
+    ) -> Option<Guess> {
+        let place = self.place.as_ref()?;
+        if place.at + 1 != self.tokens.len() || place.asked != self.heard {
+            return None;
+        }
+        // Neither past what is asked for nor past the context's last position.
+        let most = most.min((self.limit - self.heard).saturating_sub(1)).min(context - 1 - place.at);
+        if most == 0 || !self.is_plain() || speculation == Speculation::Off {
+            return None;
+        }
+        let alike = self.grams.find(&self.tokens)?;
+        let depth = match speculation {
+            Speculation::Off => 0,
+            Speculation::Depth(depth) => depth.min(most),
+            Speculation::Auto => self.record.depth(alike, most, others, costs),
+        };
+        (depth > 0).then(|| Guess { alike, tokens: alike.guess(&self.tokens, depth) })
+    }
+
+    /// Takes the rows of a step that looks whether a guess is right: that of its last token, and one of each that is guessed.
+    pub(super) fn take_guess(&mut self, guess: &Guess, rows: &mut Vec<Row>) -> usize {
+        let Some(place) = &mut self.place else { return 0 };
+        let tokens = self.tokens[place.at..].iter().chain(&guess.tokens);
+        let row =
+            |(position, &token)| Row { token: Token::Known(token), slot: place.slot, position, wants: Wants::Logits };
+        rows.extend((place.at..).zip(tokens).map(row));
+        place.at += 1 + guess.tokens.len();
+        1 + guess.tokens.len()
+    }
+
+    /// Position after the last that was run.
+    pub(super) fn reached(&self) -> usize {
+        self.place.as_ref().map_or(0, |place| place.at)
+    }
+
+    /// Chooses from a row of logits, as its slot would have.
+    pub(super) fn choose(&mut self, logits: &mut [f32]) -> Option<u32> {
+        let sampler = self.sampler.get_or_insert_with(|| {
+            let mut sampler = Sampler::at(self.step.clone(), &self.sampling.logit_bias);
+            self.tokens.iter().for_each(|&token| sampler.observe(token));
+            sampler
+        });
+        sampler.seek(self.heard as u64);
+        self.unobserved = self.step.repeat_penalty != 1.0;
+        sampler.sample(logits)
+    }
+
+    /// Of a guess `right` tokens were. Goes on with the last one that was heard, which was not run, unless it has ended.
+    pub(super) fn verified(&mut self, guess: &Guess, right: usize, ended: bool) {
+        self.record.verified(guess.alike, guess.tokens.len(), right);
+        if let Some(place) = &mut self.place {
+            place.at = self.tokens.len() - usize::from(!ended);
+            place.asked = self.heard;
+            self.step.draw = self.heard as u64;
+        }
+    }
+
+    /// All its tokens, if its slot does not know of the last ones.
+    pub(super) fn take_unobserved(&mut self) -> Option<(&[u32], &Sampling)> {
+        std::mem::take(&mut self.unobserved).then_some((&self.tokens, &self.sampling))
     }
 
     /// Whether all that it asked for has been heard, and it has nothing left to ask for.
@@ -187,6 +303,9 @@ impl Sequence {
             return Ok(Some(Finish::Length));
         }
         self.tokens.push(token);
+        if let Some(sampler) = &mut self.sampler {
+            sampler.observe(token);
+        }
         Ok(None)
     }
 
@@ -205,6 +324,8 @@ impl Sequence {
             reused_tokens: self.place.as_ref().map_or(0, |place| place.reused),
             tier: self.place.as_ref().and_then(|place| place.tier),
             completion_tokens: self.heard,
+            guessed_tokens: self.record.guessed,
+            right_tokens: self.record.right,
             miss: self.place.as_ref().and_then(|place| place.miss),
             finish,
             stop: None,

@@ -98,6 +98,8 @@ pub fn weights_file(folder: &Path, kernels: &'static [KernelSpec]) -> (PathBuf, 
 pub struct HashModel {
     pub script: Vec<u32>,
     pub context: usize,
+    /// Every token chosen is one of so many, from 100 on.
+    pub alphabet: Option<u64>,
     /// Time that a step or a tile takes.
     pub pace: Duration,
     /// A token on which the model panics.
@@ -184,15 +186,23 @@ impl HashModel {
         Self { info: Some(Box::leak(Box::new(info))), ..Self::new() }
     }
 
-    fn row(&mut self, slot: Slot) -> Vec<f32> {
-        let hash = hash(&self.slots[&slot].tokens);
+    /// Logits after a position.
+    fn row(&mut self, slot: Slot, position: usize) -> Vec<f32> {
+        let hash = hash(&self.slots[&slot].tokens[..=position]);
         let scripted = &mut self.slots.entry(slot).or_default().scripted;
         let wanted = self.script.get(*scripted).copied();
         *scripted += 1;
         let logit = |id: u64| {
             let mixed = (hash ^ id.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
             let noise = (mixed >> 40) as f32 / 16_777_216.0 * 8.0;
-            if wanted == Some(id as u32) { 100.0 } else { noise }
+            let known = self.alphabet.is_none_or(|count| (100..100 + count).contains(&id));
+            if wanted == Some(id as u32) {
+                100.0
+            } else if known {
+                noise
+            } else {
+                -1e9
+            }
         };
         (0..VOCAB as u64).map(logit).collect()
     }
@@ -201,9 +211,9 @@ impl HashModel {
     fn outcomes(&mut self, rows: &[Row]) -> Vec<Outcome> {
         let outcome = |row: &Row| match &row.wants {
             Wants::Nothing => Outcome::Nothing,
-            Wants::Logits => Outcome::Logits(self.row(row.slot)),
+            Wants::Logits => Outcome::Logits(self.row(row.slot, row.position)),
             Wants::Choice(step) => {
-                let logits = self.row(row.slot);
+                let logits = self.row(row.slot, row.position);
                 let sequence = self.slots.entry(row.slot).or_default();
                 let mut sampler = Sampler::at(step.clone(), &sequence.bias);
                 sequence.seen.iter().for_each(|&token| sampler.observe(token));
@@ -221,7 +231,9 @@ impl HashModel {
 
     fn take(&mut self, slot: Slot, token: u32, position: usize) -> Result<()> {
         let rewind = self.info().rewind;
-        let Sequence { tokens, reached, .. } = self.slots.entry(slot).or_default();
+        let Sequence { tokens, reached, scripted, .. } = self.slots.entry(slot).or_default();
+        // What was chosen after rows that are cut back was not what comes next.
+        *scripted = scripted.saturating_sub(tokens.len().saturating_sub(position));
         assert!(position <= tokens.len(), "positions come in order: {position} after {}", tokens.len());
         if position == 0 {
             *reached = 0;
@@ -293,7 +305,7 @@ impl LanguageModel for HashModel {
         for (position, &token) in (position..).zip(tokens) {
             self.take(slot, token, position)?;
             if let Some(logits) = &mut logits {
-                logits.extend(self.row(slot));
+                logits.extend(self.row(slot, position));
             }
         }
         Ok(())
