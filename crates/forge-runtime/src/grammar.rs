@@ -2,17 +2,22 @@
 //!
 //! The crate knows the vocabulary as bytes, a text per token, and says after each token which may come next. Special tokens are no text: they come
 //! only where a grammar names them.
+//!
+//! Where a form leaves one text alone, as it does in the midst of a property's name, that comes in the tokens that the tokenizer makes of it: so a model
+//! has seen it, and a run of tokens is known before its logits are.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use llguidance::api::TopLevelGrammar;
-use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
+use llguidance::toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
 use super::assets::Text;
 use super::generation::Constraint;
+use super::tokenizer::Tokenizer;
 use super::{Error, Result};
 
 /// Bytes of a schema as JSON, or of a grammar.
@@ -95,7 +100,7 @@ impl Grammars {
             return Err(Error::Constraint("this model has no end token".into()));
         };
         let trie = TokTrie::from(&TokRxInfo::new(vocab_size as u32, first), &words).with_eos_tokens(&ends);
-        let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let environment: TokEnv = Arc::new(Environment { trie, tokenizer: text.tokenizer.clone() });
         let slices = llguidance::earley::SlicedBiasComputer::general_slices();
         let mut factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices)
             .map_err(|error| Error::Constraint(error.to_string()))?;
@@ -139,7 +144,44 @@ impl Grammars {
             Scope { .. } => Phase::Held,
         };
         let again = scope.between.map(|open| (open, matcher.clone()));
-        Ok(Box::new(Held { matcher, again, vocabulary: self.vocabulary.clone(), phase }))
+        let forced = VecDeque::new();
+        Ok(Box::new(Held { matcher, again, vocabulary: self.vocabulary.clone(), phase, forced }))
+    }
+}
+
+/// What the crate asks of a tokenizer.
+struct Environment {
+    trie: TokTrie,
+    tokenizer: Arc<Tokenizer>,
+}
+
+impl Environment {
+    /// The tokens of a text that goes on in the midst of another; none where they are not those bytes.
+    fn encode(&self, bytes: &[u8]) -> Option<Vec<u32>> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let mut tokens = self.tokenizer.encode(&self.tokenizer.shield(text), false).ok()?;
+        let word = |id: u32| self.trie.token(id);
+        let mut found: Vec<u8> = tokens.iter().flat_map(|&id| word(id)).copied().collect();
+        // A blank that a text begins with to some tokenizers.
+        if found.strip_prefix(b" ") == Some(bytes) {
+            let first = *tokens.first()?;
+            match word(first) {
+                b" " => drop(tokens.remove(0)),
+                long => tokens[0] = self.trie.token_id_at_bytes(&long[1..])?,
+            }
+            found.remove(0);
+        }
+        (found == bytes).then_some(tokens)
+    }
+}
+
+impl TokenizerEnv for Environment {
+    fn tok_trie(&self) -> &TokTrie {
+        &self.trie
+    }
+
+    fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<u32> {
+        self.encode(bytes).unwrap_or_else(|| self.trie.greedy_tokenize(bytes))
     }
 }
 
@@ -164,6 +206,8 @@ struct Held {
     again: Option<(u32, Matcher)>,
     vocabulary: Arc<Vocabulary>,
     phase: Phase,
+    /// Tokens that come next, whatever a model says.
+    forced: VecDeque<u32>,
 }
 
 /// Where an answer is.
@@ -253,11 +297,30 @@ impl Constraint for Held {
                 self.vocabulary.blanks.iter().for_each(|&id| set(allowed, id, true));
                 Ok(())
             }
-            Phase::Held => self.held(allowed),
+            Phase::Held => match self.forced().first() {
+                Some(&only) => {
+                    allowed.fill(0);
+                    set(allowed, only, true);
+                    Ok(())
+                }
+                None => self.held(allowed),
+            },
         }
     }
 
+    fn forced(&mut self) -> &[u32] {
+        // Once they are known they stay what they are: after some of them a tokenizer might cut the rest another way.
+        if matches!(self.phase, Phase::Held) && self.forced.is_empty() {
+            self.forced = self.matcher.compute_ff_tokens().into();
+        }
+        self.forced.make_contiguous()
+    }
+
     fn take(&mut self, token: u32) -> Result<bool> {
+        match self.forced.pop_front() {
+            Some(only) if only != token => return Err(Error::Constraint("another token had to follow".into())),
+            Some(_) | None => {}
+        }
         match &mut self.phase {
             Phase::Beginning { open, mark } if *open == token => self.phase = Phase::free(mark),
             Phase::Free { mark, tail } => {
