@@ -5,7 +5,7 @@
 //! measured: how often such guesses would have been right lately, which every token tells whether or not it was guessed, and how long steps
 //! of so many rows take. None are where it does not pay.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -153,37 +153,28 @@ impl Record {
     /// How many tokens to guess at a place, at most `most`, in a step that has `others` rows of other sequences. All that was chosen has
     /// been heard.
     pub fn depth(&self, alike: Alike, most: usize, others: usize, costs: &mut Costs) -> usize {
-        costs.decide(false, |costs| {
-            // Tokens that a guess is expected to give, the one that comes anyway included.
-            let (mut tokens, mut likely) = (1.0 + others as f64, 1.0);
-            let plain = costs.plain(others);
-            best(
-                plain,
-                (1..=most).map(|depth| {
-                    likely *= self.share(alike, depth - 1);
-                    tokens += likely;
-                    tokens / costs.of(others + 1 + depth, true)
-                }),
-            )
-        })
+        costs.decide(false, |costs| self.weigh(alike, None, most, others, costs))
     }
 
     /// Whether it pays to wait for the token after this place, since something might be guessed after it.
     pub fn is_worth_waiting(&self, alike: Alike, most: usize, others: usize, costs: &mut Costs) -> bool {
         let hit = self.share(alike, 0);
-        let depth = costs.decide(true, |costs| {
-            let (mut tokens, mut likely) = (1.0 + others as f64, hit);
-            let (plain, miss) = (costs.plain(others), (1.0 - hit) * costs.of(others + 1, true));
-            best(
-                plain,
-                (1..=most).map(|depth| {
-                    likely *= self.share(alike, depth);
-                    tokens += likely;
-                    tokens / (hit * costs.of(others + 1 + depth, true) + miss)
-                }),
-            )
+        costs.decide(true, |costs| self.weigh(alike, Some(hit), most, others, costs)) > 0
+    }
+
+    /// The depth of the most tokens in a time: of a guess at this place, or, with the share of places at which one token more is alike, of one that
+    /// is made there after it.
+    fn weigh(&self, alike: Alike, hit: Option<f64>, most: usize, others: usize, costs: &Costs) -> usize {
+        let (more, hit) = (usize::from(hit.is_some()), hit.unwrap_or(1.0));
+        // Tokens that are expected, those that come anyway included.
+        let (mut tokens, mut likely) = (1.0 + others as f64, hit);
+        let miss = (1.0 - hit) * costs.of(others + 1, true);
+        let rates = (1..=costs.most(most, others)).map(|depth| {
+            likely *= self.share(alike, more + depth - 1);
+            tokens += likely;
+            tokens / (hit * costs.of(others + 1 + depth, true) + miss)
         });
-        depth > 0
+        best(costs.plain(others), rates)
     }
 }
 
@@ -199,14 +190,29 @@ fn best(plain: f64, rates: impl Iterator<Item = f64>) -> usize {
 pub struct Costs {
     /// Natural logarithm of seconds; none before the first step.
     level: Option<f64>,
-    /// What a step takes beyond the level, as a logarithm, and how often that was seen: of steps that run beside the host, and of the others.
-    kinds: [Vec<Option<(f64, f64)>>; 2],
+    /// What steps take beyond the level, by their rows: of those that run beside the host, and of the others.
+    kinds: [BTreeMap<usize, Seen>; 2],
+    /// Steps beside the host that are to be seen before anything is guessed.
+    plain: u32,
+    /// Steps of the other kind since the last of those.
+    since: u32,
     /// Times that guesses would have paid if a row cost as little as is thought at first.
     passed: u32,
     /// And how many are let go by before that is tried again.
     patience: u32,
     /// It is being tried: a token was waited for.
     trying: bool,
+    /// Nothing is known, and it is taken as it is thought at first.
+    hoped: bool,
+}
+
+/// What was seen of a kind of step.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// What it takes beyond the level, as a logarithm.
+    beyond: f64,
+    /// Steps that this comes from.
+    steps: f64,
 }
 
 /// Steps that what is known of a kind looks back on.
@@ -221,10 +227,21 @@ const WORTH: f64 = 1.03;
 const PATIENCE: (u32, u32) = (32, 1024);
 /// One step tells no more than this, as a logarithm: something else may have held it up.
 const FARTHEST: f64 = 0.7;
+/// Plain steps that are seen at first, and again after so many others.
+const PLAIN: (u32, u32, u32) = (3, 2, 64);
 
 impl Default for Costs {
     fn default() -> Self {
-        Self { level: None, kinds: [Vec::new(), Vec::new()], passed: 0, patience: PATIENCE.0, trying: false }
+        Self {
+            level: None,
+            kinds: Default::default(),
+            plain: PLAIN.0,
+            since: 0,
+            passed: 0,
+            patience: PATIENCE.0,
+            trying: false,
+            hoped: false,
+        }
     }
 }
 
@@ -235,27 +252,42 @@ impl Costs {
         let level = *self.level.get_or_insert(took);
         let thought = self.beyond(rows, heard);
         let news = (took - level - thought).clamp(-FARTHEST, FARTHEST);
-        let kind = &mut self.kinds[usize::from(heard)];
-        if kind.len() <= rows {
-            kind.resize(rows + 1, None);
-        }
-        let (_, seen) = kind[rows].unwrap_or((thought, 0.0));
-        let seen = (seen + 1.0).min(STEPS);
-        kind[rows] = Some((thought + news / seen, seen));
+        let seen = self.kinds[usize::from(heard)].entry(rows).or_insert(Seen { beyond: thought, steps: 0.0 });
+        seen.steps = (seen.steps + 1.0).min(STEPS);
+        seen.beyond = thought + news / seen.steps;
         self.level = Some(level + LEVEL * news);
+        self.since = if heard { self.since + 1 } else { 0 };
+        if !heard {
+            self.plain = self.plain.saturating_sub(1);
+        } else if self.since == PLAIN.2 {
+            (self.plain, self.since) = (PLAIN.1, 0);
+        }
     }
 
-    /// What a step takes beyond the level. One of which nothing is known takes a little longer than those of fewer rows, or as long as
-    /// one that runs beside the host.
+    /// What a step takes beyond the level, as a logarithm. One of which nothing is known is between those of fewer and of more rows, or goes on from those
+    /// of fewer; one that waits is thought to take as long as one that does not.
     fn beyond(&self, rows: usize, heard: bool) -> f64 {
-        let nearest = |kind: &[Option<(f64, f64)>]| {
-            let known = |fewer: usize| Some((fewer, kind.get(fewer).copied()??.0));
-            (1..=rows).rev().find_map(known).map(|(fewer, beyond)| (rows - fewer, beyond))
-        };
         let [beside, waited] = &self.kinds;
-        let found = if heard { nearest(waited).or_else(|| nearest(beside)) } else { nearest(beside) };
-        let (more, beyond) = found.unwrap_or((rows - 1, 0.0));
-        beyond + (ROW * more as f64).ln_1p()
+        let known = |rows: usize| waited.get(&rows).filter(|_| heard).or_else(|| beside.get(&rows));
+        let seconds = |rows: usize| Some((rows as f64, known(rows)?.beyond.exp()));
+        let mut fewer = (1..=rows).rev().filter_map(seconds);
+        let last = waited.keys().chain(beside.keys()).copied().max().unwrap_or(0);
+        let more = (rows + 1..=last).find_map(seconds);
+        let at = rows as f64;
+        let found = match (fewer.next(), more) {
+            (None, None) => 1.0 + ROW * (at - 1.0),
+            (None, Some((_, cost))) => cost,
+            (Some((from, cost)), Some((to, end))) => cost + (end - cost) * (at - from) / (to - from),
+            (Some((from, cost)), None) => {
+                let hoped = ROW * cost;
+                // Half of it as before, so that a step that was held up does not keep all longer ones from being tried.
+                let slope = fewer
+                    .next()
+                    .map_or(hoped, |(first, less)| 0.5 * (((cost - less) / (from - first)).max(0.0) + hoped));
+                cost + slope * (at - from)
+            }
+        };
+        found.ln()
     }
 
     /// Seconds of a step.
@@ -268,15 +300,31 @@ impl Costs {
         (others + 1) as f64 / self.of(others + 1, false)
     }
 
-    /// What `depth` says, or, now and then, what it says of costs of which nothing is known but what a plain step takes. `waits` if this is
-    /// of a token that has to be waited for first.
-    fn decide(&mut self, waits: bool, mut depth: impl FnMut(&Self) -> usize) -> usize {
+    /// How many of `most` tokens may be guessed: none before something is known of plain steps, and at first no steps of more than twice the
+    /// rows of those that are known.
+    fn most(&self, most: usize, others: usize) -> usize {
+        if self.hoped {
+            return most;
+        }
+        if self.plain > 0 {
+            return 0;
+        }
+        let known = self.kinds[1].keys().copied().max().unwrap_or(0).max(others + 1);
+        most.min(2 * known - others - 1)
+    }
+
+    /// What `depth` says, or, now and then, what it says of costs of which nothing is known. `waits` if this is of a token that has to be waited
+    /// for first.
+    fn decide(&mut self, waits: bool, depth: impl Fn(&Self) -> usize) -> usize {
         let known = depth(self);
         if known > 0 {
             (self.passed, self.patience, self.trying) = (0, PATIENCE.0, false);
             return known;
         }
-        let hoped = depth(&Self::default()).min(2);
+        if self.plain > 0 {
+            return 0;
+        }
+        let hoped = depth(&Self { hoped: true, ..Self::default() }).min(2);
         if hoped > 0 && std::mem::take(&mut self.trying) {
             return hoped;
         }
