@@ -153,6 +153,9 @@ impl Record {
         if summary.guessed_tokens > 0 {
             let _ = write!(words, " guessed={} right={}", summary.guessed_tokens, summary.right_tokens);
         }
+        if summary.forced_tokens > 0 {
+            let _ = write!(words, " forced={}", summary.forced_tokens);
+        }
         if let Some(tier) = tier {
             let _ = write!(words, " from={}", tier.name());
         }

@@ -75,7 +75,7 @@ impl<M: LanguageModel> Engine<M> {
         let mut allowed = vec![0; self.model.info().vocab_size.div_ceil(32)];
         for (index, outcome) in outcomes.enumerate() {
             let Some(sequence) = self.sequences.get_mut(&id) else { return };
-            let Outcome::Logits(mut logits) = outcome else { return };
+            let mut logits = if let Outcome::Logits(logits) = outcome { logits } else { Vec::new() };
             let top = sequence.top_logprobs();
             let scored = top.map(|top| (top, logits.clone()));
             let token = match sequence.choose(&mut logits, &mut allowed) {
