@@ -121,9 +121,10 @@ fn guesses_and_forced_tokens_are_counted() {
             Server::with_text(model, common::text("demo"), Options { speculation, ..Limits::default().into() });
         let format = json!({ "type": "json_schema", "json_schema": { "name": "colors", "schema": colors() } });
         let free = json!({ "prompt": "A color:", "max_tokens": 50, "temperature": 0 });
-        let held = json!({ "prompt": "A color:", "max_tokens": 99, "temperature": 1, "seed": 3, "response_format": format });
+        let held =
+            json!({ "prompt": "A color:", "max_tokens": 99, "temperature": 1, "seed": 3, "response_format": format });
         let replies = [free, held].map(|body| server.post("/v1/completions", &body).json());
-        let page = server.get("/metrics").text();
+        let page = server.get("/metrics").text().to_owned();
         let names = ["guessed", "right_guessed", "forced"].map(|name| format!("forge_{name}_tokens_total "));
         let counted = names.map(|name| {
             let line = page.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_else(|| panic!("{page}"));
@@ -138,5 +139,5 @@ fn guesses_and_forced_tokens_are_counted() {
     assert_eq!(none, [0; 3]);
     let (text, [guessed, right, forced]) = ask(Speculation::Depth(4));
     assert_eq!(text, plain);
-    assert!(guessed > right && right > 20 && forced > 0, "{right} of {guessed}, {forced} forced");
+    assert!(guessed >= right && right > 20 && forced > 0, "{right} of {guessed}, {forced} forced");
 }
