@@ -24,7 +24,8 @@ fn demo() -> Arc<Text> {
 #[derive(Debug, Default, PartialEq)]
 struct Heard {
     pieces: Vec<String>,
-    scores: Vec<Scored>,
+    /// With where their texts begin.
+    scores: Vec<(Scored, usize)>,
     leaves_after: Option<usize>,
 }
 
@@ -34,8 +35,8 @@ impl Listener for Heard {
         true
     }
 
-    fn scored(&mut self, scored: Scored) {
-        self.scores.push(scored);
+    fn scored(&mut self, scored: Scored, at: usize) {
+        self.scores.push((scored, at));
     }
 
     fn keep_going(&mut self) -> bool {

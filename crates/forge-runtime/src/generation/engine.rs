@@ -68,6 +68,8 @@ struct Flight {
 struct Share {
     id: Id,
     slot: Slot,
+    /// Position of the first.
+    position: usize,
     rows: usize,
     /// Whether it chooses among tokens that are allowed.
     masked: bool,
@@ -134,7 +136,7 @@ impl<M: LanguageModel> Engine<M> {
         let sequence = Sequence::new(request, &self.text, self.model.context(), self.speculates)?;
         let id = self.next;
         self.next += 1;
-        let uncached = self.uncached(&request.prompt);
+        let uncached = self.uncached(&sequence);
         self.policy.arrive(id, uncached, self.began.elapsed());
         self.sequences.insert(id, sequence);
         Ok(id)
@@ -260,14 +262,15 @@ impl<M: LanguageModel> Engine<M> {
         while self.slots.any_free() {
             let waiting: Vec<Id> = self.policy.waiting().collect();
             for id in waiting {
-                let uncached = self.uncached(self.sequences[&id].prompt());
+                let uncached = self.uncached(&self.sequences[&id]);
                 self.policy.estimate(id, uncached);
             }
-            let Some(id) = self.policy.next_for_slot(self.began.elapsed()) else { return };
+            let ready = |id| !self.is_being_run(&self.sequences[&id]);
+            let Some(id) = self.policy.next_for_slot(self.began.elapsed(), ready) else { return };
             let Some(sequence) = self.sequences.get(&id) else { return };
-            let prompt = sequence.prompt().to_vec();
+            let (prompt, anew) = (sequence.prompt().to_vec(), sequence.scores_prompt());
             self.settling = Some(id);
-            let settled = match self.settle(&prompt) {
+            let settled = match if anew { self.settle_anew(&prompt) } else { self.settle(&prompt) } {
                 Ok(Some(settled)) => settled,
                 Ok(None) => {
                     self.settling = None;
@@ -279,7 +282,8 @@ impl<M: LanguageModel> Engine<M> {
                     continue;
                 }
             };
-            let (info, marks) = (self.model.info(), self.marks(&prompt));
+            let boundaries = [self.sequences[&id].boundaries(), &[settled.shared]].concat();
+            let (info, marks) = (self.model.info(), self.marks(&prompt, &boundaries));
             self.landed = None;
             let Some(sequence) = self.sequences.get_mut(&id) else { return };
             self.model.observe(settled.place.slot, &prompt, &[], sequence.sampling());
@@ -326,8 +330,8 @@ impl<M: LanguageModel> Engine<M> {
                 // Of these some may turn out not to be its own.
                 self.slots.reach(slot, sequence.reached());
             }
-            let masked = batch::is_open(&rows[first..]);
-            shares.push(Share { id, slot, rows: count, masked, guess, forced });
+            let (position, masked) = (rows.get(first).map_or(0, |row| row.position), batch::is_open(&rows[first..]));
+            shares.push(Share { id, slot, position, rows: count, masked, guess, forced });
             if sequence.next_rows(few) == 0 {
                 // Whatever comes of these, nothing more is run.
                 self.policy.leave(id);
@@ -381,17 +385,21 @@ impl<M: LanguageModel> Engine<M> {
             Err(error) => return self.lose(&shares, error, ended),
         };
         self.time_step(shares.iter().map(|share| share.rows).sum(), heard);
-        for Share { id, rows, guess, .. } in shares {
-            let outcomes = outcomes.by_ref().take(rows);
+        for Share { id, position, rows, guess, .. } in shares {
+            let outcomes: Vec<Outcome> = outcomes.by_ref().take(rows).collect();
             if let Some(guess) = guess {
-                let outcomes: Vec<Outcome> = outcomes.collect();
-                self.hear_guess(id, &guess, outcomes.into_iter(), audience, ended);
+                self.hear_guess(id, &guess, outcomes, audience, ended);
                 continue;
             }
-            let last = outcomes.last();
             // One that has ended meanwhile had a row for nothing.
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
-            let token = match last.as_ref().and_then(Outcome::choice) {
+            for (position, outcome) in (position..).zip(&outcomes) {
+                if let Outcome::Logits(logits) = outcome {
+                    sequence.score_prompt(position, logits, &self.text.tokenizer, audience.listener(id));
+                }
+            }
+            let last = outcomes.last();
+            let token = match last.and_then(Outcome::choice) {
                 Some(Some(token)) => token,
                 Some(None) => {
                     let position = sequence.position();
@@ -406,8 +414,9 @@ impl<M: LanguageModel> Engine<M> {
                 }
             };
             let ends = self.text.defaults.end_token_ids.contains(&token);
-            if let (Some(Outcome::Scored(_, logits)), Some(top), false) = (&last, sequence.top_logprobs(), ends) {
-                audience.listener(id).scored(Scored::new(&self.text.tokenizer, logits, token, top));
+            if let (Some(Outcome::Scored(_, logits)), Some(top), false) = (last, sequence.top_logprobs(), ends) {
+                let scored = Scored::new(&self.text.tokenizer, logits, token, top);
+                audience.listener(id).scored(scored, sequence.text_bytes());
             }
             match sequence.hear(token, ends, audience.listener(id)) {
                 Ok(None) => self.hold(id),
@@ -423,8 +432,13 @@ impl<M: LanguageModel> Engine<M> {
         let Some((slot, position, tile)) = sequence.tile(tokens) else { return };
         self.landed = None;
         let (start, count) = (Instant::now(), tile.len());
-        if let Err(error) = self.model.tile(slot, position, tile, None) {
+        let mut logits = Vec::new();
+        let wanted = sequence.scores_prompt().then_some(&mut logits);
+        if let Err(error) = self.model.tile(slot, position, tile, wanted) {
             return self.fail(&[id], error, ended);
+        }
+        for (position, logits) in (position..).zip(logits.chunks(self.model.info().vocab_size)) {
+            sequence.score_prompt(position, logits, &self.text.tokenizer, audience.listener(id));
         }
         let at_mark = sequence.tiled(count);
         let rows = sequence.next_rows(self.model.info().few_rows);

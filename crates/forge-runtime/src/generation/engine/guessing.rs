@@ -68,12 +68,12 @@ impl<M: LanguageModel> Engine<M> {
         &mut self,
         id: Id,
         guess: &Guess,
-        outcomes: impl Iterator<Item = Outcome>,
+        outcomes: Vec<Outcome>,
         audience: &mut dyn Audience,
         ended: &mut Ended,
     ) {
         let mut allowed = vec![0; self.model.info().vocab_size.div_ceil(32)];
-        for (index, outcome) in outcomes.enumerate() {
+        for (index, outcome) in outcomes.into_iter().enumerate() {
             let Some(sequence) = self.sequences.get_mut(&id) else { return };
             let mut logits = if let Outcome::Logits(logits) = outcome { logits } else { Vec::new() };
             let top = sequence.top_logprobs();
@@ -93,7 +93,8 @@ impl<M: LanguageModel> Engine<M> {
             }
             let ends = self.text.defaults.end_token_ids.contains(&token);
             if let (Some((top, logits)), false) = (scored, ends) {
-                listener.scored(Scored::new(&self.text.tokenizer, &logits, token, top));
+                let scored = Scored::new(&self.text.tokenizer, &logits, token, top);
+                listener.scored(scored, sequence.text_bytes());
             }
             let is_right = guess.token(index) == Some(token);
             match sequence.hear(token, ends, listener) {
