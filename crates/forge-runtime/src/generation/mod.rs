@@ -3,6 +3,7 @@
 //!
 //! [`Engine`] runs as many sequences side by side as the model has slots, in the order that [`policy`] says.
 
+mod budget;
 mod constraint;
 mod engine;
 mod output;
@@ -17,6 +18,7 @@ use super::sampler::Sampling;
 use super::slots::{Miss, Tier};
 use super::{Error, Result};
 
+pub use budget::{Budget, ReasoningMarks};
 pub use constraint::Constraint;
 pub use engine::{Audience, Engine, Status};
 pub use output::StopMatcher;
