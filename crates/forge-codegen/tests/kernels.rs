@@ -218,18 +218,20 @@ fn every_weight_is_read_once_per_tile_of_64_tokens() {
     }
 }
 
+/// Rows, and the least share of products that are useful with so many.
+type Runs = &'static [(usize, f64)];
+
 /// Of the products of experts' tiles most are of rows that chose the expert: counted by the device, with rows that choose at random.
 /// The grid is as large as `sort_experts` says, and each of its threadgroups has rows.
 #[test]
 fn tiles_of_experts_multiply_little_for_nothing() {
     const NAMES: [&str; 2] = ["sort_experts", "expert_gate_up_tile"];
     let sizes = Sizes { hidden: 64, ffn: 64, heads: 4, kv_heads: 2, head_dim: 16, vocab: 64, layers: 1, context: 512 };
-    // Rows, and the least share of useful products: a whole tile of Qwen3-30B-A3B and of OLMoE has 16 and 32 rows an expert, a
+    // A whole tile of Qwen3-30B-A3B and of OLMoE has 16 and 32 rows an expert, a
     // short prompt of Mixtral as many.
-    let qwen3: &[(usize, f64)] = &[(256, 0.75)];
-    let olmoe = &[(256, 0.85)];
-    let mixtral = &[(64, 0.75), (128, 0.85), (256, 0.9)];
-    for (experts, chosen, runs) in [(128, 8, qwen3), (64, 8, olmoe), (8, 2, mixtral)] {
+    let cases: [(usize, usize, Runs); 3] =
+        [(128, 8, &[(256, 0.75)]), (64, 8, &[(256, 0.85)]), (8, 2, &[(64, 0.75), (128, 0.85), (256, 0.9)])];
+    for (experts, chosen, runs) in cases {
         let mixture = Mixture { experts, chosen, width: 64, shared: 0 };
         let (plan, text) = rendered(&common::mixture(sizes, mixture, Format::F16));
         let library = Library::from_source(&only(&text, &NAMES), "kernels.metal", &CompileOptions { checked: true });
