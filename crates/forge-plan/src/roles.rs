@@ -7,6 +7,8 @@ pub const EMBEDDING: &str = "token_embd";
 pub fn projection(roles: &[&str]) -> String {
     match roles {
         ["attn_q", "attn_k", "attn_v"] => "qkv_proj".into(),
+        ["attn_q", "attn_k", "attn_v", "attn_gate"] => "qkv_gate_proj".into(),
+        ["attn_gate"] => "attn_gate_proj".into(),
         ["attn_q", "attn_k"] => "qk_proj".into(),
         ["attn_k", "attn_v"] => "kv_proj".into(),
         ["attn_q"] => "q_proj".into(),
