@@ -17,7 +17,7 @@ inline CacheTarget cache_head(device uchar* cache, P at, uint first) {
     return {position + first, (device half*)(position + WIDTH) + first / 32};
 }
 
-// Four elements of a head from element i on, and eight.
+// Four elements of a head from element i on, eight, and two.
 inline float4 load_cache4(CacheHead head, uint i) {
     return float(head.scales[i / 32]) * float4(*(device const char4*)(head.codes + i));
 }
@@ -27,6 +27,10 @@ inline void load_cache8(CacheHead head, uint i, thread float4* v) {
     const float scale = float(head.scales[i / 32]);
     v[0] = scale * float4(as_type<char4>(codes.x));
     v[1] = scale * float4(as_type<char4>(codes.y));
+}
+
+inline float2 load_cache2(CacheHead head, uint i) {
+    return float(head.scales[i / 32]) * float2(*(device const char2*)(head.codes + i));
 }
 
 // Elements of a head from `first` on, one a lane. As ggml does it: codes come from the scale before that is rounded to half,
