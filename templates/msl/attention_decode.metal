@@ -5,7 +5,8 @@
 // In a simdgroup LANES_EACH lanes hold one position, ELEMENTS elements each, so that it reads 32 / LANES_EACH positions at
 // a time, STEPS times in a row before the softmax moves on. Where that many heads of that many elements would not fit a
 // lane's registers, SLICES simdgroups share a position: each has its slice of all heads' elements, and scores are put
-// together in threadgroup memory. Scores are in powers of two.
+// together in threadgroup memory. The keys of the next round and a round's values are on their way while scores are made. Scores
+// are in powers of two.
 
 constant constexpr float NO_SCORE = -1.0e30f;
 
@@ -15,29 +16,6 @@ constexpr uint lanes_each(uint width, uint elements) {
 }
 
 constexpr uint power_of_two(uint n) { return n > 8 ? 16 : n > 4 ? 8 : n > 2 ? 4 : n; }
-
-// COUNT elements of a head from element i on.
-template <uint COUNT, typename H>
-inline void load_cache(H head, uint i, thread float* v) {
-    if (COUNT == 8) {
-        float4 eight[2];
-        load_cache8(head, i, eight);
-        #pragma clang loop unroll(full)
-        for (uint e = 0; e < 8; ++e) {
-            v[e % COUNT] = eight[e / 4][e % 4];
-        }
-    } else if (COUNT == 4) {
-        const float4 four = load_cache4(head, i);
-        #pragma clang loop unroll(full)
-        for (uint e = 0; e < 4; ++e) {
-            v[e % COUNT] = four[e];
-        }
-    } else {
-        const float2 two = load_cache2(head, i);
-        v[0] = two.x;
-        v[1] = two.y;
-    }
-}
 
 template <uint COUNT>
 inline void load_floats(device const float* p, thread float* v) {
@@ -93,6 +71,21 @@ template <uint WINDOW, uint UNSPLIT, uint PART_POSITIONS, uint MAX_PARTS>
 inline uint context_parts(uint position) {
     const uint positions = WINDOW != 0 ? min(position + 1, WINDOW) : position + 1;
     return positions <= UNSPLIT ? 1 : min((positions + PART_POSITIONS - 1) / PART_POSITIONS, MAX_PARTS);
+}
+
+// A lane's elements of the positions first, first + AT_ONCE.., which are `last` at most.
+template <uint WIDTH, uint STEPS, uint AT_ONCE, uint WRAP, uint VECTORS, typename T, typename C>
+inline void load_round(device const T* cache, uint first, uint last, uint offset, thread const uint* elements,
+                       thread C* round) {
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < STEPS; ++i) {
+        const uint at = min(first + i * AT_ONCE, last);
+        const auto head = cache_head<WIDTH>(cache, WRAP != 0 ? at % WRAP : at, offset);
+        #pragma clang loop unroll(full)
+        for (uint n = 0; n < VECTORS; ++n) {
+            round[i * VECTORS + n].load(head, elements[n]);
+        }
+    }
 }
 
 // Heads whose sums are put together at a time, so that those of a threadgroup's simdgroups take 16 KB at most.
@@ -163,27 +156,33 @@ inline void attend(device const float* q, device const T* keys, device const T* 
         total = place == 0 ? 1.0f : 0.0f;
     }
     // Scores of two rounds, so that one round's are read while the next one's are written.
+    // Elements of the positions of a round that begins at `start`: those beyond the last repeat it.
+    CacheElements<ELEMENTS> next_keys[STEPS * VECTORS];
+    const uint ahead = team * (AT_ONCE * STEPS) + place;
+    if (begin + team * (AT_ONCE * STEPS) < end) {
+        load_round<WIDTH, STEPS, AT_ONCE, WRAP, VECTORS>(keys, begin + ahead, end - 1, kv_offset, elements, next_keys);
+    }
     uint turn = 0;
     for (uint base = begin; base < end; base += TEAMS * AT_ONCE * STEPS) {
         const uint start = base + team * (AT_ONCE * STEPS);
         if (SLICES == 1 && start >= end) {
             break;
         }
+        CacheElements<ELEMENTS> own_values[STEPS * VECTORS];
         float scores[STEPS];
         #pragma clang loop unroll(full)
         for (uint i = 0; i < STEPS; ++i) {
             scores[i] = 0.0f;
         }
         if (start < end) {
+            load_round<WIDTH, STEPS, AT_ONCE, WRAP, VECTORS>(values, start + place, end - 1, kv_offset, elements, own_values);
             #pragma clang loop unroll(full)
             for (uint i = 0; i < STEPS; ++i) {
-                const uint at = min(start + i * AT_ONCE + place, end - 1);
-                const auto key = cache_head<WIDTH>(keys, WRAP != 0 ? at % WRAP : at, kv_offset);
                 float sums[COUNT] = {};
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < VECTORS; ++n) {
                     float k[ELEMENTS];
-                    load_cache<ELEMENTS>(key, elements[n], k);
+                    next_keys[i * VECTORS + n].decode(k);
                     #pragma clang loop unroll(full)
                     for (uint h = 0; h < HEADS_SHARED; ++h) {
                         #pragma clang loop unroll(full)
@@ -193,6 +192,10 @@ inline void attend(device const float* q, device const T* keys, device const T* 
                     }
                 }
                 scores[i] = sum_heads<COUNT, EACH>(sums, lane);
+            }
+            const uint next = start + TEAMS * AT_ONCE * STEPS;
+            if (next < end) {
+                load_round<WIDTH, STEPS, AT_ONCE, WRAP, VECTORS>(keys, next + place, end - 1, kv_offset, elements, next_keys);
             }
         }
         if (SLICES > 1) {
@@ -243,8 +246,6 @@ inline void attend(device const float* q, device const T* keys, device const T* 
         }
         #pragma clang loop unroll(full)
         for (uint i = 0; i < STEPS; ++i) {
-            const uint at = min(start + i * AT_ONCE + place, end - 1);
-            const auto value = cache_head<WIDTH>(values, WRAP != 0 ? at % WRAP : at, kv_offset);
             const float weight = exp2(scores[i] - highest);
             total += weight;
             float weights[HEADS_SHARED];
@@ -255,7 +256,7 @@ inline void attend(device const float* q, device const T* keys, device const T* 
             #pragma clang loop unroll(full)
             for (uint n = 0; n < VECTORS; ++n) {
                 float v[ELEMENTS];
-                load_cache<ELEMENTS>(value, elements[n], v);
+                own_values[i * VECTORS + n].decode(v);
                 #pragma clang loop unroll(full)
                 for (uint h = 0; h < HEADS_SHARED; ++h) {
                     #pragma clang loop unroll(full)
@@ -370,25 +371,48 @@ inline void attention_combine(device const float* sums, device float* y, threadg
     sums += row * (MAX_PARTS * HEADS * (HEAD_DIM + 2));
     y += row * (HEADS * HEAD_DIM);
     constexpr uint VECTORS = (HEAD_DIM / 4 + 31) / 32;
+    constexpr uint TURNS = (MAX_PARTS + 31) / 32;
     device const float2* scales = (device const float2*)(sums + parts * HEADS * HEAD_DIM);
-    // A lane for each part.
-    static_assert(MAX_PARTS <= 32, "a simdgroup holds what all parts have to say");
-    const float2 own = lane < parts ? scales[lane * HEADS + head] : float2(NO_SCORE, 0.0f);
-    const float factor = exp2(own.x - simd_max(own.x));
-    const float weight = simd_sum(own.y * factor);
+    // A lane has every 32nd part.
+    float2 own[TURNS];
+    float highest = NO_SCORE;
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < TURNS; ++i) {
+        const uint part = i * 32 + lane;
+        own[i] = part < parts ? scales[part * HEADS + head] : float2(NO_SCORE, 0.0f);
+        highest = max(highest, own[i].x);
+    }
+    highest = simd_max(highest);
+    float weight = 0.0f;
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < TURNS; ++i) {
+        own[i].x = exp2(own[i].x - highest);
+        weight += own[i].y * own[i].x;
+    }
+    weight = simd_sum(weight);
     float4 acc[VECTORS];
+    #pragma clang loop unroll(full)
     for (uint n = 0; n < VECTORS; ++n) {
         acc[n] = 0.0f;
     }
-    for (uint part = simdgroup; part < parts; part += SIMDGROUPS) {
-        const float c = simd_shuffle(factor, ushort(part));
-        device const float4* sum = (device const float4*)(sums + (part * HEADS + head) * HEAD_DIM);
-        for (uint n = 0; n < VECTORS; ++n) {
-            if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {
-                acc[n] += c * sum[lane + n * 32];
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < TURNS; ++i) {
+        #pragma clang loop unroll(full)
+        for (uint first = 0; first < 32; first += SIMDGROUPS) {
+            const uint part = i * 32 + first + simdgroup;
+            const float c = simd_shuffle(own[i].x, ushort(first + simdgroup));
+            if (part < parts) {
+                device const float4* sum = (device const float4*)(sums + (part * HEADS + head) * HEAD_DIM);
+                #pragma clang loop unroll(full)
+                for (uint n = 0; n < VECTORS; ++n) {
+                    if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {
+                        acc[n] += c * sum[lane + n * 32];
+                    }
+                }
             }
         }
     }
+    #pragma clang loop unroll(full)
     for (uint n = 0; n < VECTORS; ++n) {
         if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {
             ((threadgroup float4*)(shared + simdgroup * HEAD_DIM))[lane + n * 32] = acc[n];

@@ -26,7 +26,7 @@ inline float sum_eight(float x) {
 }
 
 // TILED: value heads take key heads in turn; else neighbours share one. ONE_SLOT: all rows are of one sequence. `shared` holds what
-// is made of the q, k and v of two rows, and the results of two.
+// is made of the q, k and v of two rows, the results of two, and of two what is kept of the state and written to it.
 template <uint KEY_HEADS, uint VALUE_HEADS, uint KEY_DIM, uint VALUE_DIM, uint TAPS, uint TILED, uint ONE_SLOT>
 inline void gated_delta(device const float* input, device const float* taps, device const float* decay,
                         device const float* dt_bias, device const float* gamma, device float* state, device float* y,
@@ -52,6 +52,7 @@ inline void gated_delta(device const float* input, device const float* taps, dev
     const uint key_head = TILED ? head % KEY_HEADS : head / (VALUE_HEADS / KEY_HEADS);
     threadgroup float* mixed = shared;
     threadgroup float* result = shared + 2 * CHANNELS;
+    threadgroup float2* factors = (threadgroup float2*)(result + 2 * VALUE_DIM);
     device const float* before = own + (position + 1) % 2 * (VALUE_HEADS * HEAD_STATE);
 
     float window[OWN_CHANNELS][TAPS];
@@ -90,9 +91,6 @@ inline void gated_delta(device const float* input, device const float* taps, dev
     // What is loaded of a row before its turn, and what comes of it.
     uint row = group.y;
     float arriving[OWN_CHANNELS];
-    float2 gates;
-    float write;
-    float keep;
     uint turn = 0;
     uint next = row;
     for (bool begun = false;; begun = true) {
@@ -102,7 +100,8 @@ inline void gated_delta(device const float* input, device const float* taps, dev
         for (uint i = 0; i < OWN_CHANNELS; ++i) {
             arriving[i] = i * 256 + thread_index < CHANNELS ? source[columns[i]] : 0.0f;
         }
-        gates = float2(source[QKV + VALUE_HEADS * VALUE_DIM + head], source[QKV + VALUE_HEADS * VALUE_DIM + VALUE_HEADS + head]);
+        const float2 gates = float2(source[QKV + VALUE_HEADS * VALUE_DIM + head],
+                                    source[QKV + VALUE_HEADS * VALUE_DIM + VALUE_HEADS + head]);
         float output_gates[OWN_RESULTS];
         #pragma clang loop unroll(full)
         for (uint i = 0; i < OWN_RESULTS; ++i) {
@@ -125,18 +124,14 @@ inline void gated_delta(device const float* input, device const float* taps, dev
             }
             const float q_scale = precise::rsqrt((sum_eight(q_square) + 1.0e-6f) * float(KEY_DIM));
             const float k_scale = precise::rsqrt(sum_eight(k_square) + 1.0e-6f);
-            #pragma clang loop unroll(full)
-            for (uint i = 0; i < OWN_KEYS; ++i) {
-                q[i] *= q_scale;
-                k[i] *= k_scale;
-            }
+            const float2 factor = factors[turn];
             float held[OWN_VALUES];
             #pragma clang loop unroll(full)
             for (uint j = 0; j < OWN_VALUES; ++j) {
                 held[j] = 0.0f;
                 #pragma clang loop unroll(full)
                 for (uint i = 0; i < OWN_KEYS; ++i) {
-                    s[j][i] *= keep;
+                    s[j][i] *= factor.x;
                     held[j] = fma4(s[j][i], k[i], held[j]);
                 }
             }
@@ -147,7 +142,8 @@ inline void gated_delta(device const float* input, device const float* taps, dev
             #pragma clang loop unroll(full)
             for (uint j = 0; j < OWN_VALUES; ++j) {
                 const uint value = j * 32 + first_value;
-                const float change = write * ((value < VALUE_DIM ? now[2 * KEY_DIM + value] : 0.0f) - held[j]);
+                const float own_value = VALUE_DIM % 32 == 0 || value < VALUE_DIM ? now[2 * KEY_DIM + value] : 0.0f;
+                const float change = factor.y * (own_value - held[j] * k_scale) * k_scale;
                 held[j] = 0.0f;
                 #pragma clang loop unroll(full)
                 for (uint i = 0; i < OWN_KEYS; ++i) {
@@ -158,7 +154,7 @@ inline void gated_delta(device const float* input, device const float* taps, dev
             #pragma clang loop unroll(full)
             for (uint j = 0; j < OWN_VALUES; ++j) {
                 const uint value = j * 32 + first_value;
-                const float read = sum_eight(held[j]);
+                const float read = sum_eight(held[j]) * q_scale;
                 if (value < VALUE_DIM && lane % 8 == 0) {
                     result[turn * VALUE_DIM + value] = read;
                 }
@@ -178,8 +174,13 @@ inline void gated_delta(device const float* input, device const float* taps, dev
                     then[i * 256 + thread_index] = delta_silu(sum);
                 }
             }
-            write = 1.0f / (1.0f + precise::exp(-gates.x));
-            keep = precise::exp(head_decay * delta_softplus(gates.y + head_bias));
+            if (simdgroup == 7) {
+                const float keep = precise::exp(head_decay * delta_softplus(gates.y + head_bias));
+                const float write = 1.0f / (1.0f + precise::exp(-gates.x));
+                if (lane == 0) {
+                    factors[begun ? 1 - turn : 0] = float2(keep, write);
+                }
+            }
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
         if (begun) {

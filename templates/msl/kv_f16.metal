@@ -1,5 +1,5 @@
 // needs: kv
-// Four elements of a head from element i on, eight, and two.
+// Four elements of a head from element i on, and eight.
 inline float4 load_cache4(device const half* head, uint i) { return float4(*(device const half4*)(head + i)); }
 
 inline void load_cache8(device const half* head, uint i, thread float4* v) {
@@ -8,4 +8,19 @@ inline void load_cache8(device const half* head, uint i, thread float4* v) {
     v[1] = float4(as_type<half4>(uint2(bits.z, bits.w)));
 }
 
-inline float2 load_cache2(device const half* head, uint i) { return float2(*(device const half2*)(head + i)); }
+// Some elements of a head, as they are stored.
+template <uint COUNT>
+struct CacheElements {
+    uint words[COUNT / 2];
+
+    inline void load(device const half* head, uint i) { load_words<2 * COUNT>((device const uchar*)(head + i), words); }
+
+    inline void decode(thread float* v) const {
+        #pragma clang loop unroll(full)
+        for (uint w = 0; w < COUNT / 2; ++w) {
+            const float2 two = float2(as_type<half2>(words[w]));
+            v[2 * w] = two.x;
+            v[2 * w + 1] = two.y;
+        }
+    }
+};

@@ -7,4 +7,17 @@ inline void load_cache8(device const float* head, uint i, thread float4* v) {
     v[1] = load_cache4(head, i + 4);
 }
 
-inline float2 load_cache2(device const float* head, uint i) { return *(device const float2*)(head + i); }
+// Some elements of a head, as they are stored.
+template <uint COUNT>
+struct CacheElements {
+    uint words[COUNT];
+
+    inline void load(device const float* head, uint i) { load_words<4 * COUNT>((device const uchar*)(head + i), words); }
+
+    inline void decode(thread float* v) const {
+        #pragma clang loop unroll(full)
+        for (uint e = 0; e < COUNT; ++e) {
+            v[e] = as_type<float>(words[e]);
+        }
+    }
+};

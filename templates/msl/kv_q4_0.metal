@@ -23,7 +23,7 @@ inline float4 cache_levels(uint bits) {
     return float4((uint4(bits) >> uint4(0, 4, 8, 12)) & 15) - 8.0f;
 }
 
-// Four elements of a head from element i on, eight, and two.
+// Four elements of a head from element i on, and eight.
 inline float4 load_cache4(CacheHead head, uint i) {
     return float(head.scales[i / 32]) * cache_levels(*(device const ushort*)(head.codes + i / 2));
 }
@@ -35,10 +35,24 @@ inline void load_cache8(CacheHead head, uint i, thread float4* v) {
     v[1] = scale * cache_levels(codes >> 16);
 }
 
-inline float2 load_cache2(CacheHead head, uint i) {
-    const uint codes = head.codes[i / 2];
-    return float(head.scales[i / 32]) * (float2(codes & 15, codes >> 4) - 8.0f);
-}
+// Some elements of a head, as they are stored.
+template <uint COUNT>
+struct CacheElements {
+    uint word;
+    half scale;
+
+    inline void load(CacheHead head, uint i) {
+        load_words<COUNT / 2>(head.codes + i / 2, &word);
+        scale = head.scales[i / 32];
+    }
+
+    inline void decode(thread float* v) const {
+        #pragma clang loop unroll(full)
+        for (uint e = 0; e < COUNT; ++e) {
+            v[e] = float(scale) * (float(word >> (4 * e) & 15) - 8.0f);
+        }
+    }
+};
 
 // Elements of a head from `first` on, one a lane. As ggml does it: what has the largest magnitude becomes -8, so that one more code is
 // of its sign; codes come from the scale before that is rounded to half.

@@ -17,7 +17,7 @@ inline CacheTarget cache_head(device uchar* cache, P at, uint first) {
     return {position + first, (device half*)(position + WIDTH) + first / 32};
 }
 
-// Four elements of a head from element i on, eight, and two.
+// Four elements of a head from element i on, and eight.
 inline float4 load_cache4(CacheHead head, uint i) {
     return float(head.scales[i / 32]) * float4(*(device const char4*)(head.codes + i));
 }
@@ -29,9 +29,30 @@ inline void load_cache8(CacheHead head, uint i, thread float4* v) {
     v[1] = scale * float4(as_type<char4>(codes.y));
 }
 
-inline float2 load_cache2(CacheHead head, uint i) {
-    return float(head.scales[i / 32]) * float2(*(device const char2*)(head.codes + i));
-}
+// Some elements of a head, as they are stored.
+template <uint COUNT>
+struct CacheElements {
+    uint words[(COUNT + 3) / 4];
+    half scale;
+
+    inline void load(CacheHead head, uint i) {
+        load_words<COUNT>(head.codes + i, words);
+        scale = head.scales[i / 32];
+    }
+
+    inline void decode(thread float* v) const {
+        #pragma clang loop unroll(full)
+        for (uint w = 0; w < (COUNT + 3) / 4; ++w) {
+            const float4 four = float(scale) * float4(as_type<char4>(words[w]));
+            v[4 * w] = four.x;
+            v[4 * w + 1] = four.y;
+            if (COUNT > 2) {
+                v[4 * w + 2 % COUNT] = four.z;
+                v[4 * w + 3 % COUNT] = four.w;
+            }
+        }
+    }
+};
 
 // Elements of a head from `first` on, one a lane. As ggml does it: codes come from the scale before that is rounded to half,
 // ties go away from zero.

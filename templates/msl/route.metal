@@ -187,59 +187,91 @@ inline void route_row(device const float* logits, device const float* vector, de
                               lane);
 }
 
+// How many lanes have the same value as this one: those before it, and all.
+inline uint2 count_equal(uint value, uint lane) {
+    uint before = 0;
+    uint all = 0;
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < 32; ++i) {
+        const uint same = simd_shuffle(value, ushort(i)) == value ? 1u : 0u;
+        before += i < lane ? same : 0u;
+        all += same;
+    }
+    return uint2(before, all);
+}
+
 // Rows and experts in order of the experts, and of the rows for each, cut into tiles of up to TILE pairs; then the
-// threadgroups of two grids over the tiles. One threadgroup of 8 simdgroups, each with every eighth expert; `shared` holds
-// a count for each expert.
+// threadgroups of two grids over the tiles. One threadgroup of 8 simdgroups, each with an eighth of the pairs; `shared` holds
+// for each of them a count, then a place, of every expert.
 template <uint EXPERTS, uint CHOSEN, uint TILE, uint COLUMNS_UP, uint COLUMNS_DOWN>
 inline void sort_pairs(device const uint* experts, device uint* pairs, device uint* tiles, device uint* threadgroups,
                          threadgroup uint* shared, uint rows, uint simdgroup, uint lane) {
     const uint count = rows * CHOSEN;
-    for (uint expert = simdgroup; expert < EXPERTS; expert += 8) {
-        uint found = 0;
-        for (uint pair = lane; pair < count; pair += 32) {
-            found += experts[pair] == expert ? 1u : 0u;
+    const uint share = (count + 255) / 256 * 32;
+    const uint begin = min(simdgroup * share, count);
+    const uint end = min(begin + share, count);
+    threadgroup uint* own = shared + simdgroup * EXPERTS;
+    for (uint expert = lane; expert < EXPERTS; expert += 32) {
+        own[expert] = 0;
+    }
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    for (uint base = begin; base < end; base += 32) {
+        const uint expert = base + lane < end ? experts[base + lane] : EXPERTS;
+        const uint2 equal = count_equal(expert, lane);
+        if (equal.x == 0 && expert < EXPERTS) {
+            own[expert] += equal.y;
         }
-        found = simd_sum(found);
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    // Counts to places: those of the experts before this one, then those of the simdgroups before.
+    if (simdgroup == 0) {
+        uint pair = 0;
+        uint tile = 0;
+        for (uint base = 0; base < EXPERTS; base += 32) {
+            const uint expert = base + lane;
+            uint found = 0;
+            for (uint s = 0; s < 8 && expert < EXPERTS; ++s) {
+                found += shared[s * EXPERTS + expert];
+            }
+            const uint own_tiles = (found + TILE - 1) / TILE;
+            const uint first = pair + simd_prefix_exclusive_sum(found);
+            const uint first_tile = tile + simd_prefix_exclusive_sum(own_tiles);
+            uint at = first;
+            for (uint s = 0; s < 8 && expert < EXPERTS; ++s) {
+                const uint here = shared[s * EXPERTS + expert];
+                shared[s * EXPERTS + expert] = at;
+                at += here;
+            }
+            for (uint n = 0; n < own_tiles; ++n) {
+                tiles[3 * (first_tile + n)] = expert;
+                tiles[3 * (first_tile + n) + 1] = first + n * TILE;
+                tiles[3 * (first_tile + n) + 2] = min(found - n * TILE, TILE);
+            }
+            pair += simd_sum(found);
+            tile += simd_sum(own_tiles);
+        }
         if (lane == 0) {
-            shared[expert] = found;
+            threadgroups[0] = COLUMNS_UP;
+            threadgroups[1] = tile;
+            threadgroups[2] = 1;
+            threadgroups[3] = COLUMNS_DOWN;
+            threadgroups[4] = tile;
+            threadgroups[5] = 1;
         }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    // Pairs and tiles of the experts before this one.
-    uint first = 0;
-    uint tile = 0;
-    uint at = 0;
-    for (uint expert = simdgroup; expert < EXPERTS; expert += 8) {
-        for (; at < expert; ++at) {
-            first += shared[at];
-            tile += (shared[at] + TILE - 1) / TILE;
+    for (uint base = begin; base < end; base += 32) {
+        const uint expert = base + lane < end ? experts[base + lane] : EXPERTS;
+        const uint2 equal = count_equal(expert, lane);
+        const uint at = own[min(expert, EXPERTS - 1)];
+        if (expert < EXPERTS) {
+            pairs[at + equal.x] = base + lane;
         }
-        const uint found = shared[expert];
-        uint next = first;
-        for (uint base = 0; base < count; base += 32) {
-            const uint pair = base + lane;
-            const bool mine = pair < count && experts[min(pair, count - 1)] == expert;
-            const uint before = simd_prefix_exclusive_sum(mine ? 1u : 0u);
-            if (mine) {
-                pairs[next + before] = pair;
-            }
-            next += simd_sum(mine ? 1u : 0u);
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+        if (equal.x == 0 && expert < EXPERTS) {
+            own[expert] = at + equal.y;
         }
-        for (uint n = lane; n * TILE < found; n += 32) {
-            tiles[3 * (tile + n)] = expert;
-            tiles[3 * (tile + n) + 1] = first + n * TILE;
-            tiles[3 * (tile + n) + 2] = min(found - n * TILE, TILE);
-        }
-    }
-    if (simdgroup == 0 && lane == 0) {
-        for (; at < EXPERTS; ++at) {
-            tile += (shared[at] + TILE - 1) / TILE;
-        }
-        threadgroups[0] = COLUMNS_UP;
-        threadgroups[1] = tile;
-        threadgroups[2] = 1;
-        threadgroups[3] = COLUMNS_DOWN;
-        threadgroups[4] = tile;
-        threadgroups[5] = 1;
+        simdgroup_barrier(mem_flags::mem_threadgroup);
     }
 }

@@ -215,11 +215,14 @@ fn delta(h: &Hparams, eps: f32, tiled_heads: bool) -> Result<GatedDelta, Fronten
     };
     let (key_dim, taps) = (h.usize(KEY_DIM)?, h.usize(TAPS)?);
     let value_key = if h.dialect == Dialect::Gguf { VALUES } else { VALUE_DIM };
-    for (key, size, most) in
-        [(KEY_DIM, key_dim, WIDEST_HEAD), (value_key, value_dim, WIDEST_HEAD), (TAPS, taps, MOST_TAPS)]
-    {
-        if !(2..=most).contains(&size) {
-            return Err(h.unsupported(Refusal::DeltaWidth, key, format!("2 to {most} are built, not {size}")));
+    if !(2..=MOST_TAPS).contains(&taps) {
+        return Err(h.unsupported(Refusal::DeltaWidth, TAPS, format!("2 to {MOST_TAPS} are built, not {taps}")));
+    }
+    for (key, size) in [(KEY_DIM, key_dim), (value_key, value_dim)] {
+        // Kernels take four elements at a time.
+        if !size.is_multiple_of(4) || !(4..=WIDEST_HEAD).contains(&size) {
+            let built = format!("multiples of 4 up to {WIDEST_HEAD} are built, not {size}");
+            return Err(h.unsupported(Refusal::DeltaWidth, key, built));
         }
     }
     Ok(GatedDelta { key_heads, value_heads, key_dim, value_dim, taps, tiled_heads, eps })

@@ -12,6 +12,8 @@ pub const MOST_CHOSEN: usize = 32;
 pub const MOST_EXPERTS: usize = 1024;
 /// Most groups of experts.
 pub const MOST_GROUPS: usize = 31;
+/// Simdgroups of the kernel that sorts, each with counts of its own: those of the most experts fill threadgroup memory.
+const SORT_SIMDGROUPS: usize = 8;
 
 /// A router: its rule, and what kernels read of its logits.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -136,8 +138,8 @@ impl KernelFamily for SortExperts {
 
     fn launch(&self) -> Launch {
         Launch {
-            threads: 256,
-            threadgroup_bytes: (4 * self.experts).next_multiple_of(16) as u32,
+            threads: 32 * SORT_SIMDGROUPS as u32,
+            threadgroup_bytes: (4 * SORT_SIMDGROUPS * self.experts).next_multiple_of(16) as u32,
             grid: [ONE, ONE, ONE],
         }
     }
