@@ -7,14 +7,14 @@ kernel void attention_parts(device const float* q [[buffer(0)]], device const CA
                             device const uint* positions [[buffer(4)]], uint3 g [[threadgroup_position_in_grid]],
                             uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
     threadgroup float shared[B_FLOATS];
-    attention_part<B_HEADS, B_KV_HEADS, B_DIM, B_SHARED, B_SIMDGROUPS, B_STEPS, B_ELEMENTS, B_SLICES, 0, 0, 256, B_PART, 32>(
+    attention_part<B_HEADS, B_KV_HEADS, B_DIM, B_SHARED, B_SIMDGROUPS, B_STEPS, B_ELEMENTS, B_SLICES, 0, 0, 256, 64, B_MOST>(
         q, k, v, y, shared, 0, positions[g.z], B_SCALE, 0.0f, g.x, g.y, g.z, simdgroup, lane);
 }
 kernel void attention_sum(device const float* p [[buffer(0)]], device float* y [[buffer(1)]],
                           device const uint* positions [[buffer(2)]], uint2 g [[threadgroup_position_in_grid]],
                           uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
     threadgroup float shared[B_COMBINE * B_DIM];
-    attention_combine<B_HEADS, B_DIM, B_COMBINE, 0, 256, B_PART, 32>(p, y, shared, positions[g.y], g.x, g.y, simdgroup, lane);
+    attention_combine<B_HEADS, B_DIM, B_COMBINE, 0, 256, 64, B_MOST>(p, y, shared, positions[g.y], g.x, g.y, simdgroup, lane);
 }
 """
 
@@ -22,45 +22,44 @@ kernel void attention_sum(device const float* p [[buffer(0)]], device float* y [
 def attention_geometry(heads, kv_heads, dim):
     """forge-plan's `decode_geometry`: heads that share a read, elements of a lane, slices of a head, simdgroups, steps"""
     group = heads // kv_heads
-    for shared in range(min(group, 16), 0, -1):
-        if group % shared:
-            continue
+    for shared in (n for n in range(min(group, 16), 0, -1) if group % n == 0):
         for elements in (8, 4, 2):
-            lanes = 1
-            while lanes < 32 and lanes * elements < dim:
-                lanes *= 2
-            if shared * elements <= 32 and lanes >= 1 << (shared - 1).bit_length():
-                slices = 1
-                while shared * elements * -(-dim // slices // (elements * 32)) > 32 and slices < 8:
-                    slices *= 2
-                if dim % (slices * elements) == 0:
-                    return shared, elements, slices, 8, 4
+            for slices in (1, 2, 4, 8):
+                width = dim // slices
+                vectors = -(-width // (elements * 32))
+                lanes = min(32, 1 << (-(-width // elements) - 1).bit_length())
+                if (dim % (slices * elements) == 0 and lanes >= 1 << (shared - 1).bit_length() and
+                        shared * elements * vectors <= (24 if elements == 8 else 32)):
+                    steps = 4 if elements == 8 or elements == 4 and shared == 8 else 8
+                    return shared, elements, slices, 8, max(1, steps // vectors)
 
 
 def attention_floats(dim, g):
     shared, elements, slices, simdgroups, steps = g
-    own = dim // slices
-    at_once = shared if shared * simdgroups * own <= 4096 else max(1, 4096 // (simdgroups * own))
-    return max(at_once * simdgroups * own + simdgroups // slices * shared * 2, 2 * simdgroups * steps * 32 if slices > 1 else 0)
+    width = dim // slices
+    at_once = max(1, min(shared, 4096 // (simdgroups * width)))
+    results = (at_once * width + 2 * shared // slices) * simdgroups
+    return max(-(-results // 4) * 4, 2 * simdgroups * steps * 32 if slices > 1 else 0)
 
 
-def attention(tag, heads, kv_heads, dim, kv, points, geometry=None, part=64, text=ATTENTION, more=None, folder="", combine=4):
+def attention(heads, kv_heads, dim, kv, points, tag="forge", geometry=None, most=None, text=ATTENTION, folder="", combine=8):
     g = geometry or attention_geometry(heads, kv_heads, dim)
     shared, elements, slices, simdgroups, steps = g
+    most = most or max(32, min(128, 256 // (heads // shared)))
     kernels = []
     for seq, rows in points:
-        parts = min(32, -(-seq // part))
+        parts = min(most, -(-seq // 64))
         kernels.append({
-            "id": "%s/attention r%d h%d e%d s%d sg%d st%d p%d c%d" % (tag, rows, shared, elements, slices, simdgroups, steps, part, combine), "op": "attn",
+            "id": "%s/attention r%d h%d e%d s%d sg%d st%d m%d c%d" % (tag, rows, shared, elements, slices, simdgroups, steps, most, combine), "op": "attn",
             "kv": kv, "x": "f32", "y": "f32", "layout": "%d/%d/%d" % (heads, kv_heads, dim), "points": [{"seq": seq, "tokens": rows}],
             "tol": 1e-5 if kv == "f16" else 1e-4,
-            "defines": {**dict(B_HEADS=heads, B_KV_HEADS=kv_heads, B_DIM=dim, B_SHARED=shared, B_SIMDGROUPS=simdgroups, B_STEPS=steps,
-                               B_ELEMENTS=elements, B_SLICES=slices, B_PART=part, B_COMBINE=combine, B_FLOATS=attention_floats(dim, g),
-                               B_SCALE="'%.9gf'" % dim ** -0.5), **(more or {})},
-            "launches": [{"kernel": "attention_parts", "args": ["q", "k", "v", "tmp0:%d" % (rows * 32 * heads * (dim + 2) * 4), "positions"],
+            "defines": {n: str(v) for n, v in dict(
+                B_HEADS=heads, B_KV_HEADS=kv_heads, B_DIM=dim, B_SHARED=shared, B_SIMDGROUPS=simdgroups, B_STEPS=steps,
+                B_ELEMENTS=elements, B_SLICES=slices, B_MOST=most, B_COMBINE=combine, B_FLOATS=attention_floats(dim, g),
+                B_SCALE="'%.9gf'" % dim ** -0.5).items()},
+            "launches": [{"kernel": "attention_parts", "args": ["q", "k", "v", "tmp0:%d" % (rows * most * heads * (dim + 2) * 4), "positions"],
                           "grid": [kv_heads * (heads // kv_heads) // shared, parts, rows], "tg": [32 * simdgroups, 1, 1]},
                          {"kernel": "attention_sum", "args": ["tmp0", "y", "positions"], "grid": [heads, rows, 1], "tg": [32 * combine, 1, 1]}]})
-        kernels[-1]["defines"] = {n: str(v) for n, v in kernels[-1]["defines"].items()}
     files = ["common", "kv" if kv == "f16" else "kv_blocks", "kv_" + kv, "attention_decode"]
     source = [{"file": folder + name + ".metal"} for name in files]
     return {"source": source + [{"text": text.replace("CACHE", "half" if kv == "f16" else "uchar")}], "kernels": kernels}
@@ -72,36 +71,37 @@ kernel void attention_parts(device const float* q [[buffer(0)]], device const ha
                             uint3 g [[threadgroup_position_in_grid]], uint simdgroup [[simdgroup_index_in_threadgroup]],
                             uint lane [[thread_index_in_simdgroup]]) {
     threadgroup float shared[B_FLOATS];
-    latents_part<B_HEADS, 512, 64, B_SHARED, 1, 8, B_KEYS, 256, 64, 32, half>(
+    latents_part<B_HEADS, 512, 64, B_SHARED, 1, 8, B_KEYS, 256, 64, B_MOST, half>(
         q, k, y, shared, 0, positions[g.z], 0.0721687836f, g.x, g.y, g.z, simdgroup, lane);
 }
 kernel void attention_sum(device const float* p [[buffer(0)]], device float* y [[buffer(1)]],
                           device const uint* positions [[buffer(2)]], uint2 g [[threadgroup_position_in_grid]],
                           uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
-    threadgroup float shared[4 * 512];
-    attention_combine<B_HEADS, 512, 4, 0, 256, 64, 32>(p, y, shared, positions[g.y], g.x, g.y, simdgroup, lane);
+    threadgroup float shared[8 * 512];
+    attention_combine<B_HEADS, 512, 8, 0, 256, 64, B_MOST>(p, y, shared, positions[g.y], g.x, g.y, simdgroup, lane);
 }
 """
 
 
-def latents(heads):
+def latents(heads, tag="forge", keys=None, most=None, folder=""):
     groups = max(1, heads // 16)
     shared = -(-heads // groups)
+    most = most or max(32, min(128, 256 // groups))
     lines = -(-shared // 8) * 8
-    for keys in (32, 16, 8):  # forge-plan's `latent_geometry`
+    for keys in (keys,) if keys else (32, 16, 8):  # forge-plan's `latent_geometry`
         size = 4 * (8 * lines * keys + 3 * lines + 512) + 2 * (keys * 584 + lines * keys)
-        if size <= 24576:
+        if size <= 32768:
             break
     kernels = [{
-        "id": "forge/latents k%d" % keys, "op": "attn", "kv": "f16", "x": "f32", "y": "f32", "layout": "latent/%d" % heads,
+        "id": "%s/latents k%d m%d" % (tag, keys, most), "op": "attn", "kv": "f16", "x": "f32", "y": "f32", "layout": "latent/%d" % heads,
         "points": [{"seq": seq, "tokens": 1}], "tol": 4e-3,
-        "defines": {"B_HEADS": str(heads), "B_SHARED": str(shared), "B_KEYS": str(keys), "B_FLOATS": str(size // 4)},
-        "launches": [{"kernel": "attention_parts", "args": ["q", "k", "tmp0:%d" % (32 * heads * 514 * 4), "positions"],
-                      "grid": [groups, 32, 1], "tg": [256, 1, 1]},
-                     {"kernel": "attention_sum", "args": ["tmp0", "y", "positions"], "grid": [heads, 1, 1], "tg": [128, 1, 1]}]}
+        "defines": {"B_HEADS": str(heads), "B_SHARED": str(shared), "B_KEYS": str(keys), "B_MOST": str(most), "B_FLOATS": str(size // 4)},
+        "launches": [{"kernel": "attention_parts", "args": ["q", "k", "tmp0:%d" % (most * heads * 514 * 4), "positions"],
+                      "grid": [groups, most, 1], "tg": [256, 1, 1]},
+                     {"kernel": "attention_sum", "args": ["tmp0", "y", "positions"], "grid": [heads, 1, 1], "tg": [256, 1, 1]}]}
         for seq in (8192, 32768)]
     files = ("common", "kv", "kv_f16", "attention_decode", "latent_attention")
-    return {"source": [{"file": name + ".metal"} for name in files] + [{"text": LATENTS}], "kernels": kernels}
+    return {"source": [{"file": folder + name + ".metal"} for name in files] + [{"text": LATENTS}], "kernels": kernels}
 
 
 DELTA = """
@@ -114,7 +114,7 @@ kernel void bench_delta(device const float* x [[buffer(0)]], device const float*
                         device float* y [[buffer(6)]], device const StepParams* step [[buffer(7)]],
                         uint2 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]],
                         uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
-    threadgroup float shared[1024];
+    threadgroup float shared[1028];
     gated_delta<16, 32, 128, 128, 4, 0, B_ONE_SLOT>(x, taps, decay, dt, gamma, state, y, step, shared, 1e-6f, group, thread_index, simdgroup, lane);
 }
 """
@@ -204,11 +204,15 @@ def experts(f, function, arguments, sources, geometry):
             while rows % (nr // 2 if up else nr):
                 nr //= 2
             if up:
-                nr = max(nr, 2)
+                nr = max(nr, 4 if ks == 1 else 2)
+                while rows % (nr // 2):
+                    nr //= 2
                 grid = K * -(-rows // (nr // 2 * nsg // ks))
                 args = ["w", "x", "logits", "tmp0:%d" % (4 * K), "tmp1:%d" % (4 * K), "y"]
             else:
-                ks = min(1 << (min(K, 8).bit_length() - 1), nsg)
+                parts = 1 << (min(K, 8).bit_length() - 1)
+                nsg = max(nsg, parts) if nr >= 4 else nsg
+                ks = min(parts, nsg)
                 grid = -(-rows // (nr * nsg // ks))
                 args = ["w", "x", "experts", "weights", "y"]
             kernels.append({
@@ -243,15 +247,19 @@ def expert_tiles(f, load4, arguments, sources):
     return {"source": sources(["activation", "product", "route", "expert_tiles"]) + [{"text": text}], "kernels": kernels}
 
 
+# heads, heads of keys, elements of a head
+HEADS = [(8, 8, 128), (16, 8, 128), (24, 8, 128), (32, 8, 128), (40, 8, 128), (48, 8, 128), (56, 8, 128), (32, 4, 128), (48, 4, 128),
+         (32, 2, 128), (32, 8, 64), (64, 8, 64), (16, 8, 256), (16, 2, 256), (32, 4, 512)]
+
+
 def specs():
     """what needs no weights, by name"""
-    f16, long = "f16", [(8192, 1), (32768, 1)]
-    all_of = {"attention_%d_%d_%d" % s: attention("forge", *s, f16, long) for s in (
-        (8, 8, 128), (16, 8, 128), (24, 8, 128), (40, 8, 128), (48, 8, 128), (56, 8, 128), (32, 4, 128), (48, 4, 128), (32, 2, 128),
-        (64, 8, 64), (32, 8, 64), (16, 2, 256), (32, 16, 128), (16, 8, 256), (32, 4, 512))}
-    all_of["attention_32_8_128"] = attention("forge", 32, 8, 128, f16, [(1024, 1)] + long + [(8192, n) for n in (2, 4, 8)])
-    all_of["attention_q8_0"] = attention("forge", 32, 8, 128, "q8_0", long)
-    all_of["attention_q4_0"] = attention("forge", 32, 8, 128, "q4_0", long)
+    long = [(8192, 1), (32768, 1)]
+    llama = [(1024, 1)] + long + [(8192, rows) for rows in (2, 4, 8)]
+    all_of = {"attention_%d_%d_%d" % s: attention(*s, "f16", llama if s == (32, 8, 128) else long) for s in HEADS}
+    for kv in ("q8_0", "q4_0"):
+        for kv_heads in (8, 4):
+            all_of["attention_%s_%d" % (kv, kv_heads)] = attention(32, kv_heads, 128, kv, long)
     for heads in (16, 20, 128):
         all_of["latents_%d" % heads] = latents(heads)
     all_of["gated_delta"] = delta()
