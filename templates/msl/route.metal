@@ -187,29 +187,28 @@ inline void route_row(device const float* logits, device const float* vector, de
                               lane);
 }
 
-// How many lanes have the same value as this one: those before it, and all.
-inline uint2 count_equal(uint value, uint lane) {
-    uint before = 0;
-    uint all = 0;
-    #pragma clang loop unroll(full)
-    for (uint i = 0; i < 32; ++i) {
-        const uint same = simd_shuffle(value, ushort(i)) == value ? 1u : 0u;
-        before += i < lane ? same : 0u;
-        all += same;
+// How many lanes before this one have the same value, and how many have it.
+inline uint2 equal_lanes(uint value, uint lane) {
+    uint2 equal = uint2(0);
+    for (uint other = 0; other < 32; ++other) {
+        if (simd_shuffle(value, ushort(other)) == value) {
+            equal += uint2(other < lane ? 1u : 0u, 1u);
+        }
     }
-    return uint2(before, all);
+    return equal;
 }
 
-// Rows and experts in order of the experts, and of the rows for each, cut into tiles of up to TILE pairs; then the
-// threadgroups of two grids over the tiles. One threadgroup of 8 simdgroups, each with an eighth of the pairs; `shared` holds
-// for each of them a count, then a place, of every expert.
-template <uint EXPERTS, uint CHOSEN, uint TILE, uint COLUMNS_UP, uint COLUMNS_DOWN>
+// Pairs of a row and an expert in order of the experts, and of the rows for each, cut into tiles of up to TILE; then the threadgroups of
+// two grids over the tiles. A counting sort by one threadgroup of SIMDGROUPS, each of which has a run of the pairs:
+// `shared`, [SIMDGROUPS][EXPERTS], is how many pairs of an expert a run has, then where the next of them goes.
+template <uint EXPERTS, uint CHOSEN, uint TILE, uint COLUMNS_UP, uint COLUMNS_DOWN, uint SIMDGROUPS>
 inline void sort_pairs(device const uint* experts, device uint* pairs, device uint* tiles, device uint* threadgroups,
                          threadgroup uint* shared, uint rows, uint simdgroup, uint lane) {
+    constexpr uint EACH = (EXPERTS + 31) / 32; // experts of a lane
     const uint count = rows * CHOSEN;
-    const uint share = (count + 255) / 256 * 32;
-    const uint begin = min(simdgroup * share, count);
-    const uint end = min(begin + share, count);
+    const uint run = (count + SIMDGROUPS - 1) / SIMDGROUPS;
+    const uint begin = min(simdgroup * run, count);
+    const uint end = min(begin + run, count);
     threadgroup uint* own = shared + simdgroup * EXPERTS;
     for (uint expert = lane; expert < EXPERTS; expert += 32) {
         own[expert] = 0;
@@ -217,60 +216,62 @@ inline void sort_pairs(device const uint* experts, device uint* pairs, device ui
     simdgroup_barrier(mem_flags::mem_threadgroup);
     for (uint base = begin; base < end; base += 32) {
         const uint expert = base + lane < end ? experts[base + lane] : EXPERTS;
-        const uint2 equal = count_equal(expert, lane);
-        if (equal.x == 0 && expert < EXPERTS) {
+        const uint2 equal = equal_lanes(expert, lane);
+        if (expert < EXPERTS && equal.x == 0) {
             own[expert] += equal.y;
         }
         simdgroup_barrier(mem_flags::mem_threadgroup);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    // Counts to places: those of the experts before this one, then those of the simdgroups before.
     if (simdgroup == 0) {
-        uint pair = 0;
+        const uint from = min(lane * EACH, EXPERTS);
+        const uint to = min(from + EACH, EXPERTS);
+        uint first = 0;
         uint tile = 0;
-        for (uint base = 0; base < EXPERTS; base += 32) {
-            const uint expert = base + lane;
+        for (uint expert = from; expert < to; ++expert) {
             uint found = 0;
-            for (uint s = 0; s < 8 && expert < EXPERTS; ++s) {
-                found += shared[s * EXPERTS + expert];
+            for (uint i = 0; i < SIMDGROUPS; ++i) {
+                found += shared[i * EXPERTS + expert];
             }
-            const uint own_tiles = (found + TILE - 1) / TILE;
-            const uint first = pair + simd_prefix_exclusive_sum(found);
-            const uint first_tile = tile + simd_prefix_exclusive_sum(own_tiles);
-            uint at = first;
-            for (uint s = 0; s < 8 && expert < EXPERTS; ++s) {
-                const uint here = shared[s * EXPERTS + expert];
-                shared[s * EXPERTS + expert] = at;
-                at += here;
+            first += found;
+            tile += (found + TILE - 1) / TILE;
+        }
+        const uint all = simd_sum(tile);
+        first = simd_prefix_exclusive_sum(first);
+        tile = simd_prefix_exclusive_sum(tile);
+        for (uint expert = from; expert < to; ++expert) {
+            uint next = first;
+            for (uint i = 0; i < SIMDGROUPS; ++i) {
+                const uint found = shared[i * EXPERTS + expert];
+                shared[i * EXPERTS + expert] = next;
+                next += found;
             }
-            for (uint n = 0; n < own_tiles; ++n) {
-                tiles[3 * (first_tile + n)] = expert;
-                tiles[3 * (first_tile + n) + 1] = first + n * TILE;
-                tiles[3 * (first_tile + n) + 2] = min(found - n * TILE, TILE);
+            for (; first < next; first = min(first + TILE, next)) {
+                tiles[3 * tile] = expert;
+                tiles[3 * tile + 1] = first;
+                tiles[3 * tile + 2] = min(next - first, TILE);
+                ++tile;
             }
-            pair += simd_sum(found);
-            tile += simd_sum(own_tiles);
         }
         if (lane == 0) {
             threadgroups[0] = COLUMNS_UP;
-            threadgroups[1] = tile;
+            threadgroups[1] = all;
             threadgroups[2] = 1;
             threadgroups[3] = COLUMNS_DOWN;
-            threadgroups[4] = tile;
+            threadgroups[4] = all;
             threadgroups[5] = 1;
         }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (uint base = begin; base < end; base += 32) {
         const uint expert = base + lane < end ? experts[base + lane] : EXPERTS;
-        const uint2 equal = count_equal(expert, lane);
-        const uint at = own[min(expert, EXPERTS - 1)];
+        const uint2 equal = equal_lanes(expert, lane);
         if (expert < EXPERTS) {
-            pairs[at + equal.x] = base + lane;
+            pairs[own[expert] + equal.x] = base + lane;
         }
         simdgroup_barrier(mem_flags::mem_threadgroup);
-        if (equal.x == 0 && expert < EXPERTS) {
-            own[expert] = at + equal.y;
+        if (expert < EXPERTS && equal.x == 0) {
+            own[expert] += equal.y;
         }
         simdgroup_barrier(mem_flags::mem_threadgroup);
     }

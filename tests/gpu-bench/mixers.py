@@ -167,7 +167,7 @@ kernel void bench_sort(device const uint* experts [[buffer(0)]], device uint* pa
                        device uint* counts [[buffer(3)]], uint simdgroup [[simdgroup_index_in_threadgroup]],
                        uint lane [[thread_index_in_simdgroup]]) {
     threadgroup uint shared[8 * B_EXPERTS];
-    sort_pairs<B_EXPERTS, B_CHOSEN, B_TILE, 1, 1>(experts, pairs, tiles, counts, shared, 512, simdgroup, lane);
+    sort_pairs<B_EXPERTS, B_CHOSEN, B_TILE, 1, 1, 8>(experts, pairs, tiles, counts, shared, 512, simdgroup, lane);
 }
 kernel void bench_experts_up(device const uchar* w [[buffer(0)]], device const float* x [[buffer(1)]],
                              device const uint* pairs [[buffer(2)]], device const uint* tiles [[buffer(3)]],

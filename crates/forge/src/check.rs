@@ -54,6 +54,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Error> {
         context: args.context,
         kv: args.kv,
         slots: args.slots,
+        tile: None,
         quantize: None,
         imatrix: None,
         tuning: None,

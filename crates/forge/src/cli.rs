@@ -79,6 +79,10 @@ pub struct GenArgs {
     /// Sequences that the program holds side by side, each with a KV cache of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = slots)]
     pub slots: usize,
+    /// Most tokens of a prompt that run at once [default: 256, and up to 2048 where the experts of a mixture would have few of
+    /// them each]
+    #[arg(long, value_name = "TOKENS", value_parser = tile)]
+    pub tile: Option<usize>,
     /// Quantise F32, F16 and BF16 matrices and report each one's error: to a format (q8_0, q6_k, q5_k, q4_k, q4_0, q4_1, mlx4,
     /// affine<BITS>_g<GROUP>), to others by role (q4_k,ffn_down=q6_k,token_embd=q8_0), or to a size in bits a weight, with formats
     /// chosen by measured error (auto:4.6). Vectors, matrices that are quantised already and those whose rows are no whole
@@ -137,6 +141,16 @@ pub struct InspectArgs {
     /// Memory bandwidth in GB/s to predict decoding for [default: a table of Apple chips]
     #[arg(long, value_name = "GB/S", value_parser = bandwidth)]
     pub bandwidth: Option<f64>,
+}
+
+/// Tokens of the shortest and of the longest tile that may be asked for.
+const TILES: std::ops::RangeInclusive<usize> = 32..=4096;
+
+fn tile(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(tokens) if TILES.contains(&tokens) => Ok(tokens),
+        _ => Err(format!("expected a number from {} to {}", TILES.start(), TILES.end())),
+    }
 }
 
 /// Most sequences that a program may hold.

@@ -49,7 +49,7 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
     };
     let tuning = args.tuning.as_deref().map(Tuning::read).transpose()?.unwrap_or_default();
     let (kv, slots) = (args.kv, args.slots);
-    let options = PlanOptions { context: args.context, kv, slots, geometries: tuning.geometries() };
+    let options = PlanOptions { context: args.context, kv, slots, tile: args.tile, geometries: tuning.geometries() };
     let plan = plan(&checkpoint.graph, &options)?;
     if let Some(path) = &args.tuning {
         tuning.check(path, &plan)?;
@@ -249,6 +249,9 @@ fn render_options(args: &GenArgs, located: &Located, name: &str) -> RenderOption
     }
     if args.slots != 1 {
         let _ = write!(command, " --slots {}", args.slots);
+    }
+    if let Some(tile) = args.tile {
+        let _ = write!(command, " --tile {tile}");
     }
     if args.embed {
         command.push_str(" --embed");

@@ -121,6 +121,7 @@ fn arguments(checkpoint: PathBuf, output: PathBuf) -> GenArgs {
         context: None,
         kv: CacheType::F16,
         slots: 1,
+        tile: None,
         quantize: None,
         imatrix: None,
         tuning: None,

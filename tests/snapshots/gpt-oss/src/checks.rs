@@ -665,7 +665,7 @@ static KERNELS: [KernelCheck; 34] = [
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::Const(1), Dim::Indirect { per_row: 2, most: 20 }, Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::Indirect { per_row: 2, most: 12 }, Dim::Const(1)],
         operation: Operation::ExpertsUp(ExpertsUp {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 32 }],
             experts: 4, chosen: 2, width: 32,
@@ -688,7 +688,7 @@ static KERNELS: [KernelCheck; 34] = [
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::Const(1), Dim::Indirect { per_row: 2, most: 20 }, Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::Indirect { per_row: 2, most: 12 }, Dim::Const(1)],
         operation: Operation::ExpertsDown(ExpertsDown {
             matrix: Matrix { format: Format::Mxfp4, rows: 128, cols: 32 },
             experts: 4, chosen: 2,

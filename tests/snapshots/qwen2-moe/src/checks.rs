@@ -673,7 +673,7 @@ static KERNELS: [KernelCheck; 34] = [
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::Const(1), Dim::Indirect { per_row: 2, most: 38 }, Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::Indirect { per_row: 2, most: 22 }, Dim::Const(1)],
         operation: Operation::ExpertsUp(ExpertsUp {
             matrices: &[Matrix { format: Format::BF16, rows: 288, cols: 32 }],
             experts: 6, chosen: 2, width: 24,
@@ -695,7 +695,7 @@ static KERNELS: [KernelCheck; 34] = [
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::Const(1), Dim::Indirect { per_row: 2, most: 38 }, Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::Indirect { per_row: 2, most: 22 }, Dim::Const(1)],
         operation: Operation::ExpertsDown(ExpertsDown {
             matrix: Matrix { format: Format::BF16, rows: 192, cols: 24 },
             experts: 6, chosen: 2,
