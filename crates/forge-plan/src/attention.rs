@@ -35,15 +35,21 @@ pub struct DecodeGeometry {
 /// Most query heads that share a read.
 const MOST_SHARED: usize = 16;
 
-/// The geometry for a model's heads: keys are read once for all query heads of a group, up to sixteen. A lane has up to 24 numbers of
-/// queries where it takes eight elements of a key at a time and 32 where it takes fewer, and as many sums; what is on its way takes
-/// half as much. The fastest on the bench at 8,192 and 32,768 positions (`docs/kernels-measured.md`).
+/// The geometry for a model's heads: keys are read once for all query heads of a group, up to sixteen. A lane has so many numbers of
+/// queries, and as many sums, that what is on its way, of which blocks of codes take less, has registers too. The fastest on the bench
+/// at 8,192 and 32,768 positions (`docs/kernels-measured.md`).
 pub fn decode_geometry(heads: usize, kv_heads: usize, head_dim: usize, kv: CacheType) -> DecodeGeometry {
     const SIMDGROUPS: usize = 8;
     let group = heads / kv_heads.max(1);
     let lanes = |width: usize, elements: usize| width.div_ceil(elements).next_power_of_two().min(32);
     let vectors = |width: usize, elements: usize| width.div_ceil(elements * 32);
-    let most = |elements: usize| if elements == 8 { 24 } else { 32 };
+    let blocks = matches!(kv, CacheType::Q8_0 | CacheType::Q4_0);
+    let most = |elements: usize| match elements {
+        8 if blocks => 32,
+        8 => 24,
+        4 => 48,
+        _ => 32,
+    };
     let shared = (1..=group.min(MOST_SHARED)).rev().filter(|&n| group.is_multiple_of(n));
     let of = |heads_shared: usize, elements: usize, slices: usize| {
         let width = head_dim / slices;
@@ -51,8 +57,7 @@ pub fn decode_geometry(heads: usize, kv_heads: usize, head_dim: usize, kv: Cache
             // A lane sums at least one head.
             && lanes(width, elements) >= heads_shared.next_power_of_two()
             && heads_shared * elements * vectors(width, elements) <= most(elements);
-        // Where all is short, more is on its way: eight heads are as many as leave room for four positions.
-        let steps = if elements == 8 || heads_shared * elements == 32 && elements == 4 { 4 } else { 8 };
+        let steps = if elements == 8 || elements == 4 && heads_shared >= 8 { 4 } else { 8 };
         let steps = if kv == CacheType::F32 { steps / 2 } else { steps } / vectors(width, elements);
         fits.then_some(DecodeGeometry { heads_shared, elements, slices, simdgroups: SIMDGROUPS, steps: steps.max(1) })
     };
@@ -183,7 +188,7 @@ mod tests {
                     assert!(g.heads_shared == group || head_dim < 64 && group.is_multiple_of(g.heads_shared), "{what}");
                     assert!(4 * g.shared_floats(head_dim) <= MAX_SHARED_BYTES, "{what}");
                     assert!(head_dim.is_multiple_of(g.slices * g.elements), "{what}");
-                    assert!(g.heads_shared * head_dim / g.slices <= 32 * 32, "{what}");
+                    assert!(g.heads_shared * head_dim / g.slices <= 48 * 32, "{what}");
                 }
             }
         }
