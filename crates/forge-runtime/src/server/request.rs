@@ -7,12 +7,14 @@ use serde_json::{Map, Value, json};
 
 use super::super::assets::Text;
 use super::super::chat_templates::Ending;
-use super::super::generation::{Constraint, Request, check_prompt};
-use super::super::grammar::{Form, Grammars, Scope};
+use super::super::generation::{Budget, Constraint, Request, Score, check_prompt};
+use super::super::grammar::{Calls, Form, Grammars, Scope};
+use super::super::sampler::Sampling;
+use super::super::tokenizer::Detokenizer;
 use super::super::{Error, ModelInfo};
-use super::answer::Unsent;
+use super::answer::{Echo, Unsent};
 use super::api_error::ApiError;
-use super::dialect::{Ask, Chat, Choice, Dialect, Outputs, Prompt, Reading};
+use super::dialect::{Ask, Chat, Choice, Dialect, Mark, Outputs, Piece, Prompt, Reading};
 use super::fields::{Fields, wrong_type};
 use super::tools::{CallForm, CallRest, Thinking};
 
@@ -27,7 +29,8 @@ const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "f
 
 /// A request that can be queued.
 pub(super) struct Prepared {
-    pub(super) request: Request,
+    /// One for each choice.
+    pub(super) requests: Vec<Request>,
     /// Special tokens that are to come as text, among the marks of reasoning, and of calls.
     pub(super) shown: Shown,
     /// What was asked for and is left out.
@@ -62,6 +65,8 @@ pub(super) struct Answers {
     pub(super) trust_special: bool,
     /// Whether its template has a place for system messages in mid-chat.
     pub(super) system_anywhere: bool,
+    /// Whether its sequences can be gone on with from some positions alone, so that it has to be known where prompts may part.
+    pub(super) marked: bool,
 }
 
 /// A text that no template writes by itself.
@@ -83,7 +88,8 @@ impl Answers {
         let rest = calls.as_ref().and_then(|form| form.rest(text));
         let system_anywhere = has_place_for_system(text);
         let (thinking, grammars) = (Thinking::of(text), OnceLock::new());
-        Self { calls, beginning, rest, thinking, grammars, trust_special: false, system_anywhere }
+        let (trust_special, marked) = (false, false);
+        Self { calls, beginning, rest, thinking, grammars, trust_special, system_anywhere, marked }
     }
 
     /// What holds answers to forms. The first who asks waits for it.
@@ -97,7 +103,8 @@ impl Answers {
 const NO_CALLS: &str = "tools: the form of this model's tool calls is not known; calls come back as content";
 
 /// Said of strict tools that may be called or not.
-const NOT_STRICT: &str = "tools: strict is held where tool_choice asks for a call, and not where there may be none";
+const NOT_STRICT: &str = "tools: strict is held where tool_choice asks for a call, and not where there may be none: what this model's calls begin with is \
+    not one token, or their form is none that is held";
 
 /// The fields of a body.
 ///
@@ -116,14 +123,31 @@ pub(super) fn prepare(
     context: usize,
 ) -> Result<Prepared, ApiError> {
     let (ask, writer) = dialect.read(fields(body, context)?)?;
-    let Ask { prompt, prompt_field, max_tokens, sampling, stop, form, form_field, stream } = ask;
+    let Ask {
+        prompt,
+        prompt_field,
+        max_tokens,
+        sampling,
+        stop,
+        form,
+        form_field,
+        stream,
+        choices,
+        top_logprobs,
+        echo,
+        reasoning_tokens,
+    } = ask;
+    let words = match &prompt {
+        Prompt::Text(words) if echo => Some(words.clone()),
+        Prompt::Text(_) | Prompt::Ids(_) | Prompt::Chat(_) => None,
+    };
     let runtime_error = |error| ApiError::from_runtime(&error, prompt_field);
     let sampling = text.defaults.sampling(&sampling).map_err(runtime_error)?;
     if let Some((id, _)) = sampling.logit_bias.iter().find(|(id, _)| *id as usize >= info.vocab_size) {
         let words = format!("logit_bias: there is no token {id}, the vocabulary has {}", info.vocab_size);
         return Err(ApiError::invalid("logit_bias".to_owned(), words));
     }
-    let Encoded { prompt, continues, reading, mut warning, skipped } =
+    let Encoded { prompt, continues, boundaries, reading, mut warning, skipped } =
         encode(prompt, prompt_field, text, answers, context)?;
     check_prompt(&prompt, info.vocab_size, context).map_err(runtime_error)?;
     let shown = match &reading {
@@ -134,24 +158,80 @@ pub(super) fn prepare(
     let constraint = match (form, &reading) {
         // What has to be a call has no content.
         (_, Some(reading)) if !reading.begun.is_empty() => call_constraint(reading, text, answers, info, &mut warning)?,
-        (Some(_), Some(reading)) if reading.form.is_some() => {
-            let words = format!("{form_field}: beside tools only with a tool_choice other than \"auto\"");
-            return Err(ApiError::invalid(form_field.to_owned(), words));
-        }
-        (Some(form), reading) => {
+        (form, reading) => {
             let invalid = |error: Error| ApiError::invalid(form_field.to_owned(), format!("{form_field}: {error}"));
             let scope = reading.as_ref().map(|reading| scope(reading, text, continues)).unwrap_or_default();
-            let grammars = answers.grammars(text, info.vocab_size).map_err(invalid)?;
-            Some(grammars.hold(&form, &scope).map_err(invalid)?)
+            let content = match form {
+                Some(form) => {
+                    let grammars = answers.grammars(text, info.vocab_size).map_err(invalid)?;
+                    Some((grammars.hold(&form, &scope).map_err(invalid)?, form))
+                }
+                None => None,
+            };
+            match reading {
+                Some(reading) if reading.form.is_some() => {
+                    let form = content.map(|(_, form)| form);
+                    beside_calls(form, form_field, &scope, reading, text, answers, info, &mut warning)?
+                }
+                _ => content.map(|(held, _)| held),
+            }
         }
-        (None, _) => None,
+    };
+    let constraint = match (reasoning_tokens, &reading) {
+        // A limit that is reached no later needs no other, and a call that is asked for has no thought before it.
+        (Some(most), Some(reading))
+            if most < max_tokens.unwrap_or(usize::MAX).min(context)
+                && reading.begun.is_empty()
+                && (reading.inside || !continues) =>
+        {
+            let (tokenizer, marks) = (text.tokenizer.clone(), reading.thinking.marks());
+            let budget = Budget::new(tokenizer, marks, most, reading.inside, constraint).map_err(runtime_error)?;
+            Some(Box::new(budget) as Box<dyn Constraint>)
+        }
+        _ => constraint,
     };
     let prompt_tokens = prompt.len();
-    let request =
-        Request { prompt, max_tokens, sampling, stop, continues_prompt: continues, constraint, ..Request::default() };
-    let answer =
-        Unsent { writer, outputs: Outputs::new(reading, text.tokenizer.clone()), prompt_tokens, prompt_field, warning };
-    Ok(Prepared { request, shown, skipped, stream, answer })
+    let echo = match echo {
+        true => Some(self::echo(words, &prompt, text, top_logprobs.is_some()).map_err(runtime_error)?),
+        false => None,
+    };
+    let request = Request {
+        prompt,
+        max_tokens,
+        sampling,
+        stop,
+        continues_prompt: continues,
+        constraint,
+        boundaries,
+        top_logprobs,
+        prompt_logprobs: echo.is_some() && top_logprobs.is_some(),
+    };
+    let of_choice = |choice: usize| {
+        // Each draws on its own.
+        let seed = request.sampling.seed.wrapping_add(choice as u64);
+        Request { sampling: Sampling { seed, ..request.sampling.clone() }, ..request.clone() }
+    };
+    let outputs = (0..choices).map(|_| Outputs::new(reading.clone(), text.tokenizer.clone())).collect();
+    let answer = Unsent { writer, outputs, echo, prompt_tokens, prompt_field, warning };
+    Ok(Prepared { requests: (0..choices).map(of_choice).collect(), shown, skipped, stream, answer })
+}
+
+/// What an answer begins with that begins with its prompt: these `words`, or else what its tokens say.
+fn echo(words: Option<String>, prompt: &[u32], text: &Text, scored: bool) -> Result<Echo, Error> {
+    let mut detokenizer = Detokenizer::new(&*text.tokenizer);
+    let (mut said, mut starts) = (String::new(), Vec::with_capacity(prompt.len()));
+    for &id in prompt {
+        starts.push(said.len());
+        said += &detokenizer.push(id)?;
+    }
+    said += &detokenizer.finish()?;
+    let first = prompt.first().filter(|_| scored).map(|&id| Mark {
+        at: 0,
+        token: Score::unknown(&text.tokenizer, id),
+        top: None,
+    });
+    let piece = Piece { text: words.unwrap_or(said), scores: first.into_iter().collect() };
+    Ok(Echo { piece, starts })
 }
 
 /// Where in an answer its form begins: behind reasoning, if there is some. Of an answer that may begin with it, and whose first token it is then.
@@ -186,16 +266,66 @@ fn call_constraint(
     let invalid = |error: Error| ApiError::invalid("tool_choice".to_owned(), format!("tool_choice: {error}"));
     let grammars = answers.grammars(text, info.vocab_size).map_err(invalid)?;
     let named = reading.begun.strip_prefix(beginning.as_str()).filter(|name| !name.is_empty());
-    let held = rest.grammar(form, &reading.tools, named, text, true);
+    let held = rest.grammar(form, &reading.tools, "", named, text, |_| true);
     if let Ok(constraint) = grammars.hold(&Form::Grammar(held), &Scope::default()) {
         return Ok(Some(constraint));
     }
-    *warning = Some(match warning.take() {
-        Some(words) => format!("{words}; {NO_SCHEMA}"),
-        None => NO_SCHEMA.to_owned(),
-    });
-    let any = rest.grammar(form, &reading.tools, named, text, false);
+    warn(warning, NO_SCHEMA);
+    let any = rest.grammar(form, &reading.tools, "", named, text, |_| false);
     grammars.hold(&Form::Grammar(any), &Scope::default()).map(Some).map_err(invalid)
+}
+
+/// Adds to what a client should know.
+fn warn(warning: &mut Option<String>, words: &str) {
+    *warning = Some(match warning.take() {
+        Some(before) => format!("{before}; {words}"),
+        None => words.to_owned(),
+    });
+}
+
+/// What holds an answer that may have calls: calls to the schemas of strict tools, and what is no call to a form that was asked for. Nothing does
+/// where neither is wanted.
+///
+/// # Errors
+/// A form that was asked for of a model whose calls are not known to begin with one token.
+#[allow(clippy::too_many_arguments, reason = "each is of another owner")]
+fn beside_calls(
+    content: Option<Form>,
+    form_field: &str,
+    scope: &Scope,
+    reading: &Reading,
+    text: &Text,
+    answers: &Answers,
+    info: &ModelInfo,
+    warning: &mut Option<String>,
+) -> Result<Option<Box<dyn Constraint>>, ApiError> {
+    if content.is_none() && !reading.tools.iter().any(|tool| tool.strict) {
+        return Ok(None);
+    }
+    let held = reading.form.as_ref().and_then(|form| {
+        let open = form.open.first()?;
+        let lead = answers.beginning.as_ref()?.strip_prefix(open.as_str())?;
+        Some((form, answers.rest.as_ref()?, text.tokenizer.id(open)?, lead))
+    });
+    let Some((form, rest, open, lead)) = held else {
+        if content.is_some() {
+            let words = format!("{form_field}: beside this model's tools only with a tool_choice other than \"auto\"");
+            return Err(ApiError::invalid(form_field.to_owned(), words));
+        }
+        warn(warning, NOT_STRICT);
+        return Ok(None);
+    };
+    let invalid = |error: Error| ApiError::invalid("tools".to_owned(), format!("tools: {error}"));
+    let grammars = answers.grammars(text, info.vocab_size).map_err(invalid)?;
+    let hold = |strict: bool| {
+        let lark = rest.grammar(form, &reading.tools, lead, None, text, |tool| strict && tool.strict);
+        grammars.hold_calls(content.as_ref(), &Calls { open, form: Form::Grammar(lark) }, scope)
+    };
+    if let Ok(constraint) = hold(true) {
+        return Ok(Some(constraint));
+    }
+    warn(warning, NO_SCHEMA);
+    hold(false).map(Some).map_err(invalid)
 }
 
 /// Tokens of the prompt that a body asks for, however many they are.
@@ -215,6 +345,8 @@ struct Encoded {
     prompt: Vec<u32>,
     /// Whether the answer continues its text.
     continues: bool,
+    /// Where other prompts may part from it.
+    boundaries: Vec<usize>,
     /// How the answer of a chat is to be read.
     reading: Option<Reading>,
     warning: Option<String>,
@@ -226,14 +358,28 @@ fn encode(prompt: Prompt, field: &str, text: &Text, answers: &Answers, context: 
         let ids = text.tokenizer.encode_within(words, special, context);
         ids.map_err(|error| ApiError::from_runtime(&error, field))
     };
-    let plain = |prompt| Encoded { prompt, continues: true, reading: None, warning: None, skipped: Vec::new() };
+    let plain = |prompt| Encoded {
+        prompt,
+        continues: true,
+        boundaries: Vec::new(),
+        reading: None,
+        warning: None,
+        skipped: Vec::new(),
+    };
     match prompt {
         Prompt::Text(words) => Ok(plain(encode(&words, true)?)),
         Prompt::Ids(ids) => Ok(plain(ids)),
         Prompt::Chat(chat) => {
-            let Rendered { words, continues, reading, warning, skipped } =
+            let Rendered { words, continues, instructions, reading, warning, skipped } =
                 render(chat, text, answers, field, Words::Shielded)?;
-            Ok(Encoded { prompt: encode(&words, false)?, continues, reading: Some(reading), warning, skipped })
+            let prompt = encode(&words, false)?;
+            // A token may reach beyond their end.
+            let whole = |ids: Vec<u32>| ids.iter().zip(&prompt).take_while(|(a, b)| a == b).count();
+            let boundaries = match words.get(..instructions).filter(|words| !words.is_empty()) {
+                Some(words) => vec![whole(encode(words, false)?)],
+                None => Vec::new(),
+            };
+            Ok(Encoded { prompt, continues, boundaries, reading: Some(reading), warning, skipped })
         }
     }
 }
@@ -243,6 +389,8 @@ pub(super) struct Rendered {
     pub(super) words: String,
     /// Whether the answer continues its last message.
     pub(super) continues: bool,
+    /// Bytes that other chats with the same instructions and tools begin with too; 0 where it does not matter.
+    pub(super) instructions: usize,
     pub(super) reading: Reading,
     warning: Option<String>,
     skipped: Vec<String>,
@@ -277,7 +425,9 @@ pub(super) fn render(
     let ending = Ending::of(&variables, &messages, true).map_err(usage)?;
     let error = |error| ApiError::from_runtime(&error, field);
     let shielded = if answers.trust_special || special == Words::AsWritten { None } else { shielded(&messages, text) };
-    let mut words = text.render_chat(shielded.as_ref().unwrap_or(&messages), ending, &variables).map_err(error)?;
+    let written = shielded.as_ref().unwrap_or(&messages);
+    let mut words = text.render_chat(written, ending, &variables).map_err(error)?;
+    let instructions = if answers.marked { instructions(written, &words, text, &variables) } else { 0 };
     let mut reading = Reading {
         form: answers.calls.clone().filter(|_| !tools.is_empty()),
         thinking: answers.thinking.clone(),
@@ -290,11 +440,6 @@ pub(super) fn render(
     let mut warnings = Vec::new();
     if answers.calls.is_none() && !reading.tools.is_empty() {
         warnings.push(NO_CALLS.to_owned());
-    }
-    let strict = |tool: &Value| tool["function"]["strict"] == true;
-    let offered = variables.get("tools").and_then(Value::as_array);
-    if choice == Choice::Auto && offered.is_some_and(|tools| tools.iter().any(strict)) {
-        warnings.push(NOT_STRICT.to_owned());
     }
     if !skipped.is_empty() {
         warnings.push(format!("tools: left out, for this server has none of them: {}", skipped.join(", ")));
@@ -314,7 +459,16 @@ pub(super) fn render(
         continues = true;
     }
     let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
-    Ok(Rendered { words, continues, reading, warning, skipped })
+    Ok(Rendered { words, continues, instructions, reading, warning, skipped })
+}
+
+/// Bytes of a rendered chat that another one with the same system messages and tools begins with.
+fn instructions(messages: &Value, words: &str, text: &Text, variables: &Map<String, Value>) -> usize {
+    let messages = messages.as_array().map_or(&[][..], Vec::as_slice);
+    let system = messages.iter().take_while(|message| matches!(message["role"].as_str(), Some("system" | "developer")));
+    let other: Value = system.cloned().chain([json!({ "role": "user", "content": PROBE })]).collect();
+    let Ok(other) = text.render_chat(&other, Ending::Opened, variables) else { return 0 };
+    words.char_indices().zip(other.chars()).find(|((_, a), b)| a != b).map_or(0, |((at, _), _)| at)
 }
 
 /// Makes system messages in mid-chat users' messages: part of the one before, where that is a user's or a tool's, so that turns

@@ -9,7 +9,7 @@ use super::super::super::assets::SamplingOptions;
 use super::super::api_error::ApiError;
 use super::super::fields::{Fields, Limit, wrong_type};
 use super::ask::{Calls, Offer, assistant_message, call, check_count, content};
-use super::{Ask, Choice, End, Head, Item, Output, Prompt, Why, Writer, event, openai};
+use super::{Ask, Choice, Chosen, End, Head, Item, Output, Prompt, Why, Writer, event, openai};
 
 /// What a block of Claude Code's system prompt begins with that is new in every request, and nothing to the model.
 const BILLING: &str = "x-anthropic-billing-header";
@@ -30,9 +30,8 @@ pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiErro
     if let Some(effort) = output.and_then(|output| output.get("effort")).filter(|effort| effort.is_string()) {
         variables.insert("reasoning_effort".into(), effort.clone());
     }
-    if let Some(thinking) = thinking(&fields)? {
-        variables.insert("enable_thinking".into(), thinking.into());
-    }
+    let (thinks, reasoning_tokens) = thinking(&fields)?;
+    variables.extend(thinks.map(|thinks| ("enable_thinking".to_owned(), thinks.into())));
     variables.extend(fields.object("chat_template_kwargs")?.cloned().unwrap_or_default());
     let sampling = SamplingOptions {
         temperature: fields.number("temperature")?,
@@ -57,20 +56,28 @@ pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiErro
         form,
         form_field,
         stream: fields.boolean("stream")?.unwrap_or(false),
-        prompt: Prompt::Chat(offer.chat(messages, variables, calls)),
-        prompt_field: "messages",
+        reasoning_tokens,
+        ..Ask::to(Prompt::Chat(offer.chat(messages, variables, calls)), "messages")
     };
     Ok((ask, Box::new(MessageWriter::default())))
 }
 
-/// Whether the request asks for thoughts, if it says so.
-fn thinking(fields: &Fields) -> Result<Option<bool>, ApiError> {
-    let Some(thinking) = fields.object("thinking")? else { return Ok(None) };
-    match thinking.get("type").and_then(Value::as_str) {
-        Some("enabled" | "adaptive") => Ok(Some(true)),
-        Some("disabled") => Ok(Some(false)),
-        _ => Err(wrong_type("thinking.type", "\"enabled\", \"adaptive\" or \"disabled\"")),
-    }
+/// Whether the request asks for thoughts, if it says so, and of how many tokens at most.
+fn thinking(fields: &Fields) -> Result<(Option<bool>, Option<usize>), ApiError> {
+    let Some(thinking) = fields.object("thinking")? else { return Ok((None, None)) };
+    let thinks = match thinking.get("type").and_then(Value::as_str) {
+        Some("enabled" | "adaptive") => true,
+        Some("disabled") => false,
+        _ => return Err(wrong_type("thinking.type", "\"enabled\", \"adaptive\" or \"disabled\"")),
+    };
+    let most = match thinking.get("budget_tokens").filter(|most| !most.is_null()) {
+        None => None,
+        Some(most) => match most.as_u64().and_then(|most| usize::try_from(most).ok()) {
+            Some(most) => Some(most),
+            None => return Err(wrong_type("thinking.budget_tokens", "a whole number, 0 or more")),
+        },
+    };
+    Ok((Some(thinks), most.filter(|_| thinks)))
 }
 
 fn offer(fields: &Fields) -> Result<Offer, ApiError> {
@@ -83,7 +90,8 @@ fn offer(fields: &Fields) -> Result<Offer, ApiError> {
             None | Some("custom") => {
                 let name = tool["name"].as_str().filter(|name| !name.is_empty());
                 let name = name.ok_or_else(|| wrong_type(&format!("tools[{index}]"), "a tool with a name"))?;
-                offer.function(name, tool.get("description"), tool["input_schema"].clone());
+                let strict = tool["strict"] == true;
+                offer.function(name, tool.get("description"), tool["input_schema"].clone(), strict);
             }
             Some(kind) => offer.skip(kind),
         }
@@ -282,11 +290,11 @@ impl Writer for MessageWriter {
         self.event("message_start", json!({ "message": message(head, Vec::new(), None, usage) }))
     }
 
-    fn output(&mut self, _: &Head, output: Output) -> String {
+    fn output(&mut self, _: &Head, _: usize, output: Output) -> String {
         match output {
             Output::Text(piece) => {
                 self.begin(Block::Text, json!({ "type": "text", "text": "" }))
-                    + &self.delta(json!({ "type": "text_delta", "text": piece }))
+                    + &self.delta(json!({ "type": "text_delta", "text": piece.text }))
             }
             Output::Reasoning(piece) => {
                 self.begin(Block::Thinking, json!({ "type": "thinking", "thinking": "", "signature": "" }))
@@ -311,9 +319,10 @@ impl Writer for MessageWriter {
         self.event("ping", json!({}))
     }
 
-    fn whole(&mut self, head: &Head, items: Vec<Item>, end: &End) -> Value {
+    fn whole(&mut self, head: &Head, choices: Vec<Chosen>) -> Value {
+        let Some(Chosen { items, end }) = choices.into_iter().next() else { return Value::Null };
         let block = |item| match item {
-            Item::Text(text) => json!({ "type": "text", "text": text }),
+            Item::Text(piece) => json!({ "type": "text", "text": piece.text }),
             Item::Reasoning(text) => json!({ "type": "thinking", "thinking": text, "signature": "" }),
             Item::Call { id, name, arguments } => {
                 // Readers of calls give objects alone.
@@ -321,7 +330,7 @@ impl Writer for MessageWriter {
                 json!({ "type": "tool_use", "id": id, "name": name, "input": input })
             }
         };
-        message(head, items.into_iter().map(block).collect(), Some(end), usage_of(end))
+        message(head, items.into_iter().map(block).collect(), Some(&end), usage_of(&end))
     }
 }
 
