@@ -83,7 +83,7 @@ inline void load_round(device const T* cache, uint first, uint last, uint offset
         const auto head = cache_head<WIDTH>(cache, WRAP != 0 ? at % WRAP : at, offset);
         #pragma clang loop unroll(full)
         for (uint n = 0; n < VECTORS; ++n) {
-            round[i * VECTORS + n].load(head, elements[n]);
+            load_elements(head, elements[n], round[i * VECTORS + n]);
         }
     }
 }
@@ -182,7 +182,7 @@ inline void attend(device const float* q, device const T* keys, device const T* 
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < VECTORS; ++n) {
                     float k[ELEMENTS];
-                    next_keys[i * VECTORS + n].decode(k);
+                    decode_elements(next_keys[i * VECTORS + n], k);
                     #pragma clang loop unroll(full)
                     for (uint h = 0; h < HEADS_SHARED; ++h) {
                         #pragma clang loop unroll(full)
@@ -256,7 +256,7 @@ inline void attend(device const float* q, device const T* keys, device const T* 
             #pragma clang loop unroll(full)
             for (uint n = 0; n < VECTORS; ++n) {
                 float v[ELEMENTS];
-                own_values[i * VECTORS + n].decode(v);
+                decode_elements(own_values[i * VECTORS + n], v);
                 #pragma clang loop unroll(full)
                 for (uint h = 0; h < HEADS_SHARED; ++h) {
                     #pragma clang loop unroll(full)

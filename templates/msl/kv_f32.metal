@@ -11,13 +11,17 @@ inline void load_cache8(device const float* head, uint i, thread float4* v) {
 template <uint COUNT>
 struct CacheElements {
     uint words[COUNT];
-
-    inline void load(device const float* head, uint i) { load_words<4 * COUNT>((device const uchar*)(head + i), words); }
-
-    inline void decode(thread float* v) const {
-        #pragma clang loop unroll(full)
-        for (uint e = 0; e < COUNT; ++e) {
-            v[e] = as_type<float>(words[e]);
-        }
-    }
 };
+
+template <uint COUNT>
+inline void load_elements(device const float* head, uint i, thread CacheElements<COUNT>& stored) {
+    load_words<4 * COUNT>((device const uchar*)(head + i), stored.words);
+}
+
+template <uint COUNT>
+inline void decode_elements(thread const CacheElements<COUNT>& stored, thread float* v) {
+    #pragma clang loop unroll(full)
+    for (uint e = 0; e < COUNT; ++e) {
+        v[e] = as_type<float>(stored.words[e]);
+    }
+}

@@ -40,19 +40,21 @@ template <uint COUNT>
 struct CacheElements {
     uint word;
     half scale;
-
-    inline void load(CacheHead head, uint i) {
-        load_words<COUNT / 2>(head.codes + i / 2, &word);
-        scale = head.scales[i / 32];
-    }
-
-    inline void decode(thread float* v) const {
-        #pragma clang loop unroll(full)
-        for (uint e = 0; e < COUNT; ++e) {
-            v[e] = float(scale) * (float(word >> (4 * e) & 15) - 8.0f);
-        }
-    }
 };
+
+template <uint COUNT>
+inline void load_elements(CacheHead head, uint i, thread CacheElements<COUNT>& stored) {
+    load_words<COUNT / 2>(head.codes + i / 2, &stored.word);
+    stored.scale = head.scales[i / 32];
+}
+
+template <uint COUNT>
+inline void decode_elements(thread const CacheElements<COUNT>& stored, thread float* v) {
+    #pragma clang loop unroll(full)
+    for (uint e = 0; e < COUNT; ++e) {
+        v[e] = float(stored.scale) * (float(stored.word >> (4 * e) & 15) - 8.0f);
+    }
+}
 
 // Elements of a head from `first` on, one a lane. As ggml does it: what has the largest magnitude becomes -8, so that one more code is
 // of its sign; codes come from the scale before that is rounded to half.

@@ -34,25 +34,27 @@ template <uint COUNT>
 struct CacheElements {
     uint words[(COUNT + 3) / 4];
     half scale;
+};
 
-    inline void load(CacheHead head, uint i) {
-        load_words<COUNT>(head.codes + i, words);
-        scale = head.scales[i / 32];
-    }
+template <uint COUNT>
+inline void load_elements(CacheHead head, uint i, thread CacheElements<COUNT>& stored) {
+    load_words<COUNT>(head.codes + i, stored.words);
+    stored.scale = head.scales[i / 32];
+}
 
-    inline void decode(thread float* v) const {
-        #pragma clang loop unroll(full)
-        for (uint w = 0; w < (COUNT + 3) / 4; ++w) {
-            const float4 four = float(scale) * float4(as_type<char4>(words[w]));
-            v[4 * w] = four.x;
-            v[4 * w + 1] = four.y;
-            if (COUNT > 2) {
-                v[4 * w + 2 % COUNT] = four.z;
-                v[4 * w + 3 % COUNT] = four.w;
-            }
+template <uint COUNT>
+inline void decode_elements(thread const CacheElements<COUNT>& stored, thread float* v) {
+    #pragma clang loop unroll(full)
+    for (uint w = 0; w < (COUNT + 3) / 4; ++w) {
+        const float4 four = float(stored.scale) * float4(as_type<char4>(stored.words[w]));
+        v[4 * w] = four.x;
+        v[4 * w + 1] = four.y;
+        if (COUNT > 2) {
+            v[4 * w + 2] = four.z;
+            v[4 * w + 3] = four.w;
         }
     }
-};
+}
 
 // Elements of a head from `first` on, one a lane. As ggml does it: codes come from the scale before that is rounded to half,
 // ties go away from zero.

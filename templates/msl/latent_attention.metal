@@ -10,7 +10,8 @@ inline void load_positions(device const T* latents, uint first, uint end, uint t
     #pragma clang loop unroll(full)
     for (uint n = 0; n < (KEYS * WIDTH / 4 + THREADS - 1) / THREADS; ++n) {
         const uint i = n * THREADS + thread_index;
-        arriving[n].load(cache_head<WIDTH>(latents, min(first + i / (WIDTH / 4), end - 1), 0), i % (WIDTH / 4) * 4);
+        const auto position = cache_head<WIDTH>(latents, min(first + i / (WIDTH / 4), end - 1), 0);
+        load_elements(position, i % (WIDTH / 4) * 4, arriving[n]);
     }
 }
 
@@ -82,7 +83,7 @@ inline void attend_latents(device const float* q, device const T* latents, devic
             const uint i = n * (SIMDGROUPS * 32) + thread_index;
             const bool inside = start + i / (WIDTH / 4) < end;
             float value[4];
-            arriving[n].decode(value);
+            decode_elements(arriving[n], value);
             if (KEYS * WIDTH / 4 % (SIMDGROUPS * 32) == 0 || i < KEYS * WIDTH / 4) {
                 threadgroup O* target = tile + i / (WIDTH / 4) * STRIDE + i % (WIDTH / 4) * 4;
                 #pragma clang loop unroll(full)

@@ -230,18 +230,22 @@ inline void load_cache8(device const half* head, uint i, thread float4* v) {
 template <uint COUNT>
 struct CacheElements {
     uint words[COUNT / 2];
-
-    inline void load(device const half* head, uint i) { load_words<2 * COUNT>((device const uchar*)(head + i), words); }
-
-    inline void decode(thread float* v) const {
-        #pragma clang loop unroll(full)
-        for (uint w = 0; w < COUNT / 2; ++w) {
-            const float2 two = float2(as_type<half2>(words[w]));
-            v[2 * w] = two.x;
-            v[2 * w + 1] = two.y;
-        }
-    }
 };
+
+template <uint COUNT>
+inline void load_elements(device const half* head, uint i, thread CacheElements<COUNT>& stored) {
+    load_words<2 * COUNT>((device const uchar*)(head + i), stored.words);
+}
+
+template <uint COUNT>
+inline void decode_elements(thread const CacheElements<COUNT>& stored, thread float* v) {
+    #pragma clang loop unroll(full)
+    for (uint w = 0; w < COUNT / 2; ++w) {
+        const float2 two = float2(as_type<half2>(stored.words[w]));
+        v[2 * w] = two.x;
+        v[2 * w + 1] = two.y;
+    }
+}
 
 // Non-linearities of feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
 // since fast math knows no infinity. A gated layer multiplies what `apply` makes of the gate by what `linear` makes of the
@@ -595,7 +599,7 @@ inline void load_round(device const T* cache, uint first, uint last, uint offset
         const auto head = cache_head<WIDTH>(cache, WRAP != 0 ? at % WRAP : at, offset);
         #pragma clang loop unroll(full)
         for (uint n = 0; n < VECTORS; ++n) {
-            round[i * VECTORS + n].load(head, elements[n]);
+            load_elements(head, elements[n], round[i * VECTORS + n]);
         }
     }
 }
@@ -694,7 +698,7 @@ inline void attend(device const float* q, device const T* keys, device const T* 
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < VECTORS; ++n) {
                     float k[ELEMENTS];
-                    next_keys[i * VECTORS + n].decode(k);
+                    decode_elements(next_keys[i * VECTORS + n], k);
                     #pragma clang loop unroll(full)
                     for (uint h = 0; h < HEADS_SHARED; ++h) {
                         #pragma clang loop unroll(full)
@@ -768,7 +772,7 @@ inline void attend(device const float* q, device const T* keys, device const T* 
             #pragma clang loop unroll(full)
             for (uint n = 0; n < VECTORS; ++n) {
                 float v[ELEMENTS];
-                own_values[i * VECTORS + n].decode(v);
+                decode_elements(own_values[i * VECTORS + n], v);
                 #pragma clang loop unroll(full)
                 for (uint h = 0; h < HEADS_SHARED; ++h) {
                     #pragma clang loop unroll(full)
