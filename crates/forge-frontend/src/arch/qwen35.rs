@@ -215,13 +215,15 @@ fn delta(h: &Hparams, eps: f32, tiled_heads: bool) -> Result<GatedDelta, Fronten
     };
     let (key_dim, taps) = (h.usize(KEY_DIM)?, h.usize(TAPS)?);
     let value_key = if h.dialect == Dialect::Gguf { VALUES } else { VALUE_DIM };
-    if !(2..=MOST_TAPS).contains(&taps) {
-        return Err(h.unsupported(Refusal::DeltaWidth, TAPS, format!("2 to {MOST_TAPS} are built, not {taps}")));
-    }
-    for (key, size) in [(KEY_DIM, key_dim), (value_key, value_dim)] {
-        // Kernels take four elements at a time.
-        if !size.is_multiple_of(4) || !(4..=WIDEST_HEAD).contains(&size) {
-            let built = format!("multiples of 4 up to {WIDEST_HEAD} are built, not {size}");
+    // Kernels take four elements of a head at a time.
+    for (key, size, [least, most], each) in [
+        (KEY_DIM, key_dim, [4, WIDEST_HEAD], 4),
+        (value_key, value_dim, [4, WIDEST_HEAD], 4),
+        (TAPS, taps, [2, MOST_TAPS], 1),
+    ] {
+        if !(least..=most).contains(&size) || !size.is_multiple_of(each) {
+            let built = if each == 1 { String::new() } else { format!("multiples of {each}, ") };
+            let built = format!("{built}{least} to {most} are built, not {size}");
             return Err(h.unsupported(Refusal::DeltaWidth, key, built));
         }
     }
