@@ -3,12 +3,14 @@
 //!
 //! [`Engine`] runs as many sequences side by side as the model has slots, in the order that [`policy`] says.
 
+mod budget;
 mod constraint;
 mod engine;
 mod output;
 pub mod policy;
 mod scores;
 mod sequence;
+pub mod speculation;
 
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use super::sampler::Sampling;
 use super::slots::{Miss, Tier};
 use super::{Error, Result};
 
+pub use budget::{Budget, ReasoningMarks};
 pub use constraint::Constraint;
 pub use engine::{Audience, Engine, Status};
 pub use output::StopMatcher;
@@ -68,6 +71,12 @@ pub struct Summary {
     pub tier: Option<Tier>,
     /// Tokens generated, an end token included.
     pub completion_tokens: usize,
+    /// Tokens that were guessed, and those of them that were right: each saved a step.
+    pub guessed_tokens: usize,
+    /// See above.
+    pub right_tokens: usize,
+    /// Tokens that a form forced and that were run with others: each saved a step.
+    pub forced_tokens: usize,
     /// Why more of the prompt was not reused, where more is known of its beginning or nothing is.
     pub miss: Option<Miss>,
     /// Why it ended.
