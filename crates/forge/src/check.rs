@@ -58,6 +58,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Error> {
         imatrix: None,
         tuning: None,
         embed: false,
+        bindings: Vec::new(),
         force: false,
         quiet: true,
     })?;

@@ -125,6 +125,7 @@ fn arguments(checkpoint: PathBuf, output: PathBuf) -> GenArgs {
         imatrix: None,
         tuning: None,
         embed: false,
+        bindings: Vec::new(),
         force: false,
         quiet: true,
     }
