@@ -3,10 +3,9 @@
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use forge_capi::*;
-use forge_stand_in::PANICS;
+use model::PANICS;
 
 /// A model that is freed at its end.
 struct Model(*mut ForgeModel);
