@@ -30,6 +30,10 @@ pub const PREFILL_TILE: usize = /*{ prefill_tile }*/;
 const LOGITS_TILE: usize = /*{ logits_tile }*/;
 /// Layers in one command buffer of a prefill, so that none keeps the GPU busy for long.
 const PREFILL_LAYERS: usize = /*{ prefill_layers }*/;
+/*%- if let Some(layer) = last_state %*/
+/// The last layer that writes a state: a tile whose logits nobody asks for ends there, once that is written.
+const LAST_STATE: usize = /*{ layer }*/;
+/*%- endif %*/
 /// Steps that can be in flight at once, each with records and results of its own.
 const STEPS: usize = 8;
 
@@ -479,7 +483,7 @@ impl Model {
     }
 
     /// /*{ block.title }*/, a tile of `rows` tokens: /*{ block.prefill.len() }*/ dispatches.
-    fn tile_/*{ block.name }*/(&self, pass: &mut Commands, i: usize, rows: u32, params: &Slice) {
+    fn tile_/*{ block.name }*/(&self, pass: &mut Commands, i: usize, rows: u32, params: &Slice/*% if block.ends %*/, wanted: bool/*% endif %*/) {
         let k = |index| self.gpu.kernel(index);
         let b = &self.tile;
         let layer = &self.layers[i];
@@ -497,25 +501,32 @@ impl Model {
         self.tile_records.write(0, &self.records(tile));
         let (rows, params) = (tile.len() as u32, &self.tile_records.whole());
         let mut pending = None;
-        for first in (0..LAYERS).step_by(PREFILL_LAYERS) {
+/*%- if last_state.is_some() %*/
+        // What follows the last state nobody reads but the head.
+        let wanted = logits.is_some();
+        let layers = if wanted { LAYERS } else { LAST_STATE + 1 };
+/*%- else %*/
+        let layers = LAYERS;
+/*%- endif %*/
+        for first in (0..layers).step_by(PREFILL_LAYERS) {
             let next = pool(|| {
                 let mut commands = self.gpu.commands("tile");
                 let pass = &mut commands;
                 if first == 0 {
                     self.encode_tile_embed(pass, rows, params);
                 }
-                for i in first..LAYERS.min(first + PREFILL_LAYERS) {
+                for i in first..layers.min(first + PREFILL_LAYERS) {
 /*%- if blocks.len() > 1 %*/
                     match BLOCKS[i] {
 /*%- for block in blocks %*/
-                        Block::/*{ block.variant }*/ => self.tile_/*{ block.name }*/(pass, i, rows, params),
+                        Block::/*{ block.variant }*/ => self.tile_/*{ block.name }*/(pass, i, rows, params/*% if block.ends %*/, wanted/*% endif %*/),
 /*%- endfor %*/
                     }
 /*%- else %*/
-                    self.tile_/*{ blocks[0].name }*/(pass, i, rows, params);
+                    self.tile_/*{ blocks[0].name }*/(pass, i, rows, params/*% if blocks[0].ends %*/, wanted/*% endif %*/);
 /*%- endif %*/
                 }
-                if first + PREFILL_LAYERS >= LAYERS
+                if first + PREFILL_LAYERS >= layers
                     && let Some(logits) = logits
                 {
                     self.encode_tile_head(pass, rows, logits, params);

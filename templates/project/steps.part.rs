@@ -13,4 +13,9 @@
 /*%- if step.closes %*/
         }
 /*%- endif %*/
+/*%- if step.ends %*/
+        if i == LAST_STATE && !wanted {
+            return;
+        }
+/*%- endif %*/
 /*%- endfor %*/

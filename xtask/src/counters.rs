@@ -36,6 +36,8 @@ pub struct Options {
 enum Run {
     /// `logits`, in tiles.
     Prefill(usize),
+    /// `logits --last`: a tile whose logits nobody asks for, and a step.
+    Prompt(usize),
     /// `logits --decode`.
     Decode(usize),
     /// `logits --side-by-side` of as many sequences as the program holds.
@@ -43,7 +45,8 @@ enum Run {
 }
 
 /// Ragged tiles and whole ones; attention splits the context beyond 256 positions.
-const RUNS: [Run; 5] = [Run::Prefill(1), Run::Prefill(7), Run::Prefill(65), Run::Decode(2), Run::Decode(258)];
+const RUNS: [Run; 6] =
+    [Run::Prefill(1), Run::Prefill(7), Run::Prefill(65), Run::Prompt(70), Run::Decode(2), Run::Decode(258)];
 /// The same of programs that hold several sequences.
 const RUNS_OF_SLOTS: [Run; 2] = [Run::Prefill(70), Run::Copies(40)];
 /// Sequences that those hold.
@@ -153,6 +156,7 @@ fn compare_checkpoint(forge: &Forge, name: &str, checkpoint: &Path, slots: usize
 fn runs(plan: &Plan, runs: &[Run]) -> Vec<Run> {
     let fitting = runs.iter().map(|run| match *run {
         Run::Prefill(tokens) => Run::Prefill(tokens.min(plan.context)),
+        Run::Prompt(tokens) => Run::Prompt(tokens.min(plan.context)),
         Run::Decode(tokens) => Run::Decode(tokens.min(plan.context)),
         Run::Copies(tokens) => Run::Copies(tokens.min(plan.context)),
     });
@@ -165,13 +169,14 @@ fn runs(plan: &Plan, runs: &[Run]) -> Vec<Run> {
 fn counted(project: &Path, program: &Path, run: Run, vocab: usize) -> Result<Vec<Counted>> {
     let folder = tempfile::tempdir_in(shell::scratch("counters")?)?;
     let (counters, logits): (PathBuf, PathBuf) = (folder.path().join("counters"), folder.path().join("logits"));
-    let (Run::Prefill(tokens) | Run::Decode(tokens) | Run::Copies(tokens)) = run;
+    let (Run::Prefill(tokens) | Run::Prompt(tokens) | Run::Decode(tokens) | Run::Copies(tokens)) = run;
     let ids: Vec<String> = (0..tokens).map(|at| ((at * 37 + 11) % vocab).to_string()).collect();
     let mut command = Command::new(program);
     command.env("METAL_SIM_CHECKED", "1").env("METAL_SIM_COUNTERS", &counters).envs([shell::kernels_cache()]);
     command.args(["logits", "--ids", &ids.join(",")]).arg("--weights").arg(project).arg("-o").arg(logits);
     match run {
         Run::Prefill(_) => {}
+        Run::Prompt(_) => _ = command.arg("--last"),
         Run::Decode(_) => _ = command.arg("--decode"),
         Run::Copies(_) => _ = command.args(["--side-by-side", &SLOTS.to_string()]),
     }
@@ -203,6 +208,11 @@ fn planned(plan: &Plan, run: Run, tile: usize) -> Vec<Encoded> {
                 dispatches(plan, &plan.prefill, size)
             })
             .collect(),
+        Run::Prompt(tokens) => {
+            let before = StepSize { rows: tokens - 1, position: 0, slots: 1 };
+            let last = StepSize { rows: 1, position: tokens - 1, slots: 1 };
+            [dispatches(plan, &plan.prefill_of_states(), before), dispatches(plan, &step, last)].concat()
+        }
         Run::Decode(tokens) => steps(tokens, 1),
         Run::Copies(tokens) => steps(tokens, SLOTS),
     }

@@ -87,6 +87,8 @@ pub struct ModelFile<'a> {
     /// Elements of a layer's part of the layers' own inputs; none where layers have none.
     pub layer_input: Option<usize>,
     pub prefill_head: Vec<StepView>,
+    /// The last layer that writes a state; none where tiles run to their end in any case.
+    pub last_state: Option<usize>,
 }
 
 pub struct KernelRow {
@@ -113,6 +115,8 @@ pub struct BlockView {
     pub split_dispatches: usize,
     pub decode_signature: String,
     pub prefill: Vec<StepView>,
+    /// Whether a tile whose logits nobody asks for ends within it.
+    pub ends: bool,
 }
 
 pub struct CacheView {
@@ -148,6 +152,8 @@ pub struct StepView {
     pub otherwise: bool,
     /// Closes the branches.
     pub closes: bool,
+    /// Whether it is the last that a tile runs whose logits nobody asks for.
+    pub ends: bool,
     /// Indentation.
     pub pad: &'static str,
 }
@@ -250,6 +256,7 @@ impl<'a> ModelFile<'a> {
             prefill_embed,
             layer_input: layer_input(plan),
             prefill_head,
+            last_state: plan.prefill_of_states().end.map(|end| end.layer),
         }
     }
 }
@@ -329,6 +336,11 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
         .map(|(index, name)| {
             let layers: Vec<_> = plan.layers.iter().enumerate().filter(|(_, l)| l.block == index).collect();
             let caches = layers.first().map_or(0, |(_, layer)| layer.states.len());
+            let end = plan.prefill_of_states().end.filter(|end| plan.layers[end.layer].block == index);
+            let mut prefill = steps(plan, &plan.prefill.blocks()[index]);
+            if let Some(end) = end {
+                prefill[end.steps - 1].ends = true;
+            }
             let title = if plan.blocks.len() == 1 {
                 "One layer".into()
             } else {
@@ -362,7 +374,8 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                         block_splits(plan, index),
                     )
                 },
-                prefill: steps(plan, &plan.prefill.blocks()[index]),
+                prefill,
+                ends: end.is_some(),
                 name: identifier(name),
             }
         })
@@ -455,6 +468,7 @@ fn steps(plan: &Plan, steps: &[Step]) -> Vec<StepView> {
             opens: (step.when == When::OnePart).then(|| window(plan, step)),
             otherwise: step.when == When::Split && before == When::OnePart,
             closes: step.when == When::Split && after != When::Split,
+            ends: false,
             pad,
         });
     }

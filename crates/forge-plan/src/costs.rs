@@ -7,7 +7,7 @@
 //! read again. The software Metal device counts the same numbers while it runs the kernels, and a test holds the two
 //! equal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use forge_formats::Format;
 use forge_spec::Role;
@@ -145,7 +145,7 @@ pub fn decode(plan: &Plan, position: usize) -> PassCost {
 
 /// `tokens` tokens after `position` others, in tiles, without logits.
 pub fn prompt(plan: &Plan, tokens: usize, position: usize) -> PassCost {
-    let tile = plan.prefill.without(Stage::Head);
+    let tile = plan.prefill_of_states();
     let step = plan.decode.without(Stage::Head).without(Stage::Sample);
     let mut list = Vec::new();
     for first in (0..tokens).step_by(plan.prefill_tile) {
@@ -275,16 +275,32 @@ fn lower_bound(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
     };
     let weights = plan.weights.tensors.iter().map(|tensor| stored(tensor.format, rows(tensor), tensor.cols));
     let mut bytes: u64 = weights.sum();
-    for layer in &plan.layers {
-        for &state in &layer.states {
-            let rows = size.rows / size.slots;
-            bytes += size.slots as u64 * plan.states[state].least_traffic(plan.kv, rows, size.position);
-        }
-    }
+    bytes += size.slots as u64 * least_of_states(plan, schedule, size);
     if !schedule.head().is_empty() {
         bytes += (plan.config.vocab_size * 4 * size.rows) as u64;
     }
     bytes
+}
+
+/// What the states of one sequence cost at least: each read once by every layer that looks at it, and written by the layer that does.
+fn least_of_states(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
+    let rows = size.rows / size.slots;
+    // Of each layer the slots of its states that it reads, and those that it writes.
+    let mut touched = BTreeSet::new();
+    for Visit { step, layer, .. } in schedule.visits(&plan.order()) {
+        let Some(layer) = layer else { continue };
+        for binding in step.kernels(&plan.tables).take(1).flat_map(|id| &plan.kernels[id].bindings) {
+            if let Some(slot) = step.args.get(&binding.role).and_then(Arg::state) {
+                let how = [(binding.access.reads(), false), (binding.access.writes(), true)];
+                touched.extend(how.iter().filter(|(does, _)| *does).map(|(_, writes)| (layer, slot, *writes)));
+            }
+        }
+    }
+    let cost = |&(layer, slot, writes): &(usize, usize, bool)| {
+        let state = &plan.states[plan.layers[layer].states[slot]];
+        if writes { state.written(plan.kv, rows) } else { state.least_read(plan.kv, rows, size.position) }
+    };
+    touched.iter().map(cost).sum()
 }
 
 /// What one dispatch of a kernel costs; of an indirect one, at most.

@@ -6,11 +6,11 @@ use forge_frontend::ModelConfig;
 use forge_spec::Role;
 pub use forge_spec::{CacheType, Dim};
 
-use crate::binding::Element;
+use crate::binding::{Binding, Element};
 use crate::geometry::Geometries;
 use crate::kernel::{Kernel, KernelId};
 use crate::pack::PackPlan;
-pub use crate::schedule::{Schedule, Segment, Stage, Steps, Visit};
+pub use crate::schedule::{End, Schedule, Segment, Stage, Steps, Visit};
 pub use crate::state::{KvPlan, StatePlan};
 
 /// What the user chooses.
@@ -83,6 +83,22 @@ impl Plan {
     /// The block of each layer.
     pub fn order(&self) -> Vec<usize> {
         self.layers.iter().map(|layer| layer.block).collect()
+    }
+
+    /// A tile whose logits nobody asks for: it ends with the last step that writes a state. Layers that have none of their own (Gemma 4's
+    /// that share caches) do not run at all where nothing behind them has.
+    pub fn prefill_of_states(&self) -> Schedule {
+        let blocks = self.prefill.blocks();
+        let writes = |step: &Step| {
+            let bound = |binding: &Binding| step.args.get(&binding.role).and_then(Arg::state);
+            let written = |binding: &Binding| binding.access.writes() && bound(binding).is_some();
+            step.kernels(&self.tables).any(|id| self.kernels[id].bindings.iter().any(written))
+        };
+        let end = self.layers.iter().enumerate().rev().find_map(|(layer, of)| {
+            let last = blocks[of.block].iter().rposition(writes)?;
+            Some(End { layer, steps: last + 1 })
+        });
+        Schedule { end, ..self.prefill.without(Stage::Head) }
     }
 }
 
@@ -360,6 +376,24 @@ pub enum Arg {
     Sampler(SamplerBuffer),
     /// Where the host reads the chosen tokens, one a row.
     Chosen,
+}
+
+impl Arg {
+    /// The layer's state slot that it is of.
+    pub fn state(&self) -> Option<usize> {
+        match self {
+            Self::Keys(slot) | Self::Values(slot) | Self::Latents(slot) | Self::State(slot) => Some(*slot),
+            Self::Layer(_)
+            | Self::Model(_)
+            | Self::NextGamma
+            | Self::Buffer(_)
+            | Self::LayerPart { .. }
+            | Self::Params
+            | Self::Logits
+            | Self::Sampler(_)
+            | Self::Chosen => None,
+        }
+    }
 }
 
 /// What the choice of a token works on.

@@ -7,6 +7,17 @@ use crate::plan::Step;
 pub struct Schedule {
     /// In the order in which they run; at most one of a stage.
     pub segments: Vec<Segment>,
+    /// Where the layers end, if that is before the last one's last step.
+    pub end: Option<End>,
+}
+
+/// Where in the layers a pass ends that leaves some of them out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// The last layer that runs.
+    pub layer: usize,
+    /// How many of its steps run.
+    pub steps: usize,
 }
 
 /// Steps that run together.
@@ -107,13 +118,19 @@ impl Schedule {
                 (count - steps.len(), steps)
             });
             let numbered: Vec<(usize, &Vec<Step>)> = numbered.collect();
-            let mut visit = |list: usize, layer| {
+            let mut visit = |list: usize, layer, most: usize| {
                 let (first, steps) = numbered[list];
-                visits.extend((first..).zip(steps).map(|(number, step)| Visit { number, step, layer }));
+                visits.extend((first..).zip(steps).take(most).map(|(number, step)| Visit { number, step, layer }));
             };
             match &segment.steps {
-                Steps::Once(_) => visit(0, None),
-                Steps::Layers(_) => order.iter().enumerate().for_each(|(layer, &block)| visit(block, Some(layer))),
+                Steps::Once(_) => visit(0, None, usize::MAX),
+                Steps::Layers(_) => {
+                    let layers = self.end.map_or(order.len(), |end| end.layer + 1);
+                    for (layer, &block) in order.iter().enumerate().take(layers) {
+                        let end = self.end.filter(|end| end.layer == layer);
+                        visit(block, Some(layer), end.map_or(usize::MAX, |end| end.steps));
+                    }
+                }
             }
         }
         visits.into_iter()
@@ -126,7 +143,8 @@ impl Schedule {
 
     /// The same without a stage.
     pub fn without(&self, stage: Stage) -> Self {
-        Self { segments: self.segments.iter().filter(|segment| segment.stage != stage).cloned().collect() }
+        let segments = self.segments.iter().filter(|segment| segment.stage != stage).cloned().collect();
+        Self { segments, end: self.end }
     }
 
     /// Steps before the layers.

@@ -109,20 +109,27 @@ impl StatePlan {
         }
     }
 
-    /// Bytes that `rows` rows from `position` on read and write at least.
-    pub fn least_traffic(&self, kv: CacheType, rows: usize, position: usize) -> u64 {
-        match self {
+    /// Bytes that `rows` rows from `position` on read at least.
+    pub fn least_read(&self, kv: CacheType, rows: usize, position: usize) -> u64 {
+        let bytes = match self {
             Self::Kv(cache) => {
                 let window = cache.window.unwrap_or(usize::MAX);
-                let read = (position + rows).min(window.saturating_add(rows - 1));
-                ((read + rows) * 2 * cache.position_bytes(kv)) as u64
+                (position + rows).min(window.saturating_add(rows - 1)) * 2 * cache.position_bytes(kv)
             }
-            Self::Latent(spec) => ((position + 2 * rows) * kv.bytes(spec.latent + spec.rope)) as u64,
-            Self::Recurrent { width } => {
-                let reads = usize::from(position > 0);
-                ((reads + 1) * width * RECURRENT_BYTES) as u64
-            }
-        }
+            Self::Latent(spec) => (position + rows) * kv.bytes(spec.latent + spec.rope),
+            Self::Recurrent { width } => usize::from(position > 0) * width * RECURRENT_BYTES,
+        };
+        bytes as u64
+    }
+
+    /// Bytes that so many rows write.
+    pub fn written(&self, kv: CacheType, rows: usize) -> u64 {
+        let bytes = match self {
+            Self::Kv(cache) => rows * 2 * cache.position_bytes(kv),
+            Self::Latent(spec) => rows * kv.bytes(spec.latent + spec.rope),
+            Self::Recurrent { width } => width * RECURRENT_BYTES,
+        };
+        bytes as u64
     }
 }
 
@@ -154,10 +161,15 @@ mod tests {
         assert_eq!(latent.bytes(CacheType::F16, 1000), 64 * 2 * 1000);
         // Codes and scales of two blocks, filled up to eight bytes.
         assert_eq!(latent.bytes_per_token(CacheType::Q8_0), 72);
-        assert_eq!(latent.least_traffic(CacheType::F32, 2, 9), (11 + 2) * 64 * 4);
+        assert_eq!(latent.least_read(CacheType::F32, 2, 9), 11 * 64 * 4);
+        assert_eq!(latent.written(CacheType::F32, 2), 2 * 64 * 4);
         // The first step of a sequence reads nothing.
-        assert_eq!([0, 1].map(|position| recurrent.least_traffic(CacheType::F16, 7, position)), [40, 80]);
-        assert_eq!(whole.least_traffic(CacheType::F16, 1, 9), (10 + 1) * 64);
-        assert_eq!(windowed.least_traffic(CacheType::F16, 7, 500), (106 + 7) * 64);
+        assert_eq!([0, 1].map(|position| recurrent.least_read(CacheType::F16, 7, position)), [0, 40]);
+        assert_eq!(recurrent.written(CacheType::F16, 7), 40);
+        assert_eq!((whole.least_read(CacheType::F16, 1, 9), whole.written(CacheType::F16, 1)), (10 * 64, 64));
+        assert_eq!(
+            (windowed.least_read(CacheType::F16, 7, 500), windowed.written(CacheType::F16, 7)),
+            (106 * 64, 7 * 64)
+        );
     }
 }

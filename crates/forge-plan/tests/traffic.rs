@@ -15,7 +15,7 @@ use forge_frontend::graph::{GatedDelta, Op, Slot};
 use forge_plan::costs::StepSize;
 use forge_plan::families::{AttentionCombine, AttentionDecode, AttentionPart, AttentionTile};
 use forge_plan::geometry::Shape;
-use forge_plan::plan::Dim;
+use forge_plan::plan::{Dim, End, Segment, Stage};
 use forge_plan::tuning::tuning;
 use forge_plan::{CacheType, Family, Kernel, Plan, PlanOptions, attention, costs, plan};
 
@@ -137,6 +137,33 @@ fn a_dense_layer_is_six_dispatches_and_seven_where_the_context_splits() {
         println!("context {}: {} dispatches, {} barriers a token", position + 1, cost.dispatches(), cost.barriers());
         assert_eq!(layers, each * plan.layers.len(), "dispatches of all layers at {position}");
     }
+}
+
+/// What a tile's tokens come to behind the last cache nobody reads: of the last layer its norm, projection and append are left.
+#[test]
+fn a_tile_without_logits_ends_with_the_last_state() {
+    let plan = llama(Format::Q4_0);
+    let layers = plan.layers.len();
+    let (whole, states) = (plan.prefill.without(Stage::Head), plan.prefill_of_states());
+    assert_eq!(states.end, Some(End { layer: layers - 1, steps: 3 }));
+    let size = StepSize { rows: 256, position: 256, slots: 1 };
+    let (all, kept) = (costs::dispatches(&plan, &whole, size), costs::dispatches(&plan, &states, size));
+    assert_eq!((all.len() - kept.len(), all[..kept.len()] == kept[..]), (5, true));
+    // A prompt costs no more than that, and not less than it has to.
+    let prompt = costs::prompt(&plan, 256, 256);
+    assert_eq!(prompt.dispatches() as usize, kept.len());
+    let ratio = prompt.bytes() as f64 / prompt.lower_bound as f64;
+    println!("{ratio:.4} of the lower bound");
+    assert!(ratio >= 1.0, "{ratio}");
+    // Layers behind it that look at its cache do not run at all.
+    let mut shared = plan.clone();
+    for layer in &mut shared.layers[2..] {
+        layer.block = 1;
+    }
+    let (append, rest) = shared.prefill.blocks()[0].split_at(3);
+    let reading = [&append[..2], rest].concat();
+    shared.prefill.segments[1] = Segment::layers(vec![shared.prefill.blocks()[0].clone(), reading]);
+    assert_eq!(shared.prefill_of_states().end, Some(End { layer: 1, steps: 3 }));
 }
 
 /// Layers of Qwen3.8-27B and Qwen3.6-35B-A3B: the convolution, the recurrence, its norms and gates are one dispatch between two

@@ -75,26 +75,48 @@ pub fn table(case: &Finished) -> String {
     text
 }
 
-/// Replaces the tables in docs/verification.md.
+/// Puts the tables of a case into docs/verification.md, in place of those that it has there, else as the last.
 ///
 /// # Errors
 /// A file that lacks the marks between which they belong.
-pub fn write(cases: &[Finished]) -> Result<()> {
+pub fn write(case: &Finished) -> Result<()> {
     let path = shell::root().join(FILE);
     let old = std::fs::read_to_string(&path).with_context(|| format!("cannot read {FILE}"))?;
-    let around = old.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) = around.with_context(|| format!("{FILE}: no {BEGIN} and {END}"))?;
-    let mut text = format!("{before}{BEGIN}\n");
-    for case in cases {
-        let noticed = case.outcomes.iter().filter(|outcome| case.silent(outcome).is_empty()).count();
-        let _ = write!(
-            text,
-            "\n### {}: {noticed} of {} mutants noticed\n\n{}",
-            case.name,
-            case.outcomes.len(),
-            table(case)
-        );
+    let noticed = case.outcomes.iter().filter(|outcome| case.silent(outcome).is_empty()).count();
+    let slots = if case.slots == 1 { "1 slot".to_owned() } else { format!("{} slots", case.slots) };
+    let name = format!("{}, {slots}", case.name);
+    let section = format!("{name}: {noticed} of {} mutants noticed\n\n{}\n", case.outcomes.len(), table(case));
+    let new = replaced(&old, &name, &section).with_context(|| format!("{FILE}: no {BEGIN} and {END}"))?;
+    std::fs::write(&path, new).with_context(|| format!("cannot write {FILE}"))
+}
+
+/// `old` with this section in place of the one of that name; `None` without the marks.
+fn replaced(old: &str, name: &str, section: &str) -> Option<String> {
+    const HEADING: &str = "### ";
+    let (before, rest) = old.split_once(BEGIN)?;
+    let (tables, after) = rest.split_once(END)?;
+    let mut sections: Vec<&str> = tables.split(HEADING).map(str::trim_start).filter(|text| !text.is_empty()).collect();
+    let place = sections.iter().position(|text| text.split(':').next() == Some(name));
+    match place {
+        Some(place) => sections[place] = section,
+        None => sections.push(section),
     }
-    let _ = write!(text, "\n{END}{after}");
-    std::fs::write(&path, text).with_context(|| format!("cannot write {FILE}"))
+    let sections: Vec<String> = sections.iter().map(|text| format!("\n{HEADING}{}\n", text.trim_end())).collect();
+    Some(format!("{before}{BEGIN}\n{}\n{END}{after}", sections.concat()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_is_replaced_or_added() {
+        let document = |sections: &str| format!("before\n{BEGIN}\n{sections}\n{END}\nafter\n");
+        let one = replaced(&document(""), "a, 1 slot", "a, 1 slot: 2 of 2\n\n| x |\n").unwrap();
+        assert_eq!(one, document("\n### a, 1 slot: 2 of 2\n\n| x |\n"));
+        let two = replaced(&one, "a, 2 slots", "a, 2 slots: 3 of 3\n\n| y |\n").unwrap();
+        let again = replaced(&two, "a, 1 slot", "a, 1 slot: 4 of 4\n").unwrap();
+        assert_eq!(again, document("\n### a, 1 slot: 4 of 4\n\n### a, 2 slots: 3 of 3\n\n| y |\n"));
+        assert_eq!(replaced("no marks", "a", "a: 1"), None);
+    }
 }

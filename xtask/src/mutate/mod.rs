@@ -49,8 +49,8 @@ pub struct Options {
     /// Only this many mutants of each case, the same ones every time
     #[arg(long, value_name = "N")]
     pub sample: Option<usize>,
-    /// Write the tables of docs/verification.md
-    #[arg(long, conflicts_with_all = ["case", "checkpoint", "sample", "slots"])]
+    /// Write the cases' tables into docs/verification.md, each in place of those that it has there
+    #[arg(long, conflicts_with_all = ["checkpoint", "sample"])]
     pub write: bool,
 }
 
@@ -74,6 +74,7 @@ struct Outcome {
 #[derive(Debug)]
 struct Finished {
     name: String,
+    slots: usize,
     sites: Vec<Site>,
     outcomes: Vec<Outcome>,
 }
@@ -127,10 +128,10 @@ pub fn main(options: &Options) -> Result<ExitCode> {
         let case = run_case(&forge, name, &shell::root().join(checkpoint), kv, options)?;
         survivors += case.outcomes.iter().filter(|outcome| !case.silent(outcome).is_empty()).count();
         println!("{}", document::table(&case));
+        if options.write {
+            document::write(&case)?;
+        }
         finished.push(case);
-    }
-    if options.write {
-        document::write(&finished)?;
     }
     let mutants: usize = finished.iter().map(|case| case.outcomes.len()).sum();
     println!("mutate: {mutants} mutants, {} noticed, {survivors} not", mutants - survivors);
@@ -191,7 +192,7 @@ fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, options: &Op
         None => [kernel, schedule].concat(),
     };
     let outcomes = run_all(&program, &text, &sites, mutants)?;
-    Ok(Finished { name: name.to_owned(), sites, outcomes })
+    Ok(Finished { name: name.to_owned(), slots: options.slots, sites, outcomes })
 }
 
 /// `count` of them, far from each other.

@@ -81,6 +81,7 @@ pub fn batches<M: LanguageModel + ?Sized>(model: &mut M) -> Result<Vec<Compared>
         list.push(same(format!("a run of {STEPS} rows at {position}"), found.iter(), alone.iter()));
     }
     list.push(tile(model, &sequences[1])?);
+    list.extend(unasked(model, &sequences)?);
     list.extend(copied(model, &sequences, &alone)?);
     list.push(cut_back(model, &sequences)?);
     list.push(chosen(model, &sequences[..slots])?);
@@ -151,6 +152,21 @@ fn tile<M: LanguageModel + ?Sized>(model: &mut M, sequence: &Sequence) -> Result
         compared.fault = Some(format!("off by {:.1e} of the largest logit", compared.difference));
     }
     Ok(compared)
+}
+
+/// A tile whose logits nobody asks for leaves what one leaves whose logits are asked for: both go on alike.
+fn unasked<M: LanguageModel + ?Sized>(model: &mut M, sequences: &[Sequence]) -> Result<Option<Compared>> {
+    let sequence = &sequences[1];
+    let count = sequence.prefix.len().min(32);
+    if count <= model.info().few_rows {
+        return Ok(None);
+    }
+    model.tile(0, 0, &sequence.prefix[..count], Some(&mut Vec::new()))?;
+    let asked = go_on(model, 0, count, &sequence.next)?;
+    fill(model, 0, &sequences[2].prefix)?;
+    model.tile(0, 0, &sequence.prefix[..count], None)?;
+    let unasked = go_on(model, 0, count, &sequence.next)?;
+    Ok(Some(same(format!("after a tile of {count} rows with logits and without"), unasked.iter(), asked.iter())))
 }
 
 /// A copied slot goes on as its source does, and both as the sequence alone.

@@ -1152,6 +1152,32 @@ inline bool may_be_chosen(float logit, uint id, device const uint* allowed, cons
     return is_finite_logit(logit) && (row.masked == 0 || (allowed[id / 32] >> (id % 32) & 1) != 0);
 }
 
+// Whether anything but logits says what a row chooses.
+inline bool asks(constant StepParams& row) {
+    return row.biased != 0 || row.masked != 0 || row.repeat_penalty != 1.0f || counts_tokens(row);
+}
+
+// Highest key of this thread's part of a threadgroup's share, and its id. Of a row that does not ask (`ASKS` false) the loads of
+// logits wait for nothing.
+template <uint VOCAB, uint GROUPS, bool ASKS>
+inline uint2 best_of_part(device const float* logits, device const uint* seen, device const float* logit_bias,
+                          device const uint* times, device const uint* allowed, constant StepParams& row, uint first) {
+    uint2 best = uint2(0, 0xFFFFFFFFu);
+    #pragma clang loop unroll_count(4)
+    for (uint id = first; id < VOCAB; id += GROUPS * 256) {
+        const float logit = logits[id];
+        uint key = is_finite_logit(logit) ? ordered_bits(logit) : 0;
+        if (ASKS) {
+            key = may_be_chosen(logit, id, allowed, row)
+                ? ordered_bits(adjusted(logit, id, seen, logit_bias, times, row)) : 0;
+        }
+        if (key > best.x) {
+            best = uint2(key, id);
+        }
+    }
+    return best;
+}
+
 // Highest of the keys of a threadgroup of 8 simdgroups, the lowest id among equals; every thread gets it.
 inline uint2 threadgroup_best(uint2 best, threadgroup uint* shared, uint simdgroup, uint lane) {
     const uint key = simd_max(best.x);
@@ -1210,16 +1236,10 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
     times += slot * VOCAB;
     allowed += slot * ((VOCAB + 31) / 32);
     best += slot * (2 * GROUPS);
-    uint2 own = uint2(0, 0xFFFFFFFFu);
-    #pragma clang loop unroll_count(4)
-    for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
-        const float logit = logits[id];
-        const uint key = may_be_chosen(logit, id, allowed, row)
-            ? ordered_bits(adjusted(logit, id, seen, logit_bias, times, row)) : 0;
-        if (key > own.x) {
-            own = uint2(key, id);
-        }
-    }
+    const uint first = group.x * 256 + thread_index;
+    uint2 own = asks(row)
+        ? best_of_part<VOCAB, GROUPS, true>(logits, seen, logit_bias, times, allowed, row, first)
+        : best_of_part<VOCAB, GROUPS, false>(logits, seen, logit_bias, times, allowed, row, first);
     own = threadgroup_best(own, shared, simdgroup, lane);
     if (thread_index == 0) {
         best[group.x * 2] = own.x;

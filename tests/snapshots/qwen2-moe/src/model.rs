@@ -30,6 +30,8 @@ pub const PREFILL_TILE: usize = 128;
 const LOGITS_TILE: usize = 64;
 /// Layers in one command buffer of a prefill, so that none keeps the GPU busy for long.
 const PREFILL_LAYERS: usize = 2;
+/// The last layer that writes a state: a tile whose logits nobody asks for ends there, once that is written.
+const LAST_STATE: usize = 1;
 /// Steps that can be in flight at once, each with records and results of its own.
 const STEPS: usize = 8;
 
@@ -571,7 +573,7 @@ impl Model {
     }
 
     /// One layer, a tile of `rows` tokens: 14 dispatches.
-    fn tile_layer(&self, pass: &mut Commands, i: usize, rows: u32, params: &Slice) {
+    fn tile_layer(&self, pass: &mut Commands, i: usize, rows: u32, params: &Slice, wanted: bool) {
         let k = |index| self.gpu.kernel(index);
         let b = &self.tile;
         let layer = &self.layers[i];
@@ -586,6 +588,9 @@ impl Model {
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
+        if i == LAST_STATE && !wanted {
+            return;
+        }
         pass.barrier();
         pass.dispatch(
             k(kernel::ATTENTION_TILE),
@@ -640,17 +645,20 @@ impl Model {
         self.tile_records.write(0, &self.records(tile));
         let (rows, params) = (tile.len() as u32, &self.tile_records.whole());
         let mut pending = None;
-        for first in (0..LAYERS).step_by(PREFILL_LAYERS) {
+        // What follows the last state nobody reads but the head.
+        let wanted = logits.is_some();
+        let layers = if wanted { LAYERS } else { LAST_STATE + 1 };
+        for first in (0..layers).step_by(PREFILL_LAYERS) {
             let next = pool(|| {
                 let mut commands = self.gpu.commands("tile");
                 let pass = &mut commands;
                 if first == 0 {
                     self.encode_tile_embed(pass, rows, params);
                 }
-                for i in first..LAYERS.min(first + PREFILL_LAYERS) {
-                    self.tile_layer(pass, i, rows, params);
+                for i in first..layers.min(first + PREFILL_LAYERS) {
+                    self.tile_layer(pass, i, rows, params, wanted);
                 }
-                if first + PREFILL_LAYERS >= LAYERS
+                if first + PREFILL_LAYERS >= layers
                     && let Some(logits) = logits
                 {
                     self.encode_tile_head(pass, rows, logits, params);

@@ -30,6 +30,8 @@ pub const PREFILL_TILE: usize = 128;
 const LOGITS_TILE: usize = 64;
 /// Layers in one command buffer of a prefill, so that none keeps the GPU busy for long.
 const PREFILL_LAYERS: usize = 3;
+/// The last layer that writes a state: a tile whose logits nobody asks for ends there, once that is written.
+const LAST_STATE: usize = 2;
 /// Steps that can be in flight at once, each with records and results of its own.
 const STEPS: usize = 8;
 
@@ -699,7 +701,7 @@ impl Model {
     }
 
     /// A attention layer, a tile of `rows` tokens: 9 dispatches.
-    fn tile_attention_layer(&self, pass: &mut Commands, i: usize, rows: u32, params: &Slice) {
+    fn tile_attention_layer(&self, pass: &mut Commands, i: usize, rows: u32, params: &Slice, wanted: bool) {
         let k = |index| self.gpu.kernel(index);
         let b = &self.tile;
         let layer = &self.layers[i];
@@ -718,6 +720,9 @@ impl Model {
             &[&b.qkv, &b.q, &cache.keys, &cache.values, &layer.attn_q_norm, &layer.attn_k_norm, params],
             [2, rows, 1],
         );
+        if i == LAST_STATE && !wanted {
+            return;
+        }
         pass.barrier();
         pass.dispatch(
             k(kernel::ATTENTION_TILE),
@@ -746,20 +751,23 @@ impl Model {
         self.tile_records.write(0, &self.records(tile));
         let (rows, params) = (tile.len() as u32, &self.tile_records.whole());
         let mut pending = None;
-        for first in (0..LAYERS).step_by(PREFILL_LAYERS) {
+        // What follows the last state nobody reads but the head.
+        let wanted = logits.is_some();
+        let layers = if wanted { LAYERS } else { LAST_STATE + 1 };
+        for first in (0..layers).step_by(PREFILL_LAYERS) {
             let next = pool(|| {
                 let mut commands = self.gpu.commands("tile");
                 let pass = &mut commands;
                 if first == 0 {
                     self.encode_tile_embed(pass, rows, params);
                 }
-                for i in first..LAYERS.min(first + PREFILL_LAYERS) {
+                for i in first..layers.min(first + PREFILL_LAYERS) {
                     match BLOCKS[i] {
                         Block::DeltaLayer => self.tile_delta_layer(pass, i, rows, params),
-                        Block::AttentionLayer => self.tile_attention_layer(pass, i, rows, params),
+                        Block::AttentionLayer => self.tile_attention_layer(pass, i, rows, params, wanted),
                     }
                 }
-                if first + PREFILL_LAYERS >= LAYERS
+                if first + PREFILL_LAYERS >= layers
                     && let Some(logits) = logits
                 {
                     self.encode_tile_head(pass, rows, logits, params);
