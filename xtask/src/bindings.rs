@@ -28,23 +28,26 @@ pub fn check(project: &Path, prompt: &str, text: &str) -> Result<()> {
     let compilers = [("gcc", "c", "c11"), ("clang", "c", "c99"), ("g++", "c++", "c++17"), ("clang++", "c++", "c++11")];
     for (name, language, standard) in compilers {
         let Some(compiler) = compiler(name) else { bail!("there is no {name}") };
-        for sanitizer in [None, (name == "gcc").then_some("-fsanitize=address,undefined")] {
-            let out = folder.path().join(format!("{name}{}", sanitizer.map_or("", |_| "-sanitized")));
+        let program = folder.path().join(name);
+        let compile = |library: &Path, args: &[&str]| {
             let mut command = Command::new(&compiler);
-            command.args(STRICT).args(["-x", language, &format!("-std={standard}")]).args(sanitizer).arg(&source);
-            command.args(["-x", "none"]).arg(&built.shared).arg("-I").arg(&header).arg("-pthread").arg("-o").arg(&out);
+            command.args(STRICT).args(args).args(["-x", language, &format!("-std={standard}")]).arg(&source);
             // Strict C11 hides what threads need.
-            command.arg("-D_POSIX_C_SOURCE=200809L");
-            shell::run(command.arg(format!("-Wl,-rpath,{}", built.folder.display())))?;
-            if sanitizer.is_none() && name != "gcc" {
-                continue;
-            }
-            // Once as it is is once less than with more eyes on it.
-            let mut run = if sanitizer.is_some() { Command::new(&out) } else { valgrind(&out) };
-            let said = shell::capture(run.arg(project).args([TOKENS, prompt]))?;
+            command.args(["-D_POSIX_C_SOURCE=200809L", "-pthread", "-x", "none"]).arg(library).arg("-I").arg(&header);
+            shell::run(command.arg(beside(library)).arg("-o").arg(&program))
+        };
+        compile(&built.shared, &[])?;
+        // Once as it is is once less than with more eyes on it.
+        if name == "gcc" {
+            compile(&built.shared, &["-fsanitize=address,undefined"])?;
+            let said = shell::capture(Command::new(&program).arg(project).args([TOKENS, prompt]))?;
             let said = said.trim_end_matches('\n');
-            ensure!(!said.is_empty() && text.starts_with(said), "{name} says {said:?} instead of {text:?}");
-            println!("check.c, {}: {said:?}", if sanitizer.is_some() { "sanitized" } else { "under valgrind" });
+            ensure!(!said.is_empty() && text.starts_with(said), "check.c says {said:?} instead of {text:?}");
+            println!("check.c, sanitized: {said:?}");
+            // Kernels of the software device switch stacks, which valgrind does not follow: here the model is a hash function.
+            compile(&stand_in()?, &[])?;
+            // Templates are rendered by threads with stacks that take it half a minute.
+            shell::capture(valgrind(&program).arg(project).args(["4", prompt, "--no-chats"]))?;
         }
     }
     story(project, prompt, text, &built.fixed, &NATIVE, Some(project), folder.path())?;
@@ -61,14 +64,26 @@ pub fn check(project: &Path, prompt: &str, text: &str) -> Result<()> {
 struct Built {
     shared: PathBuf,
     fixed: PathBuf,
-    folder: PathBuf,
 }
 
 fn build(project: &Path, features: &[&str]) -> Result<Built> {
     shell::run(library::cargo(project, "build").args(["--quiet", "--package", "demo-c"]).args(features))?;
     let folder = shell::projects_target_dir().join("debug");
     let shared = folder.join(format!("{}demo_c{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX));
-    Ok(Built { shared, fixed: folder.join("libdemo_c.a"), folder })
+    Ok(Built { shared, fixed: folder.join("libdemo_c.a") })
+}
+
+/// The C library of the model that tests have instead of a project's.
+fn stand_in() -> Result<PathBuf> {
+    let mut command = shell::cargo();
+    shell::run(command.args(["rustc", "--quiet", "--package", "forge-capi", "--lib", "--crate-type", "cdylib"]))?;
+    let name = format!("{}forge_capi{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    Ok(shell::target_dir().join("debug").join(name))
+}
+
+/// Has a program look for a shared library where it is.
+fn beside(library: &Path) -> String {
+    format!("-Wl,-rpath,{}", library.parent().unwrap_or(library).display())
 }
 
 /// The shared library gives away nothing but its interface.
@@ -113,8 +128,7 @@ fn story(
     let mut command = Command::new(compiler("gcc").context("there is no gcc")?);
     command.args(STRICT).arg("-std=c99").arg(c.join("story.c")).arg(library).arg("-I").arg(c.join("include"));
     command.args(native).arg("-o").arg(&program);
-    let beside = library.parent().unwrap_or(library);
-    shell::run(command.arg(format!("-Wl,-rpath,{}", beside.display())))?;
+    shell::run(command.arg(beside(library)))?;
     let mut command = Command::new(&program);
     command.arg(prompt).envs(weights.map(|weights| ("FORGE_WEIGHTS", weights)));
     let said = shell::capture(&mut command)?;

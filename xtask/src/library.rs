@@ -57,9 +57,5 @@ pub fn cargo(project: &Path, subcommand: &str) -> Command {
     command.env("CARGO_TARGET_DIR", shell::projects_target_dir()).envs([shell::kernels_cache()]);
     // Other features are another build of most crates: no more of it than it takes to run a few times.
     command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "0").env("CARGO_PROFILE_DEV_DEBUG", "0");
-    if cfg!(target_arch = "x86_64") {
-        // Kernels for instructions that valgrind knows.
-        command.env("METAL_SIM_CPU", "x86-64-v3");
-    }
     command
 }

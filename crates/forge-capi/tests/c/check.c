@@ -1,6 +1,6 @@
 /* The C library of a model, used and misused: compiled as C and as C++, run with a generated project's library.
  *
- *     check WEIGHTS MAX_TOKENS PROMPT
+ *     check WEIGHTS MAX_TOKENS PROMPT [--no-chats]
  *
  * prints the text that follows the prompt, most probable tokens, and says on stderr what does not hold. */
 
@@ -152,11 +152,19 @@ static void a_text_by_callback(void) {
     CHECK(summary.finish == FORGE_FINISH_CANCELLED && text->pieces == 2);
     CHECK(strncmp(text->bytes, expected->bytes, text->length) == 0);
 
-    /* What the text has in its middle ends it. */
-    char stop[8] = {0};
+    /* What the text has in its middle, in whole characters, ends it. */
+    char stop[16] = {0};
     const char *stops[1];
+    size_t from = expected->length / 2;
+    while (((unsigned char)expected->bytes[from] & 0xc0) == 0x80) {
+        from -= 1;
+    }
+    size_t to = from + 4 < expected->length ? from + 4 : expected->length;
+    while (((unsigned char)expected->bytes[to] & 0xc0) == 0x80) {
+        to += 1;
+    }
     stops[0] = stop;
-    memcpy(stop, expected->bytes + expected->length / 2, 4);
+    memcpy(stop, expected->bytes + from, to - from);
     options.stop = stops;
     options.stop_count = 1;
     memset(text, 0, sizeof *text);
@@ -290,8 +298,8 @@ static void after_the_model(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 4) {
-        fprintf(stderr, "usage: check WEIGHTS MAX_TOKENS PROMPT\n");
+    if (argc < 4) {
+        fprintf(stderr, "usage: check WEIGHTS MAX_TOKENS PROMPT [--no-chats]\n");
         return 2;
     }
     max_tokens = (size_t)strtoul(argv[2], NULL, 10);
@@ -301,7 +309,9 @@ int main(int argc, char **argv) {
     }
     what_it_is();
     texts_and_tokens(argv[3]);
-    chats();
+    if (argc == 4) {
+        chats();
+    }
     a_text_by_callback();
     a_text_by_pieces(5);
     a_text_by_pieces(64);
