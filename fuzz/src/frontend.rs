@@ -22,13 +22,18 @@ const TEXTS: [&str; 4] =
 
 /// A GGUF file: the container, the graph and the tokenizer in it.
 pub fn gguf(data: &[u8]) -> bool {
+    with_gguf(data, |checkpoint| look_at(checkpoint))
+}
+
+/// Gives what a GGUF file holds to `check`.
+pub fn with_gguf(data: &[u8], check: impl Fn(&mut Checkpoint) -> bool) -> bool {
     let path = write("model.gguf", data);
     if let Ok(gguf) = GgufFile::open(&path) {
         for tensor in gguf.tensors() {
             gguf.data(tensor);
         }
     }
-    load(&path).is_ok_and(|checkpoint| look_at(&checkpoint))
+    load(&path).is_ok_and(|mut checkpoint| check(&mut checkpoint))
 }
 
 /// What the tensors of other toolchains' folders are called, and what config.json says of them.
@@ -49,6 +54,11 @@ fn contains(data: &[u8], text: &str) -> bool {
 /// A safetensors file, alone and in a folder with the configuration of a small Llama, also as other toolchains' where its tensors are
 /// called as theirs.
 pub fn safetensors(data: &[u8]) -> bool {
+    with_safetensors(data, |checkpoint| look_at(checkpoint))
+}
+
+/// Gives what such folders hold to `check`.
+pub fn with_safetensors(data: &[u8], check: impl Fn(&mut Checkpoint) -> bool) -> bool {
     let path = write("st/model.safetensors", data);
     if let Ok(set) = SafetensorsSet::open_file(&path) {
         for tensor in set.tensors().values() {
@@ -60,7 +70,7 @@ pub fn safetensors(data: &[u8]) -> bool {
     for settings in [""].into_iter().chain(TOOLCHAINS.iter().filter(|(mark, _)| contains(data, mark)).map(|(_, s)| *s))
     {
         write("st/config.json", LLAMA_CONFIG.replacen('{', &format!("{{{settings}"), 1).as_bytes());
-        accepted |= load(&folder().join("st")).is_ok_and(|checkpoint| look_at(&checkpoint));
+        accepted |= load(&folder().join("st")).is_ok_and(|mut checkpoint| check(&mut checkpoint));
     }
     accepted
 }
@@ -162,8 +172,8 @@ impl Drop for Scratch {
     }
 }
 
-/// In memory where the system has such a place.
-fn folder() -> PathBuf {
+/// The folder of this thread's input, in memory where the system has such a place.
+pub fn folder() -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static FOLDER: Scratch = {

@@ -1,5 +1,6 @@
-//! What the fuzz targets do with their input. The tests of forge-frontend and forge-runtime include the same modules.
+//! What the fuzz targets do with their input. The tests of forge-frontend, forge-pack and forge-runtime include the same modules.
 
 pub mod bounded;
 pub mod frontend;
+pub mod plan;
 pub mod template;

@@ -10,8 +10,23 @@ use super::model::SOURCE;
 use super::tuning::TUNING;
 
 /// Every kernel.
-pub static CHECKS: Checks =
-    Checks { forge_version: "/*{ version }*/", source: &SOURCE, slots: /*{ slots }*/, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
+pub static CHECKS: Checks = Checks {
+    forge_version: "/*{ version }*/",
+    source: &SOURCE,
+    slots: /*{ slots }*/,
+    kernels: &KERNELS,
+    costs: &COSTS,
+    matrices: &MATRICES,
+    tuning: &TUNING,
+};
+
+/// The matrices of each field of the weights, by their names in GGUF: what `imatrix` calls them.
+#[rustfmt::skip]
+static MATRICES: [(&str, &[&str]); /*{ matrices.len() }*/] = [
+/*%- for m in matrices %*/
+    /*{ m }*/,
+/*%- endfor %*/
+];
 
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.

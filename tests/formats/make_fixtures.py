@@ -10,6 +10,7 @@ Files, little-endian:
   affine<B>_g<G>.bin    u32 weights, u32 GGML type id of the scales, codes, scales, biases, f32 weights     from mlx
   <MODE>.mlx.bin        codes and scales apart, of MLX's floating modes; see floating_modes
   affine<B>_g<G>.encode.bin   f32 relative RMS error of mlx.core.quantize, then the f32 weights it was given
+  <MODE>.encode.bin     the same of MLX's floating modes that have a quantiser here
 
 The gguf package has no MXFP8, Q1_0, Q2_0 and TQ2_0_g128: their decoders are here, from the description of the blocks alone.
 """
@@ -250,6 +251,21 @@ def floating_modes(only):
         write(f"{mode}.mlx.bin", heads, codes.tobytes(), scales.tobytes(), *(part.tobytes() for part in parts))
 
 
+def encoded_modes(only):
+    import mlx.core as mx
+
+    mx.set_default_device(mx.cpu)
+    for mode, group, bits in [("mxfp4", 32, 4), ("nvfp4", 16, 4)]:
+        if only not in (None, mode):
+            continue
+        # Of a size that scales of E4M3 have all their digits at.
+        plain = mx.array(np.random.default_rng(8).standard_normal((1, 1024)).astype(np.float32))
+        settings = dict(mode=mode, group_size=group, bits=bits)
+        back = mx.dequantize(*mx.quantize(plain, **settings), dtype=mx.float32, **settings)
+        error = mx.sqrt(mx.sum((back - plain) ** 2) / mx.sum(plain**2)).item()
+        write(f"{mode}.encode.bin", struct.pack("<f", error), np.array(plain).tobytes())
+
+
 EVERY = np.arange(256, dtype=np.uint8)
 # Groups, bits, scales. The largest powers of two take large codes out of the range of f32.
 MODES = [
@@ -267,6 +283,7 @@ if __name__ == "__main__":
     block_formats(only)
     if only is None or only in [mode for mode, *_ in MODES]:
         floating_modes(only)
+        encoded_modes(only)
     if only is None:
         encoded_formats()
         affine_formats()

@@ -2,12 +2,16 @@
 //!
 //! A kernel that several layers run is checked with one layer's weights, from the middle of those that run it.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
+use forge_frontend::Graph;
 use forge_plan::binding::{Binding, Extent};
 use forge_plan::costs::formula;
 use forge_plan::families::{FEW_TOKENS, Rows};
+use forge_plan::pack::PackPart;
 use forge_plan::plan::{Arg, Choice, FieldId, Step};
-use forge_plan::{KernelId, Plan};
+use forge_plan::{KernelId, Plan, roles};
 use forge_spec::{Argument, Data};
 
 use crate::literal::{Literal, table_name};
@@ -29,6 +33,8 @@ pub struct ChecksFile<'a> {
     pub slots: usize,
     pub checks: Vec<CheckView>,
     pub costs: Vec<CostView>,
+    /// Fields of the weights with what is stacked in each, as Rust expressions.
+    pub matrices: Vec<String>,
 }
 
 /// What a kernel moves and computes.
@@ -66,7 +72,7 @@ struct Place<'a> {
 
 impl<'a> ChecksFile<'a> {
     /// The view of a plan's kernels.
-    pub fn new(plan: &'a Plan, title: &'a str, source: &'a str) -> Self {
+    pub fn new(plan: &'a Plan, graph: &Graph, title: &'a str, source: &'a str) -> Self {
         // Costs and checks go by the kernel's index, so that none may be left out.
         let places = (0..plan.kernels.len()).map(|id| {
             let name = &plan.kernels[id].name;
@@ -78,6 +84,7 @@ impl<'a> ChecksFile<'a> {
             source,
             tables: plan.rope_tables.iter().enumerate().map(|(i, table)| rope_table(i, table)).collect(),
             slots: plan.slots,
+            matrices: matrices(plan, graph),
             checks: places.map(|(id, place)| check(plan, id, &place)).collect(),
             costs: plan
                 .kernels
@@ -86,6 +93,22 @@ impl<'a> ChecksFile<'a> {
                 .collect(),
         }
     }
+}
+
+/// Each field with the names that its matrices have in GGUF.
+fn matrices(plan: &Plan, graph: &Graph) -> Vec<String> {
+    let mut fields: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for tensor in plan.weights.tensors.iter().filter(|tensor| !tensor.is_vector()) {
+        // A layer's tensors have its name before the field's.
+        let layer = tensor.layer.map_or_else(String::new, |layer| format!("layers.{layer}."));
+        let field = tensor.name.strip_prefix(&layer).unwrap_or(&tensor.name);
+        let role = |part: &PackPart| match part {
+            PackPart::Weight(id) => Some(roles::gguf(&graph.weights[*id].role)),
+            PackPart::Zeros(_) => None,
+        };
+        fields.entry(field).or_insert_with(|| tensor.parts.iter().filter_map(role).collect());
+    }
+    fields.into_iter().map(|(field, roles)| format!("({field:?}, &{roles:?})")).collect()
 }
 
 fn rope_table(index: usize, table: &[f32]) -> TableView {

@@ -142,7 +142,7 @@ pub fn render(plan: &Plan, graph: &Graph, assets: &Assets, options: &RenderOptio
         weights_header_sha256: header.digest(),
     };
     put("src/model.rs", text("model.rs", ModelFile::new(plan, facts).render())?.into_bytes());
-    put("src/checks.rs", text("checks.rs", ChecksFile::new(plan, &title, &source).render())?.into_bytes());
+    put("src/checks.rs", text("checks.rs", ChecksFile::new(plan, graph, &title, &source).render())?.into_bytes());
     let main = MainFile { title: &title, version: VERSION, source: &source, library: &library };
     put("src/main.rs", text("main.rs", main.render())?.into_bytes());
     let chat_template = assets.chat_template.is_some();

@@ -52,6 +52,17 @@ impl Graph {
     /// Elements of the weights that one token is multiplied with: of experts those that it takes, of a table of embeddings
     /// one row.
     pub fn active_parameters(&self) -> u64 {
+        self.active().iter().sum()
+    }
+
+    /// Those of them that are in layers.
+    pub fn active_layer_parameters(&self) -> u64 {
+        let active = self.active();
+        self.weights.iter().zip(active).filter(|(weight, _)| weight.layer.is_some()).map(|(_, active)| active).sum()
+    }
+
+    /// Elements of each weight that one token is multiplied with.
+    fn active(&self) -> Vec<u64> {
         let stages = [&self.embed, &self.head].map(|stage| (&stage.block, &stage.weights));
         let layers = self.layers.iter().map(|layer| (&self.blocks[layer.block], &layer.weights));
         let mut active = vec![0; self.weights.len()];
@@ -73,7 +84,7 @@ impl Graph {
                 }
             }
         }
-        active.iter().sum()
+        active
     }
 
     /// The context that a model is built for unless another is asked for, in tokens: the trained one, or the longest for

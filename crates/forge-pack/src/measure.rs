@@ -13,7 +13,7 @@ const ROWS: usize = 256;
 /// `[pieces, cols]` or `[cols]` numbers: the mean square of its input.
 ///
 /// # Errors
-/// A weight that the format cannot hold, bytes that are not the rows'.
+/// A weight that the format cannot hold, a matrix that is none of floats.
 pub fn relative_error(
     graph: &Graph,
     source: &dyn Source,
@@ -24,14 +24,32 @@ pub fn relative_error(
     let weight = &graph.weights[id];
     let pieces = weight.source.pieces();
     let each = weight.rows / pieces.len().max(1);
-    let mut encoder = Encoder::default();
+    let (mut encoder, mut gathered) = (Encoder::default(), Vec::new());
     let (mut errors, mut squares) = (0.0, 0.0);
     for row in (0..weight.rows).step_by(weight.rows.div_ceil(ROWS)) {
         let (piece, row) = (row / each, row % each);
-        let Place::Rows(range) = &pieces[piece] else { continue };
-        let bytes = source.bytes(range);
-        let row_bytes = bytes.len() / each;
-        let row = &bytes[row * row_bytes..][..row_bytes];
+        let row = match &pieces[piece] {
+            Place::Rows(range) => {
+                let bytes = source.bytes(range);
+                let row_bytes = bytes.len() / each;
+                &bytes[row * row_bytes..][..row_bytes]
+            }
+            Place::Strided { elements, strides } => {
+                let size = weight.format.block_bytes();
+                strides.gather(source.bytes(elements), size, row..row + 1, weight.cols, &mut gathered);
+                &gathered[..]
+            }
+            Place::Values(_)
+            | Place::Quantize { .. }
+            | Place::Affine { .. }
+            | Place::Apart { .. }
+            | Place::Factored { .. }
+            | Place::Repack { .. }
+            | Place::Stack(_) => {
+                let (expected, found) = ("rows of floats".into(), "something else".into());
+                return Err(PackError::Mixed { tensor: weight.tensor.clone(), expected, found });
+            }
+        };
         let format_error = |source| PackError::Format { tensor: weight.tensor.clone(), source };
         encoder.encode(format, weight.cols, weight.format, row).map_err(format_error)?;
         let (weights, stored) = encoder.last_row();

@@ -12,10 +12,14 @@ pub(crate) struct Encoder {
     /// One row as the checkpoint has it, and as it comes back.
     weights: Vec<f32>,
     stored: Vec<f32>,
+    /// One row without its factor.
+    divided: Vec<f32>,
     /// Blocks, or the codes of affine rows.
     codes: Vec<u8>,
     scales: Vec<u8>,
     biases: Vec<u8>,
+    /// What the rows' codes are multiplied by; none where the format has no such factors.
+    factors: Vec<f32>,
     affine: bool,
 }
 
@@ -38,6 +42,7 @@ impl Encoder {
         for part in [&mut self.codes, &mut self.scales, &mut self.biases] {
             part.clear();
         }
+        self.factors.clear();
         self.weights.resize(cols, 0.0);
         self.stored.resize(cols, 0.0);
         let mut deviation = Deviation::default();
@@ -54,8 +59,21 @@ impl Encoder {
             } else {
                 let start = self.codes.len();
                 self.codes.resize(start + row_bytes, 0);
-                encode_row(format, &self.weights, &mut self.codes[start..])?;
-                decode_row(format, &self.codes[start..], &mut self.stored)?;
+                let codes = &mut self.codes[start..];
+                match format.row_factor(&self.weights) {
+                    None => {
+                        encode_row(format, &self.weights, codes)?;
+                        decode_row(format, codes, &mut self.stored)?;
+                    }
+                    Some(factor) => {
+                        self.divided.clear();
+                        self.divided.extend(self.weights.iter().map(|weight| weight / factor));
+                        encode_row(format, &self.divided, codes)?;
+                        decode_row(format, codes, &mut self.stored)?;
+                        self.stored.iter_mut().for_each(|weight| *weight *= factor);
+                        self.factors.push(factor);
+                    }
+                }
             }
             deviation.add(&self.weights, &self.stored);
         }
@@ -67,7 +85,12 @@ impl Encoder {
         (&self.weights, &self.stored)
     }
 
-    /// The rows that were encoded last.
+    /// The factors of the rows that were encoded last, one each; none where the format has no such factors.
+    pub(crate) fn factors(&self) -> &[f32] {
+        &self.factors
+    }
+
+    /// The rows that were encoded last, without their factors.
     pub(crate) fn rows(&self) -> SourceRows<'_> {
         if self.affine {
             SourceRows::Affine { codes: &self.codes, scales: &self.scales, biases: &self.biases }

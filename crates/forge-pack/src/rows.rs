@@ -196,9 +196,10 @@ impl Packing<'_> {
                 });
             }
         };
-        let factors: Vec<f32> =
+        let stored: Vec<f32> =
             own.clone().filter_map(|row| factors.get(row * factors.len() / piece.rows).copied()).collect();
-        let factored = SourceRows::Factored { rows: &source, factors: &factors };
+        let factors = if deviation.is_some() { encoder.factors() } else { &stored };
+        let factored = SourceRows::Factored { rows: &source, factors };
         let source = if factors.is_empty() { source } else { factored };
         if packer.as_ref().is_none_or(|(of, _)| *of != job.tensor) {
             let layout = Layout::new(tensor.format, tensor.rows, tensor.cols).ok_or_else(|| PackError::Mixed {

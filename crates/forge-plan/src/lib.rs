@@ -21,7 +21,7 @@ pub mod pack;
 mod packed;
 pub mod plan;
 pub mod quantize;
-mod roles;
+pub mod roles;
 pub mod schedule;
 pub mod state;
 pub mod tuning;

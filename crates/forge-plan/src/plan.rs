@@ -22,13 +22,15 @@ pub struct PlanOptions {
     pub kv: CacheType,
     /// Sequences whose state is held side by side; at least 1.
     pub slots: usize,
+    /// Most tokens of a prompt that run at once; as the graph suggests unless given.
+    pub tile: Option<usize>,
     /// Geometries of matrix-vector products that go before the table's.
     pub geometries: Geometries,
 }
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        Self { context: None, kv: CacheType::default(), slots: 1, geometries: Geometries::default() }
+        Self { context: None, kv: CacheType::default(), slots: 1, tile: None, geometries: Geometries::default() }
     }
 }
 

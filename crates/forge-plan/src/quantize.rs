@@ -127,7 +127,7 @@ pub struct Candidate {
     pub format: Format,
     /// Bits of the whole matrix in it.
     pub bits: u64,
-    /// Square of the error, by that of the matrix; 0 for its own format.
+    /// Square of the error, by that of the matrix, as often as [`counts`] says; 0 for its own format.
     pub error: f64,
 }
 
@@ -140,6 +140,12 @@ pub fn convertible(graph: &Graph, formats: &[Format]) -> Vec<(WeightId, Vec<Form
         (weight.rows > 1 && !formats.is_empty()).then_some((id, formats))
     };
     graph.weights.iter().enumerate().filter_map(of).collect()
+}
+
+/// How much an error in a matrix counts. One in the head is one of all logits. One in a layer reaches them with its branch's share of the
+/// residual stream, which two branches a layer add to: so the head counts as much as there are branches.
+pub fn counts(graph: &Graph, id: WeightId) -> f64 {
+    if graph.head.weights.contains(&id) { 2.0 * graph.layers.len() as f64 } else { 1.0 }
 }
 
 /// Bits of the matrices that are not converted, and weights of all matrices.
@@ -207,12 +213,13 @@ fn hull(sorted: &[Candidate]) -> Vec<Candidate> {
     hull
 }
 
-/// Bits of a matrix in a format.
+/// Bits of a matrix in a format, with those of its rows' factors where it has any.
 ///
 /// # Panics
 /// Rows that are no whole number of blocks.
 pub fn stored_bits(weight: &Weight, format: Format) -> u64 {
-    8 * weight.rows as u64 * format.row_bytes(weight.cols).expect("whole blocks") as u64
+    let factor = if format.has_row_factors() { 4 } else { 0 };
+    8 * weight.rows as u64 * (factor + format.row_bytes(weight.cols).expect("whole blocks")) as u64
 }
 
 /// Whether rows of a float format are in the checkpoint.

@@ -37,6 +37,16 @@ pub fn projection(roles: &[&str]) -> String {
     }
 }
 
+/// The name that GGUF has for the matrices of a role, of experts for the stack of all; the role itself where it has none.
+pub fn gguf(role: &str) -> &str {
+    match role {
+        "expert_gate" => "ffn_gate_exps",
+        "expert_up" => "ffn_up_exps",
+        "expert_down" => "ffn_down_exps",
+        role => role,
+    }
+}
+
 /// Name of the weight field that holds matrices of these roles: a table that is also the head keeps its own name.
 pub fn field(roles: &[&str]) -> String {
     match roles {

@@ -34,6 +34,29 @@ fn a_layer_is_seven_dispatches() {
     }
 }
 
+/// So that each expert has 64 of a tile's tokens, where what lies between the steps takes little beside the weights.
+#[test]
+fn tiles_are_as_long_as_experts_and_memory_ask_for() {
+    let tile = |layers: usize, mixture: Mixture, options: &PlanOptions| {
+        let graph = common::mixture(Sizes { layers, ..SIZES }, mixture, Format::Q4_0);
+        let plan = plan(&graph, options).expect("a mixture has a plan");
+        let tiles = plan.kernels.iter().filter_map(|kernel| match &kernel.family {
+            Family::ExpertsUpTile(up) => Some(up.rows),
+            Family::ExpertsDownTile(down) => Some(down.rows),
+            _ => None,
+        });
+        assert!(tiles.clone().count() > 0 && tiles.into_iter().all(|rows| rows == plan.prefill_tile));
+        plan.prefill_tile
+    };
+    let usual = PlanOptions::default();
+    // 16 times as many experts as a token takes; 15 times.
+    assert_eq!([tile(48, QWEN3, &usual), tile(24, QWEN2, &usual)], [1024, 1024]);
+    // Half of the experts for each token, and a model that is no larger than what a tile takes.
+    assert_eq!(tile(48, Mixture { experts: 8, chosen: 4, ..QWEN3 }, &usual), 256);
+    assert_eq!(tile(4, QWEN3, &usual), 256);
+    assert_eq!(tile(4, QWEN3, &PlanOptions { tile: Some(100), ..usual }), 100);
+}
+
 #[test]
 fn a_token_reads_the_experts_that_it_takes() {
     for (mixture, format) in [(QWEN3, Format::Q4_0), (QWEN3, Format::Q8_0), (QWEN2, Format::Q4_0), (QWEN3, Format::F16)]

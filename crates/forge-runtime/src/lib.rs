@@ -19,6 +19,8 @@
 //! * [`service`]: a loaded model that any thread can ask.
 //! * [`spec`]: what the sources of a model and this runtime agree on.
 //! * [`verify`]: every kernel against a reference implementation.
+//! * [`perplexity`]: how well a text is known, and how far from another program.
+//! * [`imatrix`]: which columns of each matrix a text needs most.
 //! * [`profile`]: GPU time and bytes of each kernel; [`tune`]: which of a few geometries is the fastest.
 //! * `cli`, `server`: what a user touches.
 
@@ -33,10 +35,12 @@ pub mod generation;
 pub mod gpu;
 #[cfg(feature = "server")]
 pub mod grammar;
+pub mod imatrix;
 pub mod jinja;
 pub mod language_model;
 pub mod memory;
 pub mod messages;
+pub mod perplexity;
 pub mod philox;
 pub mod prefix;
 pub mod profile;

@@ -305,6 +305,9 @@ impl Prefixes {
             return Ok(node);
         }
         let begun = siblings.iter().copied().find(|node| common(node) == self.blocks[node].tokens.len());
+        // What they have come to where they are alike outlives whichever is given up first.
+        let alike = siblings.iter().flat_map(|node| self.blocks[node].marks.range(..=common(node)));
+        let marks: BTreeMap<usize, Arc<Vec<u8>>> = alike.map(|(&at, mark)| (at, mark.clone())).collect();
         let mut rows = Vec::new();
         state.read_rows(at..at + tokens.len(), &mut rows)?;
         let (tokens, used) = (tokens.to_vec(), self.clock);
@@ -312,11 +315,11 @@ impl Prefixes {
             && let Some(block) = self.blocks.get_mut(&node)
         {
             self.bytes -= block.bytes();
-            (block.tokens, block.rows, block.handed) = (tokens, Arc::new(rows), false);
+            (block.tokens, block.rows, block.marks, block.handed) = (tokens, Arc::new(rows), marks, false);
             self.bytes += block.bytes();
             return Ok(node);
         }
-        let (rows, marks) = (Arc::new(rows), BTreeMap::new());
+        let rows = Arc::new(rows);
         let block = Block { parent, children: Vec::new(), tokens, rows, marks, used, handed: false };
         let node = self.next;
         self.next += 1;

@@ -53,6 +53,9 @@ pub enum Tier {
 }
 
 impl Tier {
+    /// All of them, the nearest first.
+    pub const ALL: [Self; 4] = [Self::Slot, Self::Copy, Self::Memory, Self::Disk];
+
     /// Its name in logs and answers.
     pub fn name(self) -> &'static str {
         match self {
@@ -185,6 +188,11 @@ impl Slots {
             (shared + 1 < prompt.len()).then_some(Miss::Parted { at: shared })
         };
         Some(Place { slot: self.oldest()?, reused, copied_from: None, miss })
+    }
+
+    /// The place of a prompt all of which is run, whatever is known of it: the free slot that was not used for longest.
+    pub fn choose_anew(&self) -> Option<Place> {
+        Some(Place { slot: self.oldest()?, reused: 0, copied_from: None, miss: None })
     }
 
     /// Takes the slot of a place that was chosen. The state of what is reused is copied there next.

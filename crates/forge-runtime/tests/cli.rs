@@ -23,6 +23,7 @@ static CHECKS: Checks = Checks {
     slots: 1,
     kernels: &[],
     costs: &[],
+    matrices: &[],
     tuning: &common::NO_TUNING,
 };
 
@@ -42,12 +43,13 @@ fn main() -> ExitCode {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     std::fs::write(folder.join("weights.safetensors"), weights()).expect("writes");
-    let tests: [(&str, Test); 16] = [
+    let tests: [(&str, Test); 17] = [
         ("generate", generate),
         ("generate_reads_stdin", generate_reads_stdin),
         ("sampling_is_repeatable", sampling_is_repeatable),
         ("tokenize", tokenize),
         ("logits", logits),
+        ("perplexity", perplexity),
         ("info_bench_verify", info_bench_verify),
         ("chat", chat),
         ("chat_on_a_terminal", terminal::lines_are_edited_and_conversations_kept),
@@ -173,6 +175,38 @@ fn logits(folder: &Path) {
     let json: Value = serde_json::from_slice(&prefill[8..8 + header]).expect("JSON");
     assert_eq!(json["logits"]["shape"], serde_json::json!([10, 2048]));
     assert_eq!((prefill.len() - 8 - header, header % 8), (10 * 2048 * 4, 0));
+}
+
+fn perplexity(folder: &Path) {
+    let [text, source] = ["text.txt", "source.safetensors"].map(|name| folder.join(name));
+    std::fs::write(&text, "Once upon a time there was a little fox. ".repeat(20)).expect("writes");
+    let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    let measure = |args: &[&str]| {
+        let args: Vec<&str> =
+            ["perplexity", "--tokens", "50", "--window", "16"].into_iter().chain(args.to_vec()).collect();
+        stdout(&run(command(folder, &args).arg(&text)))
+    };
+    let json = |args: &[&str]| -> Value { serde_json::from_str(&measure(args)).expect("JSON") };
+    let saved = json(&["--json", "--save", &path(&source)]);
+    assert_eq!((&saved["tokens"], &saved["window"], &saved["against"]), (&50.into(), &16.into(), &Value::Null));
+    // Logits between 0 and 8, of 2048 tokens, that know nothing of the text.
+    assert!((1000.0..100_000.0).contains(&saved["perplexity"].as_f64().expect("a number")), "{saved}");
+    let same = json(&["--json", "--against", &path(&source)]);
+    assert_eq!(same["perplexity"], saved["perplexity"]);
+    let against = &same["against"];
+    let [top, mean] = ["same_top", "kl_mean"].map(|key| against[key].as_f64().expect("a number"));
+    assert!(top == 1.0 && mean < 1e-9 && against["perplexity"] == saved["perplexity"], "{same}");
+    let text_of_both = measure(&["--against", &path(&source)]);
+    assert!(text_of_both.starts_with("50 tokens in windows of 16\nperplexity  "), "{text_of_both}");
+    assert!(text_of_both.contains("\nsame top    100.00%\n"), "{text_of_both}");
+    let missing = command(folder, &["perplexity", "/nowhere/text.txt"]).output().expect("runs");
+    assert!(!missing.status.success() && stderr(&missing).contains("/nowhere/text.txt: "), "{}", stderr(&missing));
+    let other = command(folder, &["perplexity", "--tokens", "49", "--window", "16", "--against"])
+        .args([&source, &text])
+        .output();
+    assert!(stderr(&other.expect("runs")).contains("it is of another text, window or tokenizer"));
+    let none = command(folder, &["imatrix", "-o", "/nowhere/imatrix.gguf"]).arg(&text).output().expect("runs");
+    assert!(stderr(&none).contains("this model has no kernels"), "{}", stderr(&none));
 }
 
 fn info_bench_verify(folder: &Path) {
@@ -390,6 +424,8 @@ fn help(folder: &Path) {
         "tokenize",
         "info",
         "bench",
+        "perplexity",
+        "imatrix",
         "profile",
         "verify",
         "hash-model",

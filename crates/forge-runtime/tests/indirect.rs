@@ -144,8 +144,15 @@ const fn norm(most: usize) -> KernelCheck {
 }
 
 static NORMS: [KernelCheck; 2] = [norm(100), norm(6)];
-static CHECKS: Checks =
-    Checks { forge_version: "0", source: &SOURCE, slots: 1, kernels: &NORMS, costs: &[], tuning: &common::NO_TUNING };
+static CHECKS: Checks = Checks {
+    forge_version: "0",
+    source: &SOURCE,
+    slots: 1,
+    kernels: &NORMS,
+    costs: &[],
+    matrices: &[],
+    tuning: &common::NO_TUNING,
+};
 
 /// `verify` dispatches such a kernel as the program does, over the largest grid of a step of that many rows; a grid that is
 /// too small for them is a fault.

@@ -71,7 +71,7 @@ fn simulate(bounds: Bounds, machine: &Machine, requests: &[Request]) -> Vec<Stat
             }
         }
         while busy < machine.slots
-            && let Some(id) = policy.next_for_slot(now)
+            && let Some(id) = policy.next_for_slot(now, |_| true)
         {
             let request = &requests[id as usize];
             policy.place(id, request.tokens, request.rows);

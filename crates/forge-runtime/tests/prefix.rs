@@ -175,7 +175,7 @@ fn conversations_survive_the_loss_of_their_slot() {
 /// What is kept to make room must not take what is being brought back: one slot, two conversations, and room for one of them.
 #[test]
 fn what_is_brought_back_is_not_what_room_is_made_of() {
-    for (rewind, room) in [(None, 8 * 250), (None, 8 * 150), (None, 8 * 110), (Some(0), 8 * 200)] {
+    for (rewind, room) in [(None, 8 * 250), (None, 8 * 150), (None, 8 * 110), (Some(0), 8 * 250)] {
         let info = ModelInfo { slots: 1, few_rows: 8, rewind, ..INFO };
         let text = text("demo");
         let mut engine = Engine::new(HashModel { script: vec![70; 99], ..HashModel::with_info(info) }, text.clone());

@@ -41,6 +41,7 @@ static CHECKS: Checks = Checks {
     slots: 1,
     kernels: &KERNELS,
     costs: &COSTS,
+    matrices: &[],
     tuning: &common::NO_TUNING,
 };
 

@@ -25,8 +25,8 @@ kernel void order(device const uint* experts [[buffer(0)]], device uint* pairs [
                   device uint* tiles [[buffer(2)]], device uint* threadgroups [[buffer(3)]],
                   device const uint* rows [[buffer(4)]], uint simdgroup [[simdgroup_index_in_threadgroup]],
                   uint lane [[thread_index_in_simdgroup]]) {
-    threadgroup uint shared[8];
-    sort_pairs<8, 2, 16, 5, 7>(experts, pairs, tiles, threadgroups, shared, rows[0], simdgroup, lane);
+    threadgroup uint shared[8 * 8];
+    sort_pairs<8, 2, 16, 5, 7, 8>(experts, pairs, tiles, threadgroups, shared, rows[0], simdgroup, lane);
 }
 ";
 
@@ -34,7 +34,7 @@ static SPECS: [KernelSpec; 4] = [
     KernelSpec { name: "chosen", threads: 32, threadgroup_bytes: 0 },
     KernelSpec { name: "all", threads: 32, threadgroup_bytes: 0 },
     KernelSpec { name: "groups", threads: 32, threadgroup_bytes: 0 },
-    KernelSpec { name: "order", threads: 256, threadgroup_bytes: 32 },
+    KernelSpec { name: "order", threads: 256, threadgroup_bytes: 256 },
 ];
 
 const ROWS: usize = 24;
@@ -139,7 +139,8 @@ fn groups_are_judged_by_their_two_best_and_biases_only_choose() {
 #[test]
 fn pairs_are_in_order_of_their_experts_in_tiles_of_one_each() {
     let gpu = open();
-    for rows in [1_usize, 7, 40] {
+    // The last of them has each simdgroup come round to its counts again.
+    for rows in [1_usize, 7, 40, 300] {
         let ids: Vec<u32> = (0..rows as u32).flat_map(|row| [row * row % 8, (row * row + 3) % 8]).collect();
         let words = |label: &str, count: usize| gpu.alloc(label, (4 * count) as u64).expect("memory");
         let (experts, pairs, tiles) = (words("experts", 2 * rows), words("pairs", 2 * rows), words("tiles", 6 * rows));

@@ -4,6 +4,7 @@ mod common;
 #[path = "common/http.rs"]
 mod http;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -53,7 +54,8 @@ impl Agent {
 }
 
 /// What a program knows: `restarts` before these turns, all of it from files.
-fn trace(model: impl Fn() -> HashModel, restarts: &[usize]) -> (usize, usize, usize, Vec<Value>) {
+/// Each message has so many words more than its question, as those of agents, which carry files, have.
+fn trace(model: impl Fn() -> HashModel, restarts: &[usize], words: usize) -> (usize, usize, usize, Vec<Value>) {
     let text = common::text("demo");
     let place = tempfile::tempdir().expect("a folder");
     let folder = Folder { path: place.path().to_owned(), bytes: 1 << 20, model: "a model".into() };
@@ -66,8 +68,13 @@ fn trace(model: impl Fn() -> HashModel, restarts: &[usize]) -> (usize, usize, us
     };
     let server = start();
     let mut agent = Agent { server, text: text.clone(), known: Vec::new(), processed: 0, new: 0, whole: 0 };
-    let user = |words: String| json!({ "role": "user", "content": words });
-    let system = json!({ "role": "system", "content": "You help with a small program. Say what you change and why." });
+    let user = |question: String| {
+        let file: String = (0..words).map(|at| format!(" {}{at}", question.len())).collect();
+        json!({ "role": "user", "content": question + &file })
+    };
+    let rules: String = (0..words).map(|at| format!(" Rule {at}: be kind.")).collect();
+    let instructions = format!("You help with a small program. Say what you change and why.{rules}");
+    let system = json!({ "role": "system", "content": instructions });
     let mut messages = vec![system.clone()];
     for turn in 0..8 {
         if restarts.contains(&turn) {
@@ -99,25 +106,35 @@ fn trace(model: impl Fn() -> HashModel, restarts: &[usize]) -> (usize, usize, us
 
 #[test]
 fn an_agents_prompts_are_processed_once() {
-    let mut texts: Option<Vec<Value>> = None;
-    for (slots, rewind, restarts, most) in [
-        (1, None, &[][..], 1.1),
-        (2, None, &[], 1.1),
-        (4, None, &[], 1.1),
-        (2, Some(40), &[], 1.5),
-        (2, Some(0), &[], 1.5),
-        (1, None, &[4], 1.1),
-        (2, None, &[1, 4, 5], 1.1),
-        (2, Some(0), &[4], 1.5),
+    let mut texts: BTreeMap<usize, Vec<Value>> = BTreeMap::new();
+    for (slots, rewind, restarts, words, most) in [
+        (1, None, &[][..], 0, 1.1),
+        (2, None, &[], 0, 1.1),
+        (4, None, &[], 0, 1.1),
+        // Of messages of twenty tokens each, what they begin with alike is a large part.
+        (2, Some(40), &[], 0, 1.2),
+        (2, Some(0), &[], 0, 1.2),
+        (1, None, &[4], 0, 1.1),
+        (2, None, &[1, 4, 5], 0, 1.1),
+        (2, Some(0), &[4], 0, 1.2),
+        (2, None, &[], 40, 1.1),
+        (2, Some(40), &[], 40, 1.1),
+        (2, Some(0), &[], 40, 1.1),
+        (1, Some(0), &[4], 40, 1.1),
     ] {
-        let info = ModelInfo { slots, rewind, few_rows: 8, trained_context: 1024, ..INFO };
-        let model = || HashModel { context: 1024, ..HashModel::with_info(info) };
-        let (processed, new, whole, messages) = trace(model, restarts);
+        let context = 4096;
+        let info = ModelInfo { slots, rewind, few_rows: 8, prefill_tile: 32, trained_context: context, ..INFO };
+        let model = || HashModel { context, ..HashModel::with_info(info) };
+        let (processed, new, whole, messages) = trace(model, restarts, words);
         // Whatever was brought back, and from where: the answers are the same.
-        assert_eq!(texts.get_or_insert_with(|| messages.clone()), &messages, "{slots} slots, rewind {rewind:?}");
+        assert_eq!(
+            texts.entry(words).or_insert_with(|| messages.clone()),
+            &messages,
+            "{slots} slots, rewind {rewind:?}"
+        );
         let share = processed as f64 / new as f64;
         println!(
-            "{slots} slots, rewind {rewind:?}, restarts {restarts:?}: {processed} of {whole} tokens processed, {new} new: {share:.2}"
+            "{slots} slots, rewind {rewind:?}, restarts {restarts:?}, {words} words more: {processed} of {whole} tokens processed, {new} new: {share:.2}"
         );
         assert!(share <= most, "{slots} slots, rewind {rewind:?}: {processed} processed, {new} new, {whole} in all");
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use common::HashModel;
 use dialects::{ANSWER, TEMPLATE, answering, scripted, text_of};
 use forge_runtime::server::{ApiKeys, Limits, Options};
+use forge_runtime::snapshots::Folder;
 use http::{Server, eventually};
 use serde_json::json;
 
@@ -61,7 +62,7 @@ fn what_happened_is_counted() {
     assert_eq!(sample("forge_generated_tokens_total"), sum("completion_tokens") + 20.0);
     let all =
         |prefix: &str| found.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, value)| value).sum::<f64>();
-    assert_eq!(all("forge_cache_hits_total"), 2.0);
+    assert_eq!((sample("forge_cache_hits_total{tier=\"slot\"}"), all("forge_cache_hits_total")), (2.0, 2.0));
     let cached = usage[1]["prompt_tokens_details"]["cached_tokens"].as_f64().expect("a count");
     assert!(cached > 0.0 && all("forge_cached_prompt_tokens_total") >= cached);
     for histogram in ["queue", "prefill", "time_to_first_token"] {
@@ -75,6 +76,44 @@ fn what_happened_is_counted() {
         assert_eq!(sample(&format!("forge_{name}")), value, "{name}");
     }
     assert!(found.contains_key("forge_cache_bytes{tier=\"memory\"}"));
+}
+
+/// What was reused came from the slot itself, from another, from memory, or from files.
+#[test]
+fn hits_are_counted_by_tier() {
+    let place = tempfile::tempdir().expect("a folder");
+    let start = |slots| {
+        let folder = Some(Folder { path: place.path().to_owned(), bytes: 1 << 20, model: "a model".into() });
+        let model = HashModel { pace: Duration::from_millis(2), ..HashModel::of_slots(slots) };
+        Server::start(model, Options { folder, ..Options::default() })
+    };
+    let prompt = |first: u32| (0..100).map(|at| first + at * 3 % 700).collect::<Vec<u32>>();
+    let ask = |server: &Server, first: u32, tokens: u32| {
+        let body = json!({ "prompt": prompt(first), "max_tokens": tokens });
+        let reply = server.post("/v1/completions", &body).json();
+        reply["timings"]["cache_tier"].as_str().map(str::to_owned)
+    };
+    let hits = |server: &Server| {
+        let found = metrics(server);
+        ["slot", "copy", "memory", "disk"].map(|tier| found[&format!("forge_cache_hits_total{{tier=\"{tier}\"}}")])
+    };
+    let server = start(1);
+    let mut tiers = Vec::new();
+    for first in [300, 300, 500, 300] {
+        tiers.push(ask(&server, first, 2));
+    }
+    assert_eq!(tiers, [None, Some("slot".to_owned()), None, Some("memory".to_owned())]);
+    assert_eq!(hits(&server), [1.0, 0.0, 1.0, 0.0]);
+    drop(server);
+    let server = start(2);
+    assert_eq!(ask(&server, 300, 2).as_deref(), Some("disk"));
+    let long = json!({ "prompt": prompt(300), "max_tokens": 150, "stream": true });
+    let running = server.open("POST", "/v1/completions", long.to_string().as_bytes());
+    eventually("it runs", || server.get("/slots").text().contains("\"is_processing\":true"));
+    assert_eq!(ask(&server, 300, 2).as_deref(), Some("copy"));
+    drop(running);
+    eventually("the one that left is counted", || hits(&server) == [1.0, 1.0, 0.0, 1.0]);
+    assert!(metrics(&server)["forge_cache_bytes{tier=\"disk\"}"] > 0.0);
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn a_response() {
         "instructions": "Be brief.", "max_output_tokens": 50, "max_tool_calls": null, "metadata": { "a": "b" },
         "prompt_cache_key": null, "reasoning": { "effort": null, "summary": null }, "safety_identifier": null,
         "temperature": 0.5, "text": { "format": { "type": "text" } }, "tools": [], "tool_choice": "auto",
-        "parallel_tool_calls": true, "top_p": null, "user": null,
+        "parallel_tool_calls": true, "top_logprobs": 0, "top_p": null, "user": null,
     });
     assert_eq!(without_ids(body), expected);
     // Once more, and cut off.

@@ -46,8 +46,15 @@ kernel void proj_wrong(device const float* weights [[buffer(0)]], device const f
 
 static SOURCE: Source = Source::new(TEXT, &[]);
 static KERNELS: [KernelSpec; 1] = [spec("proj")];
-static CHECKS: Checks =
-    Checks { forge_version: "0", source: &SOURCE, slots: 1, kernels: &[CHECK], costs: &[], tuning: &TUNING };
+static CHECKS: Checks = Checks {
+    forge_version: "0",
+    source: &SOURCE,
+    slots: 1,
+    kernels: &[CHECK],
+    costs: &[],
+    matrices: &[],
+    tuning: &TUNING,
+};
 
 const CHECK: KernelCheck = KernelCheck {
     kernel: 0,

@@ -54,8 +54,11 @@ pub fn run(args: &CheckArgs) -> Result<(), Error> {
         context: args.context,
         kv: args.kv,
         slots: args.slots,
+        tile: None,
         quantize: None,
         imatrix: None,
+        measure: None,
+        measure_tokens: 0,
         tuning: None,
         embed: false,
         bindings: Vec::new(),
@@ -118,7 +121,7 @@ fn gate(project: &Path) -> Result<Verdict, Error> {
 }
 
 /// Builds the project; the program's path.
-fn build(project: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn build(project: &Path) -> Result<PathBuf, Error> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(&cargo)
         .args(["build", "--release", "--message-format=json-render-diagnostics"])

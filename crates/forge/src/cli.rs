@@ -49,6 +49,7 @@ enum Command {
   forge gen ollama:llama3.2:1b -o llama              what Ollama or LM Studio (lmstudio:NAME) hold, read where it lies
   forge gen ./Llama-3.2-1B-Instruct -o llama --quantize q4_k
   forge gen ./Llama-3.2-1B-Instruct -o llama --quantize auto:4.6 --imatrix imatrix.gguf
+  forge gen ./Llama-3.2-1B-Instruct -o llama --quantize nvfp4 --measure text.txt      perplexity and KL divergence too
   forge gen model.gguf -o my-model --embed      one executable with everything in it
   forge gen model.gguf -o my-model --slots 4    holds four conversations at once
   forge gen model.gguf -o my-model --force      regenerate; edited files are kept as copies
@@ -80,8 +81,12 @@ pub struct GenArgs {
     /// Sequences that the program holds side by side, each with a KV cache of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = slots)]
     pub slots: usize,
-    /// Quantise F32, F16 and BF16 matrices and report each one's error: to a format (q8_0, q6_k, q5_k, q4_k, q4_0, q4_1, mlx4,
-    /// affine<BITS>_g<GROUP>), to others by role (q4_k,ffn_down=q6_k,token_embd=q8_0), or to a size in bits a weight, with formats
+    /// Most tokens of a prompt that run at once [default: 256, and up to 2048 where the experts of a mixture would have few of
+    /// them each]
+    #[arg(long, value_name = "TOKENS", value_parser = tile)]
+    pub tile: Option<usize>,
+    /// Quantise F32, F16 and BF16 matrices and report each one's error: to a format (q8_0, q6_k, q5_k, q4_k, q4_0, q4_1, nvfp4,
+    /// mxfp4, mlx4, affine<BITS>_g<GROUP>), to others by role (q4_k,ffn_down=q6_k,token_embd=q8_0), or to a size in bits a weight, with formats
     /// chosen by measured error (auto:4.6). Vectors, matrices that are quantised already and those whose rows are no whole
     /// number of blocks stay as they are
     #[arg(long, value_name = "RECIPE", value_parser = clap::value_parser!(Quantize))]
@@ -89,6 +94,13 @@ pub struct GenArgs {
     /// With --quantize auto: llama.cpp's importance matrix (GGUF), by which errors are weighted
     #[arg(long, value_name = "FILE", requires = "quantize")]
     pub imatrix: Option<PathBuf>,
+    /// With --quantize: run this text through the source's program and the result's, which takes building both, and report perplexity and
+    /// KL divergence
+    #[arg(long, value_name = "TEXT", requires = "quantize")]
+    pub measure: Option<PathBuf>,
+    /// With --measure: tokens of the text, from its beginning
+    #[arg(long, value_name = "N", default_value_t = 2048, requires = "measure")]
+    pub measure_tokens: usize,
     /// Geometries of kernels, from the generated program's tune command
     #[arg(long, value_name = "FILE")]
     pub tuning: Option<PathBuf>,
@@ -141,6 +153,16 @@ pub struct InspectArgs {
     /// Memory bandwidth in GB/s to predict decoding for [default: a table of Apple chips]
     #[arg(long, value_name = "GB/S", value_parser = bandwidth)]
     pub bandwidth: Option<f64>,
+}
+
+/// Tokens of the shortest and of the longest tile that may be asked for.
+const TILES: std::ops::RangeInclusive<usize> = 32..=4096;
+
+fn tile(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(tokens) if TILES.contains(&tokens) => Ok(tokens),
+        _ => Err(format!("expected a number from {} to {}", TILES.start(), TILES.end())),
+    }
 }
 
 /// Most sequences that a program may hold.

@@ -72,7 +72,7 @@ pub enum Error {
     #[error(transparent)]
     Gate(#[from] msl_gate::Error),
     /// No cargo.
-    #[error("{cargo} cannot be run ({source}): a check builds the project; install Rust, https://rustup.rs")]
+    #[error("{cargo} cannot be run ({source}): checks and --measure build projects; install Rust, https://rustup.rs")]
     Cargo {
         /// The program tried.
         cargo: String,
@@ -92,6 +92,12 @@ pub enum Error {
     Verify {
         /// The project's folder.
         project: PathBuf,
+        /// What it says.
+        reason: String,
+    },
+    /// A program that did not come to figures.
+    #[error("--measure: the program's perplexity command failed: {reason}")]
+    Measure {
         /// What it says.
         reason: String,
     },

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use forge_codegen::{PackageName, Project, RenderOptions, package_name, render};
-use forge_frontend::Checkpoint;
 use forge_frontend::graph::{Source, WeightId};
+use forge_frontend::{Checkpoint, Graph};
 use forge_pack::{Header, Packed, Packing};
 use forge_plan::quantize::Kept;
 use forge_plan::{CacheType, Plan, PlanOptions, plan};
@@ -15,7 +15,8 @@ use forge_sources::Located;
 use sha2::{Digest, Sha256};
 
 use crate::cli::{GenArgs, warn};
-use crate::output::{PackedWeights, Report, Staging, Target, hex};
+use crate::measure::{self, Side, Text};
+use crate::output::{PackedWeights, Report, Target, hex};
 use crate::recipe::Quantize;
 use crate::tuning::Tuning;
 use crate::warnings::{edited, warnings};
@@ -40,26 +41,43 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
     let mut checkpoint = sources::load(&located)?;
     warnings(&checkpoint.warnings).iter().for_each(|line| warn(line));
     interrupt::check()?;
+    let unquantized = match &args.measure {
+        Some(text) => {
+            fs::read_to_string(text).map_err(Error::io(text))?;
+            Some(checkpoint.graph.clone())
+        }
+        None => None,
+    };
     let kept = match &args.quantize {
         Some(quantize) => {
-            let recipe = quantize.recipe(&checkpoint, args.imatrix.as_deref())?;
+            let recipe = quantize.recipe(&checkpoint, args.imatrix.as_deref(), args.quiet)?;
             forge_plan::quantize(&mut checkpoint.graph, &recipe)?
         }
         None => Vec::new(),
     };
     let tuning = args.tuning.as_deref().map(Tuning::read).transpose()?.unwrap_or_default();
     let (kv, slots) = (args.kv, args.slots);
-    let options = PlanOptions { context: args.context, kv, slots, geometries: tuning.geometries() };
-    let plan = plan(&checkpoint.graph, &options)?;
+    let plan_options =
+        PlanOptions { context: args.context, kv, slots, tile: args.tile, geometries: tuning.geometries() };
+    let result = plan(&checkpoint.graph, &plan_options)?;
     if let Some(path) = &args.tuning {
-        tuning.check(path, &plan)?;
+        tuning.check(path, &result)?;
     }
     interrupt::check()?;
-    let header = Header::new(&plan.weights);
+    let header = Header::new(&result.weights);
     let name = package_name(&asked_name(args));
     let options = render_options(args, &located, &name.name);
-    let project = render(&plan, &checkpoint.graph, &checkpoint.assets, &options)?;
-    let (report, quantization) = write(args, &target, &checkpoint, &plan, &project, &header, &kept)?;
+    let project = render(&result, &checkpoint.graph, &checkpoint.assets, &options)?;
+    let source = match unquantized {
+        Some(graph) => {
+            let plan = plan(&graph, &plan_options)?;
+            let project = render(&plan, &graph, &checkpoint.assets, &options)?;
+            Some(Unquantized { graph, plan, project })
+        }
+        None => None,
+    };
+    let quantized = Quantized { kept, source };
+    let (report, quantization) = write(args, &target, &checkpoint, &result, &project, &header, &quantized)?;
     for (file, copy) in &report.edited {
         warn(&edited(&args.output, file, copy));
     }
@@ -67,9 +85,24 @@ pub fn run(args: &GenArgs) -> Result<(), Error> {
         if let Some(table) = quantization {
             anstream::println!("{table}");
         }
-        anstream::print!("{}", summary(args, &name, &checkpoint, &plan, &header));
+        anstream::print!("{}", summary(args, &name, &checkpoint, &result, &header));
     }
     Ok(())
+}
+
+/// What quantising left as it was.
+struct Quantized {
+    /// Matrices, with the reason.
+    kept: Vec<(WeightId, Kept)>,
+    /// Everything, for what is to be measured.
+    source: Option<Unquantized>,
+}
+
+/// The model as the checkpoint has it.
+struct Unquantized {
+    graph: Graph,
+    plan: Plan,
+    project: Project,
 }
 
 /// Stages everything and puts it in place. Returns also the report on quantisation, where there is one.
@@ -80,7 +113,7 @@ fn write(
     plan: &Plan,
     project: &Project,
     header: &Header,
-    kept: &[(WeightId, Kept)],
+    quantized: &Quantized,
 ) -> Result<(Report, Option<String>), Error> {
     let mut staging = target.stage()?;
     for (path, bytes) in &project.files {
@@ -94,15 +127,25 @@ fn write(
     };
     let earlier = packed_earlier(target, checkpoint, &wanted, args.quantize.is_some());
     let reused = earlier.is_some();
-    let (digest, report) = match earlier {
-        Some(earlier) => earlier,
+    let (digest, mut report) = match earlier {
+        Some((digest, report)) => (digest, report.as_deref().map(measure::without)),
         None => {
-            let packed = pack(args, &staging, checkpoint, plan, header)?;
+            let packed = pack(args, &staging.path().join(WEIGHTS), checkpoint, &checkpoint.graph, plan, header)?;
             let to = args.quantize.as_ref().map(Quantize::name);
-            let report = to.map(|to| quantize::report(&checkpoint.graph, &to, &packed.deviations, kept));
+            let report = to.map(|to| quantize::report(&checkpoint.graph, &to, &packed.deviations, &quantized.kept));
             (format!("{}  {WEIGHTS}\n", packed.sha256), report)
         }
     };
+    if let (Some(path), Some(source), Some(report)) = (&args.measure, &quantized.source, &mut report) {
+        let folder = tempfile::tempdir().map_err(Error::io(&std::env::temp_dir()))?;
+        let floats = folder.path().join(WEIGHTS);
+        let Unquantized { graph, plan, project: unquantized } = source;
+        pack(args, &floats, checkpoint, graph, plan, &Header::new(&plan.weights))?;
+        let packed = if reused { target.path() } else { staging.path() }.join(WEIGHTS);
+        let text = Text { path, tokens: args.measure_tokens, quiet: args.quiet };
+        let source = Side { project: unquantized, weights: &floats };
+        report.push_str(&text.measure(&source, &Side { project, weights: &packed })?);
+    }
     staging.write(Path::new(DIGEST), digest.as_bytes())?;
     if let Some(report) = &report {
         staging.write(Path::new(QUANTIZATION), report.as_bytes())?;
@@ -112,18 +155,18 @@ fn write(
     Ok((staging.commit()?, report))
 }
 
-/// Packs the weights into the staging folder.
+/// Packs the weights of a graph into a file.
 fn pack(
     args: &GenArgs,
-    staging: &Staging<'_>,
+    path: &Path,
     checkpoint: &Checkpoint,
+    graph: &Graph,
     plan: &Plan,
     header: &Header,
 ) -> Result<Packed, Error> {
-    let packing =
-        Packing { plan: &plan.weights, graph: &checkpoint.graph, source: checkpoint, cancel: interrupt::flag() };
+    let packing = Packing { plan: &plan.weights, graph, source: checkpoint, cancel: interrupt::flag() };
     let bar = progress::packing(header.file_bytes, args.quiet);
-    let result = packing.pack(&staging.path().join(WEIGHTS), |bytes| bar.set_position(bytes));
+    let result = packing.pack(path, |bytes| bar.set_position(bytes));
     bar.finish_and_clear();
     match result {
         Ok(packed) => Ok(packed),
@@ -249,6 +292,9 @@ fn render_options(args: &GenArgs, located: &Located, name: &str) -> RenderOption
     }
     if args.slots != 1 {
         let _ = write!(command, " --slots {}", args.slots);
+    }
+    if let Some(tile) = args.tile {
+        let _ = write!(command, " --tile {tile}");
     }
     if args.embed {
         command.push_str(" --embed");

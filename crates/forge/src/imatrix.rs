@@ -62,12 +62,7 @@ impl Imatrix {
 
     /// The mean squares for a matrix: `[cols]`, or of stacked experts `[experts, cols]`. `None` where the file has none that fit.
     pub fn of(&self, weight: &Weight) -> Option<&[f32]> {
-        let role = match weight.role.as_str() {
-            "expert_gate" => "ffn_gate_exps",
-            "expert_up" => "ffn_up_exps",
-            "expert_down" => "ffn_down_exps",
-            role => role,
-        };
+        let role = forge_plan::roles::gguf(&weight.role);
         let name = match weight.layer {
             Some(layer) => format!("blk.{layer}.{role}.weight"),
             None => format!("{role}.weight"),

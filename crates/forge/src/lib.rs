@@ -12,6 +12,7 @@ mod imatrix;
 pub mod inspect;
 mod interrupt;
 pub mod list;
+mod measure;
 pub mod output;
 mod plan_report;
 mod progress;

@@ -6,20 +6,30 @@ use std::str::FromStr;
 use forge_formats::Format;
 use forge_frontend::Checkpoint;
 use forge_pack::relative_error;
-use forge_plan::quantize::{Candidate, Recipe, around, choose, convertible, stored_bits};
+use forge_plan::quantize::{Candidate, Recipe, around, choose, convertible, counts, stored_bits};
 
 use crate::imatrix::Imatrix;
-use crate::{Error, interrupt};
+use crate::{Error, interrupt, progress};
 
 /// What `auto` chooses among, of which a matrix takes those that its width has blocks of.
-const CHOICES: [Format; 7] = [
+const CHOICES: [Format; 17] = [
     Format::Q8_0,
     Format::Q6K,
     Format::Q5K,
     Format::Q4K,
-    Format::Affine { bits: 6, group: 32 },
-    Format::Affine { bits: 5, group: 32 },
     Format::Q4_0,
+    Format::Nvfp4,
+    Format::Mxfp4,
+    Format::Affine { bits: 6, group: 32 },
+    Format::Affine { bits: 6, group: 64 },
+    Format::Affine { bits: 5, group: 32 },
+    Format::Affine { bits: 5, group: 64 },
+    Format::Affine { bits: 5, group: 128 },
+    Format::Affine { bits: 4, group: 32 },
+    Format::Affine { bits: 4, group: 64 },
+    Format::Affine { bits: 4, group: 128 },
+    Format::Affine { bits: 3, group: 64 },
+    Format::Affine { bits: 3, group: 128 },
 ];
 
 /// How matrices are to be quantised.
@@ -56,7 +66,7 @@ impl Quantize {
     ///
     /// # Errors
     /// No recipe is that small; a weight that a format cannot hold; an importance matrix that is none.
-    pub fn recipe(&self, checkpoint: &Checkpoint, imatrix: Option<&Path>) -> Result<Recipe, Error> {
+    pub fn recipe(&self, checkpoint: &Checkpoint, imatrix: Option<&Path>, quiet: bool) -> Result<Recipe, Error> {
         let bits = match &self.kind {
             Kind::Recipe(recipe) => return Ok(recipe.clone()),
             Kind::Auto(bits) => *bits,
@@ -66,7 +76,9 @@ impl Quantize {
         let matrices = convertible(graph, &CHOICES);
         let (others, elements) = around(graph, &matrices);
         let mut candidates = Vec::new();
+        let bar = progress::measuring(matrices.len(), quiet);
         for (id, formats) in &matrices {
+            bar.inc(1);
             let weight = &graph.weights[*id];
             let importance = imatrix.as_ref().and_then(|imatrix| imatrix.of(weight));
             let own =
@@ -74,10 +86,11 @@ impl Quantize {
             candidates.push(own);
             for &format in formats {
                 interrupt::check()?;
-                let error = relative_error(graph, checkpoint, *id, format, importance)?;
+                let error = counts(graph, *id) * relative_error(graph, checkpoint, *id, format, importance)?;
                 candidates.push(Candidate { matrix: *id, format, bits: stored_bits(weight, format), error });
             }
         }
+        bar.finish_and_clear();
         let chosen = choose(&candidates, others, (bits * elements as f64) as u64);
         let matrices =
             chosen.map_err(|least| Error::TooSmall { bits, least: least as f64 / elements.max(1) as f64 })?;

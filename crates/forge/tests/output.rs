@@ -33,6 +33,21 @@ fn the_same_input_gives_the_same_bytes() {
 }
 
 #[test]
+fn a_tile_has_the_tokens_that_are_asked_for_and_the_readme_says_so() {
+    let scratch = Scratch::new();
+    let project = scratch.join("project");
+    must_generate(&gguf(), &project, &["--tile", "48"]);
+    let model = fs::read_to_string(project.join("src/model.rs")).unwrap();
+    assert!(model.contains("pub const PREFILL_TILE: usize = 48;"));
+    assert!(fs::read_to_string(project.join("README.md")).unwrap().contains(" --tile 48"));
+    for wrong in ["0", "31", "4097", "many"] {
+        let output = generate(&gguf(), &project, &["--force", "--tile", wrong]);
+        let message = stderr(&output);
+        assert!(!output.status.success() && message.contains("expected a number from 32 to 4096"), "{message}");
+    }
+}
+
+#[test]
 fn a_new_folder_has_the_usual_permissions_and_no_scratch_beside_it() {
     let scratch = Scratch::new();
     let project = scratch.join("project");

@@ -6,10 +6,13 @@ mod build;
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use build::{Gguf, string};
-use common::{Scratch, assert_fails, generate, gguf, hf, stderr, tree};
+use common::{Scratch, assert_fails, forge, generate, gguf, hf, stderr, tree};
+use forge::Error;
 use forge_formats::{Format, decode_row, encode_row};
 use forge_frontend::checkpoint::{GgufFile, GgufTensor};
 
@@ -139,6 +142,106 @@ fn the_report_names_every_matrix_and_its_error() {
     // Without quantising there is no report, and an old one does not stay.
     must_generate(&hf(), &project, &["--force"]);
     assert!(!project.join("quantization.txt").exists());
+}
+
+#[test]
+fn four_bit_floats_are_written_with_their_scales() {
+    let scratch = Scratch::new();
+    let floats = rewritten(&scratch, "F32", Format::F32, true);
+    let project = scratch.join("project");
+    let errors = |report: &str, name: &str| -> Vec<f64> {
+        let rows = report.lines().filter(|line| line.contains(&format!("  {name} ")));
+        rows.map(|line| line.split_whitespace().rev().nth(1).unwrap().trim_end_matches('%').parse().unwrap()).collect()
+    };
+    // Uniform errors of E2M1 codes; rows of NVFP4 have 32 bits beside their blocks.
+    for (option, name, bits, range) in [("mxfp4", "MXFP4", 4.25, 9.0..13.0), ("nvfp4", "NVFP4", 4.5, 7.0..10.0)] {
+        let report = must_generate(&floats, &project, &["--quantize", option, "--force"]);
+        let errors = errors(&report, name);
+        assert_eq!(errors.len(), 22, "{report}");
+        assert!(errors.iter().all(|error| range.contains(error)), "{name}: {errors:?}");
+        let line = report.lines().find(|line| line.starts_with("all matrices: ")).unwrap();
+        let found: f64 = line.split_whitespace().nth(2).unwrap().parse().unwrap();
+        assert!(if name == "NVFP4" { (4.8..5.0).contains(&found) } else { found == bits }, "{name}: {found}");
+    }
+}
+
+#[test]
+fn a_text_to_measure_has_to_be_there() {
+    assert_fails(&hf(), &["--measure", "/nowhere/text.txt", "--quantize", "q8_0"], &["/nowhere/text.txt: "]);
+}
+
+/// A file that can be run.
+fn script(scratch: &Scratch, name: &str, lines: &str) -> PathBuf {
+    let path = scratch.file(name, format!("#!/bin/sh\n{lines}\n").as_bytes());
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// `forge gen --measure` with what stands for cargo and the program that it builds.
+fn measured(scratch: &Scratch, program: &str, args: &[&str]) -> Output {
+    let text = scratch.file("text.txt", b"Once upon a time there was a fox.");
+    let program = script(scratch, "program", program);
+    let cargo = script(scratch, "cargo", &format!("echo '{{\"executable\": \"{}\"}}'", program.display()));
+    let mut command = forge();
+    command.args(["gen", "--quantize", "q8_0"]).args(args).arg(hf()).arg("-o").arg(scratch.join("project"));
+    command.arg("--measure").arg(text).env("CARGO", cargo).output().unwrap()
+}
+
+#[test]
+fn what_programs_measure_is_in_the_report() {
+    let scratch = Scratch::new();
+    // The one that saves is the source's; each has weights of its own and the same text.
+    let program = r#"
+test "$1" = perplexity && grep -q fox "$2" || exit 3
+for word; do last=$word; done
+case "$*" in
+*--save*)
+    cp "$last" "$(dirname "$2")/weights"
+    echo '{"tokens": 9, "window": 8, "perplexity": 2.5, "perplexity_error": 0.5, "against": null}' ;;
+*--against*)
+    cmp -s "$last" "$(dirname "$2")/weights" && exit 4
+    echo '{"tokens": 9, "window": 8, "perplexity": 3.5, "perplexity_error": 0.25, "against": {"perplexity": 2.5,
+        "kl_mean": 0.125, "kl_mean_error": 0.01, "kl_99": 0.5, "kl_max": 0.75, "same_top": 0.5}}' ;;
+esac"#;
+    let output = measured(&scratch, program, &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report = fs::read_to_string(scratch.join("project/quantization.txt")).unwrap();
+    assert!(String::from_utf8(output.stdout).unwrap().starts_with(&report), "{report}");
+    let lines: Vec<&str> = report.lines().rev().take(3).collect();
+    assert!(lines[2].starts_with("measured on 9 tokens of text.txt, in windows of 8, on "), "{report}");
+    assert_eq!(lines[1], "perplexity: 2.5000 ± 0.5000 of the source, 3.5000 ± 0.2500 of the result");
+    assert!(lines[0].starts_with(
+        "KL divergence from the source: mean 0.12500 ± 0.01000 nats a token, 99% 0.50000, largest 0.75000;"
+    ));
+    // Measured again with weights that are kept, there is one measurement; without measuring there is none.
+    let output = measured(&scratch, program, &["--force"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(fs::read_to_string(scratch.join("project/quantization.txt")).unwrap(), report);
+    must_generate(&hf(), &scratch.join("project"), &["--quantize", "q8_0", "--force"]);
+    let plain = fs::read_to_string(scratch.join("project/quantization.txt")).unwrap();
+    assert!(report.starts_with(&plain) && !plain.contains("measured"), "{plain}");
+}
+
+#[test]
+fn a_program_that_fails_to_measure_is_said_and_nothing_is_left() {
+    let fails = |program: &str, expected: &str| {
+        let scratch = Scratch::new();
+        let output = measured(&scratch, program, &["--quiet"]);
+        assert_eq!(output.status.code(), Some(1));
+        let message = Error::Measure { reason: expected.to_owned() };
+        assert!(stderr(&output).starts_with(&format!("error: {message}")), "{}", stderr(&output));
+        assert!(!scratch.join("project").exists());
+    };
+    fails("echo 'a note' >&2; echo 'error: the text is too short' >&2; exit 1", "error: the text is too short");
+    fails("echo nothing", "expected ident");
+    let scratch = Scratch::new();
+    let mut command = forge();
+    command
+        .args(["gen", "--quiet", "--quantize", "q8_0", "--measure"])
+        .arg(scratch.file("text.txt", b"A fox."))
+        .arg(hf());
+    let output = command.arg("-o").arg(scratch.join("project")).env("CARGO", "/nowhere/cargo").output().unwrap();
+    assert!(stderr(&output).contains("/nowhere/cargo cannot be run"), "{}", stderr(&output));
 }
 
 #[test]

@@ -121,8 +121,11 @@ fn arguments(checkpoint: PathBuf, output: PathBuf) -> GenArgs {
         context: None,
         kv: CacheType::F16,
         slots: 1,
+        tile: None,
         quantize: None,
         imatrix: None,
+        measure: None,
+        measure_tokens: 0,
         tuning: None,
         embed: false,
         bindings: Vec::new(),
@@ -174,7 +177,7 @@ fn sizes_and_importance_matrices_that_are_of_no_use() {
     let error = forge::generate::run(&args).unwrap_err();
     assert!(matches!(&error, Error::TooSmall { bits: 2.5, .. }), "{error}");
     assert!(
-        error.to_string().starts_with("--quantize auto:2.5: the smallest that this model can be quantised to is 4.")
+        error.to_string().starts_with("--quantize auto:2.5: the smallest that this model can be quantised to is 3.")
     );
     args.quantize = Some("auto:6".parse().unwrap());
     let kind = |kind: &[u8]| Gguf::new().entry(b"general.type", 8, &string(kind));

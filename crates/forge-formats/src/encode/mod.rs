@@ -1,10 +1,12 @@
 //! Reference quantisers: f32 rows to stored blocks, for `--quantize` and for tests.
 //!
-//! Q8_0, Q4_0 and Q4_1 follow GGML's reference to the bit; Q4_K, Q5_K, Q6_K and affine search for the least squared error.
+//! Q8_0, Q4_0 and Q4_1 follow GGML's reference to the bit; Q4_K, Q5_K, Q6_K, MXFP4, NVFP4 and affine search for the least
+//! squared error.
 
 mod affine;
 pub(crate) mod blocks;
 mod fit;
+pub(crate) mod fp4;
 pub(crate) mod k_quants;
 
 pub use affine::{EncodedAffine, encode_affine};

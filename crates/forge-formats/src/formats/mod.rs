@@ -9,6 +9,7 @@ use forge_spec::{Plane, Scheme};
 use half::f16;
 
 use crate::FormatError;
+use crate::encode::fp4::NVFP4_RANGE;
 use crate::ggml::SHARED_ID;
 use crate::layout::RowParts;
 
@@ -169,6 +170,15 @@ impl Format {
         self.scheme().planes.contains(&Plane::RowFactor)
     }
 
+    /// What a row of floats is divided by before it is quantised, so that its largest weight is the largest number there is: the
+    /// factor that the device multiplies by. `None` for formats that have none.
+    pub fn row_factor(self, weights: &[f32]) -> Option<f32> {
+        let largest = weights.iter().fold(0.0, |most: f32, weight| most.max(weight.abs()));
+        let factor = largest / NVFP4_RANGE;
+        // A row of zeros, or of weights that are as good as that.
+        self.has_row_factors().then_some(if factor.is_normal() { factor } else { 1.0 })
+    }
+
     /// How its rows lie on the device.
     pub(crate) fn scheme(self) -> Scheme {
         self.packed(Pairs::default()).scheme()
@@ -256,6 +266,7 @@ impl FromStr for Format {
 }
 
 pub(crate) use e4m3::e4m3;
+pub(crate) use mxfp4::{E2M1, e8m0};
 
 /// Runs `decode` over blocks of `BYTES` bytes and `WEIGHTS` weights; the caller has checked the lengths.
 fn each_block<const BYTES: usize, const WEIGHTS: usize>(

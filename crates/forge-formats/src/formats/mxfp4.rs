@@ -3,6 +3,7 @@
 
 use super::{Apart, BlockFormat, each_block, nibbles};
 use crate::Format;
+use crate::encode::{encode_blocks, fp4};
 use crate::layout::RowParts;
 
 pub(super) const MXFP4: BlockFormat = BlockFormat {
@@ -14,18 +15,18 @@ pub(super) const MXFP4: BlockFormat = BlockFormat {
     apart: Some(Apart { group: 32, bits: 4, mlx_mode: "mxfp4", scale: e8m0, code: |code| E2M1[usize::from(code)] }),
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(17).for_each(|block| take_apart(block, parts)),
-    encode: None,
+    encode: Some(|weights, out| encode_blocks(weights, out, |block| Some(fp4::mxfp4(block)))),
 };
 
 /// Twice the 16 values of E2M1 (OCP Microscaling Formats 1.0, table 5); doubled, they are whole numbers.
 const E2M1_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// The 16 values themselves, with the negative zero that GGML's whole numbers have not.
-pub(super) const E2M1: [f32; 16] =
+pub(crate) const E2M1: [f32; 16] =
     [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
 /// E8M0: 2^(e - 127); infinite for 255, which is no number.
-pub(super) fn e8m0(e: u8) -> f32 {
+pub(crate) fn e8m0(e: u8) -> f32 {
     // 2^-127 is subnormal.
     f32::from_bits(if e == 0 { 1 << 22 } else { u32::from(e) << 23 })
 }

@@ -7,6 +7,7 @@
 use super::mxfp4::E2M1;
 use super::{Apart, BlockFormat, e4m3, each_block};
 use crate::Format;
+use crate::encode::{encode_blocks, fp4};
 use crate::layout::RowParts;
 
 pub(super) const NVFP4: BlockFormat = BlockFormat {
@@ -18,7 +19,7 @@ pub(super) const NVFP4: BlockFormat = BlockFormat {
     apart: Some(Apart { group: 16, bits: 4, mlx_mode: "nvfp4", scale: e4m3, code: |code| E2M1[usize::from(code)] }),
     decode: |row, out| each_block(row, out, decode),
     take_apart: |row, parts| row.chunks_exact(36).for_each(|block| take_apart(block, parts)),
-    encode: None,
+    encode: Some(|weights, out| encode_blocks(weights, out, fp4::nvfp4)),
 };
 
 /// A scale as the device has it, where the code 0x7F is a number.

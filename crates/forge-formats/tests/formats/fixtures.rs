@@ -104,9 +104,9 @@ impl RepackFixture {
     }
 }
 
-/// mlx's relative RMS error, and the weights that it quantised.
-pub fn affine_encode_fixture(format: Format) -> (f32, Vec<f32>) {
-    let mut file = Bytes(read(&format!("{format}.encode.bin")));
+/// mlx's relative RMS error in an affine format or a floating mode, and the weights that it quantised.
+pub fn mlx_encode_fixture(name: &str) -> (f32, Vec<f32>) {
+    let mut file = Bytes(read(&format!("{name}.encode.bin")));
     let error = file.floats(1)[0];
     let count = file.0.len() / 4;
     (error, file.floats(count))

@@ -37,6 +37,8 @@ pub struct ExpertsUpTile {
     pub cols: usize,
     /// Pairs in a tile.
     pub tile: usize,
+    /// Most rows whose pairs they are.
+    pub rows: usize,
     /// Tiles hold half (true) or float operands.
     pub half_tiles: bool,
     /// The gate's non-linearity.
@@ -56,6 +58,8 @@ pub struct ExpertsDownTile {
     pub hidden: usize,
     /// Pairs in a tile.
     pub tile: usize,
+    /// Most rows whose pairs they are.
+    pub rows: usize,
     /// Whether there are biases of down rows, `[experts, hidden]`.
     pub biased: bool,
 }
@@ -129,7 +133,7 @@ impl KernelFamily for ExpertsUpTile {
     }
 
     fn launch(&self) -> Launch {
-        launch(Self::columns(self.width), self.tile, self.routing, super::PREFILL_ROWS)
+        launch(Self::columns(self.width), self.tile, self.routing, self.rows)
     }
 
     fn title(&self) -> String {
@@ -198,7 +202,7 @@ impl KernelFamily for ExpertsDownTile {
     }
 
     fn launch(&self) -> Launch {
-        launch(Self::columns(self.hidden), self.tile, self.routing, super::PREFILL_ROWS)
+        launch(Self::columns(self.hidden), self.tile, self.routing, self.rows)
     }
 
     fn title(&self) -> String {

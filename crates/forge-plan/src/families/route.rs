@@ -8,7 +8,7 @@ use crate::call::{Call, Constant, Param, Position, Value};
 
 /// Most experts that a token takes: one a lane.
 pub const MOST_CHOSEN: usize = 32;
-/// Most experts: a simdgroup holds their scores in registers, and `sort_experts` a count of each.
+/// Most experts: a simdgroup holds their scores in registers, and `sort_experts` counts of each in threadgroup memory.
 pub const MOST_EXPERTS: usize = 1024;
 /// Most groups of experts.
 pub const MOST_GROUPS: usize = 31;
@@ -121,6 +121,11 @@ impl KernelFamily for Route {
     }
 }
 
+/// Simdgroups that sort: as many as have room for counts of their own.
+fn sorters(experts: usize) -> usize {
+    if experts <= 512 { 8 } else { 4 }
+}
+
 impl KernelFamily for SortExperts {
     fn bindings(&self) -> Vec<Binding> {
         let row = Extent::Rows(vec![self.chosen]);
@@ -136,8 +141,8 @@ impl KernelFamily for SortExperts {
 
     fn launch(&self) -> Launch {
         Launch {
-            threads: 256,
-            threadgroup_bytes: (4 * self.experts).next_multiple_of(16) as u32,
+            threads: 32 * sorters(self.experts) as u32,
+            threadgroup_bytes: (4 * sorters(self.experts) * self.experts).next_multiple_of(16) as u32,
             grid: [ONE, ONE, ONE],
         }
     }
@@ -147,7 +152,8 @@ impl KernelFamily for SortExperts {
     }
 
     fn body(&self) -> Body<'_> {
-        let sizes = [self.experts, self.chosen, self.tile, self.columns[0], self.columns[1]];
+        let [up, down] = self.columns;
+        let sizes = [self.experts, self.chosen, self.tile, up, down, sorters(self.experts)];
         let bound = [Role::Experts, Role::Pairs, Role::Tiles, Role::Threadgroups].map(Value::Bound);
         let rest =
             [Value::Shared, Value::Param(Param::Rows), Value::At(Position::Simdgroup), Value::At(Position::Lane)];

@@ -263,10 +263,25 @@ impl Lowering<'_> {
             let matrices = self.packed_stacks(owner, &up, layer)?;
             let half_tiles = self.half_tiles(block, owner, (m.input, hidden), layer, &matrices);
             let activation = m.activation;
-            let family = ExpertsUpTile { matrices, routing, width, cols: hidden, tile, half_tiles, activation, biased };
+            let family = ExpertsUpTile {
+                matrices,
+                routing,
+                width,
+                cols: hidden,
+                tile,
+                rows: self.tile,
+                half_tiles,
+                activation,
+                biased,
+            };
             ups.push(self.kernels.add("expert_gate_up_tile", family));
             let matrix = [self.matrix(owner.weight(layer, down.weight), down.rows)?];
-            downs.push(self.kernels.add("expert_down_tile", ExpertsDownTile { matrix, routing, hidden, tile, biased }));
+            downs.push(
+                self.kernels.add(
+                    "expert_down_tile",
+                    ExpertsDownTile { matrix, routing, hidden, tile, rows: self.tile, biased },
+                ),
+            );
         }
         let act = self.buffer(path, Place::Gated, chosen * width);
         let at = |word: usize| Counts { place: Place::Threadgroups, word };

@@ -14,7 +14,7 @@ mod weights;
 use std::collections::BTreeMap;
 
 use forge_frontend::Graph;
-use forge_frontend::graph::{KvSpec, Layer};
+use forge_frontend::graph::{KvSpec, Layer, Op, Weight};
 
 use crate::families::{NextNorm, PREFILL_ROWS, ROW_ELEMENTS};
 use crate::fuse::{Fused, FusedBlock, Norm, NormKind, Outcome};
@@ -28,8 +28,12 @@ use crate::state::capacity;
 use crate::{PlanError, barriers};
 use weights::{Owners, WeightFields};
 
-/// Most tokens in one prefill tile.
-const PREFILL_TILE: usize = PREFILL_ROWS;
+/// Most tokens of a tile, whatever the model.
+const MOST_TILE: usize = 2048;
+/// Tokens that an expert should have on average: those of a whole tile of products.
+const EXPERT_TOKENS: usize = 64;
+/// What lies between the steps of a tile takes at most one part in so many of the weights' bytes, where tiles are longer than usual.
+const WEIGHTS_PER_TILE: usize = 32;
 /// Weight elements times tokens that one prefill command buffer may multiply: about a quarter of a second
 /// on the slowest GPU, so that the system's watchdog never sees a long one.
 const PREFILL_WORK: usize = 250_000_000_000;
@@ -87,7 +91,7 @@ pub(crate) fn lower(
         graph,
         options,
         context,
-        tile: PREFILL_TILE.min(context),
+        tile: options.tile.unwrap_or_else(|| tile(graph)).min(context),
         partials: 0,
         fused_norms: fused.norms().all(|norm| norm.kind == NormKind::Rms),
         kernels: Kernels::default(),
@@ -97,6 +101,25 @@ pub(crate) fn lower(
         fields: WeightFields::default(),
     };
     lowering.run(fused)
+}
+
+/// Most tokens of a prompt that run at once. A tile reads the weights of all experts that one of its tokens takes, nearly all that there are: it is so long
+/// that each has enough of them for whole products, while that does not take much memory.
+fn tile(graph: &Graph) -> usize {
+    let stored = |weight: &Weight| weight.format.row_bytes(weight.cols).unwrap_or(0) * weight.rows;
+    let room = graph.weights.iter().map(stored).sum::<usize>() / WEIGHTS_PER_TILE;
+    let mut tile = PREFILL_ROWS;
+    for node in graph.blocks.iter().flat_map(|block| &block.nodes) {
+        if let Op::Route { routing, .. } = &node.op {
+            let wanted = EXPERT_TOKENS * routing.experts / routing.chosen.max(1);
+            // Each expert's gated activation and result, and about as much as eight residual streams.
+            let bytes = 4 * graph.config.hidden_size * (2 * routing.chosen + 8);
+            while tile < MOST_TILE.min(wanted) && 2 * tile * bytes <= room {
+                tile *= 2;
+            }
+        }
+    }
+    tile
 }
 
 impl<'a> Lowering<'a> {
@@ -125,9 +148,7 @@ impl<'a> Lowering<'a> {
         let first_norm = self.first_norm(blocks, &owners)?;
         let final_norm = self.final_norm(head)?;
         let layers: &[Layer] = &graph.layers;
-        let layer_work = self.tile
-            * graph.weights.iter().filter(|w| w.layer.is_some()).map(|w| w.rows * w.cols).sum::<usize>()
-            / layers.len().max(1);
+        let layer_work = self.tile * graph.active_layer_parameters() as usize / layers.len().max(1);
         let [decode_buffers, prefill_buffers] =
             self.buffers.map(|widths| widths.into_iter().map(|(place, width)| BufferPlan { place, width }).collect());
         let (layer_fields, model_fields, tensors) = self.fields.finish(layers.len());

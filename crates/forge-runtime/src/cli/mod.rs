@@ -6,9 +6,11 @@
 mod bench;
 mod chat;
 mod generate;
+mod imatrix;
 mod info;
 mod interrupt;
 mod logits;
+mod perplexity;
 mod profile;
 #[cfg(feature = "server")]
 mod serve;
@@ -64,6 +66,10 @@ enum Command {
     Info,
     /// Measure tokens per second.
     Bench(bench::Options),
+    /// Measure how well the model knows a text, and how far it is from another program.
+    Perplexity(perplexity::Options),
+    /// Collect which columns of each matrix a text needs most, for `forge gen --imatrix`.
+    Imatrix(imatrix::Options),
     /// Measure GPU time and bytes of each kernel.
     Profile(profile::Options),
     /// Find the fastest geometry of each matrix-vector kernel on this device.
@@ -202,6 +208,8 @@ fn dispatch(program: Program<Box<dyn LanguageModel>>, command: Command) -> Resul
         Command::Tokenize(options) => tokenize::run(&program, &options),
         Command::Info => info::run(&program),
         Command::Bench(options) => bench::run(program, &options),
+        Command::Perplexity(options) => perplexity::run(program, &options),
+        Command::Imatrix(options) => imatrix::run(program, &options),
         Command::Profile(options) => profile::run(program, &options),
         Command::Tune(options) => tune::run(program, &options),
         Command::Verify(options) => verify::run(program, &options),

@@ -57,6 +57,8 @@ struct Flight {
 struct Share {
     id: Id,
     slot: Slot,
+    /// Position of the first.
+    position: usize,
     rows: usize,
     /// Whether it chooses among tokens that are allowed.
     masked: bool,
@@ -115,7 +117,7 @@ impl<M: LanguageModel> Engine<M> {
         let sequence = Sequence::new(request, &self.text, self.model.context())?;
         let id = self.next;
         self.next += 1;
-        let uncached = self.uncached(&request.prompt);
+        let uncached = self.uncached(&sequence);
         self.policy.arrive(id, uncached, self.began.elapsed());
         self.sequences.insert(id, sequence);
         Ok(id)
@@ -229,14 +231,15 @@ impl<M: LanguageModel> Engine<M> {
         while self.slots.any_free() {
             let waiting: Vec<Id> = self.policy.waiting().collect();
             for id in waiting {
-                let uncached = self.uncached(self.sequences[&id].prompt());
+                let uncached = self.uncached(&self.sequences[&id]);
                 self.policy.estimate(id, uncached);
             }
-            let Some(id) = self.policy.next_for_slot(self.began.elapsed()) else { return };
+            let ready = |id| !self.is_being_run(&self.sequences[&id]);
+            let Some(id) = self.policy.next_for_slot(self.began.elapsed(), ready) else { return };
             let Some(sequence) = self.sequences.get(&id) else { return };
-            let prompt = sequence.prompt().to_vec();
+            let (prompt, anew) = (sequence.prompt().to_vec(), sequence.scores_prompt());
             self.settling = Some(id);
-            let settled = match self.settle(&prompt) {
+            let settled = match if anew { self.settle_anew(&prompt) } else { self.settle(&prompt) } {
                 Ok(Some(settled)) => settled,
                 Ok(None) => {
                     self.settling = None;
@@ -248,7 +251,8 @@ impl<M: LanguageModel> Engine<M> {
                     continue;
                 }
             };
-            let (info, marks) = (self.model.info(), self.marks(&prompt));
+            let boundaries = [self.sequences[&id].boundaries(), &[settled.shared]].concat();
+            let (info, marks) = (self.model.info(), self.marks(&prompt, &boundaries));
             let Some(sequence) = self.sequences.get_mut(&id) else { return };
             self.model.observe(settled.place.slot, &prompt, sequence.sampling());
             sequence.place(settled, info.prefill_tile, info.few_rows, marks);
@@ -271,8 +275,9 @@ impl<M: LanguageModel> Engine<M> {
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
             let Some(slot) = sequence.slot() else { continue };
             let count = sequence.take_rows(few - rows.len(), &mut rows);
-            let masked = batch::is_open(&rows[rows.len() - count..]);
-            shares.push(Share { id, slot, rows: count, masked });
+            let taken = &rows[rows.len() - count..];
+            let position = taken.first().map_or(0, |row| row.position);
+            shares.push(Share { id, slot, position, rows: count, masked: batch::is_open(taken) });
             if sequence.next_rows(few) == 0 {
                 // Whatever comes of these, nothing more is run.
                 self.policy.leave(id);
@@ -324,11 +329,17 @@ impl<M: LanguageModel> Engine<M> {
             Ok(outcomes) => outcomes.into_iter(),
             Err(error) => return self.lose(&shares, error, ended),
         };
-        for Share { id, rows, .. } in shares {
-            let last = outcomes.by_ref().take(rows).last();
+        for Share { id, position, rows, .. } in shares {
+            let outcomes: Vec<Outcome> = outcomes.by_ref().take(rows).collect();
             // One that has ended meanwhile had a row for nothing.
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
-            let token = match last.as_ref().and_then(Outcome::choice) {
+            for (position, outcome) in (position..).zip(&outcomes) {
+                if let Outcome::Logits(logits) = outcome {
+                    sequence.score_prompt(position, logits, &self.text.tokenizer, audience.listener(id));
+                }
+            }
+            let last = outcomes.last();
+            let token = match last.and_then(Outcome::choice) {
                 Some(Some(token)) => token,
                 Some(None) => {
                     let position = sequence.position();
@@ -343,8 +354,9 @@ impl<M: LanguageModel> Engine<M> {
                 }
             };
             let ends = self.text.defaults.end_token_ids.contains(&token);
-            if let (Some(Outcome::Scored(_, logits)), Some(top), false) = (&last, sequence.top_logprobs(), ends) {
-                audience.listener(id).scored(Scored::new(&self.text.tokenizer, logits, token, top));
+            if let (Some(Outcome::Scored(_, logits)), Some(top), false) = (last, sequence.top_logprobs(), ends) {
+                let scored = Scored::new(&self.text.tokenizer, logits, token, top);
+                audience.listener(id).scored(scored, sequence.text_bytes());
             }
             match sequence.hear(token, ends, audience.listener(id)) {
                 Ok(None) => self.hold(id),
@@ -359,8 +371,13 @@ impl<M: LanguageModel> Engine<M> {
         let Some(sequence) = self.sequences.get_mut(&id) else { return };
         let Some((slot, position, tile)) = sequence.tile(tokens) else { return };
         let (start, count) = (Instant::now(), tile.len());
-        if let Err(error) = self.model.tile(slot, position, tile, None) {
+        let mut logits = Vec::new();
+        let wanted = sequence.scores_prompt().then_some(&mut logits);
+        if let Err(error) = self.model.tile(slot, position, tile, wanted) {
             return self.fail(&[id], error, ended);
+        }
+        for (position, logits) in (position..).zip(logits.chunks(self.model.info().vocab_size)) {
+            sequence.score_prompt(position, logits, &self.text.tokenizer, audience.listener(id));
         }
         let at_mark = sequence.tiled(count);
         let rows = sequence.next_rows(self.model.info().few_rows);

@@ -40,8 +40,13 @@ pub struct Request {
     pub continues_prompt: bool,
     /// What its tokens are held to.
     pub constraint: Option<Box<dyn Constraint>>,
+    /// Positions before which other prompts may part from this one, as behind the instructions of a chat: a model whose sequences can be gone on
+    /// with from some positions alone has its state there kept.
+    pub boundaries: Vec<usize>,
     /// Set if log-probabilities are wanted, with those of so many of the most probable tokens.
     pub top_logprobs: Option<usize>,
+    /// Whether those of the prompt's tokens are wanted too, all of which is run for that.
+    pub prompt_logprobs: bool,
 }
 
 /// Why a generation ended.
@@ -85,8 +90,14 @@ pub trait Listener {
     /// Takes the next piece of text. `false` stops the generation.
     fn text(&mut self, text: &str) -> bool;
 
-    /// Takes the log-probability of a token, before the text of it, if that was asked for. End tokens have none.
-    fn scored(&mut self, scored: Scored) {
+    /// Takes the log-probability of a token, before the text of it, if that was asked for. Its text begins `at` bytes into the whole, of
+    /// which some may be held back still. End tokens have none.
+    fn scored(&mut self, scored: Scored, at: usize) {
+        let _ = (scored, at);
+    }
+
+    /// Takes the log-probability of the prompt's next token, the first of which has none, if that was asked for.
+    fn prompt_scored(&mut self, scored: Scored) {
         let _ = scored;
     }
 

@@ -17,6 +17,8 @@ pub(super) enum Flow {
 pub(super) struct Output {
     detokenizer: Detokenizer<Arc<Tokenizer>>,
     stops: StopMatcher,
+    /// Bytes of text so far.
+    bytes: usize,
 }
 
 impl Output {
@@ -27,7 +29,12 @@ impl Output {
         } else {
             Detokenizer::new(tokenizer)
         };
-        Ok(Self { detokenizer, stops: StopMatcher::new(request.stop.clone()) })
+        Ok(Self { detokenizer, stops: StopMatcher::new(request.stop.clone()), bytes: 0 })
+    }
+
+    /// Bytes of text so far, what is held back among them; half a character is not.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Takes the next token.
@@ -41,6 +48,7 @@ impl Output {
             }
             None => self.detokenizer.push(token)?,
         };
+        self.bytes += piece.len();
         Ok(self.pass_on(&piece, listener))
     }
 

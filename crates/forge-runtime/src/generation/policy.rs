@@ -114,10 +114,11 @@ impl Policy {
         self.at(Stage::Waiting).map(|(id, _)| id)
     }
 
-    /// The request that is to get the next free slot.
-    pub fn next_for_slot(&self, now: Duration) -> Option<Id> {
+    /// The request that is to get the next free slot, of those that are `ready` for one.
+    pub fn next_for_slot(&self, now: Duration, ready: impl Fn(Id) -> bool) -> Option<Id> {
         let worth = |job: &Job| job.left as f64 - self.bounds.ageing * now.saturating_sub(job.since).as_secs_f64();
-        self.at(Stage::Waiting).min_by(|(_, a), (_, b)| worth(a).total_cmp(&worth(b))).map(|(id, _)| id)
+        let waiting = self.at(Stage::Waiting).filter(|(id, _)| ready(*id));
+        waiting.min_by(|(_, a), (_, b)| worth(a).total_cmp(&worth(b))).map(|(id, _)| id)
     }
 
     /// The prompt that is to get the next tile.

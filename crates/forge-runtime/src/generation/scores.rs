@@ -22,6 +22,14 @@ pub struct Score {
     pub logprob: f32,
 }
 
+impl Score {
+    /// A token of which nothing is known, as at the beginning of a text.
+    pub fn unknown(tokenizer: &Tokenizer, id: u32) -> Self {
+        let special = || tokenizer.token(id).unwrap_or_default().into_bytes();
+        Self { id, bytes: tokenizer.bytes(id).unwrap_or_else(special), logprob: 0.0 }
+    }
+}
+
 impl Scored {
     /// Of a token that was chosen after these `logits`, `[vocab]` f32, with the `top` most probable ones; among equals the lowest id is first.
     pub fn new(tokenizer: &Tokenizer, logits: &[f32], token: u32, top: usize) -> Self {
@@ -31,8 +39,7 @@ impl Scored {
         let score = |id: u32| {
             let logit = logits.get(id as usize).copied().filter(|logit| logit.is_finite());
             let logprob = logit.map_or(f32::MIN, |logit| (f64::from(logit) - highest - sum.ln()) as f32);
-            let special = || tokenizer.token(id).unwrap_or_default().into_bytes();
-            Score { id, bytes: tokenizer.bytes(id).unwrap_or_else(special), logprob }
+            Score { logprob, ..Score::unknown(tokenizer, id) }
         };
         let mut best: Vec<(f32, u32)> = finite().map(|(&logit, id)| (logit, id)).collect();
         let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));

@@ -7,8 +7,12 @@ use super::super::assets::Text;
 use super::super::batch::{Row, Slot, Token, Wants};
 use super::super::sampler::{Sampling, StepSampling};
 use super::super::slots::{Miss, Place, Tier};
+use super::super::tokenizer::Tokenizer;
 use super::output::{Flow, Output};
-use super::{Constraint, Finish, Listener, Request, Summary};
+use super::{Constraint, Finish, Listener, Request, Scored, Summary};
+
+/// Tokens of a tile all of whose logits come to the host: of a large vocabulary those of a token take a megabyte.
+const SCORED_TILE: usize = 64;
 
 /// A request, from its coming to its end.
 pub(super) struct Sequence {
@@ -19,8 +23,12 @@ pub(super) struct Sequence {
     limit: usize,
     sampling: Sampling,
     step: StepSampling,
+    /// Where other prompts may part from this one.
+    boundaries: Vec<usize>,
     constraint: Option<Box<dyn Constraint>>,
     top_logprobs: Option<usize>,
+    /// Whether the log-probabilities of the prompt's tokens are wanted.
+    prompt_logprobs: bool,
     output: Output,
     came: Instant,
     /// Once it has one.
@@ -35,6 +43,8 @@ pub(super) struct Sequence {
 pub(super) struct Settled {
     pub(super) place: Place,
     pub(super) tier: Option<Tier>,
+    /// Tokens of it that are known, whether or not it can be gone on with from there.
+    pub(super) shared: usize,
 }
 
 /// A sequence in its slot.
@@ -69,8 +79,10 @@ impl Sequence {
                 scored: request.top_logprobs.is_some(),
                 ..StepSampling::new(&request.sampling)
             },
+            boundaries: request.boundaries.clone(),
             constraint: request.constraint.clone(),
             top_logprobs: request.top_logprobs,
+            prompt_logprobs: request.prompt_logprobs,
             sampling: request.sampling.clone(),
             came: Instant::now(),
             place: None,
@@ -83,6 +95,11 @@ impl Sequence {
         &self.tokens[..self.prompt_tokens]
     }
 
+    /// Where other prompts may part from this one.
+    pub(super) fn boundaries(&self) -> &[usize] {
+        &self.boundaries
+    }
+
     /// How its tokens are chosen.
     pub(super) fn sampling(&self) -> &Sampling {
         &self.sampling
@@ -91,6 +108,29 @@ impl Sequence {
     /// The most probable tokens that are wanted with each token's log-probability, if that is.
     pub(super) fn top_logprobs(&self) -> Option<usize> {
         self.top_logprobs
+    }
+
+    /// Whether the log-probabilities of its prompt's tokens are wanted.
+    pub(super) fn scores_prompt(&self) -> bool {
+        self.prompt_logprobs
+    }
+
+    /// Has the prompt's token behind a position heard, of these `logits` of that position, `[vocab]` f32.
+    pub(super) fn score_prompt(
+        &self,
+        position: usize,
+        logits: &[f32],
+        tokenizer: &Tokenizer,
+        listener: &mut dyn Listener,
+    ) {
+        if let Some(&token) = self.prompt().get(position + 1) {
+            listener.prompt_scored(Scored::new(tokenizer, logits, token, self.top_logprobs.unwrap_or(0)));
+        }
+    }
+
+    /// Bytes of its text so far, what is held back among them.
+    pub(super) fn text_bytes(&self) -> usize {
+        self.output.bytes()
     }
 
     /// Says which tokens may come next, after those that were heard.
@@ -108,6 +148,11 @@ impl Sequence {
         self.place.as_ref().map(|place| place.slot)
     }
 
+    /// Position of its next row, once it has a slot.
+    pub(super) fn at(&self) -> Option<usize> {
+        self.place.as_ref().map(|place| place.at)
+    }
+
     /// Tokens heard so far.
     pub(super) fn heard(&self) -> usize {
         self.heard
@@ -115,15 +160,20 @@ impl Sequence {
 
     /// It has a slot. What is left of its prompt goes in tiles of up to `tile` tokens, but for the last token, and as many
     /// before it as are no full tile and fit into a step of `few` rows: which of both a token is run in does not depend on who else is there.
-    /// At `marks` a tile ends.
+    /// At `marks` a tile ends, and so is the last tile's end one where there are any.
     pub(super) fn place(&mut self, place: Settled, tile: usize, few: usize, mut marks: Vec<usize>) {
-        let Settled { place, tier } = place;
+        let Settled { place, tier, .. } = place;
         let left = self.prompt_tokens - 1 - place.reused;
         let rest = left % tile;
         let tiles_end = place.reused + if rest <= few { left - rest } else { left };
         let Place { slot, reused, miss, .. } = place;
+        if !marks.is_empty() {
+            // For who asks the same again.
+            marks.push(tiles_end);
+        }
         marks.retain(|&mark| (reused + 1..=tiles_end).contains(&mark));
         marks.sort_unstable_by_key(|&mark| usize::MAX - mark);
+        marks.dedup();
         let since = Instant::now();
         self.place = Some(Placed { slot, reused, tier, miss, since, at: reused, tiles_end, asked: 0, marks });
     }
@@ -142,6 +192,7 @@ impl Sequence {
     pub(super) fn tile(&self, tokens: usize) -> Option<(Slot, usize, &[u32])> {
         let place = self.place.as_ref()?;
         let mark = place.marks.last().copied().unwrap_or(usize::MAX);
+        let tokens = if self.prompt_logprobs { tokens.min(SCORED_TILE) } else { tokens };
         let end = place.tiles_end.min(place.at + tokens).min(mark);
         Some((place.slot, place.at, &self.tokens[place.at..end]))
     }
@@ -173,7 +224,7 @@ impl Sequence {
             let known = position < self.prompt_tokens;
             let token = if known { Token::Known(self.tokens[position]) } else { Token::Chosen };
             let wants = if position + 1 < self.prompt_tokens {
-                Wants::Nothing
+                if self.prompt_logprobs { Wants::Logits } else { Wants::Nothing }
             } else {
                 place.asked += 1;
                 let wants = Wants::Choice(self.step.clone());

@@ -35,13 +35,15 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Who is let in.
 pub(super) struct Admission {
     limits: Limits,
+    /// Requests that the model works on at a time.
+    slots: usize,
     places: Arc<Semaphore>,
     room: Arc<Semaphore>,
     turns: Arc<Semaphore>,
     stages: Receiver<Stage>,
 }
 
-/// A request's place, held until its generation has ended.
+/// The places of a request, one for each of its choices, held until their generations have ended.
 pub(super) type Place = OwnedSemaphorePermit;
 
 /// Requests that may run or wait.
@@ -61,6 +63,7 @@ impl Admission {
         let room = ALL_BODIES.max(limits.body_bytes).div_ceil(UNIT);
         Self {
             limits,
+            slots,
             places: Arc::new(Semaphore::new(places(limits, slots))),
             room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))),
             turns: Arc::new(Semaphore::new(PREPARING)),
@@ -71,6 +74,19 @@ impl Admission {
     /// A place, if one is free.
     pub(super) fn place(&self) -> Result<Place, ApiError> {
         self.places.clone().try_acquire_owned().map_err(|_| ApiError::overloaded())
+    }
+
+    /// So many places instead of one, if they are free.
+    pub(super) fn places(&self, mut first: Place, count: usize) -> Result<Place, ApiError> {
+        let most = places(self.limits, self.slots);
+        let more = u32::try_from(count.saturating_sub(1)).ok().filter(|_| count <= most);
+        let more = more.ok_or_else(|| {
+            let words = format!("n is {count}, at most {most} answers can run and wait here (--queue)");
+            ApiError::invalid("n".to_owned(), words)
+        })?;
+        let more = self.places.clone().try_acquire_many_owned(more).map_err(|_| ApiError::overloaded())?;
+        first.merge(more);
+        Ok(first)
     }
 
     /// Waits for a turn.

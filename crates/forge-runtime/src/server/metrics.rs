@@ -14,11 +14,16 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::super::generation::{Finish, Summary};
+use super::super::slots::Tier;
 use super::super::{Error, Result};
 use super::worker::Shown;
 
 /// Labels by name.
 type Labels<const N: usize> = [(&'static str, String); N];
+
+fn tier_label(tier: Tier) -> Labels<1> {
+    [("tier", tier.name().to_owned())]
+}
 
 /// What is counted.
 pub(super) struct Metrics {
@@ -28,7 +33,7 @@ pub(super) struct Metrics {
     prompt_tokens: Counter,
     cached_tokens: Counter,
     generated_tokens: Counter,
-    cache_hits: Counter,
+    cache_hits: Family<Labels<1>, Counter>,
     cache_bytes: Family<Labels<1>, Gauge>,
     queue: Histogram,
     prefill: Histogram,
@@ -52,7 +57,7 @@ impl Metrics {
             prompt_tokens: Counter::default(),
             cached_tokens: Counter::default(),
             generated_tokens: Counter::default(),
-            cache_hits: Counter::default(),
+            cache_hits: Family::default(),
             cache_bytes: Family::default(),
             queue: waits(),
             prefill: waits(),
@@ -62,6 +67,10 @@ impl Metrics {
             slots_busy: Gauge::default(),
             waiting: Gauge::default(),
         };
+        // All are there from the beginning, so that rates of them are known from the first hit on.
+        for tier in Tier::ALL {
+            drop(metrics.cache_hits.get_or_create(&tier_label(tier)));
+        }
         let registry = &mut metrics.registry;
         registry.register("requests", "Requests by API and status of the answer", metrics.requests.clone());
         let words = "Generations that ended because their client went away, or the server stopped";
@@ -70,7 +79,7 @@ impl Metrics {
         let words = "Tokens of prompts that were not run again";
         registry.register("cached_prompt_tokens", words, metrics.cached_tokens.clone());
         registry.register("generated_tokens", "Tokens chosen", metrics.generated_tokens.clone());
-        let words = "Prompts that were reused in part or in whole";
+        let words = "Prompts that were reused in part or in whole, by where that came from";
         registry.register("cache_hits", words, metrics.cache_hits.clone());
         let words = "What is kept of the states of sequences beside the slots";
         registry.register_with_unit("cache", words, Unit::Bytes, metrics.cache_bytes.clone());
@@ -113,7 +122,9 @@ impl Metrics {
         self.generated_tokens.inc_by(summary.completion_tokens as u64);
         if summary.reused_tokens > 0 {
             self.cached_tokens.inc_by(summary.reused_tokens as u64);
-            self.cache_hits.inc();
+        }
+        if let Some(tier) = summary.tier {
+            self.cache_hits.get_or_create(&tier_label(tier)).inc();
         }
         self.queue.observe(summary.queue_time.as_secs_f64());
         if summary.completion_tokens > 0 {
@@ -133,7 +144,9 @@ impl Metrics {
         self.slots.set(gauge(shown.slots.len()));
         self.slots_busy.set(gauge(shown.slots.iter().filter(|slot| slot.request.is_some()).count()));
         self.waiting.set(gauge(shown.waiting));
-        self.cache_bytes.get_or_create(&[("tier", "memory".to_owned())]).set(gauge(shown.kept_bytes));
+        self.cache_bytes.get_or_create(&tier_label(Tier::Memory)).set(gauge(shown.kept_bytes));
+        let stored = i64::try_from(shown.stored_bytes).unwrap_or(i64::MAX);
+        self.cache_bytes.get_or_create(&tier_label(Tier::Disk)).set(stored);
         let mut text = String::new();
         // Nothing fails to be written to a string.
         let _ = encode(&mut text, &self.registry);

@@ -59,7 +59,7 @@ pub use log::Log;
 use log::{Record, RequestId};
 use metrics::Metrics;
 use request::{Answers, Prepared, Shown};
-use worker::{Event, Keeping, Loading, Started, Worker};
+use worker::{Keeping, Loading, OfChoice, Started, Worker};
 
 /// Limits of the server.
 #[derive(Debug, Clone, Copy)]
@@ -196,7 +196,8 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
     let Started { worker, loading, thread } =
         Worker::start(load, text.clone(), metrics.clone(), places, keeping).map_err(io)?;
     let canceller = worker.canceller();
-    let answers = Answers { trust_special: options.trust_special, ..Answers::of(&text) };
+    let marked = info.rewind.is_some();
+    let answers = Answers { trust_special: options.trust_special, marked, ..Answers::of(&text) };
     let thinking_tags: Arc<[_]> = answers.thinking.special_tags(&text).into();
     let call_tags = answers.calls.iter().flat_map(|form| form.special_tags(&text));
     let all_tags = thinking_tags.iter().cloned().chain(call_tags).collect();
@@ -369,21 +370,22 @@ async fn submit(
     record: &Record,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(Unsent, bool, UnboundedReceiver<Event>), ApiError> {
+) -> Result<(Unsent, bool, UnboundedReceiver<OfChoice>), ApiError> {
     let body = shared.admission.read(headers, body).await?;
     let place = shared.admission.place()?;
-    let Prepared { request, shown, skipped, stream, answer } =
+    let Prepared { requests, shown, skipped, stream, answer } =
         apart(shared.clone(), body, move |Shared { text, answers, info, context, .. }, body| {
             request::prepare(body, dialect, text, answers, info, *context)
         })
         .await?;
     record.skipped(&skipped);
+    let place = shared.admission.places(place, requests.len())?;
     let shown = match shown {
         Shown::ReasoningAndCalls => shared.all_tags.clone(),
         Shown::Reasoning => shared.thinking_tags.clone(),
         Shown::None => Arc::default(),
     };
-    Ok((answer, stream, shared.worker.submit(request, shown, place)?))
+    Ok((answer, stream, shared.worker.submit(requests, &shown, place)?))
 }
 
 /// Errors in the words of the dialect that a path belongs to.

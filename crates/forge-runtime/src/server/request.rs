@@ -7,12 +7,14 @@ use serde_json::{Map, Value, json};
 
 use super::super::assets::Text;
 use super::super::chat_templates::Ending;
-use super::super::generation::{Constraint, Request, check_prompt};
+use super::super::generation::{Constraint, Request, Score, check_prompt};
 use super::super::grammar::{Form, Grammars, Scope};
+use super::super::sampler::Sampling;
+use super::super::tokenizer::Detokenizer;
 use super::super::{Error, ModelInfo};
-use super::answer::Unsent;
+use super::answer::{Echo, Unsent};
 use super::api_error::ApiError;
-use super::dialect::{Ask, Chat, Choice, Dialect, Outputs, Prompt, Reading};
+use super::dialect::{Ask, Chat, Choice, Dialect, Mark, Outputs, Piece, Prompt, Reading};
 use super::fields::{Fields, wrong_type};
 use super::tools::{CallForm, CallRest, Thinking};
 
@@ -27,7 +29,8 @@ const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "f
 
 /// A request that can be queued.
 pub(super) struct Prepared {
-    pub(super) request: Request,
+    /// One for each choice.
+    pub(super) requests: Vec<Request>,
     /// Special tokens that are to come as text, among the marks of reasoning, and of calls.
     pub(super) shown: Shown,
     /// What was asked for and is left out.
@@ -62,6 +65,8 @@ pub(super) struct Answers {
     pub(super) trust_special: bool,
     /// Whether its template has a place for system messages in mid-chat.
     pub(super) system_anywhere: bool,
+    /// Whether its sequences can be gone on with from some positions alone, so that it has to be known where prompts may part.
+    pub(super) marked: bool,
 }
 
 /// A text that no template writes by itself.
@@ -83,7 +88,8 @@ impl Answers {
         let rest = calls.as_ref().and_then(|form| form.rest(text));
         let system_anywhere = has_place_for_system(text);
         let (thinking, grammars) = (Thinking::of(text), OnceLock::new());
-        Self { calls, beginning, rest, thinking, grammars, trust_special: false, system_anywhere }
+        let (trust_special, marked) = (false, false);
+        Self { calls, beginning, rest, thinking, grammars, trust_special, system_anywhere, marked }
     }
 
     /// What holds answers to forms. The first who asks waits for it.
@@ -116,14 +122,19 @@ pub(super) fn prepare(
     context: usize,
 ) -> Result<Prepared, ApiError> {
     let (ask, writer) = dialect.read(fields(body, context)?)?;
-    let Ask { prompt, prompt_field, max_tokens, sampling, stop, form, form_field, stream } = ask;
+    let Ask { prompt, prompt_field, max_tokens, sampling, stop, form, form_field, stream, choices, top_logprobs, echo } =
+        ask;
+    let words = match &prompt {
+        Prompt::Text(words) if echo => Some(words.clone()),
+        Prompt::Text(_) | Prompt::Ids(_) | Prompt::Chat(_) => None,
+    };
     let runtime_error = |error| ApiError::from_runtime(&error, prompt_field);
     let sampling = text.defaults.sampling(&sampling).map_err(runtime_error)?;
     if let Some((id, _)) = sampling.logit_bias.iter().find(|(id, _)| *id as usize >= info.vocab_size) {
         let words = format!("logit_bias: there is no token {id}, the vocabulary has {}", info.vocab_size);
         return Err(ApiError::invalid("logit_bias".to_owned(), words));
     }
-    let Encoded { prompt, continues, reading, mut warning, skipped } =
+    let Encoded { prompt, continues, boundaries, reading, mut warning, skipped } =
         encode(prompt, prompt_field, text, answers, context)?;
     check_prompt(&prompt, info.vocab_size, context).map_err(runtime_error)?;
     let shown = match &reading {
@@ -147,11 +158,47 @@ pub(super) fn prepare(
         (None, _) => None,
     };
     let prompt_tokens = prompt.len();
-    let request =
-        Request { prompt, max_tokens, sampling, stop, continues_prompt: continues, constraint, ..Request::default() };
-    let answer =
-        Unsent { writer, outputs: Outputs::new(reading, text.tokenizer.clone()), prompt_tokens, prompt_field, warning };
-    Ok(Prepared { request, shown, skipped, stream, answer })
+    let echo = match echo {
+        true => Some(self::echo(words, &prompt, text, top_logprobs.is_some()).map_err(runtime_error)?),
+        false => None,
+    };
+    let request = Request {
+        prompt,
+        max_tokens,
+        sampling,
+        stop,
+        continues_prompt: continues,
+        constraint,
+        boundaries,
+        top_logprobs,
+        prompt_logprobs: echo.is_some() && top_logprobs.is_some(),
+    };
+    let of_choice = |choice: usize| {
+        // Each draws on its own.
+        let seed = request.sampling.seed.wrapping_add(choice as u64);
+        Request { sampling: Sampling { seed, ..request.sampling.clone() }, ..request.clone() }
+    };
+    let outputs = (0..choices).map(|_| Outputs::new(reading.clone(), text.tokenizer.clone())).collect();
+    let answer = Unsent { writer, outputs, echo, prompt_tokens, prompt_field, warning };
+    Ok(Prepared { requests: (0..choices).map(of_choice).collect(), shown, skipped, stream, answer })
+}
+
+/// What an answer begins with that begins with its prompt: these `words`, or else what its tokens say.
+fn echo(words: Option<String>, prompt: &[u32], text: &Text, scored: bool) -> Result<Echo, Error> {
+    let mut detokenizer = Detokenizer::new(&*text.tokenizer);
+    let (mut said, mut starts) = (String::new(), Vec::with_capacity(prompt.len()));
+    for &id in prompt {
+        starts.push(said.len());
+        said += &detokenizer.push(id)?;
+    }
+    said += &detokenizer.finish()?;
+    let first = prompt.first().filter(|_| scored).map(|&id| Mark {
+        at: 0,
+        token: Score::unknown(&text.tokenizer, id),
+        top: None,
+    });
+    let piece = Piece { text: words.unwrap_or(said), scores: first.into_iter().collect() };
+    Ok(Echo { piece, starts })
 }
 
 /// Where in an answer its form begins: behind reasoning, if there is some. Of an answer that may begin with it, and whose first token it is then.
@@ -215,6 +262,8 @@ struct Encoded {
     prompt: Vec<u32>,
     /// Whether the answer continues its text.
     continues: bool,
+    /// Where other prompts may part from it.
+    boundaries: Vec<usize>,
     /// How the answer of a chat is to be read.
     reading: Option<Reading>,
     warning: Option<String>,
@@ -226,14 +275,28 @@ fn encode(prompt: Prompt, field: &str, text: &Text, answers: &Answers, context: 
         let ids = text.tokenizer.encode_within(words, special, context);
         ids.map_err(|error| ApiError::from_runtime(&error, field))
     };
-    let plain = |prompt| Encoded { prompt, continues: true, reading: None, warning: None, skipped: Vec::new() };
+    let plain = |prompt| Encoded {
+        prompt,
+        continues: true,
+        boundaries: Vec::new(),
+        reading: None,
+        warning: None,
+        skipped: Vec::new(),
+    };
     match prompt {
         Prompt::Text(words) => Ok(plain(encode(&words, true)?)),
         Prompt::Ids(ids) => Ok(plain(ids)),
         Prompt::Chat(chat) => {
-            let Rendered { words, continues, reading, warning, skipped } =
+            let Rendered { words, continues, instructions, reading, warning, skipped } =
                 render(chat, text, answers, field, Words::Shielded)?;
-            Ok(Encoded { prompt: encode(&words, false)?, continues, reading: Some(reading), warning, skipped })
+            let prompt = encode(&words, false)?;
+            // A token may reach beyond their end.
+            let whole = |ids: Vec<u32>| ids.iter().zip(&prompt).take_while(|(a, b)| a == b).count();
+            let boundaries = match words.get(..instructions).filter(|words| !words.is_empty()) {
+                Some(words) => vec![whole(encode(words, false)?)],
+                None => Vec::new(),
+            };
+            Ok(Encoded { prompt, continues, boundaries, reading: Some(reading), warning, skipped })
         }
     }
 }
@@ -243,6 +306,8 @@ pub(super) struct Rendered {
     pub(super) words: String,
     /// Whether the answer continues its last message.
     pub(super) continues: bool,
+    /// Bytes that other chats with the same instructions and tools begin with too; 0 where it does not matter.
+    pub(super) instructions: usize,
     pub(super) reading: Reading,
     warning: Option<String>,
     skipped: Vec<String>,
@@ -277,7 +342,9 @@ pub(super) fn render(
     let ending = Ending::of(&variables, &messages, true).map_err(usage)?;
     let error = |error| ApiError::from_runtime(&error, field);
     let shielded = if answers.trust_special || special == Words::AsWritten { None } else { shielded(&messages, text) };
-    let mut words = text.render_chat(shielded.as_ref().unwrap_or(&messages), ending, &variables).map_err(error)?;
+    let written = shielded.as_ref().unwrap_or(&messages);
+    let mut words = text.render_chat(written, ending, &variables).map_err(error)?;
+    let instructions = if answers.marked { instructions(written, &words, text, &variables) } else { 0 };
     let mut reading = Reading {
         form: answers.calls.clone().filter(|_| !tools.is_empty()),
         thinking: answers.thinking.clone(),
@@ -314,7 +381,16 @@ pub(super) fn render(
         continues = true;
     }
     let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
-    Ok(Rendered { words, continues, reading, warning, skipped })
+    Ok(Rendered { words, continues, instructions, reading, warning, skipped })
+}
+
+/// Bytes of a rendered chat that another one with the same system messages and tools begins with.
+fn instructions(messages: &Value, words: &str, text: &Text, variables: &Map<String, Value>) -> usize {
+    let messages = messages.as_array().map_or(&[][..], Vec::as_slice);
+    let system = messages.iter().take_while(|message| matches!(message["role"].as_str(), Some("system" | "developer")));
+    let other: Value = system.cloned().chain([json!({ "role": "user", "content": PROBE })]).collect();
+    let Ok(other) = text.render_chat(&other, Ending::Opened, variables) else { return 0 };
+    words.char_indices().zip(other.chars()).find(|((_, a), b)| a != b).map_or(0, |((at, _), _)| at)
 }
 
 /// Makes system messages in mid-chat users' messages: part of the one before, where that is a user's or a tool's, so that turns

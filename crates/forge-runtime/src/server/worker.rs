@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, ch
 use tokio::sync::watch;
 
 use super::super::assets::Text;
-use super::super::generation::{Answered, Engine, Job, Listener, Queue, Request, Status, Summary, work};
+use super::super::generation::{Answered, Engine, Job, Listener, Queue, Request, Scored, Status, Summary, work};
 use super::super::snapshots::Folder;
 use super::super::{Error, LanguageModel};
 use super::admission::Place;
@@ -37,11 +37,18 @@ pub(super) struct Keeping {
 
 /// What the model thread tells of a request.
 pub(super) enum Event {
+    /// The log-probability of the prompt's next token.
+    PromptScored(Scored),
+    /// The log-probability of the next token, whose text begins so many bytes into the whole.
+    Scored(Scored, usize),
     /// The next piece of text.
     Text(String),
     /// The end; nothing comes after it.
     Done(Result<Summary, Error>),
 }
+
+/// What the model thread tells of one choice of a request.
+pub(super) type OfChoice = (usize, Event);
 
 /// The way to the model thread.
 pub(super) struct Worker {
@@ -158,21 +165,31 @@ impl Worker {
         self.board.read()
     }
 
-    /// Queues a request; `shown` are special tokens that stand for text in its answer. Dropping the receiver cancels it.
+    /// Queues a request for each choice of an answer, of which each takes one of the `places`; `shown` are special tokens that stand for text in the
+    /// answer. Dropping the receiver cancels all.
     pub(super) fn submit(
         &self,
-        request: Request,
-        shown: Arc<[(u32, String)]>,
-        place: Place,
-    ) -> Result<UnboundedReceiver<Event>, ApiError> {
+        requests: Vec<Request>,
+        shown: &Arc<[(u32, String)]>,
+        mut places: Place,
+    ) -> Result<UnboundedReceiver<OfChoice>, ApiError> {
         let (events, receiver) = unbounded_channel();
-        let metrics = self.metrics.clone();
-        let client = Client { events, shown, cancelled: self.canceller(), metrics, last: None, _place: place };
-        match self.queue.try_send(Job { request, client }) {
-            Ok(()) => Ok(receiver),
-            Err(TrySendError::Full(_)) => Err(ApiError::overloaded()),
-            Err(TrySendError::Closed(_)) => Err(ApiError::internal("the model has stopped".into())),
+        for (choice, request) in requests.into_iter().enumerate() {
+            let client = Client {
+                events: events.clone(),
+                choice,
+                shown: shown.clone(),
+                cancelled: self.canceller(),
+                metrics: self.metrics.clone(),
+                last: None,
+                _place: places.split(1),
+            };
+            self.queue.try_send(Job { request, client }).map_err(|error| match error {
+                TrySendError::Full(_) => ApiError::overloaded(),
+                TrySendError::Closed(_) => ApiError::internal("the model has stopped".into()),
+            })?;
         }
+        Ok(receiver)
     }
 }
 
@@ -199,7 +216,9 @@ impl Queue<Client> for Receiver<Job<Client>> {
 
 struct Client {
     /// Its other end is dropped when the client goes away.
-    events: UnboundedSender<Event>,
+    events: UnboundedSender<OfChoice>,
+    /// Which of the answer's choices it hears.
+    choice: usize,
     /// Special tokens that stand for text.
     shown: Arc<[(u32, String)]>,
     cancelled: Canceller,
@@ -207,7 +226,14 @@ struct Client {
     /// When the last piece of its text came.
     last: Option<Instant>,
     /// Given up when the job is done.
-    _place: Place,
+    _place: Option<Place>,
+}
+
+impl Client {
+    /// Says whether anybody hears it.
+    fn tell(&self, event: Event) -> bool {
+        self.events.send((self.choice, event)).is_ok()
+    }
 }
 
 impl Listener for Client {
@@ -216,7 +242,15 @@ impl Listener for Client {
         if let Some(last) = self.last.replace(now) {
             self.metrics.gap(now - last);
         }
-        self.events.send(Event::Text(text.to_owned())).is_ok()
+        self.tell(Event::Text(text.to_owned()))
+    }
+
+    fn scored(&mut self, scored: Scored, at: usize) {
+        self.tell(Event::Scored(scored, at));
+    }
+
+    fn prompt_scored(&mut self, scored: Scored) {
+        self.tell(Event::PromptScored(scored));
     }
 
     fn special(&self, token: u32) -> Option<&str> {
@@ -231,7 +265,6 @@ impl Listener for Client {
 impl Answered for Client {
     fn end(self, result: Result<Summary, Error>) {
         self.metrics.ended(&result);
-        // A client that is gone does not hear it.
-        let _ = self.events.send(Event::Done(result));
+        self.tell(Event::Done(result));
     }
 }

@@ -17,6 +17,8 @@ pub struct Checks {
     pub kernels: &'static [KernelCheck],
     /// What each kernel moves and computes, in the same order.
     pub costs: &'static [Cost],
+    /// Fields of the weights file and the matrices that each has stacked, by their names in GGUF: what `imatrix` calls them.
+    pub matrices: &'static [(&'static str, &'static [&'static str])],
     /// Other geometries of the matrix-vector kernels.
     pub tuning: &'static Tuning,
 }

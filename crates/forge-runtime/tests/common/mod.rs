@@ -210,8 +210,8 @@ impl HashModel {
         Self { info: Some(Box::leak(Box::new(info))), ..Self::new() }
     }
 
-    fn row(&mut self, slot: Slot) -> Vec<f32> {
-        let hash = hash(&self.slots[&slot].tokens);
+    fn row(&mut self, slot: Slot, position: usize) -> Vec<f32> {
+        let hash = hash(&self.slots[&slot].tokens[..=position]);
         let scripted = &mut self.slots.entry(slot).or_default().scripted;
         let wanted = self.script.get(*scripted).copied();
         *scripted += 1;
@@ -227,9 +227,9 @@ impl HashModel {
     fn outcomes(&mut self, rows: &[Row]) -> Vec<Outcome> {
         let outcome = |row: &Row| match &row.wants {
             Wants::Nothing => Outcome::Nothing,
-            Wants::Logits => Outcome::Logits(self.row(row.slot)),
+            Wants::Logits => Outcome::Logits(self.row(row.slot, row.position)),
             Wants::Choice(step) => {
-                let logits = self.row(row.slot);
+                let logits = self.row(row.slot, row.position);
                 let sequence = self.slots.entry(row.slot).or_default();
                 let mut sampler = Sampler::at(step.clone(), &sequence.bias);
                 sequence.seen.iter().for_each(|&token| sampler.observe(token));
@@ -319,7 +319,7 @@ impl LanguageModel for HashModel {
         for (position, &token) in (position..).zip(tokens) {
             self.take(slot, token, position)?;
             if let Some(logits) = &mut logits {
-                logits.extend(self.row(slot));
+                logits.extend(self.row(slot, position));
             }
         }
         Ok(())

@@ -110,6 +110,7 @@ fn failing(family: &Family, metal: &str, checks: &'static [KernelCheck]) -> Vec<
         slots: family.slots,
         kernels: checks,
         costs: &[],
+        matrices: &[],
         tuning: &common::NO_TUNING,
     };
     let gpu = Gpu::open(checks.source, info.kernels).unwrap_or_else(|error| panic!("{error}"));

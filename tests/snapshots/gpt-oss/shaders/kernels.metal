@@ -1624,60 +1624,93 @@ inline void route_row(device const float* logits, device const float* vector, de
                               lane);
 }
 
-// Rows and experts in order of the experts, and of the rows for each, cut into tiles of up to TILE pairs; then the
-// threadgroups of two grids over the tiles. One threadgroup of 8 simdgroups, each with every eighth expert; `shared` holds
-// a count for each expert.
-template <uint EXPERTS, uint CHOSEN, uint TILE, uint COLUMNS_UP, uint COLUMNS_DOWN>
+// How many lanes before this one have the same value, and how many have it.
+inline uint2 equal_lanes(uint value, uint lane) {
+    uint2 equal = uint2(0);
+    for (uint other = 0; other < 32; ++other) {
+        if (simd_shuffle(value, ushort(other)) == value) {
+            equal += uint2(other < lane ? 1u : 0u, 1u);
+        }
+    }
+    return equal;
+}
+
+// Pairs of a row and an expert in order of the experts, and of the rows for each, cut into tiles of up to TILE; then the threadgroups of
+// two grids over the tiles. A counting sort by one threadgroup of SIMDGROUPS, each of which has a run of the pairs:
+// `shared`, [SIMDGROUPS][EXPERTS], is how many pairs of an expert a run has, then where the next of them goes.
+template <uint EXPERTS, uint CHOSEN, uint TILE, uint COLUMNS_UP, uint COLUMNS_DOWN, uint SIMDGROUPS>
 inline void sort_pairs(device const uint* experts, device uint* pairs, device uint* tiles, device uint* threadgroups,
                          threadgroup uint* shared, uint rows, uint simdgroup, uint lane) {
+    constexpr uint EACH = (EXPERTS + 31) / 32; // experts of a lane
     const uint count = rows * CHOSEN;
-    for (uint expert = simdgroup; expert < EXPERTS; expert += 8) {
-        uint found = 0;
-        for (uint pair = lane; pair < count; pair += 32) {
-            found += experts[pair] == expert ? 1u : 0u;
+    const uint run = (count + SIMDGROUPS - 1) / SIMDGROUPS;
+    const uint begin = min(simdgroup * run, count);
+    const uint end = min(begin + run, count);
+    threadgroup uint* own = shared + simdgroup * EXPERTS;
+    for (uint expert = lane; expert < EXPERTS; expert += 32) {
+        own[expert] = 0;
+    }
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    for (uint base = begin; base < end; base += 32) {
+        const uint expert = base + lane < end ? experts[base + lane] : EXPERTS;
+        const uint2 equal = equal_lanes(expert, lane);
+        if (expert < EXPERTS && equal.x == 0) {
+            own[expert] += equal.y;
         }
-        found = simd_sum(found);
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (simdgroup == 0) {
+        const uint from = min(lane * EACH, EXPERTS);
+        const uint to = min(from + EACH, EXPERTS);
+        uint first = 0;
+        uint tile = 0;
+        for (uint expert = from; expert < to; ++expert) {
+            uint found = 0;
+            for (uint i = 0; i < SIMDGROUPS; ++i) {
+                found += shared[i * EXPERTS + expert];
+            }
+            first += found;
+            tile += (found + TILE - 1) / TILE;
+        }
+        const uint all = simd_sum(tile);
+        first = simd_prefix_exclusive_sum(first);
+        tile = simd_prefix_exclusive_sum(tile);
+        for (uint expert = from; expert < to; ++expert) {
+            uint next = first;
+            for (uint i = 0; i < SIMDGROUPS; ++i) {
+                const uint found = shared[i * EXPERTS + expert];
+                shared[i * EXPERTS + expert] = next;
+                next += found;
+            }
+            for (; first < next; first = min(first + TILE, next)) {
+                tiles[3 * tile] = expert;
+                tiles[3 * tile + 1] = first;
+                tiles[3 * tile + 2] = min(next - first, TILE);
+                ++tile;
+            }
+        }
         if (lane == 0) {
-            shared[expert] = found;
+            threadgroups[0] = COLUMNS_UP;
+            threadgroups[1] = all;
+            threadgroups[2] = 1;
+            threadgroups[3] = COLUMNS_DOWN;
+            threadgroups[4] = all;
+            threadgroups[5] = 1;
         }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    // Pairs and tiles of the experts before this one.
-    uint first = 0;
-    uint tile = 0;
-    uint at = 0;
-    for (uint expert = simdgroup; expert < EXPERTS; expert += 8) {
-        for (; at < expert; ++at) {
-            first += shared[at];
-            tile += (shared[at] + TILE - 1) / TILE;
+    for (uint base = begin; base < end; base += 32) {
+        const uint expert = base + lane < end ? experts[base + lane] : EXPERTS;
+        const uint2 equal = equal_lanes(expert, lane);
+        if (expert < EXPERTS) {
+            pairs[own[expert] + equal.x] = base + lane;
         }
-        const uint found = shared[expert];
-        uint next = first;
-        for (uint base = 0; base < count; base += 32) {
-            const uint pair = base + lane;
-            const bool mine = pair < count && experts[min(pair, count - 1)] == expert;
-            const uint before = simd_prefix_exclusive_sum(mine ? 1u : 0u);
-            if (mine) {
-                pairs[next + before] = pair;
-            }
-            next += simd_sum(mine ? 1u : 0u);
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+        if (expert < EXPERTS && equal.x == 0) {
+            own[expert] += equal.y;
         }
-        for (uint n = lane; n * TILE < found; n += 32) {
-            tiles[3 * (tile + n)] = expert;
-            tiles[3 * (tile + n) + 1] = first + n * TILE;
-            tiles[3 * (tile + n) + 2] = min(found - n * TILE, TILE);
-        }
-    }
-    if (simdgroup == 0 && lane == 0) {
-        for (; at < EXPERTS; ++at) {
-            tile += (shared[at] + TILE - 1) / TILE;
-        }
-        threadgroups[0] = COLUMNS_UP;
-        threadgroups[1] = tile;
-        threadgroups[2] = 1;
-        threadgroups[3] = COLUMNS_DOWN;
-        threadgroups[4] = tile;
-        threadgroups[5] = 1;
+        simdgroup_barrier(mem_flags::mem_threadgroup);
     }
 }
 
@@ -2949,8 +2982,8 @@ kernel void sort_experts(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup uint shared[4];
-    sort_pairs<4, 2, 32, 1, 1>(experts, pairs, tiles, threadgroups, shared, step->rows, simdgroup, lane);
+    threadgroup uint shared[32];
+    sort_pairs<4, 2, 32, 1, 1, 8>(experts, pairs, tiles, threadgroups, shared, step->rows, simdgroup, lane);
 }
 
 // gate and up of 4 experts: [256, 32] mxfp4, a tile of 32 rows of one expert per threadgroup

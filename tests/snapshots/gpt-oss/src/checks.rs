@@ -10,8 +10,27 @@ use super::model::SOURCE;
 use super::tuning::TUNING;
 
 /// Every kernel.
-pub static CHECKS: Checks =
-    Checks { forge_version: "0.1.0", source: &SOURCE, slots: 1, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
+pub static CHECKS: Checks = Checks {
+    forge_version: "0.1.0",
+    source: &SOURCE,
+    slots: 1,
+    kernels: &KERNELS,
+    costs: &COSTS,
+    matrices: &MATRICES,
+    tuning: &TUNING,
+};
+
+/// The matrices of each field of the weights, by their names in GGUF: what `imatrix` calls them.
+#[rustfmt::skip]
+static MATRICES: [(&str, &[&str]); 7] = [
+    ("expert_down", &["ffn_down_exps"]),
+    ("expert_gate_up", &["ffn_gate_exps", "ffn_up_exps"]),
+    ("lm_head", &["output"]),
+    ("o_proj", &["attn_output"]),
+    ("qkv_proj", &["attn_q", "attn_k", "attn_v"]),
+    ("router", &["router"]),
+    ("token_embd", &["token_embd"]),
+];
 
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
@@ -665,7 +684,7 @@ static KERNELS: [KernelCheck; 34] = [
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::Const(1), Dim::Indirect { per_row: 2, most: 20 }, Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::Indirect { per_row: 2, most: 12 }, Dim::Const(1)],
         operation: Operation::ExpertsUp(ExpertsUp {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 32 }],
             experts: 4, chosen: 2, width: 32,
@@ -688,7 +707,7 @@ static KERNELS: [KernelCheck; 34] = [
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::Const(1), Dim::Indirect { per_row: 2, most: 20 }, Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::Indirect { per_row: 2, most: 12 }, Dim::Const(1)],
         operation: Operation::ExpertsDown(ExpertsDown {
             matrix: Matrix { format: Format::Mxfp4, rows: 128, cols: 32 },
             experts: 4, chosen: 2,

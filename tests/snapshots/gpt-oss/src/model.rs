@@ -149,7 +149,7 @@ static KERNELS: [KernelSpec; 34] = [
     KernelSpec { name: "o_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "router_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "route", threads: 32, threadgroup_bytes: 0 },
-    KernelSpec { name: "sort_experts", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "sort_experts", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "expert_gate_up_tile", threads: 128, threadgroup_bytes: 12288 },
     KernelSpec { name: "expert_down_tile", threads: 128, threadgroup_bytes: 12288 },
     KernelSpec { name: "expert_sum", threads: 256, threadgroup_bytes: 0 },
@@ -643,14 +643,14 @@ impl Model {
             k(kernel::EXPERT_GATE_UP_TILE),
             &[&layer.expert_gate_up, &layer.expert_gate_up_bias, &b.normed, &b.pairs, &b.tiles, &b.act],
             &b.threadgroups.slice(0, 12),
-            [1, (rows * 2).min(20), 1],
+            [1, (rows * 2).min(12), 1],
         );
         pass.barrier();
         pass.dispatch_indirect(
             k(kernel::EXPERT_DOWN_TILE),
             &[&layer.expert_down, &layer.expert_down_bias, &b.act, &b.pairs, &b.tiles, &b.expert_results],
             &b.threadgroups.slice(12, 12),
-            [1, (rows * 2).min(20), 1],
+            [1, (rows * 2).min(12), 1],
         );
         pass.barrier();
         pass.dispatch(k(kernel::EXPERT_SUM), &[&b.expert_results, &b.expert_weights, &b.x], [1, rows, 1]);
@@ -775,14 +775,14 @@ impl Model {
             k(kernel::EXPERT_GATE_UP_TILE),
             &[&layer.expert_gate_up, &layer.expert_gate_up_bias, &b.normed, &b.pairs, &b.tiles, &b.act],
             &b.threadgroups.slice(0, 12),
-            [1, (rows * 2).min(20), 1],
+            [1, (rows * 2).min(12), 1],
         );
         pass.barrier();
         pass.dispatch_indirect(
             k(kernel::EXPERT_DOWN_TILE),
             &[&layer.expert_down, &layer.expert_down_bias, &b.act, &b.pairs, &b.tiles, &b.expert_results],
             &b.threadgroups.slice(12, 12),
-            [1, (rows * 2).min(20), 1],
+            [1, (rows * 2).min(12), 1],
         );
         pass.barrier();
         pass.dispatch(k(kernel::EXPERT_SUM), &[&b.expert_results, &b.expert_weights, &b.x], [1, rows, 1]);

@@ -150,7 +150,7 @@ static KERNELS: [KernelSpec; 34] = [
     KernelSpec { name: "shared_gate_up_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "shared_down_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "route", threads: 32, threadgroup_bytes: 0 },
-    KernelSpec { name: "sort_experts", threads: 256, threadgroup_bytes: 32 },
+    KernelSpec { name: "sort_experts", threads: 256, threadgroup_bytes: 192 },
     KernelSpec { name: "expert_gate_up_tile", threads: 128, threadgroup_bytes: 10240 },
     KernelSpec { name: "expert_down_tile", threads: 128, threadgroup_bytes: 10240 },
     KernelSpec { name: "expert_sum", threads: 256, threadgroup_bytes: 0 },
@@ -626,14 +626,14 @@ impl Model {
             k(kernel::EXPERT_GATE_UP_TILE),
             &[&layer.expert_gate_up, &b.normed, &b.pairs, &b.tiles, &b.act],
             &b.threadgroups.slice(0, 12),
-            [1, (rows * 2).min(38), 1],
+            [1, (rows * 2).min(22), 1],
         );
         pass.barrier();
         pass.dispatch_indirect(
             k(kernel::EXPERT_DOWN_TILE),
             &[&layer.expert_down, &b.act, &b.pairs, &b.tiles, &b.expert_results],
             &b.threadgroups.slice(12, 12),
-            [1, (rows * 2).min(38), 1],
+            [1, (rows * 2).min(22), 1],
         );
         pass.barrier();
         pass.dispatch(k(kernel::EXPERT_SUM), &[&b.expert_results, &b.expert_weights, &b.projected, &b.x], [1, rows, 1]);

@@ -10,8 +10,25 @@ use super::model::SOURCE;
 use super::tuning::TUNING;
 
 /// Every kernel.
-pub static CHECKS: Checks =
-    Checks { forge_version: "0.1.0", source: &SOURCE, slots: 1, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
+pub static CHECKS: Checks = Checks {
+    forge_version: "0.1.0",
+    source: &SOURCE,
+    slots: 1,
+    kernels: &KERNELS,
+    costs: &COSTS,
+    matrices: &MATRICES,
+    tuning: &TUNING,
+};
+
+/// The matrices of each field of the weights, by their names in GGUF: what `imatrix` calls them.
+#[rustfmt::skip]
+static MATRICES: [(&str, &[&str]); 5] = [
+    ("down_proj", &["ffn_down"]),
+    ("o_proj", &["attn_output"]),
+    ("qkv_proj", &["attn_q", "attn_k", "attn_v"]),
+    ("token_embd", &["token_embd"]),
+    ("up_proj", &["ffn_up"]),
+];
 
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.

@@ -8,11 +8,14 @@ use super::super::super::prefix::{InSlot, Kept, State};
 use super::super::super::slots::{Miss, Tier};
 use super::super::super::snapshots::{Folder, Snapshots};
 use super::super::super::{LanguageModel, Result, state};
-use super::super::sequence::Settled;
+use super::super::sequence::{Sequence, Settled};
 use super::Engine;
 
 /// Tokens that are worth being kept when a slot is about to lose them.
 const WORTH_KEEPING: usize = 16;
+
+/// Tokens of a prompt that are worth waiting for where another sequence is about to run them.
+const WORTH_WAITING: usize = 32;
 
 /// Tokens of a prompt that are written to a file as soon as they have been run: whoever stops the program then loses no more than
 /// [`STORED_EVERY`] of them.
@@ -99,10 +102,32 @@ impl<M: LanguageModel> Engine<M> {
         self.model.info().rewind.is_some()
     }
 
-    /// Tokens of a prompt that would have to be run now.
-    pub(super) fn uncached(&self, prompt: &[u32]) -> usize {
+    /// Tokens of a waiting sequence's prompt that would have to be run now.
+    pub(super) fn uncached(&self, sequence: &Sequence) -> usize {
+        let prompt = sequence.prompt();
+        prompt.len() - if sequence.scores_prompt() { 0 } else { self.cached(prompt) }
+    }
+
+    /// Tokens of a prompt that are known.
+    fn cached(&self, prompt: &[u32]) -> usize {
         let on_disk = self.snapshots.as_ref().map_or(0, |snapshots| snapshots.find(prompt).positions);
-        prompt.len() - self.slots.reusable(prompt).max(self.prefixes.find(prompt).positions).max(on_disk)
+        self.slots.reusable(prompt).max(self.prefixes.find(prompt).positions).max(on_disk)
+    }
+
+    /// Whether another sequence is about to run much of what a waiting one's prompt begins with: who waits for that runs none of it, and
+    /// finds it no later than where both ran it side by side.
+    pub(super) fn is_being_run(&self, waiting: &Sequence) -> bool {
+        if waiting.scores_prompt() {
+            return false;
+        }
+        let prompt = &waiting.prompt()[..waiting.prompt().len() - 1];
+        let shared = |running: &Sequence| {
+            let at = running.at().filter(|at| *at < running.prompt().len())?;
+            let shared = prompt.iter().zip(running.prompt()).take_while(|(a, b)| a == b).count();
+            (shared > at).then_some(shared)
+        };
+        let coming = self.sequences.values().filter_map(shared).max().unwrap_or(0);
+        coming >= WORTH_WAITING && coming > self.cached(waiting.prompt())
     }
 
     /// Takes a slot for a prompt, and brings there what is known of its beginning: of equals what lies in a slot, which is there already
@@ -155,8 +180,17 @@ impl<M: LanguageModel> Engine<M> {
             place.miss = Some(Miss::Unread { at: place.reused });
         }
         place.reused = brought;
+        let shared = shared.max(self.slots.held_of(prompt));
         self.slots.occupy(prompt, &place);
-        Ok(Some(Settled { place, tier: tier.filter(|_| brought > 0) }))
+        Ok(Some(Settled { place, tier: tier.filter(|_| brought > 0), shared }))
+    }
+
+    /// Takes a slot for a prompt all of which is to be run.
+    pub(super) fn settle_anew(&mut self, prompt: &[u32]) -> Result<Option<Settled>> {
+        let Some(place) = self.slots.choose_anew() else { return Ok(None) };
+        self.save(place.slot, 0);
+        self.slots.occupy(prompt, &place);
+        Ok(Some(Settled { place, tier: None, shared: 0 }))
     }
 
     /// Keeps what a slot holds, all but its first `stays` tokens of which is about to be lost.
@@ -222,10 +256,10 @@ impl<M: LanguageModel> Engine<M> {
         }
     }
 
-    /// Where the state of a prompt is kept while it is run, for a model that can be gone on with from there alone: before the first and the
-    /// last of the tokens that messages begin and end with, so that other questions with the same instructions and edited
-    /// messages find it; and at its end, for who asks the same again.
-    pub(super) fn marks(&self, prompt: &[u32]) -> Vec<usize> {
+    /// Where the state of a prompt is kept while it is run, for a model that can be gone on with from there alone: at its `boundaries`, which
+    /// are the end of its instructions and where it parts from what is known, since a third prompt will often part there too; and before the
+    /// first and the last of the tokens that messages begin and end with, so that edited messages find it.
+    pub(super) fn marks(&self, prompt: &[u32], boundaries: &[usize]) -> Vec<usize> {
         if !self.is_marked() || !self.prefixes.is_in_use() {
             return Vec::new();
         }
@@ -234,8 +268,7 @@ impl<M: LanguageModel> Engine<M> {
         if at.len() > 2 * MARKS {
             at.drain(MARKS..at.len() - MARKS);
         }
-        let tail = (prompt.len() - 1).saturating_sub(self.model.info().few_rows);
-        at.extend([tail, prompt.len() - 1]);
+        at.extend_from_slice(boundaries);
         at.extend((1..).map(|k| k * MARK_EVERY).take_while(|&mark| mark < prompt.len()));
         at
     }

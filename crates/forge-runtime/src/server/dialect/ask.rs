@@ -26,6 +26,31 @@ pub(in super::super) struct Ask {
     pub(in super::super) form_field: &'static str,
     /// Whether it is to be sent as it comes.
     pub(in super::super) stream: bool,
+    /// Answers that are wanted.
+    pub(in super::super) choices: usize,
+    /// Set if log-probabilities are wanted, with those of so many of the most probable tokens.
+    pub(in super::super) top_logprobs: Option<usize>,
+    /// Whether each answer is to begin with its prompt.
+    pub(in super::super) echo: bool,
+}
+
+impl Ask {
+    /// One whole answer to this, which is in a field of this name, chosen as the model's files say.
+    pub(super) fn to(prompt: Prompt, prompt_field: &'static str) -> Self {
+        Self {
+            prompt,
+            prompt_field,
+            max_tokens: None,
+            sampling: SamplingOptions::default(),
+            stop: Vec::new(),
+            form: None,
+            form_field: "response_format",
+            stream: false,
+            choices: 1,
+            top_logprobs: None,
+            echo: false,
+        }
+    }
 }
 
 /// What an answer is to.

@@ -6,14 +6,17 @@ use super::super::api_error::ApiError;
 use super::super::fields::{Fields, Limit, wrong_type};
 use super::super::tools::Tool;
 use super::ask::{call, check_count};
-use super::openai::{self, StreamOptions};
-use super::{Ask, Chat, Choice, End, Head, Item, Output, Prompt, Writer, data};
+use super::openai::{self, MOST_TOP_LOGPROBS, StreamOptions};
+use super::{Ask, Chat, Choice, Chosen, End, Head, Item, Mark, Output, Prompt, Writer, data};
 
 /// Fields of a request that are variables of chat templates by the same name.
 const TEMPLATE_FIELDS: [&str; 4] = ["chat_template", "documents", "enable_thinking", "reasoning_effort"];
 
 pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiError> {
-    openai::refuse_unsupported(&fields)?;
+    let choices = openai::choices(&fields)?;
+    openai::refuse_unsupported(&fields, choices)?;
+    fields.refuse_unless("echo", |value| value == false, "is not supported; /v1/completions has it")?;
+    let top_logprobs = top_logprobs(&fields)?;
     let stream = openai::stream_options(&fields)?;
     let max_tokens = match fields.limit("max_completion_tokens")? {
         Some(limit) => limit,
@@ -24,12 +27,30 @@ pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiErro
         sampling: openai::sampling(&fields)?,
         stop: openai::stop_strings(&fields, "stop")?,
         form: openai::form("response_format", fields.get("response_format"))?,
-        form_field: "response_format",
         stream: stream.is_some(),
-        prompt: Prompt::Chat(chat(&mut fields)?),
-        prompt_field: "messages",
+        choices,
+        top_logprobs,
+        ..Ask::to(Prompt::Chat(chat(&mut fields)?), "messages")
     };
-    Ok((ask, Box::new(ChatWriter { options: stream.unwrap_or_default(), calls: 0 })))
+    let (options, calls) = (stream.unwrap_or_default(), vec![0; choices]);
+    Ok((ask, Box::new(ChatWriter { options, scored: top_logprobs.is_some(), calls, ends: Vec::new() })))
+}
+
+/// The most probable tokens that are wanted with each token's log-probability, if that is.
+fn top_logprobs(fields: &Fields) -> Result<Option<usize>, ApiError> {
+    let top = openai::count_to(fields, "top_logprobs", MOST_TOP_LOGPROBS)?;
+    // A number is what completions have.
+    let wanted = match fields.get("logprobs") {
+        Some(number) if number.as_u64() == Some(0) => false,
+        _ => fields.boolean("logprobs")?.unwrap_or(false),
+    };
+    match top {
+        Some(1..) if !wanted => {
+            let words = "top_logprobs: only with logprobs true";
+            Err(ApiError::invalid("top_logprobs".to_owned(), words.into()))
+        }
+        top => Ok(wanted.then_some(top.unwrap_or(0))),
+    }
 }
 
 /// The chat of a request.
@@ -95,14 +116,23 @@ fn offered_tools(fields: &Fields) -> Result<Vec<Tool>, ApiError> {
 /// Answers a chat.
 struct ChatWriter {
     options: StreamOptions,
-    /// Calls that were begun.
-    calls: usize,
+    /// Whether log-probabilities are wanted.
+    scored: bool,
+    /// Calls that were begun, by choice.
+    calls: Vec<usize>,
+    /// Of the choices that have ended.
+    ends: Vec<End>,
 }
 
 impl ChatWriter {
-    fn chunk(&self, head: &Head, delta: &Value, finish: Option<&str>) -> Value {
-        let choice = json!({ "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish });
+    fn chunk(&self, head: &Head, index: usize, delta: &Value, finish: Option<&str>) -> Value {
+        let choice = json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": finish });
         openai::chunk(head, "chat.completion.chunk", choice, self.options)
+    }
+
+    /// How probable the tokens of a text were, where that is wanted.
+    fn logprobs(&self, marks: &[Mark]) -> Value {
+        if self.scored { json!({ "content": openai::logprobs(marks), "refusal": null }) } else { Value::Null }
     }
 }
 
@@ -112,50 +142,60 @@ impl Writer for ChatWriter {
     }
 
     fn open(&mut self, head: &Head) -> String {
-        data(&self.chunk(head, &json!({ "role": "assistant", "content": "" }), None))
+        let role = json!({ "role": "assistant", "content": "" });
+        (0..head.choices).map(|index| data(&self.chunk(head, index, &role, None))).collect()
     }
 
-    fn output(&mut self, head: &Head, output: Output) -> String {
+    fn output(&mut self, head: &Head, index: usize, output: Output) -> String {
         let delta = match output {
-            Output::Text(piece) => json!({ "content": piece }),
+            Output::Text(piece) => {
+                let mut chunk = self.chunk(head, index, &json!({ "content": piece.text }), None);
+                chunk["choices"][0]["logprobs"] = self.logprobs(&piece.scores);
+                return data(&chunk);
+            }
             Output::Reasoning(piece) => json!({ "reasoning_content": piece }),
             Output::CallBegin { id, name } => {
                 let mut call = call(&id, &name, "");
-                call["index"] = self.calls.into();
-                self.calls += 1;
+                call["index"] = self.calls[index].into();
+                self.calls[index] += 1;
                 json!({ "tool_calls": [call] })
             }
             Output::CallArguments(piece) => {
-                json!({ "tool_calls": [{ "index": self.calls - 1, "function": { "arguments": piece } }] })
+                json!({ "tool_calls": [{ "index": self.calls[index] - 1, "function": { "arguments": piece } }] })
             }
             Output::CallEnd => return String::new(),
             Output::End(end) => {
-                let last = self.chunk(head, &json!({}), Some(openai::finish_reason(&end)));
-                return openai::ending(head, "chat.completion.chunk", last, &end, self.options);
+                let last = self.chunk(head, index, &json!({}), Some(openai::finish_reason(&end)));
+                self.ends.push(end);
+                return openai::ending(head, "chat.completion.chunk", last, &self.ends, self.options);
             }
             Output::Failed(error) => return data(&error.body()) + openai::DONE,
         };
-        data(&self.chunk(head, &delta, None))
+        data(&self.chunk(head, index, &delta, None))
     }
 
     fn alive(&mut self, _: &Head) -> String {
         openai::COMMENT.to_owned()
     }
 
-    fn whole(&mut self, head: &Head, items: Vec<Item>, end: &End) -> Value {
-        let message = message(items);
-        let finish = openai::finish_reason(end);
-        let choice = json!({ "index": 0, "message": message, "logprobs": null, "finish_reason": finish });
-        openai::whole(head, "chat.completion", choice, end)
+    fn whole(&mut self, head: &Head, choices: Vec<Chosen>) -> Value {
+        openai::whole(head, "chat.completion", choices, |index, items, end| {
+            let (message, marks) = message(items);
+            let (logprobs, finish) = (self.logprobs(&marks), openai::finish_reason(end));
+            json!({ "index": index, "message": message, "logprobs": logprobs, "finish_reason": finish })
+        })
     }
 }
 
-/// The message of an answer. As OpenAI has it: null where there is nothing but calls.
-fn message(items: Vec<Item>) -> Value {
-    let (mut text, mut reasoning, mut calls) = (String::new(), String::new(), Vec::new());
+/// The message of an answer, and the tokens of its content. As OpenAI has it: null where there is nothing but calls.
+fn message(items: Vec<Item>) -> (Value, Vec<Mark>) {
+    let (mut text, mut reasoning, mut calls, mut marks) = (String::new(), String::new(), Vec::new(), Vec::new());
     for item in items {
         match item {
-            Item::Text(piece) => text += &piece,
+            Item::Text(mut piece) => {
+                text += &piece.text;
+                marks.append(&mut piece.scores);
+            }
             Item::Reasoning(piece) => reasoning += &piece,
             Item::Call { id, name, arguments } => calls.push(call(&id, &name, &arguments)),
         }
@@ -168,5 +208,5 @@ fn message(items: Vec<Item>) -> Value {
     if !calls.is_empty() {
         message["tool_calls"] = calls.into();
     }
-    message
+    (message, marks)
 }

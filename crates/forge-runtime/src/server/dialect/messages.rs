@@ -9,7 +9,7 @@ use super::super::super::assets::SamplingOptions;
 use super::super::api_error::ApiError;
 use super::super::fields::{Fields, Limit, wrong_type};
 use super::ask::{Calls, Offer, assistant_message, call, check_count, content};
-use super::{Ask, Choice, End, Head, Item, Output, Prompt, Why, Writer, event, openai};
+use super::{Ask, Choice, Chosen, End, Head, Item, Output, Prompt, Why, Writer, event, openai};
 
 /// What a block of Claude Code's system prompt begins with that is new in every request, and nothing to the model.
 const BILLING: &str = "x-anthropic-billing-header";
@@ -57,8 +57,7 @@ pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiErro
         form,
         form_field,
         stream: fields.boolean("stream")?.unwrap_or(false),
-        prompt: Prompt::Chat(offer.chat(messages, variables, calls)),
-        prompt_field: "messages",
+        ..Ask::to(Prompt::Chat(offer.chat(messages, variables, calls)), "messages")
     };
     Ok((ask, Box::new(MessageWriter::default())))
 }
@@ -282,11 +281,11 @@ impl Writer for MessageWriter {
         self.event("message_start", json!({ "message": message(head, Vec::new(), None, usage) }))
     }
 
-    fn output(&mut self, _: &Head, output: Output) -> String {
+    fn output(&mut self, _: &Head, _: usize, output: Output) -> String {
         match output {
             Output::Text(piece) => {
                 self.begin(Block::Text, json!({ "type": "text", "text": "" }))
-                    + &self.delta(json!({ "type": "text_delta", "text": piece }))
+                    + &self.delta(json!({ "type": "text_delta", "text": piece.text }))
             }
             Output::Reasoning(piece) => {
                 self.begin(Block::Thinking, json!({ "type": "thinking", "thinking": "", "signature": "" }))
@@ -311,9 +310,10 @@ impl Writer for MessageWriter {
         self.event("ping", json!({}))
     }
 
-    fn whole(&mut self, head: &Head, items: Vec<Item>, end: &End) -> Value {
+    fn whole(&mut self, head: &Head, choices: Vec<Chosen>) -> Value {
+        let Some(Chosen { items, end }) = choices.into_iter().next() else { return Value::Null };
         let block = |item| match item {
-            Item::Text(text) => json!({ "type": "text", "text": text }),
+            Item::Text(piece) => json!({ "type": "text", "text": piece.text }),
             Item::Reasoning(text) => json!({ "type": "thinking", "thinking": text, "signature": "" }),
             Item::Call { id, name, arguments } => {
                 // Readers of calls give objects alone.
@@ -321,7 +321,7 @@ impl Writer for MessageWriter {
                 json!({ "type": "tool_use", "id": id, "name": name, "input": input })
             }
         };
-        message(head, items.into_iter().map(block).collect(), Some(end), usage_of(end))
+        message(head, items.into_iter().map(block).collect(), Some(&end), usage_of(&end))
     }
 }
 

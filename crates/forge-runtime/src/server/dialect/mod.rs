@@ -18,8 +18,9 @@ use super::api_error::ApiError;
 use super::fields::Fields;
 pub(super) use ask::{Ask, Chat, Choice, Prompt};
 pub(super) use chat::chat;
-use output::{End, Why};
-pub(super) use output::{Item, Output, Outputs, Reading};
+pub(super) use output::End;
+use output::Why;
+pub(super) use output::{Item, Mark, Output, Outputs, Piece, Reading};
 
 /// An API that clients speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +111,8 @@ pub(super) struct Head {
     pub(super) model: &'static str,
     /// Tokens of the prompt.
     pub(super) prompt_tokens: usize,
+    /// Choices of the answer.
+    pub(super) choices: usize,
 }
 
 /// Puts one answer into a dialect's words: as a stream, or as a whole.
@@ -120,14 +123,21 @@ pub(super) trait Writer: Send {
     /// What a stream begins with.
     fn open(&mut self, head: &Head) -> String;
 
-    /// What an event adds to a stream.
-    fn output(&mut self, head: &Head, output: Output) -> String;
+    /// What an event of one of the answer's choices adds to a stream. Dialects that have but one choice may forget which.
+    fn output(&mut self, head: &Head, choice: usize, output: Output) -> String;
 
     /// What a stream says when nothing was to be said for a while.
     fn alive(&mut self, head: &Head) -> String;
 
-    /// The whole answer: its parts in their order, and its end.
-    fn whole(&mut self, head: &Head, items: Vec<Item>, end: &End) -> Value;
+    /// The whole answer, of one choice or several.
+    fn whole(&mut self, head: &Head, choices: Vec<Chosen>) -> Value;
+}
+
+/// One choice of a whole answer: its parts in their order, and its end.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub(super) items: Vec<Item>,
+    pub(super) end: End,
 }
 
 /// A server-sent event with a name.

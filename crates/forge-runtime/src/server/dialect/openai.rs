@@ -6,18 +6,27 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::super::super::assets::SamplingOptions;
-use super::super::super::generation::Summary;
+use super::super::super::generation::{Score, Summary};
 use super::super::super::grammar::Form;
 use super::super::super::sampler::BANNED;
 use super::super::api_error::ApiError;
 use super::super::fields::{Fields, wrong_type};
-use super::{End, Head, Why, data};
+use super::{Chosen, End, Head, Item, Mark, Why, data};
 
 /// Stop strings of one request; OpenAI has 4.
 const MAX_STOPS: usize = 16;
 
 /// Bytes of one stop string: the end of the text is compared with it at every token.
 const LONGEST_STOP: usize = 4096;
+
+/// Most answers to one request, as OpenAI has it.
+const MOST_CHOICES: usize = 128;
+
+/// Most of the most probable tokens that come with one, as OpenAI has it.
+pub(super) const MOST_TOP_LOGPROBS: usize = 20;
+
+/// The lowest log-probability, as OpenAI has it: of tokens that could not come.
+const LOWEST_LOGPROB: f32 = -9999.0;
 
 /// What a stream says when it has nothing to say: an event that clients pass over (Server-sent events, HTML standard).
 pub(super) const COMMENT: &str = ": still at work\n\n";
@@ -71,23 +80,43 @@ fn logit_bias(fields: &Fields) -> Result<Vec<(u32, f32)>, ApiError> {
     Ok(biases?.into_iter().collect())
 }
 
-/// Refuses what would change the answer and cannot be done.
-pub(super) fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
-    let zero = |value: &Value| value.as_f64() == Some(0.0);
+/// Answers that are wanted.
+///
+/// # Errors
+/// There are none, or too many.
+pub(super) fn choices(fields: &Fields) -> Result<usize, ApiError> {
+    match fields.count("n")? {
+        None => Ok(1),
+        Some(count @ 1..=MOST_CHOICES) => Ok(count),
+        Some(count) => Err(ApiError::invalid("n".to_owned(), format!("n is {count}, 1 to {MOST_CHOICES} are allowed"))),
+    }
+}
+
+/// A count of at most `most`, if it is given.
+///
+/// # Errors
+/// It is none, or more.
+pub(super) fn count_to(fields: &Fields, name: &str, most: usize) -> Result<Option<usize>, ApiError> {
+    match fields.count(name)? {
+        Some(count) if count > most => {
+            Err(ApiError::invalid(name.to_owned(), format!("{name} is {count}, at most {most} are allowed")))
+        }
+        count => Ok(count),
+    }
+}
+
+/// Refuses what would change the answer and cannot be done, where so many answers are wanted.
+pub(super) fn refuse_unsupported(fields: &Fields, choices: usize) -> Result<(), ApiError> {
     let off = |value: &Value| value.as_bool() == Some(false);
     let empty = |value: &Value| {
         value.as_object().is_some_and(Map::is_empty)
             || value.as_str() == Some("")
             || value.as_array().is_some_and(Vec::is_empty)
     };
-    let one = |value: &Value| value.as_u64() == Some(1);
     let unforced = |value: &Value| matches!(value.as_str(), Some("none" | "auto"));
-    fields.refuse_unless("n", one, "only 1 answer to a request is supported")?;
-    fields.refuse_unless("best_of", one, "only 1 is supported")?;
-    fields.refuse_unless("echo", off, "is not supported")?;
+    let all = |value: &Value| value.as_u64() == Some(choices as u64);
+    fields.refuse_unless("best_of", all, "only as many as n are supported, of which all are answered with")?;
     fields.refuse_unless("suffix", empty, "is not supported")?;
-    fields.refuse_unless("logprobs", |value| off(value) || zero(value), "is not supported")?;
-    fields.refuse_unless("top_logprobs", zero, "is not supported")?;
     for name in FORMS {
         fields.refuse_unless(name, empty, "is not supported; response_format is")?;
     }
@@ -184,24 +213,59 @@ pub(super) fn chunk(head: &Head, name: &str, choice: Value, options: StreamOptio
     body
 }
 
-/// The end of a stream, whose last chunk is `last`.
-pub(super) fn ending(head: &Head, name: &str, mut last: Value, end: &End, options: StreamOptions) -> String {
-    last["timings"] = timings(&end.summary);
+/// The end of a choice, the last of the `ends` so far, whose last chunk is `last`; and that of the stream, if it was the last choice.
+pub(super) fn ending(head: &Head, name: &str, mut last: Value, ends: &[End], options: StreamOptions) -> String {
+    last["timings"] = ends.last().map(|end| timings(&end.summary)).unwrap_or_default();
     let mut text = data(&last);
+    if ends.len() < head.choices {
+        return text;
+    }
     if options.include_usage {
         let mut body = object(head, name, json!([]));
-        body["usage"] = usage(&end.summary);
+        body["usage"] = End::summary_of(ends).as_ref().map(usage).unwrap_or_default();
         text += &data(&body);
     }
     text + DONE
 }
 
-/// A whole answer.
-pub(super) fn whole(head: &Head, name: &str, choice: Value, end: &End) -> Value {
-    let mut body = object(head, name, json!([choice]));
-    body["usage"] = usage(&end.summary);
-    body["timings"] = timings(&end.summary);
+/// A whole answer, of the choices that `choice` makes of their indices.
+pub(super) fn whole(
+    head: &Head,
+    name: &str,
+    choices: Vec<Chosen>,
+    choice: impl Fn(usize, Vec<Item>, &End) -> Value,
+) -> Value {
+    let summary = End::summary_of(choices.iter().map(|chosen| &chosen.end));
+    let choices = choices.into_iter().enumerate();
+    let choices = choices.map(|(index, Chosen { items, end })| choice(index, items, &end)).collect();
+    let mut body = object(head, name, Value::Array(choices));
+    body["usage"] = summary.as_ref().map(usage).unwrap_or_default();
+    body["timings"] = summary.as_ref().map(timings).unwrap_or_default();
     body
+}
+
+/// How probable tokens were, as chats and responses have it.
+pub(super) fn logprobs(marks: &[Mark]) -> Vec<Value> {
+    let score =
+        |score: &Score| json!({ "token": spelled(&score.bytes, ""), "logprob": logprob(score), "bytes": score.bytes });
+    let mark = |Mark { token, top, .. }: &Mark| {
+        let mut value = score(token);
+        value["top_logprobs"] = top.iter().flatten().map(score).collect();
+        value
+    };
+    marks.iter().map(mark).collect()
+}
+
+pub(super) fn logprob(score: &Score) -> f32 {
+    score.logprob.max(LOWEST_LOGPROB)
+}
+
+/// A token's text; where it is no whole text, its bytes behind a mark.
+pub(super) fn spelled(bytes: &[u8], mark: &str) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().fold(mark.to_owned(), |text, byte| format!("{text}\\x{byte:02x}")),
+    }
 }
 
 /// Why an answer ended.

@@ -1,10 +1,12 @@
 //! What an answer consists of, in no dialect's words: events as they come, and the items that they make.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use super::super::super::generation::{Finish, Summary};
+use super::super::super::generation::{Finish, Score, Scored, Summary};
 use super::super::super::tokenizer::Tokenizer;
 use super::super::api_error::ApiError;
 use super::super::tools::{CallForm, Part, Reader, Thinking, Tool};
@@ -13,7 +15,7 @@ use super::super::tools::{CallForm, Part, Reader, Thinking, Tool};
 #[derive(Debug)]
 pub(in super::super) enum Output {
     /// Text for the reader.
-    Text(String),
+    Text(Piece),
     /// Text of the model to itself.
     Reasoning(String),
     /// A call of a function begins.
@@ -33,11 +35,61 @@ pub(in super::super) enum Output {
     Failed(ApiError),
 }
 
+impl Output {
+    /// The end, if it is that.
+    pub(in super::super) fn end(&self) -> Option<&End> {
+        match self {
+            Self::End(end) => Some(end),
+            _ => None,
+        }
+    }
+}
+
+/// Text for the reader, and how probable its tokens were, where that was asked for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(in super::super) struct Piece {
+    pub(in super::super) text: String,
+    pub(in super::super) scores: Vec<Mark>,
+}
+
+/// A token of a piece of text.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) struct Mark {
+    /// Bytes of the piece before it; of one run of text where the piece is put together of several.
+    pub(in super::super) at: usize,
+    /// The token.
+    pub(in super::super) token: Score,
+    /// The most probable ones in its place, the best first; nothing is known of them at the beginning of a text.
+    pub(in super::super) top: Option<Vec<Score>>,
+}
+
+impl Mark {
+    /// A token that was chosen.
+    pub(in super::super) fn new(at: usize, scored: Scored) -> Self {
+        Self { at, token: scored.token, top: Some(scored.top) }
+    }
+}
+
+impl From<String> for Piece {
+    fn from(text: String) -> Self {
+        Self { text, scores: Vec::new() }
+    }
+}
+
+impl Piece {
+    /// Adds what comes next.
+    fn push(&mut self, next: &Self) {
+        let before = self.text.len();
+        self.text += &next.text;
+        self.scores.extend(next.scores.iter().map(|mark| Mark { at: before + mark.at, ..mark.clone() }));
+    }
+}
+
 /// A part of a whole answer.
 #[derive(Debug, PartialEq)]
 pub(in super::super) enum Item {
     /// Text for the reader.
-    Text(String),
+    Text(Piece),
     /// Text of the model to itself.
     Reasoning(String),
     /// A call of a function.
@@ -55,7 +107,7 @@ impl Item {
     /// Adds an event to the parts of an answer.
     pub(in super::super) fn add(items: &mut Vec<Self>, output: &Output) {
         match (output, items.last_mut()) {
-            (Output::Text(piece), Some(Self::Text(text))) => text.push_str(piece),
+            (Output::Text(piece), Some(Self::Text(text))) => text.push(piece),
             (Output::Text(piece), _) => items.push(Self::Text(piece.clone())),
             (Output::Reasoning(piece), Some(Self::Reasoning(text))) => text.push_str(piece),
             (Output::Reasoning(piece), _) => items.push(Self::Reasoning(piece.clone())),
@@ -79,6 +131,21 @@ pub(in super::super) struct End {
     pub(in super::super) reasoning_tokens: usize,
 }
 
+impl End {
+    /// What all choices of an answer came to: the prompt counts once.
+    pub(in super::super) fn summary_of<'a>(ends: impl IntoIterator<Item = &'a Self>) -> Option<Summary> {
+        let mut ends = ends.into_iter();
+        let first = ends.next()?.summary.clone();
+        Some(ends.fold(first, |mut all, End { summary, .. }| {
+            all.completion_tokens += summary.completion_tokens;
+            all.queue_time = all.queue_time.max(summary.queue_time);
+            all.prompt_time = all.prompt_time.max(summary.prompt_time);
+            all.decode_time = all.decode_time.max(summary.decode_time);
+            all
+        }))
+    }
+}
+
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Why {
@@ -91,6 +158,7 @@ pub(in super::super) enum Why {
 }
 
 /// How the answer of a chat is to be read.
+#[derive(Clone)]
 pub(in super::super) struct Reading {
     /// How calls are written; `None` where none are looked for.
     pub(in super::super) form: Option<CallForm>,
@@ -133,6 +201,12 @@ pub(in super::super) struct Outputs {
     tokenizer: Arc<Tokenizer>,
     /// Reasoning so far.
     reasoning: String,
+    /// Bytes of text so far, among them what the prompt has already of the answer.
+    bytes: usize,
+    /// Tokens whose text has not come out yet, with where it begins.
+    scores: VecDeque<(usize, Scored)>,
+    /// Bytes of the answer that the prompt has.
+    begun: usize,
 }
 
 impl Outputs {
@@ -152,11 +226,15 @@ impl Outputs {
             calls: 0,
             tokenizer,
             reasoning: String::new(),
+            bytes: 0,
+            scores: VecDeque::new(),
+            begun: 0,
         };
         if let Some(Reading { form, tools, thinking, inside, begun, calls_before, parallel }) = reading {
             let mut reader = Reader::new(form, tools, &thinking, inside);
             // Nothing comes of the beginning of a call.
             reader.push(&begun);
+            (outputs.bytes, outputs.begun) = (begun.len(), begun.len());
             outputs.reader = Some(reader);
             outputs.most_calls = if parallel { usize::MAX } else { 1 };
             outputs.calls_before = calls_before;
@@ -164,15 +242,39 @@ impl Outputs {
         outputs
     }
 
+    /// Takes how probable the next token was, whose text begins so many bytes into the generated text.
+    pub(in super::super) fn scored(&mut self, scored: Scored, at: usize) {
+        self.scores.push_back((self.begun + at, scored));
+    }
+
     /// What the next piece of text adds to the answer.
-    pub(in super::super) fn text(&mut self, piece: String) -> Vec<Output> {
+    pub(in super::super) fn text(&mut self, text: String) -> Vec<Output> {
+        let start = self.bytes;
+        self.bytes += text.len();
         match &mut self.reader {
             Some(reader) => {
-                let parts = reader.push(&piece);
+                let parts = reader.push(&text);
                 self.outputs(parts)
             }
-            None => vec![Output::Text(piece)],
+            None => {
+                let scores = self.scores_of(start..self.bytes);
+                vec![Output::Text(Piece { text, scores })]
+            }
         }
+    }
+
+    /// The tokens of which a range of the text consists, in whole or in part. Those before it are no text for the reader, and are dropped.
+    fn scores_of(&mut self, range: Range<usize>) -> Vec<Mark> {
+        let mut marks = Vec::new();
+        while self.scores.front().is_some_and(|(at, _)| *at < range.end) {
+            let Some((at, scored)) = self.scores.pop_front() else { break };
+            // The parts of a character all begin where it begins.
+            let end = self.scores.iter().map(|(next, _)| *next).find(|next| *next > at).unwrap_or(self.bytes);
+            if at >= range.start || end > range.start {
+                marks.push(Mark::new(at.saturating_sub(range.start), scored));
+            }
+        }
+        marks
     }
 
     /// What the end adds, the end itself last.
@@ -193,9 +295,14 @@ impl Outputs {
 
     fn outputs(&mut self, parts: Vec<Part>) -> Vec<Output> {
         let mut outputs = Vec::new();
-        for part in parts {
+        let places = self.reader.as_ref().map(|reader| reader.content().to_vec()).unwrap_or_default();
+        for (index, part) in parts.into_iter().enumerate() {
             match part {
-                Part::Content(piece) => outputs.push(Output::Text(piece)),
+                Part::Content(text) => {
+                    let places = places.iter().filter(|(part, _)| *part == index);
+                    let scores = places.flat_map(|(_, range)| self.scores_of(range.clone())).collect();
+                    outputs.push(Output::Text(Piece { text, scores }));
+                }
                 Part::Reasoning(piece) => {
                     self.reasoning += &piece;
                     outputs.push(Output::Reasoning(piece));

@@ -11,7 +11,8 @@ use super::super::super::assets::SamplingOptions;
 use super::super::api_error::ApiError;
 use super::super::fields::{Fields, Limit, wrong_type};
 use super::ask::{Calls, Offer, assistant_message, call, check_count, content};
-use super::{Ask, Choice, End, Head, Item, Output, Prompt, Why, Writer, event, openai};
+use super::openai::MOST_TOP_LOGPROBS;
+use super::{Ask, Choice, Chosen, End, Head, Item, Mark, Output, Piece, Prompt, Why, Writer, event, openai};
 
 pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiError> {
     refuse_unsupported(&fields)?;
@@ -63,8 +64,8 @@ pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiErro
         form: openai::form("text.format", fields.object("text")?.and_then(|text| text.get("format")))?,
         form_field: "text.format",
         stream,
-        prompt: Prompt::Chat(offer.chat(messages, variables, calls)),
-        prompt_field: "input",
+        top_logprobs: top_logprobs(&fields)?,
+        ..Ask::to(Prompt::Chat(offer.chat(messages, variables, calls)), "input")
     };
     Ok((ask, Box::new(writer)))
 }
@@ -74,8 +75,15 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
     fields.refuse_unless("previous_response_id", |_| false, "nothing is stored; send all items of the conversation")?;
     fields.refuse_unless("conversation", |_| false, "nothing is stored; send all items of the conversation")?;
     fields.refuse_unless("background", off, "nothing is stored; only false is supported")?;
-    fields.refuse_unless("prompt", |_| false, "nothing is stored; send instructions and input")?;
-    fields.refuse_unless("top_logprobs", |value| value.as_f64() == Some(0.0), "is not supported")
+    fields.refuse_unless("prompt", |_| false, "nothing is stored; send instructions and input")
+}
+
+/// The most probable tokens that are wanted with each token's log-probability, if that is: both ways of asking for it count.
+fn top_logprobs(fields: &Fields) -> Result<Option<usize>, ApiError> {
+    let top = openai::count_to(fields, "top_logprobs", MOST_TOP_LOGPROBS)?;
+    let include = fields.get("include").and_then(Value::as_array);
+    let included = include.is_some_and(|list| list.iter().any(|name| name == "message.output_text.logprobs"));
+    Ok(top.filter(|top| included || *top > 0).or(included.then_some(0)))
 }
 
 /// What a request offers.
@@ -265,7 +273,7 @@ fn texts(place: &str, value: &Value) -> Result<Vec<String>, ApiError> {
 }
 
 /// What is said again in every answer.
-const ECHOED: [&str; 12] = [
+const ECHOED: [&str; 13] = [
     "instructions",
     "max_output_tokens",
     "max_tool_calls",
@@ -276,6 +284,7 @@ const ECHOED: [&str; 12] = [
     "temperature",
     "text",
     "tools",
+    "top_logprobs",
     "top_p",
     "user",
 ];
@@ -286,6 +295,8 @@ struct Open {
     id: String,
     /// Its text, or the arguments of its call.
     text: String,
+    /// How probable the tokens of its text were, where that was asked for.
+    scores: Vec<Mark>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -323,6 +334,7 @@ impl ResponseWriter {
             ("reasoning", json!({ "effort": null, "summary": null })),
             ("text", json!({ "format": { "type": "text" } })),
             ("tools", json!([])),
+            ("top_logprobs", json!(0)),
         ] {
             if base[name].is_null() {
                 base[name] = usual;
@@ -386,8 +398,8 @@ impl ResponseWriter {
             Kind::Call { custom: true, .. } => "ctc",
         };
         let id = format!("{prefix}_{number}-{}", self.output.len());
-        let part = kind.part("");
-        let open = Open { kind, id, text: String::new() };
+        let part = kind.part("", &[]);
+        let open = Open { kind, id, text: String::new(), scores: Vec::new() };
         let mut item = open.item("in_progress");
         for list in ["content", "summary"] {
             if item.get(list).is_some() {
@@ -403,12 +415,13 @@ impl ResponseWriter {
     }
 
     /// The next piece of the item that is being written.
-    fn piece(&mut self, piece: &str) -> String {
+    fn piece(&mut self, Piece { text: piece, scores }: Piece) -> String {
         let Some(open) = &mut self.open else { return String::new() };
-        open.text += piece;
+        open.text += &piece;
         match open.kind {
             Kind::Message => {
-                let fields = json!({ "content_index": 0, "delta": piece, "logprobs": [] });
+                let fields = json!({ "content_index": 0, "delta": piece, "logprobs": openai::logprobs(&scores) });
+                open.scores.extend(scores);
                 self.of_item("response.output_text.delta", fields)
             }
             Kind::Reasoning => {
@@ -425,10 +438,10 @@ impl ResponseWriter {
     /// Ends the item that is being written.
     fn close(&mut self, status: &str) -> String {
         let Some(open) = &self.open else { return String::new() };
-        let (item, part, whole) = (open.item(status), open.kind.part(&open.text), open.text.clone());
+        let (item, part, whole) = (open.item(status), open.kind.part(&open.text, &open.scores), open.text.clone());
         let mut text = match &open.kind {
             Kind::Message => {
-                let fields = json!({ "content_index": 0, "text": whole, "logprobs": [] });
+                let fields = json!({ "content_index": 0, "text": whole, "logprobs": openai::logprobs(&open.scores) });
                 self.of_item("response.output_text.done", fields)
             }
             Kind::Reasoning => {
@@ -465,9 +478,12 @@ impl ResponseWriter {
 
 impl Kind {
     /// Its one part.
-    fn part(&self, text: &str) -> Option<Value> {
+    fn part(&self, text: &str, scores: &[Mark]) -> Option<Value> {
         match self {
-            Self::Message => Some(json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] })),
+            Self::Message => {
+                let logprobs = openai::logprobs(scores);
+                Some(json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": logprobs }))
+            }
             Self::Reasoning => Some(json!({ "type": "reasoning_text", "text": text })),
             Self::Call { .. } => None,
         }
@@ -477,8 +493,8 @@ impl Kind {
 impl Open {
     /// The item with what has come of it.
     fn item(&self, status: &str) -> Value {
-        let Self { kind, id, text } = self;
-        let part = kind.part(text);
+        let Self { kind, id, text, scores } = self;
+        let part = kind.part(text, scores);
         match kind {
             Kind::Message => {
                 json!({ "id": id, "type": "message", "status": status, "role": "assistant", "content": [part] })
@@ -511,15 +527,15 @@ impl Writer for ResponseWriter {
         self.event("response.created", json!({ "response": response })) + &self.alive(head)
     }
 
-    fn output(&mut self, head: &Head, output: Output) -> String {
+    fn output(&mut self, head: &Head, _: usize, output: Output) -> String {
         match output {
-            Output::Text(piece) => self.begin(head, Kind::Message) + &self.piece(&piece),
-            Output::Reasoning(piece) => self.begin(head, Kind::Reasoning) + &self.piece(&piece),
+            Output::Text(piece) => self.begin(head, Kind::Message) + &self.piece(piece),
+            Output::Reasoning(piece) => self.begin(head, Kind::Reasoning) + &self.piece(piece.into()),
             Output::CallBegin { id, name } => {
                 let custom = self.custom.contains(&name);
                 self.begin(head, Kind::Call { id, name, custom })
             }
-            Output::CallArguments(piece) => self.piece(&piece),
+            Output::CallArguments(piece) => self.piece(piece.into()),
             Output::CallEnd => self.close("completed"),
             Output::End(end) => {
                 let (text, status) = self.finish(&end);
@@ -542,19 +558,20 @@ impl Writer for ResponseWriter {
         self.event("response.in_progress", json!({ "response": response }))
     }
 
-    fn whole(&mut self, head: &Head, items: Vec<Item>, end: &End) -> Value {
+    fn whole(&mut self, head: &Head, choices: Vec<Chosen>) -> Value {
+        let Some(Chosen { items, end }) = choices.into_iter().next() else { return Value::Null };
         for item in items {
             match item {
-                Item::Text(text) => drop(self.output(head, Output::Text(text))),
-                Item::Reasoning(text) => drop(self.output(head, Output::Reasoning(text))),
+                Item::Text(piece) => drop(self.output(head, 0, Output::Text(piece))),
+                Item::Reasoning(text) => drop(self.output(head, 0, Output::Reasoning(text))),
                 Item::Call { id, name, arguments } => {
                     let outputs = [Output::CallBegin { id, name }, Output::CallArguments(arguments), Output::CallEnd];
-                    outputs.into_iter().for_each(|output| drop(self.output(head, output)));
+                    outputs.into_iter().for_each(|output| drop(self.output(head, 0, output)));
                 }
             }
         }
-        let (_, status) = self.finish(end);
-        self.response(head, status, Some(end), Value::Null)
+        let (_, status) = self.finish(&end);
+        self.response(head, status, Some(&end), Value::Null)
     }
 }
 

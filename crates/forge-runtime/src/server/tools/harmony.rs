@@ -3,6 +3,8 @@
 //!
 //! Source of the form: OpenAI's documentation of the harmony format.
 
+use std::ops::Range;
+
 use serde_json::{Map, Value};
 
 use super::Part;
@@ -50,16 +52,33 @@ pub(super) struct Channels {
     calls: bool,
     /// Whether there was content, and reasoning, in a message before.
     gave: [bool; 2],
+    /// Bytes of text so far.
+    bytes: usize,
+    /// Where the content of parts was that came out last: the part's index, and bytes of the text.
+    content: Vec<(usize, Range<usize>)>,
 }
 
 impl Channels {
     /// An answer whose prompt ended with the assistant's header, or, if `thinking`, inside of the reasoning.
     pub(super) fn new(calls: bool, thinking: bool) -> Self {
-        Self { held: String::new(), message: thinking.then_some(Kind::Reasoning), fresh: true, calls, gave: [false; 2] }
+        Self {
+            held: String::new(),
+            message: thinking.then_some(Kind::Reasoning),
+            fresh: true,
+            calls,
+            gave: [false; 2],
+            bytes: 0,
+            content: Vec::new(),
+        }
+    }
+
+    pub(super) fn content(&self) -> &[(usize, Range<usize>)] {
+        &self.content
     }
 
     pub(super) fn push(&mut self, piece: &str) -> Vec<Part> {
         self.held.push_str(piece);
+        self.bytes += piece.len();
         self.read(false)
     }
 
@@ -69,6 +88,7 @@ impl Channels {
 
     fn read(&mut self, end: bool) -> Vec<Part> {
         let mut parts = Vec::new();
+        self.content.clear();
         while self.step(end, &mut parts) {}
         parts
     }
@@ -126,19 +146,20 @@ impl Channels {
     }
 
     fn body(&mut self, kind: &Kind, end: bool, parts: &mut Vec<Part>) -> bool {
+        let start = self.bytes - self.held.len();
         let found = ENDS.iter().filter_map(|tag| Some((self.held.find(tag)?, *tag))).min();
         if let Some((at, tag)) = found {
             let text = self.held[..at].to_owned();
             // What begins a header is a part of it.
             let drop = if tag == CHANNEL { at } else { at + tag.len() };
             self.held.drain(..drop);
-            self.give(kind, &text, true, parts);
+            self.give(kind, &text, start, true, parts);
             self.message = None;
             return true;
         }
         if end {
             let text = std::mem::take(&mut self.held);
-            self.give(kind, &text, true, parts);
+            self.give(kind, &text, start, true, parts);
             return false;
         }
         if matches!(kind, Kind::Call(_)) {
@@ -147,14 +168,16 @@ impl Channels {
         let kept = ENDS.iter().map(|tag| begun(&self.held, tag)).max().unwrap_or(0);
         let certain = self.held[..self.held.len() - kept].trim_end().len();
         let text: String = self.held.drain(..certain).collect();
-        self.give(kind, &text, false, parts);
+        self.give(kind, &text, start, false, parts);
         false
     }
 
-    /// Gives out text of a message, which ends here if it is the `last`.
-    fn give(&mut self, kind: &Kind, text: &str, last: bool, parts: &mut Vec<Part>) {
-        let text = if self.fresh { text.trim_start() } else { text };
+    /// Gives out text of a message, which begins at `start` and ends here if it is the `last`.
+    fn give(&mut self, kind: &Kind, text: &str, start: usize, last: bool, parts: &mut Vec<Part>) {
+        let blanks = if self.fresh { text.len() - text.trim_start().len() } else { 0 };
+        let (text, start) = (&text[blanks..], start + blanks);
         let text = if last { text.trim_end() } else { text };
+        let range = start..start + text.len();
         let first = self.fresh && !text.is_empty();
         self.fresh &= text.is_empty();
         let text = match kind {
@@ -172,17 +195,20 @@ impl Channels {
                 if serde_json::from_str::<Map<String, Value>>(arguments).is_ok() {
                     parts.push(Part::Call { name: name.clone(), arguments: arguments.to_owned() });
                 } else {
-                    push_text(parts, false, text);
+                    self.give_content(text, range, parts);
                 }
             }
-            Kind::Content => push_text(parts, false, text),
-            Kind::Reasoning => push_text(parts, true, text),
+            Kind::Content => self.give_content(text, range, parts),
+            Kind::Reasoning if text.is_empty() => {}
+            Kind::Reasoning => parts.push(Part::Reasoning(text.into())),
         }
     }
-}
 
-fn push_text(parts: &mut Vec<Part>, reasoning: bool, text: &str) {
-    if !text.is_empty() {
-        parts.push(if reasoning { Part::Reasoning(text.into()) } else { Part::Content(text.into()) });
+    /// Gives out content of this range.
+    fn give_content(&mut self, text: &str, range: Range<usize>, parts: &mut Vec<Part>) {
+        if !text.is_empty() {
+            self.content.push((parts.len(), range));
+            parts.push(Part::Content(text.into()));
+        }
     }
 }

@@ -4,6 +4,8 @@
 //! or a call is held back until it is certain. Tags never come out, nor do the blanks around them; what stands where a call
 //! should and is none comes out as content.
 
+use std::ops::Range;
+
 use super::call::{self, Begun, FUNCTION, Scan};
 use super::harmony::Channels;
 use super::{CallForm, Style, Thinking, Tool};
@@ -40,6 +42,10 @@ pub struct Reader {
     held: String,
     /// Blanks that come next are left out.
     after_tag: bool,
+    /// Bytes of text so far.
+    bytes: usize,
+    /// Where the content of parts was that came out last: the part's index, and bytes of the text.
+    content: Vec<(usize, Range<usize>)>,
 }
 
 #[derive(Debug)]
@@ -91,7 +97,27 @@ impl Reader {
             tags.extend((form.style == Style::Xml).then(|| Tag { text: FUNCTION.into(), kind: TagKind::Function }));
         }
         let state = if inside { State::Reasoning } else { State::Start { thought: false } };
-        Self { channels, think, form, tools, tags, state, held: String::new(), after_tag: inside }
+        Self {
+            channels,
+            think,
+            form,
+            tools,
+            tags,
+            state,
+            held: String::new(),
+            after_tag: inside,
+            bytes: 0,
+            content: Vec::new(),
+        }
+    }
+
+    /// Where in the text, in bytes, the content was that came out last, with the index that its part had among all that came. A part
+    /// consists of what stood in several places where there was a tag between.
+    pub fn content(&self) -> &[(usize, Range<usize>)] {
+        match &self.channels {
+            Some(channels) => channels.content(),
+            None => &self.content,
+        }
     }
 
     /// Takes the next piece of text and gives what is certain by now.
@@ -100,6 +126,7 @@ impl Reader {
             return channels.push(piece);
         }
         self.held.push_str(piece);
+        self.bytes += piece.len();
         self.read(false)
     }
 
@@ -113,6 +140,7 @@ impl Reader {
 
     fn read(&mut self, end: bool) -> Vec<Part> {
         let mut parts = Vec::new();
+        self.content.clear();
         while self.step(end, &mut parts) {}
         parts
     }
@@ -317,6 +345,7 @@ impl Reader {
         if length == 0 {
             return;
         }
+        let start = self.bytes - self.held.len();
         let rest = self.held.split_off(length);
         let text = std::mem::replace(&mut self.held, rest);
         let reasoning = matches!(self.state, State::Reasoning);
@@ -325,6 +354,9 @@ impl Reader {
             Some(Part::Content(last)) if !reasoning => last.push_str(&text),
             _ if reasoning => parts.push(Part::Reasoning(text)),
             _ => parts.push(Part::Content(text)),
+        }
+        if !reasoning {
+            self.content.push((parts.len() - 1, start..start + length));
         }
     }
 }
