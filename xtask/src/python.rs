@@ -1,4 +1,4 @@
-//! The Python packages of OpenAI and of Anthropic against a served project, and against a server whose model calls functions.
+//! Python packages of OpenAI, Anthropic and others against a served project, and these and npm's against a server whose model calls functions.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -12,12 +12,16 @@ use crate::test::Outcome;
 use crate::{demo, shell};
 
 /// The packages of `tests/python`, as pip takes them.
-const PACKAGES: [&str; 2] = ["openai==3.57.0", "anthropic==2.14.0"];
+const PACKAGES: [&str; 5] =
+    ["openai==3.57.0", "anthropic==2.14.0", "litellm==1.110.2", "langchain-openai==1.7.4", "llm==0.36"];
+/// The packages of `tests/node`, as npm takes them.
+const NODE_PACKAGES: [&str; 4] =
+    ["openai@6.49.0", "@anthropic-ai/sdk@1.14.0", "ai@6.0.326", "@ai-sdk/openai-compatible@2.0.92"];
 /// What opens the page, and browsers that it may open it in.
 const PAGE_PACKAGES: [&str; 1] = ["playwright==1.65.2"];
 const BROWSERS: [&str; 3] = ["chromium-headless-shell", "chromium", "google-chrome"];
 /// What runs the packages, in `tests/python`.
-const SCRIPTS: [&str; 2] = ["openai_client.py", "anthropic_client.py"];
+const SCRIPTS: [&str; 3] = ["openai_client.py", "anthropic_client.py", "other_clients.py"];
 /// How long the server may take until it answers.
 const START: Duration = Duration::from_secs(60);
 
@@ -60,7 +64,40 @@ pub fn main() -> Result<Outcome> {
         let mut command = Command::new(&python);
         shell::run(command.arg(script).args(["--base-url", &served, "--scripted-url", &scripted.url]))?;
     }
+    let modules = match node_modules("node", &NODE_PACKAGES) {
+        Ok(modules) => modules,
+        Err(error) if !shell::in_ci() => return Ok(Outcome::Skipped(format!("npm's clients: {error:#}"))),
+        Err(error) => return Err(error),
+    };
+    // Modules are looked for from where the script is.
+    let script = modules.join("clients.mjs");
+    std::fs::copy(shell::root().join("tests/node/clients.mjs"), &script)?;
+    shell::run(Command::new("node").arg(script).arg(&scripted.url))?;
     Ok(Outcome::Passed)
+}
+
+/// A folder with these npm packages, `name` in the target directory, made when missing.
+///
+/// # Errors
+/// No npm, or packages that cannot be installed.
+fn node_modules(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let folder = shell::target_dir().join(name);
+    let stamp = folder.join("packages.txt");
+    let wanted = packages.join("\n");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(folder);
+    }
+    if shell::which("node").is_none() || shell::which("npm").is_none() {
+        bail!("no node or npm");
+    }
+    println!("installing {} into {}", packages.join(", "), folder.display());
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("package.json"), "{ \"private\": true }\n")?;
+    let mut npm = Command::new("npm");
+    npm.current_dir(&folder).args(["install", "--silent", "--no-audit", "--no-fund"]).args(packages);
+    shell::capture(&mut npm).map_err(|error| first_line(&error)).context("npm")?;
+    std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
+    Ok(folder)
 }
 
 /// The server of `crates/forge-runtime/examples/scripted_server.rs`, which ends when dropped.

@@ -56,7 +56,7 @@ enum Step {
     Tune,
     /// A sample of missing and wrong barriers, each reported by checked mode
     Mutate,
-    /// The openai and anthropic Python packages against a served project and a scripted model
+    /// Clients of PyPI and npm against a served project and a scripted model
     Openai,
     /// The server's page in a browser
     Page,

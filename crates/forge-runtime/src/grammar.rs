@@ -54,8 +54,15 @@ pub struct Scope {
     pub after: Option<String>,
     /// An answer may begin with this token instead, and is then free up to that text.
     pub unless: Option<(u32, String)>,
-    /// Everything is free but what follows this token, as often as it comes.
-    pub between: Option<u32>,
+}
+
+/// Calls that an answer may have, or consist of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Calls {
+    /// The token that begins one.
+    pub open: u32,
+    /// What follows it, to the call's end.
+    pub form: Form,
 }
 
 /// Forms for one vocabulary.
@@ -115,6 +122,38 @@ impl Grammars {
     /// # Errors
     /// [`Error::Constraint`] of one that cannot be held, in the crate's words.
     pub fn hold(&self, form: &Form, scope: &Scope) -> Result<Box<dyn Constraint>> {
+        self.hold_all(Some(form), None, scope)
+    }
+
+    /// What holds each call of an answer to its form, and what is not calls to another: an answer is then calls, or of that form, or else free
+    /// but for the calls.
+    ///
+    /// # Errors
+    /// As [`Grammars::hold`].
+    pub fn hold_calls(&self, content: Option<&Form>, calls: &Calls, scope: &Scope) -> Result<Box<dyn Constraint>> {
+        self.hold_all(content, Some(calls), scope)
+    }
+
+    fn hold_all(&self, content: Option<&Form>, calls: Option<&Calls>, scope: &Scope) -> Result<Box<dyn Constraint>> {
+        let content = content.map(|form| self.matcher(form)).transpose()?;
+        let calls = match calls {
+            Some(Calls { open, form }) => Some((*open, self.matcher(form)?)),
+            None => None,
+        };
+        let Some(matcher) = content.clone().or_else(|| calls.as_ref().map(|(_, matcher)| matcher.clone())) else {
+            return Err(Error::Constraint("there is nothing that it is held to".into()));
+        };
+        let mut held = Held { matcher, content, calls, vocabulary: self.vocabulary.clone(), phase: Phase::Behind };
+        held.phase = match scope {
+            Scope { after: Some(mark), .. } => Phase::free(mark),
+            Scope { unless: Some((open, mark)), .. } => Phase::Beginning { open: *open, mark: mark.clone() },
+            Scope { .. } => held.answer(0),
+        };
+        Ok(Box::new(held))
+    }
+
+    /// What a form allows, token by token.
+    fn matcher(&self, form: &Form) -> Result<Matcher> {
         let (grammar, bytes) = match form {
             Form::Schema(schema) => {
                 let bytes = schema.to_string().len();
@@ -129,17 +168,10 @@ impl Grammars {
             .map_err(|_| Error::Constraint("its grammar could not be made".into()))?
             .map_err(|error| Error::Constraint(error.to_string()))?;
         let matcher = Matcher::new(Ok(parser));
-        if let Some(error) = matcher.get_error() {
-            return Err(Error::Constraint(error));
+        match matcher.get_error() {
+            Some(error) => Err(Error::Constraint(error)),
+            None => Ok(matcher),
         }
-        let phase = match scope {
-            Scope { between: Some(open), .. } => Phase::Before { open: *open },
-            Scope { after: Some(mark), .. } => Phase::free(mark),
-            Scope { unless: Some((open, mark)), .. } => Phase::Beginning { open: *open, mark: mark.clone() },
-            Scope { .. } => Phase::Held,
-        };
-        let again = scope.between.map(|open| (open, matcher.clone()));
-        Ok(Box::new(Held { matcher, again, vocabulary: self.vocabulary.clone(), phase }))
     }
 }
 
@@ -159,9 +191,12 @@ pub fn prepared(schema: &Value) -> Value {
 /// An answer that is held to a form.
 #[derive(Clone)]
 struct Held {
+    /// What is being held.
     matcher: Matcher,
-    /// The token after which it is held anew, and the matcher for that.
-    again: Option<(u32, Matcher)>,
+    /// What the answer is held to, at its beginning; free if nothing.
+    content: Option<Matcher>,
+    /// The token that begins a call, and what a call is held to, at its beginning.
+    calls: Option<(u32, Matcher)>,
     vocabulary: Arc<Vocabulary>,
     phase: Phase,
 }
@@ -173,12 +208,14 @@ enum Phase {
     Beginning { open: u32, mark: String },
     /// Free up to a mark, of which the end of what has come may be the beginning.
     Free { mark: Vec<u8>, tail: Vec<u8> },
-    /// Behind it, where so many blanks may come.
-    Blank { left: usize },
-    /// Held.
+    /// Behind it, where so many blanks may come: what is held, or a call, begins.
+    Answer { blanks: usize },
+    /// The answer is held.
     Held,
-    /// Free up to a token.
-    Before { open: u32 },
+    /// A call is held.
+    Call,
+    /// Nothing is held but calls.
+    Behind,
 }
 
 impl Phase {
@@ -206,8 +243,8 @@ impl Held {
         let mask = self.matcher.compute_mask_or_eos().map_err(|error| Error::Constraint(error.to_string()))?;
         allowed.fill(0);
         allowed.iter_mut().zip(mask.as_slice()).for_each(|(word, mask)| *word = *mask);
-        if self.again.is_some() {
-            // An answer does not end in the midst of what is held.
+        if matches!(self.phase, Phase::Call) {
+            // An answer does not end in the midst of a call.
             self.vocabulary.ends.iter().for_each(|&id| set(allowed, id, false));
         }
         if allowed.iter().all(|word| *word == 0) {
@@ -221,13 +258,35 @@ impl Held {
         if !self.matcher.is_stopped() {
             return Ok(false);
         }
-        match &self.again {
-            Some((open, fresh)) => {
-                (self.matcher, self.phase) = (fresh.clone(), Phase::Before { open: *open });
-                Ok(false)
-            }
-            None => Ok(true),
+        let whole = !matches!(self.phase, Phase::Call);
+        self.phase = Phase::Behind;
+        Ok(whole)
+    }
+
+    /// Where the answer itself begins.
+    fn answer(&self, blanks: usize) -> Phase {
+        match (&self.content, &self.calls) {
+            (None, _) => Phase::Behind,
+            (Some(_), Some(_)) => Phase::Answer { blanks },
+            (Some(_), None) if blanks > 0 => Phase::Answer { blanks },
+            (Some(_), None) => Phase::Held,
         }
+    }
+
+    /// Begins to hold a call, if this token begins one.
+    fn begin_call(&mut self, token: u32) -> bool {
+        match &self.calls {
+            Some((open, fresh)) if *open == token => {
+                (self.matcher, self.phase) = (fresh.clone(), Phase::Call);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Allows the token that begins a call.
+    fn allow_call(&self, allowed: &mut [u32]) {
+        self.calls.iter().for_each(|(open, _)| set(allowed, *open, true));
     }
 }
 
@@ -236,24 +295,41 @@ impl Constraint for Held {
         match self.phase {
             Phase::Free { .. } => {
                 allowed.fill(u32::MAX);
-                self.vocabulary.ends.iter().for_each(|&id| set(allowed, id, false));
+                if self.content.is_some() {
+                    self.vocabulary.ends.iter().for_each(|&id| set(allowed, id, false));
+                }
                 Ok(())
             }
-            Phase::Before { .. } => {
+            Phase::Behind if self.content.is_none() => {
+                allowed.fill(u32::MAX);
+                Ok(())
+            }
+            // Behind a call: another, or the end.
+            Phase::Behind => {
+                allowed.fill(0);
+                self.vocabulary.ends.iter().chain(&self.vocabulary.blanks).for_each(|&id| set(allowed, id, true));
+                self.allow_call(allowed);
+                Ok(())
+            }
+            Phase::Beginning { .. } if self.content.is_none() => {
                 allowed.fill(u32::MAX);
                 Ok(())
             }
             Phase::Beginning { open, .. } => {
                 self.held(allowed)?;
                 set(allowed, open, true);
+                self.allow_call(allowed);
                 Ok(())
             }
-            Phase::Blank { .. } => {
+            Phase::Answer { blanks } => {
                 self.held(allowed)?;
-                self.vocabulary.blanks.iter().for_each(|&id| set(allowed, id, true));
+                if blanks > 0 {
+                    self.vocabulary.blanks.iter().for_each(|&id| set(allowed, id, true));
+                }
+                self.allow_call(allowed);
                 Ok(())
             }
-            Phase::Held => self.held(allowed),
+            Phase::Held | Phase::Call => self.held(allowed),
         }
     }
 
@@ -265,27 +341,30 @@ impl Constraint for Held {
                 let text = word.strip_prefix(&[TokTrie::SPECIAL_TOKEN_MARKER]).unwrap_or(word);
                 tail.extend_from_slice(text);
                 if tail.windows(mark.len()).any(|part| part == mark) {
-                    self.phase = Phase::Blank { left: BLANK_TOKENS };
+                    self.phase = self.answer(BLANK_TOKENS);
                 } else {
                     let keep = tail.len().min(mark.len().saturating_sub(1));
                     tail.drain(..tail.len() - keep);
                 }
             }
-            Phase::Blank { left } if *left > 0 && self.vocabulary.blanks.contains(&token) => {
-                *left -= 1;
-                if *left == 0 {
+            Phase::Answer { blanks } if *blanks > 0 && self.vocabulary.blanks.contains(&token) => {
+                let left = *blanks - 1;
+                self.phase = self.answer(left);
+            }
+            Phase::Behind => {
+                self.begin_call(token);
+            }
+            Phase::Beginning { .. } if self.content.is_none() => {
+                self.phase = Phase::Behind;
+                self.begin_call(token);
+            }
+            Phase::Beginning { .. } | Phase::Answer { .. } => {
+                if !self.begin_call(token) {
                     self.phase = Phase::Held;
+                    return self.consume(token);
                 }
             }
-            Phase::Before { open } => {
-                if *open == token {
-                    self.phase = Phase::Held;
-                }
-            }
-            Phase::Beginning { .. } | Phase::Blank { .. } | Phase::Held => {
-                self.phase = Phase::Held;
-                return self.consume(token);
-            }
+            Phase::Held | Phase::Call => return self.consume(token),
         }
         Ok(false)
     }

@@ -6,8 +6,12 @@ mod http;
 #[path = "common/schema.rs"]
 mod schema;
 
-use common::HashModel;
+use std::sync::Arc;
+
+use common::{HashModel, INFO};
+use forge_runtime::assets::Text;
 use forge_runtime::server::Limits;
+use forge_runtime::{Assets, ModelInfo};
 use http::Server;
 use serde_json::{Value, json};
 
@@ -109,4 +113,135 @@ fn what_cannot_be_held_is_refused_in_the_words_of_who_knows() {
     assert!(words.contains("minimum"), "{words}");
     let words = ask(json!({ "enum": (0..10_000).map(|i| format!("value {i}")).collect::<Vec<_>>() }));
     assert!(words.contains("bytes long"), "{words}");
+}
+
+/// Writes calls as Hermes does, between tags that are tokens, and thinks.
+const TOOL_TEMPLATE: &str = "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ m.role }}: {{ m.content or '' }}\
+    {% for c in m.tool_calls or [] %}<tool_call>\n{\"name\": \"{{ c.function.name }}\", \"arguments\": {{ c.function.arguments | tojson }}}\n\
+    </tool_call>{% endfor %}<|end|>\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+
+/// A server whose vocabulary has tags of calls, and whose model would like to say this.
+fn calling(wanted: &str) -> Server {
+    let json = std::str::from_utf8(common::read("demo", "tokenizer.json")).expect("UTF-8");
+    let names = [("<|user|>", "<tool_call>"), ("<|assistant|>", "</tool_call>"), ("<|bos|>", "<think>")];
+    let json = names.iter().fold(json.to_owned(), |json, (name, other)| json.replace(name, other));
+    let assets =
+        Assets { tokenizer: json.into_bytes().leak(), chat_template: Some(TOOL_TEMPLATE), ..common::assets("demo") };
+    let text = Arc::new(Text::load(&assets).expect("loads"));
+    let script = text.tokenizer.encode(wanted, false).expect("encodes");
+    let model = HashModel { script, ..HashModel::with_info(ModelInfo { slots: 1, ..INFO }) };
+    Server::with_text(HashModel { context: 480, ..model }, text, Limits::default())
+}
+
+fn weather(strict: bool) -> Value {
+    let parameters = json!({
+        "type": "object",
+        "properties": { "city": { "enum": ["Oslo", "Rome"] }, "days": { "type": "integer", "minimum": 1, "maximum": 9 } },
+        "required": ["city", "days"],
+        "additionalProperties": false,
+    });
+    json!([{ "type": "function", "function": { "name": "weather", "strict": strict, "parameters": parameters } }])
+}
+
+fn ask(server: &Server, fields: &Value) -> Value {
+    let mut body = json!({ "messages": [{ "role": "user", "content": "Hi" }], "max_tokens": 300, "temperature": 1 });
+    body.as_object_mut().expect("an object").extend(fields.as_object().expect("fields").clone());
+    let reply = server.post("/v1/chat/completions", &body);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(reply.header("x-forge-warning"), None);
+    reply.json()["choices"][0].clone()
+}
+
+/// What may be a call and need be none is a whole call of a tool that there is once it begins as one; what comes before it is free.
+#[test]
+fn strict_tools_are_held_where_there_need_be_no_call() {
+    let wanted = "Let me look.<tool_call>[17] nonsense, no call at all";
+    let tools = weather(true);
+    let schema = &tools[0]["function"]["parameters"];
+    let mut called = 0;
+    for seed in 0..6 {
+        let choice = ask(&calling(wanted), &json!({ "tools": tools, "seed": seed }));
+        let message = &choice["message"];
+        let content = message["content"].as_str().expect("content");
+        assert!(content.starts_with("Let me look."), "{choice}");
+        for call in message["tool_calls"].as_array().into_iter().flatten() {
+            assert_eq!(call["function"]["name"], "weather");
+            check(schema, call["function"]["arguments"].as_str().expect("text"));
+            called += 1;
+        }
+        // One that is not strict is held by nothing.
+        let choice = ask(&calling(wanted), &json!({ "tools": weather(false), "seed": seed }));
+        assert!(choice["message"]["content"].as_str().expect("content").contains("[17] nonsense"), "{choice}");
+    }
+    assert!(called >= 5, "{called} calls of 6");
+}
+
+/// Beside tools that may be called or not, an answer is of the form that was asked for, or consists of calls.
+#[test]
+fn a_form_beside_tools() {
+    let format = json!({ "type": "json_schema", "json_schema": { "name": "colors", "schema": colors() } });
+    let (mut called, mut said) = (0, 0);
+    for (wanted, seed) in [("<tool_call>\n", 1), ("<tool_call>\n", 2), ("Hello, world", 3), ("Hello, world", 4)] {
+        // It may think first, which has no end here.
+        let never = json!({ "2043": -100 });
+        let fields = json!({ "tools": weather(true), "response_format": format, "seed": seed, "logit_bias": never });
+        let choice = ask(&calling(wanted), &fields);
+        let message = &choice["message"];
+        match message["tool_calls"].as_array() {
+            Some(calls) => {
+                check(
+                    &weather(true)[0]["function"]["parameters"],
+                    calls[0]["function"]["arguments"].as_str().expect("text"),
+                );
+                called += 1;
+            }
+            None => {
+                check(&colors(), message["content"].as_str().expect("content"));
+                said += 1;
+            }
+        }
+    }
+    assert_eq!((called, said), (2, 2));
+}
+
+/// Thoughts beyond their budget are ended, also where a form follows; those within are left alone.
+#[test]
+fn thoughts_have_a_budget() {
+    let wanted = "<think>One two three four five six seven eight nine ten eleven twelve";
+    let thoughts = |choice: &Value| choice["message"]["reasoning_content"].as_str().unwrap_or_default().to_owned();
+    let free = thoughts(&ask(&calling(wanted), &json!({ "temperature": 0 })));
+    for (most, name) in [
+        (0, "thinking_token_budget"),
+        (1, "thinking_budget_tokens"),
+        (3, "thinking_budget"),
+        (5, "thinking_token_budget"),
+    ] {
+        let choice = ask(&calling(wanted), &json!({ "temperature": 0, "max_tokens": 40, name: most }));
+        let thought = thoughts(&choice);
+        assert!(free.starts_with(&thought) && thought.len() < free.len(), "{thought}");
+        let tokens = common::text("demo").tokenizer.encode(&thought, false).expect("encodes").len();
+        assert!(tokens <= most, "{tokens} tokens of at most {most}: {thought}");
+        assert!(!choice["message"]["content"].as_str().expect("content").is_empty(), "{choice}");
+    }
+    let format = json!({ "type": "json_schema", "json_schema": { "name": "colors", "schema": colors() } });
+    let choice =
+        ask(&calling(wanted), &json!({ "response_format": format, "reasoning": { "max_tokens": 4 }, "seed": 3 }));
+    check(&colors(), choice["message"]["content"].as_str().expect("content"));
+    assert!(!thoughts(&choice).is_empty() && thoughts(&choice).len() < free.len());
+    // Those that end by themselves, and texts without any.
+    for (wanted, thought) in [("<think>One two</think>\n\nHello", "One two"), ("Hello", "")] {
+        let choice = ask(&calling(wanted), &json!({ "temperature": 0, "max_tokens": 20, "thinking_token_budget": 8 }));
+        assert_eq!(thoughts(&choice), thought);
+        assert!(choice["message"]["content"].as_str().expect("content").starts_with("Hello"), "{choice}");
+    }
+    let server = calling(wanted);
+    let body = json!({ "messages": [{ "role": "user", "content": "Hi" }], "max_tokens": 40, "thinking": { "type": "enabled", "budget_tokens": 4 }, "temperature": 0 });
+    let message = server.post("/v1/messages", &body).json();
+    assert_eq!(message["content"][0]["type"], "thinking");
+    assert!(
+        free.starts_with(message["content"][0]["thinking"].as_str().expect("text"))
+            && message["content"][1]["type"] == "text"
+    );
+    let reply = server.post("/v1/responses", &json!({ "input": "Hi", "reasoning": { "max_tokens": -4 } }));
+    assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!("reasoning.max_tokens")));
 }

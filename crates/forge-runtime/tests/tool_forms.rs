@@ -184,7 +184,10 @@ fn beginnings_are_found_in_templates() {
 fn tools() -> Vec<Tool> {
     let parameters =
         json!({ "type": "object", "properties": { "city": { "type": "string" }, "days": { "type": "integer" } } });
-    vec![Tool { name: "weather".into(), parameters }, Tool { name: "now".into(), parameters: Value::Null }]
+    vec![
+        Tool { name: "weather".into(), parameters, strict: false },
+        Tool { name: "now".into(), parameters: Value::Null, strict: false },
+    ]
 }
 
 fn thinking(form: &CallForm) -> Thinking {

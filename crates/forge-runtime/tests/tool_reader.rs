@@ -36,7 +36,10 @@ fn tools() -> Vec<Tool> {
         "factor": { "type": ["number", "null"] }, "tags": { "anyOf": [{ "type": "array" }, { "type": "null" }] },
         "options": { "type": "object" }, "anything": {},
     } });
-    vec![Tool { name: "weather".into(), parameters }, Tool { name: "now".into(), parameters: Value::Null }]
+    vec![
+        Tool { name: "weather".into(), parameters, strict: false },
+        Tool { name: "now".into(), parameters: Value::Null, strict: false },
+    ]
 }
 
 /// Parts with neighbours of a kind joined.

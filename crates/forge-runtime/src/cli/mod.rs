@@ -55,7 +55,7 @@ enum Command {
     Generate(generate::Options),
     /// Talk with the model.
     Chat(chat::Options),
-    /// Serve the OpenAI API over HTTP.
+    /// Serve the APIs of OpenAI and Anthropic, and a page, over HTTP.
     #[cfg(feature = "server")]
     Serve(serve::Options),
     /// Write the logits of given tokens to a file.

@@ -4,6 +4,7 @@
 //! [`Engine`] runs as many sequences side by side as the model has slots, in the order that [`policy`] says; [`work`] lets it do so for
 //! requests that come from other threads.
 
+mod budget;
 mod clients;
 mod constraint;
 mod engine;
@@ -18,6 +19,7 @@ use super::sampler::Sampling;
 use super::slots::{Miss, Tier};
 use super::{Error, Result};
 
+pub use budget::{Budget, ReasoningMarks};
 pub use clients::{Answered, Job, Queue, work};
 pub use constraint::Constraint;
 pub use engine::{Audience, Engine, Status};

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::super::assets::Text;
 use super::super::chat_templates::Ending;
-use super::super::generation::{Constraint, Request, Score, check_prompt};
-use super::super::grammar::{Form, Grammars, Scope};
+use super::super::generation::{Budget, Constraint, Request, Score, check_prompt};
+use super::super::grammar::{Calls, Form, Grammars, Scope};
 use super::super::sampler::Sampling;
 use super::super::tokenizer::Detokenizer;
 use super::super::{Error, ModelInfo};
@@ -103,7 +103,8 @@ impl Answers {
 const NO_CALLS: &str = "tools: the form of this model's tool calls is not known; calls come back as content";
 
 /// Said of strict tools that may be called or not.
-const NOT_STRICT: &str = "tools: strict is held where tool_choice asks for a call, and not where there may be none";
+const NOT_STRICT: &str = "tools: strict is held where tool_choice asks for a call, and not where there may be none: what this model's calls begin with is \
+    not one token, or their form is none that is held";
 
 /// The fields of a body.
 ///
@@ -122,8 +123,20 @@ pub(super) fn prepare(
     context: usize,
 ) -> Result<Prepared, ApiError> {
     let (ask, writer) = dialect.read(fields(body, context)?)?;
-    let Ask { prompt, prompt_field, max_tokens, sampling, stop, form, form_field, stream, choices, top_logprobs, echo } =
-        ask;
+    let Ask {
+        prompt,
+        prompt_field,
+        max_tokens,
+        sampling,
+        stop,
+        form,
+        form_field,
+        stream,
+        choices,
+        top_logprobs,
+        echo,
+        reasoning_tokens,
+    } = ask;
     let words = match &prompt {
         Prompt::Text(words) if echo => Some(words.clone()),
         Prompt::Text(_) | Prompt::Ids(_) | Prompt::Chat(_) => None,
@@ -145,17 +158,37 @@ pub(super) fn prepare(
     let constraint = match (form, &reading) {
         // What has to be a call has no content.
         (_, Some(reading)) if !reading.begun.is_empty() => call_constraint(reading, text, answers, info, &mut warning)?,
-        (Some(_), Some(reading)) if reading.form.is_some() => {
-            let words = format!("{form_field}: beside tools only with a tool_choice other than \"auto\"");
-            return Err(ApiError::invalid(form_field.to_owned(), words));
-        }
-        (Some(form), reading) => {
+        (form, reading) => {
             let invalid = |error: Error| ApiError::invalid(form_field.to_owned(), format!("{form_field}: {error}"));
             let scope = reading.as_ref().map(|reading| scope(reading, text, continues)).unwrap_or_default();
-            let grammars = answers.grammars(text, info.vocab_size).map_err(invalid)?;
-            Some(grammars.hold(&form, &scope).map_err(invalid)?)
+            let content = match form {
+                Some(form) => {
+                    let grammars = answers.grammars(text, info.vocab_size).map_err(invalid)?;
+                    Some((grammars.hold(&form, &scope).map_err(invalid)?, form))
+                }
+                None => None,
+            };
+            match reading {
+                Some(reading) if reading.form.is_some() => {
+                    let form = content.map(|(_, form)| form);
+                    beside_calls(form, form_field, &scope, reading, text, answers, info, &mut warning)?
+                }
+                _ => content.map(|(held, _)| held),
+            }
         }
-        (None, _) => None,
+    };
+    let constraint = match (reasoning_tokens, &reading) {
+        // A limit that is reached no later needs no other, and a call that is asked for has no thought before it.
+        (Some(most), Some(reading))
+            if most < max_tokens.unwrap_or(usize::MAX).min(context)
+                && reading.begun.is_empty()
+                && (reading.inside || !continues) =>
+        {
+            let (tokenizer, marks) = (text.tokenizer.clone(), reading.thinking.marks());
+            let budget = Budget::new(tokenizer, marks, most, reading.inside, constraint).map_err(runtime_error)?;
+            Some(Box::new(budget) as Box<dyn Constraint>)
+        }
+        _ => constraint,
     };
     let prompt_tokens = prompt.len();
     let echo = match echo {
@@ -233,16 +266,66 @@ fn call_constraint(
     let invalid = |error: Error| ApiError::invalid("tool_choice".to_owned(), format!("tool_choice: {error}"));
     let grammars = answers.grammars(text, info.vocab_size).map_err(invalid)?;
     let named = reading.begun.strip_prefix(beginning.as_str()).filter(|name| !name.is_empty());
-    let held = rest.grammar(form, &reading.tools, named, text, true);
+    let held = rest.grammar(form, &reading.tools, "", named, text, |_| true);
     if let Ok(constraint) = grammars.hold(&Form::Grammar(held), &Scope::default()) {
         return Ok(Some(constraint));
     }
-    *warning = Some(match warning.take() {
-        Some(words) => format!("{words}; {NO_SCHEMA}"),
-        None => NO_SCHEMA.to_owned(),
-    });
-    let any = rest.grammar(form, &reading.tools, named, text, false);
+    warn(warning, NO_SCHEMA);
+    let any = rest.grammar(form, &reading.tools, "", named, text, |_| false);
     grammars.hold(&Form::Grammar(any), &Scope::default()).map(Some).map_err(invalid)
+}
+
+/// Adds to what a client should know.
+fn warn(warning: &mut Option<String>, words: &str) {
+    *warning = Some(match warning.take() {
+        Some(before) => format!("{before}; {words}"),
+        None => words.to_owned(),
+    });
+}
+
+/// What holds an answer that may have calls: calls to the schemas of strict tools, and what is no call to a form that was asked for. Nothing does
+/// where neither is wanted.
+///
+/// # Errors
+/// A form that was asked for of a model whose calls are not known to begin with one token.
+#[allow(clippy::too_many_arguments, reason = "each is of another owner")]
+fn beside_calls(
+    content: Option<Form>,
+    form_field: &str,
+    scope: &Scope,
+    reading: &Reading,
+    text: &Text,
+    answers: &Answers,
+    info: &ModelInfo,
+    warning: &mut Option<String>,
+) -> Result<Option<Box<dyn Constraint>>, ApiError> {
+    if content.is_none() && !reading.tools.iter().any(|tool| tool.strict) {
+        return Ok(None);
+    }
+    let held = reading.form.as_ref().and_then(|form| {
+        let open = form.open.first()?;
+        let lead = answers.beginning.as_ref()?.strip_prefix(open.as_str())?;
+        Some((form, answers.rest.as_ref()?, text.tokenizer.id(open)?, lead))
+    });
+    let Some((form, rest, open, lead)) = held else {
+        if content.is_some() {
+            let words = format!("{form_field}: beside this model's tools only with a tool_choice other than \"auto\"");
+            return Err(ApiError::invalid(form_field.to_owned(), words));
+        }
+        warn(warning, NOT_STRICT);
+        return Ok(None);
+    };
+    let invalid = |error: Error| ApiError::invalid("tools".to_owned(), format!("tools: {error}"));
+    let grammars = answers.grammars(text, info.vocab_size).map_err(invalid)?;
+    let hold = |strict: bool| {
+        let lark = rest.grammar(form, &reading.tools, lead, None, text, |tool| strict && tool.strict);
+        grammars.hold_calls(content.as_ref(), &Calls { open, form: Form::Grammar(lark) }, scope)
+    };
+    if let Ok(constraint) = hold(true) {
+        return Ok(Some(constraint));
+    }
+    warn(warning, NO_SCHEMA);
+    hold(false).map(Some).map_err(invalid)
 }
 
 /// Tokens of the prompt that a body asks for, however many they are.
@@ -357,11 +440,6 @@ pub(super) fn render(
     let mut warnings = Vec::new();
     if answers.calls.is_none() && !reading.tools.is_empty() {
         warnings.push(NO_CALLS.to_owned());
-    }
-    let strict = |tool: &Value| tool["function"]["strict"] == true;
-    let offered = variables.get("tools").and_then(Value::as_array);
-    if choice == Choice::Auto && offered.is_some_and(|tools| tools.iter().any(strict)) {
-        warnings.push(NOT_STRICT.to_owned());
     }
     if !skipped.is_empty() {
         warnings.push(format!("tools: left out, for this server has none of them: {}", skipped.join(", ")));

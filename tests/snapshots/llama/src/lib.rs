@@ -60,7 +60,8 @@
 //! let request = Request { max_tokens: Some(4), continues_prompt: true, prompt: tokens, ..Request::default() };
 //! std::thread::scope(|threads| {
 //!     for _ in 0..3 {
-//!         threads.spawn(|| model.generate(&request, |_| true).expect("a text"));
+//!         let (model, request) = (&model, request.clone());
+//!         threads.spawn(move || model.generate(&request, |_| true).expect("a text"));
 //!     }
 //! });
 //! # Ok::<(), llama::runtime::Error>(())

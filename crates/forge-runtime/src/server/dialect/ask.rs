@@ -32,6 +32,8 @@ pub(in super::super) struct Ask {
     pub(in super::super) top_logprobs: Option<usize>,
     /// Whether each answer is to begin with its prompt.
     pub(in super::super) echo: bool,
+    /// Most tokens of reasoning; as many as the model likes if not given.
+    pub(in super::super) reasoning_tokens: Option<usize>,
 }
 
 impl Ask {
@@ -49,6 +51,7 @@ impl Ask {
             choices: 1,
             top_logprobs: None,
             echo: false,
+            reasoning_tokens: None,
         }
     }
 }
@@ -107,15 +110,15 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    /// Adds a function. Its description may be missing.
-    pub(super) fn function(&mut self, name: &str, description: Option<&Value>, parameters: Value) {
+    /// Adds a function, calls of which are held to its parameters if it is `strict`. Its description may be missing.
+    pub(super) fn function(&mut self, name: &str, description: Option<&Value>, parameters: Value, strict: bool) {
         let mut function = json!({ "name": name });
         if let Some(description) = description.filter(|description| description.is_string()) {
             function["description"] = description.clone();
         }
         function["parameters"] = parameters.clone();
         self.definitions.push(json!({ "type": "function", "function": function }));
-        self.tools.push(Tool { name: name.to_owned(), parameters });
+        self.tools.push(Tool { name: name.to_owned(), parameters, strict });
     }
 
     /// Leaves out a tool of this kind.

@@ -30,6 +30,7 @@ pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiErro
         stream: stream.is_some(),
         choices,
         top_logprobs,
+        reasoning_tokens: openai::reasoning_tokens(&fields)?,
         ..Ask::to(Prompt::Chat(chat(&mut fields)?), "messages")
     };
     let (options, calls) = (stream.unwrap_or_default(), vec![0; choices]);
@@ -108,7 +109,8 @@ fn offered_tools(fields: &Fields) -> Result<Vec<Tool>, ApiError> {
         let function = tool.get("function").filter(|_| matches!(tool["type"].as_str(), None | Some("function")));
         let name = function.and_then(|function| function["name"].as_str()).filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| wrong_type(&format!("tools[{index}]"), "a function with a name"))?;
-        Ok(Tool { name: name.to_owned(), parameters: tool["function"]["parameters"].clone() })
+        let (name, strict) = (name.to_owned(), tool["function"]["strict"] == true);
+        Ok(Tool { name, parameters: tool["function"]["parameters"].clone(), strict })
     };
     tools.iter().enumerate().map(tool).collect()
 }

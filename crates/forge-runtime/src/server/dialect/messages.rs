@@ -30,9 +30,8 @@ pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiErro
     if let Some(effort) = output.and_then(|output| output.get("effort")).filter(|effort| effort.is_string()) {
         variables.insert("reasoning_effort".into(), effort.clone());
     }
-    if let Some(thinking) = thinking(&fields)? {
-        variables.insert("enable_thinking".into(), thinking.into());
-    }
+    let (thinks, reasoning_tokens) = thinking(&fields)?;
+    variables.extend(thinks.map(|thinks| ("enable_thinking".to_owned(), thinks.into())));
     variables.extend(fields.object("chat_template_kwargs")?.cloned().unwrap_or_default());
     let sampling = SamplingOptions {
         temperature: fields.number("temperature")?,
@@ -57,19 +56,28 @@ pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiErro
         form,
         form_field,
         stream: fields.boolean("stream")?.unwrap_or(false),
+        reasoning_tokens,
         ..Ask::to(Prompt::Chat(offer.chat(messages, variables, calls)), "messages")
     };
     Ok((ask, Box::new(MessageWriter::default())))
 }
 
-/// Whether the request asks for thoughts, if it says so.
-fn thinking(fields: &Fields) -> Result<Option<bool>, ApiError> {
-    let Some(thinking) = fields.object("thinking")? else { return Ok(None) };
-    match thinking.get("type").and_then(Value::as_str) {
-        Some("enabled" | "adaptive") => Ok(Some(true)),
-        Some("disabled") => Ok(Some(false)),
-        _ => Err(wrong_type("thinking.type", "\"enabled\", \"adaptive\" or \"disabled\"")),
-    }
+/// Whether the request asks for thoughts, if it says so, and of how many tokens at most.
+fn thinking(fields: &Fields) -> Result<(Option<bool>, Option<usize>), ApiError> {
+    let Some(thinking) = fields.object("thinking")? else { return Ok((None, None)) };
+    let thinks = match thinking.get("type").and_then(Value::as_str) {
+        Some("enabled" | "adaptive") => true,
+        Some("disabled") => false,
+        _ => return Err(wrong_type("thinking.type", "\"enabled\", \"adaptive\" or \"disabled\"")),
+    };
+    let most = match thinking.get("budget_tokens").filter(|most| !most.is_null()) {
+        None => None,
+        Some(most) => match most.as_u64().and_then(|most| usize::try_from(most).ok()) {
+            Some(most) => Some(most),
+            None => return Err(wrong_type("thinking.budget_tokens", "a whole number, 0 or more")),
+        },
+    };
+    Ok((Some(thinks), most.filter(|_| thinks)))
 }
 
 fn offer(fields: &Fields) -> Result<Offer, ApiError> {
@@ -82,7 +90,8 @@ fn offer(fields: &Fields) -> Result<Offer, ApiError> {
             None | Some("custom") => {
                 let name = tool["name"].as_str().filter(|name| !name.is_empty());
                 let name = name.ok_or_else(|| wrong_type(&format!("tools[{index}]"), "a tool with a name"))?;
-                offer.function(name, tool.get("description"), tool["input_schema"].clone());
+                let strict = tool["strict"] == true;
+                offer.function(name, tool.get("description"), tool["input_schema"].clone(), strict);
             }
             Some(kind) => offer.skip(kind),
         }

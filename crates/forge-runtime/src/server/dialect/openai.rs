@@ -105,6 +105,25 @@ pub(super) fn count_to(fields: &Fields, name: &str, most: usize) -> Result<Optio
     }
 }
 
+/// Most tokens of reasoning, by the names of vLLM, llama.cpp's server and Qwen's own, or as OpenRouter has it beside the effort.
+///
+/// # Errors
+/// It is no count.
+pub(super) fn reasoning_tokens(fields: &Fields) -> Result<Option<usize>, ApiError> {
+    for name in ["thinking_token_budget", "thinking_budget_tokens", "thinking_budget"] {
+        if let Some(limit) = fields.limit(name)? {
+            return Ok(limit.most());
+        }
+    }
+    match fields.object("reasoning")?.and_then(|reasoning| reasoning.get("max_tokens")).filter(|most| !most.is_null()) {
+        None => Ok(None),
+        Some(most) => match most.as_u64().and_then(|most| usize::try_from(most).ok()) {
+            Some(most) => Ok(Some(most)),
+            None => Err(wrong_type("reasoning.max_tokens", "a whole number, 0 or more")),
+        },
+    }
+}
+
 /// Refuses what would change the answer and cannot be done, where so many answers are wanted.
 pub(super) fn refuse_unsupported(fields: &Fields, choices: usize) -> Result<(), ApiError> {
     let off = |value: &Value| value.as_bool() == Some(false);

@@ -65,6 +65,7 @@ pub(super) fn read(mut fields: Fields) -> Result<(Ask, Box<dyn Writer>), ApiErro
         form_field: "text.format",
         stream,
         top_logprobs: top_logprobs(&fields)?,
+        reasoning_tokens: openai::reasoning_tokens(&fields)?,
         ..Ask::to(Prompt::Chat(offer.chat(messages, variables, calls)), "input")
     };
     Ok((ask, Box::new(writer)))
@@ -107,13 +108,14 @@ impl Tools {
             };
             match tool["type"].as_str() {
                 Some("function") => {
-                    self.offer.function(name()?, tool.get("description"), tool["parameters"].clone());
+                    let strict = tool["strict"] == true;
+                    self.offer.function(name()?, tool.get("description"), tool["parameters"].clone(), strict);
                 }
                 Some("custom") => {
                     let parameters = json!({
                         "type": "object", "properties": { "input": { "type": "string" } }, "required": ["input"],
                     });
-                    self.offer.function(name()?, Some(&custom_description(tool)), parameters);
+                    self.offer.function(name()?, Some(&custom_description(tool)), parameters, false);
                     self.custom.insert(name()?.to_owned());
                 }
                 Some(kind) => self.offer.skip(kind),

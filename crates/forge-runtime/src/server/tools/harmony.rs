@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
+use super::super::super::generation::ReasoningMarks;
 use super::Part;
 use super::reader::begun;
 
@@ -29,6 +30,17 @@ const HEADERS: [&str; 3] = ["<|", "assistant", "to="];
 
 /// Longest header; what is longer without its end is none.
 const LONGEST_HEADER: usize = 512;
+
+/// What reasoning in its channel is told by. What is ended is followed by the answer.
+pub(super) fn reasoning_marks() -> ReasoningMarks {
+    let open = format!("{CHANNEL}analysis{MESSAGE}");
+    ReasoningMarks {
+        open: vec![format!("{START}assistant{open}"), open],
+        close: END.into(),
+        parts: true,
+        end: format!("{END}{START}assistant{CHANNEL}final{MESSAGE}"),
+    }
+}
 
 /// What a message is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -30,4 +30,6 @@ pub struct Tool {
     pub name: String,
     /// JSON schema of its arguments; null where there is none.
     pub parameters: Value,
+    /// Whether calls are to be held to it where there need be none.
+    pub strict: bool,
 }

@@ -16,9 +16,17 @@ pub struct CallRest {
 }
 
 impl CallRest {
-    /// The grammar of a call of one of `tools`, behind what the prompt has of it: the name of the tool, if it is `named`. Arguments are what the tool's
-    /// schema says if `strict`, else any object.
-    pub fn grammar(&self, form: &CallForm, tools: &[Tool], named: Option<&str>, text: &Text, strict: bool) -> String {
+    /// The grammar of a call of one of `tools`, behind what there is of it already: the name of the tool, if it is `named`; `lead` comes before that
+    /// still. Arguments are what the tool's schema says if `strict`, else any object.
+    pub fn grammar(
+        &self,
+        form: &CallForm,
+        tools: &[Tool],
+        lead: &str,
+        named: Option<&str>,
+        text: &Text,
+        strict: impl Fn(&Tool) -> bool,
+    ) -> String {
         let special = form.special_tags(text);
         let tools = tools.iter().filter(|tool| named.is_none_or(|name| tool.name == name));
         let mut calls = Vec::new();
@@ -27,10 +35,11 @@ impl CallRest {
             let name = if named.is_none() { literal(&tool.name, &[]) } else { String::new() };
             calls.push(format!("{name} {} arguments_{index}", literal(&self.before, &special)));
             let any = json!({ "type": "object" });
-            let schema = if strict && tool.parameters.is_object() { &tool.parameters } else { &any };
+            let schema = if strict(tool) && tool.parameters.is_object() { &tool.parameters } else { &any };
             rules += &format!("arguments_{index}: %json {}\n", prepared(schema));
         }
-        format!("start: call {}\ncall: {}\n{rules}", literal(&self.after, &special), calls.join(" | "))
+        let (lead, after) = (literal(lead, &special), literal(&self.after, &special));
+        format!("start: {lead} call {after}\ncall: {}\n{rules}", calls.join(" | "))
     }
 }
 

@@ -4,6 +4,7 @@ use serde_json::{Map, json};
 
 use super::super::super::assets::Text;
 use super::super::super::chat_templates::Ending;
+use super::super::super::generation::ReasoningMarks;
 use super::form::special;
 use super::harmony;
 
@@ -91,6 +92,19 @@ impl Thinking {
                 special(text, tags)
             }
             Self::Channels => special(text, harmony::TAGS),
+        }
+    }
+
+    /// What reasoning is told by, and ended with where the model does not end it.
+    pub fn marks(&self) -> ReasoningMarks {
+        match self {
+            Self::Tags { open, close } => ReasoningMarks {
+                open: vec![open.clone()],
+                close: close.clone(),
+                parts: false,
+                end: format!("\n{close}\n\n"),
+            },
+            Self::Channels => harmony::reasoning_marks(),
         }
     }
 
