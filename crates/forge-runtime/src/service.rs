@@ -242,7 +242,7 @@ impl Stream {
     /// # Errors
     /// The error that the text ended with; [`Error::Stopped`] where the iterator has told it.
     pub fn finish(mut self) -> Result<Summary> {
-        while let Some(piece) = self.next() {
+        for piece in self.by_ref() {
             piece?;
         }
         self.ended.take().flatten().ok_or(Error::Stopped)

@@ -30,7 +30,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Generate a project from a checkpoint
-    Gen(GenArgs),
+    Gen(Box<GenArgs>),
     /// Show a checkpoint's configuration, its tensors, what would be generated and the memory it needs
     Inspect(InspectArgs),
     /// Check a project's kernels: statically, in checked mode, and each against a reference
