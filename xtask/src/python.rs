@@ -187,10 +187,18 @@ impl Server {
     /// # Errors
     /// It ends, or takes too long.
     pub fn start(program: &Path) -> Result<Self> {
+        Self::start_with(program, &[])
+    }
+
+    /// The same with further arguments.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_with(program: &Path, args: &[&str]) -> Result<Self> {
         // The listener is closed before the server binds the port it was given.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut command = Command::new(program);
-        command.args(["serve", "--port", &address.port().to_string()]);
+        command.args(["serve", "--port", &address.port().to_string()]).args(args);
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -2,17 +2,22 @@
 //!
 //! The crate knows the vocabulary as bytes, a text per token, and says after each token which may come next. Special tokens are no text: they come
 //! only where a grammar names them.
+//!
+//! Where a form leaves one text alone, as it does in the midst of a property's name, that comes in the tokens that the tokenizer makes of it: so a model
+//! has seen it, and a run of tokens is known before its logits are.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use llguidance::api::TopLevelGrammar;
-use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
+use llguidance::toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
 use super::assets::Text;
 use super::generation::Constraint;
+use super::tokenizer::Tokenizer;
 use super::{Error, Result};
 
 /// Bytes of a schema as JSON, or of a grammar.
@@ -102,7 +107,7 @@ impl Grammars {
             return Err(Error::Constraint("this model has no end token".into()));
         };
         let trie = TokTrie::from(&TokRxInfo::new(vocab_size as u32, first), &words).with_eos_tokens(&ends);
-        let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let environment: TokEnv = Arc::new(Environment { trie, tokenizer: text.tokenizer.clone() });
         let slices = llguidance::earley::SlicedBiasComputer::general_slices();
         let mut factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices)
             .map_err(|error| Error::Constraint(error.to_string()))?;
@@ -143,7 +148,14 @@ impl Grammars {
         let Some(matcher) = content.clone().or_else(|| calls.as_ref().map(|(_, matcher)| matcher.clone())) else {
             return Err(Error::Constraint("there is nothing that it is held to".into()));
         };
-        let mut held = Held { matcher, content, calls, vocabulary: self.vocabulary.clone(), phase: Phase::Behind };
+        let mut held = Held {
+            matcher,
+            content,
+            calls,
+            vocabulary: self.vocabulary.clone(),
+            phase: Phase::Behind,
+            forced: VecDeque::new(),
+        };
         held.phase = match scope {
             Scope { after: Some(mark), .. } => Phase::free(mark),
             Scope { unless: Some((open, mark)), .. } => Phase::Beginning { open: *open, mark: mark.clone() },
@@ -175,6 +187,42 @@ impl Grammars {
     }
 }
 
+/// What the crate asks of a tokenizer.
+struct Environment {
+    trie: TokTrie,
+    tokenizer: Arc<Tokenizer>,
+}
+
+impl Environment {
+    /// The tokens of a text that goes on in the midst of another; none where they are not those bytes.
+    fn encode(&self, bytes: &[u8]) -> Option<Vec<u32>> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let mut tokens = self.tokenizer.encode(&self.tokenizer.shield(text), false).ok()?;
+        let word = |id: u32| self.trie.token(id);
+        let mut found: Vec<u8> = tokens.iter().flat_map(|&id| word(id)).copied().collect();
+        // A blank that a text begins with to some tokenizers.
+        if found.strip_prefix(b" ") == Some(bytes) {
+            let first = *tokens.first()?;
+            match word(first) {
+                b" " => drop(tokens.remove(0)),
+                long => tokens[0] = self.trie.token_id_at_bytes(&long[1..])?,
+            }
+            found.remove(0);
+        }
+        (found == bytes).then_some(tokens)
+    }
+}
+
+impl TokenizerEnv for Environment {
+    fn tok_trie(&self) -> &TokTrie {
+        &self.trie
+    }
+
+    fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<u32> {
+        self.encode(bytes).unwrap_or_else(|| self.trie.greedy_tokenize(bytes))
+    }
+}
+
 /// A schema with what is said of white space; what clients say to the crate itself does not count.
 pub fn prepared(schema: &Value) -> Value {
     let mut schema = match schema {
@@ -199,6 +247,8 @@ struct Held {
     calls: Option<(u32, Matcher)>,
     vocabulary: Arc<Vocabulary>,
     phase: Phase,
+    /// Tokens that come next, whatever a model says.
+    forced: VecDeque<u32>,
 }
 
 /// Where an answer is.
@@ -292,6 +342,11 @@ impl Held {
 
 impl Constraint for Held {
     fn allow(&mut self, allowed: &mut [u32]) -> Result<()> {
+        if let Some(&only) = self.forced().first() {
+            allowed.fill(0);
+            set(allowed, only, true);
+            return Ok(());
+        }
         match self.phase {
             Phase::Free { .. } => {
                 allowed.fill(u32::MAX);
@@ -333,7 +388,19 @@ impl Constraint for Held {
         }
     }
 
+    fn forced(&mut self) -> &[u32] {
+        // Once they are known they stay what they are: after some of them a tokenizer might cut the rest another way.
+        if matches!(self.phase, Phase::Held | Phase::Call) && self.forced.is_empty() {
+            self.forced = self.matcher.compute_ff_tokens().into();
+        }
+        self.forced.make_contiguous()
+    }
+
     fn take(&mut self, token: u32) -> Result<bool> {
+        match self.forced.pop_front() {
+            Some(only) if only != token => return Err(Error::Constraint("another token had to follow".into())),
+            Some(_) | None => {}
+        }
         match &mut self.phase {
             Phase::Beginning { open, mark } if *open == token => self.phase = Phase::free(mark),
             Phase::Free { mark, tail } => {

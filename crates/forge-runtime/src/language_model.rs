@@ -139,9 +139,9 @@ pub trait LanguageModel: Send {
     /// GPU errors.
     fn finish(&mut self, step: Step) -> Result<Vec<Outcome>>;
 
-    /// Says what the choices of a slot's sequence depend on: the tokens that occurred so far, for the repeat penalty, and biases. Other
-    /// penalties count from here on. No step of the slot is on its way.
-    fn observe(&mut self, slot: Slot, tokens: &[u32], sampling: &Sampling);
+    /// Says what the choices of a slot's sequence depend on: biases, and for penalties the tokens that occurred so far, which are those of a
+    /// prompt and those that were chosen since. No step of the slot is on its way.
+    fn observe(&mut self, slot: Slot, prompt: &[u32], chosen: &[u32], sampling: &Sampling);
 
     /// Bytes that the device has left beside the model and 4 GiB for all else; where it does not say how many it has, 1 GiB.
     fn spare_bytes(&self) -> usize {
@@ -308,7 +308,7 @@ pub trait LanguageModel: Send {
         observed: &[u32],
         listener: &mut dyn FnMut(u32) -> bool,
     ) -> Result<usize> {
-        self.observe(slot, observed, sampling);
+        self.observe(slot, observed, &[], sampling);
         let mut sampling = StepSampling::new(sampling);
         let row = |token, position, sampling: &StepSampling| {
             [Row { token, slot, position, wants: Wants::Choice(sampling.clone()) }]
@@ -375,8 +375,8 @@ impl<M: LanguageModel + ?Sized> LanguageModel for Box<M> {
         (**self).choose(step)
     }
 
-    fn observe(&mut self, slot: Slot, tokens: &[u32], sampling: &Sampling) {
-        (**self).observe(slot, tokens, sampling);
+    fn observe(&mut self, slot: Slot, prompt: &[u32], chosen: &[u32], sampling: &Sampling) {
+        (**self).observe(slot, prompt, chosen, sampling);
     }
 
     fn states(&self) -> Vec<SlotState> {

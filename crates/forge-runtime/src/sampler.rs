@@ -82,6 +82,11 @@ impl Sampling {
         Ok(())
     }
 
+    /// Whether it matters which tokens occurred, or how often.
+    pub fn has_penalties(&self) -> bool {
+        self.repeat_penalty != 1.0 || self.counts_tokens()
+    }
+
     /// Whether it matters how often a token was chosen.
     pub fn counts_tokens(&self) -> bool {
         self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
@@ -217,6 +222,11 @@ impl Sampler {
     /// A sampler at this step's draw, with these biases.
     pub fn at(step: StepSampling, bias: &[(u32, f32)]) -> Self {
         Self { step, seen: BTreeSet::new(), times: BTreeMap::new(), bias: bias.to_vec(), candidates: Vec::new() }
+    }
+
+    /// The next draw is the one after so many.
+    pub fn seek(&mut self, draw: u64) {
+        self.step.draw = draw;
     }
 
     /// Tells the sampler of a token that occurred, for the repeat penalty. Tokens that it chose itself it knows.

@@ -239,6 +239,12 @@ impl Slots {
         held.reached = held.reached.max(held.tokens.len());
     }
 
+    /// So many positions of a slot's sequence were run, though it may not hold as many: guesses were among them.
+    pub fn reach(&mut self, slot: Slot, positions: usize) {
+        let held = &mut self.held[slot];
+        held.reached = held.reached.max(positions);
+    }
+
     /// A slot's sequence runs no more; what it holds stays.
     pub fn release(&mut self, slot: Slot) {
         self.held[slot].busy = false;

@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use common::{HashModel, INFO};
 use forge_runtime::ModelInfo;
 use forge_runtime::assets::Text;
-use forge_runtime::generation::{Audience, Constraint, Engine, Finish, Id, Listener, Request};
+use forge_runtime::generation::speculation::Speculation;
+use forge_runtime::generation::{Audience, Constraint, Engine, Finish, Id, Listener, Request, Summary};
 use forge_runtime::grammar::{Form, Grammars, MAX_FORM_BYTES, Scope};
 use forge_runtime::philox::philox;
 use forge_runtime::sampler::Sampling;
@@ -316,16 +317,25 @@ impl Listener for Heard {
     }
 }
 
-/// Runs all of them side by side, and gives their texts and how they ended.
-fn run(slots: usize, few_rows: usize, requests: &[Request]) -> Vec<(String, Finish)> {
+/// Runs all of them side by side, and gives their texts and what they came to.
+fn run(slots: usize, few_rows: usize, speculation: Speculation, requests: &[Request]) -> Vec<(String, Summary)> {
     let model = HashModel::with_info(ModelInfo { slots, few_rows, ..INFO });
     let mut engine = Engine::new(model, common::text("demo"));
+    if few_rows > 1 {
+        engine.speculate(speculation).expect("can be cut back");
+    }
     let ids: Vec<Id> = requests.iter().map(|request| engine.take(request).expect("is taken")).collect();
     let (mut texts, mut ended) = (Texts::default(), BTreeMap::new());
     while !engine.is_idle() {
-        ended.extend(engine.turn(&mut texts).into_iter().map(|(id, summary)| (id, summary.expect("generates").finish)));
+        ended.extend(engine.turn(&mut texts).into_iter().map(|(id, summary)| (id, summary.expect("generates"))));
     }
-    ids.into_iter().map(|id| (texts.0.remove(&id).unwrap_or_default().0, ended[&id])).collect()
+    let came = |id| (texts.0.remove(&id).unwrap_or_default().0, ended.remove(&id).expect("has ended"));
+    ids.into_iter().map(came).collect()
+}
+
+/// Texts, how they ended, and tokens.
+fn ends(came: &[(String, Summary)]) -> Vec<(&str, Finish, usize)> {
+    came.iter().map(|(text, end)| (text.as_str(), end.finish, end.completion_tokens)).collect()
 }
 
 /// Held or not, a text is what it would be alone, whatever runs beside it; and what is held is valid.
@@ -348,17 +358,106 @@ fn neighbours_change_nothing() {
             ..Request::default()
         })
         .collect();
-    let alone: Vec<(String, Finish)> =
-        requests.iter().flat_map(|request| run(1, 1, std::slice::from_ref(request))).collect();
-    for (request, (text, finish)) in requests.iter().zip(&alone) {
+    let alone: Vec<(String, Summary)> =
+        requests.iter().flat_map(|request| run(1, 1, Speculation::Off, std::slice::from_ref(request))).collect();
+    for (request, (text, end)) in requests.iter().zip(&alone) {
         if request.constraint.is_some() {
-            assert_eq!(*finish, Finish::Stop, "{text}");
+            assert_eq!(end.finish, Finish::Stop, "{text}");
             let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert!(schema::is_valid(&schema, &schema, &value), "{text}");
         }
     }
     for (slots, few_rows) in [(1, 8), (2, 8), (4, 8), (5, 3), (12, 8)] {
-        assert_eq!(run(slots, few_rows, &requests), alone, "{slots} slots, {few_rows} rows");
+        for speculation in [Speculation::Off, Speculation::Auto, Speculation::Depth(2)] {
+            let found = run(slots, few_rows, speculation, &requests);
+            assert_eq!(ends(&found), ends(&alone), "{slots} slots, {few_rows} rows, {speculation:?}");
+        }
+    }
+}
+
+/// What schemas leave no choice of is run as rows of one step, and said as it is without. Steps saved are printed.
+#[test]
+fn what_schemas_force_is_run_together() {
+    let bench = Bench { words: Vec::new(), ..Bench::new("demo") };
+    let bench = Bench { grammars: Grammars::new(&bench.text, common::VOCAB).expect("grammars"), ..bench };
+    let number = json!({ "type": "integer", "minimum": 0, "maximum": 99 });
+    let schemas = [
+        json!({
+            "type": "object", "additionalProperties": false, "required": ["temperature_celsius", "conditions"],
+            "properties": { "temperature_celsius": number, "conditions": { "enum": ["thunderstorm", "light_snow"] } },
+        }),
+        json!({
+            "type": "object", "additionalProperties": false, "required": ["firstname", "birthyear"],
+            "properties": { "firstname": { "type": "string", "maxLength": 8 }, "birthyear": number },
+        }),
+        json!({ "const": { "a long name of a property": ["and a long value", "and another one", 12345.5, null] } }),
+        json!({ "type": "array", "minItems": 2, "maxItems": 4, "items": { "enum": ["elephant", "hippopotamus"] } }),
+    ];
+    for schema in &schemas {
+        let requests: Vec<Request> = (0..6)
+            .map(|i: u32| Request {
+                prompt: (0..9).map(|at| 40 * i + at).collect(),
+                max_tokens: Some([200, 12][i as usize % 2]),
+                sampling: Sampling { temperature: 0.9, seed: i.into(), ..Sampling::default() },
+                constraint: Some(bench.hold(schema)),
+                ..Request::default()
+            })
+            .collect();
+        let plain = run(1, 8, Speculation::Off, &requests);
+        let value: Value = serde_json::from_str(&plain[0].0).expect("JSON");
+        assert!(schema::is_valid(schema, schema, &value), "{value}");
+        for (slots, few_rows) in [(1, 8), (4, 8), (3, 4)] {
+            let found = run(slots, few_rows, Speculation::Auto, &requests);
+            assert_eq!(ends(&found), ends(&plain), "{schema}: {slots} slots, {few_rows} rows");
+            let (tokens, forced) = (found[0].1.completion_tokens, found[0].1.forced_tokens);
+            if slots == 1 {
+                println!("{value}: {} steps in place of {tokens}", tokens - forced);
+                assert!(forced > 0, "{value}");
+            }
+        }
+    }
+}
+
+/// What is forced is cut into tokens as the tokenizer cuts it, and once it has begun it stays that.
+#[test]
+fn forced_tokens_are_the_tokenizers() {
+    for model in ["demo", "gemma3", "llama", "qwen3"] {
+        let bench = Bench::new(model);
+        let words = "Wolfeschlegelstein\u{e9} is the longest name, isn't it? 1234567";
+        let mut held =
+            bench.hold(&json!({ "const": serde_json::from_str::<Value>(&format!("\"{words}\"")).expect("JSON") }));
+        let (mut bytes, mut tokens, mut runs) = (Vec::new(), Vec::new(), 0);
+        let mut allowed = vec![0; bench.words.len().div_ceil(32)];
+        for _ in 0..200 {
+            let forced = held.forced().to_vec();
+            held.allow(&mut allowed).expect("goes on");
+            let ids: Vec<u32> =
+                (0..bench.words.len() as u32).filter(|id| allowed[*id as usize / 32] >> (id % 32) & 1 == 1).collect();
+            if let Some(&only) = forced.first() {
+                assert_eq!(ids, [only], "{model}");
+                runs += usize::from(forced.len() > 1);
+            }
+            // Where there is a choice it is of how the beginning of the rest is cut; the longest is what a tokenizer takes.
+            let longest = ids.iter().copied().max_by_key(|id| bench.words[*id as usize].len()).expect("one may come");
+            if bench.is_end(longest as usize) {
+                break;
+            }
+            tokens.push(longest);
+            bytes.extend_from_slice(&bench.words[longest as usize]);
+            let rest = forced.get(1..).unwrap_or_default().to_vec();
+            let whole = held.take(longest).expect("may come");
+            if whole {
+                break;
+            }
+            assert!(held.forced().starts_with(&rest), "{model}: what is forced changes");
+        }
+        let said: Value = serde_json::from_slice(&bytes).expect("JSON");
+        let text = String::from_utf8(bytes).expect("whole characters");
+        assert_eq!(said, serde_json::from_str::<Value>(&format!("\"{words}\"")).expect("JSON"));
+        assert!(runs > 0, "{model}: nothing is forced of {text}");
+        let own = bench.text.tokenizer.encode(&text, false).expect("encodes");
+        let count = own.iter().filter(|id| !bench.words[**id as usize].iter().all(|byte| *byte == b' ')).count();
+        assert!(tokens.len() <= count + 2, "{model}: {} tokens, {count} of the tokenizer's", tokens.len());
     }
 }
 

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use common::{HashModel, INFO};
 use forge_runtime::assets::Text;
-use forge_runtime::server::Limits;
+use forge_runtime::generation::speculation::Speculation;
+use forge_runtime::server::{Limits, Options};
 use forge_runtime::{Assets, ModelInfo};
 use http::Server;
 use serde_json::{Value, json};
@@ -113,6 +114,36 @@ fn what_cannot_be_held_is_refused_in_the_words_of_who_knows() {
     assert!(words.contains("minimum"), "{words}");
     let words = ask(json!({ "enum": (0..10_000).map(|i| format!("value {i}")).collect::<Vec<_>>() }));
     assert!(words.contains("bytes long"), "{words}");
+}
+
+/// What was guessed and what was forced is in `timings` and `/metrics`, and the text is what it is without.
+#[test]
+fn guesses_and_forced_tokens_are_counted() {
+    let ask = |speculation: Speculation| {
+        let model = HashModel { context: 480, script: (300..309).cycle().take(60).collect(), ..HashModel::of_slots(2) };
+        let server =
+            Server::with_text(model, common::text("demo"), Options { speculation, ..Limits::default().into() });
+        let format = json!({ "type": "json_schema", "json_schema": { "name": "colors", "schema": colors() } });
+        let free = json!({ "prompt": "A color:", "max_tokens": 50, "temperature": 0 });
+        let held =
+            json!({ "prompt": "A color:", "max_tokens": 99, "temperature": 1, "seed": 3, "response_format": format });
+        let replies = [free, held].map(|body| server.post("/v1/completions", &body).json());
+        let page = server.get("/metrics").text().to_owned();
+        let names = ["guessed", "right_guessed", "forced"].map(|name| format!("forge_{name}_tokens_total "));
+        let counted = names.map(|name| {
+            let line = page.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_else(|| panic!("{page}"));
+            line.parse::<u64>().expect("a count")
+        });
+        let timings = ["draft_n", "draft_n_accepted", "forced_n"]
+            .map(|name| replies.iter().map(|reply| reply["timings"][name].as_u64().expect("a count")).sum::<u64>());
+        assert_eq!(counted, timings);
+        (replies.map(|reply| reply["choices"][0]["text"].clone()), counted)
+    };
+    let (plain, none) = ask(Speculation::Off);
+    assert_eq!(none, [0; 3]);
+    let (text, [guessed, right, forced]) = ask(Speculation::Depth(4));
+    assert_eq!(text, plain);
+    assert!(guessed >= right && right > 20 && forced > 0, "{right} of {guessed}, {forced} forced");
 }
 
 /// Writes calls as Hermes does, between tags that are tokens, and thinks.

@@ -239,7 +239,7 @@ fn rows_of_several_slots_choose_what_each_would_alone() {
                 .enumerate()
                 .map(|(i, row)| if i == last { Row { wants: choice(), ..row } } else { row })
                 .collect();
-            model.observe(0, &[], &Sampling::default());
+            model.observe(0, &[], &[], &Sampling::default());
             let submitted = model.submit(&rows).expect("runs");
             match model.wait(submitted).expect("runs").pop() {
                 Some(Outcome::Choice(Some(token))) => token,
@@ -249,7 +249,7 @@ fn rows_of_several_slots_choose_what_each_would_alone() {
         .collect();
     let mut rows = Vec::new();
     for (slot, prompt) in prompts.iter().enumerate() {
-        model.observe(slot, &[], &Sampling::default());
+        model.observe(slot, &[], &[], &Sampling::default());
         rows.extend(Row::run(slot, 0, prompt));
         rows.last_mut().expect("a row").wants = choice();
     }

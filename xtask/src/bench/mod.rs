@@ -3,6 +3,7 @@
 pub mod gguf;
 mod gpu;
 mod serve;
+mod speculate;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,18 @@ pub enum Bench {
         #[arg(long, default_value_t = 8)]
         slots: usize,
     },
+    /// What guessed and forced tokens cost and save: the same requests with them and without, in turn, on the demo model and SmolLM2-135M-Instruct
+    Speculate {
+        /// Pairs of requests of which nothing can be guessed
+        #[arg(long, default_value_t = 20)]
+        pairs: usize,
+        /// Prompts whose texts are compared at three temperatures, alone and four at a time
+        #[arg(long, default_value_t = 200)]
+        prompts: usize,
+        /// The demo model alone
+        #[arg(long)]
+        demo: bool,
+    },
     /// Specs of the emitted decode kernels for bench-msl-cuda, which times them on an NVIDIA GPU
     Gpu {
         /// The checkpoint; a synthetic Q8_0 Llama unless given
@@ -61,6 +74,7 @@ pub fn main(bench: Option<Bench>) -> Result<()> {
             Bench::Rebuild => rebuild()?,
             Bench::Startup => startup()?,
             Bench::Serve { slots } => serve::main(slots)?,
+            Bench::Speculate { pairs, prompts, demo } => speculate::main(pairs, prompts, demo)?,
             Bench::Gpu { checkpoint: Some(checkpoint), out } => gpu::write(&checkpoint, &out)?,
             Bench::Gpu { checkpoint: None, out } => {
                 let checkpoint = shell::scratch("bench")?.join("gpu.gguf");

@@ -8,7 +8,7 @@ use serde_json::{Map, json};
 use super::super::chat_templates::Ending;
 use super::super::generation::{Engine, Listener, Request, Summary};
 use super::super::{Error, LanguageModel, Result};
-use super::{Program, Sampling, terminal};
+use super::{Guesses, Program, Sampling, terminal};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -23,6 +23,8 @@ pub(super) struct Options {
     raw: bool,
     #[command(flatten)]
     sampling: Sampling,
+    #[command(flatten)]
+    guesses: Guesses,
 }
 
 pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Options) -> Result<()> {
@@ -48,6 +50,7 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
         ..Request::default()
     };
     let mut engine = Engine::new(program.model()?, text);
+    options.guesses.apply(&mut engine);
     let mut printer = Printer::default();
     let summary = engine.generate(&request, &mut printer)?;
     printer.end()?;
@@ -95,6 +98,9 @@ pub(super) fn rates(summary: &Summary) -> String {
     // The first token comes out of the prompt's own run.
     if let Some(decoded @ 1..) = summary.completion_tokens.checked_sub(1) {
         line += &format!("; generated: {} tokens, {:.1} tokens/s", decoded + 1, rate(decoded, summary.decode_time));
+    }
+    if summary.guessed_tokens > 0 {
+        line += &format!("; {} of {} guessed tokens were right", summary.right_tokens, summary.guessed_tokens);
     }
     line
 }

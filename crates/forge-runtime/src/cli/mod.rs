@@ -26,6 +26,8 @@ use std::sync::Arc;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::assets::{Assets, SamplingOptions, Text};
+use super::generation::Engine;
+use super::generation::speculation::Speculation;
 use super::gpu::format_bytes;
 use super::verify::Checks;
 use super::{Error, LanguageModel, LoadOptions, ModelInfo, Result, gpu, weights};
@@ -119,6 +121,24 @@ impl Sampling {
             frequency_penalty: self.frequency_penalty,
             logit_bias: Vec::new(),
             seed: self.seed,
+        }
+    }
+}
+
+/// Options of the commands that generate.
+#[derive(Debug, Args)]
+struct Guesses {
+    /// Tokens to guess from what prompt and answer had before: auto for as many as pay, off, or a number. They are looked at as rows of one
+    /// step, which saves steps where they are right and changes no text.
+    #[arg(long, value_name = "auto|off|N", default_value = "auto")]
+    speculate: Speculation,
+}
+
+impl Guesses {
+    /// Has tokens guessed. Who asked for a number of them is told why there are none.
+    fn apply<M: LanguageModel>(&self, engine: &mut Engine<M>) {
+        if let (Err(reason), Speculation::Depth(_)) = (engine.speculate(self.speculate), self.speculate) {
+            terminal::note(&format!("no tokens are guessed: {reason}"));
         }
     }
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::super::server::{self, Limits};
 use super::super::snapshots::Folder;
 use super::super::{Error, LanguageModel, Result, weights};
-use super::{Program, terminal};
+use super::{Guesses, Program, terminal};
 
 /// Variable with a key that clients must bring; unlike an option, other users of the machine do not see it.
 const KEY_VARIABLE: &str = "FORGE_API_KEY";
@@ -54,6 +54,8 @@ pub(super) struct Options {
     /// Most that files of that folder may take, as in 500M, 20G or 1T.
     #[arg(long, value_name = "SIZE", default_value = "20G", value_parser = size, requires = "cache_dir")]
     cache_disk: u64,
+    #[command(flatten)]
+    guesses: Guesses,
     /// Longest request body in MiB (status 413).
     #[arg(long, value_name = "MIB", default_value_t = Limits::default().body_bytes >> 20, value_parser = mebibytes)]
     max_body: usize,
@@ -131,6 +133,7 @@ impl Options {
             log,
             trust_special: self.trust_special,
             folder: None,
+            speculation: self.guesses.speculate,
         })
     }
 

@@ -110,6 +110,16 @@ impl Constraint for Budget {
         Ok(())
     }
 
+    fn forced(&mut self) -> &[u32] {
+        let due = self.due().is_some();
+        match (&self.at, &mut self.form) {
+            (At::Ending(said), _) => self.end.get(*said..).unwrap_or_default(),
+            (At::Inside(_), _) if due => &self.end,
+            (At::Behind, Some(form)) => form.forced(),
+            (At::Start(_) | At::Inside(_) | At::Behind, _) => &[],
+        }
+    }
+
     fn take(&mut self, token: u32) -> Result<bool> {
         let due = self.due();
         let text = self.text_of(token);

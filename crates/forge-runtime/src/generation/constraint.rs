@@ -12,6 +12,11 @@ pub trait Constraint: Debug + Send {
     /// [`Error::Constraint`](super::super::Error::Constraint) where that takes too much.
     fn allow(&mut self, allowed: &mut [u32]) -> Result<()>;
 
+    /// Tokens that come next one after the other, as far as that is known: of each of them [`Constraint::allow`] would say that it is the only one.
+    fn forced(&mut self) -> &[u32] {
+        &[]
+    }
+
     /// Takes the next token, which is no end token. Says whether the form is whole, and nothing may follow.
     ///
     /// # Errors

@@ -6,8 +6,12 @@
 //!
 //! A sequence whose tokens are held to a form has its rows started like any other. Only the choice of the next token waits: the step is left open
 //! until the one before has been heard, and which tokens may come is found out while the device is at work on the logits. Others in the same
-//! step wait with it, and come to the same tokens.
+//! step wait with it, and come to the same tokens. Where that form forces a run of tokens, the step after is started with all of them.
+//!
+//! Tokens may be guessed from what a sequence had before ([`speculation`](super::speculation)). Then the step before is waited for, and so is the one with
+//! the guess, from whose logits the host chooses as the slot would have.
 
+mod guessing;
 mod keeping;
 
 use std::collections::BTreeMap;
@@ -21,7 +25,8 @@ use super::super::slots::Slots;
 use super::super::snapshots::Snapshots;
 use super::super::{Error, LanguageModel, Result};
 use super::policy::{Bounds, Id, Policy, Turn};
-use super::sequence::Sequence;
+use super::sequence::{Guess, Room, Sequence, Speculates};
+use super::speculation::{Costs, Speculation};
 use super::{Finish, Listener, Request, Scored, Summary, check_prompt};
 
 /// Who hears the text of which request.
@@ -37,6 +42,11 @@ pub struct Engine<M> {
     slots: Slots,
     prefixes: Prefixes,
     snapshots: Option<Snapshots>,
+    speculation: Speculation,
+    speculates: Speculates,
+    costs: Costs,
+    /// When the step before ended, if nothing but steps came since.
+    landed: Option<Instant>,
     policy: Policy,
     sequences: BTreeMap<Id, Sequence>,
     /// Whom a slot is being looked for.
@@ -50,10 +60,11 @@ pub struct Engine<M> {
 struct Flight {
     step: Step,
     shares: Vec<Share>,
+    /// Whether all that was chosen before had been heard when it was started.
+    heard: bool,
 }
 
 /// Rows of a step that follow one another and are of one sequence.
-#[derive(Clone, Copy)]
 struct Share {
     id: Id,
     slot: Slot,
@@ -62,6 +73,10 @@ struct Share {
     rows: usize,
     /// Whether it chooses among tokens that are allowed.
     masked: bool,
+    /// What the rows after the first are a guess of.
+    guess: Option<Guess>,
+    /// Tokens of the rows after the first that are forced, and have not been heard.
+    forced: Vec<u32>,
 }
 
 /// What one slot is at.
@@ -86,6 +101,10 @@ impl<M: LanguageModel> Engine<M> {
             slots: Slots::new(info.slots, info.rewind),
             prefixes: Prefixes::new(0, info.rewind.is_some()),
             snapshots: None,
+            speculation: Speculation::Off,
+            speculates: Speculates::default(),
+            costs: Costs::default(),
+            landed: None,
             policy: Policy::new(Bounds::new(info.few_rows, info.prefill_tile)),
             model,
             text,
@@ -114,7 +133,7 @@ impl<M: LanguageModel> Engine<M> {
     /// [`Error::Tokenizer`].
     pub fn take(&mut self, request: &Request) -> Result<Id> {
         check_prompt(&request.prompt, self.model.info().vocab_size, self.model.context())?;
-        let sequence = Sequence::new(request, &self.text, self.model.context())?;
+        let sequence = Sequence::new(request, &self.text, self.model.context(), self.speculates)?;
         let id = self.next;
         self.next += 1;
         let uncached = self.uncached(&sequence);
@@ -147,6 +166,7 @@ impl<M: LanguageModel> Engine<M> {
     /// Gives up all sequences that have slots, the one for which one was being looked for, and what slots hold; needed after a panic
     /// inside of [`Engine::turn`] only.
     pub fn reset(&mut self) -> Vec<Id> {
+        self.landed = None;
         if let Some(Flight { step, .. }) = self.flight.take() {
             // Its rows must not be written into what comes next.
             let _ = self.model.finish(step);
@@ -173,17 +193,28 @@ impl<M: LanguageModel> Engine<M> {
             self.admit(audience, &mut ended);
         }
         match self.policy.next() {
-            Turn::Step(ids) => {
+            Turn::Step(mut ids) => {
+                if self.waits_for_tokens(&ids) {
+                    self.land(audience, &mut ended);
+                    // Some may have ended.
+                    match self.policy.next() {
+                        Turn::Step(left) => ids = left,
+                        Turn::Tile { .. } | Turn::Idle => return ended,
+                    }
+                }
                 let next = self.start(&ids, audience, &mut ended);
                 self.land(audience, &mut ended);
-                self.flight = next.and_then(|flight| self.close(flight, &mut ended));
+                self.flight = next.and_then(|flight| self.close(flight, audience, &mut ended));
             }
             Turn::Tile { id, tokens } => {
                 // What others chose is heard before they wait for the tile.
                 self.land(audience, &mut ended);
                 self.tile(id, tokens, audience, &mut ended);
             }
-            Turn::Idle => self.land(audience, &mut ended),
+            Turn::Idle => {
+                self.land(audience, &mut ended);
+                self.landed = None;
+            }
         }
         ended
     }
@@ -253,8 +284,9 @@ impl<M: LanguageModel> Engine<M> {
             };
             let boundaries = [self.sequences[&id].boundaries(), &[settled.shared]].concat();
             let (info, marks) = (self.model.info(), self.marks(&prompt, &boundaries));
+            self.landed = None;
             let Some(sequence) = self.sequences.get_mut(&id) else { return };
-            self.model.observe(settled.place.slot, &prompt, sequence.sampling());
+            self.model.observe(settled.place.slot, &prompt, &[], sequence.sampling());
             sequence.place(settled, info.prefill_tile, info.few_rows, marks);
             self.settling = None;
             let (left, rows) = (sequence.left(), sequence.next_rows(info.few_rows));
@@ -266,18 +298,40 @@ impl<M: LanguageModel> Engine<M> {
         }
     }
 
-    /// Starts a step of the next rows of these.
+    /// Starts a step of the next rows of these, and of what they go on with where that is known or guessed.
     fn start(&mut self, ids: &[Id], audience: &mut dyn Audience, ended: &mut Ended) -> Option<Flight> {
         let few = self.model.info().few_rows;
         let (mut rows, mut shares) = (Vec::with_capacity(few), Vec::with_capacity(ids.len()));
+        let context = self.model.context();
+        let (heard, mut room) = (self.flight.is_none(), self.room(ids));
         self.policy.stepped(ids);
         for &id in ids {
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
             let Some(slot) = sequence.slot() else { continue };
-            let count = sequence.take_rows(few - rows.len(), &mut rows);
-            let taken = &rows[rows.len() - count..];
-            let position = taken.first().map_or(0, |row| row.position);
-            shares.push(Share { id, slot, position, rows: count, masked: batch::is_open(taken) });
+            let first = rows.len();
+            let forced = sequence.take_forced(room.spare + 1, context, &mut rows).unwrap_or_default();
+            let mut guess = None;
+            if forced.is_empty() && heard {
+                guess = sequence.guess(self.speculation, room, context, &mut self.costs);
+            }
+            match &guess {
+                Some(guess) => drop(sequence.take_guess(guess, &mut rows)),
+                None if forced.is_empty() => {
+                    if let Some((prompt, chosen, sampling)) = sequence.take_unobserved() {
+                        self.model.observe(slot, prompt, chosen, sampling);
+                    }
+                    sequence.take_rows(few - first, &mut rows);
+                }
+                None => {}
+            }
+            let count = rows.len() - first;
+            if guess.is_some() || !forced.is_empty() {
+                room = Room { others: room.others + count - 1, spare: room.spare - (count - 1) };
+                // Of these some may turn out not to be its own.
+                self.slots.reach(slot, sequence.reached());
+            }
+            let (position, masked) = (rows.get(first).map_or(0, |row| row.position), batch::is_open(&rows[first..]));
+            shares.push(Share { id, slot, position, rows: count, masked, guess, forced });
             if sequence.next_rows(few) == 0 {
                 // Whatever comes of these, nothing more is run.
                 self.policy.leave(id);
@@ -285,7 +339,7 @@ impl<M: LanguageModel> Engine<M> {
             self.hold(id);
         }
         match self.model.step(&rows) {
-            Ok(step) => Some(Flight { step, shares }),
+            Ok(step) => Some(Flight { step, shares, heard }),
             Err(error) => {
                 self.land(audience, ended);
                 self.lose(&shares, error, ended);
@@ -295,13 +349,14 @@ impl<M: LanguageModel> Engine<M> {
     }
 
     /// Has the tokens of an open step chosen. What was chosen before has been heard.
-    fn close(&mut self, flight: Flight, ended: &mut Ended) -> Option<Flight> {
-        let Flight { step, shares } = flight;
+    fn close(&mut self, flight: Flight, audience: &mut dyn Audience, ended: &mut Ended) -> Option<Flight> {
+        let Flight { step, shares, heard } = flight;
         if !step.is_open() {
-            return Some(Flight { step, shares });
+            return Some(Flight { step, shares, heard });
         }
         let mut allowed = vec![u32::MAX; self.model.info().vocab_size.div_ceil(32)];
-        for Share { id, slot, .. } in shares.iter().copied().filter(|share| share.masked) {
+        for &Share { id, slot, ref forced, .. } in shares.iter().filter(|share| share.masked) {
+            self.hear_forced(id, forced, audience, ended);
             match self.sequences.get_mut(&id).map(|sequence| sequence.allow(&mut allowed)) {
                 Some(Ok(())) => {}
                 // Of one that has ended meanwhile it does not matter.
@@ -314,7 +369,7 @@ impl<M: LanguageModel> Engine<M> {
             self.model.allow(slot, &allowed);
         }
         match self.model.choose(step) {
-            Ok(step) => Some(Flight { step, shares }),
+            Ok(step) => Some(Flight { step, shares, heard }),
             Err(error) => {
                 self.lose(&shares, error, ended);
                 None
@@ -324,13 +379,18 @@ impl<M: LanguageModel> Engine<M> {
 
     /// Waits for the step that is on its way, and has what was chosen heard.
     fn land(&mut self, audience: &mut dyn Audience, ended: &mut Ended) {
-        let Some(Flight { step, shares }) = self.flight.take() else { return };
+        let Some(Flight { step, shares, heard }) = self.flight.take() else { return };
         let mut outcomes = match self.model.finish(step) {
             Ok(outcomes) => outcomes.into_iter(),
             Err(error) => return self.lose(&shares, error, ended),
         };
-        for Share { id, position, rows, .. } in shares {
+        self.time_step(shares.iter().map(|share| share.rows).sum(), heard);
+        for Share { id, position, rows, guess, .. } in shares {
             let outcomes: Vec<Outcome> = outcomes.by_ref().take(rows).collect();
+            if let Some(guess) = guess {
+                self.hear_guess(id, &guess, outcomes, audience, ended);
+                continue;
+            }
             // One that has ended meanwhile had a row for nothing.
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
             for (position, outcome) in (position..).zip(&outcomes) {
@@ -370,6 +430,7 @@ impl<M: LanguageModel> Engine<M> {
     fn tile(&mut self, id: Id, tokens: usize, audience: &mut dyn Audience, ended: &mut Ended) {
         let Some(sequence) = self.sequences.get_mut(&id) else { return };
         let Some((slot, position, tile)) = sequence.tile(tokens) else { return };
+        self.landed = None;
         let (start, count) = (Instant::now(), tile.len());
         let mut logits = Vec::new();
         let wanted = sequence.scores_prompt().then_some(&mut logits);

@@ -12,6 +12,7 @@ mod output;
 pub mod policy;
 mod scores;
 mod sequence;
+pub mod speculation;
 
 use std::time::Duration;
 
@@ -73,6 +74,12 @@ pub struct Summary {
     pub tier: Option<Tier>,
     /// Tokens generated, an end token included.
     pub completion_tokens: usize,
+    /// Tokens that were guessed, and those of them that were right: each saved a step.
+    pub guessed_tokens: usize,
+    /// See above.
+    pub right_tokens: usize,
+    /// Tokens that a form forced and that were run with others: each saved a step.
+    pub forced_tokens: usize,
     /// Why more of the prompt was not reused, where more is known of its beginning or nothing is.
     pub miss: Option<Miss>,
     /// Why it ended.

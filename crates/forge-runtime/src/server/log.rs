@@ -150,6 +150,12 @@ impl Record {
             let _ = write!(words, " tokens/s={:.1}", (completion_tokens - 1) as f64 / seconds);
         }
         let _ = write!(words, " queue={:.3}s", queue_time.as_secs_f64());
+        if summary.guessed_tokens > 0 {
+            let _ = write!(words, " guessed={} right={}", summary.guessed_tokens, summary.right_tokens);
+        }
+        if summary.forced_tokens > 0 {
+            let _ = write!(words, " forced={}", summary.forced_tokens);
+        }
         if let Some(tier) = tier {
             let _ = write!(words, " from={}", tier.name());
         }

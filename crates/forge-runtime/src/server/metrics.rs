@@ -33,6 +33,9 @@ pub(super) struct Metrics {
     prompt_tokens: Counter,
     cached_tokens: Counter,
     generated_tokens: Counter,
+    guessed_tokens: Counter,
+    right_tokens: Counter,
+    forced_tokens: Counter,
     cache_hits: Family<Labels<1>, Counter>,
     cache_bytes: Family<Labels<1>, Gauge>,
     queue: Histogram,
@@ -57,6 +60,9 @@ impl Metrics {
             prompt_tokens: Counter::default(),
             cached_tokens: Counter::default(),
             generated_tokens: Counter::default(),
+            guessed_tokens: Counter::default(),
+            right_tokens: Counter::default(),
+            forced_tokens: Counter::default(),
             cache_hits: Family::default(),
             cache_bytes: Family::default(),
             queue: waits(),
@@ -79,6 +85,11 @@ impl Metrics {
         let words = "Tokens of prompts that were not run again";
         registry.register("cached_prompt_tokens", words, metrics.cached_tokens.clone());
         registry.register("generated_tokens", "Tokens chosen", metrics.generated_tokens.clone());
+        registry.register("guessed_tokens", "Tokens guessed", metrics.guessed_tokens.clone());
+        let words = "Tokens guessed that were right; each saved a step";
+        registry.register("right_guessed_tokens", words, metrics.right_tokens.clone());
+        let words = "Tokens that a form forced and that were run with others; each saved a step";
+        registry.register("forced_tokens", words, metrics.forced_tokens.clone());
         let words = "Prompts that were reused in part or in whole, by where that came from";
         registry.register("cache_hits", words, metrics.cache_hits.clone());
         let words = "What is kept of the states of sequences beside the slots";
@@ -120,6 +131,9 @@ impl Metrics {
         }
         self.prompt_tokens.inc_by(summary.prompt_tokens as u64);
         self.generated_tokens.inc_by(summary.completion_tokens as u64);
+        self.guessed_tokens.inc_by(summary.guessed_tokens as u64);
+        self.right_tokens.inc_by(summary.right_tokens as u64);
+        self.forced_tokens.inc_by(summary.forced_tokens as u64);
         if summary.reused_tokens > 0 {
             self.cached_tokens.inc_by(summary.reused_tokens as u64);
         }

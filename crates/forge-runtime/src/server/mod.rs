@@ -45,6 +45,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
 use super::assets::Text;
+use super::generation::speculation::Speculation;
 use super::snapshots::Folder;
 use super::{Error, LanguageModel, ModelInfo, Result};
 use admission::{Admission, Taken};
@@ -115,6 +116,8 @@ pub struct Options {
     pub trust_special: bool,
     /// Where what slots held is kept beyond memory, and found again by the next server.
     pub folder: Option<Folder>,
+    /// How many tokens are guessed.
+    pub speculation: Speculation,
 }
 
 impl From<Limits> for Options {
@@ -192,7 +195,12 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
     listener.set_nonblocking(true).map_err(io)?;
     let places = admission::places(limits, info.slots);
     let metrics = Arc::new(Metrics::new());
-    let keeping = Keeping { bytes: limits.kept_bytes, folder: options.folder.clone(), log: options.log.clone() };
+    let keeping = Keeping {
+        bytes: limits.kept_bytes,
+        folder: options.folder.clone(),
+        speculation: options.speculation,
+        log: options.log.clone(),
+    };
     let Started { worker, loading, thread } =
         Worker::start(load, text.clone(), metrics.clone(), places, keeping).map_err(io)?;
     let canceller = worker.canceller();

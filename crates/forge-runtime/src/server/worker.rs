@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, ch
 use tokio::sync::watch;
 
 use super::super::assets::Text;
+use super::super::generation::speculation::Speculation;
 use super::super::generation::{Answered, Engine, Job, Listener, Queue, Request, Scored, Status, Summary, work};
 use super::super::snapshots::Folder;
 use super::super::{Error, LanguageModel};
@@ -31,6 +32,8 @@ pub(super) struct Keeping {
     pub(super) bytes: Option<usize>,
     /// Where files are, if anywhere.
     pub(super) folder: Option<Folder>,
+    /// How many tokens are guessed.
+    pub(super) speculation: Speculation,
     /// Who is told of them.
     pub(super) log: Log,
 }
@@ -145,6 +148,10 @@ impl Worker {
                 engine.keep_on_disk(folder).inspect_err(|_| {
                     loading.send_replace(Loading::Failed);
                 })?;
+            }
+            // Who asked for a number of them is told.
+            if let (Err(reason), Speculation::Depth(_)) = (engine.speculate(keeping.speculation), keeping.speculation) {
+                keeping.log.note(&format!("no tokens are guessed: {reason}"));
             }
             show(&mut engine, &board, &keeping.log);
             loading.send_replace(Loading::Done);

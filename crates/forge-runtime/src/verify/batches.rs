@@ -282,7 +282,7 @@ fn chosen<M: LanguageModel + ?Sized>(model: &mut M, sequences: &[Sequence]) -> R
     let mut steps = Vec::new();
     for (slot, sequence) in sequences.iter().enumerate() {
         fill(model, slot, &sequence.prefix)?;
-        model.observe(slot, &sequence.prefix, &sampling(slot));
+        model.observe(slot, &sequence.prefix, &[], &sampling(slot));
         steps.push(StepSampling::new(&sampling(slot)));
     }
     for step in 0..STEPS {

@@ -124,6 +124,8 @@ pub fn weights_file(folder: &Path, kernels: &'static [KernelSpec]) -> (PathBuf, 
 pub struct HashModel {
     pub script: Vec<u32>,
     pub context: usize,
+    /// Every token chosen is one of so many, from 100 on.
+    pub alphabet: Option<u64>,
     /// Time that a step or a tile takes.
     pub pace: Duration,
     /// A token on which the model panics.
@@ -145,8 +147,8 @@ pub struct Sequence {
     bias: Vec<(u32, f32)>,
     allowed: Vec<u32>,
     chosen: u32,
-    /// Tokens of the script that were taken.
-    scripted: usize,
+    /// Tokens of its prompt, where they were said: the script follows them.
+    prompt: usize,
     /// Most positions that were run since the sequence began.
     reached: usize,
 }
@@ -210,15 +212,22 @@ impl HashModel {
         Self { info: Some(Box::leak(Box::new(info))), ..Self::new() }
     }
 
-    fn row(&mut self, slot: Slot, position: usize) -> Vec<f32> {
+    /// Logits after a position.
+    fn row(&self, slot: Slot, position: usize) -> Vec<f32> {
         let hash = hash(&self.slots[&slot].tokens[..=position]);
-        let scripted = &mut self.slots.entry(slot).or_default().scripted;
-        let wanted = self.script.get(*scripted).copied();
-        *scripted += 1;
+        let scripted = (position + 1).checked_sub(self.slots[&slot].prompt);
+        let wanted = scripted.and_then(|at| self.script.get(at)).copied();
         let logit = |id: u64| {
             let mixed = (hash ^ id.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
             let noise = (mixed >> 40) as f32 / 16_777_216.0 * 8.0;
-            if wanted == Some(id as u32) { 100.0 } else { noise }
+            let known = self.alphabet.is_none_or(|count| (100..100 + count).contains(&id));
+            if wanted == Some(id as u32) {
+                100.0
+            } else if known {
+                noise
+            } else {
+                -1e9
+            }
         };
         (0..VOCAB as u64).map(logit).collect()
     }
@@ -332,12 +341,12 @@ impl LanguageModel for HashModel {
         }
     }
 
-    fn observe(&mut self, slot: Slot, tokens: &[u32], sampling: &Sampling) {
-        assert!(self.panic_on_observed.is_none_or(|token| !tokens.contains(&token)), "asked to panic");
+    fn observe(&mut self, slot: Slot, prompt: &[u32], chosen: &[u32], sampling: &Sampling) {
+        assert!(self.panic_on_observed.is_none_or(|token| !prompt.contains(&token)), "asked to panic");
         let sequence = self.slots.entry(slot).or_default();
-        sequence.scripted = 0;
-        sequence.seen = tokens.to_vec();
-        sequence.times.clear();
+        sequence.prompt = prompt.len();
+        sequence.seen = [prompt, chosen].concat();
+        sequence.times = chosen.to_vec();
         sequence.bias = sampling.logit_bias.clone();
     }
 

@@ -122,7 +122,7 @@ static KERNELS: [KernelSpec; 29] = [
     KernelSpec { name: "qkv_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 320 },
+    KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 640 },
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "o_proj_few", threads: 256, threadgroup_bytes: 256 },
@@ -480,7 +480,7 @@ impl Model {
             [2, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(k(kernel::ATTENTION), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [4, 1, rows]);
+        pass.dispatch(k(kernel::ATTENTION), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
         project(
             pass,
@@ -707,10 +707,10 @@ impl LanguageModel for Model {
         Ok(rows.iter().enumerate().map(outcome).collect())
     }
 
-    fn observe(&mut self, slot: Slot, tokens: &[u32], sampling: &Sampling) {
+    fn observe(&mut self, slot: Slot, prompt: &[u32], chosen: &[u32], sampling: &Sampling) {
         let [seen, logit_bias, times, _] = &self.wishes;
         let mut bits = vec![0_u32; VOCAB.div_ceil(32)];
-        for &id in tokens {
+        for &id in prompt.iter().chain(chosen) {
             bits[id as usize / 32] |= 1 << (id % 32);
         }
         seen.write((slot * bits.len() * 4) as u64, &bits);
@@ -724,7 +724,9 @@ impl LanguageModel for Model {
             logit_bias.write(of_slot, &biases);
         }
         if sampling.counts_tokens() {
-            times.write(of_slot, &vec![0_u32; VOCAB]);
+            let mut counts = vec![0_u32; VOCAB];
+            chosen.iter().for_each(|&id| counts[id as usize] += 1);
+            times.write(of_slot, &counts);
         }
     }
 

@@ -690,10 +690,10 @@ impl LanguageModel for Model {
         Ok(rows.iter().enumerate().map(outcome).collect())
     }
 
-    fn observe(&mut self, slot: Slot, tokens: &[u32], sampling: &Sampling) {
+    fn observe(&mut self, slot: Slot, prompt: &[u32], chosen: &[u32], sampling: &Sampling) {
         let [seen, logit_bias, times, _] = &self.wishes;
         let mut bits = vec![0_u32; VOCAB.div_ceil(32)];
-        for &id in tokens {
+        for &id in prompt.iter().chain(chosen) {
             bits[id as usize / 32] |= 1 << (id % 32);
         }
         seen.write((slot * bits.len() * 4) as u64, &bits);
@@ -707,7 +707,9 @@ impl LanguageModel for Model {
             logit_bias.write(of_slot, &biases);
         }
         if sampling.counts_tokens() {
-            times.write(of_slot, &vec![0_u32; VOCAB]);
+            let mut counts = vec![0_u32; VOCAB];
+            chosen.iter().for_each(|&id| counts[id as usize] += 1);
+            times.write(of_slot, &counts);
         }
     }
 

@@ -132,7 +132,7 @@ static KERNELS: [KernelSpec; 40] = [
     KernelSpec { name: "delta_in_proj", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "delta_in_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "delta_in_proj_few", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "delta_rule", threads: 256, threadgroup_bytes: 160 },
+    KernelSpec { name: "delta_rule", threads: 256, threadgroup_bytes: 336 },
     KernelSpec { name: "delta_out_proj", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "delta_out_proj_two", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "delta_out_proj_few", threads: 256, threadgroup_bytes: 256 },
@@ -159,7 +159,7 @@ static KERNELS: [KernelSpec; 40] = [
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "rms_norm_tile", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "delta_in_proj_tile", threads: 128, threadgroup_bytes: 16384 },
-    KernelSpec { name: "delta_rule_tile", threads: 256, threadgroup_bytes: 160 },
+    KernelSpec { name: "delta_rule_tile", threads: 256, threadgroup_bytes: 336 },
     KernelSpec { name: "delta_out_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "gate_up_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "down_proj_tile", threads: 128, threadgroup_bytes: 16384 },
@@ -905,10 +905,10 @@ impl LanguageModel for Model {
         Ok(rows.iter().enumerate().map(outcome).collect())
     }
 
-    fn observe(&mut self, slot: Slot, tokens: &[u32], sampling: &Sampling) {
+    fn observe(&mut self, slot: Slot, prompt: &[u32], chosen: &[u32], sampling: &Sampling) {
         let [seen, logit_bias, times, _] = &self.wishes;
         let mut bits = vec![0_u32; VOCAB.div_ceil(32)];
-        for &id in tokens {
+        for &id in prompt.iter().chain(chosen) {
             bits[id as usize / 32] |= 1 << (id % 32);
         }
         seen.write((slot * bits.len() * 4) as u64, &bits);
@@ -922,7 +922,9 @@ impl LanguageModel for Model {
             logit_bias.write(of_slot, &biases);
         }
         if sampling.counts_tokens() {
-            times.write(of_slot, &vec![0_u32; VOCAB]);
+            let mut counts = vec![0_u32; VOCAB];
+            chosen.iter().for_each(|&id| counts[id as usize] += 1);
+            times.write(of_slot, &counts);
         }
     }
 

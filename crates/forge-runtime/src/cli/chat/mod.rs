@@ -13,7 +13,7 @@ use super::super::chat_templates::Ending;
 use super::super::generation::{Engine, Finish, Request};
 use super::super::{Error, LanguageModel, Result};
 use super::generate::rates;
-use super::{Program, Sampling, interrupt, terminal};
+use super::{Guesses, Program, Sampling, interrupt, terminal};
 use answer::Answer;
 use command::Command;
 use conversation::Conversation;
@@ -32,6 +32,8 @@ pub(super) struct Options {
     load: Option<std::path::PathBuf>,
     #[command(flatten)]
     sampling: Sampling,
+    #[command(flatten)]
+    guesses: Guesses,
 }
 
 /// What a conversation is led with.
@@ -54,8 +56,9 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
         conversation.load(path)?;
     }
     let mut input = Input::open(program.info.name);
-    let mut session =
-        Session { engine: Engine::new(program.model()?, text), conversation, sampling, max_tokens: options.max_tokens };
+    let mut engine = Engine::new(program.model()?, text);
+    options.guesses.apply(&mut engine);
+    let mut session = Session { engine, conversation, sampling, max_tokens: options.max_tokens };
     terminal::note(input.greeting());
     loop {
         let line = match input.read()? {

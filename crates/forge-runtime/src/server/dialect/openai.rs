@@ -306,13 +306,16 @@ fn usage(summary: &Summary) -> Value {
     })
 }
 
-/// By the names that llama.cpp's server has for them, and three more.
+/// By the names that llama.cpp's server has for them, and four more.
 fn timings(summary: &Summary) -> Value {
     let Summary {
         prompt_tokens,
         reused_tokens,
         tier,
         completion_tokens,
+        guessed_tokens,
+        right_tokens,
+        forced_tokens,
         miss,
         queue_time,
         prompt_time,
@@ -337,5 +340,8 @@ fn timings(summary: &Summary) -> Value {
         "predicted_ms": milliseconds(decode_time),
         // The first token comes out of the prompt's own run.
         "predicted_per_second": rate(completion_tokens.saturating_sub(1), decode_time),
+        "draft_n": guessed_tokens,
+        "draft_n_accepted": right_tokens,
+        "forced_n": forced_tokens,
     })
 }
