@@ -1,4 +1,4 @@
-//! Lists the files that are copied verbatim into every generated project (the runtime and the software device), and the
+//! Lists the files that are copied verbatim into every generated project (the runtime, the software device, the C interface), and the
 //! Metal sources, by name.
 
 use std::fmt::Write as _;
@@ -10,9 +10,13 @@ fn main() -> io::Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let crates = here.join("..").canonicalize()?;
     let mut text = String::new();
-    for (name, folder) in
-        [("RUNTIME", "forge-runtime/src"), ("METAL_SIM", "metal-sim/src"), ("METAL_SIM_CPP", "metal-sim/cpp")]
-    {
+    let folders = [
+        ("RUNTIME", "forge-runtime/src"),
+        ("METAL_SIM", "metal-sim/src"),
+        ("METAL_SIM_CPP", "metal-sim/cpp"),
+        ("CAPI", "forge-capi/src"),
+    ];
+    for (name, folder) in folders {
         let root = crates.join(folder);
         println!("cargo::rerun-if-changed={}", root.display());
         let mut files = Vec::new();

@@ -1,4 +1,4 @@
-// needs: codes_4
+// needs: e2m1
 // NVFP4: floats of 2 bits of exponent and 1 of fraction (E2M1), times a float of 4 and 3 (E4M3) per 16 columns, times a float a
 // row.
 struct Nvfp4 {
@@ -6,22 +6,14 @@ struct Nvfp4 {
     static constexpr constant uint BLOCK = 16;
     static constexpr constant uint TILES = 4;
     static constexpr constant bool WEIGHTS = true;
-    // Moved to where a half has exponent and fraction, codes are short of 2^14 and scales of 2^8, subnormal ones too.
-    static constexpr constant float UNIT = 4194304.0f;
+    // Moved to where a half has exponent and fraction, scales are short of 2^8, subnormal ones too.
+    static constexpr constant float UNIT = E2m1Codes::UNIT * 256.0f;
 
     template <uint ROWS, uint COLS>
     static constexpr ulong scales() { return Codes::bytes<ROWS, COLS>(); }
 
     template <uint ROWS, uint COLS>
     static constexpr ulong factors() { return scales<ROWS, COLS>() + align_plane(ulong(ROWS) * (COLS / 16)); }
-
-    // Two codes at the bottom of halves, times 2^-14.
-    static inline float2 code_pair(uint bits) {
-        return float2(as_type<half2>((bits << 12 & 0x80008000u) | (bits << 9 & 0x0E000E00u)));
-    }
-
-    // Pairs p and p + 1 at bits 0 and 4.
-    static inline float4 run(uint word) { return float4(code_pair(word), code_pair(word >> 4)); }
 
     // A scale, times 2^-8.
     static inline float scale(uint code) {
@@ -45,8 +37,7 @@ struct Nvfp4 {
 
     template <uint T>
     static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
-        w[0] = run(raw.q[t]);
-        w[1] = run(raw.q[t] >> 8);
+        E2m1Codes::decode(raw.q[t], w);
     }
 
     static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
@@ -66,10 +57,8 @@ template <uint ROWS, uint COLS>
 inline float4 load4_nvfp4(device const uchar* weights, uint row, uint col) {
     const Place p = find_columns<COLS, Nvfp4::BLOCK, Nvfp4::TILES>(col);
     const uint4 codes = uint4(Codes4::four<ROWS, COLS>(weights, row, p));
-    const float2 even = Nvfp4::code_pair(codes.x | codes.y << 16);
-    const float2 odd = Nvfp4::code_pair(codes.z | codes.w << 16);
     device const uchar* scales = plane_row<COLS / 16>(weights + Nvfp4::scales<ROWS, COLS>(), row, 0) + p.tile * 16;
     const float scale = Nvfp4::UNIT * Nvfp4::scale(scales[p.lane / 2 * p.count + p.t]);
     const float factor = *(device const float*)plane_row<4>(weights + Nvfp4::factors<ROWS, COLS>(), row, 0);
-    return factor * scale * float4(even.x, even.y, odd.x, odd.y);
+    return factor * scale * E2m1Codes::four(codes);
 }

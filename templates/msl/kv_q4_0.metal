@@ -35,6 +35,27 @@ inline void load_cache8(CacheHead head, uint i, thread float4* v) {
     v[1] = scale * cache_levels(codes >> 16);
 }
 
+// Some elements of a head, as they are stored.
+template <uint COUNT>
+struct CacheElements {
+    uint word;
+    half scale;
+};
+
+template <uint COUNT>
+inline void load_elements(CacheHead head, uint i, thread CacheElements<COUNT>& stored) {
+    load_words<COUNT / 2>(head.codes + i / 2, &stored.word);
+    stored.scale = head.scales[i / 32];
+}
+
+template <uint COUNT>
+inline void decode_elements(thread const CacheElements<COUNT>& stored, thread float* v) {
+    #pragma clang loop unroll(full)
+    for (uint e = 0; e < COUNT; ++e) {
+        v[e] = float(stored.scale) * (float(stored.word >> (4 * e) & 15) - 8.0f);
+    }
+}
+
 // Elements of a head from `first` on, one a lane. As ggml does it: what has the largest magnitude becomes -8, so that one more code is
 // of its sign; codes come from the scale before that is rounded to half.
 inline void store_block(CacheTarget target, uint first, float value, uint lane) {

@@ -29,6 +29,33 @@ inline void load_cache8(CacheHead head, uint i, thread float4* v) {
     v[1] = scale * float4(as_type<char4>(codes.y));
 }
 
+// Some elements of a head, as they are stored.
+template <uint COUNT>
+struct CacheElements {
+    uint words[(COUNT + 3) / 4];
+    half scale;
+};
+
+template <uint COUNT>
+inline void load_elements(CacheHead head, uint i, thread CacheElements<COUNT>& stored) {
+    load_words<COUNT>(head.codes + i, stored.words);
+    stored.scale = head.scales[i / 32];
+}
+
+template <uint COUNT>
+inline void decode_elements(thread const CacheElements<COUNT>& stored, thread float* v) {
+    #pragma clang loop unroll(full)
+    for (uint w = 0; w < (COUNT + 3) / 4; ++w) {
+        const float4 four = float(stored.scale) * float4(as_type<char4>(stored.words[w]));
+        v[4 * w] = four.x;
+        v[4 * w + 1] = four.y;
+        if (COUNT > 2) {
+            v[4 * w + 2] = four.z;
+            v[4 * w + 3] = four.w;
+        }
+    }
+}
+
 // Elements of a head from `first` on, one a lane. As ggml does it: codes come from the scale before that is rounded to half,
 // ties go away from zero.
 inline void store_block(CacheTarget target, uint first, float value, uint lane) {

@@ -3,6 +3,18 @@
 // position once, KEYS at a time: scores = Q K^T, softmax, sums += P V, in 8x8 matrices of operand type O (half or float)
 // with float sums. Simdgroups share the columns of both products. Scores are in powers of two.
 
+// A thread's share of KEYS positions, four elements at a time, of THREADS; those beyond the end repeat the last.
+template <uint WIDTH, uint KEYS, uint THREADS, typename T>
+inline void load_positions(device const T* latents, uint first, uint end, uint thread_index,
+                           thread CacheElements<4>* arriving) {
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < (KEYS * WIDTH / 4 + THREADS - 1) / THREADS; ++n) {
+        const uint i = n * THREADS + thread_index;
+        const auto position = cache_head<WIDTH>(latents, min(first + i / (WIDTH / 4), end - 1), 0);
+        load_elements(position, i % (WIDTH / 4) * 4, arriving[n]);
+    }
+}
+
 // SHARED_HEADS heads from `first_head` on, of TOGETHER rows, `rows` of which there are, from `position` on, over positions
 // `begin` to `end` of the sequence that begins at position `start_of_slot` of the cache. WHOLE: y is [rows][HEADS][LATENT] and
 // gets the result; else there is one row, and y gets sums [parts][HEADS][LATENT] and then the highest score and the weight of
@@ -23,6 +35,7 @@ inline void attend_latents(device const float* q, device const T* latents, devic
     constexpr uint OWN = (COLUMNS + SIMDGROUPS - 1) / SIMDGROUPS;
     constexpr uint OWN_VALUES = (VALUES + SIMDGROUPS - 1) / SIMDGROUPS;
     constexpr uint OWN_LINES = (LINES + SIMDGROUPS - 1) / SIMDGROUPS;
+    constexpr uint LOADS = (KEYS * WIDTH / 4 + SIMDGROUPS * 32 - 1) / (SIMDGROUPS * 32);
     constexpr float LOG2_E = 1.44269504f;
     threadgroup float* scores = shared;                                // [SIMDGROUPS][LINES][KEYS]
     threadgroup float* corrections = scores + SIMDGROUPS * LINES * KEYS; // [LINES]
@@ -60,19 +73,29 @@ inline void attend_latents(device const float* q, device const T* latents, devic
         highest[n] = NO_SCORE;
         total[n] = 0.0f;
     }
+    // The next positions are on their way while these are worked on.
+    CacheElements<4> arriving[LOADS];
+    const uint thread_index = simdgroup * 32 + lane;
+    load_positions<WIDTH, KEYS, SIMDGROUPS * 32>(latents, begin, end, thread_index, arriving);
     for (uint start = begin; start < end; start += KEYS) {
-        for (uint i = simdgroup * 32 + lane; i < KEYS * WIDTH / 4; i += SIMDGROUPS * 32) {
-            const uint key = start + i / (WIDTH / 4);
-            const uint element = i % (WIDTH / 4) * 4;
-            float4 value = 0.0f;
-            if (key < end) {
-                value = load_cache4(cache_head<WIDTH>(latents, key, 0), element);
-            }
-            for (uint e = 0; e < 4; ++e) {
-                tile[i / (WIDTH / 4) * STRIDE + element + e] = O(value[e]);
+        #pragma clang loop unroll(full)
+        for (uint n = 0; n < LOADS; ++n) {
+            const uint i = n * (SIMDGROUPS * 32) + thread_index;
+            const bool inside = start + i / (WIDTH / 4) < end;
+            float value[4];
+            decode_elements(arriving[n], value);
+            if (KEYS * WIDTH / 4 % (SIMDGROUPS * 32) == 0 || i < KEYS * WIDTH / 4) {
+                threadgroup O* target = tile + i / (WIDTH / 4) * STRIDE + i % (WIDTH / 4) * 4;
+                #pragma clang loop unroll(full)
+                for (uint e = 0; e < 4; ++e) {
+                    target[e] = inside ? O(value[e]) : O(0.0f);
+                }
             }
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
+        if (start + KEYS < end) {
+            load_positions<WIDTH, KEYS, SIMDGROUPS * 32>(latents, start + KEYS, end, thread_index, arriving);
+        }
         for (uint j = 0; j < KEYS / 8; ++j) {
             simdgroup_matrix<float, 8, 8> score[BLOCKS];
             for (uint b = 0; b < BLOCKS; ++b) {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes specs of bench-msl-cuda for the products and the attention of templates/msl, with forge-plan's geometry.
+"""Writes specs of bench-msl-cuda for the kernels of templates/msl, with forge-plan's geometry.
 
   specs.py OUT     run from the repository's root; build.py then takes --src templates/msl
 """
@@ -10,17 +10,22 @@ import re
 import sys
 
 import grids
+import mixers
 
 SHAPES = [(4096, 4096), (12288, 4096), (4096, 12288), (1024, 4096), (151936, 2560)]
 NAMES = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0", "q4_1": "Q4_1", "q5_0": "Q5_0",
          "q5_1": "Q5_1", "q2_k": "Q2K", "q3_k": "Q3K", "q4_k": "Q4K", "q5_k": "Q5K", "q6_k": "Q6K", "iq4_nl": "Iq4Nl",
          "mxfp4": "Mxfp4", "q1_0": "Q1_0", "tq2_0_g128": "Tq2_0G128", "iq4_xs": "Iq4Xs", "iq3_xxs": "Iq3Xxs", "iq3_s": "Iq3S",
-         "iq2_xxs": "Iq2Xxs", "iq2_xs": "Iq2Xs", "iq2_s": "Iq2S", "iq1_s": "Iq1S", "iq1_m": "Iq1M"}
+         "iq2_xxs": "Iq2Xxs", "iq2_xs": "Iq2Xs", "iq2_s": "Iq2S", "iq1_s": "Iq1S", "iq1_m": "Iq1M",
+         "nvfp4": "Nvfp4", "mxfp8": "Mxfp8", "e4m3_g128": "E4m3G128", "e4m3_g32": "E4m3G32", "tq1_0": "Tq1_0", "tq2_0": "Tq2_0",
+         "q2_0": "Q2_0"}
+# Formats with two tiles a group.
+WIDE = ("f32", "f16", "bf16", "q8_0", "affine8_64", "mxfp8", "e4m3_g128", "e4m3_g32")
 # format: (its line in geometry.rs, sources besides common.metal, function, template arguments before the sizes)
 FORMATS = {f: ("Format::" + name, ["gemv_" + f], "gemv_" + f, "") for f, name in NAMES.items()}
 for bits in (2, 3, 4, 5, 6, 8):
     line = "Format::Affine { bits: 2 | 3, .. }" if bits < 4 else "Format::Affine { bits: 8, .. }" if bits == 8 else "Format::Affine { .. }"
-    FORMATS["affine%d_64" % bits] = (line, ["codes_%d" % bits, "gemv_affine"], "gemv_affine", "Codes%d, 64, true, " % bits)
+    FORMATS["affine%d_64" % bits] = (line, ["codes_%d" % bits, "gemv_affine"], "gemv_affine", "Codes%d, 64, true, false, " % bits)
 
 WRAPPER = """
 kernel void bench_gemv(device const uchar* weights [[buffer(0)]], device const float* x [[buffer(1)]],
@@ -79,23 +84,6 @@ kernel void bench_rows(device const uchar* weights [[buffer(0)]], device const f
     }
 }
 """
-ATTENTION = """
-kernel void attention_parts(device const float* q [[buffer(0)]], device const half* k [[buffer(1)]],
-                            device const half* v [[buffer(2)]], device float* y [[buffer(3)]],
-                            constant uint& position [[buffer(4)]], uint2 g [[threadgroup_position_in_grid]],
-                            uint2 n [[threadgroups_per_grid]], uint simdgroup [[simdgroup_index_in_threadgroup]],
-                            uint lane [[thread_index_in_simdgroup]]) {
-    threadgroup float shared[attention_shared(128, 4, 8)];
-    attention_part<32, 8, 128, 4, 8, 4, 0, 0>(q, k, v, y, shared, position, 0.08838834764f, 0.0f, g.x, g.y, n.y, simdgroup, lane);
-}
-kernel void attention_sum(device const float* p [[buffer(0)]], device float* y [[buffer(1)]],
-                          constant uint& parts [[buffer(2)]], uint g [[threadgroup_position_in_grid]],
-                          uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
-    threadgroup float shared[4 * 128];
-    attention_combine<32, 128, 4>(p, y, shared, parts, g, simdgroup, lane);
-}
-"""
-
 
 def table():
     text = open("crates/forge-plan/src/geometry.rs").read()
@@ -105,8 +93,8 @@ def table():
         for name in [names] if "{" in names else names.split("|"):
             out[name.strip()] = choices
     # Formats without a row of their own have that of their width.
-    narrow = [name for f, name in NAMES.items() if f.startswith("iq")] + ["Mxfp4"]
-    for width, names in (("0\\.\\.5", narrow), ("_", ("Q5_0", "Q5_1"))):
+    narrow = [name for f, name in NAMES.items() if f.startswith("iq")] + ["Mxfp4", "Nvfp4", "Tq1_0", "Tq2_0", "Q2_0"]
+    for width, names in (("0\\.\\.5", narrow), ("_", ("Q5_0", "Q5_1", "Mxfp8", "E4m3G128", "E4m3G32"))):
         row = re.search(r"\n\s+%s\s+=> row\((.*?)\),\n" % width, text).group(1)
         for name in names:
             out.setdefault("Format::" + name, [tuple(map(int, e)) for e in re.findall(r"\((\d+), (\d+), (\d+)\)", row)])
@@ -145,7 +133,7 @@ def few_rows(f, choices, files, function, arguments):
     """The kernels for a few rows of a format that is decoded once for all of them."""
     kernels = []
     for rows, cols in SHAPES[:3]:
-        nr, nsg, ks = geometry(choices, 512 if f in ("q8_0", "affine8_64") else 1024, rows, cols)
+        nr, nsg, ks = geometry(choices, 512 if f in WIDE else 1024, rows, cols)
         for tokens, room in ((2, 2), (4, 4), (8, 4), (16, 4)):
             kernels.append({
                 "id": "forge/%s rows r4 sg%d ks%d room%d" % (f, nsg, ks, room), "op": "gemm", "format": "forge_" + f,
@@ -207,8 +195,6 @@ def tiles(f, files, function, arguments):
                               "grid": ["ceil(rows, 64)", "ceil(tokens, 64)", 1], "tg": [128, 1, 1]}]})
     done = set()
     source = [part for name in ["common", "rows"] + files + ["product", "gemm"] for part in needed(name, done)]
-    if function == "gemv_affine":
-        arguments += "false, "
     text = TILES.replace("LOAD4", function.replace("gemv", "load4")).replace("ARGUMENTS ", arguments)
     return {"source": source + [{"text": text}], "kernels": kernels}
 
@@ -229,8 +215,7 @@ def main():
     for f, (line, files, function, arguments) in FORMATS.items():
         kernels = []
         for rows, cols in SHAPES:
-            wide = f in ("f32", "f16", "bf16", "q8_0", "affine8_64")
-            nr, nsg, ks = geometry(choices[line], 512 if wide else 1024, rows, cols)
+            nr, nsg, ks = geometry(choices[line], 512 if f in WIDE else 1024, rows, cols)
             signed_sums = f == "q1_0" and rows >= 8192
             kernels.append({
                 "id": "forge/%s r%d sg%d ks%d" % (f, nr, nsg, ks), "op": "gemv", "format": "forge_" + f,
@@ -244,21 +229,25 @@ def main():
         source.append({"text": (WRAPPER if f == "q1_0" else re.sub(r"#if B_SIGNED_SUMS.*?#endif\n", "", WRAPPER, flags=re.S))
                        .replace("GEMV", function).replace("ARGUMENTS ", arguments)})
         json.dump({"source": source, "kernels": kernels}, open(os.path.join(out, f + ".json"), "w"), indent=0)
+        if f in mixers.MIXTURES:
+            def sources(names):
+                done = set()
+                return [part for name in ["common"] + files + names for part in needed(name, done)]
+
+            def of_shape(rows, cols):
+                return geometry(choices[line], 1024, rows, cols)
+            spec = mixers.experts(f, function, arguments, sources, of_shape)
+            json.dump(spec, open(os.path.join(out, f + "_experts.json"), "w"), indent=0)
+            spec = mixers.expert_tiles(f, function.replace("gemv", "load4"), arguments, sources)
+            json.dump(spec, open(os.path.join(out, f + "_expert_tiles.json"), "w"), indent=0)
         if f in ("q8_0", "q4_0", "q4_k", "affine4_64"):
             spec = few_rows(f, choices[line], files, function, arguments)
             json.dump(spec, open(os.path.join(out, f + "_rows.json"), "w"), indent=0)
         if f in ("f16", "q8_0", "q4_0", "q4_k", "affine4_64"):
             spec = tiles(f, files, function, arguments)
             json.dump(spec, open(os.path.join(out, f + "_tiles.json"), "w"), indent=0)
-    kernels = [{
-        "id": "forge/attention", "op": "attn", "kv": "f16", "x": "f32", "y": "f32", "layout": "seq_kvh_hd",
-        "when": "seq == %d" % seq,
-        "launches": [{"kernel": "attention_parts", "args": ["q", "k", "v", "tmp0:%d" % (parts * 32 * 130 * 4), "u32:seq-1"],
-                      "grid": [8, parts, 1], "tg": [256, 1, 1]},
-                     {"kernel": "attention_sum", "args": ["tmp0", "y", "u32:%d" % parts], "grid": [32, 1, 1], "tg": [128, 1, 1]}],
-    } for seq, parts in ((1024, 16), (8192, 32))]
-    source = [{"file": "common.metal"}, {"file": "attention_decode.metal"}, {"text": ATTENTION}]
-    json.dump({"source": source, "kernels": kernels}, open(os.path.join(out, "attention.json"), "w"), indent=0)
+    for name, spec in mixers.specs().items():
+        json.dump(spec, open(os.path.join(out, name + ".json"), "w"), indent=0)
     json.dump(attention_tiles(), open(os.path.join(out, "attention_tiles.json"), "w"), indent=0)
 
 

@@ -2,7 +2,8 @@
 //!
 //! On a Mac that is the native build. On Debian x86-64 a compiler with a standard library for
 //! `aarch64-apple-darwin` is set up once under the target directory (`xtask/macos/setup.sh`): everything is
-//! type-checked, linted and linked against stubs of the Apple libraries; nothing can run.
+//! type-checked, linted and linked against stubs of the Apple libraries; nothing can run. A project with a C library is built with its weights
+//! in it and in the program, whose place is read from what the linker made.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 
 use crate::test::Outcome;
-use crate::{shell, snapshots};
+use crate::{embed, shell, snapshots};
 
 const TARGET: &str = "aarch64-apple-darwin";
 
@@ -64,9 +65,49 @@ fn check(projects: &[PathBuf]) -> Result<Outcome> {
         let name = project.file_name().unwrap_or_default().to_string_lossy();
         toolchain.build(project).with_context(|| format!("{name}: build for {TARGET}"))?;
         println!("{name}: linted and linked for {TARGET}");
+        if let Some(features) = Embedding::of(project)? {
+            for file in features.files(&toolchain.folder()) {
+                let place =
+                    embed::place(&fs::read(&file).with_context(|| file.display().to_string())?, &features.weights)?;
+                println!("{name}: {}: {place}", file.file_name().unwrap_or_default().to_string_lossy());
+            }
+        }
     }
     println!("cross-check: {} projects", projects.len());
     Ok(Outcome::Passed)
+}
+
+/// A project of which the weights are built in.
+struct Embedding {
+    /// Its package.
+    name: String,
+    weights: Vec<u8>,
+}
+
+impl Embedding {
+    /// Those projects that have a C library.
+    fn of(project: &Path) -> Result<Option<Self>> {
+        if !project.join("bindings/c").is_dir() {
+            return Ok(None);
+        }
+        let manifest = fs::read_to_string(project.join("Cargo.toml"))?;
+        let name = manifest.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+        let weights = fs::read(project.join("weights.safetensors"))?;
+        Ok(Some(Self { name: name.context("the project has no name")?.to_owned(), weights }))
+    }
+
+    /// Packages and features to build.
+    fn arguments(&self) -> Vec<String> {
+        let name = &self.name;
+        let features = format!("{name}/embed,{name}-c/embed");
+        vec!["--package".into(), name.clone(), "--package".into(), format!("{name}-c"), "--features".into(), features]
+    }
+
+    /// What has the weights in it.
+    fn files(&self, folder: &Path) -> [PathBuf; 2] {
+        let library = format!("lib{}_c.dylib", self.name.replace('-', "_"));
+        [folder.join(&self.name), folder.join(library)]
+    }
 }
 
 enum Toolchain {
@@ -76,19 +117,34 @@ enum Toolchain {
     Cross(Vec<(String, String)>),
 }
 
+/// Where projects for macOS are built on other systems.
+fn cross_target_dir() -> PathBuf {
+    shell::target_dir().join("projects-macos")
+}
+
 impl Toolchain {
+    /// Where programs and libraries are.
+    fn folder(&self) -> PathBuf {
+        match self {
+            Self::Native => shell::projects_target_dir().join("debug"),
+            Self::Cross(_) => cross_target_dir().join(TARGET).join("debug"),
+        }
+    }
+
     /// Type-checks, lints and links a project.
     fn build(&self, project: &Path) -> Result<()> {
+        let what = Embedding::of(project)?.map(|embedding| embedding.arguments()).unwrap_or_default();
         let Self::Cross(variables) = self else {
-            shell::run(cargo(project, "clippy").args(["--", "-D", "warnings"]))?;
-            return shell::run(&mut cargo(project, "build"));
+            shell::run(cargo(project, "clippy").args(&what).args(["--", "-D", "warnings"]))?;
+            return shell::run(cargo(project, "build").args(&what));
         };
         let rustc = variables.iter().find(|(name, _)| name == "RUSTC");
         let rustc = rustc.map(|(_, value)| Path::new(value)).context("RUSTC is not set")?;
         let mut command = cargo(project, "build");
         command
+            .args(what)
             .args(["--target", TARGET])
-            .env("CARGO_TARGET_DIR", shell::target_dir().join("projects-macos"))
+            .env("CARGO_TARGET_DIR", cross_target_dir())
             .envs(variables.iter().map(|(name, value)| (name, value)))
             // What `cargo clippy` does, with the driver that belongs to the private compiler; it links as well.
             .env("RUSTC_WORKSPACE_WRAPPER", rustc.with_file_name("clippy-driver"))

@@ -34,7 +34,11 @@ pub fn main() -> Result<()> {
 pub fn project() -> Result<(PathBuf, PathBuf)> {
     let project = shell::target_dir().join("demo");
     let forge = Forge::build()?;
-    forge.must_generate(&shell::root().join(CHECKPOINT), &project, &["--name", "demo", "--force"])?;
+    forge.must_generate(
+        &shell::root().join(CHECKPOINT),
+        &project,
+        &["--name", "demo", "--bindings", "c,swift,python", "--force"],
+    )?;
     println!("Building it (the first time takes some minutes) ...");
     let program = build_project(&project)?;
     Ok((project, program))

@@ -103,10 +103,10 @@ fn watched(command: &mut Command) -> Result<Run> {
     Ok(Run { text: String::from_utf8(text)?, anonymous: most })
 }
 
-/// Where the weights lie in an executable: in a segment of their own, on pages, whole.
+/// Where the weights lie in a program or a shared library: in a segment of their own, on pages, whole.
 ///
 /// # Errors
-/// They do not, or it is no executable of ELF or Mach-O for a 64-bit little-endian machine.
+/// They do not, or it is no ELF or Mach-O for a 64-bit little-endian machine.
 pub fn place(program: &[u8], weights: &[u8]) -> Result<String> {
     let segments = if program.starts_with(b"\x7fELF") { elf(program) } else { mach_o(program) };
     let segments = segments.context("neither ELF nor Mach-O")?;
@@ -115,16 +115,19 @@ pub fn place(program: &[u8], weights: &[u8]) -> Result<String> {
         bytes.starts_with(weights) && segment.bytes >= weights.len() as u64
     };
     let Some(segment) = segments.iter().find(holds) else { bail!("no segment begins with the weights") };
-    let Segment { offset, address, .. } = segment;
+    let Segment { offset, address, protected, .. } = segment;
     ensure!(offset % PAGE == 0 && address % PAGE == 0, "they begin at {offset:#x} and are mapped to {address:#x}");
+    ensure!(protected, "they could be written or run");
     Ok(format!("weights at {offset:#x} of the file, mapped to {address:#x}, {} bytes", weights.len()))
 }
 
-/// What a system maps of a program.
+/// What a system maps of a program: on Mach-O the section of the weights, which is what the code refers to.
 struct Segment {
     offset: u64,
     address: u64,
     bytes: u64,
+    /// To read alone, where that was asked for.
+    protected: bool,
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -146,27 +149,41 @@ fn elf(program: &[u8]) -> Option<Vec<Segment>> {
             offset: long(program, at + 8)?,
             address: long(program, at + 16)?,
             bytes: long(program, at + 32)?,
+            // No script of one line has a say in it.
+            protected: true,
         })
     };
     headers.map(segment).collect()
 }
 
-/// `LC_SEGMENT_64` commands of a Mach-O file (`mach_header_64`).
+/// Sections of the segment of the weights in a Mach-O file (`mach_header_64`, `LC_SEGMENT_64`, `section_64`).
 fn mach_o(program: &[u8]) -> Option<Vec<Segment>> {
     const MAGIC: u32 = 0xfeed_facf;
     const SEGMENT: u32 = 0x19;
+    const NAME: &[u8] = b"__WEIGHTS\0";
+    /// Sizes of the command and of each section behind it.
+    const SIZES: (usize, usize) = (72, 80);
     if word(program, 0)? != MAGIC {
         return None;
     }
-    let (mut at, mut segments) = (32, Vec::new());
+    let (mut at, mut sections) = (32, Vec::new());
     for _ in 0..word(program, 16)? {
-        if word(program, at)? == SEGMENT {
-            let (address, offset, bytes) = (long(program, at + 24)?, long(program, at + 40)?, long(program, at + 48)?);
-            segments.push(Segment { offset, address, bytes });
+        if word(program, at)? == SEGMENT && program.get(at + 8..)?.starts_with(NAME) {
+            // Initial protection: 1 to read, 2 to write, 4 to run.
+            let protected = word(program, at + 60)? == 1;
+            for section in 0..word(program, at + 64)? as usize {
+                let section = at + SIZES.0 + section * SIZES.1;
+                sections.push(Segment {
+                    offset: word(program, section + 48)?.into(),
+                    address: long(program, section + 32)?,
+                    bytes: long(program, section + 40)?,
+                    protected,
+                });
+            }
         }
         at += word(program, at + 4)? as usize;
     }
-    Some(segments)
+    Some(sections)
 }
 
 #[cfg(test)]
@@ -191,15 +208,25 @@ mod tests {
     }
 
     #[test]
-    fn segments_of_mach_o() {
+    fn sections_of_mach_o() {
         let mut file = vec![0; 2 * 16384];
-        for (at, value) in [(0, 0xfeed_facf_u32), (16, 1), (32, 0x19), (36, 72)] {
+        // A command with one section behind it.
+        for (at, value) in [(0, 0xfeed_facf_u32), (16, 1), (32, 0x19), (36, 152), (92, 1), (96, 1), (152, 16384)] {
             file[at..at + 4].copy_from_slice(&value.to_le_bytes());
         }
-        for (at, value) in [(56, 0x1_0000_4000_u64), (72, 16384), (80, 16384)] {
+        file[40..49].copy_from_slice(b"__WEIGHTS");
+        for (at, value) in [(136, 0x1_0000_4000_u64), (144, 7)] {
             file[at..at + 8].copy_from_slice(&value.to_le_bytes());
         }
         file[16384..16391].copy_from_slice(b"weights");
         assert_eq!(place(&file, b"weights").unwrap(), "weights at 0x4000 of the file, mapped to 0x100004000, 7 bytes");
+        let spoiled = |at: usize, value: u8| {
+            let mut file = file.clone();
+            file[at] = value;
+            place(&file, b"weights").unwrap_err().to_string()
+        };
+        assert!(spoiled(137, 0x48).contains("mapped to 0x100004800"));
+        assert!(spoiled(92, 3).contains("written"));
+        assert_eq!(spoiled(40, b'-'), "no segment begins with the weights");
     }
 }

@@ -135,8 +135,12 @@ fn true_size(name: &str, sizes: &Sizes, folder: &Path) -> Result<Value> {
     gguf::write_hollow(&checkpoint, sizes, LAYERS)?;
     let loaded = forge_frontend::load(&checkpoint)?;
     let plan = plan(&loaded.graph, &PlanOptions::default())?;
-    let options =
-        RenderOptions { name: "program".into(), source: name.to_owned(), command: "forge gen".into(), embed: false };
+    let options = RenderOptions {
+        name: "program".into(),
+        source: name.to_owned(),
+        command: "forge gen".into(),
+        ..Default::default()
+    };
     let project = render(&plan, &loaded.graph, &loaded.assets, &options)?;
     let place = shell::scratch("gpu")?.join(name);
     for (path, bytes) in &project.files {

@@ -1,6 +1,7 @@
 //! Development commands of Forge; `cargo xtask help` lists them.
 
 mod bench;
+mod bindings;
 mod cases;
 mod check;
 mod check_msl;

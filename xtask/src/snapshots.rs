@@ -68,7 +68,21 @@ pub const SOURCE_CASES: [(&str, &str); 20] = [
 const SOURCES: [&str; 3] = ["src/model.rs", "src/checks.rs", "shaders/kernels.metal"];
 
 /// Files and folders of a project that are not rendered for it.
-const VERBATIM: [&str; 5] = ["runtime/", "metal-sim/", "tokenizer.json", "chat_template.jinja", "Cargo.lock"];
+const VERBATIM: [&str; 10] = [
+    "runtime/",
+    "metal-sim/",
+    "bindings/c/src/",
+    "bindings/c/include/",
+    "bindings/c/story.c",
+    "bindings/python/model.py",
+    "bindings/swift/",
+    "tokenizer.json",
+    "chat_template.jinja",
+    "Cargo.lock",
+];
+
+/// Options of the whole cases: one of them has libraries for every language.
+const BINDINGS: &str = "c,swift,python";
 
 /// Options of `cargo xtask snapshots`.
 #[derive(Debug, clap::Args)]
@@ -158,8 +172,11 @@ fn generate_case(forge: &Forge, (name, checkpoint): (&str, &str)) -> Result<Path
     }
     // Relative, so that no path of this machine can reach the output.
     let mut command = forge.command();
-    command.current_dir(shell::root()).args(["gen", checkpoint, "--quiet", "--name", name, "-o"]);
-    shell::run(command.arg(&project))?;
+    command.current_dir(shell::root()).args(["gen", checkpoint, "--quiet", "--name", name]);
+    if name == CASES[0].0 {
+        command.args(["--bindings", BINDINGS]);
+    }
+    shell::run(command.arg("-o").arg(&project))?;
     shared::align(&project)?;
     Ok(project)
 }

@@ -48,7 +48,7 @@ pub fn comment(binding: &Binding, kernel: &Kernel) -> String {
         Extent::State { slots: 1, shape } => list(&["2"], shape),
         Extent::State { slots, shape } => list(&[&slots.to_string(), "2"], shape),
         Extent::LayerRows { layers, width } => format!("[{layers}, rows, {width}]"),
-        Extent::Parts { heads, head_dim } => {
+        Extent::Parts { heads, head_dim, .. } => {
             return format!(
                 "[rows] of [parts, {}] f32 sums, then [parts, {heads}, 2] highest score and weight",
                 heads * head_dim

@@ -7,6 +7,7 @@ mod bindings;
 mod calls;
 mod checks;
 mod kernels;
+mod languages;
 mod literal;
 mod manifest;
 mod model;
@@ -19,5 +20,6 @@ mod sources;
 mod tuning;
 mod verbatim;
 
+pub use languages::Language;
 pub use naming::{PackageName, package_name};
 pub use project::{CodegenError, Project, RenderOptions, render};

@@ -2,12 +2,24 @@
 
 use crate::verbatim::WORKSPACE_MANIFEST;
 
-/// The manifest of a project called `package`; its weights are part of the program unless told otherwise where `embed`.
-pub fn project(package: &str, library: &str, description: &str, embed: bool) -> String {
+/// The manifest of a project called `package`; its weights are part of the program unless told otherwise where `embed`. Its workspace has the C
+/// library where `c`.
+pub fn project(package: &str, library: &str, description: &str, embed: bool, c: bool) -> String {
     let default = if embed { r#""cli", "server", "embed""# } else { r#""cli", "server""# };
     format!(
         include_str!("../../../templates/project/Cargo.toml"),
         default = default,
+        members = if c { "\nmembers = [\"bindings/c\"]" } else { "" },
+        package = package,
+        library = library,
+        description = description,
+    )
+}
+
+/// The manifest of the project's C library.
+pub fn c_library(package: &str, library: &str, description: &str) -> String {
+    format!(
+        include_str!("../../../templates/project/bindings/c/Cargo.toml"),
         package = package,
         library = library,
         description = description,

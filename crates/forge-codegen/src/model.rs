@@ -1,7 +1,7 @@
 //! The view of `src/model.rs`.
 
 use askama::Template;
-use forge_plan::attention::{MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS};
+use forge_plan::attention::{PART_POSITIONS, UNSPLIT_POSITIONS};
 use forge_plan::binding::Element;
 use forge_plan::families::FEW_TOKENS;
 use forge_plan::memory;
@@ -248,7 +248,7 @@ impl<'a> ModelFile<'a> {
             ),
             unsplit_positions: UNSPLIT_POSITIONS,
             part_positions: PART_POSITIONS,
-            max_parts: MAX_PARTS,
+            max_parts: plan.kernels.iter().find_map(|kernel| kernel.family.split()).map_or(1, |split| split.most),
             decode_sample: steps(plan, plan.decode.sample()),
             sample_groups: sample_groups(plan),
             sample_words: 2 * sample_groups(plan),

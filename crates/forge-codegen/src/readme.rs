@@ -36,6 +36,8 @@ pub struct ReadmeFile<'a> {
     pub recurrent: Option<String>,
     /// Whether the checkpoint has one.
     pub chat_template: bool,
+    /// Whether there are libraries for other languages.
+    pub bindings: bool,
 }
 
 /// Memory at one context.
@@ -57,6 +59,7 @@ impl<'a> ReadmeFile<'a> {
         parameters: u64,
         weights_bytes: u64,
         chat_template: bool,
+        bindings: bool,
     ) -> Self {
         let config = &plan.config;
         let mut contexts = vec![1024.min(plan.context), 8192.min(plan.context), plan.context];
@@ -91,6 +94,7 @@ impl<'a> ReadmeFile<'a> {
                 .collect(),
             recurrent: Some(memory::recurrent_bytes(plan)).filter(|&held| held > 0).map(bytes),
             chat_template,
+            bindings,
         }
     }
 }

@@ -14,5 +14,5 @@ pub const WORKSPACE_MANIFEST: &str = include_str!("../../../Cargo.toml");
 pub const RUSTFMT: &str = include_str!("../../../rustfmt.toml");
 /// Build script of a generated project.
 pub const BUILD_RS: &str = include_str!("../../../templates/project/build.rs");
-/// `src/lib.rs` of a generated project.
-pub const LIB_RS: &str = include_str!("../../../templates/project/lib.rs");
+/// What build scripts of a generated project share.
+pub const BUILD_EMBED_RS: &str = include_str!("../../../templates/project/build/embed.rs");

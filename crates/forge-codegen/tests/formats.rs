@@ -59,8 +59,12 @@ fn source(format: Format) -> String {
         other_templates: Vec::new(),
         generation: GenerationConfig::default(),
     };
-    let options =
-        RenderOptions { name: "model".into(), source: "model.gguf".into(), command: "forge gen".into(), embed: false };
+    let options = RenderOptions {
+        name: "model".into(),
+        source: "model.gguf".into(),
+        command: "forge gen".into(),
+        ..Default::default()
+    };
     let project = render(&plan, &graph, &assets, &options).expect("templates render");
     let text = std::str::from_utf8(&project.files[Path::new("shaders/kernels.metal")]).expect("UTF-8");
     let shared = &text[..text.find("[[max_total_threads_per_threadgroup").expect("has kernels")];

@@ -33,8 +33,12 @@ fn an_indirect_dispatch_names_its_counts_and_its_largest_grid() {
         other_templates: Vec::new(),
         generation: GenerationConfig::default(),
     };
-    let options =
-        RenderOptions { name: "model".into(), source: "model.gguf".into(), command: "forge gen".into(), embed: false };
+    let options = RenderOptions {
+        name: "model".into(),
+        source: "model.gguf".into(),
+        command: "forge gen".into(),
+        ..Default::default()
+    };
     let project = render(&plan, &graph, &assets, &options).expect("templates render");
     let file = |path: &str| String::from_utf8(project.files[Path::new(path)].clone()).expect("UTF-8");
     let model = file("src/model.rs");

@@ -54,8 +54,12 @@ fn keywords_become_identifiers() {
         other_templates: Vec::new(),
         generation: GenerationConfig::default(),
     };
-    let options =
-        RenderOptions { name: "model".into(), source: "model.gguf".into(), command: "forge gen".into(), embed: false };
+    let options = RenderOptions {
+        name: "model".into(),
+        source: "model.gguf".into(),
+        command: "forge gen".into(),
+        ..Default::default()
+    };
     let project = render(&plan, &graph, &assets, &options).expect("templates render");
     let text = |file: &str| String::from_utf8(project.files[Path::new(file)].clone()).expect("UTF-8");
 

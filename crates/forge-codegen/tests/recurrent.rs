@@ -34,8 +34,12 @@ fn emitted() -> (Plan, String) {
         other_templates: Vec::new(),
         generation: GenerationConfig::default(),
     };
-    let options =
-        RenderOptions { name: "model".into(), source: "model.gguf".into(), command: "forge gen".into(), embed: false };
+    let options = RenderOptions {
+        name: "model".into(),
+        source: "model.gguf".into(),
+        command: "forge gen".into(),
+        ..Default::default()
+    };
     let project = render(&plan, &graph, &assets, &options).expect("templates render");
     let text = project.files[Path::new("shaders/kernels.metal")].clone();
     (plan, String::from_utf8(text).expect("UTF-8"))

@@ -4,7 +4,6 @@
 use forge_formats::Format as Stored;
 use forge_spec::{CacheType, Format, Role};
 
-use crate::attention;
 use crate::linear::Linear;
 use crate::packed::stored;
 
@@ -75,6 +74,8 @@ pub enum Extent {
     },
     /// `[parts, heads, head_dim]` sums, then `[parts, heads, 2]` highest score and weight.
     Parts {
+        /// Most parts.
+        most: usize,
         /// Query heads.
         heads: usize,
         /// Elements of a head.
@@ -174,7 +175,7 @@ impl Extent {
             | Self::Slots { shape, .. }
             | Self::State { shape, .. } => shape.clone(),
             Self::LayerRows { layers, width } => vec![*layers, *width],
-            Self::Parts { heads, head_dim } => vec![heads * (head_dim + 2)],
+            Self::Parts { heads, head_dim, .. } => vec![heads * (head_dim + 2)],
         }
     }
 }
@@ -224,7 +225,7 @@ impl Binding {
     pub fn words(&self) -> usize {
         let count: usize = self.extent.shape().iter().product();
         match (&self.extent, self.element) {
-            (Extent::Parts { .. }, _) => attention::MAX_PARTS * count,
+            (Extent::Parts { most, .. }, _) => most * count,
             (_, Element::Candidate) => 3 * count,
             _ => count,
         }

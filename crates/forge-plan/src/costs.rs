@@ -177,7 +177,7 @@ pub fn dispatches(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<Encod
         let window = plan.kernels[kernel].family.window().unwrap_or(usize::MAX);
         // The longest context among the rows says how attention goes.
         let longest = size.position + size.rows / size.slots;
-        let split = attention::parts(longest.min(window)) > 1;
+        let split = attention::splits(longest.min(window));
         if step.when != if split { When::OnePart } else { When::Split } {
             list.push(Encoded { kernel, barrier: step.barrier, cost: dispatch(&plan.kernels[kernel], size) });
         }
@@ -305,7 +305,7 @@ fn least_of_states(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
 
 /// What one dispatch of a kernel costs; of an indirect one, at most.
 pub fn dispatch(kernel: &Kernel, size: StepSize) -> Cost {
-    let counts = Counts::new(size, &kernel.launch.grid, kernel.family.window());
+    let counts = Counts::new(size, &kernel.launch.grid, kernel.family.window(), kernel.family.split());
     let groups = kernel.launch.grid.iter().map(|dim| match dim {
         Dim::Const(n) => *n as u64,
         Dim::Rows => counts.rows,

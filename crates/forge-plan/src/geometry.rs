@@ -156,6 +156,12 @@ fn measured(format: Format) -> Row {
         Format::Affine { bits: 2 | 3, .. } => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (4, 2, 1)),
         Format::Affine { bits: 8, .. } => row((2, 8, 8), (4, 4, 4), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
         Format::Affine { .. }     => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (2, 2, 1)),
+        Format::Tq2_0 | Format::Q2_0 => row((2, 4, 4), (8, 4, 4), (4, 4, 4), (4, 4, 4), (4, 2, 1)),
+        Format::Nvfp4             => row((2, 4, 4), (4, 4, 2), (4, 4, 4), (4, 4, 4), (4, 2, 1)),
+        Format::Mxfp8             => row((2, 4, 4), (2, 4, 2), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
+        Format::E4m3G128 | Format::E4m3G32 => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (2, 4, 2), (8, 2, 1)),
+        Format::Iq3S              => row((2, 4, 4), (2, 4, 4), (4, 4, 4), (4, 4, 4), (4, 2, 1)),
+        Format::Iq3Xxs | Format::Iq2Xxs | Format::Iq2Xs | Format::Iq2S => row((2, 4, 4), (2, 4, 2), (4, 4, 4), (4, 4, 4), (4, 2, 1)),
         // Formats without a row of their own have that of their width: IQ4_NL and MXFP4, Q5_0 and Q5_1.
         other => match 8 * other.block_bytes() / other.block_elements() {
             0..5                  => row((2, 4, 4), (4, 4, 4), (4, 4, 4), (4, 4, 4), (4, 2, 1)),

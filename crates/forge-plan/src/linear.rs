@@ -2,7 +2,8 @@
 
 use std::ops::{Add, Mul};
 
-use crate::attention;
+use forge_spec::Split;
+
 use crate::costs::StepSize;
 use crate::plan::Dim;
 
@@ -40,12 +41,12 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Those of a kernel with this grid whose rows see `window` positions at most.
-    pub fn new(size: StepSize, grid: &[Dim; 3], window: Option<usize>) -> Self {
+    /// Those of a kernel with this grid whose rows see `window` positions at most, in such parts.
+    pub fn new(size: StepSize, grid: &[Dim; 3], window: Option<usize>, split: Option<Split>) -> Self {
         let seen = |position: usize| (position + 1).min(window.unwrap_or(usize::MAX));
         let rows = size.rows / size.slots;
         let positions = || size.position..size.position + rows;
-        let parts = |position: usize| attention::parts(seen(position));
+        let parts = |position: usize| split.map_or(1, |split| split.parts(position));
         let tiles = grid.iter().find_map(|dim| match dim {
             Dim::RowTiles(rows) => Some(size.rows.div_ceil(*rows)),
             Dim::Const(_) | Dim::Rows | Dim::Parts | Dim::Indirect { .. } => None,

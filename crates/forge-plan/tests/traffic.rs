@@ -17,7 +17,7 @@ use forge_plan::families::{AttentionCombine, AttentionDecode, AttentionPart, Att
 use forge_plan::geometry::Shape;
 use forge_plan::plan::{Dim, End, Segment, Stage};
 use forge_plan::tuning::tuning;
-use forge_plan::{CacheType, Family, Kernel, Plan, PlanOptions, attention, costs, plan};
+use forge_plan::{CacheType, Family, Kernel, Plan, PlanOptions, costs, plan};
 
 const SIZES: Sizes = Sizes {
     hidden: 4096,
@@ -81,7 +81,8 @@ fn formulas_are_exact() {
                 _ => None,
             });
             let counts = |positions: usize| {
-                let parts = (0..rows).map(|row| attention::parts(seen(row).len())).sum();
+                let split = kernel.family.split();
+                let parts = (0..rows).map(|row| split.map_or(1, |split| split.parts(size.position + row))).sum();
                 [1, rows, tiles.unwrap_or(0), positions, parts].map(|count| count as u64)
             };
             let value = |terms: [u64; 5], positions| -> u64 {

@@ -153,6 +153,19 @@ impl Text {
     pub fn render_chat(&self, messages: &Value, ending: Ending, variables: &Map<String, Value>) -> Result<String> {
         self.templates.render(messages, ending, variables)
     }
+
+    /// The prompt text for a chat that is a list of messages, or an object with `messages` and other variables of the chat template: `tools`,
+    /// `documents`, what [`Ending::of`] knows.
+    ///
+    /// # Errors
+    /// Those of [`Text::render_chat`] and [`Ending::of`].
+    pub fn prompt_of(&self, chat: &Value) -> Result<String> {
+        let (messages, variables) = match chat.clone() {
+            Value::Object(mut fields) => (fields.remove("messages").unwrap_or_default(), fields),
+            messages => (messages, Map::new()),
+        };
+        self.render_chat(&messages, Ending::of(&variables, &messages, false)?, &variables)
+    }
 }
 
 /// A seed that differs from run to run.

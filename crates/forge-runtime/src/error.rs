@@ -155,6 +155,9 @@ pub enum Error {
     /// What went wrong with work that several requests had part in.
     #[error("{0}")]
     Together(Arc<Self>),
+    /// The thread that ran the model is no more.
+    #[error("the model has stopped")]
+    Stopped,
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,

@@ -16,6 +16,7 @@
 //! * [`memory`]: a bound for what a stranger's template takes.
 //! * [`slots`], [`prefix`], [`snapshots`], [`state`]: which beginnings of prompts are known, and where their state is.
 //! * [`generation`]: the token loop with stop strings, limits and cancellation.
+//! * [`service`]: a loaded model that any thread can ask.
 //! * [`spec`]: what the sources of a model and this runtime agree on.
 //! * [`verify`]: every kernel against a reference implementation.
 //! * [`perplexity`]: how well a text is known, and how far from another program.
@@ -46,6 +47,7 @@ pub mod profile;
 pub mod sampler;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod service;
 pub mod slots;
 pub mod snapshots;
 pub mod spec;
@@ -58,3 +60,5 @@ pub mod weights;
 pub use assets::Assets;
 pub use error::{Error, Result};
 pub use language_model::{LanguageModel, LoadOptions, LogitRows, ModelInfo, Submitted};
+/// Chats are JSON.
+pub use serde_json;

@@ -44,6 +44,22 @@ pub struct Embedded {
     pub record: &'static str,
 }
 
+/// The [`Embedded`] weights of the program or library that this is written in, whose build script had the linker take them in.
+#[macro_export]
+macro_rules! embedded_weights {
+    () => {{
+        unsafe extern "C" {
+            #[cfg_attr(target_os = "macos", link_name = "\u{1}section$start$__WEIGHTS$__weights")]
+            static forge_weights: u8;
+        }
+        let length = env!("FORGE_WEIGHTS_BYTES").parse().expect("build.rs writes a number");
+        // SAFETY: the symbol is the first byte of a file of this length, which the build script measured and the linker took in; its pages
+        // are mapped as long as the program runs, and nothing writes to them.
+        let bytes = unsafe { std::slice::from_raw_parts(&raw const forge_weights, length) };
+        $crate::weights::Embedded { bytes, record: env!("FORGE_WEIGHTS_RECORD") }
+    }};
+}
+
 impl From<PathBuf> for Place {
     fn from(path: PathBuf) -> Self {
         Self::File(path)

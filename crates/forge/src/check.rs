@@ -61,6 +61,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Error> {
         measure_tokens: 0,
         tuning: None,
         embed: false,
+        bindings: Vec::new(),
         force: false,
         quiet: true,
     })?;

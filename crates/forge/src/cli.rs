@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use forge_codegen::Language;
 use forge_plan::CacheType;
 
 use crate::recipe::Quantize;
@@ -29,7 +30,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Generate a project from a checkpoint
-    Gen(GenArgs),
+    Gen(Box<GenArgs>),
     /// Show a checkpoint's configuration, its tensors, what would be generated and the memory it needs
     Inspect(InspectArgs),
     /// Check a project's kernels: statically, in checked mode, and each against a reference
@@ -107,6 +108,9 @@ pub struct GenArgs {
     /// them. Other projects can do the same with --features embed
     #[arg(long)]
     pub embed: bool,
+    /// Also make libraries for other languages, below bindings/ in the project: c, swift, python
+    #[arg(long, value_name = "LANGUAGES", value_delimiter = ',', value_parser = languages())]
+    pub bindings: Vec<Language>,
     /// Regenerate an existing project: replaces what forge wrote and keeps copies of edited files
     #[arg(long)]
     pub force: bool,
@@ -240,6 +244,12 @@ fn chip(text: &str) -> Result<Chip, String> {
 fn cache_types() -> impl TypedValueParser<Value = CacheType> {
     let values = CacheType::ALL.map(|kv| PossibleValue::new(kv.name()).help(kv.description()));
     PossibleValuesParser::new(values).map(|name| CacheType::named(&name).expect("a possible value"))
+}
+
+/// The names of languages that a project can be used from.
+fn languages() -> impl TypedValueParser<Value = Language> {
+    let values = Language::ALL.map(|language| PossibleValue::new(language.name()));
+    PossibleValuesParser::new(values).map(|name| Language::named(&name).expect("a possible value"))
 }
 
 /// Parses the command line, runs it, shows the error if there is one.

@@ -299,6 +299,10 @@ fn render_options(args: &GenArgs, located: &Located, name: &str) -> RenderOption
     if args.embed {
         command.push_str(" --embed");
     }
+    if !args.bindings.is_empty() {
+        let names: Vec<&str> = args.bindings.iter().map(|language| language.name()).collect();
+        let _ = write!(command, " --bindings {}", names.join(","));
+    }
     if let Some(quantize) = &args.quantize {
         let _ = write!(command, " --quantize {}", quantize.text());
     }
@@ -308,5 +312,6 @@ fn render_options(args: &GenArgs, located: &Located, name: &str) -> RenderOption
     if let Some(tuning) = &args.tuning {
         let _ = write!(command, " --tuning {}", file_name(tuning));
     }
-    RenderOptions { name: name.to_owned(), source, command, embed: args.embed }
+    let languages = args.bindings.iter().copied().collect();
+    RenderOptions { name: name.to_owned(), source, command, embed: args.embed, languages }
 }

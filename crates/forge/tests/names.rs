@@ -65,7 +65,7 @@ fn manifests() -> Vec<(String, String, String)> {
             name: name.clone(),
             source: "model.gguf".into(),
             command: "forge gen".into(),
-            embed: false,
+            ..Default::default()
         };
         let project = render(&plan, &checkpoint.graph, &checkpoint.assets, &options).unwrap();
         let manifest = String::from_utf8(project.files[Path::new("Cargo.toml")].clone()).unwrap();

@@ -128,6 +128,7 @@ fn arguments(checkpoint: PathBuf, output: PathBuf) -> GenArgs {
         measure_tokens: 0,
         tuning: None,
         embed: false,
+        bindings: Vec::new(),
         force: false,
         quiet: true,
     }

@@ -79,7 +79,8 @@ fn add_sinks(checkpoint: &mut Checkpoint, file: &Path) {
 fn build(checkpoint: &Checkpoint, project: &Path) -> PathBuf {
     let options = PlanOptions { kv: CacheType::F32, ..PlanOptions::default() };
     let plan = plan(&checkpoint.graph, &options).unwrap();
-    let options = RenderOptions { name: "sinks".into(), source: "hf".into(), command: String::new(), embed: false };
+    let options =
+        RenderOptions { name: "sinks".into(), source: "hf".into(), command: String::new(), ..Default::default() };
     let rendered = render(&plan, &checkpoint.graph, &checkpoint.assets, &options).unwrap();
     for (path, bytes) in &rendered.files {
         let path = project.join(path);

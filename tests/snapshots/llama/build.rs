@@ -2,8 +2,11 @@
 //! source when it starts), and for the software Metal device where there is no Metal. With the feature `embed`, has the linker make the
 //! weights part of the program.
 
+#[path = "build/embed.rs"]
+mod embed;
+
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const KERNELS: &str = "shaders/kernels.metal";
 
@@ -18,7 +21,7 @@ fn main() {
         software::compile(&out);
     }
     if env::var_os("CARGO_FEATURE_EMBED").is_some() {
-        embed::link(&folder, macos);
+        embed::link("bins", Path::new(""), &folder, macos);
     }
 }
 
@@ -48,48 +51,6 @@ mod metal {
 
     fn run(command: &mut Command) -> bool {
         command.output().is_ok_and(|output| output.status.success())
-    }
-}
-
-/// The weights, for the linker of the program, which maps the file and copies it once: with a gigabyte it takes 8 seconds where the
-/// assembler's `.incbin` takes 45 and 4.5 GB of memory.
-mod embed {
-    use std::path::Path;
-    use std::{env, fs, process};
-
-    const WEIGHTS: &str = "weights.safetensors";
-    /// Where macOS finds it.
-    const SEGMENT: &str = "__WEIGHTS";
-    /// Where others do: on pages of their own, the largest that there are (Apple silicon's), behind everything else, so that nothing of
-    /// the program is moved out of the reach of its instructions.
-    const SCRIPT: &str = "SECTIONS { .weights : ALIGN(16384) { forge_weights = .; KEEP(*weights.safetensors(.data)) } } INSERT AFTER .bss;\n";
-
-    pub fn link(out: &Path, macos: bool) {
-        println!("cargo::rerun-if-changed={WEIGHTS}");
-        let path = Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR")).join(WEIGHTS);
-        let bytes = match fs::metadata(&path) {
-            Ok(meta) => meta.len(),
-            Err(error) => {
-                eprintln!("the weights cannot be made part of the program: {}: {error}", path.display());
-                process::exit(1);
-            }
-        };
-        println!("cargo::rustc-env=FORGE_WEIGHTS_BYTES={bytes}");
-        let path = path.to_str().expect("a path that cargo can print");
-        let arguments: Vec<&str> = if macos {
-            // A segment of its own begins on a page.
-            vec!["-sectcreate", SEGMENT, "__weights", path, "-segprot", SEGMENT, "r", "r"]
-        } else {
-            vec!["-Wl,--format=binary", path, "-Wl,--format=default"]
-        };
-        for argument in arguments {
-            println!("cargo::rustc-link-arg-bins={argument}");
-        }
-        if !macos {
-            let script = out.join("weights.ld");
-            fs::write(&script, SCRIPT).expect("OUT_DIR is writable");
-            println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", script.display());
-        }
     }
 }
 

@@ -27,8 +27,12 @@ const MULHI: &str = "inline uint mulhi(uint a, uint b) { return uint((ulong(a) *
 pub fn write(checkpoint: &Path, out: &Path) -> Result<()> {
     let loaded = forge_frontend::load(checkpoint)?;
     let plan = plan(&loaded.graph, &PlanOptions::default())?;
-    let options =
-        RenderOptions { name: "bench".into(), source: "bench".into(), command: "forge gen".into(), embed: false };
+    let options = RenderOptions {
+        name: "bench".into(),
+        source: "bench".into(),
+        command: "forge gen".into(),
+        ..Default::default()
+    };
     let project = render(&plan, &loaded.graph, &loaded.assets, &options)?;
     let (sources, specs) = (out.join("src"), out.join("specs"));
     fs::create_dir_all(&sources)?;

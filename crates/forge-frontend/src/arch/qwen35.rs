@@ -215,11 +215,16 @@ fn delta(h: &Hparams, eps: f32, tiled_heads: bool) -> Result<GatedDelta, Fronten
     };
     let (key_dim, taps) = (h.usize(KEY_DIM)?, h.usize(TAPS)?);
     let value_key = if h.dialect == Dialect::Gguf { VALUES } else { VALUE_DIM };
-    for (key, size, most) in
-        [(KEY_DIM, key_dim, WIDEST_HEAD), (value_key, value_dim, WIDEST_HEAD), (TAPS, taps, MOST_TAPS)]
-    {
-        if !(2..=most).contains(&size) {
-            return Err(h.unsupported(Refusal::DeltaWidth, key, format!("2 to {most} are built, not {size}")));
+    // Kernels take four elements of a head at a time.
+    for (key, size, [least, most], each) in [
+        (KEY_DIM, key_dim, [4, WIDEST_HEAD], 4),
+        (value_key, value_dim, [4, WIDEST_HEAD], 4),
+        (TAPS, taps, [2, MOST_TAPS], 1),
+    ] {
+        if !(least..=most).contains(&size) || !size.is_multiple_of(each) {
+            let built = if each == 1 { String::new() } else { format!("multiples of {each}, ") };
+            let built = format!("{built}{least} to {most} are built, not {size}");
+            return Err(h.unsupported(Refusal::DeltaWidth, key, built));
         }
     }
     Ok(GatedDelta { key_heads, value_heads, key_dim, value_dim, taps, tiled_heads, eps })

@@ -239,7 +239,7 @@ fn configurations() -> Vec<Row> {
             "qwen35",
             "linear_key_head_dim",
             json!(512),
-            "= 512 is not supported: 2 to 256 are built, not 512",
+            "= 512 is not supported: multiples of 4, 4 to 256 are built, not 512",
         ),
         config(Refusal::Bidirectional, "gemma2", "use_bidirectional_attention", json!(true), "= true is not supported"),
         config(

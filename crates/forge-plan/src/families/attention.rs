@@ -5,9 +5,7 @@ use forge_frontend::graph::Attention;
 use forge_spec::{CacheType, Dim, Operation, Role, Split};
 
 use super::{Body, KernelFamily, Launch, ONE, Rows};
-use crate::attention::{
-    self, DecodeGeometry, MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS, decode_geometry, half_operands,
-};
+use crate::attention::{self, DecodeGeometry, PART_POSITIONS, UNSPLIT_POSITIONS, decode_geometry, half_operands};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::call::{Call, Constant, Param, Position, Value};
 use crate::linear::Linear;
@@ -19,7 +17,7 @@ const TILE_HEADS: usize = 8;
 /// Floats of a line of its scores.
 const SCORES_LINE: usize = 40;
 /// Simdgroups of the kernel that puts the parts of a split context together.
-const COMBINE_SIMDGROUPS: usize = 4;
+const COMBINE_SIMDGROUPS: usize = 8;
 
 /// What all kernels that look at the cache are given first.
 const OPERANDS: [Value; 5] =
@@ -44,11 +42,13 @@ pub struct Attend {
     pub slots: usize,
     /// Positions that the cache wraps at.
     pub wrap: Option<usize>,
+    /// Most parts of a long context.
+    pub most_parts: usize,
 }
 
 /// How a long context is cut into parts.
-pub(super) fn context_split(window: Option<usize>) -> Split {
-    Split { above: UNSPLIT_POSITIONS, positions: PART_POSITIONS, most: MAX_PARTS, window }
+pub(super) fn context_split(most: usize, window: Option<usize>) -> Split {
+    Split { above: UNSPLIT_POSITIONS, positions: PART_POSITIONS, most, window }
 }
 
 macro_rules! variants {
@@ -90,17 +90,17 @@ impl Attend {
 
     /// How the kernels for rows of any sequences spread over threadgroups.
     pub fn geometry(&self) -> DecodeGeometry {
-        decode_geometry(self.heads, self.kv_heads, self.head_dim)
+        decode_geometry(self.heads, self.kv_heads, self.head_dim, self.kv)
     }
 
     /// Whether the contexts that it sees can be long enough to be split.
     pub fn splits(&self, context: usize) -> bool {
-        attention::parts(context.min(self.attention.window.unwrap_or(usize::MAX))) > 1
+        attention::splits(context.min(self.attention.window.unwrap_or(usize::MAX)))
     }
 
     /// How a long context is cut into parts.
     fn split(&self) -> Split {
-        context_split(self.attention.window)
+        context_split(self.most_parts, self.attention.window)
     }
 
     fn describe(&self) -> String {
@@ -120,7 +120,8 @@ impl Attend {
     /// A function of the kernels for rows of any sequences, with those constants beside the sizes.
     fn part_call(&self, function: &'static str, constants: &[usize]) -> Call {
         let g = self.geometry();
-        let sizes = [self.heads, self.kv_heads, self.head_dim, g.heads_shared, g.simdgroups, g.steps];
+        let sizes =
+            [self.heads, self.kv_heads, self.head_dim, g.heads_shared, g.simdgroups, g.steps, g.elements, g.slices];
         let seen = [self.attention.window, self.wrap].map(|limit| limit.unwrap_or(0));
         let row = [self.slot_start(Position::GroupZ), Value::OfRow(Param::Position, Position::GroupZ)];
         let rest = [Position::GroupX, Position::GroupY, Position::GroupZ, Position::Simdgroup, Position::Lane];
@@ -147,7 +148,7 @@ impl Attend {
     }
 
     fn parts(&self) -> Extent {
-        Extent::Parts { heads: self.heads, head_dim: self.head_dim }
+        Extent::Parts { most: self.most_parts, heads: self.heads, head_dim: self.head_dim }
     }
 
     /// Queries and the cache to a result.
@@ -165,7 +166,7 @@ impl Attend {
         let g = self.geometry();
         Launch {
             threads: 32 * g.simdgroups as u32,
-            threadgroup_bytes: (g.simdgroups * g.heads_shared * (self.head_dim + 2) * 4) as u32,
+            threadgroup_bytes: 4 * g.shared_floats(self.head_dim) as u32,
             grid: [Dim::Const(self.heads / g.heads_shared), parts, Dim::Rows],
         }
     }
@@ -330,7 +331,11 @@ impl KernelFamily for AttentionPart {
     }
 
     fn body(&self) -> Body<'_> {
-        Body::Call(self.part_call("attention_part", &[UNSPLIT_POSITIONS, PART_POSITIONS, MAX_PARTS]))
+        Body::Call(self.part_call("attention_part", &[UNSPLIT_POSITIONS, PART_POSITIONS, self.most_parts]))
+    }
+
+    fn split(&self) -> Option<Split> {
+        Some(self.0.split())
     }
 
     fn sources(&self) -> &'static [&'static str] {
@@ -338,7 +343,7 @@ impl KernelFamily for AttentionPart {
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
-        self.0.operation(false, Some(self.split()))
+        self.0.operation(false, self.split())
     }
 
     fn flops(&self) -> Linear {
@@ -384,7 +389,7 @@ impl KernelFamily for AttentionCombine {
 
     fn body(&self) -> Body<'_> {
         let window = self.attention.window.unwrap_or(0);
-        let split = [UNSPLIT_POSITIONS, PART_POSITIONS, MAX_PARTS];
+        let split = [UNSPLIT_POSITIONS, PART_POSITIONS, self.most_parts];
         let sizes = [self.heads, self.head_dim, self.simdgroups(), window].into_iter().chain(split);
         Body::Call(Call {
             function: "attention_combine",
@@ -402,12 +407,16 @@ impl KernelFamily for AttentionCombine {
         })
     }
 
+    fn split(&self) -> Option<Split> {
+        Some(self.0.split())
+    }
+
     fn sources(&self) -> &'static [&'static str] {
         &["attention_decode"]
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
-        Operation::AttentionCombine { heads: self.heads, head_dim: self.head_dim, split: self.split() }
+        Operation::AttentionCombine { heads: self.heads, head_dim: self.head_dim, split: self.0.split() }
     }
 
     fn flops(&self) -> Linear {

@@ -37,7 +37,8 @@ impl KernelFamily for GatedDelta {
     }
 
     fn launch(&self) -> Launch {
-        let shared = 2 * self.sizes.key_dim + 2 * self.sizes.value_dim;
+        // Two rows' q, k and v, two results, and two factors of each.
+        let shared = 2 * (2 * self.sizes.key_dim + self.sizes.value_dim) + 2 * self.sizes.value_dim + 4;
         let grid = [Dim::Const(self.sizes.value_heads), if self.tile { ONE } else { Dim::Rows }, ONE];
         Launch { threads: ROW_THREADS, threadgroup_bytes: 4 * shared as u32, grid }
     }
@@ -49,12 +50,13 @@ impl KernelFamily for GatedDelta {
 
     fn body(&self) -> Body<'_> {
         let forge_spec::GatedDelta { key_heads, value_heads, key_dim, value_dim, taps, tiled_heads, eps } = self.sizes;
-        let sizes = [key_heads, value_heads, key_dim, value_dim, taps, usize::from(tiled_heads)];
+        let flags = [tiled_heads, self.tile || self.slots == 1].map(usize::from);
+        let sizes = [key_heads, value_heads, key_dim, value_dim, taps].into_iter().chain(flags);
         let bound = self.bindings().into_iter().map(|binding| Value::Bound(binding.role));
         let rest = [Value::Shared, Value::Float(eps)];
         Body::Call(Call {
             function: "gated_delta",
-            constants: sizes.map(Constant::Size).into(),
+            constants: sizes.map(Constant::Size).collect(),
             arguments: bound.chain(rest).chain(SHARE_POSITIONS).collect(),
         })
     }

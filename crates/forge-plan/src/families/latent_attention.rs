@@ -1,11 +1,11 @@
 //! Causal attention of all heads over one cache of latents: a tile of rows of one sequence, and rows of any sequences, each over its
 //! whole context or over parts of it.
 
-use forge_spec::{CacheType, Dim, LatentSizes, Operation, Role};
+use forge_spec::{CacheType, Dim, LatentSizes, Operation, Role, Split};
 
 use super::attention::context_split;
 use super::{Body, KernelFamily, Launch, ONE, Rows};
-use crate::attention::{LatentGeometry, MAX_PARTS, PART_POSITIONS, UNSPLIT_POSITIONS, half_operands, latent_geometry};
+use crate::attention::{LatentGeometry, PART_POSITIONS, UNSPLIT_POSITIONS, half_operands, latent_geometry};
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::call::{Call, Constant, Param, Position, Value};
 use crate::linear::Linear;
@@ -34,6 +34,8 @@ pub struct LatentAttention {
     pub slots: usize,
     /// Its rows.
     pub rows: LatentRows,
+    /// Most parts of a long context.
+    pub most_parts: usize,
 }
 
 impl LatentAttention {
@@ -67,7 +69,8 @@ impl KernelFamily for LatentAttention {
                 Binding::write(Role::Y, Element::F32, Extent::Rows(vec![heads, latent]))
             }
             LatentRows::Part => {
-                Binding::write(Role::Y, Element::F32, Extent::Parts { heads, head_dim: latent }).touching(Touch::Seen)
+                Binding::write(Role::Y, Element::F32, Extent::Parts { most: self.most_parts, heads, head_dim: latent })
+                    .touching(Touch::Seen)
             }
         };
         vec![
@@ -111,10 +114,10 @@ impl KernelFamily for LatentAttention {
         let g = self.geometry();
         let sizes = [heads, latent, rope, g.heads_shared, g.together, g.simdgroups, g.keys].map(Constant::Size);
         let split = match self.rows {
-            LatentRows::Part => &[UNSPLIT_POSITIONS, PART_POSITIONS, MAX_PARTS][..],
-            LatentRows::Tile | LatentRows::Whole => &[],
+            LatentRows::Part => Some([UNSPLIT_POSITIONS, PART_POSITIONS, self.most_parts]),
+            LatentRows::Tile | LatentRows::Whole => None,
         };
-        let constants = sizes.into_iter().chain(split.iter().copied().map(Constant::Size));
+        let constants = sizes.into_iter().chain(split.into_iter().flatten().map(Constant::Size));
         let bound = [Role::Q, Role::Latents, Role::Y].map(Value::Bound);
         let (start, scale) = (self.slot_start(), Value::Float(self.scale));
         let params = match self.rows {
@@ -152,8 +155,12 @@ impl KernelFamily for LatentAttention {
             scale: self.scale,
             cache: self.kv,
             half_operands: self.half_operands(),
-            split: (self.rows == LatentRows::Part).then(|| context_split(None)),
+            split: self.split(),
         })
+    }
+
+    fn split(&self) -> Option<Split> {
+        (self.rows == LatentRows::Part).then(|| context_split(self.most_parts, None))
     }
 
     /// A multiplication and an addition for each element of a position, and of its latent once more.

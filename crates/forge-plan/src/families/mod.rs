@@ -20,7 +20,7 @@ mod route;
 mod sample;
 mod short_conv;
 
-use forge_spec::{Dim, Matrix, Operation, SortExperts};
+use forge_spec::{Dim, Matrix, Operation, SortExperts, Split};
 
 pub use attention::{Attend, AttentionCombine, AttentionDecode, AttentionPart, AttentionTile};
 pub use embed::Embed;
@@ -145,6 +145,10 @@ pub trait KernelFamily {
     }
     /// Positions that a row sees at most, where it looks at the cache.
     fn window(&self) -> Option<usize> {
+        None
+    }
+    /// How it cuts a long context into parts, if it does.
+    fn split(&self) -> Option<Split> {
         None
     }
     /// Rows and columns of a projection, which tell kernels of one name apart.

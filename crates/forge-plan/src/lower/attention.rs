@@ -9,7 +9,7 @@ use crate::attention;
 use crate::families::{
     Attend, AttentionCombine, AttentionDecode, AttentionPart, AttentionTile, Family, HeadGate, RopeAppend,
 };
-use crate::fuse::{AttentionStep, RopeStep};
+use crate::fuse::{AttentionStep, Fused, FusedBlock, RopeStep};
 use crate::plan::{Arg, Choice, Place, Step, When};
 
 impl Lowering<'_> {
@@ -58,6 +58,29 @@ impl Lowering<'_> {
             .bind(Role::Step, Arg::Params)
     }
 
+    /// Most parts of a long context: enough threadgroups for that attention which has the fewest of a part.
+    pub(super) fn most_parts(&self, blocks: &[FusedBlock], owners: &[Owners<'_>]) -> usize {
+        let ops = blocks.iter().zip(owners).flat_map(|(block, owner)| block.ops.iter().map(move |op| (owner, op)));
+        let groups = ops.filter_map(|(owner, op)| match op {
+            Fused::Attention(step) => {
+                let kv_heads = self.cache(owner, step.state).kv_heads;
+                let g = attention::decode_geometry(step.heads, kv_heads, step.head_dim, self.kv());
+                Some(step.heads / g.heads_shared)
+            }
+            Fused::LatentAttention(step) => Some(attention::latent_groups(step.sizes.heads)),
+            Fused::Embed { .. }
+            | Fused::Projection(_)
+            | Fused::Mixture(_)
+            | Fused::RopeAppend(_)
+            | Fused::ShortConv(_)
+            | Fused::GatedDelta(_)
+            | Fused::HeadGate(_)
+            | Fused::LatentAppend(_)
+            | Fused::LayerInputs(_) => None,
+        });
+        attention::most_parts(groups.min().unwrap_or(1))
+    }
+
     /// The gates of attention's result, in place.
     pub(super) fn head_gate(&mut self, gate: &HeadGate, path: Path) -> Step {
         let kernel = self.kernels.add("attention_gate", *gate);
@@ -78,6 +101,7 @@ impl Lowering<'_> {
             kv: self.kv(),
             slots: self.slots(),
             wrap: self.wrap(owner, step.state),
+            most_parts: self.most_parts,
         };
         let sinks = step.sinks.map(|sinks| (Role::Sinks, self.vector(owner, sinks)));
         let mut add = |name: &str, family: Family, result: Arg, when: When, this: &mut Self| {
@@ -100,7 +124,7 @@ impl Lowering<'_> {
         let when = if splits { When::OnePart } else { When::Always };
         add("attention", AttentionDecode(attend.clone()).into(), y, when, self);
         if splits {
-            let parts = self.buffer(path, Place::AttentionParts, attention::MAX_PARTS * attend.part_floats());
+            let parts = self.buffer(path, Place::AttentionParts, self.most_parts * attend.part_floats());
             add("attention_part", AttentionPart(attend.clone()).into(), parts, When::Split, self);
             let kernel = self.kernels.add("attention_combine", AttentionCombine(attend));
             let step = Step::new(Choice::Fixed(kernel))

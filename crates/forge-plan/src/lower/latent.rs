@@ -88,7 +88,9 @@ impl Lowering<'_> {
     fn attend_latents(&mut self, step: &LatentStep, path: Path, (q, y): (Arg, Arg), steps: &mut Vec<Step>) {
         let (sizes, scale) = (step.sizes, step.scale);
         let LatentSizes { heads, latent, .. } = sizes;
-        let family = |this: &Self, rows| LatentAttention { sizes, scale, kv: this.kv(), slots: this.slots(), rows };
+        let most_parts = self.most_parts;
+        let family =
+            |this: &Self, rows| LatentAttention { sizes, scale, kv: this.kv(), slots: this.slots(), rows, most_parts };
         let mut add = |this: &mut Self, name: &str, rows: LatentRows, result: Arg, when: When| {
             let kernel = this.kernels.add(name, family(this, rows));
             let step = Step::new(Choice::Fixed(kernel))
@@ -102,7 +104,7 @@ impl Lowering<'_> {
             add(self, "latent_attention_tile", LatentRows::Tile, y, When::Always);
             return;
         }
-        if attention::parts(self.context) == 1 {
+        if !attention::splits(self.context) {
             add(self, "latent_attention", LatentRows::Whole, y, When::Always);
             return;
         }
@@ -117,8 +119,9 @@ impl Lowering<'_> {
             kv: self.kv(),
             slots: self.slots(),
             wrap: None,
+            most_parts: self.most_parts,
         });
-        let parts = self.buffer(path, Place::AttentionParts, attention::MAX_PARTS * combine.part_floats());
+        let parts = self.buffer(path, Place::AttentionParts, self.most_parts * combine.part_floats());
         add(self, "latent_attention_part", LatentRows::Part, parts, When::Split);
         let kernel = self.kernels.add("attention_combine", combine);
         let step =

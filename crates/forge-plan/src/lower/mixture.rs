@@ -337,7 +337,9 @@ impl Lowering<'_> {
     fn up_geometry(&self, owner: &Owners<'_>, m: &MixtureStep) -> Geometry {
         let format = self.stack_format(owner, m.gate);
         let mut geometry = gemv_geometry(format, 2 * m.routing.chosen * m.width, m.hidden);
-        geometry.rows_per_simdgroup = geometry.rows_per_simdgroup.next_multiple_of(2);
+        // Of gate and up each; where a simdgroup has whole rows to itself, two of either.
+        let least = if geometry.split_k == 1 { 4 } else { 2 };
+        geometry.rows_per_simdgroup = geometry.rows_per_simdgroup.next_multiple_of(2).max(least);
         let widths = [m.width, m.shared.map_or(m.width, |shared| shared.width)];
         while !widths.iter().all(|width| width.is_multiple_of(geometry.rows_per_simdgroup / 2)) {
             geometry.rows_per_simdgroup /= 2;
@@ -353,7 +355,10 @@ impl Lowering<'_> {
             geometry.rows_per_simdgroup /= 2;
         }
         let parts = 1 << m.routing.chosen.min(MOST_PARTS).ilog2();
-        Geometry { split_k: parts.min(geometry.simdgroups), ..geometry }
+        // With four rows each there are few simdgroups, so that one more shares the experts.
+        let simdgroups =
+            if geometry.rows_per_simdgroup >= 4 { geometry.simdgroups.max(parts) } else { geometry.simdgroups };
+        Geometry { simdgroups, split_k: parts.min(simdgroups), ..geometry }
     }
 
     /// Partial sums that a mixture's last step writes.

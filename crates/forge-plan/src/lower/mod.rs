@@ -69,6 +69,8 @@ pub(crate) struct Lowering<'a> {
     tile: usize,
     /// Slots of the residual stream's partial sums.
     partials: usize,
+    /// Most parts of a long context; the same for all attention of a step, of which the kernel with the fewest threadgroups decides.
+    most_parts: usize,
     /// Whether steps of a few rows leave the next norm's input. An RMS norm is one factor on the projection that reads it; one
     /// that subtracts a mean is not, and then every norm is a dispatch of its own.
     fused_norms: bool,
@@ -93,6 +95,7 @@ pub(crate) fn lower(
         context,
         tile: options.tile.unwrap_or_else(|| tile(graph)).min(context),
         partials: 0,
+        most_parts: 0,
         fused_norms: fused.norms().all(|norm| norm.kind == NormKind::Rms),
         kernels: Kernels::default(),
         rope_tables: Vec::new(),
@@ -133,6 +136,7 @@ impl<'a> Lowering<'a> {
             })
             .collect();
         self.partials = self.max_partials(blocks, &owners);
+        self.most_parts = self.most_parts(blocks, &owners);
         let (embed_owner, head_owner) = (Owners::Stage(&graph.embed), Owners::Stage(&graph.head));
         let (mut decode, mut prefill) = (Schedule::default(), Schedule::default());
         decode.segments.push(Segment::once(Stage::Embed, self.steps(embed, &embed_owner, Path::Step)?));

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::super::chat_templates::Ending;
 use super::super::{Error, LanguageModel, Result};
 use super::{Program, terminal};
 
@@ -32,18 +31,17 @@ pub(super) struct Options {
 pub(super) fn run<M: LanguageModel + 'static>(program: &Program<M>, options: &Options) -> Result<()> {
     let text = program.text()?;
     let answer = if let Some(path) = &options.chat {
-        let (messages, mut variables) = match read_json(path)? {
-            Value::Object(mut fields) => (fields.remove("messages").unwrap_or_default(), fields),
-            messages => (messages, Map::new()),
+        let mut chat = match read_json(path)? {
+            Value::Object(fields) => fields,
+            messages => Map::from_iter([("messages".to_owned(), messages)]),
         };
         if let Some(path) = &options.tools {
-            variables.insert("tools".into(), read_json(path)?);
+            chat.insert("tools".into(), read_json(path)?);
         }
         if options.no_generation_prompt {
-            variables.insert("add_generation_prompt".into(), false.into());
+            chat.insert("add_generation_prompt".into(), false.into());
         }
-        let ending = Ending::of(&variables, &messages, false)?;
-        let rendered = text.render_chat(&messages, ending, &variables)?;
+        let rendered = text.prompt_of(&Value::Object(chat))?;
         json!({ "ids": text.tokenizer.encode(&rendered, false)?, "rendered": rendered })
     } else {
         let ids = text.tokenizer.encode(options.text.as_deref().unwrap_or_default(), !options.no_special)?;

@@ -1,9 +1,11 @@
 //! From prompts to texts: each is a sequence of tokens that goes on until an end token, a stop string, a limit, or until its
 //! listener says stop.
 //!
-//! [`Engine`] runs as many sequences side by side as the model has slots, in the order that [`policy`] says.
+//! [`Engine`] runs as many sequences side by side as the model has slots, in the order that [`policy`] says; [`work`] lets it do so for
+//! requests that come from other threads.
 
 mod budget;
+mod clients;
 mod constraint;
 mod engine;
 mod output;
@@ -19,6 +21,7 @@ use super::slots::{Miss, Tier};
 use super::{Error, Result};
 
 pub use budget::{Budget, ReasoningMarks};
+pub use clients::{Answered, Job, Queue, work};
 pub use constraint::Constraint;
 pub use engine::{Audience, Engine, Status};
 pub use output::StopMatcher;

@@ -1,7 +1,5 @@
 //! The model thread: owns the model, takes requests out of the queue, and lets the engine work on all of them.
 
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -14,7 +12,7 @@ use tokio::sync::watch;
 
 use super::super::assets::Text;
 use super::super::generation::speculation::Speculation;
-use super::super::generation::{Audience, Engine, Id, Listener, Request, Scored, Status, Summary};
+use super::super::generation::{Answered, Engine, Job, Listener, Queue, Request, Scored, Status, Summary, work};
 use super::super::snapshots::Folder;
 use super::super::{Error, LanguageModel};
 use super::admission::Place;
@@ -55,14 +53,9 @@ pub(super) enum Event {
 /// What the model thread tells of one choice of a request.
 pub(super) type OfChoice = (usize, Event);
 
-struct Job {
-    request: Request,
-    client: Client,
-}
-
 /// The way to the model thread.
 pub(super) struct Worker {
-    queue: Sender<Job>,
+    queue: Sender<Job<Client>>,
     canceller: Canceller,
     metrics: Arc<Metrics>,
     board: Arc<Board>,
@@ -139,7 +132,7 @@ impl Worker {
         places: usize,
         keeping: Keeping,
     ) -> std::io::Result<Started> {
-        let (sender, receiver) = channel(places.clamp(1, Semaphore::MAX_PERMITS));
+        let (sender, mut receiver) = channel(places.clamp(1, Semaphore::MAX_PERMITS));
         let canceller = Canceller(Arc::new(AtomicBool::new(false)));
         let (loading, loaded) = watch::channel(Loading::Underway);
         let board = Arc::new(Board::default());
@@ -162,7 +155,7 @@ impl Worker {
             }
             show(&mut engine, &board, &keeping.log);
             loading.send_replace(Loading::Done);
-            work(&mut engine, receiver, &board, &keeping.log);
+            work(&mut engine, &mut receiver, |engine| show(engine, &board, &keeping.log));
             engine.store_all(Instant::now() + STORING);
             show(&mut engine, &board, &keeping.log);
             Ok(())
@@ -207,41 +200,6 @@ impl Worker {
     }
 }
 
-/// Those whose requests the engine has.
-struct Clients {
-    clients: BTreeMap<Id, Client>,
-    /// Listens for nobody.
-    nobody: Nobody,
-}
-
-impl Audience for Clients {
-    fn listener(&mut self, id: Id) -> &mut dyn Listener {
-        match self.clients.get_mut(&id) {
-            Some(client) => client,
-            None => &mut self.nobody,
-        }
-    }
-}
-
-impl Clients {
-    fn take<M: LanguageModel>(&mut self, engine: &mut Engine<M>, job: Job) {
-        let Job { request, mut client } = job;
-        if !client.keep_going() {
-            return client.end(Err(Error::Cancelled));
-        }
-        match engine.take(&request) {
-            Ok(id) => drop(self.clients.insert(id, client)),
-            Err(error) => client.end(Err(error)),
-        }
-    }
-
-    fn end(&mut self, id: Id, result: Result<Summary, Error>) {
-        if let Some(client) = self.clients.remove(&id) {
-            client.end(result);
-        }
-    }
-}
-
 /// Shows what the engine is at.
 fn show<M: LanguageModel>(engine: &mut Engine<M>, board: &Board, log: &Log) {
     engine.take_notices().iter().for_each(|words| log.note(words));
@@ -253,26 +211,13 @@ fn show<M: LanguageModel>(engine: &mut Engine<M>, board: &Board, log: &Log) {
     });
 }
 
-fn work<M: LanguageModel>(engine: &mut Engine<M>, mut queue: Receiver<Job>, board: &Board, log: &Log) {
-    let mut clients = Clients { clients: BTreeMap::new(), nobody: Nobody };
-    loop {
-        if engine.is_idle() {
-            match queue.blocking_recv() {
-                Some(job) => clients.take(engine, job),
-                None => return,
-            }
-        }
-        while let Ok(job) = queue.try_recv() {
-            clients.take(engine, job);
-        }
-        // A fault must not take the server down; what was running is given up, what waits goes on.
-        let ended = catch_unwind(AssertUnwindSafe(|| engine.turn(&mut clients))).unwrap_or_else(|_| {
-            let failed = |id| (id, Err(Error::Usage("the model failed on this request".into())));
-            engine.reset().into_iter().map(failed).collect()
-        });
-        // Who hears of an end and looks finds the slot free.
-        show(engine, board, log);
-        ended.into_iter().for_each(|(id, result)| clients.end(id, result));
+impl Queue<Client> for Receiver<Job<Client>> {
+    fn wait(&mut self) -> Option<Job<Client>> {
+        self.blocking_recv()
+    }
+
+    fn poll(&mut self) -> Option<Job<Client>> {
+        self.try_recv().ok()
     }
 }
 
@@ -292,11 +237,6 @@ struct Client {
 }
 
 impl Client {
-    fn end(self, result: Result<Summary, Error>) {
-        self.metrics.ended(&result);
-        self.tell(Event::Done(result));
-    }
-
     /// Says whether anybody hears it.
     fn tell(&self, event: Event) -> bool {
         self.events.send((self.choice, event)).is_ok()
@@ -329,14 +269,9 @@ impl Listener for Client {
     }
 }
 
-struct Nobody;
-
-impl Listener for Nobody {
-    fn text(&mut self, _: &str) -> bool {
-        false
-    }
-
-    fn keep_going(&mut self) -> bool {
-        false
+impl Answered for Client {
+    fn end(self, result: Result<Summary, Error>) {
+        self.metrics.ended(&result);
+        self.tell(Event::Done(result));
     }
 }

@@ -245,7 +245,7 @@ macro_rules! packed_formats {
             mxfp4 {
                 /// E2M1 values; power of two per 32.
                 Mxfp4 = MXFP4 {
-                    block: 32, tiles: 4, planes: &[Plane::CODES_4, Plane::BYTE], decodes_once: false,
+                    block: 32, tiles: 4, planes: &[Plane::CODES_4, Plane::BYTE], decodes_once: true,
                     weight: |p| Weight::exact(e8m0(p.bits(1)) * e2m1(p.bits(0))),
                 }
             }

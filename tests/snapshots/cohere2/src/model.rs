@@ -127,7 +127,7 @@ static KERNELS: [KernelSpec; 31] = [
     KernelSpec { name: "gate_up_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "gate_up_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 320 },
+    KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 640 },
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "o_proj_few", threads: 256, threadgroup_bytes: 0 },
@@ -135,7 +135,7 @@ static KERNELS: [KernelSpec; 31] = [
     KernelSpec { name: "down_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "down_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "rope_append_alt", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "attention_alt", threads: 256, threadgroup_bytes: 320 },
+    KernelSpec { name: "attention_alt", threads: 256, threadgroup_bytes: 640 },
     KernelSpec { name: "lm_head", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head_few", threads: 256, threadgroup_bytes: 0 },
@@ -483,7 +483,7 @@ impl Model {
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
         pass.barrier();
-        pass.dispatch(k(kernel::ATTENTION), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [4, 1, rows]);
+        pass.dispatch(k(kernel::ATTENTION), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
         project(
             pass,
@@ -561,7 +561,7 @@ impl Model {
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND_ALT), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
         pass.barrier();
-        pass.dispatch(k(kernel::ATTENTION_ALT), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [4, 1, rows]);
+        pass.dispatch(k(kernel::ATTENTION_ALT), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
         project(
             pass,

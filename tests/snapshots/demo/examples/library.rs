@@ -6,41 +6,28 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::sync::Arc;
 
-use demo::assets::ASSETS;
-use demo::model::Model;
-use demo::runtime::assets::{SamplingOptions, Text};
-use demo::runtime::generation::{Engine, Listener, Request};
-use demo::runtime::{LoadOptions, gpu, weights};
-
-/// Prints the text as it comes.
-struct Printer;
-
-impl Listener for Printer {
-    fn text(&mut self, text: &str) -> bool {
-        print!("{text}");
-        std::io::stdout().flush().is_ok()
-    }
-}
+use demo::runtime::assets::SamplingOptions;
+use demo::runtime::generation::Request;
+use demo::runtime::gpu;
+use demo::runtime::service::Options;
 
 fn main() -> Result<(), Box<dyn Error>> {
     // SAFETY: this is the start of the program, before any thread of ours.
     unsafe { gpu::prepare_process() };
     let prompt = std::env::args().nth(1).unwrap_or_else(|| "Once upon a time".to_owned());
-    let text = Arc::new(Text::load(&ASSETS)?);
-    let weights = weights::locate(None, &ASSETS)?;
-    let mut engine = Engine::new(Model::load(&LoadOptions { weights, context: None })?, text.clone());
+    let model = demo::load(&Options::default())?;
+    let greedy = SamplingOptions { temperature: Some(0.0), ..SamplingOptions::default() };
     let request = Request {
-        prompt: text.tokenizer.encode(&prompt, true)?,
         max_tokens: Some(32),
-        sampling: text.defaults.sampling(&SamplingOptions { temperature: Some(0.0), ..Default::default() })?,
-        stop: Vec::new(),
-        continues_prompt: true,
-        ..Request::default()
+        sampling: model.text().defaults.sampling(&greedy)?,
+        ..model.continuation(&prompt)?
     };
     print!("{prompt}");
-    engine.generate(&request, &mut Printer)?;
+    for piece in model.stream(&request)? {
+        print!("{}", piece?);
+        std::io::stdout().flush()?;
+    }
     println!();
     Ok(())
 }

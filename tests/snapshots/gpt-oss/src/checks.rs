@@ -363,7 +363,7 @@ static KERNELS: [KernelCheck; 34] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::Rows, Dim::Const(1)],
+        grid: [Dim::Const(8), Dim::Rows, Dim::Const(1)],
         operation: Operation::ExpertsUp(ExpertsUp {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 32 }],
             experts: 4, chosen: 2, width: 32,

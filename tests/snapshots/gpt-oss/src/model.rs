@@ -578,7 +578,7 @@ impl Model {
                 &b.expert_weights,
                 &b.act,
             ],
-            [16, rows, 1],
+            [8, rows, 1],
         );
         pass.barrier();
         pass.dispatch(
@@ -707,7 +707,7 @@ impl Model {
                 &b.expert_weights,
                 &b.act,
             ],
-            [16, rows, 1],
+            [8, rows, 1],
         );
         pass.barrier();
         pass.dispatch(

@@ -50,7 +50,7 @@ pub static INFO: ModelInfo = ModelInfo {
     few_rows: FEW_ROWS,
     rewind: None,
     kv_bytes_per_token: 256,
-    activation_bytes: 441_632,
+    activation_bytes: 662_816,
     recurrent_bytes: 0,
     prefill_tile: PREFILL_TILE,
     kernels: &KERNELS,
@@ -64,7 +64,7 @@ pub static SOURCE: Source = Source::new(
 
 /// Parts that attention splits the longest context of a step's rows into; the kernels count the same for each row.
 fn attention_parts(positions: usize) -> u32 {
-    if positions <= 256 { 1 } else { positions.div_ceil(64).min(32) as u32 }
+    if positions <= 256 { 1 } else { positions.div_ceil(64).min(128) as u32 }
 }
 
 /// Dispatches a projection of a step's rows: its kernel for one row, for two, or for more, which also read the rows' records,
@@ -131,7 +131,7 @@ static KERNELS: [KernelSpec; 31] = [
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 1152 },
     KernelSpec { name: "attention_part", threads: 256, threadgroup_bytes: 1152 },
-    KernelSpec { name: "attention_combine", threads: 128, threadgroup_bytes: 256 },
+    KernelSpec { name: "attention_combine", threads: 256, threadgroup_bytes: 512 },
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "o_proj_few", threads: 256, threadgroup_bytes: 256 },
@@ -196,7 +196,7 @@ struct StepBuffers {
     act: Slice,
     /// [rows, 64] f32, attention's result
     attn: Slice,
-    /// [rows, 2304] f32, attention's results by part of the context
+    /// [rows, 9216] f32, attention's results by part of the context
     attn_parts: Slice,
     /// [rows, 64] f32, queries after RoPE
     q: Slice,
@@ -318,7 +318,7 @@ impl Model {
         let step = StepBuffers {
             act: rows(FEW_ROWS, "act", 24)?,
             attn: rows(FEW_ROWS, "attn", 64)?,
-            attn_parts: rows(FEW_ROWS, "attn_parts", 2304)?,
+            attn_parts: rows(FEW_ROWS, "attn_parts", 9216)?,
             q: rows(FEW_ROWS, "q", 64)?,
             qkv: rows(FEW_ROWS, "qkv", 128)?,
             scaled: rows(FEW_ROWS, "scaled", 32)?,

@@ -124,7 +124,7 @@ static KERNELS: [KernelSpec; 31] = [
     KernelSpec { name: "qkv_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 320 },
+    KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 640 },
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "o_proj_few", threads: 256, threadgroup_bytes: 256 },
@@ -489,7 +489,7 @@ impl Model {
             [2, rows, 1],
         );
         pass.barrier();
-        pass.dispatch(k(kernel::ATTENTION), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [4, 1, rows]);
+        pass.dispatch(k(kernel::ATTENTION), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
         project(
             pass,

@@ -207,7 +207,7 @@ static KERNELS: [KernelCheck; 34] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Rows],
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 8,
             scale: 0.35355338, softcap: None, window: None,
@@ -358,7 +358,7 @@ static KERNELS: [KernelCheck; 34] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(9), Dim::Rows, Dim::Const(1)],
+        grid: [Dim::Const(6), Dim::Rows, Dim::Const(1)],
         operation: Operation::ExpertsUp(ExpertsUp {
             matrices: &[Matrix { format: Format::BF16, rows: 288, cols: 32 }],
             experts: 6, chosen: 2, width: 24,

@@ -50,7 +50,7 @@ pub static INFO: ModelInfo = ModelInfo {
     few_rows: FEW_ROWS,
     rewind: Some(254),
     kv_bytes_per_token: 64,
-    activation_bytes: 307_424,
+    activation_bytes: 430_304,
     recurrent_bytes: 0,
     prefill_tile: PREFILL_TILE,
     kernels: &KERNELS,
@@ -64,7 +64,7 @@ pub static SOURCE: Source = Source::new(
 
 /// Parts that attention splits the longest context of a step's rows into; the kernels count the same for each row.
 fn attention_parts(positions: usize) -> u32 {
-    if positions <= 256 { 1 } else { positions.div_ceil(64).min(32) as u32 }
+    if positions <= 256 { 1 } else { positions.div_ceil(64).min(128) as u32 }
 }
 
 /// Dispatches a projection of a step's rows: its kernel for one row, for two, or for more, which also read the rows' records,
@@ -132,9 +132,9 @@ static KERNELS: [KernelSpec; 34] = [
     KernelSpec { name: "qkv_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 320 },
-    KernelSpec { name: "attention_part", threads: 256, threadgroup_bytes: 320 },
-    KernelSpec { name: "attention_combine", threads: 128, threadgroup_bytes: 128 },
+    KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 640 },
+    KernelSpec { name: "attention_part", threads: 256, threadgroup_bytes: 640 },
+    KernelSpec { name: "attention_combine", threads: 256, threadgroup_bytes: 256 },
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "o_proj_few", threads: 256, threadgroup_bytes: 256 },
@@ -145,7 +145,7 @@ static KERNELS: [KernelSpec; 34] = [
     KernelSpec { name: "down_proj_two", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "down_proj_few", threads: 256, threadgroup_bytes: 256 },
     KernelSpec { name: "rope_append_alt", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "attention_alt", threads: 256, threadgroup_bytes: 320 },
+    KernelSpec { name: "attention_alt", threads: 256, threadgroup_bytes: 640 },
     KernelSpec { name: "lm_head", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head_few", threads: 256, threadgroup_bytes: 0 },
@@ -213,7 +213,7 @@ struct StepBuffers {
     act: Slice,
     /// [rows, 32] f32, attention's result
     attn: Slice,
-    /// [rows, 1280] f32, attention's results by part of the context
+    /// [rows, 5120] f32, attention's results by part of the context
     attn_parts: Slice,
     /// [rows, 32] f32, queries after RoPE
     q: Slice,
@@ -336,7 +336,7 @@ impl Model {
         let step = StepBuffers {
             act: rows(FEW_ROWS, "act", 40)?,
             attn: rows(FEW_ROWS, "attn", 32)?,
-            attn_parts: rows(FEW_ROWS, "attn_parts", 1280)?,
+            attn_parts: rows(FEW_ROWS, "attn_parts", 5120)?,
             q: rows(FEW_ROWS, "q", 32)?,
             qkv: rows(FEW_ROWS, "qkv", 64)?,
             scaled: rows(FEW_ROWS, "scaled", 32)?,
@@ -514,13 +514,13 @@ impl Model {
         let parts = attention_parts(longest);
         if parts == 1 {
             pass.barrier();
-            pass.dispatch(k(kernel::ATTENTION), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [4, 1, rows]);
+            pass.dispatch(k(kernel::ATTENTION), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         } else {
             pass.barrier();
             pass.dispatch(
                 k(kernel::ATTENTION_PART),
                 &[&b.q, &cache.keys, &cache.values, &b.attn_parts, params],
-                [4, parts, rows],
+                [2, parts, rows],
             );
             pass.barrier();
             pass.dispatch(k(kernel::ATTENTION_COMBINE), &[&b.attn_parts, &b.attn, params], [4, rows, 1]);
@@ -604,7 +604,7 @@ impl Model {
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND_ALT), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
         pass.barrier();
-        pass.dispatch(k(kernel::ATTENTION_ALT), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [4, 1, rows]);
+        pass.dispatch(k(kernel::ATTENTION_ALT), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
         project(
             pass,

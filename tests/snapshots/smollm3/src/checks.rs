@@ -196,7 +196,7 @@ static KERNELS: [KernelCheck; 30] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Rows],
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 8,
             scale: 0.35355338, softcap: None, window: None,
