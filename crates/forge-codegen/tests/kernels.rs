@@ -33,19 +33,13 @@ fn rendered(graph: &Graph) -> (Plan, String) {
         other_templates: Vec::new(),
         generation: GenerationConfig::default(),
     };
-<<<<<<< HEAD
-    let options =
-        RenderOptions { name: "model".into(), source: "model.gguf".into(), command: "forge gen".into(), embed: false };
-    let project = render(&plan, graph, &assets, &options).expect("templates render");
-=======
     let options = RenderOptions {
         name: "model".into(),
         source: "model.gguf".into(),
         command: "forge gen".into(),
         ..Default::default()
     };
-    let project = render(&plan, &graph, &assets, &options).expect("templates render");
->>>>>>> main
+    let project = render(&plan, graph, &assets, &options).expect("templates render");
     let text = &project.files[Path::new("shaders/kernels.metal")];
     (plan, String::from_utf8(text.clone()).expect("UTF-8"))
 }
