@@ -19,6 +19,10 @@ struct StepParams {
     // The choice of the next token; see the sampling kernels.
     float inverse_temperature; // 0: greedy
     float repeat_penalty;
+    float presence_penalty;
+    float frequency_penalty;
+    uint biased;    // whether logits have biases
+    uint masked;    // whether not all tokens are allowed
     uint top_k;     // 0: all
     uint top_p;     // in units of 2^-24
     uint min_p;     // in units of 2^-24
@@ -55,6 +59,30 @@ inline float bf16_to_float(ushort bits) { return as_type<float>(uint(bits) << 16
 // A float4 product added to `sum`.
 inline float fma4(float4 a, float4 b, float sum) {
     return fma(a.x, b.x, fma(a.y, b.y, fma(a.z, b.z, fma(a.w, b.w, sum))));
+}
+
+// BYTES bytes at `p`, aligned to the smaller of BYTES and 16, into words.
+template <uint BYTES>
+inline void load_words(device const uchar* p, thread uint* words) {
+    if (BYTES % 16 == 0) {
+        for (uint i = 0; i < BYTES / 16; ++i) {
+            const uint4 v = ((device const uint4*)p)[i];
+            words[4 * i] = v.x;
+            words[4 * i + 1] = v.y;
+            words[4 * i + 2] = v.z;
+            words[4 * i + 3] = v.w;
+        }
+    } else if (BYTES == 8) {
+        const uint2 v = *(device const uint2*)p;
+        words[0] = v.x;
+        words[1] = v.y;
+    } else if (BYTES == 4) {
+        words[0] = *(device const uint*)p;
+    } else if (BYTES == 2) {
+        words[0] = *(device const ushort*)p;
+    } else {
+        words[0] = *p;
+    }
 }
 
 // Row number r of the NR rows that a simdgroup works on, counted from the first of them. SPLIT rows further down lies
@@ -188,14 +216,35 @@ inline device T* cache_head(device T* cache, P at, uint first) {
     return cache + at * cache_stride(WIDTH) + first;
 }
 
-// Four elements of a head from element i on, and eight.
-inline float4 load_cache4(device const half* head, uint i) { return float4(*(device const half4*)(head + i)); }
+// Some elements of a head, as they are stored.
+template <uint COUNT>
+struct CacheElements {
+    uint words[COUNT / 2];
+};
+
+template <uint COUNT>
+inline void load_elements(device const half* head, uint i, thread CacheElements<COUNT>& stored) {
+    load_words<2 * COUNT>((device const uchar*)(head + i), stored.words);
+}
+
+template <uint COUNT>
+inline void decode_elements(thread const CacheElements<COUNT>& stored, thread float* v) {
+    #pragma clang loop unroll(full)
+    for (uint w = 0; w < COUNT / 2; ++w) {
+        const float2 two = float2(as_type<half2>(stored.words[w]));
+        v[2 * w] = two.x;
+        v[2 * w + 1] = two.y;
+    }
+}
 
 // Non-linearities of feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
-// since fast math knows no infinity.
+// since fast math knows no infinity. A gated layer multiplies what `apply` makes of the gate by what `linear` makes of the
+// other branch.
 
 struct Silu {
     static inline float apply(float x) { return x / (1.0f + precise::exp(min(-x, 80.0f))); }
+
+    static inline float linear(float x) { return x; }
 };
 
 // Prologues and epilogues of the matrix-vector kernels. A simdgroup holds NR results (of each token), the same in every
@@ -271,7 +320,38 @@ inline float add_rows(device float* x, device const float* gamma, device float* 
     return square;
 }
 
-// One partial sum per threadgroup; the first threadgroup clears the slots that this kernel does not fill.
+// Partial sums of squares, COUNT in all, each of OWNERS times LANES_EACH rows that follow one another; the first threadgroup
+// clears the slots that this kernel does not fill. Of KS simdgroups the first has rows, CHUNKS times LANES_EACH of them, one a
+// lane. Whatever CHUNKS is, a partial sum adds up the same terms in the same order.
+template <uint SIMDGROUPS, uint KS, uint CHUNKS, uint LANES_EACH, uint OWNERS, uint COUNT, uint PARTIALS>
+inline void store_partial_sums(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
+                               uint lane) {
+    #pragma clang loop unroll(full)
+    for (uint chunk = 0; chunk < CHUNKS; ++chunk) {
+        const float sum = simd_sum(CHUNKS == 1 || lane / LANES_EACH == chunk ? square : 0.0f);
+        if (lane == 0 && simdgroup % KS == 0) {
+            shared[simdgroup / KS * CHUNKS + chunk] = sum;
+        }
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    constexpr uint HERE = SIMDGROUPS / KS * CHUNKS / OWNERS;
+    const uint at = group * HERE + lane;
+    if (simdgroup == 0 && lane < HERE && at < COUNT) {
+        float total = 0.0f;
+        for (uint i = 0; i < OWNERS; ++i) {
+            total += shared[lane * OWNERS + i];
+        }
+        sums[at] = total;
+    }
+    if (group == 0) {
+        for (uint i = COUNT + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
+            sums[i] = 0.0f;
+        }
+    }
+}
+
+// The same of one row: one partial sum per threadgroup. Written apart, since what comes after a product decides how its loads are
+// scheduled: through the function above a Q8_0 product takes 1.1 times as long on an H100.
 template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
 inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
                               uint lane) {
@@ -301,7 +381,7 @@ inline void store_gated_rows(device float* y, thread const float* gate, thread c
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (lane == r && first + r < end) {
-            y[first + r] = A::apply(gate[r]) * up[r];
+            y[first + r] = A::apply(gate[r]) * A::linear(up[r]);
         }
     }
 }
@@ -429,8 +509,11 @@ inline void copy_head(device const float* source, device T* target, N norm, uint
 // with online softmax. A threadgroup takes HEADS_SHARED query heads of one kv head, which share each read of keys and
 // values, of one row over one part of its context; several parts are put together by attention_combine.
 //
-// In a simdgroup LANES_EACH lanes hold one position, eight elements each, so that it reads 32 / LANES_EACH positions at
-// a time, STEPS times in a row before the softmax moves on. Scores are in powers of two.
+// In a simdgroup LANES_EACH lanes hold one position, ELEMENTS elements each, so that it reads 32 / LANES_EACH positions at
+// a time, STEPS times in a row before the softmax moves on. Where that many heads of that many elements would not fit a
+// lane's registers, SLICES simdgroups share a position: each has its slice of all heads' elements, and scores are put
+// together in threadgroup memory. The keys of the next round and a round's values are on their way while scores are made. Scores
+// are in powers of two.
 
 constant constexpr float NO_SCORE = -1.0e30f;
 
@@ -449,25 +532,48 @@ inline void attention_combine(device const float* sums, device float* y, threadg
     sums += row * (MAX_PARTS * HEADS * (HEAD_DIM + 2));
     y += row * (HEADS * HEAD_DIM);
     constexpr uint VECTORS = (HEAD_DIM / 4 + 31) / 32;
+    constexpr uint TURNS = (MAX_PARTS + 31) / 32;
     device const float2* scales = (device const float2*)(sums + parts * HEADS * HEAD_DIM);
-    // A lane for each part.
-    static_assert(MAX_PARTS <= 32, "a simdgroup holds what all parts have to say");
-    const float2 own = lane < parts ? scales[lane * HEADS + head] : float2(NO_SCORE, 0.0f);
-    const float factor = exp2(own.x - simd_max(own.x));
-    const float weight = simd_sum(own.y * factor);
+    // A lane has every 32nd part.
+    float2 own[TURNS];
+    float highest = NO_SCORE;
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < TURNS; ++i) {
+        const uint part = i * 32 + lane;
+        own[i] = part < parts ? scales[part * HEADS + head] : float2(NO_SCORE, 0.0f);
+        highest = max(highest, own[i].x);
+    }
+    highest = simd_max(highest);
+    float weight = 0.0f;
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < TURNS; ++i) {
+        own[i].x = exp2(own[i].x - highest);
+        weight += own[i].y * own[i].x;
+    }
+    weight = simd_sum(weight);
     float4 acc[VECTORS];
+    #pragma clang loop unroll(full)
     for (uint n = 0; n < VECTORS; ++n) {
         acc[n] = 0.0f;
     }
-    for (uint part = simdgroup; part < parts; part += SIMDGROUPS) {
-        const float c = simd_shuffle(factor, ushort(part));
-        device const float4* sum = (device const float4*)(sums + (part * HEADS + head) * HEAD_DIM);
-        for (uint n = 0; n < VECTORS; ++n) {
-            if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {
-                acc[n] += c * sum[lane + n * 32];
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < TURNS; ++i) {
+        #pragma clang loop unroll(full)
+        for (uint first = 0; first < 32; first += SIMDGROUPS) {
+            const uint part = i * 32 + first + simdgroup;
+            const float c = simd_shuffle(own[i].x, ushort(first + simdgroup));
+            if (part < parts) {
+                device const float4* sum = (device const float4*)(sums + (part * HEADS + head) * HEAD_DIM);
+                #pragma clang loop unroll(full)
+                for (uint n = 0; n < VECTORS; ++n) {
+                    if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {
+                        acc[n] += c * sum[lane + n * 32];
+                    }
+                }
             }
         }
     }
+    #pragma clang loop unroll(full)
     for (uint n = 0; n < VECTORS; ++n) {
         if (HEAD_DIM % 128 == 0 || lane + n * 32 < HEAD_DIM / 4) {
             ((threadgroup float4*)(shared + simdgroup * HEAD_DIM))[lane + n * 32] = acc[n];
@@ -480,6 +586,156 @@ inline void attention_combine(device const float* sums, device float* y, threadg
             sum += shared[s * HEAD_DIM + i];
         }
         y[head * HEAD_DIM + i] = sum / weight;
+    }
+}
+
+// Matrix times a tile of tokens: products[TOKENS][64] = input[tokens, COLS] x weights[64 rows, COLS]^T, by 128 threads in four
+// simdgroups. O says what the operands of the 8x8 matrices are; sums are float.
+
+// Stores eight elements of a row of an operand. Operands lie in threadgroup memory as the matrices that are loaded from it, 8x8
+// after 8x8: eight lanes that store a matrix's rows, and the lanes that load it, meet in no bank.
+inline void store8(threadgroup half* target, float4 low, float4 high) {
+    const half4 a = half4(low);
+    const half4 b = half4(high);
+    *(threadgroup uint4*)target = uint4(as_type<uint2>(a), as_type<uint2>(b));
+}
+
+inline void store8(threadgroup float* target, float4 low, float4 high) {
+    ((threadgroup float4*)target)[0] = low;
+    ((threadgroup float4*)target)[1] = high;
+}
+
+struct Floats {
+    typedef float Element;
+    static inline void wait_for_room() { threadgroup_barrier(mem_flags::mem_threadgroup); }
+};
+
+// Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
+// is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
+// `input.row(token)` is where a token's elements are; `result.put(token, row, product, up)` takes what is inside, with GATED
+// the gate's product and that of `second`. With RAGGED matrices of eight tokens of which none is inside are left out, for tiles that
+// are rarely full. `shared` holds (TOKENS + 64) * 32 floats: half operands of two steps, so that those of
+// one are stored while those of the step before are multiplied, or float operands of one.
+template <typename W, typename W2, typename O, uint TOKENS, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET,
+          bool RAGGED, typename X, typename Y>
+inline void product_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens,
+                         uint base, uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
+    typedef typename O::Element Operand;
+    // Simdgroups side by side over the rows; the matrices that each has down the tokens, and across the rows.
+    constexpr uint ACROSS = TOKENS == 64 ? 2 : 4;
+    constexpr uint TALL = TOKENS == 64 ? 4 : TOKENS / 8;
+    constexpr uint WIDE = 8 / ACROSS;
+    constexpr uint STEP = (TOKENS + 64) * 32;
+    threadgroup Operand* token_tile = (threadgroup Operand*)shared;
+    threadgroup Operand* weight_tile = token_tile + TOKENS * 32;
+    const uint across = simdgroup % ACROSS;
+    const uint down = simdgroup / ACROSS * TALL;
+    simdgroup_matrix<float, 8, 8> sums[TALL][WIDE];
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < TALL; ++i) {
+        #pragma clang loop unroll(full)
+        for (uint j = 0; j < WIDE; ++j) {
+            sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+        }
+    }
+    // In a step of 32 columns a lane stores its row of matrix lane / 8 of the strips `simdgroup` and `simdgroup` + 4: the columns
+    // that lie in one word of packed codes, four and the four 16 further on.
+    const uint at = (simdgroup * 4 + lane / 8) * 64 + lane % 8 * 8;
+    threadgroup Operand* own_tokens = token_tile + at;
+    threadgroup Operand* own_weights = weight_tile + at;
+    threadgroup const Operand* left = token_tile + down * 256;
+    threadgroup const Operand* right = weight_tile + across * (WIDE * 256);
+    uint buffer = 0;
+    for (uint k = 0; k < COLS; k += 32) {
+        const uint column = k + lane / 8 * 4;
+        float4 x[2][2];
+        float4 w[2][2];
+        #pragma clang loop unroll(full)
+        for (uint turn = 0; turn < 2; ++turn) {
+            const uint strip = simdgroup + turn * 4;
+            const uint token = strip * 8 + lane % 8;
+            x[turn][0] = float4(0.0f);
+            x[turn][1] = float4(0.0f);
+            if (token < tokens) {
+                device const float* elements = input.row(token) + column;
+                if (COLS % 32 == 0 || column < COLS) {
+                    x[turn][0] = *(device const float4*)elements;
+                }
+                if (COLS % 32 == 0 || column + 16 < COLS) {
+                    x[turn][1] = *(device const float4*)(elements + 16);
+                }
+            }
+            const bool up = GATED && strip % WIDE >= WIDE / 2;
+            const uint line = GATED ? (strip / WIDE * (WIDE / 2) + strip % (WIDE / 2)) * 8 : strip * 8;
+            const uint row = first_row + line + lane % 8;
+            w[turn][0] = float4(0.0f);
+            w[turn][1] = float4(0.0f);
+            if (ROWS % (GATED ? 32 : 64) == 0 || row < ROWS) {
+                if (COLS % 32 == 0 || column < COLS) {
+                    w[turn][0] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column)
+                                    : W::template load4<STACK, COLS>(weights, base + row, column);
+                }
+                if (COLS % 32 == 0 || column + 16 < COLS) {
+                    w[turn][1] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column + 16)
+                                    : W::template load4<STACK, COLS>(weights, base + row, column + 16);
+                }
+            }
+        }
+        O::wait_for_room();
+        #pragma clang loop unroll(full)
+        for (uint turn = 0; turn < 2; ++turn) {
+            if (simdgroup + turn * 4 < TOKENS / 8) {
+                store8(own_tokens + buffer + turn * 1024, x[turn][0], x[turn][1]);
+            }
+            store8(own_weights + buffer + turn * 1024, w[turn][0], w[turn][1]);
+        }
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        #pragma clang loop unroll(full)
+        for (uint part = 0; part < 4; ++part) {
+            simdgroup_matrix<Operand, 8, 8> a[TALL];
+            simdgroup_matrix<Operand, 8, 8> b[WIDE];
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < TALL; ++i) {
+                simdgroup_load(a[i], left + buffer + (i * 4 + part) * 64, 8);
+            }
+            #pragma clang loop unroll(full)
+            for (uint j = 0; j < WIDE; ++j) {
+                simdgroup_load(b[j], right + buffer + (j * 4 + part) * 64, 8, ulong2(0, 0), true);
+            }
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < TALL; ++i) {
+                if (RAGGED && (down + i) * 8 >= tokens) {
+                    break;
+                }
+                #pragma clang loop unroll(full)
+                for (uint j = 0; j < WIDE; ++j) {
+                    simdgroup_multiply_accumulate(sums[i][j], a[i], b[j], sums[i][j]);
+                }
+            }
+        }
+        buffer = sizeof(Operand) == 2 ? STEP - buffer : 0;
+    }
+    // Eight tokens at a time through 1280 bytes of each simdgroup's own, where the last step's operands are not, in lines of 40
+    // floats: eight of those meet in no bank.
+    O::wait_for_room();
+    threadgroup float* products = (threadgroup float*)(token_tile + buffer) + simdgroup * 320;
+    constexpr uint COLUMNS = GATED ? WIDE * 4 : WIDE * 8;
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < TALL; ++i) {
+        #pragma clang loop unroll(full)
+        for (uint j = 0; j < WIDE; ++j) {
+            simdgroup_store(sums[i][j], products + j * 8, 40);
+        }
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+        for (uint t = lane / COLUMNS; t < 8; t += 32 / COLUMNS) {
+            const uint token = (down + i) * 8 + t;
+            const uint row = first_row + across * COLUMNS + lane % COLUMNS;
+            if (token < tokens && row < ROWS) {
+                threadgroup const float* product = products + t * 40 + lane % COLUMNS;
+                result.put(token, row, product[0], GATED ? product[COLUMNS] : 0.0f);
+            }
+        }
+        simdgroup_barrier(mem_flags::mem_threadgroup);
     }
 }
 
@@ -524,6 +780,18 @@ inline void latent_append_normed(device const float* input, device const float* 
 // position once, KEYS at a time: scores = Q K^T, softmax, sums += P V, in 8x8 matrices of operand type O (half or float)
 // with float sums. Simdgroups share the columns of both products. Scores are in powers of two.
 
+// A thread's share of KEYS positions, four elements at a time, of THREADS; those beyond the end repeat the last.
+template <uint WIDTH, uint KEYS, uint THREADS, typename T>
+inline void load_positions(device const T* latents, uint first, uint end, uint thread_index,
+                           thread CacheElements<4>* arriving) {
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < (KEYS * WIDTH / 4 + THREADS - 1) / THREADS; ++n) {
+        const uint i = n * THREADS + thread_index;
+        const auto position = cache_head<WIDTH>(latents, min(first + i / (WIDTH / 4), end - 1), 0);
+        load_elements(position, i % (WIDTH / 4) * 4, arriving[n]);
+    }
+}
+
 // SHARED_HEADS heads from `first_head` on, of TOGETHER rows, `rows` of which there are, from `position` on, over positions
 // `begin` to `end` of the sequence that begins at position `start_of_slot` of the cache. WHOLE: y is [rows][HEADS][LATENT] and
 // gets the result; else there is one row, and y gets sums [parts][HEADS][LATENT] and then the highest score and the weight of
@@ -544,6 +812,7 @@ inline void attend_latents(device const float* q, device const T* latents, devic
     constexpr uint OWN = (COLUMNS + SIMDGROUPS - 1) / SIMDGROUPS;
     constexpr uint OWN_VALUES = (VALUES + SIMDGROUPS - 1) / SIMDGROUPS;
     constexpr uint OWN_LINES = (LINES + SIMDGROUPS - 1) / SIMDGROUPS;
+    constexpr uint LOADS = (KEYS * WIDTH / 4 + SIMDGROUPS * 32 - 1) / (SIMDGROUPS * 32);
     constexpr float LOG2_E = 1.44269504f;
     threadgroup float* scores = shared;                                // [SIMDGROUPS][LINES][KEYS]
     threadgroup float* corrections = scores + SIMDGROUPS * LINES * KEYS; // [LINES]
@@ -581,19 +850,29 @@ inline void attend_latents(device const float* q, device const T* latents, devic
         highest[n] = NO_SCORE;
         total[n] = 0.0f;
     }
+    // The next positions are on their way while these are worked on.
+    CacheElements<4> arriving[LOADS];
+    const uint thread_index = simdgroup * 32 + lane;
+    load_positions<WIDTH, KEYS, SIMDGROUPS * 32>(latents, begin, end, thread_index, arriving);
     for (uint start = begin; start < end; start += KEYS) {
-        for (uint i = simdgroup * 32 + lane; i < KEYS * WIDTH / 4; i += SIMDGROUPS * 32) {
-            const uint key = start + i / (WIDTH / 4);
-            const uint element = i % (WIDTH / 4) * 4;
-            float4 value = 0.0f;
-            if (key < end) {
-                value = load_cache4(cache_head<WIDTH>(latents, key, 0), element);
-            }
-            for (uint e = 0; e < 4; ++e) {
-                tile[i / (WIDTH / 4) * STRIDE + element + e] = O(value[e]);
+        #pragma clang loop unroll(full)
+        for (uint n = 0; n < LOADS; ++n) {
+            const uint i = n * (SIMDGROUPS * 32) + thread_index;
+            const bool inside = start + i / (WIDTH / 4) < end;
+            float value[4];
+            decode_elements(arriving[n], value);
+            if (KEYS * WIDTH / 4 % (SIMDGROUPS * 32) == 0 || i < KEYS * WIDTH / 4) {
+                threadgroup O* target = tile + i / (WIDTH / 4) * STRIDE + i % (WIDTH / 4) * 4;
+                #pragma clang loop unroll(full)
+                for (uint e = 0; e < 4; ++e) {
+                    target[e] = inside ? O(value[e]) : O(0.0f);
+                }
             }
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
+        if (start + KEYS < end) {
+            load_positions<WIDTH, KEYS, SIMDGROUPS * 32>(latents, start + KEYS, end, thread_index, arriving);
+        }
         for (uint j = 0; j < KEYS / 8; ++j) {
             simdgroup_matrix<float, 8, 8> score[BLOCKS];
             for (uint b = 0; b < BLOCKS; ++b) {
@@ -848,108 +1127,48 @@ inline void latent_values(device const uchar* weights, device const float* input
         weights, input + group.y * (HEADS * LATENT), y + group.y * (HEADS * VALUE), group.x, simdgroup, lane);
 }
 
-// Matrix times a tile of tokens: result[64 tokens][64 rows] = input[tokens, COLS] x weights[ROWS, COLS]^T, by 128
-// threads in four simdgroups of 32 tokens x 32 rows each. T is the operand type of the 8x8 matrices; sums are float.
-// With HALF (rows of gate and of up) a tile is 32 rows of `weights` and the same 32 rows of `second` from OFFSET on. Rows of the
-// input are STRIDE elements apart.
+// Projections of a tile of up to 64 tokens.
 
-// `shared` holds the operand tiles [64][32] of tokens and of weights during the loop, the result afterwards.
-template <typename W, typename W2, typename T, uint ROWS, uint COLS, uint HALF, uint OFFSET, uint STRIDE = COLS>
-inline void gemm_tile(device const uchar* weights, device const uchar* second, device const float* input,
-                      threadgroup float* shared, uint tokens, uint first_row, uint thread_index, uint simdgroup) {
-    threadgroup T* token_tile = (threadgroup T*)shared;
-    threadgroup T* weight_tile = token_tile + 64 * 32;
-    const uint tile_token = (simdgroup & 1) * 32;
-    const uint tile_row = (simdgroup >> 1) * 32;
-    simdgroup_matrix<float, 8, 8> sums[4][4];
-    for (uint i = 0; i < 4; ++i) {
-        for (uint j = 0; j < 4; ++j) {
-            sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-        }
-    }
-    for (uint k = 0; k < COLS; k += 32) {
-        threadgroup_barrier(mem_flags::mem_threadgroup);
-        for (uint i = thread_index; i < 512; i += 128) {
-            const uint line = i / 8;
-            const uint column = i % 8 * 4;
-            const bool inside = COLS % 32 == 0 || k + column < COLS;
-            float4 value = float4(0.0f);
-            if (inside && line < tokens) {
-                value = *(device const float4*)(input + line * STRIDE + k + column);
-            }
-            for (uint e = 0; e < 4; ++e) {
-                token_tile[line * 32 + column + e] = T(value[e]);
-            }
-            const bool paired = HALF != 0 && line >= 32;
-            const uint row = paired ? first_row + line - 32 : first_row + line;
-            value = float4(0.0f);
-            if (inside && row < (HALF != 0 ? HALF : ROWS)) {
-                value = paired ? W2::template load4<ROWS, COLS>(second, row + OFFSET, k + column)
-                               : W::template load4<ROWS, COLS>(weights, row, k + column);
-            }
-            for (uint e = 0; e < 4; ++e) {
-                weight_tile[line * 32 + column + e] = T(value[e]);
-            }
-        }
-        threadgroup_barrier(mem_flags::mem_threadgroup);
-        for (uint kk = 0; kk < 32; kk += 8) {
-            simdgroup_matrix<T, 8, 8> a[4];
-            simdgroup_matrix<T, 8, 8> b[4];
-            for (uint i = 0; i < 4; ++i) {
-                simdgroup_load(a[i], token_tile + (tile_token + i * 8) * 32 + kk, 32);
-                simdgroup_load(b[i], weight_tile + (tile_row + i * 8) * 32 + kk, 32, ulong2(0, 0), true);
-            }
-            for (uint i = 0; i < 4; ++i) {
-                for (uint j = 0; j < 4; ++j) {
-                    simdgroup_multiply_accumulate(sums[i][j], a[i], b[j], sums[i][j]);
-                }
-            }
-        }
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (uint i = 0; i < 4; ++i) {
-        for (uint j = 0; j < 4; ++j) {
-            simdgroup_store(sums[i][j], shared + (tile_token + i * 8) * 64 + tile_row + j * 8, 64);
-        }
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-}
+// Rows of STRIDE elements.
+template <uint STRIDE>
+struct TokenRows {
+    device const float* input;
+    inline device const float* row(uint token) const { return input + token * STRIDE; }
+};
 
-// Epilogues over the result tile: thread t handles column t % 64 of every second token.
-
-// y[token, first_row + column] = result, WIDTH elements a token.
+// What becomes of products, WIDTH elements a token.
 template <uint WIDTH>
-inline void store_tile(device float* y, threadgroup const float* result, uint tokens, uint first_row, uint end,
-                       uint thread_index) {
-    const uint row = first_row + thread_index % 64;
-    for (uint token = thread_index / 64; token < tokens; token += 2) {
-        if (row < end) {
-            y[token * WIDTH + row] = result[token * 64 + thread_index % 64];
-        }
-    }
-}
+struct StoreTile {
+    device float* y;
+    inline void put(uint token, uint row, float product, float) const { y[token * WIDTH + row] = product; }
+};
 
 template <uint WIDTH>
-inline void add_tile(device float* x, threadgroup const float* result, float factor, uint tokens, uint first_row,
-                     uint thread_index) {
-    const uint row = first_row + thread_index % 64;
-    for (uint token = thread_index / 64; token < tokens; token += 2) {
-        if (row < WIDTH) {
-            x[token * WIDTH + row] += factor * result[token * 64 + thread_index % 64];
-        }
-    }
-}
+struct AddTile {
+    device float* x;
+    float factor;
+    inline void put(uint token, uint row, float product, float) const { x[token * WIDTH + row] += factor * product; }
+};
 
-// y = activation(gate) * up; gate rows are columns 0..31 of the tile, up rows 32..63.
 template <uint WIDTH, typename A>
-inline void store_gated_tile(device float* y, threadgroup const float* result, uint tokens, uint first_row,
-                             uint thread_index) {
-    const uint column = thread_index % 32;
-    for (uint token = thread_index / 32; token < tokens; token += 4) {
-        if (first_row + column < WIDTH) {
-            const float gate = result[token * 64 + column];
-            y[token * WIDTH + first_row + column] = A::apply(gate) * result[token * 64 + column + 32];
-        }
+struct GatedTile {
+    device float* y;
+    inline void put(uint token, uint row, float gate, float up) const {
+        y[token * WIDTH + row] = A::apply(gate) * A::linear(up);
+    }
+};
+
+// Up to 32 tokens take half of the work.
+template <typename W, typename W2, typename O, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET, typename X,
+          typename Y>
+inline void gemm_tile(device const uchar* weights, device const uchar* second, X input, Y result, uint tokens, uint base,
+                      uint first_row, threadgroup float* shared, uint simdgroup, uint lane) {
+    if (tokens > 32) {
+        product_tile<W, W2, O, 64, STACK, ROWS, COLS, GATED, OFFSET, false>(weights, second, input, result, tokens, base,
+                                                                           first_row, shared, simdgroup, lane);
+    } else {
+        product_tile<W, W2, O, 32, STACK, ROWS, COLS, GATED, OFFSET, false>(weights, second, input, result, tokens, base,
+                                                                           first_row, shared, simdgroup, lane);
     }
 }
 
@@ -973,26 +1192,25 @@ struct Turned {
 // OUTPUT_WIDTH.
 template <typename W, uint HEADS, uint ROWS, uint COLS, uint INPUT_WIDTH, uint INPUT, uint OUTPUT_WIDTH, uint OUTPUT>
 inline void head_tile(device const uchar* weights, device const float* input, device float* y,
-                      threadgroup float* shared, uint rows, uint3 group, uint thread_index, uint simdgroup) {
+                      threadgroup float* shared, uint rows, uint3 group, uint simdgroup, uint lane) {
     const uint first_token = group.y * 64;
-    const uint tokens = min(64u, rows - first_token);
     const uint head = group.z;
-    gemm_tile<W, W, float, HEADS * ROWS, COLS, 0, 0, INPUT_WIDTH>(
-        weights, weights, input + first_token * INPUT_WIDTH + head * INPUT, shared, tokens, head * ROWS + group.x * 64,
-        thread_index, simdgroup);
-    store_tile<OUTPUT_WIDTH>(
-        y + first_token * OUTPUT_WIDTH + head * OUTPUT, shared, tokens, group.x * 64, ROWS, thread_index);
+    const TokenRows<INPUT_WIDTH> parts = {input + first_token * INPUT_WIDTH + head * INPUT};
+    const StoreTile<OUTPUT_WIDTH> results = {y + first_token * OUTPUT_WIDTH + head * OUTPUT};
+    gemm_tile<W, W, Floats, HEADS * ROWS, ROWS, COLS, false, 0>(weights, weights, parts, results,
+                                                               min(64u, rows - first_token), head * ROWS, group.x * 64,
+                                                               shared, simdgroup, lane);
 }
 
 // Queries over the cache, of rows from `position` on; the last threadgroup of a head rotates.
 template <typename W, uint HEADS, uint NOPE, uint ROPE, uint LATENT, bool INTERLEAVED, uint WIDTH>
 inline void latent_queries_tile(device const uchar* weights, device const float* input, device float* q,
                                 threadgroup float* shared, constant float* inv_freq, uint position, uint rows,
-                                float magnitude, uint3 group, uint thread_index, uint simdgroup, uint lane) {
+                                float magnitude, uint3 group, uint simdgroup, uint lane) {
     constexpr uint POSITION = LATENT + ROPE;
     if (group.x < (LATENT + 63) / 64) {
         head_tile<W, HEADS, LATENT, NOPE, WIDTH, NOPE + ROPE, HEADS * POSITION, POSITION>(
-            weights, input, q, shared, rows, group, thread_index, simdgroup);
+            weights, input, q, shared, rows, group, simdgroup, lane);
     } else {
         for (uint row = group.y * 64 + simdgroup; row < min(group.y * 64 + 64, rows); row += 4) {
             rotate_query<HEADS, NOPE, ROPE, LATENT, INTERLEAVED>(
@@ -1004,9 +1222,9 @@ inline void latent_queries_tile(device const uchar* weights, device const float*
 // Values of latents.
 template <typename W, uint HEADS, uint LATENT, uint VALUE>
 inline void latent_values_tile(device const uchar* weights, device const float* input, device float* y,
-                               threadgroup float* shared, uint rows, uint3 group, uint thread_index, uint simdgroup) {
+                               threadgroup float* shared, uint rows, uint3 group, uint simdgroup, uint lane) {
     head_tile<W, HEADS, VALUE, LATENT, HEADS * LATENT, LATENT, HEADS * VALUE, VALUE>(
-        weights, input, y, shared, rows, group, thread_index, simdgroup);
+        weights, input, y, shared, rows, group, simdgroup, lane);
 }
 
 // The choice of experts. A simdgroup holds a row's scores, those of experts 32 i + lane in element i, as keys that order as
@@ -1019,9 +1237,10 @@ inline uint order_key(float x) {
     return bits > 0x80000000u ? max(~bits, 1u) : bits | 0x80000000u;
 }
 
-// SCORES: 0 softmax over all experts, 1 over the chosen ones, 2 sigmoid. With GROUPS groups of neighbours experts come from
+// SCORES: 0 softmax over all experts, 1 over the chosen ones, 2 sigmoid. VECTOR: 1 a vector is added to the scores for the choice,
+// 2 it multiplies the weights, 0 there is none. With GROUPS groups of neighbours experts come from
 // CHOSEN_GROUPS of them alone, which are judged by the sum of their JUDGED best.
-template <uint EXPERTS, uint CHOSEN, uint SCORES, uint BIASED, uint GROUPS, uint CHOSEN_GROUPS, uint JUDGED>
+template <uint EXPERTS, uint CHOSEN, uint SCORES, uint VECTOR, uint GROUPS, uint CHOSEN_GROUPS, uint JUDGED>
 struct Routing {
     static constexpr constant uint COUNT = (EXPERTS + 31) / 32;
 
@@ -1045,8 +1264,8 @@ struct Routing {
     }
 
     // What experts are chosen by.
-    static inline void choice_keys(device const float* logits, device const float* bias, thread uint* keys, uint lane) {
-        const float2 all = SCORES == 0 && (BIASED != 0 || GROUPS > 1) ? softmax_of_all(logits, lane) : float2(0.0f, 1.0f);
+    static inline void choice_keys(device const float* logits, device const float* vector, thread uint* keys, uint lane) {
+        const float2 all = SCORES == 0 && (VECTOR == 1 || GROUPS > 1) ? softmax_of_all(logits, lane) : float2(0.0f, 1.0f);
         float scores[COUNT];
         #pragma clang loop unroll(full)
         for (uint i = 0; i < COUNT; ++i) {
@@ -1054,10 +1273,10 @@ struct Routing {
             float score = logits[expert];
             if (SCORES == 2) {
                 score = sigmoid(score);
-            } else if (SCORES == 0 && (BIASED != 0 || GROUPS > 1)) {
+            } else if (SCORES == 0 && (VECTOR == 1 || GROUPS > 1)) {
                 score = precise::exp(score - all.x) / all.y;
             }
-            scores[i] = BIASED != 0 ? score + bias[expert] : score;
+            scores[i] = VECTOR == 1 ? score + vector[expert] : score;
             keys[i] = i * 32 + lane < EXPERTS ? order_key(scores[i]) : 0;
         }
         if (GROUPS > 1) {
@@ -1136,9 +1355,9 @@ struct Routing {
     }
 
     // The expert in this place of a row's choice.
-    static inline uint at(device const float* logits, device const float* bias, uint place, uint lane) {
+    static inline uint at(device const float* logits, device const float* vector, uint place, uint lane) {
         uint left[COUNT];
-        choice_keys(logits, bias, left, lane);
+        choice_keys(logits, vector, left, lane);
         uint expert = take_best(left, lane);
         for (uint n = 0; n < place; ++n) {
             expert = take_best(left, lane);
@@ -1149,10 +1368,10 @@ struct Routing {
     // A row's experts, the best first, and their weights. With SHARED an expert that every row takes has a weight after them:
     // 1, or with 2 a sigmoid of the logit after those of the experts.
     template <uint SHARED>
-    static inline void store(device const float* logits, device const float* bias, device uint* experts,
+    static inline void store(device const float* logits, device const float* vector, device uint* experts,
                              device float* weights, float added, float scale, uint lane) {
         uint left[COUNT];
-        choice_keys(logits, bias, left, lane);
+        choice_keys(logits, vector, left, lane);
         uint own = 0;
         for (uint n = 0; n < CHOSEN; ++n) {
             const uint expert = take_best(left, lane);
@@ -1175,6 +1394,9 @@ struct Routing {
         } else if (added >= 0.0f) {
             weight /= sum + added;
         }
+        if (VECTOR == 2) {
+            weight *= vector[own];
+        }
         if (mine) {
             experts[lane] = own;
             weights[lane] = weight * scale;
@@ -1187,67 +1409,100 @@ struct Routing {
 
 // One row a simdgroup.
 template <typename R, uint LOGITS, uint CHOSEN, uint SHARED>
-inline void route_row(device const float* logits, device const float* bias, device uint* experts, device float* weights,
+inline void route_row(device const float* logits, device const float* vector, device uint* experts, device float* weights,
                       float added, float scale, uint row, uint lane) {
     constexpr uint WEIGHTS = SHARED != 0 ? CHOSEN + 1 : CHOSEN;
-    R::template store<SHARED>(logits + row * LOGITS, bias, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
+    R::template store<SHARED>(logits + row * LOGITS, vector, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
                               lane);
 }
 
-// Rows and experts in order of the experts, and of the rows for each, cut into tiles of up to TILE pairs; then the
-// threadgroups of two grids over the tiles. One threadgroup of 8 simdgroups, each with every eighth expert; `shared` holds
-// a count for each expert.
-template <uint EXPERTS, uint CHOSEN, uint TILE, uint COLUMNS_UP, uint COLUMNS_DOWN>
+// How many lanes before this one have the same value, and how many have it.
+inline uint2 equal_lanes(uint value, uint lane) {
+    uint2 equal = uint2(0);
+    for (uint other = 0; other < 32; ++other) {
+        if (simd_shuffle(value, ushort(other)) == value) {
+            equal += uint2(other < lane ? 1u : 0u, 1u);
+        }
+    }
+    return equal;
+}
+
+// Pairs of a row and an expert in order of the experts, and of the rows for each, cut into tiles of up to TILE; then the threadgroups of
+// two grids over the tiles. A counting sort by one threadgroup of SIMDGROUPS, each of which has a run of the pairs:
+// `shared`, [SIMDGROUPS][EXPERTS], is how many pairs of an expert a run has, then where the next of them goes.
+template <uint EXPERTS, uint CHOSEN, uint TILE, uint COLUMNS_UP, uint COLUMNS_DOWN, uint SIMDGROUPS>
 inline void sort_pairs(device const uint* experts, device uint* pairs, device uint* tiles, device uint* threadgroups,
                          threadgroup uint* shared, uint rows, uint simdgroup, uint lane) {
+    constexpr uint EACH = (EXPERTS + 31) / 32; // experts of a lane
     const uint count = rows * CHOSEN;
-    for (uint expert = simdgroup; expert < EXPERTS; expert += 8) {
-        uint found = 0;
-        for (uint pair = lane; pair < count; pair += 32) {
-            found += experts[pair] == expert ? 1u : 0u;
+    const uint run = (count + SIMDGROUPS - 1) / SIMDGROUPS;
+    const uint begin = min(simdgroup * run, count);
+    const uint end = min(begin + run, count);
+    threadgroup uint* own = shared + simdgroup * EXPERTS;
+    for (uint expert = lane; expert < EXPERTS; expert += 32) {
+        own[expert] = 0;
+    }
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    for (uint base = begin; base < end; base += 32) {
+        const uint expert = base + lane < end ? experts[base + lane] : EXPERTS;
+        const uint2 equal = equal_lanes(expert, lane);
+        if (expert < EXPERTS && equal.x == 0) {
+            own[expert] += equal.y;
         }
-        found = simd_sum(found);
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (simdgroup == 0) {
+        const uint from = min(lane * EACH, EXPERTS);
+        const uint to = min(from + EACH, EXPERTS);
+        uint first = 0;
+        uint tile = 0;
+        for (uint expert = from; expert < to; ++expert) {
+            uint found = 0;
+            for (uint i = 0; i < SIMDGROUPS; ++i) {
+                found += shared[i * EXPERTS + expert];
+            }
+            first += found;
+            tile += (found + TILE - 1) / TILE;
+        }
+        const uint all = simd_sum(tile);
+        first = simd_prefix_exclusive_sum(first);
+        tile = simd_prefix_exclusive_sum(tile);
+        for (uint expert = from; expert < to; ++expert) {
+            uint next = first;
+            for (uint i = 0; i < SIMDGROUPS; ++i) {
+                const uint found = shared[i * EXPERTS + expert];
+                shared[i * EXPERTS + expert] = next;
+                next += found;
+            }
+            for (; first < next; first = min(first + TILE, next)) {
+                tiles[3 * tile] = expert;
+                tiles[3 * tile + 1] = first;
+                tiles[3 * tile + 2] = min(next - first, TILE);
+                ++tile;
+            }
+        }
         if (lane == 0) {
-            shared[expert] = found;
+            threadgroups[0] = COLUMNS_UP;
+            threadgroups[1] = all;
+            threadgroups[2] = 1;
+            threadgroups[3] = COLUMNS_DOWN;
+            threadgroups[4] = all;
+            threadgroups[5] = 1;
         }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    // Pairs and tiles of the experts before this one.
-    uint first = 0;
-    uint tile = 0;
-    uint at = 0;
-    for (uint expert = simdgroup; expert < EXPERTS; expert += 8) {
-        for (; at < expert; ++at) {
-            first += shared[at];
-            tile += (shared[at] + TILE - 1) / TILE;
+    for (uint base = begin; base < end; base += 32) {
+        const uint expert = base + lane < end ? experts[base + lane] : EXPERTS;
+        const uint2 equal = equal_lanes(expert, lane);
+        if (expert < EXPERTS) {
+            pairs[own[expert] + equal.x] = base + lane;
         }
-        const uint found = shared[expert];
-        uint next = first;
-        for (uint base = 0; base < count; base += 32) {
-            const uint pair = base + lane;
-            const bool mine = pair < count && experts[min(pair, count - 1)] == expert;
-            const uint before = simd_prefix_exclusive_sum(mine ? 1u : 0u);
-            if (mine) {
-                pairs[next + before] = pair;
-            }
-            next += simd_sum(mine ? 1u : 0u);
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+        if (expert < EXPERTS && equal.x == 0) {
+            own[expert] += equal.y;
         }
-        for (uint n = lane; n * TILE < found; n += 32) {
-            tiles[3 * (tile + n)] = expert;
-            tiles[3 * (tile + n) + 1] = first + n * TILE;
-            tiles[3 * (tile + n) + 2] = min(found - n * TILE, TILE);
-        }
-    }
-    if (simdgroup == 0 && lane == 0) {
-        for (; at < EXPERTS; ++at) {
-            tile += (shared[at] + TILE - 1) / TILE;
-        }
-        threadgroups[0] = COLUMNS_UP;
-        threadgroups[1] = tile;
-        threadgroups[2] = 1;
-        threadgroups[3] = COLUMNS_DOWN;
-        threadgroups[4] = tile;
-        threadgroups[5] = 1;
+        simdgroup_barrier(mem_flags::mem_threadgroup);
     }
 }
 
@@ -1267,15 +1522,25 @@ inline void gate_up_rows(device const uchar* gate, device const uchar* up, devic
     }
 }
 
+// Adds to results of NR rows, all of which the expert has.
+template <uint NR>
+inline void add_expert_bias(thread float* acc, device const float* bias) {
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < NR; ++r) {
+        acc[r] += bias[r];
+    }
+}
+
 // y[row, place] = activation(gate x) * up x of the expert in each place of a row's choice, WIDTH elements each, then those of
 // the shared one. A threadgroup has some of one expert's rows; the first of a row leaves the choice and its weights.
 template <typename G, typename U, typename S, typename A, typename R, uint EXPERTS, uint CHOSEN, uint LOGITS, uint WIDTH,
-          uint COLS, uint NR, uint SIMDGROUPS, uint KS, uint SPLIT, uint PARTIALS, uint SHARED, uint SHARED_WEIGHT>
+          uint COLS, uint NR, uint SIMDGROUPS, uint KS, uint SPLIT, uint PARTIALS, uint SHARED, uint SHARED_WEIGHT,
+          uint BIASED>
 inline void experts_gate_up(device const uchar* gate, device const uchar* up, device const uchar* shared_rows,
-                            device const float* input, device const float* input_sums, device const float* logits,
-                            device const float* bias, device uint* experts, device float* weights, device float* y,
-                            threadgroup float* shared, float eps, float added, float scale, uint2 group, uint simdgroup,
-                            uint lane) {
+                            device const float* biases, device const float* input, device const float* input_sums,
+                            device const float* logits, device const float* vector, device uint* experts,
+                            device float* weights, device float* y, threadgroup float* shared, float eps, float added,
+                            float scale, uint2 group, uint simdgroup, uint lane) {
     constexpr uint HALF = NR / 2;
     constexpr uint GROUP_ROWS = HALF * SIMDGROUPS / KS;
     constexpr uint GROUPS = (WIDTH + GROUP_ROWS - 1) / GROUP_ROWS;
@@ -1287,20 +1552,21 @@ inline void experts_gate_up(device const uchar* gate, device const uchar* up, de
     const uint first = (group.x - place * GROUPS) * GROUP_ROWS + simdgroup / KS * HALF;
     device const float* row_logits = logits + row * LOGITS;
     if (group.x == 0 && simdgroup == 0) {
-        R::template store<SHARED_WEIGHT>(row_logits, bias, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
+        R::template store<SHARED_WEIGHT>(row_logits, vector, experts + row * CHOSEN, weights + row * WEIGHTS, added, scale,
                                          lane);
     }
     float acc[NR] = {};
     device const float* x = input + row * COLS;
+    uint at = first;
     if (of_all) {
         if (first < end) {
             S::template run<2 * SHARED, COLS, NR, KS, SHARED>(shared_rows, x, first, simdgroup % KS, lane, acc);
         }
     } else {
-        const uint expert = R::at(row_logits, bias, place, lane);
+        at += R::at(row_logits, vector, place, lane) * WIDTH;
         if (first < end) {
             gate_up_rows<G, U, SPLIT != 0 ? 2 * EXPERTS * WIDTH : EXPERTS * WIDTH, COLS, NR, KS, SPLIT>(
-                gate, up, x, expert * WIDTH + first, simdgroup % KS, lane, acc);
+                gate, up, x, at, simdgroup % KS, lane, acc);
         }
     }
     if (KS > 1) {
@@ -1312,15 +1578,21 @@ inline void experts_gate_up(device const uchar* gate, device const uchar* up, de
     if (PARTIALS != 0) {
         scale_rows<NR>(acc, rms_scale<PARTIALS, COLS>(input_sums + row * PARTIALS, eps, lane));
     }
+    if (BIASED != 0 && !of_all && first < end) {
+        add_expert_bias<HALF>(acc, biases + at);
+        add_expert_bias<HALF>(acc + HALF, biases + EXPERTS * WIDTH + at);
+    }
     store_gated_rows<HALF, A>(y + row * (CHOSEN * WIDTH + SHARED) + place * WIDTH, acc, acc + HALF, first, end, lane);
 }
 
 // Weighted sums of the rows that a simdgroup has over the experts that it takes: of KS simdgroups each takes every KS-th
 // place of the choice, with the shared expert in the last. Part 0 gets the sums of all.
-template <typename D, typename S, uint EXPERTS, uint CHOSEN, uint WIDTH, uint HIDDEN, uint NR, uint KS, uint SHARED>
-inline void experts_sum_rows(device const uchar* stack, device const uchar* shared_rows, device const float* input,
-                             device const uint* experts, device const float* weights, threadgroup float* shared,
-                             uint first, uint row, uint simdgroup, uint lane, thread float* total) {
+template <typename D, typename S, uint EXPERTS, uint CHOSEN, uint WIDTH, uint HIDDEN, uint NR, uint KS, uint SHARED,
+          uint BIASED>
+inline void experts_sum_rows(device const uchar* stack, device const uchar* shared_rows, device const float* biases,
+                             device const float* input, device const uint* experts, device const float* weights,
+                             threadgroup float* shared, uint first, uint row, uint simdgroup, uint lane,
+                             thread float* total) {
     constexpr uint WEIGHTS = SHARED != 0 ? CHOSEN + 1 : CHOSEN;
     device const float* x = input + row * (CHOSEN * WIDTH + SHARED);
     for (uint r = 0; r < NR; ++r) {
@@ -1335,6 +1607,9 @@ inline void experts_sum_rows(device const uchar* stack, device const uchar* shar
             } else {
                 const uint at = experts[row * CHOSEN + place] * HIDDEN + first;
                 D::template run<EXPERTS * HIDDEN, WIDTH, NR, 1, 0>(stack, x + place * WIDTH, at, 0, lane, acc);
+                if (BIASED != 0) {
+                    add_expert_bias<NR>(acc, biases + at);
+                }
             }
             const float weight = weights[row * WEIGHTS + place];
             for (uint r = 0; r < NR; ++r) {
@@ -1349,17 +1624,17 @@ inline void experts_sum_rows(device const uchar* stack, device const uchar* shar
 
 // x += factor * weighted sum of the experts' results, and what the next projection needs.
 template <typename D, typename S, uint EXPERTS, uint CHOSEN, uint WIDTH, uint HIDDEN, uint NR, uint SIMDGROUPS, uint KS,
-          uint SHARED, uint PARTIALS>
-inline void experts_down(device const uchar* stack, device const uchar* shared_rows, device const float* input,
-                         device const uint* experts, device const float* weights, device float* x,
-                         device const float* gamma, device float* scaled, device float* sums, threadgroup float* shared,
-                         float factor, uint2 group, uint simdgroup, uint lane) {
+          uint SHARED, uint BIASED, uint PARTIALS>
+inline void experts_down(device const uchar* stack, device const uchar* shared_rows, device const float* biases,
+                         device const float* input, device const uint* experts, device const float* weights,
+                         device float* x, device const float* gamma, device float* scaled, device float* sums,
+                         threadgroup float* shared, float factor, uint2 group, uint simdgroup, uint lane) {
     constexpr uint GROUP_ROWS = NR * SIMDGROUPS / KS;
     const uint row = group.y;
     const uint first = group.x * GROUP_ROWS + simdgroup / KS * NR;
     float total[NR];
-    experts_sum_rows<D, S, EXPERTS, CHOSEN, WIDTH, HIDDEN, NR, KS, SHARED>(stack, shared_rows, input, experts, weights,
-                                                                          shared, first, row, simdgroup, lane, total);
+    experts_sum_rows<D, S, EXPERTS, CHOSEN, WIDTH, HIDDEN, NR, KS, SHARED, BIASED>(
+        stack, shared_rows, biases, input, experts, weights, shared, first, row, simdgroup, lane, total);
     float square = 0.0f;
     if (simdgroup % KS == 0) {
         square = add_rows<NR>(x + row * HIDDEN, gamma, scaled + row * HIDDEN, total, factor, first, HIDDEN, lane);
@@ -1369,122 +1644,75 @@ inline void experts_down(device const uchar* stack, device const uchar* shared_r
 }
 
 // Experts over many rows. `pairs` are rows and experts in order of the experts: row * CHOSEN + place in the row's choice;
-// a tile is up to TOKENS of them, all of one expert: {expert, first pair, pairs}.
+// a tile is up to TOKENS of them, all of one expert: {expert, first pair, pairs}. A stack has the same rows of every expert.
 
-// result[TOKENS][64] = rows of the input x weights^T, by 128 threads in four simdgroups of 16 weight rows each. A stack has
-// EACH rows for every expert; with OFFSET the tile is 32 rows of `weights` and the same 32 rows of `second` from OFFSET on.
-// Pair p reads row p / PER of the input. T is the operand type of the 8x8 matrices; sums are float. `shared` holds the
-// operand tiles [TOKENS][32] and [64][32] during the loop, the result afterwards.
-template <typename W, typename W2, typename T, uint TOKENS, uint ROWS, uint EACH, uint COLS, uint GATED, uint OFFSET, uint PER>
-inline void expert_tile(device const uchar* weights, device const uchar* second, device const float* input,
-                        device const uint* pairs, device const uint* tile, threadgroup float* shared, uint first_row,
-                        uint thread_index, uint simdgroup) {
-    threadgroup T* token_tile = (threadgroup T*)shared;
-    threadgroup T* weight_tile = token_tile + TOKENS * 32;
-    const uint expert_row = tile[0] * EACH;
-    device const uint* own = pairs + tile[1];
-    const uint tokens = tile[2];
-    simdgroup_matrix<float, 8, 8> sums[TOKENS / 8][2];
-    for (uint i = 0; i < TOKENS / 8; ++i) {
-        for (uint j = 0; j < 2; ++j) {
-            sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+// The input of pairs: pair p has row p / PER.
+template <uint COLS, uint PER>
+struct PairRows {
+    device const float* input;
+    device const uint* pairs;
+    inline device const float* row(uint pair) const { return input + ulong(pairs[pair] / PER) * COLS; }
+};
+
+// activation(gate x) * up x, WIDTH elements a pair; biases of gates, those of ups SPLIT further on.
+template <typename A, uint WIDTH, uint SPLIT, bool BIASED>
+struct GatedPairs {
+    device float* y;
+    device const uint* pairs;
+    device const float* biases;
+    inline void put(uint pair, uint row, float gate, float up) const {
+        if (BIASED) {
+            gate += biases[row];
+            up += biases[row + SPLIT];
         }
+        y[ulong(pairs[pair]) * WIDTH + row] = A::apply(gate) * A::linear(up);
     }
-    for (uint k = 0; k < COLS; k += 32) {
-        threadgroup_barrier(mem_flags::mem_threadgroup);
-        for (uint i = thread_index; i < TOKENS * 8; i += 128) {
-            const uint line = i / 8;
-            const uint column = i % 8 * 4;
-            float4 value = float4(0.0f);
-            if ((COLS % 32 == 0 || k + column < COLS) && line < tokens) {
-                value = *(device const float4*)(input + ulong(own[line] / PER) * COLS + k + column);
-            }
-            for (uint e = 0; e < 4; ++e) {
-                token_tile[line * 32 + column + e] = T(value[e]);
-            }
-        }
-        for (uint i = thread_index; i < 512; i += 128) {
-            const uint line = i / 8;
-            const uint column = i % 8 * 4;
-            const bool paired = GATED != 0 && line >= 32;
-            const uint row = paired ? first_row + line - 32 : first_row + line;
-            float4 value = float4(0.0f);
-            if ((COLS % 32 == 0 || k + column < COLS) && row < EACH) {
-                value = paired ? W2::template load4<ROWS, COLS>(second, expert_row + row + OFFSET, k + column)
-                               : W::template load4<ROWS, COLS>(weights, expert_row + row, k + column);
-            }
-            for (uint e = 0; e < 4; ++e) {
-                weight_tile[line * 32 + column + e] = T(value[e]);
-            }
-        }
-        threadgroup_barrier(mem_flags::mem_threadgroup);
-        for (uint kk = 0; kk < 32; kk += 8) {
-            simdgroup_matrix<T, 8, 8> a[TOKENS / 8];
-            simdgroup_matrix<T, 8, 8> b[2];
-            for (uint j = 0; j < 2; ++j) {
-                simdgroup_load(b[j], weight_tile + (simdgroup * 16 + j * 8) * 32 + kk, 32, ulong2(0, 0), true);
-            }
-            for (uint i = 0; i < TOKENS / 8; ++i) {
-                simdgroup_load(a[i], token_tile + i * 8 * 32 + kk, 32);
-                for (uint j = 0; j < 2; ++j) {
-                    simdgroup_multiply_accumulate(sums[i][j], a[i], b[j], sums[i][j]);
-                }
-            }
-        }
+};
+
+template <uint WIDTH, bool BIASED>
+struct StorePairs {
+    device float* y;
+    device const uint* pairs;
+    device const float* biases;
+    inline void put(uint pair, uint row, float product, float) const {
+        y[ulong(pairs[pair]) * WIDTH + row] = BIASED ? product + biases[row] : product;
     }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (uint i = 0; i < TOKENS / 8; ++i) {
-        for (uint j = 0; j < 2; ++j) {
-            simdgroup_store(sums[i][j], shared + i * 8 * 64 + simdgroup * 16 + j * 8, 64);
-        }
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-}
+};
 
 // y[pair] = activation(gate x) * up x, WIDTH elements a pair.
-template <typename W, typename W2, typename T, typename A, uint TOKENS, uint EXPERTS, uint CHOSEN, uint WIDTH, uint COLS,
-          uint SPLIT>
-inline void experts_gate_up_tile(device const uchar* gate, device const uchar* up, device const float* input,
-                                 device const uint* pairs, device const uint* tiles, device float* y,
-                                 threadgroup float* shared, uint2 group, uint thread_index, uint simdgroup) {
-    constexpr uint ROWS = SPLIT != 0 ? 2 * EXPERTS * WIDTH : EXPERTS * WIDTH;
+template <typename W, typename W2, typename O, typename A, uint TOKENS, uint EXPERTS, uint CHOSEN, uint WIDTH, uint COLS,
+          uint SPLIT, uint BIASED>
+inline void experts_gate_up_tile(device const uchar* gate, device const uchar* up, device const float* biases,
+                                 device const float* input, device const uint* pairs, device const uint* tiles,
+                                 device float* y, threadgroup float* shared, uint2 group, uint simdgroup, uint lane) {
+    constexpr uint STACK = SPLIT != 0 ? 2 * EXPERTS * WIDTH : EXPERTS * WIDTH;
     device const uint* tile = tiles + 3 * group.y;
-    const uint first = group.x * 32;
-    expert_tile<W, W2, T, TOKENS, ROWS, WIDTH, COLS, 1, SPLIT, CHOSEN>(gate, up, input, pairs, tile, shared, first,
-                                                                      thread_index, simdgroup);
     device const uint* own = pairs + tile[1];
-    const uint tokens = tile[2];
-    const uint column = thread_index % 32;
-    for (uint token = thread_index / 32; token < tokens; token += 4) {
-        if (first + column < WIDTH) {
-            const float gated = A::apply(shared[token * 64 + column]) * shared[token * 64 + column + 32];
-            y[ulong(own[token]) * WIDTH + first + column] = gated;
-        }
-    }
+    const uint base = tile[0] * WIDTH;
+    const PairRows<COLS, CHOSEN> rows = {input, own};
+    const GatedPairs<A, WIDTH, EXPERTS * WIDTH, BIASED != 0> results = {y, own, biases + base};
+    product_tile<W, W2, O, TOKENS, STACK, WIDTH, COLS, true, SPLIT, true>(gate, up, rows, results, tile[2], base,
+                                                                         group.x * 32, shared, simdgroup, lane);
 }
 
 // y[pair] = the expert's result, HIDDEN elements a pair.
-template <typename W, typename T, uint TOKENS, uint EXPERTS, uint WIDTH, uint HIDDEN>
-inline void experts_down_tile(device const uchar* stack, device const float* input, device const uint* pairs,
-                              device const uint* tiles, device float* y, threadgroup float* shared, uint2 group,
-                              uint thread_index, uint simdgroup) {
+template <typename W, typename O, uint TOKENS, uint EXPERTS, uint WIDTH, uint HIDDEN, uint BIASED>
+inline void experts_down_tile(device const uchar* stack, device const float* biases, device const float* input,
+                              device const uint* pairs, device const uint* tiles, device float* y,
+                              threadgroup float* shared, uint2 group, uint simdgroup, uint lane) {
     device const uint* tile = tiles + 3 * group.y;
-    const uint first = group.x * 64;
-    expert_tile<W, W, T, TOKENS, EXPERTS * HIDDEN, HIDDEN, WIDTH, 0, 0, 1>(stack, stack, input, pairs, tile, shared, first,
-                                                                          thread_index, simdgroup);
     device const uint* own = pairs + tile[1];
-    const uint tokens = tile[2];
-    const uint column = thread_index % 64;
-    for (uint token = thread_index / 64; token < tokens; token += 2) {
-        if (first + column < HIDDEN) {
-            y[ulong(own[token]) * HIDDEN + first + column] = shared[token * 64 + column];
-        }
-    }
+    const uint base = tile[0] * HIDDEN;
+    const PairRows<WIDTH, 1> rows = {input, own};
+    const StorePairs<HIDDEN, BIASED != 0> results = {y, own, biases + base};
+    product_tile<W, W, O, TOKENS, EXPERTS * HIDDEN, HIDDEN, WIDTH, false, 0, true>(stack, stack, rows, results, tile[2],
+                                                                                  base, group.x * 64, shared, simdgroup,
+                                                                                  lane);
 }
 
 // x += factor * weighted sum of the results of a row's experts, in the order of its choice, and with SHARED of the one that
-// every row takes; 1024 elements a threadgroup.
-template <uint CHOSEN, uint HIDDEN, uint SHARED>
+// every row takes; 1024 elements a threadgroup. Without ADDS the sum is stored.
+template <uint CHOSEN, uint HIDDEN, uint SHARED, uint ADDS>
 inline void experts_sum(device const float* input, device const float* weights, device const float* of_all,
                         device float* x, float factor, uint2 group, uint thread_index) {
     constexpr uint WEIGHTS = SHARED != 0 ? CHOSEN + 1 : CHOSEN;
@@ -1500,7 +1728,7 @@ inline void experts_sum(device const float* input, device const float* weights, 
             sum += weights[row * WEIGHTS + CHOSEN] * *(device const float4*)(of_all + ulong(row) * HIDDEN + i);
         }
         device float4* target = (device float4*)(x + ulong(row) * HIDDEN + i);
-        *target = *target + factor * sum;
+        *target = ADDS != 0 ? *target + factor * sum : sum;
     }
 }
 
@@ -1508,8 +1736,8 @@ inline void experts_sum(device const float* input, device const float* weights, 
 // that decides is exact in any order (integers, maxima), so that the result depends on no schedule and the host's
 // sampler, which does the same, chooses the same token.
 //
-// Repeat penalty, temperature, top-k, top-p and min-p in the order of Hugging Face transformers. A token's weight is
-// its probability relative to the best token's in units of 2^-24; tokens of weight 0 are never drawn. The draw adds
+// Bias, penalties, temperature, top-k, top-p and min-p in the order of vLLM, which is that of Hugging Face transformers with more. A token's
+// weight is its probability relative to the best token's in units of 2^-24; tokens of weight 0 are never drawn. The draw adds
 // Gumbel noise to log-probabilities and takes the maximum: noise of seed, step and token alone.
 
 struct Candidate {
@@ -1539,16 +1767,59 @@ inline float from_ordered_bits(uint key) {
     return as_type<float>(key & 0x80000000u ? key & 0x7FFFFFFFu : ~key);
 }
 
-// The logit after the repeat penalty; `seen` has a bit per token.
-inline float penalized(float logit, uint id, device const uint* seen, float penalty) {
-    if (penalty != 1.0f && (seen[id / 32] >> (id % 32) & 1) != 0) {
-        return logit > 0.0f ? logit / penalty : logit * penalty;
+// Whether the row has a penalty on how often it chose a token before.
+inline bool counts_tokens(constant StepParams& row) {
+    return row.presence_penalty != 0.0f || row.frequency_penalty != 0.0f;
+}
+
+// The logit after bias and penalties; `seen` has a bit per token. A row that wants none of them reads none of the buffers.
+inline float adjusted(float logit, uint id, device const uint* seen, device const float* logit_bias,
+                      device const uint* times, constant StepParams& row) {
+    if (row.biased != 0) {
+        logit += logit_bias[id];
+    }
+    if (row.repeat_penalty != 1.0f && (seen[id / 32] >> (id % 32) & 1) != 0) {
+        logit = logit > 0.0f ? logit / row.repeat_penalty : logit * row.repeat_penalty;
+    }
+    if (counts_tokens(row) && times[id] != 0) {
+        logit -= fma(row.frequency_penalty, float(times[id]), row.presence_penalty);
     }
     return logit;
 }
 
 // A logit that fast math and the draw can take: neither infinite nor not a number (by its bits).
 inline bool is_finite_logit(float logit) { return (as_type<uint>(logit) & 0x7F800000u) != 0x7F800000u; }
+
+// Whether a token may be chosen; `allowed` has a bit per token, for a row that asks.
+inline bool may_be_chosen(float logit, uint id, device const uint* allowed, constant StepParams& row) {
+    return is_finite_logit(logit) && (row.masked == 0 || (allowed[id / 32] >> (id % 32) & 1) != 0);
+}
+
+// Whether anything but logits says what a row chooses.
+inline bool asks(constant StepParams& row) {
+    return row.biased != 0 || row.masked != 0 || row.repeat_penalty != 1.0f || counts_tokens(row);
+}
+
+// Highest key of this thread's part of a threadgroup's share, and its id. Of a row that does not ask (`ASKS` false) the loads of
+// logits wait for nothing.
+template <uint VOCAB, uint GROUPS, bool ASKS>
+inline uint2 best_of_part(device const float* logits, device const uint* seen, device const float* logit_bias,
+                          device const uint* times, device const uint* allowed, constant StepParams& row, uint first) {
+    uint2 best = uint2(0, 0xFFFFFFFFu);
+    #pragma clang loop unroll_count(4)
+    for (uint id = first; id < VOCAB; id += GROUPS * 256) {
+        const float logit = logits[id];
+        uint key = is_finite_logit(logit) ? ordered_bits(logit) : 0;
+        if (ASKS) {
+            key = may_be_chosen(logit, id, allowed, row)
+                ? ordered_bits(adjusted(logit, id, seen, logit_bias, times, row)) : 0;
+        }
+        if (key > best.x) {
+            best = uint2(key, id);
+        }
+    }
+    return best;
+}
 
 // Highest of the keys of a threadgroup of 8 simdgroups, the lowest id among equals; every thread gets it.
 inline uint2 threadgroup_best(uint2 best, threadgroup uint* shared, uint simdgroup, uint lane) {
@@ -1594,7 +1865,8 @@ inline uint slot_of(constant StepParams& row) {
 
 // Step 1: best key and id of one threadgroup's share of the vocabulary. The first one empties the list of candidates.
 template <uint VOCAB, uint GROUPS, uint SLOTS>
-inline void best_logit(device const float* logits, device const uint* seen, device uint* best, device atomic_uint* count,
+inline void best_logit(device const float* logits, device const uint* seen, device const float* logit_bias,
+                       device const uint* times, device const uint* allowed, device uint* best, device atomic_uint* count,
                        threadgroup uint* shared, constant StepParams& row, uint2 group, uint thread_index,
                        uint simdgroup, uint lane) {
     if (row.chooses == 0) {
@@ -1603,16 +1875,14 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
     const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
     seen += slot * ((VOCAB + 31) / 32);
+    logit_bias += slot * VOCAB;
+    times += slot * VOCAB;
+    allowed += slot * ((VOCAB + 31) / 32);
     best += slot * (2 * GROUPS);
-    uint2 own = uint2(0, 0xFFFFFFFFu);
-    #pragma clang loop unroll_count(4)
-    for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
-        const float logit = logits[id];
-        const uint key = is_finite_logit(logit) ? ordered_bits(penalized(logit, id, seen, row.repeat_penalty)) : 0;
-        if (key > own.x) {
-            own = uint2(key, id);
-        }
-    }
+    const uint first = group.x * 256 + thread_index;
+    uint2 own = asks(row)
+        ? best_of_part<VOCAB, GROUPS, true>(logits, seen, logit_bias, times, allowed, row, first)
+        : best_of_part<VOCAB, GROUPS, false>(logits, seen, logit_bias, times, allowed, row, first);
     own = threadgroup_best(own, shared, simdgroup, lane);
     if (thread_index == 0) {
         best[group.x * 2] = own.x;
@@ -1625,7 +1895,8 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
 
 // Step 2: every token that may be drawn, with its weight, in no order.
 template <uint VOCAB, uint GROUPS, uint SLOTS>
-inline void collect_candidates(device const float* logits, device const uint* seen, device const uint* best,
+inline void collect_candidates(device const float* logits, device const uint* seen, device const float* logit_bias,
+                               device const uint* times, device const uint* allowed, device const uint* best,
                                device atomic_uint* count, device Candidate* candidates, constant StepParams& row,
                                uint2 group, uint thread_index) {
     if (row.chooses == 0 || row.inverse_temperature == 0.0f) {
@@ -1634,6 +1905,9 @@ inline void collect_candidates(device const float* logits, device const uint* se
     const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
     seen += slot * ((VOCAB + 31) / 32);
+    logit_bias += slot * VOCAB;
+    times += slot * VOCAB;
+    allowed += slot * ((VOCAB + 31) / 32);
     best += slot * (2 * GROUPS);
     candidates += slot * VOCAB;
     uint top = 0;
@@ -1642,10 +1916,10 @@ inline void collect_candidates(device const float* logits, device const uint* se
     }
     const float highest = from_ordered_bits(top);
     for (uint id = group.x * 256 + thread_index; id < VOCAB; id += GROUPS * 256) {
-        if (!is_finite_logit(logits[id])) {
+        if (!may_be_chosen(logits[id], id, allowed, row)) {
             continue;
         }
-        const float logit = penalized(logits[id], id, seen, row.repeat_penalty);
+        const float logit = adjusted(logits[id], id, seen, logit_bias, times, row);
         const uint weight = uint(precise::exp((logit - highest) * row.inverse_temperature) * 16777216.0f);
         if (weight > 0) {
             const uint at = atomic_fetch_add_explicit(count + slot, 1u, memory_order_relaxed);
@@ -1694,8 +1968,9 @@ inline ulong kept_weight(device const Candidate* candidates, uint count, uint lo
 // does.
 template <uint VOCAB, uint GROUPS, uint SLOTS>
 inline void draw_token(device const uint* best, device const atomic_uint* counter, device const Candidate* candidates,
-                       device uint* seen, device uint* next_token, device uint* chosen, threadgroup uint* shared,
-                       constant StepParams& row, uint2 group, uint thread_index, uint simdgroup, uint lane) {
+                       device uint* seen, device uint* times, device uint* next_token, device uint* chosen,
+                       threadgroup uint* shared, constant StepParams& row, uint2 group, uint thread_index, uint simdgroup,
+                       uint lane) {
     if (row.chooses == 0) {
         return;
     }
@@ -1740,10 +2015,13 @@ inline void draw_token(device const uint* best, device const atomic_uint* counte
     own = threadgroup_best(own, shared, simdgroup, lane);
     if (thread_index == 0) {
         const uint token = own.y;
-        chosen[group.y] = token; // 0xFFFFFFFF where no logit is finite
+        chosen[group.y] = token; // 0xFFFFFFFF where none may be chosen
         if (token != 0xFFFFFFFFu) {
             next_token[slot] = token;
             seen[token / 32] |= 1u << (token % 32);
+            if (counts_tokens(row)) {
+                times[slot * VOCAB + token] += 1;
+            }
         }
     }
 }
@@ -1818,7 +2096,42 @@ kernel void qkv_a_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [40, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [40, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void qkv_a_proj_two(
+    device const uchar* weights [[buffer(0)]], // [40, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 40] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 8;
+    y += at.y * 80;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 40;
+    if (first < end) {
+        gemv_bf16<40, 32, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<4, 32>(input_sums + n * 4, 1e-6f, lane));
+            store_rows<4>(y + n * 40, results, first, end, lane);
+        }
+    }
+}
+
+// [40, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_a_proj_few(
     device const uchar* weights [[buffer(0)]], // [40, 32] bf16
@@ -1826,24 +2139,29 @@ kernel void qkv_a_proj_few(
     device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 40] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 16;
+    y += at.y * 160;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 40;
     if (first < end) {
-        gemv_bf16<40, 32, 2, 1, 0, 8>(
-            weights, input, first, 0, lane, acc, step->rows);
+        gemv_bf16<40, 32, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<4, 32>(input_sums + n * 4, 1e-6f, lane));
-            store_rows<2>(y + n * 40, results, first, end, lane);
+            store_rows<4>(y + n * 40, results, first, end, lane);
         }
     }
 }
@@ -1885,29 +2203,64 @@ kernel void q_b_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [396, 16] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [396, 16] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void q_b_proj_two(
+    device const uchar* weights [[buffer(0)]], // [396, 16] bf16
+    device const float* input [[buffer(1)]], // [rows, 16] f32
+    device float* y [[buffer(2)]], // [rows, 396] f32
+    constant StepParams* step [[buffer(3)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 32;
+    y += at.y * 792;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 396;
+    if (first < end) {
+        gemv_bf16<396, 16, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            store_rows<4>(y + n * 396, results, first, end, lane);
+        }
+    }
+}
+
+// [396, 16] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void q_b_proj_few(
     device const uchar* weights [[buffer(0)]], // [396, 16] bf16
     device const float* input [[buffer(1)]], // [rows, 16] f32
     device float* y [[buffer(2)]], // [rows, 396] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 64;
+    y += at.y * 1584;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 396;
     if (first < end) {
-        gemv_bf16<396, 16, 2, 1, 0, 8>(
-            weights, input, first, 0, lane, acc, step->rows);
+        gemv_bf16<396, 16, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            store_rows<2>(y + n * 396, results, first, end, lane);
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            store_rows<4>(y + n * 396, results, first, end, lane);
         }
     }
 }
@@ -1956,12 +2309,12 @@ kernel void latent_attention_part(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4552];
-    latents_part<33, 16, 8, 17, 1, 8, 16, 256, 64, 32, float>(
+    latents_part<33, 16, 8, 17, 1, 8, 16, 256, 64, 128, float>(
         q, latents, y, shared, 0, step[group.z].position, 0.34742f, group.x, group.y, group.z, simdgroup, lane);
 }
 
 // puts the parts of the context together
-[[max_total_threads_per_threadgroup(128)]]
+[[max_total_threads_per_threadgroup(256)]]
 kernel void attention_combine(
     device const float* parts [[buffer(0)]], // [rows] of [parts, 528] f32 sums, then [parts, 33, 2] highest score and weight
     device float* y [[buffer(1)]], // [rows, 528] f32
@@ -1970,8 +2323,8 @@ kernel void attention_combine(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[64];
-    attention_combine<33, 16, 4, 0, 256, 64, 32>(
+    threadgroup float shared[128];
+    attention_combine<33, 16, 8, 0, 256, 64, 128>(
         parts, y, shared, step[group.y].position, group.x, group.y, simdgroup, lane);
 }
 
@@ -2013,7 +2366,46 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 132] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 132] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 132] bf16
+    device const float* input [[buffer(1)]], // [rows, 132] f32
+    device float* x [[buffer(2)]], // [rows, 32] f32
+    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 264;
+    x += at.y * 64;
+    scaled += at.y * 64;
+    sums += at.y * 8;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 132, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 4>(
+                sums + n * 4, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 132] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 132] bf16
@@ -2023,25 +2415,31 @@ kernel void o_proj_few(
     device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 528;
+    x += at.y * 128;
+    scaled += at.y * 128;
+    sums += at.y * 16;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 132, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 132, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
-            store_partial_sum<8, 2, 4>(
-                sums + n * 4, shared + n * 8, square, group, simdgroup, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 4>(
+                sums + n * 4, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -2066,7 +2464,44 @@ kernel void gate_up_proj(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [80, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [80, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void gate_up_proj_two(
+    device const uchar* weights [[buffer(0)]], // [80, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 40] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 8;
+    y += at.y * 80;
+    float acc[8] = {};
+    const uint first = group * 16 + simdgroup * 2;
+    const uint end = 40;
+    if (first < end) {
+        gemv_bf16<80, 32, 4, 1, 40, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
+            const float scale = rms_scale<4, 32>(input_sums + n * 4, 1e-6f, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 40, gate, up, first, end, lane);
+        }
+    }
+}
+
+// [80, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [80, 32] bf16
@@ -2074,24 +2509,31 @@ kernel void gate_up_proj_few(
     device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 40] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 16;
+    y += at.y * 160;
     float acc[16] = {};
-    const uint first = group * 8 + simdgroup;
+    const uint first = group * 16 + simdgroup * 2;
     const uint end = 40;
-    gemv_bf16<80, 32, 2, 1, 40, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    if (first < end) {
+        gemv_bf16<80, 32, 4, 1, 40, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* gate = acc + n * 2;
-            thread float* up = gate + 1;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* gate = acc + n * 4;
+            thread float* up = gate + 2;
             const float scale = rms_scale<4, 32>(input_sums + n * 4, 1e-6f, lane);
-            scale_rows<1>(gate, scale);
-            scale_rows<1>(up, scale);
-            store_gated_rows<1, Silu>(y + n * 40, gate, up, first, end, lane);
+            scale_rows<2>(gate, scale);
+            scale_rows<2>(up, scale);
+            store_gated_rows<2, Silu>(y + n * 40, gate, up, first, end, lane);
         }
     }
 }
@@ -2121,7 +2563,46 @@ kernel void down_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 40] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 40] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void down_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 40] bf16
+    device const float* input [[buffer(1)]], // [rows, 40] f32
+    device float* x [[buffer(2)]], // [rows, 32] f32
+    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 80;
+    x += at.y * 64;
+    scaled += at.y * 64;
+    sums += at.y * 8;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 32;
+    gemv_bf16<32, 40, 4, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            const float square =
+                add_rows<4>(
+                    x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 4>(
+                sums + n * 4, shared + n * 16, square, group, simdgroup, lane);
+        }
+    }
+}
+
+// [32, 40] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 40] bf16
@@ -2131,25 +2612,31 @@ kernel void down_proj_few(
     device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
     device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 160;
+    x += at.y * 128;
+    scaled += at.y * 128;
+    sums += at.y * 16;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
-    gemv_bf16<32, 40, 2, 1, 0, 8>(
-        weights, input, first, 0, lane, acc, step->rows);
+    gemv_bf16<32, 40, 4, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
             const float square =
-                add_rows<2>(
+                add_rows<4>(
                     x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
-            store_partial_sum<8, 2, 4>(
-                sums + n * 4, shared + n * 8, square, group, simdgroup, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 2, 4>(
+                sums + n * 4, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
@@ -2176,7 +2663,42 @@ kernel void router(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [8, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [8, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void router_two(
+    device const uchar* weights [[buffer(0)]], // [8, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 8] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 8;
+    y += at.y * 16;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 8;
+    if (first < end) {
+        gemv_bf16<8, 32, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<4, 32>(input_sums + n * 4, 1e-6f, lane));
+            store_rows<4>(y + n * 8, results, first, end, lane);
+        }
+    }
+}
+
+// [8, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void router_few(
     device const uchar* weights [[buffer(0)]], // [8, 32] bf16
@@ -2184,24 +2706,29 @@ kernel void router_few(
     device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 8] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 16;
+    y += at.y * 32;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 8;
     if (first < end) {
-        gemv_bf16<8, 32, 2, 1, 0, 8>(
-            weights, input, first, 0, lane, acc, step->rows);
+        gemv_bf16<8, 32, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<4, 32>(input_sums + n * 4, 1e-6f, lane));
-            store_rows<2>(y + n * 8, results, first, end, lane);
+            store_rows<4>(y + n * 8, results, first, end, lane);
         }
     }
 }
@@ -2223,9 +2750,9 @@ kernel void expert_gate_up(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4];
-    experts_gate_up<Gemv_bf16, Gemv_bf16, Gemv_bf16, Silu, Routing<8, 3, 2, 1, 4, 2, 2>, 8, 3, 8, 16, 32, 2, 8, 1, 128, 4, 16, 1>(
-        weights, weights, shared_weights, input, input_sums, router_logits, selection_bias, experts, expert_weights, y,
-        shared, 1e-6f, 1e-20f, 2.5f, group, simdgroup, lane);
+    experts_gate_up<Gemv_bf16, Gemv_bf16, Gemv_bf16, Silu, Routing<8, 3, 2, 1, 4, 2, 2>, 8, 3, 8, 16, 32, 4, 8, 1, 128, 4, 16, 1, 0>(
+        weights, weights, shared_weights, input, input, input_sums, router_logits, selection_bias, experts,
+        expert_weights, y, shared, 1e-6f, 1e-20f, 2.5f, group, simdgroup, lane);
 }
 
 // down of 3 of 8 experts: [256, 16] bf16 and [32, 16] bf16, and their weighted sum
@@ -2245,9 +2772,9 @@ kernel void expert_down(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[24];
-    experts_down<Gemv_bf16, Gemv_bf16, 8, 3, 16, 32, 2, 8, 2, 16, 4>(
-        weights, shared_weights, input, experts, expert_weights, x, gamma, scaled, sums, shared, 1.0f, group, simdgroup,
-        lane);
+    experts_down<Gemv_bf16, Gemv_bf16, 8, 3, 16, 32, 2, 8, 2, 16, 0, 4>(
+        weights, shared_weights, input, input, experts, expert_weights, x, gamma, scaled, sums, shared, 1.0f, group,
+        simdgroup, lane);
 }
 
 // [88, 32] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -2272,7 +2799,42 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 32] bf16 for up to 8 rows: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void lm_head_two(
+    device const uchar* weights [[buffer(0)]], // [88, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device float* y [[buffer(3)]], // [rows, 88] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    const uint group = at.x;
+    const uint tokens = min(2u, step->rows - at.y * 2);
+    input += at.y * 64;
+    input_sums += at.y * 8;
+    y += at.y * 176;
+    float acc[8] = {};
+    const uint first = group * 32 + simdgroup * 4;
+    const uint end = 88;
+    if (first < end) {
+        gemv_bf16<88, 32, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < 2; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
+                results, rms_scale<4, 32>(input_sums + n * 4, 1e-6f, lane));
+            store_rows<4>(y + n * 88, results, first, end, lane);
+        }
+    }
+}
+
+// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
@@ -2280,24 +2842,29 @@ kernel void lm_head_few(
     device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 88] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint group [[threadgroup_position_in_grid]],
+    uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
+    const uint group = at.x;
+    const uint tokens = min(4u, step->rows - at.y * 4);
+    input += at.y * 128;
+    input_sums += at.y * 16;
+    y += at.y * 352;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 88;
     if (first < end) {
-        gemv_bf16<88, 32, 2, 1, 0, 8>(
-            weights, input, first, 0, lane, acc, step->rows);
+        gemv_bf16<88, 32, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
-    for (uint n = 0; n < 8; ++n) {
-        if (n < step->rows) {
-            thread float* results = acc + n * 2;
-            scale_rows<2>(
+    for (uint n = 0; n < 4; ++n) {
+        if (n < tokens) {
+            thread float* results = acc + n * 4;
+            scale_rows<4>(
                 results, rms_scale<4, 32>(input_sums + n * 4, 1e-6f, lane));
-            store_rows<2>(y + n * 88, results, first, end, lane);
+            store_rows<4>(y + n * 88, results, first, end, lane);
         }
     }
 }
@@ -2307,16 +2874,21 @@ kernel void lm_head_few(
 kernel void sample_best(
     device const float* logits [[buffer(0)]], // [rows, 88] f32
     device const uint* seen [[buffer(1)]], // [3] bits, one per token
-    device uint* best [[buffer(2)]], // [1, 2] key and id
-    device atomic_uint* count [[buffer(3)]], // candidates
-    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    device const float* logit_bias [[buffer(2)]], // [88] f32, added to logits
+    device const uint* times [[buffer(3)]], // [88] times that each token was chosen
+    device const uint* allowed [[buffer(4)]], // [3] bits, one per token that may be chosen
+    device uint* best [[buffer(5)]], // [1, 2] key and id
+    device atomic_uint* count [[buffer(6)]], // candidates
+    constant StepParams* step [[buffer(7)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup uint shared[16];
-    best_logit<88, 1, 1>(logits, seen, best, count, shared, step[group.y], group, thread_index, simdgroup, lane);
+    best_logit<88, 1, 1>(
+        logits, seen, logit_bias, times, allowed, best, count, shared, step[group.y], group, thread_index, simdgroup,
+        lane);
 }
 
 // tokens that may be drawn
@@ -2324,14 +2896,18 @@ kernel void sample_best(
 kernel void sample_collect(
     device const float* logits [[buffer(0)]], // [rows, 88] f32
     device const uint* seen [[buffer(1)]], // [3] bits, one per token
-    device const uint* best [[buffer(2)]], // [1, 2] key and id
-    device atomic_uint* count [[buffer(3)]], // candidates
-    device Candidate* candidates [[buffer(4)]], // [88]
-    constant StepParams* step [[buffer(5)]], // [rows] records of this step
+    device const float* logit_bias [[buffer(2)]], // [88] f32, added to logits
+    device const uint* times [[buffer(3)]], // [88] times that each token was chosen
+    device const uint* allowed [[buffer(4)]], // [3] bits, one per token that may be chosen
+    device const uint* best [[buffer(5)]], // [1, 2] key and id
+    device atomic_uint* count [[buffer(6)]], // candidates
+    device Candidate* candidates [[buffer(7)]], // [88]
+    constant StepParams* step [[buffer(8)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    collect_candidates<88, 1, 1>(logits, seen, best, count, candidates, step[group.y], group, thread_index);
+    collect_candidates<88, 1, 1>(
+        logits, seen, logit_bias, times, allowed, best, count, candidates, step[group.y], group, thread_index);
 }
 
 // filters and draw
@@ -2341,9 +2917,10 @@ kernel void sample_draw(
     device const atomic_uint* count [[buffer(1)]], // candidates
     device const Candidate* candidates [[buffer(2)]], // [88]
     device uint* seen [[buffer(3)]], // [3] bits, one per token
-    device uint* next_token [[buffer(4)]], // what the next step embeds
-    device uint* chosen [[buffer(5)]], // [rows] the same, for the host
-    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    device uint* times [[buffer(4)]], // [88] times that each token was chosen
+    device uint* next_token [[buffer(5)]], // what the next step embeds
+    device uint* chosen [[buffer(6)]], // [rows] the same, for the host
+    constant StepParams* step [[buffer(7)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2351,7 +2928,8 @@ kernel void sample_draw(
 {
     threadgroup uint shared[16];
     draw_token<88, 1, 1>(
-        best, count, candidates, seen, next_token, chosen, shared, step[group.y], group, thread_index, simdgroup, lane);
+        best, count, candidates, seen, times, next_token, chosen, shared, step[group.y], group, thread_index, simdgroup,
+        lane);
 }
 
 // RMS norm of each row
@@ -2377,18 +2955,17 @@ kernel void qkv_a_proj_tile(
     device float* y [[buffer(2)]], // [rows, 40] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    device const float* tile_input = input + first_token * 32;
+    const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    const uint end = 40;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 40, 32, 0, 0>(
-        weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
-    store_tile<40>(y + first_token * 40, shared, tokens, first, end, thread_index);
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 40, 40, 32, false, 0>(
+        weights, weights, rows, StoreTile<40>{y + first_token * 40},
+        tokens, 0, first, shared, simdgroup, lane);
 }
 
 // [396, 16] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -2399,18 +2976,17 @@ kernel void q_b_proj_tile(
     device float* y [[buffer(2)]], // [rows, 396] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    device const float* tile_input = input + first_token * 16;
+    const TokenRows<16> rows = {input + first_token * 16};
     const uint first = group.x * 64;
-    const uint end = 396;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 396, 16, 0, 0>(
-        weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
-    store_tile<396>(y + first_token * 396, shared, tokens, first, end, thread_index);
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 396, 396, 16, false, 0>(
+        weights, weights, rows, StoreTile<396>{y + first_token * 396},
+        tokens, 0, first, shared, simdgroup, lane);
 }
 
 // queries of 33 heads over latents of 16, by [132, 16] bf16; 8 rotate
@@ -2421,14 +2997,12 @@ kernel void latent_queries_tile(
     device float* q [[buffer(2)]], // [rows, 33, 24] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint3 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
     latent_queries_tile<Turned<Weights_bf16, 33, 16, 4>, 33, 4, 8, 16, true, 396>(
-        weights, input, q, shared, ROPE_INV_FREQ, step->position, step->rows, 1.0f, group, thread_index, simdgroup,
-        lane);
+        weights, input, q, shared, ROPE_INV_FREQ, step->position, step->rows, 1.0f, group, simdgroup, lane);
 }
 
 // attention of 33 heads over latents of 16 + 8, 17 heads a read, 1 rows together
@@ -2455,11 +3029,11 @@ kernel void latent_values_tile(
     device float* y [[buffer(2)]], // [rows, 33, 4] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint3 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
-    latent_values_tile<Weights_bf16, 33, 16, 4>(weights, input, y, shared, step->rows, group, thread_index, simdgroup);
+    latent_values_tile<Weights_bf16, 33, 16, 4>(weights, input, y, shared, step->rows, group, simdgroup, lane);
 }
 
 // [32, 132] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -2470,18 +3044,17 @@ kernel void o_proj_tile(
     device float* x [[buffer(2)]], // [rows, 32] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    device const float* tile_input = input + first_token * 132;
+    const TokenRows<132> rows = {input + first_token * 132};
     const uint first = group.x * 64;
-    const uint end = 32;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 32, 132, 0, 0>(
-        weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
-    add_tile<32>(x + first_token * 32, shared, 1.0f, tokens, first, thread_index);
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 32, 32, 132, false, 0>(
+        weights, weights, rows, AddTile<32>{x + first_token * 32, 1.0f},
+        tokens, 0, first, shared, simdgroup, lane);
 }
 
 // [80, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -2492,18 +3065,17 @@ kernel void gate_up_proj_tile(
     device float* y [[buffer(2)]], // [rows, 40] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    device const float* tile_input = input + first_token * 32;
+    const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 32;
-    const uint end = 40;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 80, 32, 40, 40>(
-        weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
-    store_gated_tile<40, Silu>(y + first_token * 40, shared, tokens, first, thread_index);
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 80, 40, 32, true, 40>(
+        weights, weights, rows, GatedTile<40, Silu>{y + first_token * 40},
+        tokens, 0, first, shared, simdgroup, lane);
 }
 
 // [32, 40] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -2514,18 +3086,17 @@ kernel void down_proj_tile(
     device float* x [[buffer(2)]], // [rows, 32] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    device const float* tile_input = input + first_token * 40;
+    const TokenRows<40> rows = {input + first_token * 40};
     const uint first = group.x * 64;
-    const uint end = 32;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 32, 40, 0, 0>(
-        weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
-    add_tile<32>(x + first_token * 32, shared, 1.0f, tokens, first, thread_index);
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 32, 32, 40, false, 0>(
+        weights, weights, rows, AddTile<32>{x + first_token * 32, 1.0f},
+        tokens, 0, first, shared, simdgroup, lane);
 }
 
 // [8, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -2536,18 +3107,17 @@ kernel void router_tile(
     device float* y [[buffer(2)]], // [rows, 8] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    device const float* tile_input = input + first_token * 32;
+    const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    const uint end = 8;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 8, 32, 0, 0>(
-        weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
-    store_tile<8>(y + first_token * 8, shared, tokens, first, end, thread_index);
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 8, 8, 32, false, 0>(
+        weights, weights, rows, StoreTile<8>{y + first_token * 8},
+        tokens, 0, first, shared, simdgroup, lane);
 }
 
 // [32, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -2558,18 +3128,17 @@ kernel void shared_gate_up_tile(
     device float* y [[buffer(2)]], // [rows, 16] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    device const float* tile_input = input + first_token * 32;
+    const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 32;
-    const uint end = 16;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 32, 32, 16, 16>(
-        weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
-    store_gated_tile<16, Silu>(y + first_token * 16, shared, tokens, first, thread_index);
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 32, 16, 32, true, 16>(
+        weights, weights, rows, GatedTile<16, Silu>{y + first_token * 16},
+        tokens, 0, first, shared, simdgroup, lane);
 }
 
 // [32, 16] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -2580,18 +3149,17 @@ kernel void shared_down_tile(
     device float* y [[buffer(2)]], // [rows, 32] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    device const float* tile_input = input + first_token * 16;
+    const TokenRows<16> rows = {input + first_token * 16};
     const uint first = group.x * 64;
-    const uint end = 32;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 32, 16, 0, 0>(
-        weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
-    store_tile<32>(y + first_token * 32, shared, tokens, first, end, thread_index);
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 32, 32, 16, false, 0>(
+        weights, weights, rows, StoreTile<32>{y + first_token * 32},
+        tokens, 0, first, shared, simdgroup, lane);
 }
 
 // 3 of 8 experts for each row
@@ -2619,8 +3187,8 @@ kernel void sort_experts(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup uint shared[8];
-    sort_pairs<8, 3, 64, 1, 1>(experts, pairs, tiles, threadgroups, shared, step->rows, simdgroup, lane);
+    threadgroup uint shared[64];
+    sort_pairs<8, 3, 64, 1, 1, 8>(experts, pairs, tiles, threadgroups, shared, step->rows, simdgroup, lane);
 }
 
 // gate and up of 8 experts: [256, 32] bf16, a tile of 64 rows of one expert per threadgroup
@@ -2632,12 +3200,12 @@ kernel void expert_gate_up_tile(
     device const uint* tiles [[buffer(3)]], // [rows, 9] expert, first pair, pairs
     device float* y [[buffer(4)]], // [rows, 3, 16] f32
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
-    experts_gate_up_tile<Weights_bf16, Weights_bf16, float, Silu, 64, 8, 3, 16, 32, 128>(
-        weights, weights, input, pairs, tiles, y, shared, group, thread_index, simdgroup);
+    experts_gate_up_tile<Weights_bf16, Weights_bf16, Floats, Silu, 64, 8, 3, 16, 32, 128, 0>(
+        weights, weights, input, input, pairs, tiles, y, shared, group, simdgroup, lane);
 }
 
 // down of 8 experts: [256, 16] bf16, a tile of 64 rows of one expert per threadgroup
@@ -2649,12 +3217,12 @@ kernel void expert_down_tile(
     device const uint* tiles [[buffer(3)]], // [rows, 9] expert, first pair, pairs
     device float* y [[buffer(4)]], // [rows, 3, 32] f32
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
-    experts_down_tile<Weights_bf16, float, 64, 8, 16, 32>(
-        weights, input, pairs, tiles, y, shared, group, thread_index, simdgroup);
+    experts_down_tile<Weights_bf16, Floats, 64, 8, 16, 32, 0>(
+        weights, input, input, pairs, tiles, y, shared, group, simdgroup, lane);
 }
 
 // weighted sum of the results of 3 experts a row, added to the residual stream
@@ -2667,7 +3235,7 @@ kernel void expert_sum(
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    experts_sum<3, 32, 1>(input, expert_weights, projected, x, 1.0f, group, thread_index);
+    experts_sum<3, 32, 1, 1>(input, expert_weights, projected, x, 1.0f, group, thread_index);
 }
 
 // [88, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
@@ -2678,16 +3246,15 @@ kernel void lm_head_tile(
     device float* y [[buffer(2)]], // [rows, 88] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]])
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    device const float* tile_input = input + first_token * 32;
+    const TokenRows<32> rows = {input + first_token * 32};
     const uint first = group.x * 64;
-    const uint end = 88;
-    gemm_tile<Weights_bf16, Weights_bf16, float, 88, 32, 0, 0>(
-        weights, weights, tile_input, shared, tokens, first, thread_index, simdgroup);
-    store_tile<88>(y + first_token * 88, shared, tokens, first, end, thread_index);
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 88, 88, 32, false, 0>(
+        weights, weights, rows, StoreTile<88>{y + first_token * 88},
+        tokens, 0, first, shared, simdgroup, lane);
 }

@@ -10,19 +10,47 @@ use super::model::SOURCE;
 use super::tuning::TUNING;
 
 /// Every kernel.
-pub static CHECKS: Checks =
-    Checks { forge_version: "0.1.0", source: &SOURCE, slots: 1, kernels: &KERNELS, costs: &COSTS, tuning: &TUNING };
+pub static CHECKS: Checks = Checks {
+    forge_version: "0.1.0",
+    source: &SOURCE,
+    slots: 1,
+    kernels: &KERNELS,
+    costs: &COSTS,
+    matrices: &MATRICES,
+    tuning: &TUNING,
+};
+
+/// The matrices of each field of the weights, by their names in GGUF: what `imatrix` calls them.
+#[rustfmt::skip]
+static MATRICES: [(&str, &[&str]); 14] = [
+    ("attn_k_b", &["attn_k_b"]),
+    ("attn_v_b", &["attn_v_b"]),
+    ("down_proj", &["ffn_down"]),
+    ("expert_down", &["ffn_down_exps"]),
+    ("expert_gate_up", &["ffn_gate_exps", "ffn_up_exps"]),
+    ("gate_up_proj", &["ffn_gate", "ffn_up"]),
+    ("lm_head", &["output"]),
+    ("o_proj", &["attn_output"]),
+    ("q_b_proj", &["attn_q_b"]),
+    ("qkv_a_proj", &["attn_q_a", "attn_kv_a"]),
+    ("router", &["router"]),
+    ("shared_down", &["shared_down"]),
+    ("shared_gate_up", &["shared_gate", "shared_up"]),
+    ("token_embd", &["token_embd"]),
+];
 
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 45] = [
+static COSTS: [Cost; 52] = [
     Cost { bytes: [128, 336, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [2_560, 304, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // qkv_a_proj
+    Cost { bytes: [2_560, 304, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // qkv_a_proj_two
     Cost { bytes: [2_560, 304, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // qkv_a_proj_few
     Cost { bytes: [128, 272, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // latent_append
     Cost { bytes: [12_672, 1_648, 0, 0, 0], flops: [0, 12_672, 0, 0, 0] }, // q_b_proj
+    Cost { bytes: [12_672, 1_648, 0, 0, 0], flops: [0, 12_672, 0, 0, 0] }, // q_b_proj_two
     Cost { bytes: [12_672, 1_648, 0, 0, 0], flops: [0, 12_672, 0, 0, 0] }, // q_b_proj_few
     Cost { bytes: [4_224, 4_752, 0, 0, 0], flops: [0, 4_224, 0, 0, 0] }, // latent_queries
     Cost { bytes: [0, 5_280, 0, 48, 0], flops: [0, 0, 0, 2_640, 0] }, // latent_attention
@@ -30,16 +58,21 @@ static COSTS: [Cost; 45] = [
     Cost { bytes: [0, 2_112, 0, 0, 2_376], flops: [0, 0, 0, 0, 1_056] }, // attention_combine
     Cost { bytes: [4_224, 2_640, 0, 0, 0], flops: [0, 4_224, 0, 0, 0] }, // latent_values
     Cost { bytes: [8_576, 928, 0, 0, 0], flops: [0, 8_448, 0, 0, 0] }, // o_proj
+    Cost { bytes: [8_576, 928, 0, 0, 0], flops: [0, 8_448, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [8_576, 928, 0, 0, 0], flops: [0, 8_448, 0, 0, 0] }, // o_proj_few
     Cost { bytes: [5_120, 304, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [5_120, 304, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [5_120, 304, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
     Cost { bytes: [2_688, 560, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
+    Cost { bytes: [2_688, 560, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [2_688, 560, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
     Cost { bytes: [512, 176, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // router
+    Cost { bytes: [512, 176, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // router_two
     Cost { bytes: [512, 176, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // router_few
     Cost { bytes: [2_080, 6_604, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // expert_gate_up
     Cost { bytes: [1_152, 3_756, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // expert_down
     Cost { bytes: [5_632, 496, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_632, 496, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [5_632, 496, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
@@ -71,7 +104,7 @@ static INV_FREQ_0: [f32; 4] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 45] = [
+static KERNELS: [KernelCheck; 52] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -79,7 +112,7 @@ static KERNELS: [KernelCheck; 45] = [
         rows: &[1, 2, 7, 8],
         mixed: true,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 32 }, scale: 1.0 },
+        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 32 }, scale: 1.0, norm_eps: None },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
@@ -97,7 +130,7 @@ static KERNELS: [KernelCheck; 45] = [
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 32 }, scale: 1.0 },
+        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 32 }, scale: 1.0, norm_eps: None },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
@@ -125,13 +158,34 @@ static KERNELS: [KernelCheck; 45] = [
             Argument::write(Role::Y, Data::Words(40)),
         ],
     },
-    // qkv_a_proj_few
+    // qkv_a_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(3), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 40, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.qkv_a_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::write(Role::Y, Data::Words(40)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_a_proj_few
+    KernelCheck {
+        kernel: 4,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 40, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -148,7 +202,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // latent_append
     KernelCheck {
-        kernel: 4,
+        kernel: 5,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -170,7 +224,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // q_b_proj
     KernelCheck {
-        kernel: 5,
+        kernel: 6,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -187,13 +241,33 @@ static KERNELS: [KernelCheck; 45] = [
             Argument::write(Role::Y, Data::Words(396)),
         ],
     },
-    // q_b_proj_few
+    // q_b_proj_two
     KernelCheck {
-        kernel: 6,
+        kernel: 7,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(25), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(13), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 396, cols: 16 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.q_b_proj")),
+            Argument::read(Role::Input, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(396)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // q_b_proj_few
+    KernelCheck {
+        kernel: 8,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(13), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 396, cols: 16 }],
             norm_eps: None,
@@ -209,7 +283,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // latent_queries
     KernelCheck {
-        kernel: 7,
+        kernel: 9,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -229,7 +303,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // latent_attention
     KernelCheck {
-        kernel: 8,
+        kernel: 10,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -249,7 +323,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // latent_attention_part
     KernelCheck {
-        kernel: 9,
+        kernel: 11,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -258,32 +332,32 @@ static KERNELS: [KernelCheck; 45] = [
             heads: 33, latent: 16, rope: 8,
             scale: 0.34742,
             cache: CacheType::F16,
-            half_operands: false, split: Some(Split { above: 256, positions: 64, most: 32, window: None }),
+            half_operands: false, split: Some(Split { above: 256, positions: 64, most: 128, window: None }),
         }),
         arguments: &[
             Argument::read(Role::Q, Data::Words(792)),
             Argument::read(Role::Latents, Data::Cache(24)),
-            Argument::write(Role::Y, Data::Words(19008)),
+            Argument::write(Role::Y, Data::Words(76032)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // attention_combine
     KernelCheck {
-        kernel: 10,
+        kernel: 12,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
         grid: [Dim::Const(33), Dim::Rows, Dim::Const(1)],
-        operation: Operation::AttentionCombine { heads: 33, head_dim: 16, split: Split { above: 256, positions: 64, most: 32, window: None } },
+        operation: Operation::AttentionCombine { heads: 33, head_dim: 16, split: Split { above: 256, positions: 64, most: 128, window: None } },
         arguments: &[
-            Argument::read(Role::Parts, Data::Words(19008)),
+            Argument::read(Role::Parts, Data::Words(76032)),
             Argument::write(Role::Y, Data::Words(528)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // latent_values
     KernelCheck {
-        kernel: 11,
+        kernel: 13,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -300,7 +374,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 12,
+        kernel: 14,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -320,13 +394,36 @@ static KERNELS: [KernelCheck; 45] = [
             Argument::write(Role::Sums, Data::Words(4)),
         ],
     },
-    // o_proj_few
+    // o_proj_two
     KernelCheck {
-        kernel: 13,
+        kernel: 15,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 132 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.o_proj")),
+            Argument::read(Role::Input, Data::Words(132)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_few
+    KernelCheck {
+        kernel: 16,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 132 }],
             norm_eps: None,
@@ -345,7 +442,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 14,
+        kernel: 17,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -363,13 +460,34 @@ static KERNELS: [KernelCheck; 45] = [
             Argument::write(Role::Y, Data::Words(40)),
         ],
     },
-    // gate_up_proj_few
+    // gate_up_proj_two
     KernelCheck {
-        kernel: 15,
+        kernel: 18,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Gated(Activation::Silu),
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.gate_up_proj")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::write(Role::Y, Data::Words(40)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // gate_up_proj_few
+    KernelCheck {
+        kernel: 19,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -386,7 +504,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 16,
+        kernel: 20,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -406,13 +524,36 @@ static KERNELS: [KernelCheck; 45] = [
             Argument::write(Role::Sums, Data::Words(4)),
         ],
     },
-    // down_proj_few
+    // down_proj_two
     KernelCheck {
-        kernel: 17,
+        kernel: 21,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.down_proj")),
+            Argument::read(Role::Input, Data::Words(40)),
+            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(32)),
+            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // down_proj_few
+    KernelCheck {
+        kernel: 22,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
             norm_eps: None,
@@ -431,7 +572,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // router
     KernelCheck {
-        kernel: 18,
+        kernel: 23,
         layer: Some(1),
         rows: &[1],
         mixed: true,
@@ -449,13 +590,34 @@ static KERNELS: [KernelCheck; 45] = [
             Argument::write(Role::Y, Data::Words(8)),
         ],
     },
-    // router_few
+    // router_two
     KernelCheck {
-        kernel: 19,
+        kernel: 24,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 8, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.router")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::write(Role::Y, Data::Words(8)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // router_few
+    KernelCheck {
+        kernel: 25,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 8, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -472,11 +634,11 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // expert_gate_up
     KernelCheck {
-        kernel: 20,
+        kernel: 26,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::Rows, Dim::Const(1)],
+        grid: [Dim::Const(4), Dim::Rows, Dim::Const(1)],
         operation: Operation::ExpertsUp(ExpertsUp {
             matrices: &[Matrix { format: Format::BF16, rows: 256, cols: 32 }],
             experts: 8, chosen: 3, width: 16,
@@ -498,7 +660,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // expert_down
     KernelCheck {
-        kernel: 21,
+        kernel: 27,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -523,7 +685,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 22,
+        kernel: 28,
         layer: None,
         rows: &[1],
         mixed: true,
@@ -541,13 +703,34 @@ static KERNELS: [KernelCheck; 45] = [
             Argument::write(Role::Y, Data::Words(88)),
         ],
     },
-    // lm_head_few
+    // lm_head_two
     KernelCheck {
-        kernel: 23,
+        kernel: 29,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("lm_head")),
+            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::write(Role::Y, Data::Words(88)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // lm_head_few
+    KernelCheck {
+        kernel: 30,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -564,7 +747,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 24,
+        kernel: 31,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -573,6 +756,9 @@ static KERNELS: [KernelCheck; 45] = [
         arguments: &[
             Argument::read(Role::Logits, Data::Words(88)),
             Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::read(Role::LogitBias, Data::Slots(88)),
+            Argument::read(Role::Times, Data::Slots(88)),
+            Argument::read(Role::Allowed, Data::Slots(3)),
             Argument::write(Role::Best, Data::Slots(2)),
             Argument::write(Role::Count, Data::Slots(1)),
             Argument::read(Role::Step, Data::Params),
@@ -580,7 +766,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 25,
+        kernel: 32,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -589,6 +775,9 @@ static KERNELS: [KernelCheck; 45] = [
         arguments: &[
             Argument::read(Role::Logits, Data::Words(88)),
             Argument::read(Role::Seen, Data::Slots(3)),
+            Argument::read(Role::LogitBias, Data::Slots(88)),
+            Argument::read(Role::Times, Data::Slots(88)),
+            Argument::read(Role::Allowed, Data::Slots(3)),
             Argument::read(Role::Best, Data::Slots(2)),
             Argument::update(Role::Count, Data::Slots(1)),
             Argument::write(Role::Candidates, Data::Slots(264)),
@@ -597,7 +786,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 26,
+        kernel: 33,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -608,6 +797,7 @@ static KERNELS: [KernelCheck; 45] = [
             Argument::read(Role::Count, Data::Slots(1)),
             Argument::read(Role::Candidates, Data::Slots(264)),
             Argument::update(Role::Seen, Data::Slots(3)),
+            Argument::update(Role::Times, Data::Slots(88)),
             Argument::write(Role::NextToken, Data::Slots(1)),
             Argument::write(Role::Chosen, Data::Words(1)),
             Argument::read(Role::Step, Data::Params),
@@ -615,7 +805,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 27,
+        kernel: 34,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -629,7 +819,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // qkv_a_proj_tile
     KernelCheck {
-        kernel: 28,
+        kernel: 35,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -649,7 +839,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // q_b_proj_tile
     KernelCheck {
-        kernel: 29,
+        kernel: 36,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -669,7 +859,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // latent_queries_tile
     KernelCheck {
-        kernel: 30,
+        kernel: 37,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -689,7 +879,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // latent_attention_tile
     KernelCheck {
-        kernel: 31,
+        kernel: 38,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -709,7 +899,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // latent_values_tile
     KernelCheck {
-        kernel: 32,
+        kernel: 39,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -727,7 +917,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 33,
+        kernel: 40,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -747,7 +937,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 34,
+        kernel: 41,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -767,7 +957,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 35,
+        kernel: 42,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -787,7 +977,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // router_tile
     KernelCheck {
-        kernel: 36,
+        kernel: 43,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -807,7 +997,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // shared_gate_up_tile
     KernelCheck {
-        kernel: 37,
+        kernel: 44,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -827,7 +1017,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // shared_down_tile
     KernelCheck {
-        kernel: 38,
+        kernel: 45,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -847,7 +1037,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // route
     KernelCheck {
-        kernel: 39,
+        kernel: 46,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -862,7 +1052,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // sort_experts
     KernelCheck {
-        kernel: 40,
+        kernel: 47,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -878,7 +1068,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // expert_gate_up_tile
     KernelCheck {
-        kernel: 41,
+        kernel: 48,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -900,7 +1090,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // expert_down_tile
     KernelCheck {
-        kernel: 42,
+        kernel: 49,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -921,7 +1111,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // expert_sum
     KernelCheck {
-        kernel: 43,
+        kernel: 50,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -936,7 +1126,7 @@ static KERNELS: [KernelCheck; 45] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 44,
+        kernel: 51,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

@@ -6,7 +6,9 @@
 
 use runtime::batch::{self, Outcome, Row, Slot, Step, Wants};
 use runtime::gpu::{Buffer, Commands, Gpu, Kernel, KernelSpec, Slice, Source, pool};
+use runtime::sampler::Sampling;
 use runtime::spec::StepParams;
+use runtime::state::SlotState;
 use runtime::weights::Weights;
 use runtime::{LanguageModel, LoadOptions, ModelInfo, Result};
 
@@ -28,6 +30,8 @@ pub const PREFILL_TILE: usize = 256;
 const LOGITS_TILE: usize = 64;
 /// Layers in one command buffer of a prefill, so that none keeps the GPU busy for long.
 const PREFILL_LAYERS: usize = 2;
+/// The last layer that writes a state: a tile whose logits nobody asks for ends there, once that is written.
+const LAST_STATE: usize = 1;
 /// Steps that can be in flight at once, each with records and results of its own.
 const STEPS: usize = 8;
 
@@ -46,7 +50,7 @@ pub static INFO: ModelInfo = ModelInfo {
     few_rows: FEW_ROWS,
     rewind: None,
     kv_bytes_per_token: 96,
-    activation_bytes: 2_907_008,
+    activation_bytes: 4_732_480,
     recurrent_bytes: 0,
     prefill_tile: PREFILL_TILE,
     kernels: &KERNELS,
@@ -60,16 +64,25 @@ pub static SOURCE: Source = Source::new(
 
 /// Parts that attention splits the longest context of a step's rows into; the kernels count the same for each row.
 fn attention_parts(positions: usize) -> u32 {
-    if positions <= 256 { 1 } else { positions.div_ceil(64).min(32) as u32 }
+    if positions <= 256 { 1 } else { positions.div_ceil(64).min(128) as u32 }
 }
 
-/// Dispatches a projection of a step's rows: its kernel for one row, or that for several, which also reads the rows' records,
-/// its last argument.
-fn project(pass: &mut Commands, rows: u32, [one, few]: [&Kernel; 2], args: &[&Slice], grid: [u32; 3]) {
-    if rows == 1 {
-        pass.dispatch(one, &args[..args.len() - 1], grid);
-    } else {
-        pass.dispatch(few, args, grid);
+/// Dispatches a projection of a step's rows: its kernel for one row, for two, or for more, which also read the rows' records,
+/// their last argument.
+fn project(pass: &mut Commands, rows: u32, [one, two, more]: [&Kernel; 3], args: &[&Slice], grid: [u32; 3]) {
+    match rows {
+        0 | 1 => pass.dispatch(one, &args[..args.len() - 1], grid),
+        2 => pass.dispatch(two, args, grid),
+        _ => pass.dispatch(more, args, grid),
+    }
+}
+
+/// The grid of a projection's kernel for a step of `rows` rows.
+fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], more: [u32; 3]) -> [u32; 3] {
+    match rows {
+        0 | 1 => one,
+        2 => two,
+        _ => more,
     }
 }
 
@@ -78,75 +91,89 @@ mod kernel {
     pub const EMBED: usize = 0;
     pub const EMBED_TILE: usize = 1;
     pub const QKV_A_PROJ: usize = 2;
-    pub const QKV_A_PROJ_FEW: usize = 3;
-    pub const LATENT_APPEND: usize = 4;
-    pub const Q_B_PROJ: usize = 5;
-    pub const Q_B_PROJ_FEW: usize = 6;
-    pub const LATENT_QUERIES: usize = 7;
-    pub const LATENT_ATTENTION: usize = 8;
-    pub const LATENT_ATTENTION_PART: usize = 9;
-    pub const ATTENTION_COMBINE: usize = 10;
-    pub const LATENT_VALUES: usize = 11;
-    pub const O_PROJ: usize = 12;
-    pub const O_PROJ_FEW: usize = 13;
-    pub const GATE_UP_PROJ: usize = 14;
-    pub const GATE_UP_PROJ_FEW: usize = 15;
-    pub const DOWN_PROJ: usize = 16;
-    pub const DOWN_PROJ_FEW: usize = 17;
-    pub const ROUTER: usize = 18;
-    pub const ROUTER_FEW: usize = 19;
-    pub const EXPERT_GATE_UP: usize = 20;
-    pub const EXPERT_DOWN: usize = 21;
-    pub const LM_HEAD: usize = 22;
-    pub const LM_HEAD_FEW: usize = 23;
-    pub const SAMPLE_BEST: usize = 24;
-    pub const SAMPLE_COLLECT: usize = 25;
-    pub const SAMPLE_DRAW: usize = 26;
-    pub const RMS_NORM_TILE: usize = 27;
-    pub const QKV_A_PROJ_TILE: usize = 28;
-    pub const Q_B_PROJ_TILE: usize = 29;
-    pub const LATENT_QUERIES_TILE: usize = 30;
-    pub const LATENT_ATTENTION_TILE: usize = 31;
-    pub const LATENT_VALUES_TILE: usize = 32;
-    pub const O_PROJ_TILE: usize = 33;
-    pub const GATE_UP_PROJ_TILE: usize = 34;
-    pub const DOWN_PROJ_TILE: usize = 35;
-    pub const ROUTER_TILE: usize = 36;
-    pub const SHARED_GATE_UP_TILE: usize = 37;
-    pub const SHARED_DOWN_TILE: usize = 38;
-    pub const ROUTE: usize = 39;
-    pub const SORT_EXPERTS: usize = 40;
-    pub const EXPERT_GATE_UP_TILE: usize = 41;
-    pub const EXPERT_DOWN_TILE: usize = 42;
-    pub const EXPERT_SUM: usize = 43;
-    pub const LM_HEAD_TILE: usize = 44;
+    pub const QKV_A_PROJ_TWO: usize = 3;
+    pub const QKV_A_PROJ_FEW: usize = 4;
+    pub const LATENT_APPEND: usize = 5;
+    pub const Q_B_PROJ: usize = 6;
+    pub const Q_B_PROJ_TWO: usize = 7;
+    pub const Q_B_PROJ_FEW: usize = 8;
+    pub const LATENT_QUERIES: usize = 9;
+    pub const LATENT_ATTENTION: usize = 10;
+    pub const LATENT_ATTENTION_PART: usize = 11;
+    pub const ATTENTION_COMBINE: usize = 12;
+    pub const LATENT_VALUES: usize = 13;
+    pub const O_PROJ: usize = 14;
+    pub const O_PROJ_TWO: usize = 15;
+    pub const O_PROJ_FEW: usize = 16;
+    pub const GATE_UP_PROJ: usize = 17;
+    pub const GATE_UP_PROJ_TWO: usize = 18;
+    pub const GATE_UP_PROJ_FEW: usize = 19;
+    pub const DOWN_PROJ: usize = 20;
+    pub const DOWN_PROJ_TWO: usize = 21;
+    pub const DOWN_PROJ_FEW: usize = 22;
+    pub const ROUTER: usize = 23;
+    pub const ROUTER_TWO: usize = 24;
+    pub const ROUTER_FEW: usize = 25;
+    pub const EXPERT_GATE_UP: usize = 26;
+    pub const EXPERT_DOWN: usize = 27;
+    pub const LM_HEAD: usize = 28;
+    pub const LM_HEAD_TWO: usize = 29;
+    pub const LM_HEAD_FEW: usize = 30;
+    pub const SAMPLE_BEST: usize = 31;
+    pub const SAMPLE_COLLECT: usize = 32;
+    pub const SAMPLE_DRAW: usize = 33;
+    pub const RMS_NORM_TILE: usize = 34;
+    pub const QKV_A_PROJ_TILE: usize = 35;
+    pub const Q_B_PROJ_TILE: usize = 36;
+    pub const LATENT_QUERIES_TILE: usize = 37;
+    pub const LATENT_ATTENTION_TILE: usize = 38;
+    pub const LATENT_VALUES_TILE: usize = 39;
+    pub const O_PROJ_TILE: usize = 40;
+    pub const GATE_UP_PROJ_TILE: usize = 41;
+    pub const DOWN_PROJ_TILE: usize = 42;
+    pub const ROUTER_TILE: usize = 43;
+    pub const SHARED_GATE_UP_TILE: usize = 44;
+    pub const SHARED_DOWN_TILE: usize = 45;
+    pub const ROUTE: usize = 46;
+    pub const SORT_EXPERTS: usize = 47;
+    pub const EXPERT_GATE_UP_TILE: usize = 48;
+    pub const EXPERT_DOWN_TILE: usize = 49;
+    pub const EXPERT_SUM: usize = 50;
+    pub const LM_HEAD_TILE: usize = 51;
 }
 
 /// Names, threads per threadgroup and threadgroup memory of the kernels.
-static KERNELS: [KernelSpec; 45] = [
+static KERNELS: [KernelSpec; 52] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_a_proj", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "qkv_a_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_a_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "latent_append", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "q_b_proj", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "q_b_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "q_b_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "latent_queries", threads: 256, threadgroup_bytes: 4096 },
     KernelSpec { name: "latent_attention", threads: 256, threadgroup_bytes: 18208 },
     KernelSpec { name: "latent_attention_part", threads: 256, threadgroup_bytes: 18208 },
-    KernelSpec { name: "attention_combine", threads: 128, threadgroup_bytes: 256 },
+    KernelSpec { name: "attention_combine", threads: 256, threadgroup_bytes: 512 },
     KernelSpec { name: "latent_values", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 32 },
+    KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "o_proj_few", threads: 256, threadgroup_bytes: 256 },
     KernelSpec { name: "gate_up_proj", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "gate_up_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "gate_up_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "down_proj", threads: 256, threadgroup_bytes: 32 },
+    KernelSpec { name: "down_proj_two", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "down_proj_few", threads: 256, threadgroup_bytes: 256 },
     KernelSpec { name: "router", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "router_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "router_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "expert_gate_up", threads: 256, threadgroup_bytes: 16 },
     KernelSpec { name: "expert_down", threads: 256, threadgroup_bytes: 96 },
     KernelSpec { name: "lm_head", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "lm_head_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "sample_best", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "sample_collect", threads: 256, threadgroup_bytes: 0 },
@@ -164,7 +191,7 @@ static KERNELS: [KernelSpec; 45] = [
     KernelSpec { name: "shared_gate_up_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "shared_down_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "route", threads: 32, threadgroup_bytes: 0 },
-    KernelSpec { name: "sort_experts", threads: 256, threadgroup_bytes: 32 },
+    KernelSpec { name: "sort_experts", threads: 256, threadgroup_bytes: 256 },
     KernelSpec { name: "expert_gate_up_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "expert_down_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "expert_sum", threads: 256, threadgroup_bytes: 0 },
@@ -236,7 +263,7 @@ struct StepBuffers {
     attn: Slice,
     /// [rows, 528] f32, a latent for each head, of which its result is made
     attn_latents: Slice,
-    /// [rows, 19008] f32, attention's results by part of the context
+    /// [rows, 76032] f32, attention's results by part of the context
     attn_parts: Slice,
     /// [rows, 4] f32, their weights
     expert_weights: Slice,
@@ -302,6 +329,12 @@ struct TileBuffers {
 struct SamplerBuffers {
     /// [SLOTS, VOCAB / 32] u32, a bit for each token that occurred
     seen: Slice,
+    /// [SLOTS, VOCAB] f32, added to logits
+    logit_bias: Slice,
+    /// [SLOTS, VOCAB] u32, how often each token was chosen
+    times: Slice,
+    /// [SLOTS, VOCAB / 32] u32, a bit for each token that may be chosen
+    allowed: Slice,
     /// [SLOTS, 1, 2] u32, best key and id of each threadgroup's share
     best: Slice,
     /// [SLOTS] u32, candidates so far
@@ -338,8 +371,8 @@ pub struct Model {
     /// [LOGITS_TILE, VOCAB] f32, once asked for
     tile_logits: Option<Buffer>,
     sampler: SamplerBuffers,
-    /// The buffer of `sampler.seen`.
-    seen: Buffer,
+    /// What of `sampler` the host writes: `seen`, `logit_bias`, `times`, `allowed`.
+    wishes: [Buffer; 4],
     /// [STEPS, FEW_ROWS] u32, the tokens that rows chose
     chosen: Buffer,
 }
@@ -400,7 +433,7 @@ impl Model {
             act: rows(FEW_ROWS, "act", 64)?,
             attn: rows(FEW_ROWS, "attn", 132)?,
             attn_latents: rows(FEW_ROWS, "attn_latents", 528)?,
-            attn_parts: rows(FEW_ROWS, "attn_parts", 19008)?,
+            attn_parts: rows(FEW_ROWS, "attn_parts", 76032)?,
             expert_weights: rows(FEW_ROWS, "expert_weights", 4)?,
             experts: rows(FEW_ROWS, "experts", 3)?,
             q: rows(FEW_ROWS, "q", 792)?,
@@ -432,9 +465,18 @@ impl Model {
             x: rows(PREFILL_TILE, "x tile", 32)?,
         };
         let words = |label: &str, count: usize| gpu.alloc(label, (count * 4) as u64);
-        let seen = words("seen tokens", SLOTS * VOCAB.div_ceil(32))?;
+        let wishes = [
+            words("seen tokens", SLOTS * VOCAB.div_ceil(32))?,
+            words("logit biases", SLOTS * VOCAB)?,
+            words("counts of tokens", SLOTS * VOCAB)?,
+            words("allowed tokens", SLOTS * VOCAB.div_ceil(32))?,
+        ];
+        let [seen, logit_bias, times, allowed] = wishes.each_ref().map(Buffer::whole);
         let sampler = SamplerBuffers {
-            seen: seen.whole(),
+            seen,
+            logit_bias,
+            times,
+            allowed,
             best: words("best logits", SLOTS * 2)?.whole(),
             count: words("candidate count", SLOTS)?.whole(),
             candidates: words("candidates", SLOTS * 3 * VOCAB)?.whole(),
@@ -443,7 +485,7 @@ impl Model {
         Ok(Model {
             context,
             sampler,
-            seen,
+            wishes,
             chosen: words("chosen tokens", STEPS * FEW_ROWS)?,
             token_embd: tensor("token_embd")?,
             lm_head: tensor("lm_head")?,
@@ -461,6 +503,14 @@ impl Model {
         })
     }
 
+    /// Waits for a step whose logits the host is to have, once nothing is left to be chosen in it: the next one writes over them.
+    fn settle(&mut self, step: Step) -> Result<Step> {
+        match &step {
+            Step::Running { rows, open: false, .. } if batch::wants_logits(rows) => self.finish(step).map(Step::Done),
+            Step::Running { .. } | Step::Done(_) => Ok(step),
+        }
+    }
+
     /// The words of the records of all rows of a step or a tile.
     fn records(&self, rows: &[Row]) -> Vec<u32> {
         rows.iter().flat_map(|row| row.params(rows.len(), self.context).words()).collect()
@@ -472,13 +522,32 @@ impl Model {
         pass.barrier();
         pass.dispatch(
             k(kernel::SAMPLE_BEST),
-            &[logits, &self.sampler.seen, &self.sampler.best, &self.sampler.count, params],
+            &[
+                logits,
+                &self.sampler.seen,
+                &self.sampler.logit_bias,
+                &self.sampler.times,
+                &self.sampler.allowed,
+                &self.sampler.best,
+                &self.sampler.count,
+                params,
+            ],
             [1, rows, 1],
         );
         pass.barrier();
         pass.dispatch(
             k(kernel::SAMPLE_COLLECT),
-            &[logits, &self.sampler.seen, &self.sampler.best, &self.sampler.count, &self.sampler.candidates, params],
+            &[
+                logits,
+                &self.sampler.seen,
+                &self.sampler.logit_bias,
+                &self.sampler.times,
+                &self.sampler.allowed,
+                &self.sampler.best,
+                &self.sampler.count,
+                &self.sampler.candidates,
+                params,
+            ],
             [1, rows, 1],
         );
         pass.barrier();
@@ -489,6 +558,7 @@ impl Model {
                 &self.sampler.count,
                 &self.sampler.candidates,
                 &self.sampler.seen,
+                &self.sampler.times,
                 &self.sampler.next_token,
                 chosen,
                 params,
@@ -524,9 +594,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_FEW)],
+            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.lm_head, &b.scaled, &b.sums, logits, params],
-            [6, 1, 1],
+            by_rows(rows, [6, 1, 1], [3, rows.div_ceil(2), 1], [3, rows.div_ceil(4), 1]),
         );
     }
 
@@ -548,9 +618,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::QKV_A_PROJ), k(kernel::QKV_A_PROJ_FEW)],
+            [k(kernel::QKV_A_PROJ), k(kernel::QKV_A_PROJ_TWO), k(kernel::QKV_A_PROJ_FEW)],
             &[&layer.qkv_a_proj, &b.scaled, &b.sums, &b.qkv, params],
-            [3, 1, 1],
+            by_rows(rows, [3, 1, 1], [2, rows.div_ceil(2), 1], [2, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -562,9 +632,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::Q_B_PROJ), k(kernel::Q_B_PROJ_FEW)],
+            [k(kernel::Q_B_PROJ), k(kernel::Q_B_PROJ_TWO), k(kernel::Q_B_PROJ_FEW)],
             &[&layer.q_b_proj, &b.q_latent, &b.q_heads, params],
-            [25, 1, 1],
+            by_rows(rows, [25, 1, 1], [13, rows.div_ceil(2), 1], [13, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::LATENT_QUERIES), &[&layer.attn_k_b, &b.q_heads, &b.q, params], [38, rows, 1]);
@@ -584,25 +654,25 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::O_PROJ), k(kernel::O_PROJ_FEW)],
+            [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &b.x, &layer.ffn_norm, &b.scaled, &b.sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_FEW)],
+            [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            [5, 1, 1],
+            by_rows(rows, [5, 1, 1], [3, rows.div_ceil(2), 1], [3, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_FEW)],
+            [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW)],
             &[&layer.down_proj, &b.act, &b.x, next_gamma, &b.scaled, &b.sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
     }
 
@@ -674,9 +744,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::QKV_A_PROJ), k(kernel::QKV_A_PROJ_FEW)],
+            [k(kernel::QKV_A_PROJ), k(kernel::QKV_A_PROJ_TWO), k(kernel::QKV_A_PROJ_FEW)],
             &[&layer.qkv_a_proj, &b.scaled, &b.sums, &b.qkv, params],
-            [3, 1, 1],
+            by_rows(rows, [3, 1, 1], [2, rows.div_ceil(2), 1], [2, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -688,9 +758,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::Q_B_PROJ), k(kernel::Q_B_PROJ_FEW)],
+            [k(kernel::Q_B_PROJ), k(kernel::Q_B_PROJ_TWO), k(kernel::Q_B_PROJ_FEW)],
             &[&layer.q_b_proj, &b.q_latent, &b.q_heads, params],
-            [25, 1, 1],
+            by_rows(rows, [25, 1, 1], [13, rows.div_ceil(2), 1], [13, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::LATENT_QUERIES), &[&layer.attn_k_b, &b.q_heads, &b.q, params], [38, rows, 1]);
@@ -710,17 +780,17 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::O_PROJ), k(kernel::O_PROJ_FEW)],
+            [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &b.x, &layer.ffn_norm, &b.scaled, &b.sums, params],
-            [2, 1, 1],
+            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [k(kernel::ROUTER), k(kernel::ROUTER_FEW)],
+            [k(kernel::ROUTER), k(kernel::ROUTER_TWO), k(kernel::ROUTER_FEW)],
             &[&layer.router, &b.scaled, &b.sums, &b.router_logits, params],
-            [1, 1, 1],
+            by_rows(rows, [1, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -736,7 +806,7 @@ impl Model {
                 &b.expert_weights,
                 &b.act,
             ],
-            [8, rows, 1],
+            [4, rows, 1],
         );
         pass.barrier();
         pass.dispatch(
@@ -757,7 +827,7 @@ impl Model {
     }
 
     /// A layer, a tile of `rows` tokens: 17 dispatches.
-    fn tile_layer(&self, pass: &mut Commands, i: usize, rows: u32, params: &Slice) {
+    fn tile_layer(&self, pass: &mut Commands, i: usize, rows: u32, params: &Slice, wanted: bool) {
         let k = |index| self.gpu.kernel(index);
         let b = &self.tile;
         let layer = &self.layers[i];
@@ -776,6 +846,9 @@ impl Model {
             &[&b.qkv, &layer.attn_kv_a_norm, &layer.attn_q_a_norm, latents, &b.q_latent, params],
             [rows, 1, 1],
         );
+        if i == LAST_STATE && !wanted {
+            return;
+        }
         pass.barrier();
         pass.dispatch(
             k(kernel::Q_B_PROJ_TILE),
@@ -852,20 +925,23 @@ impl Model {
         self.tile_records.write(0, &self.records(tile));
         let (rows, params) = (tile.len() as u32, &self.tile_records.whole());
         let mut pending = None;
-        for first in (0..LAYERS).step_by(PREFILL_LAYERS) {
+        // What follows the last state nobody reads but the head.
+        let wanted = logits.is_some();
+        let layers = if wanted { LAYERS } else { LAST_STATE + 1 };
+        for first in (0..layers).step_by(PREFILL_LAYERS) {
             let next = pool(|| {
                 let mut commands = self.gpu.commands("tile");
                 let pass = &mut commands;
                 if first == 0 {
                     self.encode_tile_embed(pass, rows, params);
                 }
-                for i in first..LAYERS.min(first + PREFILL_LAYERS) {
+                for i in first..layers.min(first + PREFILL_LAYERS) {
                     match BLOCKS[i] {
                         Block::DenseLayer => self.tile_dense_layer(pass, i, rows, params),
-                        Block::Layer => self.tile_layer(pass, i, rows, params),
+                        Block::Layer => self.tile_layer(pass, i, rows, params, wanted),
                     }
                 }
-                if first + PREFILL_LAYERS >= LAYERS
+                if first + PREFILL_LAYERS >= layers
                     && let Some(logits) = logits
                 {
                     self.encode_tile_head(pass, rows, logits, params);
@@ -921,6 +997,7 @@ impl LanguageModel for Model {
         let params = self.step_records.slice(number as u64 * bytes, bytes);
         let (count, logits) = (rows.len() as u32, self.logits.whole());
         let chosen = self.chosen.slice((number * FEW_ROWS * 4) as u64, (FEW_ROWS * 4) as u64);
+        let open = batch::is_open(rows);
         let longest = rows.iter().map(|row| row.position + 1).max().unwrap_or(0);
         let pending = pool(|| {
             let mut pass = self.gpu.commands("step");
@@ -928,17 +1005,12 @@ impl LanguageModel for Model {
             if rows.iter().any(|row| row.wants != Wants::Nothing) {
                 self.encode_head(&mut pass, count, &logits, &params);
             }
-            if rows.iter().any(|row| matches!(row.wants, Wants::Choice(_))) {
+            if !open && rows.iter().any(|row| matches!(row.wants, Wants::Choice(_))) {
                 self.encode_sample(&mut pass, count, &logits, &chosen, &params);
             }
             pass.commit()
         });
-        let step = Step::Running { pending, number, wants: rows.iter().map(|row| row.wants.clone()).collect() };
-        if rows.iter().any(|row| row.wants == Wants::Logits) {
-            // The next step writes over them.
-            return self.finish(step).map(Step::Done);
-        }
-        Ok(step)
+        self.settle(Step::Running { pending: vec![pending], number, rows: rows.to_vec(), open })
     }
 
     fn tile(&mut self, slot: Slot, position: usize, tokens: &[u32], logits: Option<&mut Vec<f32>>) -> Result<()> {
@@ -961,40 +1033,81 @@ impl LanguageModel for Model {
         Ok(())
     }
 
-    fn finish(&mut self, step: Step) -> Result<Vec<Outcome>> {
-        let (pending, number, wants) = match step {
-            Step::Done(outcomes) => return Ok(outcomes),
-            Step::Running { pending, number, wants } => (pending, number, wants),
+    fn allow(&mut self, slot: Slot, tokens: &[u32]) {
+        let words = &tokens[..VOCAB.div_ceil(32)];
+        self.wishes[3].write((slot * words.len() * 4) as u64, words);
+    }
+
+    fn choose(&mut self, step: Step) -> Result<Step> {
+        let (mut pending, number, rows) = match step {
+            Step::Running { pending, number, rows, open: true } => (pending, number, rows),
+            Step::Running { .. } | Step::Done(_) => return Ok(step),
         };
-        pending.wait()?;
+        let bytes = StepParams::step_bytes(FEW_ROWS) as u64;
+        let params = self.step_records.slice(number as u64 * bytes, bytes);
+        let chosen = self.chosen.slice((number * FEW_ROWS * 4) as u64, (FEW_ROWS * 4) as u64);
+        pending.push(pool(|| {
+            let mut pass = self.gpu.commands("choice");
+            self.encode_sample(&mut pass, rows.len() as u32, &self.logits.whole(), &chosen, &params);
+            pass.commit()
+        }));
+        self.settle(Step::Running { pending, number, rows, open: false })
+    }
+
+    fn finish(&mut self, step: Step) -> Result<Vec<Outcome>> {
+        let (pending, number, rows) = match self.choose(step)? {
+            Step::Done(outcomes) => return Ok(outcomes),
+            Step::Running { pending, number, rows, .. } => (pending, number, rows),
+        };
+        for commands in pending {
+            commands.wait()?;
+        }
         let mut chosen = [0_u32; FEW_ROWS];
         self.chosen.read((number * FEW_ROWS * 4) as u64, &mut chosen);
-        let outcome = |(row, wants): (usize, Wants)| match wants {
-            Wants::Nothing => Outcome::Nothing,
-            Wants::Choice(_) => Outcome::Choice(Some(chosen[row]).filter(|&token| token != u32::MAX)),
-            Wants::Logits => {
-                let mut logits = vec![0.0; VOCAB];
-                self.logits.read((row * VOCAB * 4) as u64, &mut logits);
-                Outcome::Logits(logits)
-            }
+        let logits = |row: usize| {
+            let mut logits = vec![0.0; VOCAB];
+            self.logits.read((row * VOCAB * 4) as u64, &mut logits);
+            logits
         };
-        Ok(wants.into_iter().enumerate().map(outcome).collect())
+        let outcome = |(row, Row { wants, .. }): (usize, &Row)| match wants {
+            Wants::Nothing => Outcome::Nothing,
+            Wants::Choice(sampling) => {
+                let token = Some(chosen[row]).filter(|&token| token != u32::MAX);
+                if sampling.scored { Outcome::Scored(token, logits(row)) } else { Outcome::Choice(token) }
+            }
+            Wants::Logits => Outcome::Logits(logits(row)),
+        };
+        Ok(rows.iter().enumerate().map(outcome).collect())
     }
 
-    fn observe(&mut self, slot: Slot, tokens: &[u32]) {
-        let mut seen = vec![0_u32; VOCAB.div_ceil(32)];
-        for &id in tokens {
-            seen[id as usize / 32] |= 1 << (id % 32);
+    fn observe(&mut self, slot: Slot, prompt: &[u32], chosen: &[u32], sampling: &Sampling) {
+        let [seen, logit_bias, times, _] = &self.wishes;
+        let mut bits = vec![0_u32; VOCAB.div_ceil(32)];
+        for &id in prompt.iter().chain(chosen) {
+            bits[id as usize / 32] |= 1 << (id % 32);
         }
-        self.seen.write((slot * seen.len() * 4) as u64, &seen);
+        seen.write((slot * bits.len() * 4) as u64, &bits);
+        // The kernels read these for who asks for them.
+        let of_slot = (slot * VOCAB * 4) as u64;
+        if !sampling.logit_bias.is_empty() {
+            let mut biases = vec![0.0_f32; VOCAB];
+            for &(id, bias) in &sampling.logit_bias {
+                biases[id as usize] = bias;
+            }
+            logit_bias.write(of_slot, &biases);
+        }
+        if sampling.counts_tokens() {
+            let mut counts = vec![0_u32; VOCAB];
+            chosen.iter().for_each(|&id| counts[id as usize] += 1);
+            times.write(of_slot, &counts);
+        }
     }
 
-    fn copy_slot(&mut self, from: Slot, to: Slot, positions: usize) -> Result<()> {
+    fn states(&self) -> Vec<SlotState> {
+        let mut states = Vec::new();
         for (width, all) in LATENTS.into_iter().zip(&self.latents) {
-            let slot = (self.context * width) as u64;
-            let part = |index: Slot| all.slice(index as u64 * slot, (positions * width) as u64);
-            part(from).copy_to(&part(to));
+            states.push(SlotState::Cache { all: all.clone(), positions: self.context, width });
         }
-        Ok(())
+        states
     }
 }

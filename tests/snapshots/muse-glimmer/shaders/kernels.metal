@@ -60,6 +60,30 @@ inline float fma4(float4 a, float4 b, float sum) {
     return fma(a.x, b.x, fma(a.y, b.y, fma(a.z, b.z, fma(a.w, b.w, sum))));
 }
 
+// BYTES bytes at `p`, aligned to the smaller of BYTES and 16, into words.
+template <uint BYTES>
+inline void load_words(device const uchar* p, thread uint* words) {
+    if (BYTES % 16 == 0) {
+        for (uint i = 0; i < BYTES / 16; ++i) {
+            const uint4 v = ((device const uint4*)p)[i];
+            words[4 * i] = v.x;
+            words[4 * i + 1] = v.y;
+            words[4 * i + 2] = v.z;
+            words[4 * i + 3] = v.w;
+        }
+    } else if (BYTES == 8) {
+        const uint2 v = *(device const uint2*)p;
+        words[0] = v.x;
+        words[1] = v.y;
+    } else if (BYTES == 4) {
+        words[0] = *(device const uint*)p;
+    } else if (BYTES == 2) {
+        words[0] = *(device const ushort*)p;
+    } else {
+        words[0] = *p;
+    }
+}
+
 // Row number r of the NR rows that a simdgroup works on, counted from the first of them. SPLIT rows further down lies
 // a second matrix, from which the second half of the rows comes; 0 when there is none.
 template <uint ROWS, uint NR, uint SPLIT>
@@ -195,6 +219,27 @@ inline void load_cache8(device const half* head, uint i, thread float4* v) {
     const uint4 bits = *(device const uint4*)(head + i);
     v[0] = float4(as_type<half4>(uint2(bits.x, bits.y)));
     v[1] = float4(as_type<half4>(uint2(bits.z, bits.w)));
+}
+
+// Some elements of a head, as they are stored.
+template <uint COUNT>
+struct CacheElements {
+    uint words[COUNT / 2];
+};
+
+template <uint COUNT>
+inline void load_elements(device const half* head, uint i, thread CacheElements<COUNT>& stored) {
+    load_words<2 * COUNT>((device const uchar*)(head + i), stored.words);
+}
+
+template <uint COUNT>
+inline void decode_elements(thread const CacheElements<COUNT>& stored, thread float* v) {
+    #pragma clang loop unroll(full)
+    for (uint w = 0; w < COUNT / 2; ++w) {
+        const float2 two = float2(as_type<half2>(stored.words[w]));
+        v[2 * w] = two.x;
+        v[2 * w + 1] = two.y;
+    }
 }
 
 // Non-linearities of feed-forward layers. Arguments of exp and tanh are kept where no result overflows,
@@ -526,20 +571,47 @@ inline void head_gate(device const float* qkv, device float* y, uint2 group, uin
 // with online softmax. A threadgroup takes HEADS_SHARED query heads of one kv head, which share each read of keys and
 // values, of one row over one part of its context; several parts are put together by attention_combine.
 //
-// In a simdgroup LANES_EACH lanes hold one position, eight elements each, so that it reads 32 / LANES_EACH positions at
-// a time, STEPS times in a row before the softmax moves on. Scores are in powers of two.
+// In a simdgroup LANES_EACH lanes hold one position, ELEMENTS elements each, so that it reads 32 / LANES_EACH positions at
+// a time, STEPS times in a row before the softmax moves on. Where that many heads of that many elements would not fit a
+// lane's registers, SLICES simdgroups share a position: each has its slice of all heads' elements, and scores are put
+// together in threadgroup memory. The keys of the next round and a round's values are on their way while scores are made. Scores
+// are in powers of two.
 
 constant constexpr float NO_SCORE = -1.0e30f;
 
-constexpr uint lanes_each(uint head_dim) {
-    return head_dim > 128 ? 32 : head_dim > 64 ? 16 : head_dim > 32 ? 8 : head_dim > 16 ? 4 : head_dim > 8 ? 2 : 1;
+// Lanes that hold `width` elements of a position, so many each.
+constexpr uint lanes_each(uint width, uint elements) {
+    return width > 16 * elements ? 32 : width > 8 * elements ? 16 : width > 4 * elements ? 8 : width > 2 * elements ? 4 : width > elements ? 2 : 1;
 }
 
 constexpr uint power_of_two(uint n) { return n > 8 ? 16 : n > 4 ? 8 : n > 2 ? 4 : n; }
 
-inline void load8(device const float* p, thread float4* v) {
-    v[0] = ((device const float4*)p)[0];
-    v[1] = ((device const float4*)p)[1];
+template <uint COUNT>
+inline void load_floats(device const float* p, thread float* v) {
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < COUNT / 4; ++i) {
+        const float4 four = ((device const float4*)p)[i];
+        #pragma clang loop unroll(full)
+        for (uint e = 0; e < 4; ++e) {
+            v[4 * i + e] = four[e];
+        }
+    }
+    if (COUNT % 4 != 0) {
+        const float2 two = *(device const float2*)p;
+        v[0] = two.x;
+        v[1] = two.y;
+    }
+}
+
+template <uint COUNT>
+inline void store_floats(threadgroup float* p, thread const float* v) {
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < COUNT / 4; ++i) {
+        ((threadgroup float4*)p)[i] = float4(v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]);
+    }
+    if (COUNT % 4 != 0) {
+        *(threadgroup float2*)p = float2(v[0], v[1]);
+    }
 }
 
 // Sums each of COUNT values over the EACH lanes of a position; the lane gets that of head
@@ -563,170 +635,277 @@ inline float sum_heads(thread float* values, uint lane) {
     return sum;
 }
 
+// A lane's elements of the positions first, first + AT_ONCE.., which are `last` at most.
+template <uint WIDTH, uint STEPS, uint AT_ONCE, uint WRAP, uint VECTORS, typename T, typename C>
+inline void load_round(device const T* cache, uint first, uint last, uint offset, thread const uint* elements,
+                       thread C* round) {
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < STEPS; ++i) {
+        const uint at = min(first + i * AT_ONCE, last);
+        const auto head = cache_head<WIDTH>(cache, WRAP != 0 ? at % WRAP : at, offset);
+        #pragma clang loop unroll(full)
+        for (uint n = 0; n < VECTORS; ++n) {
+            load_elements(head, elements[n], round[i * VECTORS + n]);
+        }
+    }
+}
+
+// Heads whose sums are put together at a time, so that those of a threadgroup's simdgroups take 16 KB at most.
+constexpr uint heads_at_once(uint heads, uint simdgroups, uint width) {
+    return heads * simdgroups * width <= 4096 ? heads : simdgroups * width >= 4096 ? 1 : 4096 / (simdgroups * width);
+}
+
 // Part `part` of `parts` of the positions that a row at `position` sees (WINDOW at most), for heads group * HEADS_SHARED
 // and on. Its sequence begins at position `start_of_slot` of the cache, which holds WRAP positions of it if WRAP is not
 // 0. WHOLE: y is [HEADS, HEAD_DIM] and gets the result of the one part; else it gets sums [parts][HEADS][HEAD_DIM] and
 // then the highest score and the weight of each, [parts][HEADS][2]. `sinks`, where there are any, [HEADS], are scores
 // without a value, which the first part counts.
-template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint HEADS_SHARED, uint SIMDGROUPS, uint STEPS, uint WINDOW,
-          uint WRAP, bool WHOLE, typename T>
+template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint HEADS_SHARED, uint SIMDGROUPS, uint STEPS, uint ELEMENTS,
+          uint SLICES, uint WINDOW, uint WRAP, bool WHOLE, typename T>
 inline void attend(device const float* q, device const T* keys, device const T* values, device float* y,
                    threadgroup float* shared, uint start_of_slot, uint position, float scale, float softcap, uint group,
                    uint part, uint parts, uint simdgroup, uint lane, device const float* sinks) {
-    constexpr uint EACH = lanes_each(HEAD_DIM);
-    constexpr uint VECTORS = (HEAD_DIM + 8 * EACH - 1) / (8 * EACH);
+    constexpr uint OWN = HEAD_DIM / SLICES;
+    constexpr uint EACH = lanes_each(OWN, ELEMENTS);
+    constexpr uint VECTORS = (OWN + ELEMENTS * EACH - 1) / (ELEMENTS * EACH);
+    constexpr bool FULL = OWN == ELEMENTS * EACH * VECTORS;
     constexpr uint AT_ONCE = 32 / EACH;
     constexpr uint COUNT = power_of_two(HEADS_SHARED);
+    constexpr uint LANES_OF_HEAD = EACH / COUNT;
     constexpr uint WIDTH = KV_HEADS * HEAD_DIM;
+    constexpr uint TEAMS = SIMDGROUPS / SLICES;
     constexpr float LOG2_E = 1.44269504f;
     const uint head = group * HEADS_SHARED;
+    const uint team = simdgroup / SLICES;
+    const uint slice = simdgroup % SLICES * OWN;
     keys += ulong(start_of_slot) * cache_stride(WIDTH);
     values += ulong(start_of_slot) * cache_stride(WIDTH);
     const uint kv_offset = head / (HEADS / KV_HEADS) * HEAD_DIM;
     const uint place = lane / EACH;
-    const uint element = lane % EACH * 8;
 
     const uint first = WINDOW != 0 && position + 1 > WINDOW ? position + 1 - WINDOW : 0;
     const uint length = (position - first) / parts + 1;
     const uint begin = min(first + part * length, position + 1);
     const uint end = min(begin + length, position + 1);
 
-    float4 query[HEADS_SHARED * VECTORS * 2];
-    float4 acc[HEADS_SHARED * VECTORS * 2];
-    for (uint i = 0; i < HEADS_SHARED * VECTORS; ++i) {
-        const uint e = i % VECTORS * 8 * EACH + element;
-        const float factor = softcap == 0.0f ? scale * LOG2_E : scale;
-        const bool inside = HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM;
-        load8(q + (head + i / VECTORS) * HEAD_DIM + (inside ? e : 0), query + 2 * i);
-        query[2 * i] *= inside ? factor : 0.0f;
-        query[2 * i + 1] *= inside ? factor : 0.0f;
-        acc[2 * i] = 0.0f;
-        acc[2 * i + 1] = 0.0f;
+    // A lane's elements, the first of each vector; of lanes beyond the last the slice's first, which count for nothing.
+    uint elements[VECTORS];
+    bool inside[VECTORS];
+    float query[HEADS_SHARED * VECTORS * ELEMENTS];
+    float acc[HEADS_SHARED * VECTORS * ELEMENTS];
+    #pragma clang loop unroll(full)
+    for (uint n = 0; n < VECTORS; ++n) {
+        const uint e = (n * EACH + lane % EACH) * ELEMENTS;
+        inside[n] = FULL || e < OWN;
+        elements[n] = slice + (inside[n] ? e : 0);
+        #pragma clang loop unroll(full)
+        for (uint h = 0; h < HEADS_SHARED; ++h) {
+            const float factor = softcap == 0.0f ? scale * LOG2_E : scale;
+            const uint at = (h * VECTORS + n) * ELEMENTS;
+            load_floats<ELEMENTS>(q + (head + h) * HEAD_DIM + elements[n], query + at);
+            #pragma clang loop unroll(full)
+            for (uint e = 0; e < ELEMENTS; ++e) {
+                query[at + e] *= inside[n] ? factor : 0.0f;
+                acc[at + e] = 0.0f;
+            }
+        }
     }
     float highest = NO_SCORE;
     float total = 0.0f;
-    if (sinks != nullptr && part == 0 && simdgroup == 0) {
+    if (sinks != nullptr && part == 0 && team == 0) {
         // As if it had come before the first key.
-        highest = sinks[head + min(lane % EACH / (EACH / COUNT), HEADS_SHARED - 1)] * LOG2_E;
+        highest = sinks[head + min(lane % EACH / LANES_OF_HEAD, HEADS_SHARED - 1)] * LOG2_E;
         total = place == 0 ? 1.0f : 0.0f;
     }
-    for (uint start = begin + simdgroup * (AT_ONCE * STEPS); start < end; start += SIMDGROUPS * AT_ONCE * STEPS) {
+    // Scores of two rounds, so that one round's are read while the next one's are written.
+    // Elements of the positions of a round that begins at `start`: those beyond the last repeat it.
+    CacheElements<ELEMENTS> next_keys[STEPS * VECTORS];
+    const uint ahead = team * (AT_ONCE * STEPS) + place;
+    if (begin + team * (AT_ONCE * STEPS) < end) {
+        load_round<WIDTH, STEPS, AT_ONCE, WRAP, VECTORS>(keys, begin + ahead, end - 1, kv_offset, elements, next_keys);
+    }
+    uint turn = 0;
+    for (uint base = begin; base < end; base += TEAMS * AT_ONCE * STEPS) {
+        const uint start = base + team * (AT_ONCE * STEPS);
+        if (SLICES == 1 && start >= end) {
+            break;
+        }
+        CacheElements<ELEMENTS> own_values[STEPS * VECTORS];
         float scores[STEPS];
-        float top = NO_SCORE;
+        #pragma clang loop unroll(full)
         for (uint i = 0; i < STEPS; ++i) {
-            const uint at = min(start + i * AT_ONCE + place, end - 1);
-            const auto key = cache_head<WIDTH>(keys, WRAP != 0 ? at % WRAP : at, kv_offset);
-            float sums[COUNT];
-            for (uint h = 0; h < COUNT; ++h) {
-                sums[h] = 0.0f;
+            scores[i] = 0.0f;
+        }
+        if (start < end) {
+            load_round<WIDTH, STEPS, AT_ONCE, WRAP, VECTORS>(values, start + place, end - 1, kv_offset, elements, own_values);
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < STEPS; ++i) {
+                float sums[COUNT] = {};
+                #pragma clang loop unroll(full)
+                for (uint n = 0; n < VECTORS; ++n) {
+                    float k[ELEMENTS];
+                    decode_elements(next_keys[i * VECTORS + n], k);
+                    #pragma clang loop unroll(full)
+                    for (uint h = 0; h < HEADS_SHARED; ++h) {
+                        #pragma clang loop unroll(full)
+                        for (uint e = 0; e < ELEMENTS; ++e) {
+                            sums[h] = fma(k[e], query[(h * VECTORS + n) * ELEMENTS + e], sums[h]);
+                        }
+                    }
+                }
+                scores[i] = sum_heads<COUNT, EACH>(sums, lane);
             }
-            for (uint n = 0; n < VECTORS; ++n) {
-                const uint e = n * 8 * EACH + element;
-                float4 k[2];
-                load_cache8(key, HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM ? e : 0, k);
-                for (uint h = 0; h < HEADS_SHARED; ++h) {
-                    const uint v = 2 * (h * VECTORS + n);
-                    sums[h] = fma4(k[0], query[v], fma4(k[1], query[v + 1], sums[h]));
+            const uint next = start + TEAMS * AT_ONCE * STEPS;
+            if (next < end) {
+                load_round<WIDTH, STEPS, AT_ONCE, WRAP, VECTORS>(keys, next + place, end - 1, kv_offset, elements, next_keys);
+            }
+        }
+        if (SLICES > 1) {
+            threadgroup float* exchange = shared + turn * (SIMDGROUPS * STEPS * 32) + lane;
+            turn = 1 - turn;
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < STEPS; ++i) {
+                exchange[(simdgroup * STEPS + i) * 32] = scores[i];
+            }
+            threadgroup_barrier(mem_flags::mem_threadgroup);
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < STEPS; ++i) {
+                scores[i] = exchange[(team * SLICES * STEPS + i) * 32];
+                #pragma clang loop unroll(full)
+                for (uint s = 1; s < SLICES; ++s) {
+                    scores[i] += exchange[((team * SLICES + s) * STEPS + i) * 32];
                 }
             }
-            float score = sum_heads<COUNT, EACH>(sums, lane);
-            if (softcap != 0.0f) {
-                score = softcap * LOG2_E * precise::tanh(score / softcap);
+            if (start >= end) {
+                continue;
             }
-            scores[i] = start + i * AT_ONCE + place < end ? score : NO_SCORE;
+        }
+        float top = highest;
+        #pragma clang loop unroll(full)
+        for (uint i = 0; i < STEPS; ++i) {
+            if (softcap != 0.0f) {
+                scores[i] = softcap * LOG2_E * precise::tanh(scores[i] / softcap);
+            }
+            scores[i] = start + i * AT_ONCE + place < end ? scores[i] : NO_SCORE;
             top = max(top, scores[i]);
         }
         for (uint w = EACH; w < 32; w *= 2) {
             top = max(top, simd_shuffle_xor(top, ushort(w)));
         }
-        top = max(top, highest);
-        const float correction = exp2(highest - top);
-        highest = top;
-        total *= correction;
-        for (uint h = 0; h < HEADS_SHARED; ++h) {
-            const float c = simd_shuffle(correction, ushort(h * (EACH / COUNT)));
-            for (uint n = 0; n < VECTORS * 2; ++n) {
-                acc[h * VECTORS * 2 + n] *= c;
+        // Once the highest scores are found they stay, and sums with them.
+        if (simd_any(top > highest)) {
+            const float correction = exp2(highest - top);
+            highest = top;
+            total *= correction;
+            #pragma clang loop unroll(full)
+            for (uint h = 0; h < HEADS_SHARED; ++h) {
+                const float c = simd_shuffle(correction, ushort(h * LANES_OF_HEAD));
+                #pragma clang loop unroll(full)
+                for (uint e = 0; e < VECTORS * ELEMENTS; ++e) {
+                    acc[h * VECTORS * ELEMENTS + e] *= c;
+                }
             }
         }
+        #pragma clang loop unroll(full)
         for (uint i = 0; i < STEPS; ++i) {
-            const uint at = min(start + i * AT_ONCE + place, end - 1);
-            const auto value = cache_head<WIDTH>(values, WRAP != 0 ? at % WRAP : at, kv_offset);
             const float weight = exp2(scores[i] - highest);
             total += weight;
             float weights[HEADS_SHARED];
+            #pragma clang loop unroll(full)
             for (uint h = 0; h < HEADS_SHARED; ++h) {
-                weights[h] = simd_shuffle(weight, ushort(place * EACH + h * (EACH / COUNT)));
+                weights[h] = simd_shuffle(weight, ushort(place * EACH + h * LANES_OF_HEAD));
             }
+            #pragma clang loop unroll(full)
             for (uint n = 0; n < VECTORS; ++n) {
-                const uint e = n * 8 * EACH + element;
-                float4 v[2];
-                load_cache8(value, HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM ? e : 0, v);
+                float v[ELEMENTS];
+                decode_elements(own_values[i * VECTORS + n], v);
+                #pragma clang loop unroll(full)
                 for (uint h = 0; h < HEADS_SHARED; ++h) {
-                    acc[2 * (h * VECTORS + n)] += weights[h] * v[0];
-                    acc[2 * (h * VECTORS + n) + 1] += weights[h] * v[1];
+                    #pragma clang loop unroll(full)
+                    for (uint e = 0; e < ELEMENTS; ++e) {
+                        const uint own = (h * VECTORS + n) * ELEMENTS + e;
+                        acc[own] = fma(weights[h], v[e], acc[own]);
+                    }
                 }
             }
         }
     }
     for (uint w = EACH; w < 32; w *= 2) {
         total += simd_shuffle_xor(total, ushort(w));
-        for (uint i = 0; i < HEADS_SHARED * VECTORS * 2; ++i) {
+        #pragma clang loop unroll(full)
+        for (uint i = 0; i < HEADS_SHARED * VECTORS * ELEMENTS; ++i) {
             acc[i] += simd_shuffle_xor(acc[i], ushort(w));
         }
     }
-    threadgroup float* scales = shared + SIMDGROUPS * HEADS_SHARED * HEAD_DIM;
+    // Highest score and weight of each head from each team, then the sums of some heads at a time.
+    constexpr uint ROUND = heads_at_once(HEADS_SHARED, SIMDGROUPS, OWN);
+    threadgroup float* sums = shared;
+    threadgroup float* scales = shared + ROUND * TEAMS * HEAD_DIM;
+    if (SLICES > 1) {
+        // All have read the last scores.
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+    }
+    #pragma clang loop unroll(full)
     for (uint h = 0; h < HEADS_SHARED; ++h) {
-        const uint at = simdgroup * HEADS_SHARED + h;
-        for (uint n = 0; n < VECTORS; ++n) {
-            const uint e = n * 8 * EACH + element;
-            if (place == 0 && (HEAD_DIM % (8 * EACH) == 0 || e < HEAD_DIM)) {
-                threadgroup float4* own = (threadgroup float4*)(shared + at * HEAD_DIM + e);
-                own[0] = acc[2 * (h * VECTORS + n)];
-                own[1] = acc[2 * (h * VECTORS + n) + 1];
-            }
-        }
-        if (lane == h * (EACH / COUNT)) {
-            scales[2 * at] = highest;
-            scales[2 * at + 1] = total;
+        if (slice == 0 && lane == h * LANES_OF_HEAD) {
+            scales[2 * (team * HEADS_SHARED + h)] = highest;
+            scales[2 * (team * HEADS_SHARED + h) + 1] = total;
         }
     }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (uint i = simdgroup * 32 + lane; i < HEADS_SHARED * HEAD_DIM / 4; i += SIMDGROUPS * 32) {
-        const uint h = i / (HEAD_DIM / 4);
-        float top = NO_SCORE;
-        for (uint s = 0; s < SIMDGROUPS; ++s) {
-            top = max(top, scales[2 * (s * HEADS_SHARED + h)]);
+    #pragma clang loop unroll(full)
+    for (uint round = 0; round < HEADS_SHARED; round += ROUND) {
+        if (round > 0) {
+            threadgroup_barrier(mem_flags::mem_threadgroup);
         }
-        float4 sum = 0.0f;
-        float weight = 0.0f;
-        for (uint s = 0; s < SIMDGROUPS; ++s) {
-            const uint at = s * HEADS_SHARED + h;
-            const float c = exp2(scales[2 * at] - top);
-            sum += c * *(threadgroup const float4*)(shared + at * HEAD_DIM + i % (HEAD_DIM / 4) * 4);
-            weight += c * scales[2 * at + 1];
+        #pragma clang loop unroll(full)
+        for (uint h = round; h < HEADS_SHARED && h < round + ROUND; ++h) {
+            #pragma clang loop unroll(full)
+            for (uint n = 0; n < VECTORS; ++n) {
+                if (place == 0 && inside[n]) {
+                    store_floats<ELEMENTS>(sums + ((h - round) * TEAMS + team) * HEAD_DIM + elements[n],
+                                           acc + (h * VECTORS + n) * ELEMENTS);
+                }
+            }
         }
-        if (WHOLE) {
-            ((device float4*)(y + head * HEAD_DIM))[i] = sum / weight;
-        } else {
-            ((device float4*)(y + (part * HEADS + head) * HEAD_DIM))[i] = sum;
-            if (i % (HEAD_DIM / 4) == 0) {
-                device float* scale_of = y + parts * HEADS * HEAD_DIM + (part * HEADS + head + h) * 2;
-                scale_of[0] = top;
-                scale_of[1] = weight;
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        const uint here = min(ROUND, HEADS_SHARED - round) * HEAD_DIM / 4;
+        for (uint i = simdgroup * 32 + lane; i < here; i += SIMDGROUPS * 32) {
+            const uint h = round + i / (HEAD_DIM / 4);
+            const uint element = i % (HEAD_DIM / 4) * 4;
+            float top = NO_SCORE;
+            for (uint t = 0; t < TEAMS; ++t) {
+                top = max(top, scales[2 * (t * HEADS_SHARED + h)]);
+            }
+            float4 sum = 0.0f;
+            float weight = 0.0f;
+            for (uint t = 0; t < TEAMS; ++t) {
+                const uint at = t * HEADS_SHARED + h;
+                const float c = exp2(scales[2 * at] - top);
+                sum += c * *(threadgroup const float4*)(sums + ((h - round) * TEAMS + t) * HEAD_DIM + element);
+                weight += c * scales[2 * at + 1];
+            }
+            if (WHOLE) {
+                *(device float4*)(y + (head + h) * HEAD_DIM + element) = sum / weight;
+            } else {
+                *(device float4*)(y + (part * HEADS + head + h) * HEAD_DIM + element) = sum;
+                if (element == 0) {
+                    device float* scale_of = y + parts * HEADS * HEAD_DIM + (part * HEADS + head + h) * 2;
+                    scale_of[0] = top;
+                    scale_of[1] = weight;
+                }
             }
         }
     }
 }
 
 // A row over all that it sees.
-template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint HEADS_SHARED, uint SIMDGROUPS, uint STEPS, uint WINDOW,
-          uint WRAP, typename T>
+template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint HEADS_SHARED, uint SIMDGROUPS, uint STEPS, uint ELEMENTS,
+          uint SLICES, uint WINDOW, uint WRAP, typename T>
 inline void attention_whole(device const float* q, device const T* keys, device const T* values, device float* y,
                             threadgroup float* shared, uint start_of_slot, uint position, float scale, float softcap,
                             uint group, uint, uint row, uint simdgroup, uint lane,
                             device const float* sinks = nullptr) {
-    attend<HEADS, KV_HEADS, HEAD_DIM, HEADS_SHARED, SIMDGROUPS, STEPS, WINDOW, WRAP, true>(
+    attend<HEADS, KV_HEADS, HEAD_DIM, HEADS_SHARED, SIMDGROUPS, STEPS, ELEMENTS, SLICES, WINDOW, WRAP, true>(
         q + row * (HEADS * HEAD_DIM), keys, values, y + row * (HEADS * HEAD_DIM), shared, start_of_slot, position, scale,
         softcap, group, 0, 1, simdgroup, lane, sinks);
 }
@@ -1521,7 +1700,7 @@ kernel void embed_tile(
 
 // [96, 32] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
-kernel void attn_q_attn_k_attn_v_attn_gate(
+kernel void qkv_gate_proj(
     device const uchar* weights [[buffer(0)]], // [96, 32] bf16
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [1] f32, partial sums of squares
@@ -1541,7 +1720,7 @@ kernel void attn_q_attn_k_attn_v_attn_gate(
 
 // [96, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
-kernel void attn_q_attn_k_attn_v_attn_gate_two(
+kernel void qkv_gate_proj_two(
     device const uchar* weights [[buffer(0)]], // [96, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
@@ -1574,7 +1753,7 @@ kernel void attn_q_attn_k_attn_v_attn_gate_two(
 
 // [96, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
-kernel void attn_q_attn_k_attn_v_attn_gate_few(
+kernel void qkv_gate_proj_few(
     device const uchar* weights [[buffer(0)]], // [96, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [rows, 1] f32, partial sums of squares
@@ -1654,8 +1833,8 @@ kernel void attention(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[80];
-    attention_whole<4, 2, 8, 1, 8, 4, 8, 0>(
+    threadgroup float shared[160];
+    attention_whole<4, 2, 8, 2, 8, 8, 4, 1, 8, 0>(
         q, keys, values, y, shared, 0, step[group.z].position, 0.8838835f, 0.0f, group.x, group.y, group.z, simdgroup,
         lane);
 }
@@ -2017,8 +2196,8 @@ kernel void attention_alt(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[80];
-    attention_whole<4, 2, 8, 1, 8, 4, 0, 0>(
+    threadgroup float shared[160];
+    attention_whole<4, 2, 8, 2, 8, 8, 4, 1, 0, 0>(
         q, keys, values, y, shared, 0, step[group.z].position, 0.8838835f, 0.0f, group.x, group.y, group.z, simdgroup,
         lane);
 }
@@ -2198,7 +2377,7 @@ kernel void rms_norm_tile(
 
 // [96, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
-kernel void attn_q_attn_k_attn_v_attn_gate_tile(
+kernel void qkv_gate_proj_tile(
     device const uchar* weights [[buffer(0)]], // [96, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
     device float* y [[buffer(2)]], // [rows, 96] f32

@@ -23,11 +23,11 @@ pub static CHECKS: Checks = Checks {
 /// The matrices of each field of the weights, by their names in GGUF: what `imatrix` calls them.
 #[rustfmt::skip]
 static MATRICES: [(&str, &[&str]); 6] = [
-    ("attn_q_attn_k_attn_v_attn_gate", &["attn_q", "attn_k", "attn_v", "attn_gate"]),
     ("down_proj", &["ffn_down"]),
     ("gate_up_proj", &["ffn_gate", "ffn_up"]),
     ("lm_head", &["output"]),
     ("o_proj", &["attn_output"]),
+    ("qkv_gate_proj", &["attn_q", "attn_k", "attn_v", "attn_gate"]),
     ("token_embd", &["token_embd"]),
 ];
 
@@ -37,9 +37,9 @@ static MATRICES: [(&str, &[&str]); 6] = [
 static COSTS: [Cost; 35] = [
     Cost { bytes: [128, 324, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
-    Cost { bytes: [6_144, 516, 0, 0, 0], flops: [0, 6_144, 0, 0, 0] }, // attn_q_attn_k_attn_v_attn_gate
-    Cost { bytes: [6_144, 516, 0, 0, 0], flops: [0, 6_144, 0, 0, 0] }, // attn_q_attn_k_attn_v_attn_gate_two
-    Cost { bytes: [6_144, 516, 0, 0, 0], flops: [0, 6_144, 0, 0, 0] }, // attn_q_attn_k_attn_v_attn_gate_few
+    Cost { bytes: [6_144, 516, 0, 0, 0], flops: [0, 6_144, 0, 0, 0] }, // qkv_gate_proj
+    Cost { bytes: [6_144, 516, 0, 0, 0], flops: [0, 6_144, 0, 0, 0] }, // qkv_gate_proj_two
+    Cost { bytes: [6_144, 516, 0, 0, 0], flops: [0, 6_144, 0, 0, 0] }, // qkv_gate_proj_few
     Cost { bytes: [0, 448, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 256, 0, 64, 0], flops: [0, 0, 0, 128, 0] }, // attention
     Cost { bytes: [0, 384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // attention_gate
@@ -62,7 +62,7 @@ static COSTS: [Cost; 35] = [
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
     Cost { bytes: [0, 24, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
     Cost { bytes: [128, 256, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rms_norm_tile
-    Cost { bytes: [6_144, 512, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // attn_q_attn_k_attn_v_attn_gate_tile
+    Cost { bytes: [6_144, 512, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // qkv_gate_proj_tile
     Cost { bytes: [0, 256, 0, 64, 0], flops: [0, 0, 0, 128, 0] }, // attention_tile
     Cost { bytes: [2_048, 256, 0, 0, 0], flops: [0, 0, 262_144, 0, 0] }, // o_proj_tile
     Cost { bytes: [128, 384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // post_norm_tile
@@ -113,7 +113,7 @@ static KERNELS: [KernelCheck; 35] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // attn_q_attn_k_attn_v_attn_gate
+    // qkv_gate_proj
     KernelCheck {
         kernel: 2,
         layer: Some(1),
@@ -127,13 +127,13 @@ static KERNELS: [KernelCheck; 35] = [
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.attn_q_attn_k_attn_v_attn_gate")),
+            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_gate_proj")),
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(96)),
         ],
     },
-    // attn_q_attn_k_attn_v_attn_gate_two
+    // qkv_gate_proj_two
     KernelCheck {
         kernel: 3,
         layer: Some(1),
@@ -147,14 +147,14 @@ static KERNELS: [KernelCheck; 35] = [
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.attn_q_attn_k_attn_v_attn_gate")),
+            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_gate_proj")),
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(96)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // attn_q_attn_k_attn_v_attn_gate_few
+    // qkv_gate_proj_few
     KernelCheck {
         kernel: 4,
         layer: Some(1),
@@ -168,7 +168,7 @@ static KERNELS: [KernelCheck; 35] = [
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.attn_q_attn_k_attn_v_attn_gate")),
+            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_gate_proj")),
             Argument::read(Role::Input, Data::Words(32)),
             Argument::read(Role::InputSums, Data::Words(1)),
             Argument::write(Role::Y, Data::Words(96)),
@@ -202,7 +202,7 @@ static KERNELS: [KernelCheck; 35] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Rows],
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 8,
             scale: 0.8838835, softcap: None, window: Some(8),
@@ -461,7 +461,7 @@ static KERNELS: [KernelCheck; 35] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Rows],
+        grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
             heads: 4, kv_heads: 2, head_dim: 8,
             scale: 0.8838835, softcap: None, window: None,
@@ -610,7 +610,7 @@ static KERNELS: [KernelCheck; 35] = [
             Argument::write(Role::Y, Data::Words(32)),
         ],
     },
-    // attn_q_attn_k_attn_v_attn_gate_tile
+    // qkv_gate_proj_tile
     KernelCheck {
         kernel: 27,
         layer: Some(1),
@@ -624,7 +624,7 @@ static KERNELS: [KernelCheck; 35] = [
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.attn_q_attn_k_attn_v_attn_gate")),
+            Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_gate_proj")),
             Argument::read(Role::Input, Data::Words(32)),
             Argument::write(Role::Y, Data::Words(96)),
             Argument::read(Role::Step, Data::Params),

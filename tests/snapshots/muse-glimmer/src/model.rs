@@ -45,7 +45,7 @@ pub static INFO: ModelInfo = ModelInfo {
     default_context: 128,
     parameters: 31_776,
     weights_bytes: 98_304,
-    weights_header_sha256: "0d33e0d42120e613739d64b9f807aed9636deb56e06b6bfc53d2272019564ea2",
+    weights_header_sha256: "e64dc7463dd41fd243cd09c8d28b3b2446ebe0dc83a7bcce0a8868db76d615f2",
     slots: SLOTS,
     few_rows: FEW_ROWS,
     rewind: None,
@@ -85,9 +85,9 @@ fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], more: [u32; 3]) -> [u32; 3] 
 mod kernel {
     pub const EMBED: usize = 0;
     pub const EMBED_TILE: usize = 1;
-    pub const ATTN_Q_ATTN_K_ATTN_V_ATTN_GATE: usize = 2;
-    pub const ATTN_Q_ATTN_K_ATTN_V_ATTN_GATE_TWO: usize = 3;
-    pub const ATTN_Q_ATTN_K_ATTN_V_ATTN_GATE_FEW: usize = 4;
+    pub const QKV_GATE_PROJ: usize = 2;
+    pub const QKV_GATE_PROJ_TWO: usize = 3;
+    pub const QKV_GATE_PROJ_FEW: usize = 4;
     pub const ROPE_APPEND: usize = 5;
     pub const ATTENTION: usize = 6;
     pub const ATTENTION_GATE: usize = 7;
@@ -110,7 +110,7 @@ mod kernel {
     pub const SAMPLE_COLLECT: usize = 24;
     pub const SAMPLE_DRAW: usize = 25;
     pub const RMS_NORM_TILE: usize = 26;
-    pub const ATTN_Q_ATTN_K_ATTN_V_ATTN_GATE_TILE: usize = 27;
+    pub const QKV_GATE_PROJ_TILE: usize = 27;
     pub const ATTENTION_TILE: usize = 28;
     pub const O_PROJ_TILE: usize = 29;
     pub const POST_NORM_TILE: usize = 30;
@@ -124,11 +124,11 @@ mod kernel {
 static KERNELS: [KernelSpec; 35] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "attn_q_attn_k_attn_v_attn_gate", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "attn_q_attn_k_attn_v_attn_gate_two", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "attn_q_attn_k_attn_v_attn_gate_few", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "qkv_gate_proj", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "qkv_gate_proj_two", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "qkv_gate_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 320 },
+    KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 640 },
     KernelSpec { name: "attention_gate", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 128 },
@@ -141,7 +141,7 @@ static KERNELS: [KernelSpec; 35] = [
     KernelSpec { name: "down_proj_two", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "down_proj_few", threads: 256, threadgroup_bytes: 256 },
     KernelSpec { name: "rope_append_alt", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "attention_alt", threads: 256, threadgroup_bytes: 320 },
+    KernelSpec { name: "attention_alt", threads: 256, threadgroup_bytes: 640 },
     KernelSpec { name: "lm_head", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head_few", threads: 256, threadgroup_bytes: 0 },
@@ -149,7 +149,7 @@ static KERNELS: [KernelSpec; 35] = [
     KernelSpec { name: "sample_collect", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "rms_norm_tile", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "attn_q_attn_k_attn_v_attn_gate_tile", threads: 128, threadgroup_bytes: 16384 },
+    KernelSpec { name: "qkv_gate_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 12288 },
     KernelSpec { name: "o_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "post_norm_tile", threads: 256, threadgroup_bytes: 32 },
@@ -183,7 +183,7 @@ struct LayerWeights {
     /// [32] f32
     attn_norm: Slice,
     /// [96, 32] bf16
-    attn_q_attn_k_attn_v_attn_gate: Slice,
+    qkv_gate_proj: Slice,
     /// [32, 32] bf16
     o_proj: Slice,
     /// [32] f32
@@ -318,7 +318,7 @@ impl Model {
                 let tensor = |name: &str| tensor(&format!("layers.{i}.{name}"));
                 Ok(LayerWeights {
                     attn_norm: tensor("attn_norm")?,
-                    attn_q_attn_k_attn_v_attn_gate: tensor("attn_q_attn_k_attn_v_attn_gate")?,
+                    qkv_gate_proj: tensor("qkv_gate_proj")?,
                     o_proj: tensor("o_proj")?,
                     post_attn_norm: tensor("post_attn_norm")?,
                     ffn_norm: tensor("ffn_norm")?,
@@ -503,14 +503,14 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::ATTN_Q_ATTN_K_ATTN_V_ATTN_GATE), k(kernel::ATTN_Q_ATTN_K_ATTN_V_ATTN_GATE_TWO), k(kernel::ATTN_Q_ATTN_K_ATTN_V_ATTN_GATE_FEW)],
-            &[&layer.attn_q_attn_k_attn_v_attn_gate, &b.scaled, &b.sums, &b.qkv, params],
+            [k(kernel::QKV_GATE_PROJ), k(kernel::QKV_GATE_PROJ_TWO), k(kernel::QKV_GATE_PROJ_FEW)],
+            &[&layer.qkv_gate_proj, &b.scaled, &b.sums, &b.qkv, params],
             by_rows(rows, [6, 1, 1], [3, rows.div_ceil(2), 1], [3, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
         pass.barrier();
-        pass.dispatch(k(kernel::ATTENTION), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [4, 1, rows]);
+        pass.dispatch(k(kernel::ATTENTION), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
         pass.dispatch(k(kernel::ATTENTION_GATE), &[&b.qkv, &b.attn], [1, rows, 1]);
         pass.barrier();
@@ -561,8 +561,8 @@ impl Model {
         pass.dispatch(k(kernel::RMS_NORM_TILE), &[&b.x, &layer.attn_norm, &b.normed], [rows, 1, 1]);
         pass.barrier();
         pass.dispatch(
-            k(kernel::ATTN_Q_ATTN_K_ATTN_V_ATTN_GATE_TILE),
-            &[&layer.attn_q_attn_k_attn_v_attn_gate, &b.normed, &b.qkv, params],
+            k(kernel::QKV_GATE_PROJ_TILE),
+            &[&layer.qkv_gate_proj, &b.normed, &b.qkv, params],
             [2, rows.div_ceil(64), 1],
         );
         pass.barrier();
@@ -611,14 +611,14 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::ATTN_Q_ATTN_K_ATTN_V_ATTN_GATE), k(kernel::ATTN_Q_ATTN_K_ATTN_V_ATTN_GATE_TWO), k(kernel::ATTN_Q_ATTN_K_ATTN_V_ATTN_GATE_FEW)],
-            &[&layer.attn_q_attn_k_attn_v_attn_gate, &b.scaled, &b.sums, &b.qkv, params],
+            [k(kernel::QKV_GATE_PROJ), k(kernel::QKV_GATE_PROJ_TWO), k(kernel::QKV_GATE_PROJ_FEW)],
+            &[&layer.qkv_gate_proj, &b.scaled, &b.sums, &b.qkv, params],
             by_rows(rows, [6, 1, 1], [3, rows.div_ceil(2), 1], [3, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND_ALT), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
         pass.barrier();
-        pass.dispatch(k(kernel::ATTENTION_ALT), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [4, 1, rows]);
+        pass.dispatch(k(kernel::ATTENTION_ALT), &[&b.q, &cache.keys, &cache.values, &b.attn, params], [2, 1, rows]);
         pass.barrier();
         pass.dispatch(k(kernel::ATTENTION_GATE), &[&b.qkv, &b.attn], [1, rows, 1]);
         pass.barrier();
@@ -669,8 +669,8 @@ impl Model {
         pass.dispatch(k(kernel::RMS_NORM_TILE), &[&b.x, &layer.attn_norm, &b.normed], [rows, 1, 1]);
         pass.barrier();
         pass.dispatch(
-            k(kernel::ATTN_Q_ATTN_K_ATTN_V_ATTN_GATE_TILE),
-            &[&layer.attn_q_attn_k_attn_v_attn_gate, &b.normed, &b.qkv, params],
+            k(kernel::QKV_GATE_PROJ_TILE),
+            &[&layer.qkv_gate_proj, &b.normed, &b.qkv, params],
             [2, rows.div_ceil(64), 1],
         );
         pass.barrier();
