@@ -53,12 +53,14 @@ pub fn decode_geometry(heads: usize, kv_heads: usize, head_dim: usize, kv: Cache
     let shared = (1..=group.min(MOST_SHARED)).rev().filter(|&n| group.is_multiple_of(n));
     let of = |heads_shared: usize, elements: usize, slices: usize| {
         let width = head_dim / slices;
-        let fits = head_dim.is_multiple_of(slices * elements)
+        // Slices of nothing are no slices.
+        let fits = width > 0
+            && head_dim.is_multiple_of(slices * elements)
             // A lane sums at least one head.
             && lanes(width, elements) >= heads_shared.next_power_of_two()
             && heads_shared * elements * vectors(width, elements) <= most(elements);
         let steps = if elements == 8 || elements == 4 && heads_shared >= 8 { 4 } else { 8 };
-        let steps = if kv == CacheType::F32 { steps / 2 } else { steps } / vectors(width, elements);
+        let steps = if kv == CacheType::F32 { steps / 2 } else { steps } / vectors(width, elements).max(1);
         fits.then_some(DecodeGeometry { heads_shared, elements, slices, simdgroups: SIMDGROUPS, steps: steps.max(1) })
     };
     let slices = [1, 2, 4, SIMDGROUPS];
