@@ -47,7 +47,7 @@ pub fn check(project: &Path, prompt: &str, text: &str) -> Result<()> {
             // Kernels of the software device switch stacks, which valgrind does not follow: here the model is a hash function.
             compile(&stand_in()?, &[])?;
             // Templates are rendered by threads with stacks that take it half a minute.
-            shell::capture(valgrind(&program).arg(project).args(["4", prompt, "--no-chats"]))?;
+            shell::capture(valgrind(&program).arg(project).args(["8", prompt, "--no-chats"]))?;
         }
     }
     story(project, prompt, text, &built.fixed, &NATIVE, Some(project), folder.path())?;
@@ -109,6 +109,8 @@ fn valgrind(program: &Path) -> Command {
     };
     let mut command = Command::new(valgrind);
     command.args(["--quiet", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"]);
+    // What lives as long as the program and is pointed into is none.
+    command.arg("--show-leak-kinds=definite");
     command.args(["--fair-sched=yes"]).arg(program);
     command
 }
