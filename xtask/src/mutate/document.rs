@@ -35,7 +35,8 @@ pub fn table(case: &Finished) -> String {
             });
             outcome.map_or_else(String::new, |outcome| {
                 let silent = case.silent(outcome);
-                let noticed = format!("{}/{}", site.kernels.len() - silent.len(), site.kernels.len());
+                let reached = site.kernels.len() - outcome.reports.unreached.len();
+                let noticed = format!("{}/{reached}", reached - silent.len());
                 if silent.is_empty() { noticed } else { format!("{noticed}, not {}", silent.join(", ")) }
             })
         };

@@ -88,7 +88,10 @@ impl Finished {
 /// Who ought to have reported the mutant and did not; empty when it was noticed.
 fn silent(sites: &[Site], mutant: &Mutant, reports: &Reports) -> Vec<String> {
     match mutant {
-        Mutant::Kernel(site, _) => sites[*site].kernels.difference(&reports.kernels()).cloned().collect(),
+        Mutant::Kernel(site, _) => {
+            let noticed = &reports.kernels() | &reports.unreached;
+            sites[*site].kernels.difference(&noticed).cloned().collect()
+        }
         Mutant::Schedule(..) if reports.lines.is_empty() => vec!["checked mode".to_owned()],
         Mutant::Schedule(..) => Vec::new(),
     }
@@ -191,8 +194,30 @@ fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, options: &Op
         Some(count) => [spread(&kernel, count.div_ceil(2)), spread(&schedule, count / 2)].concat(),
         None => [kernel, schedule].concat(),
     };
+    assert_traps(&program, &text, &sites)?;
     let outcomes = run_all(&program, &text, &sites, mutants)?;
     Ok(Finished { name: name.to_owned(), slots: options.slots, sites, outcomes })
+}
+
+/// Kernels that trap at a barrier, as the program runs them.
+fn trapped(program: &Program, text: &str, site: &Site, run: &str) -> Result<BTreeSet<String>> {
+    let kernels = program.scratch.join(format!("{run}.so"));
+    compile(&site.trap(text), &kernels)?;
+    let mut trapped = BTreeSet::new();
+    for workload in order(&site.kernels).into_iter().filter(|workload| program.fits(*workload)) {
+        trapped.extend(program.run(workload, &kernels, None, run)?.kernels());
+    }
+    Ok(trapped)
+}
+
+/// Traps tell who comes to a barrier only if they are reported: one has to be.
+fn assert_traps(program: &Program, text: &str, sites: &[Site]) -> Result<()> {
+    for site in sites.iter().filter(|site| !site.kernels.is_empty()) {
+        if !trapped(program, text, site, "trap")?.is_disjoint(&site.kernels) {
+            return Ok(());
+        }
+    }
+    bail!("no trap before a barrier is reported");
 }
 
 /// `count` of them, far from each other.
@@ -249,6 +274,9 @@ fn run_mutant(program: &Program, text: &str, sites: &[Site], mutant: &Mutant, ru
                 if site.kernels.is_subset(&all.kernels()) {
                     break;
                 }
+            }
+            if !site.kernels.is_subset(&all.kernels()) {
+                all.unreached = &site.kernels - &trapped(program, text, site, run)?;
             }
         }
         Mutant::Schedule(label, index) => {

@@ -33,7 +33,7 @@ pub struct Site {
     pub function: String,
     /// `threadgroup_barrier` or `simdgroup_barrier`.
     pub barrier: String,
-    /// The kernels that reach it.
+    /// The kernels whose text reaches it.
     pub kernels: BTreeSet<String>,
     flags: Vec<String>,
     call: Range<usize>,
@@ -61,6 +61,14 @@ impl Site {
         };
         let lines = "\n".repeat(text[range.clone()].matches('\n').count());
         [&text[..range.start], &new, &lines, &text[range.end..]].concat()
+    }
+}
+
+impl Site {
+    /// `text` with a fault just before this barrier: every kernel that comes to it is reported. Which those are no words tell where a constant decides.
+    pub fn trap(&self, text: &str) -> String {
+        let trap = "{ uint trap[1] = {0}; volatile uint beyond = 1; beyond = trap[beyond]; ";
+        [&text[..self.call.start], trap, &text[self.call.clone()], "; }", &text[self.call.end..]].concat()
     }
 }
 

@@ -81,6 +81,8 @@ pub struct Reports {
     pub lines: Vec<String>,
     /// Most barriers of a command buffer, by its label.
     pub barriers: BTreeMap<String, usize>,
+    /// Kernels that never come to the barrier that was changed.
+    pub unreached: BTreeSet<String>,
 }
 
 impl Reports {
