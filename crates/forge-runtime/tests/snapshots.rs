@@ -230,7 +230,8 @@ fn what_is_not_what_was_written_is_refused() {
                 };
             }
         }
-        assert!(refusals > 1000 && came < refusals / 8, "{refusals}, {came}");
+        // How many are told of depends on when the thread that writes has removed what was refused.
+        assert!(refusals > 800 && came < refusals / 8, "{refusals}, {came}");
     }
 }
 
