@@ -256,7 +256,7 @@ impl<'a> ModelFile<'a> {
             prefill_embed,
             layer_input: layer_input(plan),
             prefill_head,
-            last_state: plan.prefill_of_states().end.map(|end| end.layer),
+            last_state: plan.last_state().map(|end| end.layer),
         }
     }
 }
@@ -336,7 +336,7 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
         .map(|(index, name)| {
             let layers: Vec<_> = plan.layers.iter().enumerate().filter(|(_, l)| l.block == index).collect();
             let caches = layers.first().map_or(0, |(_, layer)| layer.states.len());
-            let end = plan.prefill_of_states().end.filter(|end| plan.layers[end.layer].block == index);
+            let end = plan.last_state().filter(|end| plan.layers[end.layer].block == index);
             let mut prefill = steps(plan, &plan.prefill.blocks()[index]);
             if let Some(end) = end {
                 prefill[end.steps - 1].ends = true;

@@ -90,17 +90,21 @@ impl Plan {
     /// A tile whose logits nobody asks for: it ends with the last step that writes a state. Layers that have none of their own (Gemma 4's
     /// that share caches) do not run at all where nothing behind them has.
     pub fn prefill_of_states(&self) -> Schedule {
+        Schedule { end: self.last_state(), ..self.prefill.without(Stage::Head) }
+    }
+
+    /// The last step of a tile that writes a state; none where none does.
+    pub fn last_state(&self) -> Option<End> {
         let blocks = self.prefill.blocks();
         let writes = |step: &Step| {
             let bound = |binding: &Binding| step.args.get(&binding.role).and_then(Arg::state);
             let written = |binding: &Binding| binding.access.writes() && bound(binding).is_some();
             step.kernels(&self.tables).any(|id| self.kernels[id].bindings.iter().any(written))
         };
-        let end = self.layers.iter().enumerate().rev().find_map(|(layer, of)| {
+        self.layers.iter().enumerate().rev().find_map(|(layer, of)| {
             let last = blocks[of.block].iter().rposition(writes)?;
             Some(End { layer, steps: last + 1 })
-        });
-        Schedule { end, ..self.prefill.without(Stage::Head) }
+        })
     }
 }
 

@@ -45,8 +45,6 @@ use crate::binding::Binding;
 use crate::call::{Call, Position, Value};
 use crate::linear::Linear;
 
-/// Most rows in one tile of a prompt, where a model asks for no more.
-pub const PREFILL_ROWS: usize = 256;
 /// Threads of the kernels that work on whole rows.
 const ROW_THREADS: u32 = 256;
 /// Heads (simdgroups) that one threadgroup of the kernels that work on heads handles.

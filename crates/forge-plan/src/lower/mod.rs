@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use forge_frontend::Graph;
 use forge_frontend::graph::{KvSpec, Layer, Op, Weight};
 
-use crate::families::{NextNorm, PREFILL_ROWS, ROW_ELEMENTS};
+use crate::families::{NextNorm, ROW_ELEMENTS};
 use crate::fuse::{Fused, FusedBlock, Norm, NormKind, Outcome};
 use crate::kernel::Kernels;
 use crate::pack::PackPlan;
@@ -28,6 +28,8 @@ use crate::state::capacity;
 use crate::{PlanError, barriers};
 use weights::{Owners, WeightFields};
 
+/// Most tokens of a tile, where a model asks for no more.
+const USUAL_TILE: usize = 256;
 /// Most tokens of a tile, whatever the model.
 const MOST_TILE: usize = 2048;
 /// Tokens that an expert should have on average: those of a whole tile of products.
@@ -111,7 +113,7 @@ pub(crate) fn lower(
 fn tile(graph: &Graph) -> usize {
     let stored = |weight: &Weight| weight.format.row_bytes(weight.cols).unwrap_or(0) * weight.rows;
     let room = graph.weights.iter().map(stored).sum::<usize>() / WEIGHTS_PER_TILE;
-    let mut tile = PREFILL_ROWS;
+    let mut tile = USUAL_TILE;
     for node in graph.blocks.iter().flat_map(|block| &block.nodes) {
         if let Op::Route { routing, .. } = &node.op {
             let wanted = EXPERT_TOKENS * routing.experts / routing.chosen.max(1);
