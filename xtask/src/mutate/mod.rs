@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use crate::forge::{Forge, build_project, constant};
 use crate::{demo, pool, shell};
 use sites::{Change, Site};
-use workload::{ALL, LABELS, Program, Reports, order};
+use workload::{ALL, LABELS, Program, Reports};
 
 /// Name, checkpoint relative to the repository, and KV format.
 const CASES: [(&str, &str, &str); 5] = [
@@ -204,7 +204,7 @@ fn trapped(program: &Program, text: &str, site: &Site, run: &str) -> Result<BTre
     let kernels = program.scratch.join(format!("{run}.so"));
     compile(&site.trap(text), &kernels)?;
     let mut trapped = BTreeSet::new();
-    for workload in order(&site.kernels).into_iter().filter(|workload| program.fits(*workload)) {
+    for workload in program.workloads(&site.kernels) {
         trapped.extend(program.run(workload, &kernels, None, run)?.kernels());
     }
     Ok(trapped)
@@ -269,7 +269,7 @@ fn run_mutant(program: &Program, text: &str, sites: &[Site], mutant: &Mutant, ru
             let site = &sites[*number];
             let kernels = program.scratch.join(format!("{run}.so"));
             compile(&site.mutant(text, *change), &kernels)?;
-            for workload in order(&site.kernels).into_iter().filter(|workload| program.fits(*workload)) {
+            for workload in program.workloads(&site.kernels) {
                 all.lines.extend(program.run(workload, &kernels, None, run)?.lines);
                 if site.kernels.is_subset(&all.kernels()) {
                     break;

@@ -93,6 +93,11 @@ impl Reports {
 }
 
 impl Program {
+    /// What may show a fault in these kernels, as far as the context goes.
+    pub fn workloads(&self, kernels: &BTreeSet<String>) -> impl Iterator<Item = Workload> {
+        order(kernels).into_iter().filter(|workload| self.fits(*workload))
+    }
+
     /// Runs `workload` with these kernels and, with `skip` (`LABEL:INDEX`), without that encoder barrier. `run` keeps runs
     /// at one time apart.
     ///
