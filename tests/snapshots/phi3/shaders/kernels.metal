@@ -1335,11 +1335,9 @@ inline uint2 best_of_part(device const float* logits, device const uint* seen, d
     #pragma clang loop unroll_count(4)
     for (uint id = first; id < VOCAB; id += GROUPS * 256) {
         const float logit = logits[id];
-        uint key = is_finite_logit(logit) ? ordered_bits(logit) : 0;
-        if (ASKS) {
-            key = may_be_chosen(logit, id, allowed, row)
-                ? ordered_bits(adjusted(logit, id, seen, logit_bias, times, row)) : 0;
-        }
+        const bool chosen = ASKS ? may_be_chosen(logit, id, allowed, row) : is_finite_logit(logit);
+        const uint key =
+            chosen ? ordered_bits(ASKS ? adjusted(logit, id, seen, logit_bias, times, row) : logit) : 0;
         if (key > best.x) {
             best = uint2(key, id);
         }
