@@ -3,9 +3,7 @@
 //!
 //! Nothing of the model is changed for it. Tiles of the text run as ever while their dispatches are recorded; then the same dispatches
 //! run once more, one by one, and before each product its input is read from the buffer that the dispatch is bound to. So it costs each tile
-//! twice, and a wait for each dispatch. A tile may run again because nothing that it reads of earlier ones is gone: keys and values are
-//! written anew as they were, and a recurrent state lies in two copies, of which a tile of an odd number of tokens reads the one and
-//! writes the other.
+//! twice, and a wait for each dispatch.
 //!
 //! The file is llama.cpp's: a GGUF of type `imatrix` with `NAME.in_sum2` `[matrices, cols]` and `NAME.counts` `[matrices, 1]`, f32, for each
 //! matrix NAME, or each stack of experts.
@@ -15,14 +13,14 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use super::gpu::{Dispatch, Gpu, Slice, pool};
+use super::gpu::{Dispatch, Gpu, REPEATABLE_ROWS, Slice, pool};
 use super::spec::{Argument, Data, Operation, Role};
 use super::verify::{Checks, KernelCheck};
 use super::weights::Weights;
 use super::{Error, LanguageModel, Result};
 
-/// Tokens of a tile: odd, and no more than tiles with logits have.
-pub const TILE: usize = 63;
+/// Tokens of a tile.
+pub const TILE: usize = REPEATABLE_ROWS;
 
 /// What the matrices of one tensor of the weights file are multiplied by: they are stacked because it is the same for all.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -88,11 +86,8 @@ impl<'a> Imatrix<'a> {
         for (index, tile) in tokens.chunks(TILE).enumerate() {
             let tile = if tile.len() % 2 == 0 { &tile[..tile.len() - 1] } else { tile };
             logits.clear();
-            recorder.start();
             // With logits, so that the head runs too.
-            let result = model.tile(0, index * TILE, tile, Some(&mut logits));
-            let buffers = recorder.stop();
-            result?;
+            let buffers = recorder.record(|| model.tile(0, index * TILE, tile, Some(&mut logits)))?;
             let gpu = model.gpu().expect("there was one");
             self.again(gpu, &buffers, tile.len())?;
             self.tiles += 1;
@@ -227,7 +222,7 @@ fn pairs(
     let (Some((_, pairs)), Some((_, tiles)), Some(counts)) = (pairs, tiles, &dispatch.counts) else {
         return Vec::new();
     };
-    let (pairs, tiles, groups) = (words(pairs), words(tiles), words(counts));
+    let (pairs, tiles, groups) = (pairs.words(), tiles.words(), counts.words());
     let tiles = tiles.as_chunks::<3>().0.iter().take(groups[1] as usize);
     let of_tile = |[expert, first, count]: &[u32; 3]| {
         let own = pairs[*first as usize..][..*count as usize].to_vec();
@@ -237,14 +232,8 @@ fn pairs(
     tiles.flat_map(of_tile).collect()
 }
 
-fn words(slice: &Slice) -> Vec<u32> {
-    let mut bytes = Vec::new();
-    slice.read(&mut bytes);
-    bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
-}
-
 fn floats(slice: &Slice) -> Vec<f32> {
-    words(slice).into_iter().map(f32::from_bits).collect()
+    slice.words().into_iter().map(f32::from_bits).collect()
 }
 
 /// A GGUF of these matrices (llama.cpp, tools/imatrix: keys and names; GGUF 3: the container).

@@ -44,6 +44,7 @@ pub mod perplexity;
 pub mod philox;
 pub mod prefix;
 pub mod profile;
+mod safetensors;
 pub mod sampler;
 #[cfg(feature = "server")]
 pub mod server;

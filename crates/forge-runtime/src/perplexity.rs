@@ -7,10 +7,8 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
-
 use super::tokenizer::Tokenizer;
-use super::{Error, LanguageModel, LogitRows, Result};
+use super::{Error, LanguageModel, LogitRows, Result, safetensors};
 
 /// Rows whose logits are held at once.
 const ROWS: usize = 64;
@@ -217,18 +215,11 @@ impl Writer {
     /// [`Error::Io`].
     pub fn create(path: &Path, windows: &Windows, vocab_size: usize) -> Result<Self> {
         let scored = windows.scored();
-        let (ids, end) = (4 * scored as u64, 4 * scored as u64 * (1 + vocab_size as u64));
-        let mut header = json!({
-            "tokens": { "dtype": "I32", "shape": [scored], "data_offsets": [0, ids] },
-            "log_probabilities": { "dtype": "F32", "shape": [scored, vocab_size], "data_offsets": [ids, end] },
-        })
-        .to_string();
-        // The format asks for data on an 8-byte boundary, reached with spaces.
-        header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+        let header =
+            safetensors::header(&[("tokens", "I32", &[scored]), ("log_probabilities", "F32", &[scored, vocab_size])]);
         let begin = || {
             let mut file = BufWriter::new(File::create(path)?);
-            file.write_all(&(header.len() as u64).to_le_bytes())?;
-            file.write_all(header.as_bytes())?;
+            file.write_all(&header)?;
             windows.targets().try_for_each(|id| file.write_all(&id.to_le_bytes()))?;
             Ok(file)
         };

@@ -38,7 +38,7 @@ pub struct Service {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Ends a generation, from any thread.
+/// Ends a generation, or all of them, from any thread.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
@@ -48,7 +48,8 @@ impl Stop {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    fn is_asked(&self) -> bool {
+    /// Whether the end was asked for.
+    pub(super) fn is_asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -5,12 +5,11 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::{Map, Value, json};
 
 use super::super::batch::{Outcome, Row, Token, Wants};
 use super::super::generation::check_prompt;
 use super::super::verify::{Choices, choices};
-use super::super::{Error, LanguageModel, LogitRows, Result};
+use super::super::{Error, LanguageModel, LogitRows, Result, safetensors};
 use super::{Program, terminal};
 
 #[derive(Debug, Args)]
@@ -97,20 +96,11 @@ struct Tensor {
 }
 
 fn write_tensors(path: &Path, tensors: &[Tensor]) -> Result<()> {
-    let mut header = Map::new();
-    let mut end = 0;
-    for Tensor { name, dtype, shape, data } in tensors {
-        let start = end;
-        end += data.len();
-        header.insert(name.clone(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }));
-    }
-    let mut header = Value::Object(header).to_string();
-    // The format asks for data on an 8-byte boundary, reached with spaces.
-    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    let entries: Vec<safetensors::Tensor<'_>> =
+        tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.dtype, &tensor.shape[..])).collect();
     let write = || {
         let mut file = BufWriter::new(File::create(path)?);
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(header.as_bytes())?;
+        file.write_all(&safetensors::header(&entries))?;
         tensors.iter().try_for_each(|tensor| file.write_all(&tensor.data))?;
         file.flush()
     };

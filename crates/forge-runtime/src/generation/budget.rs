@@ -88,11 +88,6 @@ impl Budget {
             At::Start(_) | At::Behind => None,
         }
     }
-
-    fn text_of(&self, token: u32) -> Vec<u8> {
-        let special = || self.tokenizer.token(token).unwrap_or_default().into_bytes();
-        self.tokenizer.bytes(token).unwrap_or_else(special)
-    }
 }
 
 impl Constraint for Budget {
@@ -122,7 +117,7 @@ impl Constraint for Budget {
 
     fn take(&mut self, token: u32) -> Result<bool> {
         let due = self.due();
-        let text = self.text_of(token);
+        let text = self.tokenizer.bytes_or_name(token);
         let next = match &mut self.at {
             At::Start(begun) => {
                 begun.extend(text);

@@ -25,8 +25,7 @@ pub struct Score {
 impl Score {
     /// A token of which nothing is known, as at the beginning of a text.
     pub fn unknown(tokenizer: &Tokenizer, id: u32) -> Self {
-        let special = || tokenizer.token(id).unwrap_or_default().into_bytes();
-        Self { id, bytes: tokenizer.bytes(id).unwrap_or_else(special), logprob: 0.0 }
+        Self { id, bytes: tokenizer.bytes_or_name(id), logprob: 0.0 }
     }
 }
 

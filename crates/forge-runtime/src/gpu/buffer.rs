@@ -155,6 +155,13 @@ impl Slice {
         self.buffer.read(self.offset, &mut out[start..]);
     }
 
+    /// Its content as words of four bytes. Not while a command buffer that writes it is running.
+    pub fn words(&self) -> Vec<u32> {
+        let mut words = vec![0; self.len as usize / 4];
+        self.buffer.read(self.offset, &mut words);
+        words
+    }
+
     /// Writes these bytes. Not while a command buffer that touches them is running.
     ///
     /// # Panics

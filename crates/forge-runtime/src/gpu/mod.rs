@@ -21,7 +21,7 @@ pub use fault::explain_fault;
 pub use mapped::{Mapped, Pages, plan_views};
 #[cfg(target_os = "macos")]
 pub use metal::{Commands, Gpu, Kernel, Pending, pool, prepare_process};
-pub use recording::{Dispatch, Recorder};
+pub use recording::{Dispatch, REPEATABLE_ROWS, Recorder};
 #[cfg(not(target_os = "macos"))]
 pub use software::{Commands, Gpu, Kernel, Pending, pool, prepare_process};
 

@@ -1,8 +1,14 @@
-//! What command buffers hold, kept on request: `profile` and `tune` run parts of a schedule again.
+//! What command buffers hold, kept on request: `profile`, `tune`, `imatrix` and `logits --experts` run parts of a schedule again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::super::Result;
 use super::{Commands, Kernel, Slice};
+
+/// Most rows of a tile whose dispatches are run once more after it, and leave all that they read as it was: no more than tiles with logits have.
+/// Keys, values and latents are written anew as they were; a recurrent state lies in two copies, of which a tile of an odd number of rows, as all
+/// such tiles have, reads the one and writes the other.
+pub const REPEATABLE_ROWS: usize = 63;
 
 /// One dispatch of a command buffer.
 #[derive(Clone)]
@@ -46,6 +52,17 @@ impl Recorder {
     /// Gives what was committed since the start, command buffer by command buffer.
     pub fn stop(&self) -> Vec<Vec<Dispatch>> {
         self.lock().take().unwrap_or_default()
+    }
+
+    /// What `work` commits, and nothing where it fails.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn record<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<Vec<Vec<Dispatch>>> {
+        self.start();
+        let result = work();
+        let kept = self.stop();
+        result.map(|_| kept)
     }
 
     /// For a new command buffer; `None` while off.

@@ -92,15 +92,13 @@ pub struct Pass {
 /// As [`LanguageModel::generate`].
 pub fn record_decode<M: LanguageModel>(model: &mut M, position: usize) -> Result<Vec<Vec<Dispatch>>> {
     let Some(recorder) = model.gpu().map(|gpu| gpu.recorder().clone()) else { return Ok(Vec::new()) };
-    recorder.start();
     let end = model.context();
-    let result = model.generate(0, position, 0, &Sampling::default(), &[], &mut |_| false);
-    let mut buffers = recorder.stop();
+    let mut buffers = recorder.record(|| model.generate(0, position, 0, &Sampling::default(), &[], &mut |_| false))?;
     // A step ahead is on its way before the first token is known, unless the context ends.
     if position + 1 < end {
         buffers.truncate(buffers.len() / 2);
     }
-    result.map(|_| buffers)
+    Ok(buffers)
 }
 
 /// The dispatches of a tile of a prompt.
@@ -109,10 +107,7 @@ pub fn record_decode<M: LanguageModel>(model: &mut M, position: usize) -> Result
 /// As [`LanguageModel::prefill`].
 pub fn record_prefill<M: LanguageModel>(model: &mut M, tokens: &[u32], position: usize) -> Result<Vec<Vec<Dispatch>>> {
     let Some(recorder) = model.gpu().map(|gpu| gpu.recorder().clone()) else { return Ok(Vec::new()) };
-    recorder.start();
-    let result = model.prefill(0, position, tokens, LogitRows::None, &mut Vec::new(), &mut || true);
-    let buffers = recorder.stop();
-    result.map(|()| buffers)
+    recorder.record(|| model.prefill(0, position, tokens, LogitRows::None, &mut Vec::new(), &mut || true))
 }
 
 /// Times the dispatches of `buffers`, whole and by kernel; `progress` is told each kernel's name before its turn.

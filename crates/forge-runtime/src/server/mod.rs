@@ -203,7 +203,7 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
     };
     let Started { worker, loading, thread } =
         Worker::start(load, text.clone(), metrics.clone(), places, keeping).map_err(io)?;
-    let canceller = worker.canceller();
+    let stopper = worker.stopper();
     let marked = info.rewind.is_some();
     let answers = Answers { trust_special: options.trust_special, marked, ..Answers::of(&text) };
     let thinking_tags: Arc<[_]> = answers.thinking.special_tags(&text).into();
@@ -235,7 +235,7 @@ pub fn run_until<M: LanguageModel + 'static, F: Future<Output = ()> + Send + 'st
             let second = stop();
             stage.send_replace(Stage::Stopping);
             let _ = tokio::time::timeout(limits.grace, second).await;
-            canceller.cancel_all();
+            stopper.stop();
             stage.send_replace(Stage::Leaving);
             std::future::pending().await
         };

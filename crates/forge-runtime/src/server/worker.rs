@@ -1,6 +1,5 @@
 //! The model thread: owns the model, takes requests out of the queue, and lets the engine work on all of them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use tokio::sync::watch;
 use super::super::assets::Text;
 use super::super::generation::speculation::Speculation;
 use super::super::generation::{Answered, Engine, Job, Listener, Queue, Request, Scored, Status, Summary, work};
+use super::super::service::Stop;
 use super::super::snapshots::Folder;
 use super::super::{Error, LanguageModel};
 use super::admission::Place;
@@ -56,7 +56,7 @@ pub(super) type OfChoice = (usize, Event);
 /// The way to the model thread.
 pub(super) struct Worker {
     queue: Sender<Job<Client>>,
-    canceller: Canceller,
+    stop: Stop,
     metrics: Arc<Metrics>,
     board: Arc<Board>,
 }
@@ -85,20 +85,6 @@ impl Board {
 
     fn show(&self, shown: Shown) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = shown;
-    }
-}
-
-/// Ends everything that runs or waits.
-#[derive(Clone)]
-pub(super) struct Canceller(Arc<AtomicBool>);
-
-impl Canceller {
-    pub(super) fn cancel_all(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -133,10 +119,10 @@ impl Worker {
         keeping: Keeping,
     ) -> std::io::Result<Started> {
         let (sender, mut receiver) = channel(places.clamp(1, Semaphore::MAX_PERMITS));
-        let canceller = Canceller(Arc::new(AtomicBool::new(false)));
+        let stop = Stop::default();
         let (loading, loaded) = watch::channel(Loading::Underway);
         let board = Arc::new(Board::default());
-        let worker = Self { queue: sender, canceller: canceller.clone(), metrics, board: board.clone() };
+        let worker = Self { queue: sender, stop: stop.clone(), metrics, board: board.clone() };
         let thread = std::thread::Builder::new().name("model".into()).spawn(move || {
             let model = load().inspect_err(|_| {
                 loading.send_replace(Loading::Failed);
@@ -163,8 +149,9 @@ impl Worker {
         Ok(Started { worker, loading: loaded, thread })
     }
 
-    pub(super) fn canceller(&self) -> Canceller {
-        self.canceller.clone()
+    /// What ends everything that runs or waits.
+    pub(super) fn stopper(&self) -> Stop {
+        self.stop.clone()
     }
 
     /// What runs and waits.
@@ -186,7 +173,7 @@ impl Worker {
                 events: events.clone(),
                 choice,
                 shown: shown.clone(),
-                cancelled: self.canceller(),
+                stop: self.stopper(),
                 metrics: self.metrics.clone(),
                 last: None,
                 _place: places.split(1),
@@ -228,7 +215,7 @@ struct Client {
     choice: usize,
     /// Special tokens that stand for text.
     shown: Arc<[(u32, String)]>,
-    cancelled: Canceller,
+    stop: Stop,
     metrics: Arc<Metrics>,
     /// When the last piece of its text came.
     last: Option<Instant>,
@@ -265,7 +252,7 @@ impl Listener for Client {
     }
 
     fn keep_going(&mut self) -> bool {
-        !self.events.is_closed() && !self.cancelled.is_cancelled()
+        !self.events.is_closed() && !self.stop.is_asked()
     }
 }
 

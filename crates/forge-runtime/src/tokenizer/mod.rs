@@ -120,6 +120,11 @@ impl Tokenizer {
         self.decoding.bytes(self.decoded_token(id)?)
     }
 
+    /// What a token adds to a text that has begun, or the name of one that adds nothing.
+    pub fn bytes_or_name(&self, id: u32) -> Vec<u8> {
+        self.bytes(id).unwrap_or_else(|| self.token(id).unwrap_or_default().into_bytes())
+    }
+
     /// Whether `id` is a special token.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.contains(&id)

@@ -1,16 +1,11 @@
 //! Which experts the routers of a model choose: the choice that its kernels leave, for every token.
 //!
 //! Layers share the memory that a choice is left in. So what was submitted runs a second time, in command buffers that end behind each
-//! choice. It begins with what the first run left: the same keys, values and latents are written again, and a recurrent state's copy
-//! before an odd number of rows is not the one that they write.
+//! choice.
 
-use super::super::gpu::{Dispatch, Gpu, pool};
+use super::super::gpu::{Dispatch, Gpu, REPEATABLE_ROWS, pool};
 use super::super::{LanguageModel, Result};
 use super::{Checks, Data, Role};
-
-/// Most rows of a tile here: one less than programs run at once where the logits of all are asked for. A tile of which none is ends before
-/// the last layer's mixture.
-const MOST_ROWS: usize = 63;
 
 /// What one router chose.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,18 +35,18 @@ where
     let mut found: Vec<Choices> = Vec::new();
     let mut position = 0;
     while position < tokens.len() {
-        let most = if tiles { (tokens.len() - position).min(model.info().prefill_tile).min(MOST_ROWS) } else { 1 };
-        // An odd number; see above.
+        let most =
+            if tiles { (tokens.len() - position).min(model.info().prefill_tile).min(REPEATABLE_ROWS) } else { 1 };
+        // An odd number, with logits: a tile of which none are asked for ends before the last layer's mixture.
         let rows = (most - 1) / 2 * 2 + 1;
         let Some(recorder) = model.gpu().map(|gpu| gpu.recorder().clone()) else { break };
-        recorder.start();
-        let run = if tiles {
-            model.tile(0, position, &tokens[position..position + rows], Some(&mut Vec::new()))
-        } else {
-            model.decode(0, position, tokens[position], &mut Vec::new())
-        };
-        let buffers = recorder.stop();
-        run?;
+        let buffers = recorder.record(|| {
+            if tiles {
+                model.tile(0, position, &tokens[position..position + rows], Some(&mut Vec::new()))
+            } else {
+                model.decode(0, position, tokens[position], &mut Vec::new())
+            }
+        })?;
         let Some(gpu) = model.gpu() else { break };
         for (index, choice) in again(gpu, checks, &buffers, rows)?.into_iter().enumerate() {
             match found.get_mut(index) {
@@ -86,10 +81,9 @@ fn again(gpu: &Gpu, checks: &Checks, buffers: &[Vec<Dispatch>], rows: usize) -> 
             });
             pending.wait()?;
             if let Some((dispatch, router)) = part.last().and_then(|last| Some((last, router(last)?))) {
-                let mut bytes = Vec::new();
-                dispatch.arguments[router.argument].read(&mut bytes);
-                let words = bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
-                choices.push(Choices { chosen: router.chosen, experts: words.take(rows * router.chosen).collect() });
+                let mut experts = dispatch.arguments[router.argument].words();
+                experts.truncate(rows * router.chosen);
+                choices.push(Choices { chosen: router.chosen, experts });
             }
             rest = after;
         }
