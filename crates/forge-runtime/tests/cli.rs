@@ -378,6 +378,7 @@ fn errors(folder: &Path) {
         (&["generate", "--repeat-penalty", "0.001", "x"], "repeat_penalty is 0.001, which is not from 0.01 to 100"),
         (&["logits", "--ids", "1,5000", "-o", "/dev/null"], "token id 5000 is outside the vocabulary of 2048"),
         (&["logits", "--ids", "1", "-o", "/no/such/folder/x"], "/no/such/folder/x: No such file or directory"),
+        (&["logits", "--ids", "1", "--experts", "-o", "/dev/null"], "this model has no experts to choose"),
         (&["tokenize", "--chat", "/no/such/file"], "/no/such/file: No such file or directory"),
         (&["tokenize", "--chat", broken], "broken.json: EOF while parsing"),
         (&["bench", "--prompt", "600"], "the prompt is 600 tokens long, which does not fit the context of 256 tokens"),

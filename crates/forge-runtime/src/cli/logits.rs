@@ -43,6 +43,9 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     check_prompt(&options.ids, vocab_size, model.context() + 1)?;
     if options.experts {
         let all = choices(&mut model, checks, &options.ids, !options.decode)?;
+        if all.is_empty() {
+            return Err(Error::Usage("this model has no experts to choose".to_owned()));
+        }
         return write_experts(&options.output, &all);
     }
     let mut logits = Vec::new();
