@@ -125,6 +125,7 @@ pub struct GenArgs {
   forge inspect model.Q8_0.gguf
   forge inspect ./Llama-3.2-1B-Instruct --context 32768
   forge inspect model.gguf --plan --prompt 2000 --bandwidth 273
+  forge inspect model.gguf --plan --json | jq '.decode.dispatches[] | {kernel, layer, read, written}'
 
 --plan accounts for every kernel: dispatches, barriers, threadgroups, threadgroup memory (shared), bytes and floating-point
 operations, for a token at the end of --context and for a prompt.")]
@@ -147,6 +148,9 @@ pub struct InspectArgs {
     /// Account for every kernel of a decode step and of a prompt
     #[arg(long)]
     pub plan: bool,
+    /// With --plan: write it as one JSON document; docs/inspecting.md describes it
+    #[arg(long, requires = "plan")]
+    pub json: bool,
     /// With --plan: tokens of the prompt [default: 512, or the context if that is smaller]
     #[arg(long, value_name = "TOKENS", requires = "plan", value_parser = at_least_one)]
     pub prompt: Option<usize>,

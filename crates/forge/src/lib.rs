@@ -14,7 +14,7 @@ mod interrupt;
 pub mod list;
 mod measure;
 pub mod output;
-mod plan_report;
+mod plan;
 mod progress;
 mod quantize;
 mod recipe;

@@ -150,6 +150,7 @@ fn what_is_unsupported_says_so_first() {
         kv: CacheType::F16,
         slots: 1,
         plan: false,
+        json: false,
         prompt: None,
         bandwidth: None,
     });
