@@ -10,11 +10,11 @@ use forge_sources::Located;
 use crate::cli::InspectArgs;
 use crate::plan::{self, Asked, Document, Experts, Model, Stored};
 use crate::warnings::warnings;
-use crate::{Error, interrupt, sources, units};
+use crate::{Error, interrupt, page, sources, units};
 
 /// The KV cache of a program is for this many tokens unless it is asked for more.
 const USUAL_CONTEXT: usize = 8192;
-/// Tokens of the prompt that `--plan` shows unless told.
+/// Tokens of the prompt that is planned for unless told.
 const USUAL_PROMPT: usize = 512;
 
 /// What there is to tell of a checkpoint.
@@ -97,6 +97,10 @@ fn supported(args: &InspectArgs, located: &Located) -> Result<String, Error> {
     }
     let prompt = args.prompt.unwrap_or(USUAL_PROMPT).min(context);
     let document = plan::document(&checkpoint, &plan, Asked { context, prompt, bandwidth: args.bandwidth });
+    if let Some(path) = &args.html {
+        std::fs::write(path, page::page(&plan::json(&document))).map_err(Error::io(path))?;
+        return Ok(format!("wrote {}\n", path.display()));
+    }
     if args.json {
         return Ok(plan::json(&document));
     }

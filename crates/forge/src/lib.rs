@@ -14,6 +14,8 @@ mod interrupt;
 pub mod list;
 mod measure;
 pub mod output;
+#[path = "../../forge-runtime/src/page/mod.rs"]
+mod page;
 mod plan;
 mod progress;
 mod quantize;

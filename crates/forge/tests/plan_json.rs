@@ -28,6 +28,7 @@ fn inspect(checkpoint: &Path, context: Option<usize>) -> String {
         slots: 2,
         plan: true,
         json: true,
+        html: None,
         prompt: None,
         bandwidth: None,
     });

@@ -151,6 +151,7 @@ fn what_is_unsupported_says_so_first() {
         slots: 1,
         plan: false,
         json: false,
+        html: None,
         prompt: None,
         bandwidth: None,
     });

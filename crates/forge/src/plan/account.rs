@@ -67,7 +67,7 @@ pub fn document(checkpoint: &Checkpoint, plan: &Plan, asked: Asked) -> Document 
             })
             .collect(),
         split_above: UNSPLIT_POSITIONS,
-        kernels: plan.kernels.iter().map(kernel).collect(),
+        kernels: plan.kernels.iter().map(|one| kernel(plan, one)).collect(),
         decode,
         tile: pass(plan, prompt.of(first.rows), first),
         prompt: {
@@ -216,7 +216,7 @@ fn memory_of(plan: &Plan, weights: u64, context: usize) -> Memory {
     }
 }
 
-fn kernel(kernel: &forge_plan::Kernel) -> Kernel {
+fn kernel(plan: &Plan, kernel: &forge_plan::Kernel) -> Kernel {
     let axis = |dim: Dim| match dim {
         Dim::Const(count) => Axis::Fixed(count),
         Dim::Rows => Axis::Rows,
@@ -234,6 +234,7 @@ fn kernel(kernel: &forge_plan::Kernel) -> Kernel {
     Kernel {
         name: kernel.name.clone(),
         family: family(kernel),
+        kind: kernel.family.operation(&plan.rope_tables).kind(),
         title: kernel.family.title(),
         rows: match kernel.family.rows() {
             Rows::One => "one",

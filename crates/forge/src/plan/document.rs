@@ -229,6 +229,8 @@ pub struct Kernel {
     pub name: String,
     /// Its family: `gemv`, `attention_decode`.
     pub family: String,
+    /// What kind of work it is: `embedding`, `projection`, `attention`, `recurrent`, `mixture`, `norm`, `choice`.
+    pub kind: &'static str,
     /// What it is.
     pub title: String,
     /// Rows that it works on: `one`, `few` (up to eight, of any sequences), `any`.
