@@ -198,7 +198,15 @@ fn data<'a>(plan: &Plan, binding: &Binding, arg: Arg, layer: Option<usize>, tens
         Arg::Params => Data::Params,
         Arg::Buffer(_) | Arg::LayerPart { .. } | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => {
             let words = binding.words();
-            if matches!(binding.extent, Extent::Slots { .. }) { Data::Slots(words) } else { Data::Words(words) }
+            match binding.extent {
+                Extent::Slots { .. } => Data::Slots(words),
+                Extent::Positions(_) => Data::Positions(words),
+                Extent::Fixed(_)
+                | Extent::Rows(_)
+                | Extent::State { .. }
+                | Extent::LayerRows { .. }
+                | Extent::Parts { .. } => Data::Words(words),
+            }
         }
     }
 }

@@ -204,8 +204,8 @@ pub fn dispatches(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<Encod
     visits.filter(|(_, runs)| *runs).map(|(dispatch, _)| dispatch).collect()
 }
 
-/// Every dispatch that a step of so many rows may have, in order, with its cost at this size; and whether a step of this size has it, or
-/// only one whose contexts are shorter or longer.
+/// Every dispatch that a schedule may have, in order, with its cost at this size; and whether a step or tile of this size has it, or only
+/// one of shorter or longer contexts, of fewer or more rows.
 pub fn visits(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<(Encoded, bool)> {
     let mut list = Vec::new();
     for Visit { number, step, stage, layer } in schedule.visits(&plan.order()) {
@@ -217,9 +217,11 @@ pub fn visits(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<(Encoded,
         // The longest context among the rows says how attention goes.
         let longest = size.position + size.rows / size.slots;
         let split = attention::splits(longest.min(window));
-        let runs = step.when != if split { When::OnePart } else { When::Split };
+        let many = plan.expands_from.is_some_and(|from| size.rows >= from);
+        let second = if matches!(step.when, When::FewRows | When::ManyRows) { many } else { split };
         let cost = dispatch(&plan.kernels[kernel], size);
-        list.push((Encoded { step: number, stage, layer, kernel, barrier: step.barrier, cost }, runs));
+        let encoded = Encoded { step: number, stage, layer, kernel, barrier: step.barrier, cost };
+        list.push((encoded, step.when.runs(second)));
     }
     list
 }
@@ -349,7 +351,7 @@ pub fn dispatch(kernel: &Kernel, size: StepSize) -> Cost {
     let grid = kernel.launch.grid.map(|dim| match dim {
         Dim::Const(n) => n as u64,
         Dim::Rows => counts.rows,
-        Dim::RowTiles(_) => counts.tiles,
+        Dim::RowTiles(_) | Dim::PositionTiles(_) => counts.tiles,
         Dim::Parts => counts.most_parts,
         Dim::Indirect { per_row, most } => (per_row as u64 * counts.rows).min(most as u64),
     });

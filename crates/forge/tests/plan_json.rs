@@ -186,8 +186,9 @@ fn memory_is_the_sum_of_the_states() {
             }
             let [kv, recurrent] = [false, true].map(|kind| bytes.get(&kind).copied().unwrap_or(0));
             assert_eq!((kv, recurrent), (count(&at["kv"]), count(&memory["recurrent"])), "{}", checkpoint.display());
-            let others = count(&memory["weights"]) + count(&memory["activations"]);
-            assert_eq!(count(&at["total"]), kv + recurrent + others);
+            let activations = count(&memory["activations"]) + count(&memory["activations_per_token"]) * context;
+            assert_eq!(count(&at["activations"]), activations);
+            assert_eq!(count(&at["total"]), kv + recurrent + activations + count(&memory["weights"]));
         }
     }
 }

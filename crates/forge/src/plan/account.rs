@@ -67,6 +67,7 @@ pub fn document(checkpoint: &Checkpoint, plan: &Plan, asked: Asked) -> Document 
             })
             .collect(),
         split_above: UNSPLIT_POSITIONS,
+        many_rows_from: plan.expands_from,
         kernels: plan.kernels.iter().map(|one| kernel(plan, one)).collect(),
         decode,
         tile: pass(plan, prompt.of(first.rows), first),
@@ -198,15 +199,18 @@ fn state(plan: &Plan, id: usize) -> State {
 
 fn memory_of(plan: &Plan, weights: u64, context: usize) -> Memory {
     let (activations, recurrent) = (memory::activation_bytes(plan), memory::recurrent_bytes(plan));
+    let activations_per_token = memory::activation_bytes_per_token(plan);
     let at = |context: usize| {
         let kv = memory::kv_bytes(plan, context);
-        AtContext { context, kv, total: weights + activations + recurrent + kv }
+        let activations = activations + activations_per_token * context as u64;
+        AtContext { context, kv, activations, total: weights + activations + recurrent + kv }
     };
     let doubled = std::iter::successors(Some(SHORTEST), |context| context.checked_mul(2));
     let contexts = doubled.take_while(|&context| context < plan.context).chain([plan.context]);
     Memory {
         weights,
         activations,
+        activations_per_token,
         recurrent,
         per_token: memory::kv_bytes_per_token(plan),
         windowed: memory::windowed_bytes(plan),
@@ -221,6 +225,7 @@ fn kernel(plan: &Plan, kernel: &forge_plan::Kernel) -> Kernel {
         Dim::Const(count) => Axis::Fixed(count),
         Dim::Rows => Axis::Rows,
         Dim::RowTiles(rows) => Axis::RowTiles(rows),
+        Dim::PositionTiles(positions) => Axis::PositionTiles(positions),
         Dim::Parts => Axis::Parts,
         Dim::Indirect { per_row, most } => Axis::Indirect { per_row, most },
     };
@@ -320,6 +325,8 @@ fn dispatch(plan: &Plan, step: &Step, order: usize, encoded: &Encoded) -> Dispat
             When::Always => "always",
             When::OnePart => "one_part",
             When::Split => "split",
+            When::FewRows => "few_rows",
+            When::ManyRows => "many_rows",
         },
         barrier: encoded.barrier,
         grid: encoded.cost.grid,

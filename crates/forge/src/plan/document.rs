@@ -32,6 +32,8 @@ pub struct Document {
     /// Positions up to which a context is one part: a dispatch that is there for `one_part` runs while no row sees more, one for
     /// `split` where one does; of a kernel with a window a row sees no more than that.
     pub split_above: usize,
+    /// Rows from which on a tile has the dispatches for `many_rows` in place of those for `few_rows`; none where it has neither.
+    pub many_rows_from: Option<usize>,
     /// All kernels, in file order.
     pub kernels: Vec<Kernel>,
     /// One token at the end of [`Options::context`], the choice of the next one included.
@@ -177,13 +179,15 @@ pub struct State {
     pub capacity: Option<usize>,
 }
 
-/// Memory of the generated program. What a context takes is the sum of [`Document::states`].
+/// Memory of the generated program. What a context takes is the sum of [`Document::states`], and activations of each token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Memory {
     /// The weights.
     pub weights: u64,
-    /// Activations, logits and the sampler's buffers.
+    /// Activations, logits and the sampler's buffers, whatever the context.
     pub activations: u64,
+    /// Activations that one more token of context takes.
+    pub activations_per_token: u64,
     /// Recurrent states.
     pub recurrent: u64,
     /// Keys and values that one more token takes; nothing of windowed caches.
@@ -205,6 +209,8 @@ pub struct AtContext {
     pub context: usize,
     /// Keys and values, or latents.
     pub kv: u64,
+    /// Activations.
+    pub activations: u64,
     /// All that the program takes.
     pub total: u64,
 }
@@ -263,6 +269,8 @@ pub enum Axis {
     Rows,
     /// The rows of the step, so many at once.
     RowTiles(usize),
+    /// The positions that the last row of a tile sees, so many at once.
+    PositionTiles(usize),
     /// Parts of the context.
     Parts,
     /// As many as a buffer says.
@@ -312,7 +320,7 @@ pub struct Terms {
     /// For each row.
     #[serde(skip_serializing_if = "is_zero")]
     pub row: u64,
-    /// For each tile of rows, of as many as [`Axis::RowTiles`] says.
+    /// For each tile of rows or of positions, of as many as [`Axis::RowTiles`] or [`Axis::PositionTiles`] says.
     #[serde(skip_serializing_if = "is_zero")]
     pub tile: u64,
     /// For each position that some row sees.
@@ -341,7 +349,8 @@ pub struct Pass {
     pub kernels: Vec<KernelTotal>,
     /// Every dispatch, in order.
     pub dispatches: Vec<Dispatch>,
-    /// The dispatches that a pass of as many rows has in their place where its contexts are shorter or longer, as they would be here.
+    /// The dispatches that a pass of shorter or longer contexts, or a tile of fewer or more rows, has in the place of some, as they would
+    /// be here.
     pub otherwise: Vec<Dispatch>,
 }
 
@@ -415,7 +424,8 @@ pub struct Dispatch {
     pub kernel: String,
     /// The kernel's family.
     pub family: String,
-    /// `always`; `one_part`, while contexts are one part; `split`, when they are more.
+    /// `always`; `one_part`, while contexts are one part, `split`, when they are more; `few_rows` and `many_rows`, see
+    /// [`Document::many_rows_from`].
     pub when: &'static str,
     /// Whether a barrier precedes it.
     pub barrier: bool,

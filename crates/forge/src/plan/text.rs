@@ -93,7 +93,7 @@ pub(crate) fn roofline(plan: &Document, every: bool) -> Vec<(String, String)> {
 
 /// Lines of memory at the context.
 pub(crate) fn memory(plan: &Document) -> Vec<(&'static str, String)> {
-    let Memory { weights, activations, recurrent, per_token, windowed, element, asked, .. } = &plan.memory;
+    let Memory { weights, recurrent, per_token, windowed, element, asked, .. } = &plan.memory;
     let windowed = match windowed {
         0 => String::new(),
         bytes => format!(" and {} of windows", units::bytes(*bytes)),
@@ -106,7 +106,7 @@ pub(crate) fn memory(plan: &Document) -> Vec<(&'static str, String)> {
     if *recurrent > 0 {
         lines.push(("recurrent state", format!("{} (float, whatever the context)", units::bytes(*recurrent))));
     }
-    lines.push(("activations", units::bytes(*activations)));
+    lines.push(("activations", units::bytes(asked.activations)));
     lines.push(("in all", units::bytes(asked.total)));
     lines
 }
