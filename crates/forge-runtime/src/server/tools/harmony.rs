@@ -15,12 +15,23 @@ pub(super) const CHANNEL: &str = "<|channel|>";
 const MESSAGE: &str = "<|message|>";
 const START: &str = "<|start|>";
 const END: &str = "<|end|>";
-const CALL: &str = "<|call|>";
+pub(super) const CALL: &str = "<|call|>";
 const RETURN: &str = "<|return|>";
 const CONSTRAIN: &str = "<|constrain|>";
 
 /// Every tag, for the detokenizer: all are special tokens.
 pub(super) const TAGS: [&str; 7] = [CHANNEL, MESSAGE, START, END, CALL, RETURN, CONSTRAIN];
+
+/// What a call that begins an answer begins with, up to the function's name, and where it follows another message.
+pub(super) const BEFORE_NAME: &str = "<|channel|>commentary to=functions.";
+const BEFORE_NAME_IN_ROLE: &str = "<|start|>assistant to=functions.";
+/// From there to the arguments, each.
+pub(super) const BEFORE_ARGUMENTS: &str = " <|constrain|>json<|message|>";
+const BEFORE_ARGUMENTS_IN_CHANNEL: &str = "<|channel|>commentary json<|message|>";
+
+/// Both ways in which a call begins: up to its name, and from there to its arguments.
+pub(super) const CALLS: [[&str; 2]; 2] =
+    [[BEFORE_NAME, BEFORE_ARGUMENTS], [BEFORE_NAME_IN_ROLE, BEFORE_ARGUMENTS_IN_CHANNEL]];
 
 /// Tags that end a message.
 const ENDS: [&str; 5] = [END, CALL, RETURN, START, CHANNEL];
