@@ -1,5 +1,7 @@
 //! Inputs for readers of tool calls: answers in each form, cut into pieces anywhere.
 
+use std::ops::Range;
+
 use forge_runtime::server::tools::{CallForm, Part, Reader, Style, Thinking, Tool};
 use serde_json::{Map, Value, json};
 
@@ -27,12 +29,29 @@ pub const FORMS: [Form; 10] = [
     Form {
         name: "calls_named",
         form: || tagged(&["[TOOL_CALLS]"], &[], Style::Json),
-        words: &["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "f", "{\"a\": 1}", "[{\"name\": \"f\", \"arguments\": {}}", "]"],
+        words: &[
+            "[TOOL_CALLS]",
+            "[ARGS]",
+            "[CALL_ID]",
+            "f",
+            "{\"a\": 1}",
+            "[{\"name\": \"f\", \"arguments\": {}}",
+            "]",
+        ],
     },
     Form {
         name: "calls_xml",
         form: || tagged(&["<tool_call>"], &["</tool_call>"], Style::Xml),
-        words: &["<tool_call>", "</tool_call>", "<function=f>", "</function>", "<parameter=a>", "</parameter>", "\n", "1"],
+        words: &[
+            "<tool_call>",
+            "</tool_call>",
+            "<function=f>",
+            "</function>",
+            "<parameter=a>",
+            "</parameter>",
+            "\n",
+            "1",
+        ],
     },
     Form {
         name: "calls_pairs",
@@ -42,12 +61,35 @@ pub const FORMS: [Form; 10] = [
     Form {
         name: "calls_keys",
         form: || tagged(&["<tool_call>"], &["</tool_call>"], Style::Keys),
-        words: &["<tool_call>", "</tool_call>", "f\n", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "a", "1"],
+        words: &[
+            "<tool_call>",
+            "</tool_call>",
+            "f\n",
+            "<arg_key>",
+            "</arg_key>",
+            "<arg_value>",
+            "</arg_value>",
+            "a",
+            "1",
+        ],
     },
     Form {
         name: "calls_separated",
-        form: || tagged(&["<|call|>"], &["<|end_call|>", "<|end_calls|>", "<|calls|>"], Style::Separated("<|sep|>".into())),
-        words: &["<|call|>", "<|end_call|>", "<|end_calls|>", "<|calls|>", "<|sep|>", "function", "f", "\n```json\n", "```", "{\"a\": 1}"],
+        form: || {
+            tagged(&["<|call|>"], &["<|end_call|>", "<|end_calls|>", "<|calls|>"], Style::Separated("<|sep|>".into()))
+        },
+        words: &[
+            "<|call|>",
+            "<|end_call|>",
+            "<|end_calls|>",
+            "<|calls|>",
+            "<|sep|>",
+            "function",
+            "f",
+            "\n```json\n",
+            "```",
+            "{\"a\": 1}",
+        ],
     },
     Form {
         name: "calls_invoke",
@@ -67,7 +109,23 @@ pub const FORMS: [Form; 10] = [
     Form {
         name: "calls_python",
         form: || tagged(&["<|call_start|>"], &["<|call_end|>"], Style::Python),
-        words: &["<|call_start|>", "<|call_end|>", "[", "]", "f(", ")", "a=", ", ", "\"x\"", "'y'", "{\"k\": ", "}", "\\ud83d", "\\ude00", "None"],
+        words: &[
+            "<|call_start|>",
+            "<|call_end|>",
+            "[",
+            "]",
+            "f(",
+            ")",
+            "a=",
+            ", ",
+            "\"x\"",
+            "'y'",
+            "{\"k\": ",
+            "}",
+            "\\ud83d",
+            "\\ude00",
+            "None",
+        ],
     },
     Form {
         name: "calls_channels",
@@ -125,16 +183,25 @@ struct Taken {
     calls: Vec<(String, String)>,
 }
 
-fn take<'a>(form: &CallForm, inside: bool, pieces: impl IntoIterator<Item = &'a str>) -> Taken {
-    let parameters = json!({ "type": "object", "properties": { "a": { "type": ["integer", "null"] }, "b": { "enum": ["x", 1] } } });
+/// Reads an answer in pieces, and says where in it the content was, what stood together as one.
+fn take<'a>(form: &CallForm, inside: bool, pieces: impl IntoIterator<Item = &'a str>) -> (Taken, Vec<Range<usize>>) {
+    let parameters =
+        json!({ "type": "object", "properties": { "a": { "type": ["integer", "null"] }, "b": { "enum": ["x", 1] } } });
     let tools = vec![Tool { name: "f".into(), parameters, strict: false }];
     let thinking = if form.style == Style::Channels { Thinking::Channels } else { Thinking::default() };
     let mut reader = Reader::new(Some(form.clone()), tools, &thinking, inside);
-    let mut taken = Taken::default();
+    let (mut taken, mut places) = (Taken::default(), Vec::<Range<usize>>::new());
     let mut bytes = 0;
-    let mut hear = |parts: Vec<Part>, content: &[(usize, std::ops::Range<usize>)], bytes: usize| {
+    let mut hear = |parts: Vec<Part>, content: &[(usize, Range<usize>)], bytes: usize| {
         for (part, range) in content {
             assert!(matches!(parts[*part], Part::Content(_)) && range.end <= bytes, "{range:?} of {bytes} bytes");
+            match places.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                last => {
+                    assert!(last.is_none_or(|last| last.end < range.start), "content comes in order");
+                    places.push(range.clone());
+                }
+            }
         }
         for part in parts {
             match part {
@@ -147,11 +214,11 @@ fn take<'a>(form: &CallForm, inside: bool, pieces: impl IntoIterator<Item = &'a 
     for piece in pieces {
         bytes += piece.len();
         let parts = reader.push(piece);
-        hear(parts, &reader.content().to_vec(), bytes);
+        hear(parts, reader.content(), bytes);
     }
     let parts = reader.finish();
-    hear(parts, &reader.content().to_vec(), bytes);
-    taken
+    hear(parts, reader.content(), bytes);
+    (taken, places)
 }
 
 /// Reads an answer in pieces and as a whole; whether a call was in it. The first byte says whether the prompt ended in reasoning.
@@ -163,12 +230,16 @@ pub fn read(form: &Form, data: &[u8]) -> bool {
     let (call_form, inside) = ((form.form)(), first % 2 == 1);
     let pieces = pieces(data, form.words);
     let whole = pieces.concat();
-    let taken = take(&call_form, inside, pieces.iter().map(String::as_str));
-    assert_eq!(taken, take(&call_form, inside, [whole.as_str()]), "{whole:?} in {pieces:?}");
+    let (taken, places) = take(&call_form, inside, pieces.iter().map(String::as_str));
+    assert_eq!(taken, take(&call_form, inside, [whole.as_str()]).0, "{whole:?} in {pieces:?}");
     let characters: Vec<String> = whole.chars().map(String::from).collect();
-    assert_eq!(taken, take(&call_form, inside, characters.iter().map(String::as_str)), "{whole:?} one by one");
-    for marker in markers(&call_form) {
-        assert!(!taken.content.contains(&marker), "{marker} in {:?} of {whole:?}", taken.content);
+    assert_eq!(taken, take(&call_form, inside, characters.iter().map(String::as_str)).0, "{whole:?} one by one");
+    for place in places {
+        // Halves of a marker on both sides of what was taken out are none.
+        let text = &whole[place];
+        for marker in markers(&call_form) {
+            assert!(!text.contains(&marker), "{marker} in {text:?} of {whole:?}");
+        }
     }
     for (name, arguments) in &taken.calls {
         assert!(!name.is_empty());

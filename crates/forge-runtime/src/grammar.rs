@@ -438,7 +438,8 @@ impl Held {
             return;
         };
         self.written.extend_from_slice(self.vocabulary.text(token));
-        let begun = self.watched().find(|(watch, _)| self.written.ends_with(&watch.text)).map(|(_, fresh)| fresh.clone());
+        let begun =
+            self.watched().find(|(watch, _)| self.written.ends_with(&watch.text)).map(|(_, fresh)| fresh.clone());
         match begun {
             Some(fresh) => {
                 (self.matcher, self.phase) = (fresh, Phase::Call);

@@ -307,20 +307,22 @@ fn a_text_begins_a_call() {
         held.allow(&mut allowed).expect("goes on");
         allowed[id as usize / 32] >> (id % 32) & 1 == 1
     };
-    // Texts that tokens end, begin with, and go beyond.
-    let within = |text: &str| bench.words.iter().filter(|word| word.windows(text.len()).any(|part| part == text.as_bytes())).count();
-    for text in ["the", "he", "nd to", "o the f"] {
+    for text in ["the", "he", "and", "ed t"] {
         let calls = [(Opening::Text(text.into()), form.clone())];
         let held = bench.grammars.hold_calls(None, &calls, &Scope::default()).expect("holds");
+        // Mostly tokens that have a part of it, so that it comes.
+        let likely = |id: &usize| {
+            let mut parts = text.as_bytes().windows(2).chain([text.as_bytes()]);
+            parts.any(|part| bench.words[*id].windows(part.len()).any(|own| own == part))
+        };
+        let of_it: Vec<usize> = (0..bench.words.len()).filter(likely).collect();
         let (mut begun, mut refused) = (0, 0);
-        for seed in 0..40_u32 {
+        for seed in 0..20_u32 {
             let (mut held, mut said) = (held.fork(), Vec::new());
             for step in 0..60_u32 {
                 let random = |purpose: u32, below: usize| philox([step, purpose, 3, 0], [seed, 9])[0] as usize % below;
-                // Mostly such as have a part of it, so that it comes.
-                let likely = |id: &usize| text.as_bytes().windows(2).chain([text.as_bytes()]).any(|part| bench.words[*id].windows(part.len()).any(|own| own == part));
-                let of_it: Vec<usize> = (0..bench.words.len()).filter(likely).collect();
-                let id = if random(0, 4) > 0 { of_it[random(1, of_it.len())] } else { random(1, bench.words.len()) } as u32;
+                let id =
+                    if random(0, 4) > 0 { of_it[random(1, of_it.len())] } else { random(1, bench.words.len()) } as u32;
                 if bench.words[id as usize].is_empty() || bench.is_end(id as usize) {
                     continue;
                 }
@@ -337,12 +339,14 @@ fn a_text_begins_a_call() {
                 let behind: Vec<char> = said[at + text.len()..].chars().take(5).collect();
                 let digits = behind.iter().skip(1).take_while(|c| c.is_ascii_digit()).count();
                 let is_call = behind.is_empty()
-                    || behind[0] == '(' && digits <= 3 && behind.get(digits + 1).is_none_or(|c| *c == ')' && digits > 0);
+                    || behind[0] == '('
+                        && digits <= 3
+                        && behind.get(digits + 1).is_none_or(|c| *c == ')' && digits > 0);
                 assert!(is_call, "{text:?} in {said:?}");
                 begun += 1;
             }
         }
-        assert!(begun > 0 && refused > 0, "{text:?}: {begun} begun, {refused} refused, {} tokens have it", within(text));
+        assert!(begun > 0 && refused > 0, "{text:?}: {begun} begun, {refused} refused");
     }
 }
 

@@ -11,7 +11,7 @@ static ALLOCATOR: bounded::Counting = bounded::Counting;
 #[test]
 fn mutated_answers() {
     for form in &calls::FORMS {
-        let (seeds, mutations) = bounded::run(form.name, 2000, |data| calls::read(form, data));
+        let (seeds, mutations) = bounded::run(form.name, 2000, |data| calls::read(calls::named(form.name), data));
         assert!(seeds >= 2 && mutations >= 100, "{}: {seeds} seeds and {mutations} mutations had calls", form.name);
     }
 }

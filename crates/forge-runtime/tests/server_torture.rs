@@ -222,7 +222,10 @@ fn nothing_leaks_and_nothing_is_lost() {
         answers += rounds(&server, of(part)..of(part + 1), &mut alone);
         idle();
         let now = settled(Some(warm));
-        println!("{} requests, {answers} compared: after warm-up {warm:?}, now {now:?}", (of(part + 1) - warm_up) * CLIENTS);
+        println!(
+            "{} requests, {answers} compared: after warm-up {warm:?}, now {now:?}",
+            (of(part + 1) - warm_up) * CLIENTS
+        );
     }
     assert!(answers as u64 >= most, "{answers} whole answers in {most} rounds");
     let end = settled(Some(warm));

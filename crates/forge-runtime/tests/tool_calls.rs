@@ -418,15 +418,28 @@ fn calls_that_are_asked_for_are_begun() {
     // Where calls are no JSON, they are held as well, with and without schemas.
     let xml = "<tool_call><function={{ f.name }}>{% for k, v in f.arguments | items %}<parameter={{ k }}>{{ v }}</parameter>{% endfor %}</function></tool_call>";
     let server = answering(&template(xml), " and so on", USUAL);
-    let called = choice(&server, &json!({ "tool_choice": named, "max_tokens": 300 }));
+    let called = choice(&server, &json!({ "tool_choice": "required", "tools": integer }));
     assert_eq!(called["finish_reason"], "tool_calls", "{called}");
-    let odd_xml = ask(&answering(&template(xml), "></function></tool_call>", USUAL), &json!({ "tool_choice": "required", "tools": odd }));
+    let call = &called["message"]["tool_calls"][0]["function"];
+    let arguments: Value = serde_json::from_str(call["arguments"].as_str().expect("text")).expect("JSON");
+    match call["name"].as_str() {
+        Some("get_weather") => assert!((1..=9).contains(&arguments["days"].as_i64().expect("a number"))),
+        name => assert_eq!((name, arguments), (Some("get_nothing"), json!({}))),
+    }
+    let odd_xml = ask(
+        &answering(&template(xml), "></function></tool_call>", USUAL),
+        &json!({ "tool_choice": "required", "tools": odd }),
+    );
     assert!(odd_xml.header("x-forge-warning").is_some_and(|text| text.contains("a schema cannot be held")));
     assert_call(&odd_xml.json()["choices"][0]["message"]["tool_calls"][0], "{}");
     // A template that tells nothing of what follows the name.
     let untold = "<tool_call><function={{ f.name }}>{% for k, v in f.arguments | items %}<parameter={{ k }}>{{ v }}</parameter>{% endfor %}{{ 1 / (f.arguments | length) }}</function></tool_call>";
     let reply = ask(&answering(&template(untold), " and so on", USUAL), &json!({ "tool_choice": named }));
-    assert!(reply.header("x-forge-warning").is_some_and(|text| text.contains("nothing holds it")), "{:?}", reply.header("x-forge-warning"));
+    assert!(
+        reply.header("x-forge-warning").is_some_and(|text| text.contains("nothing holds it")),
+        "{:?}",
+        reply.header("x-forge-warning")
+    );
     // What comes of it all the same is content, with what the prompt had of it.
     let content = reply.json()["choices"][0]["message"]["content"].as_str().expect("content").to_owned();
     assert!(content.ends_with("get_weather and so on"), "{content}");

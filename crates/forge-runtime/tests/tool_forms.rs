@@ -340,7 +340,8 @@ fn held_tool() -> Value {
 fn held_calls(family: &families::Family, wanted: &str, choice: &str, seed: usize) -> (usize, String) {
     let text = text_of(&family.template);
     let script = text.tokenizer.encode(wanted, false).expect("encodes");
-    let server = Server::with_text(HashModel { context: 1024, ..HashModel::scripted(&script) }, text, Limits::default());
+    let server =
+        Server::with_text(HashModel { context: 1024, ..HashModel::scripted(&script) }, text, Limits::default());
     let body = json!({
         "messages": [{ "role": "user", "content": "Oslo?" }], "tools": held_tool(), "tool_choice": choice,
         "max_tokens": 200, "temperature": 1, "seed": seed,
@@ -352,7 +353,8 @@ fn held_calls(family: &families::Family, wanted: &str, choice: &str, seed: usize
     let calls = message["tool_calls"].as_array().cloned().unwrap_or_default();
     for call in &calls {
         assert_eq!(call["function"]["name"], "weather", "{}: {message}", family.name);
-        let arguments: Value = serde_json::from_str(call["function"]["arguments"].as_str().expect("text")).expect("JSON");
+        let arguments: Value =
+            serde_json::from_str(call["function"]["arguments"].as_str().expect("text")).expect("JSON");
         let is_right = ["Oslo", "Rome"].contains(&arguments["city"].as_str().unwrap_or_default())
             && (1..=9).contains(&arguments["days"].as_i64().unwrap_or(0))
             && arguments.as_object().is_some_and(|fields| fields.len() == 2);

@@ -11,11 +11,11 @@ mod schema;
 use std::sync::Arc;
 
 use common::{fixture, read};
-use families::{families, template, text_of};
+use families::{families, text_of};
 use forge_runtime::Assets;
 use forge_runtime::assets::Text;
 use forge_runtime::generation::Constraint;
-use forge_runtime::grammar::{Form, Grammars, Opening, Scope};
+use forge_runtime::grammar::{Form, Grammars, Scope};
 use forge_runtime::philox::philox;
 use forge_runtime::server::tools::{CallForm, CallRest, Part, Reader, Style, Thinking, Tool};
 use serde_json::{Map, Value, json};
@@ -98,32 +98,46 @@ impl Bench {
         let mut allowed = vec![0; self.words.len().div_ceil(32)];
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("whole characters");
         for step in 0..LATE as u32 {
+            let random = |purpose: u32, below: usize| philox([step, purpose, 0, 0], [seed, 1])[0] as usize % below;
             if step as usize > SOON {
-                for end in &self.ends {
+                // The call's end, or else that of a text.
+                let of_text = |end: &String| end.find('>').map(|at| end[..=at].to_owned());
+                let values = self.ends.iter().filter_map(of_text).filter(|_| random(3, 2) == 0);
+                for end in self.ends.iter().cloned().chain(values) {
                     let mut other = held.fork();
-                    if self.say(&mut other, end) == Some(true) {
-                        bytes.extend_from_slice(end.as_bytes());
-                        return text(bytes);
+                    match self.say(&mut other, &end) {
+                        Some(true) => {
+                            bytes.extend_from_slice(end.as_bytes());
+                            return text(bytes);
+                        }
+                        Some(false) if !self.ends.contains(&end) => {
+                            bytes.extend_from_slice(end.as_bytes());
+                            held = other;
+                            break;
+                        }
+                        Some(false) | None => {}
                     }
                 }
             }
             held.allow(&mut allowed).expect("goes on");
-            let mut ids: Vec<usize> = (0..self.words.len()).filter(|id| allowed[id / 32] >> (id % 32) & 1 == 1).collect();
+            let mut ids: Vec<usize> =
+                (0..self.words.len()).filter(|id| allowed[id / 32] >> (id % 32) & 1 == 1).collect();
             // A number with a long exponent is none of a parser's.
-            let exponent = |id: &usize| bytes.last().is_some_and(u8::is_ascii_digit) && matches!(self.words[*id].first(), Some(b'e' | b'E'));
+            let exponent = |id: &usize| {
+                bytes.last().is_some_and(u8::is_ascii_digit) && matches!(self.words[*id].first(), Some(b'e' | b'E'))
+            };
             if !ids.iter().all(exponent) {
                 ids.retain(|id| !exponent(id));
             }
-            let random = |purpose: u32, below: usize| philox([step, purpose, 0, 0], [seed, 1])[0] as usize % below;
-            let inside = bytes.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
+            let quotes = self.beginning.bytes().chain(bytes.iter().copied()).filter(|byte| *byte == b'"').count();
+            let inside = quotes % 2 == 1;
             let closing = |id: &usize| match self.words[*id].first() {
                 _ if self.is_end(*id as u32) => 0,
                 Some(b'"') if inside => 0,
                 Some(b'}' | b']' | b')') if !inside => 1,
-                Some(b'<' | b'\n') if !inside => 2,
-                Some(b'"') => 3,
-                Some(b',' | b':') if !inside => 4,
-                _ => 5,
+                Some(b'"') => 2,
+                Some(b',' | b':') if !inside => 3,
+                _ => 4,
             };
             let hurry = step as usize > SOON && random(2, 8) > 0 || random(0, 3) == 0;
             let best = ids.iter().map(closing).min().expect("a token may come");
@@ -153,7 +167,9 @@ impl Bench {
     #[track_caller]
     fn arguments(&self, answer: &str, tools: &[Tool], name: &str) -> Value {
         let parts = self.parts(answer, tools);
-        let [Part::Call { name: called, arguments }] = &parts[..] else { panic!("{}: {answer:?}: {parts:?}", self.name) };
+        let [Part::Call { name: called, arguments }] = &parts[..] else {
+            panic!("{}: {answer:?}: {parts:?}", self.name)
+        };
         assert_eq!(called, name, "{answer:?}");
         serde_json::from_str(arguments).unwrap_or_else(|error| panic!("{}: {answer:?}: {error}", self.name))
     }
@@ -165,7 +181,11 @@ fn benches() -> Vec<Bench> {
         let template = std::fs::read_to_string(fixture("chat", name)).expect("a template");
         let mut json = std::str::from_utf8(read("demo", "tokenizer.json")).expect("UTF-8").to_owned();
         tokens.iter().for_each(|(from, to)| json = json.replace(from, to));
-        let assets = Assets { tokenizer: json.into_bytes().leak(), chat_template: Some(template.leak()), ..common::assets("demo") };
+        let assets = Assets {
+            tokenizer: json.into_bytes().leak(),
+            chat_template: Some(template.leak()),
+            ..common::assets("demo")
+        };
         Bench::new(name, Arc::new(Text::load(&assets).expect("loads")))
     };
     let mut benches = vec![
@@ -174,12 +194,21 @@ fn benches() -> Vec<Bench> {
         real("gemma4.jinja", [("<|user|>", "<tool_call|>"), ("<|assistant|>", "<|tool_call>")]),
     ];
     let own = ["GLM", "DeepSeek V3.2", "MiniMax M2", "LFM2", "gpt-oss"];
-    benches.extend(families().iter().filter(|family| own.contains(&family.name)).map(|family| Bench::new(family.name, text_of(&family.template))));
+    benches.extend(
+        families()
+            .iter()
+            .filter(|family| own.contains(&family.name))
+            .map(|family| Bench::new(family.name, text_of(&family.template))),
+    );
     // The tag that ends a value is a token.
     let glm = &families()[0].template;
     let json = std::str::from_utf8(read("demo", "tokenizer.json")).expect("UTF-8");
     let json = json.replace("<|user|>", "</arg_value>").replace("<|assistant|>", "<arg_key>");
-    let assets = Assets { tokenizer: json.into_bytes().leak(), chat_template: Some(glm.clone().leak()), ..common::assets("demo") };
+    let assets = Assets {
+        tokenizer: json.into_bytes().leak(),
+        chat_template: Some(glm.clone().leak()),
+        ..common::assets("demo")
+    };
     benches.push(Bench::new("GLM with tokens", Arc::new(Text::load(&assets).expect("loads"))));
     benches
 }
@@ -215,9 +244,127 @@ fn whatever_comes_is_a_call_of_the_schema() {
             let answer = format!("{}{}", bench.beginning, bench.walk(&*constraint, at as u32));
             let arguments = bench.arguments(&answer, &tools, "set");
             let parameters = &tools[0].parameters;
-            assert!(schema::is_valid(parameters, parameters, &arguments), "{}: {schema}: {answer:?}: {arguments}", bench.name);
+            assert!(
+                schema::is_valid(parameters, parameters, &arguments),
+                "{}: {schema}: {answer:?}: {arguments}",
+                bench.name
+            );
         }
         println!("{}: {held} schemas held, {} not: {refused:#?}", bench.name, refused.len());
         assert!(held * 10 >= 7 * (held + refused.len()), "{}: {held} held, not {refused:#?}", bench.name);
+    }
+}
+
+/// Arguments of every shape: none, some, others than those named, and those of a schema elsewhere.
+#[test]
+fn arguments_of_every_shape() {
+    let benches = benches();
+    let flag = json!({ "type": "object", "properties": { "x": { "type": "boolean" } }, "required": ["x"], "additionalProperties": false });
+    let three =
+        json!({ "zeta": { "type": "integer" }, "Beta": { "type": "string" }, "alpha": { "enum": [true, null, "no"] } });
+    for (parameters, most) in [
+        (json!({ "type": "object", "properties": {}, "additionalProperties": false }), 0),
+        (flag.clone(), 1),
+        (json!({ "$ref": "#/$defs/flag", "$defs": { "flag": flag } }), 1),
+        (json!({ "allOf": [flag, { "title": "a flag" }] }), 1),
+        (json!({ "type": "object", "properties": three }), 3),
+        (json!({ "type": "object", "properties": three, "required": ["zeta", "Beta", "alpha"] }), 3),
+        (
+            json!({ "type": "object", "properties": three, "required": ["other"], "additionalProperties": { "type": "null" } }),
+            4,
+        ),
+        (json!({ "type": "object", "additionalProperties": { "type": "integer" } }), usize::MAX),
+        (json!({ "type": "object" }), usize::MAX),
+        (Value::Null, usize::MAX),
+    ] {
+        let tools = [Tool { name: "set".into(), parameters: parameters.clone(), strict: true }];
+        for bench in &benches {
+            let held = bench.hold(&tools).unwrap_or_else(|| panic!("{}: {parameters} is not held", bench.name));
+            for seed in 0..4 {
+                let answer = format!("{}{}", bench.beginning, bench.walk(&*held, seed));
+                let arguments = bench.arguments(&answer, &tools, "set");
+                let fields = arguments.as_object().expect("an object");
+                let is_json = matches!(bench.rest, CallRest::Object { .. });
+                assert!(fields.len() <= most || is_json, "{}: {parameters}: {answer:?}", bench.name);
+                let is_valid =
+                    parameters.is_null() || schema::is_valid(&parameters, &without_words(&parameters), &arguments);
+                assert!(is_valid, "{}: {parameters}: {answer:?}: {arguments}", bench.name);
+            }
+        }
+    }
+}
+
+/// A schema without what the tests' validator does not know.
+fn without_words(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    if let Some(parts) = schema.get_mut("allOf").and_then(Value::as_array_mut) {
+        parts.retain(|part| part.get("title").is_none());
+    }
+    schema
+}
+
+/// What cannot be said in a form is not held in it, rather than held to something else.
+#[test]
+fn what_has_no_grammar_is_not_held() {
+    let benches = benches();
+    for (value, of_text, of_pairs) in [
+        (json!({ "type": "string", "not": { "const": "a" } }), false, false),
+        (json!({ "type": "string", "format": "hostname" }), false, false),
+        (json!({ "type": "string", "pattern": "a|^b" }), false, false),
+        (json!({ "type": "string", "pattern": "x$y" }), false, false),
+        (json!({ "type": "string", "pattern": "a\\b" }), false, false),
+        (json!({ "type": ["string", "array"], "items": { "type": "integer" } }), false, true),
+        (json!({ "type": "array", "uniqueItems": true }), false, false),
+        (
+            json!({ "type": "array", "prefixItems": [{ "type": "integer" }], "items": false, "minItems": 1 }),
+            true,
+            false,
+        ),
+        (json!({ "type": "object", "properties": { "a b": { "type": "integer" } }, "required": ["a b"] }), true, true),
+        (json!({ "enum": ["</parameter>", "<|\"|>"] }), false, false),
+        (json!({ "oneOf": [{ "type": "integer" }, { "type": "number" }] }), false, false),
+        (json!({ "$ref": "#/properties/note" }), true, true),
+        (json!({ "$ref": "#/$defs/no" }), false, false),
+    ] {
+        let tools = [tool_of(&value)];
+        let [xml, pairs] = [&benches[0], &benches[1]];
+        assert_eq!((xml.hold(&tools).is_some(), pairs.hold(&tools).is_some()), (of_text, of_pairs), "{value}");
+    }
+    // Names that could be read otherwise.
+    for (number, name) in [(0, "a>b"), (1, "a:b"), (6, "a-b"), (3, "a<b"), (4, "a\"b")] {
+        let parameters = json!({ "type": "object", "properties": { name: { "type": "string" } } });
+        let tools = [Tool { name: "set".into(), parameters, strict: true }];
+        assert!(benches[number].hold(&tools).is_none(), "{name}");
+    }
+}
+
+/// Values of text are what the schema says, as far as it does.
+#[test]
+fn what_is_written_as_text_is_typed() {
+    let bench = &benches()[0];
+    for (schema, written, value) in [
+        (json!({ "type": "string" }), "5", json!("5")),
+        (json!({ "type": "integer" }), "5", json!(5)),
+        (json!({ "type": "integer" }), "5.0", json!(5.0)),
+        (json!({ "type": "integer" }), "5.5", json!("5.5")),
+        (json!({ "type": ["integer", "null"] }), " None ", json!(null)),
+        (json!({ "enum": [1, "one", [2], null] }), "1", json!(1)),
+        (json!({ "enum": [1, "one", [2], null] }), "one", json!("one")),
+        (json!({ "enum": [1, "1"] }), "1", json!("1")),
+        (json!({ "enum": [1, "one", [2], null] }), "[2]", json!([2])),
+        (json!({ "const": 42 }), "42", json!(42)),
+        (json!({ "const": 42 }), "43", json!(43)),
+        (json!({ "const": 42 }), "x", json!("x")),
+        (json!({ "properties": { "a": {} } }), "{\"a\": 1}", json!({ "a": 1 })),
+        (json!({ "items": {} }), "[1]", json!([1])),
+        (json!({ "allOf": [{ "type": "boolean" }] }), "True", json!(true)),
+        (json!({ "$ref": "#/$defs/n", "$defs": { "n": { "type": "number" } } }), "1e3", json!(1e3)),
+        (json!({ "$ref": "#/$defs/n", "$defs": { "n": { "$ref": "#/$defs/n" } } }), "1e3", json!("1e3")),
+        (json!({ "anyOf": vec![json!({ "$ref": "#/properties/value" }); 300] }), "x", json!("x")),
+    ] {
+        let tools = [tool_of(&schema)];
+        let answer =
+            format!("{}set>\n<parameter=value>\n{written}\n</parameter>\n</function>\n</tool_call>", bench.beginning);
+        assert_eq!(bench.arguments(&answer, &tools, "set")["value"], value, "{schema}");
     }
 }

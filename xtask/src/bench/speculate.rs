@@ -268,7 +268,13 @@ impl Progress {
         said.0 += 1;
         if said.1.elapsed() >= SAID_EVERY || said.0 == self.of {
             said.1 = Instant::now();
-            eprintln!("speculate: {}: {} of {}, {:.0} s", self.what, said.0, self.of, self.start.elapsed().as_secs_f64());
+            eprintln!(
+                "speculate: {}: {} of {}, {:.0} s",
+                self.what,
+                said.0,
+                self.of,
+                self.start.elapsed().as_secs_f64()
+            );
         }
     }
 }

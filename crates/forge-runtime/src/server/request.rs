@@ -107,7 +107,8 @@ const NOT_STRICT: &str = "tools: strict is held where tool_choice asks for a cal
     not known, or may begin an answer as well";
 
 /// Said of calls that have to come.
-const NOT_HELD: &str = "tool_choice: what follows the name in this model's calls is not known, and nothing holds it to their end";
+const NOT_HELD: &str =
+    "tool_choice: what follows the name in this model's calls is not known, and nothing holds it to their end";
 
 /// The fields of a body.
 ///

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::Tool;
-use super::schema::typed;
+use super::schema::typed_argument;
 
 /// How a call in XML begins.
 pub(super) const FUNCTION: &str = "<function=";
@@ -196,7 +196,7 @@ pub(super) fn xml(text: &str, tools: &[Tool]) -> Begun {
         let Some((value, after)) = value_before(after, END_OF_PARAMETER, &[PARAMETER, END_OF_FUNCTION]) else {
             return Begun::Open;
         };
-        arguments.insert(key.to_owned(), typed(value, &schema["properties"][key], schema));
+        arguments.insert(key.to_owned(), typed_argument(value, key, schema));
         rest = after;
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::Tool;
 use super::call::{Begun, schema_of, value_before};
-use super::schema::typed;
+use super::schema::typed_argument;
 
 /// How a call begins, up to the name.
 pub(super) fn opening(mark: &str) -> String {
@@ -52,7 +52,7 @@ pub(super) fn read(text: &str, mark: &str, tools: &[Tool]) -> Begun {
         let value = match attributes.trim() {
             "string=\"true\"" => Value::String(value.to_owned()),
             "string=\"false\"" => serde_json::from_str(value.trim()).unwrap_or_else(|_| value.into()),
-            _ => typed(value, &schema["properties"][key], schema),
+            _ => typed_argument(value, key, schema),
         };
         arguments.insert(key.to_owned(), value);
         rest = after;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::Tool;
 use super::call::{Begun, schema_of, value_before};
-use super::schema::typed;
+use super::schema::typed_argument;
 
 pub(super) const KEY: &str = "<arg_key>";
 const END_OF_KEY: &str = "</arg_key>";
@@ -43,7 +43,7 @@ pub(super) fn read(text: &str, tools: &[Tool], close: &str) -> Begun {
         };
         let Some((value, after)) = value_before(after, END_OF_VALUE, &[KEY, close]) else { return Begun::Open };
         let key = key.trim();
-        arguments.insert(key.to_owned(), typed(value, &schema["properties"][key], schema));
+        arguments.insert(key.to_owned(), typed_argument(value, key, schema));
         rest = after;
     }
 }

@@ -144,7 +144,8 @@ impl CallForm {
 
     /// How the template writes arguments that come one after the other; `end` is the tag that ends a value, if any does.
     fn arguments(&self, text: &Text, notation: Notation, end: &str) -> Option<Arguments> {
-        let in_text = [false, true].into_iter().find(|&in_text| self.call_of(text, &json!({ KEY: VALUE }), in_text).is_some())?;
+        let in_text =
+            [false, true].into_iter().find(|&in_text| self.call_of(text, &json!({ KEY: VALUE }), in_text).is_some())?;
         let call_of = |arguments: &Value| self.call_of(text, arguments, in_text);
         // In an order that is no alphabet's.
         let two = call_of(&json!({ KEY: VALUE, OTHER_KEY: OTHER_VALUE }))?;

@@ -98,13 +98,16 @@ impl Kinds {
         let Some(deeper) = depth.checked_sub(1) else { return };
         let Some(fields) = flat_within(schema, root, DEEPEST, left) else { return };
         let has = |names: &[&str]| names.iter().any(|name| fields.contains_key(*name));
-        let members = fields.get("const").into_iter().chain(fields.get("enum").and_then(Value::as_array).into_iter().flatten());
+        let members =
+            fields.get("const").into_iter().chain(fields.get("enum").and_then(Value::as_array).into_iter().flatten());
         let members: Vec<Value> = members.cloned().collect();
         match fields.get("type") {
             Some(Value::String(name)) => self.names.push(name.clone()),
             Some(Value::Array(names)) => self.names.extend(names.iter().filter_map(Value::as_str).map(str::to_owned)),
             _ if !members.is_empty() => self.names.extend(members.iter().map(|value| kind_of(value).to_owned())),
-            _ if has(&["properties", "required", "additionalProperties", "patternProperties"]) => self.names.push("object".into()),
+            _ if has(&["properties", "required", "additionalProperties", "patternProperties"]) => {
+                self.names.push("object".into())
+            }
             _ if has(&["items", "prefixItems"]) => self.names.push("array".into()),
             _ => {}
         }
@@ -142,8 +145,16 @@ impl Kinds {
     }
 }
 
-/// A value that was written as text, as the schema of its parameter has it; text where that has no word on it, or another.
-pub(super) fn typed(written: &str, schema: &Value, root: &Value) -> Value {
+/// An argument that was written as text, as the schema of all arguments has it.
+pub(super) fn typed_argument(written: &str, name: &str, schema: &Value) -> Value {
+    let fields = flat(schema, schema).unwrap_or_default();
+    let own = fields.get("properties").and_then(|properties| properties.get(name));
+    let own = own.or_else(|| fields.get("additionalProperties").filter(|others| others.is_object()));
+    typed(written, own.unwrap_or(&Value::Null), schema)
+}
+
+/// A value that was written as text, as its schema has it; text where that has no word on it, or another.
+fn typed(written: &str, schema: &Value, root: &Value) -> Value {
     let kinds = Kinds::of(schema, root);
     let text = || Value::String(written.to_owned());
     if kinds.members.contains(&text()) {
