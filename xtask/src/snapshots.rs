@@ -23,7 +23,7 @@ pub const CASES: [(&str, &str); 2] = [("demo", crate::demo::CHECKPOINT), ("llama
 const TINY: &str = "crates/forge-frontend/tests/fixtures/tiny";
 
 /// Cases of which the [`SOURCES`] are kept, for what the whole ones do not have.
-pub const SOURCE_CASES: [(&str, &str); 21] = [
+pub const SOURCE_CASES: [(&str, &str); 22] = [
     // Two kinds of layers, post-norms, soft-caps, windows.
     ("gemma2", "crates/forge-frontend/tests/fixtures/tiny/gemma2/hf"),
     // QK norms, two rotations.
@@ -61,6 +61,8 @@ pub const SOURCE_CASES: [(&str, &str); 21] = [
     ("qwen35", "crates/forge-frontend/tests/fixtures/tiny/qwen35/hf"),
     // Attention over latents, experts in groups.
     ("deepseek-v3", "crates/forge-frontend/tests/fixtures/tiny/deepseek-v3/hf"),
+    // Keys and values of all heads, which long tiles make of latents.
+    ("deepseek-v2-wide", "crates/forge-frontend/tests/fixtures/tiny/deepseek-v2-wide/hf"),
     // Formats that differ within a projection and from layer to layer.
     ("mixed", "tests/fixtures/models/formats-gguf/model.MIXED.gguf"),
     ("affine", "tests/fixtures/models/formats-mlx/mlx"),

@@ -203,10 +203,14 @@ fn data<'a>(plan: &Plan, binding: &Binding, arg: Arg, layer: Option<usize>, tens
         Arg::Params => return Data::Params,
         Arg::Buffer(_) | Arg::LayerPart { .. } | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => {
             let words = binding.words();
-            return if matches!(binding.extent, Extent::Slots { .. }) {
-                Data::Slots(words)
-            } else {
-                Data::Words(words)
+            return match binding.extent {
+                Extent::Slots { .. } => Data::Slots(words),
+                Extent::Positions(_) => Data::Positions(words),
+                Extent::Fixed(_)
+                | Extent::Rows(_)
+                | Extent::State { .. }
+                | Extent::LayerRows { .. }
+                | Extent::Parts { .. } => Data::Words(words),
             };
         }
     };

@@ -17,6 +17,7 @@ mod project;
 mod reachable;
 mod readme;
 mod sources;
+mod steps;
 mod tuning;
 mod verbatim;
 

@@ -97,6 +97,8 @@ pub enum Touch {
     Seen,
     /// The same; of a row's positions so many threadgroups load each.
     SeenBy(usize),
+    /// So many elements of every position that the rows see.
+    SeenColumns(usize),
     /// All of it; threads load so many elements for each row of the step, some of them several times.
     Loads(usize),
     /// All of it; threads load so many elements for each row of the step, and so many for each tile of rows of the grid.
@@ -249,6 +251,9 @@ impl Binding {
             (Touch::Columns(elements), _) => Linear::per_row(self.element.bytes(elements, elements) as u64),
             (Touch::Seen | Touch::SeenBy(_), Extent::Parts { .. }) => Linear { per_part: all, ..Linear::default() },
             (Touch::Seen | Touch::SeenBy(_), _) => Linear { per_position: all, ..Linear::default() },
+            (Touch::SeenColumns(elements), _) => {
+                Linear { per_position: self.element.bytes(elements, elements) as u64, ..Linear::default() }
+            }
             (
                 Touch::All | Touch::AtMost | Touch::ChosenOfMany { .. } | Touch::Loads(_) | Touch::TileLoads { .. },
                 Extent::Rows(_) | Extent::LayerRows { .. } | Extent::Slots { .. },
@@ -277,6 +282,7 @@ impl Binding {
             | Touch::Chosen { .. }
             | Touch::ChosenOfMany { .. }
             | Touch::Seen
+            | Touch::SeenColumns(_)
             | Touch::One
             | Touch::Never => self.bytes(),
         }

@@ -178,7 +178,9 @@ pub fn dispatches(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<Encod
         // The longest context among the rows says how attention goes.
         let longest = size.position + size.rows / size.slots;
         let split = attention::splits(longest.min(window));
-        if step.when != if split { When::OnePart } else { When::Split } {
+        let many = plan.expands_from.is_some_and(|from| size.rows >= from);
+        let second = if matches!(step.when, When::FewRows | When::ManyRows) { many } else { split };
+        if step.when.runs(second) {
             list.push(Encoded { kernel, barrier: step.barrier, cost: dispatch(&plan.kernels[kernel], size) });
         }
     }
@@ -309,7 +311,7 @@ pub fn dispatch(kernel: &Kernel, size: StepSize) -> Cost {
     let groups = kernel.launch.grid.iter().map(|dim| match dim {
         Dim::Const(n) => *n as u64,
         Dim::Rows => counts.rows,
-        Dim::RowTiles(_) => counts.tiles,
+        Dim::RowTiles(_) | Dim::PositionTiles(_) => counts.tiles,
         Dim::Parts => counts.most_parts,
         Dim::Indirect { per_row, most } => (*per_row as u64 * counts.rows).min(*most as u64),
     });

@@ -110,6 +110,7 @@ fn costs_stop_at_the_window_and_count_parts() {
             heads: 1,
             kv_heads: 1,
             head_dim: 8,
+            value_dim: 8,
             scale: 1.0,
             softcap: None,
             window,

@@ -100,7 +100,8 @@ pub(crate) fn roofline(token: &PassCost, bandwidth: Option<f64>, every: bool) ->
 
 /// Lines of memory at a context.
 pub(crate) fn memory(plan: &Plan, weights: u64, context: usize) -> Vec<(&'static str, String)> {
-    let (kv, activations) = (memory::kv_bytes(plan, context), memory::activation_bytes(plan));
+    let kv = memory::kv_bytes(plan, context);
+    let activations = memory::activation_bytes(plan) + memory::activation_bytes_per_token(plan) * context as u64;
     let recurrent = memory::recurrent_bytes(plan);
     let per_token = units::bytes(memory::kv_bytes_per_token(plan));
     let windowed = match memory::windowed_bytes(plan) {

@@ -44,7 +44,8 @@ impl Cost {
         };
         let tiles = check.grid.iter().find_map(|dim| match dim {
             Dim::RowTiles(rows) => Some(size.rows.div_ceil(*rows)),
-            _ => None,
+            Dim::PositionTiles(positions) => Some((size.position + size.rows).div_ceil(*positions)),
+            Dim::Const(_) | Dim::Rows | Dim::Parts | Dim::Indirect { .. } => None,
         });
         let seen = |position: usize| (position + 1).min(window.unwrap_or(usize::MAX));
         let parts = split.map_or(1, |split| split.parts(size.position));
