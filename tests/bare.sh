@@ -59,8 +59,8 @@ inside() {
     if [ -n "${SSL_CERT_FILE:-}" ]; then
         certificates=(SSL_CERT_FILE=/opt/certificates CARGO_HTTP_CAINFO=/opt/certificates)
     fi
-    chroot "$root" /usr/bin/env -i HOME=/root LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "${certificates[@]}" \
-        PATH=/root/.cargo/bin:/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    chroot "$root" /usr/bin/env -i HOME=/opt/home LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "${certificates[@]}" \
+        PATH=/opt/home/.cargo/bin:/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         /bin/bash -c "$1" </dev/null
 }
 # timed LABEL COMMAND
@@ -85,12 +85,13 @@ mount -t proc proc "$root/proc"
 mounts+=("$root/proc")
 mount_in "$rust" /opt/rust
 if [ -n "${SSL_CERT_FILE:-}" ]; then mount_in "$SSL_CERT_FILE" /opt/certificates; fi
+mkdir -p "$root/opt/home"
 git clone --quiet --bare "$repository" "$root/srv/forge.git"
 
 timed "apt-get install $packages" inside "apt-get update -qq && apt-get install -y -qq $packages >/dev/null"
-timed "git clone" inside "git clone --quiet /srv/forge.git /root/forge"
+timed "git clone" inside "git clone --quiet /srv/forge.git /opt/forge"
 for command in "$@"; do
-    timed "$command" inside "cd /root/forge && $command"
+    timed "$command" inside "cd /opt/forge && $command"
 done
 
 echo

@@ -50,7 +50,8 @@ pub fn check(project: &Path, library: &Path, compiler: &Path) -> Result<()> {
 /// The commands of the README's section on Swift: its first block.
 fn recipe(readme: &str) -> Result<String> {
     let section = readme.split_once("\n## Swift\n").context("the README has no Swift")?.1;
-    let lines = section.lines().skip_while(|line| !line.starts_with("    ")).take_while(|line| line.starts_with("    "));
+    let lines =
+        section.lines().skip_while(|line| !line.starts_with("    ")).take_while(|line| line.starts_with("    "));
     let commands: Vec<&str> = lines.map(|line| &line[4..]).collect();
     ensure!(commands.iter().any(|line| line.starts_with("xcodebuild ")), "no recipe of an XCFramework: {commands:?}");
     Ok(commands.join("\n"))
@@ -92,7 +93,10 @@ fn targets(package: &str, framework: &str, swift: &Path) -> Result<()> {
     let module = framework.trim_end_matches(".xcframework");
     let binary = format!(".binaryTarget(name: \"{module}\", path: \"{framework}\")");
     ensure!(package.contains(&binary), "Package.swift has no {binary}");
-    ensure!(package.contains(&format!("dependencies: [\"{module}\"]")), "no target of Package.swift depends on {module}");
+    ensure!(
+        package.contains(&format!("dependencies: [\"{module}\"]")),
+        "no target of Package.swift depends on {module}"
+    );
     let mut imports = BTreeSet::new();
     for entry in fs::read_dir(swift.join("Sources/Forge"))? {
         let text = fs::read_to_string(entry?.path())?;

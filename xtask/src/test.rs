@@ -11,8 +11,8 @@ use forge_plan::CacheType;
 
 use crate::table::Table;
 use crate::{
-    book, cases, check, check_msl, clang, counters, cross_check, demo, embed, library, mutate, python, shell, snapshots,
-    tidy, tune,
+    book, cases, check, check_msl, clang, counters, cross_check, demo, embed, library, mutate, python, shell,
+    snapshots, tidy, tune,
 };
 
 /// Options of `cargo xtask test`.

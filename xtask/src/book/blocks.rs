@@ -47,8 +47,30 @@ impl Block {
 
 /// Programs that a book of commands has.
 const PROGRAMS: [&str; 24] = [
-    "apt-get", "brew", "cargo", "cc", "codesign", "container", "curl", "docker", "forge", "git", "launchctl", "my-model", "nginx",
-    "podman", "project", "python3", "rustup", "serve", "source", "sudo", "systemctl", "tar", "xcodebuild", "xcrun",
+    "apt-get",
+    "brew",
+    "cargo",
+    "cc",
+    "codesign",
+    "container",
+    "curl",
+    "docker",
+    "forge",
+    "git",
+    "launchctl",
+    "my-model",
+    "nginx",
+    "podman",
+    "project",
+    "python3",
+    "rustup",
+    "serve",
+    "source",
+    "sudo",
+    "systemctl",
+    "tar",
+    "xcodebuild",
+    "xcrun",
 ];
 
 /// Whether a line of a block is one that a person types.
@@ -124,10 +146,23 @@ mod tests {
 
     #[test]
     fn commands_are_told_from_other_text() {
-        for line in ["cargo build", "FORGE_API_KEY=x target/release/demo serve", "  forge gen x -o y", "A=1 B=2 curl -s http://x"] {
+        for line in [
+            "cargo build",
+            "FORGE_API_KEY=x target/release/demo serve",
+            "  forge gen x -o y",
+            "A=1 B=2 curl -s http://x",
+        ] {
             assert!(is_command(line), "{line}");
         }
-        for line in ["", "my-model = { path = \"x\" }", "cargo", "let forge = 1;", "project: name", "the forge gen", "=x cargo build"] {
+        for line in [
+            "",
+            "my-model = { path = \"x\" }",
+            "cargo",
+            "let forge = 1;",
+            "project: name",
+            "the forge gen",
+            "=x cargo build",
+        ] {
             assert!(!is_command(line), "{line}");
         }
     }

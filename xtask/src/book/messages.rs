@@ -24,7 +24,8 @@ pub(super) fn check<'a>(page: &Page, sources: impl Iterator<Item = &'a str>) -> 
         }
         for stretch in stretches {
             // What the command line puts before a message.
-            let stretch = ["error: ", "warning: "].iter().find_map(|label| stretch.strip_prefix(label)).unwrap_or(stretch);
+            let stretch =
+                ["error: ", "warning: "].iter().find_map(|label| stretch.strip_prefix(label)).unwrap_or(stretch);
             if stretch != "error:" && stretch != "warning:" && !pieces.iter().any(|piece| piece.contains(stretch)) {
                 problems.push(format!("{}:{}: no source says: {stretch}", page.name, heading.line));
             }
@@ -123,7 +124,10 @@ mod tests {
 
     #[test]
     fn quotes_are_held_to_them() {
-        let page = Page::new("docs/t.md", "# T\n\n## Others\n\n### `error: cannot read ...: no such file ...`\n\n### `short`\n\n### `other message`\n");
+        let page = Page::new(
+            "docs/t.md",
+            "# T\n\n## Others\n\n### `error: cannot read ...: no such file ...`\n\n### `short`\n\n### `other message`\n",
+        );
         let source = "#[error(\"cannot read {path}: no such file {why}\")]\n#[cfg(test)]\n\"other message\"";
         assert_eq!(
             check(&page, [source].into_iter()),

@@ -54,6 +54,7 @@ pub(super) fn main(pages: &[Page], options: &Options) -> Result<()> {
     let mut reader = Reader::new(forge)?;
     let mut problems = Vec::new();
     let mut skipped: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut not_run = Vec::new();
     for page in pages {
         let start = Instant::now();
         let has_project = reader.folder.join(PROJECT).exists();
@@ -65,14 +66,17 @@ pub(super) fn main(pages: &[Page], options: &Options) -> Result<()> {
         for block in page.blocks.iter().filter(|block| block.commands()) {
             if let Some(Marker::NotRun(reason)) = &block.marker {
                 *skipped.entry(reason).or_default() += 1;
-                if has_project {
-                    problems.extend(reader.unknown_options(block)?.iter().map(|text| at(page, block, text)));
-                }
+                not_run.push((page, block));
             } else if chosen {
                 count += 1;
                 if let Err(error) = reader.run(block) {
                     problems.push(at(page, block, &format!("{error:#}")));
                 }
+            }
+        }
+        for block in page.blocks.iter().filter(|block| chosen && block.language.as_deref() == Some("xml")) {
+            if let Err(error) = plist(&block.text) {
+                problems.push(at(page, block, &format!("{error:#}")));
             }
         }
         if let Err(error) = reader.stop() {
@@ -81,6 +85,9 @@ pub(super) fn main(pages: &[Page], options: &Options) -> Result<()> {
         if count > 0 {
             println!("{}: {count} blocks, {:.1} s", page.name, start.elapsed().as_secs_f64());
         }
+    }
+    for (page, block) in not_run {
+        problems.extend(reader.unknown_options(block)?.iter().map(|text| at(page, block, text)));
     }
     problems.extend(reader.made_pages(options.write)?);
     for (reason, count) in &skipped {
@@ -92,6 +99,23 @@ pub(super) fn main(pages: &[Page], options: &Options) -> Result<()> {
 
 fn at(page: &Page, block: &Block, text: &str) -> String {
     format!("{}:{}: {text}", page.name, block.line)
+}
+
+/// Whether a page is made from what a program says.
+pub(super) fn is_made(name: &str) -> bool {
+    PAGES.iter().any(|(page, ..)| *page == name)
+}
+
+/// A property list is one, as Python reads them; `plutil` is a Mac's.
+fn plist(text: &str) -> Result<()> {
+    let Some(python) = shell::which("python3") else {
+        ensure!(!shell::in_ci(), "no python3 to read a property list");
+        return Ok(());
+    };
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), text)?;
+    let read = "import plistlib, sys; plistlib.load(open(sys.argv[1], 'rb'))";
+    shell::capture(Command::new(python).args(["-c", read]).arg(file.path())).map(drop)
 }
 
 /// Who follows the book.
@@ -156,7 +180,9 @@ impl Reader {
         if block.marker == Some(Marker::Repository) {
             self.place = before;
         }
-        self.share_builds()?;
+        if block.text.contains("forge gen") {
+            self.share_builds()?;
+        }
         result
     }
 
@@ -165,10 +191,12 @@ impl Reader {
         for entry in fs::read_dir(&self.folder)? {
             let project = entry?.path();
             let target = project.join("target");
-            if project.join("runtime").is_dir() && !target.exists() {
-                fs::create_dir_all(shell::projects_target_dir())?;
-                std::os::unix::fs::symlink(shell::projects_target_dir(), &target)?;
+            if project.join("runtime").is_dir() {
                 shared::align(&project)?;
+                if !target.exists() {
+                    fs::create_dir_all(shell::projects_target_dir())?;
+                    std::os::unix::fs::symlink(shell::projects_target_dir(), &target)?;
+                }
             }
         }
         Ok(())
