@@ -1,11 +1,12 @@
 //! What is run of each mutant, and what checked mode says of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::sites::SWITCH;
 use crate::shell;
 
 /// One run of a generated program.
@@ -62,7 +63,7 @@ pub const LABELS: [(&str, &[Workload]); 2] = [
 pub struct Program {
     /// Its executable.
     pub path: PathBuf,
-    /// Kernels compiled with checks.
+    /// Kernels compiled with checks and with every mutant ([`super::sites::switched`]).
     pub kernels: PathBuf,
     /// Where runs leave their files.
     pub scratch: PathBuf,
@@ -72,6 +73,17 @@ pub struct Program {
     pub context: usize,
     /// Sequences that it holds.
     pub slots: usize,
+}
+
+/// What is wrong in a run.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// A barrier of the kernels, by the value of [`SWITCH`].
+    Kernel(usize),
+    /// The encoder barrier with this index is left out of command buffers with this label.
+    Schedule(&'static str, usize),
 }
 
 /// What a run had to say.
@@ -98,12 +110,11 @@ impl Program {
         order(kernels).into_iter().filter(|workload| self.fits(*workload))
     }
 
-    /// Runs `workload` with these kernels and, with `skip` (`LABEL:INDEX`), without that encoder barrier. `run` keeps runs
-    /// at one time apart.
+    /// Runs `workload` with this fault. `run` keeps runs at one time apart.
     ///
     /// # Errors
     /// A run that fails for another reason than a fault in a kernel.
-    pub fn run(&self, workload: Workload, kernels: &Path, skip: Option<&str>, run: &str) -> Result<Reports> {
+    pub fn run(&self, workload: Workload, fault: Fault, run: &str) -> Result<Reports> {
         let file = self.scratch.join(format!("{run}.reports"));
         match std::fs::remove_file(&file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -112,10 +123,12 @@ impl Program {
             _ => {}
         }
         let mut command = Command::new(&self.path);
-        command.env("METAL_SIM_CHECKED", "1").env("METAL_SIM_KERNELS", kernels).env("METAL_SIM_REPORTS", &file);
-        if let Some(skip) = skip {
-            command.env("METAL_SIM_SKIP_BARRIER", skip);
-        }
+        command.env("METAL_SIM_CHECKED", "1").env("METAL_SIM_KERNELS", &self.kernels).env("METAL_SIM_REPORTS", &file);
+        match fault {
+            Fault::None => &mut command,
+            Fault::Kernel(code) => command.env(SWITCH, code.to_string()),
+            Fault::Schedule(label, index) => command.env("METAL_SIM_SKIP_BARRIER", format!("{label}:{index}")),
+        };
         let logits = |tokens: usize| {
             let ids: Vec<String> = (0..tokens).map(|at| ((at * 37 + 11) % self.vocab).to_string()).collect();
             ["logits".to_owned(), "--ids".to_owned(), ids.join(",")]
