@@ -17,8 +17,6 @@ pub(super) struct Link {
 #[derive(Debug, Clone)]
 pub(super) struct Heading {
     pub(super) line: usize,
-    /// 1 for the page's title.
-    pub(super) level: usize,
     /// The code that it is, where it is nothing else.
     pub(super) code: Option<String>,
 }
@@ -55,9 +53,9 @@ impl Page {
                 Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
                     page.links.push(Link { line, target: dest_url.into_string() });
                 }
-                Event::Start(Tag::Heading { level, .. }) => {
+                Event::Start(Tag::Heading { .. }) => {
                     heading = Some((String::new(), true));
-                    page.headings.push(Heading { line, level: level as usize, code: None });
+                    page.headings.push(Heading { line, code: None });
                 }
                 Event::End(TagEnd::Heading(_)) => {
                     let (title, only_code) = heading.take().unwrap_or_default();
@@ -91,6 +89,12 @@ impl Page {
                         title.push_str(&code);
                     }
                 }
+                // A place that is linked to and is no heading.
+                Event::InlineHtml(html) => {
+                    let id = html.split_once("<a id=\"").and_then(|(_, rest)| rest.split_once('"'));
+                    page.anchors.extend(id.map(|(id, _)| id.to_owned()));
+                    marker = None;
+                }
                 Event::Start(Tag::HtmlBlock) | Event::End(TagEnd::HtmlBlock) => {}
                 // What stands between a comment and a block parts them.
                 _ => marker = None,
@@ -123,16 +127,16 @@ mod tests {
 
     #[test]
     fn headings_links_and_blocks() {
-        let text = "# Title\n\n## `--kv q8_0`: keys\n## Same\n## Same\n### `error: ...`\n\n[a](b.md) ![c](d.svg)\n\n\
+        let text = "# Title\n\n<a id=\"place\"></a>Text.\n\n## `--kv q8_0`: keys\n## Same\n## Same\n### `error: ...`\n\n[a](b.md) ![c](d.svg)\n\n\
             <!-- not run: a Mac -->\n```sh\nx\n```\n\n<!-- server -->\n\nText.\n\n```console\n$ y\n```\n";
         let page = Page::new("docs/a.md", text);
-        let anchors = ["--kv-q8_0-keys", "error-", "same", "same-1", "title"];
+        let anchors = ["--kv-q8_0-keys", "error-", "place", "same", "same-1", "title"];
         assert_eq!(page.anchors.iter().collect::<Vec<_>>(), anchors);
         let codes: Vec<_> = page.headings.iter().map(|heading| heading.code.as_deref()).collect();
         assert_eq!(codes, [None, None, None, None, Some("error: ...")]);
         assert_eq!(page.links.iter().map(|link| &*link.target).collect::<Vec<_>>(), ["b.md", "d.svg"]);
         let blocks: Vec<_> = page.blocks.iter().map(|b| (b.line, b.language.as_deref(), b.marker.clone())).collect();
         let mac = Marker::NotRun("a Mac".into());
-        assert_eq!(blocks, [(11, Some("sh"), Some(mac)), (19, Some("console"), None)]);
+        assert_eq!(blocks, [(13, Some("sh"), Some(mac)), (21, Some("console"), None)]);
     }
 }
