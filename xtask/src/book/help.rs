@@ -133,7 +133,7 @@ fn help_line(entries: &mut Vec<Entry>, indent: usize, content: &str) -> Result<(
     }
     let Some(entry) = entries.last_mut() else { bail!("text before any entry: {content}") };
     if let Some(value) = content.strip_prefix("- ") {
-        entry.values.push(value.to_owned());
+        entry.values.push(value.split_whitespace().collect::<Vec<_>>().join(" "));
         return Ok(());
     }
     if content == "Possible values:" {
@@ -151,12 +151,12 @@ fn help_line(entries: &mut Vec<Entry>, indent: usize, content: &str) -> Result<(
 
 /// What Markdown would take for something else in a cell of a table.
 fn escape(text: &str) -> String {
-    text.replace('|', "\\|").replace('<', "&lt;").replace("[default", "\\[default").replace('*', "\\*")
+    text.replace('|', "\\|").replace('<', "&lt;").replace('[', "\\[").replace('*', "\\*")
 }
 
 /// As a sentence of a page.
 fn sentence(text: &str) -> String {
-    let text = text.replace('<', "&lt;");
+    let text = escape(text);
     if text.ends_with('.') { text } else { format!("{text}.") }
 }
 

@@ -20,7 +20,7 @@ use page::Page;
 /// Options of `cargo xtask book`.
 #[derive(Debug, Default, clap::Args)]
 pub struct Options {
-    /// Write the pages that are made from the programs' help
+    /// Only write the pages that are made from the programs' help; of a project the program that the last run built
     #[arg(long)]
     write: bool,
     /// Run the commands of this page alone, and of the first, which makes the project that others use (repeatable)
@@ -42,11 +42,14 @@ const BESIDE: [&str; 2] = ["README.md", "ARCHITECTURE.md"];
 /// # Errors
 /// Whatever does not hold; each is printed with its page.
 pub fn main(options: &Options) -> Result<()> {
+    if options.write {
+        return run::write_pages();
+    }
+    report("book", &check(&files()?))?;
     let mut pages = Vec::new();
     for name in &summary(&read(SUMMARY)?).pages {
         pages.push(Page::new(name, &read(name)?));
     }
-    report("book", &check(&files()?))?;
     run::main(&pages, options)
 }
 

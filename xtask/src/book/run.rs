@@ -20,8 +20,8 @@ use crate::{clang, demo, shared, shell};
 
 /// The folder of the project that the first page makes, and its program.
 const PROJECT: &str = "my-model";
-/// A command that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(300);
+/// A command that takes longer hangs; the first build of a project takes minutes.
+const LIMIT: Duration = Duration::from_secs(1800);
 /// The port that the book's servers have. Here they get one that is free.
 const PORT: &str = "8080";
 /// A text that is there for commands that want one.
@@ -89,7 +89,11 @@ pub(super) fn main(pages: &[Page], options: &Options) -> Result<()> {
     for (page, block) in not_run {
         problems.extend(reader.unknown_options(block)?.iter().map(|text| at(page, block, text)));
     }
-    problems.extend(reader.made_pages(options.write)?);
+    for (name, text) in made_pages(&reader.forge)? {
+        if read(name)? != text {
+            problems.push(format!("{name}: not what the program says; cargo xtask book --write"));
+        }
+    }
     for (reason, count) in &skipped {
         println!("not run: {count} blocks: {reason}");
     }
@@ -99,6 +103,29 @@ pub(super) fn main(pages: &[Page], options: &Options) -> Result<()> {
 
 fn at(page: &Page, block: &Block, text: &str) -> String {
     format!("{}:{}: {text}", page.name, block.line)
+}
+
+/// Writes the pages that are made from what programs say.
+///
+/// # Errors
+/// A program that is not there or fails.
+pub(super) fn write_pages() -> Result<()> {
+    for (name, text) in made_pages(Forge::build()?.command().get_program().as_ref())? {
+        fs::write(shell::root().join(name), text).with_context(|| name.to_owned())?;
+    }
+    Ok(())
+}
+
+/// Those pages: names and texts.
+fn made_pages(forge: &Path) -> Result<Vec<(&'static str, String)>> {
+    let programs = [forge.to_owned(), program()];
+    let page = |((name, title, opening), program): (_, PathBuf)| Ok((name, help::page(title, opening, &program)?));
+    PAGES.into_iter().zip(programs).map(page).collect()
+}
+
+/// The program of the project that the first page makes.
+fn program() -> PathBuf {
+    shell::projects_target_dir().join("release").join(PROJECT)
 }
 
 /// Whether a page is made from what a program says.
@@ -143,10 +170,6 @@ impl Reader {
         fs::write(folder.join("text.txt"), TEXT)?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
         Ok(Self { forge, place: folder.clone(), folder, port, server: None, commands: 0, helps: BTreeMap::new() })
-    }
-
-    fn program(&self) -> PathBuf {
-        shell::projects_target_dir().join("release").join(PROJECT)
     }
 
     /// A shell that runs a script, where the last one of this page left off.
@@ -290,10 +313,10 @@ impl Reader {
             let words: Vec<&str> = line.split_whitespace().skip_while(|word| word.contains('=')).collect();
             let (program, args) = match words.as_slice() {
                 ["forge", args @ ..] => (self.forge.clone(), args),
-                ["cargo", "run", "--release", "--", args @ ..] => (self.program(), args),
+                ["cargo", "run", "--release", "--", args @ ..] => (program(), args),
                 ["cargo", "xtask", args @ ..] => (std::env::current_exe()?, args),
                 [first, args @ ..] if *first == PROJECT || first.ends_with(&format!("release/{PROJECT}")) => {
-                    (self.program(), args)
+                    (program(), args)
                 }
                 _ => continue,
             };
@@ -323,20 +346,6 @@ impl Reader {
             self.helps.insert(key.clone(), help);
         }
         Ok(&self.helps[&key])
-    }
-
-    /// Pages that are not what the programs say, or writes them.
-    fn made_pages(&self, write: bool) -> Result<Vec<String>> {
-        let mut problems = Vec::new();
-        for ((name, title, opening), program) in PAGES.into_iter().zip([self.forge.clone(), self.program()]) {
-            let text = help::page(title, opening, &program)?;
-            if write {
-                fs::write(shell::root().join(name), &text)?;
-            } else if read(name)? != text {
-                problems.push(format!("{name}: not what the program says; cargo xtask book --write"));
-            }
-        }
-        Ok(problems)
     }
 }
 
