@@ -256,6 +256,7 @@ fn compare(plan: &Plan, counted: &Counted, planned: &Encoded, several: bool) -> 
             | Touch::Columns(_)
             | Touch::Seen
             | Touch::SeenBy(_)
+            | Touch::SeenColumns(_)
             | Touch::Loads(_)
             | Touch::TileLoads { .. }
             | Touch::One

@@ -48,6 +48,11 @@ impl Forge {
         Ok(Self { program: build(&mut command, Warnings::Allow)? })
     }
 
+    /// The executable.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// `forge` with `args`.
     pub fn command(&self) -> Command {
         Command::new(&self.program)
