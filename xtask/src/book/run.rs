@@ -87,12 +87,18 @@ pub(super) fn main(pages: &[Page], options: &Options) -> Result<()> {
         }
     }
     for (page, block) in not_run {
-        problems.extend(reader.unknown_options(block)?.iter().map(|text| at(page, block, text)));
+        let unknown = reader.unknown_options(block).unwrap_or_else(|error| vec![format!("{error:#}")]);
+        problems.extend(unknown.iter().map(|text| at(page, block, text)));
     }
-    for (name, text) in made_pages(&reader.forge)? {
-        if read(name)? != text {
-            problems.push(format!("{name}: not what the program says; cargo xtask book --write"));
+    match made_pages(&reader.forge) {
+        Ok(made) => {
+            for (name, text) in made {
+                if read(name)? != text {
+                    problems.push(format!("{name}: not what the program says; cargo xtask book --write"));
+                }
+            }
         }
+        Err(error) => problems.push(format!("{error:#}")),
     }
     for (reason, count) in &skipped {
         println!("not run: {count} blocks: {reason}");
