@@ -34,7 +34,7 @@ readme=$repository/README.md
 packages=$(sed -n 's/^ *sudo apt-get install -y //p' "$readme" | head -n 1)
 [ -n "$packages" ] || fail "README names no packages"
 if [ $# -eq 0 ]; then
-    set -- "cargo xtask demo" "cargo install --path crates/forge" "forge inspect assets/demo/model.Q8_0.gguf"
+    set -- "cargo xtask demo" "cargo install --locked --path crates/forge" "forge inspect assets/demo/model.Q8_0.gguf"
     for command in "${@:1:2}"; do
         grep -q "^    $command\( \|$\)" "$readme" || fail "README does not have: $command"
     done
