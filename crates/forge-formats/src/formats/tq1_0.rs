@@ -12,7 +12,7 @@ pub(super) const TQ1_0: BlockFormat = BlockFormat {
     bytes: 54,
     apart: None,
     decode: |row, out| each_block(row, out, decode),
-    take_apart: |row, parts| row.chunks_exact(54).for_each(|block| take_apart(block, parts)),
+    take_apart,
     encode: None,
 };
 
@@ -36,15 +36,23 @@ fn decode(block: &[u8; 54], out: &mut [f32; 256]) {
     }
 }
 
-fn take_apart(block: &[u8], parts: &mut RowParts) {
-    for i in 0..32 {
-        let number = |digits: std::ops::Range<usize>| {
-            digits.rev().fold(0, |number, digit| 3 * number + u32::from(code(block, 8 * i + digit)))
+/// Of two tiles, which are blocks here, a lane has twice five digits in a byte and six in ten bits, five of them with either tile; of a tile
+/// that is left it has three.
+fn take_apart(row: &[u8], parts: &mut RowParts) {
+    for pair in row.chunks(2 * 54) {
+        let blocks: Vec<&[u8]> = pair.chunks_exact(54).collect();
+        let number = |lane: usize, digits: std::ops::Range<usize>| {
+            let digit = |(block, digit): (&&[u8], usize)| u32::from(code(block, 8 * lane + digit));
+            let all = blocks.iter().flat_map(|block| digits.clone().map(move |digit| (block, digit)));
+            all.rev().fold(0, |number, at| 3 * number + digit(at))
         };
-        let (five, three) = (number(0..5), number(5..8));
-        parts.entries[0].push(five);
-        parts.entries[1].push(three & 15);
-        parts.entries[2].push(three >> 4);
+        for (tile, block) in blocks.iter().enumerate() {
+            for lane in 0..32 {
+                let five = (0..5).rev().fold(0, |number, digit| 3 * number + u32::from(code(block, 8 * lane + digit)));
+                parts.entries[0].push(five);
+                parts.entries[1].push(number(lane, 5..8) >> (5 * tile) & 31);
+            }
+            parts.supers.extend_from_slice(&block[52..]);
+        }
     }
-    parts.supers.extend_from_slice(&block[52..]);
 }
