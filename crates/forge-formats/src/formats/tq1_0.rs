@@ -1,5 +1,7 @@
 //! `block_tq1_0`: qs u8[48], qh u8[4], d f16. A byte holds five weights (qh: four) as the digits of a fraction in base 3.
 
+use std::ops::Range;
+
 use super::{BlockFormat, each_block, f16_at};
 use crate::Format;
 use crate::layout::RowParts;
@@ -36,23 +38,20 @@ fn decode(block: &[u8; 54], out: &mut [f32; 256]) {
     }
 }
 
-/// Of two tiles, which are blocks here, a lane has twice five digits in a byte and six in ten bits, five of them with either tile; of a tile
-/// that is left it has three.
+/// Of two tiles, which are blocks here, a lane has twice five digits in a byte and six in ten bits, five of them with either tile; of a tile that is left it has
+/// three.
 fn take_apart(row: &[u8], parts: &mut RowParts) {
+    let digits = |block: &[u8], lane: usize, own: Range<usize>| own.map(|e| u32::from(code(block, 8 * lane + e))).collect();
+    let number = |digits: Vec<u32>| digits.iter().rev().fold(0, |number, digit| 3 * number + digit);
     for pair in row.chunks(2 * 54) {
-        let blocks: Vec<&[u8]> = pair.chunks_exact(54).collect();
-        let number = |lane: usize, digits: std::ops::Range<usize>| {
-            let digit = |(block, digit): (&&[u8], usize)| u32::from(code(block, 8 * lane + digit));
-            let all = blocks.iter().flat_map(|block| digits.clone().map(move |digit| (block, digit)));
-            all.rev().fold(0, |number, at| 3 * number + digit(at))
-        };
-        for (tile, block) in blocks.iter().enumerate() {
+        let tiles: Vec<&[u8]> = pair.chunks_exact(54).collect();
+        for (index, tile) in tiles.iter().enumerate() {
             for lane in 0..32 {
-                let five = (0..5).rev().fold(0, |number, digit| 3 * number + u32::from(code(block, 8 * lane + digit)));
-                parts.entries[0].push(five);
-                parts.entries[1].push(number(lane, 5..8) >> (5 * tile) & 31);
+                let others = tiles.iter().flat_map(|tile| -> Vec<u32> { digits(tile, lane, 5..8) }).collect();
+                parts.entries[0].push(number(digits(tile, lane, 0..5)));
+                parts.entries[1].push(number(others) >> (5 * index) & 31);
             }
-            parts.supers.extend_from_slice(&block[52..]);
+            parts.supers.extend_from_slice(&tile[52..]);
         }
     }
 }

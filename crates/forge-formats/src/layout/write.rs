@@ -115,18 +115,18 @@ pub(super) fn entries(scheme: &Scheme, cols: usize, columns: usize, entries: &[u
     debug_assert_eq!(filled, 0, "rows of entries below 8 bits are whole tiles");
 }
 
-/// Entries of a row, one per `columns` columns in their order: per group of tiles, those of a place in the tile as one number, whose lowest
-/// `low` bits a tile lie before the others.
+/// Entries of a row, one per `lanes` lanes of each tile: per group of tiles, those of the same lanes as one number, whose lowest `low` bits a
+/// tile lie before the others.
 pub(super) fn split(
     scheme: &Scheme,
     cols: usize,
-    columns: usize,
+    lanes: usize,
     entries: &[u32],
     bits: usize,
     low: usize,
     out: &mut Vec<u8>,
 ) {
-    let places = TILE / columns;
+    let places = LANES / lanes;
     for group in groups(scheme, cols) {
         let of_place = |place: usize| {
             let entry = |tile: usize| u64::from(entries[(group.tile + tile) * places + place]) << (tile * bits);

@@ -230,7 +230,7 @@ macro_rules! packed_formats {
                     block: 8, tiles: 4,
                     planes: &[
                         Plane::Points { lanes: 1 },
-                        Plane::Split { columns: 16, bits: 3, low: 2, tiles: 1 },
+                        Plane::Split { lanes: 2, bits: 3, low: 2, tiles: 1 },
                         Plane::FACTOR,
                     ],
                     decodes_once: false,
@@ -278,7 +278,7 @@ macro_rules! packed_formats {
                 /// Digits in base 3 less 1, sixteen in 26 bits (twice five in a byte, six in ten bits); half factor per 256.
                 Tq1_0 = TQ1_0 {
                     block: 8, tiles: 4,
-                    planes: &[Plane::BYTE, Plane::Split { columns: 8, bits: 5, low: 4, tiles: 2 }, Plane::FACTOR],
+                    planes: &[Plane::BYTE, Plane::Split { lanes: 1, bits: 5, low: 4, tiles: 2 }, Plane::FACTOR],
                     decodes_once: false,
                     weight: |p| {
                         let (number, digit) = match p.element {

@@ -32,12 +32,12 @@ pub enum Plane {
         /// Bits: 4, 16 or 32.
         bits: usize,
     },
-    /// An entry of so many bits per so many columns, whole tiles in a row. Within a group of T tiles those of a place follow one
-    /// another as one number, the first tile's lowest: its lowest `low * T` bits lie with those of the other places, the bits above
-    /// them behind these.
+    /// An entry of so many bits per so many lanes and tile, whole tiles in a row. Within a group of T tiles those of the same lanes
+    /// follow one another as one number, the first tile's lowest: its lowest `low * T` bits lie with those of the other lanes, the bits
+    /// above them behind these.
     Split {
-        /// Columns that share an entry.
-        columns: usize,
+        /// Lanes that share an entry.
+        lanes: usize,
         /// Bits of an entry.
         bits: usize,
         /// Those of them that lie first.
@@ -99,7 +99,8 @@ impl Plane {
             Self::Codes { bits, .. } => cols * bits / 8,
             Self::Bits => cols / 8,
             Self::Blocks { bits } => cols / block * bits / 8,
-            Self::Groups { columns, bits } | Self::Split { columns, bits, .. } => cols / columns * bits / 8,
+            Self::Groups { columns, bits } => cols / columns * bits / 8,
+            Self::Split { lanes, bits, .. } => cols / (8 * lanes) * bits / 8,
             Self::Points { .. } => cols / 8 * (Self::POINT_BITS + 1) / 8,
             Self::Supers { bytes } => cols / TILE * bytes,
             Self::RowFactor => 4,

@@ -109,9 +109,8 @@ impl Column {
             }
             Plane::Blocks { bits } => self.entry(row, self.block, bits),
             Plane::Groups { columns, bits } => self.entry(row, columns, bits),
-            Plane::Split { columns, bits, low, tiles } => {
-                let (number, together) =
-                    (self.split(row, self.in_tile / columns, columns, bits, low), tiles.min(self.count));
+            Plane::Split { lanes, bits, low, tiles } => {
+                let (number, together) = (self.split(row, self.lane / lanes, lanes, bits, low), tiles.min(self.count));
                 number >> (self.tile / together * together * bits) & ((1 << (together * bits)) - 1)
             }
             Plane::Points { lanes } => self.point(row, lanes),
@@ -147,8 +146,8 @@ impl Column {
 
 impl Column {
     /// The number that a place's entries of the group's tiles are, which lies in two parts.
-    fn split(&self, row: &[u8], place: usize, columns: usize, bits: usize, low: usize) -> u64 {
-        let places = TILE / columns;
+    fn split(&self, row: &[u8], place: usize, lanes: usize, bits: usize, low: usize) -> u64 {
+        let places = TILE / 8 / lanes;
         let start = self.first * places * bits;
         let [first, second] = [low * self.count, (bits - low) * self.count];
         let lowest = field_at(row, start + place * first, first);
@@ -158,7 +157,7 @@ impl Column {
     /// A point, with the number of the lanes that the column's is among above it.
     fn point(&self, row: &[u8], lanes: usize) -> u64 {
         let [points, bits] = [Plane::POINT_BITS * self.count, self.count];
-        let of_lane = |lane: usize| self.split(row, lane, 8, Plane::POINT_BITS + 1, 8);
+        let of_lane = |lane: usize| self.split(row, lane, 1, Plane::POINT_BITS + 1, 8);
         let point = of_lane(self.lane) >> (Plane::POINT_BITS * self.tile) & ((1 << Plane::POINT_BITS) - 1);
         let first = self.lane / lanes * lanes;
         let numbers = (0..lanes).fold(0, |all, lane| all | of_lane(first + lane) >> points << (lane * bits));
