@@ -51,26 +51,40 @@ inline void gemv_f16(device const uchar* weights, device const float* x, uint ro
         }
     } else if (COLS % 4 == 0) {
         for (uint quad = part * LANES + lane; quad < COLS / 4; quad += KS * LANES) {
+            float4 v[TOKENS];
+            #pragma clang loop unroll(full)
+            for (uint n = 0; n < TOKENS; ++n) {
+                if (has_token<TOKENS>(n, tokens)) {
+                    v[n] = ((device const float4*)(x + n * COLS))[quad];
+                }
+            }
             for (uint r = 0; r < NR; ++r) {
                 const uint step = row_step<ROWS, NR, SPLIT>(row, r);
                 const float4 w = f16_to_float4(((device const uint2*)plane_row<COLS * 2>(weights, row, step))[quad]);
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
                     if (has_token<TOKENS>(n, tokens)) {
-                        acc[n * NR + r] = fma4(w, ((device const float4*)(x + n * COLS))[quad], acc[n * NR + r]);
+                        acc[n * NR + r] = fma4(w, v[n], acc[n * NR + r]);
                     }
                 }
             }
         }
     } else {
         for (uint k = part * LANES + lane; k < COLS; k += KS * LANES) {
+            float v[TOKENS];
+            #pragma clang loop unroll(full)
+            for (uint n = 0; n < TOKENS; ++n) {
+                if (has_token<TOKENS>(n, tokens)) {
+                    v[n] = x[n * COLS + k];
+                }
+            }
             for (uint r = 0; r < NR; ++r) {
                 const ulong at = ulong(row + row_step<ROWS, NR, SPLIT>(row, r)) * COLS + k;
                 const float w = float(((device const half*)weights)[at]);
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
                     if (has_token<TOKENS>(n, tokens)) {
-                        acc[n * NR + r] = fma(w, x[n * COLS + k], acc[n * NR + r]);
+                        acc[n * NR + r] = fma(w, v[n], acc[n * NR + r]);
                     }
                 }
             }

@@ -31,13 +31,20 @@ inline void gemv_f32(device const uchar* weights, device const float* x, uint ro
     }
     if (COLS % 4 != 0) {
         for (uint k = part * LANES + lane; k < COLS; k += KS * LANES) {
+            float v[TOKENS];
+            #pragma clang loop unroll(full)
+            for (uint n = 0; n < TOKENS; ++n) {
+                if (has_token<TOKENS>(n, tokens)) {
+                    v[n] = x[n * COLS + k];
+                }
+            }
             for (uint r = 0; r < NR; ++r) {
                 const ulong at = ulong(row + row_step<ROWS, NR, SPLIT>(row, r)) * COLS + k;
                 const float w = ((device const float*)weights)[at];
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
                     if (has_token<TOKENS>(n, tokens)) {
-                        acc[n * NR + r] = fma(w, x[n * COLS + k], acc[n * NR + r]);
+                        acc[n * NR + r] = fma(w, v[n], acc[n * NR + r]);
                     }
                 }
             }

@@ -3,15 +3,17 @@
 // position once, KEYS at a time: scores = Q K^T, softmax, sums += P V, in 8x8 matrices of operand type O (half or float)
 // with float sums. Simdgroups share the columns of both products. Scores are in powers of two.
 
-// A thread's share of KEYS positions, four elements at a time, of THREADS; those beyond the end repeat the last.
+// A thread's share of KEYS positions, four elements at a time, of THREADS; what is beyond the end stays as it is.
 template <uint WIDTH, uint KEYS, uint THREADS, typename T>
 inline void load_positions(device const T* latents, uint first, uint end, uint thread_index,
                            thread CacheElements<4>* arriving) {
     #pragma clang loop unroll(full)
     for (uint n = 0; n < (KEYS * WIDTH / 4 + THREADS - 1) / THREADS; ++n) {
         const uint i = n * THREADS + thread_index;
-        const auto position = cache_head<WIDTH>(latents, min(first + i / (WIDTH / 4), end - 1), 0);
-        load_elements(position, i % (WIDTH / 4) * 4, arriving[n]);
+        const uint position = first + i / (WIDTH / 4);
+        if ((KEYS * WIDTH / 4 % THREADS == 0 || i < KEYS * WIDTH / 4) && position < end) {
+            load_elements(cache_head<WIDTH>(latents, position, 0), i % (WIDTH / 4) * 4, arriving[n]);
+        }
     }
 }
 
@@ -81,14 +83,15 @@ inline void attend_latents(device const float* q, device const T* latents, devic
         #pragma clang loop unroll(full)
         for (uint n = 0; n < LOADS; ++n) {
             const uint i = n * (SIMDGROUPS * 32) + thread_index;
-            const bool inside = start + i / (WIDTH / 4) < end;
-            float value[4];
-            decode_elements(arriving[n], value);
             if (KEYS * WIDTH / 4 % (SIMDGROUPS * 32) == 0 || i < KEYS * WIDTH / 4) {
                 threadgroup O* target = tile + i / (WIDTH / 4) * STRIDE + i % (WIDTH / 4) * 4;
+                float value[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+                if (start + i / (WIDTH / 4) < end) {
+                    decode_elements(arriving[n], value);
+                }
                 #pragma clang loop unroll(full)
                 for (uint e = 0; e < 4; ++e) {
-                    target[e] = inside ? O(value[e]) : O(0.0f);
+                    target[e] = O(value[e]);
                 }
             }
         }

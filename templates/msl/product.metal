@@ -14,6 +14,10 @@ inline void store8(threadgroup float* target, float4 low, float4 high) {
     ((threadgroup float4*)target)[1] = high;
 }
 
+// Four elements of an input.
+inline float4 elements4(device const float* elements) { return *(device const float4*)elements; }
+inline float4 elements4(device const half* elements) { return float4(*(device const half4*)elements); }
+
 // Operands of two steps have room side by side where they are halves; floats of one, once all simdgroups are done with it.
 struct Halves {
     typedef half Element;
@@ -72,12 +76,12 @@ inline void product_tile(device const uchar* weights, device const uchar* second
             x[turn][0] = float4(0.0f);
             x[turn][1] = float4(0.0f);
             if (token < tokens) {
-                device const float* elements = input.row(token) + column;
+                const auto elements = input.row(token) + column;
                 if (COLS % 32 == 0 || column < COLS) {
-                    x[turn][0] = *(device const float4*)elements;
+                    x[turn][0] = elements4(elements);
                 }
                 if (COLS % 32 == 0 || column + 16 < COLS) {
-                    x[turn][1] = *(device const float4*)(elements + 16);
+                    x[turn][1] = elements4(elements + 16);
                 }
             }
             const bool up = GATED && strip % WIDE >= WIDE / 2;

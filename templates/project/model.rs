@@ -53,6 +53,7 @@ pub static INFO: ModelInfo = ModelInfo {
     rewind: /*{ rewind }*/,
     kv_bytes_per_token: /*{ kv_bytes_per_token }*/,
     activation_bytes: /*{ activation_bytes }*/,
+    activation_bytes_per_token: /*{ activation_bytes_per_token }*/,
     recurrent_bytes: /*{ recurrent_bytes }*/,
     prefill_tile: PREFILL_TILE,
     kernels: &KERNELS,
@@ -233,7 +234,7 @@ struct StepBuffers {
 /// Activations of tiles, [`PREFILL_TILE`] rows each.
 struct TileBuffers {
 /*%- for b in prefill_buffers %*/
-    /// [rows, /*{ b.width }*/] /*{ b.element }*/, /*{ b.comment }*/
+    /// [/*% if b.position_bytes.is_some() %*/positions/*% else %*/rows/*% endif %*/, /*{ b.width }*/] /*{ b.element }*/, /*{ b.comment }*/
     /*{ b.name }*/: Slice,
 /*%- endfor %*/
 }
@@ -360,7 +361,11 @@ impl Model {
         };
         let tile = TileBuffers {
 /*%- for b in prefill_buffers %*/
+/*%- if let Some(bytes) = b.position_bytes %*/
+            /*{ b.name }*/: gpu.alloc("/*{ b.name }*/ tile", (context * /*{ bytes }*/) as u64)?.whole(),
+/*%- else %*/
             /*{ b.name }*/: rows(PREFILL_TILE, "/*{ b.name }*/ tile", /*{ b.width }*/)?,
+/*%- endif %*/
 /*%- endfor %*/
         };
         let words = |label: &str, count: usize| gpu.alloc(label, (count * 4) as u64);
@@ -482,8 +487,8 @@ impl Model {
 /*%- include "project/steps.part.rs" %*/
     }
 
-    /// /*{ block.title }*/, a tile of `rows` tokens: /*{ block.prefill.len() }*/ dispatches.
-    fn tile_/*{ block.name }*/(&self, pass: &mut Commands, i: usize, rows: u32, params: &Slice/*% if block.ends %*/, wanted: bool/*% endif %*/) {
+    /// /*{ block.title }*/, a tile of `rows` tokens/*% if block.sees %*/ over `seen` positions/*% endif %*/: /*{ block.prefill_dispatches }*/.
+    fn tile_/*{ block.name }*/(&self, pass: &mut Commands, i: usize, rows: u32/*% if block.sees %*/, seen: u32/*% endif %*/, params: &Slice/*% if block.ends %*/, wanted: bool/*% endif %*/) {
         let k = |index| self.gpu.kernel(index);
         let b = &self.tile;
         let layer = &self.layers[i];
@@ -500,6 +505,9 @@ impl Model {
     fn run_tile(&mut self, tile: &[Row], logits: Option<&Slice>) -> Result<()> {
         self.tile_records.write(0, &self.records(tile));
         let (rows, params) = (tile.len() as u32, &self.tile_records.whole());
+/*%- if sees %*/
+        let seen = tile.last().map_or(0, |row| row.position as u32 + 1);
+/*%- endif %*/
         let mut pending = None;
 /*%- if last_state.is_some() %*/
         // What follows the last state nobody reads but the head.
@@ -519,11 +527,11 @@ impl Model {
 /*%- if blocks.len() > 1 %*/
                     match BLOCKS[i] {
 /*%- for block in blocks %*/
-                        Block::/*{ block.variant }*/ => self.tile_/*{ block.name }*/(pass, i, rows, params/*% if block.ends %*/, wanted/*% endif %*/),
+                        Block::/*{ block.variant }*/ => self.tile_/*{ block.name }*/(pass, i, rows/*% if block.sees %*/, seen/*% endif %*/, params/*% if block.ends %*/, wanted/*% endif %*/),
 /*%- endfor %*/
                     }
 /*%- else %*/
-                    self.tile_/*{ blocks[0].name }*/(pass, i, rows, params/*% if blocks[0].ends %*/, wanted/*% endif %*/);
+                    self.tile_/*{ blocks[0].name }*/(pass, i, rows/*% if blocks[0].sees %*/, seen/*% endif %*/, params/*% if blocks[0].ends %*/, wanted/*% endif %*/);
 /*%- endif %*/
                 }
                 if first + PREFILL_LAYERS >= layers

@@ -3,6 +3,9 @@
         let parts = attention_parts(/*% if *positions > 0 %*/longest.min(/*{ positions }*/)/*% else %*/longest/*% endif %*/);
         if parts == 1 {
 /*%- endif %*/
+/*%- if let Some(rows) = step.opens_below %*/
+        if rows < /*{ rows }*/ {
+/*%- endif %*/
 /*%- if step.otherwise %*/
         } else {
 /*%- endif %*/

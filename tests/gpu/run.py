@@ -6,12 +6,16 @@
 Needs numpy, the driver and NVRTC. Prints a table of each part and writes the programs' own output to OUT.
 """
 import argparse
+import http.client
 import json
 import os
+import random
 import re
+import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -135,12 +139,94 @@ def fill(folder, size):
     return path
 
 
+CLIENTS = (1, 4, 8, 16, 64)
+PROMPT_TOKENS = 64
+ANSWER_TOKENS = 64
+
+
+def ask(port, vocab, seed, answers):
+    """One streamed answer to a prompt of its own: when its pieces came, and its tokens."""
+    prompt = random.Random(seed).choices(range(10, min(vocab, 2000)), k=PROMPT_TOKENS)
+    body = {"prompt": prompt, "max_tokens": ANSWER_TOKENS, "temperature": 0.8, "seed": seed, "stream": True,
+            "stream_options": {"include_usage": True}}
+    start = time.perf_counter()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    connection.request("POST", "/v1/completions", json.dumps(body), {"content-type": "application/json"})
+    pieces, tokens = [], 0
+    for line in connection.getresponse():
+        if not line.startswith(b"data: {"):
+            continue
+        event = json.loads(line[6:])
+        if event.get("error"):
+            raise RuntimeError(str(event["error"]))
+        # a random model's tokens may be halves of characters, which come with the next
+        if any(choice.get("text") for choice in event.get("choices", [])):
+            pieces.append(time.perf_counter() - start)
+        if event.get("usage"):
+            tokens = event["usage"]["completion_tokens"]
+    connection.close()
+    answers.append((pieces, tokens))
+
+
+def serve_size(entry, folder, out):
+    """First tokens, gaps and tokens a second of as many clients as that, each against a server of its own."""
+    print("| clients | tokens/s | first token p50 | last | gap p99 | of one client |\n| ---: | ---: | ---: | ---: | ---: | ---: |")
+    alone = None
+    for clients in CLIENTS:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [os.path.join(folder, "program"), "serve", "--port", str(port), "--quiet", "--speculate", "off"]
+        with open(os.path.join(out, entry["name"] + ".log"), "a") as log:
+            server = subprocess.Popen(command, cwd=folder, env={**os.environ, "METAL_SIM_DEVICE": "cuda"}, stdout=log, stderr=log)
+        try:
+            while True:
+                if server.poll() is not None:
+                    raise RuntimeError("the server ended")
+                try:
+                    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                    connection.request("GET", "/health")
+                    if connection.getresponse().status == 200:
+                        break
+                except OSError:
+                    pass
+                time.sleep(0.1)
+            # kernels and graphs are made once
+            ask(port, entry["vocab"], 10**6, [])
+            answers, start = [], time.perf_counter()
+            threads = [threading.Thread(target=ask, args=(port, entry["vocab"], seed, answers)) for seed in range(clients)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            wall = time.perf_counter() - start
+        finally:
+            server.kill()
+            server.wait()
+        if len(answers) < clients:
+            failures.append(f"{entry['name']}: {clients - len(answers)} of {clients} answers failed")
+        first = sorted(pieces[0] for pieces, _ in answers if pieces) or [float("nan")]
+        gaps = sorted(b - a for pieces, _ in answers for a, b in zip(pieces, pieces[1:])) or [float("nan")]
+        rate = sum(tokens for _, tokens in answers) / wall
+        alone = alone or rate
+        print(f"| {clients} | {rate:.1f} | {first[len(first) // 2]:.3f} s | {first[-1]:.3f} s | {gaps[int(len(gaps) * 0.99)]:.3f} s | {rate / alone:.2f} |",
+              flush=True)
+
+
 def time_size(entry, out, context, prompt):
     name = entry["name"]
     folder = os.path.join(HERE, name)
     start = time.time()
     path = fill(folder, entry["bytes"])
     print(f"\n{name}: {entry['bytes'] / 1e9:.2f} GB of weights written in {time.time() - start:.0f} s", flush=True)
+    if entry.get("slots", 1) > 1:
+        try:
+            serve_size(entry, folder, out)
+        except (RuntimeError, OSError) as error:
+            print(error)
+            failures.append(f"{name} serve")
+        os.remove(path)
+        return
     for arguments in (
         ["bench", "--prompt", str(prompt), "--gen", "128"],
         ["profile", "--context", str(context), "--prompt", str(prompt)],

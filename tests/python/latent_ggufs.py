@@ -3,7 +3,7 @@
 usage: latent_ggufs.py TINY
 
 Of TINY/deepseek-v2/hf the older kind, TINY/deepseek-v2/model.BF16.gguf: `attn_kv_b` holds keys and values of all heads, and sizes are those
-of heads. Of TINY/glm4-moe-lite/hf the newer one: `attn_k_b`, turned, and `attn_v_b`, one head of keys and values, sizes of
+of heads. Of TINY/glm4-moe-lite/hf and TINY/deepseek-v2-wide/hf the newer one: `attn_k_b`, turned, and `attn_v_b`, one head of keys and values, sizes of
 the cache with those of heads beside them; and a block more, which predicts further tokens. Both say the same weights as the
 folder beside them, whose logits hold for them too. Needs gguf, numpy, torch and safetensors.
 """
@@ -70,7 +70,7 @@ def write(case, split):
         writer.add_rope_scaling_factor(parameters["factor"])
         writer.add_rope_scaling_orig_ctx_len(parameters["original_max_position_embeddings"])
         writer.add_rope_scaling_yarn_log_mul(0.1 * parameters["mscale_all_dim"])
-    writer.add_leading_dense_block_count(1)
+    writer.add_leading_dense_block_count(config.get("first_k_dense_replace", 1))
     writer.add_expert_count(config["n_routed_experts"])
     writer.add_expert_used_count(config["num_experts_per_tok"])
     writer.add_expert_shared_count(config["n_shared_experts"])
@@ -79,7 +79,7 @@ def write(case, split):
     writer.add_expert_weights_norm(config["norm_topk_prob"])
     sigmoid = any(name.endswith("e_score_correction_bias") for name in weights)
     writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID if sigmoid else gguf.ExpertGatingFuncType.SOFTMAX)
-    if config["n_group"] > 1:
+    if (config["n_group"] or 1) > 1:
         writer.add_uint32("deepseek2.expert_group_count", config["n_group"])
         writer.add_uint32("deepseek2.expert_group_used_count", config["topk_group"])
     model = tokenizer_json()["model"]
@@ -134,6 +134,7 @@ def write(case, split):
 def main():
     tiny = Path(sys.argv[1])
     write(tiny / "deepseek-v2", split=False)
+    write(tiny / "deepseek-v2-wide", split=True)
     write(tiny / "glm4-moe-lite", split=True)
 
 

@@ -104,6 +104,8 @@ CASES = {
     "glm4-moe": ("Glm4Moe", {"moe_intermediate_size": 24, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5, "head_dim": 8, "attention_bias": True, "use_qk_norm": True, "num_nextn_predict_layers": 0}),
     "deepseek-v2": ("DeepseekV2", {**MLA, **GROUPS, "topk_method": "group_limited_greedy", "first_k_dense_replace": 1, "routed_scaling_factor": 2.0, "rope_parameters": MSCALED}),
     "deepseek-v3": ("DeepseekV3", {**MLA, **GROUPS, "num_attention_heads": 33, "num_key_value_heads": 33, "q_lora_rank": 16, "qk_nope_head_dim": 4, "v_head_dim": 4, "first_k_dense_replace": 1, "routed_scaling_factor": 2.5, "n_shared_experts": 1, "num_mtp_layers": 0, "max_position_embeddings": 1024, "rope_parameters": MSCALED}),
+    # A latent so wide that long tiles make keys and values of it, of heads for more than one matrix; all layers are dense.
+    "deepseek-v2-wide": ("DeepseekV2", {**MLA, "hidden_size": 36, "num_attention_heads": 9, "num_key_value_heads": 9, "kv_lora_rank": 64, "qk_nope_head_dim": 8, "v_head_dim": 16, "intermediate_size": 40, "first_k_dense_replace": 2, "rope_parameters": MSCALED}),
     "glm4-moe-lite": ("Glm4MoeLite", {**MLA, "kv_lora_rank": 32, "qk_rope_head_dim": 32, "num_attention_heads": 5, "num_key_value_heads": 5, "n_shared_experts": 1, "num_experts_per_tok": 2, "routed_scaling_factor": 1.8}),
     "lfm2": ("Lfm2", {"intermediate_size": 36, "block_multiple_of": 8, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}),
     "lfm2-moe": ("Lfm2Moe", {**MIXTURE, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "full_attention"], "num_dense_layers": 1, "routed_scaling_factor": 1.5}),
@@ -148,6 +150,7 @@ ABLATIONS = {
     "glm4-moe": ["shared", "correction", {"n_group": 1, "topk_group": 1}, {"topk_group": 1}, {"routed_scaling_factor": 1.0}, {"norm_topk_prob": False}],
     "deepseek-v2": ["shared", "kv_a_layernorm.weight", "q_a_layernorm.weight", {"topk_method": "greedy"}, {"topk_group": 1}, {"routed_scaling_factor": 1.0}, {"rope_parameters": UNSCALED}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}, {"first_k_dense_replace": 0}],
     "deepseek-v3": ["shared", "correction", "kv_a_layernorm.weight", "q_a_layernorm.weight", {"n_group": 1, "topk_group": 1}, {"topk_group": 1}, {"routed_scaling_factor": 1.0}, {"norm_topk_prob": False}, {"rope_interleave": False}, {"rope_parameters": UNSCALED}],
+    "deepseek-v2-wide": ["kv_a_layernorm.weight", "q_a_layernorm.weight", {"rope_parameters": UNSCALED}],
     "glm4-moe-lite": ["shared", "correction", {"routed_scaling_factor": 1.0}, {"norm_topk_prob": False}, {"rope_interleave": False}, {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
     "lfm2": ["taps", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}],
     "lfm2-moe": ["taps", "expert_bias", {"norm_topk_prob": False}, {"routed_scaling_factor": 1.0}, {"num_experts_per_tok": 1}],
@@ -178,8 +181,8 @@ MLX = {"lfm2-moe", "qwen35-moe", "qwen3-next", "gemma4-moe"}
 NOT_IN_GGUF = {"gpt-oss", "starcoder2-window", "ministral", "mistral-window", "qwen2-window", "qwen2-window-long", "gemma2"}
 # Longer than the cache of a windowed layer (the window and a prefill tile of 256), twice, so that it wraps in the middle of
 # a tile; and longer than one part of decode attention. Of the other, longer than three times the context beyond which queries
-# are scaled.
-LONG = {"qwen2-window-long": 560, "ministral3": 100}
+# are scaled. Of the third, long enough for keys and values made of latents.
+LONG = {"qwen2-window-long": 560, "ministral3": 100, "deepseek-v2-wide": 100}
 
 # Prompts of which the logits after some tokens are kept, on both sides of where decode attention splits a context.
 LONG_PROMPTS = {"deepseek-v3": [1, 2, 8, 65, 256, 257, 300, 330]}

@@ -41,11 +41,18 @@ const fn llama_8b(mix: Mix) -> Sizes {
     Sizes { hidden: 4096, intermediate: 14336, heads: 32, kv_heads: 8, vocab: 128_256, context: 8192, head: true, mix }
 }
 
-const SIZES: [(&str, Sizes); 3] = [
-    ("llama-8b-q8_0", llama_8b(Mix::Q8)),
-    ("llama-8b-q4_0", llama_8b(Mix::Q4)),
-    ("llama-8b-q4_k_m", llama_8b(Mix::Q4KM)),
+/// Name, sizes, and sequences side by side: a program of several is measured as a server.
+const SIZES: [(&str, Sizes, usize); 5] = [
+    ("llama-8b-q8_0", llama_8b(Mix::Q8), 1),
+    ("llama-8b-q4_0", llama_8b(Mix::Q4), 1),
+    ("llama-8b-q4_k_m", llama_8b(Mix::Q4KM), 1),
+    ("serve-8b-q8_0", llama_8b(Mix::Q8), SLOTS),
+    ("serve-8b-q4_k_m", llama_8b(Mix::Q4KM), SLOTS),
 ];
+
+/// Sequences of a server, and positions of each.
+const SLOTS: usize = 8;
+const SERVED_CONTEXT: usize = 2048;
 
 /// Builds everything and writes the archive.
 ///
@@ -91,10 +98,10 @@ pub fn main(options: &Options) -> Result<()> {
         }
     }
     let mut sizes = Vec::new();
-    for (name, size) in SIZES {
+    for (name, size, slots) in SIZES {
         if options.size.is_empty() || options.size.iter().any(|chosen| chosen == name) {
             println!("{name}");
-            sizes.push(true_size(name, &size, &folder.join(name))?);
+            sizes.push(true_size(name, &size, slots, &folder.join(name))?);
         }
     }
     put_tests(&folder)?;
@@ -129,12 +136,13 @@ fn put_tests(folder: &Path) -> Result<()> {
 }
 
 /// The program of a model of true size, and the header of its weights file.
-fn true_size(name: &str, sizes: &Sizes, folder: &Path) -> Result<Value> {
+fn true_size(name: &str, sizes: &Sizes, slots: usize, folder: &Path) -> Result<Value> {
     let scratch = tempfile::tempdir()?;
     let checkpoint = scratch.path().join("hollow.gguf");
     gguf::write_hollow(&checkpoint, sizes, LAYERS)?;
     let loaded = forge_frontend::load(&checkpoint)?;
-    let plan = plan(&loaded.graph, &PlanOptions::default())?;
+    let context = (slots > 1).then_some(SERVED_CONTEXT);
+    let plan = plan(&loaded.graph, &PlanOptions { slots, context, ..PlanOptions::default() })?;
     let options = RenderOptions {
         name: "program".into(),
         source: name.to_owned(),
@@ -154,5 +162,5 @@ fn true_size(name: &str, sizes: &Sizes, folder: &Path) -> Result<Value> {
     put_program(&place, folder)?;
     let header = Header::new(&plan.weights);
     fs::write(folder.join("header.bin"), &header.bytes)?;
-    Ok(json!({ "name": name, "bytes": header.file_bytes }))
+    Ok(json!({ "name": name, "bytes": header.file_bytes, "slots": slots, "vocab": sizes.vocab }))
 }

@@ -58,7 +58,7 @@ enum Step {
     Mutate,
     /// Clients of PyPI and npm against a served project and a scripted model
     Openai,
-    /// The server's page in a browser
+    /// The pages in a browser: the server's, and those of plans and profiles
     Page,
     /// Emitted projects for macOS
     CrossCheck,

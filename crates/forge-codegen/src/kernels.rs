@@ -327,7 +327,7 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
 }
 
 /// Sources of families, each after those that it needs. The first of them every file has.
-const FAMILIES: [&str; 26] = [
+const FAMILIES: [&str; 27] = [
     "activation",
     "rows",
     "embed",
@@ -350,6 +350,7 @@ const FAMILIES: [&str; 26] = [
     "latent_heads",
     "gemm",
     "latent_tiles",
+    "latent_expand",
     "route",
     "experts",
     "expert_tiles",

@@ -17,9 +17,11 @@ mod project;
 mod reachable;
 mod readme;
 mod sources;
+mod steps;
 mod tuning;
 mod verbatim;
 
 pub use languages::Language;
 pub use naming::{PackageName, package_name};
+pub use places::argument;
 pub use project::{CodegenError, Project, RenderOptions, render};

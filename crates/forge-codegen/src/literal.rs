@@ -3,9 +3,9 @@
 
 use forge_spec::{
     Activation, Argument, Attention, CacheType, Cost, Data, Dim, Epilogue, ExpertResults, ExpertsDown, ExpertsOf,
-    ExpertsUp, Format, GatedDelta, Gates, GroupScore, Groups, HeadNorm, LatentAppend, LatentAttention, LatentQueries,
-    LatentSizes, LatentValues, Matrix, Operation, PositionScale, Projection, RopeAppend, Routing, Scores, SharedExpert,
-    SharedWeight, SortExperts, Split, Vocabulary,
+    ExpertsUp, Format, GatedDelta, Gates, GroupScore, Groups, HeadMatrix, HeadNorm, LatentAppend, LatentAttention,
+    LatentExpand, LatentQueries, LatentRotate, LatentSizes, LatentValues, Matrix, Operation, PositionScale, Projection,
+    RopeAppend, Routing, Scores, SharedExpert, SharedWeight, SortExperts, Split, Vocabulary,
 };
 
 use crate::naming::{grouped, variant};
@@ -106,8 +106,8 @@ impl Literal for CacheType {
 }
 
 choice!(Activation { Silu, GeluTanh, ReluSquared, Xielu, ClampedSwiglu { alpha, limit } });
-choice!(Dim { Const(count), Rows, RowTiles(rows), Parts, Indirect { per_row, most } });
-choice!(Data<'_> { Tensor(name), Words(count), Slots(count), Cache(width), State(width), Params });
+choice!(Dim { Const(count), Rows, RowTiles(rows), PositionTiles(positions), Parts, Indirect { per_row, most } });
+choice!(Data<'_> { Tensor(name), Words(count), Slots(count), Cache(width), Positions(width), State(width), Params });
 choice!(Epilogue {
     Store { softcap }, Residual { factor }, Activated(activation), Gated(activation), GatedBy(activation)
 });
@@ -115,7 +115,7 @@ choice!(Operation<'_> {
     Embed { table, scale, norm_eps }, LayerInputs { table, layers, eps, scale, factor }, Project(projection), RopeAppend(rope),
     ShortConv { channels, taps }, GatedDelta(delta), HeadGate { heads, head_dim, first, stride, width },
     Attention(attention), AttentionCombine { heads, head_dim, split }, LatentAppend(append), LatentQueries(queries),
-    LatentAttention(attention), LatentValues(values), RmsNorm { width, eps }, LayerNorm { width, eps },
+    LatentAttention(attention), LatentExpand(expand), LatentRotate(rotate), LatentValues(values), RmsNorm { width, eps }, LayerNorm { width, eps },
     PostNorm { width, eps, factor }, Route { routing, shared }, SortExperts(sort), ExpertsUp(experts), ExpertsDown(experts),
     ExpertsSum { width, chosen, shared, factor }, SampleBest(vocabulary), SampleCollect(vocabulary), SampleDraw(vocabulary)
 });
@@ -136,7 +136,10 @@ record!(LatentSizes { heads, latent, rope, nope, value });
 block!(LatentAppend<'_> { before, norms_queries; latent, rope, eps; inv_freq, interleaved, magnitude; cache });
 block!(LatentQueries<'_> { sizes; width; keys, by_key; inv_freq, interleaved, magnitude });
 block!(LatentAttention { heads, latent, rope; scale; cache; half_operands, split });
+block!(LatentExpand { sizes; heads; cache, half_operands });
+block!(LatentRotate<'_> { sizes; width; inv_freq, interleaved, magnitude });
 block!(LatentValues { sizes; values });
+choice!(HeadMatrix { Keys { matrix, by_key }, Values(matrix) });
 record!(Matrix { format, rows, cols });
 record!(HeadNorm { eps, across_heads });
 record!(Split { above, positions, most, window });
@@ -149,7 +152,7 @@ block!(RopeAppend<'_> {
     inv_freq, interleaved, magnitude;
     query_scale, cache, wrap
 });
-block!(Attention { heads, kv_heads, head_dim; scale, softcap, window; cache, wrap; half_operands, split });
+block!(Attention { heads, kv_heads, head_dim, value_dim; scale, softcap, window; cache, wrap; half_operands, split });
 
 impl Literal for &str {
     fn literal(&self, _: &[Vec<f32>]) -> String {

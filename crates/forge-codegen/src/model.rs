@@ -5,18 +5,19 @@ use forge_plan::attention::{PART_POSITIONS, UNSPLIT_POSITIONS};
 use forge_plan::binding::Element;
 use forge_plan::families::FEW_TOKENS;
 use forge_plan::memory;
-use forge_plan::plan::{Arg, BufferPlan, Choice, Counts, Dim, Field, StatePlan, Step, When};
-use forge_plan::{Family, Kernel, KernelId, Plan};
+use forge_plan::plan::{Arg, BufferPlan, CacheType, Field, StatePlan, When};
+use forge_plan::{Family, Kernel, Plan};
 
 use crate::naming::{constant, grouped, identifier, model_identifier, plain, variant, wrap};
 use crate::places;
+use crate::steps::{StepView, block_splits, grids_differ, prefill_dispatches, sees, signature, splits, steps};
 
 /// Most tokens in a tile whose every row gets logits.
 const LOGITS_TILE: usize = 64;
 /// Context that is allocated unless the user asks for another.
 const DEFAULT_CONTEXT: usize = 8192;
 /// Width of emitted lines.
-const LINE: usize = 120;
+pub(crate) const LINE: usize = 120;
 
 /// `src/model.rs`.
 #[derive(Template)]
@@ -46,6 +47,7 @@ pub struct ModelFile<'a> {
     pub weights_header_sha256: String,
     pub kv_bytes_per_token: String,
     pub activation_bytes: String,
+    pub activation_bytes_per_token: String,
     pub recurrent_bytes: String,
     pub kv: &'static str,
     pub decode_dispatches: usize,
@@ -88,6 +90,8 @@ pub struct ModelFile<'a> {
     pub layer_input: Option<usize>,
     pub prefill_head: Vec<StepView>,
     /// The last layer that writes a state; none where tiles run to their end in any case.
+    /// Whether tiles need to know how many positions they see.
+    pub sees: bool,
     pub last_state: Option<usize>,
 }
 
@@ -115,6 +119,10 @@ pub struct BlockView {
     pub split_dispatches: usize,
     pub decode_signature: String,
     pub prefill: Vec<StepView>,
+    /// Dispatches of a tile: of how many rows each way.
+    pub prefill_dispatches: String,
+    /// Whether its tiles need to know how many positions they see.
+    pub sees: bool,
     /// Whether a tile whose logits nobody asks for ends within it.
     pub ends: bool,
 }
@@ -138,24 +146,10 @@ pub struct FieldView {
 pub struct BufferView {
     pub name: String,
     pub width: usize,
+    /// Bytes of each position that it holds, where it does not hold rows.
+    pub position_bytes: Option<usize>,
     pub element: &'static str,
     pub comment: String,
-}
-
-/// A dispatch as a Rust statement.
-pub struct StepView {
-    pub barrier: bool,
-    pub call: String,
-    /// Opens the branch for a context of one part, of this many positions at most (0: all).
-    pub opens: Option<usize>,
-    /// Goes on to the branch for a split context.
-    pub otherwise: bool,
-    /// Closes the branches.
-    pub closes: bool,
-    /// Whether it is the last that a tile runs whose logits nobody asks for.
-    pub ends: bool,
-    /// Indentation.
-    pub pad: &'static str,
 }
 
 /// What the plan does not know: names and the packed file.
@@ -195,6 +189,7 @@ impl<'a> ModelFile<'a> {
             weights_header_sha256: facts.weights_header_sha256,
             kv_bytes_per_token: grouped(memory::kv_bytes_per_token(plan)),
             activation_bytes: grouped(memory::activation_bytes(plan) + memory::windowed_bytes(plan)),
+            activation_bytes_per_token: grouped(memory::activation_bytes_per_token(plan)),
             recurrent_bytes: grouped(memory::recurrent_bytes(plan)),
             kv: plan.kv.name(),
             decode_dispatches: decode_dispatches(plan),
@@ -215,8 +210,8 @@ impl<'a> ModelFile<'a> {
             layer_fields: fields(by_slot(&plan.layer_fields), identifier),
             optional_fields: plan.layer_fields.iter().any(|field| field.optional),
             model_fields: fields(&plan.model_fields, model_identifier),
-            decode_buffers: buffers(&plan.decode_buffers),
-            prefill_buffers: buffers(&plan.prefill_buffers),
+            decode_buffers: buffers(&plan.decode_buffers, plan.kv),
+            prefill_buffers: buffers(&plan.prefill_buffers, plan.kv),
             caches: plan.states.iter().filter_map(StatePlan::kv).count(),
             cache_lines: wrap(
                 plan.states.iter().filter_map(StatePlan::kv).map(|cache| {
@@ -256,6 +251,7 @@ impl<'a> ModelFile<'a> {
             prefill_embed,
             layer_input: layer_input(plan),
             prefill_head,
+            sees: (0..plan.blocks.len()).any(|block| sees(plan, block)),
             last_state: plan.last_state().map(|end| end.layer),
         }
     }
@@ -317,12 +313,20 @@ fn layer_input(plan: &Plan) -> Option<usize> {
 }
 
 /// Buffers by name.
-fn buffers(buffers: &[BufferPlan]) -> Vec<BufferView> {
-    let view = |b: &BufferPlan| BufferView {
-        name: places::name(b.place).to_owned(),
-        width: b.width,
-        element: if b.place.element() == Element::U32 { "u32" } else { "f32" },
-        comment: places::comment(b.place).to_owned(),
+fn buffers(buffers: &[BufferPlan], kv: CacheType) -> Vec<BufferView> {
+    let view = |b: &BufferPlan| {
+        let element = b.place.element(kv);
+        BufferView {
+            name: places::name(b.place).to_owned(),
+            width: b.width,
+            position_bytes: b.place.holds_positions().then(|| kv.bytes(b.width)),
+            element: match element {
+                Element::U32 => "u32",
+                Element::Cache(kv) => kv.name(),
+                _ => "f32",
+            },
+            comment: places::comment(b.place).to_owned(),
+        }
     };
     let mut views: Vec<BufferView> = buffers.iter().map(view).collect();
     views.sort_by(|a, b| a.name.cmp(&b.name));
@@ -375,6 +379,8 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
                     )
                 },
                 prefill,
+                prefill_dispatches: prefill_dispatches(plan, index),
+                sees: sees(plan, index),
                 ends: end.is_some(),
                 name: identifier(name),
             }
@@ -384,7 +390,7 @@ fn blocks(plan: &Plan) -> Vec<BlockView> {
 
 /// Kinds of states, as a project holds them.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Kv,
     Latents,
     Recurrent,
@@ -418,7 +424,7 @@ impl Kind {
     }
 
     /// That of a state slot in a layer's steps.
-    fn name(self, slot: usize) -> String {
+    pub(crate) fn name(self, slot: usize) -> String {
         let stem = match self {
             Self::Kv => "cache",
             Self::Latents => "latents",
@@ -452,145 +458,5 @@ fn recurrent_width(state: &StatePlan) -> Option<String> {
     match state {
         StatePlan::Kv(_) | StatePlan::Latent(_) => None,
         StatePlan::Recurrent { width } => Some(grouped(*width as u64)),
-    }
-}
-
-/// The statements of steps over `rows` rows.
-fn steps(plan: &Plan, steps: &[Step]) -> Vec<StepView> {
-    let mut views = Vec::new();
-    for (i, step) in steps.iter().enumerate() {
-        let before = i.checked_sub(1).map_or(When::Always, |i| steps[i].when);
-        let after = steps.get(i + 1).map_or(When::Always, |step| step.when);
-        let pad = if step.when == When::Always { "        " } else { "            " };
-        views.push(StepView {
-            barrier: step.barrier,
-            call: call(plan, step, pad),
-            opens: (step.when == When::OnePart).then(|| window(plan, step)),
-            otherwise: step.when == When::Split && before == When::OnePart,
-            closes: step.when == When::Split && after != When::Split,
-            ends: false,
-            pad,
-        });
-    }
-    views
-}
-
-/// Whether decode attention splits long contexts.
-fn splits(plan: &Plan) -> bool {
-    (0..plan.decode.blocks().len()).any(|block| block_splits(plan, block))
-}
-
-fn block_splits(plan: &Plan, block: usize) -> bool {
-    plan.decode.blocks()[block].iter().any(|step| step.when == When::Split)
-}
-
-/// A method's head, broken into lines as rustfmt breaks it; with `positions` where attention splits.
-fn signature(name: &str, params: &[&str], splits: bool) -> String {
-    let mut params: Vec<&str> = std::iter::once("&self").chain(params.iter().copied()).collect();
-    if splits {
-        params.push("longest: usize");
-    }
-    let one = format!("fn {name}({}) {{", params.join(", "));
-    if one.len() + 4 <= LINE {
-        return one;
-    }
-    format!("fn {name}(\n        {},\n    ) {{", params.join(",\n        "))
-}
-
-/// Positions that the rows of a step see at most; 0 where they see all.
-fn window(plan: &Plan, step: &Step) -> usize {
-    let first = step.kernels(&plan.tables).next().expect("a step has a kernel");
-    plan.kernels[first].family.window().unwrap_or(0)
-}
-
-/// The dispatch statement, broken into lines as rustfmt breaks it.
-fn call(plan: &Plan, step: &Step, pad: &str) -> String {
-    let kernel = |choice: Choice| match choice {
-        Choice::Fixed(id) => format!("kernel::{}", constant(&plan.kernels[id].name)),
-        Choice::PerLayer(table) => format!("{}[i]", constant(&plan.tables[table].name)),
-    };
-    let grid = |choice: Choice| format!("[{}]", plan.kernels[first_of(plan, choice)].launch.grid.map(dim).join(", "));
-    // Those of the kernels for several rows, where there are some, are all of them.
-    let last = step.kernels(&plan.tables).last().expect("a step has a kernel");
-    let bindings = &plan.kernels[last].bindings;
-    let args: Vec<String> = bindings.iter().map(|b| argument(plan, step.args[&b.role])).collect();
-    let (function, first, grids) = match (step.few, step.counts) {
-        (Some([two, more]), _) => {
-            let kernels = [step.kernel, two, more].map(|choice| format!("k({})", kernel(choice)));
-            let kernels = format!("[{}]", kernels.join(", "));
-            let grid = if grids_differ(plan, step) {
-                format!("by_rows(rows, {}, {}, {})", grid(step.kernel), grid(two), grid(more))
-            } else {
-                grid(more)
-            };
-            ("project", vec!["pass".into(), "rows".into(), kernels], vec![grid])
-        }
-        (None, None) => ("pass.dispatch", vec![format!("k({})", kernel(step.kernel))], vec![grid(step.kernel)]),
-        (None, Some(counts)) => (
-            "pass.dispatch_indirect",
-            vec![format!("k({})", kernel(step.kernel))],
-            vec![threadgroups(counts), grid(step.kernel)],
-        ),
-    };
-    let one = format!("{function}({}, &[{}], {});", first.join(", "), args.join(", "), grids.join(", "));
-    if one.len() + pad.len() <= LINE {
-        return one;
-    }
-    let list = format!("&[{}]", args.join(", "));
-    let list = if list.len() + pad.len() + 5 <= LINE {
-        list
-    } else {
-        format!("&[\n{pad}        {},\n{pad}    ]", args.join(&format!(",\n{pad}        ")))
-    };
-    let lines = [first, vec![list], grids].concat();
-    format!("{function}(\n{pad}    {},\n{pad});", lines.join(&format!(",\n{pad}    ")))
-}
-
-/// Whether a kernel for several rows has another grid than the one for one row.
-fn grids_differ(plan: &Plan, step: &Step) -> bool {
-    let grid = |choice: Choice| plan.kernels[first_of(plan, choice)].launch.grid;
-    step.choices().any(|choice| grid(choice) != grid(step.kernel))
-}
-
-/// The kernel that is chosen, that of layer 0 where it depends on the layer: kernels of one table have one grid.
-fn first_of(plan: &Plan, choice: Choice) -> KernelId {
-    match choice {
-        Choice::Fixed(id) => id,
-        Choice::PerLayer(table) => plan.tables[table].kernels[0],
-    }
-}
-
-/// Where an indirect grid's threadgroups are.
-fn threadgroups(counts: Counts) -> String {
-    format!("&b.{}.slice({}, {})", places::name(counts.place), counts.offset(), Counts::BYTES)
-}
-
-fn argument(plan: &Plan, arg: Arg) -> String {
-    match arg {
-        Arg::Layer(field) => format!("&layer.{}", identifier(&plan.layer_fields[field].name)),
-        Arg::Model(field) => format!("&self.{}", model_identifier(&plan.model_fields[field].name)),
-        Arg::NextGamma => "next_gamma".into(),
-        Arg::Buffer(place) => format!("&b.{}", places::name(place)),
-        Arg::LayerPart { place, .. } => format!("&layer_part(&b.{}, i, rows)", places::name(place)),
-        Arg::Keys(slot) => format!("&{}.keys", Kind::Kv.name(slot)),
-        Arg::Values(slot) => format!("&{}.values", Kind::Kv.name(slot)),
-        Arg::Latents(slot) => Kind::Latents.name(slot),
-        Arg::State(slot) => Kind::Recurrent.name(slot),
-        Arg::Params => "params".into(),
-        Arg::Logits => "logits".into(),
-        Arg::Sampler(buffer) => format!("&self.sampler.{}", places::sampler(buffer)),
-        Arg::Chosen => "chosen".into(),
-    }
-}
-
-fn dim(dim: Dim) -> String {
-    match dim {
-        Dim::Const(n) => n.to_string(),
-        Dim::Rows => "rows".into(),
-        Dim::RowTiles(n) => format!("rows.div_ceil({n})"),
-        Dim::Parts => "parts".into(),
-        // The most there may be.
-        Dim::Indirect { per_row: 1, most } => format!("rows.min({most})"),
-        Dim::Indirect { per_row, most } => format!("(rows * {per_row}).min({most})"),
     }
 }

@@ -88,7 +88,8 @@ impl<'a> ReadmeFile<'a> {
                 .into_iter()
                 .map(|context| {
                     let cache = memory::kv_bytes(plan, context);
-                    let others = memory::activation_bytes(plan) + memory::recurrent_bytes(plan);
+                    let made = memory::activation_bytes_per_token(plan) * context as u64;
+                    let others = memory::activation_bytes(plan) + memory::recurrent_bytes(plan) + made;
                     MemoryRow { context, cache: bytes(cache), total: bytes(cache + weights_bytes + others) }
                 })
                 .collect(),

@@ -299,7 +299,7 @@ fn run_experts(library: &Library, kernels: [&Kernel; 2], ids: &[u32], rows: usiz
     let most = tiles.launch.grid.map(|dim| match dim {
         Dim::Const(count) => count as u32,
         Dim::Indirect { per_row, most } => (per_row * rows).min(most) as u32,
-        Dim::Rows | Dim::RowTiles(_) | Dim::Parts => panic!("{dim:?} of tiles of experts"),
+        Dim::Rows | Dim::RowTiles(_) | Dim::PositionTiles(_) | Dim::Parts => panic!("{dim:?} of tiles of experts"),
     });
     commands.dispatch_indirect(&function(tiles), &bound(tiles), counts, most, [tiles.launch.threads, 1, 1]);
     let timing = commands.commit().wait().unwrap_or_else(|error| panic!("{error}"));

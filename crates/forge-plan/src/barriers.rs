@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::kernel::Kernel;
-use crate::plan::{Arg, Choice, KernelTable, Place, SamplerBuffer, Schedule, Visit, When};
+use crate::plan::{Arg, Choice, KernelTable, Place, SamplerBuffer, Schedule, Visit};
 
 /// What two dispatches may both touch. The host or an earlier command buffer wrote weights, parameters and token ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +48,7 @@ struct Dispatch {
 
 /// Sets [`Step::barrier`](crate::plan::Step::barrier) in a schedule whose layers run the blocks in `order`.
 pub fn place(schedule: &mut Schedule, order: &[usize], kernels: &[Kernel], tables: &[KernelTable]) {
-    let walks = [When::Split, When::OnePart].map(|skipped| walk(schedule, order, kernels, tables, skipped));
+    let walks = [false, true].map(|second| walk(schedule, order, kernels, tables, second));
     let mut barriers = vec![false; schedule.steps().count()];
     for walk in &walks {
         complete(walk, &mut barriers);
@@ -66,15 +66,15 @@ pub fn place(schedule: &mut Schedule, order: &[usize], kernels: &[Kernel], table
     }
 }
 
-/// The dispatches of a schedule in a context that is split or not.
+/// The dispatches of a schedule that goes the first of its two ways, or the second.
 fn walk(
     schedule: &Schedule,
     order: &[usize],
     kernels: &[Kernel],
     tables: &[KernelTable],
-    skipped: When,
+    second: bool,
 ) -> Vec<Dispatch> {
-    let runs = |visit: &Visit<'_>| visit.step.when == When::Always || visit.step.when != skipped;
+    let runs = |visit: &Visit<'_>| visit.step.when.runs(second);
     let dispatch = |Visit { number, step, .. }: Visit<'_>| {
         let kernel = match step.kernel {
             Choice::Fixed(id) => &kernels[id],

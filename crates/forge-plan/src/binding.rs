@@ -97,6 +97,8 @@ pub enum Touch {
     Seen,
     /// The same; of a row's positions so many threadgroups load each.
     SeenBy(usize),
+    /// So many elements of every position that the rows see.
+    SeenColumns(usize),
     /// All of it; threads load so many elements for each row of the step, some of them several times.
     Loads(usize),
     /// All of it; threads load so many elements for each row of the step, and so many for each tile of rows of the grid.
@@ -221,6 +223,11 @@ impl Binding {
         self.element == Element::Params
     }
 
+    /// Whether it is a recurrent state, which is zeros before the first position.
+    pub fn is_state(&self) -> bool {
+        matches!(self.extent, Extent::State { .. })
+    }
+
     /// 32-bit words for each row of the step, elements for each position of a cache, or elements of a state's copy.
     pub fn words(&self) -> usize {
         let count: usize = self.extent.shape().iter().product();
@@ -249,6 +256,9 @@ impl Binding {
             (Touch::Columns(elements), _) => Linear::per_row(self.element.bytes(elements, elements) as u64),
             (Touch::Seen | Touch::SeenBy(_), Extent::Parts { .. }) => Linear { per_part: all, ..Linear::default() },
             (Touch::Seen | Touch::SeenBy(_), _) => Linear { per_position: all, ..Linear::default() },
+            (Touch::SeenColumns(elements), _) => {
+                Linear { per_position: self.element.bytes(elements, elements) as u64, ..Linear::default() }
+            }
             (
                 Touch::All | Touch::AtMost | Touch::ChosenOfMany { .. } | Touch::Loads(_) | Touch::TileLoads { .. },
                 Extent::Rows(_) | Extent::LayerRows { .. } | Extent::Slots { .. },
@@ -277,6 +287,7 @@ impl Binding {
             | Touch::Chosen { .. }
             | Touch::ChosenOfMany { .. }
             | Touch::Seen
+            | Touch::SeenColumns(_)
             | Touch::One
             | Touch::Never => self.bytes(),
         }

@@ -14,7 +14,7 @@ pub struct Linear {
     pub fixed: u64,
     /// For each row of the step.
     pub per_row: u64,
-    /// For each tile of rows, of as many as the grid says.
+    /// For each tile of rows, or of positions, of as many as the grid says.
     pub per_tile: u64,
     /// For each position of the cache that is read (of bytes), or each pair of a row and a position it sees (of
     /// operations).
@@ -28,7 +28,7 @@ pub struct Linear {
 pub struct Counts {
     /// Rows of the step.
     pub rows: u64,
-    /// Tiles of rows.
+    /// Tiles of rows, or of positions.
     pub tiles: u64,
     /// Positions that some row sees.
     pub positions: u64,
@@ -49,6 +49,7 @@ impl Counts {
         let parts = |position: usize| split.map_or(1, |split| split.parts(position));
         let tiles = grid.iter().find_map(|dim| match dim {
             Dim::RowTiles(rows) => Some(size.rows.div_ceil(*rows)),
+            Dim::PositionTiles(positions) => Some((size.position + rows).div_ceil(*positions)),
             Dim::Const(_) | Dim::Rows | Dim::Parts | Dim::Indirect { .. } => None,
         });
         Self {

@@ -43,9 +43,18 @@ pub fn rewind(plan: &Plan) -> Option<usize> {
     plan.states.iter().filter_map(of).min()
 }
 
-/// Bytes of activations of both paths, logits and the sampler's buffers.
+/// Bytes of activations that one more token of context costs: what tiles make of its latent.
+pub fn activation_bytes_per_token(plan: &Plan) -> u64 {
+    let positions = plan.prefill_buffers.iter().filter(|buffer| buffer.place.holds_positions());
+    positions.map(|buffer| plan.kv.bytes(buffer.width) as u64).sum()
+}
+
+/// Bytes of activations of both paths, logits and the sampler's buffers, whatever the context.
 pub fn activation_bytes(plan: &Plan) -> u64 {
-    let widths = |buffers: &[BufferPlan]| buffers.iter().map(|buffer| buffer.width as u64).sum::<u64>();
+    let widths = |buffers: &[BufferPlan]| {
+        let of_rows = buffers.iter().filter(|buffer| !buffer.place.holds_positions());
+        of_rows.map(|buffer| buffer.width as u64).sum::<u64>()
+    };
     let step = widths(&plan.decode_buffers) * FEW_TOKENS as u64;
     let tile = widths(&plan.prefill_buffers) * plan.prefill_tile as u64;
     // Logits of a step's rows, and each slot's candidates, biases and counts.

@@ -47,6 +47,9 @@ pub struct Plan {
     pub context: usize,
     /// Most tokens in one prefill tile.
     pub prefill_tile: usize,
+    /// Rows of a tile from which on attention over latents is attention over keys and values that are made of them; none where it
+    /// never is.
+    pub expands_from: Option<usize>,
     /// Layers encoded into one command buffer of a prefill tile, so that none runs for long.
     pub prefill_layers: usize,
     /// All kernels, in file order.
@@ -113,7 +116,7 @@ impl Plan {
 pub struct BufferPlan {
     /// What it holds.
     pub place: Place,
-    /// Words per row: f32, or u32 where the place holds those.
+    /// Words per row: f32, or u32 where the place holds those; of one that holds positions, elements of a position.
     pub width: usize,
 }
 
@@ -136,6 +139,10 @@ pub enum Place {
     HeadQueries,
     /// Queries after RoPE; over latents, as wide as a position of the cache.
     Queries,
+    /// The keys of all heads, made of latents.
+    HeadKeys,
+    /// Their values.
+    HeadValues,
     /// Attention's result.
     Attention,
     /// The latents that attention over latents results in, one for each head.
@@ -177,9 +184,15 @@ pub enum Place {
 }
 
 impl Place {
-    /// What a word of it is.
-    pub fn element(self) -> Element {
+    /// Whether it holds elements of each position of one sequence, as a cache does, rather than words of each row.
+    pub fn holds_positions(self) -> bool {
+        matches!(self, Self::HeadKeys | Self::HeadValues)
+    }
+
+    /// What a word of it is, or an element of a position in a program whose cache is stored so.
+    pub fn element(self, kv: CacheType) -> Element {
         match self {
+            Self::HeadKeys | Self::HeadValues => Element::Cache(kv),
             Self::Stream
             | Self::Scaled
             | Self::Sums
@@ -327,7 +340,8 @@ impl Step {
     }
 }
 
-/// When a step runs: decode attention has one step for short contexts and two for long ones.
+/// When a step runs: decode attention has one step for short contexts and two for long ones, a tile's over latents other steps where
+/// there are many rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum When {
     /// Always.
@@ -337,6 +351,26 @@ pub enum When {
     OnePart,
     /// When the context is split.
     Split,
+    /// While a tile has fewer than [`Plan::expands_from`] rows.
+    FewRows,
+    /// When it has as many.
+    ManyRows,
+}
+
+impl When {
+    /// Whether it runs where the second of two ways is taken (a split context, many rows), or the first: a schedule has one such choice.
+    pub fn runs(self, second: bool) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnePart | Self::FewRows => !second,
+            Self::Split | Self::ManyRows => second,
+        }
+    }
+
+    /// Whether it runs in one of the ways alone.
+    pub fn is_choice(self) -> bool {
+        self != Self::Always
+    }
 }
 
 /// A kernel, fixed or by layer.

@@ -14,7 +14,7 @@ use crate::kernel::{Kernel, KernelId};
 use crate::packed::stored;
 use crate::plan::{
     Arg, BufferPlan, Choice, Counts, Place, Plan, SamplerBuffer, Schedule, Segment, Stage, StatePlan, Step, Steps,
-    Visit, When,
+    Visit,
 };
 
 /// Most threads of a threadgroup on every Apple-silicon GPU.
@@ -149,7 +149,7 @@ impl Bound<'_> {
             return wrong("its grid is indirect, and its step has another kernel for few tokens".into());
         }
         let has_room = |buffer: &BufferPlan| buffer.place == place && buffer.width >= word + Counts::WORDS;
-        if place.element() != Element::U32 || !self.buffers.iter().any(has_room) {
+        if place.element(self.plan.kv) != Element::U32 || !self.buffers.iter().any(has_room) {
             return wrong(format!("its threadgroup counts are no three words from word {word} of {place:?} on"));
         }
         let writes = |binding: &&Binding| {
@@ -170,9 +170,10 @@ impl Bound<'_> {
         match arg {
             Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma => self.tensors(binding, arg),
             Arg::Buffer(place) => match self.buffers.iter().find(|buffer| buffer.place == place) {
-                Some(buffer) if buffer.width >= words && is_of(binding.element, place) => Ok(()),
-                Some(buffer) => wrong(match place.element() {
+                Some(buffer) if buffer.width >= words && self.is_of(binding, place) => Ok(()),
+                Some(buffer) => wrong(match place.element(self.plan.kv) {
                     Element::U32 => format!("{place:?} of {} words", buffer.width),
+                    Element::Cache(kv) => format!("{place:?} of {} {} a position", buffer.width, kv.name()),
                     _ => format!("{place:?} of {} floats a row", buffer.width),
                 }),
                 None => wrong(format!("{place:?}, which is not allocated,")),
@@ -223,6 +224,14 @@ impl Bound<'_> {
             Arg::Sampler(buffer) if words <= self.sampler_words(buffer) => Ok(()),
             Arg::Params | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => wrong(format!("{arg:?}")),
         }
+    }
+
+    /// Whether a place holds such elements, for each row or for each position as the kernel has it. What holds positions is as wide
+    /// as a position: the next one follows at once.
+    fn is_of(&self, binding: &Binding, place: Place) -> bool {
+        let positions = matches!(binding.extent, Extent::Positions(_));
+        let word = if binding.element == Element::AtomicU32 { Element::U32 } else { binding.element };
+        word == place.element(self.plan.kv) && positions == place.holds_positions()
     }
 
     /// Words that the program allocates for a buffer of the sampler.
@@ -284,12 +293,6 @@ impl Bound<'_> {
     }
 }
 
-/// Whether words of a place are such elements to a kernel.
-fn is_of(element: Element, place: Place) -> bool {
-    let word = if element == Element::AtomicU32 { Element::U32 } else { element };
-    word == place.element()
-}
-
 /// Segments are in the order of their stages, so that a project runs them as they are planned, and the layers' has every block.
 fn segments(plan: &Plan, schedule: &Schedule) -> Result<(), PlanError> {
     let mut before: Option<Stage> = None;
@@ -312,12 +315,11 @@ fn segments(plan: &Plan, schedule: &Schedule) -> Result<(), PlanError> {
     Ok(())
 }
 
-/// Nothing is read that no step before it wrote: walks the schedule as it runs, once for a short and once for a split
-/// context.
+/// Nothing is read that no step before it wrote: walks the schedule as it runs, once for each of its two ways.
 fn order(plan: &Plan, schedule: &Schedule) -> Result<(), PlanError> {
-    for skipped in [When::Split, When::OnePart] {
+    for second in [false, true] {
         let mut written = Written::default();
-        let runs = |visit: &Visit<'_>| visit.step.when == When::Always || visit.step.when != skipped;
+        let runs = |visit: &Visit<'_>| visit.step.when.runs(second);
         for Visit { step, layer, .. } in schedule.visits(&plan.order()).filter(runs) {
             written.step(plan, step, layer.map_or(&[], |layer| &plan.layers[layer].states))?;
         }

@@ -96,6 +96,40 @@ fn the_cache_holds_latents_alone() {
     }
 }
 
+/// Long tiles make keys and values of all heads, once for all of their rows: far fewer operations than products with latents.
+#[test]
+fn long_tiles_make_keys_and_values() {
+    for latents in [V3].into_iter().chain(FEWER) {
+        let graph = common::latents(Sizes { layers: 47, ..SIZES }, latents, QUERY_LATENT, false, Format::Q8_0);
+        for kv in [CacheType::F16, CacheType::F32] {
+            let options = PlanOptions { kv, tile: Some(2048), ..PlanOptions::default() };
+            let plan = plan(&graph, &options).expect("a plan");
+            let from = plan.expands_from.expect("it pays");
+            let made = latents.heads * (latents.nope + latents.rope + latents.value);
+            assert_eq!(memory::activation_bytes_per_token(&plan), kv.bytes(made) as u64);
+            // The same plan, whose tiles are never long enough.
+            let absorbed = Plan { expands_from: Some(usize::MAX), ..plan.clone() };
+            let attention = |plan: &Plan, tokens: usize, position: usize| -> u64 {
+                let pass = costs::prompt(plan, tokens, position);
+                let of =
+                    |name: &str| name.starts_with("latent_") || name.starts_with("expand_") || name == "attention_tile";
+                pass.kernels.iter().filter(|total| of(&plan.kernels[total.kernel].name)).map(|total| total.flops).sum()
+            };
+            let ratio = |tokens, position| {
+                attention(&plan, tokens, position) as f64 / attention(&absorbed, tokens, position) as f64
+            };
+            let (at_start, far_in) = (ratio(8192, 0), ratio(2048, 60_000));
+            println!("{} heads, {}: from {from} rows on; {at_start:.2}, {far_in:.2}", latents.heads, kv.name());
+            assert!(from < 128 && at_start < 0.7 && far_in < 0.7, "{latents:?}");
+            // Of fewer rows nothing changes.
+            assert_eq!(costs::prompt(&plan, from - 8, 60_000), costs::prompt(&absorbed, from - 8, 60_000));
+        }
+        // Scales of a block are another way to hold a cache, which what is made does not have.
+        let quantised = PlanOptions { kv: CacheType::Q8_0, ..PlanOptions::default() };
+        assert_eq!(plan(&graph, &quantised).expect("a plan").expands_from, None);
+    }
+}
+
 #[test]
 fn what_has_no_kernel_is_refused() {
     let refused = |latents: LatentSizes, kv: CacheType| {

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use common::Sizes;
 use forge_formats::Format;
 use forge_frontend::graph::*;
-use forge_plan::plan::{Arg, Choice, Place, SamplerBuffer, Schedule, Stage, Step, When};
+use forge_plan::plan::{Arg, Choice, Place, SamplerBuffer, Schedule, Stage, Step};
 use forge_plan::{CacheType, KernelId, Plan, PlanError, PlanOptions, barriers, plan, valid};
 use random::Random;
 
@@ -158,12 +158,12 @@ struct Dispatch {
     touched: Vec<(Memory, bool)>,
 }
 
-/// The dispatches of one pass, in a context that is split or not.
-fn walk(plan: &Plan, schedule: &Schedule, skipped: When) -> Vec<Dispatch> {
+/// The dispatches of one pass that goes the first of its two ways, or the second.
+fn walk(plan: &Plan, schedule: &Schedule, second: bool) -> Vec<Dispatch> {
     let numbers: Vec<&Step> = schedule.steps().collect();
     let mut list = Vec::new();
     let mut add = |step: &Step, states: &[usize]| {
-        if step.when == skipped && step.when != When::Always {
+        if !step.when.runs(second) {
             return;
         }
         let id = step.kernels(&plan.tables).next().expect("a kernel");
@@ -216,7 +216,7 @@ fn race(walk: &[Dispatch], without: Option<usize>) -> Option<(usize, usize)> {
 
 /// Asserts that the barriers of a schedule suffice and that each is needed; how many there are.
 fn assert_barriers(plan: &Plan, schedule: &Schedule) -> usize {
-    let walks = [When::Split, When::OnePart].map(|skipped| walk(plan, schedule, skipped));
+    let walks = [false, true].map(|second| walk(plan, schedule, second));
     for walk in &walks {
         assert_eq!(race(walk, None), None, "a barrier is missing");
     }
@@ -270,7 +270,7 @@ fn barriers_suffice_and_each_is_needed_with_an_indirect_grid() {
         let mut plan = plan(&graph, &PlanOptions::default()).unwrap_or_else(|e| panic!("{e}"));
         indirect_step(&mut plan, &mut random);
         barriers += assert_barriers(&plan, &plan.prefill);
-        let walk = walk(&plan, &plan.prefill, When::Split);
+        let walk = walk(&plan, &plan.prefill, false);
         let counts = |dispatch: &&Dispatch| dispatch.touched.contains(&(Memory::Buffer(Place::Threadgroups), false));
         indirect += walk.iter().filter(counts).count();
         // The counts are read as the arguments are: without their step nothing is left of the plan.

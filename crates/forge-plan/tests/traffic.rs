@@ -78,6 +78,7 @@ fn formulas_are_exact() {
             let pairs: usize = (0..rows).map(|row| seen(row).len()).sum();
             let tiles = kernel.launch.grid.iter().find_map(|dim| match dim {
                 Dim::RowTiles(tile) => Some((0..rows).step_by(*tile).count()),
+                Dim::PositionTiles(tile) => Some((0..size.position + rows).step_by(*tile).count()),
                 _ => None,
             });
             let counts = |positions: usize| {

@@ -59,15 +59,20 @@ pub struct Scope {
     pub after: Option<String>,
     /// An answer may begin with this token instead, and is then free up to that text.
     pub unless: Option<(u32, String)>,
+    /// Whether a call that a text begins may come where an answer is free up to a text, too.
+    pub calls_before: bool,
 }
 
-/// Calls that an answer may have, or consist of.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Calls {
-    /// The token that begins one.
-    pub open: u32,
-    /// What follows it, to the call's end.
-    pub form: Form,
+/// Calls that an answer may have, or consist of: what begins one, and what follows that, to the call's end.
+pub type Calls = [(Opening, Form)];
+
+/// What begins a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opening {
+    /// A token.
+    Token(u32),
+    /// The end of a text, in whatever tokens; those that go on beyond it do not come there.
+    Text(String),
 }
 
 /// Forms for one vocabulary.
@@ -83,6 +88,14 @@ struct Vocabulary {
     ends: Vec<u32>,
     /// Short tokens of white space.
     blanks: Vec<u32>,
+}
+
+impl Vocabulary {
+    /// What a token says; its name of a special one.
+    fn text(&self, id: u32) -> &[u8] {
+        let word = self.words.get(id as usize).map_or(&[][..], Vec::as_slice);
+        word.strip_prefix(&[TokTrie::SPECIAL_TOKEN_MARKER]).unwrap_or(word)
+    }
 }
 
 impl Grammars {
@@ -131,7 +144,7 @@ impl Grammars {
     }
 
     /// What holds each call of an answer to its form, and what is not calls to another: an answer is then calls, or of that form, or else free
-    /// but for the calls.
+    /// but for the calls. Beside another form a text begins a call only where [`Scope::calls_before`] says so.
     ///
     /// # Errors
     /// As [`Grammars::hold`].
@@ -141,17 +154,23 @@ impl Grammars {
 
     fn hold_all(&self, content: Option<&Form>, calls: Option<&Calls>, scope: &Scope) -> Result<Box<dyn Constraint>> {
         let content = content.map(|form| self.matcher(form)).transpose()?;
-        let calls = match calls {
-            Some(Calls { open, form }) => Some((*open, self.matcher(form)?)),
-            None => None,
+        let begun = |(opening, form): &(Opening, Form)| {
+            let opening = match opening {
+                Opening::Token(id) => Watched::Token(*id),
+                Opening::Text(text) => Watched::Text(Arc::new(Watch::new(text, &self.vocabulary))),
+            };
+            Ok((opening, self.matcher(form)?))
         };
-        let Some(matcher) = content.clone().or_else(|| calls.as_ref().map(|(_, matcher)| matcher.clone())) else {
+        let calls = calls.unwrap_or_default().iter().map(begun).collect::<Result<Vec<_>>>()?;
+        let Some(matcher) = content.clone().or_else(|| calls.first().map(|(_, matcher)| matcher.clone())) else {
             return Err(Error::Constraint("there is nothing that it is held to".into()));
         };
         let mut held = Held {
             matcher,
             content,
             calls,
+            calls_before: scope.calls_before,
+            written: Vec::new(),
             vocabulary: self.vocabulary.clone(),
             phase: Phase::Behind,
             forced: VecDeque::new(),
@@ -243,12 +262,61 @@ struct Held {
     matcher: Matcher,
     /// What the answer is held to, at its beginning; free if nothing.
     content: Option<Matcher>,
-    /// The token that begins a call, and what a call is held to, at its beginning.
-    calls: Option<(u32, Matcher)>,
+    /// What begins a call, and what it is held to behind that, at its beginning.
+    calls: Vec<(Watched, Matcher)>,
+    /// See [`Scope::calls_before`].
+    calls_before: bool,
+    /// The end of the text where texts that begin a call are looked for.
+    written: Vec<u8>,
     vocabulary: Arc<Vocabulary>,
     phase: Phase,
     /// Tokens that come next, whatever a model says.
     forced: VecDeque<u32>,
+}
+
+/// What begins a call, ready to be looked for.
+#[derive(Debug, Clone)]
+enum Watched {
+    Token(u32),
+    Text(Arc<Watch>),
+}
+
+/// A text that is looked for at the end of what was written.
+#[derive(Debug)]
+struct Watch {
+    text: Vec<u8>,
+    /// Tokens that would end it and go on, by how much of it was written.
+    beyond: Vec<Vec<u32>>,
+    /// Tokens that have all of it in them, and go on.
+    around: Vec<u32>,
+}
+
+impl Watch {
+    fn new(text: &str, vocabulary: &Vocabulary) -> Self {
+        let text = text.as_bytes().to_vec();
+        let (mut beyond, mut around) = (vec![Vec::new(); text.len()], Vec::new());
+        for id in 0..vocabulary.words.len() as u32 {
+            let word = vocabulary.text(id);
+            for (at, beyond) in beyond.iter_mut().enumerate() {
+                let rest = &text[at..];
+                if word.len() > rest.len() && word.starts_with(rest) {
+                    beyond.push(id);
+                }
+            }
+            if word.len() > text.len() && word[1..word.len() - 1].windows(text.len()).any(|part| part == text) {
+                around.push(id);
+            }
+        }
+        Self { text, beyond, around }
+    }
+
+    /// Disallows tokens that would go on beyond its end.
+    fn forbid(&self, written: &[u8], allowed: &mut [u32]) {
+        self.around.iter().for_each(|&id| set(allowed, id, false));
+        for (_, beyond) in self.beyond.iter().enumerate().filter(|(at, _)| written.ends_with(&self.text[..*at])) {
+            beyond.iter().for_each(|&id| set(allowed, id, false));
+        }
+    }
 }
 
 /// Where an answer is.
@@ -315,28 +383,70 @@ impl Held {
 
     /// Where the answer itself begins.
     fn answer(&self, blanks: usize) -> Phase {
-        match (&self.content, &self.calls) {
-            (None, _) => Phase::Behind,
-            (Some(_), Some(_)) => Phase::Answer { blanks },
-            (Some(_), None) if blanks > 0 => Phase::Answer { blanks },
-            (Some(_), None) => Phase::Held,
+        match &self.content {
+            None => Phase::Behind,
+            Some(_) if !self.calls.is_empty() || blanks > 0 => Phase::Answer { blanks },
+            Some(_) => Phase::Held,
         }
     }
 
     /// Begins to hold a call, if this token begins one.
     fn begin_call(&mut self, token: u32) -> bool {
-        match &self.calls {
-            Some((open, fresh)) if *open == token => {
-                (self.matcher, self.phase) = (fresh.clone(), Phase::Call);
-                true
+        let begun = self.calls.iter().find(|(opening, _)| matches!(opening, Watched::Token(open) if *open == token));
+        let Some((_, fresh)) = begun else { return false };
+        (self.matcher, self.phase) = (fresh.clone(), Phase::Call);
+        true
+    }
+
+    /// Allows tokens that begin a call.
+    fn allow_call(&self, allowed: &mut [u32]) {
+        for (opening, _) in &self.calls {
+            if let Watched::Token(open) = opening {
+                set(allowed, *open, true);
             }
-            _ => false,
         }
     }
 
-    /// Allows the token that begins a call.
-    fn allow_call(&self, allowed: &mut [u32]) {
-        self.calls.iter().for_each(|(open, _)| set(allowed, *open, true));
+    /// Texts that begin a call, with what it is held to behind them.
+    fn watched(&self) -> impl Iterator<Item = (&Arc<Watch>, &Matcher)> {
+        self.calls.iter().filter_map(|(opening, matcher)| match opening {
+            Watched::Text(watch) => Some((watch, matcher)),
+            Watched::Token(_) => None,
+        })
+    }
+
+    /// Whether a text may begin a call here.
+    fn watches(&self) -> bool {
+        match self.phase {
+            Phase::Free { .. } => self.calls_before,
+            Phase::Behind | Phase::Beginning { .. } => self.content.is_none(),
+            Phase::Answer { .. } | Phase::Held | Phase::Call => false,
+        }
+    }
+
+    /// Disallows tokens that go on beyond what begins a call.
+    fn forbid_beyond(&self, allowed: &mut [u32]) {
+        if self.watches() {
+            self.watched().for_each(|(watch, _)| watch.forbid(&self.written, allowed));
+        }
+    }
+
+    /// Looks whether a text begins a call that this token ends, where one `may`, and begins to hold it.
+    fn look_for_call(&mut self, token: u32, may: bool) {
+        let Some(longest) = self.watched().map(|(watch, _)| watch.text.len()).max().filter(|_| may) else {
+            self.written.clear();
+            return;
+        };
+        self.written.extend_from_slice(self.vocabulary.text(token));
+        let begun =
+            self.watched().find(|(watch, _)| self.written.ends_with(&watch.text)).map(|(_, fresh)| fresh.clone());
+        match begun {
+            Some(fresh) => {
+                (self.matcher, self.phase) = (fresh, Phase::Call);
+                self.written.clear();
+            }
+            None => drop(self.written.drain(..self.written.len().saturating_sub(longest))),
+        }
     }
 }
 
@@ -353,10 +463,12 @@ impl Constraint for Held {
                 if self.content.is_some() {
                     self.vocabulary.ends.iter().for_each(|&id| set(allowed, id, false));
                 }
+                self.forbid_beyond(allowed);
                 Ok(())
             }
-            Phase::Behind if self.content.is_none() => {
+            Phase::Behind | Phase::Beginning { .. } if self.content.is_none() => {
                 allowed.fill(u32::MAX);
+                self.forbid_beyond(allowed);
                 Ok(())
             }
             // Behind a call: another, or the end.
@@ -364,10 +476,6 @@ impl Constraint for Held {
                 allowed.fill(0);
                 self.vocabulary.ends.iter().chain(&self.vocabulary.blanks).for_each(|&id| set(allowed, id, true));
                 self.allow_call(allowed);
-                Ok(())
-            }
-            Phase::Beginning { .. } if self.content.is_none() => {
-                allowed.fill(u32::MAX);
                 Ok(())
             }
             Phase::Beginning { open, .. } => {
@@ -401,28 +509,31 @@ impl Constraint for Held {
             Some(only) if only != token => return Err(Error::Constraint("another token had to follow".into())),
             Some(_) | None => {}
         }
+        let watches = self.watches();
         match &mut self.phase {
             Phase::Beginning { open, mark } if *open == token => self.phase = Phase::free(mark),
             Phase::Free { mark, tail } => {
-                let word = self.vocabulary.words.get(token as usize).map_or(&[][..], Vec::as_slice);
-                let text = word.strip_prefix(&[TokTrie::SPECIAL_TOKEN_MARKER]).unwrap_or(word);
-                tail.extend_from_slice(text);
+                tail.extend_from_slice(self.vocabulary.text(token));
                 if tail.windows(mark.len()).any(|part| part == mark) {
                     self.phase = self.answer(BLANK_TOKENS);
+                    self.written.clear();
                 } else {
                     let keep = tail.len().min(mark.len().saturating_sub(1));
                     tail.drain(..tail.len() - keep);
+                    self.look_for_call(token, watches);
                 }
             }
             Phase::Answer { blanks } if *blanks > 0 && self.vocabulary.blanks.contains(&token) => {
                 let left = *blanks - 1;
                 self.phase = self.answer(left);
             }
-            Phase::Behind => {
-                self.begin_call(token);
-            }
-            Phase::Beginning { .. } if self.content.is_none() => {
+            Phase::Behind | Phase::Beginning { .. } if watches => {
                 self.phase = Phase::Behind;
+                if !self.begin_call(token) {
+                    self.look_for_call(token, true);
+                }
+            }
+            Phase::Behind => {
                 self.begin_call(token);
             }
             Phase::Beginning { .. } | Phase::Answer { .. } => {

@@ -140,7 +140,7 @@ impl<'a> Imatrix<'a> {
                 (experts.matrix.cols, experts.experts, pairs)
             }
             // Products of heads are over parts of a latent or make one: no column of these is an input of its own.
-            Operation::LatentQueries(_) | Operation::LatentValues(_) => return,
+            Operation::LatentQueries(_) | Operation::LatentExpand(_) | Operation::LatentValues(_) => return,
             Operation::Embed { .. }
             | Operation::LayerInputs { .. }
             | Operation::RopeAppend(_)
@@ -151,6 +151,7 @@ impl<'a> Imatrix<'a> {
             | Operation::AttentionCombine { .. }
             | Operation::LatentAppend(_)
             | Operation::LatentAttention(_)
+            | Operation::LatentRotate(_)
             | Operation::RmsNorm { .. }
             | Operation::LayerNorm { .. }
             | Operation::PostNorm { .. }

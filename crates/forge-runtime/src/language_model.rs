@@ -40,6 +40,8 @@ pub struct ModelInfo {
     pub kv_bytes_per_token: u64,
     /// Bytes of every other buffer: activations, partial sums, logits.
     pub activation_bytes: u64,
+    /// Bytes of those for each token of context, whatever the slots: keys and values that tiles make of a latent; 0 where they do not.
+    pub activation_bytes_per_token: u64,
     /// Bytes of recurrent state of all slots, whatever their lengths; 0 for a model that keeps none. A sequence with some can be
     /// continued from its end, and from nowhere before it: then `rewind` is 0.
     pub recurrent_bytes: u64,
@@ -52,7 +54,8 @@ pub struct ModelInfo {
 impl ModelInfo {
     /// Bytes of GPU memory needed with a KV cache of `context` tokens.
     pub fn memory_bytes(&self, context: usize) -> u64 {
-        self.weights_bytes + self.activation_bytes + self.recurrent_bytes + self.kv_bytes_per_token * context as u64
+        let per_token = self.kv_bytes_per_token + self.activation_bytes_per_token;
+        self.weights_bytes + self.activation_bytes + self.recurrent_bytes + per_token * context as u64
     }
 }
 

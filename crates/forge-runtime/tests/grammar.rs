@@ -14,7 +14,7 @@ use forge_runtime::ModelInfo;
 use forge_runtime::assets::Text;
 use forge_runtime::generation::speculation::Speculation;
 use forge_runtime::generation::{Audience, Constraint, Engine, Finish, Id, Listener, Request, Summary};
-use forge_runtime::grammar::{Form, Grammars, MAX_FORM_BYTES, Scope};
+use forge_runtime::grammar::{Form, Grammars, MAX_FORM_BYTES, Opening, Scope};
 use forge_runtime::philox::philox;
 use forge_runtime::sampler::Sampling;
 use serde_json::{Value, json};
@@ -295,6 +295,59 @@ fn an_answer_may_begin_with_thought() {
     answers.take(brace).expect("may come");
     answers.allow(&mut allowed).expect("goes on");
     assert!(!free(open, &allowed) && !free(word, &allowed));
+}
+
+/// What a text begins is held from its last byte on, in whatever tokens it came; no token goes on beyond that.
+#[test]
+fn a_text_begins_a_call() {
+    let bench = Bench::new("demo");
+    let form = Form::Grammar("start: \"(\" /[0-9]{1,3}/ \")\"".into());
+    let free = |held: &mut dyn Constraint, id: u32| {
+        let mut allowed = vec![0; bench.words.len().div_ceil(32)];
+        held.allow(&mut allowed).expect("goes on");
+        allowed[id as usize / 32] >> (id % 32) & 1 == 1
+    };
+    for text in ["the", "he", "and", "ed t"] {
+        let calls = [(Opening::Text(text.into()), form.clone())];
+        let held = bench.grammars.hold_calls(None, &calls, &Scope::default()).expect("holds");
+        // Mostly tokens that have a part of it, so that it comes.
+        let likely = |id: &usize| {
+            let mut parts = text.as_bytes().windows(2).chain([text.as_bytes()]);
+            parts.any(|part| bench.words[*id].windows(part.len()).any(|own| own == part))
+        };
+        let of_it: Vec<usize> = (0..bench.words.len()).filter(likely).collect();
+        let (mut begun, mut refused) = (0, 0);
+        for seed in 0..20_u32 {
+            let (mut held, mut said) = (held.fork(), Vec::new());
+            for step in 0..60_u32 {
+                let random = |purpose: u32, below: usize| philox([step, purpose, 3, 0], [seed, 9])[0] as usize % below;
+                let id =
+                    if random(0, 4) > 0 { of_it[random(1, of_it.len())] } else { random(1, bench.words.len()) } as u32;
+                if bench.words[id as usize].is_empty() || bench.is_end(id as usize) {
+                    continue;
+                }
+                if !free(&mut *held, id) {
+                    refused += 1;
+                    continue;
+                }
+                held.take(id).expect("may come");
+                said.extend_from_slice(&bench.words[id as usize]);
+            }
+            // Behind each of them is a call, or the beginning of one.
+            let said = String::from_utf8_lossy(&said).into_owned();
+            for (at, _) in said.match_indices(text) {
+                let behind: Vec<char> = said[at + text.len()..].chars().take(5).collect();
+                let digits = behind.iter().skip(1).take_while(|c| c.is_ascii_digit()).count();
+                let is_call = behind.is_empty()
+                    || behind[0] == '('
+                        && digits <= 3
+                        && behind.get(digits + 1).is_none_or(|c| *c == ')' && digits > 0);
+                assert!(is_call, "{text:?} in {said:?}");
+                begun += 1;
+            }
+        }
+        assert!(begun > 0 && refused > 0, "{text:?}: {begun} begun, {refused} refused");
+    }
 }
 
 /// Keeps texts.

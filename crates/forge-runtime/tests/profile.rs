@@ -110,6 +110,7 @@ fn costs_stop_at_the_window_and_count_parts() {
             heads: 1,
             kv_heads: 1,
             head_dim: 8,
+            value_dim: 8,
             scale: 1.0,
             softcap: None,
             window,
@@ -132,7 +133,7 @@ fn costs_stop_at_the_window_and_count_parts() {
 
 #[test]
 fn a_trace_is_made_of_events_that_follow_one_another() {
-    let role = |kernel, dispatches, seconds| Role { kernel, dispatches, seconds, bytes: 30, flops: 60 };
+    let role = |kernel, dispatches, seconds| Role { kernel, kind: "norm", dispatches, seconds, bytes: 30, flops: 60 };
     let pass = Pass {
         size: Size { rows: 1, position: 7 },
         seconds: 1.0,

@@ -1,60 +1,22 @@
 //! Memory that requests take, over real sockets: bounded for each and for all of them together.
 
 mod common;
+#[path = "common/counting.rs"]
+mod counting;
 #[path = "common/http.rs"]
 mod http;
 
-use std::alloc::{GlobalAlloc, Layout};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use common::HashModel;
 use forge_runtime::Assets;
 use forge_runtime::assets::Text;
-use forge_runtime::memory::Allocator;
 use forge_runtime::server::Limits;
 use http::{Reply, Server, eventually};
 use serde_json::{Value, json};
 
 /// All memory is counted, so that one test at a time can be.
 static ALONE: Mutex<()> = Mutex::new(());
-
-/// Counts what all threads hold, beside what the program's own allocator does.
-struct Counting;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-fn count(more: usize, less: usize) {
-    let held = HELD.fetch_add(more.wrapping_sub(less), Ordering::Relaxed).wrapping_add(more).wrapping_sub(less);
-    PEAK.fetch_max(held, Ordering::Relaxed);
-}
-
-// SAFETY: every call goes to the program's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps `alloc`'s contract.
-        let pointer = unsafe { Allocator.alloc(layout) };
-        count(layout.size(), 0);
-        pointer
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(0, layout.size());
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { Allocator.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller keeps `realloc`'s contract.
-        let pointer = unsafe { Allocator.realloc(pointer, layout, size) };
-        count(size, layout.size());
-        pointer
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn server(template: &'static str, limits: Limits) -> Server {
     let assets = Assets { chat_template: Some(template), ..common::assets("demo") };
@@ -93,8 +55,8 @@ fn bodies_of_many_values_take_no_memory() {
     ];
     let bodies = bodies.map(str::as_bytes);
     assert!(bodies.iter().all(|body| body.len() < 16 << 20));
-    let before = HELD.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
+    let before = counting::held();
+    counting::forget_peak();
     std::thread::scope(|scope| {
         for body in bodies.iter().cycle().take(12) {
             let server = &server;
@@ -106,9 +68,9 @@ fn bodies_of_many_values_take_no_memory() {
         }
     });
     // Room for bodies, and nothing that is made of them.
-    let peak = PEAK.load(Ordering::Relaxed) - before;
+    let peak = counting::peak() - before;
     assert!(peak < 96 << 20, "{} MiB", peak >> 20);
-    eventually("all is given back", || HELD.load(Ordering::Relaxed) < before + (1 << 20));
+    eventually("all is given back", || counting::held() < before + (1 << 20));
     assert_eq!(server.post("/v1/chat/completions", &chat("hi")).status, 200);
 }
 
@@ -119,8 +81,8 @@ fn memory_is_bounded_for_all_requests_together() {
     let server = server(TEMPLATE, Limits::default());
     let message = json!({ "role": "user", "content": "x".repeat(30) });
     let body = json!({ "messages": vec![message; 9_000] }).to_string();
-    PEAK.store(HELD.load(Ordering::Relaxed), Ordering::Relaxed);
-    let before = HELD.load(Ordering::Relaxed);
+    counting::forget_peak();
+    let before = counting::held();
     let body: &[u8] = body.as_bytes();
     std::thread::scope(|scope| {
         for _ in 0..36 {
@@ -132,7 +94,7 @@ fn memory_is_bounded_for_all_requests_together() {
             });
         }
     });
-    let peak = PEAK.load(Ordering::Relaxed) - before;
+    let peak = counting::peak() - before;
     assert!(peak < 160 << 20, "{} MiB", peak >> 20);
     println!("peak {} MiB", peak >> 20);
 }

@@ -1,7 +1,9 @@
 //! Mixed load over real sockets with clients that leave, read slowly, send halves and send nonsense: nothing leaks, nothing is lost. `FORGE_TORTURE=N` runs
-//! N rounds instead of a few, and prints what memory, threads and files were.
+//! N rounds instead of a few, with more before them, and prints what memory, threads and files were.
 
 mod common;
+#[path = "common/counting.rs"]
+mod counting;
 #[path = "common/http.rs"]
 mod http;
 
@@ -17,25 +19,41 @@ use serde_json::{Value, json};
 /// Clients of a round, all at once.
 const CLIENTS: u64 = 12;
 /// Rounds before the first look, and after it.
-const WARM: u64 = 4;
+const WARM: u64 = 6;
 const ROUNDS: u64 = 6;
+/// Rounds before the first look of a long run, in which the arenas of the system's allocator have come to their size.
+const LONG_WARM: u64 = 150;
+/// Looks at what is held after the first one.
+const PARTS: u64 = 3;
+/// Bytes that may be kept beside the slots: a few sequences, so that what is kept comes and goes.
+const KEPT: usize = 16 << 10;
+/// What may be more at the end than after the first rounds.
+const MORE: usize = 20;
 
 /// What the process has.
 #[derive(Debug, Clone, Copy)]
 struct Held {
-    kilobytes: usize,
+    /// That the program has asked for and not given back.
+    bytes: usize,
+    /// Resident and of no file, once the system's allocator has given back what it can: stacks, heaps and their gaps.
+    resident_kilobytes: usize,
     threads: usize,
     files: usize,
 }
 
 impl Held {
-    /// Of this process, as Linux tells; nothing elsewhere.
+    /// Of this process; all but bytes as Linux tells, nothing elsewhere.
     fn now() -> Self {
         let count = |folder: &str| std::fs::read_dir(folder).map_or(0, Iterator::count);
+        counting::trim();
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
-        let kilobytes = resident.trim().trim_end_matches(" kB").parse().unwrap_or(0);
-        Self { kilobytes, threads: count("/proc/self/task"), files: count("/proc/self/fd") }
+        let resident = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or("0 kB");
+        Self {
+            bytes: counting::held(),
+            resident_kilobytes: resident.trim().trim_end_matches(" kB").parse().unwrap_or(0),
+            threads: count("/proc/self/task"),
+            files: count("/proc/self/fd"),
+        }
     }
 }
 
@@ -155,39 +173,64 @@ fn rounds(server: &Server, range: std::ops::Range<u64>, alone: &mut dyn FnMut(u6
 
 #[test]
 fn nothing_leaks_and_nothing_is_lost() {
-    let most = std::env::var("FORGE_TORTURE").ok().and_then(|count| count.parse().ok()).unwrap_or(ROUNDS);
-    let reference = Server::start(HashModel { context: 512, ..HashModel::of_slots(1) }, Limits::default());
+    let long: Option<u64> = std::env::var("FORGE_TORTURE").ok().and_then(|count| count.parse().ok());
+    let (warm_up, most) = long.map_or((WARM, ROUNDS), |rounds| (LONG_WARM, rounds));
+    // What each request is alone is found anew every time, and nothing of it is kept.
+    let alone_model = HashModel { context: 512, ..HashModel::of_slots(1) };
+    let info = ModelInfo { slots: 4, few_rows: 8, ..INFO };
+    let model = HashModel { context: 512, pace: Duration::from_micros(200), ..HashModel::with_info(info) };
+    let counters = [alone_model.counters.clone(), model.counters.clone()];
+    let reference = Server::start(alone_model, Limits { kept_bytes: Some(0), ..Limits::default() });
     let mut alone = |seed: u64| {
         let reply = reference.post("/v1/completions", &completion(seed));
         reply.json()["choices"][0]["text"].as_str().expect("text").to_owned()
     };
-    let info = ModelInfo { slots: 4, few_rows: 8, ..INFO };
-    let model = HashModel { context: 512, pace: Duration::from_micros(200), ..HashModel::with_info(info) };
-    // Room for a few sequences, so that what is kept comes and goes.
-    let limits = Limits { kept_bytes: Some(64 << 10), queue: 6, ..Limits::default() };
-    let counters = model.counters.clone();
-    let server = Server::start(model, limits);
+    let server = Server::start(model, Limits { kept_bytes: Some(KEPT), queue: 6, ..Limits::default() });
     let idle = || {
-        // What the test's own model remembers of its work is nobody's leak.
-        *counters.calls.lock().expect("no panic") = Vec::new();
+        // What the test's own models remember of their work is nobody's leak.
+        counters.iter().for_each(|counters| *counters.calls.lock().expect("no panic") = Vec::new());
         eventually("nothing runs and nothing waits", || {
             let text = server.get("/metrics").text().to_owned();
             text.contains("\nforge_slots_busy 0\n") && text.contains("\nforge_requests_waiting 0\n")
         });
     };
-    rounds(&server, 0..WARM, &mut alone);
+    // A connection and what prepares a request end a little later than its answer.
+    let settled = |most: Option<Held>| {
+        let mut last = Held::now();
+        eventually("memory, files and threads are given back", || {
+            let now = Held::now();
+            let before = std::mem::replace(&mut last, now);
+            match most {
+                Some(most) => {
+                    now.files <= most.files + 4
+                        && now.threads <= most.threads + 4
+                        && now.bytes <= most.bytes + most.bytes / MORE
+                }
+                None => now.bytes.abs_diff(before.bytes) < 1 << 10 && now.files == before.files,
+            }
+        });
+        last
+    };
+    rounds(&server, 0..warm_up, &mut alone);
     idle();
-    let warm = Held::now();
-    let answers = rounds(&server, WARM..WARM + most, &mut alone);
+    let kept = server.get("/slots").json()["kept_bytes"].as_u64().expect("bytes") as usize;
+    assert!(kept <= KEPT && kept > KEPT - (4 << 10), "{kept} bytes are kept after {warm_up} rounds");
+    let warm = settled(None);
+    let mut answers = 0;
+    for part in 0..PARTS {
+        let of = |part: u64| warm_up + most * part / PARTS;
+        answers += rounds(&server, of(part)..of(part + 1), &mut alone);
+        idle();
+        let now = settled(Some(warm));
+        println!(
+            "{} requests, {answers} compared: after warm-up {warm:?}, now {now:?}",
+            (of(part + 1) - warm_up) * CLIENTS
+        );
+    }
     assert!(answers as u64 >= most, "{answers} whole answers in {most} rounds");
-    idle();
-    // Connections and the threads that prepare requests end a little later than answers.
-    eventually("files and threads are given back", || {
-        let now = Held::now();
-        now.files <= warm.files + 4 && now.threads <= warm.threads + 4
-    });
-    let end = Held::now();
-    println!("{} requests, {answers} compared: after warm-up {warm:?}, at the end {end:?}", most * CLIENTS);
-    // The allocator of the system keeps some of what a burst took.
-    assert!(end.kilobytes <= warm.kilobytes + warm.kilobytes / 20 + (32 << 10), "{warm:?}, then {end:?}");
+    let end = settled(Some(warm));
+    if long.is_some() {
+        let (before, after) = (warm.resident_kilobytes, end.resident_kilobytes);
+        assert!(after <= before + before / MORE, "{warm:?}, then {end:?}");
+    }
 }

@@ -410,19 +410,39 @@ fn calls_that_are_asked_for_are_begun() {
     let reply = ask(&answering(&template(HERMES), rest, USUAL), &json!({ "tool_choice": "required", "tools": odd }));
     assert!(reply.header("x-forge-warning").is_some_and(|text| text.contains("a schema cannot be held")));
     assert_call(&reply.json()["choices"][0]["message"]["tool_calls"][0], "{\"city\": \"Oslo\"}");
-    // So is a strict one where there need be no call.
+    // So is a strict one where there need be no call, and what begins one may begin an answer as well.
+    let bare = "{\"name\": \"{{ f.name }}\", \"parameters\": {{ f.arguments | tojson }}}";
     let strict = json!([{ "type": "function", "function": { "name": "get_weather", "strict": true, "parameters": { "type": "object" } } }]);
-    let reply = ask(&answering(&template(HERMES), "No.", USUAL), &json!({ "tools": strict }));
+    let reply = ask(&answering(&template(bare), "No.", USUAL), &json!({ "tools": strict }));
     assert!(reply.header("x-forge-warning").is_some_and(|text| text.contains("strict is held where")));
-    // Where calls are no JSON, what comes of it all the same is content, with what the prompt had of it.
+    // Where calls are no JSON, they are held as well, with and without schemas.
     let xml = "<tool_call><function={{ f.name }}>{% for k, v in f.arguments | items %}<parameter={{ k }}>{{ v }}</parameter>{% endfor %}</function></tool_call>";
     let server = answering(&template(xml), " and so on", USUAL);
-    let failed = choice(&server, &json!({ "tool_choice": named }));
-    assert_eq!(failed["finish_reason"], "stop");
-    assert!(
-        failed["message"]["content"].as_str().is_some_and(|text| text.ends_with("get_weather and so on")),
-        "{failed}"
+    let called = choice(&server, &json!({ "tool_choice": "required", "tools": integer }));
+    assert_eq!(called["finish_reason"], "tool_calls", "{called}");
+    let call = &called["message"]["tool_calls"][0]["function"];
+    let arguments: Value = serde_json::from_str(call["arguments"].as_str().expect("text")).expect("JSON");
+    match call["name"].as_str() {
+        Some("get_weather") => assert!((1..=9).contains(&arguments["days"].as_i64().expect("a number"))),
+        name => assert_eq!((name, arguments), (Some("get_nothing"), json!({}))),
+    }
+    let odd_xml = ask(
+        &answering(&template(xml), "></function></tool_call>", USUAL),
+        &json!({ "tool_choice": "required", "tools": odd }),
     );
+    assert!(odd_xml.header("x-forge-warning").is_some_and(|text| text.contains("a schema cannot be held")));
+    assert_call(&odd_xml.json()["choices"][0]["message"]["tool_calls"][0], "{}");
+    // A template that tells nothing of what follows the name.
+    let untold = "<tool_call><function={{ f.name }}>{% for k, v in f.arguments | items %}<parameter={{ k }}>{{ v }}</parameter>{% endfor %}{{ 1 / (f.arguments | length) }}</function></tool_call>";
+    let reply = ask(&answering(&template(untold), " and so on", USUAL), &json!({ "tool_choice": named }));
+    assert!(
+        reply.header("x-forge-warning").is_some_and(|text| text.contains("nothing holds it")),
+        "{:?}",
+        reply.header("x-forge-warning")
+    );
+    // What comes of it all the same is content, with what the prompt had of it.
+    let content = reply.json()["choices"][0]["message"]["content"].as_str().expect("content").to_owned();
+    assert!(content.ends_with("get_weather and so on"), "{content}");
     // Where no call's beginning is known, nobody can write it.
     let server = answering(&template("I call {{ f.name }}."), CALL, USUAL);
     let refused = ask(&server, &json!({ "tool_choice": "required" }));

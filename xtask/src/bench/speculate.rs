@@ -5,6 +5,8 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -22,6 +24,8 @@ const SHORT: usize = 24;
 const SLOTS: usize = 4;
 /// What guesses may cost at most.
 const LEAST: f64 = 0.97;
+/// How often it is said how far it is.
+const SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// Texts that are to be written again.
 const PASSAGES: [&str; 3] = [
@@ -41,9 +45,12 @@ pub fn main(pairs: usize, prompts: usize, demo_alone: bool) -> Result<()> {
     pair.unpredictable(pairs)?;
     pair.edits()?;
     pair.forms()?;
+    let bodies = bodies(prompts);
+    let plain = side_by_side("demo, plain", pair.plain.address(), &bodies, 1)?;
     drop(pair);
     for speculate in ["auto", "3"] {
-        Pair::start("demo", &program, speculate)?.compare(prompts)?;
+        let server = Server::start_with(&program, &["--quiet", "--speculate", speculate])?;
+        compare("demo", &server, speculate, &bodies, &plain)?;
     }
     if demo_alone {
         return Ok(());
@@ -64,7 +71,6 @@ fn project(name: &str, checkpoint: &Path, args: &[&str]) -> Result<std::path::Pa
 /// A server that guesses, and one that does not.
 struct Pair {
     name: &'static str,
-    speculate: String,
     guesses: Server,
     plain: Server,
 }
@@ -91,7 +97,6 @@ impl Pair {
     fn start(name: &'static str, program: &Path, speculate: &str) -> Result<Self> {
         Ok(Self {
             name,
-            speculate: speculate.to_owned(),
             guesses: Server::start_with(program, &["--quiet", "--speculate", speculate])?,
             plain: Server::start_with(program, &["--quiet", "--speculate", "off"])?,
         })
@@ -123,10 +128,12 @@ impl Pair {
     /// Texts at a high temperature, of which nothing can be guessed: what that costs.
     fn unpredictable(&self, pairs: usize) -> Result<()> {
         let (mut wall, mut processors, mut guessed) = (Vec::new(), Vec::new(), 0);
+        let progress = Progress::new(&format!("{}, unpredictable text", self.name), pairs);
         for pair in 0..pairs {
             let messages = json!([{ "role": "user", "content": format!("Tell me something new, number {pair}.") }]);
             let body = json!({ "messages": messages, "max_tokens": TOKENS, "temperature": 1.5, "seed": pair });
             let [guesses, plain] = self.ask("/v1/chat/completions", &body, pair % 2 == 0)?;
+            progress.one();
             // The first answers are about what the machine has in its caches.
             if pair > 1 && plain.count("predicted_n") > 16 {
                 wall.push(plain.seconds() / guesses.seconds());
@@ -203,46 +210,83 @@ impl Pair {
             plain.processors / guesses.processors
         );
     }
+}
 
-    /// Texts at three temperatures, alone and four at a time: whether they are the same.
-    fn compare(&self, prompts: usize) -> Result<()> {
-        let bodies: Vec<Value> = (0..prompts)
-            .flat_map(|prompt| {
-                let passage = PASSAGES[prompt % PASSAGES.len()];
-                let begin = passage.char_indices().nth(7 * (prompt / 3) % 90).map_or(0, |(at, _)| at);
-                let words = &passage[begin..];
-                [0.0, 0.7, 1.5].map(|temperature| {
-                    json!({
-                        "prompt": format!("{words} {words}"), "max_tokens": SHORT, "temperature": temperature, "seed": prompt,
-                        "frequency_penalty": if prompt % 10 == 9 { 0.5 } else { 0.0 },
-                    })
-                })
+/// Requests for texts at three temperatures.
+fn bodies(prompts: usize) -> Vec<Value> {
+    let of_prompt = |prompt: usize| {
+        let passage = PASSAGES[prompt % PASSAGES.len()];
+        let begin = passage.char_indices().nth(7 * (prompt / 3) % 90).map_or(0, |(at, _)| at);
+        let words = &passage[begin..];
+        [0.0, 0.7, 1.5].map(|temperature| {
+            json!({
+                "prompt": format!("{words} {words}"), "max_tokens": SHORT, "temperature": temperature, "seed": prompt,
+                "frequency_penalty": if prompt % 10 == 9 { 0.5 } else { 0.0 },
             })
-            .collect();
-        let plain = side_by_side(self.plain.address(), &bodies, 1)?;
-        let (mut guessed, mut right) = (0, 0);
-        for clients in [1, SLOTS] {
-            let found = side_by_side(self.guesses.address(), &bodies, clients)?;
-            for ((body, found), plain) in bodies.iter().zip(&found).zip(&plain) {
-                ensure!(text(found)? == text(plain)?, "{body}: {:?}, else {:?}", text(found)?, text(plain)?);
-                guessed += found["timings"]["draft_n"].as_u64().unwrap_or(0);
-                right += found["timings"]["draft_n_accepted"].as_u64().unwrap_or(0);
-            }
+        })
+    };
+    (0..prompts).flat_map(of_prompt).collect()
+}
+
+/// Texts with guesses, alone and four at a time: whether they are those without.
+fn compare(name: &str, server: &Server, speculate: &str, bodies: &[Value], plain: &[Value]) -> Result<()> {
+    let (mut guessed, mut right) = (0, 0);
+    for clients in [1, SLOTS] {
+        let what = format!("{name}, --speculate {speculate}, {clients} at a time");
+        let found = side_by_side(&what, server.address(), bodies, clients)?;
+        for ((body, found), plain) in bodies.iter().zip(&found).zip(plain) {
+            ensure!(text(found)? == text(plain)?, "{body}: {:?}, else {:?}", text(found)?, text(plain)?);
+            guessed += found["timings"]["draft_n"].as_u64().unwrap_or(0);
+            right += found["timings"]["draft_n_accepted"].as_u64().unwrap_or(0);
         }
-        println!(
-            "speculate: {} with --speculate {}: {prompts} prompts at temperatures 0, 0.7 and 1.5, alone and {SLOTS} at a time: the same texts; {right} of {guessed} guessed tokens right",
-            self.name, self.speculate
-        );
-        Ok(())
+    }
+    println!(
+        "speculate: {name} with --speculate {speculate}: {} prompts at temperatures 0, 0.7 and 1.5, alone and {SLOTS} at a time: the same texts; {right} of {guessed} guessed tokens right",
+        bodies.len() / 3
+    );
+    Ok(())
+}
+
+/// How far something is, on stderr.
+struct Progress {
+    what: String,
+    of: usize,
+    start: Instant,
+    /// How many are done, and when that was said last.
+    said: Mutex<(usize, Instant)>,
+}
+
+impl Progress {
+    fn new(what: &str, of: usize) -> Self {
+        let now = Instant::now();
+        Self { what: what.to_owned(), of, start: now, said: Mutex::new((0, now)) }
+    }
+
+    /// One more is done.
+    fn one(&self) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.0 += 1;
+        if said.1.elapsed() >= SAID_EVERY || said.0 == self.of {
+            said.1 = Instant::now();
+            eprintln!(
+                "speculate: {}: {} of {}, {:.0} s",
+                self.what,
+                said.0,
+                self.of,
+                self.start.elapsed().as_secs_f64()
+            );
+        }
     }
 }
 
 /// Answers to completions, asked for by so many clients at a time.
-fn side_by_side(address: SocketAddr, bodies: &[Value], clients: usize) -> Result<Vec<Value>> {
+fn side_by_side(what: &str, address: SocketAddr, bodies: &[Value], clients: usize) -> Result<Vec<Value>> {
+    let progress = Progress::new(what, bodies.len());
     std::thread::scope(|scope| {
         let ask = |client: usize| {
-            let own = bodies.iter().skip(client).step_by(clients);
-            scope.spawn(move || own.map(|body| post(address, "/v1/completions", body)).collect::<Result<Vec<Value>>>())
+            let (own, progress) = (bodies.iter().skip(client).step_by(clients), &progress);
+            let one = move |body| post(address, "/v1/completions", body).inspect(|_| progress.one());
+            scope.spawn(move || own.map(one).collect::<Result<Vec<Value>>>())
         };
         let threads: Vec<_> = (0..clients).map(ask).collect();
         let mut answers = vec![Value::Null; bodies.len()];

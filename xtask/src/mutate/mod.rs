@@ -18,10 +18,10 @@ use anyhow::{Context, Result, bail};
 use crate::forge::{Forge, build_project, constant};
 use crate::{demo, pool, shell};
 use sites::{Change, Site};
-use workload::{ALL, LABELS, Program, Reports};
+use workload::{ALL, Fault, LABELS, Program, Reports};
 
 /// Name, checkpoint relative to the repository, and KV format.
-const CASES: [(&str, &str, &str); 5] = [
+const CASES: [(&str, &str, &str); 7] = [
     ("demo", demo::CHECKPOINT, "f16"),
     ("llama", "tests/fixtures/models/llama/hf", "f32"),
     ("llama-q4_0", "tests/fixtures/models/llama/model.Q4_0.gguf", "f16"),
@@ -29,6 +29,10 @@ const CASES: [(&str, &str, &str); 5] = [
     ("gemma2", "crates/forge-frontend/tests/fixtures/tiny/gemma2/hf", "f16"),
     // Formats that differ within a projection and from layer to layer.
     ("mixed", "tests/fixtures/models/formats-gguf/model.MIXED.gguf", "f16"),
+    // The gated delta rule beside attention, experts, one of them for every token.
+    ("qwen3-next", "crates/forge-frontend/tests/fixtures/tiny/qwen3-next/hf", "f16"),
+    // Attention over latents, and over keys and values made of them.
+    ("deepseek-v2-wide", "crates/forge-frontend/tests/fixtures/tiny/deepseek-v2-wide/hf", "f16"),
 ];
 
 /// Options of `cargo xtask mutate`.
@@ -159,16 +163,19 @@ fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, options: &Op
     let folder = tempfile::tempdir_in(&scratch)?;
     let program = Program {
         path: built,
-        kernels: folder.path().join("unchanged.so"),
+        kernels: folder.path().join("kernels.so"),
         scratch: folder.path().to_owned(),
         vocab: constant(&model, "VOCAB")?,
         context: constant(&model, "CONTEXT")?,
         slots: options.slots,
     };
-    compile(&text, &program.kernels)?;
+    let sites = sites::find(&text);
+    let checked = metal_sim::CompileOptions { checked: true };
+    metal_sim::compile(&sites::switched(&text, &sites), "kernels.metal", &checked, &program.kernels)
+        .context("kernels.metal")?;
     let mut baseline = Reports::default();
     for workload in ALL.into_iter().filter(|workload| program.fits(*workload)) {
-        let reports = program.run(workload, &program.kernels, None, "unchanged")?;
+        let reports = program.run(workload, Fault::None, "unchanged")?;
         if let Some(line) = reports.lines.first() {
             bail!("{name}: {workload:?}: the unchanged program is reported: {line}");
         }
@@ -177,7 +184,6 @@ fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, options: &Op
             *most = count.max(*most);
         }
     }
-    let sites = sites::find(&text);
     let mut kernel = Vec::new();
     for (number, site) in sites.iter().enumerate().filter(|(_, site)| !site.kernels.is_empty()) {
         kernel.extend(site.changes().into_iter().map(|change| Mutant::Kernel(number, change)));
@@ -194,26 +200,24 @@ fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, options: &Op
         Some(count) => [spread(&kernel, count.div_ceil(2)), spread(&schedule, count / 2)].concat(),
         None => [kernel, schedule].concat(),
     };
-    assert_traps(&program, &text, &sites)?;
-    let outcomes = run_all(&program, &text, &sites, mutants)?;
+    assert_traps(&program, &sites)?;
+    let outcomes = run_all(&program, &sites, mutants)?;
     Ok(Finished { name: name.to_owned(), slots: options.slots, sites, outcomes })
 }
 
 /// Kernels that trap at a barrier, as the program runs them.
-fn trapped(program: &Program, text: &str, site: &Site, run: &str) -> Result<BTreeSet<String>> {
-    let kernels = program.scratch.join(format!("{run}.so"));
-    compile(&site.trap(text), &kernels)?;
+fn trapped(program: &Program, sites: &[Site], number: usize, run: &str) -> Result<BTreeSet<String>> {
     let mut trapped = BTreeSet::new();
-    for workload in program.workloads(&site.kernels) {
-        trapped.extend(program.run(workload, &kernels, None, run)?.kernels());
+    for workload in program.workloads(&sites[number].kernels) {
+        trapped.extend(program.run(workload, Fault::Kernel(sites::trap(number)), run)?.kernels());
     }
     Ok(trapped)
 }
 
 /// Traps tell who comes to a barrier only if they are reported: one has to be.
-fn assert_traps(program: &Program, text: &str, sites: &[Site]) -> Result<()> {
-    for site in sites.iter().filter(|site| !site.kernels.is_empty()) {
-        if !trapped(program, text, site, "trap")?.is_disjoint(&site.kernels) {
+fn assert_traps(program: &Program, sites: &[Site]) -> Result<()> {
+    for (number, site) in sites.iter().enumerate().filter(|(_, site)| !site.kernels.is_empty()) {
+        if !trapped(program, sites, number, "trap")?.is_disjoint(&site.kernels) {
             return Ok(());
         }
     }
@@ -226,22 +230,15 @@ fn spread(mutants: &[Mutant], count: usize) -> Vec<Mutant> {
     (0..count).map(|at| mutants[at * mutants.len() / count].clone()).collect()
 }
 
-fn compile(text: &str, out: &Path) -> Result<()> {
-    let options = metal_sim::CompileOptions { checked: true };
-    // What every mutant is linked to is kept, and goes with them.
-    let kept = out.with_file_name("kept");
-    metal_sim::compile_in(Some(&kept), text, "kernels.metal", &options, out).context("kernels.metal")
-}
-
 /// Runs the mutants on all cores; outcomes are in their order.
-fn run_all(program: &Program, text: &str, sites: &[Site], mutants: Vec<Mutant>) -> Result<Vec<Outcome>> {
+fn run_all(program: &Program, sites: &[Site], mutants: Vec<Mutant>) -> Result<Vec<Outcome>> {
     let (done, broken) = (AtomicUsize::new(0), AtomicBool::new(false));
     let results = pool::run(&mutants, |thread, mutant| {
         // What is left of a run that has failed tells nothing.
         if broken.load(Ordering::Relaxed) {
             return None;
         }
-        let result = run_mutant(program, text, sites, mutant, &format!("run-{thread}"));
+        let result = run_mutant(program, sites, mutant, &format!("run-{thread}"));
         match &result {
             Ok(reports) => {
                 let silent = silent(sites, mutant, reports);
@@ -262,28 +259,26 @@ fn run_all(program: &Program, text: &str, sites: &[Site], mutants: Vec<Mutant>) 
 }
 
 /// Runs the workloads until all who ought to notice have.
-fn run_mutant(program: &Program, text: &str, sites: &[Site], mutant: &Mutant, run: &str) -> Result<Reports> {
+fn run_mutant(program: &Program, sites: &[Site], mutant: &Mutant, run: &str) -> Result<Reports> {
     let mut all = Reports::default();
     match mutant {
         Mutant::Kernel(number, change) => {
             let site = &sites[*number];
-            let kernels = program.scratch.join(format!("{run}.so"));
-            compile(&site.mutant(text, *change), &kernels)?;
+            let fault = Fault::Kernel(sites::code(*number, *change));
             for workload in program.workloads(&site.kernels) {
-                all.lines.extend(program.run(workload, &kernels, None, run)?.lines);
+                all.lines.extend(program.run(workload, fault, run)?.lines);
                 if site.kernels.is_subset(&all.kernels()) {
                     break;
                 }
             }
             if !site.kernels.is_subset(&all.kernels()) {
-                all.unreached = &site.kernels - &trapped(program, text, site, run)?;
+                all.unreached = &site.kernels - &trapped(program, sites, *number, run)?;
             }
         }
         Mutant::Schedule(label, index) => {
             let workloads = LABELS.iter().find(|(name, _)| name == label).map_or(&[][..], |(_, workloads)| workloads);
             for &workload in workloads.iter().filter(|workload| program.fits(**workload)) {
-                let skip = format!("{label}:{index}");
-                all.lines.extend(program.run(workload, &program.kernels, Some(&skip), run)?.lines);
+                all.lines.extend(program.run(workload, Fault::Schedule(label, *index), run)?.lines);
                 if !all.lines.is_empty() {
                     break;
                 }

@@ -52,24 +52,56 @@ impl Site {
         let wrong = ["mem_none", "mem_device", "mem_threadgroup"].into_iter().filter(|name| !covers(name));
         [Change::Removed].into_iter().chain(wrong.map(Change::Flags)).collect()
     }
-
-    /// `text` with this barrier changed; every line stays where it is.
-    pub fn mutant(&self, text: &str, change: Change) -> String {
-        let (range, new) = match change {
-            Change::Removed => (&self.call, String::new()),
-            Change::Flags(flags) => (&self.arguments, format!("mem_flags::{flags}")),
-        };
-        let lines = "\n".repeat(text[range.clone()].matches('\n').count());
-        [&text[..range.start], &new, &lines, &text[range.end..]].concat()
-    }
 }
 
-impl Site {
-    /// `text` with a fault just before this barrier: every kernel that comes to it is reported. Which those are no words tell where a constant decides.
-    pub fn trap(&self, text: &str) -> String {
-        let trap = "{ uint trap[1] = {0}; volatile uint beyond = 1; beyond = trap[beyond]; ";
-        [&text[..self.call.start], trap, &text[self.call.clone()], "; }", &text[self.call.end..]].concat()
+/// What chooses the mutant of a [`switched`] file, by its [`code`] or by the [`trap`]'s.
+pub const SWITCH: &str = "FORGE_MUTANT";
+
+/// Codes of one barrier: its changes, and its trap.
+const CODES: usize = 8;
+
+/// The value of [`SWITCH`] that changes this barrier.
+pub fn code(site: usize, change: Change) -> usize {
+    let change = match change {
+        Change::Removed => 0,
+        Change::Flags("mem_none") => 1,
+        Change::Flags("mem_device") => 2,
+        Change::Flags(_) => 3,
+    };
+    site * CODES + change
+}
+
+/// The value of [`SWITCH`] with a fault just before this barrier: every kernel that comes to it is reported. Which those are no
+/// words tell where a constant decides.
+pub fn trap(site: usize) -> usize {
+    site * CODES + CODES - 1
+}
+
+/// `text` with every change of every barrier, one of them chosen when it is loaded, so that all mutants are compiled at once;
+/// none where [`SWITCH`] is not set. Every line stays where it is.
+pub fn switched(text: &str, sites: &[Site]) -> String {
+    let switch = format!(
+        " extern \"C\" {{ char* getenv(const char*); int atoi(const char*); }} static int mutant_of_all() {{ \
+         const char* code = getenv(\"{SWITCH}\"); return code ? atoi(code) : -1; }} static const int MUTANT = mutant_of_all();"
+    );
+    let using = "using namespace metal;";
+    let at = text.find(using).map_or(0, |at| at + using.len());
+    let mut out = [&text[..at], &switch].concat();
+    let mut done = at;
+    for (number, site) in sites.iter().enumerate().filter(|(_, site)| site.call.start >= at) {
+        let (removed, trap) = (code(number, Change::Removed), trap(number));
+        let flags = |name: &'static str| format!("MUTANT == {} ? mem_flags::{name}", code(number, Change::Flags(name)));
+        let flags = ["mem_none", "mem_device", "mem_threadgroup"].map(flags).join(" : ");
+        out += &text[done..site.call.start];
+        out += &format!(
+            "{{ if (MUTANT == {trap}) {{ uint trap[1] = {{0}}; volatile uint beyond = 1; beyond = trap[beyond]; }} \
+             if (MUTANT != {removed}) {}({flags} : ({})); }}",
+            site.barrier,
+            &text[site.arguments.clone()]
+        );
+        done = site.call.end;
     }
+    out + &text[done..]
 }
 
 /// A function or type at the top of the file, and the words in it.
@@ -177,9 +209,10 @@ fn reachable<'a>(blocks: &BTreeMap<&'a str, Block<'a>>, from: &'a str) -> BTreeS
 
 #[cfg(test)]
 mod tests {
-    use super::{Change, find};
+    use super::{Change, code, find, switched, trap};
 
     const TEXT: &str = "#include <metal_stdlib>
+using namespace metal;
 struct Pair { float apply(float x) { return x; } };
 template <uint N>
 inline float sum(threadgroup float* s) {
@@ -210,22 +243,27 @@ kernel void b(device float* x [[buffer(0)]]) { threadgroup float s[4]; x[0] = su
         assert_eq!(
             shown,
             [
-                (5, "sum", "a b".to_owned(), "removed mem_none mem_device".to_owned()),
-                (10, "other", "b".to_owned(), "removed mem_none mem_device mem_threadgroup".to_owned()),
+                (6, "sum", "a b".to_owned(), "removed mem_none mem_device".to_owned()),
+                (11, "other", "b".to_owned(), "removed mem_none mem_device mem_threadgroup".to_owned()),
             ]
         );
     }
 
     #[test]
-    fn a_mutant_differs_in_its_barrier_alone() {
+    fn a_switch_stands_at_every_barrier() {
         let sites = find(TEXT);
-        let removed = sites[0].mutant(TEXT, Change::Removed);
-        assert_eq!(
-            removed,
-            TEXT.replace("threadgroup_barrier(mem_flags::mem_threadgroup);\n    return", ";\n    return")
-        );
-        let wrong = sites[1].mutant(TEXT, Change::Flags("mem_none"));
-        assert!(wrong.contains("simdgroup_barrier(mem_flags::mem_none\n);"), "{wrong}");
-        assert_eq!(wrong.lines().count(), TEXT.lines().count());
+        let text = switched(TEXT, &sites);
+        assert_eq!(text.lines().count(), TEXT.lines().count());
+        for (number, site) in sites.iter().enumerate() {
+            let removed = format!("if (MUTANT != {}) {}(", code(number, Change::Removed), site.barrier);
+            assert_eq!(text.matches(&removed).count(), 1, "{text}");
+            assert_eq!(text.matches(&format!("if (MUTANT == {}) {{", trap(number))).count(), 1, "{text}");
+            for change in ["mem_none", "mem_device", "mem_threadgroup"] {
+                let flags = format!("MUTANT == {} ? mem_flags::{change} :", code(number, Change::Flags(change)));
+                assert_eq!(text.matches(&flags).count(), 1, "{text}");
+            }
+        }
+        let line = text.lines().nth(5).expect("a line");
+        assert!(line.ends_with(" : (mem_flags::mem_threadgroup)); };"), "{line}");
     }
 }

@@ -1,11 +1,12 @@
 //! What is run of each mutant, and what checked mode says of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::sites::SWITCH;
 use crate::shell;
 
 /// One run of a generated program.
@@ -13,6 +14,8 @@ use crate::shell;
 pub enum Workload {
     /// Logits of this many tokens, in tiles.
     Prefill(usize),
+    /// The last logits of this many tokens: a tile as long as tiles are, and a step.
+    Prompt(usize),
     /// Logits of this many tokens, one at a time.
     Decode(usize),
     /// Logits of as many sequences as the program holds, a row of each in every step.
@@ -30,13 +33,16 @@ const SPLIT_TOKENS: usize = 258;
 const SPLIT_KERNELS: [&str; 2] = ["attention_part", "attention_combine"];
 
 /// The runs of a mutant, those first that show most for their time.
-pub const ALL: [Workload; 9] = [
+pub const ALL: [Workload; 11] = [
     Workload::Sample,
     Workload::Prefill(65),
     Workload::SideBySide(7),
     Workload::Decode(65),
     Workload::Prefill(7),
     Workload::Decode(7),
+    // Long enough for sorting to take several rounds, and for keys and values to be made of latents.
+    Workload::Prompt(120),
+    Workload::Prompt(300),
     Workload::Prefill(1),
     Workload::Decode(1),
     Workload::Split,
@@ -53,7 +59,7 @@ pub fn order(kernels: &BTreeSet<String>) -> Vec<Workload> {
 
 /// A label of command buffers, and the runs that submit some.
 pub const LABELS: [(&str, &[Workload]); 2] = [
-    ("tile", &[Workload::Prefill(1), Workload::Prefill(7), Workload::Prefill(65)]),
+    ("tile", &[Workload::Prefill(1), Workload::Prefill(7), Workload::Prefill(65), Workload::Prompt(120)]),
     ("step", &[Workload::Decode(1), Workload::Sample, Workload::SideBySide(7), Workload::Decode(65), Workload::Split]),
 ];
 
@@ -62,7 +68,7 @@ pub const LABELS: [(&str, &[Workload]); 2] = [
 pub struct Program {
     /// Its executable.
     pub path: PathBuf,
-    /// Kernels compiled with checks.
+    /// Kernels compiled with checks and with every mutant ([`super::sites::switched`]).
     pub kernels: PathBuf,
     /// Where runs leave their files.
     pub scratch: PathBuf,
@@ -72,6 +78,17 @@ pub struct Program {
     pub context: usize,
     /// Sequences that it holds.
     pub slots: usize,
+}
+
+/// What is wrong in a run.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// A barrier of the kernels, by the value of [`SWITCH`].
+    Kernel(usize),
+    /// The encoder barrier with this index is left out of command buffers with this label.
+    Schedule(&'static str, usize),
 }
 
 /// What a run had to say.
@@ -98,12 +115,11 @@ impl Program {
         order(kernels).into_iter().filter(|workload| self.fits(*workload))
     }
 
-    /// Runs `workload` with these kernels and, with `skip` (`LABEL:INDEX`), without that encoder barrier. `run` keeps runs
-    /// at one time apart.
+    /// Runs `workload` with this fault. `run` keeps runs at one time apart.
     ///
     /// # Errors
     /// A run that fails for another reason than a fault in a kernel.
-    pub fn run(&self, workload: Workload, kernels: &Path, skip: Option<&str>, run: &str) -> Result<Reports> {
+    pub fn run(&self, workload: Workload, fault: Fault, run: &str) -> Result<Reports> {
         let file = self.scratch.join(format!("{run}.reports"));
         match std::fs::remove_file(&file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -112,16 +128,19 @@ impl Program {
             _ => {}
         }
         let mut command = Command::new(&self.path);
-        command.env("METAL_SIM_CHECKED", "1").env("METAL_SIM_KERNELS", kernels).env("METAL_SIM_REPORTS", &file);
-        if let Some(skip) = skip {
-            command.env("METAL_SIM_SKIP_BARRIER", skip);
-        }
+        command.env("METAL_SIM_CHECKED", "1").env("METAL_SIM_KERNELS", &self.kernels).env("METAL_SIM_REPORTS", &file);
+        match fault {
+            Fault::None => &mut command,
+            Fault::Kernel(code) => command.env(SWITCH, code.to_string()),
+            Fault::Schedule(label, index) => command.env("METAL_SIM_SKIP_BARRIER", format!("{label}:{index}")),
+        };
         let logits = |tokens: usize| {
             let ids: Vec<String> = (0..tokens).map(|at| ((at * 37 + 11) % self.vocab).to_string()).collect();
             ["logits".to_owned(), "--ids".to_owned(), ids.join(",")]
         };
         match workload {
             Workload::Prefill(tokens) => command.args(logits(tokens)),
+            Workload::Prompt(tokens) => command.args(logits(tokens)).arg("--last"),
             Workload::Decode(tokens) => command.args(logits(tokens)).arg("--decode"),
             Workload::SideBySide(tokens) => {
                 command.args(logits(tokens)).args(["--side-by-side", &self.slots.to_string()])
@@ -169,7 +188,7 @@ impl Program {
     /// Whether the context has room for it.
     pub fn fits(&self, workload: Workload) -> bool {
         match workload {
-            Workload::Prefill(tokens) | Workload::Decode(tokens) => tokens <= self.context,
+            Workload::Prefill(tokens) | Workload::Prompt(tokens) | Workload::Decode(tokens) => tokens <= self.context,
             Workload::SideBySide(tokens) => self.slots > 1 && tokens <= self.context,
             Workload::Sample => true,
             Workload::Split => SPLIT_TOKENS <= self.context,

@@ -30,8 +30,10 @@ pub struct Attend {
     pub heads: usize,
     /// Key/value heads.
     pub kv_heads: usize,
-    /// Elements per head.
+    /// Elements of a head's queries and keys.
     pub head_dim: usize,
+    /// Elements of a head's values: as many, but where attention of a tile is over keys and values made of latents.
+    pub value_dim: usize,
     /// Scale, window, soft-cap.
     pub attention: Attention,
     /// Whether each head has a score without a value.
@@ -78,9 +80,9 @@ variants!(
 );
 
 impl Attend {
-    /// Elements of a row of queries, and of the result.
+    /// Elements of a row of the result.
     fn width(&self) -> usize {
-        self.heads * self.head_dim
+        self.heads * self.value_dim
     }
 
     /// Floats that one part leaves for all heads: sums, highest score, weight.
@@ -138,12 +140,8 @@ impl Attend {
         self.sinks.then_some(Value::Bound(Role::Sinks))
     }
 
-    fn row(&self, role: Role) -> Binding {
-        Binding::read(role, Element::F32, Extent::Rows(vec![self.width()]))
-    }
-
-    fn cache(&self, role: Role) -> Binding {
-        let positions = Extent::Positions(vec![self.kv_heads, self.head_dim]);
+    fn cache(&self, role: Role, dim: usize) -> Binding {
+        let positions = Extent::Positions(vec![self.kv_heads, dim]);
         Binding::read(role, Element::Cache(self.kv), positions).touching(Touch::Seen)
     }
 
@@ -154,7 +152,9 @@ impl Attend {
     /// Queries and the cache to a result.
     fn bindings(&self, result: Binding) -> Vec<Binding> {
         let sinks = self.sinks.then(|| Binding::read(Role::Sinks, Element::F32, Extent::Fixed(vec![self.heads])));
-        let operands = [self.row(Role::Q), self.cache(Role::Keys), self.cache(Role::Values), result];
+        let queries = Binding::read(Role::Q, Element::F32, Extent::Rows(vec![self.heads * self.head_dim]));
+        let (keys, values) = (self.cache(Role::Keys, self.head_dim), self.cache(Role::Values, self.value_dim));
+        let operands = [queries, keys, values, result];
         operands.into_iter().chain(sinks).chain([Binding::params()]).collect()
     }
 
@@ -176,6 +176,7 @@ impl Attend {
             heads: self.heads,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
+            value_dim: self.value_dim,
             scale: self.attention.scale,
             softcap: self.attention.softcap,
             window: self.attention.window,
@@ -188,7 +189,8 @@ impl Attend {
 
     /// A multiplication and an addition for each element of a key, and of a value.
     fn flops(&self) -> Linear {
-        Linear { per_position: 4 * self.width() as u64, ..Linear::default() }
+        let each = 2 * self.heads * (self.head_dim + self.value_dim);
+        Linear { per_position: each as u64, ..Linear::default() }
     }
 }
 
@@ -200,7 +202,7 @@ impl AttentionTile {
 
     /// Keys in one tile.
     pub fn keys(&self) -> usize {
-        attention::tile_keys(self.head_dim, self.half_operands())
+        attention::tile_keys(self.head_dim.max(self.value_dim), self.half_operands())
     }
 
     /// Heads of a threadgroup: those of the same keys, as far as rows go round.
@@ -222,7 +224,7 @@ impl AttentionTile {
     /// Floats of threadgroup memory: the tile of keys or values, scores and a diagonal matrix per simdgroup.
     fn shared_floats(&self) -> usize {
         let (keys, bytes) = (self.keys(), if self.half_operands() { 2 } else { 4 });
-        keys * self.head_dim * bytes / 4 + 4 * (8 * self.strips() * SCORES_LINE + 64)
+        keys * self.head_dim.max(self.value_dim) * bytes / 4 + 4 * (8 * self.strips() * SCORES_LINE + 64)
     }
 }
 
@@ -245,7 +247,8 @@ impl KernelFamily for AttentionTile {
     }
 
     fn body(&self) -> Body<'_> {
-        let sizes = [self.heads, self.kv_heads, self.head_dim, self.group(), self.strips(), self.keys()];
+        let Attend { heads, kv_heads, head_dim, value_dim, .. } = self.0;
+        let sizes = [heads, kv_heads, head_dim, value_dim, self.group(), self.strips(), self.keys()];
         let seen = [self.attention.window, self.wrap].map(|limit| limit.unwrap_or(0));
         let constants = sizes.into_iter().chain(seen).map(Constant::Size);
         let rest = [Position::GroupX, Position::GroupY, Position::Simdgroup, Position::Lane].map(Value::At);

@@ -11,6 +11,7 @@ mod gemv;
 mod head_gate;
 mod latent_append;
 mod latent_attention;
+mod latent_expand;
 mod latent_heads;
 mod layer_inputs;
 mod norm;
@@ -32,6 +33,7 @@ pub use gemv::{FEW_TOKENS, Gemv, ROOMS, Tokens};
 pub use head_gate::HeadGate;
 pub use latent_append::LatentAppend;
 pub use latent_attention::{LatentAttention, LatentRows};
+pub use latent_expand::{LatentExpand, LatentRotate};
 pub use latent_heads::{LatentQueries, LatentValues};
 pub use layer_inputs::LayerInputs;
 pub use norm::{LayerNorm, PostNorm, RmsNorm};
@@ -163,6 +165,15 @@ macro_rules! families {
             $($(#[$doc])* $family($family),)*
         }
 
+        impl Family {
+            /// The family's name, as its type has it: `AttentionDecode`.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$family(_) => stringify!($family),)*
+                }
+            }
+        }
+
         impl std::ops::Deref for Family {
             type Target = dyn KernelFamily;
 
@@ -211,6 +222,10 @@ families!(
     LatentAttention,
     /// Values of latents, of a few rows or a tile.
     LatentValues,
+    /// Keys or values of heads, of all latents that a tile sees.
+    LatentExpand,
+    /// Queries over those keys.
+    LatentRotate,
     /// Every layer's own input, from a projection of the embedding and a table, any number of rows.
     LayerInputs,
     /// RMS norm of each row of a tile.

@@ -96,6 +96,7 @@ impl Lowering<'_> {
             heads: step.heads,
             kv_heads: spec.kv_heads,
             head_dim: step.head_dim,
+            value_dim: step.head_dim,
             attention: step.attention,
             sinks: step.sinks.is_some(),
             kv: self.kv(),

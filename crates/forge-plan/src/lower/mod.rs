@@ -73,6 +73,8 @@ pub(crate) struct Lowering<'a> {
     partials: usize,
     /// Most parts of a long context; the same for all attention of a step, of which the kernel with the fewest threadgroups decides.
     most_parts: usize,
+    /// Rows of a tile from which on keys and values are made of latents.
+    expands_from: Option<usize>,
     /// Whether steps of a few rows leave the next norm's input. An RMS norm is one factor on the projection that reads it; one
     /// that subtracts a mean is not, and then every norm is a dispatch of its own.
     fused_norms: bool,
@@ -98,6 +100,7 @@ pub(crate) fn lower(
         tile: options.tile.unwrap_or_else(|| tile(graph)).min(context),
         partials: 0,
         most_parts: 0,
+        expands_from: None,
         fused_norms: fused.norms().all(|norm| norm.kind == NormKind::Rms),
         kernels: Kernels::default(),
         rope_tables: Vec::new(),
@@ -139,6 +142,7 @@ impl<'a> Lowering<'a> {
             .collect();
         self.partials = self.max_partials(blocks, &owners);
         self.most_parts = self.most_parts(blocks, &owners);
+        self.expands_from = self.expands_from(blocks, &owners)?;
         let (embed_owner, head_owner) = (Owners::Stage(&graph.embed), Owners::Stage(&graph.head));
         let (mut decode, mut prefill) = (Schedule::default(), Schedule::default());
         decode.segments.push(Segment::once(Stage::Embed, self.steps(embed, &embed_owner, Path::Step)?));
@@ -164,6 +168,7 @@ impl<'a> Lowering<'a> {
             slots: self.options.slots,
             context: self.context,
             prefill_tile: self.tile,
+            expands_from: self.expands_from,
             prefill_layers: (PREFILL_WORK / layer_work.max(1)).clamp(1, layers.len().max(1)),
             decode_buffers,
             prefill_buffers,

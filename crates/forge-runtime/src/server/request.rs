@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::super::assets::Text;
 use super::super::chat_templates::Ending;
 use super::super::generation::{Budget, Constraint, Request, Score, check_prompt};
-use super::super::grammar::{Calls, Form, Grammars, Scope};
+use super::super::grammar::{Form, Grammars, Opening, Scope};
 use super::super::sampler::Sampling;
 use super::super::tokenizer::Detokenizer;
 use super::super::{Error, ModelInfo};
@@ -16,7 +16,7 @@ use super::answer::{Echo, Unsent};
 use super::api_error::ApiError;
 use super::dialect::{Ask, Chat, Choice, Dialect, Mark, Outputs, Piece, Prompt, Reading};
 use super::fields::{Fields, wrong_type};
-use super::tools::{CallForm, CallRest, Thinking};
+use super::tools::{Begun, CallForm, CallRest, Thinking};
 
 /// JSON values of one request, beside the ids of a prompt. A hundred tools with their schemas have some ten thousand.
 const MAX_VALUES: usize = 100_000;
@@ -103,8 +103,12 @@ impl Answers {
 const NO_CALLS: &str = "tools: the form of this model's tool calls is not known; calls come back as content";
 
 /// Said of strict tools that may be called or not.
-const NOT_STRICT: &str = "tools: strict is held where tool_choice asks for a call, and not where there may be none: what this model's calls begin with is \
-    not one token, or their form is none that is held";
+const NOT_STRICT: &str = "tools: strict is held where tool_choice asks for a call, and not where there may be none: what begins this model's calls is \
+    not known, or may begin an answer as well";
+
+/// Said of calls that have to come.
+const NOT_HELD: &str =
+    "tool_choice: what follows the name in this model's calls is not known, and nothing holds it to their end";
 
 /// The fields of a body.
 ///
@@ -250,7 +254,7 @@ fn scope(reading: &Reading, text: &Text, continues: bool) -> Scope {
 const FINAL_CHANNEL: &str = "<|channel|>final<|message|>";
 
 /// Said of tools whose schemas cannot be held.
-const NO_SCHEMA: &str = "tools: a schema cannot be held, arguments may be any object";
+const NO_SCHEMA: &str = "tools: a schema cannot be held in the form of this model's calls, arguments may be any object";
 
 /// What holds an answer to a call that the prompt begins, where what follows its name is known.
 fn call_constraint(
@@ -261,18 +265,32 @@ fn call_constraint(
     warning: &mut Option<String>,
 ) -> Result<Option<Box<dyn Constraint>>, ApiError> {
     let (Some(form), Some(beginning), Some(rest)) = (&reading.form, &answers.beginning, &answers.rest) else {
+        warn(warning, NOT_HELD);
         return Ok(None);
     };
     let invalid = |error: Error| ApiError::invalid("tool_choice".to_owned(), format!("tool_choice: {error}"));
     let grammars = answers.grammars(text, info.vocab_size).map_err(invalid)?;
     let named = reading.begun.strip_prefix(beginning.as_str()).filter(|name| !name.is_empty());
-    let held = rest.grammar(form, &reading.tools, "", named, text, |_| true);
-    if let Ok(constraint) = grammars.hold(&Form::Grammar(held), &Scope::default()) {
-        return Ok(Some(constraint));
-    }
-    warn(warning, NO_SCHEMA);
-    let any = rest.grammar(form, &reading.tools, "", named, text, |_| false);
-    grammars.hold(&Form::Grammar(any), &Scope::default()).map(Some).map_err(invalid)
+    let hold = |strict: bool| {
+        let grammar = rest.grammar(form, &reading.tools, "", named, text, |_| strict).ok_or_else(no_grammar)?;
+        grammars.hold(&Form::Grammar(grammar), &Scope::default())
+    };
+    held_or_any(hold, warning).map(Some).map_err(invalid)
+}
+
+/// What `hold` makes of schemas, or else, with a word to the client, without them.
+fn held_or_any(
+    hold: impl Fn(bool) -> Result<Box<dyn Constraint>, Error>,
+    warning: &mut Option<String>,
+) -> Result<Box<dyn Constraint>, Error> {
+    hold(true).or_else(|_| {
+        warn(warning, NO_SCHEMA);
+        hold(false)
+    })
+}
+
+fn no_grammar() -> Error {
+    Error::Constraint("its form has no grammar".into())
 }
 
 /// Adds to what a client should know.
@@ -302,12 +320,13 @@ fn beside_calls(
     if content.is_none() && !reading.tools.iter().any(|tool| tool.strict) {
         return Ok(None);
     }
-    let held = reading.form.as_ref().and_then(|form| {
-        let open = form.open.first()?;
-        let lead = answers.beginning.as_ref()?.strip_prefix(open.as_str())?;
-        Some((form, answers.rest.as_ref()?, text.tokenizer.id(open)?, lead))
-    });
-    let Some((form, rest, open, lead)) = held else {
+    let begun = reading.form.as_ref().zip(answers.rest.as_ref());
+    let begun = begun.map(|(form, rest)| (form, rest.begun(form, answers.beginning.as_deref(), text)));
+    // A text that may begin a call anywhere is looked for where nothing else is held.
+    let in_channels = reading.thinking == Thinking::Channels;
+    let is_told = |begun: &Begun<'_>| content.is_none() || in_channels || matches!(begun.opening, Opening::Token(_));
+    let held = begun.filter(|(_, begun)| !begun.is_empty() && begun.iter().all(is_told));
+    let Some((form, begun)) = held else {
         if content.is_some() {
             let words = format!("{form_field}: beside this model's tools only with a tool_choice other than \"auto\"");
             return Err(ApiError::invalid(form_field.to_owned(), words));
@@ -317,15 +336,20 @@ fn beside_calls(
     };
     let invalid = |error: Error| ApiError::invalid("tools".to_owned(), format!("tools: {error}"));
     let grammars = answers.grammars(text, info.vocab_size).map_err(invalid)?;
-    let hold = |strict: bool| {
-        let lark = rest.grammar(form, &reading.tools, lead, None, text, |tool| strict && tool.strict);
-        grammars.hold_calls(content.as_ref(), &Calls { open, form: Form::Grammar(lark) }, scope)
+    // Calls come in the place of the channel that a form is held behind.
+    let scope = match (&content, in_channels) {
+        (None, true) => &Scope::default(),
+        (_, calls_before) => &Scope { calls_before, ..scope.clone() },
     };
-    if let Ok(constraint) = hold(true) {
-        return Ok(Some(constraint));
-    }
-    warn(warning, NO_SCHEMA);
-    hold(false).map(Some).map_err(invalid)
+    let hold = |strict: bool| {
+        let mut calls = Vec::new();
+        for Begun { opening, lead, rest } in &begun {
+            let lark = rest.grammar(form, &reading.tools, lead, None, text, |tool| strict && tool.strict);
+            calls.push((opening.clone(), Form::Grammar(lark.ok_or_else(no_grammar)?)));
+        }
+        grammars.hold_calls(content.as_ref(), &calls, scope)
+    };
+    held_or_any(hold, warning).map(Some).map_err(invalid)
 }
 
 /// Tokens of the prompt that a body asks for, however many they are.

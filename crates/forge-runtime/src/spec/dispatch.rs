@@ -9,6 +9,8 @@ pub enum Dim {
     Rows,
     /// The step's rows, that many at once.
     RowTiles(usize),
+    /// The positions that the last row of a tile sees, that many at once.
+    PositionTiles(usize),
     /// Parts of the context.
     Parts,
     /// As many as three words of a buffer say, one for each axis, which an earlier dispatch wrote anew: at most `per_row`
@@ -69,6 +71,8 @@ pub enum Data<'a> {
     Slots(usize),
     /// A KV cache with so many elements per position, for each of those sequences.
     Cache(usize),
+    /// So many elements of the same type per position of the step's one sequence.
+    Positions(usize),
     /// A recurrent state of so many f32 for each of those sequences, in two copies: after position p it lies in copy p % 2.
     State(usize),
     /// The step's `StepParams`, one record a row.

@@ -75,6 +75,57 @@ pub struct LatentQueries<'a> {
     pub magnitude: f32,
 }
 
+/// Keys or values of every head, of all positions that a tile sees: what a cache without latents would hold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LatentExpand {
+    /// Sizes.
+    pub sizes: LatentSizes,
+    /// Which of the two.
+    pub heads: HeadMatrix,
+    /// Element type of the cache, and of the result.
+    pub cache: CacheType,
+    /// Latents and weights are rounded to half.
+    pub half_operands: bool,
+}
+
+/// A matrix of each head over the latent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum HeadMatrix {
+    /// That of keys: `[heads * nope, latent]`, or `[heads * latent, nope]`. A result has the shared key at its end.
+    Keys {
+        /// The matrix.
+        matrix: Matrix,
+        /// Whether it is the first of these: a head's rows are elements of its key.
+        by_key: bool,
+    },
+    /// That of values, `[heads * value, latent]`.
+    Values(Matrix),
+}
+
+impl HeadMatrix {
+    /// The matrix.
+    pub const fn matrix(&self) -> &Matrix {
+        match self {
+            Self::Keys { matrix, .. } | Self::Values(matrix) => matrix,
+        }
+    }
+}
+
+/// Queries over such keys, `[heads, nope + rope]`: each head's as it is, then its rotated part.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LatentRotate<'a> {
+    /// Sizes.
+    pub sizes: LatentSizes,
+    /// Elements of a row of the input, whose first are the queries.
+    pub width: usize,
+    /// Rotations per position of each pair, `[rope / 2]`.
+    pub inv_freq: &'a [f32],
+    /// Pairs are (2i, 2i + 1) rather than (i, i + rope / 2).
+    pub interleaved: bool,
+    /// Factor on cos and sin.
+    pub magnitude: f32,
+}
+
 /// Causal attention of all heads over the one cache of latents; the result is a latent for each head.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LatentAttention {

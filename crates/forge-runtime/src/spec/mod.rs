@@ -18,7 +18,9 @@ mod weight;
 pub use cost::Cost;
 pub use dispatch::{Argument, Data, Dim, Role};
 pub use format::Format;
-pub use latent::{LatentAppend, LatentAttention, LatentQueries, LatentSizes, LatentValues};
+pub use latent::{
+    HeadMatrix, LatentAppend, LatentAttention, LatentExpand, LatentQueries, LatentRotate, LatentSizes, LatentValues,
+};
 pub use mixture::{
     ExpertResults, ExpertsDown, ExpertsOf, ExpertsUp, GroupScore, Groups, Routing, Scores, SharedExpert, SharedWeight,
     SortExperts,

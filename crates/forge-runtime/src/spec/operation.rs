@@ -1,7 +1,7 @@
 //! What a kernel computes, with its sizes.
 
 use super::Format;
-use super::latent::{LatentAppend, LatentAttention, LatentQueries, LatentValues};
+use super::latent::{LatentAppend, LatentAttention, LatentExpand, LatentQueries, LatentRotate, LatentValues};
 use super::mixture::{ExpertsDown, ExpertsUp, Routing, SharedWeight, SortExperts};
 
 /// A packed matrix of the weights file.
@@ -85,6 +85,10 @@ pub enum Operation<'a> {
     LatentQueries(LatentQueries<'a>),
     /// Causal attention over a cache of latents.
     LatentAttention(LatentAttention),
+    /// Keys or values of heads from a cache of latents.
+    LatentExpand(LatentExpand),
+    /// Queries over those.
+    LatentRotate(LatentRotate<'a>),
     /// Values of heads from what attention over latents leaves.
     LatentValues(LatentValues),
     /// RMS norm of each row.
@@ -144,6 +148,32 @@ pub enum Operation<'a> {
 }
 
 impl Operation<'_> {
+    /// What kind of work it is, to sort kernels by.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Embed { .. } | Self::LayerInputs { .. } => "embedding",
+            Self::Project(_) => "projection",
+            Self::RopeAppend(_)
+            | Self::HeadGate { .. }
+            | Self::Attention(_)
+            | Self::AttentionCombine { .. }
+            | Self::LatentAppend(_)
+            | Self::LatentQueries(_)
+            | Self::LatentAttention(_)
+            | Self::LatentValues(_)
+            | Self::LatentExpand(_)
+            | Self::LatentRotate(_) => "attention",
+            Self::ShortConv { .. } | Self::GatedDelta(_) => "recurrent",
+            Self::RmsNorm { .. } | Self::LayerNorm { .. } | Self::PostNorm { .. } => "norm",
+            Self::Route { .. }
+            | Self::SortExperts(_)
+            | Self::ExpertsUp(_)
+            | Self::ExpertsDown(_)
+            | Self::ExpertsSum { .. } => "mixture",
+            Self::SampleBest(_) | Self::SampleCollect(_) | Self::SampleDraw(_) => "choice",
+        }
+    }
+
     /// How the context is cut, for the kernels of a split one.
     pub const fn split(&self) -> Option<Split> {
         match self {
@@ -159,6 +189,8 @@ impl Operation<'_> {
             | Self::HeadGate { .. }
             | Self::LatentAppend(_)
             | Self::LatentQueries(_)
+            | Self::LatentExpand(_)
+            | Self::LatentRotate(_)
             | Self::LatentValues(_)
             | Self::RmsNorm { .. }
             | Self::LayerNorm { .. }
@@ -465,8 +497,10 @@ pub struct Attention {
     pub heads: usize,
     /// Key/value heads.
     pub kv_heads: usize,
-    /// Elements of a head.
+    /// Elements of a head's queries and keys.
     pub head_dim: usize,
+    /// Elements of a head's values; as many where it is split.
+    pub value_dim: usize,
     /// Factor on the scores.
     pub scale: f32,
     /// Bound on the scores, `cap * tanh(score / cap)`.

@@ -101,7 +101,9 @@ fn routers(gpu: &Gpu, checks: &Checks) -> Vec<Router> {
             .find(|(_, argument)| argument.role == Role::Experts && argument.writes)?;
         let chosen = match left.data {
             Data::Words(chosen) => chosen,
-            Data::Tensor(_) | Data::Slots(_) | Data::Cache(_) | Data::State(_) | Data::Params => return None,
+            Data::Tensor(_) | Data::Slots(_) | Data::Cache(_) | Data::Positions(_) | Data::State(_) | Data::Params => {
+                return None;
+            }
         };
         Some(Router { kernel: gpu.kernel(check.kernel).name(), argument, chosen })
     };

@@ -211,6 +211,7 @@ impl<'a> Run<'a> {
             Dim::Const(count) => count,
             Dim::Rows => case.rows,
             Dim::RowTiles(tile) => case.rows.div_ceil(tile),
+            Dim::PositionTiles(tile) => (case.position + case.rows).div_ceil(tile),
             Dim::Parts => check.operation.split().map_or(1, |split| split.parts(case.position + case.rows - 1)),
             Dim::Indirect { per_row, most } => (per_row * case.rows).min(most),
         });
@@ -316,6 +317,12 @@ impl<'a> Run<'a> {
         (0..self.case.slots).filter_map(carried).collect()
     }
 
+    /// Where in a cache a row's sequence has `position`, be it of all sequences or of that one.
+    pub fn cached(&self, role: Role, row: usize, position: usize, wrap: Option<usize>) -> usize {
+        let alone = |argument: &Argument| argument.role == role && matches!(argument.data, Data::Positions(_));
+        if self.arguments.iter().any(alone) { position } else { self.case.cached(row, position, wrap) }
+    }
+
     /// A cache that the kernel was given.
     pub fn cache_given(&self, role: Role, cache: CacheType) -> Vec<f64> {
         cache::elements(cache, self.cache_width(role), self.before.get(&role).map_or(&[], |bytes| bytes))
@@ -334,7 +341,7 @@ impl<'a> Run<'a> {
     /// Elements of a position of a cache.
     fn cache_width(&self, role: Role) -> usize {
         let width = self.arguments.iter().find_map(|argument| match argument.data {
-            Data::Cache(width) if argument.role == role => Some(width),
+            Data::Cache(width) | Data::Positions(width) if argument.role == role => Some(width),
             _ => None,
         });
         width.unwrap_or(1)
@@ -363,6 +370,11 @@ fn contents(argument: &Argument, inputs: &[(Role, Input)], name: &str, case: &Ca
         Data::Params => bytes_of(case.records()),
         // What an append leaves as it was is compared too.
         Data::Cache(width) => input()?.words(width, case.capacity * case.slots, &mut random),
+        Data::Positions(width) => {
+            let bytes = input()?.words(width, case.capacity, &mut random);
+            // No number, whether of two bytes or of four.
+            if argument.reads { bytes } else { vec![0xFF; bytes.len()] }
+        }
         Data::State(width) => input()?.words(width, STATE_COPIES * case.slots, &mut random),
         Data::Slots(words) if argument.reads => input()?.words(words, case.slots, &mut random),
         Data::Slots(words) => bytes_of((0..words * case.slots).map(|_| POISON)),

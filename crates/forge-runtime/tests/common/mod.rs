@@ -94,6 +94,7 @@ pub static INFO: ModelInfo = ModelInfo {
     rewind: None,
     kv_bytes_per_token: 1,
     activation_bytes: 1,
+    activation_bytes_per_token: 0,
     recurrent_bytes: 0,
     prefill_tile: TILE,
     kernels: &[],

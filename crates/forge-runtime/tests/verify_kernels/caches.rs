@@ -43,6 +43,7 @@ macro_rules! checks {
                     heads: 4,
                     kv_heads: 2,
                     head_dim: 32,
+                    value_dim: 32,
                     scale: 0.125,
                     softcap: None,
                     window: Some(24),

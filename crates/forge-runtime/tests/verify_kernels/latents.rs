@@ -34,6 +34,13 @@ const ATTENTION: LatentAttention = LatentAttention {
     half_operands: false,
     split: None,
 };
+const EXPAND: LatentExpand = LatentExpand {
+    sizes: SIZES,
+    heads: HeadMatrix::Keys { matrix: QUERIES.keys, by_key: false },
+    cache: CacheType::F32,
+    half_operands: false,
+};
+const BY_POSITION: [Dim; 2] = [Dim::PositionTiles(1), Dim::Const(1)];
 const SPLIT: Split = Split { above: 8, positions: 4, most: 4, window: None };
 const LATENTS: Argument = Argument::read(Role::Latents, Data::Cache(10));
 const Q: Argument = Argument::read(Role::Q, Data::Words(20));
@@ -49,6 +56,9 @@ pub static LATENT_ATTENTION: Family = Family {
         spec("attention"),
         spec("attention_part"),
         spec("values"),
+        spec("expand_keys"),
+        spec("expand_values"),
+        spec("rotate"),
     ],
     checks: &[
         check(
@@ -120,6 +130,36 @@ pub static LATENT_ATTENTION: Family = Family {
             }),
             &[WEIGHTS, Argument::read(Role::Input, Data::Words(16)), Argument::write(Role::Y, Data::Words(6))],
         ),
+        check(
+            7,
+            SOME_ROWS,
+            BY_POSITION,
+            Operation::LatentExpand(EXPAND),
+            &[WEIGHTS, LATENTS, Argument::write(Role::Keys, Data::Positions(12)), STEP],
+        ),
+        check(
+            8,
+            SOME_ROWS,
+            BY_POSITION,
+            Operation::LatentExpand(LatentExpand {
+                heads: HeadMatrix::Values(Matrix { format: Format::F32, rows: 6, cols: 8 }),
+                ..EXPAND
+            }),
+            &[WEIGHTS, LATENTS, Argument::write(Role::Values, Data::Positions(6)), STEP],
+        ),
+        check(
+            9,
+            SOME_ROWS,
+            BY_ROW,
+            Operation::LatentRotate(LatentRotate {
+                sizes: SIZES,
+                width: 14,
+                inv_freq: &[0.3],
+                interleaved: true,
+                magnitude: 1.0,
+            }),
+            &[Argument::read(Role::Input, Data::Words(14)), Argument::write(Role::Q, Data::Words(12)), STEP],
+        ),
     ],
     faults: &[
         // The key normed too, the norm of other elements, no gamma, the wrong position, the wrong pairs.
@@ -147,5 +187,18 @@ pub static LATENT_ATTENTION: Family = Family {
         ("0.25f * 1.44269504f * dot", "0.25f * dot", "attention_part"),
         ("weights[(head * 3 + v) * 8 + l]", "weights[(v * 2 + head) * 8 + l]", "values"),
         ("input[(row * 2 + head) * 8 + l]", "input[row * 16 + l]", "values"),
+        // The matrix as it would lie otherwise, no shared key, another position's; a value that is not written.
+        ("made += weights[(8 * head + l) * 4 + n]", "made += weights[(4 * head + n) * 8 + l]", "expand_keys"),
+        ("own_key[5] = latents[at * 10 + 9]", "own_key[5] = 0.0f", "expand_keys"),
+        ("own_key[4] = latents[at * 10 + 8]", "own_key[4] = latents[8]", "expand_keys"),
+        ("value_of_head += weights[i * 8 + l]", "value_of_head += weights[i * 8]", "expand_values"),
+        ("values[at * 6 + i] = value_of_head", "if (at > 0) values[at * 6 + i] = value_of_head", "expand_values"),
+        // No rotation, another head's elements.
+        (
+            "turn(plain + 4, rotated + 4, 0.3f * float(step[row].position))",
+            "turn(plain + 4, rotated + 4, 0.0f)",
+            "rotate",
+        ),
+        ("plain = input + row * 14 + head * 6", "plain = input + row * 14", "rotate"),
     ],
 };

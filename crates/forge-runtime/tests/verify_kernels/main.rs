@@ -82,6 +82,8 @@ kinds! {
     "attention over latents": Operation::LatentAttention(LatentAttention { split: None, .. }),
     "attention over latents, in parts": Operation::LatentAttention(LatentAttention { split: Some(_), .. }),
     "values of latents": Operation::LatentValues(_),
+    "keys and values of heads": Operation::LatentExpand(_),
+    "queries over keys of heads": Operation::LatentRotate(_),
     "rms norm": Operation::RmsNorm { .. },
     "layer norm": Operation::LayerNorm { .. },
     "post-norm": Operation::PostNorm { .. },

@@ -8,6 +8,7 @@ const PLAIN: Attention = Attention {
     heads: 4,
     kv_heads: 2,
     head_dim: 8,
+    value_dim: 8,
     scale: 0.25,
     softcap: None,
     window: None,

@@ -49,6 +49,7 @@ pub static SLOTS: Family = Family {
                 heads: 1,
                 kv_heads: 1,
                 head_dim: 8,
+                value_dim: 8,
                 scale: 0.25,
                 softcap: None,
                 window: Some(24),

@@ -376,7 +376,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 32,
+            heads: 4, kv_heads: 2, head_dim: 32, value_dim: 32,
             scale: 0.17677669, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -1200,7 +1200,7 @@ static KERNELS: [KernelCheck; 61] = [
         mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 32,
+            heads: 4, kv_heads: 2, head_dim: 32, value_dim: 32,
             scale: 0.17677669, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,

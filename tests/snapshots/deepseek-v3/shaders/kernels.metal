@@ -159,26 +159,40 @@ inline void gemv_bf16(device const uchar* weights, device const float* x, uint r
         }
     } else if (COLS % 4 == 0) {
         for (uint quad = part * LANES + lane; quad < COLS / 4; quad += KS * LANES) {
+            float4 v[TOKENS];
+            #pragma clang loop unroll(full)
+            for (uint n = 0; n < TOKENS; ++n) {
+                if (has_token<TOKENS>(n, tokens)) {
+                    v[n] = ((device const float4*)(x + n * COLS))[quad];
+                }
+            }
             for (uint r = 0; r < NR; ++r) {
                 const uint step = row_step<ROWS, NR, SPLIT>(row, r);
                 const float4 w = bf16_to_float4(((device const uint2*)plane_row<COLS * 2>(weights, row, step))[quad]);
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
                     if (has_token<TOKENS>(n, tokens)) {
-                        acc[n * NR + r] = fma4(w, ((device const float4*)(x + n * COLS))[quad], acc[n * NR + r]);
+                        acc[n * NR + r] = fma4(w, v[n], acc[n * NR + r]);
                     }
                 }
             }
         }
     } else {
         for (uint k = part * LANES + lane; k < COLS; k += KS * LANES) {
+            float v[TOKENS];
+            #pragma clang loop unroll(full)
+            for (uint n = 0; n < TOKENS; ++n) {
+                if (has_token<TOKENS>(n, tokens)) {
+                    v[n] = x[n * COLS + k];
+                }
+            }
             for (uint r = 0; r < NR; ++r) {
                 const ulong at = ulong(row + row_step<ROWS, NR, SPLIT>(row, r)) * COLS + k;
                 const float w = bf16_to_float(((device const ushort*)weights)[at]);
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
                     if (has_token<TOKENS>(n, tokens)) {
-                        acc[n * NR + r] = fma(w, x[n * COLS + k], acc[n * NR + r]);
+                        acc[n * NR + r] = fma(w, v[n], acc[n * NR + r]);
                     }
                 }
             }
@@ -605,6 +619,10 @@ inline void store8(threadgroup float* target, float4 low, float4 high) {
     ((threadgroup float4*)target)[1] = high;
 }
 
+// Four elements of an input.
+inline float4 elements4(device const float* elements) { return *(device const float4*)elements; }
+inline float4 elements4(device const half* elements) { return float4(*(device const half4*)elements); }
+
 struct Floats {
     typedef float Element;
     static inline void wait_for_room() { threadgroup_barrier(mem_flags::mem_threadgroup); }
@@ -657,12 +675,12 @@ inline void product_tile(device const uchar* weights, device const uchar* second
             x[turn][0] = float4(0.0f);
             x[turn][1] = float4(0.0f);
             if (token < tokens) {
-                device const float* elements = input.row(token) + column;
+                const auto elements = input.row(token) + column;
                 if (COLS % 32 == 0 || column < COLS) {
-                    x[turn][0] = *(device const float4*)elements;
+                    x[turn][0] = elements4(elements);
                 }
                 if (COLS % 32 == 0 || column + 16 < COLS) {
-                    x[turn][1] = *(device const float4*)(elements + 16);
+                    x[turn][1] = elements4(elements + 16);
                 }
             }
             const bool up = GATED && strip % WIDE >= WIDE / 2;
@@ -780,15 +798,17 @@ inline void latent_append_normed(device const float* input, device const float* 
 // position once, KEYS at a time: scores = Q K^T, softmax, sums += P V, in 8x8 matrices of operand type O (half or float)
 // with float sums. Simdgroups share the columns of both products. Scores are in powers of two.
 
-// A thread's share of KEYS positions, four elements at a time, of THREADS; those beyond the end repeat the last.
+// A thread's share of KEYS positions, four elements at a time, of THREADS; what is beyond the end stays as it is.
 template <uint WIDTH, uint KEYS, uint THREADS, typename T>
 inline void load_positions(device const T* latents, uint first, uint end, uint thread_index,
                            thread CacheElements<4>* arriving) {
     #pragma clang loop unroll(full)
     for (uint n = 0; n < (KEYS * WIDTH / 4 + THREADS - 1) / THREADS; ++n) {
         const uint i = n * THREADS + thread_index;
-        const auto position = cache_head<WIDTH>(latents, min(first + i / (WIDTH / 4), end - 1), 0);
-        load_elements(position, i % (WIDTH / 4) * 4, arriving[n]);
+        const uint position = first + i / (WIDTH / 4);
+        if ((KEYS * WIDTH / 4 % THREADS == 0 || i < KEYS * WIDTH / 4) && position < end) {
+            load_elements(cache_head<WIDTH>(latents, position, 0), i % (WIDTH / 4) * 4, arriving[n]);
+        }
     }
 }
 
@@ -858,14 +878,15 @@ inline void attend_latents(device const float* q, device const T* latents, devic
         #pragma clang loop unroll(full)
         for (uint n = 0; n < LOADS; ++n) {
             const uint i = n * (SIMDGROUPS * 32) + thread_index;
-            const bool inside = start + i / (WIDTH / 4) < end;
-            float value[4];
-            decode_elements(arriving[n], value);
             if (KEYS * WIDTH / 4 % (SIMDGROUPS * 32) == 0 || i < KEYS * WIDTH / 4) {
                 threadgroup O* target = tile + i / (WIDTH / 4) * STRIDE + i % (WIDTH / 4) * 4;
+                float value[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+                if (start + i / (WIDTH / 4) < end) {
+                    decode_elements(arriving[n], value);
+                }
                 #pragma clang loop unroll(full)
                 for (uint e = 0; e < 4; ++e) {
-                    target[e] = inside ? O(value[e]) : O(0.0f);
+                    target[e] = O(value[e]);
                 }
             }
         }

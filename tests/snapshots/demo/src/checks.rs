@@ -200,7 +200,7 @@ static KERNELS: [KernelCheck; 31] = [
         mixed: true,
         grid: [Dim::Const(4), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 8, kv_heads: 4, head_dim: 32,
+            heads: 8, kv_heads: 4, head_dim: 32, value_dim: 32,
             scale: 0.17677669, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -221,7 +221,7 @@ static KERNELS: [KernelCheck; 31] = [
         mixed: true,
         grid: [Dim::Const(4), Dim::Parts, Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 8, kv_heads: 4, head_dim: 32,
+            heads: 8, kv_heads: 4, head_dim: 32, value_dim: 32,
             scale: 0.17677669, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: Some(Split { above: 256, positions: 64, most: 64, window: None }),
@@ -608,7 +608,7 @@ static KERNELS: [KernelCheck; 31] = [
         mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Attention(Attention {
-            heads: 8, kv_heads: 4, head_dim: 32,
+            heads: 8, kv_heads: 4, head_dim: 32, value_dim: 32,
             scale: 0.17677669, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,

@@ -201,7 +201,7 @@ static KERNELS: [KernelCheck; 33] = [
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 16,
+            heads: 4, kv_heads: 2, head_dim: 16, value_dim: 16,
             scale: 0.20412415, softcap: Some(5.0), window: Some(8),
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -426,7 +426,7 @@ static KERNELS: [KernelCheck; 33] = [
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 16,
+            heads: 4, kv_heads: 2, head_dim: 16, value_dim: 16,
             scale: 0.20412415, softcap: Some(5.0), window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -601,7 +601,7 @@ static KERNELS: [KernelCheck; 33] = [
         mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 16,
+            heads: 4, kv_heads: 2, head_dim: 16, value_dim: 16,
             scale: 0.20412415, softcap: Some(5.0), window: Some(8),
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -696,7 +696,7 @@ static KERNELS: [KernelCheck; 33] = [
         mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 16,
+            heads: 4, kv_heads: 2, head_dim: 16, value_dim: 16,
             scale: 0.20412415, softcap: Some(5.0), window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,

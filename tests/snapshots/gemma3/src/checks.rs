@@ -210,7 +210,7 @@ static KERNELS: [KernelCheck; 34] = [
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 16,
+            heads: 4, kv_heads: 2, head_dim: 16, value_dim: 16,
             scale: 0.25, softcap: None, window: Some(8),
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -458,7 +458,7 @@ static KERNELS: [KernelCheck; 34] = [
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 16,
+            heads: 4, kv_heads: 2, head_dim: 16, value_dim: 16,
             scale: 0.25, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -633,7 +633,7 @@ static KERNELS: [KernelCheck; 34] = [
         mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 16,
+            heads: 4, kv_heads: 2, head_dim: 16, value_dim: 16,
             scale: 0.25, softcap: None, window: Some(8),
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -728,7 +728,7 @@ static KERNELS: [KernelCheck; 34] = [
         mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 16,
+            heads: 4, kv_heads: 2, head_dim: 16, value_dim: 16,
             scale: 0.25, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,

@@ -221,7 +221,7 @@ static KERNELS: [KernelCheck; 44] = [
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 16,
+            heads: 4, kv_heads: 2, head_dim: 16, value_dim: 16,
             scale: 1.0, softcap: None, window: Some(8),
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -550,7 +550,7 @@ static KERNELS: [KernelCheck; 44] = [
         mixed: true,
         grid: [Dim::Const(1), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 1, head_dim: 32,
+            heads: 4, kv_heads: 1, head_dim: 32, value_dim: 32,
             scale: 1.0, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -787,7 +787,7 @@ static KERNELS: [KernelCheck; 44] = [
         mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 16,
+            heads: 4, kv_heads: 2, head_dim: 16, value_dim: 16,
             scale: 1.0, softcap: None, window: Some(8),
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -917,7 +917,7 @@ static KERNELS: [KernelCheck; 44] = [
         mixed: false,
         grid: [Dim::RowTiles(16), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 1, head_dim: 32,
+            heads: 4, kv_heads: 1, head_dim: 32, value_dim: 32,
             scale: 1.0, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,

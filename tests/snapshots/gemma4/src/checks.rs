@@ -352,7 +352,7 @@ static KERNELS: [KernelCheck; 75] = [
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 16,
+            heads: 4, kv_heads: 2, head_dim: 16, value_dim: 16,
             scale: 1.0, softcap: None, window: Some(8),
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -805,7 +805,7 @@ static KERNELS: [KernelCheck; 75] = [
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 32,
+            heads: 4, kv_heads: 2, head_dim: 32, value_dim: 32,
             scale: 1.0, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -1330,7 +1330,7 @@ static KERNELS: [KernelCheck; 75] = [
         mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 16,
+            heads: 4, kv_heads: 2, head_dim: 16, value_dim: 16,
             scale: 1.0, softcap: None, window: Some(8),
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -1501,7 +1501,7 @@ static KERNELS: [KernelCheck; 75] = [
         mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 32,
+            heads: 4, kv_heads: 2, head_dim: 32, value_dim: 32,
             scale: 1.0, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,

@@ -201,7 +201,7 @@ static KERNELS: [KernelCheck; 31] = [
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 16,
+            heads: 4, kv_heads: 2, head_dim: 16, value_dim: 16,
             scale: 0.25, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -222,7 +222,7 @@ static KERNELS: [KernelCheck; 31] = [
         mixed: true,
         grid: [Dim::Const(2), Dim::Parts, Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 16,
+            heads: 4, kv_heads: 2, head_dim: 16, value_dim: 16,
             scale: 0.25, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: Some(Split { above: 256, positions: 64, most: 128, window: None }),
@@ -609,7 +609,7 @@ static KERNELS: [KernelCheck; 31] = [
         mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 16,
+            heads: 4, kv_heads: 2, head_dim: 16, value_dim: 16,
             scale: 0.25, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,

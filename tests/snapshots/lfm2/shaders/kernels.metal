@@ -158,26 +158,40 @@ inline void gemv_bf16(device const uchar* weights, device const float* x, uint r
         }
     } else if (COLS % 4 == 0) {
         for (uint quad = part * LANES + lane; quad < COLS / 4; quad += KS * LANES) {
+            float4 v[TOKENS];
+            #pragma clang loop unroll(full)
+            for (uint n = 0; n < TOKENS; ++n) {
+                if (has_token<TOKENS>(n, tokens)) {
+                    v[n] = ((device const float4*)(x + n * COLS))[quad];
+                }
+            }
             for (uint r = 0; r < NR; ++r) {
                 const uint step = row_step<ROWS, NR, SPLIT>(row, r);
                 const float4 w = bf16_to_float4(((device const uint2*)plane_row<COLS * 2>(weights, row, step))[quad]);
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
                     if (has_token<TOKENS>(n, tokens)) {
-                        acc[n * NR + r] = fma4(w, ((device const float4*)(x + n * COLS))[quad], acc[n * NR + r]);
+                        acc[n * NR + r] = fma4(w, v[n], acc[n * NR + r]);
                     }
                 }
             }
         }
     } else {
         for (uint k = part * LANES + lane; k < COLS; k += KS * LANES) {
+            float v[TOKENS];
+            #pragma clang loop unroll(full)
+            for (uint n = 0; n < TOKENS; ++n) {
+                if (has_token<TOKENS>(n, tokens)) {
+                    v[n] = x[n * COLS + k];
+                }
+            }
             for (uint r = 0; r < NR; ++r) {
                 const ulong at = ulong(row + row_step<ROWS, NR, SPLIT>(row, r)) * COLS + k;
                 const float w = bf16_to_float(((device const ushort*)weights)[at]);
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
                     if (has_token<TOKENS>(n, tokens)) {
-                        acc[n * NR + r] = fma(w, x[n * COLS + k], acc[n * NR + r]);
+                        acc[n * NR + r] = fma(w, v[n], acc[n * NR + r]);
                     }
                 }
             }
@@ -971,6 +985,10 @@ inline void store8(threadgroup float* target, float4 low, float4 high) {
     ((threadgroup float4*)target)[1] = high;
 }
 
+// Four elements of an input.
+inline float4 elements4(device const float* elements) { return *(device const float4*)elements; }
+inline float4 elements4(device const half* elements) { return float4(*(device const half4*)elements); }
+
 struct Floats {
     typedef float Element;
     static inline void wait_for_room() { threadgroup_barrier(mem_flags::mem_threadgroup); }
@@ -1023,12 +1041,12 @@ inline void product_tile(device const uchar* weights, device const uchar* second
             x[turn][0] = float4(0.0f);
             x[turn][1] = float4(0.0f);
             if (token < tokens) {
-                device const float* elements = input.row(token) + column;
+                const auto elements = input.row(token) + column;
                 if (COLS % 32 == 0 || column < COLS) {
-                    x[turn][0] = *(device const float4*)elements;
+                    x[turn][0] = elements4(elements);
                 }
                 if (COLS % 32 == 0 || column + 16 < COLS) {
-                    x[turn][1] = *(device const float4*)(elements + 16);
+                    x[turn][1] = elements4(elements + 16);
                 }
             }
             const bool up = GATED && strip % WIDE >= WIDE / 2;
@@ -1107,9 +1125,9 @@ inline void product_tile(device const uchar* weights, device const uchar* second
 
 // Causal attention of a tile of tokens over the KV cache, with online softmax. A threadgroup of four simdgroups takes GROUP heads
 // that have the same keys and 32 * STRIPS rows, a row being a token's query of one of those heads, and walks the keys KEYS at
-// a time: scores = Q K^T, softmax, sums += P V, all in 8x8 matrices of halves or floats, as P says, with float sums. A
-// simdgroup has STRIPS times eight rows, and leaves out keys that none of them sees. `sinks`, where there are any, [HEADS],
-// are scores without a value.
+// a time: scores = Q K^T, softmax, sums += P V, all in 8x8 matrices of halves or floats, as P says, with float sums. Queries and
+// keys have HEAD_DIM elements, values VALUE_DIM. A simdgroup has STRIPS times eight rows, and leaves out keys that none of them
+// sees. `sinks`, where there are any, [HEADS], are scores without a value.
 
 // KEYS rows of a head of the cache from position `start` on, zeros from `end` on, as operands: 8x8 matrices of eight keys each,
 // one after another (`store8`).
@@ -1138,27 +1156,30 @@ struct FloatWeights {
     static inline void wait_for_scores() {}
 };
 
-template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint GROUP, uint STRIPS, uint KEYS, uint WINDOW, uint WRAP, typename P,
-          typename T>
+template <uint HEADS, uint KV_HEADS, uint HEAD_DIM, uint VALUE_DIM, uint GROUP, uint STRIPS, uint KEYS, uint WINDOW,
+          uint WRAP, typename P, typename T>
 inline void attention_tile(device const float* q, device const T* keys, device const T* values, device float* y,
                            threadgroup float* shared, uint start_of_slot, uint position, uint rows, float scale,
                            float softcap, uint block, uint group, uint simdgroup, uint lane,
                            device const float* sinks = nullptr) {
     typedef typename P::Element Operand;
     constexpr uint PARTS = HEAD_DIM / 8;
+    constexpr uint VALUE_PARTS = VALUE_DIM / 8;
     constexpr uint WIDTH = KV_HEADS * HEAD_DIM;
+    constexpr uint VALUES_WIDTH = KV_HEADS * VALUE_DIM;
     constexpr uint TOKENS = 32 * STRIPS / GROUP;
     constexpr uint OPERANDS = 4 / sizeof(Operand); // in a float's room
     // Lines of scores, and of the weights that take their place: 40 elements, so that eight of them meet in no bank.
     constexpr uint LINE = 40;
     threadgroup Operand* tile = (threadgroup Operand*)shared;
-    threadgroup float* scores = shared + KEYS * HEAD_DIM / OPERANDS + simdgroup * (8 * STRIPS * LINE + 64);
+    constexpr uint LARGER = HEAD_DIM > VALUE_DIM ? HEAD_DIM : VALUE_DIM;
+    threadgroup float* scores = shared + KEYS * LARGER / OPERANDS + simdgroup * (8 * STRIPS * LINE + 64);
     threadgroup Operand* weights = (threadgroup Operand*)scores;
     threadgroup float* square = scores + 8 * STRIPS * LINE;
     const uint first_head = group * GROUP;
-    const uint kv_offset = first_head / (HEADS / KV_HEADS) * HEAD_DIM;
+    const uint kv_head = first_head / (HEADS / KV_HEADS);
     keys += ulong(start_of_slot) * cache_stride(WIDTH);
-    values += ulong(start_of_slot) * cache_stride(WIDTH);
+    values += ulong(start_of_slot) * cache_stride(VALUES_WIDTH);
     const uint first_token = block * TOKENS;
     const uint first_row = simdgroup * (8 * STRIPS);
 
@@ -1194,7 +1215,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
             simdgroup_barrier(mem_flags::mem_threadgroup);
         }
     }
-    simdgroup_matrix<float, 8, 8> sums[STRIPS][PARTS];
+    simdgroup_matrix<float, 8, 8> sums[STRIPS][VALUE_PARTS];
     // Four lanes share a row of scores.
     uint own[STRIPS]; // the row's position
     float highest[STRIPS];
@@ -1202,7 +1223,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     #pragma clang loop unroll(full)
     for (uint s = 0; s < STRIPS; ++s) {
         #pragma clang loop unroll(full)
-        for (uint part = 0; part < PARTS; ++part) {
+        for (uint part = 0; part < VALUE_PARTS; ++part) {
             sums[s][part] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
         }
         const uint row = first_row + s * 8 + lane / 4;
@@ -1222,7 +1243,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     for (uint start = begin; start < end; start += KEYS) {
         const bool sees = start <= latest && (WINDOW == 0 || start + KEYS + WINDOW > lowest + 1);
         const bool sees_all = start + KEYS <= min(lowest + 1, end) && (WINDOW == 0 || start + WINDOW > latest);
-        load_cache_tile<WIDTH, HEAD_DIM, KEYS, WRAP>(keys, tile, kv_offset, start, end, simdgroup, lane);
+        load_cache_tile<WIDTH, HEAD_DIM, KEYS, WRAP>(keys, tile, kv_head * HEAD_DIM, start, end, simdgroup, lane);
         threadgroup_barrier(mem_flags::mem_threadgroup);
         if (sees) {
             for (uint j = 0; j < KEYS / 8; ++j) {
@@ -1293,7 +1314,7 @@ inline void attention_tile(device const float* q, device const T* keys, device c
                     simdgroup_matrix<float, 8, 8> diagonal;
                     simdgroup_load(diagonal, square, 8);
                     #pragma clang loop unroll(full)
-                    for (uint part = 0; part < PARTS; ++part) {
+                    for (uint part = 0; part < VALUE_PARTS; ++part) {
                         simdgroup_matrix<float, 8, 8> scaled;
                         simdgroup_multiply(scaled, diagonal, sums[s][part]);
                         sums[s][part] = scaled;
@@ -1303,7 +1324,8 @@ inline void attention_tile(device const float* q, device const T* keys, device c
         }
         // All are done with the keys: the values take their place.
         threadgroup_barrier(mem_flags::mem_threadgroup);
-        load_cache_tile<WIDTH, HEAD_DIM, KEYS, WRAP>(values, tile, kv_offset, start, end, simdgroup, lane);
+        load_cache_tile<VALUES_WIDTH, VALUE_DIM, KEYS, WRAP>(values, tile, kv_head * VALUE_DIM, start, end, simdgroup,
+                                                             lane);
         threadgroup_barrier(mem_flags::mem_threadgroup);
         if (sees) {
             for (uint j = 0; j < KEYS / 8; ++j) {
@@ -1313,9 +1335,9 @@ inline void attention_tile(device const float* q, device const T* keys, device c
                     simdgroup_load(weight[s], weights + OPERANDS * s * 8 * LINE + j * 8, LINE);
                 }
                 #pragma clang loop unroll(full)
-                for (uint part = 0; part < PARTS; ++part) {
+                for (uint part = 0; part < VALUE_PARTS; ++part) {
                     simdgroup_matrix<Operand, 8, 8> value;
-                    simdgroup_load(value, tile + (j * PARTS + part) * 64, 8);
+                    simdgroup_load(value, tile + (j * VALUE_PARTS + part) * 64, 8);
                     #pragma clang loop unroll(full)
                     for (uint s = 0; s < STRIPS; ++s) {
                         simdgroup_multiply_accumulate(sums[s][part], weight[s], value, sums[s][part]);
@@ -1329,10 +1351,10 @@ inline void attention_tile(device const float* q, device const T* keys, device c
     #pragma clang loop unroll(full)
     for (uint s = 0; s < STRIPS; ++s) {
         #pragma clang loop unroll(full)
-        for (uint part = 0; part < PARTS; part += 4) {
+        for (uint part = 0; part < VALUE_PARTS; part += 4) {
             #pragma clang loop unroll(full)
             for (uint p = 0; p < 4; ++p) {
-                if (part + p < PARTS) {
+                if (part + p < VALUE_PARTS) {
                     simdgroup_store(sums[s][part + p], scores + p * 8, LINE);
                 }
             }
@@ -1342,9 +1364,9 @@ inline void attention_tile(device const float* q, device const T* keys, device c
                 const float whole = simd_shuffle(total[s], ushort(line * 4));
                 const uint row = first_row + s * 8 + line;
                 const uint token = first_token + row / GROUP;
-                if (token < rows && (PARTS % 4 == 0 || part * 8 + lane < HEAD_DIM)) {
+                if (token < rows && (VALUE_PARTS % 4 == 0 || part * 8 + lane < VALUE_DIM)) {
                     const uint head = first_head + row % GROUP;
-                    y[(token * HEADS + head) * HEAD_DIM + part * 8 + lane] = scores[line * LINE + lane] / whole;
+                    y[(token * HEADS + head) * VALUE_DIM + part * 8 + lane] = scores[line * LINE + lane] / whole;
                 }
             }
             simdgroup_barrier(mem_flags::mem_threadgroup);
@@ -2677,7 +2699,7 @@ kernel void attention_tile(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[3072];
-    attention_tile<4, 2, 8, 2, 2, 32, 0, 0, FloatWeights>(
+    attention_tile<4, 2, 8, 8, 2, 2, 32, 0, 0, FloatWeights>(
         q, keys, values, y, shared, 0, step->position, step->rows, 0.35355338f, 0.0f, group.x, group.y, simdgroup,
         lane);
 }

@@ -51,6 +51,7 @@ pub static INFO: ModelInfo = ModelInfo {
     rewind: Some(0),
     kv_bytes_per_token: 64,
     activation_bytes: 191_776,
+    activation_bytes_per_token: 0,
     recurrent_bytes: 1_024,
     prefill_tile: PREFILL_TILE,
     kernels: &KERNELS,

@@ -204,7 +204,7 @@ static KERNELS: [KernelCheck; 35] = [
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 8,
+            heads: 4, kv_heads: 2, head_dim: 8, value_dim: 8,
             scale: 0.8838835, softcap: None, window: Some(8),
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -463,7 +463,7 @@ static KERNELS: [KernelCheck; 35] = [
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 8,
+            heads: 4, kv_heads: 2, head_dim: 8, value_dim: 8,
             scale: 0.8838835, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -638,7 +638,7 @@ static KERNELS: [KernelCheck; 35] = [
         mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 8,
+            heads: 4, kv_heads: 2, head_dim: 8, value_dim: 8,
             scale: 0.8838835, softcap: None, window: Some(8),
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -733,7 +733,7 @@ static KERNELS: [KernelCheck; 35] = [
         mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 8,
+            heads: 4, kv_heads: 2, head_dim: 8, value_dim: 8,
             scale: 0.8838835, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,

@@ -206,7 +206,7 @@ static KERNELS: [KernelCheck; 34] = [
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 8,
+            heads: 4, kv_heads: 2, head_dim: 8, value_dim: 8,
             scale: 0.35355338, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -227,7 +227,7 @@ static KERNELS: [KernelCheck; 34] = [
         mixed: true,
         grid: [Dim::Const(2), Dim::Parts, Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 8,
+            heads: 4, kv_heads: 2, head_dim: 8, value_dim: 8,
             scale: 0.35355338, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: Some(Split { above: 256, positions: 64, most: 128, window: None }),
@@ -481,7 +481,7 @@ static KERNELS: [KernelCheck; 34] = [
         mixed: true,
         grid: [Dim::Const(2), Dim::Const(1), Dim::Rows],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 8,
+            heads: 4, kv_heads: 2, head_dim: 8, value_dim: 8,
             scale: 0.35355338, softcap: None, window: Some(8),
             cache: CacheType::F16, wrap: Some(263),
             half_operands: false, split: None,
@@ -657,7 +657,7 @@ static KERNELS: [KernelCheck; 34] = [
         mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 8,
+            heads: 4, kv_heads: 2, head_dim: 8, value_dim: 8,
             scale: 0.35355338, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
@@ -738,7 +738,7 @@ static KERNELS: [KernelCheck; 34] = [
         mixed: false,
         grid: [Dim::RowTiles(32), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 2, head_dim: 8,
+            heads: 4, kv_heads: 2, head_dim: 8, value_dim: 8,
             scale: 0.35355338, softcap: None, window: Some(8),
             cache: CacheType::F16, wrap: Some(263),
             half_operands: false, split: None,

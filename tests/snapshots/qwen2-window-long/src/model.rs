@@ -51,6 +51,7 @@ pub static INFO: ModelInfo = ModelInfo {
     rewind: Some(254),
     kv_bytes_per_token: 64,
     activation_bytes: 430_304,
+    activation_bytes_per_token: 0,
     recurrent_bytes: 0,
     prefill_tile: PREFILL_TILE,
     kernels: &KERNELS,

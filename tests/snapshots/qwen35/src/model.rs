@@ -51,6 +51,7 @@ pub static INFO: ModelInfo = ModelInfo {
     rewind: Some(0),
     kv_bytes_per_token: 128,
     activation_bytes: 326_688,
+    activation_bytes_per_token: 0,
     recurrent_bytes: 11_520,
     prefill_tile: PREFILL_TILE,
     kernels: &KERNELS,

@@ -51,6 +51,7 @@ pub static INFO: ModelInfo = ModelInfo {
     rewind: None,
     kv_bytes_per_token: 256,
     activation_bytes: 130_848,
+    activation_bytes_per_token: 0,
     recurrent_bytes: 0,
     prefill_tile: PREFILL_TILE,
     kernels: &KERNELS,

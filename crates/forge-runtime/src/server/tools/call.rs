@@ -5,12 +5,13 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::Tool;
+use super::schema::typed_argument;
 
 /// How a call in XML begins.
 pub(super) const FUNCTION: &str = "<function=";
 const PARAMETER: &str = "<parameter=";
-const END_OF_PARAMETER: &str = "</parameter>";
-const END_OF_FUNCTION: &str = "</function>";
+pub(super) const END_OF_PARAMETER: &str = "</parameter>";
+pub(super) const END_OF_FUNCTION: &str = "</function>";
 
 /// How a call in pairs begins, and what strings in it stand between.
 pub(super) const CALL: &str = "call:";
@@ -195,7 +196,7 @@ pub(super) fn xml(text: &str, tools: &[Tool]) -> Begun {
         let Some((value, after)) = value_before(after, END_OF_PARAMETER, &[PARAMETER, END_OF_FUNCTION]) else {
             return Begun::Open;
         };
-        arguments.insert(key.to_owned(), typed(value, &schema["properties"][key]));
+        arguments.insert(key.to_owned(), typed_argument(value, key, schema));
         rest = after;
     }
 }
@@ -231,48 +232,6 @@ pub(super) fn value_before<'a>(text: &'a str, tag: &str, next: &[&str]) -> Optio
 /// The schema of a function's arguments, null where it is not among the tools.
 pub(super) fn schema_of<'a>(tools: &'a [Tool], name: &str) -> &'a Value {
     tools.iter().find(|tool| tool.name == name).map_or(&Value::Null, |tool| &tool.parameters)
-}
-
-/// A value as the schema of its parameter has it; text where that has no word on it, or another.
-pub(super) fn typed(value: &str, schema: &Value) -> Value {
-    let mut types = Vec::new();
-    collect_types(schema, &mut types);
-    let text = || Value::String(value.to_owned());
-    let bare = value.trim();
-    if types.contains(&"null") && matches!(bare, "null" | "None") {
-        return Value::Null;
-    }
-    if types.is_empty() || types.contains(&"string") {
-        return text();
-    }
-    // Python's words, which models fall into.
-    let bare = match bare {
-        "True" => "true",
-        "False" => "false",
-        other => other,
-    };
-    let Ok(parsed) = serde_json::from_str::<Value>(bare) else { return text() };
-    let fits = match &parsed {
-        Value::Null => types.contains(&"null"),
-        Value::Bool(_) => types.contains(&"boolean"),
-        Value::Number(number) => types.contains(&"number") || types.contains(&"integer") && !number.is_f64(),
-        Value::String(_) => false,
-        Value::Array(_) => types.contains(&"array"),
-        Value::Object(_) => types.contains(&"object"),
-    };
-    if fits { parsed } else { text() }
-}
-
-/// The types that a schema allows, as far as they are written out in it.
-fn collect_types<'a>(schema: &'a Value, types: &mut Vec<&'a str>) {
-    match &schema["type"] {
-        Value::String(name) => types.push(name),
-        Value::Array(names) => types.extend(names.iter().filter_map(Value::as_str)),
-        _ => {}
-    }
-    for several in ["anyOf", "oneOf"] {
-        schema[several].as_array().into_iter().flatten().for_each(|schema| collect_types(schema, types));
-    }
 }
 
 /// Reads a call in pairs, `call:name{key:<|"|>text<|"|>,other:[1,true]}`.

@@ -5,7 +5,7 @@
 //! 2025 on); and the forms of [`Style`]. Tags are the template's own.
 
 use super::super::super::assets::Text;
-use super::{call, harmony};
+use super::{call, harmony, keys};
 
 /// What stands between a call's tags.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -60,7 +60,8 @@ impl CallForm {
             Style::Pairs => tags.push(call::QUOTE),
             Style::Separated(separator) => tags.push(separator),
             Style::Channels => tags.extend(harmony::TAGS),
-            Style::Json | Style::Xml | Style::Keys | Style::Invoke(_) | Style::Python => {}
+            Style::Keys => tags.extend(keys::TAGS),
+            Style::Json | Style::Xml | Style::Invoke(_) | Style::Python => {}
         }
         special(text, tags)
     }

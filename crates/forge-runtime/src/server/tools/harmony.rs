@@ -15,15 +15,29 @@ pub(super) const CHANNEL: &str = "<|channel|>";
 const MESSAGE: &str = "<|message|>";
 const START: &str = "<|start|>";
 const END: &str = "<|end|>";
-const CALL: &str = "<|call|>";
+pub(super) const CALL: &str = "<|call|>";
 const RETURN: &str = "<|return|>";
 const CONSTRAIN: &str = "<|constrain|>";
 
 /// Every tag, for the detokenizer: all are special tokens.
 pub(super) const TAGS: [&str; 7] = [CHANNEL, MESSAGE, START, END, CALL, RETURN, CONSTRAIN];
 
+/// What a call that begins an answer begins with, up to the function's name, and where it follows another message.
+pub(super) const BEFORE_NAME: &str = "<|channel|>commentary to=functions.";
+const BEFORE_NAME_IN_ROLE: &str = "<|start|>assistant to=functions.";
+/// From there to the arguments, each.
+pub(super) const BEFORE_ARGUMENTS: &str = " <|constrain|>json<|message|>";
+const BEFORE_ARGUMENTS_IN_CHANNEL: &str = "<|channel|>commentary json<|message|>";
+
+/// Both ways in which a call begins: up to its name, and from there to its arguments.
+pub(super) const CALLS: [[&str; 2]; 2] =
+    [[BEFORE_NAME, BEFORE_ARGUMENTS], [BEFORE_NAME_IN_ROLE, BEFORE_ARGUMENTS_IN_CHANNEL]];
+
 /// Tags that end a message.
 const ENDS: [&str; 5] = [END, CALL, RETURN, START, CHANNEL];
+
+/// Tags of headers, which mean nothing in a message and are left out of it.
+const OF_HEADERS: [&str; 2] = [MESSAGE, CONSTRAIN];
 
 /// What headers begin with: a tag, or what may stand behind the tag that the prompt ends with.
 const HEADERS: [&str; 3] = ["<|", "assistant", "to="];
@@ -159,9 +173,17 @@ impl Channels {
 
     fn body(&mut self, kind: &Kind, end: bool, parts: &mut Vec<Part>) -> bool {
         let start = self.bytes - self.held.len();
-        let found = ENDS.iter().filter_map(|tag| Some((self.held.find(tag)?, *tag))).min();
+        // Arguments are looked at once they are whole.
+        let is_call = matches!(kind, Kind::Call(_));
+        let left_out = if is_call { &[][..] } else { &OF_HEADERS };
+        let found = ENDS.iter().chain(left_out).filter_map(|tag| Some((self.held.find(tag)?, *tag))).min();
         if let Some((at, tag)) = found {
             let text = self.held[..at].to_owned();
+            if left_out.contains(&tag) {
+                self.held.drain(..at + tag.len());
+                self.give(kind, &text, start, false, parts);
+                return true;
+            }
             // What begins a header is a part of it.
             let drop = if tag == CHANNEL { at } else { at + tag.len() };
             self.held.drain(..drop);
@@ -174,10 +196,10 @@ impl Channels {
             self.give(kind, &text, start, true, parts);
             return false;
         }
-        if matches!(kind, Kind::Call(_)) {
+        if is_call {
             return false;
         }
-        let kept = ENDS.iter().map(|tag| begun(&self.held, tag)).max().unwrap_or(0);
+        let kept = ENDS.iter().chain(left_out).map(|tag| begun(&self.held, tag)).max().unwrap_or(0);
         let certain = self.held[..self.held.len() - kept].trim_end().len();
         let text: String = self.held.drain(..certain).collect();
         self.give(kind, &text, start, false, parts);
@@ -207,13 +229,22 @@ impl Channels {
                 if serde_json::from_str::<Map<String, Value>>(arguments).is_ok() {
                     parts.push(Part::Call { name: name.clone(), arguments: arguments.to_owned() });
                 } else {
-                    self.give_content(text, range, parts);
+                    self.give_without_tags(text, range.start, parts);
                 }
             }
             Kind::Content => self.give_content(text, range, parts),
             Kind::Reasoning if text.is_empty() => {}
             Kind::Reasoning => parts.push(Part::Reasoning(text.into())),
         }
+    }
+
+    /// Gives out what was to be a call's arguments as content, from `start` on.
+    fn give_without_tags(&mut self, mut text: &str, mut start: usize, parts: &mut Vec<Part>) {
+        while let Some((at, tag)) = OF_HEADERS.iter().filter_map(|tag| Some((text.find(tag)?, *tag))).min() {
+            self.give_content(&text[..at], start..start + at, parts);
+            (text, start) = (&text[at + tag.len()..], start + at + tag.len());
+        }
+        self.give_content(text, start..start + text.len(), parts);
     }
 
     /// Gives out content of this range.

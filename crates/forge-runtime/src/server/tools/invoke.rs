@@ -4,18 +4,24 @@
 use serde_json::{Map, Value};
 
 use super::Tool;
-use super::call::{Begun, schema_of, typed, value_before};
+use super::call::{Begun, schema_of, value_before};
+use super::schema::typed_argument;
 
 /// How a call begins, up to the name.
 pub(super) fn opening(mark: &str) -> String {
     format!("<{mark}invoke name=\"")
 }
 
+/// What ends a parameter.
+pub(super) fn end_of_parameter(mark: &str) -> String {
+    format!("</{mark}parameter>")
+}
+
 /// Reads such a call, whose tags begin with `mark`.
 pub(super) fn read(text: &str, mark: &str, tools: &[Tool]) -> Begun {
     let opening = opening(mark);
     let (parameter, end) = (format!("<{mark}parameter name=\""), format!("</{mark}invoke>"));
-    let end_of_parameter = format!("</{mark}parameter>");
+    let end_of_parameter = end_of_parameter(mark);
     let Some(rest) = text.strip_prefix(opening.as_str()) else { return open_if(opening.starts_with(text)) };
     let Some((name, mut rest)) = rest.split_once('"') else { return open_if(!rest.contains(['<', '\n'])) };
     if name.contains(['<', '\n']) {
@@ -25,6 +31,7 @@ pub(super) fn read(text: &str, mark: &str, tools: &[Tool]) -> Begun {
         Some(after) if !name.is_empty() => rest = after,
         _ => return open_if(rest.is_empty() && !name.is_empty()),
     }
+    let schema = schema_of(tools, name);
     let mut arguments = Map::new();
     loop {
         rest = rest.trim_start();
@@ -45,7 +52,7 @@ pub(super) fn read(text: &str, mark: &str, tools: &[Tool]) -> Begun {
         let value = match attributes.trim() {
             "string=\"true\"" => Value::String(value.to_owned()),
             "string=\"false\"" => serde_json::from_str(value.trim()).unwrap_or_else(|_| value.into()),
-            _ => typed(value, &schema_of(tools, name)["properties"][key]),
+            _ => typed_argument(value, key, schema),
         };
         arguments.insert(key.to_owned(), value);
         rest = after;

@@ -4,12 +4,16 @@
 use serde_json::{Map, Value};
 
 use super::Tool;
-use super::call::{Begun, schema_of, typed, value_before};
+use super::call::{Begun, schema_of, value_before};
+use super::schema::typed_argument;
 
 pub(super) const KEY: &str = "<arg_key>";
 const END_OF_KEY: &str = "</arg_key>";
 const VALUE: &str = "<arg_value>";
 pub(super) const END_OF_VALUE: &str = "</arg_value>";
+
+/// Every tag of them.
+pub(super) const TAGS: [&str; 4] = [KEY, END_OF_KEY, VALUE, END_OF_VALUE];
 
 /// What ends a call where the template shows nothing.
 pub(super) const USUAL_END: &str = "</tool_call>";
@@ -21,6 +25,7 @@ pub(super) fn read(text: &str, tools: &[Tool], close: &str) -> Begun {
     if name.is_empty() || !name.chars().all(|c| c.is_alphanumeric() || "_-.:/".contains(c)) {
         return Begun::Other;
     }
+    let schema = schema_of(tools, name);
     let mut rest = &text[end..];
     let mut arguments = Map::new();
     loop {
@@ -38,7 +43,7 @@ pub(super) fn read(text: &str, tools: &[Tool], close: &str) -> Begun {
         };
         let Some((value, after)) = value_before(after, END_OF_VALUE, &[KEY, close]) else { return Begun::Open };
         let key = key.trim();
-        arguments.insert(key.to_owned(), typed(value, &schema_of(tools, name)["properties"][key]));
+        arguments.insert(key.to_owned(), typed_argument(value, key, schema));
         rest = after;
     }
 }

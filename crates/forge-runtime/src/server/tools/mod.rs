@@ -2,7 +2,7 @@
 //!
 //! [`form`] says what forms there are and [`probe`] asks the chat template which it is; [`reader`] takes an answer apart into
 //! content, reasoning and calls; [`call`] reads one call, and so do [`invoke`], [`keys`], [`python`] and [`separated`] in forms of their
-//! own; [`harmony`] reads answers in channels. Nothing here knows of HTTP or of the API's objects.
+//! own; [`harmony`] reads answers in channels. [`rest`] makes a grammar of calls, with [`values`]. Nothing here knows of HTTP or of the API's objects.
 
 mod call;
 mod form;
@@ -13,14 +13,16 @@ mod probe;
 mod python;
 mod reader;
 mod rest;
+mod schema;
 mod separated;
 mod thinking;
+mod values;
 
 use serde_json::Value;
 
 pub use form::{CallForm, Style};
 pub use reader::{Part, Reader};
-pub use rest::CallRest;
+pub use rest::{Begun, CallRest};
 pub use thinking::Thinking;
 
 /// A function that a request offers to the model.

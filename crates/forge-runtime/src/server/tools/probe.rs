@@ -8,8 +8,9 @@ use super::super::super::assets::Text;
 use super::super::super::chat_templates::Ending;
 use super::call::{self, Begun, FUNCTION};
 use super::form::{CallForm, Style};
-use super::rest::CallRest;
-use super::{invoke, keys};
+use super::rest::{Arguments, CallRest};
+use super::values::Notation;
+use super::{harmony, invoke, keys};
 
 /// Name of the function in the probing call, and of another that is only offered; neither occurs in a template.
 const CALLED: &str = "forge_probe_call";
@@ -17,6 +18,9 @@ const OFFERED: &str = "forge_probe_tool";
 /// Name and value of the argument.
 const KEY: &str = "forge_probe_key";
 const VALUE: &str = "forge_probe_value";
+/// Of another argument.
+const OTHER_KEY: &str = "forge_probe_also";
+const OTHER_VALUE: &str = "forge_probe_other";
 
 /// Tags that calls stand between, for templates that write none.
 const USUAL_TAGS: [(&str, &str); 3] =
@@ -75,10 +79,10 @@ impl CallForm {
     /// nothing but a call. `None` where the name is not the first that is written, or nothing is.
     pub fn beginning(&self, text: &Text) -> Option<String> {
         if self.style == Style::Channels {
-            return Some("<|channel|>commentary to=functions.".into());
+            return Some(harmony::BEFORE_NAME.into());
         }
         let user = json!({ "role": "user", "content": "Q" });
-        let (id, in_object) = (if self.named_ids { NAMED_ID } else { SHORT_ID }, json!({ KEY: VALUE }));
+        let (id, in_object) = (self.probing_id(), json!({ KEY: VALUE }));
         [in_object.clone(), Value::String(in_object.to_string())].iter().find_map(|arguments| {
             let called = render(text, &conversation(&user, id, arguments, false), true)
                 .or_else(|| render(text, &conversation(&user, id, arguments, true), true))?;
@@ -94,25 +98,36 @@ impl CallForm {
         })
     }
 
-    /// What the template writes of a call behind its name, apart from its arguments; `None` where these are no JSON object, or an id stands
-    /// there.
+    /// What the template writes of a call behind its name, apart from its arguments; `None` where an id stands there, or the template does not show it.
     pub fn rest(&self, text: &Text) -> Option<CallRest> {
-        if !matches!(self.style, Style::Json | Style::Separated(_)) {
-            return None;
+        let each = |notation, end: &str| Some(CallRest::Each(self.arguments(text, notation, end)?));
+        match &self.style {
+            Style::Json | Style::Separated(_) => self.rest_around_object(text),
+            Style::Xml => each(Notation::Text, call::END_OF_PARAMETER),
+            Style::Keys => each(Notation::Text, keys::END_OF_VALUE),
+            Style::Invoke(mark) => each(Notation::Text, &invoke::end_of_parameter(mark)),
+            Style::Pairs => each(Notation::Pairs, ""),
+            Style::Python => each(Notation::Python, ""),
+            Style::Channels => {
+                // Where it ends an answer, it is no part of it.
+                let ends = text.tokenizer.id(harmony::CALL).is_some_and(|id| text.defaults.end_token_ids.contains(&id));
+                let after = if ends { String::new() } else { harmony::CALL.to_owned() };
+                Some(CallRest::Object { before: harmony::BEFORE_ARGUMENTS.into(), after })
+            }
         }
-        let user = json!({ "role": "user", "content": "Q" });
-        let (id, arguments) = (if self.named_ids { NAMED_ID } else { SHORT_ID }, json!({ KEY: VALUE }));
+    }
+
+    fn rest_around_object(&self, text: &Text) -> Option<CallRest> {
+        let arguments = json!({ KEY: VALUE });
         [arguments.clone(), Value::String(arguments.to_string())].iter().find_map(|given| {
-            let called = render(text, &conversation(&user, id, given, false), true)
-                .or_else(|| render(text, &conversation(&user, id, given, true), true))?;
-            let behind = &called[called.find(CALLED)? + CALLED.len()..];
-            let behind = behind.strip_prefix(":0").filter(|_| self.named_ids).unwrap_or(behind);
+            let behind = self.behind_name(text, given)?;
+            let behind = behind.strip_prefix(":0").filter(|_| self.named_ids).unwrap_or(&behind);
             let (before, object) = behind.split_at(behind.find('{')?);
             let mut values = serde_json::Deserializer::from_str(object).into_iter::<Value>();
             (values.next()?.ok()? == arguments).then_some(())?;
             let after = &object[values.byte_offset()..];
-            let end = match self.close.iter().find(|tag| is_closing(tag)).or(self.close.first()) {
-                Some(close) => after.find(close.as_str())? + close.len(),
+            let end = match self.end_of_call() {
+                Some(close) => after.find(close)? + close.len(),
                 // The object around name and arguments, and the list around that.
                 None if before.contains(':') => {
                     let object = after.find('}')? + 1;
@@ -122,8 +137,91 @@ impl CallForm {
                 None => 0,
             };
             let (before, after) = (before.to_owned(), after[..end].to_owned());
-            (!before.contains(id) && !after.contains(id)).then_some(CallRest { before, after })
+            let id = self.probing_id();
+            (!before.contains(id) && !after.contains(id)).then_some(CallRest::Object { before, after })
         })
+    }
+
+    /// How the template writes arguments that come one after the other; `end` is the tag that ends a value, if any does.
+    fn arguments(&self, text: &Text, notation: Notation, end: &str) -> Option<Arguments> {
+        let in_text =
+            [false, true].into_iter().find(|&in_text| self.call_of(text, &json!({ KEY: VALUE }), in_text).is_some())?;
+        let call_of = |arguments: &Value| self.call_of(text, arguments, in_text);
+        // In an order that is no alphabet's.
+        let two = call_of(&json!({ KEY: VALUE, OTHER_KEY: OTHER_VALUE }))?;
+        let (at, other) = (two.find(KEY)?, two.find(OTHER_KEY)?);
+        let sorted = other < at;
+        let [(first_key, first_value), (second_key, second_value)] =
+            if sorted { [(OTHER_KEY, OTHER_VALUE), (KEY, VALUE)] } else { [(KEY, VALUE), (OTHER_KEY, OTHER_VALUE)] };
+        let (first, rest) = two.split_once(first_key)?;
+        let (is, rest) = rest.split_once(first_value)?;
+        let (between, rest) = rest.split_once(second_key)?;
+        let (_, rest) = rest.split_once(second_value)?;
+        // Quotes are a part of values.
+        let quote = match notation {
+            Notation::Text => "",
+            Notation::Pairs => call::QUOTE,
+            Notation::Python => is.get(is.len().checked_sub(1)?..)?,
+        };
+        let is = is.strip_suffix(quote)?;
+        let (between, rest) = (between.strip_prefix(quote)?, rest.strip_prefix(quote)?);
+        let value_end = &between[..between.find(end)? + end.len()];
+        let last = rest.strip_prefix(value_end)?;
+        // Before what is no text there may be another word.
+        let number = json!({ KEY: 17 });
+        let of_number = call_of(&number);
+        let is_number = match &of_number {
+            Some(number) => number.split_once(KEY)?.1.split_once("17")?.0,
+            None => is,
+        };
+        let arguments = Arguments {
+            notation,
+            none: call_of(&json!({}))?,
+            first: first.to_owned(),
+            is: [is.to_owned(), is_number.to_owned()],
+            end: value_end.to_owned(),
+            next: between[value_end.len()..].to_owned(),
+            last: last.to_owned(),
+            sorted,
+        };
+        // What was taken apart is put together as the template does.
+        let mixed = json!({ KEY: VALUE, OTHER_KEY: 17 });
+        let is_same = |given: &Value, called: Option<String>| {
+            let written = given.as_object().map(|given| arguments.written(given, [quote, quote]));
+            called.is_none() || called == written
+        };
+        let is_known = is_same(&number, of_number) && is_same(&mixed, call_of(&mixed)) && !arguments.none.contains(KEY);
+        is_known.then_some(arguments)
+    }
+
+    /// A call of these arguments from behind its name to its end, as the template writes it.
+    fn call_of(&self, text: &Text, arguments: &Value, in_text: bool) -> Option<String> {
+        let given = if in_text { Value::String(arguments.to_string()) } else { arguments.clone() };
+        let behind = self.behind_name(text, &given)?;
+        let end = match (self.end_of_call(), &self.style) {
+            (Some(close), _) => behind.find(close)? + close.len(),
+            (None, Style::Xml) => behind.find(call::END_OF_FUNCTION)? + call::END_OF_FUNCTION.len(),
+            (None, _) => return None,
+        };
+        let call = &behind[..end];
+        (!call.contains(self.probing_id())).then(|| call.to_owned())
+    }
+
+    /// What the template writes behind a call's name, to the conversation's end.
+    fn behind_name(&self, text: &Text, arguments: &Value) -> Option<String> {
+        let user = json!({ "role": "user", "content": "Q" });
+        let called = |answered| render(text, &conversation(&user, self.probing_id(), arguments, answered), true);
+        let called = called(false).or_else(|| called(true))?;
+        Some(called[called.find(CALLED)? + CALLED.len()..].to_owned())
+    }
+
+    /// The tag that ends a call.
+    fn end_of_call(&self) -> Option<&str> {
+        self.close.iter().find(|tag| is_closing(tag)).or(self.close.first()).map(String::as_str)
+    }
+
+    fn probing_id(&self) -> &'static str {
+        if self.named_ids { NAMED_ID } else { SHORT_ID }
     }
 
     fn with_python_tag(mut self, text: &Text) -> Self {
@@ -166,7 +264,7 @@ fn shown_form(called: &str, plain: &str) -> Option<CallForm> {
         let close = after.split_once("</function>").and_then(|(_, after)| close_tag(after));
         return Some(CallForm { style: Style::Xml, bare: false, ..CallForm::tagged(open_tag(before), close) });
     }
-    if before.ends_with("to=functions.") && called.contains(super::harmony::CHANNEL) {
+    if before.ends_with("to=functions.") && called.contains(harmony::CHANNEL) {
         return Some(CallForm { style: Style::Channels, ..CallForm::default() });
     }
     if let Some(form) = with_own_tags(before, after, plain) {

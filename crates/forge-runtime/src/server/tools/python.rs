@@ -144,14 +144,29 @@ fn string(text: &str, quote: char) -> Result<(String, &str), Begun> {
             '\\' | '\'' | '"' | '/' => string.push(escaped),
             '\n' => {}
             'u' => {
-                let digits = text.get(at + 1..at + 5);
-                let Some(digits) = digits else {
-                    return Err(if text.len() < at + 5 { Begun::Open } else { Begun::Other });
+                let unit = |at: usize| match text.get(at..at + 4) {
+                    Some(digits) => u32::from_str_radix(digits, 16).map_err(|_| Begun::Other),
+                    None => Err(if text.len() < at + 4 { Begun::Open } else { Begun::Other }),
                 };
-                let code = u32::from_str_radix(digits, 16).map_err(|_| Begun::Other)?;
-                // Halves of a pair, which Python would keep apart.
-                string.push(char::from_u32(code).ok_or(Begun::Other)?);
+                let first = unit(at + 1)?;
                 chars.nth(3);
+                let code = match first {
+                    // Halves of a pair, as JSON has them; Python would keep them apart.
+                    0xD800..0xDC00 => {
+                        let rest = &text[at + 5..];
+                        if rest.len() < 2 && "\\u".starts_with(rest) {
+                            return Err(Begun::Open);
+                        }
+                        let second = if rest.starts_with("\\u") { unit(at + 7)? } else { 0 };
+                        chars.nth(5);
+                        match second {
+                            0xDC00..0xE000 => 0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00),
+                            _ => return Err(Begun::Other),
+                        }
+                    }
+                    _ => first,
+                };
+                string.push(char::from_u32(code).ok_or(Begun::Other)?);
             }
             _ => string.extend(['\\', escaped]),
         }

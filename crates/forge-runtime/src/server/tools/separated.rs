@@ -66,7 +66,7 @@ fn is_id(name: &str) -> bool {
 
 /// The function's name in an id of Kimi's form.
 fn bare(id: &str) -> &str {
-    let name = id.strip_prefix("functions.").unwrap_or(id);
+    let name = id.strip_prefix("functions.").filter(|name| !name.is_empty()).unwrap_or(id);
     match name.rsplit_once(':') {
         Some((name, index)) if !name.is_empty() && !index.is_empty() && index.bytes().all(|b| b.is_ascii_digit()) => {
             name

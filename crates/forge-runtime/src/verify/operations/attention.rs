@@ -33,13 +33,14 @@ impl Reference for Attention {
     }
 
     fn check(&self, run: &Run<'_>, out: &mut Comparison) {
-        let Attention { heads, kv_heads, head_dim: dim, .. } = *self;
+        let Attention { heads, kv_heads, head_dim: dim, value_dim, .. } = *self;
         let q = run.given(Role::Q);
         let mut found = run.left(Role::Y);
         if let Some(split) = self.split {
             // Parts may be cut in any way; what they come to is compared.
             let rows = found.chunks_exact(found.len() / run.case.rows).enumerate();
-            let whole = rows.flat_map(|(row, parts)| combine(parts, heads, dim, split.parts(run.case.place(row).1)));
+            let whole =
+                rows.flat_map(|(row, parts)| combine(parts, heads, value_dim, split.parts(run.case.place(row).1)));
             found = whole.map(|element| element.value as f32).collect();
         }
         let keys = run.cache_given(Role::Keys, self.cache);
@@ -52,20 +53,17 @@ impl Reference for Attention {
             let position = run.case.place(row).1;
             let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
             for head in 0..heads {
-                let start = (row * heads + head) * dim;
+                let query = &q[(row * heads + head) * dim..][..dim];
+                let start = (row * heads + head) * value_dim;
                 let kv_head = head / (heads / kv_heads);
-                let cached = |cache, position: usize| -> &[f64] {
-                    let cache: &Vec<f64> = cache;
-                    let at = run.case.cached(row, position, self.wrap);
-                    &cache[(at * kv_heads + kv_head) * dim..][..dim]
-                };
-                let scores: Vec<Approximate> =
-                    (first..=position).map(|at| score(self, &q[start..start + dim], cached(&keys, at))).collect();
+                let at = |role, position| run.cached(role, row, position, self.wrap) * kv_heads + kv_head;
+                let key = |position: usize| &keys[at(Role::Keys, position) * dim..][..dim];
+                let scores: Vec<Approximate> = (first..=position).map(|at| score(self, query, key(at))).collect();
                 // Of no position, and so with no value.
                 let sink = sinks.as_ref().map(|sinks| f64::from(sinks[head]));
                 let weighted = Weighted::new(&scores, sink);
-                for i in 0..dim {
-                    let column = (first..=position).map(|at| cached(&values, at)[i]);
+                for i in 0..value_dim {
+                    let column = (first..=position).map(|position| values[at(Role::Values, position) * value_dim + i]);
                     let expected = weighted.sum(column, self.half_operands);
                     out.number(Role::Y, start + i, found[start + i].into(), expected.value, expected.bound);
                 }

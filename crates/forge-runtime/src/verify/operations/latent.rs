@@ -1,11 +1,14 @@
-//! Attention over latents: the append, queries over the cache, attention, values.
+//! Attention over latents: the append, queries over the cache, attention, values; keys and values of heads, queries over those.
 
 use super::super::super::spec::Weight;
 use super::super::cache::store;
 use super::super::compare::{Comparison, spread};
 use super::super::error::{Approximate, FEW, sum_error};
 use super::super::run::{Case, Input, Run};
-use super::super::table::{LatentAppend, LatentAttention, LatentQueries, LatentValues, Role};
+use super::super::table::{
+    HeadMatrix, LatentAppend, LatentAttention, LatentExpand, LatentQueries, LatentRotate, LatentSizes, LatentValues,
+    Matrix, Role,
+};
 use super::Reference;
 use super::attention::{Weighted, combine, product};
 use super::project::dot;
@@ -17,6 +20,8 @@ const SAMPLED_HEADS: usize = 5;
 const SAMPLED_ROWS: usize = 64;
 /// Rows of a step whose attention is compared.
 const SAMPLED_TOKENS: usize = 16;
+/// Positions whose keys or values are compared.
+const SAMPLED_POSITIONS: usize = 40;
 
 /// Elements by the root of the mean of their squares, times gamma.
 fn normed(values: &[f32], gamma: &[f32], eps: f32) -> Vec<Approximate> {
@@ -120,21 +125,113 @@ impl Reference for LatentQueries<'_> {
     }
 }
 
+/// Some rows of a head's matrix, `rows` by `cols`; `turned`: it is stored as `cols` rows of the others.
+fn lines(
+    run: &Run<'_>,
+    matrix: &Matrix,
+    head: usize,
+    [rows, cols]: [usize; 2],
+    turned: bool,
+) -> Vec<(usize, Vec<Weight>)> {
+    let packed = run.matrix(Role::Weights, matrix);
+    let read = |row: usize, width: usize| {
+        let mut weights = vec![Weight::default(); width];
+        packed.row(row, &mut weights);
+        weights
+    };
+    let sampled = spread(rows, SAMPLED_ROWS);
+    if !turned {
+        return sampled.into_iter().map(|line| (line, read(head * rows + line, cols))).collect();
+    }
+    let stored: Vec<Vec<Weight>> = (0..cols).map(|col| read(head * cols + col, rows)).collect();
+    sampled.into_iter().map(|line| (line, stored.iter().map(|row| row[line]).collect())).collect()
+}
+
 impl LatentQueries<'_> {
     /// Some elements of a head's result, each with what multiplies its query.
     fn lines(&self, run: &Run<'_>, head: usize) -> Vec<(usize, Vec<Weight>)> {
-        let (matrix, sizes) = (run.matrix(Role::Weights, &self.keys), self.sizes);
-        let read = |row: usize, cols: usize| {
-            let mut weights = vec![Weight::default(); cols];
-            matrix.row(row, &mut weights);
-            weights
+        lines(run, &self.keys, head, [self.sizes.latent, self.sizes.nope], self.by_key)
+    }
+}
+
+impl Reference for LatentExpand {
+    fn describe(&self) -> String {
+        let of = match self.heads {
+            HeadMatrix::Keys { .. } => "keys",
+            HeadMatrix::Values(_) => "values",
         };
-        let sampled = spread(sizes.latent, SAMPLED_ROWS);
-        if !self.by_key {
-            return sampled.into_iter().map(|line| (line, read(head * sizes.latent + line, sizes.nope))).collect();
+        format!("{of} of {} heads, {}", self.sizes.heads, self.heads.matrix().describe())
+    }
+
+    fn cases(&self, rows: usize, context: usize) -> Vec<Case> {
+        Case::at_positions(rows, None, None, context)
+    }
+
+    fn inputs(&self, _: &Case) -> Vec<(Role, Input)> {
+        let cache = Input::Cache(self.cache);
+        vec![(Role::Latents, cache.clone()), (Role::Keys, cache.clone()), (Role::Values, cache)]
+    }
+
+    fn check(&self, run: &Run<'_>, out: &mut Comparison) {
+        let LatentSizes { heads, latent, rope, nope, value } = self.sizes;
+        let (role, made, shared, turned) = match self.heads {
+            HeadMatrix::Keys { by_key, .. } => (Role::Keys, nope, rope, !by_key),
+            HeadMatrix::Values(_) => (Role::Values, value, 0, false),
+        };
+        let (cache, found) = (run.cache_given(Role::Latents, self.cache), run.cache_left(role, self.cache));
+        for (i, &value) in found.iter().enumerate() {
+            out.written(role, i, value as f32);
         }
-        let rows: Vec<Vec<Weight>> = (0..sizes.nope).map(|n| read(head * sizes.nope + n, sizes.latent)).collect();
-        sampled.into_iter().map(|line| (line, rows.iter().map(|row| row[line]).collect())).collect()
+        let last = run.case.rows - 1;
+        for head in spread(heads, SAMPLED_HEADS) {
+            let lines = lines(run, self.heads.matrix(), head, [made, latent], turned);
+            for position in spread(run.case.position + run.case.rows, SAMPLED_POSITIONS) {
+                let own = &cache[run.case.cached(last, position, None) * (latent + rope)..][..latent + rope];
+                let start = (position * heads + head) * (made + shared);
+                let input: Vec<f32> = own[..latent].iter().map(|&element| element as f32).collect();
+                for (line, weights) in &lines {
+                    let mut expected = [dot(weights, &input, self.half_operands)];
+                    store(self.cache, &mut expected);
+                    let [Approximate { value, bound }] = expected;
+                    out.number(role, start + line, found[start + line], value, bound);
+                }
+                // The shared key is every head's as it is.
+                for (at, &expected) in (start + made..).zip(&own[latent..latent + shared]) {
+                    out.number(role, at, found[at], expected, 0.0);
+                }
+            }
+        }
+    }
+}
+
+impl Reference for LatentRotate<'_> {
+    fn describe(&self) -> String {
+        format!("{} heads of {} + {}", self.sizes.heads, self.sizes.nope, self.sizes.rope)
+    }
+
+    fn cases(&self, rows: usize, context: usize) -> Vec<Case> {
+        Case::at_positions(rows, None, None, context)
+    }
+
+    fn inputs(&self, _: &Case) -> Vec<(Role, Input)> {
+        vec![(Role::Input, Input::UNIT)]
+    }
+
+    fn check(&self, run: &Run<'_>, out: &mut Comparison) {
+        let Self { sizes, width, inv_freq, interleaved, magnitude } = *self;
+        let rotation = Rotation { inv_freq, interleaved, magnitude };
+        let (input, found) = (run.given(Role::Input), run.left(Role::Q));
+        let own = sizes.nope + sizes.rope;
+        for (row, values) in input.chunks_exact(width).enumerate() {
+            for (head, query) in values[..sizes.queries()].chunks_exact(own).enumerate() {
+                let (kept, rotated) = query.split_at(sizes.nope);
+                let mut expected = exact(kept);
+                expected.extend(rotation.of(run.case.place(row).1, &exact(rotated)));
+                for (expected, at) in expected.into_iter().zip((row * sizes.heads + head) * own..) {
+                    out.number(Role::Q, at, found[at].into(), expected.value, expected.bound);
+                }
+            }
+        }
     }
 }
 

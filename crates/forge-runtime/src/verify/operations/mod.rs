@@ -60,6 +60,8 @@ pub(super) fn reference<'a>(operation: &Operation<'a>) -> Box<dyn Reference + 'a
         Operation::LatentAppend(append) => Box::new(append),
         Operation::LatentQueries(queries) => Box::new(queries),
         Operation::LatentAttention(attention) => Box::new(attention),
+        Operation::LatentExpand(expand) => Box::new(expand),
+        Operation::LatentRotate(rotate) => Box::new(rotate),
         Operation::LatentValues(values) => Box::new(values),
         Operation::RmsNorm { width, eps } => Box::new(norms::RmsNorm { width, eps }),
         Operation::LayerNorm { width, eps } => Box::new(norms::LayerNorm { width, eps }),
