@@ -48,9 +48,10 @@ fn points(grid: &Grid) -> (String, String) {
     let digits = if packed { 6 } else { 2 * grid.width() };
     let points = (0..grid.points()).map(|point| {
         let word = (0..grid.width()).fold(0_u64, |word, i| {
-            let (bits, place) = match packed {
-                true => (u64::from(grid.codes(point) >> (2 * i) & 3), i / 2 * 2 + i % 2 * 16),
-                false => (u64::from(grid.coordinate(point, i).cast_unsigned()), 8 * i),
+            let (bits, place) = if packed {
+                (u64::from(grid.codes(point) >> (2 * i) & 3), i / 2 * 2 + i % 2 * 16)
+            } else {
+                (u64::from(grid.coordinate(point, i).cast_unsigned()), 8 * i)
             };
             word | bits << place
         });

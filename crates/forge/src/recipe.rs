@@ -108,10 +108,9 @@ fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R, Err
     let next = AtomicUsize::new(0);
     let worker = || {
         let mut done = Vec::new();
-        while let Some((index, item)) = {
+        loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            items.get(index).map(|item| (index, item))
-        } {
+            let Some(item) = items.get(index) else { return done };
             let result = work(item);
             let failed = result.is_err();
             done.push((index, result));
@@ -120,7 +119,6 @@ fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R, Err
                 next.store(items.len(), Ordering::Relaxed);
             }
         }
-        done
     };
     let threads = thread::available_parallelism().map_or(1, NonZero::get).min(items.len().max(1));
     let mut results: Vec<(usize, Result<R, Error>)> = thread::scope(|scope| {

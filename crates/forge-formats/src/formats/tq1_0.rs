@@ -41,7 +41,8 @@ fn decode(block: &[u8; 54], out: &mut [f32; 256]) {
 /// Of two tiles, which are blocks here, a lane has twice five digits in a byte and six in ten bits, five of them with either tile; of a tile that is left it has
 /// three.
 fn take_apart(row: &[u8], parts: &mut RowParts) {
-    let digits = |block: &[u8], lane: usize, own: Range<usize>| own.map(|e| u32::from(code(block, 8 * lane + e))).collect();
+    let digits =
+        |block: &[u8], lane: usize, own: Range<usize>| own.map(|e| u32::from(code(block, 8 * lane + e))).collect();
     let number = |digits: Vec<u32>| digits.iter().rev().fold(0, |number, digit| 3 * number + digit);
     for pair in row.chunks(2 * 54) {
         let tiles: Vec<&[u8]> = pair.chunks_exact(54).collect();
