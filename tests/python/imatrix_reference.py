@@ -5,8 +5,8 @@ usage: imatrix_reference.py HF IMATRIX IDS...
 
 HF is the folder that the program was made of, IMATRIX the program's file, each IDS the tokens of one window in order (`tokenize` of
 the program prints them), separated by commas. Every matrix of the file is looked at: dense ones by hooks of their modules, experts by what
-their module is handed, expert by expert. The largest relative difference of a column's sum is printed, with all that differ by more than
-1e-3 of the matrix' mean; then the exit status is 1.
+their module is handed, expert by expert. The largest difference of a column's sum is printed, in means of the matrix' sums, with all matrices whose
+columns differ by more than a hundredth, which halves in the products of tiles come to, or whose rows are counted otherwise; then the exit status is 1.
 Needs torch, transformers and gguf.
 """
 
@@ -75,7 +75,7 @@ def main():
         found, of = tensors[name + ".in_sum2"].reshape(sums[name].shape).double(), tensors[name + ".counts"].flatten()
         difference = ((found - sums[name]).abs() / sums[name].mean(-1, keepdim=True).clamp(min=1e-12)).max().item()
         worst = max(worst, difference)
-        if difference > 1e-3 or not torch.equal(of, counts[name]):
+        if difference > 1e-2 or not torch.equal(of, counts[name]):
             failed.append("%s: columns differ by %.2e; counts %s, %s expected" % (name, difference, of.tolist(), counts[name].tolist()))
     missing = sorted(set(sums) - set(names))
     print("%d of %d matrices agree, largest difference %.1e of a mean; not in the file: %s"
