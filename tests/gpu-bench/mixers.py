@@ -104,6 +104,83 @@ def latents(heads, tag="forge", keys=None, most=None, folder=""):
     return {"source": [{"file": folder + name + ".metal"} for name in files] + [{"text": LATENTS}], "kernels": kernels}
 
 
+LATENT_TILES = """
+constant float FREQUENCIES[32] = {TABLE};
+struct W {
+    template <uint ROWS, uint COLS>
+    static inline float4 load4(device const uchar* weights, uint row, uint col) { return load4_f16<ROWS, COLS>(weights, row, col); }
+};
+kernel void queries(device const uchar* keys [[buffer(0)]], device const float* x [[buffer(1)]], device float* q [[buffer(2)]],
+                    constant uint& past [[buffer(3)]], constant uint& rows [[buffer(4)]], AT) {
+    threadgroup float shared[4096];
+    latent_queries_tile<W, B_HEADS, B_NOPE, 64, 512, true, B_HEADS * (B_NOPE + 64)>(
+        keys, x, q, shared, FREQUENCIES, past, rows, 1.0f, g, simdgroup, lane);
+}
+kernel void over_latents(device const float* q [[buffer(0)]], device const half* latents [[buffer(1)]], device float* y [[buffer(2)]],
+                         constant uint& past [[buffer(3)]], constant uint& rows [[buffer(4)]], AT) {
+    threadgroup float shared[B_FLOATS];
+    latents_tile<B_HEADS, 512, 64, B_SHARED, B_TOGETHER, 8, 8, half>(q, latents, y, shared, 0, past, rows, B_SCALE, g.x, g.y, simdgroup, lane);
+}
+kernel void values_of(device const uchar* values [[buffer(0)]], device const float* x [[buffer(1)]], device float* y [[buffer(2)]],
+                      constant uint& rows [[buffer(3)]], AT) {
+    threadgroup float shared[4096];
+    latent_values_tile<W, B_HEADS, 512, B_VALUE>(values, x, y, shared, rows, g, simdgroup, lane);
+}
+kernel void expand_keys(device const uchar* keys [[buffer(0)]], device const half* latents [[buffer(1)]], device half* y [[buffer(2)]],
+                        constant uint& past [[buffer(3)]], constant uint& rows [[buffer(4)]], AT) {
+    threadgroup float shared[4096];
+    latent_expand<Turned<W, B_HEADS, B_NOPE, 512>, Halves, B_HEADS, B_NOPE, 64, 512, 64>(
+        keys, latents, y, shared, 0, past, rows, g, simdgroup, lane);
+}
+kernel void expand_values(device const uchar* values [[buffer(0)]], device const half* latents [[buffer(1)]], device half* y [[buffer(2)]],
+                          constant uint& past [[buffer(3)]], constant uint& rows [[buffer(4)]], AT) {
+    threadgroup float shared[4096];
+    latent_expand<W, Halves, B_HEADS, B_VALUE, 0, 512, 64>(values, latents, y, shared, 0, past, rows, g, simdgroup, lane);
+}
+kernel void rotate(device const float* x [[buffer(0)]], device float* q [[buffer(1)]], constant uint& past [[buffer(2)]], AT) {
+    latent_rotate<B_HEADS, B_NOPE, 64, true, B_HEADS * (B_NOPE + 64), 4>(
+        x, q, FREQUENCIES, past + g.y, 1.0f, uint2(g.x, g.y), simdgroup, lane);
+}
+kernel void over_keys(device const float* q [[buffer(0)]], device const half* keys [[buffer(1)]], device const half* values [[buffer(2)]],
+                      device float* y [[buffer(3)]], constant uint& past [[buffer(4)]], constant uint& rows [[buffer(5)]], AT) {
+    threadgroup float shared[B_TILE_FLOATS];
+    attention_tile<B_HEADS, B_HEADS, B_NOPE + 64, B_VALUE, 1, 1, 32, 0, 0, HalfWeights>(
+        q, keys, values, y, shared, 0, past, rows, B_SCALE, 0.0f, g.x, g.y, simdgroup, lane);
+}
+""".replace("AT)", "uint3 g [[threadgroup_position_in_grid]], uint simdgroup [[simdgroup_index_in_threadgroup]], "
+                     "uint lane [[thread_index_in_simdgroup]])").replace("TABLE", ", ".join("%.9ff" % (10000.0 ** (-i / 32)) for i in range(32)))
+
+
+def latent_tiles(heads, nope, value, folder=""):
+    """A tile of 512 rows from queries to heads' results: over latents, and over keys and values that are made of them."""
+    groups = max(1, heads // 16)
+    shared = -(-heads // groups)
+    together = max(1, 32 // shared)
+    lines = -(-shared * together // 8) * 8
+    floats = 8 * lines * 8 + 3 * lines + 512 + (8 * 584 + lines * 8) // 2
+    kernels = []
+    for past, rows in ((0, 512), (4096, 512), (4096, 128), (4096, 64), (4096, 32)):
+        end = past + rows
+        common = {"op": "attn", "kv": "f16", "x": "f32", "y": "f32", "layout": "latent tile/%d/%d/%d" % (heads, nope, value),
+                  "points": [{"seq": end, "tokens": rows}], "tol": 2e-2, "issue": 1,
+                  "defines": {"B_HEADS": str(heads), "B_NOPE": str(nope), "B_VALUE": str(value), "B_SHARED": str(shared), "B_TOGETHER": str(together),
+                              "B_FLOATS": str(floats), "B_TILE_FLOATS": str(16 * max(nope + 64, value) + 1536), "B_SCALE": "%.9f" % (nope + 64) ** -0.5}}
+        at, sizes = ["u32:%d" % past, "u32:%d" % rows], "%d rows after %d" % (rows, past)
+        tmp = lambda n, size: "tmp%d:%d" % (n, size)
+        kernels.append({**common, "id": "forge/latents, %s" % sizes, "launches": [
+            {"kernel": "queries", "args": ["keys", "x", tmp(0, rows * heads * 576 * 4)] + at, "grid": [9, -(-rows // 64), heads], "tg": [128, 1, 1]},
+            {"kernel": "over_latents", "args": ["tmp0", "k", tmp(1, rows * heads * 512 * 4)] + at, "grid": [-(-rows // together), groups, 1], "tg": [256, 1, 1]},
+            {"kernel": "values_of", "args": ["values", "tmp1", "y", at[1]], "grid": [-(-value // 64), -(-rows // 64), heads], "tg": [128, 1, 1]}]})
+        kernels.append({**common, "id": "forge/keys and values, %s" % sizes, "launches": [
+            {"kernel": "expand_keys", "args": ["keys", "k", tmp(0, end * heads * (nope + 64) * 2)] + at, "grid": [-(-nope // 64) + 1, -(-end // 64), heads], "tg": [128, 1, 1]},
+            {"kernel": "expand_values", "args": ["values", "k", tmp(1, end * heads * value * 2)] + at, "grid": [-(-value // 64), -(-end // 64), heads], "tg": [128, 1, 1]},
+            {"kernel": "rotate", "args": ["x", tmp(2, rows * heads * (nope + 64) * 4), at[0]], "grid": [-(-heads // 4), rows, 1], "tg": [128, 1, 1]},
+            {"kernel": "over_keys", "args": ["tmp2", "tmp0", "tmp1", "y"] + at, "grid": [rows // 32, heads, 1], "tg": [128, 1, 1]}]})
+    files = ("common", "gemv_f16", "kv", "kv_f16", "activation", "rows", "rope", "attention_decode", "product", "attention_tile", "latent_attention",
+             "latent_heads", "gemm", "latent_tiles", "latent_expand")
+    return {"source": [{"file": folder + name + ".metal"} for name in files] + [{"text": LATENT_TILES}], "kernels": kernels}
+
+
 DELTA = """
 struct StepParams { uint position; uint slot; uint rows; uint rest[16]; };
 """
@@ -262,5 +339,7 @@ def specs():
             all_of["attention_%s_%d" % (kv, kv_heads)] = attention(32, kv_heads, 128, kv, long)
     for heads in (16, 20, 128):
         all_of["latents_%d" % heads] = latents(heads)
+    for sizes in ((128, 128, 128), (20, 192, 256)):
+        all_of["latent_tiles_%d" % sizes[0]] = latent_tiles(*sizes)
     all_of["gated_delta"] = delta()
     return all_of

@@ -174,7 +174,7 @@ kernel void bench_attention(device const float* q [[buffer(0)]], device const ha
                             uint2 group [[threadgroup_position_in_grid]], uint simdgroup [[simdgroup_index_in_threadgroup]],
                             uint lane [[thread_index_in_simdgroup]]) {
     threadgroup float shared[3584];
-    attention_tile<32, 8, 128, 4, 1, 32, 0, 0, HalfWeights>(q, keys, values, y, shared, 0, position, rows, 0.08838834764f, 0.0f,
+    attention_tile<32, 8, 128, 128, 4, 1, 32, 0, 0, HalfWeights>(q, keys, values, y, shared, 0, position, rows, 0.08838834764f, 0.0f,
                                                      group.x, group.y, simdgroup, lane);
 }
 """

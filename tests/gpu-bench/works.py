@@ -6,6 +6,7 @@
 Each operation has its inputs and what is expected of them, in float64 by torch; layouts say which it is:
   attn  HEADS/KV_HEADS/HEAD_DIM   rows at position seq - 1 and a few before it, over a cache of type kv
         latent/HEADS              attention over latents of 512 and a rotated part of 64
+        latent tile/HEADS/NOPE/VALUE   of a tile, from queries to values
   moe   up, down                  the experts of a row, chosen from logits; 512 tokens: in tiles
   delta forge                     convolution, norms, gates, gated delta rule, gated norm
 """
@@ -52,6 +53,8 @@ def attention(c, once):
     """rows [tokens]: row n at position seq - 1 - 37 n"""
     if c["layout"].startswith("latent/"):
         return latent_attention(c, once)
+    if c["layout"].startswith("latent tile/"):
+        return latent_tile(c)
     heads, kv_heads, dim = map(int, c["layout"].split("/"))
     seq, rows = c["seq"], c["tokens"]
     q = normal(rows, heads, dim)
@@ -79,6 +82,29 @@ def latent_attention(c, once):
     bufs = {"q": q, "k": stored, "positions": torch.tensor([seq - 1], dtype=torch.int32, device=dev)}
     nbytes = stored.numel() * 2
     return run.Work(run.rotated(bufs, ["k"], nbytes, once), want.reshape(-1), want.numel(), nbytes, 2 * seq * heads * (2 * LATENT + ROPE))
+
+
+def latent_tile(c):
+    """rows at the end of seq positions: queries [heads][nope + rope], whose last 64 rotate in neighbouring pairs, to heads' values"""
+    heads, nope, value = map(int, c["layout"].split("/")[1:])
+    seq, rows = c["seq"], c["tokens"]
+    x, stored = normal(rows, heads, nope + ROPE), normal(seq, LATENT + ROPE).half()
+    of_keys = (normal(heads, LATENT, nope) * LATENT ** -0.5).half()
+    of_values = (normal(heads, value, LATENT) * LATENT ** -0.5).half()
+    angles = torch.arange(seq - rows, seq, device=dev).double()[:, None] * 10000.0 ** (-torch.arange(ROPE // 2, device=dev).double() / 32)
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+    even, odd = x[..., nope::2].double(), x[..., nope + 1::2].double()
+    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+    latents, shared = stored.double().split([LATENT, ROPE], 1)
+    hidden = torch.arange(seq, device=dev)[None] > torch.arange(seq - rows, seq, device=dev)[:, None]
+    want = torch.empty(rows, heads, value, dtype=torch.float64, device=dev)
+    for h in range(heads):
+        scores = x[:, h, :nope].double() @ (latents @ of_keys[h].double()).T + turned[:, h] @ shared.T
+        weights = torch.softmax((scores * (nope + ROPE) ** -0.5).masked_fill(hidden, -torch.inf), 1)
+        want[:, h] = weights @ (latents @ of_values[h].double().T)
+    bufs = {"x": x, "k": stored, "keys": of_keys.view(torch.uint8), "values": of_values.view(torch.uint8)}
+    flops = 2 * rows * (seq - rows / 2) * heads * (nope + ROPE + value)
+    return run.Work([bufs], want.reshape(-1), want.numel(), stored.numel() * 2, flops)
 
 
 def experts(c, once):

@@ -104,8 +104,8 @@ CASES = {
     "glm4-moe": ("Glm4Moe", {"moe_intermediate_size": 24, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5, "head_dim": 8, "attention_bias": True, "use_qk_norm": True, "num_nextn_predict_layers": 0}),
     "deepseek-v2": ("DeepseekV2", {**MLA, **GROUPS, "topk_method": "group_limited_greedy", "first_k_dense_replace": 1, "routed_scaling_factor": 2.0, "rope_parameters": MSCALED}),
     "deepseek-v3": ("DeepseekV3", {**MLA, **GROUPS, "num_attention_heads": 33, "num_key_value_heads": 33, "q_lora_rank": 16, "qk_nope_head_dim": 4, "v_head_dim": 4, "first_k_dense_replace": 1, "routed_scaling_factor": 2.5, "n_shared_experts": 1, "num_mtp_layers": 0, "max_position_embeddings": 1024, "rope_parameters": MSCALED}),
-    # A latent so wide that long tiles make keys and values of it; all layers are dense.
-    "deepseek-v2-wide": ("DeepseekV2", {**MLA, "kv_lora_rank": 64, "qk_nope_head_dim": 8, "v_head_dim": 16, "intermediate_size": 40, "first_k_dense_replace": 2, "rope_parameters": MSCALED}),
+    # A latent so wide that long tiles make keys and values of it, of heads for more than one matrix; all layers are dense.
+    "deepseek-v2-wide": ("DeepseekV2", {**MLA, "hidden_size": 36, "num_attention_heads": 9, "num_key_value_heads": 9, "kv_lora_rank": 64, "qk_nope_head_dim": 8, "v_head_dim": 16, "intermediate_size": 40, "first_k_dense_replace": 2, "rope_parameters": MSCALED}),
     "glm4-moe-lite": ("Glm4MoeLite", {**MLA, "kv_lora_rank": 32, "qk_rope_head_dim": 32, "num_attention_heads": 5, "num_key_value_heads": 5, "n_shared_experts": 1, "num_experts_per_tok": 2, "routed_scaling_factor": 1.8}),
     "lfm2": ("Lfm2", {"intermediate_size": 36, "block_multiple_of": 8, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}),
     "lfm2-moe": ("Lfm2Moe", {**MIXTURE, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "full_attention"], "num_dense_layers": 1, "routed_scaling_factor": 1.5}),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::forge::Forge;
 use crate::test::Outcome;
 use crate::{demo, shell};
 
@@ -25,7 +26,15 @@ const SCRIPTS: [&str; 3] = ["openai_client.py", "anthropic_client.py", "other_cl
 /// How long the server may take until it answers.
 const START: Duration = Duration::from_secs(60);
 
-/// Opens the page of a server with a hostile model in a browser, and uses it (`tests/python/page.py`).
+/// Checkpoints whose plans are looked at in a browser: dense, the first; a mixture; a hybrid.
+const PLANS: [&str; 3] = [
+    demo::CHECKPOINT,
+    "crates/forge-frontend/tests/fixtures/tiny/qwen2-moe/hf",
+    "crates/forge-frontend/tests/fixtures/tiny/qwen35/hf",
+];
+
+/// Opens the page of a server with a hostile model in a browser, and uses it (`tests/python/page.py`); then the pages that draw plans and a
+/// profile (`tests/python/plan_page.py`).
 ///
 /// # Errors
 /// A failed check; under CI also packages that cannot be installed.
@@ -40,8 +49,14 @@ pub fn page() -> Result<Outcome> {
     };
     let scripted = Scripted::start(&["--hostile"])?;
     let script = shell::root().join("tests/python/page.py");
-    let mut command = Command::new(python);
-    shell::run(command.arg(script).args(["--url", &scripted.url, "--chromium"]).arg(browser))?;
+    let mut command = Command::new(&python);
+    shell::run(command.arg(script).args(["--url", &scripted.url, "--chromium"]).arg(&browser))?;
+    let forge = Forge::build()?;
+    let (_, program) = demo::project()?;
+    let mut command = Command::new(&python);
+    command.current_dir(shell::root()).arg("tests/python/plan_page.py").arg("--forge").arg(forge.program());
+    command.arg("--program").arg(program).arg("--chromium").arg(&browser);
+    shell::run(command.arg("--out").arg(shell::scratch("pages")?).args(PLANS))?;
     Ok(Outcome::Passed)
 }
 

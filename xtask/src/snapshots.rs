@@ -3,7 +3,7 @@
 //! Rendered files are kept whole under `tests/snapshots/<case>/` with their true extension; files that are
 //! copied verbatim or come from the checkpoint are one line each in `verbatim.sha256`. Cases that show one trait of a model
 //! each keep what depends on it: schedule, checks, kernels. `tests/snapshots/plans` has `forge inspect --plan` of every
-//! small checkpoint.
+//! small checkpoint, and of one as JSON.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -85,6 +85,9 @@ const VERBATIM: [&str; 10] = [
     "Cargo.lock",
 ];
 
+/// The tiny checkpoint whose plan is kept as JSON too: attention, recurrent layers and experts are in it.
+const JSON_PLAN: &str = "qwen35-moe";
+
 /// Options of the whole cases: one of them has libraries for every language.
 const BINDINGS: &str = "c,swift,python";
 
@@ -142,7 +145,7 @@ fn keep(options: &Options, name: &str, emitted: &BTreeMap<String, String>) -> Re
     Ok(Vec::new())
 }
 
-/// `forge inspect --plan` of every small checkpoint, by the name of its file.
+/// `forge inspect --plan` of every small checkpoint, by the name of its file, and of one with `--json`.
 fn plans(forge: &Forge) -> Result<BTreeMap<String, String>> {
     let tiny = fs::read_dir(shell::root().join(TINY)).with_context(|| format!("cannot read {TINY}"))?;
     let tiny = tiny.map(|entry| Ok(format!("{TINY}/{}/hf", entry?.file_name().to_string_lossy())));
@@ -154,6 +157,9 @@ fn plans(forge: &Forge) -> Result<BTreeMap<String, String>> {
         let mut command = forge.command();
         command.current_dir(shell::root()).args(["inspect", "--plan", &checkpoint]);
         plans.insert(format!("{named}.txt"), shell::capture(&mut command)?);
+        if named == JSON_PLAN {
+            plans.insert(format!("{named}.json"), shell::capture(command.arg("--json"))?);
+        }
     }
     Ok(plans)
 }

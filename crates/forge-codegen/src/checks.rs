@@ -10,12 +10,13 @@ use forge_plan::binding::{Binding, Extent};
 use forge_plan::costs::formula;
 use forge_plan::families::{FEW_TOKENS, Rows};
 use forge_plan::pack::PackPart;
-use forge_plan::plan::{Arg, Choice, FieldId, Step};
+use forge_plan::plan::{Arg, Choice, Step};
 use forge_plan::{KernelId, Plan, roles};
 use forge_spec::{Argument, Data};
 
 use crate::literal::{Literal, table_name};
 use crate::naming::{identifier, wrap};
+use crate::places;
 
 /// Numbers of rows that kernels of tiles are tried with: less than a tile of anything, ragged, whole, one more.
 const ROWS: [usize; 4] = [1, 7, 64, 65];
@@ -187,23 +188,17 @@ fn check(plan: &Plan, id: KernelId, place: &Place<'_>) -> CheckView {
 
 /// Where an argument comes from, or how large it is.
 fn data<'a>(plan: &Plan, binding: &Binding, arg: Arg, layer: Option<usize>, tensor: &'a mut String) -> Data<'a> {
-    let of_layer = |layer: usize, field: FieldId| format!("layers.{layer}.{}", plan.layer_fields[field].name);
-    *tensor = match arg {
-        Arg::Layer(field) => of_layer(layer.unwrap_or(0), field),
-        Arg::Model(field) => plan.model_fields[field].name.clone(),
-        Arg::NextGamma => {
-            let next = layer.map_or(0, |layer| layer + 1);
-            match plan.first_norm {
-                Some(norm) if next < plan.layers.len() => of_layer(next, norm),
-                _ => plan.model_fields[plan.final_norm].name.clone(),
-            }
+    match arg {
+        Arg::Layer(_) | Arg::Model(_) | Arg::NextGamma => {
+            *tensor = places::argument(plan, arg, layer);
+            Data::Tensor(tensor)
         }
-        Arg::Keys(_) | Arg::Values(_) | Arg::Latents(_) => return Data::Cache(binding.words()),
-        Arg::State(_) => return Data::State(binding.words()),
-        Arg::Params => return Data::Params,
+        Arg::Keys(_) | Arg::Values(_) | Arg::Latents(_) => Data::Cache(binding.words()),
+        Arg::State(_) => Data::State(binding.words()),
+        Arg::Params => Data::Params,
         Arg::Buffer(_) | Arg::LayerPart { .. } | Arg::Logits | Arg::Sampler(_) | Arg::Chosen => {
             let words = binding.words();
-            return match binding.extent {
+            match binding.extent {
                 Extent::Slots { .. } => Data::Slots(words),
                 Extent::Positions(_) => Data::Positions(words),
                 Extent::Fixed(_)
@@ -211,8 +206,7 @@ fn data<'a>(plan: &Plan, binding: &Binding, arg: Arg, layer: Option<usize>, tens
                 | Extent::State { .. }
                 | Extent::LayerRows { .. }
                 | Extent::Parts { .. } => Data::Words(words),
-            };
+            }
         }
-    };
-    Data::Tensor(tensor)
+    }
 }

@@ -23,4 +23,5 @@ mod verbatim;
 
 pub use languages::Language;
 pub use naming::{PackageName, package_name};
+pub use places::argument;
 pub use project::{CodegenError, Project, RenderOptions, render};

@@ -1,6 +1,7 @@
 //! Names and comments of buffers in emitted sources.
 
-use forge_plan::plan::{Place, SamplerBuffer};
+use forge_plan::Plan;
+use forge_plan::plan::{Arg, FieldId, Place, SamplerBuffer};
 
 /// The field's name.
 pub fn name(place: Place) -> &'static str {
@@ -83,5 +84,33 @@ pub fn sampler(buffer: SamplerBuffer) -> &'static str {
         SamplerBuffer::Count => "count",
         SamplerBuffer::Candidates => "candidates",
         SamplerBuffer::NextToken => "next_token",
+    }
+}
+
+/// What an argument of a step stands for where `layer` runs it: a tensor of the weights file (`layers.0.qkv_proj`), a part of a state
+/// by its number in [`Plan::states`] (`states.0.keys`), or a buffer as the project's sources call it (`x`).
+pub fn argument(plan: &Plan, arg: Arg, layer: Option<usize>) -> String {
+    let of_layer = |layer: usize, field: FieldId| format!("layers.{layer}.{}", plan.layer_fields[field].name);
+    let own = layer.unwrap_or(0);
+    let state = |slot: usize, part: &str| format!("states.{}.{part}", plan.layers[own].states[slot]);
+    match arg {
+        Arg::Layer(field) => of_layer(own, field),
+        Arg::Model(field) => plan.model_fields[field].name.clone(),
+        Arg::NextGamma => {
+            let next = layer.map_or(0, |layer| layer + 1);
+            match plan.first_norm {
+                Some(norm) if next < plan.layers.len() => of_layer(next, norm),
+                _ => plan.model_fields[plan.final_norm].name.clone(),
+            }
+        }
+        Arg::Keys(slot) => state(slot, "keys"),
+        Arg::Values(slot) => state(slot, "values"),
+        Arg::Latents(slot) => state(slot, "latents"),
+        Arg::State(slot) => state(slot, "state"),
+        Arg::Buffer(place) | Arg::LayerPart { place, .. } => name(place).to_owned(),
+        Arg::Params => "step".to_owned(),
+        Arg::Logits => "logits".to_owned(),
+        Arg::Sampler(buffer) => format!("sampler.{}", sampler(buffer)),
+        Arg::Chosen => "chosen".to_owned(),
     }
 }

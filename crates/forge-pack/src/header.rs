@@ -67,7 +67,7 @@ impl Header {
 }
 
 /// Bytes of a packed tensor in the file.
-pub(crate) fn packed_bytes(tensor: &PackedTensor) -> u64 {
+pub fn packed_bytes(tensor: &PackedTensor) -> u64 {
     // A plan that stacks broken blocks is refused when the rows are packed.
     packed_len(tensor.format, tensor.rows, tensor.cols).unwrap_or(0)
 }

@@ -29,7 +29,7 @@ use forge_plan::{PackPlan, PackedTensor};
 use sha2::{Digest, Sha256};
 
 pub use error::PackError;
-pub use header::Header;
+pub use header::{Header, packed_bytes};
 use jobs::{Job, jobs};
 pub use measure::relative_error;
 

@@ -223,6 +223,11 @@ impl Binding {
         self.element == Element::Params
     }
 
+    /// Whether it is a recurrent state, which is zeros before the first position.
+    pub fn is_state(&self) -> bool {
+        matches!(self.extent, Extent::State { .. })
+    }
+
     /// 32-bit words for each row of the step, elements for each position of a cache, or elements of a state's copy.
     pub fn words(&self) -> usize {
         let count: usize = self.extent.shape().iter().product();

@@ -13,7 +13,7 @@ use forge_formats::Format;
 use forge_spec::Role;
 
 use crate::attention;
-use crate::binding::{Binding, Element, Extent, Touch};
+use crate::binding::{Binding, Element, Touch};
 use crate::families::{FEW_TOKENS, Family};
 use crate::kernel::Kernel;
 use crate::linear::{Counts, Linear};
@@ -49,7 +49,9 @@ pub struct Cost {
     pub bindings: Vec<Traffic>,
     /// Multiplications and additions of matrix products and attention.
     pub flops: u64,
-    /// Threadgroups; the most there may be where a buffer says how many.
+    /// Threadgroups along each axis; the most there may be where a buffer says how many.
+    pub grid: [u64; 3],
+    /// All of them.
     pub threadgroups: u64,
     /// Bytes read to learn how many.
     pub counts: u64,
@@ -139,25 +141,55 @@ impl PassCost {
 
 /// A decode step with `position` tokens before it.
 pub fn decode(plan: &Plan, position: usize) -> PassCost {
-    let size = StepSize { rows: 1, position, slots: 1 };
-    pass(plan, &dispatches(plan, &plan.decode, size), lower_bound(plan, &plan.decode, size))
+    pass(plan, &plan.decode, StepSize { rows: 1, position, slots: 1 })
+}
+
+/// A step or a tile of this size.
+pub fn pass(plan: &Plan, schedule: &Schedule, size: StepSize) -> PassCost {
+    total(plan, &dispatches(plan, schedule, size), lower_bound(plan, schedule, size))
+}
+
+/// What the tokens of a prompt run whose logits nobody asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptSchedules {
+    /// A tile: it ends with the last state.
+    tile: Schedule,
+    /// Of a few tokens that are left a step, without what comes after the layers.
+    step: Schedule,
+}
+
+impl PromptSchedules {
+    /// Those of a plan.
+    pub fn new(plan: &Plan) -> Self {
+        Self { tile: plan.prefill_of_states(), step: plan.decode.without(Stage::Head).without(Stage::Sample) }
+    }
+
+    /// That of so many tokens at once.
+    pub fn of(&self, rows: usize) -> &Schedule {
+        if rows <= FEW_TOKENS { &self.step } else { &self.tile }
+    }
 }
 
 /// `tokens` tokens after `position` others, in tiles, without logits.
 pub fn prompt(plan: &Plan, tokens: usize, position: usize) -> PassCost {
-    let tile = plan.prefill_of_states();
-    let step = plan.decode.without(Stage::Head).without(Stage::Sample);
+    let schedules = PromptSchedules::new(plan);
     let mut list = Vec::new();
     for first in (0..tokens).step_by(plan.prefill_tile) {
         let size = StepSize { rows: plan.prefill_tile.min(tokens - first), position: position + first, slots: 1 };
-        list.extend(dispatches(plan, if size.rows <= FEW_TOKENS { &step } else { &tile }, size));
+        list.extend(dispatches(plan, schedules.of(size.rows), size));
     }
-    pass(plan, &list, lower_bound(plan, &tile, StepSize { rows: tokens, position, slots: 1 }))
+    total(plan, &list, lower_bound(plan, &schedules.tile, StepSize { rows: tokens, position, slots: 1 }))
 }
 
 /// One dispatch of a pass, as it is encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
+    /// The step's number among the schedule's.
+    pub step: usize,
+    /// The segment that it is of.
+    pub stage: Stage,
+    /// The layer that runs it.
+    pub layer: Option<usize>,
     /// Index into [`Plan::kernels`].
     pub kernel: usize,
     /// Whether a barrier precedes it.
@@ -168,8 +200,15 @@ pub struct Encoded {
 
 /// All dispatches of a schedule for a step of this size, in order.
 pub fn dispatches(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<Encoded> {
+    let visits = visits(plan, schedule, size).into_iter();
+    visits.filter(|(_, runs)| *runs).map(|(dispatch, _)| dispatch).collect()
+}
+
+/// Every dispatch that a schedule may have, in order, with its cost at this size; and whether a step or tile of this size has it, or only
+/// one of shorter or longer contexts, of fewer or more rows.
+pub fn visits(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<(Encoded, bool)> {
     let mut list = Vec::new();
-    for Visit { step, layer, .. } in schedule.visits(&plan.order()) {
+    for Visit { number, step, stage, layer } in schedule.visits(&plan.order()) {
         let kernel = match step.choice(size.rows) {
             Choice::Fixed(id) => id,
             Choice::PerLayer(table) => plan.tables[table].kernels[layer.unwrap_or(0)],
@@ -180,16 +219,17 @@ pub fn dispatches(plan: &Plan, schedule: &Schedule, size: StepSize) -> Vec<Encod
         let split = attention::splits(longest.min(window));
         let many = plan.expands_from.is_some_and(|from| size.rows >= from);
         let second = if matches!(step.when, When::FewRows | When::ManyRows) { many } else { split };
-        if step.when.runs(second) {
-            list.push(Encoded { kernel, barrier: step.barrier, cost: dispatch(&plan.kernels[kernel], size) });
-        }
+        let cost = dispatch(&plan.kernels[kernel], size);
+        let encoded = Encoded { step: number, stage, layer, kernel, barrier: step.barrier, cost };
+        list.push((encoded, step.when.runs(second)));
     }
     list
 }
 
-fn pass(plan: &Plan, dispatches: &[Encoded], lower_bound: u64) -> PassCost {
+/// Sums by kernel.
+fn total(plan: &Plan, dispatches: &[Encoded], lower_bound: u64) -> PassCost {
     let mut kernels: Vec<KernelTotal> = Vec::new();
-    for Encoded { kernel, barrier, cost } in dispatches {
+    for Encoded { kernel, barrier, cost, .. } in dispatches {
         let (weights, input) = projection_traffic(&plan.kernels[*kernel], cost);
         let index = kernels.iter().position(|k| k.kernel == *kernel).unwrap_or_else(|| {
             kernels.push(KernelTotal {
@@ -308,18 +348,17 @@ fn least_of_states(plan: &Plan, schedule: &Schedule, size: StepSize) -> u64 {
 /// What one dispatch of a kernel costs; of an indirect one, at most.
 pub fn dispatch(kernel: &Kernel, size: StepSize) -> Cost {
     let counts = Counts::new(size, &kernel.launch.grid, kernel.family.window(), kernel.family.split());
-    let groups = kernel.launch.grid.iter().map(|dim| match dim {
-        Dim::Const(n) => *n as u64,
+    let grid = kernel.launch.grid.map(|dim| match dim {
+        Dim::Const(n) => n as u64,
         Dim::Rows => counts.rows,
         Dim::RowTiles(_) | Dim::PositionTiles(_) => counts.tiles,
         Dim::Parts => counts.most_parts,
-        Dim::Indirect { per_row, most } => (*per_row as u64 * counts.rows).min(*most as u64),
+        Dim::Indirect { per_row, most } => (per_row as u64 * counts.rows).min(most as u64),
     });
     let traffic = |binding: &Binding| {
         // Before the first position a recurrent state is zeros.
-        let is_state = matches!(binding.extent, Extent::State { .. });
-        let starts = size.position == 0 && is_state;
-        let sequences = if is_state { size.slots as u64 } else { 1 };
+        let starts = size.position == 0 && binding.is_state();
+        let sequences = if binding.is_state() { size.slots as u64 } else { 1 };
         let (reads, writes) = (binding.access.reads() && !starts, binding.access.writes());
         let bytes = |does: bool, count: Linear| if does { sequences * count.at(counts) } else { 0 };
         Traffic {
@@ -331,13 +370,14 @@ pub fn dispatch(kernel: &Kernel, size: StepSize) -> Cost {
     Cost {
         bindings: kernel.bindings.iter().map(traffic).collect(),
         flops: kernel.family.flops().at(counts.of_pairs()),
-        threadgroups: groups.product(),
+        grid,
+        threadgroups: grid.iter().product(),
         counts: counts_bytes(kernel),
     }
 }
 
 /// Bytes that a dispatch reads to learn its threadgroups.
-fn counts_bytes(kernel: &Kernel) -> u64 {
+pub fn counts_bytes(kernel: &Kernel) -> u64 {
     if kernel.launch.is_indirect() { StepCounts::BYTES as u64 } else { 0 }
 }
 

@@ -58,6 +58,8 @@ pub struct Visit<'a> {
     pub number: usize,
     /// The step.
     pub step: &'a Step,
+    /// The segment that it is of.
+    pub stage: Stage,
     /// The layer that runs it.
     pub layer: Option<usize>,
 }
@@ -120,7 +122,8 @@ impl Schedule {
             let numbered: Vec<(usize, &Vec<Step>)> = numbered.collect();
             let mut visit = |list: usize, layer, most: usize| {
                 let (first, steps) = numbered[list];
-                visits.extend((first..).zip(steps).take(most).map(|(number, step)| Visit { number, step, layer }));
+                let visit = |(number, step)| Visit { number, step, stage: segment.stage, layer };
+                visits.extend((first..).zip(steps).take(most).map(visit));
             };
             match &segment.steps {
                 Steps::Once(_) => visit(0, None, usize::MAX),

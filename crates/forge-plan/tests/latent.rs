@@ -118,13 +118,9 @@ fn long_tiles_make_keys_and_values() {
             let ratio = |tokens, position| {
                 attention(&plan, tokens, position) as f64 / attention(&absorbed, tokens, position) as f64
             };
-            let (at_start, far_in, shortest) = (ratio(8192, 0), ratio(2048, 60_000), ratio(from, 60_000));
-            println!(
-                "{} heads, {}: from {from} rows on; {at_start:.2}, {far_in:.2}, {shortest:.2}",
-                latents.heads,
-                kv.name()
-            );
-            assert!(at_start < 0.7 && far_in < 0.7 && shortest < 1.0, "{latents:?}");
+            let (at_start, far_in) = (ratio(8192, 0), ratio(2048, 60_000));
+            println!("{} heads, {}: from {from} rows on; {at_start:.2}, {far_in:.2}", latents.heads, kv.name());
+            assert!(from < 128 && at_start < 0.7 && far_in < 0.7, "{latents:?}");
             // Of fewer rows nothing changes.
             assert_eq!(costs::prompt(&plan, from - 8, 60_000), costs::prompt(&absorbed, from - 8, 60_000));
         }

@@ -21,6 +21,7 @@
 //! * [`verify`]: every kernel against a reference implementation.
 //! * [`perplexity`]: how well a text is known, and how far from another program.
 //! * [`imatrix`]: which columns of each matrix a text needs most.
+//! * [`page`]: pages of one file, and the one that draws a plan or a profile.
 //! * [`profile`]: GPU time and bytes of each kernel; [`tune`]: which of a few geometries is the fastest.
 //! * `cli`, `server`: what a user touches.
 
@@ -40,6 +41,7 @@ pub mod jinja;
 pub mod language_model;
 pub mod memory;
 pub mod messages;
+pub mod page;
 pub mod perplexity;
 pub mod philox;
 pub mod prefix;

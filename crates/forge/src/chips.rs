@@ -3,25 +3,26 @@
 use std::process::Command;
 
 /// A chip by the bandwidth of its memory, which is what decoding waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Chip {
     /// Apple's name for it.
     pub name: &'static str,
     /// Peak memory bandwidth in GB/s.
     pub bandwidth: u32,
+    /// Peak of the GPU's single-precision arithmetic in TFLOP/s, of the most cores that the chip comes with; none where Apple announced none.
+    pub tflops: Option<f64>,
 }
 
-/// Peak memory bandwidth of Apple chips in GB/s, as Apple's announcements give them; chips of one name with two memory
-/// systems have two rows.
+/// Apple's chips, with figures of Apple's announcements; chips of one name with two memory systems have two rows.
 pub const CHIPS: [Chip; 22] = [
-    chip("M1", 68),
-    chip("M1 Pro", 200),
-    chip("M1 Max", 400),
-    chip("M1 Ultra", 800),
-    chip("M2", 100),
-    chip("M2 Pro", 200),
-    chip("M2 Max", 400),
-    chip("M2 Ultra", 800),
+    chip("M1", 68).with_tflops(2.6),
+    chip("M1 Pro", 200).with_tflops(5.2),
+    chip("M1 Max", 400).with_tflops(10.4),
+    chip("M1 Ultra", 800).with_tflops(20.8),
+    chip("M2", 100).with_tflops(3.6),
+    chip("M2 Pro", 200).with_tflops(6.8),
+    chip("M2 Max", 400).with_tflops(13.6),
+    chip("M2 Ultra", 800).with_tflops(27.2),
     chip("M3", 100),
     chip("M3 Pro", 150),
     chip("M3 Max, 30 cores", 300),
@@ -39,10 +40,14 @@ pub const CHIPS: [Chip; 22] = [
 ];
 
 const fn chip(name: &'static str, bandwidth: u32) -> Chip {
-    Chip { name, bandwidth }
+    Chip { name, bandwidth, tflops: None }
 }
 
 impl Chip {
+    const fn with_tflops(self, tflops: f64) -> Self {
+        Self { tflops: Some(tflops), ..self }
+    }
+
     /// Stands for a Mac where there is none.
     const USUAL: &str = "M4";
 
@@ -66,9 +71,14 @@ impl Chip {
     }
 }
 
-/// Tokens a second that a bandwidth in GB/s allows for.
+/// Tokens a second that a bandwidth in GB/s allows for, of a step that reads and writes so many bytes.
+pub fn tokens_per_second(bandwidth: f64, bytes: u64) -> f64 {
+    bandwidth * 1e9 / bytes as f64
+}
+
+/// [`tokens_per_second`] as people read it.
 pub fn rate(bandwidth: f64, bytes: u64) -> String {
-    let rate = bandwidth * 1e9 / bytes as f64;
+    let rate = tokens_per_second(bandwidth, bytes);
     format!("{rate:.0$}", usize::from(rate < 100.0))
 }
 

@@ -125,6 +125,8 @@ pub struct GenArgs {
   forge inspect model.Q8_0.gguf
   forge inspect ./Llama-3.2-1B-Instruct --context 32768
   forge inspect model.gguf --plan --prompt 2000 --bandwidth 273
+  forge inspect model.gguf --html plan.html
+  forge inspect model.gguf --plan --json | jq '.decode.dispatches[] | {kernel, layer, read, written}'
 
 --plan accounts for every kernel: dispatches, barriers, threadgroups, threadgroup memory (shared), bytes and floating-point
 operations, for a token at the end of --context and for a prompt.")]
@@ -145,10 +147,17 @@ pub struct InspectArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = slots)]
     pub slots: usize,
     /// Account for every kernel of a decode step and of a prompt
-    #[arg(long)]
+    #[arg(long, group = "shown")]
     pub plan: bool,
-    /// With --plan: tokens of the prompt [default: 512, or the context if that is smaller]
-    #[arg(long, value_name = "TOKENS", requires = "plan", value_parser = at_least_one)]
+    /// With --plan: write it as one JSON document; docs/inspecting.md describes it
+    #[arg(long, requires = "plan")]
+    pub json: bool,
+    /// Write the plan as a page that draws itself in a browser, one file without anything from elsewhere: every dispatch of every layer,
+    /// memory, roofline, and a token's time by context and chip
+    #[arg(long, value_name = "FILE", group = "shown", conflicts_with = "json")]
+    pub html: Option<PathBuf>,
+    /// With --plan or --html: tokens of the prompt [default: 512, or the context if that is smaller]
+    #[arg(long, value_name = "TOKENS", requires = "shown", value_parser = at_least_one)]
     pub prompt: Option<usize>,
     /// Memory bandwidth in GB/s to predict decoding for [default: a table of Apple chips]
     #[arg(long, value_name = "GB/S", value_parser = bandwidth)]

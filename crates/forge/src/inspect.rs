@@ -1,23 +1,20 @@
 //! `forge inspect`: a checkpoint in numbers, what would be generated from it, and the memory that needs; where nothing can
 //! be, what keeps it from that.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use forge_frontend::graph::Op;
-use forge_frontend::{Checkpoint, Graph, Survey, survey};
-use forge_pack::Header;
-use forge_plan::costs;
-use forge_plan::{Plan, PlanError, PlanOptions, plan};
+use forge_frontend::{Checkpoint, Survey, survey};
+use forge_plan::{PlanError, PlanOptions};
 use forge_sources::Located;
 
 use crate::cli::InspectArgs;
+use crate::plan::{self, Asked, Document, Experts, Model, Stored};
 use crate::warnings::warnings;
-use crate::{Error, interrupt, plan_report, sources, units};
+use crate::{Error, interrupt, page, sources, units};
 
 /// The KV cache of a program is for this many tokens unless it is asked for more.
 const USUAL_CONTEXT: usize = 8192;
-/// Tokens of the prompt that `--plan` shows unless told.
+/// Tokens of the prompt that is planned for unless told.
 const USUAL_PROMPT: usize = 512;
 
 /// What there is to tell of a checkpoint.
@@ -41,6 +38,9 @@ pub fn run(args: &InspectArgs) -> Result<Inspection, Error> {
         Err(Error::Unsupported(obstacle)) => obstacle,
         Err(error) => return Err(error),
     };
+    if args.json {
+        return Ok(Inspection { text: String::new(), problem: Some(Error::Unsupported(obstacle)) });
+    }
     let text = survey(&located.path).map_or_else(
         |_| String::new(),
         |mut survey| {
@@ -88,89 +88,79 @@ fn plain(text: &str) -> String {
 fn supported(args: &InspectArgs, located: &Located) -> Result<String, Error> {
     let checkpoint = sources::load(located)?;
     interrupt::check()?;
-    let plan = plan(&checkpoint.graph, &PlanOptions { kv: args.kv, slots: args.slots, ..PlanOptions::default() })?;
+    let plan =
+        forge_plan::plan(&checkpoint.graph, &PlanOptions { kv: args.kv, slots: args.slots, ..PlanOptions::default() })?;
     let trained = plan.context;
     let context = args.context.unwrap_or(trained.min(USUAL_CONTEXT));
     if context == 0 || context > trained {
         return Err(PlanError::Context { asked: context, trained }.into());
     }
-    let mut text = report(&checkpoint, &plan, context, args);
+    let prompt = args.prompt.unwrap_or(USUAL_PROMPT).min(context);
+    let document = plan::document(&checkpoint, &plan, Asked { context, prompt, bandwidth: args.bandwidth });
+    if let Some(path) = &args.html {
+        std::fs::write(path, page::page(&plan::json(&document))).map_err(Error::io(path))?;
+        return Ok(format!("wrote {}\n", path.display()));
+    }
+    if args.json {
+        return Ok(plan::json(&document));
+    }
+    let mut text = report(&checkpoint, &document, args.plan);
     if args.plan {
-        text.push_str(&plan_report::report(&plan, context, args.prompt.unwrap_or(USUAL_PROMPT).min(context)));
+        text.push_str(&plan::text::report(&document));
     }
     Ok(text)
 }
 
-fn report(checkpoint: &Checkpoint, plan: &Plan, context: usize, args: &InspectArgs) -> String {
-    let graph = &checkpoint.graph;
-    let config = &graph.config;
+fn report(checkpoint: &Checkpoint, plan: &Document, every_chip: bool) -> String {
+    let model = &plan.model;
     let mut text = String::new();
     let mut lines = vec![
-        ("parameters", parameters(graph)),
-        ("layers", config.num_layers.to_string()),
-        ("hidden size", config.hidden_size.to_string()),
-        ("feed-forward size", config.intermediate_size.to_string()),
+        ("parameters", parameters(model)),
+        ("layers", model.layers.len().to_string()),
+        ("hidden size", model.hidden_size.to_string()),
+        ("feed-forward size", model.intermediate_size.to_string()),
     ];
-    lines.extend(experts(graph).map(|experts| ("experts", experts)));
+    lines.extend(experts(model).map(|experts| ("experts", experts)));
     lines.extend([
-        ("heads", format!("{} of {}, {} for keys and values", config.num_heads, config.head_dim, config.num_kv_heads)),
-        ("vocabulary", config.vocab_size.to_string()),
-        ("trained context", format!("{} tokens", config.trained_context)),
+        ("heads", format!("{} of {}, {} for keys and values", model.heads, model.head_dim, model.kv_heads)),
+        ("vocabulary", model.vocabulary.to_string()),
+        ("trained context", format!("{} tokens", model.trained_context)),
         ("chat template", chat_templates(checkpoint)),
     ]);
-    section(&mut text, &format!("{} ({}, {})", config.name, config.architecture, checkpoint.kind), &lines);
-    section(&mut text, "Tensors", &formats(checkpoint));
+    section(&mut text, &format!("{} ({}, {})", model.name, model.architecture, model.checkpoint), &lines);
+    section(&mut text, "Tensors", &formats(plan));
     list(&mut text, "Warnings", &warnings(&checkpoint.warnings));
-    let weights = Header::new(&plan.weights).file_bytes;
-    let token = costs::decode(plan, context - 1);
+    let (token, context) = (&plan.decode.totals, plan.options.context);
     section(
         &mut text,
         "Would be generated",
         &[
             ("kernels", plan.kernels.len().to_string()),
-            ("decode", format!("{} dispatches and {} barriers a token", token.dispatches(), token.barriers())),
-            ("prefill", format!("tiles of {} tokens", plan.prefill_tile)),
-            ("weights file", units::bytes(weights)),
+            ("decode", format!("{} dispatches and {} barriers a token", token.dispatches, token.barriers)),
+            ("prefill", format!("tiles of {} tokens", plan.options.tile)),
+            ("weights file", units::bytes(plan.weights.file_bytes)),
         ],
     );
-    let title = format!("Memory at {context} tokens of context");
-    section(&mut text, &title, &plan_report::memory(plan, weights, context));
+    section(&mut text, &format!("Memory at {context} tokens of context"), &plan::text::memory(plan));
     let title = format!("Decoding with {context} tokens of context, at most");
-    section(&mut text, &title, &plan_report::roofline(&token, args.bandwidth, args.plan));
+    section(&mut text, &title, &plan::text::roofline(plan, every_chip));
     text
 }
 
 /// Parameters, and of a mixture those that a token is multiplied with.
-fn parameters(graph: &Graph) -> String {
-    let all = units::parameters(graph.parameters());
-    match experts(graph) {
-        Some(_) => format!("{all}, {} active", units::parameters(graph.active_parameters())),
-        None => all,
+fn parameters(model: &Model) -> String {
+    let all = units::parameters(model.parameters);
+    if model.experts.is_empty() {
+        return all;
     }
+    format!("{all}, {} active", units::parameters(model.active_parameters))
 }
 
 /// The experts of a mixture: how many a token takes, and their weights' bytes as stored.
-fn experts(graph: &Graph) -> Option<String> {
-    let mut rules: Vec<(usize, usize)> = Vec::new();
-    let mut bytes = 0;
-    for layer in &graph.layers {
-        let block = &graph.blocks[layer.block];
-        for node in &block.nodes {
-            match &node.op {
-                Op::Route { routing, .. } if !rules.contains(&(routing.chosen, routing.experts)) => {
-                    rules.push((routing.chosen, routing.experts));
-                }
-                Op::Experts { .. } => {
-                    let weights = node.op.slots().into_iter().map(|slot| &graph.weights[layer.weights[slot]]);
-                    bytes +=
-                        weights.map(|w| w.format.row_bytes(w.cols).unwrap_or(0) as u64 * w.rows as u64).sum::<u64>();
-                }
-                _ => {}
-            }
-        }
-    }
-    let rules: Vec<String> = rules.iter().map(|(chosen, experts)| format!("{chosen} of {experts} a token")).collect();
-    (!rules.is_empty()).then(|| format!("{}, {}", rules.join(" or "), units::bytes(bytes)))
+fn experts(model: &Model) -> Option<String> {
+    let rules: Vec<String> =
+        model.experts.iter().map(|Experts { chosen, of }| format!("{chosen} of {of} a token")).collect();
+    (!rules.is_empty()).then(|| format!("{}, {}", rules.join(" or "), units::bytes(model.expert_bytes)))
 }
 
 /// Whether there are chat templates, and which besides the default one.
@@ -194,16 +184,10 @@ fn section<N: AsRef<str>>(text: &mut String, title: &str, lines: &[(N, String)])
 }
 
 /// One line per weight format: how many tensors, parameters and bytes.
-fn formats(checkpoint: &Checkpoint) -> Vec<(String, String)> {
-    let mut formats: BTreeMap<_, (usize, u64, u64)> = BTreeMap::new();
-    for weight in &checkpoint.graph.weights {
-        let (tensors, elements, bytes) = formats.entry(weight.format).or_default();
-        *tensors += 1;
-        *elements += weight.rows as u64 * weight.cols as u64;
-        *bytes += weight.format.row_bytes(weight.cols).unwrap_or(0) as u64 * weight.rows as u64;
-    }
-    let line = |(tensors, elements, bytes)| {
-        format!("{tensors} tensors, {} parameters, {}", units::parameters(elements), units::bytes(bytes))
+fn formats(plan: &Document) -> Vec<(String, String)> {
+    let line = |Stored { format, tensors, parameters, bytes }: &Stored| {
+        let parameters = units::parameters(*parameters);
+        (format.clone(), format!("{tensors} tensors, {parameters} parameters, {}", units::bytes(*bytes)))
     };
-    formats.into_iter().map(|(format, counts)| (format.to_string(), line(counts))).collect()
+    plan.weights.stored.iter().map(line).collect()
 }

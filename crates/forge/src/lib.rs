@@ -14,7 +14,9 @@ mod interrupt;
 pub mod list;
 mod measure;
 pub mod output;
-mod plan_report;
+#[path = "../../forge-runtime/src/page/mod.rs"]
+mod page;
+mod plan;
 mod progress;
 mod quantize;
 mod recipe;

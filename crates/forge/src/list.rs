@@ -4,8 +4,9 @@ use forge_plan::{PlanOptions, costs, plan};
 use forge_sources::{Environment, Held, Located, held};
 use serde_json::{Value, json};
 
+use crate::chips::{Chip, tokens_per_second};
 use crate::cli::ListArgs;
-use crate::{Error, chips::Chip, interrupt, sources, table, units};
+use crate::{Error, interrupt, sources, table, units};
 
 /// Tokens of context at which speed is given, or the trained context where that is shorter.
 const CONTEXT: usize = 8192;
@@ -126,7 +127,7 @@ fn item(held: &Held, known: &Result<Known, String>, chip: Chip) -> Value {
             item["trained_context"] = json!(known.trained_context);
             item["context"] = json!(known.context);
             item["bytes_per_token"] = json!(known.token_bytes);
-            item["tokens_per_second"] = json!(f64::from(chip.bandwidth) * 1e9 / known.token_bytes as f64);
+            item["tokens_per_second"] = json!(tokens_per_second(chip.bandwidth.into(), known.token_bytes));
         }
         Err(reason) => item["reason"] = json!(reason),
     }

@@ -150,6 +150,8 @@ fn what_is_unsupported_says_so_first() {
         kv: CacheType::F16,
         slots: 1,
         plan: false,
+        json: false,
+        html: None,
         prompt: None,
         bandwidth: None,
     });

@@ -21,7 +21,7 @@ use sites::{Change, Site};
 use workload::{ALL, Fault, LABELS, Program, Reports};
 
 /// Name, checkpoint relative to the repository, and KV format.
-const CASES: [(&str, &str, &str); 5] = [
+const CASES: [(&str, &str, &str); 7] = [
     ("demo", demo::CHECKPOINT, "f16"),
     ("llama", "tests/fixtures/models/llama/hf", "f32"),
     ("llama-q4_0", "tests/fixtures/models/llama/model.Q4_0.gguf", "f16"),
@@ -29,6 +29,10 @@ const CASES: [(&str, &str, &str); 5] = [
     ("gemma2", "crates/forge-frontend/tests/fixtures/tiny/gemma2/hf", "f16"),
     // Formats that differ within a projection and from layer to layer.
     ("mixed", "tests/fixtures/models/formats-gguf/model.MIXED.gguf", "f16"),
+    // The gated delta rule beside attention, experts, one of them for every token.
+    ("qwen3-next", "crates/forge-frontend/tests/fixtures/tiny/qwen3-next/hf", "f16"),
+    // Attention over latents, and over keys and values made of them.
+    ("deepseek-v2-wide", "crates/forge-frontend/tests/fixtures/tiny/deepseek-v2-wide/hf", "f16"),
 ];
 
 /// Options of `cargo xtask mutate`.

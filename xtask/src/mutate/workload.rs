@@ -14,6 +14,8 @@ use crate::shell;
 pub enum Workload {
     /// Logits of this many tokens, in tiles.
     Prefill(usize),
+    /// The last logits of this many tokens: a tile as long as tiles are, and a step.
+    Prompt(usize),
     /// Logits of this many tokens, one at a time.
     Decode(usize),
     /// Logits of as many sequences as the program holds, a row of each in every step.
@@ -31,13 +33,16 @@ const SPLIT_TOKENS: usize = 258;
 const SPLIT_KERNELS: [&str; 2] = ["attention_part", "attention_combine"];
 
 /// The runs of a mutant, those first that show most for their time.
-pub const ALL: [Workload; 9] = [
+pub const ALL: [Workload; 11] = [
     Workload::Sample,
     Workload::Prefill(65),
     Workload::SideBySide(7),
     Workload::Decode(65),
     Workload::Prefill(7),
     Workload::Decode(7),
+    // Long enough for sorting to take several rounds, and for keys and values to be made of latents.
+    Workload::Prompt(120),
+    Workload::Prompt(300),
     Workload::Prefill(1),
     Workload::Decode(1),
     Workload::Split,
@@ -54,7 +59,7 @@ pub fn order(kernels: &BTreeSet<String>) -> Vec<Workload> {
 
 /// A label of command buffers, and the runs that submit some.
 pub const LABELS: [(&str, &[Workload]); 2] = [
-    ("tile", &[Workload::Prefill(1), Workload::Prefill(7), Workload::Prefill(65)]),
+    ("tile", &[Workload::Prefill(1), Workload::Prefill(7), Workload::Prefill(65), Workload::Prompt(120)]),
     ("step", &[Workload::Decode(1), Workload::Sample, Workload::SideBySide(7), Workload::Decode(65), Workload::Split]),
 ];
 
@@ -135,6 +140,7 @@ impl Program {
         };
         match workload {
             Workload::Prefill(tokens) => command.args(logits(tokens)),
+            Workload::Prompt(tokens) => command.args(logits(tokens)).arg("--last"),
             Workload::Decode(tokens) => command.args(logits(tokens)).arg("--decode"),
             Workload::SideBySide(tokens) => {
                 command.args(logits(tokens)).args(["--side-by-side", &self.slots.to_string()])
@@ -182,7 +188,7 @@ impl Program {
     /// Whether the context has room for it.
     pub fn fits(&self, workload: Workload) -> bool {
         match workload {
-            Workload::Prefill(tokens) | Workload::Decode(tokens) => tokens <= self.context,
+            Workload::Prefill(tokens) | Workload::Prompt(tokens) | Workload::Decode(tokens) => tokens <= self.context,
             Workload::SideBySide(tokens) => self.slots > 1 && tokens <= self.context,
             Workload::Sample => true,
             Workload::Split => SPLIT_TOKENS <= self.context,

@@ -165,6 +165,15 @@ macro_rules! families {
             $($(#[$doc])* $family($family),)*
         }
 
+        impl Family {
+            /// The family's name, as its type has it: `AttentionDecode`.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$family(_) => stringify!($family),)*
+                }
+            }
+        }
+
         impl std::ops::Deref for Family {
             type Target = dyn KernelFamily;
 

@@ -6,7 +6,7 @@ use forge_spec::{CacheType, HeadMatrix, Matrix as PackedMatrix, Role};
 
 use super::weights::{Owners, Parts};
 use super::{Lowering, Path};
-use crate::costs::{StepSize, dispatch};
+use crate::costs::{Cost, StepSize, dispatch};
 use crate::families::{
     Attend, AttentionCombine, AttentionTile, Family, LatentAppend, LatentAttention, LatentExpand, LatentQueries,
     LatentRotate, LatentRows, LatentValues,
@@ -18,6 +18,9 @@ use crate::{PlanError, attention, roles};
 
 /// Operations for which a GPU has time while it moves a byte: 28.4 TFLOP/s and 819 GB/s of an M3 Ultra, 9.2 and 273 of an M4 Pro.
 const OPERATIONS_PER_BYTE: u64 = 34;
+/// An operation of attention over latents, whose threadgroups have room for few positions at a time, takes as long as so many of attention
+/// over keys and values: 2.3 to 3.6 were measured, and with 3 the rows are those from which on that was the faster (docs/kernels-measured.md).
+const LATENT_OPERATION: u64 = 3;
 /// What is made of latents, of one layer at a time, takes at most so many times the bytes of all caches.
 const EXPANDED_PER_CACHE: u64 = 2;
 
@@ -236,7 +239,13 @@ impl Lowering<'_> {
         let cost = |kernels: &[Kernel], rows: usize| -> u64 {
             let size = StepSize { rows, position: (self.context - rows) / 2, slots: 1 };
             let costs = kernels.iter().map(|kernel| dispatch(kernel, size));
-            costs.map(|cost| cost.flops + OPERATIONS_PER_BYTE * (cost.read() + cost.written())).sum()
+            let weigh = |kernel: &Kernel| {
+                if matches!(kernel.family, Family::LatentAttention(_)) { LATENT_OPERATION } else { 1 }
+            };
+            let one = |(cost, kernel): (Cost, &Kernel)| {
+                weigh(kernel) * cost.flops + OPERATIONS_PER_BYTE * (cost.read() + cost.written())
+            };
+            costs.zip(kernels).map(one).sum()
         };
         Ok((8..=self.tile).step_by(8).find(|&rows| cost(&expanded, rows) < cost(&absorbed, rows)))
     }

@@ -1,10 +1,13 @@
 //! `profile`: GPU time, bytes and share of the memory's bandwidth by kernel, as a table and as a trace.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::super::profile::{Pass, Role, Size, measure_bandwidth, profile, record_decode, record_prefill, trace};
+use super::super::page::page;
+use super::super::profile::{
+    Device, Pass, Role, Size, document, measure_bandwidth, profile, record_decode, record_prefill, trace,
+};
 use super::super::{Error, LanguageModel, Result};
 use super::{Program, terminal};
 
@@ -15,7 +18,8 @@ const PROMPT: usize = 512;
 #[command(after_help = "Examples:
   profile                                    a token at the end of the default context, and a prompt
   profile --context 4096 --prompt 0          a token after 4095 others, no prompt
-  profile --bandwidth 273 --trace out.json   against 273 GB/s; a trace for chrome://tracing or ui.perfetto.dev")]
+  profile --bandwidth 273 --trace out.json   against 273 GB/s; a trace for chrome://tracing or ui.perfetto.dev
+  profile --html profile.html                a page that draws timeline and roofline in a browser")]
 pub(super) struct Options {
     /// Tokens of the prompt; 0 leaves this part out [default: 512 or what the context holds].
     #[arg(long, value_name = "N")]
@@ -26,6 +30,9 @@ pub(super) struct Options {
     /// Write a Chrome trace to this file.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Write a page to this file that draws the measured times beside what the bytes take, one file without anything from elsewhere.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -74,10 +81,26 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     if prompt > 0 {
         terminal::print(&table(&format!("prompt of {prompt} tokens"), &prompt_passes, bandwidth))?;
     }
-    let Some(path) = &options.trace else { return Ok(()) };
-    let timelines = [("decode", &decode_passes[..]), ("prompt", &prompt_passes[..])];
-    let text = format!("{}\n", trace(&device, &timelines));
-    std::fs::write(path, text).map_err(|source| Error::Io { path: path.clone(), source })?;
+    if let Some(path) = &options.trace {
+        let timelines = [("decode", &decode_passes[..]), ("prompt", &prompt_passes[..])];
+        write(path, format!("{}\n", trace(&device, &timelines)))?;
+    }
+    if let Some(path) = &options.html {
+        let software = gpu(&model)?.is_software();
+        let device = Device { name: &device, bandwidth, source, software };
+        let decode = decode_passes.iter().map(|pass| (format!("a token after {} others", pass.size.position), pass));
+        let prompt = prompt_passes.iter().map(|pass| {
+            let Size { rows, position } = pass.size;
+            (format!("a prompt's tokens {position} to {}", position + rows - 1), pass)
+        });
+        let passes: Vec<(String, &Pass)> = decode.chain(prompt).collect();
+        write(path, page(&document(info, &device, &passes).to_string()))?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: String) -> Result<()> {
+    std::fs::write(path, text).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     terminal::note(&format!("wrote {}", path.display()));
     Ok(())
 }
@@ -103,6 +126,7 @@ fn table(title: &str, passes: &[Pass], bandwidth: f64) -> String {
     }
     let sum = Role {
         kernel: "sum",
+        kind: "",
         dispatches: roles.iter().map(|role| role.dispatches).sum(),
         seconds: roles.iter().map(|role| role.seconds).sum(),
         bytes: roles.iter().map(|role| role.bytes).sum(),

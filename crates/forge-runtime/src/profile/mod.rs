@@ -6,9 +6,11 @@
 //! They write over the model's activations, which hold nothing of value here.
 
 mod bandwidth;
+mod document;
 mod trace;
 
 pub use bandwidth::measure_bandwidth;
+pub use document::{Device, document};
 pub use trace::trace;
 
 use super::gpu::{Dispatch, Gpu, pool};
@@ -63,6 +65,8 @@ impl Cost {
 pub struct Role {
     /// The kernel's name.
     pub kernel: &'static str,
+    /// What kind of work it does: [`Operation::kind`].
+    pub kind: &'static str,
     /// Dispatches.
     pub dispatches: usize,
     /// Seconds of all of them.
@@ -127,11 +131,12 @@ pub fn profile(
     for dispatch in buffers.iter().flatten() {
         let kernel = dispatch.kernel.name();
         let index = roles.iter().position(|role| role.kernel == kernel).unwrap_or_else(|| {
-            roles.push(Role { kernel, dispatches: 0, seconds: 0.0, bytes: 0, flops: 0 });
+            roles.push(Role { kernel, kind: "", dispatches: 0, seconds: 0.0, bytes: 0, flops: 0 });
             roles.len() - 1
         });
-        let (bytes, flops) = cost(gpu, checks, kernel, size);
+        let (kind, bytes, flops) = cost(gpu, checks, kernel, size);
         let role = &mut roles[index];
+        role.kind = kind;
         role.dispatches += 1;
         role.bytes += bytes;
         role.flops += flops;
@@ -153,11 +158,14 @@ pub fn profile(
     Ok(Pass { size, seconds, roles, order })
 }
 
-/// Bytes and operations of one dispatch of the kernel of this name.
-fn cost(gpu: &Gpu, checks: &Checks, name: &str, size: Size) -> (u64, u64) {
-    let entries = checks.kernels.iter().zip(checks.costs);
-    let mut entries = entries.filter(|(check, _)| gpu.kernel(check.kernel).name() == name);
-    entries.next().map_or((0, 0), |(check, cost)| cost.at(size, check))
+/// What kind of work the kernel of this name does, and bytes and operations of one dispatch of it.
+fn cost(gpu: &Gpu, checks: &Checks, name: &str, size: Size) -> (&'static str, u64, u64) {
+    let mut entries = checks.kernels.iter().zip(checks.costs);
+    let entry = entries.find(|(check, _)| gpu.kernel(check.kernel).name() == name);
+    entry.map_or(("", 0, 0), |(check, cost)| {
+        let (bytes, flops) = cost.at(size, check);
+        (check.operation.kind(), bytes, flops)
+    })
 }
 
 /// Median seconds of one run of all `buffers`, each a command buffer: in several runs, and where those would be short as

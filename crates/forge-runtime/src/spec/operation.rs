@@ -148,6 +148,32 @@ pub enum Operation<'a> {
 }
 
 impl Operation<'_> {
+    /// What kind of work it is, to sort kernels by.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Embed { .. } | Self::LayerInputs { .. } => "embedding",
+            Self::Project(_) => "projection",
+            Self::RopeAppend(_)
+            | Self::HeadGate { .. }
+            | Self::Attention(_)
+            | Self::AttentionCombine { .. }
+            | Self::LatentAppend(_)
+            | Self::LatentQueries(_)
+            | Self::LatentAttention(_)
+            | Self::LatentValues(_)
+            | Self::LatentExpand(_)
+            | Self::LatentRotate(_) => "attention",
+            Self::ShortConv { .. } | Self::GatedDelta(_) => "recurrent",
+            Self::RmsNorm { .. } | Self::LayerNorm { .. } | Self::PostNorm { .. } => "norm",
+            Self::Route { .. }
+            | Self::SortExperts(_)
+            | Self::ExpertsUp(_)
+            | Self::ExpertsDown(_)
+            | Self::ExpertsSum { .. } => "mixture",
+            Self::SampleBest(_) | Self::SampleCollect(_) | Self::SampleDraw(_) => "choice",
+        }
+    }
+
     /// How the context is cut, for the kernels of a split one.
     pub const fn split(&self) -> Option<Split> {
         match self {

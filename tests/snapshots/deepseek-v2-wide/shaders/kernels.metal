@@ -1768,12 +1768,12 @@ struct Gemv_bf16 {
 // embedding lookup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void embed(
-    device const uchar* table [[buffer(0)]], // [88, 32] bf16
+    device const uchar* table [[buffer(0)]], // [88, 36] bf16
     device const uint* next_token [[buffer(1)]], // what the next step embeds
-    device float* x [[buffer(2)]], // [rows, 32] f32
-    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
-    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
+    device float* x [[buffer(2)]], // [rows, 36] f32
+    device const float* gamma [[buffer(3)]], // [36] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 36] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 3] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
@@ -1781,29 +1781,29 @@ kernel void embed(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[8];
-    embed_scaled_row<Weights_bf16, 88, 32, 2>(
+    embed_scaled_row<Weights_bf16, 88, 36, 3>(
         table, next_token, x, gamma, scaled, sums, step[group.y], shared, 1.0f, group, thread_index, simdgroup, lane);
 }
 
 // embedding lookup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void embed_tile(
-    device const uchar* table [[buffer(0)]], // [88, 32] bf16
+    device const uchar* table [[buffer(0)]], // [88, 36] bf16
     device const uint* next_token [[buffer(1)]], // what the next step embeds
-    device float* x [[buffer(2)]], // [rows, 32] f32
+    device float* x [[buffer(2)]], // [rows, 36] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]])
 {
-    embed_row<Weights_bf16, 88, 32>(table, next_token, x, step[group.y], 1.0f, group, thread_index);
+    embed_row<Weights_bf16, 88, 36>(table, next_token, x, step[group.y], 1.0f, group, thread_index);
 }
 
-// [96, 32] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [96, 36] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_a_proj(
-    device const uchar* weights [[buffer(0)]], // [96, 32] bf16
-    device const float* input [[buffer(1)]], // [32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [2] f32, partial sums of squares
+    device const uchar* weights [[buffer(0)]], // [96, 36] bf16
+    device const float* input [[buffer(1)]], // [36] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [3] f32, partial sums of squares
     device float* y [[buffer(3)]], // [96] f32
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -1812,18 +1812,18 @@ kernel void qkv_a_proj(
     float acc[2] = {};
     const uint first = group * 16 + simdgroup * 2;
     const uint end = 96;
-    gemv_bf16<96, 32, 2, 1, 0>(
+    gemv_bf16<96, 36, 2, 1, 0>(
         weights, input, first, 0, lane, acc);
-    scale_rows<2>(acc, rms_scale<2, 32>(input_sums, 1e-6f, lane));
+    scale_rows<2>(acc, rms_scale<3, 36>(input_sums, 1e-6f, lane));
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [96, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [96, 36] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_a_proj_two(
-    device const uchar* weights [[buffer(0)]], // [96, 32] bf16
-    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 2] f32, partial sums of squares
+    device const uchar* weights [[buffer(0)]], // [96, 36] bf16
+    device const float* input [[buffer(1)]], // [rows, 36] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 3] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 96] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -1832,31 +1832,31 @@ kernel void qkv_a_proj_two(
 {
     const uint group = at.x;
     const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 64;
-    input_sums += at.y * 4;
+    input += at.y * 72;
+    input_sums += at.y * 6;
     y += at.y * 192;
     float acc[8] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 96;
-    gemv_bf16<96, 32, 4, 1, 0, 2>(
+    gemv_bf16<96, 36, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
     for (uint n = 0; n < 2; ++n) {
         if (n < tokens) {
             thread float* results = acc + n * 4;
             scale_rows<4>(
-                results, rms_scale<2, 32>(input_sums + n * 2, 1e-6f, lane));
+                results, rms_scale<3, 36>(input_sums + n * 3, 1e-6f, lane));
             store_rows<4>(y + n * 96, results, first, end, lane);
         }
     }
 }
 
-// [96, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [96, 36] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_a_proj_few(
-    device const uchar* weights [[buffer(0)]], // [96, 32] bf16
-    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 2] f32, partial sums of squares
+    device const uchar* weights [[buffer(0)]], // [96, 36] bf16
+    device const float* input [[buffer(1)]], // [rows, 36] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 3] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 96] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -1865,20 +1865,20 @@ kernel void qkv_a_proj_few(
 {
     const uint group = at.x;
     const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 128;
-    input_sums += at.y * 8;
+    input += at.y * 144;
+    input_sums += at.y * 12;
     y += at.y * 384;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 96;
-    gemv_bf16<96, 32, 4, 1, 0, 4>(
+    gemv_bf16<96, 36, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
     #pragma clang loop unroll(full)
     for (uint n = 0; n < 4; ++n) {
         if (n < tokens) {
             thread float* results = acc + n * 4;
             scale_rows<4>(
-                results, rms_scale<2, 32>(input_sums + n * 2, 1e-6f, lane));
+                results, rms_scale<3, 36>(input_sums + n * 3, 1e-6f, lane));
             store_rows<4>(y + n * 96, results, first, end, lane);
         }
     }
@@ -1901,30 +1901,30 @@ kernel void latent_append(
         input, gamma, q_gamma, latents, y, ROPE_INV_FREQ, 0, step[group].position, 1e-6f, 1.0f, group, simdgroup, lane);
 }
 
-// [64, 24] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [144, 24] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void q_b_proj(
-    device const uchar* weights [[buffer(0)]], // [64, 24] bf16
+    device const uchar* weights [[buffer(0)]], // [144, 24] bf16
     device const float* input [[buffer(1)]], // [24] f32
-    device float* y [[buffer(2)]], // [64] f32
+    device float* y [[buffer(2)]], // [144] f32
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     float acc[2] = {};
     const uint first = group * 16 + simdgroup * 2;
-    const uint end = 64;
-    gemv_bf16<64, 24, 2, 1, 0>(
+    const uint end = 144;
+    gemv_bf16<144, 24, 2, 1, 0>(
         weights, input, first, 0, lane, acc);
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [64, 24] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [144, 24] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void q_b_proj_two(
-    device const uchar* weights [[buffer(0)]], // [64, 24] bf16
+    device const uchar* weights [[buffer(0)]], // [144, 24] bf16
     device const float* input [[buffer(1)]], // [rows, 24] f32
-    device float* y [[buffer(2)]], // [rows, 64] f32
+    device float* y [[buffer(2)]], // [rows, 144] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -1933,27 +1933,29 @@ kernel void q_b_proj_two(
     const uint group = at.x;
     const uint tokens = min(2u, step->rows - at.y * 2);
     input += at.y * 48;
-    y += at.y * 128;
+    y += at.y * 288;
     float acc[8] = {};
     const uint first = group * 32 + simdgroup * 4;
-    const uint end = 64;
-    gemv_bf16<64, 24, 4, 1, 0, 2>(
-        weights, input, first, 0, lane, acc, tokens);
+    const uint end = 144;
+    if (first < end) {
+        gemv_bf16<144, 24, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     #pragma clang loop unroll(full)
     for (uint n = 0; n < 2; ++n) {
         if (n < tokens) {
             thread float* results = acc + n * 4;
-            store_rows<4>(y + n * 64, results, first, end, lane);
+            store_rows<4>(y + n * 144, results, first, end, lane);
         }
     }
 }
 
-// [64, 24] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [144, 24] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void q_b_proj_few(
-    device const uchar* weights [[buffer(0)]], // [64, 24] bf16
+    device const uchar* weights [[buffer(0)]], // [144, 24] bf16
     device const float* input [[buffer(1)]], // [rows, 24] f32
-    device float* y [[buffer(2)]], // [rows, 64] f32
+    device float* y [[buffer(2)]], // [rows, 144] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -1962,75 +1964,77 @@ kernel void q_b_proj_few(
     const uint group = at.x;
     const uint tokens = min(4u, step->rows - at.y * 4);
     input += at.y * 96;
-    y += at.y * 256;
+    y += at.y * 576;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 4;
-    const uint end = 64;
-    gemv_bf16<64, 24, 4, 1, 0, 4>(
-        weights, input, first, 0, lane, acc, tokens);
+    const uint end = 144;
+    if (first < end) {
+        gemv_bf16<144, 24, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     #pragma clang loop unroll(full)
     for (uint n = 0; n < 4; ++n) {
         if (n < tokens) {
             thread float* results = acc + n * 4;
-            store_rows<4>(y + n * 64, results, first, end, lane);
+            store_rows<4>(y + n * 144, results, first, end, lane);
         }
     }
 }
 
-// queries of 4 heads over latents of 64, by [32, 64] bf16; 8 rotate
+// queries of 9 heads over latents of 64, by [72, 64] bf16; 8 rotate
 [[max_total_threads_per_threadgroup(256)]]
 kernel void latent_queries(
-    device const uchar* weights [[buffer(0)]], // [32, 64] bf16
-    device const float* input [[buffer(1)]], // [rows, 64] f32
-    device float* q [[buffer(2)]], // [rows, 4, 72] f32
+    device const uchar* weights [[buffer(0)]], // [72, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 144] f32
+    device float* q [[buffer(2)]], // [rows, 9, 72] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[1024];
-    latent_queries_by_key<Weights_bf16, 4, 8, 8, 64, true, 64, 8>(
+    latent_queries_by_key<Weights_bf16, 9, 8, 8, 64, true, 144, 8>(
         weights, input, q, shared, ROPE_INV_FREQ, step[group.y].position, 1.0f, group, simdgroup, lane);
 }
 
-// attention of 4 heads over latents of 64 + 8, 4 heads a read
+// attention of 9 heads over latents of 64 + 8, 9 heads a read
 [[max_total_threads_per_threadgroup(256)]]
 kernel void latent_attention(
-    device const float* q [[buffer(0)]], // [rows, 4, 72] f32
+    device const float* q [[buffer(0)]], // [rows, 9, 72] f32
     device const half* latents [[buffer(1)]], // [positions, 72] half, a latent and a key that all heads share
-    device float* y [[buffer(2)]], // [rows, 4, 64] f32
+    device float* y [[buffer(2)]], // [rows, 9, 64] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint3 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[3992];
-    latents_whole<4, 64, 8, 4, 1, 8, 32, half>(
+    threadgroup float shared[6192];
+    latents_whole<9, 64, 8, 9, 1, 8, 32, half>(
         q, latents, y, shared, 0, step[group.z].position, 0.30087456f, group.x, group.y, group.z, simdgroup, lane);
 }
 
-// 4 heads' values of 16 of latents of 64, by [64, 64] bf16
+// 9 heads' values of 16 of latents of 64, by [144, 64] bf16
 [[max_total_threads_per_threadgroup(128)]]
 kernel void latent_values(
-    device const uchar* weights [[buffer(0)]], // [64, 64] bf16
-    device const float* input [[buffer(1)]], // [rows, 4, 64] f32
-    device float* y [[buffer(2)]], // [rows, 4, 16] f32
+    device const uchar* weights [[buffer(0)]], // [144, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 9, 64] f32
+    device float* y [[buffer(2)]], // [rows, 9, 16] f32
     uint2 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    latent_values<Gemv_bf16, 4, 64, 16, 4, 4>(weights, input, y, group, simdgroup, lane);
+    latent_values<Gemv_bf16, 9, 64, 16, 4, 4>(weights, input, y, group, simdgroup, lane);
 }
 
-// [32, 64] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [36, 144] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj(
-    device const uchar* weights [[buffer(0)]], // [32, 64] bf16
-    device const float* input [[buffer(1)]], // [64] f32
-    device float* x [[buffer(2)]], // [32] f32
-    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
-    device float* scaled [[buffer(4)]], // [32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [2] f32, partial sums of x^2
+    device const uchar* weights [[buffer(0)]], // [36, 144] bf16
+    device const float* input [[buffer(1)]], // [144] f32
+    device float* x [[buffer(2)]], // [36] f32
+    device const float* gamma [[buffer(3)]], // [36] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [36] f32, x * gamma
+    device float* sums [[buffer(5)]], // [3] f32, partial sums of x^2
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2038,24 +2042,26 @@ kernel void o_proj(
     threadgroup float shared[8];
     float acc[2] = {};
     const uint first = group * 16 + simdgroup * 2;
-    const uint end = 32;
-    gemv_bf16<32, 64, 2, 1, 0>(
-        weights, input, first, 0, lane, acc);
+    const uint end = 36;
+    if (first < end) {
+        gemv_bf16<36, 144, 2, 1, 0>(
+            weights, input, first, 0, lane, acc);
+    }
     const float square =
         add_rows<2>(x, gamma, scaled, acc, 1.0f, first, end, lane);
-    store_partial_sum<8, 2, 2>(
+    store_partial_sum<8, 3, 3>(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 64] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [36, 144] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_two(
-    device const uchar* weights [[buffer(0)]], // [32, 64] bf16
-    device const float* input [[buffer(1)]], // [rows, 64] f32
-    device float* x [[buffer(2)]], // [rows, 32] f32
-    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
-    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
+    device const uchar* weights [[buffer(0)]], // [36, 144] bf16
+    device const float* input [[buffer(1)]], // [rows, 144] f32
+    device float* x [[buffer(2)]], // [rows, 36] f32
+    device const float* gamma [[buffer(3)]], // [36] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 36] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 3] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2064,37 +2070,39 @@ kernel void o_proj_two(
     threadgroup float shared[32];
     const uint group = at.x;
     const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 128;
-    x += at.y * 64;
-    scaled += at.y * 64;
-    sums += at.y * 4;
+    input += at.y * 288;
+    x += at.y * 72;
+    scaled += at.y * 72;
+    sums += at.y * 6;
     float acc[8] = {};
     const uint first = group * 32 + simdgroup * 4;
-    const uint end = 32;
-    gemv_bf16<32, 64, 4, 1, 0, 2>(
-        weights, input, first, 0, lane, acc, tokens);
+    const uint end = 36;
+    if (first < end) {
+        gemv_bf16<36, 144, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     #pragma clang loop unroll(full)
     for (uint n = 0; n < 2; ++n) {
         if (n < tokens) {
             thread float* results = acc + n * 4;
             const float square =
                 add_rows<4>(
-                    x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
-            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
-                sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+                    x + n * 36, gamma, scaled + n * 36, results, 1.0f, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 3, 3>(
+                sums + n * 3, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
 
-// [32, 64] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [36, 144] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 64] bf16
-    device const float* input [[buffer(1)]], // [rows, 64] f32
-    device float* x [[buffer(2)]], // [rows, 32] f32
-    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
-    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
+    device const uchar* weights [[buffer(0)]], // [36, 144] bf16
+    device const float* input [[buffer(1)]], // [rows, 144] f32
+    device float* x [[buffer(2)]], // [rows, 36] f32
+    device const float* gamma [[buffer(3)]], // [36] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 36] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 3] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2103,34 +2111,36 @@ kernel void o_proj_few(
     threadgroup float shared[64];
     const uint group = at.x;
     const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 256;
-    x += at.y * 128;
-    scaled += at.y * 128;
-    sums += at.y * 8;
+    input += at.y * 576;
+    x += at.y * 144;
+    scaled += at.y * 144;
+    sums += at.y * 12;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 4;
-    const uint end = 32;
-    gemv_bf16<32, 64, 4, 1, 0, 4>(
-        weights, input, first, 0, lane, acc, tokens);
+    const uint end = 36;
+    if (first < end) {
+        gemv_bf16<36, 144, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     #pragma clang loop unroll(full)
     for (uint n = 0; n < 4; ++n) {
         if (n < tokens) {
             thread float* results = acc + n * 4;
             const float square =
                 add_rows<4>(
-                    x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
-            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
-                sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+                    x + n * 36, gamma, scaled + n * 36, results, 1.0f, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 3, 3>(
+                sums + n * 3, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
 
-// [80, 32] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [80, 36] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj(
-    device const uchar* weights [[buffer(0)]], // [80, 32] bf16
-    device const float* input [[buffer(1)]], // [32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [2] f32, partial sums of squares
+    device const uchar* weights [[buffer(0)]], // [80, 36] bf16
+    device const float* input [[buffer(1)]], // [36] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [3] f32, partial sums of squares
     device float* y [[buffer(3)]], // [40] f32
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2139,18 +2149,18 @@ kernel void gate_up_proj(
     float acc[2] = {};
     const uint first = group * 8 + simdgroup;
     const uint end = 40;
-    gemv_bf16<80, 32, 2, 1, 40>(
+    gemv_bf16<80, 36, 2, 1, 40>(
         weights, input, first, 0, lane, acc);
-    scale_rows<2>(acc, rms_scale<2, 32>(input_sums, 1e-6f, lane));
+    scale_rows<2>(acc, rms_scale<3, 36>(input_sums, 1e-6f, lane));
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [80, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [80, 36] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_two(
-    device const uchar* weights [[buffer(0)]], // [80, 32] bf16
-    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 2] f32, partial sums of squares
+    device const uchar* weights [[buffer(0)]], // [80, 36] bf16
+    device const float* input [[buffer(1)]], // [rows, 36] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 3] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 40] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -2159,14 +2169,14 @@ kernel void gate_up_proj_two(
 {
     const uint group = at.x;
     const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 64;
-    input_sums += at.y * 4;
+    input += at.y * 72;
+    input_sums += at.y * 6;
     y += at.y * 80;
     float acc[8] = {};
     const uint first = group * 16 + simdgroup * 2;
     const uint end = 40;
     if (first < end) {
-        gemv_bf16<80, 32, 4, 1, 40, 2>(
+        gemv_bf16<80, 36, 4, 1, 40, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
@@ -2174,7 +2184,7 @@ kernel void gate_up_proj_two(
         if (n < tokens) {
             thread float* gate = acc + n * 4;
             thread float* up = gate + 2;
-            const float scale = rms_scale<2, 32>(input_sums + n * 2, 1e-6f, lane);
+            const float scale = rms_scale<3, 36>(input_sums + n * 3, 1e-6f, lane);
             scale_rows<2>(gate, scale);
             scale_rows<2>(up, scale);
             store_gated_rows<2, Silu>(y + n * 40, gate, up, first, end, lane);
@@ -2182,12 +2192,12 @@ kernel void gate_up_proj_two(
     }
 }
 
-// [80, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [80, 36] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_few(
-    device const uchar* weights [[buffer(0)]], // [80, 32] bf16
-    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 2] f32, partial sums of squares
+    device const uchar* weights [[buffer(0)]], // [80, 36] bf16
+    device const float* input [[buffer(1)]], // [rows, 36] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 3] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 40] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -2196,14 +2206,14 @@ kernel void gate_up_proj_few(
 {
     const uint group = at.x;
     const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 128;
-    input_sums += at.y * 8;
+    input += at.y * 144;
+    input_sums += at.y * 12;
     y += at.y * 160;
     float acc[16] = {};
     const uint first = group * 16 + simdgroup * 2;
     const uint end = 40;
     if (first < end) {
-        gemv_bf16<80, 32, 4, 1, 40, 4>(
+        gemv_bf16<80, 36, 4, 1, 40, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
@@ -2211,7 +2221,7 @@ kernel void gate_up_proj_few(
         if (n < tokens) {
             thread float* gate = acc + n * 4;
             thread float* up = gate + 2;
-            const float scale = rms_scale<2, 32>(input_sums + n * 2, 1e-6f, lane);
+            const float scale = rms_scale<3, 36>(input_sums + n * 3, 1e-6f, lane);
             scale_rows<2>(gate, scale);
             scale_rows<2>(up, scale);
             store_gated_rows<2, Silu>(y + n * 40, gate, up, first, end, lane);
@@ -2219,15 +2229,15 @@ kernel void gate_up_proj_few(
     }
 }
 
-// [32, 40] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [36, 40] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj(
-    device const uchar* weights [[buffer(0)]], // [32, 40] bf16
+    device const uchar* weights [[buffer(0)]], // [36, 40] bf16
     device const float* input [[buffer(1)]], // [40] f32
-    device float* x [[buffer(2)]], // [32] f32
-    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
-    device float* scaled [[buffer(4)]], // [32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [2] f32, partial sums of x^2
+    device float* x [[buffer(2)]], // [36] f32
+    device const float* gamma [[buffer(3)]], // [36] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [36] f32, x * gamma
+    device float* sums [[buffer(5)]], // [3] f32, partial sums of x^2
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2235,24 +2245,26 @@ kernel void down_proj(
     threadgroup float shared[8];
     float acc[2] = {};
     const uint first = group * 16 + simdgroup * 2;
-    const uint end = 32;
-    gemv_bf16<32, 40, 2, 1, 0>(
-        weights, input, first, 0, lane, acc);
+    const uint end = 36;
+    if (first < end) {
+        gemv_bf16<36, 40, 2, 1, 0>(
+            weights, input, first, 0, lane, acc);
+    }
     const float square =
         add_rows<2>(x, gamma, scaled, acc, 1.0f, first, end, lane);
-    store_partial_sum<8, 2, 2>(
+    store_partial_sum<8, 3, 3>(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 40] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [36, 40] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_two(
-    device const uchar* weights [[buffer(0)]], // [32, 40] bf16
+    device const uchar* weights [[buffer(0)]], // [36, 40] bf16
     device const float* input [[buffer(1)]], // [rows, 40] f32
-    device float* x [[buffer(2)]], // [rows, 32] f32
-    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
-    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
+    device float* x [[buffer(2)]], // [rows, 36] f32
+    device const float* gamma [[buffer(3)]], // [36] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 36] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 3] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2262,36 +2274,38 @@ kernel void down_proj_two(
     const uint group = at.x;
     const uint tokens = min(2u, step->rows - at.y * 2);
     input += at.y * 80;
-    x += at.y * 64;
-    scaled += at.y * 64;
-    sums += at.y * 4;
+    x += at.y * 72;
+    scaled += at.y * 72;
+    sums += at.y * 6;
     float acc[8] = {};
     const uint first = group * 32 + simdgroup * 4;
-    const uint end = 32;
-    gemv_bf16<32, 40, 4, 1, 0, 2>(
-        weights, input, first, 0, lane, acc, tokens);
+    const uint end = 36;
+    if (first < end) {
+        gemv_bf16<36, 40, 4, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     #pragma clang loop unroll(full)
     for (uint n = 0; n < 2; ++n) {
         if (n < tokens) {
             thread float* results = acc + n * 4;
             const float square =
                 add_rows<4>(
-                    x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
-            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
-                sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+                    x + n * 36, gamma, scaled + n * 36, results, 1.0f, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 3, 3>(
+                sums + n * 3, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
 
-// [32, 40] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [36, 40] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 40] bf16
+    device const uchar* weights [[buffer(0)]], // [36, 40] bf16
     device const float* input [[buffer(1)]], // [rows, 40] f32
-    device float* x [[buffer(2)]], // [rows, 32] f32
-    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
-    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
+    device float* x [[buffer(2)]], // [rows, 36] f32
+    device const float* gamma [[buffer(3)]], // [36] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 36] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 3] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2301,33 +2315,35 @@ kernel void down_proj_few(
     const uint group = at.x;
     const uint tokens = min(4u, step->rows - at.y * 4);
     input += at.y * 160;
-    x += at.y * 128;
-    scaled += at.y * 128;
-    sums += at.y * 8;
+    x += at.y * 144;
+    scaled += at.y * 144;
+    sums += at.y * 12;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 4;
-    const uint end = 32;
-    gemv_bf16<32, 40, 4, 1, 0, 4>(
-        weights, input, first, 0, lane, acc, tokens);
+    const uint end = 36;
+    if (first < end) {
+        gemv_bf16<36, 40, 4, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     #pragma clang loop unroll(full)
     for (uint n = 0; n < 4; ++n) {
         if (n < tokens) {
             thread float* results = acc + n * 4;
             const float square =
                 add_rows<4>(
-                    x + n * 32, gamma, scaled + n * 32, results, 1.0f, first, end, lane);
-            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
-                sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
+                    x + n * 36, gamma, scaled + n * 36, results, 1.0f, first, end, lane);
+            store_partial_sums<8, 1, 2, 2, 8, 3, 3>(
+                sums + n * 3, shared + n * 16, square, group, simdgroup, lane);
         }
     }
 }
 
-// [88, 32] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
+// [88, 36] bf16: 2 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head(
-    device const uchar* weights [[buffer(0)]], // [88, 32] bf16
-    device const float* input [[buffer(1)]], // [32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [2] f32, partial sums of squares
+    device const uchar* weights [[buffer(0)]], // [88, 36] bf16
+    device const float* input [[buffer(1)]], // [36] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [3] f32, partial sums of squares
     device float* y [[buffer(3)]], // [88] f32
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2337,19 +2353,19 @@ kernel void lm_head(
     const uint first = group * 16 + simdgroup * 2;
     const uint end = 88;
     if (first < end) {
-        gemv_bf16<88, 32, 2, 1, 0>(
+        gemv_bf16<88, 36, 2, 1, 0>(
             weights, input, first, 0, lane, acc);
     }
-    scale_rows<2>(acc, rms_scale<2, 32>(input_sums, 1e-6f, lane));
+    scale_rows<2>(acc, rms_scale<3, 36>(input_sums, 1e-6f, lane));
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [88, 36] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head_two(
-    device const uchar* weights [[buffer(0)]], // [88, 32] bf16
-    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 2] f32, partial sums of squares
+    device const uchar* weights [[buffer(0)]], // [88, 36] bf16
+    device const float* input [[buffer(1)]], // [rows, 36] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 3] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 88] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -2358,14 +2374,14 @@ kernel void lm_head_two(
 {
     const uint group = at.x;
     const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 64;
-    input_sums += at.y * 4;
+    input += at.y * 72;
+    input_sums += at.y * 6;
     y += at.y * 176;
     float acc[8] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 88;
     if (first < end) {
-        gemv_bf16<88, 32, 4, 1, 0, 2>(
+        gemv_bf16<88, 36, 4, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
@@ -2373,18 +2389,18 @@ kernel void lm_head_two(
         if (n < tokens) {
             thread float* results = acc + n * 4;
             scale_rows<4>(
-                results, rms_scale<2, 32>(input_sums + n * 2, 1e-6f, lane));
+                results, rms_scale<3, 36>(input_sums + n * 3, 1e-6f, lane));
             store_rows<4>(y + n * 88, results, first, end, lane);
         }
     }
 }
 
-// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [88, 36] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head_few(
-    device const uchar* weights [[buffer(0)]], // [88, 32] bf16
-    device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 2] f32, partial sums of squares
+    device const uchar* weights [[buffer(0)]], // [88, 36] bf16
+    device const float* input [[buffer(1)]], // [rows, 36] f32, x * gamma
+    device const float* input_sums [[buffer(2)]], // [rows, 3] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 88] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -2393,14 +2409,14 @@ kernel void lm_head_few(
 {
     const uint group = at.x;
     const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 128;
-    input_sums += at.y * 8;
+    input += at.y * 144;
+    input_sums += at.y * 12;
     y += at.y * 352;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 88;
     if (first < end) {
-        gemv_bf16<88, 32, 4, 1, 0, 4>(
+        gemv_bf16<88, 36, 4, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
     #pragma clang loop unroll(full)
@@ -2408,7 +2424,7 @@ kernel void lm_head_few(
         if (n < tokens) {
             thread float* results = acc + n * 4;
             scale_rows<4>(
-                results, rms_scale<2, 32>(input_sums + n * 2, 1e-6f, lane));
+                results, rms_scale<3, 36>(input_sums + n * 3, 1e-6f, lane));
             store_rows<4>(y + n * 88, results, first, end, lane);
         }
     }
@@ -2480,23 +2496,23 @@ kernel void sample_draw(
 // RMS norm of each row
 [[max_total_threads_per_threadgroup(256)]]
 kernel void rms_norm_tile(
-    device const float* x [[buffer(0)]], // [rows, 32] f32
-    device const float* gamma [[buffer(1)]], // [32] f32
-    device float* y [[buffer(2)]], // [rows, 32] f32
+    device const float* x [[buffer(0)]], // [rows, 36] f32
+    device const float* gamma [[buffer(1)]], // [36] f32
+    device float* y [[buffer(2)]], // [rows, 36] f32
     uint group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[8];
-    rms_norm_row<32>(x, gamma, y, shared, 1e-6f, group, thread_index, simdgroup, lane);
+    rms_norm_row<36>(x, gamma, y, shared, 1e-6f, group, thread_index, simdgroup, lane);
 }
 
-// [96, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
+// [96, 36] bf16, a tile of 64 tokens and 64 rows per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_a_proj_tile(
-    device const uchar* weights [[buffer(0)]], // [96, 32] bf16
-    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device const uchar* weights [[buffer(0)]], // [96, 36] bf16
+    device const float* input [[buffer(1)]], // [rows, 36] f32
     device float* y [[buffer(2)]], // [rows, 96] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
@@ -2506,19 +2522,19 @@ kernel void qkv_a_proj_tile(
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    const TokenRows<32> rows = {input + first_token * 32};
+    const TokenRows<36> rows = {input + first_token * 36};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, Floats, 96, 96, 32, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 96, 96, 36, false, 0>(
         weights, weights, rows, StoreTile<96>{y + first_token * 96},
         tokens, 0, first, shared, simdgroup, lane);
 }
 
-// [64, 24] bf16, a tile of 64 tokens and 64 rows per threadgroup
+// [144, 24] bf16, a tile of 64 tokens and 64 rows per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void q_b_proj_tile(
-    device const uchar* weights [[buffer(0)]], // [64, 24] bf16
+    device const uchar* weights [[buffer(0)]], // [144, 24] bf16
     device const float* input [[buffer(1)]], // [rows, 24] f32
-    device float* y [[buffer(2)]], // [rows, 64] f32
+    device float* y [[buffer(2)]], // [rows, 144] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2529,127 +2545,127 @@ kernel void q_b_proj_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<24> rows = {input + first_token * 24};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, Floats, 64, 64, 24, false, 0>(
-        weights, weights, rows, StoreTile<64>{y + first_token * 64},
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 144, 144, 24, false, 0>(
+        weights, weights, rows, StoreTile<144>{y + first_token * 144},
         tokens, 0, first, shared, simdgroup, lane);
 }
 
-// queries of 4 heads over latents of 64, by [32, 64] bf16; 8 rotate
+// queries of 9 heads over latents of 64, by [72, 64] bf16; 8 rotate
 [[max_total_threads_per_threadgroup(128)]]
 kernel void latent_queries_tile(
-    device const uchar* weights [[buffer(0)]], // [32, 64] bf16
-    device const float* input [[buffer(1)]], // [rows, 64] f32
-    device float* q [[buffer(2)]], // [rows, 4, 72] f32
+    device const uchar* weights [[buffer(0)]], // [72, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 144] f32
+    device float* q [[buffer(2)]], // [rows, 9, 72] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint3 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
-    latent_queries_tile<Turned<Weights_bf16, 4, 64, 8>, 4, 8, 8, 64, true, 64>(
+    latent_queries_tile<Turned<Weights_bf16, 9, 64, 8>, 9, 8, 8, 64, true, 144>(
         weights, input, q, shared, ROPE_INV_FREQ, step->position, step->rows, 1.0f, group, simdgroup, lane);
 }
 
-// attention of 4 heads over latents of 64 + 8, 4 heads a read, 8 rows together
+// attention of 9 heads over latents of 64 + 8, 9 heads a read, 3 rows together
 [[max_total_threads_per_threadgroup(256)]]
 kernel void latent_attention_tile(
-    device const float* q [[buffer(0)]], // [rows, 4, 72] f32
+    device const float* q [[buffer(0)]], // [rows, 9, 72] f32
     device const half* latents [[buffer(1)]], // [positions, 72] half, a latent and a key that all heads share
-    device float* y [[buffer(2)]], // [rows, 4, 64] f32
+    device float* y [[buffer(2)]], // [rows, 9, 64] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[5600];
-    latents_tile<4, 64, 8, 4, 8, 8, 16, half>(
+    latents_tile<9, 64, 8, 9, 3, 8, 16, half>(
         q, latents, y, shared, 0, step->position, step->rows, 0.30087456f, group.x, group.y, simdgroup, lane);
 }
 
-// 4 heads' values of 16 of latents of 64, by [64, 64] bf16
+// 9 heads' values of 16 of latents of 64, by [144, 64] bf16
 [[max_total_threads_per_threadgroup(128)]]
 kernel void latent_values_tile(
-    device const uchar* weights [[buffer(0)]], // [64, 64] bf16
-    device const float* input [[buffer(1)]], // [rows, 4, 64] f32
-    device float* y [[buffer(2)]], // [rows, 4, 16] f32
+    device const uchar* weights [[buffer(0)]], // [144, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 9, 64] f32
+    device float* y [[buffer(2)]], // [rows, 9, 16] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint3 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
-    latent_values_tile<Weights_bf16, 4, 64, 16>(weights, input, y, shared, step->rows, group, simdgroup, lane);
+    latent_values_tile<Weights_bf16, 9, 64, 16>(weights, input, y, shared, step->rows, group, simdgroup, lane);
 }
 
-// 4 heads' keys of 8 of latents of 64, by [32, 64] bf16 and the shared 8
+// 9 heads' keys of 8 of latents of 64, by [72, 64] bf16 and the shared 8
 [[max_total_threads_per_threadgroup(128)]]
 kernel void expand_keys(
-    device const uchar* weights [[buffer(0)]], // [32, 64] bf16
+    device const uchar* weights [[buffer(0)]], // [72, 64] bf16
     device const half* latents [[buffer(1)]], // [positions, 72] half, a latent and a key that all heads share
-    device half* keys [[buffer(2)]], // [positions, 4, 16] half
+    device half* keys [[buffer(2)]], // [positions, 9, 16] half
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint3 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
-    latent_expand<Weights_bf16, Halves, 4, 8, 8, 64, 8>(
+    latent_expand<Weights_bf16, Halves, 9, 8, 8, 64, 8>(
         weights, latents, keys, shared, 0, step->position, step->rows, group, simdgroup, lane);
 }
 
-// 4 heads' values of 16 of latents of 64, by [64, 64] bf16
+// 9 heads' values of 16 of latents of 64, by [144, 64] bf16
 [[max_total_threads_per_threadgroup(128)]]
 kernel void expand_values(
-    device const uchar* weights [[buffer(0)]], // [64, 64] bf16
+    device const uchar* weights [[buffer(0)]], // [144, 64] bf16
     device const half* latents [[buffer(1)]], // [positions, 72] half, a latent and a key that all heads share
-    device half* values [[buffer(2)]], // [positions, 4, 16] half
+    device half* values [[buffer(2)]], // [positions, 9, 16] half
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint3 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4096];
-    latent_expand<Weights_bf16, Halves, 4, 16, 0, 64, 8>(
+    latent_expand<Weights_bf16, Halves, 9, 16, 0, 64, 8>(
         weights, latents, values, shared, 0, step->position, step->rows, group, simdgroup, lane);
 }
 
-// queries of 4 heads of 8 + 8, of which 8 rotate
+// queries of 9 heads of 8 + 8, of which 8 rotate
 [[max_total_threads_per_threadgroup(128)]]
 kernel void latent_rotate(
-    device const float* input [[buffer(0)]], // [rows, 64] f32
-    device float* q [[buffer(1)]], // [rows, 4, 16] f32
+    device const float* input [[buffer(0)]], // [rows, 144] f32
+    device float* q [[buffer(1)]], // [rows, 9, 16] f32
     constant StepParams* step [[buffer(2)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    latent_rotate<4, 8, 8, true, 64, 4>(input, q, ROPE_INV_FREQ, step[group.y].position, 1.0f, group, simdgroup, lane);
+    latent_rotate<9, 8, 8, true, 144, 4>(input, q, ROPE_INV_FREQ, step[group.y].position, 1.0f, group, simdgroup, lane);
 }
 
-// attention of 4 heads over 4 key/value heads of 16: 64 tokens of a head per threadgroup
+// attention of 9 heads over 9 key/value heads of 16: 64 tokens of a head per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void attention_tile(
-    device const float* q [[buffer(0)]], // [rows, 64] f32
-    device const half* keys [[buffer(1)]], // [positions, 4, 16] half
-    device const half* values [[buffer(2)]], // [positions, 4, 16] half
-    device float* y [[buffer(3)]], // [rows, 64] f32
+    device const float* q [[buffer(0)]], // [rows, 144] f32
+    device const half* keys [[buffer(1)]], // [positions, 9, 16] half
+    device const half* values [[buffer(2)]], // [positions, 9, 16] half
+    device float* y [[buffer(3)]], // [rows, 144] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[3328];
-    attention_tile<4, 4, 16, 16, 1, 2, 32, 0, 0, FloatWeights>(
+    attention_tile<9, 9, 16, 16, 1, 2, 32, 0, 0, FloatWeights>(
         q, keys, values, y, shared, 0, step->position, step->rows, 0.30087456f, 0.0f, group.x, group.y, simdgroup,
         lane);
 }
 
-// [32, 64] bf16, a tile of 64 tokens and 64 rows per threadgroup
+// [36, 144] bf16, a tile of 64 tokens and 64 rows per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_tile(
-    device const uchar* weights [[buffer(0)]], // [32, 64] bf16
-    device const float* input [[buffer(1)]], // [rows, 64] f32
-    device float* x [[buffer(2)]], // [rows, 32] f32
+    device const uchar* weights [[buffer(0)]], // [36, 144] bf16
+    device const float* input [[buffer(1)]], // [rows, 144] f32
+    device float* x [[buffer(2)]], // [rows, 36] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2658,18 +2674,18 @@ kernel void o_proj_tile(
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    const TokenRows<64> rows = {input + first_token * 64};
+    const TokenRows<144> rows = {input + first_token * 144};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, Floats, 32, 32, 64, false, 0>(
-        weights, weights, rows, AddTile<32>{x + first_token * 32, 1.0f},
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 36, 36, 144, false, 0>(
+        weights, weights, rows, AddTile<36>{x + first_token * 36, 1.0f},
         tokens, 0, first, shared, simdgroup, lane);
 }
 
-// [80, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
+// [80, 36] bf16, a tile of 64 tokens and 64 rows per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_tile(
-    device const uchar* weights [[buffer(0)]], // [80, 32] bf16
-    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device const uchar* weights [[buffer(0)]], // [80, 36] bf16
+    device const float* input [[buffer(1)]], // [rows, 36] f32
     device float* y [[buffer(2)]], // [rows, 40] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
@@ -2679,19 +2695,19 @@ kernel void gate_up_proj_tile(
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    const TokenRows<32> rows = {input + first_token * 32};
+    const TokenRows<36> rows = {input + first_token * 36};
     const uint first = group.x * 32;
-    gemm_tile<Weights_bf16, Weights_bf16, Floats, 80, 40, 32, true, 40>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 80, 40, 36, true, 40>(
         weights, weights, rows, GatedTile<40, Silu>{y + first_token * 40},
         tokens, 0, first, shared, simdgroup, lane);
 }
 
-// [32, 40] bf16, a tile of 64 tokens and 64 rows per threadgroup
+// [36, 40] bf16, a tile of 64 tokens and 64 rows per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_tile(
-    device const uchar* weights [[buffer(0)]], // [32, 40] bf16
+    device const uchar* weights [[buffer(0)]], // [36, 40] bf16
     device const float* input [[buffer(1)]], // [rows, 40] f32
-    device float* x [[buffer(2)]], // [rows, 32] f32
+    device float* x [[buffer(2)]], // [rows, 36] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2702,16 +2718,16 @@ kernel void down_proj_tile(
     const uint tokens = min(64u, step->rows - first_token);
     const TokenRows<40> rows = {input + first_token * 40};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, Floats, 32, 32, 40, false, 0>(
-        weights, weights, rows, AddTile<32>{x + first_token * 32, 1.0f},
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 36, 36, 40, false, 0>(
+        weights, weights, rows, AddTile<36>{x + first_token * 36, 1.0f},
         tokens, 0, first, shared, simdgroup, lane);
 }
 
-// [88, 32] bf16, a tile of 64 tokens and 64 rows per threadgroup
+// [88, 36] bf16, a tile of 64 tokens and 64 rows per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_tile(
-    device const uchar* weights [[buffer(0)]], // [88, 32] bf16
-    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device const uchar* weights [[buffer(0)]], // [88, 36] bf16
+    device const float* input [[buffer(1)]], // [rows, 36] f32
     device float* y [[buffer(2)]], // [rows, 88] f32
     constant StepParams* step [[buffer(3)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
@@ -2721,9 +2737,9 @@ kernel void lm_head_tile(
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    const TokenRows<32> rows = {input + first_token * 32};
+    const TokenRows<36> rows = {input + first_token * 36};
     const uint first = group.x * 64;
-    gemm_tile<Weights_bf16, Weights_bf16, Floats, 88, 88, 32, false, 0>(
+    gemm_tile<Weights_bf16, Weights_bf16, Floats, 88, 88, 36, false, 0>(
         weights, weights, rows, StoreTile<88>{y + first_token * 88},
         tokens, 0, first, shared, simdgroup, lane);
 }

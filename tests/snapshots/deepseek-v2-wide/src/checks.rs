@@ -38,47 +38,47 @@ static MATRICES: [(&str, &[&str]); 9] = [
 /// part of a split context.
 #[rustfmt::skip]
 static COSTS: [Cost; 41] = [
-    Cost { bytes: [128, 328, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
-    Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
-    Cost { bytes: [6_144, 520, 0, 0, 0], flops: [0, 6_144, 0, 0, 0] }, // qkv_a_proj
-    Cost { bytes: [6_144, 520, 0, 0, 0], flops: [0, 6_144, 0, 0, 0] }, // qkv_a_proj_two
-    Cost { bytes: [6_144, 520, 0, 0, 0], flops: [0, 6_144, 0, 0, 0] }, // qkv_a_proj_few
+    Cost { bytes: [144, 372, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
+    Cost { bytes: [0, 216, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
+    Cost { bytes: [6_912, 540, 0, 0, 0], flops: [0, 6_912, 0, 0, 0] }, // qkv_a_proj
+    Cost { bytes: [6_912, 540, 0, 0, 0], flops: [0, 6_912, 0, 0, 0] }, // qkv_a_proj_two
+    Cost { bytes: [6_912, 540, 0, 0, 0], flops: [0, 6_912, 0, 0, 0] }, // qkv_a_proj_few
     Cost { bytes: [352, 624, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // latent_append
-    Cost { bytes: [3_072, 352, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // q_b_proj
-    Cost { bytes: [3_072, 352, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // q_b_proj_two
-    Cost { bytes: [3_072, 352, 0, 0, 0], flops: [0, 3_072, 0, 0, 0] }, // q_b_proj_few
-    Cost { bytes: [4_096, 1_408, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // latent_queries
-    Cost { bytes: [0, 2_176, 0, 144, 0], flops: [0, 0, 0, 1_088, 0] }, // latent_attention
-    Cost { bytes: [8_192, 1_280, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // latent_values
-    Cost { bytes: [4_224, 648, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj
-    Cost { bytes: [4_224, 648, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_two
-    Cost { bytes: [4_224, 648, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // o_proj_few
-    Cost { bytes: [5_120, 296, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
-    Cost { bytes: [5_120, 296, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_two
-    Cost { bytes: [5_120, 296, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
-    Cost { bytes: [2_688, 552, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
-    Cost { bytes: [2_688, 552, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_two
-    Cost { bytes: [2_688, 552, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
-    Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
-    Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
-    Cost { bytes: [5_632, 488, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
+    Cost { bytes: [6_912, 672, 0, 0, 0], flops: [0, 6_912, 0, 0, 0] }, // q_b_proj
+    Cost { bytes: [6_912, 672, 0, 0, 0], flops: [0, 6_912, 0, 0, 0] }, // q_b_proj_two
+    Cost { bytes: [6_912, 672, 0, 0, 0], flops: [0, 6_912, 0, 0, 0] }, // q_b_proj_few
+    Cost { bytes: [9_216, 3_168, 0, 0, 0], flops: [0, 9_216, 0, 0, 0] }, // latent_queries
+    Cost { bytes: [0, 4_896, 0, 144, 0], flops: [0, 0, 0, 2_448, 0] }, // latent_attention
+    Cost { bytes: [18_432, 2_880, 0, 0, 0], flops: [0, 18_432, 0, 0, 0] }, // latent_values
+    Cost { bytes: [10_512, 1_020, 0, 0, 0], flops: [0, 10_368, 0, 0, 0] }, // o_proj
+    Cost { bytes: [10_512, 1_020, 0, 0, 0], flops: [0, 10_368, 0, 0, 0] }, // o_proj_two
+    Cost { bytes: [10_512, 1_020, 0, 0, 0], flops: [0, 10_368, 0, 0, 0] }, // o_proj_few
+    Cost { bytes: [5_760, 316, 0, 0, 0], flops: [0, 5_760, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [5_760, 316, 0, 0, 0], flops: [0, 5_760, 0, 0, 0] }, // gate_up_proj_two
+    Cost { bytes: [5_760, 316, 0, 0, 0], flops: [0, 5_760, 0, 0, 0] }, // gate_up_proj_few
+    Cost { bytes: [3_024, 604, 0, 0, 0], flops: [0, 2_880, 0, 0, 0] }, // down_proj
+    Cost { bytes: [3_024, 604, 0, 0, 0], flops: [0, 2_880, 0, 0, 0] }, // down_proj_two
+    Cost { bytes: [3_024, 604, 0, 0, 0], flops: [0, 2_880, 0, 0, 0] }, // down_proj_few
+    Cost { bytes: [6_336, 508, 0, 0, 0], flops: [0, 6_336, 0, 0, 0] }, // lm_head
+    Cost { bytes: [6_336, 508, 0, 0, 0], flops: [0, 6_336, 0, 0, 0] }, // lm_head_two
+    Cost { bytes: [6_336, 508, 0, 0, 0], flops: [0, 6_336, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
     Cost { bytes: [0, 24, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
-    Cost { bytes: [128, 256, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rms_norm_tile
-    Cost { bytes: [6_144, 512, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // qkv_a_proj_tile
-    Cost { bytes: [3_072, 352, 0, 0, 0], flops: [0, 0, 196_608, 0, 0] }, // q_b_proj_tile
-    Cost { bytes: [4_096, 1_408, 0, 0, 0], flops: [0, 0, 262_144, 0, 0] }, // latent_queries_tile
-    Cost { bytes: [0, 2_176, 0, 144, 0], flops: [0, 0, 0, 1_088, 0] }, // latent_attention_tile
-    Cost { bytes: [8_192, 1_280, 0, 0, 0], flops: [0, 0, 2_097_152, 0, 0] }, // latent_values_tile
-    Cost { bytes: [4_096, 0, 0, 272, 0], flops: [0, 0, 2_097_152, 0, 0] }, // expand_keys
-    Cost { bytes: [8_192, 0, 0, 256, 0], flops: [0, 0, 2_097_152, 0, 0] }, // expand_values
-    Cost { bytes: [0, 512, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // latent_rotate
-    Cost { bytes: [0, 512, 0, 256, 0], flops: [0, 0, 0, 256, 0] }, // attention_tile
-    Cost { bytes: [4_096, 512, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // o_proj_tile
-    Cost { bytes: [5_120, 288, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // gate_up_proj_tile
-    Cost { bytes: [2_560, 416, 0, 0, 0], flops: [0, 0, 327_680, 0, 0] }, // down_proj_tile
-    Cost { bytes: [5_632, 480, 0, 0, 0], flops: [0, 0, 524_288, 0, 0] }, // lm_head_tile
+    Cost { bytes: [144, 288, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rms_norm_tile
+    Cost { bytes: [6_912, 528, 0, 0, 0], flops: [0, 0, 589_824, 0, 0] }, // qkv_a_proj_tile
+    Cost { bytes: [6_912, 672, 0, 0, 0], flops: [0, 0, 589_824, 0, 0] }, // q_b_proj_tile
+    Cost { bytes: [9_216, 3_168, 0, 0, 0], flops: [0, 0, 589_824, 0, 0] }, // latent_queries_tile
+    Cost { bytes: [0, 4_896, 0, 144, 0], flops: [0, 0, 0, 2_448, 0] }, // latent_attention_tile
+    Cost { bytes: [18_432, 2_880, 0, 0, 0], flops: [0, 0, 4_718_592, 0, 0] }, // latent_values_tile
+    Cost { bytes: [9_216, 0, 0, 432, 0], flops: [0, 0, 4_718_592, 0, 0] }, // expand_keys
+    Cost { bytes: [18_432, 0, 0, 416, 0], flops: [0, 0, 4_718_592, 0, 0] }, // expand_values
+    Cost { bytes: [0, 1_152, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // latent_rotate
+    Cost { bytes: [0, 1_152, 0, 576, 0], flops: [0, 0, 0, 576, 0] }, // attention_tile
+    Cost { bytes: [10_368, 864, 0, 0, 0], flops: [0, 0, 1_179_648, 0, 0] }, // o_proj_tile
+    Cost { bytes: [5_760, 304, 0, 0, 0], flops: [0, 0, 589_824, 0, 0] }, // gate_up_proj_tile
+    Cost { bytes: [2_880, 448, 0, 0, 0], flops: [0, 0, 327_680, 0, 0] }, // down_proj_tile
+    Cost { bytes: [6_336, 496, 0, 0, 0], flops: [0, 0, 589_824, 0, 0] }, // lm_head_tile
 ];
 
 /// Rotations per position of each pair of elements.
@@ -96,14 +96,14 @@ static KERNELS: [KernelCheck; 41] = [
         rows: &[1, 2, 7, 8],
         mixed: true,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 32 }, scale: 1.0, norm_eps: None },
+        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 36 }, scale: 1.0, norm_eps: None },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
-            Argument::write(Role::X, Data::Words(32)),
+            Argument::write(Role::X, Data::Words(36)),
             Argument::read(Role::Gamma, Data::Tensor("layers.0.attn_norm")),
-            Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(2)),
+            Argument::write(Role::Scaled, Data::Words(36)),
+            Argument::write(Role::Sums, Data::Words(3)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -114,11 +114,11 @@ static KERNELS: [KernelCheck; 41] = [
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
-        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 32 }, scale: 1.0, norm_eps: None },
+        operation: Operation::Embed { table: Matrix { format: Format::BF16, rows: 88, cols: 36 }, scale: 1.0, norm_eps: None },
         arguments: &[
             Argument::read(Role::Table, Data::Tensor("token_embd")),
             Argument::read(Role::NextToken, Data::Slots(1)),
-            Argument::write(Role::X, Data::Words(32)),
+            Argument::write(Role::X, Data::Words(36)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -130,15 +130,15 @@ static KERNELS: [KernelCheck; 41] = [
         mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 96, cols: 32 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 96, cols: 36 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_a_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::read(Role::Input, Data::Words(36)),
+            Argument::read(Role::InputSums, Data::Words(3)),
             Argument::write(Role::Y, Data::Words(96)),
         ],
     },
@@ -150,15 +150,15 @@ static KERNELS: [KernelCheck; 41] = [
         mixed: true,
         grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 96, cols: 32 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 96, cols: 36 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_a_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::read(Role::Input, Data::Words(36)),
+            Argument::read(Role::InputSums, Data::Words(3)),
             Argument::write(Role::Y, Data::Words(96)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -171,15 +171,15 @@ static KERNELS: [KernelCheck; 41] = [
         mixed: true,
         grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 96, cols: 32 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 96, cols: 36 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_a_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::read(Role::Input, Data::Words(36)),
+            Argument::read(Role::InputSums, Data::Words(3)),
             Argument::write(Role::Y, Data::Words(96)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -212,9 +212,9 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(9), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 24 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 144, cols: 24 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -222,7 +222,7 @@ static KERNELS: [KernelCheck; 41] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.q_b_proj")),
             Argument::read(Role::Input, Data::Words(24)),
-            Argument::write(Role::Y, Data::Words(64)),
+            Argument::write(Role::Y, Data::Words(144)),
         ],
     },
     // q_b_proj_two
@@ -231,9 +231,9 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::Const(5), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 24 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 144, cols: 24 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -241,7 +241,7 @@ static KERNELS: [KernelCheck; 41] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.q_b_proj")),
             Argument::read(Role::Input, Data::Words(24)),
-            Argument::write(Role::Y, Data::Words(64)),
+            Argument::write(Role::Y, Data::Words(144)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -251,9 +251,9 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::Const(5), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 24 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 144, cols: 24 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -261,7 +261,7 @@ static KERNELS: [KernelCheck; 41] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.q_b_proj")),
             Argument::read(Role::Input, Data::Words(24)),
-            Argument::write(Role::Y, Data::Words(64)),
+            Argument::write(Role::Y, Data::Words(144)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -271,17 +271,17 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(5), Dim::Rows, Dim::Const(1)],
+        grid: [Dim::Const(11), Dim::Rows, Dim::Const(1)],
         operation: Operation::LatentQueries(LatentQueries {
-            sizes: LatentSizes { heads: 4, latent: 64, rope: 8, nope: 8, value: 16 },
-            width: 64,
-            keys: Matrix { format: Format::BF16, rows: 32, cols: 64 }, by_key: true,
+            sizes: LatentSizes { heads: 9, latent: 64, rope: 8, nope: 8, value: 16 },
+            width: 144,
+            keys: Matrix { format: Format::BF16, rows: 72, cols: 64 }, by_key: true,
             inv_freq: &INV_FREQ_0, interleaved: true, magnitude: 1.0,
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.attn_k_b")),
-            Argument::read(Role::Input, Data::Words(64)),
-            Argument::write(Role::Q, Data::Words(288)),
+            Argument::read(Role::Input, Data::Words(144)),
+            Argument::write(Role::Q, Data::Words(648)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -293,15 +293,15 @@ static KERNELS: [KernelCheck; 41] = [
         mixed: true,
         grid: [Dim::Const(1), Dim::Const(1), Dim::Rows],
         operation: Operation::LatentAttention(LatentAttention {
-            heads: 4, latent: 64, rope: 8,
+            heads: 9, latent: 64, rope: 8,
             scale: 0.30087456,
             cache: CacheType::F16,
             half_operands: true, split: None,
         }),
         arguments: &[
-            Argument::read(Role::Q, Data::Words(288)),
+            Argument::read(Role::Q, Data::Words(648)),
             Argument::read(Role::Latents, Data::Cache(72)),
-            Argument::write(Role::Y, Data::Words(256)),
+            Argument::write(Role::Y, Data::Words(576)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -311,15 +311,15 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Rows, Dim::Const(1)],
+        grid: [Dim::Const(9), Dim::Rows, Dim::Const(1)],
         operation: Operation::LatentValues(LatentValues {
-            sizes: LatentSizes { heads: 4, latent: 64, rope: 8, nope: 8, value: 16 },
-            values: Matrix { format: Format::BF16, rows: 64, cols: 64 },
+            sizes: LatentSizes { heads: 9, latent: 64, rope: 8, nope: 8, value: 16 },
+            values: Matrix { format: Format::BF16, rows: 144, cols: 64 },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.attn_v_b")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::write(Role::Y, Data::Words(64)),
+            Argument::read(Role::Input, Data::Words(576)),
+            Argument::write(Role::Y, Data::Words(144)),
         ],
     },
     // o_proj
@@ -328,20 +328,20 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 36, cols: 144 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
-            Argument::read(Role::Input, Data::Words(64)),
-            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Input, Data::Words(144)),
+            Argument::update(Role::X, Data::Words(36)),
             Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
-            Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(2)),
+            Argument::write(Role::Scaled, Data::Words(36)),
+            Argument::write(Role::Sums, Data::Words(3)),
         ],
     },
     // o_proj_two
@@ -350,20 +350,20 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 36, cols: 144 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
-            Argument::read(Role::Input, Data::Words(64)),
-            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Input, Data::Words(144)),
+            Argument::update(Role::X, Data::Words(36)),
             Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
-            Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(2)),
+            Argument::write(Role::Scaled, Data::Words(36)),
+            Argument::write(Role::Sums, Data::Words(3)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -373,20 +373,20 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 36, cols: 144 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
-            Argument::read(Role::Input, Data::Words(64)),
-            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Input, Data::Words(144)),
+            Argument::update(Role::X, Data::Words(36)),
             Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
-            Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(2)),
+            Argument::write(Role::Scaled, Data::Words(36)),
+            Argument::write(Role::Sums, Data::Words(3)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -398,15 +398,15 @@ static KERNELS: [KernelCheck; 41] = [
         mixed: true,
         grid: [Dim::Const(5), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 36 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::read(Role::Input, Data::Words(36)),
+            Argument::read(Role::InputSums, Data::Words(3)),
             Argument::write(Role::Y, Data::Words(40)),
         ],
     },
@@ -418,15 +418,15 @@ static KERNELS: [KernelCheck; 41] = [
         mixed: true,
         grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 36 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::read(Role::Input, Data::Words(36)),
+            Argument::read(Role::InputSums, Data::Words(3)),
             Argument::write(Role::Y, Data::Words(40)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -439,15 +439,15 @@ static KERNELS: [KernelCheck; 41] = [
         mixed: true,
         grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 36 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::read(Role::Input, Data::Words(36)),
+            Argument::read(Role::InputSums, Data::Words(3)),
             Argument::write(Role::Y, Data::Words(40)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -458,9 +458,9 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1],
         mixed: true,
-        grid: [Dim::Const(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 36, cols: 40 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -468,10 +468,10 @@ static KERNELS: [KernelCheck; 41] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
             Argument::read(Role::Input, Data::Words(40)),
-            Argument::update(Role::X, Data::Words(32)),
+            Argument::update(Role::X, Data::Words(36)),
             Argument::read(Role::Gamma, Data::Tensor("output_norm")),
-            Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(2)),
+            Argument::write(Role::Scaled, Data::Words(36)),
+            Argument::write(Role::Sums, Data::Words(3)),
         ],
     },
     // down_proj_two
@@ -480,9 +480,9 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 36, cols: 40 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -490,10 +490,10 @@ static KERNELS: [KernelCheck; 41] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
             Argument::read(Role::Input, Data::Words(40)),
-            Argument::update(Role::X, Data::Words(32)),
+            Argument::update(Role::X, Data::Words(36)),
             Argument::read(Role::Gamma, Data::Tensor("output_norm")),
-            Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(2)),
+            Argument::write(Role::Scaled, Data::Words(36)),
+            Argument::write(Role::Sums, Data::Words(3)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -503,9 +503,9 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 36, cols: 40 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -513,10 +513,10 @@ static KERNELS: [KernelCheck; 41] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
             Argument::read(Role::Input, Data::Words(40)),
-            Argument::update(Role::X, Data::Words(32)),
+            Argument::update(Role::X, Data::Words(36)),
             Argument::read(Role::Gamma, Data::Tensor("output_norm")),
-            Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(2)),
+            Argument::write(Role::Scaled, Data::Words(36)),
+            Argument::write(Role::Sums, Data::Words(3)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -528,15 +528,15 @@ static KERNELS: [KernelCheck; 41] = [
         mixed: true,
         grid: [Dim::Const(6), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 36 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("lm_head")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::read(Role::Input, Data::Words(36)),
+            Argument::read(Role::InputSums, Data::Words(3)),
             Argument::write(Role::Y, Data::Words(88)),
         ],
     },
@@ -548,15 +548,15 @@ static KERNELS: [KernelCheck; 41] = [
         mixed: true,
         grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 36 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("lm_head")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::read(Role::Input, Data::Words(36)),
+            Argument::read(Role::InputSums, Data::Words(3)),
             Argument::write(Role::Y, Data::Words(88)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -569,15 +569,15 @@ static KERNELS: [KernelCheck; 41] = [
         mixed: true,
         grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 36 }],
             norm_eps: Some(1e-6),
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("lm_head")),
-            Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(2)),
+            Argument::read(Role::Input, Data::Words(36)),
+            Argument::read(Role::InputSums, Data::Words(3)),
             Argument::write(Role::Y, Data::Words(88)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -647,11 +647,11 @@ static KERNELS: [KernelCheck; 41] = [
         rows: &[1, 7, 64, 65],
         mixed: false,
         grid: [Dim::Rows, Dim::Const(1), Dim::Const(1)],
-        operation: Operation::RmsNorm { width: 32, eps: 1e-6 },
+        operation: Operation::RmsNorm { width: 36, eps: 1e-6 },
         arguments: &[
-            Argument::read(Role::X, Data::Words(32)),
+            Argument::read(Role::X, Data::Words(36)),
             Argument::read(Role::Gamma, Data::Tensor("output_norm")),
-            Argument::write(Role::Y, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(36)),
         ],
     },
     // qkv_a_proj_tile
@@ -662,14 +662,14 @@ static KERNELS: [KernelCheck; 41] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 96, cols: 32 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 96, cols: 36 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_a_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::Input, Data::Words(36)),
             Argument::write(Role::Y, Data::Words(96)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -680,9 +680,9 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 24 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 144, cols: 24 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
@@ -690,7 +690,7 @@ static KERNELS: [KernelCheck; 41] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.q_b_proj")),
             Argument::read(Role::Input, Data::Words(24)),
-            Argument::write(Role::Y, Data::Words(64)),
+            Argument::write(Role::Y, Data::Words(144)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -700,17 +700,17 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(4)],
+        grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(9)],
         operation: Operation::LatentQueries(LatentQueries {
-            sizes: LatentSizes { heads: 4, latent: 64, rope: 8, nope: 8, value: 16 },
-            width: 64,
-            keys: Matrix { format: Format::BF16, rows: 32, cols: 64 }, by_key: true,
+            sizes: LatentSizes { heads: 9, latent: 64, rope: 8, nope: 8, value: 16 },
+            width: 144,
+            keys: Matrix { format: Format::BF16, rows: 72, cols: 64 }, by_key: true,
             inv_freq: &INV_FREQ_0, interleaved: true, magnitude: 1.0,
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.attn_k_b")),
-            Argument::read(Role::Input, Data::Words(64)),
-            Argument::write(Role::Q, Data::Words(288)),
+            Argument::read(Role::Input, Data::Words(144)),
+            Argument::write(Role::Q, Data::Words(648)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -720,17 +720,17 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::RowTiles(8), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(3), Dim::Const(1), Dim::Const(1)],
         operation: Operation::LatentAttention(LatentAttention {
-            heads: 4, latent: 64, rope: 8,
+            heads: 9, latent: 64, rope: 8,
             scale: 0.30087456,
             cache: CacheType::F16,
             half_operands: true, split: None,
         }),
         arguments: &[
-            Argument::read(Role::Q, Data::Words(288)),
+            Argument::read(Role::Q, Data::Words(648)),
             Argument::read(Role::Latents, Data::Cache(72)),
-            Argument::write(Role::Y, Data::Words(256)),
+            Argument::write(Role::Y, Data::Words(576)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -740,15 +740,15 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(4)],
+        grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(9)],
         operation: Operation::LatentValues(LatentValues {
-            sizes: LatentSizes { heads: 4, latent: 64, rope: 8, nope: 8, value: 16 },
-            values: Matrix { format: Format::BF16, rows: 64, cols: 64 },
+            sizes: LatentSizes { heads: 9, latent: 64, rope: 8, nope: 8, value: 16 },
+            values: Matrix { format: Format::BF16, rows: 144, cols: 64 },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.attn_v_b")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::write(Role::Y, Data::Words(64)),
+            Argument::read(Role::Input, Data::Words(576)),
+            Argument::write(Role::Y, Data::Words(144)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -758,16 +758,16 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::Const(2), Dim::PositionTiles(64), Dim::Const(4)],
+        grid: [Dim::Const(2), Dim::PositionTiles(64), Dim::Const(9)],
         operation: Operation::LatentExpand(LatentExpand {
-            sizes: LatentSizes { heads: 4, latent: 64, rope: 8, nope: 8, value: 16 },
-            heads: HeadMatrix::Keys { matrix: Matrix { format: Format::BF16, rows: 32, cols: 64 }, by_key: true },
+            sizes: LatentSizes { heads: 9, latent: 64, rope: 8, nope: 8, value: 16 },
+            heads: HeadMatrix::Keys { matrix: Matrix { format: Format::BF16, rows: 72, cols: 64 }, by_key: true },
             cache: CacheType::F16, half_operands: true,
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.attn_k_b")),
             Argument::read(Role::Latents, Data::Cache(72)),
-            Argument::write(Role::Keys, Data::Positions(64)),
+            Argument::write(Role::Keys, Data::Positions(144)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -777,16 +777,16 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::Const(1), Dim::PositionTiles(64), Dim::Const(4)],
+        grid: [Dim::Const(1), Dim::PositionTiles(64), Dim::Const(9)],
         operation: Operation::LatentExpand(LatentExpand {
-            sizes: LatentSizes { heads: 4, latent: 64, rope: 8, nope: 8, value: 16 },
-            heads: HeadMatrix::Values(Matrix { format: Format::BF16, rows: 64, cols: 64 }),
+            sizes: LatentSizes { heads: 9, latent: 64, rope: 8, nope: 8, value: 16 },
+            heads: HeadMatrix::Values(Matrix { format: Format::BF16, rows: 144, cols: 64 }),
             cache: CacheType::F16, half_operands: true,
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.attn_v_b")),
             Argument::read(Role::Latents, Data::Cache(72)),
-            Argument::write(Role::Values, Data::Positions(64)),
+            Argument::write(Role::Values, Data::Positions(144)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -796,15 +796,15 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
+        grid: [Dim::Const(3), Dim::Rows, Dim::Const(1)],
         operation: Operation::LatentRotate(LatentRotate {
-            sizes: LatentSizes { heads: 4, latent: 64, rope: 8, nope: 8, value: 16 },
-            width: 64,
+            sizes: LatentSizes { heads: 9, latent: 64, rope: 8, nope: 8, value: 16 },
+            width: 144,
             inv_freq: &INV_FREQ_0, interleaved: true, magnitude: 1.0,
         }),
         arguments: &[
-            Argument::read(Role::Input, Data::Words(64)),
-            Argument::write(Role::Q, Data::Words(64)),
+            Argument::read(Role::Input, Data::Words(144)),
+            Argument::write(Role::Q, Data::Words(144)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -814,18 +814,18 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
-        grid: [Dim::RowTiles(64), Dim::Const(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(64), Dim::Const(9), Dim::Const(1)],
         operation: Operation::Attention(Attention {
-            heads: 4, kv_heads: 4, head_dim: 16, value_dim: 16,
+            heads: 9, kv_heads: 9, head_dim: 16, value_dim: 16,
             scale: 0.30087456, softcap: None, window: None,
             cache: CacheType::F16, wrap: None,
             half_operands: false, split: None,
         }),
         arguments: &[
-            Argument::read(Role::Q, Data::Words(64)),
-            Argument::read(Role::Keys, Data::Positions(64)),
-            Argument::read(Role::Values, Data::Positions(64)),
-            Argument::write(Role::Y, Data::Words(64)),
+            Argument::read(Role::Q, Data::Words(144)),
+            Argument::read(Role::Keys, Data::Positions(144)),
+            Argument::read(Role::Values, Data::Positions(144)),
+            Argument::write(Role::Y, Data::Words(144)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -837,15 +837,15 @@ static KERNELS: [KernelCheck; 41] = [
         mixed: false,
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 64 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 36, cols: 144 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
-            Argument::read(Role::Input, Data::Words(64)),
-            Argument::update(Role::X, Data::Words(32)),
+            Argument::read(Role::Input, Data::Words(144)),
+            Argument::update(Role::X, Data::Words(36)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -857,14 +857,14 @@ static KERNELS: [KernelCheck; 41] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 36 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Gated(Activation::Silu),
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.gate_up_proj")),
-            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::Input, Data::Words(36)),
             Argument::write(Role::Y, Data::Words(40)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -877,7 +877,7 @@ static KERNELS: [KernelCheck; 41] = [
         mixed: false,
         grid: [Dim::Const(1), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 40 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 36, cols: 40 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Residual { factor: 1.0 },
@@ -885,7 +885,7 @@ static KERNELS: [KernelCheck; 41] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
             Argument::read(Role::Input, Data::Words(40)),
-            Argument::update(Role::X, Data::Words(32)),
+            Argument::update(Role::X, Data::Words(36)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -897,14 +897,14 @@ static KERNELS: [KernelCheck; 41] = [
         mixed: false,
         grid: [Dim::Const(2), Dim::RowTiles(64), Dim::Const(1)],
         operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
+            matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 36 }],
             norm_eps: None,
             half_operands: false,
             epilogue: Epilogue::Store { softcap: None },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("lm_head")),
-            Argument::read(Role::Input, Data::Words(32)),
+            Argument::read(Role::Input, Data::Words(36)),
             Argument::write(Role::Y, Data::Words(88)),
             Argument::read(Role::Step, Data::Params),
         ],

@@ -15,7 +15,7 @@ use runtime::{LanguageModel, LoadOptions, ModelInfo, Result};
 /// Layers.
 pub const LAYERS: usize = 2;
 /// Width of the residual stream.
-pub const HIDDEN: usize = 32;
+pub const HIDDEN: usize = 36;
 /// Rows of the embedding table and of the head.
 pub const VOCAB: usize = 88;
 /// Longest context, in tokens.
@@ -43,15 +43,15 @@ pub static INFO: ModelInfo = ModelInfo {
     vocab_size: VOCAB,
     trained_context: CONTEXT,
     default_context: 128,
-    parameters: 39_248,
-    weights_bytes: 98_304,
-    weights_header_sha256: "46aaface00a45dad8509046f5f86aebe9db067d2298e1675383e072547ce46b1",
+    parameters: 67_172,
+    weights_bytes: 163_840,
+    weights_header_sha256: "23773ec69eed0bb2ad382f0b972564a91ce9a482b00ac30a27039a054616822a",
     slots: SLOTS,
     few_rows: FEW_ROWS,
     rewind: None,
     kv_bytes_per_token: 288,
-    activation_bytes: 492_064,
-    activation_bytes_per_token: 256,
+    activation_bytes: 953_408,
+    activation_bytes_per_token: 576,
     recurrent_bytes: 0,
     prefill_tile: PREFILL_TILE,
     kernels: &KERNELS,
@@ -139,7 +139,7 @@ static KERNELS: [KernelSpec; 41] = [
     KernelSpec { name: "q_b_proj_two", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "q_b_proj_few", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "latent_queries", threads: 256, threadgroup_bytes: 4096 },
-    KernelSpec { name: "latent_attention", threads: 256, threadgroup_bytes: 15968 },
+    KernelSpec { name: "latent_attention", threads: 256, threadgroup_bytes: 24768 },
     KernelSpec { name: "latent_values", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 128 },
@@ -180,27 +180,27 @@ const LATENTS: [usize; 2] = [
 
 /// Packed weights of one layer.
 struct LayerWeights {
-    /// [32] f32
+    /// [36] f32
     attn_norm: Slice,
-    /// [96, 32] bf16
+    /// [96, 36] bf16
     qkv_a_proj: Slice,
     /// [24] f32
     attn_q_a_norm: Slice,
-    /// [64, 24] bf16
+    /// [144, 24] bf16
     q_b_proj: Slice,
     /// [64] f32
     attn_kv_a_norm: Slice,
-    /// [32, 64] bf16
+    /// [72, 64] bf16
     attn_k_b: Slice,
-    /// [64, 64] bf16
+    /// [144, 64] bf16
     attn_v_b: Slice,
-    /// [32, 64] bf16
+    /// [36, 144] bf16
     o_proj: Slice,
-    /// [32] f32
+    /// [36] f32
     ffn_norm: Slice,
-    /// [80, 32] bf16
+    /// [80, 36] bf16
     gate_up_proj: Slice,
-    /// [32, 40] bf16
+    /// [36, 40] bf16
     down_proj: Slice,
 }
 
@@ -208,23 +208,23 @@ struct LayerWeights {
 struct StepBuffers {
     /// [rows, 40] f32, the gated activation
     act: Slice,
-    /// [rows, 64] f32, attention's result
+    /// [rows, 144] f32, attention's result
     attn: Slice,
-    /// [rows, 256] f32, a latent for each head, of which its result is made
+    /// [rows, 576] f32, a latent for each head, of which its result is made
     attn_latents: Slice,
-    /// [rows, 288] f32, queries after RoPE
+    /// [rows, 648] f32, queries after RoPE
     q: Slice,
-    /// [rows, 64] f32, queries made of it, before RoPE
+    /// [rows, 144] f32, queries made of it, before RoPE
     q_heads: Slice,
     /// [rows, 24] f32, the normed latent of queries
     q_latent: Slice,
     /// [rows, 96] f32, queries, keys and values, before RoPE
     qkv: Slice,
-    /// [rows, 32] f32, x times the next norm's gamma
+    /// [rows, 36] f32, x times the next norm's gamma
     scaled: Slice,
-    /// [rows, 2] f32, partial sums of x^2
+    /// [rows, 3] f32, partial sums of x^2
     sums: Slice,
-    /// [rows, 32] f32, the residual stream
+    /// [rows, 36] f32, the residual stream
     x: Slice,
 }
 
@@ -232,25 +232,25 @@ struct StepBuffers {
 struct TileBuffers {
     /// [rows, 40] f32, the gated activation
     act: Slice,
-    /// [rows, 64] f32, attention's result
+    /// [rows, 144] f32, attention's result
     attn: Slice,
-    /// [rows, 256] f32, a latent for each head, of which its result is made
+    /// [rows, 576] f32, a latent for each head, of which its result is made
     attn_latents: Slice,
-    /// [positions, 64] f16, keys of all heads, made of latents
+    /// [positions, 144] f16, keys of all heads, made of latents
     keys: Slice,
-    /// [rows, 32] f32, the normed residual stream
+    /// [rows, 36] f32, the normed residual stream
     normed: Slice,
-    /// [rows, 288] f32, queries after RoPE
+    /// [rows, 648] f32, queries after RoPE
     q: Slice,
-    /// [rows, 64] f32, queries made of it, before RoPE
+    /// [rows, 144] f32, queries made of it, before RoPE
     q_heads: Slice,
     /// [rows, 24] f32, the normed latent of queries
     q_latent: Slice,
     /// [rows, 96] f32, queries, keys and values, before RoPE
     qkv: Slice,
-    /// [positions, 64] f16, values of all heads, made of latents
+    /// [positions, 144] f16, values of all heads, made of latents
     values: Slice,
-    /// [rows, 32] f32, the residual stream
+    /// [rows, 36] f32, the residual stream
     x: Slice,
 }
 
@@ -278,11 +278,11 @@ struct SamplerBuffers {
 pub struct Model {
     gpu: Gpu,
     context: usize,
-    /// [88, 32] bf16
+    /// [88, 36] bf16
     token_embd: Slice,
-    /// [88, 32] bf16
+    /// [88, 36] bf16
     lm_head: Slice,
-    /// [32] f32
+    /// [36] f32
     output_norm: Slice,
     layers: Vec<LayerWeights>,
     /// [SLOTS, positions, latent and shared key] f16 each
@@ -349,28 +349,28 @@ impl Model {
         };
         let step = StepBuffers {
             act: rows(FEW_ROWS, "act", 40)?,
-            attn: rows(FEW_ROWS, "attn", 64)?,
-            attn_latents: rows(FEW_ROWS, "attn_latents", 256)?,
-            q: rows(FEW_ROWS, "q", 288)?,
-            q_heads: rows(FEW_ROWS, "q_heads", 64)?,
+            attn: rows(FEW_ROWS, "attn", 144)?,
+            attn_latents: rows(FEW_ROWS, "attn_latents", 576)?,
+            q: rows(FEW_ROWS, "q", 648)?,
+            q_heads: rows(FEW_ROWS, "q_heads", 144)?,
             q_latent: rows(FEW_ROWS, "q_latent", 24)?,
             qkv: rows(FEW_ROWS, "qkv", 96)?,
-            scaled: rows(FEW_ROWS, "scaled", 32)?,
-            sums: rows(FEW_ROWS, "sums", 2)?,
-            x: rows(FEW_ROWS, "x", 32)?,
+            scaled: rows(FEW_ROWS, "scaled", 36)?,
+            sums: rows(FEW_ROWS, "sums", 3)?,
+            x: rows(FEW_ROWS, "x", 36)?,
         };
         let tile = TileBuffers {
             act: rows(PREFILL_TILE, "act tile", 40)?,
-            attn: rows(PREFILL_TILE, "attn tile", 64)?,
-            attn_latents: rows(PREFILL_TILE, "attn_latents tile", 256)?,
-            keys: gpu.alloc("keys tile", (context * 128) as u64)?.whole(),
-            normed: rows(PREFILL_TILE, "normed tile", 32)?,
-            q: rows(PREFILL_TILE, "q tile", 288)?,
-            q_heads: rows(PREFILL_TILE, "q_heads tile", 64)?,
+            attn: rows(PREFILL_TILE, "attn tile", 144)?,
+            attn_latents: rows(PREFILL_TILE, "attn_latents tile", 576)?,
+            keys: gpu.alloc("keys tile", (context * 288) as u64)?.whole(),
+            normed: rows(PREFILL_TILE, "normed tile", 36)?,
+            q: rows(PREFILL_TILE, "q tile", 648)?,
+            q_heads: rows(PREFILL_TILE, "q_heads tile", 144)?,
             q_latent: rows(PREFILL_TILE, "q_latent tile", 24)?,
             qkv: rows(PREFILL_TILE, "qkv tile", 96)?,
-            values: gpu.alloc("values tile", (context * 128) as u64)?.whole(),
-            x: rows(PREFILL_TILE, "x tile", 32)?,
+            values: gpu.alloc("values tile", (context * 288) as u64)?.whole(),
+            x: rows(PREFILL_TILE, "x tile", 36)?,
         };
         let words = |label: &str, count: usize| gpu.alloc(label, (count * 4) as u64);
         let wishes = [
@@ -531,21 +531,21 @@ impl Model {
             rows,
             [k(kernel::Q_B_PROJ), k(kernel::Q_B_PROJ_TWO), k(kernel::Q_B_PROJ_FEW)],
             &[&layer.q_b_proj, &b.q_latent, &b.q_heads, params],
-            by_rows(rows, [4, 1, 1], [2, rows.div_ceil(2), 1], [2, rows.div_ceil(4), 1]),
+            by_rows(rows, [9, 1, 1], [5, rows.div_ceil(2), 1], [5, rows.div_ceil(4), 1]),
         );
         pass.barrier();
-        pass.dispatch(k(kernel::LATENT_QUERIES), &[&layer.attn_k_b, &b.q_heads, &b.q, params], [5, rows, 1]);
+        pass.dispatch(k(kernel::LATENT_QUERIES), &[&layer.attn_k_b, &b.q_heads, &b.q, params], [11, rows, 1]);
         pass.barrier();
         pass.dispatch(k(kernel::LATENT_ATTENTION), &[&b.q, latents, &b.attn_latents, params], [1, 1, rows]);
         pass.barrier();
-        pass.dispatch(k(kernel::LATENT_VALUES), &[&layer.attn_v_b, &b.attn_latents, &b.attn], [4, rows, 1]);
+        pass.dispatch(k(kernel::LATENT_VALUES), &[&layer.attn_v_b, &b.attn_latents, &b.attn], [9, rows, 1]);
         pass.barrier();
         project(
             pass,
             rows,
             [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &b.x, &layer.ffn_norm, &b.scaled, &b.sums, params],
-            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
+            by_rows(rows, [3, 1, 1], [2, rows.div_ceil(2), 1], [2, rows.div_ceil(4), 1]),
         );
         pass.barrier();
         project(
@@ -561,11 +561,11 @@ impl Model {
             rows,
             [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW)],
             &[&layer.down_proj, &b.act, &b.x, next_gamma, &b.scaled, &b.sums, params],
-            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
+            by_rows(rows, [3, 1, 1], [2, rows.div_ceil(2), 1], [2, rows.div_ceil(4), 1]),
         );
     }
 
-    /// One layer, a tile of `rows` tokens over `seen` positions: 11 dispatches, 12 from 48 tokens on.
+    /// One layer, a tile of `rows` tokens over `seen` positions: 11 dispatches, 12 from 24 tokens on.
     fn tile_layer(&self, pass: &mut Commands, i: usize, rows: u32, seen: u32, params: &Slice, wanted: bool) {
         let k = |index| self.gpu.kernel(index);
         let b = &self.tile;
@@ -592,45 +592,45 @@ impl Model {
         pass.dispatch(
             k(kernel::Q_B_PROJ_TILE),
             &[&layer.q_b_proj, &b.q_latent, &b.q_heads, params],
-            [1, rows.div_ceil(64), 1],
+            [3, rows.div_ceil(64), 1],
         );
-        if rows < 48 {
+        if rows < 24 {
             pass.barrier();
             pass.dispatch(
                 k(kernel::LATENT_QUERIES_TILE),
                 &[&layer.attn_k_b, &b.q_heads, &b.q, params],
-                [2, rows.div_ceil(64), 4],
+                [2, rows.div_ceil(64), 9],
             );
             pass.barrier();
             pass.dispatch(
                 k(kernel::LATENT_ATTENTION_TILE),
                 &[&b.q, latents, &b.attn_latents, params],
-                [rows.div_ceil(8), 1, 1],
+                [rows.div_ceil(3), 1, 1],
             );
             pass.barrier();
             pass.dispatch(
                 k(kernel::LATENT_VALUES_TILE),
                 &[&layer.attn_v_b, &b.attn_latents, &b.attn, params],
-                [1, rows.div_ceil(64), 4],
+                [1, rows.div_ceil(64), 9],
             );
         } else {
             pass.dispatch(
                 k(kernel::EXPAND_KEYS),
                 &[&layer.attn_k_b, latents, &b.keys, params],
-                [2, seen.div_ceil(64), 4],
+                [2, seen.div_ceil(64), 9],
             );
             pass.dispatch(
                 k(kernel::EXPAND_VALUES),
                 &[&layer.attn_v_b, latents, &b.values, params],
-                [1, seen.div_ceil(64), 4],
+                [1, seen.div_ceil(64), 9],
             );
             pass.barrier();
-            pass.dispatch(k(kernel::LATENT_ROTATE), &[&b.q_heads, &b.q, params], [1, rows, 1]);
+            pass.dispatch(k(kernel::LATENT_ROTATE), &[&b.q_heads, &b.q, params], [3, rows, 1]);
             pass.barrier();
             pass.dispatch(
                 k(kernel::ATTENTION_TILE),
                 &[&b.q, &b.keys, &b.values, &b.attn, params],
-                [rows.div_ceil(64), 4, 1],
+                [rows.div_ceil(64), 9, 1],
             );
         }
         pass.barrier();
