@@ -51,7 +51,7 @@ const PAGES: [(&str, &str, &str); 2] = [
 pub(super) fn main(pages: &[Page], options: &Options) -> Result<()> {
     clang::ensure()?;
     let forge = Forge::build()?.command().get_program().into();
-    let mut reader = Reader::new(forge)?;
+    let mut reader = Reader::new(shell::target_dir().join("book"), forge)?;
     let mut problems = Vec::new();
     let mut skipped: BTreeMap<&str, usize> = BTreeMap::new();
     let mut not_run = Vec::new();
@@ -166,8 +166,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(forge: PathBuf) -> Result<Self> {
-        let folder = shell::target_dir().join("book");
+    fn new(folder: PathBuf, forge: PathBuf) -> Result<Self> {
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
         }
@@ -377,5 +376,40 @@ fn wait(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
             bail!("not done after {} s", limit.as_secs());
         }
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_do_as_it_says_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut reader = Reader::new(folder.path().join("book"), "bin/forge".into()).unwrap();
+        let mut run = |language: &str, text: &str| {
+            let block = Block { line: 1, language: Some(language.to_owned()), marker: None, text: text.to_owned() };
+            reader.run(&block).map_err(|error| error.to_string())
+        };
+        assert_eq!(run("sh", "ls model.Q8_0.gguf text.txt\nmkdir one"), Ok(()));
+        // The next block of a page begins where this one ends.
+        assert_eq!(run("sh", "cd one\ntouch here"), Ok(()));
+        assert_eq!(run("console", "$ ls\nhere\n\n$ cd ..\n$ ls -d one\no...e\n$ echo one two\none ...\n"), Ok(()));
+        assert!(run("sh", "true\nfalse | cat\ntrue").unwrap_err().contains("exit status: 1"));
+        assert!(run("sh", "echo $undefined").is_err());
+        assert!(run("console", "$ echo a\nb\n").unwrap_err().contains("echo a prints\na"));
+        assert!(run("console", "$ false\n").is_err());
+        let fails = "echo 'error: no' >&2; exit 1";
+        assert_eq!(run("console", &format!("$ {fails}\nerror: no\n")), Ok(()));
+        assert!(run("console", "$ echo 'error: no'\nerror: no\n").is_err());
+        assert!(run("console", &format!("$ {fails}\n...\n")).is_err());
+    }
+
+    #[test]
+    fn property_lists_are_read() {
+        assert!(plist("<plist version=\"1.0\"><dict><key>a</key><true/></dict></plist>").is_ok());
+        if shell::which("python3").is_some() {
+            assert!(plist("<plist version=\"1.0\"><dict><key>a</key></plist>").is_err());
+        }
     }
 }
