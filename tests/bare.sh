@@ -42,7 +42,7 @@ fi
 
 mounts=()
 clean() {
-    for ((i = ${#mounts[@]} - 1; i >= 0; i--)); do umount "${mounts[i]}"; done
+    for ((i = ${#mounts[@]} - 1; i >= 0; i--)); do umount "${mounts[i]}" || umount --lazy "${mounts[i]}"; done
     # Nothing that is mounted is ever removed.
     if ! grep -q " $(realpath "$root")/" /proc/mounts; then rm -rf --one-file-system "$root"; fi
 }
