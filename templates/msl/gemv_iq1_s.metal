@@ -1,34 +1,46 @@
-// needs: points_iq1_s, shifted_points
-// IQ1_S: a point of eight columns, a byte with three more bits in a short per 32 columns, which also has a scale of 3
-// bits (2 s + 1) and, highest, the sign of an eighth that is added to each coordinate; a half factor per 256.
+// needs: shifted_points
+// IQ1_S: a point of eight columns in 11 bits; above its points four lanes have a number of 4 bits a tile: the scale of 32 columns
+// (2 s + 1) in 3 bits and the sign of an eighth that is added to each coordinate; a half factor per 256.
 struct Iq1_s {
-    typedef Codes2 Codes;
+    typedef ShiftedPoints Codes;
     static constexpr constant uint BLOCK = 8;
     static constexpr constant uint TILES = 4;
 
     template <uint ROWS, uint COLS>
-    static constexpr ulong short_plane() { return align_plane(ulong(ROWS) * (COLS / 8)); }
+    static constexpr ulong factor_plane() { return align_plane(ulong(ROWS) * (COLS / 16 * 3)); }
 
-    template <uint ROWS, uint COLS>
-    static constexpr ulong factor_plane() { return short_plane<ROWS, COLS>() + align_plane(ulong(ROWS) * (COLS / 16)); }
+    // The numbers of four lanes: of tiles t and t + 1 at bits 0 and 16.
+    template <uint T>
+    static inline void load_numbers(device const uchar* group, uint lane, thread uint* numbers) {
+        uint words[(T + 1) / 2];
+        load_words<2 * T>(group + 32 * T + lane / 4 * (2 * T), words);
+        if (T == 4) {
+            numbers[0] = words[0] >> 12;
+            numbers[1] = words[1] >> 12;
+        } else if (T == 2) {
+            numbers[0] = (words[0] >> 6 & 0x00030003u) | (words[0] >> 12 & 0x000C000Cu);
+        } else {
+            numbers[0] = (words[0] >> 3 & 1) | (words[0] >> 6 & 2) | (words[0] >> 9 & 4) | (words[0] >> 12 & 8);
+        }
+    }
 
     template <uint ROWS, uint COLS, uint T>
     static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
                             thread const float4* v, thread const float* sums) {
-        uint points;
-        uint shorts[(T + 1) / 2];
+        device const uchar* group = plane_row<COLS / 16 * 3>(weights, row, step) + tile * 48;
+        uint numbers[(T + 1) / 2];
         float d[T];
-        load_words<T>(plane_row<COLS / 8>(weights, row, step) + tile * 32 + lane * T, &points);
-        load_words<2 * T>(
-            plane_row<COLS / 16>(weights + short_plane<ROWS, COLS>(), row, step) + tile * 16 + lane / 4 * (2 * T), shorts);
+        const uint2 points = load_points<T>(group, lane);
+        load_numbers<T>(group, lane, numbers);
         load_halves<T, alignment(COLS / 128)>(
             plane_row<COLS / 128>(weights + factor_plane<ROWS, COLS>(), row, step) + tile * 2, d);
         float sum = 0.0f;
         for (uint t = 0; t < T; ++t) {
-            const uint bits = shorts[t / 2] >> (t % 2 * 16);
-            const uint point = (points >> (8 * t) & 255) | (bits >> (lane % 4 * 3) & 7) << 8;
-            const float scale = d[t] * float((bits >> 11 & 14) | 1);
-            sum = fma(scale, dot_shifted(Iq1_s_POINTS[point], bits >> 15 & 1, v + 2 * t, sums[t]), sum);
+            const uint number = numbers[t / 2];
+            const float2 scales = small_halves((number << 1 & 0x000E000Eu) | 0x00010001u);
+            const uint sign = number << (28 - t % 2 * 16);
+            const float part = dot_shifted(Iq1_s_POINTS[point_of<T>(points, t)], sign, v + 2 * t, sums[t]);
+            sum = fma(d[t] * (t % 2 == 0 ? scales.x : scales.y), part, sum);
         }
         return sum;
     }
@@ -40,16 +52,25 @@ inline void gemv_iq1_s(device const uchar* weights, device const float* x, uint 
     gemv_packed<Repeated<Iq1_s>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
+// One tile of a group of T.
+template <uint T>
+inline float4 load4_iq1_s_of(device const uchar* group, Place p, float d) {
+    uint numbers[(T + 1) / 2];
+    const uint2 points = load_points<T>(group, p.lane);
+    Iq1_s::load_numbers<T>(group, p.lane, numbers);
+    const uint number = numbers[p.t / 2] >> (p.t % 2 * 16) & 15;
+    const uint codes = Iq1_s_POINTS[point_of<T>(points, p.t)];
+    return d * float((number << 1 & 14) | 1) * shifted_run(codes, p.j, number >> 3);
+}
+
 // Four weights from `col`, a multiple of 4.
 template <uint ROWS, uint COLS>
 inline float4 load4_iq1_s(device const uchar* weights, uint row, uint col) {
     const Place p = find_columns<COLS, Iq1_s::BLOCK, Iq1_s::TILES>(col);
-    const uint at = p.lane * p.count + p.t;
-    device const ushort* shorts =
-        (device const ushort*)(plane_row<COLS / 16>(weights + Iq1_s::short_plane<ROWS, COLS>(), row, 0) + p.tile * 16);
-    const uint bits = shorts[p.lane / 4 * p.count + p.t];
-    const uint point = (plane_row<COLS / 8>(weights, row, 0) + p.tile * 32)[at] | (bits >> (p.lane % 4 * 3) & 7) << 8;
+    device const uchar* group = plane_row<COLS / 16 * 3>(weights, row, 0) + p.tile * 48;
     const float d =
         load_half(plane_row<COLS / 128>(weights + Iq1_s::factor_plane<ROWS, COLS>(), row, 0) + p.tile * 2, p.t);
-    return d * float((bits >> 11 & 14) | 1) * shifted_point(Iq1_s_POINTS[point], p.j, bits >> 15);
+    return p.count == 4   ? load4_iq1_s_of<4>(group, p, d)
+           : p.count == 2 ? load4_iq1_s_of<2>(group, p, d)
+                          : load4_iq1_s_of<1>(group, p, d);
 }

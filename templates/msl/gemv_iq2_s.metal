@@ -2,7 +2,7 @@
 // IQ2_S: a point of eight columns, a byte with two more bits in another plane, and above it a byte of signs; a scale of
 // 4 bits ((s + 1/2) / 4) per 16 columns, a half factor per 256.
 struct Iq2_s {
-    typedef PointCodes Codes;
+    typedef PointCodes<4> Codes;
     static constexpr constant uint BLOCK = 8;
     static constexpr constant uint TILES = 4;
 
@@ -31,8 +31,8 @@ struct Iq2_s {
         for (uint t = 0; t < T; ++t) {
             const uint point = points[t / 2] >> (t % 2 * 16);
             const uint2 bytes = as_type<uint2>(Iq2_s_POINTS[(point & 255) | (top >> (2 * t) & 3) << 8]);
-            const float scale = d[t] * (0.25f * float(nibs >> (4 * t) & 15) + 0.125f);
-            sum = fma(scale, dot_signed(bytes, point >> 8 & 255, v + 2 * t), sum);
+            const float scale = half_steps(d[t], extract_bits(nibs, 4 * t, 4));
+            sum = fma(scale, dot_signed(bytes, spread_signs(point >> 8 & 255), v + 2 * t), sum);
         }
         return sum;
     }
@@ -57,6 +57,6 @@ inline float4 load4_iq2_s(device const uchar* weights, uint row, uint col) {
         one_field<4>(plane_row<COLS / 32>(weights + Iq2_s::scale_plane<ROWS, COLS>(), row, 0) + p.tile * 8, p, p.lane / 2);
     const float d =
         load_half(plane_row<COLS / 128>(weights + Iq2_s::factor_plane<ROWS, COLS>(), row, 0) + p.tile * 2, p.t);
-    const float4 weights4 = signed_point(p.j == 0 ? bytes.x : bytes.y, point >> (8 + 4 * p.j) & 15);
+    const float4 weights4 = signed_run(p.j == 0 ? bytes.x : bytes.y, p.j, spread_signs(point >> 8));
     return d * (0.25f * float(scale) + 0.125f) * weights4;
 }

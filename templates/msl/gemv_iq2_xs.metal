@@ -1,8 +1,8 @@
-// needs: points, points_iq2_xs
+// needs: even_signs, points, points_iq2_xs
 // IQ2_XS: a point of eight columns in 9 bits, seven signs above them; a scale of 4 bits ((s + 1/2) / 4) per 16 columns,
 // a half factor per 256.
 struct Iq2_xs {
-    typedef PointCodes Codes;
+    typedef PointCodes<4> Codes;
     static constexpr constant uint BLOCK = 8;
     static constexpr constant uint TILES = 4;
 
@@ -25,9 +25,9 @@ struct Iq2_xs {
         float sum = 0.0f;
         for (uint t = 0; t < T; ++t) {
             const uint point = points[t / 2] >> (t % 2 * 16);
-            const uint2 bytes = as_type<uint2>(Iq2_xs_POINTS[point & 511]);
-            const float scale = d[t] * (0.25f * float(nibs >> (4 * t) & 15) + 0.125f);
-            sum = fma(scale, dot_signed(bytes, even_signs(point >> 9), v + 2 * t), sum);
+            const uint2 bytes = as_type<uint2>(Iq2_xs_POINTS[extract_bits(point, 0, 9)]);
+            const float scale = half_steps(d[t], extract_bits(nibs, 4 * t, 4));
+            sum = fma(scale, dot_signed(bytes, EVEN_SIGNS[extract_bits(point, 9, 7)], v + 2 * t), sum);
         }
         return sum;
     }
@@ -46,10 +46,10 @@ inline float4 load4_iq2_xs(device const uchar* weights, uint row, uint col) {
     const uint at = p.lane * p.count + p.t;
     const uint point = ((device const ushort*)(plane_row<COLS / 4>(weights, row, 0) + p.tile * 64))[at];
     const uint2 bytes = as_type<uint2>(Iq2_xs_POINTS[point & 511]);
-    const uint signs = even_signs(point >> 9) >> (4 * p.j) & 15;
+    const uint signs = EVEN_SIGNS[point >> 9];
     const uint scale =
         one_field<4>(plane_row<COLS / 32>(weights + Iq2_xs::scale_plane<ROWS, COLS>(), row, 0) + p.tile * 8, p, p.lane / 2);
     const float d =
         load_half(plane_row<COLS / 128>(weights + Iq2_xs::factor_plane<ROWS, COLS>(), row, 0) + p.tile * 2, p.t);
-    return d * (0.25f * float(scale) + 0.125f) * signed_point(p.j == 0 ? bytes.x : bytes.y, signs);
+    return d * (0.25f * float(scale) + 0.125f) * signed_run(p.j == 0 ? bytes.x : bytes.y, p.j, signs);
 }

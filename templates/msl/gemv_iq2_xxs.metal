@@ -1,8 +1,8 @@
-// needs: points, points_iq2_xxs
+// needs: even_signs, points, points_iq2_xxs
 // IQ2_XXS: a point of eight columns, a byte; per 32 columns a word of four times seven signs and a scale of 4 bits
 // ((s + 1/2) / 4); a half factor per 256.
 struct Iq2_xxs {
-    typedef PointCodes Codes;
+    typedef PointCodes<4> Codes;
     static constexpr constant uint BLOCK = 8;
     static constexpr constant uint TILES = 4;
 
@@ -25,9 +25,9 @@ struct Iq2_xxs {
             plane_row<COLS / 128>(weights + factor_plane<ROWS, COLS>(), row, step) + tile * 2, d);
         float sum = 0.0f;
         for (uint t = 0; t < T; ++t) {
-            const uint2 bytes = as_type<uint2>(Iq2_xxs_POINTS[points >> (8 * t) & 255]);
-            const float scale = d[t] * (0.25f * float(words[t] >> 28) + 0.125f);
-            sum = fma(scale, dot_signed(bytes, even_signs(words[t] >> (lane % 4 * 7)), v + 2 * t), sum);
+            const uint2 bytes = as_type<uint2>(Iq2_xxs_POINTS[extract_bits(points, 8 * t, 8)]);
+            const float scale = half_steps(d[t], extract_bits(words[t], 28, 4));
+            sum = fma(scale, dot_signed(bytes, EVEN_SIGNS[extract_bits(words[t] >> (lane % 4 * 7), 0, 7)], v + 2 * t), sum);
         }
         return sum;
     }
@@ -48,8 +48,8 @@ inline float4 load4_iq2_xxs(device const uchar* weights, uint row, uint col) {
     device const uint* words =
         (device const uint*)(plane_row<COLS / 8>(weights + Iq2_xxs::word_plane<ROWS, COLS>(), row, 0) + p.tile * 32);
     const uint word = words[p.lane / 4 * p.count + p.t];
-    const uint signs = even_signs(word >> (p.lane % 4 * 7)) >> (4 * p.j) & 15;
+    const uint signs = EVEN_SIGNS[extract_bits(word >> (p.lane % 4 * 7), 0, 7)];
     const float d =
         load_half(plane_row<COLS / 128>(weights + Iq2_xxs::factor_plane<ROWS, COLS>(), row, 0) + p.tile * 2, p.t);
-    return d * (0.25f * float(word >> 28) + 0.125f) * signed_point(p.j == 0 ? bytes.x : bytes.y, signs);
+    return d * (0.25f * float(word >> 28) + 0.125f) * signed_run(p.j == 0 ? bytes.x : bytes.y, p.j, signs);
 }

@@ -2,7 +2,7 @@
 // IQ3_S: two points of four columns, a byte each with a ninth bit in another plane; a byte of signs; a scale of 4 bits
 // (2 s + 1) per 32 columns, a half factor per 256.
 struct Iq3_s {
-    typedef PointCodes Codes;
+    typedef PointCodes<32> Codes;
     static constexpr constant uint BLOCK = 8;
     static constexpr constant uint TILES = 4;
 
@@ -38,8 +38,8 @@ struct Iq3_s {
             const uint pair = points[t / 2] >> (t % 2 * 16);
             const uint2 bytes = uint2(Iq3_s_POINTS[(pair & 255) | (ninth >> (2 * t) & 1) << 8],
                                       Iq3_s_POINTS[(pair >> 8 & 255) | (ninth >> (2 * t + 1) & 1) << 8]);
-            const float scale = d[t] * (2.0f * float(nibs >> (4 * t) & 15) + 1.0f);
-            sum = fma(scale, dot_signed(bytes, signs >> (8 * t) & 255, v + 2 * t), sum);
+            const float scale = half_steps(d[t], extract_bits(nibs, 4 * t, 4));
+            sum = fma(scale, dot_signed(bytes, spread_signs(signs >> (8 * t) & 255), v + 2 * t), sum);
         }
         return sum;
     }
@@ -59,11 +59,10 @@ inline float4 load4_iq3_s(device const uchar* weights, uint row, uint col) {
     const uint ninth =
         one_field<2>(plane_row<COLS / 32>(weights + Iq3_s::ninth_plane<ROWS, COLS>(), row, 0) + p.tile * 8, p, p.lane);
     const uint point = (plane_row<COLS / 4>(weights, row, 0) + p.tile * 64)[2 * at + p.j] | (ninth >> p.j & 1) << 8;
-    const uint signs =
-        (plane_row<COLS / 8>(weights + Iq3_s::sign_plane<ROWS, COLS>(), row, 0) + p.tile * 32)[at] >> (4 * p.j) & 15;
+    const uint signs = (plane_row<COLS / 8>(weights + Iq3_s::sign_plane<ROWS, COLS>(), row, 0) + p.tile * 32)[at];
     const uint scale =
         one_field<4>(plane_row<COLS / 64>(weights + Iq3_s::scale_plane<ROWS, COLS>(), row, 0) + p.tile * 4, p, p.lane / 4);
     const float d =
         load_half(plane_row<COLS / 128>(weights + Iq3_s::factor_plane<ROWS, COLS>(), row, 0) + p.tile * 2, p.t);
-    return d * (2.0f * float(scale) + 1.0f) * signed_point(Iq3_s_POINTS[point], signs);
+    return d * (2.0f * float(scale) + 1.0f) * signed_run(Iq3_s_POINTS[point], p.j, spread_signs(signs));
 }

@@ -1,8 +1,8 @@
-// needs: points, points_iq3_xxs
+// needs: even_signs, points, points_iq3_xxs
 // IQ3_XXS: two points of four columns, a byte each; per 32 columns a word of four times seven signs and a scale of 4
 // bits ((s + 1/2) / 2); a half factor per 256.
 struct Iq3_xxs {
-    typedef PointCodes Codes;
+    typedef PointCodes<8> Codes;
     static constexpr constant uint BLOCK = 8;
     static constexpr constant uint TILES = 4;
 
@@ -26,9 +26,9 @@ struct Iq3_xxs {
         float sum = 0.0f;
         for (uint t = 0; t < T; ++t) {
             const uint pair = points[t / 2] >> (t % 2 * 16);
-            const uint2 bytes = uint2(Iq3_xxs_POINTS[pair & 255], Iq3_xxs_POINTS[pair >> 8 & 255]);
-            const float scale = d[t] * (0.5f * float(words[t] >> 28) + 0.25f);
-            sum = fma(scale, dot_signed(bytes, even_signs(words[t] >> (lane % 4 * 7)), v + 2 * t), sum);
+            const uint2 bytes = uint2(Iq3_xxs_POINTS[extract_bits(pair, 0, 8)], Iq3_xxs_POINTS[extract_bits(pair, 8, 8)]);
+            const float scale = half_steps(d[t], extract_bits(words[t], 28, 4));
+            sum = fma(scale, dot_signed(bytes, EVEN_SIGNS[extract_bits(words[t] >> (lane % 4 * 7), 0, 7)], v + 2 * t), sum);
         }
         return sum;
     }
@@ -51,6 +51,6 @@ inline float4 load4_iq3_xxs(device const uchar* weights, uint row, uint col) {
     const uint word = words[p.lane / 4 * p.count + p.t];
     const float d =
         load_half(plane_row<COLS / 128>(weights + Iq3_xxs::factor_plane<ROWS, COLS>(), row, 0) + p.tile * 2, p.t);
-    const float4 weights4 = signed_point(Iq3_xxs_POINTS[point], even_signs(word >> (p.lane % 4 * 7)) >> (4 * p.j));
+    const float4 weights4 = signed_run(Iq3_xxs_POINTS[point], p.j, EVEN_SIGNS[extract_bits(word >> (p.lane % 4 * 7), 0, 7)]);
     return d * (0.5f * float(word >> 28) + 0.25f) * weights4;
 }

@@ -3,7 +3,7 @@
 import re
 
 import torch
-from packed import concat, codes, entries, stream
+from packed import concat, codes, entries, point_entries, split_entries, stream
 
 GRIDS = "crates/forge-runtime/src/spec/grids.rs"
 LEVELS = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
@@ -55,16 +55,11 @@ def make(f, rows, cols, dev, gen):
 
     if f == "iq1_s":
         s, sign = ints(8, cols // 32), ints(2, cols // 32)
-        high = sum((point >> 8)[:, i::4] << (3 * i) for i in range(4)) | s << 12 | sign << 15
-        return done([plane(point & 255, 8, 8), plane(high, 32, 16), d],
+        return done([point_entries(point, s | sign << 3, cols), d],
                     lambda a, b: wide(d[a:b], 256) * wide(2 * s[a:b] + 1, 32) * (at_points(a, b) + 0.125 - 0.25 * wide(sign[a:b], 32)))
     if f == "iq1_m":
         s, sign = ints(8, cols // 16), ints(2, cols // 8)
-        bits = d.view(torch.int16).long() & 0xFFFF
-        four = sum(s.reshape(rows, -1, 4)[:, :, i] << (3 * i) for i in range(4)).reshape(rows, -1, 4)
-        shorts = four | (bits[:, :, None] >> (4 * torch.arange(4, device=dev)) & 15) << 12
-        supers = torch.stack([shorts & 255, shorts >> 8], -1).reshape(rows, -1).to(torch.uint8)
-        return done([plane(point & 255, 8, 8), plane(point >> 8 | sign << 3, 8, 4), supers],
+        return done([point_entries(point, sign, cols), split_entries(s, cols, 16, 3, 2), d],
                     lambda a, b: wide(d[a:b], 256) * wide(2 * s[a:b] + 1, 16) * (at_points(a, b) + 0.125 - 0.25 * wide(sign[a:b], 8)))
     signs = ints(256, cols // 8)
     if f in ("iq3_xxs", "iq2_xxs", "iq2_xs"):

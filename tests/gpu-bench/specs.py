@@ -105,8 +105,8 @@ def points(name):
     """The table of a grid, as `sources.rs` renders it."""
     coordinates = grids.grid(name, "cpu").long().tolist()
     packed = name == "iq1_s"
-    kind = "ushort" if packed else "uint" if len(coordinates[0]) == 4 else "ulong"
-    words = [sum((c + 1) << (2 * i) if packed else c << (8 * i) for i, c in enumerate(point)) for point in coordinates]
+    kind = "uint" if packed or len(coordinates[0]) == 4 else "ulong"
+    words = [sum((c + 1) << (i // 2 * 2 + i % 2 * 16) if packed else c << (8 * i) for i, c in enumerate(point)) for point in coordinates]
     return "constant %s %s_POINTS[%d] = {%s};\n" % (kind, name.capitalize(), len(words), ", ".join(map(hex, words)))
 
 

@@ -66,6 +66,10 @@ def main():
                     ask(page, context)
                     as_planned(page, plan_of(checkpoint, "--context", str(context)), plan["tile"])
                 by_keyboard(page, plan)
+                # A chip whose peak is announced: the roof has a corner.
+                page.locator("#chip").fill("0")
+                ask(page, longest)
+                as_planned(page, plan_of(checkpoint, "--context", str(longest)), plan["tile"])
             with opened(browser, path, NARROW, "dark") as page:
                 as_planned(page, plan, plan["tile"])
                 page.screenshot(path=path.with_suffix(".narrow.png"), full_page=True)
@@ -128,6 +132,10 @@ def as_planned(page, plan, tile):
     chip = page.locator("#chip-name").inner_text().rsplit(", ", 1)[0]
     rate = next(one["tokens_per_second"] for one in plan["chips"] if one["name"] == chip)
     assert abs(figure(page, "rate") / rate - 1) < 1e-9, (chip, figure(page, "rate"), rate)
+    peak = next(one["tflops"] for one in plan["chips"] if one["name"] == chip)
+    assert (f"{peak} TFLOP/s" if peak else "no peak") in page.locator("#roof").inner_text()
+    corners = len(page.locator("#roofline .roof").get_attribute("points").split())
+    assert corners == (3 if peak else 2), corners
     # Every dispatch is there, in order, as long as its bytes beside the others of its row.
     drawn = page.evaluate("""() => [...document.querySelectorAll('#map .dispatch')].map((one) =>
         [Number(one.dataset.order), Number(one.firstChild.getAttribute('width')), one.querySelector('title').textContent])""")
@@ -214,6 +222,8 @@ def as_measured(page):
     dispatches = measured["dispatches"]
     moved = sum(one["bytes"] for one in dispatches)
     assert moved > 0 and all(one["seconds"] > 0 and one["kind"] for one in dispatches)
+    # One that moves nothing (a greedy choice collects no candidates) has a place too.
+    assert any(one["bytes"] == 0 for one in dispatches)
     assert figure(page, "dispatches") == len(dispatches) == page.locator("#timeline .dispatch").count()
     assert figure(page, "bytes") == moved and figure(page, "flops") == sum(one["flops"] for one in dispatches)
     assert figure(page, "seconds") == measured["seconds"]

@@ -1,12 +1,13 @@
 //! The demo project from other languages: its C library built, used and misused by a C program (`crates/forge-capi/tests/c/check.c`), compiled as
-//! C and as C++, with AddressSanitizer and under valgrind; its example, linked with either library; its wheel installed and used.
+//! C and as C++, with AddressSanitizer and under valgrind; its example, linked with either library; its wheel installed and used; its Swift package
+//! (`swift`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{embed, library, shell};
+use crate::{embed, library, shell, swift};
 
 /// What a program is compiled with, beside its standard.
 const STRICT: [&str; 5] = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-g"];
@@ -51,13 +52,13 @@ pub fn check(project: &Path, prompt: &str, text: &str) -> Result<()> {
         }
     }
     story(project, prompt, text, &built.fixed, &NATIVE, Some(project), folder.path())?;
+    swift::check(project, &built.fixed, &compiler("clang").context("there is no clang")?)?;
 
     let built = build(project, &["--features", "embed"])?;
     let weights = std::fs::read(project.join("weights.safetensors"))?;
     println!("{}", embed::place(&std::fs::read(&built.shared)?, &weights)?);
     story(project, prompt, text, &built.shared, &[], None, folder.path())?;
-    wheel(project, prompt, text, &built.shared, folder.path())?;
-    swift(project)
+    wheel(project, prompt, text, &built.shared, folder.path())
 }
 
 /// The libraries of a project.
@@ -154,19 +155,4 @@ fn wheel(project: &Path, prompt: &str, text: &str, shared: &Path, folder: &Path)
     let mut command = python();
     command.arg(script).args([prompt, text.trim_end_matches('\n')]).env("PYTHONPATH", &installed);
     shell::run(command.current_dir(folder))
-}
-
-/// The Swift wrapper, where there is a compiler.
-fn swift(project: &Path) -> Result<()> {
-    let Some(swiftc) = shell::which("swiftc") else {
-        println!("no swiftc: the Swift package is as in its snapshot, and was not compiled");
-        return Ok(());
-    };
-    let swift = project.join("bindings/swift");
-    let module = tempfile::tempdir()?;
-    std::fs::copy(project.join("bindings/c/include/forge.h"), module.path().join("forge.h"))?;
-    std::fs::copy(swift.join("module.modulemap"), module.path().join("module.modulemap"))?;
-    let mut command = Command::new(swiftc);
-    command.args(["-typecheck", "-warnings-as-errors", "-strict-concurrency=complete", "-I"]).arg(module.path());
-    shell::run(command.arg(swift.join("Sources/Forge/Model.swift")))
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bindings;
+mod book;
 mod cases;
 mod check;
 mod check_msl;
@@ -21,6 +22,7 @@ mod real_models;
 mod shared;
 mod shell;
 mod snapshots;
+mod swift;
 mod table;
 mod test;
 mod tidy;
@@ -66,6 +68,8 @@ enum Task {
     Gpu(gpu::Options),
     /// Compare trained models with transformers (downloads them and PyTorch; takes minutes)
     RealModels(real_models::Options),
+    /// Check the book (docs/), and run the commands in it
+    Book(book::Options),
     /// Check the house rules
     Tidy,
 }
@@ -93,6 +97,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Bench { bench } => bench::main(bench)?,
         Task::Gpu(options) => gpu::main(&options)?,
         Task::RealModels(options) => return real_models::main(&options),
+        Task::Book(options) => book::main(&options)?,
         Task::Tidy => tidy::main()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -11,8 +11,8 @@ use forge_plan::CacheType;
 
 use crate::table::Table;
 use crate::{
-    cases, check, check_msl, clang, counters, cross_check, demo, embed, library, mutate, python, shell, snapshots,
-    tidy, tune,
+    book, cases, check, check_msl, clang, counters, cross_check, demo, embed, library, mutate, python, shell,
+    snapshots, tidy, tune,
 };
 
 /// Options of `cargo xtask test`.
@@ -44,6 +44,8 @@ enum Step {
     Cases,
     /// The demo project tells a story
     Demo,
+    /// The book: links, messages, pages of commands, and every command in it
+    Book,
     /// The demo project as a library, without the program's dependencies
     Library,
     /// The demo project as one file, weights included
@@ -198,6 +200,7 @@ fn run(step: Step) -> Result<Outcome> {
             }
         }
         Step::Demo => demo::main()?,
+        Step::Book => book::main(&book::Options::default())?,
         Step::Library => library::main()?,
         Step::Embed => embed::main()?,
         Step::Check => check::main()?,

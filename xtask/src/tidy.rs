@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 use forge_plan::CacheType;
 use metal_sim::msl::{Token, TokenKind, lex};
 
-use crate::shell;
+use crate::{book, shell};
 
 /// A file longer than this says why in its first comment.
 const LONGEST: usize = 600;
@@ -42,6 +42,7 @@ pub fn main() -> Result<()> {
     }
     problems.extend(orphans(&files));
     problems.extend(house::check(&files));
+    problems.extend(book::check(&files));
     problems.extend(formats::check(&files));
     problems.extend(refusals::check(&files));
     problems.extend(software_device(&files));

@@ -36,19 +36,26 @@ pub(crate) fn named(name: &str) -> Option<&'static str> {
     MSL.iter().find(|(known, _)| *known == name).map(|(_, text)| *text).or_else(table)
 }
 
-/// A grid's table: a point's coordinates as the bytes of a word, or as the grid's codes where some are negative.
+/// A grid's table: a point's coordinates as the bytes of a word, or, where some are negative, as the grid's codes of 2 bits, pair p at bit
+/// 2 p of the word's halves.
 fn points(grid: &Grid) -> (String, String) {
     let packed = grid.levels.iter().any(|level| *level < 0);
     let (element, stored) = match (packed, grid.width()) {
-        (true, _) => ("ushort", "bits of codes"),
+        (true, _) => ("uint", "pairs of codes"),
         (false, 4) => ("uint", "bytes"),
         (false, _) => ("ulong", "bytes"),
     };
-    let digits = if packed { 4 } else { 2 * grid.width() };
+    let digits = if packed { 6 } else { 2 * grid.width() };
     let points = (0..grid.points()).map(|point| {
-        let bytes = (0..grid.width()).rev().map(|i| grid.coordinate(point, i));
-        let word = bytes.fold(0_u64, |word, byte| word << 8 | u64::from(byte.cast_unsigned()));
-        format!("{:#0width$x}", if packed { grid.codes(point).into() } else { word }, width = digits + 2)
+        let word = (0..grid.width()).fold(0_u64, |word, i| {
+            let (bits, place) = if packed {
+                (u64::from(grid.codes(point) >> (2 * i) & 3), i / 2 * 2 + i % 2 * 16)
+            } else {
+                (u64::from(grid.coordinate(point, i).cast_unsigned()), 8 * i)
+            };
+            word | bits << place
+        });
+        format!("{word:#0width$x}", width = digits + 2)
     });
     let name = format!("points_{}", grid.name);
     let constant = format!("{}{}_POINTS", grid.name[..1].to_uppercase(), &grid.name[1..]);

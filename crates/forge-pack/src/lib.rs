@@ -31,7 +31,7 @@ use sha2::{Digest, Sha256};
 pub use error::PackError;
 pub use header::{Header, packed_bytes};
 use jobs::{Job, jobs};
-pub use measure::relative_error;
+pub use measure::relative_errors;
 
 /// Threads that convert and write.
 const WORKERS: usize = 2;

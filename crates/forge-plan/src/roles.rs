@@ -45,6 +45,11 @@ pub fn gguf(role: &str) -> &str {
         "expert_gate" => "ffn_gate_exps",
         "expert_up" => "ffn_up_exps",
         "expert_down" => "ffn_down_exps",
+        "router" => "ffn_gate_inp",
+        "shared_gate" => "ffn_gate_shexp",
+        "shared_up" => "ffn_up_shexp",
+        "shared_down" => "ffn_down_shexp",
+        "shared_router" => "ffn_gate_inp_shexp",
         role => role,
     }
 }

@@ -4,7 +4,8 @@
 mod common;
 
 use forge_runtime::gpu::{Buffer, Dispatch, Gpu, KernelSpec, Source};
-use forge_runtime::profile::{Cost, Pass, Role, Size, measure_bandwidth, profile, trace};
+use forge_runtime::page::page;
+use forge_runtime::profile::{Cost, Device, Pass, Role, Size, document, measure_bandwidth, profile, trace};
 use forge_runtime::verify::*;
 
 const TEXT: &str = "#include <metal_stdlib>
@@ -156,6 +157,35 @@ fn a_trace_is_made_of_events_that_follow_one_another() {
     }
     assert_eq!(of("X").count(), 6);
     assert!((end - 14.0).abs() < 1e-9, "{end}");
+}
+
+#[test]
+fn a_page_holds_the_profile_and_ends_where_it_should() {
+    let role = |kernel, kind, dispatches, seconds| Role { kernel, kind, dispatches, seconds, bytes: 30, flops: 60 };
+    let pass = Pass {
+        size: Size { rows: 1, position: 7 },
+        seconds: 1.0,
+        roles: vec![role("a", "norm", 2, 4e-6), role("b", "projection", 1, 3e-6)],
+        order: vec![0, 1, 0],
+    };
+    let device = Device { name: "a </script><b>", bandwidth: 1e9, source: "as given", software: true };
+    let document = document(&common::INFO, &device, &[("a token".to_owned(), &pass)]);
+    let dispatches = document["passes"][0]["dispatches"].as_array().expect("dispatches");
+    let each: Vec<_> = dispatches.iter().map(|one| (one["kernel"].as_str(), one["bytes"].as_u64())).collect();
+    assert_eq!(each, [(Some("a"), Some(15)), (Some("b"), Some(30)), (Some("a"), Some(15))]);
+    assert_eq!(dispatches[0]["seconds"], 2e-6);
+    let page = page(&document.to_string());
+    let (_, data) = page.split_once(r#"id="data">"#).expect("data");
+    let (data, _) = data.split_once("</script>").expect("an end");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(data).expect("JSON"), document);
+    // The policy is there, of this script and this style, and lets nothing else in.
+    let (_, policy) = page.split_once(r#"Content-Security-Policy" content=""#).expect("a policy");
+    let (policy, _) = policy.split_once('"').expect("its end");
+    assert_eq!(policy.matches("'sha256-").count(), 2);
+    assert!(policy.starts_with("default-src 'none'; script-src 'sha256-") && !policy.contains("unsafe"), "{policy}");
+    assert_eq!((page.matches("<script>").count(), page.matches("<style>").count()), (1, 1));
+    assert!(!page.contains("http://") || page.matches("http://").count() == page.matches("http://www.w3.org/").count());
+    assert!(!page.contains("https://"));
 }
 
 #[test]

@@ -216,6 +216,7 @@ fn values_of_python() {
             json!({ "a": [1, [], ["x", 2]], "b": { "k": { "l": [null] } } }),
         ),
         ("a = 'x' , b='),(]'", json!({ "a": "x", "b": "),(]" })),
+        (r#"a='\ud83d\ude00', b="\u00e9""#, json!({ "a": "😀", "b": "é" })),
     ] {
         let text = format!("<|tool_call_start|>[now({written})]<|tool_call_end|>");
         assert_eq!(
@@ -225,9 +226,21 @@ fn values_of_python() {
         );
     }
     let deep = "[".repeat(1000);
-    for wrong in
-        ["1", "a", "a=", "a=b", "a=1 b=2", "a='x", "=1", "a={1: 2}", "a='\\ud800'", "a=1..2", &format!("a={deep}")]
-    {
+    for wrong in [
+        "1",
+        "a",
+        "a=",
+        "a=b",
+        "a=1 b=2",
+        "a='x",
+        "=1",
+        "a={1: 2}",
+        "a='\\ud800'",
+        "a='\\ud83dx'",
+        "a='\\ud83d\\u0041'",
+        "a=1..2",
+        &format!("a={deep}"),
+    ] {
         let (content, _, calls) = taken_cut(&form, &format!("<|tool_call_start|>[now({wrong})]<|tool_call_end|>"));
         assert!(calls.is_empty() && content.contains("now("), "{wrong}: {content:?}");
     }
@@ -251,6 +264,9 @@ fn channels_are_told_apart() {
         // A tool that nobody offered, and a call whose arguments are none.
         ("<|channel|>commentary to=python<|message|>print(1)<|call|>".into(), "print(1)", ""),
         ("<|channel|>commentary to=functions.now <|constrain|>json<|message|>{\"a\": <|call|>".into(), "{\"a\":", ""),
+        // Tags of headers in messages, and in a call that is none.
+        ("<|channel|>final<|message|>a<|constrain|>b<|message|> c".into(), "ab c", ""),
+        ("<|channel|>commentary to=functions.now<|message|>{<|message|>}<|call|>".into(), "{}", ""),
     ] {
         assert_eq!(taken_cut(&form, &text), (content.into(), reasoning.into(), vec![]), "{text}");
     }
@@ -391,5 +407,16 @@ fn strict_tools_are_held_in_every_form() {
             assert_eq!(calls, 1, "{}: {content:?}", family.name);
             assert!(seed > 5 || content.starts_with("Let me look."), "{}: {content:?}", family.name);
         }
+    }
+}
+
+/// Where an id has no name in it, it is the name, as far as it goes.
+#[test]
+fn calls_have_names() {
+    let families = families();
+    let kimi = families.iter().find(|family| family.form.named_ids).expect("Kimi's form");
+    for (id, name) in [("functions.now:0", "now"), ("functions.", "functions."), ("functions.:0", ":0")] {
+        let text = format!("<|tool_call_begin|>{id}<|tool_call_argument_begin|>{{}}<|tool_call_end|>");
+        assert_eq!(taken_cut(&kimi.form, &text).2, [(name.to_owned(), json!({}))], "{id}");
     }
 }

@@ -185,6 +185,10 @@ fn what_is_no_call_is_content() {
         ("<tool_call>{\"name\": \"f\", \"arguments\": \"x\"}</tool_call>", "{\"name\": \"f\", \"arguments\": \"x\"}"),
         ("<tool_call>{'name': 'f'}</tool_call>", "{'name': 'f'}"),
         (
+            "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": 1e999}}</tool_call>",
+            "{\"name\": \"f\", \"arguments\": {\"a\": 1e999}}",
+        ),
+        (
             "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": tru}}</tool_call>",
             "{\"name\": \"f\", \"arguments\": {\"a\": tru}}",
         ),

@@ -1,11 +1,15 @@
 //! The argument of `--quantize`: a format, formats by role, or a size that errors are measured for.
 
+use std::num::NonZero;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use forge_formats::Format;
 use forge_frontend::Checkpoint;
-use forge_pack::relative_error;
+use forge_frontend::graph::WeightId;
+use forge_pack::relative_errors;
 use forge_plan::quantize::{Candidate, Recipe, around, choose, convertible, counts, stored_bits};
 
 use crate::imatrix::Imatrix;
@@ -75,27 +79,57 @@ impl Quantize {
         let graph = &checkpoint.graph;
         let matrices = convertible(graph, &CHOICES);
         let (others, elements) = around(graph, &matrices);
-        let mut candidates = Vec::new();
         let bar = progress::measuring(matrices.len(), quiet);
-        for (id, formats) in &matrices {
-            bar.inc(1);
+        let candidates_of = |(id, formats): &(WeightId, Vec<Format>)| -> Result<Vec<Candidate>, Error> {
+            interrupt::check()?;
             let weight = &graph.weights[*id];
             let importance = imatrix.as_ref().and_then(|imatrix| imatrix.of(weight));
-            let own =
-                Candidate { matrix: *id, format: weight.format, bits: stored_bits(weight, weight.format), error: 0.0 };
-            candidates.push(own);
-            for &format in formats {
-                interrupt::check()?;
-                let error = counts(graph, *id) * relative_error(graph, checkpoint, *id, format, importance)?;
-                candidates.push(Candidate { matrix: *id, format, bits: stored_bits(weight, format), error });
-            }
-        }
+            let errors = relative_errors(graph, checkpoint, *id, formats, importance)?;
+            bar.inc(1);
+            let candidate = |format, error| {
+                let error = counts(graph, *id) * error;
+                Candidate { matrix: *id, format, bits: stored_bits(weight, format), error }
+            };
+            let known = formats.iter().zip(errors).filter_map(|(format, error)| Some(candidate(*format, error?)));
+            Ok([candidate(weight.format, 0.0)].into_iter().chain(known).collect())
+        };
+        let candidates = in_parallel(&matrices, candidates_of)?.concat();
         bar.finish_and_clear();
         let chosen = choose(&candidates, others, (bits * elements as f64) as u64);
         let matrices =
             chosen.map_err(|least| Error::TooSmall { bits, least: least as f64 / elements.max(1) as f64 })?;
         Ok(Recipe { matrices, ..Recipe::all(Format::Q8_0) })
     }
+}
+
+/// What `work` makes of each item, in the items' order, on as many threads as there are processors. The error is that of the first item
+/// that has one.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R, Error> + Sync) -> Result<Vec<R>, Error> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return done };
+            let result = work(item);
+            let failed = result.is_err();
+            done.push((index, result));
+            if failed {
+                // Nobody begins another; those before it are begun already.
+                next.store(items.len(), Ordering::Relaxed);
+            }
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(items.len().max(1));
+    let mut results: Vec<(usize, Result<R, Error>)> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        let join = |worker: thread::ScopedJoinHandle<'_, _>| {
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        workers.into_iter().flat_map(join).collect()
+    });
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 impl FromStr for Quantize {
@@ -150,6 +184,18 @@ mod tests {
         assert_eq!(mixed.name(), "q4_k,ffn_down=q6_k,token_embd=affine8_g64");
         assert_eq!(parse("auto:4.6").map(|auto| auto.kind), Ok(Kind::Auto(4.6)));
         assert_eq!(parse("mlx4").map(|mlx| mlx.name()), Ok("affine4_g64".to_owned()));
+    }
+
+    #[test]
+    fn work_in_parallel_is_that_of_one_after_another() {
+        let items: Vec<usize> = (0..1000).collect();
+        let squares = in_parallel(&items, |n| Ok(n * n)).expect("no item fails");
+        assert_eq!(squares, items.iter().map(|n| n * n).collect::<Vec<_>>());
+        assert_eq!(in_parallel(&[] as &[usize], |n| Ok(*n)).expect("no item"), Vec::<usize>::new());
+        let failing =
+            |n: &usize| if n % 300 == 299 { Err(Error::TooSmall { bits: *n as f64, least: 0.0 }) } else { Ok(()) };
+        let error = in_parallel(&items, failing).expect_err("items fail").to_string();
+        assert!(error.contains("299"), "{error}");
     }
 
     #[test]

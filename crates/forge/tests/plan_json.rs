@@ -198,6 +198,37 @@ fn the_same_checkpoint_gives_the_same_bytes() {
     assert_eq!(inspect(&hf(), None), inspect(&hf(), None));
 }
 
+/// The name of the bundled checkpoint gives way to one of the same length that would end the page's data.
+#[test]
+fn the_page_holds_the_same_document_whatever_a_name_is() {
+    let scratch = Scratch::new();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo/model.Q8_0.gguf");
+    let (name, hostile) = (b"Little Storyteller 5M", b"</script><b id=evil>x");
+    let mut bytes = fs::read(demo).unwrap();
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap();
+    bytes[at..at + name.len()].copy_from_slice(hostile);
+    let checkpoint = scratch.file("model.gguf", &bytes);
+    let page = scratch.join("plan.html");
+    let output = forge().args(["inspect", "--html"]).arg(&page).arg(&checkpoint).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = fs::read_to_string(&page).unwrap();
+    let (_, data) = text.split_once("id=\"data\">").unwrap();
+    let (data, rest) = data.split_once("</script>").unwrap();
+    let output = forge().args(["inspect", "--plan", "--json"]).arg(&checkpoint).output().unwrap();
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(data).unwrap(), plan);
+    assert_eq!(plan["model"]["name"], String::from_utf8_lossy(hostile).as_ref());
+    assert!(rest.trim_start().starts_with("<script>") && !text.contains("<b id=evil>"));
+    // The prompt goes with it, a plan's tables do not; a page that cannot be written is an error.
+    for (args, code) in [(&["--prompt", "5"][..], 0), (&["--plan"], 2), (&["--json"], 2)] {
+        let output = forge().args(["inspect", "--html"]).arg(&page).arg(&checkpoint).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+    }
+    let nowhere = scratch.join("none/plan.html");
+    let output = forge().args(["inspect", "--html"]).arg(&nowhere).arg(&checkpoint).output().unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("plan.html: No such file"));
+}
+
 #[test]
 fn the_command_writes_nothing_else_and_asks_for_a_plan() {
     let output = forge().args(["inspect", "--plan", "--json"]).arg(hf()).output().unwrap();

@@ -1,5 +1,5 @@
 //! Synthetic Llama checkpoints: random Q8_0 weights of a chosen size, or the shapes of a real model without any data, with
-//! the demo checkpoint's tokenizer.
+//! the demo checkpoint's tokenizer. And quantised checkpoints as floats.
 //!
 //! The container is GGUF v3: magic, version, counts, key-value pairs, tensor table, aligned data.
 
@@ -8,6 +8,8 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use forge_formats::{Format, decode_row, encode_row};
+use forge_frontend::checkpoint::{GgufFile, GgufTensor};
 
 use crate::{demo, shell};
 
@@ -25,6 +27,7 @@ const ARRAY: u32 = 9;
 type Kind = (u32, u64, u64);
 
 const F32_TENSOR: Kind = (0, 1, 4);
+const F16_TENSOR: Kind = (1, 1, 2);
 const Q4_0: Kind = (2, 32, 18);
 const Q8_0: Kind = (8, 32, 34);
 const Q4_K: Kind = (12, 256, 144);
@@ -126,6 +129,55 @@ pub fn write_hollow(path: &Path, sizes: &Sizes, layers: u64) -> Result<()> {
     Ok(())
 }
 
+/// Writes the checkpoint that a GGUF file stands for when all of its matrices are F16, its vectors F32; what it says of itself and of its
+/// tokenizer is copied.
+///
+/// # Errors
+/// A file that is no GGUF file of known formats, or a failed write.
+pub fn write_floats(from: &Path, to: &Path) -> Result<()> {
+    let gguf = GgufFile::open(from)?;
+    let bytes = fs::read(from)?;
+    let mut reader = Reader { bytes: &bytes, at: 16 };
+    let pairs = reader.u64()?;
+    for _ in 0..pairs {
+        reader.string()?;
+        let kind = reader.u32()?;
+        reader.skip(kind)?;
+    }
+    let of = |tensor: &GgufTensor| Tensor {
+        name: tensor.name.clone(),
+        shape: tensor.dims.clone(),
+        kind: if tensor.dims.len() > 1 { F16_TENSOR } else { F32_TENSOR },
+    };
+    let tensors: Vec<Tensor> = gguf.tensors().iter().map(of).collect();
+    let mut head = bytes[..8].to_vec();
+    head.extend_from_slice(&(tensors.len() as u64).to_le_bytes());
+    head.extend_from_slice(&bytes[16..reader.at]);
+    put_tensors(&mut head, &tensors);
+    let mut file = BufWriter::with_capacity(1 << 20, create(to)?);
+    file.write_all(&head)?;
+    for (stored, tensor) in gguf.tensors().iter().zip(&tensors) {
+        let format = match &stored.format {
+            Ok(format) => *format,
+            Err(error) => bail!("{}: {error}", stored.name),
+        };
+        let (row, cols) = (gguf.data(stored), tensor.shape[0] as usize);
+        let row_bytes = format.row_bytes(cols).context("rows of whole blocks")?;
+        let mut weights = vec![0.0; cols];
+        for row in row.chunks_exact(row_bytes) {
+            decode_row(format, row, &mut weights)?;
+            let size = if tensor.kind == F16_TENSOR { Format::F16 } else { Format::F32 };
+            let mut out = vec![0; cols * size.block_bytes()];
+            encode_row(size, &weights, &mut out)?;
+            file.write_all(&out)?;
+        }
+        let pad = tensor.bytes().next_multiple_of(ALIGNMENT) - tensor.bytes();
+        file.write_all(&vec![0; pad as usize])?;
+    }
+    file.flush()?;
+    Ok(())
+}
+
 fn create(path: &Path) -> Result<File> {
     File::create(path).with_context(|| format!("cannot create {}", path.display()))
 }
@@ -157,9 +209,15 @@ fn head(sizes: &Sizes, tensors: &[Tensor]) -> Result<Vec<u8>> {
         value.put(&mut head);
     }
     head.extend_from_slice(&tokenizer);
+    put_tensors(&mut head, tensors);
+    Ok(head)
+}
+
+/// The tensor table, up to the data.
+fn put_tensors(head: &mut Vec<u8>, tensors: &[Tensor]) {
     let mut offset = 0_u64;
     for tensor in tensors {
-        put_string(&mut head, &tensor.name);
+        put_string(head, &tensor.name);
         head.extend_from_slice(&(tensor.shape.len() as u32).to_le_bytes());
         for size in &tensor.shape {
             head.extend_from_slice(&size.to_le_bytes());
@@ -169,7 +227,6 @@ fn head(sizes: &Sizes, tensors: &[Tensor]) -> Result<Vec<u8>> {
         offset = (offset + tensor.bytes()).next_multiple_of(ALIGNMENT);
     }
     head.resize(head.len().next_multiple_of(ALIGNMENT as usize), 0);
-    Ok(head)
 }
 
 /// The format of a matrix: `part` is its role, `layer` of `layers` where it is.

@@ -2,6 +2,7 @@
 
 pub mod gguf;
 mod gpu;
+mod quantize;
 mod serve;
 mod speculate;
 
@@ -50,6 +51,8 @@ pub enum Bench {
         #[arg(long)]
         demo: bool,
     },
+    /// Bits a weight and KL divergence of what `--quantize` makes of models of floats, measured by the emitted programs
+    Quantize(quantize::Options),
     /// Specs of the emitted decode kernels for bench-msl-cuda, which times them on an NVIDIA GPU
     Gpu {
         /// The checkpoint; a synthetic Q8_0 Llama unless given
@@ -75,6 +78,7 @@ pub fn main(bench: Option<Bench>) -> Result<()> {
             Bench::Startup => startup()?,
             Bench::Serve { slots } => serve::main(slots)?,
             Bench::Speculate { pairs, prompts, demo } => speculate::main(pairs, prompts, demo)?,
+            Bench::Quantize(options) => quantize::main(&options)?,
             Bench::Gpu { checkpoint: Some(checkpoint), out } => gpu::write(&checkpoint, &out)?,
             Bench::Gpu { checkpoint: None, out } => {
                 let checkpoint = shell::scratch("bench")?.join("gpu.gguf");

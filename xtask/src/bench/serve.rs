@@ -37,10 +37,10 @@ pub fn main(slots: usize) -> Result<()> {
     println!("| ---: | ---: | ---: | ---: | ---: | ---: |");
     for clients in CLIENTS {
         // A server of its own, so that no prompt is known.
-        let server = Server::start(&program)?;
+        let server = Server::start_with(&program, &["--quiet"])?;
         load(server.address(), clients)?;
     }
-    let server = Server::start(&program)?;
+    let server = Server::start_with(&program, &["--quiet"])?;
     beside_long_ones(server.address())
 }
 

@@ -22,6 +22,8 @@ const TOKENS: usize = 64;
 const SHORT: usize = 24;
 /// Sequences of the demo project.
 const SLOTS: usize = 4;
+/// Tokens that are guessed wherever there is something to guess from, to see what steps that saves.
+const DEPTH: &str = "7";
 /// What guesses may cost at most.
 const LEAST: f64 = 0.97;
 /// How often it is said how far it is.
@@ -43,11 +45,12 @@ pub fn main(pairs: usize, prompts: usize, demo_alone: bool) -> Result<()> {
     let program = project("speculate", &shell::root().join(demo::CHECKPOINT), &["--slots", &slots])?;
     let pair = Pair::start("demo", &program, "auto")?;
     pair.unpredictable(pairs)?;
-    pair.edits()?;
+    pair.edits("edits where they pay")?;
     pair.forms()?;
     let bodies = bodies(prompts);
     let plain = side_by_side("demo, plain", pair.plain.address(), &bodies, 1)?;
     drop(pair);
+    Pair::start("demo", &program, DEPTH)?.edits("edits always")?;
     for speculate in ["auto", "3"] {
         let server = Server::start_with(&program, &["--quiet", "--speculate", speculate])?;
         compare("demo", &server, speculate, &bodies, &plain)?;
@@ -57,9 +60,11 @@ pub fn main(pairs: usize, prompts: usize, demo_alone: bool) -> Result<()> {
     }
     let program = project("speculate-smollm2", &pypi::smollm2()?, &["--context", "2048"])?;
     let pair = Pair::start("SmolLM2-135M-Instruct", &program, "auto")?;
-    pair.edits()?;
+    pair.edits("edits where they pay")?;
     pair.forms()?;
-    pair.unpredictable(pairs.div_ceil(4))
+    pair.unpredictable(pairs.div_ceil(4))?;
+    drop(pair);
+    Pair::start("SmolLM2-135M-Instruct", &program, DEPTH)?.edits("edits always")
 }
 
 fn project(name: &str, checkpoint: &Path, args: &[&str]) -> Result<std::path::PathBuf> {
@@ -86,6 +91,11 @@ struct Answer {
 impl Answer {
     fn count(&self, name: &str) -> u64 {
         self.timings[name].as_u64().unwrap_or(0)
+    }
+
+    /// Steps that chose a token.
+    fn steps(&self) -> u64 {
+        self.count("predicted_n") - self.count("draft_n_accepted") - self.count("forced_n")
     }
 
     fn seconds(&self) -> f64 {
@@ -150,8 +160,9 @@ impl Pair {
         Ok(())
     }
 
-    /// Texts that are written again: what is saved.
-    fn edits(&self) -> Result<()> {
+    /// Texts that are written again: what is saved of each, and of all.
+    fn edits(&self, what: &str) -> Result<()> {
+        let (mut steps, mut all) = (0, 0);
         for passage in PASSAGES {
             let half =
                 passage.char_indices().nth(passage.chars().count() / 3).map_or(passage, |(at, _)| &passage[..at]);
@@ -168,8 +179,11 @@ impl Pair {
             ] {
                 let [guesses, plain] = self.ask(path, &body, false)?;
                 self.print_saved(what, &guesses, &plain);
+                steps += guesses.steps();
+                all += guesses.count("predicted_n");
             }
         }
+        println!("speculate: {}, {what}: {steps} steps in place of {all}", self.name);
         Ok(())
     }
 
@@ -205,7 +219,7 @@ impl Pair {
         println!(
             "speculate: {}, {what}: {} steps in place of {tokens}; {right} of {guessed} guessed tokens right, {forced} forced; {:.2} of plain speed, {:.2} by processor time",
             self.name,
-            tokens - right - forced,
+            guesses.steps(),
             plain.seconds() / guesses.seconds(),
             plain.processors / guesses.processors
         );

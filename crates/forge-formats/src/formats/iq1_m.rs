@@ -26,19 +26,27 @@ fn high_bits(block: &[u8], i: usize) -> u8 {
     block[32 + i / 2] >> (i % 2 * 4) & 15
 }
 
+/// The scale of weights `16 * i..`.
+fn scale(block: &[u8], i: usize) -> u32 {
+    half_bits(block, 48 + i / 4 * 2) >> (i % 4 * 3) & 7
+}
+
+fn factor(block: &[u8]) -> f16 {
+    f16::from_bits((0..4).map(|i| half_bits(block, 48 + 2 * i) >> 12 << (4 * i)).sum::<u32>() as u16)
+}
+
 fn decode(block: &[u8; 56], out: &mut [f32; 256]) {
-    let factor = (0..4).map(|i| half_bits(block, 48 + 2 * i) >> 12 << (4 * i)).sum::<u32>();
-    let d = f16::from_bits(factor as u16).to_f32();
+    let d = factor(block).to_f32();
     for (i, out) in out.chunks_exact_mut(8).enumerate() {
         let high = high_bits(block, i);
         let index = usize::from(block[i]) | usize::from(high & 7) << 8;
-        let scale = half_bits(block, 48 + i / 8 * 2) >> (i / 2 % 4 * 3) & 7;
-        put_shifted(&grids::IQ1_S, index, d * (2 * scale + 1) as f32, high & 8 != 0, out);
+        put_shifted(&grids::IQ1_S, index, d * (2 * scale(block, i / 2) + 1) as f32, high & 8 != 0, out);
     }
 }
 
 fn take_apart(block: &[u8], parts: &mut RowParts) {
-    parts.entries[0].extend(block[..32].iter().map(|&b| u32::from(b)));
-    parts.entries[1].extend((0..32).map(|i| u32::from(high_bits(block, i))));
-    parts.supers.extend_from_slice(&block[48..]);
+    // The sign is the bit above the index.
+    parts.entries[0].extend((0..32).map(|i| u32::from(block[i]) | u32::from(high_bits(block, i)) << 8));
+    parts.entries[1].extend((0..16).map(|i| scale(block, i)));
+    parts.supers.extend_from_slice(&factor(block).to_le_bytes());
 }

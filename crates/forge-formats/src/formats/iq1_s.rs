@@ -1,6 +1,6 @@
 //! `block_iq1_s`: d f16, qs u8[32], qh u16[8] (per 32 weights four times three bits of index, a 3-bit scale, a sign).
 
-use forge_spec::grids;
+use forge_spec::{Plane, grids};
 
 use super::grid::put_shifted;
 use super::{BlockFormat, each_block, f16_at, half_bits};
@@ -30,7 +30,9 @@ fn decode(block: &[u8; 50], out: &mut [f32; 256]) {
 }
 
 fn take_apart(block: &[u8], parts: &mut RowParts) {
-    parts.entries[0].extend(block[2..34].iter().map(|&b| u32::from(b)));
-    parts.entries[1].extend((0..8).map(|i| half_bits(block, 34 + 2 * i)));
+    parts.entries[0].extend((0..32).map(|i| {
+        let word = half_bits(block, 34 + i / 4 * 2);
+        u32::from(block[2 + i]) | (word >> (3 * (i % 4)) & 7) << 8 | word >> 12 << Plane::POINT_BITS
+    }));
     parts.supers.extend_from_slice(&block[..2]);
 }

@@ -1,5 +1,7 @@
 //! `block_tq1_0`: qs u8[48], qh u8[4], d f16. A byte holds five weights (qh: four) as the digits of a fraction in base 3.
 
+use std::ops::Range;
+
 use super::{BlockFormat, each_block, f16_at};
 use crate::Format;
 use crate::layout::RowParts;
@@ -12,7 +14,7 @@ pub(super) const TQ1_0: BlockFormat = BlockFormat {
     bytes: 54,
     apart: None,
     decode: |row, out| each_block(row, out, decode),
-    take_apart: |row, parts| row.chunks_exact(54).for_each(|block| take_apart(block, parts)),
+    take_apart,
     encode: None,
 };
 
@@ -36,15 +38,21 @@ fn decode(block: &[u8; 54], out: &mut [f32; 256]) {
     }
 }
 
-fn take_apart(block: &[u8], parts: &mut RowParts) {
-    for i in 0..32 {
-        let number = |digits: std::ops::Range<usize>| {
-            digits.rev().fold(0, |number, digit| 3 * number + u32::from(code(block, 8 * i + digit)))
-        };
-        let (five, three) = (number(0..5), number(5..8));
-        parts.entries[0].push(five);
-        parts.entries[1].push(three & 15);
-        parts.entries[2].push(three >> 4);
+/// Of two tiles, which are blocks here, a lane has twice five digits in a byte and six in ten bits, five of them with either tile; of a tile that is left it has
+/// three.
+fn take_apart(row: &[u8], parts: &mut RowParts) {
+    let digits =
+        |block: &[u8], lane: usize, own: Range<usize>| own.map(|e| u32::from(code(block, 8 * lane + e))).collect();
+    let number = |digits: Vec<u32>| digits.iter().rev().fold(0, |number, digit| 3 * number + digit);
+    for pair in row.chunks(2 * 54) {
+        let tiles: Vec<&[u8]> = pair.chunks_exact(54).collect();
+        for (index, tile) in tiles.iter().enumerate() {
+            for lane in 0..32 {
+                let others = tiles.iter().flat_map(|tile| -> Vec<u32> { digits(tile, lane, 5..8) }).collect();
+                parts.entries[0].push(number(digits(tile, lane, 0..5)));
+                parts.entries[1].push(number(others) >> (5 * index) & 31);
+            }
+            parts.supers.extend_from_slice(&tile[52..]);
+        }
     }
-    parts.supers.extend_from_slice(&block[52..]);
 }

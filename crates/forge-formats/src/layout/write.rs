@@ -1,6 +1,6 @@
 //! Writing one row of a plane.
 
-use forge_spec::{Scheme, TILE};
+use forge_spec::{Plane, Scheme, TILE};
 
 use super::LANES;
 use super::groups::groups;
@@ -113,4 +113,60 @@ pub(super) fn entries(scheme: &Scheme, cols: usize, columns: usize, entries: &[u
         }
     }
     debug_assert_eq!(filled, 0, "rows of entries below 8 bits are whole tiles");
+}
+
+/// Entries of a row, one per `lanes` lanes of each tile: per group of tiles, those of the same lanes as one number, whose lowest `low` bits a
+/// tile lie before the others.
+pub(super) fn split(
+    scheme: &Scheme,
+    cols: usize,
+    lanes: usize,
+    entries: &[u32],
+    bits: usize,
+    low: usize,
+    out: &mut Vec<u8>,
+) {
+    let places = LANES / lanes;
+    for group in groups(scheme, cols) {
+        let of_place = |place: usize| {
+            let entry = |tile: usize| u64::from(entries[(group.tile + tile) * places + place]) << (tile * bits);
+            (0..group.count).map(entry).sum::<u64>()
+        };
+        in_two_parts((0..places).map(of_place), bits * group.count, low * group.count, out);
+    }
+}
+
+/// Points of a row, one per lane of each tile, with the numbers that `lanes` lanes share above them: per group of tiles, a lane's points
+/// and bits as one number, whose lowest 8 bits a tile lie before the others.
+pub(super) fn points(scheme: &Scheme, cols: usize, lanes: usize, entries: &[u32], out: &mut Vec<u8>) {
+    const POINT: usize = Plane::POINT_BITS;
+    for group in groups(scheme, cols) {
+        let entry = |lane: usize, tile: usize| u64::from(entries[(group.tile + tile) * LANES + lane]);
+        let of_lane = |lane: usize| {
+            let tiles = 0..group.count;
+            let points =
+                tiles.clone().map(|tile| (entry(lane, tile) & ((1 << POINT) - 1)) << (POINT * tile)).sum::<u64>();
+            let numbers = tiles.map(|tile| entry(lane, tile) >> POINT << (lanes * tile)).sum::<u64>();
+            let own = numbers >> (lane % lanes * group.count) & ((1 << group.count) - 1);
+            points | own << (POINT * group.count)
+        };
+        in_two_parts((0..LANES).map(of_lane), (POINT + 1) * group.count, 8 * group.count, out);
+    }
+}
+
+/// Numbers of `bits` bits: their lowest `low` bits, then the others, each as a little-endian stream of whole bytes.
+fn in_two_parts(numbers: impl Iterator<Item = u64> + Clone, bits: usize, low: usize, out: &mut Vec<u8>) {
+    for (first, count) in [(0, low), (low, bits - low)] {
+        let (mut pending, mut filled) = (0_u64, 0);
+        for number in numbers.clone() {
+            pending |= (number >> first & ((1 << count) - 1)) << filled;
+            filled += count;
+            while filled >= 8 {
+                out.push(pending as u8);
+                pending >>= 8;
+                filled -= 8;
+            }
+        }
+        debug_assert_eq!(filled, 0, "numbers of a group fill bytes");
+    }
 }

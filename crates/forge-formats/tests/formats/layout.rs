@@ -99,6 +99,17 @@ impl Packed {
         })
     }
 
+    /// The number that the group's entries of a place are, of which the lowest `low` bits a tile lie apart: an entry of `bits` bits per
+    /// `columns` columns.
+    fn split(&self, plane: usize, [columns, bits, low]: [usize; 3], place: usize, row: usize, p: &Place) -> u64 {
+        let (data, start, places) = (self.plane(plane, row), p.tile * 256 / columns * bits, 256 / columns);
+        let field = |from: usize, count: usize| {
+            let from = start + from + place * count;
+            (0..count).fold(0, |value, i| value | u64::from(data[(from + i) / 8] >> ((from + i) % 8) & 1) << i)
+        };
+        field(0, low * p.count) | field(places * low * p.count, (bits - low) * p.count) << (low * p.count)
+    }
+
     fn half(&self, plane: usize, index: usize, row: usize) -> f32 {
         let data = self.plane(plane, row);
         f16::from_le_bytes([data[2 * index], data[2 * index + 1]]).to_f32()
@@ -233,22 +244,21 @@ fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -
         }
         Format::Iq1S => {
             let p = place(8, 4);
-            let word = packed.entry(1, 16, 4, row, &p);
-            let point = packed.entry(0, 8, 1, row, &p) | (word >> (p.lane % 4 * 3) & 7) << 8;
-            let scale = packed.half(2, p.tile + p.t, row) * (2 * (word >> 12 & 7) + 1) as f32;
-            shifted(point, 4 * p.j, scale, word >> 15)
+            // Four lanes' bits above their points are the numbers of as many tiles.
+            let first = p.lane / 4 * 4;
+            let bits = |lane: usize| packed.split(0, [8, 12, 8], lane, row, &p) >> (11 * p.count);
+            let number = (0..4).fold(0, |all, lane| all | bits(first + lane) << (lane * p.count)) >> (4 * p.t) & 15;
+            let point = packed.split(0, [8, 12, 8], p.lane, row, &p) >> (11 * p.t) & 2047;
+            let scale = packed.half(1, p.tile + p.t, row) * (2 * (number & 7) + 1) as f32;
+            shifted(point as u32, 4 * p.j, scale, number as u32 >> 3)
         }
         Format::Iq1M => {
             let p = place(8, 4);
-            let nibble = packed.entry(1, 4, 1, row, &p);
-            let point = packed.entry(0, 8, 1, row, &p) | (nibble & 7) << 8;
-            let short = |i: usize| {
-                let at = (p.tile + p.t) * 8 + 2 * i;
-                u16::from_le_bytes([packed.plane(2, row)[at], packed.plane(2, row)[at + 1]])
-            };
-            let factor = (0..4).map(|i| (short(i) >> 12) << (4 * i)).sum();
-            let scale = short(p.lane / 8) >> (p.lane / 2 % 4 * 3) & 7;
-            shifted(point, 4 * p.j, f16::from_bits(factor).to_f32() * f32::from(2 * scale + 1), nibble >> 3)
+            let number = packed.split(0, [8, 12, 8], p.lane, row, &p);
+            let (point, sign) = (number >> (11 * p.t) & 2047, number >> (11 * p.count + p.t) & 1);
+            let scale = packed.split(1, [16, 3, 2], p.lane / 2, row, &p) >> (3 * p.t) & 7;
+            let scale = packed.half(2, p.tile + p.t, row) * (2 * scale + 1) as f32;
+            shifted(point as u32, 4 * p.j, scale, sign as u32)
         }
         Format::Mxfp4 => {
             let p = place(32, 4);
@@ -279,10 +289,11 @@ fn load4(format: Format, packed: &Packed, cols: usize, row: usize, col: usize) -
         }
         Format::Tq1_0 => {
             let p = place(8, 4);
-            let three = packed.entry(1, 4, 1, row, &p) | packed.entry(2, 1, 1, row, &p) << 4;
-            let number = packed.entry(0, 8, 1, row, &p) + 243 * three;
+            let others = packed.split(1, [8, 5, 4], p.lane, row, &p);
+            let other = (others >> (p.t / 2 * 10) & 1023) as u32 / if p.t % 2 == 0 { 1 } else { 27 };
+            let number = packed.entry(0, 8, 1, row, &p) + 243 * (other % 27);
             let digits = [0, 1, 2, 3].map(|i| number / 3_u32.pow(4 * p.j as u32 + i) % 3);
-            one_scale(digits, packed.half(3, p.tile + p.t, row), 1.0)
+            one_scale(digits, packed.half(2, p.tile + p.t, row), 1.0)
         }
         Format::Tq2_0 => {
             let p = place(128, 4);

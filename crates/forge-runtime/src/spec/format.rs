@@ -217,28 +217,25 @@ macro_rules! packed_formats {
             iq1_s {
                 /// Points of a grid of -1, 0 and 1, and an eighth; 3-bit scale and the eighth's sign per 32, half factor per 256.
                 Iq1S = IQ1_S {
-                    block: 8, tiles: 4,
-                    planes: &[Plane::BYTE, Plane::Groups { columns: 32, bits: 16 }, Plane::FACTOR],
-                    decodes_once: false,
+                    block: 8, tiles: 4, planes: &[Plane::Points { lanes: 4 }, Plane::FACTOR], decodes_once: false,
                     weight: |p| {
-                        let word = p.bits(1);
-                        let point = p.bits(0) + 256 * (word >> (p.column % 32 / 8 * 3) & 7);
-                        let scale = p.half(2) * f64::from(2 * (word >> 12 & 7) + 1);
-                        Weight::shifted(p, point, scale, word >> 15)
+                        let number = p.bits(0) >> Plane::POINT_BITS;
+                        Weight::shifted(p, p.half(1) * f64::from(2 * (number & 7) + 1), number >> 3)
                     },
                 }
             }
             iq1_m {
                 /// Points of the same grid, and an eighth of either sign; 3-bit scale per 16, half factor per 256.
                 Iq1M = IQ1_M {
-                    block: 8, tiles: 4, planes: &[Plane::BYTE, Plane::NIBBLE, Plane::Supers { bytes: 8 }],
+                    block: 8, tiles: 4,
+                    planes: &[
+                        Plane::Points { lanes: 1 },
+                        Plane::Split { lanes: 2, bits: 3, low: 2, tiles: 1 },
+                        Plane::FACTOR,
+                    ],
                     decodes_once: false,
                     weight: |p| {
-                        let short = |i: usize| (p.planes[2] >> (16 * i)) as u32 & 0xFFFF;
-                        let factor = half((0..4).map(|i| (short(i) >> 12) << (4 * i)).sum());
-                        let scale = short(p.column / 64) >> (p.column % 64 / 16 * 3) & 7;
-                        let point = p.bits(0) + 256 * (p.bits(1) % 8);
-                        Weight::shifted(p, point, factor * f64::from(2 * scale + 1), p.bits(1) >> 3)
+                        Weight::shifted(p, p.half(2) * f64::from(2 * p.bits(1) + 1), p.bits(0) >> Plane::POINT_BITS)
                     },
                 }
             }
@@ -278,14 +275,17 @@ macro_rules! packed_formats {
                 }
             }
             tq1_0 {
-                /// Digits in base 3 less 1, eight in 13 bits (five in a byte, three in five bits); half factor per 256.
+                /// Digits in base 3 less 1, sixteen in 26 bits (twice five in a byte, six in ten bits); half factor per 256.
                 Tq1_0 = TQ1_0 {
                     block: 8, tiles: 4,
-                    planes: &[Plane::BYTE, Plane::NIBBLE, Plane::Blocks { bits: 1 }, Plane::FACTOR],
+                    planes: &[Plane::BYTE, Plane::Split { lanes: 1, bits: 5, low: 4, tiles: 2 }, Plane::FACTOR],
                     decodes_once: false,
                     weight: |p| {
-                        let number = if p.element < 5 { p.bits(0) } else { p.bits(1) + 16 * p.bits(2) };
-                        Weight::offset(p.half(3), number / 3_u32.pow(p.element as u32 % 5) % 3, 1)
+                        let (number, digit) = match p.element {
+                            first @ 0..5 => (p.bits(0), first),
+                            other => (p.bits(1), other - 5 + p.tile % 2 * 3),
+                        };
+                        Weight::offset(p.half(2), number / 3_u32.pow(digit as u32) % 3, 1)
                     },
                 }
             }

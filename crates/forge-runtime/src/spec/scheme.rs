@@ -32,6 +32,26 @@ pub enum Plane {
         /// Bits: 4, 16 or 32.
         bits: usize,
     },
+    /// An entry of so many bits per so many lanes and tile, whole tiles in a row. Within a group of T tiles those of the same lanes
+    /// follow one another as one number, the first tile's lowest: its lowest `low * T` bits lie with those of the other lanes, the bits
+    /// above them behind these.
+    Split {
+        /// Lanes that share an entry.
+        lanes: usize,
+        /// Bits of an entry.
+        bits: usize,
+        /// Those of them that lie first.
+        low: usize,
+        /// Tiles whose entries are one value: 1, or 2 where the group has as many.
+        tiles: usize,
+    },
+    /// A point of 11 bits per lane and tile, and a number per so many lanes and tile, of as many bits; whole tiles in a row. Within a group
+    /// of T tiles a lane's T points and then T bits are one number, which is split after 8 T bits. The bits of lanes that share
+    /// numbers, lane by lane, are their T numbers.
+    Points {
+        /// Lanes that share a number: 1 or 4.
+        lanes: usize,
+    },
     /// What a super-block of 256 columns has, in column order.
     Supers {
         /// Bytes per super-block.
@@ -69,6 +89,9 @@ impl Plane {
     /// Two halves a super-block.
     pub const TWO_FACTORS: Self = Self::Supers { bytes: 4 };
 
+    /// Bits of a point of [`Plane::Points`].
+    pub const POINT_BITS: usize = 11;
+
     /// Bytes of a row of `cols` columns, a whole number of blocks of `block`.
     pub fn row_bytes(self, block: usize, cols: usize) -> usize {
         match self {
@@ -77,6 +100,8 @@ impl Plane {
             Self::Bits => cols / 8,
             Self::Blocks { bits } => cols / block * bits / 8,
             Self::Groups { columns, bits } => cols / columns * bits / 8,
+            Self::Split { lanes, bits, .. } => cols / (8 * lanes) * bits / 8,
+            Self::Points { .. } => cols / 8 * (Self::POINT_BITS + 1) / 8,
             Self::Supers { bytes } => cols / TILE * bytes,
             Self::RowFactor => 4,
         }

@@ -1,6 +1,7 @@
 //! What the fields of a packed weight mean, in f64: `verify` judges kernels by these.
 
 use super::grids::{self, Grid};
+use super::scheme::Plane;
 
 /// One weight.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -20,6 +21,8 @@ pub struct Fields {
     pub column: usize,
     /// Which of the eight columns of its lane it is.
     pub element: usize,
+    /// Tile within its group.
+    pub tile: usize,
 }
 
 impl Fields {
@@ -80,8 +83,9 @@ impl Weight {
     }
 
     /// Coordinate of a point of IQ1_S's grid and an eighth, which `lower` takes away, times a scale. Kernels count coordinates
-    /// from 0 and take one away in the end.
-    pub fn shifted(fields: &Fields, point: u32, scale: f64, lower: u32) -> Self {
+    /// from 0 and take one away in the end. The point is that of the first plane.
+    pub fn shifted(fields: &Fields, scale: f64, lower: u32) -> Self {
+        let point = fields.bits(0) & ((1 << Plane::POINT_BITS) - 1);
         let coordinate = f64::from(grids::IQ1_S.coordinate(point as usize, fields.element));
         let eighth = if lower == 1 { -0.125 } else { 0.125 };
         Self { value: scale * (coordinate + eighth), magnitude: scale.abs() * (coordinate + 2.125) }

@@ -36,7 +36,7 @@ impl Packed<'_> {
             .collect();
         for (col, weight) in out.iter_mut().enumerate() {
             let at = Column::new(self.cols, col, scheme.block, scheme.tiles);
-            let mut fields = Fields { planes: [0; 6], column: at.in_tile, element: at.element };
+            let mut fields = Fields { planes: [0; 6], column: at.in_tile, element: at.element, tile: at.tile };
             for (field, (plane, row)) in fields.planes.iter_mut().zip(&planes) {
                 *field = at.field(*plane, row);
             }
@@ -109,6 +109,11 @@ impl Column {
             }
             Plane::Blocks { bits } => self.entry(row, self.block, bits),
             Plane::Groups { columns, bits } => self.entry(row, columns, bits),
+            Plane::Split { lanes, bits, low, tiles } => {
+                let (number, together) = (self.split(row, self.lane / lanes, lanes, bits, low), tiles.min(self.count));
+                number >> (self.tile / together * together * bits) & ((1 << (together * bits)) - 1)
+            }
+            Plane::Points { lanes } => self.point(row, lanes),
             Plane::Supers { bytes } => little_endian(row, (self.first + self.tile) * bytes, bytes),
             Plane::RowFactor => little_endian(row, 0, 4),
         }
@@ -137,6 +142,33 @@ impl Column {
         }
         u64::from(row[first_bit / 8]) >> (first_bit % 8) & ((1 << bits) - 1)
     }
+}
+
+impl Column {
+    /// The number that a place's entries of the group's tiles are, which lies in two parts.
+    fn split(&self, row: &[u8], place: usize, lanes: usize, bits: usize, low: usize) -> u64 {
+        let places = TILE / 8 / lanes;
+        let start = self.first * places * bits;
+        let [first, second] = [low * self.count, (bits - low) * self.count];
+        let lowest = field_at(row, start + place * first, first);
+        lowest | field_at(row, start + places * first + place * second, second) << first
+    }
+
+    /// A point, with the number of the lanes that the column's is among above it.
+    fn point(&self, row: &[u8], lanes: usize) -> u64 {
+        let [points, bits] = [Plane::POINT_BITS * self.count, self.count];
+        let of_lane = |lane: usize| self.split(row, lane, 1, Plane::POINT_BITS + 1, 8);
+        let point = of_lane(self.lane) >> (Plane::POINT_BITS * self.tile) & ((1 << Plane::POINT_BITS) - 1);
+        let first = self.lane / lanes * lanes;
+        let numbers = (0..lanes).fold(0, |all, lane| all | of_lane(first + lane) >> points << (lane * bits));
+        point | (numbers >> (self.tile * lanes) & ((1 << lanes) - 1)) << Plane::POINT_BITS
+    }
+}
+
+/// So many bits from a bit on, 32 at most.
+fn field_at(bytes: &[u8], bit: usize, bits: usize) -> u64 {
+    let count = (bit % 8 + bits).div_ceil(8);
+    little_endian(bytes, bit / 8, count) >> (bit % 8) & ((1 << bits) - 1)
 }
 
 fn little_endian(bytes: &[u8], at: usize, count: usize) -> u64 {

@@ -29,15 +29,34 @@ pub fn forget_peak() {
     PEAK.store(held(), Ordering::Relaxed);
 }
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod glibc {
+    use std::ffi::c_int;
+
+    /// `M_ARENA_MAX`.
+    pub const ARENAS: c_int = -8;
+
+    unsafe extern "C" {
+        pub fn malloc_trim(keep: usize) -> c_int;
+        pub fn mallopt(what: c_int, value: c_int) -> c_int;
+    }
+}
+
+/// Has all threads share one heap, where the system's allocator can be told to: with a heap each, what one thread has given back is no room for another.
+pub fn one_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: changes what later allocations do, and nothing of those that there are.
+    unsafe {
+        glibc::mallopt(glibc::ARENAS, 1);
+    }
+}
+
 /// Has the system's allocator give back what it keeps for later, where it can be told to.
 pub fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        unsafe extern "C" {
-            fn malloc_trim(keep: usize) -> std::ffi::c_int;
-        }
-        // SAFETY: may be called at any time, by any thread.
-        unsafe { malloc_trim(0) };
+    // SAFETY: may be called at any time, by any thread.
+    unsafe {
+        glibc::malloc_trim(0);
     }
 }
 

@@ -33,9 +33,9 @@ static MATRICES: [(&str, &[&str]); 14] = [
     ("o_proj", &["attn_output"]),
     ("q_b_proj", &["attn_q_b"]),
     ("qkv_a_proj", &["attn_q_a", "attn_kv_a"]),
-    ("router", &["router"]),
-    ("shared_down", &["shared_down"]),
-    ("shared_gate_up", &["shared_gate", "shared_up"]),
+    ("router", &["ffn_gate_inp"]),
+    ("shared_down", &["ffn_down_shexp"]),
+    ("shared_gate_up", &["ffn_gate_shexp", "ffn_up_shexp"]),
     ("token_embd", &["token_embd"]),
 ];
 

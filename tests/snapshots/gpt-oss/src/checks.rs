@@ -28,7 +28,7 @@ static MATRICES: [(&str, &[&str]); 7] = [
     ("lm_head", &["output"]),
     ("o_proj", &["attn_output"]),
     ("qkv_proj", &["attn_q", "attn_k", "attn_v"]),
-    ("router", &["router"]),
+    ("router", &["ffn_gate_inp"]),
     ("token_embd", &["token_embd"]),
 ];
 

@@ -28,9 +28,9 @@ static MATRICES: [(&str, &[&str]); 9] = [
     ("lm_head", &["output"]),
     ("o_proj", &["attn_output"]),
     ("qkv_proj", &["attn_q", "attn_k", "attn_v"]),
-    ("router_shared_router", &["router", "shared_router"]),
-    ("shared_down", &["shared_down"]),
-    ("shared_gate_up", &["shared_gate", "shared_up"]),
+    ("router_shared_router", &["ffn_gate_inp", "ffn_gate_inp_shexp"]),
+    ("shared_down", &["ffn_down_shexp"]),
+    ("shared_gate_up", &["ffn_gate_shexp", "ffn_up_shexp"]),
     ("token_embd", &["token_embd"]),
 ];
 

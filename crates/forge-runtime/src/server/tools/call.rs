@@ -107,7 +107,11 @@ impl JsonCall<'_> {
         (!name.is_empty()).then_some(())?;
         let arguments = match self.arguments.map(RawValue::get) {
             None | Some("null") => "{}".to_owned(),
-            Some(text) if text.starts_with('{') => text.to_owned(),
+            // What is JSON and no reader takes, as 1e999 is, is no call.
+            Some(text) if text.starts_with('{') => {
+                serde_json::from_str::<Map<String, Value>>(text).ok()?;
+                text.to_owned()
+            }
             // Arguments that are in a string already.
             Some(text) => {
                 let text: String = serde_json::from_str(text).ok()?;
