@@ -210,6 +210,9 @@ fn trapped(program: &Program, sites: &[Site], number: usize, run: &str) -> Resul
     let mut trapped = BTreeSet::new();
     for workload in program.workloads(&sites[number].kernels) {
         trapped.extend(program.run(workload, Fault::Kernel(sites::trap(number)), run)?.kernels());
+        if sites[number].kernels.is_subset(&trapped) {
+            break;
+        }
     }
     Ok(trapped)
 }
