@@ -8,17 +8,18 @@ mod document;
 mod sites;
 mod workload;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
 use crate::forge::{Forge, build_project, constant};
 use crate::{demo, pool, shell};
 use sites::{Change, Site};
-use workload::{ALL, Fault, LABELS, Program, Reports};
+use workload::{ALL, Fault, LABELS, Program, Reports, Workload};
 
 /// Name, checkpoint relative to the repository, and KV format.
 const CASES: [(&str, &str, &str); 7] = [
@@ -173,9 +174,13 @@ fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, options: &Op
     let checked = metal_sim::CompileOptions { checked: true };
     metal_sim::compile(&sites::switched(&text, &sites), "kernels.metal", &checked, &program.kernels)
         .context("kernels.metal")?;
+    let fitting: Vec<Workload> = ALL.into_iter().filter(|workload| program.fits(*workload)).collect();
+    let unchanged = pool::run(&fitting, |thread, &workload| {
+        Some((workload, program.run(workload, Fault::None, &format!("run-{thread}"))))
+    });
     let mut baseline = Reports::default();
-    for workload in ALL.into_iter().filter(|workload| program.fits(*workload)) {
-        let reports = program.run(workload, Fault::None, "unchanged")?;
+    for (workload, reports) in unchanged.into_iter().flatten() {
+        let reports = reports?;
         if let Some(line) = reports.lines.first() {
             bail!("{name}: {workload:?}: the unchanged program is reported: {line}");
         }
@@ -184,6 +189,7 @@ fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, options: &Op
             *most = count.max(*most);
         }
     }
+    let reach = reach(&program, &sites, &fitting)?;
     let mut kernel = Vec::new();
     for (number, site) in sites.iter().enumerate().filter(|(_, site)| !site.kernels.is_empty()) {
         kernel.extend(site.changes().into_iter().map(|change| Mutant::Kernel(number, change)));
@@ -200,31 +206,45 @@ fn run_case(forge: &Forge, name: &str, checkpoint: &Path, kv: &str, options: &Op
         Some(count) => [spread(&kernel, count.div_ceil(2)), spread(&schedule, count / 2)].concat(),
         None => [kernel, schedule].concat(),
     };
-    assert_traps(&program, &sites)?;
-    let outcomes = run_all(&program, &sites, mutants)?;
+    let outcomes = run_all(&program, &sites, &reach, mutants)?;
     Ok(Finished { name: name.to_owned(), slots: options.slots, sites, outcomes })
 }
 
-/// Kernels that trap at a barrier, as the program runs them.
-fn trapped(program: &Program, sites: &[Site], number: usize, run: &str) -> Result<BTreeSet<String>> {
-    let mut trapped = BTreeSet::new();
-    for workload in program.workloads(&sites[number].kernels) {
-        trapped.extend(program.run(workload, Fault::Kernel(sites::trap(number)), run)?.kernels());
-        if sites[number].kernels.is_subset(&trapped) {
-            break;
-        }
-    }
-    Ok(trapped)
+/// A run, and the kernels that come to each barrier in it, by the barrier's number.
+struct Reach {
+    workload: Workload,
+    seconds: f64,
+    met: BTreeMap<usize, BTreeSet<String>>,
 }
 
-/// Traps tell who comes to a barrier only if they are reported: one has to be.
-fn assert_traps(program: &Program, sites: &[Site]) -> Result<()> {
-    for (number, site) in sites.iter().enumerate().filter(|(_, site)| !site.kernels.is_empty()) {
-        if !trapped(program, sites, number, "trap")?.is_disjoint(&site.kernels) {
-            return Ok(());
+/// Who comes to which barrier in each run, as traps before all of them tell; the shortest run first.
+fn reach(program: &Program, sites: &[Site], workloads: &[Workload]) -> Result<Vec<Reach>> {
+    let runs = pool::run(workloads, |thread, &workload| {
+        let start = Instant::now();
+        let reports = program.run(workload, Fault::Kernel(sites::TRAPS), &format!("run-{thread}"));
+        Some((workload, start.elapsed().as_secs_f64(), reports))
+    });
+    let mut list = Vec::new();
+    for (workload, seconds, reports) in runs.into_iter().flatten() {
+        let mut met: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
+        for line in reports?.lines {
+            let kernel = line.split(": ").nth(1).map(str::to_owned);
+            let at =
+                line.split("kernels.metal:").nth(1).map(|rest| rest.chars().take_while(char::is_ascii_digit).collect());
+            let number: Option<u32> = at.and_then(|digits: String| digits.parse().ok());
+            if let (Some(kernel), Some(number)) = (kernel, number) {
+                let at_line = sites.iter().enumerate().filter(|(_, site)| site.line == number);
+                at_line.for_each(|(number, _)| _ = met.entry(number).or_default().insert(kernel.clone()));
+            }
         }
+        list.push(Reach { workload, seconds, met });
     }
-    bail!("no trap before a barrier is reported");
+    // Traps tell who comes to a barrier only if they are reported.
+    if list.iter().all(|reach| reach.met.is_empty()) {
+        bail!("no trap before a barrier is reported");
+    }
+    list.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+    Ok(list)
 }
 
 /// `count` of them, far from each other.
@@ -234,14 +254,14 @@ fn spread(mutants: &[Mutant], count: usize) -> Vec<Mutant> {
 }
 
 /// Runs the mutants on all cores; outcomes are in their order.
-fn run_all(program: &Program, sites: &[Site], mutants: Vec<Mutant>) -> Result<Vec<Outcome>> {
+fn run_all(program: &Program, sites: &[Site], reach: &[Reach], mutants: Vec<Mutant>) -> Result<Vec<Outcome>> {
     let (done, broken) = (AtomicUsize::new(0), AtomicBool::new(false));
     let results = pool::run(&mutants, |thread, mutant| {
         // What is left of a run that has failed tells nothing.
         if broken.load(Ordering::Relaxed) {
             return None;
         }
-        let result = run_mutant(program, sites, mutant, &format!("run-{thread}"));
+        let result = run_mutant(program, sites, reach, mutant, &format!("run-{thread}"));
         match &result {
             Ok(reports) => {
                 let silent = silent(sites, mutant, reports);
@@ -262,21 +282,20 @@ fn run_all(program: &Program, sites: &[Site], mutants: Vec<Mutant>) -> Result<Ve
 }
 
 /// Runs the workloads until all who ought to notice have.
-fn run_mutant(program: &Program, sites: &[Site], mutant: &Mutant, run: &str) -> Result<Reports> {
+fn run_mutant(program: &Program, sites: &[Site], reach: &[Reach], mutant: &Mutant, run: &str) -> Result<Reports> {
     let mut all = Reports::default();
     match mutant {
         Mutant::Kernel(number, change) => {
             let site = &sites[*number];
             let fault = Fault::Kernel(sites::code(*number, *change));
-            for workload in program.workloads(&site.kernels) {
-                all.lines.extend(program.run(workload, fault, run)?.lines);
-                if site.kernels.is_subset(&all.kernels()) {
-                    break;
+            let met = |reach: &Reach| reach.met.get(number).map_or_else(BTreeSet::new, |met| met & &site.kernels);
+            let wanted: BTreeSet<String> = reach.iter().flat_map(met).collect();
+            for reach in reach {
+                if !met(reach).is_subset(&all.kernels()) {
+                    all.lines.extend(program.run(reach.workload, fault, run)?.lines);
                 }
             }
-            if !site.kernels.is_subset(&all.kernels()) {
-                all.unreached = &site.kernels - &trapped(program, sites, *number, run)?;
-            }
+            all.unreached = &site.kernels - &wanted;
         }
         Mutant::Schedule(label, index) => {
             let workloads = LABELS.iter().find(|(name, _)| name == label).map_or(&[][..], |(_, workloads)| workloads);

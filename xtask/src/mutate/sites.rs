@@ -54,11 +54,11 @@ impl Site {
     }
 }
 
-/// What chooses the mutant of a [`switched`] file, by its [`code`] or by the [`trap`]'s.
+/// What chooses the mutant of a [`switched`] file, by its [`code`] or by [`TRAPS`].
 pub const SWITCH: &str = "FORGE_MUTANT";
 
-/// Codes of one barrier: its changes, and its trap.
-const CODES: usize = 8;
+/// Codes of one barrier.
+const CODES: usize = 4;
 
 /// The value of [`SWITCH`] that changes this barrier.
 pub fn code(site: usize, change: Change) -> usize {
@@ -71,11 +71,9 @@ pub fn code(site: usize, change: Change) -> usize {
     site * CODES + change
 }
 
-/// The value of [`SWITCH`] with a fault just before this barrier: every kernel that comes to it is reported. Which those are no
-/// words tell where a constant decides.
-pub fn trap(site: usize) -> usize {
-    site * CODES + CODES - 1
-}
+/// The value of [`SWITCH`] with a fault just before every barrier, on the barrier's line, after which a kernel goes on: those that come to a
+/// barrier are reported. Which those are no words tell where a constant decides.
+pub const TRAPS: usize = 1 << 30;
 
 /// `text` with every change of every barrier, one of them chosen when it is loaded, so that all mutants are compiled at once;
 /// none where [`SWITCH`] is not set. Every line stays where it is.
@@ -89,13 +87,12 @@ pub fn switched(text: &str, sites: &[Site]) -> String {
     let mut out = [&text[..at], &switch].concat();
     let mut done = at;
     for (number, site) in sites.iter().enumerate().filter(|(_, site)| site.call.start >= at) {
-        let (removed, trap) = (code(number, Change::Removed), trap(number));
+        let removed = code(number, Change::Removed);
         let flags = |name: &'static str| format!("MUTANT == {} ? mem_flags::{name}", code(number, Change::Flags(name)));
         let flags = ["mem_none", "mem_device", "mem_threadgroup"].map(flags).join(" : ");
         out += &text[done..site.call.start];
         out += &format!(
-            "{{ if (MUTANT == {trap}) {{ uint trap[1] = {{0}}; volatile uint beyond = 1; beyond = trap[beyond]; }} \
-             if (MUTANT != {removed}) {}({flags} : ({})); }}",
+            "{{ if (MUTANT == {TRAPS}) {{ volatile uint far = 32; far = 1u << far; }} if (MUTANT != {removed}) {}({flags} : ({})); }}",
             site.barrier,
             &text[site.arguments.clone()]
         );
@@ -209,7 +206,7 @@ fn reachable<'a>(blocks: &BTreeMap<&'a str, Block<'a>>, from: &'a str) -> BTreeS
 
 #[cfg(test)]
 mod tests {
-    use super::{Change, code, find, switched, trap};
+    use super::{Change, TRAPS, code, find, switched};
 
     const TEXT: &str = "#include <metal_stdlib>
 using namespace metal;
@@ -257,12 +254,12 @@ kernel void b(device float* x [[buffer(0)]]) { threadgroup float s[4]; x[0] = su
         for (number, site) in sites.iter().enumerate() {
             let removed = format!("if (MUTANT != {}) {}(", code(number, Change::Removed), site.barrier);
             assert_eq!(text.matches(&removed).count(), 1, "{text}");
-            assert_eq!(text.matches(&format!("if (MUTANT == {}) {{", trap(number))).count(), 1, "{text}");
             for change in ["mem_none", "mem_device", "mem_threadgroup"] {
                 let flags = format!("MUTANT == {} ? mem_flags::{change} :", code(number, Change::Flags(change)));
                 assert_eq!(text.matches(&flags).count(), 1, "{text}");
             }
         }
+        assert_eq!(text.matches(&format!("if (MUTANT == {TRAPS}) {{")).count(), sites.len(), "{text}");
         let line = text.lines().nth(5).expect("a line");
         assert!(line.ends_with(" : (mem_flags::mem_threadgroup)); };"), "{line}");
     }

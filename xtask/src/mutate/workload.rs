@@ -29,10 +29,7 @@ pub enum Workload {
 /// Tokens of [`Workload::Split`]: attention splits a context beyond 256 positions.
 const SPLIT_TOKENS: usize = 258;
 
-/// The kernels that only a split context has.
-const SPLIT_KERNELS: [&str; 2] = ["attention_part", "attention_combine"];
-
-/// The runs of a mutant, those first that show most for their time.
+/// The runs of a mutant.
 pub const ALL: [Workload; 11] = [
     Workload::Sample,
     Workload::Prefill(65),
@@ -47,15 +44,6 @@ pub const ALL: [Workload; 11] = [
     Workload::Decode(1),
     Workload::Split,
 ];
-
-/// [`ALL`] for a change that these kernels see.
-pub fn order(kernels: &BTreeSet<String>) -> Vec<Workload> {
-    let mut order = ALL.to_vec();
-    if kernels.iter().any(|kernel| SPLIT_KERNELS.iter().any(|split| kernel.starts_with(split))) {
-        order.rotate_right(1);
-    }
-    order
-}
 
 /// A label of command buffers, and the runs that submit some.
 pub const LABELS: [(&str, &[Workload]); 2] = [
@@ -110,11 +98,6 @@ impl Reports {
 }
 
 impl Program {
-    /// What may show a fault in these kernels, as far as the context goes.
-    pub fn workloads(&self, kernels: &BTreeSet<String>) -> impl Iterator<Item = Workload> {
-        order(kernels).into_iter().filter(|workload| self.fits(*workload))
-    }
-
     /// Runs `workload` with this fault. `run` keeps runs at one time apart.
     ///
     /// # Errors
