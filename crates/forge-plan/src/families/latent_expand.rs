@@ -6,12 +6,17 @@ use forge_spec::{CacheType, Dim, HeadMatrix, LatentSizes, Matrix, Operation, Rol
 
 use super::gemm::product_bytes;
 use super::latent_append::interleaved;
+use super::latent_heads::{queries_input, tile_flops};
 use super::{Body, GEMM_ROWS, GEMM_TOKENS, GROUP_HEADS, KernelFamily, Launch, ONE};
 use crate::attention::half_operands;
 use crate::binding::{Binding, Element, Extent, Touch};
 use crate::call::{Call, Constant, Param, Position, Value};
 use crate::linear::Linear;
 use crate::packed::describe;
+
+/// The Metal sources of both kernels, which are in one file.
+const SOURCES: &[&str] =
+    &["activation", "rope", "rows", "product", "gemm", "latent_heads", "latent_tiles", "latent_expand"];
 
 /// Constants of keys or values of all heads.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -119,7 +124,7 @@ impl KernelFamily for LatentExpand {
     }
 
     fn sources(&self) -> &'static [&'static str] {
-        &["activation", "rope", "rows", "product", "gemm", "latent_heads", "latent_tiles", "latent_expand"]
+        SOURCES
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
@@ -132,9 +137,7 @@ impl KernelFamily for LatentExpand {
     }
 
     fn flops(&self) -> Linear {
-        let [made, _] = self.made();
-        let per_tile = 2 * self.sizes.heads * made.next_multiple_of(GEMM_ROWS) * GEMM_TOKENS * self.sizes.latent;
-        Linear { per_tile: per_tile as u64, ..Linear::default() }
+        tile_flops(self.sizes.heads, self.made()[0], self.sizes.latent)
     }
 
     fn matrices(&self) -> &[Matrix] {
@@ -144,13 +147,8 @@ impl KernelFamily for LatentExpand {
 
 impl KernelFamily for LatentRotate {
     fn bindings(&self) -> Vec<Binding> {
-        let own = self.sizes.queries();
-        let mut input = Binding::read(Role::Input, Element::F32, Extent::Rows(vec![self.width]));
-        if self.width > own {
-            input = input.touching(Touch::Columns(own));
-        }
         let queries = Extent::Rows(vec![self.sizes.heads, self.sizes.nope + self.sizes.rope]);
-        vec![input, Binding::write(Role::Q, Element::F32, queries), Binding::params()]
+        vec![queries_input(&self.sizes, self.width), Binding::write(Role::Q, Element::F32, queries), Binding::params()]
     }
 
     fn launch(&self) -> Launch {
@@ -183,7 +181,7 @@ impl KernelFamily for LatentRotate {
     }
 
     fn sources(&self) -> &'static [&'static str] {
-        &["activation", "rope", "rows", "product", "gemm", "latent_heads", "latent_tiles", "latent_expand"]
+        SOURCES
     }
 
     fn operation<'a>(&'a self, tables: &'a [Vec<f32>]) -> Operation<'a> {

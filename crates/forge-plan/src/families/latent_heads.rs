@@ -67,9 +67,15 @@ fn tile_launch(heads: usize, rows: usize, more: usize) -> Launch {
 }
 
 /// Multiplications and additions of a tile of 64 rows.
-fn tile_flops(heads: usize, rows: usize, cols: usize) -> Linear {
+pub(super) fn tile_flops(heads: usize, rows: usize, cols: usize) -> Linear {
     let per_tile = 2 * heads * rows.next_multiple_of(GEMM_ROWS) * GEMM_TOKENS * cols;
     Linear { per_tile: per_tile as u64, ..Linear::default() }
+}
+
+/// Rows of `width` elements whose first are the queries.
+pub(super) fn queries_input(sizes: &LatentSizes, width: usize) -> Binding {
+    let input = Binding::read(Role::Input, Element::F32, Extent::Rows(vec![width]));
+    if width > sizes.queries() { input.touching(Touch::Columns(sizes.queries())) } else { input }
 }
 
 /// Where a thread of a tile's kernel is.
@@ -85,14 +91,10 @@ impl LatentQueries {
 
 impl KernelFamily for LatentQueries {
     fn bindings(&self) -> Vec<Binding> {
-        let mut input = Binding::read(Role::Input, Element::F32, Extent::Rows(vec![self.width]));
-        if self.width > self.sizes.queries() {
-            input = input.touching(Touch::Columns(self.sizes.queries()));
-        }
         let queries = vec![self.sizes.heads, self.sizes.position()];
         vec![
             Binding::matrix(Role::Weights, &self.keys[0]),
-            input,
+            queries_input(&self.sizes, self.width),
             Binding::write(Role::Q, Element::F32, Extent::Rows(queries)),
             Binding::params(),
         ]

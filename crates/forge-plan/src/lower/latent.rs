@@ -16,7 +16,7 @@ use crate::kernel::Kernel;
 use crate::plan::{Arg, Choice, Place, StatePlan, Step, When};
 use crate::{PlanError, attention, roles};
 
-/// Operations for which a GPU has time while it moves a byte: 28.4 TFLOP/s and 819 GB/s of an M3 Ultra, 9.2 and 273 of an M4 Pro.
+/// Operations for which a GPU has time while it moves a byte: 13.6 TFLOP/s and 400 GB/s of an M2 Max, as Apple announced them.
 const OPERATIONS_PER_BYTE: u64 = 34;
 /// An operation of attention over latents, whose threadgroups have room for few positions at a time, takes as long as so many of attention
 /// over keys and values: 2.3 to 3.6 were measured, and with 3 the rows are those from which on that was the faster (docs/kernels-measured.md).
