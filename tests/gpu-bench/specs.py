@@ -237,10 +237,10 @@ def main():
                 "launches": [{"kernel": "bench_gemv", "args": ["w", "x", "y"],
                               "grid": ["ceil(rows, %d)" % (nr * nsg // ks), 1, 1], "tg": [32 * nsg, 1, 1]}]})
         done = set()
-        table, _ = TABLES.get(f, ("", 0))
-        source = [part for name in ["common"] + files + [table] * (table != "") for part in needed(name, done)]
-        source.append({"text": (WRAPPER if table else re.sub(r"#if B_TABLE.*?#endif\n", "", WRAPPER, flags=re.S))
-                       .replace("GEMV", function).replace("WITH_TABLE", table).replace("ARGUMENTS ", arguments)})
+        keeper, _ = TABLES.get(f, ("", 0))
+        source = [part for name in ["common"] + files + [keeper] * (keeper != "") for part in needed(name, done)]
+        source.append({"text": (WRAPPER if keeper else re.sub(r"#if B_TABLE.*?#endif\n", "", WRAPPER, flags=re.S))
+                       .replace("GEMV", function).replace("WITH_TABLE", keeper).replace("ARGUMENTS ", arguments)})
         json.dump({"source": source, "kernels": kernels}, open(os.path.join(out, f + ".json"), "w"), indent=0)
         if f in mixers.MIXTURES:
             def sources(names):

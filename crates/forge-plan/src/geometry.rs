@@ -171,7 +171,7 @@ fn measured(format: Format) -> Row {
         Format::Iq3Xxs | Format::Iq2Xs | Format::Iq2S => row((2, 4, 4), (2, 4, 2), (2, 4, 4), (4, 4, 4), (4, 2, 1)),
         Format::Iq2Xxs            => row((2, 4, 4), (2, 4, 2), (2, 4, 4), (4, 4, 1), (8, 4, 1)),
         Format::Iq1S              => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 8, 1), (8, 16, 1)),
-        Format::Iq1M              => row((2, 4, 4), (2, 4, 2), (4, 4, 4), (4, 8, 1), (8, 8, 1)),
+        Format::Iq1M              => row((2, 4, 4), (2, 4, 2), (2, 4, 4), (4, 8, 1), (8, 8, 1)),
         Format::Tq1_0             => row((2, 4, 4), (4, 4, 4), (4, 4, 4), (4, 8, 1), (8, 16, 1)),
         // Formats without a row of their own have that of their width: IQ4_NL and MXFP4, Q5_0 and Q5_1.
         other => match 8 * other.block_bytes() / other.block_elements() {
