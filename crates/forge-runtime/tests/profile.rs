@@ -123,7 +123,8 @@ fn costs_stop_at_the_window_and_count_parts() {
         KernelCheck { operation, grid: [tile, Dim::Const(1), Dim::Const(1)], ..check(0) }
     };
     let split = Some(Split { above: 256, positions: 64, most: 4, window: None });
-    let decode = |window, position| cost.at(Size { rows: 1, position, sequences: 1 }, &attention(window, split, Dim::Const(7)));
+    let decode =
+        |window, position| cost.at(Size { rows: 1, position, sequences: 1 }, &attention(window, split, Dim::Const(7)));
     // What is not above the bound is one part.
     assert_eq!(decode(None, 99), (5 + 200 + 3, 1 + 100));
     assert_eq!(decode(Some(10), 9999), (5 + 20 + 12, 1 + 10));
@@ -132,7 +133,7 @@ fn costs_stop_at_the_window_and_count_parts() {
     assert_eq!(cost.at(size, &attention(None, split, Dim::Const(7))), (5 + 3 * (600 + 12), 3 + 3 * 300));
     // A tile of rows reads the window of its first row and the rows after it.
     let tile = attention(Some(10), None, Dim::RowTiles(3));
-    assert_eq!(cost.at(Size { rows: 4, position: 9999, sequences: 1 }, &tile), (5 + 2000 + 2 * 13 + 3, 4 + 40));
+    assert_eq!(cost.at(Size { rows: 4, position: 9999, sequences: 1 }, &tile), (5 + 2000 + 2 * 13 + 4 * 3, 4 + 40));
 }
 
 #[test]

@@ -27,16 +27,17 @@ pub(super) struct Options {
 }
 
 pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Options) -> Result<()> {
-    let name = program.info.name;
+    let info = program.info;
+    let name = info.name;
     let mut model = program.model()?;
     let context = model.context();
-    options.rows.iter().try_for_each(|&rows| check_rows(rows, program.info))?;
+    options.rows.iter().try_for_each(|&rows| check_rows(rows, info))?;
     let longest = options.prompt.max(options.generate);
     if longest > context {
         return Err(Error::PromptTooLong { tokens: longest, context });
     }
     // Spread over the vocabulary, so that no cache sees one embedding row alone.
-    let vocab_size = model.info().vocab_size;
+    let vocab_size = info.vocab_size;
     let spread_out =
         |count: usize| -> Vec<u32> { (0..count).map(|index| (index.wrapping_mul(7919) % vocab_size) as u32).collect() };
     let tokens = spread_out(longest);
