@@ -76,7 +76,7 @@ fn sums(grid: &Grid) -> (String, String) {
     let points = (0..grid.points()).map(|point| {
         let entry = (0..grid.width()).fold(0, |word, i| {
             let digit = grid.codes(point) >> (2 * i) & 3;
-            word + (digit * 3_u16.pow(i as u32 % 3) << [7, 0, 12][i / 3])
+            word + ((digit * 3_u16.pow(i as u32 % 3)) << [7, 0, 12][i / 3])
         });
         format!("{entry:#06x}")
     });
