@@ -1,5 +1,6 @@
 // The gated delta rule (Gated DeltaNet): a threadgroup works on one value head of one sequence, on its rows one after the other,
-// with the head's state in registers. In a simdgroup eight lanes hold a row of the state, four keys of every 32 each.
+// with the head's state in registers. SHARE lanes side by side hold some rows of the state, of which each has four keys of every
+// 4 * SHARE.
 //
 // A row of the input is q, k, v of all heads, then a gate for each value, then of each value head the strength of its write and
 // what its decay is made of. q, k and v go through a convolution of each channel over the last TAPS rows, and SiLU. The state of
@@ -21,11 +22,24 @@ inline float delta_softplus(float x) {
     return max(x, 0.0f) + (e < 0.03125f ? series : precise::log(1.0f + e));
 }
 
-// Sums over the eight lanes of a row of the state.
-inline float sum_eight(float x) {
-    x += simd_shuffle_xor(x, ushort(1));
-    x += simd_shuffle_xor(x, ushort(2));
-    return x + simd_shuffle_xor(x, ushort(4));
+// Sums of each of COUNT numbers, a power of two up to SHARE, over SHARE lanes side by side: lane l of them gets that of number
+// l * COUNT / SHARE.
+template <uint COUNT, uint SHARE>
+inline float delta_sums(thread float* x, uint lane) {
+    #pragma clang loop unroll(full)
+    for (uint bit = SHARE / 2; bit > 0; bit /= 2) {
+        const uint left = COUNT * bit / SHARE;
+        const bool upper = (lane & bit) != 0;
+        #pragma clang loop unroll(full)
+        for (uint i = 0; i < left; ++i) {
+            const float other = upper ? x[i] : x[i + left];
+            x[i] = (upper ? x[i + left] : x[i]) + simd_shuffle_xor(other, ushort(bit));
+        }
+        if (left == 0) {
+            x[0] += simd_shuffle_xor(x[0], ushort(bit));
+        }
+    }
+    return x[0];
 }
 
 // What makes q of length 1 / sqrt(KEY_DIM), of the sum of its squares, and k of length 1.
@@ -41,58 +55,81 @@ inline float4 delta_factors(float keep, float write, float q_scale, float k_scal
     return float4(keep, added, added * k_scale * keep, q_scale * keep);
 }
 
-// One row of the input for ROWS rows of a state, of which a lane has four keys of every 32: of each what is read for its value `v`.
-template <uint ROWS, uint PARTS>
-inline void delta_row(thread float4* s, thread const float4* q, thread const float4* k, float4 factor, float product,
-                      thread const float* v, thread float* read) {
-    float held[ROWS];
+// Rows of the state that SHARE of THREADS lanes have: a power of two, or a multiple of SHARE / 2.
+constexpr uint delta_rows(uint values, uint share, uint threads) {
+    return values * share <= threads       ? 1
+           : values * share <= threads * 2 ? 2
+           : values * share <= threads * 4 ? 4
+                                           : (2 * values + threads - 1) / threads * (share / 2);
+}
+
+// One row of the input for ROWS rows of a state. Value `v` is that of row lane % (SHARE / 2) * ROWS / (SHARE / 2); what is read
+// of this row is returned to the upper half of the SHARE lanes.
+template <uint ROWS, uint PARTS, uint SHARE>
+inline float delta_row(thread float4* s, thread const float4* q, thread const float4* k, float4 factor, float product, float v,
+                       uint lane) {
+    float sums[2 * ROWS];
     #pragma clang loop unroll(full)
     for (uint j = 0; j < ROWS; ++j) {
-        held[j] = 0.0f;
-        read[j] = 0.0f;
+        sums[j] = 0.0f;
+        sums[ROWS + j] = 0.0f;
         #pragma clang loop unroll(full)
         for (uint i = 0; i < PARTS; ++i) {
-            held[j] = fma4(s[j * PARTS + i], k[i], held[j]);
-            read[j] = fma4(s[j * PARTS + i], q[i], read[j]);
+            sums[j] = fma4(s[j * PARTS + i], k[i], sums[j]);
+            sums[ROWS + j] = fma4(s[j * PARTS + i], q[i], sums[ROWS + j]);
         }
     }
+    const float sum = delta_sums<2 * ROWS, SHARE>(sums, lane);
+    const float change = factor.y * v - factor.z * sum;
     #pragma clang loop unroll(full)
     for (uint j = 0; j < ROWS; ++j) {
-        held[j] = sum_eight(held[j]);
-        read[j] = sum_eight(read[j]);
-    }
-    #pragma clang loop unroll(full)
-    for (uint j = 0; j < ROWS; ++j) {
-        const float change = factor.y * v[j] - factor.z * held[j];
+        const float added = simd_shuffle(change, ushort(lane / SHARE * SHARE + j * (SHARE / 2 / ROWS)));
         #pragma clang loop unroll(full)
         for (uint i = 0; i < PARTS; ++i) {
-            s[j * PARTS + i] = s[j * PARTS + i] * factor.x + change * k[i];
+            s[j * PARTS + i] = s[j * PARTS + i] * factor.x + added * k[i];
         }
-        read[j] = factor.w * read[j] + product * change;
+    }
+    return factor.w * sum + product * simd_shuffle_xor(change, ushort(SHARE / 2));
+}
+
+// One row of the input for all rows of the state that SHARE lanes have, `own` the first.
+template <uint VALUE_DIM, uint ROWS, uint PARTS, uint SHARE>
+inline void delta_values(thread float4* s, thread const float4* q, thread const float4* k, float4 factor, float product,
+                         threadgroup const float* values, uint own, uint lane, threadgroup float* results) {
+    constexpr uint HALF = SHARE / 2;
+    constexpr uint TOGETHER = ROWS < HALF ? ROWS : HALF;
+    #pragma clang loop unroll(full)
+    for (uint first = 0; first < ROWS; first += TOGETHER) {
+        const uint value = own + first + lane % HALF * TOGETHER / HALF;
+        const float v = value < VALUE_DIM ? values[value] : 0.0f;
+        const float read = delta_row<TOGETHER, PARTS, SHARE>(s + first * PARTS, q, k, factor, product, v, lane);
+        if (value < VALUE_DIM && lane % SHARE >= HALF && lane * TOGETHER % HALF == 0) {
+            results[value] = read;
+        }
     }
 }
 
-// ROWS rows of a state from `first` on, of which a lane has four keys of every 32 from `element` on.
-template <uint VALUE_DIM, uint KEY_DIM, uint ROWS, uint PARTS>
-inline void load_delta_state(device const float* state, bool held, uint first, uint element, thread float4* s) {
+// ROWS rows of a state from `first` on.
+template <uint VALUE_DIM, uint KEY_DIM, uint ROWS, uint PARTS, uint SHARE>
+inline void load_delta_state(device const float* state, bool held, uint first, uint lane, thread float4* s) {
     #pragma clang loop unroll(full)
     for (uint j = 0; j < ROWS; ++j) {
         #pragma clang loop unroll(full)
         for (uint i = 0; i < PARTS; ++i) {
-            const uint key = i * 32 + element;
+            const uint key = (i * SHARE + lane % SHARE) * 4;
             const bool inside = held && first + j < VALUE_DIM && key < KEY_DIM;
             s[j * PARTS + i] = inside ? *(device const float4*)(state + (first + j) * KEY_DIM + key) : float4(0.0f);
         }
     }
 }
 
-template <uint VALUE_DIM, uint KEY_DIM, uint ROWS, uint PARTS>
-inline void store_delta_state(thread const float4* s, uint first, uint element, device float* state) {
+template <uint VALUE_DIM, uint KEY_DIM, uint ROWS, uint PARTS, uint SHARE>
+inline void store_delta_state(thread const float4* s, uint first, uint lane, device float* state) {
     #pragma clang loop unroll(full)
     for (uint j = 0; j < ROWS; ++j) {
         #pragma clang loop unroll(full)
         for (uint i = 0; i < PARTS; ++i) {
-            const uint key = i * 32 + element;
+            const uint key = (i * SHARE + lane % SHARE) * 4;
             if (first + j < VALUE_DIM && key < KEY_DIM) {
                 *(device float4*)(state + (first + j) * KEY_DIM + key) = s[j * PARTS + i];
             }
@@ -100,32 +137,13 @@ inline void store_delta_state(thread const float4* s, uint first, uint element, 
     }
 }
 
-// Four keys of every 32 of a row in threadgroup memory.
-template <uint KEY_DIM, uint PARTS>
-inline void load_delta_keys(threadgroup const float* row, uint element, thread float4* keys) {
+// What a lane has of q or k.
+template <uint KEY_DIM, uint PARTS, uint SHARE>
+inline void load_delta_keys(threadgroup const float* row, uint lane, thread float4* keys) {
     #pragma clang loop unroll(full)
     for (uint i = 0; i < PARTS; ++i) {
-        const bool inside = KEY_DIM % 32 == 0 || i * 32 + element < KEY_DIM;
-        keys[i] = inside ? *(threadgroup const float4*)(row + i * 32 + element) : float4(0.0f);
-    }
-}
-
-// Values of ROWS rows of the state from `first` on.
-template <uint VALUE_DIM, uint ROWS>
-inline void load_delta_values(threadgroup const float* values, uint first, thread float* v) {
-    #pragma clang loop unroll(full)
-    for (uint j = 0; j < ROWS; ++j) {
-        v[j] = first + j < VALUE_DIM ? values[first + j] : 0.0f;
-    }
-}
-
-template <uint VALUE_DIM, uint ROWS>
-inline void put_delta_results(thread const float* read, uint first, uint lane, threadgroup float* results) {
-    #pragma clang loop unroll(full)
-    for (uint j = 0; j < ROWS; ++j) {
-        if (first + j < VALUE_DIM && lane % 8 == 0) {
-            results[first + j] = read[j];
-        }
+        const uint key = (i * SHARE + lane % SHARE) * 4;
+        keys[i] = KEY_DIM % (4 * SHARE) == 0 || key < KEY_DIM ? *(threadgroup const float4*)(row + key) : float4(0.0f);
     }
 }
 
@@ -171,27 +189,39 @@ struct DeltaHead {
     }
 };
 
+// The row of a step after `row` that is of the same sequence; `rows` where none is.
+template <uint ONE_SLOT>
+inline uint delta_next_row(constant StepParams* step, uint row, uint slot, uint rows) {
+    uint next = row + 1;
+    while (ONE_SLOT == 0 && next < rows && step[next].slot != slot) {
+        ++next;
+    }
+    return next;
+}
+
 // A row, or a few of any sequences: the threadgroups of a sequence's first row work on all of its rows. ONE_SLOT: all are of one.
-// `shared` has what is made of a row's q, k and v, and the results. Simdgroups that convolve load their part of the state once
-// they have done so, while the others' loads are under way; the last one makes the norm.
+// `shared` has what is made of a row's q, k and v, and the results. The state is loaded once the first row is convolved, so that
+// what that takes is not behind it in the memory's queue. The last simdgroup makes the norm.
 template <uint KEY_HEADS, uint VALUE_HEADS, uint KEY_DIM, uint VALUE_DIM, uint TAPS, uint TILED, uint ONE_SLOT, uint THREADS>
 inline void gated_delta_step(device const float* input, device const float* taps, device const float* decay,
                              device const float* dt_bias, device const float* gamma, device float* state, device float* y,
                              constant StepParams* step, threadgroup float* shared, float eps, uint2 group,
                              uint thread_index, uint simdgroup, uint lane) {
     typedef DeltaHead<KEY_HEADS, VALUE_HEADS, KEY_DIM, VALUE_DIM, TAPS, TILED> Head;
+    constexpr uint SHARE = 16;
     constexpr uint CHANNELS = Head::CHANNELS;
     constexpr uint OWN_CHANNELS = (CHANNELS + THREADS - 1) / THREADS;
-    constexpr uint OWN_VALUES = (VALUE_DIM + THREADS / 8 - 1) / (THREADS / 8);
-    constexpr uint OWN_KEYS = (KEY_DIM + 31) / 32;
+    constexpr uint OWN_VALUES = delta_rows(VALUE_DIM, SHARE, THREADS);
+    constexpr uint OWN_KEYS = (KEY_DIM + 4 * SHARE - 1) / (4 * SHARE);
     constexpr uint RESULTS = (VALUE_DIM + 31) / 32;
     const uint head = group.x;
     threadgroup float* mixed = shared;
     threadgroup float* results = shared + CHANNELS;
 
+    // What the memory is asked for first: what waits for nothing else, and what all wait for.
     const uint slot = step[group.y].slot;
-    const uint position = step[group.y].position;
-    // What is loaded of the first row waits for nothing else.
+    uint position = step[group.y].position;
+    const uint rows = step->rows;
     uint row = group.y;
     float weights[OWN_CHANNELS][TAPS];
     float arriving[OWN_CHANNELS];
@@ -205,9 +235,21 @@ inline void gated_delta_step(device const float* input, device const float* taps
             weights[i][tap] = channel < CHANNELS ? taps[column * TAPS + tap] : 0.0f;
         }
     }
-    float2 gates = float2(input[row * Head::ROW + Head::GATES + head], input[row * Head::ROW + Head::GATES + VALUE_HEADS + head]);
+    device const float* first_gates = input + row * Head::ROW + Head::GATES + head;
+    float2 gates = float2(first_gates[0], first_gates[VALUE_HEADS]);
     const float head_decay = decay[head];
     const float head_bias = dt_bias[head];
+    const bool norms = simdgroup == THREADS / 32 - 1;
+    float output_gates[RESULTS];
+    float own_gamma[RESULTS];
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < RESULTS; ++i) {
+        const uint value = i * 32 + lane;
+        const bool there = norms && value < VALUE_DIM;
+        output_gates[i] = there ? input[row * Head::ROW + Head::OUTPUT_GATES + head * VALUE_DIM + value] : 0.0f;
+        own_gamma[i] = there ? gamma[value] : 0.0f;
+    }
+    uint next = delta_next_row<ONE_SLOT>(step, row, slot, rows);
     for (uint before = 0; before < group.y; ++before) {
         if (step[before].slot == slot) {
             return;
@@ -226,13 +268,8 @@ inline void gated_delta_step(device const float* input, device const float* taps
             window[i][tap] = there ? held[Head::WINDOW + (tap - 1) * CHANNELS + channel] : 0.0f;
         }
     }
-    const bool convolves = simdgroup * 32 < CHANNELS;
-    const uint first_value = (simdgroup * 4 + lane / 8) * OWN_VALUES;
-    const uint element = lane % 8 * 4;
+    const uint first_value = thread_index / SHARE * OWN_VALUES;
     float4 s[OWN_VALUES * OWN_KEYS];
-    if (!convolves) {
-        load_delta_state<VALUE_DIM, KEY_DIM, OWN_VALUES, OWN_KEYS>(held, position > 0, first_value, element, s);
-    }
 
     for (bool begun = false;; begun = true) {
         #pragma clang loop unroll(full)
@@ -247,64 +284,36 @@ inline void gated_delta_step(device const float* input, device const float* taps
                 mixed[i * THREADS + thread_index] = delta_silu(sum);
             }
         }
-        if (!begun && convolves) {
-            load_delta_state<VALUE_DIM, KEY_DIM, OWN_VALUES, OWN_KEYS>(held, position > 0, first_value, element, s);
-        }
         const float keep = precise::exp(head_decay * delta_softplus(gates.y + head_bias));
         const float write = 1.0f / (1.0f + precise::exp(-gates.x));
+        if (!begun) {
+            load_delta_state<VALUE_DIM, KEY_DIM, OWN_VALUES, OWN_KEYS, SHARE>(held, position > 0, first_value, lane, s);
+        }
         threadgroup_barrier(mem_flags::mem_threadgroup);
 
-        // What is loaded before its turn: the sequence's next row, and what this one ends with.
-        uint next = row + 1;
-        while (ONE_SLOT == 0 && next < step->rows && step[next].slot != slot) {
-            ++next;
-        }
-        const bool more = next < step->rows;
-        device float* after = own + step[row].position % 2 * Head::COPY;
-        device const float* source = input + (more ? next : row) * Head::ROW;
-        #pragma clang loop unroll(full)
-        for (uint i = 0; i < OWN_CHANNELS; ++i) {
-            const uint channel = i * THREADS + thread_index;
-            arriving[i] = more && channel < CHANNELS ? source[Head::column(head, channel)] : 0.0f;
-        }
-        if (more) {
-            gates = float2(source[Head::GATES + head], source[Head::GATES + VALUE_HEADS + head]);
-        }
-        float output_gates[RESULTS];
-        float own_gamma[RESULTS];
-        #pragma clang loop unroll(full)
-        for (uint i = 0; i < RESULTS; ++i) {
-            const uint value = i * 32 + lane;
-            const bool there = simdgroup == THREADS / 32 - 1 && value < VALUE_DIM;
-            output_gates[i] = there ? input[row * Head::ROW + Head::OUTPUT_GATES + head * VALUE_DIM + value] : 0.0f;
-            own_gamma[i] = there ? gamma[value] : 0.0f;
-        }
-
+        const bool more = next < rows;
         float4 q[OWN_KEYS];
         float4 k[OWN_KEYS];
-        load_delta_keys<KEY_DIM, OWN_KEYS>(mixed, element, q);
-        load_delta_keys<KEY_DIM, OWN_KEYS>(mixed + KEY_DIM, element, k);
-        // Every eight lanes for themselves, which takes no barrier more.
-        float q_square = 0.0f;
-        float k_square = 0.0f;
-        float both = 0.0f;
+        load_delta_keys<KEY_DIM, OWN_KEYS, SHARE>(mixed, lane, q);
+        load_delta_keys<KEY_DIM, OWN_KEYS, SHARE>(mixed + KEY_DIM, lane, k);
+        // SHARE lanes for themselves, which takes no barrier more.
+        float squares[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         #pragma clang loop unroll(full)
         for (uint i = 0; i < OWN_KEYS; ++i) {
-            q_square = fma4(q[i], q[i], q_square);
-            k_square = fma4(k[i], k[i], k_square);
-            both = fma4(q[i], k[i], both);
+            squares[0] = fma4(q[i], q[i], squares[0]);
+            squares[1] = fma4(k[i], k[i], squares[1]);
+            squares[2] = fma4(q[i], k[i], squares[2]);
         }
-        const float q_scale = delta_q_scale<KEY_DIM>(sum_eight(q_square));
-        const float k_scale = delta_k_scale(sum_eight(k_square));
-        float v[OWN_VALUES];
-        float read[OWN_VALUES];
-        load_delta_values<VALUE_DIM, OWN_VALUES>(mixed + 2 * KEY_DIM, first_value, v);
-        delta_row<OWN_VALUES, OWN_KEYS>(s, q, k, delta_factors(keep, write, q_scale, k_scale), q_scale * sum_eight(both), v, read);
+        const float square = delta_sums<4, SHARE>(squares, lane);
+        const uint from = lane / SHARE * SHARE;
+        const float q_scale = delta_q_scale<KEY_DIM>(simd_shuffle(square, ushort(from)));
+        const float k_scale = delta_k_scale(simd_shuffle(square, ushort(from + SHARE / 4)));
+        const float product = q_scale * simd_shuffle(square, ushort(from + SHARE / 2));
+        delta_values<VALUE_DIM, OWN_VALUES, OWN_KEYS, SHARE>(s, q, k, delta_factors(keep, write, q_scale, k_scale), product,
+                                                             mixed + 2 * KEY_DIM, first_value, lane, results);
         if (!more) {
-            store_delta_state<VALUE_DIM, KEY_DIM, OWN_VALUES, OWN_KEYS>(s, first_value, element, after);
-        }
-        put_delta_results<VALUE_DIM, OWN_VALUES>(read, first_value, lane, results);
-        if (!more) {
+            device float* after = own + position % 2 * Head::COPY;
+            store_delta_state<VALUE_DIM, KEY_DIM, OWN_VALUES, OWN_KEYS, SHARE>(s, first_value, lane, after);
             #pragma clang loop unroll(full)
             for (uint i = 0; i < OWN_CHANNELS; ++i) {
                 const uint channel = i * THREADS + thread_index;
@@ -317,13 +326,28 @@ inline void gated_delta_step(device const float* input, device const float* taps
             }
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
-        if (simdgroup == THREADS / 32 - 1) {
-            delta_norm<VALUE_DIM, RESULTS>(results, output_gates, own_gamma, eps, lane, y + (row * VALUE_HEADS + head) * VALUE_DIM);
+        if (norms) {
+            delta_norm<VALUE_DIM, RESULTS>(results, output_gates, own_gamma, eps, lane,
+                                           y + (row * VALUE_HEADS + head) * VALUE_DIM);
         }
         if (!more) {
             break;
         }
         row = next;
+        position = step[row].position;
+        next = delta_next_row<ONE_SLOT>(step, row, slot, rows);
+        device const float* source = input + row * Head::ROW;
+        gates = float2(source[Head::GATES + head], source[Head::GATES + VALUE_HEADS + head]);
+        #pragma clang loop unroll(full)
+        for (uint i = 0; i < OWN_CHANNELS; ++i) {
+            const uint channel = i * THREADS + thread_index;
+            arriving[i] = channel < CHANNELS ? source[Head::column(head, channel)] : 0.0f;
+        }
+        #pragma clang loop unroll(full)
+        for (uint i = 0; i < RESULTS; ++i) {
+            const uint value = i * 32 + lane;
+            output_gates[i] = norms && value < VALUE_DIM ? source[Head::OUTPUT_GATES + head * VALUE_DIM + value] : 0.0f;
+        }
     }
 }
 
@@ -338,8 +362,9 @@ inline void gated_delta_tile(device const float* input, device const float* taps
     typedef DeltaHead<KEY_HEADS, VALUE_HEADS, KEY_DIM, VALUE_DIM, TAPS, TILED> Head;
     constexpr uint CHANNELS = Head::CHANNELS;
     constexpr uint OWN_CHANNELS = (CHANNELS + THREADS - 1) / THREADS;
-    constexpr uint OWN_VALUES = (VALUE_DIM + THREADS / 8 - 1) / (THREADS / 8);
-    constexpr uint OWN_KEYS = (KEY_DIM + 31) / 32;
+    constexpr uint SHARE = 8;
+    constexpr uint OWN_VALUES = delta_rows(VALUE_DIM, SHARE, THREADS);
+    constexpr uint OWN_KEYS = (KEY_DIM + 4 * SHARE - 1) / (4 * SHARE);
     constexpr uint RESULTS = (VALUE_DIM + 31) / 32;
     const uint head = group.x;
     const uint rows = step->rows;
@@ -364,10 +389,9 @@ inline void gated_delta_tile(device const float* input, device const float* taps
             window[i][tap] = there ? held[Head::WINDOW + (tap - 1) * CHANNELS + channel] : 0.0f;
         }
     }
-    const uint first_value = (simdgroup * 4 + lane / 8) * OWN_VALUES;
-    const uint element = lane % 8 * 4;
+    const uint first_value = thread_index / SHARE * OWN_VALUES;
     float4 s[OWN_VALUES * OWN_KEYS];
-    load_delta_state<VALUE_DIM, KEY_DIM, OWN_VALUES, OWN_KEYS>(held, position > 0, first_value, element, s);
+    load_delta_state<VALUE_DIM, KEY_DIM, OWN_VALUES, OWN_KEYS, SHARE>(held, position > 0, first_value, lane, s);
     const float head_decay = decay[head];
     const float head_bias = dt_bias[head];
     const uint own_row = THREADS / 32 - 1 - simdgroup;
@@ -380,7 +404,7 @@ inline void gated_delta_tile(device const float* input, device const float* taps
         output_gates[i] = 0.0f;
     }
 
-    // A turn has the recurrence of the chunk from `row` on, and loads, convolves and prepares the next; the first has no recurrence.
+    // A turn has the recurrence of the chunk from `row` on, but the first, and loads, convolves and prepares the next.
     for (uint next = 0;; next += CHUNK) {
         const uint row = next - CHUNK;
         const bool more = next < rows;
@@ -412,14 +436,11 @@ inline void gated_delta_tile(device const float* input, device const float* taps
                 threadgroup const float* now = mixed + r * CHANNELS;
                 float4 q[OWN_KEYS];
                 float4 k[OWN_KEYS];
-                float v[OWN_VALUES];
-                float read[OWN_VALUES];
-                load_delta_keys<KEY_DIM, OWN_KEYS>(now, element, q);
-                load_delta_keys<KEY_DIM, OWN_KEYS>(now + KEY_DIM, element, k);
-                load_delta_values<VALUE_DIM, OWN_VALUES>(now + 2 * KEY_DIM, first_value, v);
-                const float4 factor = *(threadgroup const float4*)(factors + 8 * r);
-                delta_row<OWN_VALUES, OWN_KEYS>(s, q, k, factor, factors[8 * r + 4], v, read);
-                put_delta_results<VALUE_DIM, OWN_VALUES>(read, first_value, lane, results + r * VALUE_DIM);
+                load_delta_keys<KEY_DIM, OWN_KEYS, SHARE>(now, lane, q);
+                load_delta_keys<KEY_DIM, OWN_KEYS, SHARE>(now + KEY_DIM, lane, k);
+                delta_values<VALUE_DIM, OWN_VALUES, OWN_KEYS, SHARE>(
+                    s, q, k, *(threadgroup const float4*)(factors + 8 * r), factors[8 * r + 4], now + 2 * KEY_DIM, first_value,
+                    lane, results + r * VALUE_DIM);
             }
             threadgroup_barrier(mem_flags::mem_threadgroup);
             if (has_row && row + own_row < rows) {
@@ -480,7 +501,7 @@ inline void gated_delta_tile(device const float* input, device const float* taps
     }
 
     device float* after = own + (position + rows + 1) % 2 * Head::COPY;
-    store_delta_state<VALUE_DIM, KEY_DIM, OWN_VALUES, OWN_KEYS>(s, first_value, element, after);
+    store_delta_state<VALUE_DIM, KEY_DIM, OWN_VALUES, OWN_KEYS, SHARE>(s, first_value, lane, after);
     for (uint channel = thread_index; channel < CHANNELS; channel += THREADS) {
         // The last rows of the state's and the input's, read before any of it is written.
         float carried[TAPS];
