@@ -2653,7 +2653,7 @@ kernel void attention(
     device const half* keys [[buffer(1)]], // [positions, 2, 16] half
     device const half* values [[buffer(2)]], // [positions, 2, 16] half
     device float* y [[buffer(3)]], // [rows, 64] f32
-    device const float* sinks [[buffer(4)]], // [4] f32, scores without a value
+    device const float* sinks [[buffer(4)]], // [4] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
     uint3 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2922,7 +2922,7 @@ kernel void attention_alt(
     device const half* keys [[buffer(1)]], // [positions, 2, 16] half
     device const half* values [[buffer(2)]], // [positions, 2, 16] half
     device float* y [[buffer(3)]], // [rows, 64] f32
-    device const float* sinks [[buffer(4)]], // [4] f32, scores without a value
+    device const float* sinks [[buffer(4)]], // [4] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
     uint3 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -3133,7 +3133,7 @@ kernel void attention_tile(
     device const half* keys [[buffer(1)]], // [positions, 2, 16] half
     device const half* values [[buffer(2)]], // [positions, 2, 16] half
     device float* y [[buffer(3)]], // [rows, 64] f32
-    device const float* sinks [[buffer(4)]], // [4] f32, scores without a value
+    device const float* sinks [[buffer(4)]], // [4] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -3272,7 +3272,7 @@ kernel void attention_tile_alt(
     device const half* keys [[buffer(1)]], // [positions, 2, 16] half
     device const half* values [[buffer(2)]], // [positions, 2, 16] half
     device float* y [[buffer(3)]], // [rows, 64] f32
-    device const float* sinks [[buffer(4)]], // [4] f32, scores without a value
+    device const float* sinks [[buffer(4)]], // [4] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
