@@ -7,8 +7,9 @@ use forge_formats::Format;
 use crate::FrontendError;
 use crate::config::ModelConfig;
 use crate::graph::{
-    Activation, Attention, Block, GatedDelta, Graph, LatentSizes, LatentSpec, Layer, Node, Op, PerHead, PositionScale, Rope,
-    Routing, Slot, SlotId, Source, Stage, State, StateId, StateSlotId, StateSpec, Value, ValueId, Weight, WeightId,
+    Activation, Attention, Block, GatedDelta, Graph, LatentSizes, LatentSpec, Layer, Node, Op, PerHead, PositionScale,
+    Rope, Routing, Slot, SlotId, Source, Stage, State, StateId, StateSlotId, StateSpec, Value, ValueId, Weight,
+    WeightId,
 };
 use crate::source::{Part, Shape, Stack, Tensors};
 

@@ -151,7 +151,8 @@ impl Attend {
 
     /// Queries and the cache to a result.
     fn bindings(&self, result: Binding) -> Vec<Binding> {
-        let per_head = self.per_head.iter().map(|role| Binding::read(*role, Element::F32, Extent::Fixed(vec![self.heads])));
+        let per_head =
+            self.per_head.iter().map(|role| Binding::read(*role, Element::F32, Extent::Fixed(vec![self.heads])));
         let queries = Binding::read(Role::Q, Element::F32, Extent::Rows(vec![self.heads * self.head_dim]));
         let (keys, values) = (self.cache(Role::Keys, self.head_dim), self.cache(Role::Values, self.value_dim));
         let operands = [queries, keys, values, result];
