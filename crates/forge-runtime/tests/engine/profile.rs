@@ -89,7 +89,7 @@ fn roles_are_timed_and_counted() {
     let (gpu, buffer) = device();
     let buffers = two_buffers(&gpu, &buffer);
     let mut told = Vec::new();
-    let size = Size { rows: 3, position: 4 };
+    let size = Size { rows: 3, position: 4, sequences: 1 };
     let pass = profile(&gpu, &CHECKS, &buffers, size, &mut |name| told.push(name.to_owned())).expect("runs");
     assert_eq!(told, ["the whole step", "scale", "shift"]);
     assert_eq!(pass.order, [0, 1, 0]);
@@ -122,20 +122,24 @@ fn costs_stop_at_the_window_and_count_parts() {
         KernelCheck { operation, grid: [tile, Dim::Const(1), Dim::Const(1)], ..check(0) }
     };
     let split = Some(Split { above: 256, positions: 64, most: 4, window: None });
-    let decode = |window, position| cost.at(Size { rows: 1, position }, &attention(window, split, Dim::Const(7)));
+    let decode =
+        |window, position| cost.at(Size { rows: 1, position, sequences: 1 }, &attention(window, split, Dim::Const(7)));
     // What is not above the bound is one part.
     assert_eq!(decode(None, 99), (5 + 200 + 3, 1 + 100));
     assert_eq!(decode(Some(10), 9999), (5 + 20 + 12, 1 + 10));
+    // Rows of sequences of their own see positions and have parts of their own.
+    let size = Size { rows: 3, position: 299, sequences: 3 };
+    assert_eq!(cost.at(size, &attention(None, split, Dim::Const(7))), (5 + 3 * (600 + 12), 3 + 3 * 300));
     // A tile of rows reads the window of its first row and the rows after it.
     let tile = attention(Some(10), None, Dim::RowTiles(3));
-    assert_eq!(cost.at(Size { rows: 4, position: 9999 }, &tile), (5 + 2000 + 2 * 13 + 3, 4 + 40));
+    assert_eq!(cost.at(Size { rows: 4, position: 9999, sequences: 1 }, &tile), (5 + 2000 + 2 * 13 + 4 * 3, 4 + 40));
 }
 
 #[test]
 fn a_trace_is_made_of_events_that_follow_one_another() {
     let role = |kernel, dispatches, seconds| Role { kernel, kind: "norm", dispatches, seconds, bytes: 30, flops: 60 };
     let pass = Pass {
-        size: Size { rows: 1, position: 7 },
+        size: Size { rows: 1, position: 7, sequences: 1 },
         seconds: 1.0,
         roles: vec![role("a", 2, 4e-6), role("b", 1, 3e-6)],
         order: vec![0, 1, 0],
@@ -162,7 +166,7 @@ fn a_trace_is_made_of_events_that_follow_one_another() {
 fn a_page_holds_the_profile_and_ends_where_it_should() {
     let role = |kernel, kind, dispatches, seconds| Role { kernel, kind, dispatches, seconds, bytes: 30, flops: 60 };
     let pass = Pass {
-        size: Size { rows: 1, position: 7 },
+        size: Size { rows: 1, position: 7, sequences: 1 },
         seconds: 1.0,
         roles: vec![role("a", "norm", 2, 4e-6), role("b", "projection", 1, 3e-6)],
         order: vec![0, 1, 0],
