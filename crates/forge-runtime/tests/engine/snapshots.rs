@@ -367,7 +367,11 @@ fn child() {
 
 fn start(path: &Path, bytes: Option<u64>) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.args(["snapshots::child", "--exact", "--nocapture"]).env(CHILD, path).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(["snapshots::child", "--exact", "--nocapture"])
+        .env(CHILD, path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     if let Some(bytes) = bytes {
         command.env("MOST_BYTES", bytes.to_string());
     }
