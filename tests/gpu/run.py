@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks and times emitted projects on an NVIDIA GPU: what `cargo xtask gpu` packed, on the machine that has the GPU.
 
-  run.py OUT [--only REGEX] [--context N] [--prompt N] [--sanitizer]
+  run.py OUT [--only REGEX] [--context N] [--prompt N] [--clients N,..] [--answer N,..] [--sanitizer]
 
 Needs numpy, the driver and NVRTC. Prints a table of each part and writes the programs' own output to OUT.
 """
@@ -139,15 +139,13 @@ def fill(folder, size):
     return path
 
 
-CLIENTS = (1, 4, 8, 16, 64)
 PROMPT_TOKENS = 64
-ANSWER_TOKENS = 64
 
 
-def ask(port, vocab, seed, answers):
-    """One streamed answer to a prompt of its own: when its pieces came, and its tokens."""
+def ask(port, vocab, seed, length, answers):
+    """One streamed answer of `length` tokens to a prompt of its own: when its pieces came, and its tokens."""
     prompt = random.Random(seed).choices(range(10, min(vocab, 2000)), k=PROMPT_TOKENS)
-    body = {"prompt": prompt, "max_tokens": ANSWER_TOKENS, "temperature": 0.8, "seed": seed, "stream": True,
+    body = {"prompt": prompt, "max_tokens": length, "temperature": 0.8, "seed": seed, "stream": True,
             "stream_options": {"include_usage": True}}
     start = time.perf_counter()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
@@ -168,11 +166,36 @@ def ask(port, vocab, seed, answers):
     answers.append((pieces, tokens))
 
 
-def serve_size(entry, folder, out):
+def together(port, vocab, first, clients, length):
+    """As many clients at once, with prompts from number `first` on: their answers, and the seconds that all took."""
+    answers, start = [], time.perf_counter()
+    threads = [threading.Thread(target=ask, args=(port, vocab, first + index, length, answers)) for index in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers, time.perf_counter() - start
+
+
+def step_sizes(entry, folder, out):
+    """Steps of one to all sequences: their rate, and where their time goes."""
+    rows = [1 << bit for bit in range(entry["slots"].bit_length())]
+    commands = [["bench", "--prompt", str(PROMPT_TOKENS), "--gen", "128", "--rows", ",".join(map(str, rows))]]
+    commands += [["profile", "--rows", str(count), "--context", "128", "--prompt", str(PROMPT_TOKENS if count == 1 else 0)] for count in rows]
+    for arguments in commands:
+        code, text, errors = program(folder, out, entry["name"] + ".log", *arguments)
+        print(text, flush=True)
+        if code != 0:
+            print(errors)
+            failures.append(f"{entry['name']} {arguments[0]}")
+
+
+def serve_size(entry, folder, out, counts, length):
     """First tokens, gaps and tokens a second of as many clients as that, each against a server of its own."""
+    print(f"prompts of {PROMPT_TOKENS} tokens, answers of {length}")
     print("| clients | tokens/s | first token p50 | last | gap p99 | of one client |\n| ---: | ---: | ---: | ---: | ---: | ---: |")
     alone = None
-    for clients in CLIENTS:
+    for clients in counts:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -191,15 +214,9 @@ def serve_size(entry, folder, out):
                 except OSError:
                     pass
                 time.sleep(0.1)
-            # kernels and graphs are made once
-            ask(port, entry["vocab"], 10**6, [])
-            answers, start = [], time.perf_counter()
-            threads = [threading.Thread(target=ask, args=(port, entry["vocab"], seed, answers)) for seed in range(clients)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            wall = time.perf_counter() - start
+            # kernels and graphs are made once, slots are used: by as many clients with other prompts
+            together(port, entry["vocab"], 10**6, clients, length)
+            answers, wall = together(port, entry["vocab"], 0, clients, length)
         finally:
             server.kill()
             server.wait()
@@ -213,7 +230,12 @@ def serve_size(entry, folder, out):
               flush=True)
 
 
-def time_size(entry, out, context, prompt):
+def numbers(text):
+    return [int(number) for number in text.split(",")]
+
+
+def time_size(entry, options):
+    out, context, prompt = options.out, options.context, options.prompt
     name = entry["name"]
     folder = os.path.join(HERE, name)
     start = time.time()
@@ -221,7 +243,9 @@ def time_size(entry, out, context, prompt):
     print(f"\n{name}: {entry['bytes'] / 1e9:.2f} GB of weights written in {time.time() - start:.0f} s", flush=True)
     if entry.get("slots", 1) > 1:
         try:
-            serve_size(entry, folder, out)
+            step_sizes(entry, folder, out)
+            for length in numbers(options.answer):
+                serve_size(entry, folder, out, numbers(options.clients), length)
         except (RuntimeError, OSError) as error:
             print(error)
             failures.append(f"{name} serve")
@@ -247,6 +271,8 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--prompt", type=int, default=512)
+    parser.add_argument("--clients", default="1,4,8,16,64", help="clients of a server at once")
+    parser.add_argument("--answer", default="64,256", help="tokens that each of them asks")
     parser.add_argument("--sanitizer", action="store_true", help="also run a few tokens of each case under compute-sanitizer")
     options = parser.parse_args()
     options.out = os.path.abspath(options.out)
@@ -276,7 +302,7 @@ def main():
             failures.append(case["name"])
     for entry in manifest["sizes"]:
         if wanted.search(entry["name"]):
-            time_size(entry, options.out, options.context, options.prompt)
+            time_size(entry, options)
     print("\n" + ("all passed" if not failures else "FAILED: " + "; ".join(failures)))
     sys.exit(bool(failures))
 

@@ -219,8 +219,11 @@ fn info_bench_verify(folder: &Path) {
     ] {
         assert!(text.contains(words), "{words}: {text}");
     }
-    let text = stdout(&run(&mut command(folder, &["bench", "--prompt", "32", "--gen", "8", "--repeat", "2"])));
-    assert!(text.contains("| hash-model | prompt 32 |") && text.contains("| hash-model | generate 8 |"), "{text}");
+    let options = ["bench", "--prompt", "32", "--gen", "8", "--rows", "1", "--repeat", "2"];
+    let text = stdout(&run(&mut command(folder, &options)));
+    for words in ["prompt 32 |", "generate 8 |", "generate 8 for each of 1 |"] {
+        assert!(text.contains(&format!("| hash-model | {words}")), "{words}: {text}");
+    }
     let text = stdout(&run(&mut command(folder, &["verify"])));
     assert!(text.contains("no record to compare with"), "{text}");
 }
@@ -386,6 +389,8 @@ fn errors(folder: &Path) {
             "the prompt is 300 tokens long, which does not fit the context of 256 tokens",
         ),
         (&["profile"], "this model has no kernels"),
+        (&["bench", "--rows", "1,9"], "--rows 9: this program holds "),
+        (&["profile", "--rows", "0"], "--rows 0: this program holds "),
         (&["tune"], "this model has no matrix-vector kernels"),
     ] {
         let output = run(&mut command(folder, args));

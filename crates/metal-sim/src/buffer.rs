@@ -109,12 +109,6 @@ impl Buffer {
         self.inner.mirror.as_ref()
     }
 
-    /// The host's bytes, as old as they may be.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn memory(&self) -> *const u8 {
-        self.inner.contents
-    }
-
     /// Its label, which reports name.
     pub fn label(&self) -> &str {
         &self.inner.label
@@ -137,14 +131,22 @@ impl Buffer {
 
     /// The first byte. Reads and writes must not overlap a submission that uses the same bytes. What is written through
     /// it must be told with [`Buffer::mark_written`], or checked mode takes it for memory that nobody wrote and a GPU does
-    /// not see it. What a GPU wrote is there from the next call after the submission's end on.
+    /// not see it. What a GPU wrote is there once it was [fetched](Buffer::fetch).
     pub fn contents(&self) -> *mut u8 {
+        self.inner.contents
+    }
+
+    /// Brings what submissions that have ended wrote of `len` bytes at `offset` to where the host reads them. Nothing is to be done
+    /// where the device is the host.
+    pub fn fetch(&self, offset: usize, len: usize) {
         #[cfg(feature = "cuda")]
         if let Some(mirror) = &self.inner.mirror {
+            let end = offset.saturating_add(len).min(self.len());
             // SAFETY: the memory is this buffer's, of the length that its mirror was made with
-            unsafe { mirror.pull(self.inner.contents) };
+            unsafe { mirror.pull(self.inner.contents, &(offset.min(end)..end)) };
         }
-        self.inner.contents
+        #[cfg(not(feature = "cuda"))]
+        let _ = (offset, len);
     }
 
     /// Tells that the host wrote `len` bytes at `offset`.
@@ -176,6 +178,7 @@ impl Buffer {
     pub fn read(&self, offset: usize, bytes: &mut [u8]) {
         let fits = offset.checked_add(bytes.len()).is_some_and(|end| end <= self.len());
         assert!(fits, "{} bytes at {offset} from buffer {}", bytes.len(), self.label());
+        self.fetch(offset, bytes.len());
         // SAFETY: in bounds, and the destination is a Rust slice of other memory
         unsafe { self.contents().add(offset).copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
     }

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use clap::Args;
 
-use super::super::{Error, LanguageModel, LogitRows, Result};
+use super::super::batch::{Row, Step, Token, Wants};
+use super::super::sampler::{Sampling, StepSampling};
+use super::super::{Error, LanguageModel, LogitRows, ModelInfo, Result};
 use super::{Program, terminal};
 
 #[derive(Debug, Args)]
@@ -15,22 +17,30 @@ pub(super) struct Options {
     /// Tokens to decode one by one; 0 leaves this part out.
     #[arg(long = "gen", value_name = "N", default_value_t = 128)]
     generate: usize,
+    /// Decode also this many sequences side by side, a step ahead of the host as a server does; several numbers with commas
+    /// between are measured in turn.
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    rows: Vec<usize>,
     /// Measure this many times.
     #[arg(long, value_name = "N", default_value_t = 3)]
     repeat: usize,
 }
 
 pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Options) -> Result<()> {
-    let name = program.info.name;
+    let info = program.info;
+    let name = info.name;
     let mut model = program.model()?;
     let context = model.context();
+    options.rows.iter().try_for_each(|&rows| check_rows(rows, info))?;
     let longest = options.prompt.max(options.generate);
     if longest > context {
         return Err(Error::PromptTooLong { tokens: longest, context });
     }
     // Spread over the vocabulary, so that no cache sees one embedding row alone.
-    let vocab_size = model.info().vocab_size;
-    let tokens: Vec<u32> = (0..longest).map(|index| (index.wrapping_mul(7919) % vocab_size) as u32).collect();
+    let vocab_size = info.vocab_size;
+    let spread_out =
+        |count: usize| -> Vec<u32> { (0..count).map(|index| (index.wrapping_mul(7919) % vocab_size) as u32).collect() };
+    let tokens = spread_out(longest);
     let mut logits = Vec::new();
     let mut prompt = |model: &mut M| {
         logits.clear();
@@ -52,7 +62,40 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
         let rates = measure(&mut model, options.generate, options.repeat, &mut decode)?;
         terminal::print(&format!("| {name} | generate {} | {} |\n", options.generate, spread(&rates)))?;
     }
+    for &rows in &options.rows {
+        let first = spread_out(rows);
+        let mut steps = |model: &mut M| decode_together(model, &first, options.generate);
+        let rates = measure(&mut model, rows * options.generate, options.repeat, &mut steps)?;
+        let test = format!("generate {} for each of {rows}", options.generate);
+        terminal::print(&format!("| {name} | {test} | {} |\n", spread(&rates)))?;
+    }
     Ok(())
+}
+
+/// Refuses rows that no step of a model has with a sequence each.
+pub(super) fn check_rows(rows: usize, info: &ModelInfo) -> Result<()> {
+    let most = info.slots.min(info.few_rows);
+    if (1..=most).contains(&rows) {
+        return Ok(());
+    }
+    Err(Error::Usage(format!("--rows {rows}: this program holds {most} sequences side by side (forge gen --slots)")))
+}
+
+/// Decodes a sequence from each token, `count` tokens of each. A step is started before the tokens of the one before it are known.
+fn decode_together<M: LanguageModel>(model: &mut M, first: &[u32], count: usize) -> Result<()> {
+    (0..first.len()).for_each(|slot| model.observe(slot, &[], &[], &Sampling::default()));
+    let mut sampling = StepSampling::new(&Sampling::default());
+    let mut before: Option<Step> = None;
+    for position in 0..count {
+        let token = |slot: usize| if position == 0 { Token::Known(first[slot]) } else { Token::Chosen };
+        let row = |slot| Row { token: token(slot), slot, position, wants: Wants::Choice(sampling.clone()) };
+        let step = model.step(&(0..first.len()).map(row).collect::<Vec<_>>())?;
+        sampling.advance();
+        if let Some(before) = before.replace(step) {
+            model.finish(before)?;
+        }
+    }
+    before.map_or(Ok(()), |last| model.finish(last).map(drop))
 }
 
 /// Tokens per second of each repetition, after one that is not counted.

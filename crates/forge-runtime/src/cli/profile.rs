@@ -6,9 +6,10 @@ use clap::Args;
 
 use super::super::page::page;
 use super::super::profile::{
-    Device, Pass, Role, Size, document, measure_bandwidth, profile, record_decode, record_prefill, trace,
+    Device, Pass, Role, Size, document, measure_bandwidth, profile, record_prefill, record_step, trace,
 };
 use super::super::{Error, LanguageModel, Result};
+use super::bench::check_rows;
 use super::{Program, terminal};
 
 /// Tokens of the prompt where none are asked for.
@@ -18,12 +19,16 @@ const PROMPT: usize = 512;
 #[command(after_help = "Examples:
   profile                                    a token at the end of the default context, and a prompt
   profile --context 4096 --prompt 0          a token after 4095 others, no prompt
+  profile --rows 8 --prompt 0                a step of eight sequences, as a server has it
   profile --bandwidth 273 --trace out.json   against 273 GB/s; a trace for chrome://tracing or ui.perfetto.dev
   profile --html profile.html                a page that draws timeline and roofline in a browser")]
 pub(super) struct Options {
     /// Tokens of the prompt; 0 leaves this part out [default: 512 or what the context holds].
     #[arg(long, value_name = "N")]
     prompt: Option<usize>,
+    /// Sequences of the step, each at the end of its context.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    rows: usize,
     /// The memory's bandwidth [default: measured by copying].
     #[arg(long, value_name = "GB/S", value_parser = positive)]
     bandwidth: Option<f64>,
@@ -51,6 +56,7 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     if prompt > context {
         return Err(Error::PromptTooLong { tokens: prompt, context });
     }
+    check_rows(options.rows, info)?;
     let device = gpu(&model)?.limits().name.clone();
     terminal::progress("measuring the memory's bandwidth");
     let bandwidth = match options.bandwidth {
@@ -68,16 +74,20 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     for (index, tile) in tokens.chunks(info.prefill_tile.max(1)).enumerate() {
         let position = index * info.prefill_tile;
         let buffers = record_prefill(&mut model, tile, position)?;
-        let size = Size { rows: tile.len(), position };
+        let size = Size { rows: tile.len(), position, sequences: 1 };
         let mut progress = |kernel: &str| terminal::progress(&format!("prompt, tokens from {position}: {kernel}"));
         prompt_passes.push(profile(gpu(&model)?, checks, &buffers, size, &mut progress)?);
     }
-    let size = Size { rows: 1, position: context - 1 };
-    let buffers = record_decode(&mut model, size.position)?;
+    let size = Size { rows: options.rows, position: context - 1, sequences: options.rows };
+    let buffers = record_step(&mut model, size.rows, size.position)?;
     let mut progress = |kernel: &str| terminal::progress(&format!("decode: {kernel}"));
     let decode_passes = [profile(gpu(&model)?, checks, &buffers, size, &mut progress)?];
     terminal::progress("");
-    terminal::print(&table(&format!("decode, one token in a context of {context}"), &decode_passes, bandwidth))?;
+    let title = match options.rows {
+        1 => format!("decode, one token in a context of {context}"),
+        rows => format!("decode, {rows} sequences in contexts of {context}"),
+    };
+    terminal::print(&table(&title, &decode_passes, bandwidth))?;
     if prompt > 0 {
         terminal::print(&table(&format!("prompt of {prompt} tokens"), &prompt_passes, bandwidth))?;
     }
@@ -88,15 +98,23 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     if let Some(path) = &options.html {
         let software = gpu(&model)?.is_software();
         let device = Device { name: &device, bandwidth, source, software };
-        let decode = decode_passes.iter().map(|pass| (format!("a token after {} others", pass.size.position), pass));
+        let decode = decode_passes.iter().map(|pass| (title_of(pass.size), pass));
         let prompt = prompt_passes.iter().map(|pass| {
-            let Size { rows, position } = pass.size;
+            let Size { rows, position, .. } = pass.size;
             (format!("a prompt's tokens {position} to {}", position + rows - 1), pass)
         });
         let passes: Vec<(String, &Pass)> = decode.chain(prompt).collect();
         write(path, page(&document(info, &device, &passes).to_string()))?;
     }
     Ok(())
+}
+
+/// What a page calls a step.
+fn title_of(size: Size) -> String {
+    match size.sequences {
+        1 => format!("a token after {} others", size.position),
+        sequences => format!("{sequences} sequences, a token after {} others each", size.position),
+    }
 }
 
 fn write(path: &Path, text: String) -> Result<()> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::super::gpu::Gpu;
-use super::super::profile::record_decode;
+use super::super::profile::record_step;
 use super::super::tune::{Geometry, Tuned, check_variants, tune_shape, tuning_file};
 use super::super::verify::Verifier;
 use super::super::weights::Weights;
@@ -41,7 +41,7 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, options: &Opt
     };
     terminal::progress("");
     let mut model = program.model()?;
-    let step = record_decode(&mut model, 0)?;
+    let step = record_step(&mut model, 1, 0)?;
     let gpu = gpu(&model)?;
     let kernels = gpu.compile(tuning.source, tuning.kernels)?;
     let device = &gpu.limits().name;

@@ -50,6 +50,7 @@ impl Buffer {
     pub fn read<T: Pod>(&self, offset: u64, out: &mut [T]) {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(out);
         self.check(offset, bytes.len() as u64);
+        self.storage.fetch(offset, bytes.len());
         // SAFETY: the range was checked to lie inside the storage, which lives as long as `self`; `bytes` is memory of the
         // caller and cannot overlap it.
         unsafe {
@@ -137,6 +138,7 @@ impl Slice {
     pub fn copy_to(&self, other: &Slice) {
         assert!(other.len >= self.len, "{}: {} bytes do not fit {}", other.buffer.label, self.len, other.len);
         let (from, to) = (&self.buffer.storage, &other.buffer.storage);
+        from.fetch(self.offset, self.len as usize);
         // SAFETY: both ranges were checked when the slices were made, and lie in storages that live as long as they do.
         unsafe {
             let source = from.contents().add(self.offset as usize);

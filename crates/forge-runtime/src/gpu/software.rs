@@ -92,6 +92,11 @@ impl Storage {
         self.0.contents()
     }
 
+    /// Brings these bytes here, where a GPU of its own memory wrote them.
+    pub(super) fn fetch(&self, offset: u64, len: usize) {
+        self.0.fetch(offset as usize, len);
+    }
+
     /// Tells checked mode that the host wrote these bytes.
     pub(super) fn written(&self, offset: u64, len: usize) {
         self.0.mark_written(offset as usize, len);

@@ -13,8 +13,9 @@ pub use bandwidth::measure_bandwidth;
 pub use document::{Device, document};
 pub use trace::trace;
 
+use super::batch::{Row, Token, Wants};
 use super::gpu::{Dispatch, Gpu, pool};
-use super::sampler::Sampling;
+use super::sampler::{Sampling, StepSampling};
 pub use super::spec::Cost;
 use super::verify::{Checks, Dim, KernelCheck, Operation};
 use super::{LanguageModel, LogitRows, Result};
@@ -32,8 +33,10 @@ const RUNS: usize = 9;
 pub struct Size {
     /// Tokens in the step.
     pub rows: usize,
-    /// Position of the first of them.
+    /// Position of the first of them, of each sequence.
     pub position: usize,
+    /// Sequences that they are of, as many of each.
+    pub sequences: usize,
 }
 
 impl Cost {
@@ -44,19 +47,23 @@ impl Cost {
             Operation::Attention(attention) => attention.window,
             _ => split.and_then(|split| split.window),
         };
+        let rows = size.rows / size.sequences;
         let tiles = check.grid.iter().find_map(|dim| match dim {
-            Dim::RowTiles(rows) => Some(size.rows.div_ceil(*rows)),
-            Dim::PositionTiles(positions) => Some((size.position + size.rows).div_ceil(*positions)),
+            Dim::RowTiles(tile) => Some(size.rows.div_ceil(*tile)),
+            Dim::PositionTiles(positions) => Some((size.position + rows).div_ceil(*positions)),
             Dim::Const(_) | Dim::Rows | Dim::Parts | Dim::Indirect { .. } => None,
         });
         let seen = |position: usize| (position + 1).min(window.unwrap_or(usize::MAX));
-        let parts = split.map_or(1, |split| split.parts(size.position));
-        let pairs: usize = (size.position..size.position + size.rows).map(seen).sum();
+        // Of one sequence.
+        let positions = || size.position..size.position + rows;
+        let parts: usize = positions().map(|position| split.map_or(1, |split| split.parts(position))).sum();
+        let pairs: usize = positions().map(seen).sum();
         let sum = |[fixed, row, tile, position, part]: [u64; 5], positions: usize| {
-            let rows = row * size.rows as u64 + tile * tiles.unwrap_or(0) as u64;
-            fixed + rows + position * positions as u64 + part * parts as u64
+            let of_sequence = position * positions as u64 + part * parts as u64;
+            let of_rows = row * size.rows as u64 + tile * tiles.unwrap_or(0) as u64;
+            fixed + of_rows + of_sequence * size.sequences as u64
         };
-        (sum(self.bytes, size.rows - 1 + seen(size.position)), sum(self.flops, pairs))
+        (sum(self.bytes, rows - 1 + seen(size.position)), sum(self.flops, pairs))
     }
 }
 
@@ -90,20 +97,21 @@ pub struct Pass {
     pub order: Vec<usize>,
 }
 
-/// The dispatches of a decode step after `position` tokens, the choice of the next token included. Command buffer by
-/// command buffer.
+/// The dispatches of a step of `rows` sequences, each after `position` tokens, the choice of their next tokens included. Command
+/// buffer by command buffer.
 ///
 /// # Errors
-/// As [`LanguageModel::generate`].
-pub fn record_decode<M: LanguageModel>(model: &mut M, position: usize) -> Result<Vec<Vec<Dispatch>>> {
+/// As [`LanguageModel::step`].
+pub fn record_step<M: LanguageModel>(model: &mut M, rows: usize, position: usize) -> Result<Vec<Vec<Dispatch>>> {
     let Some(recorder) = model.gpu().map(|gpu| gpu.recorder().clone()) else { return Ok(Vec::new()) };
-    let end = model.context();
-    let mut buffers = recorder.record(|| model.generate(0, position, 0, &Sampling::default(), &[], &mut |_| false))?;
-    // A step ahead is on its way before the first token is known, unless the context ends.
-    if position + 1 < end {
-        buffers.truncate(buffers.len() / 2);
-    }
-    Ok(buffers)
+    (0..rows).for_each(|slot| model.observe(slot, &[], &[], &Sampling::default()));
+    let wants = Wants::Choice(StepSampling::new(&Sampling::default()));
+    let row = |slot| Row { token: Token::Known(0), slot, position, wants: wants.clone() };
+    let rows: Vec<Row> = (0..rows).map(row).collect();
+    recorder.record(|| {
+        let step = model.step(&rows)?;
+        model.finish(step).map(drop)
+    })
 }
 
 /// The dispatches of a tile of a prompt.

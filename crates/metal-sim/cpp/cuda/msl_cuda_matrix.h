@@ -5,9 +5,9 @@
 // weights are, costs nothing, another a movmatrix. `transposed` is a constant after inlining.
 //
 // Products of halves or of bfloats are exact and their sums float. A product of floats is three of tf32, to about 23
-// bits. The unit cuts sums off instead of rounding them, so it sums eight products only, and an ordinary addition adds
-// those to what is there. Half of the instruction's rows are unused. This is not the order of lanes of an Apple GPU, so
-// that `thread_elements` is refused by the rewriting.
+// bits, two of them in the rows of one instruction. The unit cuts sums off instead of rounding them, so it sums eight
+// products only, and ordinary additions do the rest. Else half of the instruction's rows are unused. This is not the order
+// of lanes of an Apple GPU, so that `thread_elements` is refused by the rewriting.
 #pragma once
 #include "msl_cuda_simd.h"
 
@@ -51,20 +51,17 @@ inline void transpose(T* e) {
 MSL_MMA(multiply_f16, "f16")
 MSL_MMA(multiply_bf16, "bf16")
 #undef MSL_MMA
-// d = a b + c. k is permuted alike in a and b, so that a lane's two elements are its two k.
-inline void multiply_tf32(float* d, const float* a, const float* b, const float* c) {
-  float x, y, u, v;
-  unsigned s, t;
+// d = a b + c and e = f b. k is permuted alike in a, f and b, so that a lane's two elements are its two k.
+inline void multiply_tf32(float* d, float* e, const float* a, const float* f, const float* b, const float* c) {
   asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%10,%11,%12,%13};"
-      : "=f"(d[0]), "=f"(d[1]), "=f"(x), "=f"(y)
-      : "r"(__float_as_uint(a[0])), "r"(s), "r"(__float_as_uint(a[1])), "r"(t), "r"(__float_as_uint(b[0])),
-        "r"(__float_as_uint(b[1])), "f"(c[0]), "f"(c[1]), "f"(u), "f"(v));
+      : "=f"(d[0]), "=f"(d[1]), "=f"(e[0]), "=f"(e[1])
+      : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(f[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(f[1])),
+        "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])), "f"(c[0]), "f"(c[1]), "f"(0.0f), "f"(0.0f));
 }
-// The nearest number that tf32 has.
+// The nearest number that tf32 has; of equals the larger. By integers, since the instruction for it becomes five that look for
+// numbers that are none: of such a number what is left over is none either, and is added.
 inline float nearest_tf32(float v) {
-  unsigned r;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(v));
-  return __uint_as_float(r);
+  return __uint_as_float((__float_as_uint(v) + 0x1000u) & 0xffffe000u);
 }
 }  // namespace msl
 
@@ -135,9 +132,11 @@ inline void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, simdgrou
       low_right[i] = msl::nearest_tf32(right[i] - high_right[i]);
     }
     const float zero[2] = {0.0f, 0.0f};
-    msl::multiply_tf32(product, low_left, high_right, zero);
-    msl::multiply_tf32(product, high_left, low_right, product);
-    msl::multiply_tf32(product, high_left, high_right, product);
+    float unused[2], low[2];
+    msl::multiply_tf32(product, unused, high_left, low_left, low_right, zero);
+    msl::multiply_tf32(product, low, high_left, low_left, high_right, product);
+    product[0] += low[0];
+    product[1] += low[1];
   }
   d.e[0] = D(sum[0] + product[0]);
   d.e[1] = D(sum[1] + product[1]);

@@ -8,8 +8,8 @@ use super::Gpu;
 use super::ranges::Ranges;
 use crate::error::Error;
 
-/// Bytes of buffers whose memory is pinned when the host first reads them: copies of fewer are as fast without, and more
-/// would take much of the machine's memory.
+/// Bytes of buffers whose memory is pinned once the host has read as many of them: copies of fewer are as fast without, more
+/// would take much of the machine's memory, and of a large buffer that is read now and then pinning costs more than copies.
 const PINNED: Range<usize> = 16 << 10..256 << 20;
 
 /// Which bytes are newer on one side.
@@ -38,6 +38,8 @@ struct State {
     /// The GPU's address; 0 until it is needed there.
     address: u64,
     newer: Newer,
+    /// Bytes that were copied to the host so far.
+    pulled: usize,
     /// Whether the host's memory has been offered to the driver, and the driver took it.
     pinned: Option<bool>,
 }
@@ -56,7 +58,7 @@ impl Mirror {
         if filled {
             newer.host_wrote(0..len);
         }
-        Self { gpu: Arc::clone(gpu), len, state: Mutex::new(State { address: 0, newer, pinned: None }) }
+        Self { gpu: Arc::clone(gpu), len, state: Mutex::new(State { address: 0, newer, pulled: 0, pinned: None }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -102,18 +104,19 @@ impl Mirror {
         Ok(state.address)
     }
 
-    /// Copies what command buffers that are done wrote to `host`.
+    /// Copies what command buffers that are done wrote of the bytes `wanted` to `host`.
     ///
     /// # Safety
     /// `host` must be the buffer's memory.
-    pub(crate) unsafe fn pull(&self, host: *mut u8) {
+    pub(crate) unsafe fn pull(&self, host: *mut u8, wanted: &Range<usize>) {
         let mut state = self.state();
-        let ranges = state.newer.gpu.take();
+        let ranges = state.newer.gpu.take_within(wanted);
         // a copy fails where the context is lost, and then every later command buffer fails too and says so
         if ranges.is_empty() || self.gpu.enter().is_err() {
             return;
         }
-        if state.pinned.is_none() && PINNED.contains(&self.len) {
+        state.pulled += ranges.iter().map(Range::len).sum::<usize>();
+        if state.pinned.is_none() && state.pulled >= self.len && PINNED.contains(&self.len) {
             // SAFETY: the memory is the buffer's, which unpins it before it is freed
             state.pinned = Some(unsafe { (self.gpu.driver.pin)(host.cast(), self.len, 0) } == 0);
         }

@@ -100,7 +100,7 @@ fn node(gpu: &Arc<Gpu>, dispatch: &Dispatch) -> Result<Node, Error> {
     let address = |bound: &Bound| {
         let mirror = bound.buffer.mirror().ok_or_else(other)?;
         // SAFETY: the memory is the buffer's, and the context was made current
-        Ok(unsafe { mirror.push(bound.buffer.memory()) }? + bound.offset as u64)
+        Ok(unsafe { mirror.push(bound.buffer.contents()) }? + bound.offset as u64)
     };
     let (grid, counts) = match &dispatch.grid {
         Grid::Direct(threadgroups) => (*threadgroups, 0),

@@ -47,6 +47,16 @@ impl Ranges {
         self.ranges.iter()
     }
 
+    /// The bytes of `range` that are in the set, which it then has no more.
+    pub(super) fn take_within(&mut self, range: &Range<usize>) -> Vec<Range<usize>> {
+        let overlap = |have: &Range<usize>| have.start.max(range.start)..have.end.min(range.end);
+        let first = self.ranges.partition_point(|have| have.end <= range.start);
+        let end = first + self.ranges[first..].partition_point(|have| have.start < range.end);
+        let taken = self.ranges[first..end].iter().map(overlap).filter(|part| !part.is_empty()).collect();
+        self.remove(range);
+        taken
+    }
+
     /// The ranges, after which the set is empty.
     pub(super) fn take(&mut self) -> Vec<Range<usize>> {
         std::mem::take(&mut self.ranges)
@@ -57,6 +67,18 @@ impl Ranges {
 mod tests {
     use super::*;
 
+    /// Bytes in order as ranges that do not touch.
+    fn runs(bytes: impl IntoIterator<Item = usize>) -> Vec<Range<usize>> {
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for at in bytes {
+            match runs.last_mut() {
+                Some(last) if last.end == at => last.end += 1,
+                _ => runs.push(at..at + 1),
+            }
+        }
+        runs
+    }
+
     #[test]
     fn ranges_are_the_set_of_their_bytes() {
         let (mut ranges, mut bytes) = (Ranges::default(), [false; 64]);
@@ -66,21 +88,16 @@ mod tests {
             (state >> 16) as usize % below as usize
         };
         for _ in 0..2000 {
-            let (start, insert) = (next(65), next(2) == 0);
+            let (start, what) = (next(65), next(3));
             let range = start..(start + next(9)).min(64);
-            bytes.get_mut(range.clone()).unwrap_or_default().fill(insert);
-            if insert {
-                ranges.insert(range)
-            } else {
-                ranges.remove(&range)
+            let before: Vec<usize> = range.clone().filter(|at| bytes[*at]).collect();
+            bytes.get_mut(range.clone()).unwrap_or_default().fill(what == 0);
+            match what {
+                0 => ranges.insert(range),
+                1 => ranges.remove(&range),
+                _ => assert_eq!(ranges.take_within(&range), runs(before)),
             }
-            let mut want: Vec<Range<usize>> = Vec::new();
-            for at in (0..64).filter(|at| bytes[*at]) {
-                match want.last_mut() {
-                    Some(last) if last.end == at => last.end += 1,
-                    _ => want.push(at..at + 1),
-                }
-            }
+            let want = runs((0..64).filter(|at| bytes[*at]));
             assert_eq!(ranges.iter().cloned().collect::<Vec<_>>(), want);
         }
         assert!(!ranges.take().is_empty());

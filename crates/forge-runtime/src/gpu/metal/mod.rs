@@ -73,6 +73,9 @@ impl Storage {
 
     /// Shared memory needs no word of what the host wrote.
     pub(super) fn written(&self, _offset: u64, _len: usize) {}
+
+    /// Nor of what it is about to read.
+    pub(super) fn fetch(&self, _offset: u64, _len: usize) {}
 }
 
 impl Gpu {
