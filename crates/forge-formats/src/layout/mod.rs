@@ -191,9 +191,7 @@ impl Packer {
                 Plane::Groups { columns, bits } => {
                     write::entries(&self.scheme, cols, columns, entries(), bits, out);
                 }
-                Plane::Split { lanes, bits, low, .. } => {
-                    write::split(&self.scheme, cols, lanes, entries(), bits, low, out);
-                }
+                Plane::Split { lanes, bits } => write::split(&self.scheme, cols, lanes, entries(), bits, out),
                 Plane::Points { lanes } => write::points(&self.scheme, cols, lanes, entries(), out),
                 Plane::Supers { .. } => out.extend_from_slice(&self.parts.supers),
                 Plane::RowFactor => out.extend_from_slice(&self.parts.factor.to_le_bytes()),
