@@ -458,7 +458,8 @@ fn gemv_view(gemv: &Gemv, bindings: &[Binding]) -> GemvView {
     let many = matches!(gemv.tokens, Tokens::Few(_));
     let results = nr * gemv.tokens.at_once();
     // Gate and up rows of one matrix lie together by token; of two matrices, all gate rows come first.
-    let (token_results, up_offset) = if gemv.matrices.len() == 1 { (nr, nr / 2) } else { (nr / 2, results / 2) };
+    let apart = gated && gemv.matrices.len() > 1;
+    let (token_results, up_offset) = if apart { (nr / 2, results / 2) } else { (nr, nr / 2) };
     let [parts, scales, sums] = gemv.shared_floats();
     let table = (parts + scales + sums).next_multiple_of(4);
     let behind = |floats: usize| if floats > 0 { format!(" + {floats}") } else { String::new() };

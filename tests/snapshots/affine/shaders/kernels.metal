@@ -2550,8 +2550,8 @@ kernel void qkv_proj_two(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<8>(acc, lane);
-    const uint n = lane / 2;
-    const uint row = first + lane % 2;
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
     result *= shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 256 + row;
@@ -2605,8 +2605,8 @@ kernel void qkv_proj_few(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
-    const uint n = lane / 2;
-    const uint row = first + lane % 2;
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
     result *= shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 256 + row;
@@ -2699,8 +2699,8 @@ kernel void qkv_proj_two_affine4_g128_affine5_g32_affine5_g64(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<8>(acc, lane);
-    const uint n = lane / 2;
-    const uint row = first + lane % 2;
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
     result *= shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 256 + row;
@@ -2754,8 +2754,8 @@ kernel void qkv_proj_few_affine4_g128_affine5_g32_affine5_g64(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
-    const uint n = lane / 2;
-    const uint row = first + lane % 2;
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
     result *= shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 256 + row;
@@ -2848,8 +2848,8 @@ kernel void qkv_proj_two_affine8_g32_affine8_g64_affine8_g128(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<8>(acc, lane);
-    const uint n = lane / 2;
-    const uint row = first + lane % 2;
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
     result *= shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 256 + row;
@@ -2903,8 +2903,8 @@ kernel void qkv_proj_few_affine8_g32_affine8_g64_affine8_g128(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
-    const uint n = lane / 2;
-    const uint row = first + lane % 2;
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
     result *= shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 256 + row;

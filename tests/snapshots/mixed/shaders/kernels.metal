@@ -2889,8 +2889,8 @@ kernel void qkv_proj_two(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<8>(acc, lane);
-    const uint n = lane / 2;
-    const uint row = first + lane % 2;
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
     result *= shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 256 + row;
@@ -2944,8 +2944,8 @@ kernel void qkv_proj_few(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
-    const uint n = lane / 2;
-    const uint row = first + lane % 2;
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
     result *= shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 256 + row;
@@ -3038,8 +3038,8 @@ kernel void qkv_proj_two_iq4_nl_mxfp4_q3_k(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<8>(acc, lane);
-    const uint n = lane / 2;
-    const uint row = first + lane % 2;
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
     result *= shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 256 + row;
@@ -3093,8 +3093,8 @@ kernel void qkv_proj_few_iq4_nl_mxfp4_q3_k(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
-    const uint n = lane / 2;
-    const uint row = first + lane % 2;
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
     result *= shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 256 + row;
@@ -3187,8 +3187,8 @@ kernel void qkv_proj_two_q5_k_q2_k_q6_k(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<8>(acc, lane);
-    const uint n = lane / 2;
-    const uint row = first + lane % 2;
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
     result *= shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 256 + row;
@@ -3242,8 +3242,8 @@ kernel void qkv_proj_few_q5_k_q2_k_q6_k(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
-    const uint n = lane / 2;
-    const uint row = first + lane % 2;
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
     result *= shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 256 + row;
