@@ -17,7 +17,7 @@ use forge_plan::plan::Stage;
 use forge_plan::{CacheType, Family, Plan, PlanOptions};
 use serde::Deserialize;
 
-use crate::forge::{Forge, build_beside_others, constant};
+use crate::forge::{Forge, Mode, build_beside_others, constant};
 use crate::snapshots::SOURCE_CASES;
 use crate::{demo, pool, shell};
 
@@ -36,7 +36,7 @@ pub struct Options {
 enum Run {
     /// `logits`, in tiles.
     Prefill(usize),
-    /// `logits --last`: a tile whose logits nobody asks for, and a step.
+    /// `logits --last`: tiles whose logits nobody asks for, and a step.
     Prompt(usize),
     /// `logits --decode`.
     Decode(usize),
@@ -46,7 +46,7 @@ enum Run {
 
 /// Ragged tiles and whole ones; attention splits the context beyond 256 positions.
 const RUNS: [Run; 6] =
-    [Run::Prefill(1), Run::Prefill(7), Run::Prefill(65), Run::Prompt(70), Run::Decode(2), Run::Decode(258)];
+    [Run::Prefill(1), Run::Prefill(7), Run::Prefill(65), Run::Prompt(70), Run::Decode(9), Run::Prompt(266)];
 /// The same of programs that hold several sequences.
 const RUNS_OF_SLOTS: [Run; 2] = [Run::Prefill(70), Run::Copies(40)];
 /// Sequences that those hold.
@@ -120,19 +120,19 @@ fn compare_checkpoint(forge: &Forge, name: &str, checkpoint: &Path, slots: usize
     let program = project.with_extension("program");
     let args = ["--name", &project_name, "--slots", &count, "--kv", kv.name(), "--force"];
     forge.must_generate(checkpoint, &project, &args)?;
-    build_beside_others(&project, true, &program)?;
+    build_beside_others(&project, &[Mode::Checked], &program)?;
     let plan = forge_plan::plan(
         &forge_frontend::load(checkpoint)?.graph,
         &PlanOptions { slots, kv, ..PlanOptions::default() },
     )?;
     let model = std::fs::read_to_string(project.join("src/model.rs"))?;
-    let tile = constant(&model, "LOGITS_TILE")?;
+    let tiles = Tiles { prompt: constant(&model, "PREFILL_TILE")?, logits: constant(&model, "LOGITS_TILE")? };
     let mut compared = 0;
     // The first dispatch of each kernel that is not as planned.
     let mut differing = BTreeMap::new();
     for run in runs(&plan, if slots == 1 { &RUNS } else { &RUNS_OF_SLOTS }) {
         let counted = counted(&project, &program, run, plan.config.vocab_size)?;
-        let planned = planned(&plan, run, tile);
+        let planned = planned(&plan, run, tiles);
         if counted.len() != planned.len() {
             bail!("{run:?}: {} dispatches counted, {} planned", counted.len(), planned.len());
         }
@@ -152,10 +152,21 @@ fn compare_checkpoint(forge: &Forge, name: &str, checkpoint: &Path, slots: usize
     Ok(compared)
 }
 
+/// Most tokens of a tile.
+#[derive(Debug, Clone, Copy)]
+struct Tiles {
+    /// Of which the states alone are wanted.
+    prompt: usize,
+    /// Of which all logits are.
+    logits: usize,
+}
+
 /// Runs as far as the model's context goes.
 fn runs(plan: &Plan, runs: &[Run]) -> Vec<Run> {
     let fitting = runs.iter().map(|run| match *run {
         Run::Prefill(tokens) => Run::Prefill(tokens.min(plan.context)),
+        // The plan counts a row of the embedding for each token of a tile: a small vocabulary has not as many.
+        Run::Prompt(tokens) if tokens > plan.config.vocab_size => Run::Decode(tokens.min(plan.context)),
         Run::Prompt(tokens) => Run::Prompt(tokens.min(plan.context)),
         Run::Decode(tokens) => Run::Decode(tokens.min(plan.context)),
         Run::Copies(tokens) => Run::Copies(tokens.min(plan.context)),
@@ -172,7 +183,9 @@ fn counted(project: &Path, program: &Path, run: Run, vocab: usize) -> Result<Vec
     let (Run::Prefill(tokens) | Run::Prompt(tokens) | Run::Decode(tokens) | Run::Copies(tokens)) = run;
     let ids: Vec<String> = (0..tokens).map(|at| ((at * 37 + 11) % vocab).to_string()).collect();
     let mut command = Command::new(program);
-    command.env("METAL_SIM_CHECKED", "1").env("METAL_SIM_COUNTERS", &counters).envs([shell::kernels_cache()]);
+    // As many programs run at a time as there are processors.
+    command.env("METAL_SIM_THREADS", "1").env("METAL_SIM_CHECKED", "1");
+    command.env("METAL_SIM_COUNTERS", &counters).envs([shell::kernels_cache()]);
     command.args(["logits", "--ids", &ids.join(",")]).arg("--weights").arg(project).arg("-o").arg(logits);
     match run {
         Run::Prefill(_) => {}
@@ -189,7 +202,7 @@ fn counted(project: &Path, program: &Path, run: Run, vocab: usize) -> Result<Vec
 }
 
 /// What the plan says of the same run.
-fn planned(plan: &Plan, run: Run, tile: usize) -> Vec<Encoded> {
+fn planned(plan: &Plan, run: Run, tiles: Tiles) -> Vec<Encoded> {
     // Without the choice of a token.
     let step = plan.decode.without(Stage::Sample);
     let steps = |tokens: usize, slots: usize| {
@@ -202,16 +215,19 @@ fn planned(plan: &Plan, run: Run, tile: usize) -> Vec<Encoded> {
             dispatches(plan, &step, StepSize { rows: tokens, position: 0, slots: 1 })
         }
         Run::Prefill(tokens) => (0..tokens)
-            .step_by(tile)
+            .step_by(tiles.logits)
             .flat_map(|position| {
-                let size = StepSize { rows: tile.min(tokens - position), position, slots: 1 };
+                let size = StepSize { rows: tiles.logits.min(tokens - position), position, slots: 1 };
                 dispatches(plan, &plan.prefill, size)
             })
             .collect(),
         Run::Prompt(tokens) => {
-            let before = StepSize { rows: tokens - 1, position: 0, slots: 1 };
+            let tiles = (0..tokens - 1).step_by(tiles.prompt).flat_map(|position| {
+                let rows = tiles.prompt.min(tokens - 1 - position);
+                dispatches(plan, &plan.prefill_of_states(), StepSize { rows, position, slots: 1 })
+            });
             let last = StepSize { rows: 1, position: tokens - 1, slots: 1 };
-            [dispatches(plan, &plan.prefill_of_states(), before), dispatches(plan, &step, last)].concat()
+            tiles.chain(dispatches(plan, &step, last)).collect()
         }
         Run::Decode(tokens) => steps(tokens, 1),
         Run::Copies(tokens) => steps(tokens, SLOTS),

@@ -152,27 +152,40 @@ pub fn build_project(project: &Path) -> Result<PathBuf> {
 }
 
 /// Like [`build_project`], for one of several projects that are built by threads side by side: its executable is `program`, which the
-/// next build leaves alone. Kernels, which take longest, are compiled beside other builds, those of checked mode too where
-/// `checked`.
+/// next build leaves alone. Kernels, which take longest, are compiled beside other builds, for each of `modes`.
 ///
 /// # Errors
 /// Kernels that do not compile, a failed build or a warning.
-pub fn build_beside_others(project: &Path, checked: bool, program: &Path) -> Result<()> {
+pub fn build_beside_others(project: &Path, modes: &[Mode], program: &Path) -> Result<()> {
     clang::ensure()?;
     let source = std::fs::read_to_string(project.join(KERNELS)).with_context(|| KERNELS.to_owned())?;
     let (_, cache) = shell::kernels_cache();
-    // Under the names that build script and program have for them.
-    let unchecked = [(KERNELS, false)];
-    for (name, checked) in unchecked.into_iter().chain(checked.then_some(("kernels.metal", true))) {
+    for mode in modes {
+        // Under the names that build script and program have for them.
+        let (name, checked) = match mode {
+            Mode::Fast => (KERNELS, false),
+            Mode::Checked => ("kernels.metal", true),
+        };
         let out = tempfile::NamedTempFile::new()?;
         metal_sim::compile_in(Some(&cache), &source, name, &metal_sim::CompileOptions { checked }, out.path())?;
     }
     let _one = one_at_a_time();
     // What is a project's own says which kernels to run, and nothing that has to be fast: it is compiled three times as fast.
     let plain = format!("profile.release.package.{}.opt-level=0", package_name(project)?);
-    let built = build_with_features(project, &["--config", &plain])?;
+    // A program that runs checked alone has no other kernels.
+    let checked = if modes.contains(&Mode::Fast) { "0" } else { "1" };
+    let built = build_with(project, &["--config", &plain], &[("METAL_SIM_CHECKED", checked)])?;
     std::fs::copy(&built, program).with_context(|| format!("cannot copy {}", built.display()))?;
     Ok(())
+}
+
+/// How a program runs its kernels on the software device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// As fast as may be.
+    Fast,
+    /// With `METAL_SIM_CHECKED=1`.
+    Checked,
 }
 
 /// What a project's manifest calls it.
@@ -201,6 +214,10 @@ pub fn build_for_nvidia(project: &Path) -> Result<PathBuf> {
 }
 
 fn build_with_features(project: &Path, args: &[&str]) -> Result<PathBuf> {
+    build_with(project, args, &[])
+}
+
+fn build_with(project: &Path, args: &[&str], environment: &[(&str, &str)]) -> Result<PathBuf> {
     clang::ensure()?;
     touch_after_another(project)?;
     let mut command = shell::cargo();
@@ -209,7 +226,8 @@ fn build_with_features(project: &Path, args: &[&str]) -> Result<PathBuf> {
         .args(["build", "--release", "--quiet"])
         .args(args)
         .env("CARGO_TARGET_DIR", shell::projects_target_dir())
-        .envs([shell::kernels_cache()]);
+        .envs([shell::kernels_cache()])
+        .envs(environment.iter().copied());
     build(&mut command, Warnings::Deny)
 }
 

@@ -70,65 +70,39 @@ pub fn comment(binding: &Binding, kernel: &Kernel) -> String {
     }
 }
 
+/// What arguments are whose names do not say it.
+const NOTES: [(Role, &str); 20] = [
+    (Role::InputSums, "partial sums of squares"),
+    // An argument of its own has only xIELU.
+    (Role::Activation, "alpha_p, alpha_n, beta, eps"),
+    (Role::ResultSums, "partial sums of y^2"),
+    (Role::Scaled, "x * gamma"),
+    (Role::Sums, "partial sums of x^2"),
+    (Role::Scale, "the layer's"),
+    (Role::Pairs, "row * experts of a row + which of them"),
+    (Role::Tiles, "expert, first pair, pairs"),
+    (Role::Threadgroups, "of the grids over the tiles"),
+    (Role::Step, "[rows] records of this step"),
+    (Role::Latents, "a latent and a key that all heads share"),
+    (Role::State, "that after position p in copy p % 2"),
+    (Role::Seen, "bits, one per token"),
+    (Role::LogitBias, "added to logits"),
+    (Role::Times, "times that each token was chosen"),
+    (Role::Allowed, "bits, one per token that may be chosen"),
+    (Role::Best, "key and id"),
+    (Role::Count, "candidates"),
+    (Role::NextToken, "what the next step embeds"),
+    (Role::Chosen, "the same, for the host"),
+];
+
 /// What an argument is, where its name does not say it.
 fn note(role: Role, kernel: &Kernel) -> &'static str {
     let has = |other: Role| kernel.bindings.iter().any(|binding| binding.role == other);
-    match role {
-        Role::Input if has(Role::InputSums) => "x * gamma",
-        Role::InputSums => "partial sums of squares",
-        // An argument of its own has only xIELU.
-        Role::Activation => "alpha_p, alpha_n, beta, eps",
-        Role::ResultSums => "partial sums of y^2",
-        Role::Gamma if has(Role::Scaled) => "the next norm's",
-        Role::Scaled => "x * gamma",
-        Role::Sums => "partial sums of x^2",
-        Role::Scale => "the layer's",
-        Role::Pairs => "row * experts of a row + which of them",
-        Role::Tiles => "expert, first pair, pairs",
-        Role::Threadgroups => "of the grids over the tiles",
-        Role::Step => "[rows] records of this step",
-        Role::Latents => "a latent and a key that all heads share",
-        Role::Sinks => "scores without a value",
-        Role::State => "that after position p in copy p % 2",
-        Role::Seen => "bits, one per token",
-        Role::LogitBias => "added to logits",
-        Role::Times => "times that each token was chosen",
-        Role::Allowed => "bits, one per token that may be chosen",
-        Role::Best => "key and id",
-        Role::Count => "candidates",
-        Role::NextToken => "what the next step embeds",
-        Role::Chosen => "the same, for the host",
-        Role::Weights
-        | Role::Weights1
-        | Role::Weights2
-        | Role::Table
-        | Role::Input
-        | Role::Bias
-        | Role::Y
-        | Role::X
-        | Role::Gamma
-        | Role::Beta
-        | Role::PostGamma
-        | Role::Multiplier
-        | Role::Projected
-        | Role::Qkv
-        | Role::Q
-        | Role::Parts
-        | Role::Keys
-        | Role::Values
-        | Role::Taps
-        | Role::Decay
-        | Role::TimeBias
-        | Role::QGamma
-        | Role::KGamma
-        | Role::VGamma
-        | Role::Logits
-        | Role::SharedWeights
-        | Role::RouterLogits
-        | Role::SelectionBias
-        | Role::ExpertFactors
-        | Role::Experts
-        | Role::ExpertWeights
-        | Role::Candidates => "",
+    if role == Role::Input && has(Role::InputSums) {
+        return "x * gamma";
     }
+    if role == Role::Gamma && has(Role::Scaled) {
+        return "the next norm's";
+    }
+    NOTES.iter().find(|(noted, _)| *noted == role).map_or("", |(_, note)| note)
 }

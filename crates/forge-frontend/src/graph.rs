@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use forge_formats::{Format, Repack};
+use forge_spec::Role;
 pub use forge_spec::{Activation, GatedDelta, GroupScore, Groups, LatentSizes, PositionScale, Routing, Scores};
 
 use crate::config::ModelConfig;
@@ -268,8 +269,8 @@ pub enum Op {
         heads: usize,
         /// Sizes, scale, window, soft-cap.
         attention: Attention,
-        /// `[heads]`: a score of each head for which there is no key and a value of 0 (gpt-oss); neither scaled nor capped.
-        sinks: Option<SlotId>,
+        /// What has a number for each query head, in the order in which kernels take it.
+        per_head: Vec<PerHead>,
     },
     /// Attention of queries `[tokens, heads * (nope + rope)]` (input 0) over latents: latent and shared key of the token, side by
     /// side (input 1), are normed, rotated and appended first. The result is `[tokens, heads * value]`; see [`LatentSizes`].
@@ -608,6 +609,15 @@ pub struct FileRange {
     pub range: Range<u64>,
 }
 
+/// A vector `[heads]` that attention takes beside queries and cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PerHead {
+    /// The argument of its kernels that it is, which says what they do with it.
+    pub role: Role,
+    /// Its weights.
+    pub slot: SlotId,
+}
+
 impl Op {
     /// The operation's weight slots, in order.
     pub fn slots(&self) -> Vec<SlotId> {
@@ -615,7 +625,7 @@ impl Op {
             Op::Embedding { table, .. } => vec![*table],
             Op::RmsNorm { gamma, .. } => vec![*gamma],
             Op::HeadNorm { gamma, .. } => gamma.iter().copied().collect(),
-            Op::Attention { sinks, .. } => sinks.iter().copied().collect(),
+            Op::Attention { per_head, .. } => per_head.iter().map(|vector| vector.slot).collect(),
             Op::ScaleBy { scale } | Op::ScaleExperts { scale } => vec![*scale],
             Op::LayerNorm { gamma, beta, .. } => [Some(*gamma), *beta].into_iter().flatten().collect(),
             Op::Linear { weight, bias } | Op::ShortConv { weight, bias, .. } => {

@@ -16,6 +16,7 @@ use forge_formats::Format;
 use forge_frontend::graph::*;
 use forge_plan::plan::{Arg, Choice, Place, SamplerBuffer, Schedule, Stage, Step};
 use forge_plan::{CacheType, KernelId, Plan, PlanError, PlanOptions, barriers, plan, valid};
+use forge_spec::Role;
 use random::Random;
 
 /// A llama of random sizes with a random choice of what other architectures have.
@@ -50,9 +51,9 @@ fn graph(random: &mut Random) -> Graph {
     let softcap = (random.below(3) == 0).then_some(30.0);
     let with_sinks = (random.below(3) == 0).then(|| vector(&mut graph, "attn_sinks", sizes.heads));
     for node in &mut graph.blocks[0].nodes {
-        if let Op::Attention { attention, sinks, .. } = &mut node.op {
+        if let Op::Attention { attention, per_head, .. } = &mut node.op {
             *attention = Attention { window, softcap, ..*attention };
-            *sinks = with_sinks;
+            *per_head = with_sinks.map(|slot| PerHead { role: Role::Sinks, slot }).into_iter().collect();
         }
     }
     for role in ["attn_output", "ffn_down"] {

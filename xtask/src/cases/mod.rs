@@ -15,7 +15,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 use safetensors::SafeTensors;
 
-use crate::forge::{Forge, Generated, build_beside_others};
+use crate::forge::{Forge, Generated, Mode, build_beside_others};
 use crate::table::Table;
 use crate::{pool, shell};
 use compare::{Agreement, Reference, compare};
@@ -225,7 +225,8 @@ fn run_variant(
         Generated::Done => {}
         Generated::Unsupported(reason) => return Ok(Verdict::Unsupported(reason)),
     }
-    build_beside_others(project, variant.slots.is_some(), program)?;
+    let modes: &[Mode] = if variant.slots.is_some() { &[Mode::Fast, Mode::Checked] } else { &[Mode::Fast] };
+    build_beside_others(project, modes, program)?;
     let mut problems = Vec::new();
     if variant.slots.is_some() {
         let mut command = Command::new(program);

@@ -7,8 +7,9 @@ use forge_formats::Format;
 use crate::FrontendError;
 use crate::config::ModelConfig;
 use crate::graph::{
-    Activation, Attention, Block, GatedDelta, Graph, LatentSizes, LatentSpec, Layer, Node, Op, PositionScale, Rope,
-    Routing, Slot, SlotId, Source, Stage, State, StateId, StateSlotId, StateSpec, Value, ValueId, Weight, WeightId,
+    Activation, Attention, Block, GatedDelta, Graph, LatentSizes, LatentSpec, Layer, Node, Op, PerHead, PositionScale,
+    Rope, Routing, Slot, SlotId, Source, Stage, State, StateId, StateSlotId, StateSpec, Value, ValueId, Weight,
+    WeightId,
 };
 use crate::source::{Part, Shape, Stack, Tensors};
 
@@ -152,7 +153,7 @@ impl BlockBuilder {
         self.node(Op::HeadHalf { heads: width / head_dim, head_dim, second }, &[x], name, width)
     }
 
-    /// Attention over the cache; with a score of each head for which there is no value where `sinks`.
+    /// Attention over the cache, with the vectors of a number for each head that `per_head` names, each for its argument.
     pub fn attention(
         &mut self,
         name: &str,
@@ -160,11 +161,11 @@ impl BlockBuilder {
         state: StateSlotId,
         heads: usize,
         attention: Attention,
-        sinks: bool,
+        per_head: &[(forge_spec::Role, &str)],
     ) -> ValueId {
         let width = self.width(q);
-        let sinks = sinks.then(|| self.slot("attn_sinks", 1, heads));
-        self.node(Op::Attention { state, heads, attention, sinks }, &[q], name, width)
+        let per_head = per_head.iter().map(|&(role, name)| PerHead { role, slot: self.slot(name, 1, heads) }).collect();
+        self.node(Op::Attention { state, heads, attention, per_head }, &[q], name, width)
     }
 
     pub fn gated(&mut self, name: &str, gate: ValueId, up: ValueId, activation: Activation) -> ValueId {
@@ -371,10 +372,10 @@ impl<'a> GraphBuilder<'a> {
             })
         };
         let is_vector = |id: SlotId| {
-            let of = |op: &Op| match *op {
-                Op::GatedDelta { decay, gamma, .. } => [decay, gamma].contains(&id),
-                Op::Attention { sinks, .. } => sinks == Some(id),
-                Op::ScaleExperts { scale } => scale == id,
+            let of = |op: &Op| match op {
+                Op::GatedDelta { decay, gamma, .. } => [decay, gamma].contains(&&id),
+                Op::Attention { per_head, .. } => per_head.iter().any(|vector| vector.slot == id),
+                Op::ScaleExperts { scale } => *scale == id,
                 _ => false,
             };
             block.nodes.iter().any(|node| of(&node.op))

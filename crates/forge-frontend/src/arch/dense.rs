@@ -259,18 +259,19 @@ pub(crate) fn attend_scaled(
     spec: &AttentionSpec,
     query_scale: Option<PositionScale>,
 ) -> ValueId {
-    attend_as(b, qkv, hidden, spec, query_scale, false)
+    attend_as(b, qkv, hidden, spec, query_scale, &[])
 }
 
-/// Attention in which each head has a score without a value.
-pub(crate) fn attention_with_sinks(
+/// Attention in which each head has these numbers of its own, by argument and role of the weights.
+pub(crate) fn attention_with(
     b: &mut BlockBuilder,
     input: ValueId,
     hidden: usize,
     spec: &AttentionSpec,
+    per_head: &[(forge_spec::Role, &str)],
 ) -> ValueId {
     let qkv = qkv(b, input, spec);
-    attend_as(b, qkv, hidden, spec, None, true)
+    attend_as(b, qkv, hidden, spec, None, per_head)
 }
 
 fn attend_as(
@@ -279,7 +280,7 @@ fn attend_as(
     hidden: usize,
     spec: &AttentionSpec,
     query_scale: Option<PositionScale>,
-    sinks: bool,
+    per_head: &[(forge_spec::Role, &str)],
 ) -> ValueId {
     let head_dim = spec.state.head_dim;
     let Qkv { mut q, mut k, v, gate } = qkv;
@@ -301,7 +302,7 @@ fn attend_as(
     q = b.position_scale("q_scaled", q, query_scale);
     let state = b.state(StateSpec::Kv(spec.state));
     b.kv_append(state, k, v);
-    let mut attn = b.attention("attn", q, state, spec.heads, spec.attention, sinks);
+    let mut attn = b.attention("attn", q, state, spec.heads, spec.attention, per_head);
     if let Some(gate) = gate {
         attn = b.sigmoid_gate("attn_gated", attn, gate);
     }

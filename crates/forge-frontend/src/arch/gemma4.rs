@@ -370,7 +370,7 @@ fn attention(
         b.kv_append(state, k, v);
     }
     // Queries and keys are normed, so that scores need no factor.
-    let attn = b.attention("attn", q, state, heads, Attention { scale: 1.0, window, softcap: None }, false);
+    let attn = b.attention("attn", q, state, heads, Attention { scale: 1.0, window, softcap: None }, &[]);
     b.linear("attn_out", "attn_output", attn, hidden, common.bias)
 }
 

@@ -26,6 +26,9 @@ pub(super) const FAMILY: Family = Family {
     build,
 };
 
+/// A score of each head that has no value.
+const SINKS: [(forge_spec::Role, &str); 1] = [(forge_spec::Role::Sinks, "attn_sinks")];
+
 /// Folders have no suffix of their own for experts. MLX has taken gate and up apart.
 const STACKS: &[Stack] = &[
     ("expert_gate", &[turns("mlp.experts.gate_up_proj", 0, 2), Place::Whole("mlp.experts.gate_proj.weight")]),
@@ -90,7 +93,7 @@ fn block(name: &str, sizes: &Sizes, spec: &AttentionSpec, mixture: &Mixture) -> 
     let mut b = BlockBuilder::new(name);
     let x = b.input("x", sizes.hidden);
     let attn_in = b.rms_norm("attn_in", "attn_norm", x, sizes.eps);
-    let attn = dense::attention_with_sinks(&mut b, attn_in, sizes.hidden, spec);
+    let attn = dense::attention_with(&mut b, attn_in, sizes.hidden, spec, &SINKS);
     let x = b.add("x_attn", x, attn);
     let ffn_in = b.rms_norm("ffn_in", "ffn_norm", x, sizes.eps);
     let ffn = mixture.add_with(&mut b, ffn_in, true);

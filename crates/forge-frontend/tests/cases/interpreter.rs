@@ -183,10 +183,11 @@ fn run_block(
                 cache.values.extend(input(1).iter().cloned());
                 continue;
             }
-            Op::Attention { state, heads, attention, sinks } => {
+            Op::Attention { state, heads, attention, per_head } => {
                 assert_eq!(block.state_slots[*state], graph.states[states[*state]].spec);
                 let spec = block.state_slots[*state].kv().expect("a cache");
-                let sinks = sinks.map(|sinks| &weight(sinks)[0][..]);
+                assert!(per_head.iter().all(|vector| vector.role == forge_spec::Role::Sinks), "{per_head:?}");
+                let sinks = per_head.first().map(|sinks| &weight(sinks.slot)[0][..]);
                 attend(input(0), &caches[states[*state]], *heads, spec.kv_heads, spec.head_dim, attention, sinks)
             }
             Op::Route { routing, bias } => {

@@ -36,8 +36,8 @@ pub struct Attend {
     pub value_dim: usize,
     /// Scale, window, soft-cap.
     pub attention: Attention,
-    /// Whether each head has a score without a value.
-    pub sinks: bool,
+    /// Vectors with a number for each head, by argument.
+    pub per_head: Vec<Role>,
     /// Storage of the cache.
     pub kv: CacheType,
     /// Sequences that the cache holds side by side.
@@ -127,7 +127,7 @@ impl Attend {
         let seen = [self.attention.window, self.wrap].map(|limit| limit.unwrap_or(0));
         let row = [self.slot_start(Position::GroupZ), Value::OfRow(Param::Position, Position::GroupZ)];
         let rest = [Position::GroupX, Position::GroupY, Position::GroupZ, Position::Simdgroup, Position::Lane];
-        let rest: Vec<Value> = rest.map(Value::At).into_iter().chain(self.sinks()).collect();
+        let rest: Vec<Value> = rest.map(Value::At).into_iter().chain(self.per_head()).collect();
         Call {
             function,
             constants: sizes.iter().chain(&seen).chain(constants).copied().map(Constant::Size).collect(),
@@ -135,9 +135,9 @@ impl Attend {
         }
     }
 
-    /// The last argument, where heads have sinks.
-    fn sinks(&self) -> Option<Value> {
-        self.sinks.then_some(Value::Bound(Role::Sinks))
+    /// The last arguments of a function.
+    fn per_head(&self) -> impl Iterator<Item = Value> {
+        self.per_head.iter().copied().map(Value::Bound)
     }
 
     fn cache(&self, role: Role, dim: usize) -> Binding {
@@ -151,11 +151,12 @@ impl Attend {
 
     /// Queries and the cache to a result.
     fn bindings(&self, result: Binding) -> Vec<Binding> {
-        let sinks = self.sinks.then(|| Binding::read(Role::Sinks, Element::F32, Extent::Fixed(vec![self.heads])));
+        let per_head =
+            self.per_head.iter().map(|role| Binding::read(*role, Element::F32, Extent::Fixed(vec![self.heads])));
         let queries = Binding::read(Role::Q, Element::F32, Extent::Rows(vec![self.heads * self.head_dim]));
         let (keys, values) = (self.cache(Role::Keys, self.head_dim), self.cache(Role::Values, self.value_dim));
         let operands = [queries, keys, values, result];
-        operands.into_iter().chain(sinks).chain([Binding::params()]).collect()
+        operands.into_iter().chain(per_head).chain([Binding::params()]).collect()
     }
 
     fn whole_bindings(&self) -> Vec<Binding> {
@@ -260,7 +261,7 @@ impl KernelFamily for AttentionTile {
             arguments: [&OPERANDS[..], &params, &self.factors(), &rest]
                 .concat()
                 .into_iter()
-                .chain(self.sinks())
+                .chain(self.per_head())
                 .collect(),
         })
     }

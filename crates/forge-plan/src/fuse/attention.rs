@@ -2,7 +2,7 @@
 //! along. Norms may come after the rotation, and queries be scaled by their position after both. The result may be gated:
 //! `HeadHalf, Attention -> SigmoidGate`, or by a projection of its own: `Linear, Attention -> SigmoidGate`.
 
-use forge_frontend::graph::{Attention, Node, Op, PositionScale, Rope, SlotId, StateSlotId, ValueId};
+use forge_frontend::graph::{Attention, Node, Op, PerHead, PositionScale, Rope, SlotId, StateSlotId, ValueId};
 
 use forge_spec::Gates;
 
@@ -72,7 +72,7 @@ impl Fuser<'_> {
         state: StateSlotId,
         heads: usize,
         attention: Attention,
-        sinks: Option<SlotId>,
+        per_head: &[PerHead],
     ) -> Result<(RopeStep, AttentionStep), PlanError> {
         let spec = self.block.state_slots[state].kv();
         let spec = spec.ok_or_else(|| self.unsupported("attention over a state that is no cache"))?;
@@ -124,7 +124,7 @@ impl Fuser<'_> {
         let (rope, query_scale) = (q.rope, q.scale);
         let step =
             RopeStep { heads, kv_heads, head_dim, keys_as_values, gates, norms, norms_last, rope, query_scale, state };
-        Ok((step, AttentionStep { heads, head_dim, attention, sinks, state }))
+        Ok((step, AttentionStep { heads, head_dim, attention, per_head: per_head.to_vec(), state }))
     }
 
     /// Where gates are that a projection beside that of the queries makes for the result of attention `node`.

@@ -15,7 +15,7 @@ mod residual;
 use std::collections::HashMap;
 
 use forge_frontend::graph::{
-    Activation, Attention, Block, GatedDelta, Node, Op, PositionScale, Rope, SlotId, StateSlotId, ValueId,
+    Activation, Attention, Block, GatedDelta, Node, Op, PerHead, PositionScale, Rope, SlotId, StateSlotId, ValueId,
 };
 
 use forge_spec::Gates;
@@ -295,8 +295,8 @@ pub struct AttentionStep {
     pub head_dim: usize,
     /// Scale, window, soft-cap.
     pub attention: Attention,
-    /// `[heads]`: a score of each head without a value.
-    pub sinks: Option<SlotId>,
+    /// Vectors with a number for each head.
+    pub per_head: Vec<PerHead>,
     /// The cache.
     pub state: StateSlotId,
 }
@@ -364,8 +364,8 @@ impl Fuser<'_> {
                     ops.push(Fused::Projection(projection));
                     ops.extend(for_layers.map(|(_, step)| Fused::LayerInputs(step)));
                 }
-                Op::Attention { state, heads, attention, sinks } => {
-                    let (rope, attention) = self.attention(node, *state, *heads, *attention, *sinks)?;
+                Op::Attention { state, heads, attention, per_head } => {
+                    let (rope, attention) = self.attention(node, *state, *heads, *attention, per_head)?;
                     ops.push(Fused::RopeAppend(rope));
                     ops.push(Fused::Attention(attention));
                     self.buffers.insert(self.output(node)?, (Place::Attention, 0));

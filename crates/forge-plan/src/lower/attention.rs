@@ -98,13 +98,13 @@ impl Lowering<'_> {
             head_dim: step.head_dim,
             value_dim: step.head_dim,
             attention: step.attention,
-            sinks: step.sinks.is_some(),
+            per_head: step.per_head.iter().map(|vector| vector.role).collect(),
             kv: self.kv(),
             slots: self.slots(),
             wrap: self.wrap(owner, step.state),
             most_parts: self.most_parts,
         };
-        let sinks = step.sinks.map(|sinks| (Role::Sinks, self.vector(owner, sinks)));
+        let per_head: Vec<_> = step.per_head.iter().map(|v| (v.role, self.vector(owner, v.slot))).collect();
         let mut add = |name: &str, family: Family, result: Arg, when: When, this: &mut Self| {
             let kernel = this.kernels.add(name, family);
             let step = Step::new(Choice::Fixed(kernel))
@@ -112,7 +112,7 @@ impl Lowering<'_> {
                 .bind(Role::Keys, Arg::Keys(step.state))
                 .bind(Role::Values, Arg::Values(step.state))
                 .bind(Role::Y, result)
-                .bind_all(sinks)
+                .bind_all(per_head.iter().copied())
                 .bind(Role::Step, Arg::Params);
             steps.push(Step { when, ..step });
         };

@@ -132,7 +132,7 @@ fn layer_block(sizes: Sizes, mixture: Option<Mixture>) -> Block {
     let k = b.node(Op::Rope { heads: kv_heads, head_dim, rope }, &[k], kv_heads * head_dim);
     b.block.nodes.push(Node { op: Op::KvAppend { state: 0 }, inputs: vec![k, v], output: None });
     let attention = Attention { scale: 0.088_388_35, window: None, softcap: None };
-    let y = b.node(Op::Attention { state: 0, heads, attention, sinks: None }, &[q], heads * head_dim);
+    let y = b.node(Op::Attention { state: 0, heads, attention, per_head: Vec::new() }, &[q], heads * head_dim);
     let y = b.linear("attn_output", y, hidden, heads * head_dim);
     b.rest(y, mixture);
     b.block

@@ -150,7 +150,7 @@ pub enum Role {
     Values,
     /// The cache of latents.
     Latents,
-    /// A score of each query head that has no value.
+    /// A score of each query head for which there is no key and a value of 0 (gpt-oss); neither scaled nor capped.
     Sinks,
     /// The recurrent state.
     State,

@@ -68,7 +68,7 @@ pub enum Operation<'a> {
         /// Elements of a row of queries and gates, keys and values.
         width: usize,
     },
-    /// Causal attention over the cache, with the argument `sinks` where there is one.
+    /// Causal attention over the cache, with what its arguments have for each head.
     Attention(Attention),
     /// Puts the parts of a split context together.
     AttentionCombine {

@@ -1711,9 +1711,10 @@ inline bool may_be_chosen(float logit, uint id, device const uint* allowed, cons
     return is_finite_logit(logit) && (row.masked == 0 || (allowed[id / 32] >> (id % 32) & 1) != 0);
 }
 
-// Whether anything but logits says what a row chooses.
+// Whether anything but logits says what a row chooses; none of the loads waits for another.
 inline bool asks(constant StepParams& row) {
-    return row.biased != 0 || row.masked != 0 || row.repeat_penalty != 1.0f || counts_tokens(row);
+    const bool counts = (row.presence_penalty != 0.0f) | (row.frequency_penalty != 0.0f);
+    return (row.biased != 0) | (row.masked != 0) | (row.repeat_penalty != 1.0f) | counts;
 }
 
 // Highest key of this thread's part of a threadgroup's share, and its id. Of a row that does not ask (`ASKS` false) the loads of
@@ -1783,6 +1784,7 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
                        device const uint* times, device const uint* allowed, device uint* best, device atomic_uint* count,
                        threadgroup uint* shared, constant StepParams& row, uint2 group, uint thread_index,
                        uint simdgroup, uint lane) {
+    const bool more = asks(row);
     if (row.chooses == 0) {
         return;
     }
@@ -1794,7 +1796,7 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
     allowed += slot * ((VOCAB + 31) / 32);
     best += slot * (2 * GROUPS);
     const uint first = group.x * 256 + thread_index;
-    uint2 own = asks(row)
+    uint2 own = more
         ? best_of_part<VOCAB, GROUPS, true>(logits, seen, logit_bias, times, allowed, row, first)
         : best_of_part<VOCAB, GROUPS, false>(logits, seen, logit_bias, times, allowed, row, first);
     own = threadgroup_best(own, shared, simdgroup, lane);
