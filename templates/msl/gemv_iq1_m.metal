@@ -34,7 +34,7 @@ struct Iq1_m {
         for (uint t = 0; t < T; ++t) {
             const half scale = as_type<half>(ushort((scales >> (3 * t) & 14) | 1));
             const float part =
-                dot_shifted(Iq1_s_POINTS[point_of<T>(points, t)], bit_of<T>(points, t), v + 2 * t, sums[t]);
+                dot_shifted(shifted_codes(point_of<T>(points, t)), bit_of<T>(points, t), v + 2 * t, sums[t]);
             sum = fma(d[t] * float(scale), part, sum);
         }
         return sum;
@@ -52,7 +52,7 @@ template <uint T>
 inline float4 load4_iq1_m_of(device const uchar* points, device const uchar* scales, Place p) {
     const uint2 number = load_points<T>(points, p.lane);
     const uint scale = Iq1_m::load_scales<T>(scales, p.lane) >> (3 * p.t) & 7;
-    const uint codes = Iq1_s_POINTS[point_of<T>(number, p.t)];
+    const uint codes = shifted_codes(point_of<T>(number, p.t));
     return float(2 * scale + 1) * shifted_run(codes, p.j, bit_of<T>(number, p.t) >> 31);
 }
 

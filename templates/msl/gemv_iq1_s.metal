@@ -9,11 +9,9 @@ struct Iq1_s {
     template <uint ROWS, uint COLS>
     static constexpr ulong factor_plane() { return align_plane(ulong(ROWS) * (COLS / 16 * 3)); }
 
-    // The numbers of four lanes: of tiles t and t + 1 at bits 0 and 16.
+    // The numbers of four lanes, of which `words` are the upper parts: of tiles t and t + 1 at bits 0 and 16.
     template <uint T>
-    static inline void load_numbers(device const uchar* group, uint lane, thread uint* numbers) {
-        uint words[(T + 1) / 2];
-        load_words<2 * T>(group + 32 * T + lane / 4 * (2 * T), words);
+    static inline void numbers_of(thread const uint* words, thread uint* numbers) {
         if (T == 4) {
             numbers[0] = words[0] >> 12;
             numbers[1] = words[1] >> 12;
@@ -22,6 +20,13 @@ struct Iq1_s {
         } else {
             numbers[0] = (words[0] >> 3 & 1) | (words[0] >> 6 & 2) | (words[0] >> 9 & 4) | (words[0] >> 12 & 8);
         }
+    }
+
+    template <uint T>
+    static inline void load_numbers(device const uchar* group, uint lane, thread uint* numbers) {
+        uint words[(T + 1) / 2];
+        load_words<2 * T>(group + 32 * T + lane / 4 * (2 * T), words);
+        numbers_of<T>(words, numbers);
     }
 
     template <uint ROWS, uint COLS, uint T>
@@ -39,7 +44,7 @@ struct Iq1_s {
             const uint number = numbers[t / 2];
             const float2 scales = small_halves((number << 1 & 0x000E000Eu) | 0x00010001u);
             const uint sign = number << (28 - t % 2 * 16);
-            const float part = dot_shifted(Iq1_s_POINTS[point_of<T>(points, t)], sign, v + 2 * t, sums[t]);
+            const float part = dot_shifted(shifted_codes(point_of<T>(points, t)), sign, v + 2 * t, sums[t]);
             sum = fma(d[t] * (t % 2 == 0 ? scales.x : scales.y), part, sum);
         }
         return sum;
@@ -59,7 +64,7 @@ inline float4 load4_iq1_s_of(device const uchar* group, Place p, float d) {
     const uint2 points = load_points<T>(group, p.lane);
     Iq1_s::load_numbers<T>(group, p.lane, numbers);
     const uint number = numbers[p.t / 2] >> (p.t % 2 * 16) & 15;
-    const uint codes = Iq1_s_POINTS[point_of<T>(points, p.t)];
+    const uint codes = shifted_codes(point_of<T>(points, p.t));
     return d * float((number << 1 & 14) | 1) * shifted_run(codes, p.j, number >> 3);
 }
 

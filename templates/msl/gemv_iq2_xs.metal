@@ -27,7 +27,7 @@ struct Iq2_xs {
             const uint point = points[t / 2] >> (t % 2 * 16);
             const uint2 bytes = as_type<uint2>(Iq2_xs_POINTS[extract_bits(point, 0, 9)]);
             const float scale = half_steps(d[t], extract_bits(nibs, 4 * t, 4));
-            sum = fma(scale, dot_signed(bytes, EVEN_SIGNS[extract_bits(point, 9, 7)], v + 2 * t), sum);
+            sum = fma(scale, dot_signed(bytes, spread_signs(EVEN_SIGNS[extract_bits(point, 9, 7)]), v + 2 * t), sum);
         }
         return sum;
     }
@@ -46,7 +46,7 @@ inline float4 load4_iq2_xs(device const uchar* weights, uint row, uint col) {
     const uint at = p.lane * p.count + p.t;
     const uint point = ((device const ushort*)(plane_row<COLS / 4>(weights, row, 0) + p.tile * 64))[at];
     const uint2 bytes = as_type<uint2>(Iq2_xs_POINTS[point & 511]);
-    const uint signs = EVEN_SIGNS[point >> 9];
+    const uint signs = spread_signs(EVEN_SIGNS[point >> 9]);
     const uint scale =
         one_field<4>(plane_row<COLS / 32>(weights + Iq2_xs::scale_plane<ROWS, COLS>(), row, 0) + p.tile * 8, p, p.lane / 2);
     const float d =

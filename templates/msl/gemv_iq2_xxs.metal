@@ -12,9 +12,10 @@ struct Iq2_xxs {
     template <uint ROWS, uint COLS>
     static constexpr ulong factor_plane() { return word_plane<ROWS, COLS>() + align_plane(ulong(ROWS) * (COLS / 8)); }
 
-    template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
+    // With tables that are constants, or copies of them.
+    template <uint ROWS, uint COLS, uint T, typename Points, typename Signs>
+    static inline float dot_from(Points points_of, Signs signs_of, device const uchar* weights, uint row, uint step, uint tile,
+                                 uint lane, thread const float4* v) {
         uint points;
         uint words[T];
         float d[T];
@@ -25,11 +26,18 @@ struct Iq2_xxs {
             plane_row<COLS / 128>(weights + factor_plane<ROWS, COLS>(), row, step) + tile * 2, d);
         float sum = 0.0f;
         for (uint t = 0; t < T; ++t) {
-            const uint2 bytes = as_type<uint2>(Iq2_xxs_POINTS[extract_bits(points, 8 * t, 8)]);
+            const uint2 bytes = as_type<uint2>(points_of[extract_bits(points, 8 * t, 8)]);
+            const uint signs = signs_of[extract_bits(words[t] >> (lane % 4 * 7), 0, 7)];
             const float scale = half_steps(d[t], extract_bits(words[t], 28, 4));
-            sum = fma(scale, dot_signed(bytes, EVEN_SIGNS[extract_bits(words[t] >> (lane % 4 * 7), 0, 7)], v + 2 * t), sum);
+            sum = fma(scale, dot_signed(bytes, spread_signs(signs), v + 2 * t), sum);
         }
         return sum;
+    }
+
+    template <uint ROWS, uint COLS, uint T>
+    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
+                            thread const float4* v, thread const float* sums) {
+        return dot_from<ROWS, COLS, T>(Iq2_xxs_POINTS, EVEN_SIGNS, weights, row, step, tile, lane, v);
     }
 };
 
@@ -48,7 +56,7 @@ inline float4 load4_iq2_xxs(device const uchar* weights, uint row, uint col) {
     device const uint* words =
         (device const uint*)(plane_row<COLS / 8>(weights + Iq2_xxs::word_plane<ROWS, COLS>(), row, 0) + p.tile * 32);
     const uint word = words[p.lane / 4 * p.count + p.t];
-    const uint signs = EVEN_SIGNS[extract_bits(word >> (p.lane % 4 * 7), 0, 7)];
+    const uint signs = spread_signs(EVEN_SIGNS[extract_bits(word >> (p.lane % 4 * 7), 0, 7)]);
     const float d =
         load_half(plane_row<COLS / 128>(weights + Iq2_xxs::factor_plane<ROWS, COLS>(), row, 0) + p.tile * 2, p.t);
     return d * (0.25f * float(word >> 28) + 0.125f) * signed_run(p.j == 0 ? bytes.x : bytes.y, p.j, signs);

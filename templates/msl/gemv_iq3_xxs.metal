@@ -28,7 +28,8 @@ struct Iq3_xxs {
             const uint pair = points[t / 2] >> (t % 2 * 16);
             const uint2 bytes = uint2(Iq3_xxs_POINTS[extract_bits(pair, 0, 8)], Iq3_xxs_POINTS[extract_bits(pair, 8, 8)]);
             const float scale = half_steps(d[t], extract_bits(words[t], 28, 4));
-            sum = fma(scale, dot_signed(bytes, EVEN_SIGNS[extract_bits(words[t] >> (lane % 4 * 7), 0, 7)], v + 2 * t), sum);
+            const uint signs = EVEN_SIGNS[extract_bits(words[t] >> (lane % 4 * 7), 0, 7)];
+            sum = fma(scale, dot_signed(bytes, spread_signs(signs), v + 2 * t), sum);
         }
         return sum;
     }
@@ -51,6 +52,7 @@ inline float4 load4_iq3_xxs(device const uchar* weights, uint row, uint col) {
     const uint word = words[p.lane / 4 * p.count + p.t];
     const float d =
         load_half(plane_row<COLS / 128>(weights + Iq3_xxs::factor_plane<ROWS, COLS>(), row, 0) + p.tile * 2, p.t);
-    const float4 weights4 = signed_run(Iq3_xxs_POINTS[point], p.j, EVEN_SIGNS[extract_bits(word >> (p.lane % 4 * 7), 0, 7)]);
+    const uint signs = EVEN_SIGNS[extract_bits(word >> (p.lane % 4 * 7), 0, 7)];
+    const float4 weights4 = signed_run(Iq3_xxs_POINTS[point], p.j, spread_signs(signs));
     return d * (0.5f * float(word >> 28) + 0.25f) * weights4;
 }

@@ -159,8 +159,8 @@ kernel void /*{ kernel.name }*/(
     const uint first = group * /*{ k.rows_per_group }*/ + /*{ k.simdgroup_rows }*/;
     const uint end = /*{ k.end }*/;
 /*%- for s in k.segments %*/
-/*%- if k.signed_sums %*/
-    gemv_/*{ s.format }*/_sums</*{ s.rows }*/, /*{ k.cols }*/, /*{ s.nr }*/, /*{ k.ks }*/, /*{ s.split }*/, /*{ k.simdgroups }*/>(
+/*%- if let Some(function) = k.table %*/
+    /*{ function }*/</*{ s.rows }*/, /*{ k.cols }*/, /*{ s.nr }*/, /*{ k.ks }*/, /*{ s.split }*/, /*{ k.simdgroups }*/>(
         /*{ s.weights }*/, input, shared/*{ k.table_offset }*/, first, /*{ k.part }*/, simdgroup, lane, acc);
 /*%- else if s.guard %*/
     if (first < end) {

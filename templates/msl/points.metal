@@ -17,8 +17,9 @@ inline float half_steps(float factor, uint s) {
     return fma(factor, as_type<float>(0x3F840000u + (s << 19)), -factor);
 }
 
-// Eight signs where `signed_bytes` takes them: columns 0, 1, 4 and 5 at bits 10, 11, 14 and 15, columns 2, 3, 6 and 7 16 higher.
-inline uint spread_signs(uint signs) { return signs << 10 | signs << 24; }
+// Eight signs where `signed_bytes` takes them: columns 0, 1, 4 and 5 at bits 10, 11, 14 and 15, columns 2, 3, 6 and 7 16 higher;
+// `signs << 10 | signs << 24` in one instruction.
+inline uint spread_signs(uint signs) { return signs * 0x01000400u; }
 
 // Four bytes, times 2^-24. Bits 14 and 15 of `signs` are those of the first two, bits 30 and 31 of the others.
 inline float4 signed_bytes(uint bytes, uint signs) {

@@ -15,6 +15,12 @@ struct ShiftedPoints {
     }
 };
 
+// The codes of a point, pair p at bit 2 p of the halves of a word.
+inline uint shifted_codes(uint point) {
+    const uint codes = Iq1_s_POINTS[point];
+    return (codes & 0xFF) | (codes & 0xFF00) << 8;
+}
+
 // A point times a lane's placed columns, of which `sum` is the sum in units: the codes, less 1 and less or, where bit 31 of `sign` is 0,
 // more an eighth, times 2^-24.
 inline float dot_shifted(uint codes, uint sign, thread const float4* v, float sum) {

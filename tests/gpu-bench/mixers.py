@@ -185,25 +185,28 @@ DELTA = """
 struct StepParams { uint position; uint slot; uint rows; uint rest[16]; };
 """
 DELTA_KERNEL = """
-kernel void bench_delta(device const float* x [[buffer(0)]], device const float* taps [[buffer(1)]],
-                        device const float* decay [[buffer(2)]], device const float* dt [[buffer(3)]],
-                        device const float* gamma [[buffer(4)]], device float* state [[buffer(5)]],
-                        device float* y [[buffer(6)]], device const StepParams* step [[buffer(7)]],
-                        uint2 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]],
-                        uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
-    threadgroup float shared[1028];
-    gated_delta<16, 32, 128, 128, 4, 0, B_ONE_SLOT>(x, taps, decay, dt, gamma, state, y, step, shared, 1e-6f, group, thread_index, simdgroup, lane);
+[[max_total_threads_per_threadgroup(512)]] kernel void WAY(
+        device const float* x [[buffer(0)]], device const float* taps [[buffer(1)]], device const float* decay [[buffer(2)]],
+        device const float* dt [[buffer(3)]], device const float* gamma [[buffer(4)]], device float* state [[buffer(5)]],
+        device float* y [[buffer(6)]], device const StepParams* step [[buffer(7)]], uint2 group [[threadgroup_position_in_grid]],
+        uint thread_index [[thread_index_in_threadgroup]], uint simdgroup [[simdgroup_index_in_threadgroup]],
+        uint lane [[thread_index_in_simdgroup]]) {
+    threadgroup float shared[FLOATS];
+    WAY<16, 32, 128, 128, 4, 0, SIZES>(x, taps, decay, dt, gamma, state, y, step, shared, 1e-6f, group, thread_index, simdgroup, lane);
 }
 """
 
 
 def delta(folder="", tag="forge"):
-    kernel = {"id": tag + "/gated_delta", "op": "delta", "layout": "forge", "points": [{"tokens": [1, 512]}], "tol": 1e-4,
-              "defines": {"B_ONE_SLOT": "int(tokens > 1)"},
-              "launches": [{"kernel": "bench_delta", "args": ["x", "taps", "decay", "dt", "gamma", "state", "y", "step"],
-                            "grid": [32, 1, 1], "tg": [256, 1, 1]}]}
+    """one row, and a tile of 512; threads and rows at a time as forge-plan has them"""
+    kernels, text = [], ""
+    for way, tokens, sizes, floats in (("gated_delta_step", 1, "1, 512", 512), ("gated_delta_tile", 512, "512, 8", 8 * (512 + 8))):
+        text += DELTA_KERNEL.replace("void WAY", "void bench_" + way).replace("WAY", way).replace("SIZES", sizes).replace("FLOATS", str(floats))
+        kernels.append({"id": tag + "/" + way, "op": "delta", "layout": "forge", "points": [{"tokens": [tokens]}], "tol": 1e-4,
+                        "launches": [{"kernel": "bench_" + way, "args": ["x", "taps", "decay", "dt", "gamma", "state", "y", "step"],
+                                      "grid": [32, 1, 1], "tg": [512, 1, 1]}]})
     source = {"file": folder + "gated_delta.metal"}
-    return {"source": [{"file": "common.metal"}, {"text": DELTA}, source, {"text": DELTA_KERNEL}], "kernels": [kernel]}
+    return {"source": [{"file": "common.metal"}, {"text": DELTA}, source, {"text": text}], "kernels": kernels}
 
 
 EXPERTS = """

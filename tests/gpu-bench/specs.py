@@ -19,6 +19,9 @@ NAMES = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4
          "iq2_xxs": "Iq2Xxs", "iq2_xs": "Iq2Xs", "iq2_s": "Iq2S", "iq1_s": "Iq1S", "iq1_m": "Iq1M",
          "nvfp4": "Nvfp4", "mxfp8": "Mxfp8", "e4m3_g128": "E4m3G128", "e4m3_g32": "E4m3G32", "tq1_0": "Tq1_0", "tq2_0": "Tq2_0",
          "q2_0": "Q2_0"}
+# Kernels with a table in threadgroup memory for matrices of many rows: format: (source, floats of the table).
+TABLES = {"q1_0": ("gemv_q1_0_sums", 4096), "tq1_0": ("gemv_tq1_0_sums", 4 * 2016), "iq1_s": ("gemv_iq1_s_sums", 2 * 2304 + 1024),
+          "iq1_m": ("gemv_iq1_m_sums", 2 * 2304 + 1024), "iq2_xxs": ("gemv_iq2_xxs_shared", 544)}
 # Formats with two tiles a group.
 WIDE = ("f32", "f16", "bf16", "q8_0", "affine8_64", "mxfp8", "e4m3_g128", "e4m3_g32")
 # format: (its line in geometry.rs, sources besides common.metal, function, template arguments before the sizes)
@@ -33,9 +36,9 @@ kernel void bench_gemv(device const uchar* weights [[buffer(0)]], device const f
                        uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
     const uint row = (group * (B_NSG / B_KS) + simdgroup / B_KS) * B_NR;
     float acc[B_NR];
-#if B_SIGNED_SUMS
-    threadgroup float table[SIGNED_SUMS];
-    gemv_q1_0_sums<B_ROWS, B_COLS, B_NR, B_KS, 0, B_NSG>(weights, x, table, row, simdgroup % B_KS, simdgroup, lane, acc);
+#if B_TABLE
+    threadgroup float table[B_TABLE];
+    WITH_TABLE<B_ROWS, B_COLS, B_NR, B_KS, 0, B_NSG>(weights, x, table, row, simdgroup % B_KS, simdgroup, lane, acc);
     #pragma clang loop unroll(full)
     for (uint r = 0; r < B_NR; ++r) if (lane == r && row + r < B_ROWS) y[row + r] = acc[r];
     return;
@@ -102,9 +105,16 @@ def points(name):
     """The table of a grid, as `sources.rs` renders it."""
     coordinates = grids.grid(name, "cpu").long().tolist()
     packed = name == "iq1_s"
-    kind = "uint" if packed or len(coordinates[0]) == 4 else "ulong"
-    words = [sum((c + 1) << (i // 2 * 2 + i % 2 * 16) if packed else c << (8 * i) for i, c in enumerate(point)) for point in coordinates]
+    kind = "ushort" if packed else "uint" if len(coordinates[0]) == 4 else "ulong"
+    words = [sum((c + 1) << (i // 2 * 2 + i % 2 * 8) if packed else c << (8 * i) for i, c in enumerate(point)) for point in coordinates]
     return "constant %s %s_POINTS[%d] = {%s};\n" % (kind, name.capitalize(), len(words), ", ".join(map(hex, words)))
+
+
+def sums(name):
+    """Where the sums of a point of -1, 0 and 1 lie in tables of 27, 27 and 9: bits 7, 0 and 12."""
+    coordinates = grids.grid(name, "cpu").long().tolist()
+    words = [sum((c + 1) * 3 ** (i % 3) << (7, 0, 12)[i // 3] for i, c in enumerate(point)) for point in coordinates]
+    return "constant ushort %s_SUMS[%d] = {%s};\n" % (name.capitalize(), len(words), ", ".join(map(hex, words)))
 
 
 def needed(name, done):
@@ -114,6 +124,8 @@ def needed(name, done):
     done.add(name)
     if name.startswith("points_"):
         return [{"text": points(name[7:])}]
+    if name.startswith("sums_"):
+        return [{"text": sums(name[5:])}]
     first = open("templates/msl/%s.metal" % name).readline()
     names = first[len("// needs: "):].strip().split(", ") if first.startswith("// needs: ") else []
     return [source for other in names for source in needed(other, done)] + [{"file": name + ".metal"}]
@@ -213,18 +225,19 @@ def main():
         kernels = []
         for rows, cols in SHAPES:
             nr, nsg, ks = geometry(choices[line], 512 if f in WIDE else 1024, rows, cols)
-            signed_sums = f == "q1_0" and rows >= 8192
+            floats = TABLES.get(f, ("", 0))[1] if rows >= 8192 else 0
             kernels.append({
                 "id": "forge/%s r%d sg%d ks%d" % (f, nr, nsg, ks), "op": "gemv", "format": "forge_" + f,
                 "when": "rows == %d and cols == %d" % (rows, cols),
                 "defines": {"B_ROWS": str(rows), "B_COLS": str(cols), "B_NR": str(nr), "B_NSG": str(nsg), "B_KS": str(ks),
-                            "B_SIGNED_SUMS": str(int(signed_sums))},
+                            "B_TABLE": str(floats)},
                 "launches": [{"kernel": "bench_gemv", "args": ["w", "x", "y"],
                               "grid": ["ceil(rows, %d)" % (nr * nsg // ks), 1, 1], "tg": [32 * nsg, 1, 1]}]})
         done = set()
-        source = [part for name in ["common"] + files + ["gemv_q1_0_sums"] * (f == "q1_0") for part in needed(name, done)]
-        source.append({"text": (WRAPPER if f == "q1_0" else re.sub(r"#if B_SIGNED_SUMS.*?#endif\n", "", WRAPPER, flags=re.S))
-                       .replace("GEMV", function).replace("ARGUMENTS ", arguments)})
+        keeper, _ = TABLES.get(f, ("", 0))
+        source = [part for name in ["common"] + files + [keeper] * (keeper != "") for part in needed(name, done)]
+        source.append({"text": (WRAPPER if keeper else re.sub(r"#if B_TABLE.*?#endif\n", "", WRAPPER, flags=re.S))
+                       .replace("GEMV", function).replace("WITH_TABLE", keeper).replace("ARGUMENTS ", arguments)})
         json.dump({"source": source, "kernels": kernels}, open(os.path.join(out, f + ".json"), "w"), indent=0)
         if f in mixers.MIXTURES:
             def sources(names):

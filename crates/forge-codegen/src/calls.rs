@@ -208,7 +208,9 @@ pub fn positions(call: &Call) -> Vec<Position> {
 
 /// Every source that a plan's kernels need, of those that families have.
 pub fn sources(plan: &Plan) -> Vec<&'static str> {
-    let mut list: Vec<&str> = plan.kernels.iter().flat_map(|kernel| kernel.family.sources()).copied().collect();
+    let families = plan.kernels.iter().map(|kernel| &kernel.family);
+    let mut list: Vec<&str> =
+        families.flat_map(|family| family.sources().iter().copied().chain(family.table_source())).collect();
     list.sort_unstable();
     list.dedup();
     list

@@ -172,7 +172,8 @@ pub struct GemvView {
     pub token_results: usize,
     pub up_offset: usize,
     pub rows: usize,
-    pub signed_sums: bool,
+    /// The function of a kernel with a table in threadgroup memory, and where the table begins.
+    pub table: Option<&'static str>,
     pub table_offset: String,
     pub ks: usize,
     pub simdgroups: usize,
@@ -329,7 +330,7 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
 }
 
 /// Sources of families, each after those that it needs. The first of them every file has.
-const FAMILIES: [&str; 27] = [
+const FAMILIES: [&str; 31] = [
     "activation",
     "rows",
     "embed",
@@ -339,6 +340,10 @@ const FAMILIES: [&str; 27] = [
     "activated",
     "xielu",
     "gemv_q1_0_sums",
+    "gemv_tq1_0_sums",
+    "gemv_iq1_s_sums",
+    "gemv_iq1_m_sums",
+    "gemv_iq2_xxs_shared",
     "rope",
     "layer_inputs",
     "short_conv",
@@ -367,11 +372,11 @@ fn used_sources(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
             list.push(text);
         }
     };
-    sources::named("common").into_iter().for_each(&mut add);
+    sources::with_needs("common").into_iter().for_each(&mut add);
     for format in formats {
         match &format.affine {
             Some(affine) => {
-                sources::named(&format!("codes_{}", affine.bits)).into_iter().for_each(&mut add);
+                sources::with_needs(&format!("codes_{}", affine.bits)).into_iter().for_each(&mut add);
                 sources::of_format("affine").into_iter().for_each(&mut add);
             }
             None => sources::of_format(&format.name).into_iter().for_each(&mut add),
@@ -381,7 +386,7 @@ fn used_sources(plan: &Plan, formats: &[FormatView]) -> Vec<&'static str> {
     let used = calls::sources(plan);
     let always = &FAMILIES[..4];
     let in_order = FAMILIES.iter().filter(|name| always.contains(name) || used.contains(name));
-    in_order.filter_map(|name| sources::named(name)).for_each(&mut add);
+    in_order.flat_map(|name| sources::with_needs(name)).for_each(&mut add);
     list.iter().map(|text| text.trim_end()).collect()
 }
 
@@ -477,7 +482,7 @@ fn gemv_view(gemv: &Gemv, bindings: &[Binding]) -> GemvView {
         token_results,
         up_offset,
         rows: gemv.rows,
-        signed_sums: gemv.signed_sums(),
+        table: gemv.table().map(|table| table.function),
         table_offset: behind(table),
         ks: g.split_k,
         simdgroups: g.simdgroups,

@@ -73,13 +73,19 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// Random blocks of a format that starts each with a half scale, as stored and packed.
+/// Random blocks of a format that has a half scale in each, as stored and packed.
 fn blocks(format: Format, rows: usize, cols: usize) -> (Vec<u8>, Vec<u8>) {
     let len = rows * format.row_bytes(cols).expect("whole blocks");
     let mut stored: Vec<u8> = noise(len, 3).iter().map(|v| (v * 128.0 + 128.0) as u8).collect();
+    let scale = match format {
+        Format::Tq1_0 => 52,
+        // Four bits each of four half words.
+        Format::Iq1M => 54,
+        _ => 0,
+    };
     for block in stored.chunks_exact_mut(format.block_bytes()) {
-        // A half between 1/64 and 1/32.
-        block[1] = 0x24;
+        // A half between 1/64 and 1/32, of IQ1_M up to 1/2.
+        block[scale + 1] = 0x24;
     }
     let layout = Layout::new(format, rows, cols).expect("whole blocks");
     let mut packed = vec![0; layout.len() as usize];
@@ -141,25 +147,34 @@ fn assert_close(found: &[f32], expected: &[f64]) {
     }
 }
 
-/// Many rows of Q1_0: sums in threadgroup memory, over groups of 4, 2 and 1 tiles and a partial one, and with simdgroups
-/// that have no rows.
+/// Many rows: tables in threadgroup memory, over groups of 4, 2 and 1 tiles (of Q1_0 a partial one too), and with simdgroups that have no
+/// rows. The formats of IQ1_S's grid have TQ1_0's way through gate and up.
 #[test]
-fn signed_sums() {
-    let sizes =
-        Sizes { hidden: 1920, ffn: 4224, heads: 15, kv_heads: 15, head_dim: 128, vocab: 8200, layers: 1, context: 512 };
-    let (plan, text) = emitted(sizes, Format::Q1_0);
-    for name in ["lm_head", "gate_up_proj"] {
+fn tables_of_many_rows() {
+    for format in [Format::Q1_0, Format::Tq1_0, Format::Iq1S, Format::Iq1M, Format::Iq2Xxs] {
+        let heads = if format == Format::Q1_0 { 15 } else { 14 };
+        check_tables(format, Sizes { hidden: 128 * heads, ffn: 4352, heads, kv_heads: heads, ..WIDE });
+    }
+}
+
+const WIDE: Sizes =
+    Sizes { hidden: 0, ffn: 0, heads: 0, kv_heads: 0, head_dim: 128, vocab: 8200, layers: 1, context: 512 };
+
+fn check_tables(format: Format, sizes: Sizes) {
+    let (plan, text) = emitted(sizes, format);
+    let grid = matches!(format, Format::Iq1S | Format::Iq1M);
+    for name in if grid { &["lm_head"][..] } else { &["lm_head", "gate_up_proj"] } {
         let kernel = planned(&plan, name);
         let Family::Gemv(gemv) = &kernel.family else { panic!("{name} is a matrix-vector kernel") };
-        assert!(gemv.signed_sums(), "{name}");
-        let (stored, packed) = blocks(Format::Q1_0, gemv.rows, gemv.cols);
+        assert!(gemv.table().is_some(), "{format} {name}");
+        let (stored, packed) = blocks(format, gemv.rows, gemv.cols);
         let x = noise(gemv.cols, 5);
         let norm = gemv.norm.expect("a norm");
         let mut sums = vec![0.0; norm.partials];
         sums[0] = x.iter().map(|x| x * x).sum();
         let scale = 1.0 / (f64::from(sums[0]) / gemv.cols as f64 + f64::from(norm.eps)).sqrt();
-        let y: Vec<f64> = product(Format::Q1_0, &stored, gemv.cols, &x).iter().map(|y| y * scale).collect();
-        let expected = if name == "lm_head" {
+        let y: Vec<f64> = product(format, &stored, gemv.cols, &x).iter().map(|y| y * scale).collect();
+        let expected = if *name == "lm_head" {
             y
         } else {
             let (gate, up) = y.split_at(gemv.rows / 2);
@@ -170,8 +185,8 @@ fn signed_sums() {
         let data = [packed, bytes(&x), bytes(&sums), vec![0; expected.len() * 4], step];
         let (found, counters) = run(&compile(&text, kernel), kernel, &data, [gemv.threadgroups(), 1]);
         assert_close(&found, &expected);
-        assert_eq!(counters.bindings[0].unique_bytes_read, cost.bindings[0].read, "{name}: weights");
-        assert_eq!(counters.bindings[1].bytes_read, cost.bindings[1].requested, "{name}: input");
+        assert_eq!(counters.bindings[0].unique_bytes_read, cost.bindings[0].read, "{format} {name}: weights");
+        assert_eq!(counters.bindings[1].bytes_read, cost.bindings[1].requested, "{format} {name}: input");
     }
 }
 

@@ -110,6 +110,16 @@ pub enum FormatError {
         /// The format.
         format: Format,
     },
+    /// A number beside codes that is not finite.
+    #[error("{what} {value} of {format} is not finite")]
+    Companion {
+        /// The format.
+        format: Format,
+        /// What it is: a scale, a bias.
+        what: &'static str,
+        /// The number.
+        value: f32,
+    },
     /// A weight that is not finite, or too large for the format's scale.
     #[error("weight {value} cannot be stored as {format}")]
     Unrepresentable {

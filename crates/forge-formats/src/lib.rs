@@ -11,7 +11,7 @@ mod ggml;
 mod layout;
 mod repack;
 
-pub use decode::{AffineRow, decode_affine, decode_apart, decode_row};
+pub use decode::{AffineRow, decode_affine, decode_apart, decode_row, first_not_finite};
 pub use deviation::Deviation;
 pub use encode::{EncodedAffine, encode_affine, encode_row};
 pub use error::FormatError;

@@ -63,6 +63,17 @@ pub enum PackError {
 }
 
 impl PackError {
+    /// The same error about a matrix of a stack, whose first tensor has been named.
+    #[must_use]
+    pub(crate) fn in_stack(self, matrix: usize) -> Self {
+        match self {
+            Self::Format { tensor, source } => {
+                Self::Format { tensor: format!("{tensor}, matrix {matrix} of its stack"), source }
+            }
+            other => other,
+        }
+    }
+
     /// The same error about another path: for callers that write to a temporary one.
     #[must_use]
     pub fn with_path(self, to: &Path) -> Self {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use forge_formats::{Deviation, Layout, Packer, Repacked, SourceRows, decode_row};
+use forge_formats::{Deviation, FormatError, Layout, Packer, Repacked, SourceRows, decode_row, first_not_finite};
 use forge_frontend::graph::{FileRange, Source, Weight};
 use forge_plan::PackedTensor;
 use forge_plan::pack::PackPart;
@@ -109,7 +109,8 @@ impl Packing<'_> {
             let rows = job.rows.start.max(first)..job.rows.end.min(first + each);
             if rows.start < rows.end {
                 let place = Piece { source: piece, first, rows: each };
-                let found = self.piece(job, weight, tensor, place, rows, output, scratch)?;
+                let found = self.piece(job, weight, tensor, place, rows, output, scratch);
+                let found = if pieces.len() > 1 { found.map_err(|error| error.in_stack(index)) } else { found }?;
                 if let Some(found) = found {
                     deviation.get_or_insert_default().merge(&found);
                 }
@@ -185,8 +186,14 @@ impl Packing<'_> {
                 repack.rows(&parts, rows, repacked).map_err(format_error)?;
                 repacked.source()
             }
-            Source::Affine { quants, scales, biases, .. } => {
-                SourceRows::Affine { codes: slice(quants)?, scales: slice(scales)?, biases: slice(biases)? }
+            Source::Affine { quants, scales, biases, scale_format } => {
+                let (scales, biases) = (slice(scales)?, slice(biases)?);
+                for (what, numbers) in [("scale", scales), ("bias", biases)] {
+                    if let Some((_, value)) = first_not_finite(*scale_format, numbers).map_err(format_error)? {
+                        return Err(format_error(FormatError::Companion { format: tensor.format, what, value }));
+                    }
+                }
+                SourceRows::Affine { codes: slice(quants)?, scales, biases }
             }
             Source::Factored { .. } | Source::Stack(_) => {
                 return Err(PackError::Mixed {

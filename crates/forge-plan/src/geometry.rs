@@ -32,9 +32,9 @@ impl Geometry {
     }
 }
 
-/// Fewest rows of a Q1_0 matrix whose kernel keeps sums of its input in threadgroup memory: with fewer, too few rows
-/// share the work of putting them there.
-pub const SIGNED_SUMS_ROWS: usize = 8_192;
+/// Fewest rows of a matrix whose kernel keeps a table in threadgroup memory: with fewer, too few rows share the work of putting it
+/// there.
+pub const TABLE_ROWS: usize = 8_192;
 
 /// Rows that a simdgroup of a kernel for several tokens computes: it holds a sum for each row and token, and loads each
 /// token's input once for all of its rows.
@@ -55,8 +55,11 @@ pub struct Shape {
 /// Choices that go before the table's, as `tune` of a generated project finds them.
 pub type Geometries = BTreeMap<Shape, Geometry>;
 
-/// Most rows of a simdgroup, and most simdgroups of a threadgroup.
-const MOST: usize = 8;
+/// Most rows of a simdgroup.
+const MOST_ROWS: usize = 8;
+
+/// Most simdgroups of a threadgroup; those that share rows are half as many.
+const MOST_SIMDGROUPS: usize = 16;
 
 /// Why a shape cannot have a geometry; the field is one of [`Geometry`], with the split as `split`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -76,15 +79,19 @@ impl Geometry {
     /// # Errors
     /// The first number that is out of its range.
     pub fn check(self, shape: Shape) -> Result<(), GeometryError> {
-        let power = |n: usize| n.is_power_of_two() && n <= MOST;
+        let power = |n: usize, most: usize| n.is_power_of_two() && n <= most;
         let error = |field, found, expected| Err(GeometryError { field, found, expected });
-        if !power(self.rows_per_simdgroup) {
+        if !power(self.rows_per_simdgroup, MOST_ROWS) {
             return error("rows_per_simdgroup", self.rows_per_simdgroup, "1, 2, 4 or 8");
         }
-        if !power(self.simdgroups) {
-            return error("simdgroups", self.simdgroups, "1, 2, 4 or 8");
+        let (most, expected) = match self.split_k {
+            1 => (MOST_SIMDGROUPS, "1, 2, 4, 8 or 16"),
+            _ => (MOST_SIMDGROUPS / 2, "1, 2, 4 or 8"),
+        };
+        if !power(self.simdgroups, most) {
+            return error("simdgroups", self.simdgroups, expected);
         }
-        if !power(self.split_k) || !self.simdgroups.is_multiple_of(self.split_k) {
+        if !power(self.split_k, MOST_SIMDGROUPS) || !self.simdgroups.is_multiple_of(self.split_k) {
             return error("split", self.split_k, "a divisor of simdgroups");
         }
         if self.split_k > most_split(shape) {
@@ -160,8 +167,12 @@ fn measured(format: Format) -> Row {
         Format::Nvfp4             => row((2, 4, 4), (4, 4, 2), (4, 4, 4), (4, 4, 4), (4, 2, 1)),
         Format::Mxfp8             => row((2, 4, 4), (2, 4, 2), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
         Format::E4m3G128 | Format::E4m3G32 => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (2, 4, 2), (8, 2, 1)),
-        Format::Iq3S              => row((2, 4, 4), (2, 4, 4), (4, 4, 4), (4, 4, 4), (4, 2, 1)),
-        Format::Iq3Xxs | Format::Iq2Xxs | Format::Iq2Xs | Format::Iq2S => row((2, 4, 4), (2, 4, 2), (4, 4, 4), (4, 4, 4), (4, 2, 1)),
+        Format::Iq3S              => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (4, 4, 4), (4, 2, 1)),
+        Format::Iq3Xxs | Format::Iq2Xs | Format::Iq2S => row((2, 4, 4), (2, 4, 2), (2, 4, 4), (4, 4, 4), (4, 2, 1)),
+        Format::Iq2Xxs            => row((2, 4, 4), (2, 4, 2), (2, 4, 4), (4, 4, 1), (8, 4, 1)),
+        Format::Iq1S              => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 8, 1), (8, 16, 1)),
+        Format::Iq1M              => row((2, 4, 4), (2, 4, 2), (2, 4, 4), (4, 8, 1), (8, 8, 1)),
+        Format::Tq1_0             => row((2, 4, 4), (4, 4, 4), (4, 4, 4), (4, 8, 1), (8, 16, 1)),
         // Formats without a row of their own have that of their width: IQ4_NL and MXFP4, Q5_0 and Q5_1.
         other => match 8 * other.block_bytes() / other.block_elements() {
             0..5                  => row((2, 4, 4), (4, 4, 4), (4, 4, 4), (4, 4, 4), (4, 2, 1)),
@@ -200,7 +211,7 @@ mod tests {
                 for cols in [64, 256, 576, 2560, 4096, 12_288] {
                     let g = gemv_geometry(format, rows, cols);
                     assert!(g.simdgroups.is_multiple_of(g.split_k), "{format} {rows}x{cols}: {g:?}");
-                    assert!(g.simdgroups <= 8 && g.rows_per_simdgroup <= 8, "{format} {rows}x{cols}: {g:?}");
+                    assert!(g.simdgroups <= 16 && g.rows_per_simdgroup <= 8, "{format} {rows}x{cols}: {g:?}");
                     assert!(g.split_k == 1 || cols / format.columns_at_once() >= g.split_k, "{format}: {g:?}");
                     let shape = Shape { format, rows, cols };
                     assert_eq!(g.check(shape), Ok(()), "{format} {rows}x{cols}");
@@ -227,7 +238,9 @@ mod tests {
         };
         assert_eq!(check(2, 4, 2), Ok(()));
         assert_eq!(check(3, 4, 1), Err("rows_per_simdgroup: 3 is not 1, 2, 4 or 8".into()));
-        assert_eq!(check(2, 16, 1), Err("simdgroups: 16 is not 1, 2, 4 or 8".into()));
+        assert_eq!(check(2, 16, 1), Ok(()));
+        assert_eq!(check(2, 32, 1), Err("simdgroups: 32 is not 1, 2, 4, 8 or 16".into()));
+        assert_eq!(check(2, 16, 2), Err("simdgroups: 16 is not 1, 2, 4 or 8".into()));
         assert_eq!(check(2, 2, 4), Err("split: 4 is not a divisor of simdgroups".into()));
         assert_eq!(check(2, 4, 4), Err("split: 4 is not small enough to leave each simdgroup columns".into()));
     }

@@ -47,6 +47,24 @@ pub fn decode_apart(
     Ok(())
 }
 
+/// The first number of a tensor of floats that is infinite or none, with its index.
+///
+/// # Errors
+/// The format is not F32, F16 or BF16.
+pub fn first_not_finite(format: Format, bytes: &[u8]) -> Result<Option<(usize, f32)>, FormatError> {
+    // Of such a number all bits of the exponent are set.
+    let index = match format {
+        Format::F32 => bytes.as_chunks().0.iter().position(|number| !f32::from_le_bytes(*number).is_finite()),
+        Format::F16 => bytes.as_chunks().0.iter().position(|half| u16::from_le_bytes(*half) & 0x7C00 == 0x7C00),
+        Format::BF16 => bytes.as_chunks().0.iter().position(|half| u16::from_le_bytes(*half) & 0x7F80 == 0x7F80),
+        _ => return Err(FormatError::NotFloat { format }),
+    };
+    let Some(index) = index else { return Ok(None) };
+    let mut number = [0.0];
+    decode_row(format, &bytes[index * format.block_bytes()..][..format.block_bytes()], &mut number)?;
+    Ok(Some((index, number[0])))
+}
+
 /// Checks that `found` bytes are exactly a row of `cols` weights.
 pub(crate) fn check_row(format: Format, found: usize, cols: usize) -> Result<(), FormatError> {
     let expected =

@@ -38,21 +38,16 @@ fn decode(block: &[u8; 54], out: &mut [f32; 256]) {
     }
 }
 
-/// Of two tiles, which are blocks here, a lane has twice five digits in a byte and six in ten bits, five of them with either tile; of a tile that is left it has
-/// three.
+/// Of a lane's eight digits the last five are a number and the first three another, their first the lowest.
 fn take_apart(row: &[u8], parts: &mut RowParts) {
-    let digits =
-        |block: &[u8], lane: usize, own: Range<usize>| own.map(|e| u32::from(code(block, 8 * lane + e))).collect();
-    let number = |digits: Vec<u32>| digits.iter().rev().fold(0, |number, digit| 3 * number + digit);
-    for pair in row.chunks(2 * 54) {
-        let tiles: Vec<&[u8]> = pair.chunks_exact(54).collect();
-        for (index, tile) in tiles.iter().enumerate() {
-            for lane in 0..32 {
-                let others = tiles.iter().flat_map(|tile| -> Vec<u32> { digits(tile, lane, 5..8) }).collect();
-                parts.entries[0].push(number(digits(tile, lane, 0..5)));
-                parts.entries[1].push(number(others) >> (5 * index) & 31);
-            }
-            parts.supers.extend_from_slice(&tile[52..]);
+    for block in row.chunks_exact(54) {
+        for lane in 0..32 {
+            let number = |own: Range<usize>| {
+                own.rev().fold(0, |number, e| 3 * number + u32::from(code(block, 8 * lane + e)))
+            };
+            parts.entries[0].push(number(3..8));
+            parts.entries[1].push(number(0..3));
         }
+        parts.supers.extend_from_slice(&block[52..]);
     }
 }

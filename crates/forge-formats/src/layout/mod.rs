@@ -191,9 +191,7 @@ impl Packer {
                 Plane::Groups { columns, bits } => {
                     write::entries(&self.scheme, cols, columns, entries(), bits, out);
                 }
-                Plane::Split { lanes, bits, low, .. } => {
-                    write::split(&self.scheme, cols, lanes, entries(), bits, low, out);
-                }
+                Plane::Split { lanes, bits } => write::split(&self.scheme, cols, lanes, entries(), bits, out),
                 Plane::Points { lanes } => write::points(&self.scheme, cols, lanes, entries(), out),
                 Plane::Supers { .. } => out.extend_from_slice(&self.parts.supers),
                 Plane::RowFactor => out.extend_from_slice(&self.parts.factor.to_le_bytes()),
@@ -245,13 +243,16 @@ impl Packer {
                     return Err(FormatError::Length { format, what: "scales", expected, found });
                 }
                 let apart = format.apart().expect("has the bytes of such rows");
-                // Codes of fewer bits are numbers all.
-                let codes = (apart.bits == 8).then_some((codes, apart.code));
-                for (bytes, number) in [(scales, apart.scale)].into_iter().chain(codes) {
+                let not_finite = |bytes: &[u8], number: fn(u8) -> f32| {
                     let finite: [bool; 256] = std::array::from_fn(|byte| number(byte as u8).is_finite());
-                    if let Some(&byte) = bytes.iter().find(|byte| !finite[usize::from(**byte)]) {
-                        return Err(FormatError::Unrepresentable { format, value: number(byte) });
-                    }
+                    bytes.iter().find(|byte| !finite[usize::from(**byte)]).map(|byte| number(*byte))
+                };
+                if let Some(value) = not_finite(scales, apart.scale) {
+                    return Err(FormatError::Companion { format, what: "scale", value });
+                }
+                // Codes of fewer bits are numbers all.
+                if let Some(value) = (apart.bits == 8).then(|| not_finite(codes, apart.code)).flatten() {
+                    return Err(FormatError::Unrepresentable { format, value });
                 }
                 Ok(rows)
             }

@@ -115,29 +115,20 @@ pub(super) fn entries(scheme: &Scheme, cols: usize, columns: usize, entries: &[u
     debug_assert_eq!(filled, 0, "rows of entries below 8 bits are whole tiles");
 }
 
-/// Entries of a row, one per `lanes` lanes of each tile: per group of tiles, those of the same lanes as one number, whose lowest `low` bits a
-/// tile lie before the others.
-pub(super) fn split(
-    scheme: &Scheme,
-    cols: usize,
-    lanes: usize,
-    entries: &[u32],
-    bits: usize,
-    low: usize,
-    out: &mut Vec<u8>,
-) {
+/// Entries of a row, one per `lanes` lanes of each tile: per group of tiles, those of the same lanes as one number, in parts.
+pub(super) fn split(scheme: &Scheme, cols: usize, lanes: usize, entries: &[u32], bits: usize, out: &mut Vec<u8>) {
     let places = LANES / lanes;
     for group in groups(scheme, cols) {
         let of_place = |place: usize| {
             let entry = |tile: usize| u64::from(entries[(group.tile + tile) * places + place]) << (tile * bits);
             (0..group.count).map(entry).sum::<u64>()
         };
-        in_two_parts((0..places).map(of_place), bits * group.count, low * group.count, out);
+        in_parts((0..places).map(of_place), bits, group.count, out);
     }
 }
 
 /// Points of a row, one per lane of each tile, with the numbers that `lanes` lanes share above them: per group of tiles, a lane's points
-/// and bits as one number, whose lowest 8 bits a tile lie before the others.
+/// and bits as one number, in parts.
 pub(super) fn points(scheme: &Scheme, cols: usize, lanes: usize, entries: &[u32], out: &mut Vec<u8>) {
     const POINT: usize = Plane::POINT_BITS;
     for group in groups(scheme, cols) {
@@ -150,13 +141,15 @@ pub(super) fn points(scheme: &Scheme, cols: usize, lanes: usize, entries: &[u32]
             let own = numbers >> (lane % lanes * group.count) & ((1 << group.count) - 1);
             points | own << (POINT * group.count)
         };
-        in_two_parts((0..LANES).map(of_lane), (POINT + 1) * group.count, 8 * group.count, out);
+        in_parts((0..LANES).map(of_lane), POINT + 1, group.count, out);
     }
 }
 
-/// Numbers of `bits` bits: their lowest `low` bits, then the others, each as a little-endian stream of whole bytes.
-fn in_two_parts(numbers: impl Iterator<Item = u64> + Clone, bits: usize, low: usize, out: &mut Vec<u8>) {
-    for (first, count) in [(0, low), (low, bits - low)] {
+/// Numbers of `bits` bits for each of `tiles` tiles: their [parts](Plane::parts), one after another, each as a little-endian stream of whole bytes.
+fn in_parts(numbers: impl Iterator<Item = u64> + Clone, bits: usize, tiles: usize, out: &mut Vec<u8>) {
+    let mut first = 0;
+    for part in Plane::parts(bits) {
+        let count = part * tiles;
         let (mut pending, mut filled) = (0_u64, 0);
         for number in numbers.clone() {
             pending |= (number >> first & ((1 << count) - 1)) << filled;
@@ -168,5 +161,6 @@ fn in_two_parts(numbers: impl Iterator<Item = u64> + Clone, bits: usize, low: us
             }
         }
         debug_assert_eq!(filled, 0, "numbers of a group fill bytes");
+        first += count;
     }
 }

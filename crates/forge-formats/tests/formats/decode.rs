@@ -1,7 +1,7 @@
 //! Decoders against the fixtures of `tests/formats/make_fixtures.py`, to the bit.
 
 use crate::fixtures::{Fixture, Modes, affine_fixture};
-use forge_formats::{AffineRow, Format, FormatError, decode_affine, decode_apart, decode_row};
+use forge_formats::{AffineRow, Format, FormatError, decode_affine, decode_apart, decode_row, first_not_finite};
 
 #[test]
 fn block_formats_match_the_gguf_package() {
@@ -87,4 +87,16 @@ fn lengths_that_do_not_fit_are_refused() {
     assert_eq!(decode_affine(&row, &mut out), Err(FormatError::NotFloat { format: Format::Q8_0 }));
     let row = AffineRow { format: Format::Q8_0, ..row };
     assert_eq!(decode_affine(&row, &mut out), Err(FormatError::NotAffine { format: Format::Q8_0 }));
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_found() {
+    let halves = [[0, 0x3C], [0xFF, 0x7B], [0, 0x7C], [1, 0xFC]].concat();
+    assert_eq!(first_not_finite(Format::F16, &halves[..4]), Ok(None));
+    assert_eq!(first_not_finite(Format::F16, &halves), Ok(Some((2, f32::INFINITY))));
+    let bfloats = [0x7F, 0x7F, 0x81, 0xFF];
+    assert!(first_not_finite(Format::BF16, &bfloats).unwrap().is_some_and(|(at, number)| at == 1 && number.is_nan()));
+    let singles: Vec<u8> = [f32::MAX, f32::NEG_INFINITY].iter().flat_map(|number| number.to_le_bytes()).collect();
+    assert_eq!(first_not_finite(Format::F32, &singles), Ok(Some((1, f32::NEG_INFINITY))));
+    assert!(matches!(first_not_finite(Format::Q8_0, &[]), Err(FormatError::NotFloat { .. })));
 }

@@ -3,7 +3,7 @@
 
 use forge_spec::{Dim, Operation, Role};
 
-use super::{Body, KernelFamily, Launch, ONE, ROW_THREADS, Rows, SHARE_POSITIONS};
+use super::{Body, KernelFamily, Launch, ONE, Rows, SHARE_POSITIONS};
 use crate::binding::{Binding, Element, Extent};
 use crate::call::{Call, Constant, Value};
 use crate::linear::Linear;
@@ -17,6 +17,27 @@ pub struct GatedDelta {
     pub slots: usize,
     /// Whether its rows are a tile of one sequence; else they are of any, and few.
     pub tile: bool,
+}
+
+/// Threadgroup memory that a tile's rows may take: room for two heads on a core.
+const TILE_BYTES: usize = 17 * 1024;
+
+impl GatedDelta {
+    /// Threads of a head. Eight lanes hold a row of its state, two rows where there are 128 values. With more threads, each of them
+    /// loads as much of a row of the input for fewer products.
+    fn threads(&self) -> usize {
+        (4 * self.sizes.value_dim).clamp(256, 512).next_multiple_of(32)
+    }
+
+    /// Rows that a tile takes at a time, each of which a simdgroup prepares.
+    fn chunk(&self) -> usize {
+        if self.tile { [8, 4, 2].into_iter().find(|&rows| self.bytes(rows) <= TILE_BYTES).unwrap_or(1) } else { 1 }
+    }
+
+    /// Bytes of threadgroup memory: what is made of the q, k and v of each row, its results, and eight numbers for its factors.
+    fn bytes(&self, rows: usize) -> usize {
+        4 * rows * (2 * self.sizes.key_dim + 2 * self.sizes.value_dim + if self.tile { 8 } else { 0 })
+    }
 }
 
 impl KernelFamily for GatedDelta {
@@ -37,10 +58,8 @@ impl KernelFamily for GatedDelta {
     }
 
     fn launch(&self) -> Launch {
-        // Two rows' q, k and v, two results, and two factors of each.
-        let shared = 2 * (2 * self.sizes.key_dim + self.sizes.value_dim) + 2 * self.sizes.value_dim + 4;
         let grid = [Dim::Const(self.sizes.value_heads), if self.tile { ONE } else { Dim::Rows }, ONE];
-        Launch { threads: ROW_THREADS, threadgroup_bytes: 4 * shared as u32, grid }
+        Launch { threads: self.threads() as u32, threadgroup_bytes: self.bytes(self.chunk()) as u32, grid }
     }
 
     fn title(&self) -> String {
@@ -50,12 +69,12 @@ impl KernelFamily for GatedDelta {
 
     fn body(&self) -> Body<'_> {
         let forge_spec::GatedDelta { key_heads, value_heads, key_dim, value_dim, taps, tiled_heads, eps } = self.sizes;
-        let flags = [tiled_heads, self.tile || self.slots == 1].map(usize::from);
-        let sizes = [key_heads, value_heads, key_dim, value_dim, taps].into_iter().chain(flags);
+        let way = if self.tile { [self.threads(), self.chunk()] } else { [(self.slots == 1).into(), self.threads()] };
+        let sizes = [key_heads, value_heads, key_dim, value_dim, taps, tiled_heads.into()].into_iter().chain(way);
         let bound = self.bindings().into_iter().map(|binding| Value::Bound(binding.role));
         let rest = [Value::Shared, Value::Float(eps)];
         Body::Call(Call {
-            function: "gated_delta",
+            function: if self.tile { "gated_delta_tile" } else { "gated_delta_step" },
             constants: sizes.map(Constant::Size).collect(),
             arguments: bound.chain(rest).chain(SHARE_POSITIONS).collect(),
         })

@@ -5,7 +5,7 @@ use forge_spec::{Activation, Dim, Format, Matrix, Operation, Role};
 use super::projection::{describe_all, matrix_bindings, operation, result_bindings};
 use super::{Body, Epilogue, KernelFamily, Launch, NormScale, ONE, Rows};
 use crate::binding::{Binding, Element, Extent, Touch};
-use crate::geometry::{Geometry, SIGNED_SUMS_ROWS, Shape};
+use crate::geometry::{Geometry, Shape, TABLE_ROWS};
 use crate::linear::Linear;
 
 /// Most rows of a step. Up to that many share one reading of the weights.
@@ -38,8 +38,40 @@ pub const ROOMS: [usize; 2] = [2, 4];
 /// Columns of a tile of packed rows.
 const TILE: usize = 256;
 
-/// The table of `gemv_q1_0_sums`: 16 sums for each of 32 lanes' two runs of four columns in four tiles.
-const SIGNED_SUMS_BYTES: usize = 4 * 2 * 16 * 32 * 4;
+/// What a kernel for a matrix of many rows keeps in threadgroup memory for all rows of a threadgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table {
+    /// The function that makes it and looks weights up in it, which is also its source's name.
+    pub function: &'static str,
+    /// Its size, a multiple of 16.
+    pub bytes: usize,
+    /// Elements of the input that are loaded for it of each eight columns, where simdgroups load none.
+    pub loads: Option<usize>,
+}
+
+impl Table {
+    /// A float for each lane.
+    const ENTRY: usize = 32 * 4;
+
+    /// That of a format.
+    fn of(format: Format) -> Option<Self> {
+        // Of each lane's columns in two tiles sums of three, three and two, these with an eighth of all; then the grid.
+        let shifted = Self { function: "", bytes: 2 * (27 + 27 + 2 * 9) * Self::ENTRY + 4096, loads: Some(3 + 3 + 8) };
+        Some(match format {
+            // Sums of the two runs of four columns in four tiles.
+            Format::Q1_0 => Self { function: "gemv_q1_0_sums", bytes: 4 * 2 * 16 * Self::ENTRY, loads: Some(8) },
+            // Sums of three, three and two columns in four tiles.
+            Format::Tq1_0 => {
+                Self { function: "gemv_tq1_0_sums", bytes: 4 * (27 + 27 + 9) * Self::ENTRY, loads: Some(8) }
+            }
+            Format::Iq1S => Self { function: "gemv_iq1_s_sums", ..shifted },
+            Format::Iq1M => Self { function: "gemv_iq1_m_sums", ..shifted },
+            // The grid and the signs.
+            Format::Iq2Xxs => Self { function: "gemv_iq2_xxs_shared", bytes: 256 * 8 + 128, loads: None },
+            _ => return None,
+        })
+    }
+}
 
 /// Constants of a matrix-vector kernel.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,8 +102,8 @@ impl Gemv {
     /// The kernel for several rows whose result for each has the same bits as that of this one for one row: a sum's terms, and
     /// the partial sums that a norm adds up, come in the same order.
     pub fn for_few_tokens(&self, room: usize) -> Self {
-        if self.signed_sums() {
-            // The table is of one row's input; looked up weights are summed in another order than multiplied ones.
+        if self.table().is_some() {
+            // A table of sums is of one row's input; looked up weights are summed in another order than multiplied ones.
             return Self { tokens: Tokens::Each, ..self.clone() };
         }
         let least = if self.epilogue.partials() > 0 { self.one.rows_per_simdgroup } else { 1 };
@@ -84,11 +116,12 @@ impl Gemv {
         self.geometry.rows_per_simdgroup / self.one.rows_per_simdgroup.min(self.geometry.rows_per_simdgroup)
     }
 
-    /// Whether the kernel keeps all signed sums of four inputs in threadgroup memory and looks weights up four at a time
-    /// (`gemv_q1_0_sums`).
-    pub fn signed_sums(&self) -> bool {
-        let one_matrix = matches!(self.matrices.as_slice(), [only] if only.format == Format::Q1_0);
-        one_matrix && !matches!(self.tokens, Tokens::Few(_)) && self.rows >= SIGNED_SUMS_ROWS
+    /// The table that the kernel keeps in threadgroup memory, if it does.
+    pub fn table(&self) -> Option<Table> {
+        match (self.matrices.as_slice(), self.tokens) {
+            ([only], Tokens::One | Tokens::Each) if self.rows >= TABLE_ROWS => Table::of(only.format),
+            _ => None,
+        }
     }
 
     /// Partial sums of squares of one row.
@@ -113,9 +146,9 @@ impl Gemv {
 
     /// Elements of one row of the input that threads load, over and over, for matrices of some formats.
     fn input_loads(&self, of: impl Fn(Format) -> bool) -> usize {
-        if self.signed_sums() {
+        if let Some(loads) = self.table().and_then(|table| table.loads) {
             // A threadgroup keeps what all of its simdgroups need.
-            return if of(Format::Q1_0) { self.threadgroups() * self.cols } else { 0 };
+            return if of(self.matrices[0].format) { self.threadgroups() * self.cols / 8 * loads } else { 0 };
         }
         // Of rows that are packed in tiles, lanes beyond the last column load what another lane does.
         let row = |matrix: &Matrix| match matrix.format {
@@ -173,7 +206,7 @@ impl KernelFamily for Gemv {
 
     fn launch(&self) -> Launch {
         let floats: usize = self.shared_floats().iter().sum();
-        let table = if self.signed_sums() { SIGNED_SUMS_BYTES } else { 0 };
+        let table = self.table().map_or(0, |table| table.bytes);
         let groups = Dim::Const(self.threadgroups());
         let grid = match self.tokens {
             Tokens::One => [groups, ONE, ONE],
@@ -206,16 +239,15 @@ impl KernelFamily for Gemv {
     }
 
     fn sources(&self) -> &'static [&'static str] {
-        match (self.signed_sums(), self.epilogue) {
-            (true, Epilogue::Activated(Activation::Xielu)) => {
-                &["activation", "rows", "activated", "xielu", "gemv_q1_0_sums"]
-            }
-            (true, Epilogue::Activated(_)) => &["activation", "rows", "activated", "gemv_q1_0_sums"],
-            (true, _) => &["activation", "rows", "gemv_q1_0_sums"],
-            (false, Epilogue::Activated(Activation::Xielu)) => &["activation", "rows", "activated", "xielu"],
-            (false, Epilogue::Activated(_)) => &["activation", "rows", "activated"],
-            (false, _) => &["activation", "rows"],
+        match self.epilogue {
+            Epilogue::Activated(Activation::Xielu) => &["activation", "rows", "activated", "xielu"],
+            Epilogue::Activated(_) => &["activation", "rows", "activated"],
+            _ => &["activation", "rows"],
         }
+    }
+
+    fn table_source(&self) -> Option<&'static str> {
+        self.table().map(|table| table.function)
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {

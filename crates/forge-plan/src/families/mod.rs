@@ -129,6 +129,10 @@ pub trait KernelFamily {
     }
     /// The Metal sources that it needs, besides those of its matrices' formats.
     fn sources(&self) -> &'static [&'static str];
+    /// The source of the table that it keeps in threadgroup memory, where it has one.
+    fn table_source(&self) -> Option<&'static str> {
+        None
+    }
     /// What it computes; `tables` are the plan's tables of RoPE frequencies.
     fn operation<'a>(&'a self, tables: &'a [Vec<f32>]) -> Operation<'a>;
     /// Multiplications and additions of matrix products and attention.

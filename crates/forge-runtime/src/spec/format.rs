@@ -230,7 +230,7 @@ macro_rules! packed_formats {
                     block: 8, tiles: 4,
                     planes: &[
                         Plane::Points { lanes: 1 },
-                        Plane::Split { lanes: 2, bits: 3, low: 2, tiles: 1 },
+                        Plane::Split { lanes: 2, bits: 3 },
                         Plane::FACTOR,
                     ],
                     decodes_once: false,
@@ -275,16 +275,12 @@ macro_rules! packed_formats {
                 }
             }
             tq1_0 {
-                /// Digits in base 3 less 1, sixteen in 26 bits (twice five in a byte, six in ten bits); half factor per 256.
+                /// Digits in base 3 less 1, the last five of eight in a byte, the first three in 5 bits; half factor per 256.
                 Tq1_0 = TQ1_0 {
                     block: 8, tiles: 4,
-                    planes: &[Plane::BYTE, Plane::Split { lanes: 1, bits: 5, low: 4, tiles: 2 }, Plane::FACTOR],
-                    decodes_once: false,
+                    planes: &[Plane::BYTE, Plane::Split { lanes: 1, bits: 5 }, Plane::FACTOR], decodes_once: false,
                     weight: |p| {
-                        let (number, digit) = match p.element {
-                            first @ 0..5 => (p.bits(0), first),
-                            other => (p.bits(1), other - 5 + p.tile % 2 * 3),
-                        };
+                        let (number, digit) = if p.element < 3 { (p.bits(1), p.element) } else { (p.bits(0), p.element - 3) };
                         Weight::offset(p.half(2), number / 3_u32.pow(digit as u32) % 3, 1)
                     },
                 }

@@ -33,20 +33,15 @@ pub enum Plane {
         bits: usize,
     },
     /// An entry of so many bits per so many lanes and tile, whole tiles in a row. Within a group of T tiles those of the same lanes
-    /// follow one another as one number, the first tile's lowest: its lowest `low * T` bits lie with those of the other lanes, the bits
-    /// above them behind these.
+    /// follow one another as one number, the first tile's lowest, which lies in [parts](Plane::parts).
     Split {
         /// Lanes that share an entry.
         lanes: usize,
         /// Bits of an entry.
         bits: usize,
-        /// Those of them that lie first.
-        low: usize,
-        /// Tiles whose entries are one value: 1, or 2 where the group has as many.
-        tiles: usize,
     },
     /// A point of 11 bits per lane and tile, and a number per so many lanes and tile, of as many bits; whole tiles in a row. Within a group
-    /// of T tiles a lane's T points and then T bits are one number, which is split after 8 T bits. The bits of lanes that share
+    /// of T tiles a lane's T points and then T bits are one number, which lies in [parts](Plane::parts). The bits of lanes that share
     /// numbers, lane by lane, are their T numbers.
     Points {
         /// Lanes that share a number: 1 or 4.
@@ -91,6 +86,12 @@ impl Plane {
 
     /// Bits of a point of [`Plane::Points`].
     pub const POINT_BITS: usize = 11;
+
+    /// The parts in which a number of so many bits a tile lies: their bits a tile, that with the lowest first. Each is a power of two, so that a
+    /// lane loads it as it is, the largest first; a part lies with those of the other lanes, the next behind these.
+    pub fn parts(bits: usize) -> impl Iterator<Item = usize> {
+        (0..usize::BITS).rev().map(|i| 1 << i).filter(move |part| bits & part != 0)
+    }
 
     /// Bytes of a row of `cols` columns, a whole number of blocks of `block`.
     pub fn row_bytes(self, block: usize, cols: usize) -> usize {

@@ -109,9 +109,8 @@ impl Column {
             }
             Plane::Blocks { bits } => self.entry(row, self.block, bits),
             Plane::Groups { columns, bits } => self.entry(row, columns, bits),
-            Plane::Split { lanes, bits, low, tiles } => {
-                let (number, together) = (self.split(row, self.lane / lanes, lanes, bits, low), tiles.min(self.count));
-                number >> (self.tile / together * together * bits) & ((1 << (together * bits)) - 1)
+            Plane::Split { lanes, bits } => {
+                self.split(row, self.lane / lanes, lanes, bits) >> (self.tile * bits) & ((1 << bits) - 1)
             }
             Plane::Points { lanes } => self.point(row, lanes),
             Plane::Supers { bytes } => little_endian(row, (self.first + self.tile) * bytes, bytes),
@@ -145,19 +144,23 @@ impl Column {
 }
 
 impl Column {
-    /// The number that a place's entries of the group's tiles are, which lies in two parts.
-    fn split(&self, row: &[u8], place: usize, lanes: usize, bits: usize, low: usize) -> u64 {
+    /// The number that a place's entries of the group's tiles are, which lies in parts, the largest power of two of its bits first.
+    fn split(&self, row: &[u8], place: usize, lanes: usize, bits: usize) -> u64 {
         let places = TILE / 8 / lanes;
-        let start = self.first * places * bits;
-        let [first, second] = [low * self.count, (bits - low) * self.count];
-        let lowest = field_at(row, start + place * first, first);
-        lowest | field_at(row, start + places * first + place * second, second) << first
+        let (mut start, mut number, mut known) = (self.first * places * bits, 0, 0);
+        for part in [8, 4, 2, 1].into_iter().filter(|part| bits & part != 0) {
+            let size = part * self.count;
+            number |= field_at(row, start + place * size, size) << known;
+            start += places * size;
+            known += size;
+        }
+        number
     }
 
     /// A point, with the number of the lanes that the column's is among above it.
     fn point(&self, row: &[u8], lanes: usize) -> u64 {
         let [points, bits] = [Plane::POINT_BITS * self.count, self.count];
-        let of_lane = |lane: usize| self.split(row, lane, 1, Plane::POINT_BITS + 1, 8);
+        let of_lane = |lane: usize| self.split(row, lane, 1, Plane::POINT_BITS + 1);
         let point = of_lane(self.lane) >> (Plane::POINT_BITS * self.tile) & ((1 << Plane::POINT_BITS) - 1);
         let first = self.lane / lanes * lanes;
         let numbers = (0..lanes).fold(0, |all, lane| all | of_lane(first + lane) >> points << (lane * bits));

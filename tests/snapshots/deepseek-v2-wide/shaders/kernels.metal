@@ -1600,20 +1600,33 @@ inline bool asks(constant StepParams& row) {
     return (row.biased != 0) | (row.masked != 0) | (row.repeat_penalty != 1.0f) | counts;
 }
 
-// Highest key of this thread's part of a threadgroup's share, and its id. Of a row that does not ask (`ASKS` false) the loads of
-// logits wait for nothing.
-template <uint VOCAB, uint GROUPS, bool ASKS>
+// Highest key of this thread's part of a threadgroup's share, and its id. Logits are loaded four at a time, before it is known
+// whether the row asks for more.
+template <uint VOCAB, uint GROUPS>
 inline uint2 best_of_part(device const float* logits, device const uint* seen, device const float* logit_bias,
                           device const uint* times, device const uint* allowed, constant StepParams& row, uint first) {
+    constexpr uint STRIDE = GROUPS * 256;
     uint2 best = uint2(0, 0xFFFFFFFFu);
-    #pragma clang loop unroll_count(4)
-    for (uint id = first; id < VOCAB; id += GROUPS * 256) {
-        const float logit = logits[id];
-        const bool chosen = ASKS ? may_be_chosen(logit, id, allowed, row) : is_finite_logit(logit);
-        const uint key =
-            chosen ? ordered_bits(ASKS ? adjusted(logit, id, seen, logit_bias, times, row) : logit) : 0;
-        if (key > best.x) {
-            best = uint2(key, id);
+    for (uint start = first; start < VOCAB; start += 4 * STRIDE) {
+        float four[4];
+        #pragma clang loop unroll(full)
+        for (uint i = 0; i < 4; ++i) {
+            const uint id = start + i * STRIDE;
+            four[i] = id < VOCAB ? logits[id] : 0.0f;
+        }
+        const bool more = asks(row);
+        #pragma clang loop unroll(full)
+        for (uint i = 0; i < 4; ++i) {
+            const uint id = start + i * STRIDE;
+            bool chosen = id < VOCAB && is_finite_logit(four[i]);
+            if (more && chosen) {
+                chosen = may_be_chosen(four[i], id, allowed, row);
+                four[i] = adjusted(four[i], id, seen, logit_bias, times, row);
+            }
+            const uint key = chosen ? ordered_bits(four[i]) : 0;
+            if (key > best.x) {
+                best = uint2(key, id);
+            }
         }
     }
     return best;
@@ -1667,10 +1680,6 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
                        device const uint* times, device const uint* allowed, device uint* best, device atomic_uint* count,
                        threadgroup uint* shared, constant StepParams& row, uint2 group, uint thread_index,
                        uint simdgroup, uint lane) {
-    const bool more = asks(row);
-    if (row.chooses == 0) {
-        return;
-    }
     const uint slot = slot_of<SLOTS>(row);
     logits += group.y * VOCAB;
     seen += slot * ((VOCAB + 31) / 32);
@@ -1679,11 +1688,10 @@ inline void best_logit(device const float* logits, device const uint* seen, devi
     allowed += slot * ((VOCAB + 31) / 32);
     best += slot * (2 * GROUPS);
     const uint first = group.x * 256 + thread_index;
-    uint2 own = more
-        ? best_of_part<VOCAB, GROUPS, true>(logits, seen, logit_bias, times, allowed, row, first)
-        : best_of_part<VOCAB, GROUPS, false>(logits, seen, logit_bias, times, allowed, row, first);
+    uint2 own = best_of_part<VOCAB, GROUPS>(logits, seen, logit_bias, times, allowed, row, first);
     own = threadgroup_best(own, shared, simdgroup, lane);
-    if (thread_index == 0) {
+    // Of the rows of a sequence one chooses.
+    if (thread_index == 0 && row.chooses != 0) {
         best[group.x * 2] = own.x;
         best[group.x * 2 + 1] = own.y;
         if (group.x == 0) {

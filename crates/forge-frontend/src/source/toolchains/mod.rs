@@ -9,7 +9,7 @@ mod integers;
 
 use std::collections::BTreeMap;
 
-use forge_formats::{Format, Repack, decode_row};
+use forge_formats::{Format, Repack, first_not_finite};
 use serde_json::{Map, Value};
 
 use super::hf::{CONFIG, float_format};
@@ -146,12 +146,9 @@ impl Folder<'_> {
         self.check_type(name, known, expected)?;
         let tensor = &self.set.tensors()[name];
         let format = float_format(tensor.dtype).expect("scales are floats");
-        let bytes = self.set.data(tensor);
-        let mut scales = vec![0.0; bytes.len() / format.block_bytes()];
-        decode_row(format, bytes, &mut scales).expect("a tensor of floats");
-        match scales.iter().position(|scale| !scale.is_finite()) {
-            Some(index) => {
-                let found = format!("{} at {index}", scales[index]);
+        match first_not_finite(format, self.set.data(tensor)).expect("a tensor of floats") {
+            Some((index, scale)) => {
+                let found = format!("{scale} at {index}");
                 Err(self.not_as_expected(Refusal::RepackScale, name, "finite scales", found))
             }
             None => Ok(format),
