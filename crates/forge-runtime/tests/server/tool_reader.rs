@@ -450,3 +450,15 @@ fn long_arguments_are_read_once() {
     assert_eq!(read(&hermes(), &pieces), [call("weather", &format!("{{\"city\": \"{code}\"}}"))]);
     assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
 }
+
+#[test]
+fn a_header_in_channels_that_does_not_end_is_content() {
+    let form = CallForm { style: Style::Channels, ..CallForm::default() };
+    let endless = "x".repeat(700);
+    assert_eq!(read_cut(&form, &format!("<|channel|>{endless}")), [content(&endless)]);
+    let first = "<|channel|>final<|message|>well";
+    assert_eq!(
+        read_cut(&form, &format!("{first}<|channel|>{endless}<|message|>too late")),
+        [content(&format!("well{endless}too late"))]
+    );
+}

@@ -148,8 +148,11 @@ impl Channels {
                 self.held.clear();
                 false
             }
-            // A model that writes no channels.
+            // A model that writes no channels, or a header without end: what is left would begin with one again.
             None => {
+                if header.starts_with(CHANNEL) {
+                    self.held.drain(..self.held.len() - header.len() + CHANNEL.len());
+                }
                 self.message = Some(Kind::Content);
                 true
             }
